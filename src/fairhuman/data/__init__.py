@@ -1,0 +1,1 @@
+"""From files to batches: sources, checks, the data set, the order of samples."""

@@ -1,0 +1,226 @@
+"""Pictures from files or bytes: what a header says, and the upright RGB picture; never half a picture.
+
+Pillow is asked for the type by content, in a fixed list of formats. Its own defaults that spoil pictures in
+silence are handled here: 16-bit grey is clipped to white by `convert`, transparent pixels show the colour
+hidden below, the EXIF orientation is ignored, and with LOAD_TRUNCATED_IMAGES a cut-off file gives a grey half.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+
+from fairhuman.errors import DataError
+from fairhuman.record import Finding
+from fairhuman.regions.boxes import shorten
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+WHITE = (255, 255, 255)
+PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's own default of MAX_IMAGE_PIXELS, which is neither read nor changed here
+GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+class PictureError(DataError):
+    """One picture can't be used; `finding` says why, for the report."""
+
+    def __init__(self, reason: str, value: str = "") -> None:
+        super().__init__(f"{reason} ({value})" if value else reason)
+        self.finding = Finding("skipped", reason, value)
+
+    def __reduce__(self) -> tuple[type["PictureError"], tuple[str, str]]:
+        return type(self), (self.finding.reason, self.finding.value)
+
+
+class PictureLimits(BaseModel):
+    """What a picture must keep to; all of it is checked on the header, before anything is decoded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_side: int = Field(default=16, ge=1, description="pixels of the shorter side")
+    max_aspect: float = Field(default=8.0, ge=1.0, description="longer side through shorter side")
+    max_pixels: int = Field(default=PILLOW_LIMIT, ge=1, le=PILLOW_LIMIT, description="width times height")
+
+
+DEFAULT_LIMITS = PictureLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What a header says: type by content, Pillow's mode, *upright* size, and what decoding will change."""
+
+    kind: str
+    mode: str
+    width: int
+    height: int
+    conversions: tuple[Finding, ...]
+
+
+class Decoded(NamedTuple):
+    """An upright RGB picture and what was changed to get it."""
+
+    picture: Image.Image
+    conversions: tuple[Finding, ...]
+
+
+def inspect(source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFacts:
+    """Read the header of a picture, decoding nothing.
+
+    Raises:
+        PictureError: missing, empty, not a picture, too small, too long, too large.
+
+    """
+    with _open(source, limits) as image:
+        width, height = _upright_size(image)
+        return PictureFacts(str(image.format), image.mode, width, height, _conversions(image, source))
+
+
+def decode(
+    source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE
+) -> Decoded:
+    """Decode a picture to upright RGB, 8 bits.
+
+    EXIF orientation first; 16-bit grey scaled by 1/257; transparent pixels laid on `background`; grey,
+    palette and CMYK converted; the first frame of an animation.
+
+    Raises:
+        PictureError: as `inspect`, and for a file that is cut off or damaged.
+        DataError: if somebody switched PIL.ImageFile.LOAD_TRUNCATED_IMAGES on: half pictures could not be
+            told from whole ones.
+
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise DataError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES must be False: with it, cut-off pictures are half grey, "
+            "without an error"
+        )
+    with _open(source, limits) as image:
+        conversions = _conversions(image, source)
+        try:
+            image.load()
+            return Decoded(_to_rgb(ImageOps.exif_transpose(image), background), conversions)
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise PictureError("picture is cut off or damaged", _named(source, error)) from error
+
+
+def decode_mask(source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Decode a painted mask: upright, mode L, white = region; what is transparent is outside of it."""
+    return decode(source, limits, background=(0, 0, 0)).picture.convert("L")
+
+
+def picture_name(source: Path | bytes) -> str:
+    """How a picture is called in messages."""
+    return source.name if isinstance(source, Path) else f"{len(source)} bytes"
+
+
+def _open(source: Path | bytes, limits: PictureLimits) -> Image.Image:
+    """Open within the limits, or say why not."""
+    name = picture_name(source)
+    if not _length(source):
+        raise PictureError("file is empty (0 bytes)", name)
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError("too many pixels, refused from the header", _named(source, error)) from error
+    except Exception as error:  # a parser may raise anything on a file that isn't of its kind
+        start = source[:16] if isinstance(source, bytes) else _start(source)
+        raise PictureError("not a picture", f"{name} begins with {start!r}") from error
+    try:
+        _check_limits(image, name, limits)
+    except PictureError:
+        image.close()
+        raise
+    return image
+
+
+def _length(source: Path | bytes) -> int:
+    """Number of bytes."""
+    if isinstance(source, bytes):
+        return len(source)
+    try:
+        if source.is_file():
+            return source.stat().st_size
+    except (OSError, ValueError) as error:  # no permission, a name too long, a broken network drive
+        raise PictureError("file can't be reached", _named(source, error)) from error
+    raise PictureError("file does not exist", picture_name(source))
+
+
+def _check_limits(image: Image.Image, name: str, limits: PictureLimits) -> None:
+    width, height = image.size
+    shown = f"{name} is {width}x{height}"
+    if width * height > limits.max_pixels:
+        raise PictureError("too many pixels, refused from the header", f"{shown}, more than {limits.max_pixels}")
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise PictureError("too long and narrow", f"{shown}, max_aspect is {limits.max_aspect:g}")
+    if min(width, height) < limits.min_side:
+        raise PictureError("too small", f"{shown}, min_side is {limits.min_side}")
+    if image.mode in ("I", "F"):
+        raise PictureError("no known range of brightness", f"{name} has 32 bits a pixel, mode {image.mode}")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 = upright, without decoding."""
+    if image.format == "TIFF":  # Pillow turns TIFF by itself, and reports the upright size
+        return 1
+    if image.format == "PNG" and "exif" not in image.info:  # getexif would decode all of it to look behind the pixels
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF: Pillow shows such a picture as it is stored, and so do we
+        return 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image) in TURNED else (width, height)
+
+
+def _conversions(image: Image.Image, source: Path | bytes) -> tuple[Finding, ...]:
+    """What `decode` changes, or what is odd, as far as the header tells."""
+    name = picture_name(source)
+    found: list[Finding] = []
+    if isinstance(source, Path):
+        expected = Image.registered_extensions().get(source.suffix.lower())
+        if expected and {expected, image.format} - {"JPEG", "MPO"} and expected != image.format:
+            found.append(Finding("warned", f"content is {image.format}, not what the name says", name))
+    if getattr(image, "is_animated", False):
+        found.append(Finding("warned", "only the first frame is used", name))
+    if _orientation(image) in range(2, 9):
+        found.append(
+            Finding(
+                "converted",
+                "turned upright by its EXIF orientation",
+                f"{name}, orientation {_orientation(image)}",
+            )
+        )
+    if image.mode in GREY16:
+        found.append(Finding("converted", "16-bit grey scaled by 1/257", name))
+    elif image.has_transparency_data:
+        found.append(Finding("converted", "transparent pixels laid on the background", name))
+    elif image.mode != "RGB":
+        found.append(Finding("converted", f"{image.mode} to RGB", name))
+    return tuple(found)
+
+
+def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    if image.mode in GREY16:
+        grey_hw = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((grey_hw + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        canvas = Image.new("RGBA", layered.size, (*background, 255))
+        return Image.alpha_composite(canvas, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _named(source: Path | bytes, error: Exception) -> str:
+    return shorten(f"{picture_name(source)}: {error or type(error).__name__}", 200)

@@ -1,0 +1,131 @@
+"""Hugging Face's imagefolder layout: pictures and `metadata.jsonl`, `.csv` or `.parquet`; or pictures alone.
+
+Columns: `file_name` (path inside the folder), `caption`, `faces`, `hands`, any region's own name, `masks`,
+`pose`, `depth`, `split`, `width`, `height`, `key`. Without metadata, `photo.txt` beside `photo.jpg` holds
+its caption. https://huggingface.co/docs/datasets/image_dataset
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources.parquet import rows_of_file
+from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, records_from_rows
+from fairhuman.errors import DataError
+from fairhuman.record import Finding, HumanRecord
+from fairhuman.regions.boxes import shorten
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+
+
+def read_imagefolder(
+    folder: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport
+) -> list[HumanRecord]:
+    """Read a folder of pictures; see `records_from_rows` for what is checked and raised."""
+    for name, read_rows in METADATA.items():
+        if (folder / name).is_file():
+            rows = read_rows(folder / name, report)
+            break
+    else:
+        rows = _bare_rows(folder, report)
+    return records_from_rows(rows, folder, "file_name", regions, settings, report)
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether a folder holds metadata or at least one picture, at any depth."""
+    return any((folder / name).is_file() for name in METADATA) or next(_pictures(folder), None) is not None
+
+
+def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """One JSON object a line. Lines are cut as bytes, so that one bad byte spoils one line."""
+    first_seen: dict[bytes, int] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            location = f"{path.name}:{number}"
+            line = line.strip()
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put before UTF-8
+            if not line:
+                continue
+            try:
+                values = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                report.add(
+                    location,
+                    STAGE,
+                    Finding("skipped", "line is not UTF-8", f"byte {error.start + 1}: {error.reason}"),
+                )
+                continue
+            except (ValueError, RecursionError) as error:
+                report.add(location, STAGE, Finding("skipped", "line is not JSON", shorten(str(error))))
+                continue
+            if not isinstance(values, dict):
+                report.add(location, STAGE, Finding("skipped", "line is not a JSON object", shorten(values)))
+                continue
+            if line in first_seen:
+                report.add(location, STAGE, Finding("warned", "exact repeat of a line", f"line {first_seen[line]}"))
+            first_seen.setdefault(line, number)
+            yield Row(location, values)
+
+
+def _csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """A table with a head line; boxes and masks are JSON inside their cell, an empty cell is null."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: must be UTF-8, byte {error.start + 1} is not") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for cells in reader:
+        location = f"{path.name}:{reader.line_num}"
+        if None in cells or None in cells.values():
+            report.add(location, STAGE, Finding("skipped", "line has not as many cells as the head line"))
+            continue
+        yield Row(location, {name: _cell(name, text) for name, text in cells.items()})
+
+
+def _cell(name: str, text: str) -> object:
+    if not text.strip():
+        return None
+    if name in ("width", "height") or text.lstrip().startswith(("[", "{")):
+        try:
+            value: object = json.loads(text)
+        except (ValueError, RecursionError):
+            return text  # stays text: reported where a list is expected
+        return value
+    return text
+
+
+def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of the table below
+    return rows_of_file(path)
+
+
+def _bare_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
+    """Pictures without metadata, in the order of their names."""
+    for path in sorted(_pictures(folder)):
+        name = path.relative_to(folder).as_posix()
+        text = path.with_suffix(".txt")
+        caption = ""
+        if text.is_file():
+            try:
+                caption = text.read_bytes().decode("utf-8-sig").strip()
+            except UnicodeDecodeError as error:
+                report.add(
+                    text.name,
+                    STAGE,
+                    Finding("dropped", "caption file is not UTF-8", f"byte {error.start + 1}"),
+                )
+        yield Row(name, {"file_name": name, "caption": caption})
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+
+
+METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {
+    "metadata.jsonl": _jsonl_rows,
+    "metadata.csv": _csv_rows,
+    "metadata.parquet": _parquet_rows,
+}

@@ -1,0 +1,229 @@
+"""Rows of any format to records: the rules that all sources share."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fairhuman.data.decode import PictureError, PictureFacts, PictureLimits, inspect, picture_name
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import DataError
+from fairhuman.record import Box, Finding, HumanRecord, region_column
+from fairhuman.regions.boxes import parse_boxes, shorten
+
+STAGE = "read"
+
+
+class SourceSettings(BaseModel):
+    """How a source is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    empty_means: Literal["none", "unknown"] = Field(
+        default="none", description="what an empty list of boxes says: there is none, or not annotated"
+    )
+    max_reject_share: float = Field(default=0.2, ge=0.0, le=1.0, description="share of records that may be skipped")
+    limits: PictureLimits = PictureLimits()
+
+
+class Row(NamedTuple):
+    """What one line of a source holds, and where it is (`file:line`)."""
+
+    location: str
+    values: Mapping[str, Any]
+
+
+def records_from_rows(
+    rows: Iterable[Row],
+    root: Path,
+    picture_column: str,
+    regions: Sequence[str],
+    settings: SourceSettings,
+    report: LoadReport,
+) -> list[HumanRecord]:
+    """Turn rows into records; what can't be used is noted in the report and left out.
+
+    Args:
+        rows: in order.
+        root: folder that pictures and masks are relative to, and may not be outside of.
+        picture_column: column of the picture: a path, or {bytes, path}.
+        regions: names of the regions to read.
+        settings: of the source.
+        report: gets the findings.
+
+    Raises:
+        DataError: if no row has the picture's column, or that of a region.
+
+    """
+    rows = list(rows)
+    columns = sorted({column for row in rows for column in row.values})
+    if rows:
+        _require_columns(rows, columns, picture_column, regions, root)
+    if rows and "caption" not in columns:
+        report.add(str(root), STAGE, Finding("warned", "no record has a caption", f"columns: {', '.join(columns)}"))
+    keys: Counter[str] = Counter()
+    records: list[HumanRecord] = []
+    for row in rows:
+        reader = _RowReader(row, root, regions, settings, report)
+        record = reader.read(picture_column, captioned="caption" in columns, keys=keys)
+        records += [record] if record else []
+    return records
+
+
+def _require_columns(
+    rows: Sequence[Row], columns: list[str], picture_column: str, regions: Sequence[str], root: Path
+) -> None:
+    found = f"found the columns {', '.join(columns) or '(none)'}"
+    if picture_column not in columns:
+        raise DataError(f"{root}: no record has the required column '{picture_column}'; {found}")
+    painted = {name for row in rows for name in _masks_of(row)}
+    for region in regions:
+        column = region_column(region)
+        if column not in columns and region not in painted:
+            raise DataError(
+                f"{root}: no record has the region '{region}': neither a column '{column}' of boxes nor "
+                f"a mask '{region}' in the column 'masks'; {found}"
+            )
+
+
+def _masks_of(row: Row) -> dict[str, Any]:
+    """Painted masks of a row by region name; a Parquet map arrives as a list of pairs."""
+    value = row.values.get("masks")
+    if isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
+        value = dict(value)
+    return {name: mask for name, mask in value.items() if mask is not None} if isinstance(value, dict) else {}
+
+
+class _RowReader:
+    """Reads one row; every finding goes into the report at the row's location."""
+
+    def __init__(
+        self, row: Row, root: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport
+    ) -> None:
+        self.row, self.root, self.regions, self.settings, self.report = row, root, regions, settings, report
+
+    def read(self, picture_column: str, captioned: bool, keys: Counter[str]) -> HumanRecord | None:
+        """The record, or None where the row is skipped."""
+        values = self.row.values
+        try:
+            if values.get(picture_column) is None:
+                raise PictureError(f"no {picture_column}", f"has {', '.join(values) or 'nothing'}")
+            image = locate(values[picture_column], self.root)
+            facts = inspect(image, self.settings.limits)
+        except PictureError as error:
+            self._note(error.finding)
+            return None
+        for finding in facts.conversions:
+            self._note(finding)
+        self._compare_size(image, facts)
+        split = values.get("split")
+        return HumanRecord(
+            key=self._key(values[picture_column], keys),
+            image=image,
+            width=facts.width,
+            height=facts.height,
+            caption=self._caption() if captioned else "",
+            boxes={region: self._boxes(region, facts) for region in self.regions},
+            masks=self._masks(facts),
+            pose=self._condition("pose"),
+            depth=self._condition("depth"),
+            source=self.root.name,
+            split=None if split is None else str(split),
+            location=self.row.location,
+        )
+
+    def _note(self, finding: Finding) -> None:
+        self.report.add(self.row.location, STAGE, finding)
+
+    def _key(self, picture: Any, keys: Counter[str]) -> str:
+        """The row's key, else its picture's path; the n-th record of a key gets #n, to keep it unique."""
+        path = picture.get("path") if isinstance(picture, dict) else picture
+        key = self.row.values.get("key") or (path if isinstance(path, str) else None) or self.row.location
+        keys[str(key)] += 1
+        return str(key) if keys[str(key)] == 1 else f"{key}#{keys[str(key)]}"
+
+    def _caption(self) -> str:
+        value = self.row.values.get("caption")
+        if value is not None and not isinstance(value, str):
+            self._note(Finding("dropped", "caption is not text", shorten(value)))
+            return ""
+        if not value or not value.strip():
+            self._note(Finding("warned", "caption is empty"))
+            return ""
+        # JSON can spell half a surrogate pair, which no tokenizer takes.
+        text = value.encode("utf-8", errors="replace").decode("utf-8")
+        if text != value:
+            self._note(Finding("converted", "caption holds characters that are no Unicode", shorten(text)))
+        return text
+
+    def _compare_size(self, image: Path | bytes, facts: PictureFacts) -> None:
+        stated = (self.row.values.get("width"), self.row.values.get("height"))
+        if stated != (None, None) and stated != (facts.width, facts.height):
+            shown = f"{picture_name(image)}: {stated[0]}x{stated[1]} stated, {facts.width}x{facts.height} real"
+            self._note(Finding("converted", "size was wrong, the picture's own is used", shown))
+
+    def _boxes(self, region: str, facts: PictureFacts) -> tuple[Box, ...] | None:
+        value = self.row.values.get(region_column(region))
+        boxes, findings = parse_boxes(value, facts.width, facts.height, self.settings.empty_means)
+        for finding in findings:
+            self._note(finding._replace(value=f"{region_column(region)}: {finding.value}"))
+        return boxes
+
+    def _masks(self, facts: PictureFacts) -> dict[str, Path | bytes]:
+        if self.row.values.get("masks") is not None and not isinstance(self.row.values["masks"], dict | list):
+            self._note(
+                Finding("dropped", "masks is not a table of name and picture", shorten(self.row.values["masks"]))
+            )
+        masks: dict[str, Path | bytes] = {}
+        for region, value in _masks_of(self.row).items():
+            if region not in self.regions:
+                continue
+            try:
+                mask = locate(value, self.root)
+                painted = inspect(mask, self.settings.limits)
+                if (painted.width, painted.height) != (facts.width, facts.height):
+                    shown = f"{painted.width}x{painted.height}, the picture is {facts.width}x{facts.height}"
+                    raise PictureError("mask has not the size of its picture", shown)
+                masks[region] = mask
+            except PictureError as error:
+                self._note(error.finding._replace(action="dropped", value=f"mask of {region}: {error.finding.value}"))
+        return masks
+
+    def _condition(self, column: str) -> Path | bytes | list[Any] | None:
+        """A list (of key points) or a picture, as it is."""
+        value = self.row.values.get(column)
+        if value is None or isinstance(value, list):
+            return value
+        try:
+            return locate(value, self.root)
+        except PictureError as error:
+            self._note(error.finding._replace(action="dropped", value=f"{column}: {error.finding.value}"))
+            return None
+
+
+def locate(value: Any, root: Path) -> Path | bytes:
+    """A picture as a source names it: a path relative to `root`, {bytes, path}, or bytes.
+
+    Raises:
+        PictureError: if it is none of these, or a path that leads out of the folder, also by a link.
+
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str) or not value:
+        raise PictureError("neither a path nor a picture", shorten(value))
+    try:
+        path = (root / value).resolve()
+        inside = path.is_relative_to(root.resolve())
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a loop of links, a name too long, a zero byte, half a surrogate pair
+        raise PictureError("not a path", shorten(f"{value!r}: {error}")) from error
+    if not inside:
+        raise PictureError("path leaves the folder of the data set", shorten(value))
+    return root / value

@@ -1,0 +1,49 @@
+"""Fair update directions for several objectives. Imports torch alone, so it fits into any training loop.
+
+fair = FairBackward(model.parameters(), MinimumPotentialDelay())
+step = fair([loss_global, loss_face, loss_hand])      # instead of loss.backward()
+"""
+
+from fairhuman.fairness.alpha_fair import AlphaFair
+from fairhuman.fairness.backward import FairBackward, FairStep, Length
+from fairhuman.fairness.dynamic_weight_average import DynamicWeightAverage
+from fairhuman.fairness.linear_scalarization import LinearScalarization
+from fairhuman.fairness.minimum_potential_delay import MinimumPotentialDelay
+from fairhuman.fairness.nash_mtl import NashMTL
+from fairhuman.fairness.random_loss_weighting import RandomLossWeighting
+from fairhuman.fairness.scale_invariant import ScaleInvariant
+from fairhuman.fairness.solver import SolverInfo, solve, solve_info
+from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
+from fairhuman.fairness.uncertainty_weighting import UncertaintyWeighting
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "ls": LinearScalarization,
+    "dwa": DynamicWeightAverage,
+    "uw": UncertaintyWeighting,
+    "rlw": RandomLossWeighting,
+    "si": ScaleInvariant,
+    "nash": NashMTL,
+    "mpd": MinimumPotentialDelay,
+    "alpha": AlphaFair,
+}
+
+__all__ = [
+    "STRATEGIES",
+    "AlphaFair",
+    "DynamicWeightAverage",
+    "FairBackward",
+    "FairStep",
+    "GradientBalancing",
+    "Length",
+    "LinearScalarization",
+    "LossWeighting",
+    "MinimumPotentialDelay",
+    "NashMTL",
+    "RandomLossWeighting",
+    "ScaleInvariant",
+    "SolverInfo",
+    "Strategy",
+    "UncertaintyWeighting",
+    "solve",
+    "solve_info",
+]

@@ -1,0 +1,65 @@
+"""Averages over processes, a bounded bucket at a time."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_BUCKET_BYTES = 32 * 2**20
+
+
+def world_size(group: dist.ProcessGroup | None = None) -> int:
+    """Return the number of processes; 1 outside a distributed run."""
+    return dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+
+
+def average_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) -> None:
+    """Replace each tensor by its mean over all processes, in place.
+
+    Every process ends with the same bits: the mean is computed once per bucket by the collective. Tensors are copied
+    into buckets of at most 32 MiB (or one tensor), so that many small ones cost few messages and little memory.
+    """
+    size = world_size(group)
+    if size == 1:
+        return
+    for bucket in _buckets(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket]) if len(bucket) > 1 else bucket[0].reshape(-1)
+        dist.all_reduce(flat, group=group)
+        flat.div_(size)
+        offset = 0
+        for tensor in bucket:
+            tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
+            offset += tensor.numel()
+
+
+def average_losses(
+    losses: Sequence[Tensor | None], device: torch.device, group: dist.ProcessGroup | None = None
+) -> list[float | None]:
+    """Return the mean over processes of each loss, float64; None where it is absent in all of them.
+
+    An objective that is absent in one process alone counts as 0 there, as its gradient does.
+    """
+    rows = [[0.0, 0.0] if loss is None else [loss.item(), 1.0] for loss in losses]
+    if world_size(group) > 1:
+        # Backends for accelerators may lack float64, but not float32.
+        kind = torch.float64 if device.type == "cpu" or device.type == "cuda" else torch.float32
+        table = torch.tensor(rows, dtype=kind, device=device)
+        dist.all_reduce(table, group=group)
+        table[:, 0] /= world_size(group)
+        rows = table.tolist()
+    return [value if count > 0.0 else None for value, count in rows]
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        nbytes = tensor.numel() * tensor.element_size()
+        if bucket and (size + nbytes > _BUCKET_BYTES or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += nbytes
+    if bucket:
+        yield bucket

@@ -1,0 +1,54 @@
+"""What a strategy is: a rule that gives each of K objectives a weight w_i, so that d = Σ w_i g_i.
+
+Two kinds. A `LossWeighting` needs no gradients for its weights, so a step costs one ordinary backward pass of
+Σ w_i L_i. A `GradientBalancing` needs the Gram matrix of the K gradients.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Strategy:
+    """State and trained parameters, of which most strategies have none."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Trained parameters of the strategy itself; give them to the optimiser as a group of their own."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step's weights depend on."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, got keys {sorted(state)}")
+
+
+class LossWeighting(Strategy, ABC):
+    """Weights from the losses' values and history alone."""
+
+    needs_losses = False
+    """Whether the weights of a step depend on the losses of the same step."""
+
+    @abstractmethod
+    def weights(self, losses: Sequence[float | None]) -> list[float]:
+        """Return w [K] for a step with these losses [K]; None marks an objective that is absent.
+
+        Called once a step. With gradient accumulation, `losses` are those of the whole step if `needs_losses`, and
+        those of its first micro-batch otherwise, where only their number counts.
+        """
+
+    def observe(self, losses: Sequence[float | None]) -> None:
+        """Take note of the losses [K] of a finished step; add to the `.grad` of own parameters."""
+
+
+class GradientBalancing(Strategy, ABC):
+    """Weights from the Gram matrix M_ij = g_iᵀ g_j."""
+
+    @abstractmethod
+    def weights(self, gram: Tensor) -> list[float]:
+        """Return w [K] for `gram` [K, K], float64; 0 for an objective whose gradient is zero."""

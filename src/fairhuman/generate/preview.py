@@ -1,0 +1,116 @@
+"""Previews of a training run: the same captions, seeds and held-out photos at every step."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
+
+from fairhuman.data.sampler import seeded_generator
+from fairhuman.generate.sample import SampleSettings, draw, picture_generator, save_png, to_image
+from fairhuman.models.sdxl import encode_pictures
+
+PHOTO_STREAM = 4
+INDEX = Path("previews") / "index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """One held-out photo [3, H, W] in [-1, 1], and boxes (x0, y0, x1, y1) in its pixels by region."""
+
+    caption: str
+    seed: int
+    picture_chw: Tensor
+    boxes: Mapping[str, Sequence[tuple[float, float, float, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewSet:
+    """Fixed rows, drawn in two ways: from the caption alone, and from the noised photo.
+
+    The second keeps the composition, so faces and hands are where the photo has them and can be compared
+    from step to
+    step: the latent is noised to `strength` of the schedule with the row's own noise, and denoised by the
+        model.
+    """
+
+    rows: Sequence[PreviewRow]
+    steps: int = 20
+    guidance: float = 3.0
+    strength: float = 0.55
+    batch_size: int = 4
+
+    def render(self, pipeline: StableDiffusionXLPipeline, step: int, folder: Path) -> None:
+        """Write `previews/step-<step>/row-<row>-{caption,photo}.png` below `folder` and note them in the
+        index.
+
+        The model's modes, precision and device and all global generators stay as they are.
+        """
+        entries = self._read_index(folder)
+        place = INDEX.parent / f"step-{step:06d}"
+        for start in range(0, len(self.rows), self.batch_size):
+            numbers = range(start, min(start + self.batch_size, len(self.rows)))
+            drawn = {
+                "caption": self._from_captions(pipeline, numbers),
+                "photo": self._from_photos(pipeline, numbers),
+            }
+            for i, number in enumerate(numbers):
+                names = {way: place / f"row-{number:02d}-{way}.png" for way in drawn}
+                for way, name in names.items():
+                    metadata = {"caption": self.rows[number].caption, "step": str(step), "from": way}
+                    save_png(to_image(drawn[way][i]), folder / name, metadata)
+                entries[number]["steps"][str(step)] = {way: name.as_posix() for way, name in names.items()}
+        _write_json(folder / INDEX, {"rows": entries})
+
+    def _settings(self, row: PreviewRow) -> SampleSettings:
+        height, width = row.picture_chw.shape[1:]
+        return SampleSettings(steps=self.steps, guidance=self.guidance, height=height, width=width)
+
+    def _from_captions(self, pipeline: StableDiffusionXLPipeline, numbers: range) -> Tensor:
+        rows = [self.rows[number] for number in numbers]
+        generators = [picture_generator(row.seed, 0, 0) for row in rows]
+        return draw(pipeline, [row.caption for row in rows], generators, self._settings(rows[0]))
+
+    def _from_photos(self, pipeline: StableDiffusionXLPipeline, numbers: range) -> Tensor:
+        rows = [self.rows[number] for number in numbers]
+        pictures_bchw = torch.stack([row.picture_chw for row in rows]).to(pipeline.unet.device)
+        return draw(
+            pipeline,
+            [row.caption for row in rows],
+            [seeded_generator(row.seed, PHOTO_STREAM) for row in rows],
+            self._settings(rows[0]),
+            start_latents_bchw=encode_pictures(pipeline.vae, pictures_bchw),
+            strength=self.strength,
+        )
+
+    def _read_index(self, folder: Path) -> list[dict[str, Any]]:
+        """Write the photos; return the index's rows, with the steps of an earlier part of the run."""
+        entries: list[dict[str, Any]] = []
+        for number, row in enumerate(self.rows):
+            photo = INDEX.parent / f"photo-{number:02d}.png"
+            save_png(to_image(row.picture_chw), folder / photo, {"caption": row.caption})
+            entries.append(
+                {
+                    "caption": row.caption,
+                    "seed": row.seed,
+                    "photo": photo.as_posix(),
+                    "boxes": {name: [list(box) for box in boxes] for name, boxes in row.boxes.items()},
+                    "steps": {},
+                }
+            )
+        if (folder / INDEX).is_file():
+            before = json.loads((folder / INDEX).read_text(encoding="utf-8"))["rows"]
+            for entry, old in zip(entries, before, strict=False):
+                if {**old, "steps": {}} == entry:
+                    entry["steps"] = old["steps"]
+        return entries
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.replace(path)

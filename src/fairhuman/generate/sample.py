@@ -1,0 +1,224 @@
+"""Pictures for prompts: UniPC from the pipeline's own noise schedule, a generator of its own for each
+picture.
+
+Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", NeurIPS
+2023.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UniPCMultistepScheduler
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fairhuman import __version__
+from fairhuman.data.sampler import seeded_generator
+from fairhuman.errors import ModelError
+from fairhuman.models.lora import DIFFUSERS_FILE
+from fairhuman.models.sdxl import decode_latents, encode_prompts, vae_factor
+
+PICTURE_STREAM = 3  # the noise of pictures never shares a generator with the draws of a training set
+_ADAPTER = "fairhuman"
+
+
+class SampleSettings(BaseModel):
+    """How pictures are drawn; nothing is added to a prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(default=30, ge=1)
+    guidance: float = Field(default=7.5, ge=1, description="classifier-free guidance; 1 = none")
+    height: int | None = Field(default=None, ge=8, multiple_of=8, description="None = the model's own size")
+    width: int | None = Field(default=None, ge=8, multiple_of=8)
+    negative_prompt: str = ""
+    images_per_prompt: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=4, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A LoRA in use: where it came from, and its weight."""
+
+    path: Path
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture, whence it came, and what to write beside it."""
+
+    image: Image.Image
+    prompt_index: int
+    picture_index: int
+    metadata: Mapping[str, str]
+
+
+def load_lora(
+    pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True
+) -> Lora:
+    """Put a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) into the pipeline.
+
+    Fused, W + weight (alpha / rank) B A becomes the weight: no memory and no time beyond the base.
+    Otherwise the updates run beside it, and their weight can be changed.
+
+    Raises:
+        ModelError: no such file, or one that doesn't fit the pipeline.
+    """
+    file = path / DIFFUSERS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ModelError(f"LoRA {str(path)!r}: expected a file or a folder with {DIFFUSERS_FILE}, found none")
+    try:
+        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=_ADAPTER)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ModelError(
+            f"LoRA {str(file)!r}: expected one for this U-Net, loading failed: {reason}"
+        ) from error
+    if _ADAPTER not in pipeline.get_list_adapters().get("unet", []):
+        raise ModelError(f"LoRA {str(file)!r}: expected weights for the U-Net, found none")
+    if fuse:
+        pipeline.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
+        pipeline.unload_lora_weights()
+    else:
+        pipeline.set_adapters([_ADAPTER], [weight])
+    return Lora(file, weight)
+
+
+def sample(
+    pipeline: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    settings: SampleSettings,
+    model: str = "",
+    lora: Lora | None = None,
+    indices: Sequence[int] | None = None,
+) -> Iterator[Picture]:
+    """Draw `images_per_prompt` pictures for every prompt, in order; `pipeline` stays as it is.
+
+    The noise of a picture depends on (seed, index of the prompt, number of the picture) alone: not on the
+    batch size, the order, or the other prompts. `indices` numbers the prompts where they are a part or a
+    permutation of a longer list. `model` and `lora` are for the metadata.
+    """
+    numbers = list(range(len(prompts))) if indices is None else list(indices)
+    if len(numbers) != len(prompts):
+        raise ValueError(f"indices must number the {len(prompts)} prompts, found {len(numbers)}")
+    jobs = [
+        (prompt, number, picture)
+        for prompt, number in zip(prompts, numbers, strict=True)
+        for picture in range(settings.images_per_prompt)
+    ]
+    for start in range(0, len(jobs), settings.batch_size):
+        batch = jobs[start : start + settings.batch_size]
+        pictures_bchw = draw(
+            pipeline,
+            [prompt for prompt, _, _ in batch],
+            [picture_generator(settings.seed, number, picture) for _, number, picture in batch],
+            settings,
+        )
+        for (prompt, number, picture), picture_chw in zip(batch, pictures_bchw, strict=True):
+            metadata = {
+                "prompt": prompt,
+                "negative_prompt": settings.negative_prompt,
+                "seed": str(settings.seed),
+                "prompt_index": str(number),
+                "picture_index": str(picture),
+                "steps": str(settings.steps),
+                "guidance": str(settings.guidance),
+                "scheduler": "UniPC",
+                "model": model,
+                "lora": str(lora.path) if lora else "",
+                "lora_weight": str(lora.weight) if lora else "",
+                "fairhuman": __version__,
+            }
+            yield Picture(to_image(picture_chw), number, picture, metadata)
+
+
+def draw(
+    pipeline: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    generators: Sequence[torch.Generator],
+    settings: SampleSettings,
+    start_latents_bchw: Tensor | None = None,
+    strength: float = 1.0,
+) -> Tensor:
+    """Draw one picture a prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th from the i-th
+    generator.
+
+    With `start_latents_bchw` (of pictures), they are noised to `strength` (0 to 1) of the schedule and
+    denoised from there; without, pictures begin from noise.
+    """
+    unet = pipeline.unet
+    factor = vae_factor(pipeline.vae)
+    arguments: dict[str, Any] = {
+        "num_inference_steps": settings.steps,
+        "guidance_scale": settings.guidance,
+        "generator": list(generators),
+        "output_type": "latent",
+    }
+    if start_latents_bchw is None:
+        kind = StableDiffusionXLPipeline
+        arguments["height"] = settings.height or unet.config.sample_size * factor
+        arguments["width"] = settings.width or unet.config.sample_size * factor
+    else:
+        kind = StableDiffusionXLImg2ImgPipeline
+        arguments |= {"image": start_latents_bchw.to(unet.dtype), "strength": strength}
+    with torch.no_grad(), evaluating(pipeline):
+        embeds, pooled = encode_prompts(pipeline, prompts)
+        arguments |= {"prompt_embeds": embeds.to(unet.dtype), "pooled_prompt_embeds": pooled.to(unet.dtype)}
+        if settings.guidance > 1:
+            embeds, pooled = encode_prompts(pipeline, [settings.negative_prompt] * len(prompts))
+            arguments["negative_prompt_embeds"] = embeds.to(unet.dtype)
+            arguments["negative_pooled_prompt_embeds"] = pooled.to(unet.dtype)
+        latents_bchw = _with_unipc(pipeline, kind)(**arguments).images
+        return decode_latents(pipeline.vae, latents_bchw).cpu()
+
+
+def picture_generator(seed: int, prompt_index: int, picture_index: int) -> torch.Generator:
+    """Return the generator of one picture: on the CPU, so that its noise is the same on every device."""
+    return seeded_generator(seed, PICTURE_STREAM, prompt_index, picture_index)
+
+
+def to_image(picture_chw: Tensor) -> Image.Image:
+    """Turn a picture [3, H, W] in [-1, 1] into 8 bits."""
+    pixels = ((picture_chw.float() + 1) * 127.5).round().clamp(0, 255).byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a PNG with text entries; it appears whole or not at all."""
+    information = PngInfo()
+    for key, value in metadata.items():
+        information.add_itxt(key, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    image.save(partial, format="PNG", pnginfo=information)
+    partial.replace(path)
+
+
+@contextmanager
+def evaluating(pipeline: StableDiffusionXLPipeline) -> Iterator[None]:
+    """Switch all of the pipeline's modules to eval mode, and each back to its own mode afterwards."""
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    for part in parts:
+        part.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:
+    """Return another pipeline over the same modules with UniPC's scheduler; `pipeline` keeps its own."""
+    scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
+    made = kind(**{**pipeline.components, "scheduler": scheduler}, add_watermarker=False)
+    made.set_progress_bar_config(disable=True)
+    return made

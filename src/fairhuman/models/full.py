@@ -1,0 +1,143 @@
+"""Full fine-tuning: all weights of the U-Net, and of the text encoders when asked for."""
+
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor, nn
+
+from fairhuman.data.batch import Batch
+from fairhuman.errors import ModelError
+from fairhuman.models.sdxl import encode_prompts
+
+
+def predict_noise(
+    pipeline: StableDiffusionXLPipeline,
+    batch: Batch,
+    noisy_latents_bchw: Tensor,
+    timesteps_b: Tensor,
+    train_text: bool = False,
+) -> Tensor:
+    """Return the U-Net's output [B, C, h, w] in float32 for captions and time ids of `batch`.
+
+    The text encoders run without gradients unless `train_text`. Time ids stay in float32: sizes above 256
+    aren't exact in bfloat16.
+    """
+    with nullcontext() if train_text else torch.no_grad():
+        embeds_bnd, pooled_bp = encode_prompts(pipeline, batch.captions)
+    unet, device = pipeline.unet, noisy_latents_bchw.device
+    prediction: Tensor = unet(
+        noisy_latents_bchw.to(unet.dtype),
+        timesteps_b,
+        encoder_hidden_states=embeds_bnd.to(device, unet.dtype),
+        added_cond_kwargs={
+            "text_embeds": pooled_bp.to(device, unet.dtype),
+            "time_ids": batch.time_ids_b6.to(device),
+        },
+    ).sample
+    return prediction.float()
+
+
+def copy_state(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Copy parameters to the CPU, exactly."""
+    return {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
+
+
+def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
+    """Copy `state` into parameters of the same names and shapes.
+
+    Raises:
+        ModelError: names that are missing or too many, or another shape; names the first.
+    """
+    for name in sorted(named.keys() ^ state.keys()):
+        where = "is missing in the state" if name in named else "of the state is no parameter of this model"
+        raise ModelError(
+            f"trainable state: {name!r} {where} ({len(state)} tensors for {len(named)} parameters)"
+        )
+    for name, parameter in named.items():
+        if state[name].shape != parameter.shape:
+            raise ModelError(
+                f"trainable state: {name!r} must have shape {list(parameter.shape)}, "
+                f"found {list(state[name].shape)}"
+            )
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(state[name])
+
+
+class FullModel:
+    """All weights of the U-Net are trained, in float32; use autocast for half precision.
+
+    Args:
+        pipeline: whose U-Net (and text encoders) are trained in place.
+        text_encoders: train them too; the layers after the one that SDXL reads have no gradient and are
+            left out.
+        gradient_checkpointing: less memory, about a third more time.
+    """
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionXLPipeline,
+        text_encoders: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        self.pipeline = pipeline
+        self._train_text = text_encoders
+        pipeline.vae.requires_grad_(False)
+        pipeline.unet.float().requires_grad_(True).train()
+        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+            encoder.requires_grad_(text_encoders)
+            if text_encoders:
+                encoder.float().train()
+        if text_encoders:
+            _freeze_unread_layers(pipeline)
+        if gradient_checkpointing:
+            pipeline.unet.enable_gradient_checkpointing()
+
+    def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
+        """Return the U-Net's prediction, float32."""
+        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b, self._train_text)
+
+    def _named(self) -> dict[str, nn.Parameter]:
+        parts = ("unet", "text_encoder", "text_encoder_2")
+        return {
+            f"{part}.{name}": parameter
+            for part in parts
+            for name, parameter in getattr(self.pipeline, part).named_parameters()
+            if parameter.requires_grad
+        }
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return all weights of the U-Net, then those of the text encoders that are trained."""
+        return list(self._named().values())
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return copies of the trained weights by name."""
+        return copy_state(self._named())
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Put a state back, exactly."""
+        put_state(self._named(), state)
+
+    def save(self, folder: Path) -> None:
+        """Write the whole pipeline under a temporary name, then put it in the place of `folder`."""
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial, old = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "old"))
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.pipeline.save_pretrained(partial)
+        if folder.exists():
+            folder.replace(old)
+        partial.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _freeze_unread_layers(pipeline: StableDiffusionXLPipeline) -> None:
+    """Freeze what no gradient reaches: SDXL reads the first encoder's last hidden state but one."""
+    for name, parameter in pipeline.text_encoder.named_parameters():
+        last = f"layers.{pipeline.text_encoder.config.num_hidden_layers - 1}."
+        if last in name or "final_layer_norm" in name:
+            parameter.requires_grad_(False)

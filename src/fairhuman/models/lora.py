@@ -1,0 +1,183 @@
+"""LoRA on the U-Net: a frozen base in any precision, float32 updates W + (alpha / rank) B A, through peft.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fairhuman.data.batch import Batch
+from fairhuman.errors import ModelError
+from fairhuman.models.full import copy_state, predict_noise, put_state
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+CONVOLUTIONS = ("conv1", "conv2")
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"
+_ADAPTER = "default"
+
+
+class LoraSettings(BaseModel):
+    """What is trained, and how much of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=64, ge=1, description="rank of every update")
+    alpha: float | None = Field(
+        default=None, gt=0, description="strength: alpha / rank; None = rank, strength 1"
+    )
+    targets: Literal["attention", "attention+conv"] | list[str] = Field(
+        default="attention",
+        description="'attention': q, k, v, out; 'attention+conv': the residual blocks' too; or ends of names",
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of every update, in training")
+
+    @property
+    def strength(self) -> float:
+        """The factor alpha / rank of the update."""
+        return (self.alpha or self.rank) / self.rank
+
+
+def resolve_targets(unet: UNet2DConditionModel, targets: str | list[str]) -> list[str]:
+    """Return the full names of the linear layers and convolutions whose names end in one of the targets.
+
+    Raises:
+        ModelError: a target that matches no layer; names some that there are.
+    """
+    ends = (
+        {"attention": ATTENTION, "attention+conv": ATTENTION + CONVOLUTIONS}.get(targets, ())
+        if isinstance(targets, str)
+        else tuple(targets)
+    )
+    layers = [name for name, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    missing = [end for end in ends if not any(_matches(name, end) for name in layers)]
+    if missing or not ends:
+        examples = ", ".join(layers[:: max(1, len(layers) // 5)][:5])
+        raise ModelError(
+            f"lora.targets {targets!r}: each must name linear layers or convolutions of the U-Net; "
+            f"nothing matches {missing or 'an empty list'}; it has for example {examples}"
+        )
+    return [name for name in layers if any(_matches(name, end) for end in ends)]
+
+
+def add_lora(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
+    """Freeze `unet`, add updates (A from `seed`, B zero), return their float32 parameters by name."""
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha or settings.rank,
+        target_modules=resolve_targets(unet, settings.targets),
+        lora_dropout=settings.dropout,
+    )
+    unet.requires_grad_(False)
+    devices = sorted({p.device.index or 0 for p in unet.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        unet.add_adapter(config, adapter_name=_ADAPTER)
+    parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+    return parameters
+
+
+def to_kohya(state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Rename peft's tensors for kohya, ComfyUI and A1111, with `alpha` (not the rank) beside each pair.
+
+    `down_blocks.1.(...).to_q.lora_A.weight` → `lora_unet_down_blocks_1_(...)_to_q.lora_down.weight`.
+    """
+    kohya: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        for ours, theirs in ((".lora_A.weight", "lora_down"), (".lora_B.weight", "lora_up")):
+            if key.endswith(ours):
+                layer = "lora_unet_" + key.removesuffix(ours).replace(".", "_")
+                kohya[f"{layer}.{theirs}.weight"] = tensor
+                kohya[f"{layer}.alpha"] = torch.tensor(float(alpha))
+                break
+        else:
+            raise ModelError(
+                f"LoRA tensor {key!r}: expected a name that ends in .lora_A.weight or .lora_B.weight"
+            )
+    return kohya
+
+
+class LoraModel:
+    """The base is frozen, low-rank updates of some of the U-Net's layers are trained.
+
+    Args:
+        pipeline: gets the updates in its U-Net, in place; its precision stays as it is.
+        settings: rank, alpha, targets, dropout.
+        seed: of the updates' start; nothing else influences it.
+        gradient_checkpointing: less memory, about a third more time.
+    """
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionXLPipeline,
+        settings: LoraSettings,
+        seed: int,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        self.pipeline = pipeline
+        self.settings = settings
+        for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+            part.requires_grad_(False)
+        self._parameters = add_lora(pipeline.unet, settings, seed)
+        pipeline.unet.train()
+        if gradient_checkpointing:
+            pipeline.unet.enable_gradient_checkpointing()
+
+    def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
+        """Return the U-Net's prediction, float32."""
+        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return A and B of every target, in module order."""
+        return list(self._parameters.values())
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return copies of A and B by name."""
+        return copy_state(self._parameters)
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Put a state back, exactly."""
+        put_state(self._parameters, state)
+
+    def save(self, folder: Path) -> None:
+        """Write the updates for diffusers and for kohya, ComfyUI, A1111; a file appears whole or not at all.
+
+        Raises:
+            ModelError: a kohya name that fits no layer of the U-Net (others drop such a key silently).
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        unet = self.pipeline.unet
+        state = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(unet).items()}
+        kohya = to_kohya(state, self.settings.alpha or self.settings.rank)
+        layers = {"lora_unet_" + name.replace(".", "_") for name, _ in unet.named_modules()}
+        unknown = sorted(key for key in kohya if key.split(".")[0] not in layers)
+        if unknown:
+            raise ModelError(
+                f"kohya file: {len(unknown)} of {len(kohya)} keys fit no layer of the U-Net: {unknown[:3]}"
+            )
+        partial = folder / f".{DIFFUSERS_FILE}.partial"
+        StableDiffusionXLPipeline.save_lora_weights(
+            folder,
+            unet_lora_layers=state,
+            unet_lora_adapter_metadata=unet.peft_config[_ADAPTER].to_dict(),
+            weight_name=partial.name,
+        )
+        partial.replace(folder / DIFFUSERS_FILE)
+        partial = folder / f".{KOHYA_FILE}.partial"
+        save_file(kohya, partial, metadata={"format": "pt"})
+        partial.replace(folder / KOHYA_FILE)
+
+
+def _matches(name: str, end: str) -> bool:
+    return name == end or name.endswith("." + end)

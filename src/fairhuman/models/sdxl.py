@@ -1,0 +1,310 @@
+"""SDXL pipelines: load one, build a small one, turn pictures and captions into what the U-Net reads."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from fairhuman.errors import ModelError
+from fairhuman.models.tokenizer import build_tokenizer
+
+SMALL = "small"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
+_THREE_LEVELS: dict[str, Any] = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+}
+
+
+def sdxl_unet_config() -> dict[str, Any]:
+    """Return the arguments of UNet2DConditionModel for SDXL base 1.0: 2,567 million parameters."""
+    return {
+        **_THREE_LEVELS,
+        "sample_size": 128,
+        "block_out_channels": (320, 640, 1280),
+        "layers_per_block": 2,
+        "attention_head_dim": (5, 10, 20),
+        "transformer_layers_per_block": (1, 2, 10),
+        "cross_attention_dim": 2048,
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }
+
+
+def build_small(seed: int = 0) -> StableDiffusionXLPipeline:
+    """Build an SDXL pipeline of the true classes at small size, with random weights from `seed` alone.
+
+    It draws 128 px pictures: a VAE of factor 4 and 0.65M parameters, a U-Net of SDXL's three levels with
+    9.2M, two text encoders of 2 layers x 64. One training step of 8 takes about 0.8 s on one CPU core in
+    float32, 0.55 s in bfloat16.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipeline = StableDiffusionXLPipeline(
+            vae=_small_vae(),
+            text_encoder=CLIPTextModel(_small_text_config()),
+            text_encoder_2=CLIPTextModelWithProjection(_small_text_config()),
+            tokenizer=build_tokenizer(),
+            tokenizer_2=build_tokenizer(),
+            unet=_small_unet(),
+            scheduler=_sdxl_scheduler(),
+            force_zeros_for_empty_prompt=True,
+            add_watermarker=False,
+        )
+    for component in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+        component.eval()
+    return pipeline
+
+
+def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
+    """Load a pipeline: `"small"` builds a random one from `seed`, all else is a folder or a hub id.
+
+    `dtype` holds for the U-Net and the text encoders; the VAE is always float32 (SDXL's own overflows in
+    float16).
+
+    Raises:
+        ModelError: nothing at `model`, or it isn't an SDXL.
+    """
+    if model == SMALL:
+        pipeline = build_small(seed)
+        for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
+            _cast(part, dtype)
+    else:
+        _check_location(model)
+        try:
+            pipeline = StableDiffusionXLPipeline.from_pretrained(model, dtype=dtype)
+        except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"model {model!r}: expected {_EXPECTED}, but loading failed: {reason}"
+            ) from error
+    _cast(pipeline.vae, torch.float32)
+    check_sdxl(pipeline, model)
+    return pipeline
+
+
+def check_sdxl(pipeline: StableDiffusionXLPipeline, name: str) -> None:
+    """Check that the parts of a pipeline fit each other as SDXL's do; `name` is for the message.
+
+    Raises:
+        ModelError: a part is missing, or a size of one part contradicts another; names both.
+    """
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
+        if getattr(pipeline, part, None) is None:
+            raise ModelError(f"model {name!r}: expected {_EXPECTED}, found no {part}")
+    unet, encoders = pipeline.unet.config, (pipeline.text_encoder.config, pipeline.text_encoder_2.config)
+    if unet.addition_embed_type != "text_time":
+        raise ModelError(
+            f"model {name!r}: expected a U-Net with addition_embed_type 'text_time', "
+            f"found {unet.addition_embed_type!r}"
+        )
+    pooled = 6 * unet.addition_time_embed_dim + encoders[1].projection_dim
+    widths = [
+        ("unet.in_channels", unet.in_channels, "vae.latent_channels", pipeline.vae.config.latent_channels),
+        (
+            "unet.cross_attention_dim",
+            unet.cross_attention_dim,
+            "the text encoders' hidden sizes together",
+            encoders[0].hidden_size + encoders[1].hidden_size,
+        ),
+        (
+            "unet.projection_class_embeddings_input_dim",
+            unet.projection_class_embeddings_input_dim,
+            "6 x addition_time_embed_dim + the pooled width",
+            pooled,
+        ),
+    ]
+    for left, found, right, expected in widths:
+        if found != expected:
+            raise ModelError(f"model {name!r}: expected {left} = {right} = {expected}, found {found}")
+
+
+def vae_factor(vae: AutoencoderKL) -> int:
+    """Return the picture pixels per latent cell and side: 8 for SDXL, 4 for the small one."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def noise_scheduler(pipeline: StableDiffusionXLPipeline) -> DDPMScheduler:
+    """Return the training noise of the pipeline: its scheduler's betas and prediction type."""
+    return DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+
+
+def encode_pictures(vae: AutoencoderKL, pictures_bchw: Tensor, noise_bchw: Tensor | None = None) -> Tensor:
+    """Encode pictures in [-1, 1] to the U-Net's latents: (mean + std noise - shift) scale, float32.
+
+    `noise_bchw` is standard normal in latent shape; without it the mean is taken. The VAE runs (and stays)
+    in float32.
+
+    Raises:
+        ModelError: picture sides that aren't multiples of the VAE's factor; a latent that isn't finite.
+    """
+    factor = vae_factor(vae)
+    if (
+        pictures_bchw.ndim != 4
+        or pictures_bchw.shape[1] != 3
+        or any(s % factor for s in pictures_bchw.shape[2:])
+    ):
+        raise ModelError(
+            f"pictures must be [B, 3, H, W] with H and W multiples of the VAE's factor {factor}, "
+            f"found {list(pictures_bchw.shape)}"
+        )
+    _cast(vae, torch.float32)
+    with torch.no_grad(), torch.autocast(pictures_bchw.device.type, enabled=False):
+        posterior = vae.encode(pictures_bchw.float()).latent_dist
+        sample = posterior.mean if noise_bchw is None else posterior.mean + posterior.std * noise_bchw.float()
+    shift, scale = _shift_and_scale(vae)
+    latents_bchw: Tensor = (sample - shift) * scale
+    _check_finite(latents_bchw, "latents")
+    return latents_bchw
+
+
+def decode_latents(vae: AutoencoderKL, latents_bchw: Tensor) -> Tensor:
+    """Decode the U-Net's latents to pictures [B, 3, H, W] in [-1, 1]; the VAE runs (and stays) in float32.
+
+    Raises:
+        ModelError: a picture that isn't finite.
+    """
+    _cast(vae, torch.float32)
+    shift, scale = _shift_and_scale(vae)
+    with torch.no_grad(), torch.autocast(latents_bchw.device.type, enabled=False):
+        pictures_bchw: Tensor = vae.decode(latents_bchw.float() / scale + shift).sample
+    _check_finite(pictures_bchw, "pictures")
+    return pictures_bchw.clamp(-1, 1)
+
+
+def encode_prompts(pipeline: StableDiffusionXLPipeline, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Encode captions as `pipeline.encode_prompt` does: embeddings [B, 77, D] and pooled ones [B, P].
+
+    An empty caption gives what sampling uses for its unconditional half: zeros where the pipeline's config
+    has `force_zeros_for_empty_prompt` (as SDXL's has), the encoded empty text otherwise. Differentiable: a
+    caller with frozen encoders wraps it in `torch.no_grad()`.
+    """
+    embeds, pooled = [], None
+    for tokenizer, encoder in (
+        (pipeline.tokenizer, pipeline.text_encoder),
+        (pipeline.tokenizer_2, pipeline.text_encoder_2),
+    ):
+        texts = [pipeline.maybe_convert_prompt(caption, tokenizer) for caption in captions]
+        tokens = tokenizer(
+            texts,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        output = encoder(tokens.input_ids.to(encoder.device), output_hidden_states=True)
+        embeds.append(output.hidden_states[-2])
+        pooled = output[0]
+    assert pooled is not None
+    embeds_bnd = torch.cat(embeds, dim=-1)
+    if pipeline.config.force_zeros_for_empty_prompt:
+        keep_b = torch.tensor([caption != "" for caption in captions], device=pooled.device)
+        embeds_bnd = embeds_bnd * keep_b[:, None, None]
+        pooled = pooled * keep_b[:, None]
+    return embeds_bnd, pooled
+
+
+def _check_location(model: str) -> None:
+    """Say early what is wrong with `model`, where diffusers' own message wouldn't."""
+    path = Path(model)
+    if not path.exists():
+        if _HUB_ID.fullmatch(model) is None:
+            raise ModelError(
+                f"model {model!r}: expected {SMALL!r}, {_EXPECTED} or a hub id, found no such folder"
+            )
+        return
+    if not (path / "model_index.json").is_file():
+        kind = "a folder without model_index.json" if path.is_dir() else "a single file"
+        raise ModelError(f"model {model!r}: expected {_EXPECTED}, found {kind}")
+    found = StableDiffusionXLPipeline.load_config(path).get("_class_name", "no class name")
+    if not found.startswith("StableDiffusionXL"):
+        raise ModelError(f"model {model!r}: expected {_EXPECTED}, found {found}")
+
+
+def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Cast in place where needed: diffusers warns on every cast, even one that changes nothing."""
+    if any(parameter.dtype != dtype for parameter in module.parameters()):
+        module.to(dtype)
+
+
+def _shift_and_scale(vae: AutoencoderKL) -> tuple[float, float]:
+    return float(vae.config.shift_factor or 0.0), float(vae.config.scaling_factor)
+
+
+def _check_finite(tensor: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise ModelError(
+            f"the VAE gave {bad} of {tensor.numel()} non-finite values in its {what}: its weights overflow; "
+            "use madebyollin/sdxl-vae-fp16-fix, or a VAE saved in float32"
+        )
+
+
+def _small_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=128,
+        scaling_factor=1.0,
+        force_upcast=False,
+        mid_block_add_attention=False,
+    )
+
+
+def _small_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        **_THREE_LEVELS,
+        sample_size=32,
+        block_out_channels=(48, 96, 160),
+        layers_per_block=1,
+        attention_head_dim=(1, 3, 5),
+        transformer_layers_per_block=(1, 1, 2),
+        norm_num_groups=16,
+        cross_attention_dim=128,
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=6 * 32 + 64,
+    )
+
+
+def _small_text_config() -> CLIPTextConfig:
+    tokenizer = build_tokenizer()
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=64,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _sdxl_scheduler() -> EulerDiscreteScheduler:
+    """SDXL base's scheduler, as its scheduler_config.json states it."""
+    return EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="leading",
+        steps_offset=1,
+    )

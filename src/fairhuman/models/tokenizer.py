@@ -1,0 +1,66 @@
+"""The tokenizer of the small SDXL: CLIP's rules over bytes, with merges for words about people and clothes.
+
+Any text can be written, because every byte is a token; the words below are one token each, so captions stay
+short.
+"""
+
+import json
+from functools import lru_cache
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+
+_WORD_LIST = """
+a an and are at behind beside by for from her his holding in is its looking near no not of off on one or
+over the their there to two three under up down left right wearing with without photo picture portrait
+drawing full body half close person people man woman men women young old adult middle aged standing sitting
+walking waving pointing smiling laughing serious smile face head eyes mouth nose ears brows beard hand hands
+finger fingers arm arms crossed raised hips pocket legs feet skin fair pale light tan dark brown hair short
+medium long bald curly straight wavy bun ponytail thumb fist palm open closed black white gray grey blue red
+green yellow orange pink purple beige navy teal gold silver cream background plain wall street city park
+room studio gradient sky grass brick indoors outdoors shirt t sleeve sleeves sleeved tank top blouse sweater
+sweatshirt hoodie cardigan jumper jacket blazer coat cape vest suit tie dress skirt romper bodysuit pants
+jeans shorts leggings tights stockings socks shoes boots heels pumps flats sneakers sandals loafers wedges
+clogs hat cap scarf gloves belt bag purse wallet backpack umbrella phone cup book glasses sunglasses watch
+ring bracelet necklace earrings bra intimate accessories striped checked dotted
+"""
+WORDS = tuple(sorted(set(_WORD_LIST.split())))
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+_END_OF_WORD = "</w>"
+# The pattern of transformers' CLIPTokenizer: merges learnt under another split would never apply.
+_CLIP_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@lru_cache(maxsize=1)
+def _learn() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a byte-pair encoding in which each of WORDS is one token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learner = Tokenizer(models.BPE(end_of_word_suffix=_END_OF_WORD))
+    learner.normalizer = normalizers.Lowercase()
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_CLIP_SPLIT), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=10_000,
+        min_frequency=1,
+        end_of_word_suffix=_END_OF_WORD,
+        initial_alphabet=alphabet,
+        special_tokens=[],
+        show_progress=False,
+    )
+    learner.train_from_iterator([" ".join(WORDS)], trainer)
+    merges = [(left, right) for left, right in json.loads(learner.to_str())["model"]["merges"]]
+    tokens = dict.fromkeys([*alphabet, *(byte + _END_OF_WORD for byte in alphabet)])
+    tokens |= dict.fromkeys(left + right for left, right in merges)
+    tokens |= dict.fromkeys([START, END])
+    return {token: number for number, token in enumerate(tokens)}, merges
+
+
+def build_tokenizer(max_length: int = 77) -> CLIPTokenizer:
+    """Return a CLIP tokenizer, the same on every call; texts end at `max_length` tokens."""
+    vocabulary, merges = _learn()
+    return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), model_max_length=max_length)

@@ -1,0 +1,153 @@
+"""One random draw of resize, crop and flip for all that must move together.
+
+The order is: resize so that the picture covers the target, crop to the target, flip. Picture, painted
+masks, boxes and conditions all go through `JointTransform.apply` with the same `Draw`, so that none of them
+can slip against another.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as T
+
+from fairhuman.record import Box
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one draw decided: resize to `resized_hw`, crop the target at (`top`, `left`), mirror if `flip`."""
+
+    resized_hw: tuple[int, int]
+    top: int
+    left: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class JointTransform:
+    """Resize, crop and flip to a fixed resolution.
+
+    Attributes:
+        resolution: (height, width) of the result.
+        crop: `random` (uniform) or `center`.
+        flip_probability: of mirroring left and right.
+        keep_region: probability that one box, chosen at random, is kept in view (or, if it is larger than
+            the target, fills it). A centre crop is moved only as far as that needs.
+        zoom: range, uniform, of an extra enlargement before the crop; (1, 1) shows as much of the picture
+            as possible.
+
+    """
+
+    resolution: tuple[int, int]
+    crop: Literal["random", "center"] = "random"
+    flip_probability: float = 0.5
+    keep_region: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if min(self.resolution) < 1:
+            raise ValueError(f"resolution must be positive, not {self.resolution}")
+        if self.crop not in ("random", "center"):
+            raise ValueError(f"crop must be 'random' or 'center', not {self.crop!r}")
+        for name in ("flip_probability", "keep_region"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be in 0..1, not {getattr(self, name)}")
+        if not 1.0 <= self.zoom[0] <= self.zoom[1] < math.inf:
+            raise ValueError(f"zoom must be (low, high) with 1 <= low <= high, not {self.zoom}")
+
+    def draw(self, generator: torch.Generator, size: tuple[int, int], boxes: Sequence[Box] = ()) -> Draw:
+        """Decide resize, crop and flip of one sample.
+
+        Args:
+            generator: source of chance; six numbers are taken from it, always.
+            size: (height, width) of the upright picture.
+            boxes: those that the crop may be asked to keep, in pixels of the upright picture.
+
+        """
+        chance = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
+        height, width = size
+        target_h, target_w = self.resolution
+        low, high = self.zoom
+        scale = max(target_h / height, target_w / width) * (low + (high - low) * chance[0])
+        resized_hw = (max(target_h, round(height * scale)), max(target_w, round(width * scale)))
+        kept = boxes[int(chance[1] * len(boxes))] if boxes and chance[2] < self.keep_region else None
+        rows, columns = resized_hw[0] / height, resized_hw[1] / width
+        span_y = (kept.y0 * rows, kept.y1 * rows) if kept else None
+        span_x = (kept.x0 * columns, kept.x1 * columns) if kept else None
+        return Draw(
+            resized_hw,
+            top=self._start(resized_hw[0], target_h, span_y, chance[3]),
+            left=self._start(resized_hw[1], target_w, span_x, chance[4]),
+            flip=chance[5] < self.flip_probability,
+        )
+
+    def apply(self, draw: Draw, items: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Send everything that belongs to one picture through one draw.
+
+        Args:
+            draw: from `draw`, for this picture.
+            items: any of `tv_tensors.Image` (bicubic, antialiased: picture and picture-like conditions),
+                `tv_tensors.Mask` (float, bilinear, antialiased: painted masks, depth; never rounded to 0 or
+                1) and `tv_tensors.BoundingBoxes` (see `as_bounding_boxes`; not clamped to the crop, so that
+                padding and ellipses stay true).
+
+        Returns:
+            The same names and types, [..., target_h, target_w]; boxes [n, 4] in the frame of the target.
+
+        Raises:
+            TypeError: for a plain tensor, of which nobody knows how to resize it.
+
+        """
+        target_h, target_w = self.resolution
+        moved: dict[str, Tensor] = {}
+        for name, item in items.items():
+            resized = _resize(name, item, draw.resized_hw)
+            cropped = T.crop(resized, draw.top, draw.left, target_h, target_w)
+            moved[name] = T.horizontal_flip(cropped) if draw.flip else cropped
+        return moved
+
+    def time_ids(self, draw: Draw, original_hw: tuple[int, int]) -> tuple[int, int, int, int, int, int]:
+        """SDXL's (original_h, original_w, crop_top, crop_left, target_h, target_w) of this very draw.
+
+        SDXL counts crops from the left of the picture *as shown*. The flip comes after the crop here, so
+        under it the crop is mirrored: left' = resized_w - target_w - left, as if the picture had been
+        flipped first.
+        """
+        target_h, target_w = self.resolution
+        left = draw.resized_hw[1] - target_w - draw.left if draw.flip else draw.left
+        return (*original_hw, draw.top, left, target_h, target_w)
+
+    def _start(self, length: int, target: int, span: tuple[float, float] | None, chance: float) -> int:
+        """First row (or column) of the crop; with a span, one that keeps it in view."""
+        last = length - target
+        low, high = 0, last
+        if span:
+            # A span that fits is shown by starts in [end - target, begin], a larger one fills the rest.
+            bounds = (math.ceil(span[1]) - target, math.floor(span[0]))
+            low, high = (min(max(bound, 0), last) for bound in sorted(bounds))
+        if self.crop == "center":
+            return min(max(last // 2, low), high)
+        return low + int(chance * (high - low + 1))
+
+
+def as_bounding_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    """Boxes of a picture of `size` (height, width) as `JointTransform.apply` moves them, [n, 4] float32."""
+    corners_n4 = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in boxes], dtype=torch.float32).reshape(-1, 4)
+    return tv_tensors.BoundingBoxes(corners_n4, format="XYXY", canvas_size=size, clamping_mode=None)
+
+
+def _resize(name: str, item: Tensor, size: tuple[int, int]) -> Tensor:
+    if isinstance(item, tv_tensors.Mask):
+        # torchvision resizes masks by nearest neighbour, as label maps; ours are shares of a pixel or depths.
+        values_chw = item.as_subclass(Tensor).reshape(-1, *item.shape[-2:])
+        resized = T.resize_image(values_chw, list(size), InterpolationMode.BILINEAR, antialias=True)
+        return tv_tensors.wrap(resized.reshape(*item.shape[:-2], *size), like=item)  # type: ignore[no-any-return]
+    if isinstance(item, tv_tensors.Image | tv_tensors.BoundingBoxes):
+        return T.resize(item, list(size), InterpolationMode.BICUBIC, antialias=True)  # type: ignore[no-any-return]
+    raise TypeError(f"{name} must be a tv_tensors Image, Mask or BoundingBoxes, not {type(item).__name__}")

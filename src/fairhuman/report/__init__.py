@@ -1,0 +1,1 @@
+"""Tables, plots and self-contained pages made from the files of a run."""

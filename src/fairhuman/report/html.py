@@ -1,0 +1,62 @@
+"""Self-contained pages: pictures and figures become data URIs, all text is escaped, files appear whole."""
+
+import base64
+import io
+import os
+import tempfile
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fairhuman.report.plots import to_svg
+
+# Autoescape for every template: captions, file names and settings come from outside.
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(template: str, **context: object) -> str:
+    """The page of `report/<template>`; a name that the template uses and `context` lacks is an error."""
+    return _TEMPLATES.get_template(template).render(**context)
+
+
+def picture_uri(picture: Image.Image, longest: int | None = None, quality: int = 88) -> str:
+    """The picture as a JPEG data URI, made smaller (never larger) to a longest side of `longest` pixels."""
+    picture = picture.convert("RGB")
+    if longest is not None:
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return _data_uri("image/jpeg", buffer.getvalue())
+
+
+def figure_uri(figure: Figure) -> str:
+    """The figure as an SVG data URI."""
+    return _data_uri("image/svg+xml", to_svg(figure))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old one or the whole new one, never a part."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files for their owner alone; a report is for whoever may read the run
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,189 @@
+"""The overlay sheet: what the model really sees of each region, in the picture and on the latent grid.
+
+Left of each pair: the picture after resize, crop and flip, with every region tinted and outlined. Right: the
+masks that weight the losses, a square a latent cell. If a mask slips off its face, this is where it shows.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fairhuman.report.plots import colours
+
+Pixels = NDArray[np.float32]
+MOST = 16
+SIDE, GAP, MARGIN, LINE = (
+    260,
+    6,
+    16,
+    18,
+)  # pixels: longest side of a panel, between panels, around, a text line
+PAIRS_A_ROW = 2
+
+
+def overlay_sheet(
+    pictures_bchw: torch.Tensor,
+    masks_brhw: torch.Tensor,
+    latent_masks_brhw: torch.Tensor,
+    names: Sequence[str],
+    captions: Sequence[str],
+    known_br: torch.Tensor,
+) -> Image.Image:
+    """A contact sheet of up to 16 samples.
+
+    Args:
+        pictures_bchw: pictures in [-1, 1], three channels.
+        masks_brhw: masks in [0, 1] at picture resolution, a region each.
+        latent_masks_brhw: the same masks in [0, 1] on the latent grid.
+        names: the R regions.
+        captions: the B captions, as the text encoders get them.
+        known_br: whether the region is annotated in the sample.
+
+    Raises:
+        ValueError: the shapes don't fit each other.
+    """
+    b, r = len(captions), len(names)
+    shapes = [tuple(t.shape) for t in (pictures_bchw, masks_brhw, latent_masks_brhw, known_br)]
+    fits = pictures_bchw.shape[:2] == (b, 3) and masks_brhw.shape == (b, r, *pictures_bchw.shape[2:])
+    if not fits or latent_masks_brhw.shape[:2] != (b, r) or known_br.shape != (b, r):
+        raise ValueError(
+            f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: {shapes}"
+        )
+    shown = min(b, MOST)
+    pictures_bhwc = (_numpy(pictures_bchw[:shown]).transpose(0, 2, 3, 1) / 2 + 0.5).clip(0, 1)
+    masks, latent_masks, known = _numpy(masks_brhw), _numpy(latent_masks_brhw), known_br.cpu().numpy()
+    palette = np.array([_rgb(colour) for colour in colours(names).values()], dtype=np.float32).reshape(r, 3)
+
+    height, width = pictures_bhwc.shape[1:3]
+    panel = (round(SIDE * width / max(height, width)), round(SIDE * height / max(height, width)))
+    legend = _legend_lines(masks, latent_masks, known, names)
+    pair = (2 * panel[0] + GAP, panel[1] + (1 + r) * LINE + GAP)
+    top = MARGIN + LINE * (len(legend) + 2)
+    rows = -(-shown // PAIRS_A_ROW)
+    columns = min(shown, PAIRS_A_ROW)
+    sheet_width = max(MARGIN + columns * (pair[0] + MARGIN), 640)
+    sheet = Image.new("RGB", (sheet_width, top + rows * (pair[1] + MARGIN)), "white")
+    draw = ImageDraw.Draw(sheet)
+    _draw_head(draw, legend, palette, shown, b)
+    for i in range(shown):
+        x = MARGIN + (i % PAIRS_A_ROW) * (pair[0] + MARGIN)
+        y = top + (i // PAIRS_A_ROW) * (pair[1] + MARGIN)
+        sheet.paste(_picture_panel(pictures_bhwc[i], masks[i], palette, panel), (x, y))
+        sheet.paste(_latent_panel(latent_masks[i], palette, panel), (x + panel[0] + GAP, y))
+        y += panel[1] + 4
+        draw.text((x, y), _fitting(captions[i] or "(empty caption)", pair[0]), font=_font(), fill="#222222")
+        for j, name in enumerate(names):
+            y += LINE
+            draw.rectangle((x, y + 4, x + 9, y + 13), fill=_hex(palette[j]))
+            line = _sample_line(name, masks[i, j], latent_masks[i, j], bool(known[i, j]))
+            draw.text((x + 15, y), _fitting(line, pair[0] - 15), font=_font(), fill="#222222")
+    return sheet
+
+
+def _picture_panel(
+    picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]
+) -> Image.Image:
+    """The picture with each region tinted by its mask and outlined where the mask passes one half."""
+    image_hwc = np.asarray(_resized(picture_hwc, size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
+    for mask_hw, colour in zip(masks_rhw, palette_r3, strict=True):
+        small_hw = np.asarray(Image.fromarray(mask_hw).resize(size, Image.Resampling.BOX), dtype=np.float32)
+        tint_hw1 = 0.28 * small_hw[..., None]
+        image_hwc = image_hwc * (1 - tint_hw1) + colour * tint_hw1
+        inside_hw = np.pad(small_hw > 0.5, 2)
+        core_hw = inside_hw.copy()
+        for axis in (0, 1):
+            for shift in (-2, -1, 1, 2):
+                core_hw &= np.roll(inside_hw, shift, axis)
+        image_hwc[(inside_hw & ~core_hw)[2:-2, 2:-2]] = colour
+    return Image.fromarray((image_hwc * 255).round().astype(np.uint8))
+
+
+def _latent_panel(masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) -> Image.Image:
+    """The masks on the latent grid over near-black, a hairline between cells where there is room for it."""
+    image_hwc = np.full((*masks_rhw.shape[1:], 3), 0.09, dtype=np.float32)
+    for mask_hw, colour in zip(masks_rhw, palette_r3, strict=True):
+        # a cell that is covered by 2 % must still be seen: covered cells start at a quarter of the colour
+        strength_hw1 = np.where(mask_hw > 0, 0.25 + 0.75 * mask_hw, 0)[..., None]
+        image_hwc = image_hwc * (1 - strength_hw1) + colour * strength_hw1
+    panel = _resized(image_hwc, size, Image.Resampling.NEAREST)
+    cells = masks_rhw.shape[1:]
+    if size[1] / cells[0] >= 5:
+        draw = ImageDraw.Draw(panel)
+        for row in range(1, cells[0]):
+            draw.line((0, row * size[1] / cells[0], size[0], row * size[1] / cells[0]), fill="#3A3A3A")
+        for column in range(1, cells[1]):
+            draw.line((column * size[0] / cells[1], 0, column * size[0] / cells[1], size[1]), fill="#3A3A3A")
+    return panel
+
+
+def _legend_lines(
+    masks: Pixels, latent_masks: Pixels, known: NDArray[np.bool_], names: Sequence[str]
+) -> list[str]:
+    """Per region: in how many samples it is annotated and present, and how much it covers there."""
+    lines = []
+    for j, name in enumerate(names):
+        present = latent_masks[:, j].sum(axis=(1, 2)) > 0
+        area = f", {_percent(masks[present, j].mean())} of the picture there" if present.any() else ""
+        lines.append(
+            f"{name}: in {present.sum()} of {len(known)} samples ({known[:, j].sum()} annotated){area}"
+        )
+    return lines
+
+
+def _sample_line(name: str, mask_hw: Pixels, latent_mask_hw: Pixels, known: bool) -> str:
+    if not known:
+        return f"{name}: not annotated"
+    cells = float(latent_mask_hw.sum())
+    return (
+        f"{name}: {_percent(mask_hw.mean())}, {cells:.1f} latent cells" if cells else f"{name}: none in view"
+    )
+
+
+def _draw_head(draw: ImageDraw.ImageDraw, legend: list[str], palette_r3: Pixels, shown: int, b: int) -> None:
+    title = (
+        f"What the model sees: {shown} of {b} samples. Left the picture, right the masks on the latent grid"
+    )
+    draw.text((MARGIN, MARGIN - 4), title, font=_font(14), fill="#222222")
+    for j, line in enumerate(legend):
+        y = MARGIN + (j + 1) * LINE + 4
+        draw.rectangle((MARGIN, y + 3, MARGIN + 11, y + 14), fill=_hex(palette_r3[j]))
+        draw.text((MARGIN + 18, y), line, font=_font(), fill="#222222")
+
+
+def _font(size: int = 12) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans out of matplotlib's own files: Latin, Greek, Cyrillic and signs, on every machine alike."""
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _fitting(text: str, width: int) -> str:
+    text, font = " ".join(text.split()), _font()
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _resized(image_hwc: Pixels, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    return Image.fromarray((image_hwc * 255).round().astype(np.uint8)).resize(size, how)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2f} %"
+
+
+def _numpy(tensor: torch.Tensor) -> Pixels:
+    return tensor.detach().float().cpu().numpy().astype(np.float32)
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))  # type: ignore[return-value]
+
+
+def _hex(colour_3: Pixels) -> str:
+    return "#" + "".join(f"{round(255 * float(value)):02X}" for value in colour_3)

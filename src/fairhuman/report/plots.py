@@ -1,0 +1,288 @@
+"""Figures of a run, through matplotlib's object interface alone: no window, no global state.
+
+Every objective has one colour in all figures (Okabe, Ito, Color Universal Design, 2008: told apart by readers
+with any kind of colour vision).
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fairhuman.report.run_folder import Metrics, read_metrics
+from fairhuman.report.statistics import Array, Estimate
+
+OBJECTIVE_COLOURS = {"global": "#0072B2", "face": "#D55E00", "hand": "#009E73"}
+OTHER_COLOURS = ("#AA4499", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+STRATEGIES = {
+    "ls": "Linear\nscalarization",
+    "dwa": "Dynamic weight\naverage",
+    "uw": "Uncertainty\nweighting",
+    "rlw": "Random loss\nweighting",
+    "si": "Scale\ninvariant",
+    "nash": "Nash-MTL",
+    "mpd": "Minimum\npotential delay",
+}
+INK, GRID = "#222222", "#DDDDDD"
+ALONE = {"lr": INK, "grad_norm": INK}  # lines that stand alone in their axes
+SIZE = (5.4, 3.1)  # inches at 100 dpi: two beside each other fill a page of 1100 px
+POINTS = 600  # a line thinner than this is not told apart on a screen
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour per name: the objectives keep theirs, other names take the remaining ones in order."""
+    others = (colour for _ in range(100) for colour in OTHER_COLOURS)
+    return {name: OBJECTIVE_COLOURS.get(name) or ALONE.get(name) or next(others) for name in names}
+
+
+def smooth(values_n: Array, window: int) -> Array:
+    """Centred moving mean over `window` steps of the values that exist; NaN where the window has none."""
+    finite_n = np.isfinite(values_n)
+    kernel = np.ones(max(1, min(window, len(values_n))))
+    if not len(values_n):
+        return values_n
+    sums_n = np.convolve(np.where(finite_n, values_n, 0.0), kernel, mode="same")
+    counts_n = np.convolve(finite_n.astype(np.float64), kernel, mode="same")
+    return np.where(counts_n > 0.5, sums_n / np.maximum(counts_n, 1.0), np.nan)
+
+
+def smoothing_window(steps: int) -> int:
+    """Steps in a moving mean: a fortieth of the run, at least 1 and at most 500."""
+    return int(np.clip(steps // 40, 1, 500))
+
+
+def losses_figure(metrics: Metrics) -> Figure:
+    """Training loss of each objective."""
+    figure, axes = _panel("Training losses", "loss")
+    draw_series(axes, metrics, metrics.group("loss"), log=True)
+    return figure
+
+
+def weights_figure(metrics: Metrics) -> Figure:
+    """Weight of each objective, normalised so that they sum to the number of objectives."""
+    figure, axes = _panel("Weights of the objectives", "weight (sum = K)")
+    axes.axhline(1.0, color="#999999", linewidth=0.8, linestyle=":")
+    draw_series(axes, metrics, metrics.group("weight"), floor=0.0)
+    return figure
+
+
+def cosines_figure(metrics: Metrics) -> Figure:
+    """Cosine between the gradients of each pair of objectives; below 0 they pull against each other."""
+    figure, axes = _panel("Cosines between gradients", "cosine")
+    axes.axhline(0.0, color="#999999", linewidth=0.8)
+    draw_series(axes, metrics, metrics.group("cos"))
+    return figure
+
+
+def coverage_figure(metrics: Metrics) -> Figure:
+    """Share of samples with a region, and the mean share of the picture that it takes, in percent."""
+    figure, (top, bottom) = _two_panels()
+    _dress(top, "Samples with the region", "%")
+    _dress(bottom, "Mean area of the region", "%")
+    for axes, prefix in ((top, "coverage"), (bottom, "area")):
+        shares = {name: 100 * v for name, v in metrics.group(prefix).items() if name != "global"}
+        draw_series(axes, metrics, shares, floor=0.0)
+    bottom.set_xlabel("step")
+    return figure
+
+
+def optimiser_figure(metrics: Metrics) -> Figure:
+    """Learning rate, and the length of the direction that the optimiser was given."""
+    figure, (top, bottom) = _two_panels()
+    _dress(top, "Learning rate", "")
+    _dress(bottom, "Length of the update direction", "")
+    for axes, name in ((top, "lr"), (bottom, "grad_norm")):
+        if name in metrics.columns:
+            draw_series(
+                axes, metrics, {name: metrics.columns[name]}, legend=False, raw=name != "lr", floor=0.0
+            )
+    bottom.set_xlabel("step")
+    return figure
+
+
+def validation_figure(steps: Sequence[int], estimates: Mapping[str, Sequence[Estimate]]) -> Figure:
+    """Paired change of each held-out loss against the first evaluation in percent, bars: 95 % intervals."""
+    figure, axes = _panel("Held-out losses against the first evaluation", "change in %")
+    axes.axhline(0.0, color="#999999", linewidth=0.8)
+    palette = colours(estimates)
+    # neighbours stand a little apart, or their bars would cover each other
+    nudge = 0.012 * (max(steps) - min(steps)) if len(steps) > 1 else 0.0
+    for place, (name, series) in enumerate(estimates.items()):
+        value_n, low_n, high_n = (
+            100 * np.array([getattr(e, k) for e in series]) for k in ("value", "low", "high")
+        )
+        axes.errorbar(
+            np.array(steps) + nudge * (place - (len(estimates) - 1) / 2),
+            value_n,
+            yerr=np.abs(np.stack([value_n - low_n, high_n - value_n])),
+            color=palette[name],
+            label=name,
+            marker="o",
+            markersize=4,
+            linewidth=1.6,
+            elinewidth=1.2,
+            capsize=2.5,
+        )
+    if estimates:
+        _legend(axes)
+    return figure
+
+
+def strategies_figure(runs: Mapping[str, Path]) -> Figure:
+    """Weights, cosines and losses of several strategies' runs: a row a strategy, all rows on the same axes.
+
+    `runs` maps a strategy's name to its run's folder; the seven of the ablation come in their usual order.
+    """
+    names = [name for name in STRATEGIES if name in runs] + [name for name in runs if name not in STRATEGIES]
+    figure = Figure(figsize=(11, 1.0 + 1.65 * max(1, len(names))), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(max(1, len(names)), 3, sharex=True, sharey="col", squeeze=False)
+    for row, name in enumerate(names):
+        metrics = read_metrics(runs[name])
+        weights, cosines, losses = grid[row]
+        for axes, title in zip(
+            grid[row], ("weights (sum = K)", "cosines between gradients", "losses"), strict=True
+        ):
+            _dress(axes, title if row == 0 else "", "")
+        weights.set_ylabel(STRATEGIES.get(name, name), fontsize=10, color=INK, fontweight="bold")
+        weights.axhline(1.0, color="#999999", linewidth=0.8, linestyle=":")
+        cosines.axhline(0.0, color="#999999", linewidth=0.8)
+        draw_series(weights, metrics, metrics.group("weight"), legend=False)
+        draw_series(
+            cosines,
+            metrics,
+            metrics.group("cos"),
+            legend=False,
+            empty="not computed:\none ordinary backward pass",
+        )
+        draw_series(losses, metrics, metrics.group("loss"), log=True, legend=False)
+    grid[0, 0].set_ylim(bottom=0.0)  # at the end: a limit stops the shared axes from growing with later rows
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    for column in range(3):
+        _shared_legend(grid[:, column])
+    return figure
+
+
+def draw_series(
+    axes: Axes,
+    metrics: Metrics,
+    series: Mapping[str, Array],
+    *,
+    log: bool = False,
+    floor: float | None = None,
+    raw: bool = True,
+    legend: bool = True,
+    empty: str = "no values",
+) -> None:
+    """Each series as a smooth line over its faint raw values; says `empty` where no series has a value."""
+    window = smoothing_window(len(metrics.steps_n))
+    palette = colours(series)
+    drawn = {name: v for name, v in series.items() if np.isfinite(v).any()}
+    if not drawn:
+        axes.text(
+            0.5,
+            0.5,
+            empty,
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color="#555555",
+            fontsize=9,
+            backgroundcolor="white",
+        )
+        return
+    keep = np.unique(np.linspace(0, len(metrics.steps_n) - 1, POINTS).astype(int))
+    for name, values_n in drawn.items():
+        smooth_n = smooth(values_n, window) if raw else values_n
+        single = len(metrics.steps_n) == 1
+        if raw and window > 1:
+            axes.plot(
+                metrics.steps_n,
+                values_n,
+                color=palette[name],
+                alpha=0.22,
+                linewidth=0.7,
+                rasterized=True,
+                zorder=1,
+            )
+        axes.plot(
+            metrics.steps_n[keep],
+            smooth_n[keep],
+            color=palette[name],
+            linewidth=1.8,
+            label=name,
+            marker="o" if single else None,
+        )
+    if log and all((v[np.isfinite(v)] > 0).all() for v in drawn.values()):
+        axes.set_yscale("log")
+    elif floor is not None:
+        axes.set_ylim(bottom=floor)
+    if legend and len(series) > 1:
+        _legend(axes)
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes for the same data; the faint raw lines in it are a small picture."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "fairhuman", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=110)
+    return buffer.getvalue()
+
+
+def _panel(title: str, unit: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    _dress(axes, title, unit)
+    axes.set_xlabel("step")
+    return figure, axes
+
+
+def _two_panels() -> tuple[Figure, tuple[Axes, Axes]]:
+    figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    return figure, (top, bottom)
+
+
+def _dress(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, fontsize=11, color=INK, loc="left", fontweight="bold")
+    axes.set_ylabel(unit, fontsize=10, color=INK)
+    axes.grid(color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9, colors=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(fontsize=9, frameon=True, framealpha=0.85, edgecolor="none", borderpad=0.2, handlelength=1.4)
+
+
+def _shared_legend(column: Iterable[Axes]) -> None:
+    """One legend at the foot of a column, with every series that occurs in it."""
+    found: dict[str, Artist] = {}
+    axes_of_column = list(column)
+    for axes in axes_of_column:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(str(label), handle)
+    if found:
+        axes_of_column[-1].legend(
+            list(found.values()),
+            list(found),
+            fontsize=9,
+            frameon=False,
+            ncols=len(found),
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.42),
+            handlelength=1.4,
+            columnspacing=1.0,
+        )

@@ -1,0 +1,112 @@
+"""The previews of a run as a before/after grid, faces and hands zoomed from the same place in each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from fairhuman.report.html import picture_uri
+from fairhuman.report.plots import OBJECTIVE_COLOURS
+from fairhuman.report.run_folder import read_json
+
+ZOOMED = ("face", "hand")
+PICTURE, ZOOM = 448, 176  # longest sides in pixels: what a sharp screen needs, and not more
+AROUND = 1.7  # a zoom's side, as a multiple of the box's longer side
+
+
+@dataclass(frozen=True, slots=True)
+class Zoom:
+    """A region cut out of a picture; no picture where the region has no box."""
+
+    region: str
+    picture: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A picture and its zooms, as data URIs."""
+
+    picture: str
+    zooms: Sequence[Zoom]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """One held-out photo before and after, and what the model drew from its caption at (step, picture)."""
+
+    caption: str
+    seed: str
+    photo: Shot | None
+    before: Shot | None
+    after: Shot | None
+    drawn: Sequence[tuple[int, str]]
+
+
+def read_previews(run: Path) -> tuple[list[PreviewRow], tuple[int, int]]:
+    """The rows of `previews/index.json` that have a picture, and the first and the last step among them."""
+    entries = read_json(run / "previews" / "index.json").get("rows", [])
+    steps = sorted({int(step) for entry in entries for step in entry.get("steps", {})})
+    first, last = (steps[0], steps[-1]) if steps else (0, 0)
+    rows = [_row(run, entry, first, last) for entry in entries]
+    return [row for row in rows if row.photo or row.drawn], (first, last)
+
+
+def open_picture(run: Path, name: str | None) -> Image.Image | None:
+    """A picture of the run's folder as RGB; None where it is missing or no picture."""
+    if name is None:
+        return None
+    try:
+        with Image.open(run / name) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError):
+        return None
+
+
+def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewRow:
+    boxes, photo = entry.get("boxes") or {}, open_picture(run, entry.get("photo"))
+    size = photo.size if photo else (1, 1)
+    names = {step: entry.get("steps", {}).get(str(step), {}) for step in (first, last)}
+    shots = {step: _shot(open_picture(run, files.get("photo")), boxes, size) for step, files in names.items()}
+    drawn = {step: open_picture(run, files.get("caption")) for step, files in names.items()}
+    return PreviewRow(
+        caption=str(entry.get("caption", "")),
+        seed=str(entry.get("seed", "?")),
+        photo=_shot(photo, boxes, size, outlined=True),
+        before=shots[first],
+        after=shots[last] if first != last else None,
+        drawn=[(step, picture_uri(picture, PICTURE)) for step, picture in drawn.items() if picture],
+    )
+
+
+def _shot(
+    picture: Image.Image | None, boxes: Mapping[str, Any], size: tuple[int, int], outlined: bool = False
+) -> Shot | None:
+    """The picture and a zoom on the largest box of each region; boxes are in pixels of a `size` picture."""
+    if picture is None:
+        return None
+    scale = (picture.width / size[0], picture.height / size[1])
+    zooms, outlines = [], []
+    for region in ZOOMED:
+        found = [
+            tuple(v * s for v, s in zip(box[:4], scale * 2, strict=True)) for box in boxes.get(region) or ()
+        ]
+        largest = max(found, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
+        cut = None if largest is None else picture_uri(_zoom(picture, largest))
+        zooms.append(Zoom(region, cut))
+        outlines += [(box, OBJECTIVE_COLOURS[region]) for box in found]
+    if outlined:
+        draw = ImageDraw.Draw(picture)
+        for box, colour in outlines:
+            draw.rectangle(box, outline=colour, width=max(1, round(max(picture.size) / 220)))
+    return Shot(picture_uri(picture, PICTURE), zooms)
+
+
+def _zoom(picture: Image.Image, box: Sequence[float]) -> Image.Image:
+    """A square around the box, moved inside where it would leave the picture, enlarged to `ZOOM` pixels."""
+    side = min(AROUND * max(box[2] - box[0], box[3] - box[1], 4.0), *picture.size)
+    left = min(max((box[0] + box[2] - side) / 2, 0.0), picture.width - side)
+    top = min(max((box[1] + box[3] - side) / 2, 0.0), picture.height - side)
+    area = (left, top, left + side, top + side)
+    return picture.resize((ZOOM, ZOOM), Image.Resampling.BICUBIC, box=area)

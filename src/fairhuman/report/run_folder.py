@@ -1,0 +1,99 @@
+"""Reads what a training run has written. A file that is missing is empty, not an error."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairhuman.report.statistics import Array
+
+OBJECTIVES_FIRST = ("global", "face", "hand")
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Columns of `metrics.jsonl` over steps; NaN where a step has no value (an objective that was absent)."""
+
+    steps_n: Array
+    columns: Mapping[str, Array]
+
+    def group(self, prefix: str) -> dict[str, Array]:
+        """The columns `prefix/NAME` by NAME, the objectives of every run first, others as they came."""
+        names = [name.removeprefix(f"{prefix}/") for name in self.columns if name.startswith(f"{prefix}/")]
+        first = [name for name in OBJECTIVES_FIRST if name in names]
+        ordered = first + [name for name in names if name not in first]
+        return {name: self.columns[f"{prefix}/{name}"] for name in ordered}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One line of `validation.jsonl`: per objective the summed error and the area of each held-out sample."""
+
+    step: int
+    keys: tuple[str, ...]
+    errors: Mapping[str, Array]
+    areas: Mapping[str, Array]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; empty if there is no file.
+
+    A run that was killed while writing leaves half a line at the end: such a line is left out.
+    """
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def read_metrics(run: Path) -> Metrics:
+    """`metrics.jsonl` as columns in the order of steps.
+
+    A run that was killed and resumed has written some steps twice: the later line is the one that counts.
+    """
+    rows = {int(row["step"]): row for row in read_lines(run / "metrics.jsonl") if "step" in row}
+    steps = sorted(rows)
+    names = dict.fromkeys(name for step in steps for name in rows[step] if name != "step")
+    columns = {name: np.array([_number(rows[step].get(name)) for step in steps]) for name in names}
+    return Metrics(np.array(steps, dtype=np.float64), columns)
+
+
+def read_validation(run: Path) -> list[Evaluation]:
+    """`validation.jsonl` in the order of steps; of a step that was evaluated twice the later line counts."""
+    evaluations = {}
+    for row in read_lines(run / "validation.jsonl"):
+        if "step" not in row:
+            continue
+        objectives: dict[str, dict[str, list[Any]]] = row.get("objectives", {})
+        names = [name for name in OBJECTIVES_FIRST if name in objectives]
+        names += [name for name in objectives if name not in names]
+        evaluations[int(row["step"])] = Evaluation(
+            step=int(row["step"]),
+            keys=tuple(str(key) for key in row.get("keys", ())),
+            errors={name: np.array([_number(e) for e in objectives[name]["error"]]) for name in names},
+            areas={name: np.array([_number(a, 0.0) for a in objectives[name]["area"]]) for name in names},
+        )
+    return [evaluations[step] for step in sorted(evaluations)]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; empty if there is no such file or it isn't one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _number(value: object, otherwise: float = float("nan")) -> float:
+    return float(value) if isinstance(value, int | float) else otherwise

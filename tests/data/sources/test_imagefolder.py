@@ -1,0 +1,216 @@
+"""The imagefolder reader: all kinds of metadata, and everything that can be wrong with a line."""
+
+import csv
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from tiny_pictures import encoded, picture
+
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.errors import DataError
+from fairhuman.record import Box
+
+ANY = SourceSettings(max_reject_share=1.0)
+ROWS = [
+    {"file_name": "a.png", "caption": "one", "faces": [[1, 2, 11, 12, 0.5]], "hands": [], "split": "train"},
+    {"file_name": "deep/b.png", "caption": "two", "faces": None, "hands": [[3, 4, 13, 14]], "split": "val"},
+]
+
+
+def read(path, regions=("face", "hand"), settings=ANY):
+    report = LoadReport()
+    return read_source(path, regions, settings, report), report
+
+
+def reasons(report, action=None):
+    return [entry.reason for entry in report.notes if action in (None, entry.action)]
+
+
+def test_jsonl(folder):
+    root = folder(ROWS)
+    records, report = read(root)
+    assert report.notes == []
+    first, second = records
+    assert (first.key, first.image, first.width, first.height) == ("a.png", root / "a.png", 40, 30)
+    assert (first.caption, first.split, first.source, first.location) == ("one", "train", "set", "metadata.jsonl:1")
+    assert first.boxes == {"face": (Box(1, 2, 11, 12, 0.5),), "hand": ()}
+    assert second.boxes == {"face": None, "hand": (Box(3, 4, 13, 14),)}
+    assert (second.key, second.split, second.pose, second.depth) == ("deep/b.png", "val", None, None)
+
+
+def test_csv_and_parquet_metadata_say_the_same(folder):
+    root = folder(ROWS)
+    expected = [(record.key, record.caption, record.boxes, record.split) for record in read(root)[0]]
+    (root / "metadata.jsonl").unlink()
+    with (root / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(ROWS[0])
+        for row in ROWS:
+            cells = [json.dumps(value) if isinstance(value, list) else value for value in row.values()]
+            writer.writerow(["" if cell is None else cell for cell in cells])
+    assert [(record.key, record.caption, record.boxes, record.split) for record in read(root)[0]] == expected
+    (root / "metadata.csv").unlink()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), root / "metadata.parquet")
+    assert [(record.key, record.caption, record.boxes, record.split) for record in read(root)[0]] == expected
+
+
+def test_bare_pictures_with_captions_beside(tmp_path):
+    for name in ("b.png", "deep/a.jpg", "c.webp", "notes.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        kind = {"jpg": "JPEG", "webp": "WEBP"}.get(name[-4:].strip("."), "PNG")
+        (tmp_path / name).write_bytes(encoded(picture(40, 30, len(name)), kind))
+    (tmp_path / "b.txt").write_text(" a person \n", encoding="utf-8")
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
+    records, report = read(tmp_path, regions=())
+    assert [(record.key, record.caption) for record in records] == [
+        ("b.png", "a person"), ("c.webp", ""), ("deep/a.jpg", ""),
+    ]  # fmt: skip
+    assert sorted(reasons(report)) == ["caption file is not UTF-8", "caption is empty", "caption is empty"]
+    with pytest.raises(DataError, match="no record has the region 'face'"):
+        read(tmp_path)
+
+
+def test_empty_means_unknown(folder):
+    records, _ = read(folder(ROWS), settings=SourceSettings(empty_means="unknown"))
+    assert records[0].boxes["hand"] is None
+
+
+def test_user_defined_regions_by_column_or_painted_mask(folder):
+    root = folder([{**ROWS[0], "feet": [[1, 1, 9, 9]]}, {**ROWS[1], "masks": {"text": "m.png", "sky": None}}])
+    (root / "m.png").write_bytes(encoded(Image.new("L", (40, 30))))
+    records, _ = read(root, ("feet", "text"))
+    assert records[0].boxes == {"feet": (Box(1, 1, 9, 9),), "text": None}
+    assert records[1].masks == {"text": root / "m.png"}
+    assert [record.annotated("text") for record in records] == [False, True]
+    with pytest.raises(DataError) as caught:
+        read(root, ("face", "ears"))
+    assert "'ears'" in str(caught.value)
+    assert "caption, faces, feet, file_name, hands, masks, split" in str(caught.value)
+
+
+def test_a_region_that_is_null_everywhere_is_refused(folder):
+    with pytest.raises(DataError, match="no record annotates the region 'feet'"):
+        read(folder([{**row, "feet": None} for row in ROWS]), ("feet",))
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        ("none.png", "does not exist"),
+        ("../a.png", "leaves the folder"),
+        ("small.png", "not the size of its picture"),
+        (7, "neither a path nor a picture"),
+    ],
+)
+def test_painted_masks_that_cannot_be_used_are_dropped(folder, mask, reason):
+    root = folder([{**ROWS[0], "masks": {"face": mask}}, {**ROWS[1], "masks": "all"}])
+    (root / "small.png").write_bytes(encoded(Image.new("L", (20, 16))))
+    records, report = read(root)
+    assert records[0].masks == {}
+    assert records[0].boxes["face"]
+    assert [entry.action for entry in report.notes] == ["dropped", "dropped"]
+    assert reason in report.notes[0].reason
+
+
+def test_conditions_are_kept_as_they_are(folder):
+    root = folder([{**ROWS[0], "pose": [[1, 2, 0.5]], "depth": "d.png"}, {**ROWS[1], "depth": "../../d.png"}])
+    records, report = read(root)
+    assert (records[0].pose, records[0].depth) == ([[1, 2, 0.5]], root / "d.png")
+    assert records[1].depth is None
+    assert reasons(report) == ["path leaves the folder of the data set"]
+
+
+def test_links_may_not_leave_the_folder(folder, tmp_path):
+    root = folder(ROWS)
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(encoded(picture(40, 30, 9)))
+    (root / "a.png").unlink()
+    (root / "a.png").symlink_to(outside)
+    records, report = read(root, ("hand",))
+    assert [record.key for record in records] == ["deep/b.png"]
+    assert reasons(report, "skipped") == ["path leaves the folder of the data set"]
+
+
+@pytest.mark.parametrize("name", ["a\x00b.png", "x" * 5000, "\ud800.png", "", 5, ["a.png"], "deep"])
+def test_names_that_are_no_files(folder, name):
+    root = folder(ROWS)
+    with (root / "metadata.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps({"file_name": name, "caption": "odd"}))
+    records, report = read(root)
+    assert len(records) == 2
+    assert [(entry.line, entry.action) for entry in report.notes] == [(3, "skipped")]
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[" * 100_000, b'"text"', b"null", b'{"file_name": "\xff"}', b"1" * 5000, b"\xef\xbb\xbf{}x"]
+)
+def test_lines_that_are_no_records(folder, line):
+    root = folder(ROWS)
+    lines = (root / "metadata.jsonl").read_bytes().split(b"\n")
+    (root / "metadata.jsonl").write_bytes(b"\r\n".join([lines[0], line, b"", lines[1]]))
+    records, report = read(root)
+    assert [record.location for record in records] == ["metadata.jsonl:1", "metadata.jsonl:4"]
+    assert [(entry.line, entry.action) for entry in report.notes] == [(2, "skipped")]
+
+
+def test_byte_order_mark_of_the_first_line(folder):
+    root = folder(ROWS)
+    text = (root / "metadata.jsonl").read_bytes()
+    (root / "metadata.jsonl").write_bytes(b"\xef\xbb\xbf" + text)
+    assert len(read(root)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "action", "reason"),
+    [
+        ({"width": 41}, "converted", "size was wrong"),
+        ({"width": "40", "height": 30}, "converted", "size was wrong"),
+        ({"caption": 5}, "dropped", "caption is not text"),
+        ({"caption": "  "}, "warned", "caption is empty"),
+        ({"caption": "a \ud800 b"}, "converted", "no Unicode"),
+    ],
+)
+def test_odd_fields_are_named(folder, fields, action, reason):
+    records, report = read(folder([{**ROWS[0], **fields}, ROWS[1]]))
+    assert (records[0].width, records[0].height) == (40, 30)
+    assert [(entry.line, entry.action) for entry in report.notes] == [(1, action)]
+    assert reason in report.notes[0].reason
+    records[0].caption.encode("utf-8")
+
+
+def test_keys_stay_unique(folder):
+    records, report = read(folder([ROWS[0], {**ROWS[0], "caption": "again"}, {**ROWS[1], "key": "mine"}]))
+    assert [record.key for record in records] == ["a.png", "a.png#2", "mine"]
+    assert reasons(report) == ["same picture as another record"]
+
+
+def test_required_columns_are_named(folder):
+    root = folder([{"image": "a.png", "caption": "x"}])
+    with pytest.raises(DataError, match=r"required column 'file_name'; found the columns caption, image"):
+        read(root)
+
+
+def test_share_of_rejects(folder):
+    root = folder(ROWS * 4)
+    text = (root / "metadata.jsonl").read_text()
+    (root / "metadata.jsonl").write_text(text + "\n{\n{")
+    assert len(read(root, settings=SourceSettings(max_reject_share=0.2))[0]) == 8
+    (root / "metadata.jsonl").write_text(text + "\n{\n{\n{")
+    report = LoadReport()
+    with pytest.raises(DataError, match=r"3 of 11 records(.|\n)*metadata.jsonl:9: skipped, line is not JSON"):
+        read_source(root, ("face",), SourceSettings(), report)
+    assert len(report.skipped()) == 3  # the report is complete even so
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read(tmp_path / "none")
+    with pytest.raises(DataError, match="found none of them"):
+        read(tmp_path)
+    (tmp_path / "metadata.jsonl").touch()
+    with pytest.raises(DataError, match="no usable record"):
+        read(tmp_path)

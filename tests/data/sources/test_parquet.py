@@ -1,0 +1,98 @@
+"""The Parquet reader: pictures inside, one file or many, and what Hugging Face `datasets` writes."""
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from tiny_pictures import encoded, picture
+
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.errors import DataError
+from fairhuman.record import Box
+
+
+def row(i: int, **fields) -> dict:
+    data = encoded(picture(40, 30, i))
+    return {
+        "key": f"k{i}",
+        "image": {"bytes": data, "path": None},
+        "width": 40,
+        "height": 30,
+        "caption": f"person {i}",
+        "faces": [[1.0, 2.0, 11.0, 12.0]],
+        "hands": None if i % 2 else [],
+        **fields,
+    }
+
+
+def write(path, rows) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def read(path, regions=("face", "hand")):
+    report = LoadReport()
+    return read_source(path, regions, SourceSettings(), report), report
+
+
+def test_columns_of_the_design(tmp_path):
+    mask = encoded(Image.new("L", (40, 30), 255))
+    rows = [row(0, masks={"face": {"bytes": mask, "path": None}}, pose=[[1.0, 2.0, 0.5]], split="val"), row(1)]
+    write(tmp_path / "part.parquet", rows)
+    for path in (tmp_path, tmp_path / "part.parquet"):
+        (first, second), report = read(path)
+        assert report.notes == []
+        assert (first.key, first.location, first.split) == ("k0", "part.parquet:1", "val")
+        assert (first.width, first.height, first.caption) == (40, 30, "person 0")
+        assert first.boxes == {"face": (Box(1, 2, 11, 12),), "hand": ()}
+        assert (first.masks, first.pose) == ({"face": mask}, [[1.0, 2.0, 0.5]])
+        assert (second.masks, second.boxes["hand"]) == ({}, None)
+
+
+def test_many_files_and_the_subfolder_data(tmp_path):
+    write(tmp_path / "data" / "b.parquet", [row(2)])
+    write(tmp_path / "data" / "a.parquet", [row(0), row(1)])
+    assert [record.key for record in read(tmp_path, ("face",))[0]] == ["k0", "k1", "k2"]
+
+
+def test_paths_instead_of_bytes(tmp_path):
+    (tmp_path / "p.png").write_bytes(encoded(picture(40, 30)))
+    write(tmp_path / "t.parquet", [row(0, image={"bytes": None, "path": "p.png"}), row(1)])
+    assert read(tmp_path)[0][0].image == tmp_path / "p.png"
+
+
+@pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")  # dill, on types of pyarrow
+def test_what_datasets_writes(tmp_path):
+    features = datasets.Features(
+        {"image": datasets.Image(), "caption": datasets.Value("string"),
+         "faces": datasets.List(datasets.List(datasets.Value("float32")))}
+    )  # fmt: skip
+    made = datasets.Dataset.from_dict(
+        {"image": [picture(40, 30, 3)], "caption": ["hello"], "faces": [[[1, 2, 11, 12]]]}, features=features
+    )
+    made.to_parquet(tmp_path / "hub.parquet")
+    (record,), report = read(tmp_path, ("face",))
+    assert report.notes == []
+    assert record.boxes["face"] == (Box(1, 2, 11, 12),)
+    assert record.key
+
+
+def test_bad_rows_are_named(tmp_path):
+    rows = [row(i) for i in range(10)]
+    rows[3] = row(3, image={"bytes": b"", "path": None})
+    rows[7] = row(7, faces=[[float("nan"), 2.0, 11.0, 12.0]])
+    write(tmp_path / "t.parquet", rows)
+    records, report = read(tmp_path)
+    assert len(records) == 9
+    assert [(entry.line, entry.action) for entry in report.notes] == [(4, "skipped"), (8, "dropped")]
+
+
+def test_missing_column_and_broken_file(tmp_path):
+    write(tmp_path / "t.parquet", [{"picture": b"1", "caption": "x"}])
+    with pytest.raises(DataError, match="required column 'image'; found the columns caption, picture"):
+        read(tmp_path)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match=r"t\.parquet: not a readable Parquet file"):
+        read(tmp_path)

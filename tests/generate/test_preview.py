@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fairhuman.generate.preview import PreviewRow, PreviewSet
+from fairhuman.models.lora import LoraModel, LoraSettings
+from fairhuman.models.sdxl import build_small, decode_latents, encode_pictures
+
+
+def previews(strength: float = 0.55) -> PreviewSet:
+    generator = torch.Generator().manual_seed(0)
+    rows = [
+        PreviewRow(
+            caption=caption,
+            seed=seed,
+            picture_chw=torch.rand(3, 32, 48, generator=generator) * 2 - 1,
+            boxes={"face": [(1.0, 2.0, 10.0, 12.5)], "hand": []},
+        )
+        for caption, seed in (("a hat", 1), ("a person", 2), ("a hat", 1))
+    ]
+    return PreviewSet(rows, steps=4, strength=strength, batch_size=2)
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def test_pictures_and_index_are_written(tmp_path: Path) -> None:
+    pipeline = build_small(0)
+    previews().render(pipeline, 0, tmp_path)
+    previews().render(pipeline, 300, tmp_path)
+    rows = json.loads((tmp_path / "previews" / "index.json").read_text())["rows"]
+    assert [row["caption"] for row in rows] == ["a hat", "a person", "a hat"]
+    assert rows[0] == {
+        "caption": "a hat",
+        "seed": 1,
+        "photo": "previews/photo-00.png",
+        "boxes": {"face": [[1.0, 2.0, 10.0, 12.5]], "hand": []},
+        "steps": {
+            str(step): {way: f"previews/step-{step:06d}/row-00-{way}.png" for way in ("caption", "photo")}
+            for step in (0, 300)
+        },
+    }
+    for row in rows:
+        for names in [row, *row["steps"].values()]:
+            assert read(tmp_path / names["photo"]).shape == (32, 48, 3)
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert not any(name.startswith(".") for name in files)
+
+
+def test_same_model_same_previews_and_another_model_others(tmp_path: Path) -> None:
+    for name, pipeline in (("a", build_small(0)), ("b", build_small(0)), ("c", build_small(1))):
+        torch.rand(1)
+        previews().render(pipeline, 7, tmp_path / name)
+    for way in ("caption", "photo"):
+        a, b, c = (read(tmp_path / n / f"previews/step-000007/row-01-{way}.png") for n in "abc")
+        assert np.array_equal(a, b)
+        assert not np.array_equal(a, c)
+        first, third = (read(tmp_path / f"a/previews/step-000007/row-0{i}-caption.png") for i in (0, 2))
+        assert np.abs(first - third).max() <= 1
+
+
+def test_little_noise_leaves_the_photo(tmp_path: Path) -> None:
+    pipeline, small = build_small(0), previews(strength=0.25)
+    # an untrained VAE's latents are small beside the noise: scale them up
+    pictures_bchw = torch.stack([row.picture_chw for row in small.rows])
+    deviation = encode_pictures(pipeline.vae, pictures_bchw).std()
+    pipeline.vae.register_to_config(scaling_factor=20 / float(deviation))
+    small.render(pipeline, 0, tmp_path)
+    decoded_bchw = decode_latents(pipeline.vae, encode_pictures(pipeline.vae, pictures_bchw))
+    closest = []
+    for number in range(3):
+        drawn = read(tmp_path / f"previews/step-000000/row-{number:02d}-photo.png")
+        expected = ((decoded_bchw + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+        closest.append(int(np.argmin(np.abs(expected - drawn).mean((1, 2, 3)))))
+    assert closest == [0, 1, 2]
+
+
+def test_model_and_generators_stay_as_they_are(tmp_path: Path) -> None:
+    pipeline = build_small(0)
+    model = LoraModel(pipeline, LoraSettings(rank=2, dropout=0.5), seed=0, gradient_checkpointing=True)
+    modes = [module.training for module in pipeline.unet.modules()]
+    state = {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
+    before = torch.get_rng_state()
+    previews().render(pipeline, 0, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [module.training for module in pipeline.unet.modules()] == modes
+    assert all(torch.equal(tensor, state[name]) for name, tensor in pipeline.unet.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.trainable_parameters())
+
+
+def test_index_of_other_rows_is_begun_anew(tmp_path: Path) -> None:
+    pipeline = build_small(0)
+    previews().render(pipeline, 0, tmp_path)
+    rows = previews().rows
+    changed = PreviewSet([PreviewRow("other", 1, -rows[0].picture_chw, {}), rows[1]], steps=2)
+    changed.render(pipeline, 5, tmp_path)
+    found = json.loads((tmp_path / "previews" / "index.json").read_text())["rows"]
+    assert [list(row["steps"]) for row in found] == [["5"], ["0", "5"]]
+    photo = (1 - rows[0].picture_chw) * 127.5
+    assert np.abs(read(tmp_path / "previews/photo-00.png") - photo.permute(1, 2, 0).numpy()).max() <= 0.51

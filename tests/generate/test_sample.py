@@ -1,0 +1,178 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline, UniPCMultistepScheduler
+from PIL import Image
+from pydantic import ValidationError
+
+from fairhuman import __version__
+from fairhuman.errors import ModelError
+from fairhuman.generate.sample import Picture, SampleSettings, load_lora, picture_generator, sample, save_png
+from fairhuman.models.lora import LoraModel, LoraSettings
+from fairhuman.models.sdxl import build_small, decode_latents
+
+PROMPTS = ["a person in a red shirt", "", "two hands, waving"]
+SMALL = SampleSettings(steps=3, height=32, width=48, images_per_prompt=2, batch_size=1, seed=5)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionXLPipeline:
+    return build_small(0)
+
+
+@pytest.fixture(scope="module")
+def lora_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lora")
+    model = LoraModel(build_small(0), LoraSettings(rank=4, alpha=6.0), seed=0)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter.add_(0.1)
+    model.save(folder)
+    return folder
+
+
+def pixels(pictures: list[Picture]) -> dict[tuple[int, int], np.ndarray]:
+    return {(p.prompt_index, p.picture_index): np.asarray(p.image).astype(int) for p in pictures}
+
+
+def test_facts_2_17_a_picture_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipeline) -> None:
+    found = pixels(list(sample(pipeline, PROMPTS, SMALL)))
+    order = [2, 0]
+    other = pixels(list(sample(pipeline, [PROMPTS[i] for i in order], SMALL, indices=order)))
+    assert other.keys() < found.keys()
+    assert all(np.array_equal(found[key], other[key]) for key in other)
+    for batch_size in (2, 6):
+        batched = pixels(list(sample(pipeline, PROMPTS, SMALL.model_copy(update={"batch_size": batch_size}))))
+        # other kernels for other batch sizes: the same up to one of 255 grey values
+        assert all(np.abs(found[key] - batched[key]).max() <= 1 for key in found)
+    assert len({picture.tobytes() for picture in found.values()}) == 6
+
+
+def test_facts_2_17_nothing_is_added_to_a_prompt(pipeline: StableDiffusionXLPipeline) -> None:
+    [picture] = sample(
+        pipeline, PROMPTS[:1], SMALL.model_copy(update={"images_per_prompt": 1, "guidance": 4.0})
+    )
+    reference = build_small(0)
+    reference.scheduler = UniPCMultistepScheduler.from_config(reference.scheduler.config)
+    reference.set_progress_bar_config(disable=True)
+    latents = reference(
+        PROMPTS[0],
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        height=32,
+        width=48,
+        generator=picture_generator(5, 0, 0),
+        output_type="latent",
+    ).images
+    expected = (decode_latents(reference.vae, latents)[0].permute(1, 2, 0) + 1) * 127.5
+    assert np.abs(np.asarray(picture.image) - expected.numpy()).max() <= 0.51
+    assert picture.metadata["prompt"] == PROMPTS[0]
+
+
+def test_pipeline_and_global_generator_stay_as_they_are(pipeline: StableDiffusionXLPipeline) -> None:
+    scheduler = pipeline.scheduler
+    pipeline.unet.train()
+    pipeline.unet.mid_block.eval()
+    before = torch.get_rng_state()
+    list(sample(pipeline, PROMPTS[:1], SMALL))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert pipeline.scheduler is scheduler
+    assert pipeline.unet.training
+    assert not pipeline.unet.mid_block.training
+    assert not pipeline.vae.training
+    pipeline.unet.eval()
+
+
+def test_settings_change_the_picture(pipeline: StableDiffusionXLPipeline) -> None:
+    changes: list[dict[str, object]] = [
+        {},
+        {"seed": 6},
+        {"guidance": 1.0},
+        {"negative_prompt": "a hat"},
+        {"steps": 4},
+    ]
+    found = [
+        next(sample(pipeline, PROMPTS[:1], SMALL.model_copy(update=change))).image.tobytes()
+        for change in changes
+    ]
+    assert len(set(found)) == len(changes)
+
+
+def test_default_size_is_the_models(pipeline: StableDiffusionXLPipeline) -> None:
+    [picture] = sample(pipeline, ["a hat"], SampleSettings(steps=1))
+    assert picture.image.size == (128, 128)
+
+
+def test_half_precision_model_draws(lora_folder: Path) -> None:
+    pipeline = build_small(0)
+    for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
+        part.to(torch.bfloat16)
+    load_lora(pipeline, lora_folder, fuse=False)
+    [picture] = sample(pipeline, ["a hat"], SMALL.model_copy(update={"images_per_prompt": 1}))
+    assert picture.image.size == (48, 32)
+    assert pipeline.vae.dtype == torch.float32
+
+
+def test_png_tells_how_it_was_made(
+    pipeline: StableDiffusionXLPipeline, tmp_path: Path, lora_folder: Path
+) -> None:
+    own = build_small(0)
+    lora = load_lora(own, lora_folder, 0.3)
+    settings = SMALL.model_copy(update={"negative_prompt": "größer als π", "images_per_prompt": 1})
+    [picture] = sample(own, ["a hat"], settings, model="small", lora=lora)
+    path = tmp_path / "new" / "00000-0.png"
+    save_png(picture.image, path, picture.metadata)
+    with Image.open(path) as image:
+        image.load()
+        found = dict(image.text)
+        assert np.array_equal(np.asarray(image), np.asarray(picture.image))
+    assert found == {
+        "prompt": "a hat",
+        "negative_prompt": "größer als π",
+        "seed": "5",
+        "prompt_index": "0",
+        "picture_index": "0",
+        "steps": "3",
+        "guidance": "7.5",
+        "scheduler": "UniPC",
+        "model": "small",
+        "lora": str(lora_folder / "pytorch_lora_weights.safetensors"),
+        "lora_weight": "0.3",
+        "fairhuman": __version__,
+    }
+    assert [file.name for file in path.parent.iterdir()] == ["00000-0.png"]
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_fused_and_unfused_pictures_agree(lora_folder: Path, weight: float) -> None:
+    found = []
+    for fuse in (True, False):
+        pipeline = build_small(0)
+        load_lora(pipeline, lora_folder, weight, fuse)
+        assert bool(pipeline.get_list_adapters()) is not fuse
+        found.append(np.asarray(next(sample(pipeline, ["a hat"], SMALL)).image).astype(int))
+    plain = np.asarray(next(sample(build_small(0), ["a hat"], SMALL)).image).astype(int)
+    # (W + BA) x and W x + B (A x) round differently in float32: at most two of 255 grey values after three steps
+    assert np.abs(found[0] - found[1]).max() <= 2
+    assert np.abs(found[0] - plain).max() > 10
+
+
+def test_lora_that_does_not_fit_is_named(tmp_path: Path, lora_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"nowhere.*expected a file or a folder with pytorch_lora_weights"):
+        load_lora(build_small(0), tmp_path / "nowhere")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no tensors here")
+    with pytest.raises(ModelError, match=r"broken\.safetensors.*loading failed"):
+        load_lora(build_small(0), broken)
+    other = build_small(0)
+    other.unet = type(other.unet).from_config({**other.unet.config, "block_out_channels": (48, 96, 192)})
+    with pytest.raises(ModelError, match=r"expected one for this U-Net.*size mismatch"):
+        load_lora(other, lora_folder)
+
+
+@pytest.mark.parametrize("wrong", [{"guidance": 0.5}, {"height": 60}, {"steps": 0}, {"step": 3}])
+def test_settings_are_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        SampleSettings(**wrong)

@@ -1,0 +1,222 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fairhuman.data.batch import Batch
+from fairhuman.errors import ModelError
+from fairhuman.models.full import predict_noise
+from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, LoraSettings, add_lora, to_kohya
+from fairhuman.models.sdxl import build_small, sdxl_unet_config
+
+MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
+SETTINGS = [
+    LoraSettings(rank=4),
+    LoraSettings(rank=4, alpha=10.0),
+    LoraSettings(rank=3, alpha=1.0, targets="attention+conv"),
+]
+
+
+def trained(settings: LoraSettings, dtype: torch.dtype = torch.float32) -> LoraModel:
+    """A LoRA whose B isn't zero, as after training."""
+    pipeline = build_small(0)
+    pipeline.unet.to(dtype)
+    model = LoraModel(pipeline, settings, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def predict(pipeline: StableDiffusionXLPipeline, inputs: tuple[Batch, Tensor, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return predict_noise(pipeline, *inputs)
+
+
+def kohya_layers(unet: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Layers by the name that kohya's scripts give them, from the module tree."""
+    layers: dict[str, nn.Linear | nn.Conv2d] = {}
+
+    def visit(module: nn.Module, prefix: str) -> None:
+        for name, child in module.named_children():
+            path = f"{prefix}_{name}"
+            if isinstance(child, (nn.Linear, nn.Conv2d)):
+                layers[path] = child
+            visit(child, path)
+
+    visit(unet, "lora_unet")
+    return layers
+
+
+@pytest.mark.parametrize(("rank", "millions"), [(64, 92.9), (128, 185.8), (256, 371.6)])
+def test_sdxl_attention_lora_has_the_papers_parameters(rank: int, millions: float) -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**sdxl_unet_config())
+        parameters = add_lora(unet, LoraSettings(rank=rank), seed=0)
+    count = sum(p.numel() for p in parameters.values())
+    assert round(count / 1e6, 1) == millions
+    keys = to_kohya({name.replace(".default", ""): p for name, p in parameters.items()}, alpha=rank)
+    layers = kohya_layers(build_sdxl_on_meta())
+    assert {key.split(".")[0] for key in keys} <= layers.keys()
+
+
+def build_sdxl_on_meta() -> UNet2DConditionModel:
+    with torch.device("meta"):
+        return UNet2DConditionModel(**sdxl_unet_config())
+
+
+def test_facts_2_1_trainable_parameters_is_a_list_that_can_be_read_twice() -> None:
+    model = LoraModel(build_small(0), LoraSettings(rank=2), seed=0)
+    parameters = model.trainable_parameters()
+    assert isinstance(parameters, list)
+    assert len(list(parameters)) == len(list(parameters)) > 0
+    assert [id(p) for p in parameters] == [id(p) for p in model.trainable_parameters()]
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in parameters)
+
+
+def test_start_depends_on_the_seed_alone_and_changes_nothing(make_batch: MakeBatch) -> None:
+    inputs = make_batch(2)
+    plain = predict(build_small(0), inputs)
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    first = LoraModel(build_small(0), LoraSettings(rank=4), seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    second, other = (LoraModel(build_small(0), LoraSettings(rank=4), seed=seed) for seed in (1, 2))
+    ours, same, differs = (list(m.trainable_state().values()) for m in (first, second, other))
+    assert all(torch.equal(a, b) for a, b in zip(ours, same, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(ours, differs, strict=True))
+    assert torch.equal(predict(first.pipeline, inputs), plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_base_in_half_precision_is_trained_in_float32(make_batch: MakeBatch, dtype: torch.dtype) -> None:
+    model = trained(LoraSettings(rank=2), dtype)
+    assert model.pipeline.unet.conv_in.weight.dtype == dtype
+    prediction = model.predict(*make_batch(2))
+    prediction.square().mean().backward()
+    assert prediction.dtype == torch.float32
+    assert all(
+        p.dtype == p.grad.dtype == torch.float32 for p in model.trainable_parameters() if p.grad is not None
+    )
+    assert all(p.grad is not None for p in model.trainable_parameters())
+    assert model.pipeline.unet.conv_in.weight.grad is None
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_batch: MakeBatch) -> None:
+    found = []
+    for checkpointing in (False, True):
+        model = LoraModel(build_small(0), LoraSettings(rank=2), seed=0, gradient_checkpointing=checkpointing)
+        assert model.pipeline.unet.is_gradient_checkpointing is checkpointing
+        loss = model.predict(*make_batch(2)).square().mean()
+        found.append(torch.autograd.grad(loss, model.trainable_parameters()))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-9)
+    assert any(gradient.abs().max() > 0 for gradient in found[0])
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_diffusers_file_gives_the_trained_model(
+    make_batch: MakeBatch, tmp_path: Path, settings: LoraSettings
+) -> None:
+    inputs, model = make_batch(2), trained(settings)
+    expected = predict(model.pipeline, inputs)
+    model.save(tmp_path)
+    pipeline = build_small(0)
+    plain = predict(pipeline, inputs)
+    pipeline.load_lora_weights(tmp_path, weight_name=DIFFUSERS_FILE)
+    found = predict(pipeline, inputs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert (expected - plain).abs().max() > 1e-2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [DIFFUSERS_FILE, KOHYA_FILE]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_kohya_keys_map_to_layers_and_give_the_same_output(
+    make_batch: MakeBatch, tmp_path: Path, settings: LoraSettings
+) -> None:
+    inputs, model = make_batch(2), trained(settings)
+    expected = predict(model.pipeline, inputs)
+    model.save(tmp_path)
+    tensors = load_file(tmp_path / KOHYA_FILE)
+    pipeline = build_small(0)
+    layers = kohya_layers(pipeline.unet)
+    assert {key.split(".", 1)[1] for key in tensors} == {"lora_down.weight", "lora_up.weight", "alpha"}
+    names = {key.split(".")[0] for key in tensors}
+    assert names <= layers.keys()
+    assert len(tensors) == 3 * len(names) == 3 * len(model.trainable_parameters()) / 2
+    with torch.no_grad():
+        for name in names:
+            down, up = tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"]
+            weight = layers[name].weight
+            assert down.shape[1:] == weight.shape[1:]
+            assert down.shape[0] == up.shape[1] == settings.rank
+            update = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+            weight += tensors[f"{name}.alpha"] / settings.rank * update
+    torch.testing.assert_close(predict(pipeline, inputs), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[:2])
+def test_diffusers_reads_the_kohya_file(
+    make_batch: MakeBatch, tmp_path: Path, settings: LoraSettings
+) -> None:
+    inputs, model = make_batch(2), trained(settings)
+    expected = predict(model.pipeline, inputs)
+    model.save(tmp_path)
+    pipeline = build_small(0)
+    pipeline.load_lora_weights(tmp_path, weight_name=KOHYA_FILE)
+    torch.testing.assert_close(predict(pipeline, inputs), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[1:])
+def test_fused_equals_unfused_and_unfusing_restores(
+    make_batch: MakeBatch, tmp_path: Path, settings: LoraSettings
+) -> None:
+    inputs = make_batch(2)
+    trained(settings).save(tmp_path)
+    pipeline = build_small(0)
+    before = {name: p.clone() for name, p in pipeline.unet.state_dict().items()}
+    pipeline.load_lora_weights(tmp_path, weight_name=DIFFUSERS_FILE)
+    unfused = predict(pipeline, inputs)
+    pipeline.fuse_lora()
+    torch.testing.assert_close(predict(pipeline, inputs), unfused, rtol=0, atol=1e-4)
+    pipeline.unfuse_lora()
+    pipeline.unload_lora_weights()
+    for name, parameter in pipeline.unet.state_dict().items():
+        torch.testing.assert_close(parameter, before[name], rtol=0, atol=1e-6)
+
+
+def test_state_goes_back_exactly(make_batch: MakeBatch) -> None:
+    model, fresh = trained(LoraSettings(rank=2)), LoraModel(build_small(0), LoraSettings(rank=2), seed=7)
+    fresh.load_trainable_state(model.trainable_state())
+    assert torch.equal(predict(fresh.pipeline, make_batch(2)), predict(model.pipeline, make_batch(2)))
+
+
+def test_targets_by_name_and_by_group() -> None:
+    def layers(targets: str | list[str]) -> set[str]:
+        parameters = add_lora(build_small(0).unet, LoraSettings(rank=1, targets=targets), seed=0)
+        return {name.split(".lora_")[0] for name in parameters}
+
+    attention, both = layers("attention"), layers("attention+conv")
+    assert attention < both
+    assert {name.rsplit(".", 1)[1] for name in both - attention} == {"conv1", "conv2"}
+    assert layers(["mid_block.attentions.0.proj_in"]) == {"mid_block.attentions.0.proj_in"}
+
+
+@pytest.mark.parametrize("targets", [[], ["to_q", "to_nowhere"]])
+def test_targets_without_a_layer_are_named(targets: list[str]) -> None:
+    wrong = "to_nowhere" if targets else "an empty list"
+    with pytest.raises(ModelError, match=rf"lora.targets.*nothing matches .*{wrong}.*for example conv_in"):
+        add_lora(build_small(0).unet, LoraSettings(targets=targets), seed=0)
+
+
+@pytest.mark.parametrize("wrong", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"target": "attention"}])
+def test_settings_are_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        LoraSettings(**wrong)

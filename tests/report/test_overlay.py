@@ -1,0 +1,80 @@
+"""The overlay sheet shows masks where they are, at both resolutions, and says what isn't annotated."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fairhuman.report.overlay import GAP, MARGIN, SIDE, overlay_sheet
+
+NAMES = ["face", "hand"]
+
+
+def batch(b: int, side: int = 128, box: tuple[int, int, int, int] = (32, 64, 64, 96)) -> dict[str, object]:
+    """Grey pictures; the face is `box` (x0, y0, x1, y1) in every one, the hand is not annotated."""
+    masks = torch.zeros(b, 2, side, side)
+    masks[:, 0, box[1] : box[3], box[0] : box[2]] = 1
+    return {
+        "pictures_bchw": torch.zeros(b, 3, side, side),
+        "masks_brhw": masks,
+        "latent_masks_brhw": torch.nn.functional.avg_pool2d(masks, 4),
+        "names": NAMES,
+        "captions": ["a person"] * b,
+        "known_br": torch.tensor([[True, False]] * b),
+    }
+
+
+def differing(sheet: Image.Image, empty: Image.Image) -> np.ndarray:
+    """Where two sheets differ; without captions and legends these are the pictures' panels."""
+    return np.abs(np.asarray(sheet, dtype=float) - np.asarray(empty, dtype=float)).max(axis=2) > 2
+
+
+def panels(changed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two panels of the first sample; their top is where the last blank line above the picture ends."""
+    top = MARGIN + 18 * 4
+    left, right = MARGIN, MARGIN + SIDE + GAP
+    return changed[top : top + SIDE, left : left + SIDE], changed[top : top + SIDE, right : right + SIDE]
+
+
+@pytest.mark.parametrize("panel", [0, 1], ids=["picture", "latent grid"])
+def test_mask_is_drawn_where_it_is(panel: int) -> None:
+    full, empty = batch(1), batch(1, box=(0, 0, 0, 0))
+    changed = panels(differing(overlay_sheet(**full), overlay_sheet(**empty)))[panel]
+    rows, columns = np.nonzero(changed)
+    scale = SIDE / 128
+    found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / scale
+    np.testing.assert_allclose(found, [32, 64, 64, 96], atol=2)
+
+
+def test_a_region_below_one_latent_cell_is_still_seen() -> None:
+    changed = panels(
+        differing(
+            overlay_sheet(**batch(1, box=(64, 64, 65, 65))), overlay_sheet(**batch(1, box=(0, 0, 0, 0)))
+        )
+    )
+    assert changed[1].sum() > 20
+
+
+def test_at_most_sixteen_samples_and_wide_pictures_fit() -> None:
+    sixteen = overlay_sheet(**batch(16))
+    assert overlay_sheet(**batch(20)).size == sixteen.size
+    wide = batch(1)
+    wide |= {
+        "pictures_bchw": torch.zeros(1, 3, 64, 128),
+        "masks_brhw": torch.rand(1, 2, 64, 128, generator=torch.Generator().manual_seed(0)),
+        "latent_masks_brhw": torch.rand(1, 2, 16, 32, generator=torch.Generator().manual_seed(0)),
+        "captions": [""],
+    }
+    assert overlay_sheet(**wide).height < sixteen.height
+
+
+def test_no_region_at_all_gives_a_sheet() -> None:
+    none = batch(2)
+    none |= {"masks_brhw": torch.zeros(2, 0, 128, 128), "latent_masks_brhw": torch.zeros(2, 0, 32, 32)}
+    none |= {"names": [], "known_br": torch.zeros(2, 0, dtype=torch.bool)}
+    assert overlay_sheet(**none).width > SIDE
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match=r"don't fit 1 captions, 2 names: .*\(2, 3, 128, 128\)"):
+        overlay_sheet(**(batch(2) | {"captions": ["one"]}))

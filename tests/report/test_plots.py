@@ -1,0 +1,99 @@
+"""Figures: smoothing is exact where it can be, colours are stable, and holes in the data break nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairhuman.report import plots
+from fairhuman.report.plots import colours, smooth, strategies_figure, to_svg
+from fairhuman.report.run_folder import Metrics, read_metrics
+from fairhuman.report.statistics import Estimate
+
+
+def metrics(steps: int = 50) -> Metrics:
+    hand = np.where(np.arange(steps) % 3 == 0, np.nan, 1.0)
+    columns = {"loss/global": np.ones(steps), "loss/hand": hand, "weight/global": np.ones(steps)}
+    columns |= {"cos/global-hand": np.zeros(steps), "coverage/hand": np.ones(steps), "lr": np.ones(steps)}
+    return Metrics(np.arange(1.0, steps + 1), columns)
+
+
+def test_smoothing_keeps_constants_and_lines_and_skips_holes() -> None:
+    with_holes = np.where(np.arange(40) % 3 == 0, np.nan, 2.0)
+    np.testing.assert_allclose(smooth(with_holes, 5), 2.0)
+    np.testing.assert_allclose(smooth(np.arange(40.0), 5)[2:-2], np.arange(2.0, 38.0))
+    assert np.isnan(smooth(np.full(10, np.nan), 3)).all()
+    np.testing.assert_array_equal(smooth(np.array([1.0, np.nan, 3.0]), 1), [1.0, np.nan, 3.0])
+    assert len(smooth(np.arange(3.0), 500)) == 3
+    assert len(smooth(np.array([]), 5)) == 0
+
+
+def test_objectives_keep_their_colours_whatever_stands_beside_them() -> None:
+    assert colours(["feet", "face"])["face"] == colours(["global", "face", "hand"])["face"]
+    many = colours(["global", "face", "hand", "feet", "text"])
+    assert len(set(many.values())) == 5
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plots.losses_figure,
+        plots.weights_figure,
+        plots.cosines_figure,
+        plots.coverage_figure,
+        plots.optimiser_figure,
+    ],
+)
+@pytest.mark.parametrize("steps", [0, 1, 50])
+def test_every_figure_draws_any_number_of_steps_the_same_way_twice(draw, steps: int) -> None:
+    if steps == 0:
+        assert b"<svg" in to_svg(draw(Metrics(np.array([]), {})))
+    else:
+        assert to_svg(draw(metrics(steps))) == to_svg(draw(metrics(steps)))
+
+
+def test_long_runs_stay_small() -> None:
+    assert len(to_svg(plots.losses_figure(metrics(50_000)))) < 600_000
+
+
+def test_held_out_figure_draws_the_intervals_in_percent() -> None:
+    estimates = [Estimate(0.0, 0.0, 0.0, 9), Estimate(-0.2, -0.3, -0.1, 9)]
+    figure = plots.validation_figure([0, 100], {"global": estimates})
+    (bars,) = figure.axes[0].containers
+    low, high = bars[2][0].get_segments()[1][:, 1]
+    assert (low, high) == (pytest.approx(-30), pytest.approx(-10))
+
+
+def test_strategies_share_axes_and_come_in_order(tmp_path: Path) -> None:
+    runs = {}
+    for name, level in (("mpd", 2.0), ("ls", 0.5)):
+        runs[name] = tmp_path / name
+        runs[name].mkdir()
+        cosine = 0.1 if name == "mpd" else None
+        rows = [
+            {"step": s, "weight/face": level, "cos/global-face": cosine, "loss/face": 1.0} for s in range(9)
+        ]
+        (runs[name] / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    figure = strategies_figure(runs)
+    first, second = figure.axes[0], figure.axes[3]
+    assert first.get_ylabel().startswith("Linear")
+    assert second.get_ylabel().startswith("Minimum")
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[0] == 0
+    assert first.get_ylim()[1] > 2.0
+    assert "not computed" in figure.axes[1].texts[0].get_text()
+
+
+def test_metrics_of_a_killed_and_resumed_run(tmp_path: Path) -> None:
+    lines = [
+        {"step": 1, "loss/hand": 1.0},
+        {"step": 2, "loss/hand": 9.0},
+        {"step": 2, "loss/hand": None, "lr": 1},
+    ]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"step": 3, "loss/ha'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    read = read_metrics(tmp_path)
+    np.testing.assert_array_equal(read.steps_n, [1, 2])
+    np.testing.assert_array_equal(read.columns["loss/hand"], [1.0, np.nan])
+    np.testing.assert_array_equal(read.columns["lr"], [np.nan, 1.0])
