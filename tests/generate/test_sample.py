@@ -51,9 +51,7 @@ def test_facts_2_17_a_picture_does_not_depend_on_the_others(pipeline: StableDiff
 
 
 def test_facts_2_17_nothing_is_added_to_a_prompt(pipeline: StableDiffusionXLPipeline) -> None:
-    [picture] = sample(
-        pipeline, PROMPTS[:1], SMALL.model_copy(update={"images_per_prompt": 1, "guidance": 4.0})
-    )
+    [picture] = sample(pipeline, PROMPTS[:1], SMALL.model_copy(update={"images_per_prompt": 1, "guidance": 4.0}))
     reference = build_small(0)
     reference.scheduler = UniPCMultistepScheduler.from_config(reference.scheduler.config)
     reference.set_progress_bar_config(disable=True)
@@ -93,10 +91,7 @@ def test_settings_change_the_picture(pipeline: StableDiffusionXLPipeline) -> Non
         {"negative_prompt": "a hat"},
         {"steps": 4},
     ]
-    found = [
-        next(sample(pipeline, PROMPTS[:1], SMALL.model_copy(update=change))).image.tobytes()
-        for change in changes
-    ]
+    found = [next(sample(pipeline, PROMPTS[:1], SMALL.model_copy(update=change))).image.tobytes() for change in changes]
     assert len(set(found)) == len(changes)
 
 
@@ -115,9 +110,7 @@ def test_half_precision_model_draws(lora_folder: Path) -> None:
     assert pipeline.vae.dtype == torch.float32
 
 
-def test_png_tells_how_it_was_made(
-    pipeline: StableDiffusionXLPipeline, tmp_path: Path, lora_folder: Path
-) -> None:
+def test_png_tells_how_it_was_made(tmp_path: Path, lora_folder: Path) -> None:
     own = build_small(0)
     lora = load_lora(own, lora_folder, 0.3)
     settings = SMALL.model_copy(update={"negative_prompt": "größer als π", "images_per_prompt": 1})

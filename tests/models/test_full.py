@@ -62,8 +62,7 @@ def test_state_goes_back_exactly() -> None:
     state = trained.trainable_state()
     fresh.load_trainable_state(state)
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(trained.trainable_parameters(), fresh.trainable_parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(trained.trainable_parameters(), fresh.trainable_parameters(), strict=True)
     )
     name = next(iter(state))
     with pytest.raises(ModelError, match=rf"'{name}' is missing in the state"):

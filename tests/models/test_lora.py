@@ -102,9 +102,7 @@ def test_base_in_half_precision_is_trained_in_float32(make_batch: MakeBatch, dty
     prediction = model.predict(*make_batch(2))
     prediction.square().mean().backward()
     assert prediction.dtype == torch.float32
-    assert all(
-        p.dtype == p.grad.dtype == torch.float32 for p in model.trainable_parameters() if p.grad is not None
-    )
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.trainable_parameters() if p.grad is not None)
     assert all(p.grad is not None for p in model.trainable_parameters())
     assert model.pipeline.unet.conv_in.weight.grad is None
 
@@ -122,9 +120,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_batch: MakeBatch) -> No
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_diffusers_file_gives_the_trained_model(
-    make_batch: MakeBatch, tmp_path: Path, settings: LoraSettings
-) -> None:
+def test_diffusers_file_gives_the_trained_model(make_batch: MakeBatch, tmp_path: Path, settings: LoraSettings) -> None:
     inputs, model = make_batch(2), trained(settings)
     expected = predict(model.pipeline, inputs)
     model.save(tmp_path)
@@ -163,9 +159,7 @@ def test_kohya_keys_map_to_layers_and_give_the_same_output(
 
 
 @pytest.mark.parametrize("settings", SETTINGS[:2])
-def test_diffusers_reads_the_kohya_file(
-    make_batch: MakeBatch, tmp_path: Path, settings: LoraSettings
-) -> None:
+def test_diffusers_reads_the_kohya_file(make_batch: MakeBatch, tmp_path: Path, settings: LoraSettings) -> None:
     inputs, model = make_batch(2), trained(settings)
     expected = predict(model.pipeline, inputs)
     model.save(tmp_path)

@@ -60,9 +60,7 @@ def test_saved_folder_loads_equal(pipeline: StableDiffusionXLPipeline, tmp_path:
         ours, theirs = getattr(pipeline, part).state_dict(), getattr(loaded, part).state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    for ours, theirs in zip(
-        encode_prompts(pipeline, CAPTIONS), encode_prompts(loaded, CAPTIONS), strict=True
-    ):
+    for ours, theirs in zip(encode_prompts(pipeline, CAPTIONS), encode_prompts(loaded, CAPTIONS), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     assert loaded.scheduler.config.beta_schedule == "scaled_linear"
     half = load_pipeline(str(tmp_path), dtype=torch.bfloat16)
@@ -91,9 +89,7 @@ def test_empty_prompt_is_the_unconditional_branch(zeros: bool) -> None:
     assert not (embeds[0] == 0).all()
 
 
-def test_latents_respect_shift_and_scale(
-    pipeline: StableDiffusionXLPipeline, pictures_bchw: torch.Tensor
-) -> None:
+def test_latents_respect_shift_and_scale(pipeline: StableDiffusionXLPipeline, pictures_bchw: torch.Tensor) -> None:
     vae = build_small(0).vae
     plain = encode_pictures(vae, pictures_bchw)
     decoded = decode_latents(vae, plain)
@@ -105,9 +101,7 @@ def test_latents_respect_shift_and_scale(
     assert decoded.shape == pictures_bchw.shape
 
 
-def test_latent_noise_is_the_given_one(
-    pipeline: StableDiffusionXLPipeline, pictures_bchw: torch.Tensor
-) -> None:
+def test_latent_noise_is_the_given_one(pipeline: StableDiffusionXLPipeline, pictures_bchw: torch.Tensor) -> None:
     posterior = pipeline.vae.encode(pictures_bchw).latent_dist
     noise = torch.randn(2, 4, 12, 16, generator=torch.Generator().manual_seed(1))
     found = encode_pictures(pipeline.vae, pictures_bchw, noise)
@@ -120,9 +114,7 @@ def test_half_precision_vae_runs_in_float32(pictures_bchw: torch.Tensor) -> None
     vae = build_small(0).vae
     rounded = build_small(0).vae.half().float()
     vae.half()
-    assert torch.equal(
-        encode_pictures(vae, pictures_bchw.half()), encode_pictures(rounded, pictures_bchw.half())
-    )
+    assert torch.equal(encode_pictures(vae, pictures_bchw.half()), encode_pictures(rounded, pictures_bchw.half()))
 
 
 def test_vae_that_overflows_is_named(pictures_bchw: torch.Tensor) -> None:
@@ -157,9 +149,7 @@ def test_model_that_is_not_there(tmp_path: Path) -> None:
 def test_other_pipeline_is_named(tmp_path: Path) -> None:
     index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1"}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(
-        ModelError, match=r"expected a StableDiffusionXLPipeline.*found StableDiffusionPipeline"
-    ):
+    with pytest.raises(ModelError, match=r"expected a StableDiffusionXLPipeline.*found StableDiffusionPipeline"):
         load_pipeline(str(tmp_path))
 
 

@@ -47,7 +47,7 @@ class SampleOrder:
             yield self.index(epoch * self.n + (place + step) % self.n)
 
 
-@lru_cache(maxsize=2)  # two: a batch may reach over the end of an epoch
+@lru_cache(maxsize=4)  # two for training (a batch may reach over the end of an epoch), two for validation
 def _permutation(seed: int, epoch: int, n: int) -> torch.Tensor:
     return torch.randperm(n, generator=seeded_generator(seed, ORDER_STREAM, epoch))
 

@@ -1,14 +1,13 @@
 """Boxes to masks with exact areas, and masks to the latent grid."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as T
 
 ELLIPSE_ROWS = 8  # lines per pixel row on which an ellipse is measured
 
@@ -49,16 +48,12 @@ def boxes_to_mask(boxes_n4: Tensor, size: tuple[int, int], settings: MaskSetting
     margin = math.ceil(3 * settings.soft_edge)
     height, width = size[0] + 2 * margin, size[1] + 2 * margin
     draw = _rectangle if settings.shape == "rectangle" else _ellipse
-    drawn = [torch.zeros(height, width)]
+    mask_hw = torch.zeros(height, width)
     for x0, y0, x1, y1 in boxes_n4.double().tolist():
         outset = settings.padding * max(x1 - x0, y1 - y0)
         low, high = margin - outset, margin + outset
-        drawn.append(draw(x0 + low, y0 + low, x1 + high, y1 + high, height, width).float())
-    mask_hw = union(drawn)
-    if margin:
-        blurred_1hw = T.gaussian_blur(mask_hw[None], [2 * margin + 1] * 2, [settings.soft_edge] * 2)
-        mask_hw = blurred_1hw[0, margin : height - margin, margin : width - margin].clamp(0.0, 1.0)
-    return mask_hw
+        _paint(mask_hw, draw, (x0 + low, y0 + low, x1 + high, y1 + high))
+    return _soften(mask_hw, settings.soft_edge, margin) if margin else mask_hw
 
 
 def union(masks: Sequence[Tensor]) -> Tensor:
@@ -91,6 +86,25 @@ def to_latent_grid(masks_brhw: Tensor, factor: int) -> Tensor:
     if factor < 1 or height % factor or width % factor:
         raise ValueError(f"the size of masks, {height}x{width}, must be a multiple of the VAE factor, {factor}")
     return F.avg_pool2d(masks_brhw, factor) if masks_brhw.shape[1] else masks_brhw[:, :, ::factor, ::factor]
+
+
+def _paint(mask_hw: Tensor, draw: Callable[..., Tensor], box: tuple[float, float, float, float]) -> None:
+    """Join one shape into a mask, working only on the pixels that its box touches."""
+    height, width = mask_hw.shape
+    left, right = (min(max(edge, 0), width) for edge in (math.floor(box[0]), math.ceil(box[2])))
+    top, bottom = (min(max(edge, 0), height) for edge in (math.floor(box[1]), math.ceil(box[3])))
+    if left < right and top < bottom:
+        moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+        window_hw = mask_hw[top:bottom, left:right]
+        window_hw.copy_(union([window_hw, draw(*moved, bottom - top, right - left).float()]))
+
+
+def _soften(mask_hw: Tensor, sigma: float, margin: int) -> Tensor:
+    """Blur by a Gaussian, cut at three sigma = the margin, and take the margin off again."""
+    weights = torch.exp(-0.5 * (torch.arange(-margin, margin + 1) / sigma) ** 2)
+    weights = weights / weights.sum()
+    blurred = F.conv2d(F.conv2d(mask_hw[None, None], weights[None, None, :, None]), weights[None, None, None, :])
+    return blurred[0, 0].clamp(0.0, 1.0)
 
 
 def _covered(low: Tensor | float, high: Tensor | float, cells: int) -> Tensor:

@@ -1,0 +1,147 @@
+"""Typed settings of a run: load, override, check, save.
+
+A recipe is a YAML file, checked against a class of settings. `extends: OTHER.yaml` starts from another file of the same
+folder. On the command line any setting can be overridden as `key=value`, `section.key=value`.
+"""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fairhuman.errors import RecipeError
+
+
+class Settings(BaseModel):
+    """Base of all classes of settings: unknown keys are errors, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+def load(kind: type[SettingsT], path: Path, overrides: Sequence[str] = ()) -> SettingsT:
+    """Read a recipe and apply overrides.
+
+    Raises:
+        RecipeError: names the file or setting, the rule, the value and, for an unknown name, the nearest one.
+    """
+    return build(kind, _read(path), overrides, str(path))
+
+
+def build(
+    kind: type[SettingsT], values: dict[str, Any], overrides: Sequence[str] = (), origin: str = "recipe"
+) -> SettingsT:
+    """Check `values`, with overrides applied, against `kind`. `origin` is for messages."""
+    values = _copy(values)
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key:
+            raise RecipeError(f"override {override!r}: expected key=value")
+        _set(values, key.split("."), _parse(text, override), override)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(kind, origin, problem) for problem in error.errors())) from error
+
+
+def save(settings: BaseModel, path: Path) -> None:
+    """Write the resolved settings, atomically, so that `load` gives them back."""
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def differences(a: BaseModel, b: BaseModel) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which `a` and `b` differ, by dotted name."""
+    left, right = _flatten(a.model_dump(mode="json")), _flatten(b.model_dump(mode="json"))
+    names = dict.fromkeys([*left, *right])
+    return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise RecipeError(f"{path}: extends itself")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: no such recipe") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: expected a YAML file, {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    return _merge(_read(path.parent / str(base), (*seen, path.resolve())), values)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _copy(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {override!r}: the value isn't YAML") from error
+
+
+def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        inner = values.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"override {override!r}: {key} is the value {inner!r}, not a section")
+        values = inner
+    values[keys[-1]] = value
+
+
+def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
+    """One line for one pydantic error: where, which rule, which value."""
+    path = [str(part) for part in problem["loc"]]
+    name = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _fields(kind, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        return f"{origin}: unknown setting {name!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"{origin}: the setting {name!r} is missing"
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{origin}: {name or 'the recipe'}: {message}, found {problem['input']!r}"
+
+
+def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
+    """Names of the settings in the section at `path`."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        options = [field.annotation, *get_args(field.annotation)] if field else []
+        inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        if inner is None:
+            break
+        kind = inner
+    return list(kind.model_fields)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

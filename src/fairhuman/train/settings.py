@@ -1,0 +1,169 @@
+"""The settings of a training run; a class a component."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fairhuman.data.sources import SourceSettings
+from fairhuman.fairness import Length
+from fairhuman.models.lora import LoraSettings
+from fairhuman.recipe import Settings
+from fairhuman.regions.objectives import RegionSettings
+
+StrategyName = Literal["ls", "dwa", "uw", "rlw", "si", "nash", "mpd", "alpha"]
+
+
+class FullSettings(Settings):
+    """`kind: full`."""
+
+    text_encoders: bool = Field(default=False, description="train both text encoders too")
+
+
+class FairnessSettings(Settings):
+    """How K gradients become one."""
+
+    length: Length = "radius"
+    radius: float = Field(default=1.0, gt=0.0, description="r, where length is radius or clip")
+    alpha: float = Field(default=2.0, gt=0.0, description="of strategy alpha")
+    ridge: float | None = Field(default=None, ge=0.0, description="None: only where the Gram matrix is singular")
+    measure_every: int = Field(default=10, ge=0, description="steps between Gram matrices of ls dwa uw rlw si; 0: never")
+    dwa_temperature: float = Field(default=2.0, gt=0.0)
+    dwa_window: int = Field(default=100, ge=1, description="steps that a loss is averaged over")
+    uw_learning_rate: float = Field(default=1e-3, gt=0.0)
+
+
+class NoiseSettings(Settings):
+    """The diffusion loss; holds for every objective."""
+
+    min_snr_gamma: float | None = Field(default=None, gt=0.0, description="5 in Hang et al., ICCV 2023")
+    offset: float = Field(default=0.0, ge=0.0, description="standard deviation of a constant added per channel")
+
+
+class ViewSettings(Settings):
+    """What the model sees of a picture."""
+
+    crop: Literal["random", "center"] = "random"
+    flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
+    keep_region: float = Field(default=0.0, ge=0.0, le=1.0, description="share of crops that keep a face or hand in view")
+    zoom: tuple[float, float] = (1.0, 1.0)
+    caption_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
+
+
+class SourceOptions(SourceSettings):
+    """How the data set is read."""
+
+    check: Literal["full", "header"] = Field(default="full", description="decode every picture first, or read headers")
+    workers: int = Field(default=0, ge=0, description="processes that load pictures; 0: the training process")
+
+
+class OptimizerSettings(Settings):
+    """Adam by default, as in the paper."""
+
+    name: Literal["adam", "adamw", "adamw8bit", "sgd"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0, description="of sgd")
+
+
+class ScheduleSettings(Settings):
+    """The learning rate over steps, `diffusers.optimization.get_scheduler`."""
+
+    name: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+
+
+class EmaSettings(Settings):
+    """An exponential moving average of the trained weights, used for validation, previews and the product."""
+
+    decay: float | None = Field(default=None, gt=0.0, lt=1.0, description="None: no average")
+
+
+class ValidationSettings(Settings):
+    """Held-out losses on fixed noise."""
+
+    every: int = Field(default=500, ge=0, description="steps; 0: never")
+    count: int = Field(default=64, ge=1, description="pictures at most")
+    share: float = Field(default=0.05, ge=0.0, lt=1.0, description="held out where the data set has no split")
+    timesteps: tuple[float, ...] = Field(default=(0.05, 0.2, 0.4, 0.6, 0.8), description="shares of the schedule, 0..1")
+
+    @field_validator("timesteps")
+    @classmethod
+    def _shares(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values or not all(0.0 <= value < 1.0 for value in values):
+            raise ValueError("must hold at least one number, each in 0 <= t < 1")
+        return values
+
+
+class PreviewSettings(Settings):
+    """Pictures on fixed seeds."""
+
+    every: int = Field(default=0, ge=0, description="steps; 0: at the start and the end only")
+    count: int = Field(default=4, ge=0, description="rows; 0: none")
+    steps: int = Field(default=30, ge=1)
+    guidance: float = Field(default=5.0, ge=1.0)
+    strength: float = Field(default=0.55, gt=0.0, le=1.0, description="how far a held-out photo is noised")
+
+
+class TrackSettings(Settings):
+    """TensorBoard is always written."""
+
+    wandb: str | None = Field(default=None, description="Weights & Biases project; None: off")
+
+
+class TrainRecipe(Settings):
+    """A training run. Read by `fairhuman train`."""
+
+    kind: Literal["lora", "full"] = "lora"
+    model: str = Field(default="small", description="'small' (random weights), a pipeline's folder or a hub id")
+    data: Path = Field(description="imagefolder or Parquet")
+    out: Path = Field(description="the run's folder; the same again resumes")
+    seed: int = Field(default=0, ge=0)
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int = Field(default=1, ge=1, description="per process and micro-batch")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches of an optimiser step")
+    resolution: int | tuple[int, int] = Field(default=1024, description="pixels; (height, width)")
+    learning_rate: float = Field(default=1e-5, gt=0.0)
+    strategy: StrategyName = "mpd"
+    checkpoint_every: int = Field(default=500, ge=1, description="steps")
+    keep_checkpoints: int = Field(default=2, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+    compile: bool = Field(default=False, description="torch.compile of the U-Net's repeated blocks")
+
+    lora: LoraSettings = LoraSettings()
+    full: FullSettings = FullSettings()
+    source: SourceOptions = SourceOptions()
+    view: ViewSettings = ViewSettings()
+    regions: RegionSettings = RegionSettings()
+    noise: NoiseSettings = NoiseSettings()
+    fairness: FairnessSettings = FairnessSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    ema: EmaSettings = EmaSettings()
+    validation: ValidationSettings = ValidationSettings()
+    preview: PreviewSettings = PreviewSettings()
+    track: TrackSettings = TrackSettings()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+
+    @field_validator("resolution")
+    @classmethod
+    def _positive(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+        sides = (value,) if isinstance(value, int) else value
+        if min(sides) < 16:
+            raise ValueError("must be at least 16 pixels")
+        return value
+
+    @model_validator(mode="after")
+    def _scales_name_objectives(self) -> "TrainRecipe":
+        self.regions.factors()
+        return self
+
+
+# What may differ between the parts of a run that is resumed: nothing that a step's result depends on.
+FREE_ON_RESUME = ("out", "steps", "checkpoint_every", "keep_checkpoints", "source.workers", "track.", "preview.")
