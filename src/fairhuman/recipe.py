@@ -5,7 +5,6 @@ folder. On the command line any setting can be overridden as `key=value`, `secti
 """
 
 import difflib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fairhuman.errors import RecipeError
+from fairhuman.files import write_text
 
 
 class Settings(BaseModel):
@@ -53,9 +53,7 @@ def build(
 def save(settings: BaseModel, path: Path) -> None:
     """Write the resolved settings, atomically, so that `load` gives them back."""
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)
 
 
 def differences(a: BaseModel, b: BaseModel) -> dict[str, tuple[Any, Any]]:

@@ -5,7 +5,8 @@ from itertools import product
 import pytest
 import torch
 
-from fairhuman.data.sampler import SampleOrder, StepBatches, seeded_generator
+from fairhuman.data.sampler import SampleOrder, StepBatches
+from fairhuman.randomness import seeded_generator
 
 
 def test_each_epoch_is_a_permutation_of_its_own():

@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
 from fairhuman.generate.preview import PreviewRow, PreviewSet
@@ -103,3 +105,17 @@ def test_index_of_other_rows_is_begun_anew(tmp_path: Path) -> None:
     assert [list(row["steps"]) for row in found] == [["5"], ["0", "5"]]
     photo = (1 - rows[0].picture_chw) * 127.5
     assert np.abs(read(tmp_path / "previews/photo-00.png") - photo.permute(1, 2, 0).numpy()).max() <= 0.51
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_any_vae_factor(tmp_path: Path, levels: int) -> None:
+    pipeline = build_small(0)
+    pipeline.vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(8,) * levels,
+        norm_num_groups=4,
+    )
+    previews().render(pipeline, 0, tmp_path)
+    for way in ("caption", "photo"):
+        assert read(tmp_path / f"previews/step-000000/row-00-{way}.png").shape == (32, 48, 3)

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,3 +217,16 @@ def test_targets_without_a_layer_are_named(targets: list[str]) -> None:
 def test_settings_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         LoraSettings(**wrong)
+
+
+def test_equal_loras_are_equal_files_in_every_process(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from fairhuman.models.sdxl import build_small; "
+        "from fairhuman.models.lora import LoraModel, LoraSettings; "
+        "LoraModel(build_small(0), LoraSettings(rank=2, alpha=3.0), seed=0).save(Path(sys.argv[1]))"
+    )
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / seed)], check=True, env=environment)
+    for name in (DIFFUSERS_FILE, KOHYA_FILE):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()

@@ -46,17 +46,13 @@ class Progress:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float)
     length.add_argument("--steps", type=int)
-    parser.add_argument(
-        "--size", type=int, default=128, help="short side in pixels; training crops are half of it"
-    )
+    parser.add_argument("--size", type=int, default=128, help="short side in pixels; training crops are half of it")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--model", default="small", help="'small' or a pipeline whose VAE is trained on")
@@ -96,9 +92,7 @@ def to_tensor(pictures: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def draw_batch(
-    pictures: list[np.ndarray], batch_size: int, crop: int, seed: int, step: int
-) -> tuple[Tensor, int]:
+def draw_batch(pictures: list[np.ndarray], batch_size: int, crop: int, seed: int, step: int) -> tuple[Tensor, int]:
     """Draw random, randomly mirrored crops, and a seed for the latent noise: all from (seed, step)."""
     generator = np.random.default_rng((seed, step))
     crops = []
@@ -158,9 +152,7 @@ def normalise_latents(vae: AutoencoderKL, pictures: list[np.ndarray], size: int)
     z' = (z - m) / s with s^2 = Var(mean) + E[sigma^2], the variance of what training samples; log-variance
     - 2 log s.
     """
-    centres = [
-        p[(p.shape[0] - size) // 2 :][:size, (p.shape[1] - size) // 2 :][:, :size] for p in pictures[:256]
-    ]
+    centres = [p[(p.shape[0] - size) // 2 :][:size, (p.shape[1] - size) // 2 :][:, :size] for p in pictures[:256]]
     posteriors = [vae.encode(to_tensor(centres[i : i + 8])).latent_dist for i in range(0, len(centres), 8)]
     means_bchw = torch.cat([posterior.mean for posterior in posteriors])
     variances_bchw = torch.cat([posterior.var for posterior in posteriors])
@@ -191,13 +183,9 @@ def write_sheet(path: Path, pictures_bchw: Tensor, decoded_bchw: Tensor, columns
     sheet.save(path)
 
 
-def train(
-    args: argparse.Namespace, vae: AutoencoderKL, training: list[np.ndarray], held_out: Tensor
-) -> Progress:
+def train(args: argparse.Namespace, vae: AutoencoderKL, training: list[np.ndarray], held_out: Tensor) -> Progress:
     """Train until the minutes or steps are over, from the checkpoint if there is one."""
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=args.learning_rate, weight_decay=1e-4, betas=(0.9, 0.98)
-    )
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.learning_rate, weight_decay=1e-4, betas=(0.9, 0.98))
     checkpoint, progress = args.out.with_name(args.out.name + ".checkpoint.pt"), Progress()
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)

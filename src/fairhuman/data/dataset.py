@@ -19,8 +19,9 @@ from fairhuman.data.decode import (
     picture_name,
 )
 from fairhuman.data.report import Note, note
-from fairhuman.data.sampler import SAMPLE_STREAM, SampleOrder, seeded_generator
+from fairhuman.data.sampler import SampleOrder
 from fairhuman.errors import DataError
+from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.record import Box, HumanRecord
 from fairhuman.regions.masks import MaskSettings, boxes_to_mask
 from fairhuman.regions.transforms import Draw, JointTransform, as_bounding_boxes
@@ -90,6 +91,25 @@ class PeopleDataset(Dataset[Sample]):
             return self._sample(record, picture, painted, position, tuple(passed))
         raise DataError(f"not one of {len(self.records)} pictures can be decoded; the first: {passed[0]}")
 
+    def boxes(self, position: int) -> dict[str, list[tuple[float, float, float, float]]]:
+        """The boxes (x0, y0, x1, y1) of a position by region, in pixels of its view and clipped to it.
+
+        Those of the record that the order names, whether or not its picture can be decoded; painted masks have none.
+        """
+        record = self.records[self.order.index(position)]
+        generator = seeded_generator(self.seed, Stream.SAMPLE, position)
+        every = [box for name in self.regions for box in record.boxes.get(name) or ()]
+        draw = self.transform.draw(generator, (record.height, record.width), every)
+        height, width = self.transform.resolution
+        moved: dict[str, list[tuple[float, float, float, float]]] = {}
+        for name in self.regions:
+            corners = as_bounding_boxes(record.boxes.get(name) or (), (record.height, record.width))
+            viewed_n4 = self.transform.apply(draw, {name: corners})[name].as_subclass(Tensor)
+            viewed_n4 = viewed_n4.clamp(min=0.0).minimum(viewed_n4.new_tensor([width, height, width, height]))
+            seen_n4 = viewed_n4[(viewed_n4[:, 2] > viewed_n4[:, 0]) & (viewed_n4[:, 3] > viewed_n4[:, 1])]
+            moved[name] = [(x0, y0, x1, y1) for x0, y0, x1, y1 in seen_n4.tolist()]
+        return moved
+
     def _load(self, record: HumanRecord) -> tuple[Image.Image, dict[str, Image.Image]]:
         """Picture and painted masks, all of the size that the record's boxes are in."""
         expected = (record.width, record.height)
@@ -109,7 +129,7 @@ class PeopleDataset(Dataset[Sample]):
         position: int,
         notes: tuple[Note, ...],
     ) -> Sample:
-        generator = seeded_generator(self.seed, SAMPLE_STREAM, position)
+        generator = seeded_generator(self.seed, Stream.SAMPLE, position)
         boxes = [box for name in self.regions for box in self._places(record, painted, name)]
         size = (record.height, record.width)
         draw = self.transform.draw(generator, size, boxes)

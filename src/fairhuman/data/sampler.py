@@ -7,21 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 
-# First number after the seed: draws of different kinds never share a generator.
-ORDER_STREAM, SAMPLE_STREAM = 0, 1
-
-
-def seeded_generator(seed: int, *path: int) -> torch.Generator:
-    """A fresh generator that depends on all of (seed, path); neighbouring numbers give unrelated streams.
-
-    The numbers (each ≥ 0) are mixed by numpy's SeedSequence: torch's own seeding of 0, 1, 2, ... isn't made
-    for that.
-    """
-    mixed = np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
+from fairhuman.randomness import Stream, seeded_generator
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,7 @@ class SampleOrder:
 
 @lru_cache(maxsize=4)  # two for training (a batch may reach over the end of an epoch), two for validation
 def _permutation(seed: int, epoch: int, n: int) -> torch.Tensor:
-    return torch.randperm(n, generator=seeded_generator(seed, ORDER_STREAM, epoch))
+    return torch.randperm(n, generator=seeded_generator(seed, Stream.ORDER, epoch))
 
 
 @dataclass(frozen=True)

@@ -27,5 +27,6 @@ class AlphaFair(GradientBalancing):
     def weights(self, gram: Tensor) -> list[float]:
         """Solve for w [K]."""
         self.info = solve_info(gram, self.alpha, self.ridge)
+        self.ridge_used = self.info.ridge
         weights: list[float] = self.info.weights.tolist()
         return weights

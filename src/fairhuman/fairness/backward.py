@@ -27,7 +27,8 @@ class FairStep:
     norm: ‖Σ w_i g_i‖ before the length was set.
     scale: the factor that set it.
     skipped: a gradient wasn't finite under a `GradScaler`, and `.grad` holds non-finite values, so that it skips too.
-    stationary: Σ w_i g_i was nothing but rounding, so d = 0: the objectives conflict and no direction helps them all.
+    stationary: Σ w_i g_i was nothing but rounding or the trace of a ridge, so d = 0: the objectives conflict and no
+        direction helps them all.
     """
 
     weights: Tensor
@@ -62,8 +63,8 @@ class FairBackward:
     Gradient accumulation: `fair(losses, sync=False)` for all micro-batches but the last. The K gradients are summed
     over micro-batches, and weighed once at the end. Several processes: gradients are averaged over processes here,
     before the Gram matrix is built, so all replicas take the same step; `DistributedDataParallel` isn't needed, and
-    doesn't disturb. fp16: pass the `GradScaler`; losses are given unscaled, the Gram matrix is that of the unscaled gradients,
-    `.grad` is left scaled for `scaler.step(optimizer)`, and an overflow skips the step as usual.
+    doesn't disturb. fp16: pass the `GradScaler`; losses are given unscaled, the Gram matrix is that of the unscaled
+    gradients, `.grad` is left scaled for `scaler.step(optimizer)`, and an overflow skips the step as usual.
 
     Length of d = s Σ w_i g_i, which takes the place of gradient clipping:
         radius: ‖d‖ = r, the constraint of FairHuman's Eq. 6.
@@ -118,6 +119,7 @@ class FairBackward:
         self._start_step()
 
     def _start_step(self) -> None:
+        self._estimator.reset()
         self._losses: list[Tensor | None] = []
         self._weights: list[float] | None = None  # fixed before the backward pass; None: K gradients are kept
 
@@ -133,16 +135,25 @@ class FairBackward:
         Raises:
             ValueError: a loss isn't a scalar, doesn't depend on anything, or their number changed within a step.
             FloatingPointError: a loss or gradient isn't finite, and there is no `GradScaler` to skip the step.
+                After any error the step is forgotten, with its earlier micro-batches.
         """
-        self._check(losses)
+        try:
+            self._take([None if loss is None else loss.reshape(()) for loss in self._checked(losses)], measure, sync)
+            return self._finish() if sync else None
+        except BaseException:
+            self._start_step()
+            raise
+
+    def _take(self, losses: Sequence[Tensor | None], measure: bool, sync: bool) -> None:
+        """Differentiate a micro-batch, and before it choose the weights, if they don't need the K gradients."""
         first = not self._losses
         values = [None if loss is None else loss.detach().double() for loss in losses]
         self._losses = values if first else [_sum(a, b) for a, b in zip(self._losses, values, strict=True)]
         if first and isinstance(self.strategy, LossWeighting) and not measure:
             if not self.strategy.needs_losses:
                 self._weights = self.strategy.weights([None if v is None else 0.0 for v in values])
-            elif sync:
-                self._weights = self.strategy.weights(self._total_losses())
+            elif sync and _finite(totals := self._total_losses()):
+                self._weights = self.strategy.weights(totals)
         scaled = (
             losses if self.scaler is None else [None if loss is None else self.scaler.scale(loss) for loss in losses]
         )
@@ -151,7 +162,6 @@ class FairBackward:
         else:
             terms = [w * loss for w, loss in zip(self._weights, scaled, strict=True) if loss is not None and w != 0.0]
             self._estimator.add([torch.stack(terms).sum() if terms else None])
-        return self._finish() if sync else None
 
     def _finish(self) -> FairStep:
         """Average over processes, weigh, set the length, write `.grad`."""
@@ -160,7 +170,7 @@ class FairBackward:
         self._estimator.average(self.process_group)
         gram = self._estimator.gram() / factor**2
         known = gram if self._weights is None else None
-        if not bool(gram.isfinite().all()):
+        if not (bool(gram.isfinite().all()) and _finite(losses)):
             return self._skip(losses, known)
         if isinstance(self.strategy, GradientBalancing):
             present = [bool(value > 0.0) for value in gram.diagonal()]
@@ -170,29 +180,41 @@ class FairBackward:
             present = [loss is not None for loss in losses]
             weights = self._weights or self.strategy.weights(losses)
             weights = [w if here else 0.0 for w, here in zip(weights, present, strict=True)]
-            self.strategy.observe(losses)
-            for parameter in self.strategy.parameters():
-                if parameter.grad is not None and factor != 1.0:
-                    parameter.grad.mul_(factor)
+            self._observe(losses, factor)
         direction = self._estimator.combine(weights if self._weights is None else [1.0])
         norm = _norm(direction) / factor
         shares = (
             norm if known is None else math.hypot(*(w * m**0.5 for w, m in zip(weights, known.diagonal(), strict=True)))
         )
-        stationary = norm <= 4.0 * _epsilon(direction) * shares
+        ridge = self.strategy.ridge_used if isinstance(self.strategy, GradientBalancing) else 0.0
+        stationary = norm <= max(4.0 * _epsilon(direction), 2.0 * ridge) * shares
         scale = 0.0 if stationary else self._scale(norm, known)
         self._write(direction, scale)
         self._start_step()
         weights_k = torch.tensor(weights, dtype=torch.float64)
         return FairStep(weights_k, tuple(losses), tuple(present), known, norm, scale, stationary=stationary)
 
+    def _observe(self, losses: list[float | None], factor: float) -> None:
+        """Let the strategy take note; the gradients of its own parameters are left scaled like all others."""
+        assert isinstance(self.strategy, LossWeighting)
+        for parameter in self.strategy.parameters():
+            if parameter.grad is not None:
+                parameter.grad.div_(factor)
+        self.strategy.observe(losses)
+        for parameter in self.strategy.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+
     def _skip(self, losses: list[float | None], gram: Tensor | None) -> FairStep:
+        """Make `.grad` NaN, so that the `GradScaler` skips this step too and lowers its scale; or raise."""
         if self.scaler is None:
-            named = [self._name(i) for i in range(len(losses)) if gram is None or not bool(gram[i, i].isfinite())]
+            bad = [gram is None or not (gram[i, i].isfinite() and _finite([loss])) for i, loss in enumerate(losses)]
+            named = [self._name(i) for i, is_bad in enumerate(bad) if is_bad]
             raise FloatingPointError(f"the gradient of {', '.join(named)} isn't finite")
         self.skipped_steps += 1
         count = 1 if self._weights is not None else len(losses)
-        self._write(self._estimator.combine([1.0] * count), 1.0)
+        # Not the sum: gradients can be finite where their products (or a loss) aren't.
+        self._write(self._estimator.combine([math.nan] * count), 1.0)
         self._start_step()
         zeros = torch.zeros(len(losses), dtype=torch.float64)
         present = tuple(loss is not None for loss in losses)
@@ -216,7 +238,7 @@ class FairBackward:
     def _total_losses(self) -> list[float | None]:
         return average_losses(self._losses, self.parameters[0].device, self.process_group)
 
-    def _check(self, losses: Sequence[Tensor | None]) -> None:
+    def _checked(self, losses: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if self._losses and len(losses) != len(self._losses):
             raise ValueError(f"{len(losses)} losses in a step that began with {len(self._losses)}")
         if not losses:
@@ -230,6 +252,7 @@ class FairBackward:
                 raise ValueError(f"{self._name(i)} depends on no parameter; pass None for an absent objective")
             if self.scaler is None and not bool(loss.isfinite()):
                 raise FloatingPointError(f"{self._name(i)} is {loss.item()}")
+        return losses
 
     def _name(self, i: int) -> str:
         return f"losses[{i}]" if self.names is None else f"the {self.names[i]} loss"
@@ -250,10 +273,15 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a + b
 
 
+def _finite(losses: Sequence[float | None]) -> bool:
+    return all(loss is None or math.isfinite(loss) for loss in losses)
+
+
 def _norm(tensors: Sequence[Tensor | None]) -> float:
     """‖·‖ over all tensors, accumulated in float64."""
-    squares = [norm.double() ** 2 for norm in torch._foreach_norm([t.float() for t in tensors if t is not None])]
-    return math.sqrt(torch.stack(squares).sum().item()) if squares else 0.0
+    present = [tensor for tensor in tensors if tensor is not None]
+    norms = torch._foreach_norm(present, 2, dtype=torch.float64) if present else ()
+    return torch.stack(norms).norm().item() if norms else 0.0
 
 
 def _epsilon(tensors: Sequence[Tensor | None]) -> float:

@@ -33,6 +33,15 @@ def average_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) 
             offset += tensor.numel()
 
 
+def any_process(
+    flags: Sequence[Sequence[bool]], device: torch.device, group: dist.ProcessGroup | None = None
+) -> list[list[bool]]:
+    """Return for each flag whether it is set in any process."""
+    table = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(table, op=dist.ReduceOp.MAX, group=group)
+    return [[value > 0 for value in row] for row in table.tolist()]
+
+
 def average_losses(
     losses: Sequence[Tensor | None], device: torch.device, group: dist.ProcessGroup | None = None
 ) -> list[float | None]:

@@ -49,6 +49,9 @@ class LossWeighting(Strategy, ABC):
 class GradientBalancing(Strategy, ABC):
     """Weights from the Gram matrix M_ij = g_iᵀ g_j."""
 
+    ridge_used = 0.0
+    """Relative ridge of the last solution: gradients cancel up to this share, so a shorter direction is none."""
+
     @abstractmethod
     def weights(self, gram: Tensor) -> list[float]:
         """Return w [K] for `gram` [K, K], float64; 0 for an objective whose gradient is zero."""

@@ -61,9 +61,7 @@ class Picture:
     metadata: Mapping[str, str]
 
 
-def load_lora(
-    pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True
-) -> Lora:
+def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:
     """Put a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) into the pipeline.
 
     Fused, W + weight (alpha / rank) B A becomes the weight: no memory and no time beyond the base.
@@ -79,9 +77,7 @@ def load_lora(
         pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=_ADAPTER)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:400]
-        raise ModelError(
-            f"LoRA {str(file)!r}: expected one for this U-Net, loading failed: {reason}"
-        ) from error
+        raise ModelError(f"LoRA {str(file)!r}: expected one for this U-Net, loading failed: {reason}") from error
     if _ADAPTER not in pipeline.get_list_adapters().get("unet", []):
         raise ModelError(f"LoRA {str(file)!r}: expected weights for the U-Net, found none")
     if fuse:

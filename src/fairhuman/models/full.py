@@ -53,14 +53,11 @@ def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
     """
     for name in sorted(named.keys() ^ state.keys()):
         where = "is missing in the state" if name in named else "of the state is no parameter of this model"
-        raise ModelError(
-            f"trainable state: {name!r} {where} ({len(state)} tensors for {len(named)} parameters)"
-        )
+        raise ModelError(f"trainable state: {name!r} {where} ({len(state)} tensors for {len(named)} parameters)")
     for name, parameter in named.items():
         if state[name].shape != parameter.shape:
             raise ModelError(
-                f"trainable state: {name!r} must have shape {list(parameter.shape)}, "
-                f"found {list(state[name].shape)}"
+                f"trainable state: {name!r} must have shape {list(parameter.shape)}, found {list(state[name].shape)}"
             )
     with torch.no_grad():
         for name, parameter in named.items():

@@ -31,9 +31,7 @@ class LoraSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(default=64, ge=1, description="rank of every update")
-    alpha: float | None = Field(
-        default=None, gt=0, description="strength: alpha / rank; None = rank, strength 1"
-    )
+    alpha: float | None = Field(default=None, gt=0, description="strength: alpha / rank; None = rank, strength 1")
     targets: Literal["attention", "attention+conv"] | list[str] = Field(
         default="attention",
         description="'attention': q, k, v, out; 'attention+conv': the residual blocks' too; or ends of names",
@@ -101,9 +99,7 @@ def to_kohya(state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
                 kohya[f"{layer}.alpha"] = torch.tensor(float(alpha))
                 break
         else:
-            raise ModelError(
-                f"LoRA tensor {key!r}: expected a name that ends in .lora_A.weight or .lora_B.weight"
-            )
+            raise ModelError(f"LoRA tensor {key!r}: expected a name that ends in .lora_A.weight or .lora_B.weight")
     return kohya
 
 
@@ -166,11 +162,14 @@ class LoraModel:
             raise ModelError(
                 f"kohya file: {len(unknown)} of {len(kohya)} keys fit no layer of the U-Net: {unknown[:3]}"
             )
+        metadata = unet.peft_config[_ADAPTER].to_dict()
+        # peft keeps a set, whose order changes from process to process: two equal LoRAs must be equal files
+        metadata["target_modules"] = sorted(metadata["target_modules"])
         partial = folder / f".{DIFFUSERS_FILE}.partial"
         StableDiffusionXLPipeline.save_lora_weights(
             folder,
             unet_lora_layers=state,
-            unet_lora_adapter_metadata=unet.peft_config[_ADAPTER].to_dict(),
+            unet_lora_adapter_metadata=metadata,
             weight_name=partial.name,
         )
         partial.replace(folder / DIFFUSERS_FILE)

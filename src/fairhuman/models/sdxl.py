@@ -89,9 +89,7 @@ def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32)
             pipeline = StableDiffusionXLPipeline.from_pretrained(model, dtype=dtype)
         except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
             reason = " ".join(str(error).split())
-            raise ModelError(
-                f"model {model!r}: expected {_EXPECTED}, but loading failed: {reason}"
-            ) from error
+            raise ModelError(f"model {model!r}: expected {_EXPECTED}, but loading failed: {reason}") from error
     _cast(pipeline.vae, torch.float32)
     check_sdxl(pipeline, model)
     return pipeline
@@ -109,8 +107,7 @@ def check_sdxl(pipeline: StableDiffusionXLPipeline, name: str) -> None:
     unet, encoders = pipeline.unet.config, (pipeline.text_encoder.config, pipeline.text_encoder_2.config)
     if unet.addition_embed_type != "text_time":
         raise ModelError(
-            f"model {name!r}: expected a U-Net with addition_embed_type 'text_time', "
-            f"found {unet.addition_embed_type!r}"
+            f"model {name!r}: expected a U-Net with addition_embed_type 'text_time', found {unet.addition_embed_type!r}"
         )
     pooled = 6 * unet.addition_time_embed_dim + encoders[1].projection_dim
     widths = [
@@ -153,11 +150,7 @@ def encode_pictures(vae: AutoencoderKL, pictures_bchw: Tensor, noise_bchw: Tenso
         ModelError: picture sides that aren't multiples of the VAE's factor; a latent that isn't finite.
     """
     factor = vae_factor(vae)
-    if (
-        pictures_bchw.ndim != 4
-        or pictures_bchw.shape[1] != 3
-        or any(s % factor for s in pictures_bchw.shape[2:])
-    ):
+    if pictures_bchw.ndim != 4 or pictures_bchw.shape[1] != 3 or any(s % factor for s in pictures_bchw.shape[2:]):
         raise ModelError(
             f"pictures must be [B, 3, H, W] with H and W multiples of the VAE's factor {factor}, "
             f"found {list(pictures_bchw.shape)}"
@@ -223,9 +216,7 @@ def _check_location(model: str) -> None:
     path = Path(model)
     if not path.exists():
         if _HUB_ID.fullmatch(model) is None:
-            raise ModelError(
-                f"model {model!r}: expected {SMALL!r}, {_EXPECTED} or a hub id, found no such folder"
-            )
+            raise ModelError(f"model {model!r}: expected {SMALL!r}, {_EXPECTED} or a hub id, found no such folder")
         return
     if not (path / "model_index.json").is_file():
         kind = "a folder without model_index.json" if path.is_dir() else "a single file"

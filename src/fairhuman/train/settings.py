@@ -27,7 +27,9 @@ class FairnessSettings(Settings):
     radius: float = Field(default=1.0, gt=0.0, description="r, where length is radius or clip")
     alpha: float = Field(default=2.0, gt=0.0, description="of strategy alpha")
     ridge: float | None = Field(default=None, ge=0.0, description="None: only where the Gram matrix is singular")
-    measure_every: int = Field(default=10, ge=0, description="steps between Gram matrices of ls dwa uw rlw si; 0: never")
+    measure_every: int = Field(
+        default=10, ge=0, description="steps between Gram matrices of ls dwa uw rlw si; 0: never"
+    )
     dwa_temperature: float = Field(default=2.0, gt=0.0)
     dwa_window: int = Field(default=100, ge=1, description="steps that a loss is averaged over")
     uw_learning_rate: float = Field(default=1e-3, gt=0.0)
@@ -45,7 +47,9 @@ class ViewSettings(Settings):
 
     crop: Literal["random", "center"] = "random"
     flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
-    keep_region: float = Field(default=0.0, ge=0.0, le=1.0, description="share of crops that keep a face or hand in view")
+    keep_region: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="share of crops that keep a face or hand in view"
+    )
     zoom: tuple[float, float] = (1.0, 1.0)
     caption_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
 

@@ -18,6 +18,9 @@ class Estimator(Protocol):
     may know M only approximately, but `combine` always returns a combination of the true gradients.
     """
 
+    def reset(self) -> None:
+        """Forget what was added."""
+
     def add(self, losses: Sequence[Tensor | None]) -> None:
         """Take in a micro-batch: K scalar losses, None where an objective is absent."""
 

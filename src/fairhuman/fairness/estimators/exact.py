@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_, world_size
+from fairhuman.fairness.distributed import any_process, average_, world_size
 
 Gradient = list[Tensor | None]
 
@@ -26,6 +26,10 @@ class ExactEstimator:
         self.batched = batched
         self._gradients: list[Gradient] = []
 
+    def reset(self) -> None:
+        """Forget what was added."""
+        self._gradients = []
+
     def add(self, losses: Sequence[Tensor | None]) -> None:
         """Add the gradients of K scalar losses. The graph is freed."""
         if not self._gradients:
@@ -37,6 +41,8 @@ class ExactEstimator:
             batches = torch.autograd.grad(
                 stacked, self.parameters, grad_outputs=seeds, is_grads_batched=True, allow_unused=True
             )
+            # A gradient that no seed reaches (that of `round`) comes as one row for all.
+            batches = tuple(b.contiguous() if b is not None and b.stride(0) == 0 else b for b in batches)
             for row, (i, _) in enumerate(present):
                 self._accumulate(i, [None if batch is None else batch[row] for batch in batches])
             return
@@ -48,12 +54,14 @@ class ExactEstimator:
         self._gradients[objective] = _add(self._gradients[objective], _own(gradient))
 
     def average(self, group: dist.ProcessGroup | None = None) -> None:
-        """Average all gradients over processes; where one process has none, it counts as zero."""
+        """Average all gradients over processes; where only some processes have none, it counts as zero."""
         if world_size(group) == 1:
             return
-        for gradient in self._gradients:
+        here = [[tensor is not None for tensor in gradient] for gradient in self._gradients]
+        anywhere = any_process(here, self.parameters[0].device, group)
+        for gradient, row in zip(self._gradients, anywhere, strict=True):
             for p, parameter in enumerate(self.parameters):
-                if gradient[p] is None:
+                if row[p] and gradient[p] is None:
                     gradient[p] = torch.zeros_like(parameter)
             average_((tensor for tensor in gradient if tensor is not None), group)
 
@@ -80,7 +88,7 @@ class ExactEstimator:
                 torch._foreach_mul_([tensor for tensor in gradient if tensor is not None], coefficient)
                 total = _add(total, gradient)
             gradient.clear()
-        self._gradients = []
+        self.reset()
         # A row of a batch would keep the whole batch alive.
         return [tensor.clone() if self.batched and tensor is not None else tensor for tensor in total]
 
@@ -94,15 +102,18 @@ def _add(total: Gradient, gradient: Sequence[Tensor | None]) -> Gradient:
 
 
 def _own(gradient: Sequence[Tensor | None]) -> Gradient:
-    """Copy what can't be written in place: autograd may return one tensor twice, or an expanded scalar."""
+    """Copy what can't be written in place: an expanded scalar, or a tensor that shares its memory with another.
+
+    Autograd returns one tensor twice for a + b, and parts of it for a + cat(b, c).
+    """
     seen: set[int] = set()
     own: Gradient = []
     for tensor in gradient:
         if tensor is not None:
             expanded = any(stride == 0 and n > 1 for stride, n in zip(tensor.stride(), tensor.shape, strict=True))
-            if expanded or tensor.data_ptr() in seen:
+            if expanded or tensor.untyped_storage().data_ptr() in seen:
                 tensor = tensor.clone(memory_format=torch.contiguous_format)
-            seen.add(tensor.data_ptr())
+            seen.add(tensor.untyped_storage().data_ptr())
         own.append(tensor)
     return own
 

@@ -1,0 +1,118 @@
+"""The frame of all benchmarks: ways of doing one thing, timed in turn in one process, compared as ratios."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """Parse --quick (seconds instead of minutes; proves that the script runs, measures nothing) and --out."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that the script works")
+    parser.add_argument("--out", type=Path, help="where the JSON goes (default: benchmarks/results)")
+    return parser.parse_args()
+
+
+def compare(
+    ways: Mapping[str, Callable[[], object]], baseline: str, repeats: int, before: Callable[[], object] | None = None
+) -> dict[str, Any]:
+    """Time every way `repeats` times, in turn, after one warm-up; return seconds and ratios to `baseline`.
+
+    A ratio is taken within a round, where both sides saw the same state of the machine; CPU time isn't disturbed by
+    other processes as wall-clock time is. `before` runs, untimed, before each call.
+    """
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats + 1):
+        for name, way in ways.items():
+            if before is not None:
+                before()
+            wall_0, cpu_0 = time.perf_counter(), time.process_time()
+            way()
+            cpu_1, wall_1 = time.process_time(), time.perf_counter()
+            if repeat > 0:
+                cpu[name].append(cpu_1 - cpu_0)
+                wall[name].append(wall_1 - wall_0)
+    return {
+        name: {
+            "cpu_s": spread(cpu[name]),
+            "wall_s": spread(wall[name]),
+            "ratio": spread(a / b for a, b in zip(cpu[name], cpu[baseline], strict=True)),
+        }
+        for name in ways
+    }
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Minimum, median, maximum."""
+    found = sorted(values)
+    return {"min": found[0], "median": statistics.median(found), "max": found[-1]}
+
+
+def peak_bytes(way: Callable[[], object]) -> int:
+    """Highest sum of live bytes that PyTorch's CPU allocator held for `way`, beyond what was live before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        way()
+    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    events = [event for event in results.events() if event.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
+def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any], options: argparse.Namespace) -> Path:
+    """Write results/NAME.json with the machine, versions and date (NAME-quick.json for a quick run)."""
+    folder = options.out or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    path: Path = folder / f"{name}{'-quick' if options.quick else ''}.json"
+    document = {
+        "benchmark": name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True), "threads": 1},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("torch", "diffusers", "peft", "scipy", "torchjd")},
+        },
+        "settings": dict(settings),
+        "results": rounded(results),
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
+    return path
+
+
+def rounded(value: Any) -> Any:
+    """Cut all floats in a nest of dictionaries and lists to four digits."""
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def one_thread(seed: int = 0) -> None:
+    """One thread and a fixed seed, so that runs can be compared."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)

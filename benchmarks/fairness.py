@@ -1,0 +1,155 @@
+"""What a fair step costs, against the plain one: an SDXL-shaped U-Net of 49M parameters, LoRA r16 on attention, K = 3.
+
+.venv/bin/python benchmarks/fairness.py [--quick]
+
+Time is that of forward, backward and weights, as a ratio of CPU time to the plain sum's. Memory is the peak of what
+the allocator held beyond the plain step, in multiples of P (all trained parameters), measured on a perceptron whose
+activations are negligible beside its parameters.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from common import arguments, compare, one_thread, peak_bytes, save
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from reference import reference_backward
+from torch import Tensor, nn
+from torchjd.aggregation import FairGrad
+from torchjd.autojac import backward, jac_to_grad
+
+from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay
+
+Losses = Callable[[], list[Tensor]]
+
+
+def build_unet(quick: bool) -> UNet2DConditionModel:
+    """SDXL's three levels, text_time conditioning and block pattern, with a LoRA of rank 16 on all attention."""
+    unet = UNet2DConditionModel(
+        sample_size=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 32, 64) if quick else (64, 128, 256),
+        layers_per_block=1 if quick else 2,
+        transformer_layers_per_block=(1, 1, 1) if quick else (1, 2, 4),
+        attention_head_dim=(1, 2, 4) if quick else (2, 4, 8),
+        cross_attention_dim=32 if quick else 128,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=6 * 32 + 128,
+    )
+    unet.requires_grad_(False)
+    # Random instead of zero B matrices, as after some steps of training.
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    unet.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=targets, init_lora_weights=False))
+    unet.train()
+    return unet
+
+
+def three_losses(unet: UNet2DConditionModel, quick: bool) -> Losses:
+    """Whole-latent loss and two area-normalised region losses on a fixed batch of 4."""
+    size = 8 if quick else 32
+    latents, noise = torch.randn(2, 4, 4, size, size)
+    masks = torch.zeros(2, 4, 1, size, size)
+    masks[0, :, :, size // 8 : size // 4, size // 4 : size // 2] = 1.0
+    masks[1, :, :, size // 2 : size // 2 + size // 8, : size // 8] = 1.0
+    timesteps = torch.tensor([50, 300, 600, 900])
+    text = torch.randn(4, 77, 32 if quick else 128)
+    conditions = {"text_embeds": torch.randn(4, 128), "time_ids": torch.rand(4, 6) * 512}
+
+    def losses() -> list[Tensor]:
+        predicted = unet(latents, timesteps, text, added_cond_kwargs=conditions).sample
+        errors = (predicted - noise).square()
+        regions = [(errors * mask).sum() / (4 * mask.sum()) for mask in masks]
+        return [errors.mean(), *regions]
+
+    return losses
+
+
+def ways(losses: Losses, parameters: Sequence[nn.Parameter]) -> dict[str, Callable[[], Any]]:
+    """Name all ways of going from the batch to `.grad`."""
+    ls = FairBackward(parameters, LinearScalarization())
+    sequential = FairBackward(parameters, MinimumPotentialDelay())
+    batched = FairBackward(parameters, MinimumPotentialDelay(), batched=True)
+    aggregator = FairGrad(alpha=2.0)
+
+    def torchjd(chunk: int | None) -> None:
+        backward(losses(), inputs=parameters, parallel_chunk_size=chunk)
+        jac_to_grad(parameters, aggregator)
+
+    return {
+        "plain sum": lambda: sum(losses()).backward(),  # type: ignore[union-attr]
+        "FairBackward, LS": lambda: ls(losses()),
+        "FairBackward, MPD, sequential": lambda: sequential(losses()),
+        "FairBackward, MPD, batched": lambda: batched(losses()),
+        "reference: K backwards, flatten, least_squares": lambda: reference_backward(losses(), parameters),
+        "torchjd FairGrad, batched": lambda: torchjd(None),
+        "torchjd FairGrad, sequential": lambda: torchjd(1),
+    }
+
+
+def clear(parameters: Sequence[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def cost(quick: bool, repeats: int) -> dict[str, Any]:
+    """Ratios of CPU time, without and with gradient checkpointing."""
+    unet = build_unet(quick)
+    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    losses = three_losses(unet, quick)
+    results: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in unet.parameters()),
+        "trained": sum(p.numel() for p in parameters),
+    }
+    for label in ("no checkpointing", "gradient checkpointing"):
+        if label == "gradient checkpointing":
+            unet.enable_gradient_checkpointing()
+        gc.disable()
+        found = compare(ways(losses, parameters), "plain sum", repeats, before=lambda: (clear(parameters), gc.collect()))
+        gc.enable()
+        results[label] = found
+        print(label)
+        for name, row in found.items():
+            ratio = row["ratio"]
+            print(f"  {name:48} {ratio['min']:.2f} / {ratio['median']:.2f} / {ratio['max']:.2f}", flush=True)
+    return results
+
+
+def memory(quick: bool) -> dict[str, float]:
+    """Peak beyond the plain step, in multiples of P."""
+    width, depth = (64, 4) if quick else (512, 16)
+    net = nn.Sequential(*(layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.Tanh())))
+    parameters = list(net.parameters())
+    inputs = torch.randn(2, width)
+
+    def losses() -> list[Tensor]:
+        return [part.square().mean() for part in net(inputs).split(width // 4, dim=1)[:3]]
+
+    size = sum(p.numel() * p.element_size() for p in parameters)
+    peaks = {}
+    for name, way in ways(losses, parameters).items():
+        way()  # what is allocated once (the first call's caches) isn't counted
+        clear(parameters)
+        peaks[name] = peak_bytes(way) / size
+        clear(parameters)
+    extra = {name: peak - peaks["plain sum"] for name, peak in peaks.items()}
+    print("memory beyond the plain step, multiples of P")
+    for name, value in extra.items():
+        print(f"  {name:48} {value:.2f}")
+    return extra
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    one_thread()
+    repeats = 2 if options.quick else 15
+    results = {"memory beyond the plain step / P": memory(options.quick), "cost": cost(options.quick, repeats)}
+    save("fairness", {"objectives": 3, "batch": 4, "rank": 16, "repeats": repeats, "dtype": "float32"}, results, options)
+
+
+if __name__ == "__main__":
+    main()

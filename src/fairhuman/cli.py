@@ -1,0 +1,116 @@
+"""The command line: one function a command, no logic."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fairhuman import __version__
+from fairhuman.errors import FairHumanError, RecipeError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show what would be done; write nothing.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"fairhuman {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune SDXL so that faces and hands come out right, without spoiling the rest."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML file of settings.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings as key=value or section.key=value.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train; the same command again resumes.
+
+    Example: fairhuman train recipes/lora-sdxl.yaml data=photos out=runs/lora strategy=mpd
+    """
+    from fairhuman.commands import run_training
+
+    code = run_training(recipe, overrides or [], dry_run, Console())
+    raise typer.Exit(code)
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be given again.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line.")] = None,
+    model: Annotated[str, typer.Option(help="'small', a pipeline's folder or a hub id.")] = "small",
+    lora: Annotated[Path | None, typer.Option(help="LoRA file or folder.")] = None,
+    lora_weight: Annotated[float, typer.Option(help="Strength of the LoRA.")] = 1.0,
+    fuse: Annotated[bool, typer.Option(help="Fuse the LoRA into the weights: no extra time or memory.")] = True,
+    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="UniPC steps.")] = 30,
+    guidance: Annotated[float, typer.Option(min=1.0, help="Classifier-free guidance; 1 is none.")] = 7.5,
+    negative: Annotated[str, typer.Option(help="Negative prompt.")] = "",
+    height: Annotated[int | None, typer.Option(help="Pixels; the model's own by default.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; the model's own by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Changes speed alone, not the pictures.")] = 4,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = "fp32",
+    dry_run: DryRun = False,
+) -> None:
+    """Draw pictures for prompts.
+
+    Example: fairhuman sample out --prompt "a woman waving" --model MODEL --lora runs/lora/lora --lora-weight 0.3
+    """
+    from fairhuman.commands import SampleJob, run_sampling
+
+    settings = {
+        "steps": steps,
+        "guidance": guidance,
+        "negative_prompt": negative,
+        "height": height,
+        "width": width,
+        "images_per_prompt": count,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    job = SampleJob(out, tuple(prompt or ()), prompts, model, lora, lora_weight, fuse, precision)
+    run_sampling(job, settings, dry_run, Console())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for data, run and report.")],
+    dry_run: DryRun = False,
+) -> None:
+    """Draw simple people, train a small SDXL on them, fine-tune it fairly, write a report. Needs no download.
+
+    Example: fairhuman demo runs/demo
+    """
+    from fairhuman.commands import run_demo
+
+    run_demo(out, dry_run, Console())
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 1 for a failure, 2 for wrong usage, 128 + n after signal n."""
+    try:
+        app()
+    except RecipeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except FairHumanError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

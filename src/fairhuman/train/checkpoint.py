@@ -1,0 +1,64 @@
+"""Checkpoints: a folder a step, complete or not there."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fairhuman.errors import TrainingError
+from fairhuman.files import write_atomically
+
+_NAME = re.compile(r"step-(\d+)")
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run.
+
+    Each holds `trainable.safetensors`, the trained weights, and `state.pt`, all else that the next step depends on:
+    optimiser, learning rate, strategy, loss scale, moving average. Data order and noise have no state.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, trainable: dict[str, Tensor], state: dict[str, Any]) -> Path:
+        """Write the checkpoint of a step, then delete all but the newest `keep`."""
+
+        def write(partial: Path) -> None:
+            partial.mkdir()
+            save_file(trainable, partial / "trainable.safetensors")
+            torch.save({"step": step, **state}, partial / "state.pt")
+
+        path = self.folder / f"step-{step:07d}"
+        write_atomically(path, write)
+        for old in self.list()[: -self.keep]:
+            shutil.rmtree(old)
+        return path
+
+    def list(self) -> list[Path]:
+        """Return the complete checkpoints, oldest first."""
+        found = [path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return trained weights and state of the newest checkpoint; None if there is none.
+
+        Raises:
+            TrainingError: it can't be read; names it and what to do.
+        """
+        found = self.list()
+        if not found:
+            return None
+        try:
+            trainable = load_file(found[-1] / "trainable.safetensors")
+            state = torch.load(found[-1] / "state.pt", map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise TrainingError(
+                f"checkpoint {found[-1]}: can't be read ({error}); delete this folder to go on from the one before"
+            ) from error
+        return trainable, state

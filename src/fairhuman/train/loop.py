@@ -1,0 +1,322 @@
+"""The run around the steps: go on where it stopped, train, watch, save.
+
+A step's result depends on the recipe and on the checkpointed state alone (see `step`), so a run that was killed and
+started again with the same command ends with the same bits as one that wasn't.
+"""
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from diffusers.training_utils import EMAModel
+
+from fairhuman import __version__
+from fairhuman import recipe as recipes
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import RecipeError
+from fairhuman.fairness import FairBackward, FairStep
+from fairhuman.files import write_atomically, write_json
+from fairhuman.models import TrainableModel
+from fairhuman.randomness import Stream, mixed_seed
+from fairhuman.report.overlay import overlay_sheet
+from fairhuman.train import setup
+from fairhuman.train.checkpoint import Checkpoints
+from fairhuman.train.guard import explained, locked, signals
+from fairhuman.train.metrics import step_metrics
+from fairhuman.train.settings import FREE_ON_RESUME, TrainRecipe
+from fairhuman.train.step import Objectives, fair_step
+from fairhuman.train.tracking import Tracker
+from fairhuman.train.validation import HeldOut, held_out_losses
+
+
+class Watcher(Protocol):
+    """What wants to know how a run goes: the command line's progress bar, previews and report."""
+
+    def started(self, run: "Run") -> None:
+        """The run is set up, at `run.step`."""
+
+    def stepped(self, run: "Run", metrics: dict[str, float | int | bool | None]) -> None:
+        """A step was taken."""
+
+    def validated(self, run: "Run", losses: dict[str, float | None]) -> None:
+        """Held-out losses are known."""
+
+    def preview(self, run: "Run") -> None:
+        """Time for pictures; averaged weights are in place."""
+
+
+@dataclass
+class Run:
+    """All parts of a run, and the step that it is at."""
+
+    recipe: TrainRecipe
+    process: PartialState
+    data: setup.Data
+    model: TrainableModel
+    objectives: Objectives
+    fair: FairBackward
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler | None
+    average: EMAModel | None
+    checkpoints: Checkpoints
+    watchers: Sequence[Watcher]
+    step: int = 0
+    stopped_by: int | None = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return bool(self.process.is_main_process)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.recipe.steps
+
+
+def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
+    """Train, or go on with a run that was stopped. Returns the run; `finished` is False if a signal stopped it.
+
+    Raises:
+        FairHumanError: bad data, model or settings; out of memory or disk; a loss that isn't finite.
+    """
+    process = PartialState()
+    with explained(recipe), locked(recipe.out, bool(process.is_main_process)):
+        _agree_with_earlier_part(recipe, bool(process.is_main_process))
+        run = _set_up(recipe, process, watchers)
+        tracker = (
+            Tracker(recipe.out, run.step, recipe.track.wandb, recipe.model_dump(mode="json")) if run.main else None
+        )
+        try:
+            _train(run, tracker)
+        finally:
+            if tracker is not None:
+                tracker.close()
+    return run
+
+
+def _train(run: Run, tracker: Tracker | None) -> None:
+    recipe = run.recipe
+    loader = setup.build_loader(recipe, run.data, run.step, run.process.num_processes, run.process.process_index)
+    batches = iter(loader)
+    if run.main:
+        _write_overlay(run)
+        for watcher in run.watchers:
+            watcher.started(run)
+    if run.step == 0:
+        _look(run, tracker, preview=True)
+    with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number)):
+        while not run.finished and run.stopped_by is None:
+            started = time.perf_counter()
+            micro = [next(batches).to(run.process.device) for _ in range(recipe.accumulate)]
+            step, areas_k = _step(run, micro)
+            run.step += 1
+            seconds = time.perf_counter() - started
+            metrics = step_metrics(
+                run.step, recipe, run.process.num_processes, step, areas_k, micro, run.schedule, seconds
+            )
+            if tracker is not None:
+                run.data.report.extend(note for batch in micro for note in batch.notes)
+                tracker.metrics(run.step, metrics)
+                for watcher in run.watchers:
+                    watcher.stepped(run, metrics)
+            _agree_on_stop(run)
+            last = run.finished or run.stopped_by is not None
+            every = recipe.validation.every
+            if run.finished or (every and run.step % every == 0):
+                _look(run, tracker, preview=run.finished or _due(run.step, recipe.preview.every))
+            elif _due(run.step, recipe.preview.every):
+                _look(run, None, preview=True)
+            if last or run.step % recipe.checkpoint_every == 0:
+                _save_checkpoint(run)
+    if run.finished:
+        _save_product(run)
+
+
+def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
+    """Take one optimiser step."""
+    recipe = run.recipe
+    if recipe.lora.dropout:
+        torch.manual_seed(mixed_seed(recipe.seed, Stream.DROPOUT, run.step, run.process.process_index))
+    measure = _due(run.step, recipe.fairness.measure_every)
+    step, areas_k = fair_step(run.objectives, run.fair, micro, measure)
+    if run.scaler is None:
+        run.optimizer.step()
+    else:
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    setup.advance(run.schedule)
+    if run.average is not None and not step.skipped:
+        run.average.step(run.model.trainable_parameters())
+    return step, areas_k
+
+
+def _set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watcher]) -> Run:
+    """Build all parts, and put them where the newest checkpoint was."""
+    report = LoadReport()
+    try:
+        data = setup.load_data(recipe, report)
+    finally:
+        if process.is_main_process:
+            report.save(recipe.out / "data_report.json")
+    model = setup.build_model(recipe, process.device)
+    strategy = setup.build_strategy(recipe, process.device)
+    scaler = torch.amp.GradScaler(process.device.type) if recipe.precision == "fp16" else None
+    optimizer = setup.build_optimizer(recipe, model, strategy)
+    decay = recipe.ema.decay
+    run = Run(
+        recipe=recipe,
+        process=process,
+        data=data,
+        model=model,
+        objectives=Objectives(model, recipe.regions, recipe.noise, recipe.seed, setup.DTYPES[recipe.precision]),
+        fair=setup.build_fair_backward(recipe, model, strategy, scaler),
+        optimizer=optimizer,
+        schedule=setup.build_schedule(recipe, optimizer),
+        scaler=scaler,
+        average=EMAModel(model.trainable_parameters(), decay=decay, use_ema_warmup=True) if decay else None,
+        checkpoints=Checkpoints(recipe.out / "checkpoints", recipe.keep_checkpoints),
+        watchers=watchers,
+    )
+    if process.is_main_process:
+        write_json(recipe.out / "summary.json", _summary(run))
+    _resume(run)
+    return run
+
+
+def _write_overlay(run: Run) -> None:
+    """Show the samples that come next, with their masks at picture resolution and on the latent grid."""
+    samples = run.recipe.batch_size * run.recipe.accumulate * run.process.num_processes
+    first = run.step * samples
+    batch = collate([run.data.train[first + i] for i in range(min(16, len(run.data.train)))])
+    latent_brhw = run.objectives.masks(batch)[:, 1:]
+    names = run.recipe.regions.names
+    sheet = overlay_sheet(batch.pictures_bchw, batch.masks_brhw, latent_brhw, names, batch.captions, batch.known_br)
+    write_atomically(run.recipe.out / "overlay.png", lambda partial: sheet.save(partial, format="PNG"))
+
+
+def _resume(run: Run) -> None:
+    loaded = run.checkpoints.load()
+    if loaded is None:
+        return
+    trainable, state = loaded
+    run.model.load_trainable_state(trainable)
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.schedule.load_state_dict(state["schedule"])
+    run.fair.load_state_dict(state["fair"])
+    if run.scaler is not None:
+        run.scaler.load_state_dict(state["scaler"])
+    if run.average is not None:
+        run.average.load_state_dict(state["average"])
+        run.average.to(run.process.device)
+    run.step = state["step"]
+
+
+def _save_checkpoint(run: Run) -> None:
+    if run.main:
+        state = {
+            "optimizer": run.optimizer.state_dict(),
+            "schedule": run.schedule.state_dict(),
+            "fair": run.fair.state_dict(),
+            "scaler": run.scaler.state_dict() if run.scaler is not None else None,
+            "average": run.average.state_dict() if run.average is not None else None,
+        }
+        run.checkpoints.save(run.step, run.model.trainable_state(), state)
+        run.data.report.save(run.recipe.out / "data_report.json")
+    run.process.wait_for_everyone()
+
+
+def _save_product(run: Run) -> None:
+    """Write `lora/` or `model/`."""
+    if run.main:
+        with _averaged(run):
+            run.model.save(run.recipe.out / ("lora" if run.recipe.kind == "lora" else "model"))
+    run.process.wait_for_everyone()
+
+
+def _look(run: Run, tracker: Tracker | None, preview: bool) -> None:
+    """Validate, and draw previews, with averaged weights where there are some."""
+    if run.main:
+        with _averaged(run):
+            if tracker is not None and run.data.held_out is not None:
+                held_out = validate(run)
+                losses = held_out.losses()
+                tracker.validation(run.step, held_out.line(), losses)
+                for watcher in run.watchers:
+                    watcher.validated(run, losses)
+            for watcher in run.watchers if preview and run.recipe.preview.count else ():
+                watcher.preview(run)
+    run.process.wait_for_everyone()
+
+
+def validate(run: Run) -> HeldOut:
+    """Return the held-out losses of the run's model as it is."""
+    assert run.data.held_out is not None
+    recipe = run.recipe
+    timesteps = recipe.validation.timesteps
+    return held_out_losses(run.objectives, run.data.held_out, timesteps, max(8, recipe.batch_size), run.process.device)
+
+
+@contextmanager
+def _averaged(run: Run) -> Iterator[None]:
+    """Put the moving average in the place of the trained weights for a while."""
+    if run.average is None:
+        yield
+        return
+    parameters = run.model.trainable_parameters()
+    run.average.store(parameters)
+    run.average.copy_to(parameters)
+    try:
+        yield
+    finally:
+        run.average.restore(parameters)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _agree_with_earlier_part(recipe: TrainRecipe, main: bool) -> None:
+    """Write the resolved recipe, or check that the run in the folder was started with the same one."""
+    path = recipe.out / "recipe.yaml"
+    if path.is_file():
+        before = recipes.load(TrainRecipe, path)
+        for name, (old, new) in recipes.differences(before, recipe).items():
+            if not any(name == free or (free.endswith(".") and name.startswith(free)) for free in FREE_ON_RESUME):
+                raise RecipeError(
+                    f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
+                    "Choose another out, or the same settings to go on"
+                )
+    if main:
+        recipe.out.mkdir(parents=True, exist_ok=True)
+        recipes.save(recipe, path)
+
+
+def _agree_on_stop(run: Run) -> None:
+    """Let all processes stop at the same step when one got a signal."""
+    if dist.is_available() and dist.is_initialized():
+        flag = torch.tensor(run.stopped_by or 0, device=run.process.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        run.stopped_by = int(flag) or None
+
+
+def _summary(run: Run) -> dict[str, object]:
+    return {
+        "model": run.recipe.model,
+        "trained_values": setup.trained_count(run.model.trainable_parameters()),
+        "pictures": len(run.data.train),
+        "held_out_pictures": len(run.data.held_out) if run.data.held_out is not None else 0,
+        "device": str(run.process.device),
+        "processes": run.process.num_processes,
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "threads": torch.get_num_threads()},
+        "versions": {"fairhuman": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }

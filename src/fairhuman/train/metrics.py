@@ -1,0 +1,68 @@
+"""The line of a step in `metrics.jsonl`."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fairhuman.data.batch import Batch
+from fairhuman.fairness import FairStep
+from fairhuman.regions.objectives import coverage
+from fairhuman.train.settings import TrainRecipe
+
+Metrics = dict[str, float | int | bool | None]
+
+
+def step_metrics(
+    number: int,
+    recipe: TrainRecipe,
+    processes: int,
+    step: FairStep,
+    areas_k: Tensor,
+    batches: Sequence[Batch],
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    seconds: float,
+) -> Metrics:
+    """Return what a step did, JSON-ready: None where there is no value.
+
+    weight/NAME: w, divided by their mean, so that they sum to the number of objectives that took part.
+    cos/A-B: cosine of two objectives' gradients. area/NAME: mean of the mask over pictures. coverage/NAME, known/NAME:
+    shares of samples with the region in view, and annotated. grad_norm: ‖Σ w_i g_i‖ before its length was set.
+    """
+    names = recipe.regions.objectives
+    samples = recipe.batch_size * recipe.accumulate * processes
+    metrics: Metrics = {"images": number * samples, "images_per_s": samples / seconds}
+    total = float(step.weights.sum())
+    share = sum(step.present) / total if total > 0 else 0.0
+    areas = (areas_k / areas_k[0]).tolist()
+    for k, name in enumerate(names):
+        metrics[f"loss/{name}"] = _finite(step.losses[k])
+        metrics[f"weight/{name}"] = float(step.weights[k]) * share if step.present[k] else None
+        if k:
+            metrics[f"area/{name}"] = areas[k]
+    cosines = step.cosines
+    for i, a in enumerate(names):
+        for j in range(i + 1, len(names)):
+            metrics[f"cos/{a}-{names[j]}"] = None if cosines is None else _finite(float(cosines[i, j]))
+    metrics.update(_coverage(recipe.regions.names, batches))
+    metrics["lr"] = float(schedule.get_last_lr()[0])
+    metrics["grad_norm"] = _finite(step.norm)
+    metrics["skipped"] = step.skipped
+    metrics["stationary"] = step.stationary
+    return metrics
+
+
+def _coverage(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float]:
+    present = torch.cat([batch.present_br for batch in batches])
+    known = torch.cat([batch.known_br for batch in batches])
+    values = coverage(present, known, names)
+    if values and dist.is_available() and dist.is_initialized():
+        means = torch.tensor(list(values.values()), device=present.device)
+        dist.all_reduce(means)
+        values = dict(zip(values, (means / dist.get_world_size()).tolist(), strict=True))
+    return values
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and abs(value) < float("inf") else None

@@ -1,0 +1,214 @@
+"""What a run consists of, built from its recipe: data, model, strategy, optimiser."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.optimization import get_scheduler
+from torch import nn
+from torch.utils.data import DataLoader
+
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.check import check_records
+from fairhuman.data.dataset import PeopleDataset
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sampler import StepBatches
+from fairhuman.data.sources import read_source
+from fairhuman.errors import DataError, ModelError, TrainingError
+from fairhuman.fairness import (
+    STRATEGIES,
+    AlphaFair,
+    DynamicWeightAverage,
+    FairBackward,
+    MinimumPotentialDelay,
+    NashMTL,
+    RandomLossWeighting,
+    Strategy,
+    UncertaintyWeighting,
+)
+from fairhuman.models import TrainableModel
+from fairhuman.models.full import FullModel
+from fairhuman.models.lora import LoraModel
+from fairhuman.models.sdxl import load_pipeline, vae_factor
+from fairhuman.randomness import Stream, mixed_seed
+from fairhuman.record import HumanRecord
+from fairhuman.regions.transforms import JointTransform
+from fairhuman.train.settings import TrainRecipe
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and held-out samples; `held_out` is None where none were asked for."""
+
+    train: PeopleDataset
+    held_out: PeopleDataset | None
+    report: LoadReport
+
+
+def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
+    """Read, check and split the records of a recipe. What was found is in `report`, also when this raises."""
+    records = read_source(recipe.data, recipe.regions.names, recipe.source, report)
+    full = recipe.source.check == "full"
+    records = check_records(records, report, full, recipe.source.limits, recipe.source.max_reject_share)
+    train, held_out = split(records, recipe)
+    view = recipe.view
+    moving = JointTransform(recipe.size, view.crop, view.flip_probability, view.keep_region, view.zoom)
+    dataset = PeopleDataset(
+        train,
+        recipe.regions.names,
+        moving,
+        recipe.regions.mask,
+        view.caption_dropout,
+        recipe.seed,
+        recipe.source.limits,
+    )
+    if not held_out or not recipe.validation.every:
+        return Data(dataset, None, report)
+    still = JointTransform(recipe.size, "center", 0.0)
+    fixed = PeopleDataset(
+        held_out, recipe.regions.names, still, recipe.regions.mask, 0.0, recipe.seed, recipe.source.limits
+    )
+    return Data(dataset, fixed, report)
+
+
+def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[HumanRecord], list[HumanRecord]]:
+    """Return records to train on and to hold out: by the data set's own split, or a seeded share of them."""
+    settings = recipe.validation
+    held_out = [record for record in records if record.split in HELD_OUT_SPLITS]
+    train = [record for record in records if record.split not in HELD_OUT_SPLITS]
+    order = torch.randperm(10**6, generator=torch.Generator().manual_seed(mixed_seed(recipe.seed, Stream.ORDER)))
+    if not held_out and settings.every:
+        count = min(settings.count, int(settings.share * len(train)))
+        chosen = set(order[order < len(train)][:count].tolist())
+        held_out = [record for i, record in enumerate(train) if i in chosen]
+        train = [record for i, record in enumerate(train) if i not in chosen]
+    elif len(held_out) > settings.count:
+        chosen = set(order[order < len(held_out)][: settings.count].tolist())
+        held_out = [record for i, record in enumerate(held_out) if i in chosen]
+    if not train:
+        raise DataError(
+            f"{recipe.data}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}); none to train on"
+        )
+    return train, held_out
+
+
+def build_loader(recipe: TrainRecipe, data: Data, start_step: int, processes: int, rank: int) -> Iterable[Batch]:
+    """Return the micro-batches of this process from `start_step` on."""
+    batches = StepBatches(recipe.batch_size, recipe.steps, start_step, recipe.accumulate, processes, rank)
+    loader: Iterable[Batch] = DataLoader(
+        data.train,
+        batch_sampler=batches,
+        num_workers=recipe.source.workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return loader
+
+
+def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
+    """Load the pipeline and make it trainable, on `device`."""
+    dtype = DTYPES[recipe.precision] if recipe.kind == "lora" else None
+    pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32)
+    factor = vae_factor(pipeline.vae)
+    levels = 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+    if any(side % (factor * levels) for side in recipe.size):
+        raise ModelError(
+            f"resolution must be a multiple of {factor * levels} (VAE factor {factor}, U-Net {levels}), "
+            f"found {recipe.size}"
+        )
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+        part.to(device)
+    if recipe.compile:
+        # Several backward passes through one graph can't give its buffers away.
+        torch._functorch.config.donated_buffer = False
+        pipeline.unet.compile_repeated_blocks()
+    if recipe.kind == "full":
+        return FullModel(pipeline, recipe.full.text_encoders, recipe.gradient_checkpointing)
+    return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing)
+
+
+def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
+    """Return the recipe's strategy, with its settings."""
+    fairness = recipe.fairness
+    kind = STRATEGIES[recipe.strategy]
+    if kind is AlphaFair:
+        return AlphaFair(fairness.alpha, fairness.ridge)
+    if kind is MinimumPotentialDelay or kind is NashMTL:
+        return kind(fairness.ridge)
+    if kind is DynamicWeightAverage:
+        return DynamicWeightAverage(fairness.dwa_temperature, fairness.dwa_window)
+    if kind is RandomLossWeighting:
+        return RandomLossWeighting(mixed_seed(recipe.seed, Stream.STRATEGY))
+    if kind is UncertaintyWeighting:
+        strategy = UncertaintyWeighting(len(recipe.regions.objectives))
+        strategy.s.data = strategy.s.data.to(device)
+        return strategy
+    return kind()
+
+
+def build_fair_backward(
+    recipe: TrainRecipe, model: TrainableModel, strategy: Strategy, scaler: torch.amp.GradScaler | None
+) -> FairBackward:
+    """Return the run's `FairBackward`."""
+    return FairBackward(
+        model.trainable_parameters(),
+        strategy,
+        length=recipe.fairness.length,
+        radius=recipe.fairness.radius,
+        batched=recipe.gradient_checkpointing,
+        scaler=scaler,
+        names=recipe.regions.objectives,
+    )
+
+
+def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strategy) -> torch.optim.Optimizer:
+    """Return the optimiser of the model's parameters and, in a group of their own, the strategy's."""
+    settings = recipe.optimizer
+    groups: list[dict[str, Any]] = [{"params": model.trainable_parameters(), "lr": recipe.learning_rate}]
+    if strategy.parameters():
+        groups.append({"params": strategy.parameters(), "lr": recipe.fairness.uw_learning_rate, "weight_decay": 0.0})
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    adam: dict[str, Any] = {
+        "betas": settings.betas,
+        "eps": settings.epsilon,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.name == "adamw8bit":
+        try:
+            import bitsandbytes
+        except ImportError as error:
+            raise TrainingError(
+                "optimizer.name is adamw8bit, but bitsandbytes isn't installed: pip install 'fairhuman[eightbit]'"
+            ) from error
+        optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(groups, **adam)
+        return optimizer
+    return (torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam)(groups, **adam)
+
+
+def build_schedule(recipe: TrainRecipe, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the learning rate's schedule, stepped once an optimiser step."""
+    schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+        recipe.schedule.name,
+        optimizer,
+        num_warmup_steps=recipe.schedule.warmup_steps,
+        num_training_steps=recipe.steps,
+    )
+    return schedule
+
+
+def advance(schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+    """Step the schedule; after a step that the loss scale skipped, torch would warn that none was taken."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*", category=UserWarning)
+        schedule.step()
+
+
+def trained_count(parameters: Sequence[nn.Parameter]) -> int:
+    """Return the number of trained values."""
+    return sum(parameter.numel() for parameter in parameters)

@@ -1,0 +1,148 @@
+"""One optimiser step of any model: noise, predict, K losses, one fair direction.
+
+    noisy = add_noise(encode(pictures), noise, t)
+    e     = predict(noisy, t, captions, time ids) - target
+    L_k   = Σ v m_k e² / denominator_k                     (regions/objectives.py)
+    .grad = scale · Σ w_k ∇L_k                              (fairness/backward.py)
+
+All chance of a sample comes from a generator of (seed, position), where the position counts samples since the start of
+the run. So a step depends neither on what ran before it, nor on how its samples are divided over micro-batches and
+processes.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from fairhuman.data.batch import Batch
+from fairhuman.errors import ModelError
+from fairhuman.fairness import FairBackward, FairStep
+from fairhuman.models import TrainableModel
+from fairhuman.models.sdxl import encode_pictures, noise_scheduler, vae_factor
+from fairhuman.randomness import Stream, seeded_generator
+from fairhuman.regions.objectives import RegionSettings, denominators, masked_losses, objective_masks
+from fairhuman.train.settings import NoiseSettings
+
+Precision = torch.dtype | None
+
+
+class Chance(NamedTuple):
+    """What is drawn for the samples of a batch: standard normals [B, C, h, w] and timesteps [B]."""
+
+    encoding_bchw: Tensor
+    noise_bchw: Tensor
+    timesteps_b: Tensor
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """The K losses of a model on batches.
+
+    precision: the autocast type; None runs the U-Net in its own.
+    """
+
+    model: TrainableModel
+    regions: RegionSettings
+    noise: NoiseSettings
+    seed: int
+    precision: Precision = None
+
+    def masks(self, batch: Batch) -> Tensor:
+        """Return m [B, K, h, w] on the latent grid."""
+        return objective_masks(batch.masks_brhw, vae_factor(self.model.pipeline.vae))
+
+    def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> list[Tensor | None]:
+        """Return the batch's share of each loss; None where an objective isn't in it."""
+        scheduler = noise_scheduler(self.model.pipeline)
+        chance = self._draw(batch, masks_bkhw.shape[-2:], scheduler.config.num_train_timesteps)
+        residual_bchw = self.residual(batch, chance, scheduler)
+        weights_b = sample_weights(scheduler, chance.timesteps_b, self.noise.min_snr_gamma)
+        factors_k = self.regions.factors().to(denominators_k)
+        return masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
+
+    def residual(self, batch: Batch, chance: Chance, scheduler: DDPMScheduler) -> Tensor:
+        """Return e [B, C, h, w], float32: the model's prediction minus what the scheduler's type says it predicts."""
+        latents = encode_pictures(self.model.pipeline.vae, batch.pictures_bchw, chance.encoding_bchw)
+        noisy = scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
+        with self._autocast(latents.device):
+            prediction = self.model.predict(batch, noisy, chance.timesteps_b)
+        return prediction.float() - prediction_target(scheduler, latents, chance.noise_bchw, chance.timesteps_b)
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        return torch.autocast(device.type, self.precision, enabled=self.precision is not None)
+
+    def _draw(self, batch: Batch, size: Sequence[int], timesteps: int) -> Chance:
+        channels = self.model.pipeline.vae.config.latent_channels
+        encodings, noises, steps = [], [], []
+        for position in batch.positions_b.tolist():
+            generator = seeded_generator(self.seed, Stream.NOISE, position)
+            encodings.append(torch.randn(channels, *size, generator=generator))
+            offset = self.noise.offset * torch.randn(channels, 1, 1, generator=generator)
+            noises.append(torch.randn(channels, *size, generator=generator) + offset)
+            steps.append(torch.randint(timesteps, (), generator=generator))
+        device = batch.pictures_bchw.device
+        drawn = (torch.stack(encodings), torch.stack(noises), torch.stack(steps))
+        return Chance(*(tensor.to(device) for tensor in drawn))
+
+
+def fair_step(
+    objectives: Objectives, fair: FairBackward, batches: Sequence[Batch], measure: bool = False
+) -> tuple[FairStep, Tensor]:
+    """Take in the micro-batches of one optimiser step of this process, and write the fair direction into `.grad`.
+
+    Returns:
+        What `FairBackward` did, and Σ m [K] over all samples of the step in all processes.
+    """
+    masks = [objectives.masks(batch) for batch in batches]
+    areas_k = torch.stack([mask.sum(dim=(0, 2, 3)) for mask in masks]).sum(dim=0)
+    processes = 1
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(areas_k)
+        processes = dist.get_world_size()
+    channels = objectives.model.pipeline.vae.config.latent_channels
+    # Gradients are averaged over processes, losses are sums: hence each process's are multiplied by their number.
+    denominators_k = denominators(areas_k, channels, objectives.regions.normalize) / processes
+    step: FairStep | None = None
+    for number, (batch, mask) in enumerate(zip(batches, masks, strict=True), start=1):
+        losses = objectives.losses(batch, mask, denominators_k)
+        step = fair(losses, sync=number == len(batches), measure=measure)
+    assert step is not None
+    return step, areas_k
+
+
+def prediction_target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps_b: Tensor) -> Tensor:
+    """Return what a model of the scheduler's `prediction_type` is to predict: noise, velocity or the latents."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        velocity: Tensor = scheduler.get_velocity(latents, noise, timesteps_b)
+        return velocity
+    if kind == "sample":
+        return latents
+    raise ModelError(f"scheduler: prediction_type must be epsilon, v_prediction or sample, found {kind!r}")
+
+
+def sample_weights(scheduler: DDPMScheduler, timesteps_b: Tensor, gamma: float | None) -> Tensor:
+    """Return v [B], the min-SNR weight of each sample, or ones.
+
+    With SNR = ᾱ/(1-ᾱ) and s = min(SNR, γ): s/SNR for epsilon, s/(SNR+1) for velocity, s for sample prediction. Hang et
+    al., Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV 2023.
+    """
+    if gamma is None:
+        return torch.ones(timesteps_b.shape, device=timesteps_b.device)
+    alphas_b = scheduler.alphas_cumprod.to(timesteps_b.device)[timesteps_b]
+    snr_b = alphas_b / (1.0 - alphas_b)
+    clipped_b = snr_b.clamp(max=gamma)
+    weights: dict[str, Tensor] = {
+        "epsilon": clipped_b / snr_b,
+        "v_prediction": clipped_b / (snr_b + 1.0),
+        "sample": clipped_b,
+    }
+    return weights[scheduler.config.prediction_type]

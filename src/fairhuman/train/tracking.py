@@ -1,0 +1,78 @@
+"""What a run tells while it goes: a line a step, TensorBoard, Weights & Biases when asked for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from fairhuman.errors import TrainingError
+from fairhuman.files import write_text
+
+
+class Tracker:
+    """Writes `metrics.jsonl`, `validation.jsonl` and `tensorboard/` in a run's folder.
+
+    Args:
+        run: the folder.
+        step: the step that the run goes on from; later lines of a part that was killed are taken back.
+        wandb: project of Weights & Biases; None: off.
+        settings: the resolved recipe, for Weights & Biases.
+    """
+
+    def __init__(self, run: Path, step: int, wandb: str | None, settings: Mapping[str, Any]) -> None:
+        self.run = run
+        for name in ("metrics.jsonl", "validation.jsonl"):
+            _keep_until(run / name, step)
+        self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        self._wandb = _start_wandb(wandb, run, settings) if wandb else None
+
+    def metrics(self, step: int, values: Mapping[str, float | int | bool | None]) -> None:
+        """Write the line of a step; None becomes null."""
+        self._metrics.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        self._metrics.flush()
+        self._scalars(step, values)
+
+    def validation(self, step: int, line: Mapping[str, Any], values: Mapping[str, float | None]) -> None:
+        """Write an evaluation, and its values as `validation/NAME`."""
+        with (self.run / "validation.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **line}, allow_nan=False) + "\n")
+        self._scalars(step, {f"validation/{name}": value for name, value in values.items()})
+
+    def close(self) -> None:
+        """Flush and close all."""
+        self._metrics.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _scalars(self, step: int, values: Mapping[str, float | int | bool | None]) -> None:
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        for name, value in known.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(known, step=step)
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop lines of later steps, and a last line that was cut off."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    write_text(path, "".join(kept))
+
+
+def _start_wandb(project: str, run: Path, settings: Mapping[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise TrainingError("track.wandb is set, but wandb isn't installed: pip install 'fairhuman[wandb]'") from error
+    return wandb.init(project=project, name=run.name, dir=run, config=dict(settings), resume="allow")

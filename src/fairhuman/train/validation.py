@@ -1,0 +1,79 @@
+"""Held-out losses: the same pictures, crops, noise and timesteps at every evaluation, so that changes are paired."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.dataset import PeopleDataset
+from fairhuman.generate.sample import evaluating
+from fairhuman.models.sdxl import noise_scheduler
+from fairhuman.randomness import Stream, seeded_generator
+from fairhuman.train.step import Chance, Objectives
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Σ m_k e² and C Σ m_k of each held-out sample [n], summed over timesteps, by objective.
+
+    The pooled loss, Σ error / Σ area, is the mean of e² over the region: always normalised by area and unweighted,
+    whatever the run trains on, so that runs can be compared.
+    """
+
+    keys: list[str]
+    errors: Mapping[str, list[float]]
+    areas: Mapping[str, list[float]]
+
+    def losses(self) -> dict[str, float | None]:
+        """Return the pooled loss of each objective; None where no sample has the region."""
+        totals = {name: sum(areas) for name, areas in self.areas.items()}
+        return {name: sum(self.errors[name]) / total if total > 0 else None for name, total in totals.items()}
+
+    def line(self) -> dict[str, object]:
+        """Return what `validation.jsonl` holds beside the step."""
+        objectives = {name: {"error": self.errors[name], "area": self.areas[name]} for name in self.errors}
+        return {"keys": self.keys, "objectives": objectives}
+
+
+@torch.no_grad()
+def held_out_losses(
+    objectives: Objectives, dataset: PeopleDataset, timesteps: Sequence[float], batch_size: int, device: torch.device
+) -> HeldOut:
+    """Evaluate all samples of `dataset` at each of `timesteps` (shares of the schedule, 0..1)."""
+    names = objectives.regions.objectives
+    scheduler = noise_scheduler(objectives.model.pipeline)
+    keys: list[str] = []
+    sums: list[Tensor] = []
+    with evaluating(objectives.model.pipeline):
+        for start in range(0, len(dataset), batch_size):
+            batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]).to(device)
+            masks = objectives.masks(batch)
+            errors_bk = torch.zeros(masks.shape[:2], dtype=torch.float64)
+            for t, share in enumerate(timesteps):
+                chance = _chance(objectives, batch, masks, t, share, scheduler.config.num_train_timesteps)
+                squares_bhw = objectives.residual(batch, chance, scheduler).square().sum(dim=1)
+                errors_bk += torch.einsum("bhw,bkhw->bk", squares_bhw, masks).double().cpu()
+            channels = objectives.model.pipeline.vae.config.latent_channels
+            areas_bk = len(timesteps) * channels * masks.sum(dim=(2, 3)).double().cpu()
+            keys += batch.keys
+            sums.append(torch.stack([errors_bk, areas_bk]))
+    errors_nk, areas_nk = torch.cat(sums, dim=1)
+    return HeldOut(
+        keys,
+        {name: errors_nk[:, k].tolist() for k, name in enumerate(names)},
+        {name: areas_nk[:, k].tolist() for k, name in enumerate(names)},
+    )
+
+
+def _chance(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float, timesteps: int) -> Chance:
+    """Noise of (seed, sample, timestep); the latent is the mean of the encoding."""
+    shape = (objectives.model.pipeline.vae.config.latent_channels, *masks.shape[-2:])
+    noises = [
+        torch.randn(shape, generator=seeded_generator(objectives.seed, Stream.VALIDATION, position, t))
+        for position in batch.positions_b.tolist()
+    ]
+    noise_bchw = torch.stack(noises).to(masks.device)
+    step = torch.full((len(noises),), int(share * timesteps), device=masks.device)
+    return Chance(torch.zeros_like(noise_bchw), noise_bchw, step)

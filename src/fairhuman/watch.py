@@ -1,0 +1,135 @@
+"""What the command line shows and draws while a run goes: progress, previews, the report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fairhuman.data.dataset import PeopleDataset, region_coverage
+from fairhuman.generate.preview import PreviewRow, PreviewSet
+from fairhuman.report.training import write_training_report
+from fairhuman.train.loop import Run
+from fairhuman.train.metrics import Metrics
+
+
+class ProgressBar:
+    """A bar with losses, weights and coverage; where output isn't a terminal, a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def started(self, run: Run) -> None:
+        """Say what is trained on what."""
+        recipe = run.recipe
+        counts = run.data.report.counts()
+        noted = "".join(f", {sum(counts[action].values())} notes '{action}'" for action in counts)
+        self._console.print(
+            f"{recipe.kind} of {recipe.model} with {recipe.strategy} on {len(run.data.train)} pictures of {recipe.data}"
+            f"{noted} (data_report.json)",
+            highlight=False,
+        )
+        shares = region_coverage(run.data.train.records, recipe.regions.names)
+        for name, share in shares.items():
+            known = sum(record.annotated(name) for record in run.data.train.records) / len(run.data.train)
+            self._console.print(f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}", highlight=False)
+        if run.step:
+            self._console.print(f"going on from step {run.step}", highlight=False)
+        self._progress.start()
+        self._task = self._progress.add_task("training", total=recipe.steps, completed=run.step, text="")
+
+    def stepped(self, run: Run, metrics: Metrics) -> None:
+        """Show the newest numbers."""
+        text = describe(metrics, run.recipe.regions.objectives)
+        if self._task is not None:
+            self._progress.update(self._task, completed=run.step, text=text)
+        if not self._console.is_terminal and run.step % max(1, run.recipe.steps // 20) == 0:
+            self._console.print(f"step {run.step}/{run.recipe.steps}  {text}", highlight=False)
+        if run.finished or run.stopped_by is not None:
+            self._progress.stop()
+
+    def validated(self, run: Run, losses: dict[str, float | None]) -> None:
+        """Show held-out losses."""
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items() if value is not None)
+        self._console.print(f"step {run.step}: held-out losses  {shown}", highlight=False)
+
+    def preview(self, run: Run) -> None:
+        """Nothing to show."""
+
+
+class Previews:
+    """Draws the first held-out photos' captions, and the photos themselves half noised, on fixed seeds."""
+
+    def __init__(self) -> None:
+        self._previews: PreviewSet | None = None
+
+    def started(self, run: Run) -> None:
+        """Choose the rows."""
+        settings = run.recipe.preview
+        source = run.data.held_out or run.data.train
+        rows = preview_rows(source, settings.count, run.recipe.seed)
+        self._previews = PreviewSet(rows, settings.steps, settings.guidance, settings.strength) if rows else None
+
+    def stepped(self, run: Run, metrics: Metrics) -> None:
+        """Nothing to do."""
+
+    def validated(self, run: Run, losses: dict[str, float | None]) -> None:
+        """Nothing to do."""
+
+    def preview(self, run: Run) -> None:
+        """Draw."""
+        if self._previews is not None:
+            self._previews.render(run.model.pipeline, run.step, run.recipe.out)
+
+
+def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewRow]:
+    """Return the first samples of a data set, those that show every region before others."""
+    candidates = range(min(len(dataset), 16 * count))
+    ordered = sorted(candidates, key=lambda position: sum(not boxes for boxes in dataset.boxes(position).values()))
+    rows = []
+    for position in ordered[:count]:
+        sample = dataset[position]
+        rows.append(PreviewRow(sample.caption, seed + position, sample.picture_chw, dataset.boxes(position)))
+    return rows
+
+
+def describe(metrics: Metrics, objectives: Sequence[str]) -> str:
+    """Losses and weights of a step in one line."""
+    parts = []
+    for name in objectives:
+        loss, weight = metrics[f"loss/{name}"], metrics[f"weight/{name}"]
+        covered = metrics.get(f"coverage/{name}")
+        share = "" if covered is None else f" in {covered:.0%}"
+        parts.append(f"{name} {loss:.3f} (w {weight:.2f}{share})" if loss is not None else f"{name} absent")
+    return "  ".join(parts)
+
+
+def report(run: Run, console: Console) -> Path:
+    """Write the run's report, and say how it ended and what to do next."""
+    path = write_training_report(run.recipe.out)
+    if run.finished:
+        product = run.recipe.out / ("lora" if run.recipe.kind == "lora" else "model")
+        console.print(f"done: {product}", highlight=False)
+    else:
+        console.print(f"stopped after step {run.step}; the same command goes on from there", highlight=False)
+    console.print(f"report: {path}", highlight=False)
+    return path
