@@ -113,7 +113,7 @@ def test_dwa_survives_an_explosion() -> None:
 
 @pytest.mark.parametrize(("temperature", "window"), [(0.0, 1), (-1.0, 1), (math.nan, 1), (2.0, 0)])
 def test_dwa_settings_out_of_range(temperature: float, window: int) -> None:
-    with pytest.raises(ValueError, match="temperature|window"):
+    with pytest.raises(ValueError, match=r"temperature|window"):
         DynamicWeightAverage(temperature, window)
 
 

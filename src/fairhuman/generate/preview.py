@@ -10,11 +10,10 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from fairhuman.data.sampler import seeded_generator
 from fairhuman.generate.sample import SampleSettings, draw, picture_generator, save_png, to_image
 from fairhuman.models.sdxl import encode_pictures
+from fairhuman.randomness import Stream, seeded_generator
 
-PHOTO_STREAM = 4
 INDEX = Path("previews") / "index.json"
 
 
@@ -81,7 +80,7 @@ class PreviewSet:
         return draw(
             pipeline,
             [row.caption for row in rows],
-            [seeded_generator(row.seed, PHOTO_STREAM) for row in rows],
+            [seeded_generator(row.seed, Stream.PHOTO) for row in rows],
             self._settings(rows[0]),
             start_latents_bchw=encode_pictures(pipeline.vae, pictures_bchw),
             strength=self.strength,

@@ -19,12 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fairhuman import __version__
-from fairhuman.data.sampler import seeded_generator
 from fairhuman.errors import ModelError
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.models.sdxl import decode_latents, encode_prompts, vae_factor
+from fairhuman.randomness import Stream, seeded_generator
 
-PICTURE_STREAM = 3  # the noise of pictures never shares a generator with the draws of a training set
 _ADAPTER = "fairhuman"
 
 
@@ -178,7 +177,7 @@ def draw(
 
 def picture_generator(seed: int, prompt_index: int, picture_index: int) -> torch.Generator:
     """Return the generator of one picture: on the CPU, so that its noise is the same on every device."""
-    return seeded_generator(seed, PICTURE_STREAM, prompt_index, picture_index)
+    return seeded_generator(seed, Stream.PICTURE, prompt_index, picture_index)
 
 
 def to_image(picture_chw: Tensor) -> Image.Image:

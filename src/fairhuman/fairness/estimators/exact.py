@@ -14,6 +14,8 @@ Gradient = list[Tensor | None]
 class ExactEstimator:
     """Holds the K gradients, summed over micro-batches. Memory: K × P in the gradients' dtype, and no flat copies.
 
+    From the second micro-batch on, its gradients come on top while they are added: P if sequential, K × P if batched.
+
     Args:
         parameters: what to differentiate for.
         batched: take the K gradients in one batched backward pass (`is_grads_batched`) instead of K passes. Under
@@ -84,13 +86,17 @@ class ExactEstimator:
         """Return Σ c_i g_i, computed in place of the gradients, which are given up."""
         total: Gradient = [None] * len(self.parameters)
         for coefficient, gradient in zip(coefficients, self._gradients, strict=True):
-            if coefficient != 0.0:
-                torch._foreach_mul_([tensor for tensor in gradient if tensor is not None], coefficient)
+            tensors = [tensor for tensor in gradient if tensor is not None]
+            if coefficient != 0.0 and tensors:
+                torch._foreach_mul_(tensors, coefficient)
                 total = _add(total, gradient)
             gradient.clear()
         self.reset()
-        # A row of a batch would keep the whole batch alive.
-        return [tensor.clone() if self.batched and tensor is not None else tensor for tensor in total]
+        for p, tensor in enumerate(total):
+            # A row of a batch would keep the whole batch alive. One at a time, so that this takes no memory.
+            if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes:
+                total[p] = tensor.clone()
+        return total
 
 
 def _add(total: Gradient, gradient: Sequence[Tensor | None]) -> Gradient:

@@ -1,0 +1,336 @@
+"""`FairBackward` where real training makes it hard: accumulation, half precision, checkpointing, aliases, memory."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from peft import LoraConfig
+from tiny_net import (
+    BALANCING,
+    STRATEGIES,
+    TinyUNet,
+    batch,
+    flat_grad,
+    peak_bytes,
+    three_losses,
+    trained,
+    true_gradients,
+)
+from torch import Tensor, nn
+
+from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, UncertaintyWeighting, solve
+
+both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
+every = pytest.mark.parametrize("name", STRATEGIES)
+
+# --- gradient accumulation ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", [False, True])
+@both
+@every
+def test_facts_2_03_micro_batches_add_up_to_the_joined_batch(name: str, batched: bool, measure: bool) -> None:
+    """Over three optimiser steps, with the state that strategies keep in between."""
+    joined, split = TinyUNet(), TinyUNet()
+    kinds = STRATEGIES[name](), STRATEGIES[name]()
+    one = FairBackward(joined.parameters(), kinds[0])
+    many = FairBackward(split.parameters(), kinds[1], batched=batched)
+    optimizers = [
+        torch.optim.SGD([*net.parameters(), *kind.parameters()], lr=0.1)
+        for net, kind in zip((joined, split), kinds, strict=True)
+    ]
+    for seed in range(3):
+        inputs, targets = batch(6, seed)
+        expected = one(three_losses(joined, (inputs, targets)))
+        step = None
+        for i in range(3):
+            part = slice(2 * i, 2 * i + 2)
+            losses = [loss / 3.0 for loss in three_losses(split, (inputs[part], targets[part]))]
+            assert step is None
+            step = many(losses, sync=i == 2, measure=measure)
+        assert expected is not None
+        assert step is not None
+        np.testing.assert_allclose(step.weights, expected.weights, rtol=1e-4)
+        np.testing.assert_allclose(step.losses, expected.losses, rtol=1e-5)
+        np.testing.assert_allclose(flat_grad(trained(split)), flat_grad(trained(joined)), atol=5e-6)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@both
+def test_facts_2_03_an_objective_may_be_absent_from_some_micro_batches(batched: bool) -> None:
+    net = TinyUNet()
+    first, second = batch(seed=1), batch(seed=2)
+    rows = true_gradients(lambda: three_losses(net, first), trained(net))
+    more = true_gradients(lambda: three_losses(net, second), trained(net))
+    more[1] = 0.0
+    total = rows + more
+    fair = FairBackward(net.parameters(), MinimumPotentialDelay(), batched=batched)
+    assert fair(three_losses(net, first), sync=False) is None
+    losses = three_losses(net, second)
+    step = fair([losses[0], None, losses[2]])
+    assert step is not None
+    np.testing.assert_allclose(step.weights, solve((total @ total.T).tolist()), rtol=1e-4)
+    direction = step.weights.numpy() @ total
+    np.testing.assert_allclose(flat_grad(trained(net)), direction / np.linalg.norm(direction), atol=2e-6)
+
+
+# --- half precision ----------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("name", ["ls", "si", *BALANCING])
+def test_facts_2_05_the_gram_matrix_is_that_of_unscaled_gradients(name: str, batched: bool) -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        net = TinyUNet()
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14, enabled=dtype == torch.float16)
+
+        def losses(net: nn.Module = net, dtype: torch.dtype = dtype) -> list[Tensor]:
+            with torch.autocast("cpu", dtype=dtype):
+                return three_losses(net, batch())
+
+        rows = true_gradients(losses, trained(net))
+        fair = FairBackward(net.parameters(), STRATEGIES[name](), batched=batched, scaler=scaler)
+        step = fair(losses(), measure=True)
+        assert step is not None
+        norms = np.linalg.norm(rows, axis=1)
+        np.testing.assert_allclose(
+            step.gram / np.outer(norms, norms), rows @ rows.T / np.outer(norms, norms), atol=0.02
+        )
+        optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+        scaler.unscale_(optimizer)
+        direction = step.weights.numpy() @ rows
+        direction /= np.linalg.norm(direction)
+        assert np.linalg.norm(flat_grad(trained(net))) == pytest.approx(1.0, rel=1e-4)
+        assert flat_grad(trained(net)) @ direction > 0.999
+
+
+@both
+@every
+def test_facts_2_05_an_overflow_is_skipped_counted_and_recovered_from(name: str, batched: bool) -> None:
+    """Loss scale 2^40: fp16 gradients are infinite until it has come down; then training goes on."""
+    net = TinyUNet()
+    strategy = STRATEGIES[name]()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-6)
+    fair = FairBackward(net.parameters(), strategy, batched=batched, scaler=scaler)
+    optimizer = torch.optim.SGD([*net.parameters(), *strategy.parameters()], lr=0.05)
+    skipped = []
+    for _ in range(8):
+        before = [parameter.detach().clone() for parameter in [*net.parameters(), *strategy.parameters()]]
+        scale = scaler.get_scale()
+        with torch.autocast("cpu", dtype=torch.float16):
+            losses = three_losses(net, batch())
+        step = fair(losses)
+        assert step is not None
+        skipped.append(step.skipped)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        after = [*net.parameters(), *strategy.parameters()]
+        same = all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+        assert same == step.skipped
+        assert (scaler.get_scale() < scale) == step.skipped
+        assert all(bool(parameter.isfinite().all()) for parameter in after)
+    assert skipped[0]
+    assert not skipped[-1]
+    assert fair.skipped_steps == sum(skipped)
+    assert fair.state_dict()["skipped_steps"] == sum(skipped)
+
+
+@every
+def test_facts_2_05_a_loss_that_is_not_finite_is_skipped_too(name: str) -> None:
+    for bad in (float("inf"), float("nan")):
+        net = TinyUNet()
+        scaler = torch.amp.GradScaler("cpu")
+        fair = FairBackward(net.parameters(), STRATEGIES[name](), scaler=scaler)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+        losses = three_losses(net, batch())
+        step = fair([losses[0], losses[1] + bad, losses[2]])
+        assert step is not None
+        assert step.skipped
+        before = net.into.weight.detach().clone()
+        scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(net.into.weight, before)
+        assert scaler.get_scale() < 2.0**16
+
+
+def test_uncertainty_weighting_under_a_scaler_adds_to_its_gradient() -> None:
+    net, strategy = TinyUNet(), UncertaintyWeighting(3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    fair = FairBackward(net.parameters(), strategy, scaler=scaler)
+    losses = three_losses(net, batch())
+    expected = [0.5 * (1.0 - loss.item()) for loss in losses]
+    fair(losses)
+    fair(three_losses(net, batch()))
+    assert strategy.s.grad is not None
+    np.testing.assert_allclose(strategy.s.grad / 1024.0, 2.0 * np.array(expected), rtol=1e-5)
+
+
+@both
+def test_parameters_in_bfloat16(batched: bool) -> None:
+    net = TinyUNet().to(torch.bfloat16)
+    inputs, targets = batch()
+    data = inputs.bfloat16(), targets.bfloat16()
+    rows = true_gradients(lambda: three_losses(net, data), trained(net))
+    step = FairBackward(net.parameters(), MinimumPotentialDelay(), batched=batched)(three_losses(net, data))
+    assert step is not None
+    assert step.gram is not None
+    norms = np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(step.gram / np.outer(norms, norms), rows @ rows.T / np.outer(norms, norms), atol=0.02)
+    assert np.linalg.norm(flat_grad(trained(net))) == pytest.approx(1.0, rel=0.01)
+
+
+# --- gradient checkpointing --------------------------------------------------------------------------------------
+
+
+@both
+@every
+def test_checkpointing_changes_nothing(name: str, batched: bool) -> None:
+    net = TinyUNet()
+    plain = FairBackward(net.parameters(), STRATEGIES[name]())(three_losses(net, batch()))
+    expected = flat_grad(trained(net))
+    net.zero_grad()
+    net.checkpointing = True
+    step = FairBackward(net.parameters(), STRATEGIES[name](), batched=batched)(three_losses(net, batch()))
+    assert plain is not None
+    assert step is not None
+    np.testing.assert_allclose(step.weights, plain.weights, rtol=1e-4)
+    np.testing.assert_allclose(flat_grad(trained(net)), expected, atol=2e-6)
+
+
+def small_unet() -> UNet2DConditionModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            attention_head_dim=2,
+            cross_attention_dim=16,
+            use_linear_projection=True,
+        )
+        unet.requires_grad_(False)
+        unet.add_adapter(LoraConfig(r=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"], init_lora_weights=False))
+    return unet.train()
+
+
+def test_a_diffusers_unet_with_lora_and_checkpointing_in_one_batched_pass() -> None:
+    """The same step as sequentially without checkpointing, and vmap has a rule for every operation."""
+    unet = small_unet()
+    unet.set_attn_processor(AttnProcessor())
+    generator = torch.Generator().manual_seed(1)
+    latents, noise = torch.randn(2, 2, 4, 8, 8, generator=generator)
+    text = torch.randn(2, 5, 16, generator=generator)
+    steps = torch.tensor([10, 700])
+
+    def losses() -> list[Tensor]:
+        errors = (unet(latents, steps, text).sample - noise).square()
+        return [errors.mean(), errors[..., :2, :2].mean(), errors[..., 4:, 5:].mean()]
+
+    fair = FairBackward(unet.parameters(), MinimumPotentialDelay())
+    plain = fair(losses())
+    expected = flat_grad(fair.parameters)
+    unet.zero_grad()
+    unet.enable_gradient_checkpointing()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step = FairBackward(unet.parameters(), MinimumPotentialDelay(), batched=True)(losses())
+    assert plain is not None
+    assert step is not None
+    np.testing.assert_allclose(step.gram, plain.gram, rtol=1e-3, atol=1e-5 * plain.gram.max())
+    np.testing.assert_allclose(flat_grad(fair.parameters), expected, atol=1e-5)
+
+
+# --- aliases -----------------------------------------------------------------------------------------------------
+
+
+def _parameters() -> list[nn.Parameter]:
+    return [nn.Parameter(torch.randn(n)) for n in (5, 3, 2, 5)]
+
+
+FIXED = torch.linspace(-1.0, 2.0, 5)
+ALIASING: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "expanded scalar": lambda a, b, c, d: (a + d).sum() + b.sum() + c.sum(),
+    "one tensor twice": lambda a, b, c, d: ((a + d) * FIXED).sum() + b.sum() * c.sum(),
+    "whole and parts": lambda a, b, c, d: ((a + torch.cat([b, c]) + d) * FIXED).sum(),
+    "parts, then the whole": lambda a, b, c, d: ((torch.cat([b, c]) + d) * FIXED).sum() + a.sum(),
+    "a step function": lambda a, b, c, d: (a.round() * FIXED).sum() + d.square().sum() + b.sum() + c.sum(),
+}
+
+
+@both
+@pytest.mark.parametrize("kind", ALIASING)
+def test_gradients_that_share_memory(kind: str, batched: bool) -> None:
+    torch.manual_seed(0)
+    parameters = _parameters()
+
+    def losses() -> list[Tensor]:
+        value = ALIASING[kind](*parameters)
+        return [value, 0.1 * (value - 3.0) ** 2 + parameters[3].square().sum(), 2.0 * parameters[1].sum()]
+
+    rows = true_gradients(losses, parameters)
+    fair = FairBackward(parameters, LinearScalarization([1.0, 0.5, 3.0]), length="clip", radius=1e9, batched=batched)
+    for micro_batches in (1, 3):
+        for parameter in parameters:
+            parameter.grad = None
+        for i in range(micro_batches):
+            step = fair(losses(), sync=i + 1 == micro_batches, measure=True)
+        assert step is not None
+        np.testing.assert_allclose(step.gram, micro_batches**2 * rows @ rows.T, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            flat_grad(parameters), micro_batches * np.array([1.0, 0.5, 3.0]) @ rows, rtol=1e-5, atol=1e-5
+        )
+    storages = [p.grad.untyped_storage().data_ptr() for p in parameters if p.grad is not None]
+    assert len(set(storages)) == len(storages)  # an optimiser may write each in place
+
+
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+def _wide() -> tuple[nn.Sequential, Tensor]:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(10) for layer in (nn.Linear(256, 256), nn.Tanh())]
+    return nn.Sequential(*layers), torch.randn(1, 256)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize(("name", "factor"), [("mpd", 3.0), ("ls", 0.0)])
+@both
+def test_facts_2_12_extra_memory_is_at_most_one_set_of_gradients_an_objective(
+    name: str, factor: float, batched: bool, micro_batches: int
+) -> None:
+    """Peak beyond the plain step ≤ K × P and a tensor or two; the reference's flat buffers take 4 × P and more."""
+    net, inputs = _wide()
+    fair = FairBackward(net.parameters(), STRATEGIES[name](), batched=batched)
+
+    def losses() -> list[Tensor]:
+        return [part.square().mean() for part in net(inputs).split(80, dim=1)[:3]]
+
+    def fair_step() -> None:
+        for i in range(micro_batches):
+            fair(losses(), sync=i + 1 == micro_batches)
+
+    def plain_step() -> None:
+        for _ in range(micro_batches):
+            torch.stack(losses()).sum().backward()
+
+    peaks = []
+    for call in (plain_step, fair_step):
+        for measured in (False, True):  # what is allocated once isn't counted
+            net.zero_grad()
+            peak = peak_bytes(call) if measured else call()
+        peaks.append(peak)
+    net.zero_grad()
+    parameters = sum(p.numel() * p.element_size() for p in net.parameters())
+    if micro_batches > 1:  # new gradients beside those that are kept: all K at once in a batched pass
+        factor += factor - 1.0 if batched and name == "mpd" else 1.0 if name == "ls" else 0.0
+    slack = 2 * 256 * 256 * 4
+    assert (factor - 1.0) * parameters - slack <= peaks[1] - peaks[0] <= factor * parameters + slack
