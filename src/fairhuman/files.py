@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NaN isn't JSON and is refused."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    write_text(path, json.dumps(content, indent=1, allow_nan=False))
 
 
 def _flush(path: Path) -> None:

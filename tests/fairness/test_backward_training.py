@@ -204,6 +204,15 @@ def test_checkpointing_changes_nothing(name: str, batched: bool) -> None:
     np.testing.assert_allclose(flat_grad(trained(net)), expected, atol=2e-6)
 
 
+def test_dropout_under_checkpointing_is_sequential_only() -> None:
+    """A limit of PyTorch that the documentation of `batched` names; the error leaves nothing behind."""
+    net = TinyUNet(dropout=0.3)
+    net.checkpointing = True
+    with pytest.raises(RuntimeError, match="random operations"):
+        FairBackward(net.parameters(), MinimumPotentialDelay(), batched=True)(three_losses(net, batch()))
+    assert FairBackward(net.parameters(), MinimumPotentialDelay())(three_losses(net, batch())) is not None
+
+
 def small_unet() -> UNet2DConditionModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

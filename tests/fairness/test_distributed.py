@@ -83,3 +83,7 @@ def test_models_wrapped_for_several_processes(two: Found, name: str, wrap: str) 
 @pytest.mark.parametrize("wrap", ["ddp", "accelerate"])
 def test_wrapped_models_accumulate(two: Found, wrap: str) -> None:
     check(two, "mpd", 2, True, wrap)
+
+
+def test_a_loss_that_is_not_finite_in_one_process_is_an_error_in_all(two: list[dict[Any, Any]]) -> None:
+    assert two[0]["nan"] == two[1]["nan"] == 3 * ["losses[1] isn't finite"]

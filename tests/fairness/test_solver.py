@@ -237,9 +237,11 @@ def test_a_third_objective_moves_alone_where_two_conflict(name: str, alpha: floa
     assert info.singular
     direction = info.weights.numpy() @ rows
     assert direction[-1] == pytest.approx(1.0, rel=1e-5)
-    # In units of the gradients' own lengths: a gradient a thousand times as long would weigh its tiny share so.
-    progress = np.abs(rows[:-1] @ direction) / np.linalg.norm(rows[:-1], axis=1)
-    assert progress.max() <= 2.0 * info.ridge ** (1.0 / (1.0 + alpha)) * np.linalg.norm(rows[:-1], axis=1).max() ** 0.5
+    conflicting = info.weights.numpy()[:-1, None] * rows[:-1]
+    assert np.linalg.norm(direction[:-1]) <= 2.0 * info.ridge * np.linalg.norm(conflicting)
+    norms = np.linalg.norm(rows, axis=1)  # a direction goes with their power (1-α)/(1+α)
+    scale = (norms ** ((1.0 - alpha) / (1.0 + alpha))).max()
+    assert np.linalg.norm(direction[:-1]) <= info.ridge ** (1.0 / (1.0 + alpha)) * scale
 
 
 def test_duplicates_share_the_weight_of_one() -> None:

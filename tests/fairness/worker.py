@@ -3,6 +3,7 @@
 Usage: worker.py FOLDER RANK WORLD. Writes RANK.pt: for each case, parameters and weights after every step.
 """
 
+import math
 import os
 import sys
 import warnings
@@ -48,6 +49,7 @@ def train(name: str, micro_batches: int, absent: bool, wrap: str, *, rank: int, 
         model = DistributedDataParallel(net)
     elif wrap == "accelerate":
         model, optimizer = Accelerator(cpu=True).prepare(net, optimizer)
+    assert isinstance(model, DistributedDataParallel) == (wrap != "plain")
     fair = FairBackward(model.parameters(), strategy)
     parts = world * micro_batches
     width = 8 // parts
@@ -78,6 +80,21 @@ def train(name: str, micro_batches: int, absent: bool, wrap: str, *, rank: int, 
     return history
 
 
+def nan_in_one_process(rank: int) -> list[str]:
+    """What each process hears when a loss of the second one is NaN, and that a good step can follow."""
+    heard = []
+    for name in ("mpd", "ls", "si"):
+        net = TinyUNet()
+        fair = FairBackward(net.parameters(), STRATEGIES[name]())
+        losses = three_losses(net, batch())
+        try:
+            fair([losses[0], losses[1] * (math.nan if rank == 1 else 1.0), losses[2]])
+        except FloatingPointError as error:
+            heard.append(str(error))
+        assert fair(three_losses(net, batch())) is not None
+    return heard
+
+
 def main() -> None:
     folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
@@ -87,6 +104,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = {case: train(*case, rank=rank, world=world) for case in CASES}
+        found["nan"] = nan_in_one_process(rank)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 

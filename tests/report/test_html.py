@@ -2,24 +2,12 @@
 
 import base64
 import io
-from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
-from fairhuman.report.html import picture_uri, render, write_atomically
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "new \ud800")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    write_atomically(path, "new ☺")
-    assert path.read_text(encoding="utf-8") == "new ☺"
+from fairhuman.report.html import picture_uri, render
 
 
 def test_frame_escapes_and_forbids_requests() -> None:

@@ -48,9 +48,7 @@ def test_mask_is_drawn_where_it_is(panel: int) -> None:
 
 def test_a_region_below_one_latent_cell_is_still_seen() -> None:
     changed = panels(
-        differing(
-            overlay_sheet(**batch(1, box=(64, 64, 65, 65))), overlay_sheet(**batch(1, box=(0, 0, 0, 0)))
-        )
+        differing(overlay_sheet(**batch(1, box=(64, 64, 65, 65))), overlay_sheet(**batch(1, box=(0, 0, 0, 0))))
     )
     assert changed[1].sum() > 20
 

@@ -71,9 +71,7 @@ def test_strategies_share_axes_and_come_in_order(tmp_path: Path) -> None:
         runs[name] = tmp_path / name
         runs[name].mkdir()
         cosine = 0.1 if name == "mpd" else None
-        rows = [
-            {"step": s, "weight/face": level, "cos/global-face": cosine, "loss/face": 1.0} for s in range(9)
-        ]
+        rows = [{"step": s, "weight/face": level, "cos/global-face": cosine, "loss/face": 1.0} for s in range(9)]
         (runs[name] / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     figure = strategies_figure(runs)
     first, second = figure.axes[0], figure.axes[3]

@@ -76,9 +76,7 @@ def write_validation(run: Path, steps: int, generator: np.random.Generator) -> N
 
 def write_previews(run: Path, steps: int, generator: np.random.Generator) -> None:
     rows = []
-    for i, caption in enumerate(
-        ["a person wearing a black vest and a white blouse", NASTY, "ein Mensch, lächelnd ☺"]
-    ):
+    for i, caption in enumerate(["a person wearing a black vest and a white blouse", NASTY, "ein Mensch, lächelnd ☺"]):
         row = {"caption": caption, "seed": 100 + i, "photo": f"previews/photo-{i:02}.png", "steps": {}}
         row["boxes"] = {"face": [list(FACE)], "hand": [list(HAND)] if i != 2 else None}
         (run / "previews").mkdir(exist_ok=True)

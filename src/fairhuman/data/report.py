@@ -1,14 +1,12 @@
 """What happened to which record, and why: nothing is left out without a line here."""
 
-import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fairhuman.errors import DataError
+from fairhuman.files import write_json
 from fairhuman.record import Action, Finding
 
 
@@ -73,16 +71,7 @@ class LoadReport:
 
     def save(self, path: Path) -> None:
         """Write counts and notes as JSON, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"counts": self.counts(), "notes": [asdict(entry) for entry in self.notes]}, indent=1)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_json(path, {"counts": self.counts(), "notes": [asdict(entry) for entry in self.notes]})
 
 
 def note(location: str, stage: str, finding: Finding) -> Note:

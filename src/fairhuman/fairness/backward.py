@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_losses
+from fairhuman.fairness.distributed import average_losses, world_size
 from fairhuman.fairness.estimators import Estimator, ExactEstimator
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
 
@@ -208,9 +208,14 @@ class FairBackward:
     def _skip(self, losses: list[float | None], gram: Tensor | None) -> FairStep:
         """Make `.grad` NaN, so that the `GradScaler` skips this step too and lowers its scale; or raise."""
         if self.scaler is None:
-            bad = [gram is None or not (gram[i, i].isfinite() and _finite([loss])) for i, loss in enumerate(losses)]
-            named = [self._name(i) for i, is_bad in enumerate(bad) if is_bad]
-            raise FloatingPointError(f"the gradient of {', '.join(named)} isn't finite")
+            for what, bad in (
+                ("", [not _finite([loss]) for loss in losses]),
+                ("the gradient of ", [gram is None or not bool(gram[i, i].isfinite()) for i in range(len(losses))]),
+            ):
+                if any(bad):
+                    named = ", ".join(self._name(i) for i, is_bad in enumerate(bad) if is_bad)
+                    raise FloatingPointError(f"{what}{named} isn't finite")
+            raise FloatingPointError("the Gram matrix of the gradients isn't finite")
         self.skipped_steps += 1
         count = 1 if self._weights is not None else len(losses)
         # Not the sum: gradients can be finite where their products (or a loss) aren't.
@@ -250,7 +255,8 @@ class FairBackward:
                 raise ValueError(f"{self._name(i)} must be a scalar, got shape {tuple(loss.shape)}")
             if not loss.requires_grad:
                 raise ValueError(f"{self._name(i)} depends on no parameter; pass None for an absent objective")
-            if self.scaler is None and not bool(loss.isfinite()):
+            # With other processes, all have to hear of it: they do when gradients have been averaged.
+            if self.scaler is None and world_size(self.process_group) == 1 and not bool(loss.isfinite()):
                 raise FloatingPointError(f"{self._name(i)} is {loss.item()}")
         return losses
 

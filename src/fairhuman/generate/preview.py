@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
+from fairhuman.files import write_json
 from fairhuman.generate.sample import SampleSettings, draw, picture_generator, save_png, to_image
 from fairhuman.models.sdxl import encode_pictures
 from fairhuman.randomness import Stream, seeded_generator
@@ -63,7 +64,7 @@ class PreviewSet:
                     metadata = {"caption": self.rows[number].caption, "step": str(step), "from": way}
                     save_png(to_image(drawn[way][i]), folder / name, metadata)
                 entries[number]["steps"][str(step)] = {way: name.as_posix() for way, name in names.items()}
-        _write_json(folder / INDEX, {"rows": entries})
+        write_json(folder / INDEX, {"rows": entries})
 
     def _settings(self, row: PreviewRow) -> SampleSettings:
         height, width = row.picture_chw.shape[1:]
@@ -107,9 +108,3 @@ class PreviewSet:
                 if {**old, "steps": {}} == entry:
                     entry["steps"] = old["steps"]
         return entries
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(path)

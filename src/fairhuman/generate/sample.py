@@ -6,7 +6,6 @@ Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from torch import Tensor
 
 from fairhuman import __version__
 from fairhuman.errors import ModelError
+from fairhuman.files import write_atomically
 from fairhuman.models.lora import DIFFUSERS_FILE
-from fairhuman.models.sdxl import decode_latents, encode_prompts, vae_factor
+from fairhuman.models.sdxl import decode_latents, encode_prompts, evaluating, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
 
 _ADAPTER = "fairhuman"
@@ -191,24 +191,7 @@ def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> Non
     information = PngInfo()
     for key, value in metadata.items():
         information.add_itxt(key, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    image.save(partial, format="PNG", pnginfo=information)
-    partial.replace(path)
-
-
-@contextmanager
-def evaluating(pipeline: StableDiffusionXLPipeline) -> Iterator[None]:
-    """Switch all of the pipeline's modules to eval mode, and each back to its own mode afterwards."""
-    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
-    modes = [(module, module.training) for part in parts for module in part.modules()]
-    for part in parts:
-        part.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    write_atomically(path, lambda partial: image.save(partial, format="PNG", pnginfo=information))
 
 
 def _with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:

@@ -1,6 +1,5 @@
 """Full fine-tuning: all weights of the U-Net, and of the text encoders when asked for."""
 
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
+from fairhuman.files import write_atomically
 from fairhuman.models.sdxl import encode_prompts
 
 
@@ -120,16 +120,7 @@ class FullModel:
 
     def save(self, folder: Path) -> None:
         """Write the whole pipeline under a temporary name, then put it in the place of `folder`."""
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial, old = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "old"))
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.pipeline.save_pretrained(partial)
-        if folder.exists():
-            folder.replace(old)
-        partial.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        write_atomically(folder, self.pipeline.save_pretrained)
 
 
 def _freeze_unread_layers(pipeline: StableDiffusionXLPipeline) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
+from fairhuman.files import write_atomically
 from fairhuman.models.full import copy_state, predict_noise, put_state
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -151,8 +152,6 @@ class LoraModel:
         Raises:
             ModelError: a kohya name that fits no layer of the U-Net (others drop such a key silently).
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         unet = self.pipeline.unet
         state = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(unet).items()}
         kohya = to_kohya(state, self.settings.alpha or self.settings.rank)
@@ -165,17 +164,17 @@ class LoraModel:
         metadata = unet.peft_config[_ADAPTER].to_dict()
         # peft keeps a set, whose order changes from process to process: two equal LoRAs must be equal files
         metadata["target_modules"] = sorted(metadata["target_modules"])
-        partial = folder / f".{DIFFUSERS_FILE}.partial"
-        StableDiffusionXLPipeline.save_lora_weights(
-            folder,
-            unet_lora_layers=state,
-            unet_lora_adapter_metadata=metadata,
-            weight_name=partial.name,
-        )
-        partial.replace(folder / DIFFUSERS_FILE)
-        partial = folder / f".{KOHYA_FILE}.partial"
-        save_file(kohya, partial, metadata={"format": "pt"})
-        partial.replace(folder / KOHYA_FILE)
+
+        def write(partial: Path) -> None:
+            StableDiffusionXLPipeline.save_lora_weights(
+                partial.parent,
+                unet_lora_layers=state,
+                unet_lora_adapter_metadata=metadata,
+                weight_name=partial.name,
+            )
+
+        write_atomically(folder / DIFFUSERS_FILE, write)
+        write_atomically(folder / KOHYA_FILE, lambda partial: save_file(kohya, partial, metadata={"format": "pt"}))
 
 
 def _matches(name: str, end: str) -> bool:

@@ -1,7 +1,8 @@
 """SDXL pipelines: load one, build a small one, turn pictures and captions into what the U-Net reads."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,20 @@ def encode_prompts(pipeline: StableDiffusionXLPipeline, captions: Sequence[str])
         embeds_bnd = embeds_bnd * keep_b[:, None, None]
         pooled = pooled * keep_b[:, None]
     return embeds_bnd, pooled
+
+
+@contextmanager
+def evaluating(pipeline: StableDiffusionXLPipeline) -> Iterator[None]:
+    """Switch all of the pipeline's modules to eval mode, and each back to its own mode afterwards."""
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    for part in parts:
+        part.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _check_location(model: str) -> None:

@@ -2,8 +2,6 @@
 
 import base64
 import io
-import os
-import tempfile
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -40,22 +38,6 @@ def picture_uri(picture: Image.Image, longest: int | None = None, quality: int =
 def figure_uri(figure: Figure) -> str:
     """The figure as an SVG data URI."""
     return _data_uri("image/svg+xml", to_svg(figure))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old one or the whole new one, never a part."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files for their owner alone; a report is for whoever may read the run
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _data_uri(kind: str, content: bytes) -> str:

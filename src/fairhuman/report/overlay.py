@@ -51,9 +51,7 @@ def overlay_sheet(
     shapes = [tuple(t.shape) for t in (pictures_bchw, masks_brhw, latent_masks_brhw, known_br)]
     fits = pictures_bchw.shape[:2] == (b, 3) and masks_brhw.shape == (b, r, *pictures_bchw.shape[2:])
     if not fits or latent_masks_brhw.shape[:2] != (b, r) or known_br.shape != (b, r):
-        raise ValueError(
-            f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: {shapes}"
-        )
+        raise ValueError(f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: {shapes}")
     shown = min(b, MOST)
     pictures_bhwc = (_numpy(pictures_bchw[:shown]).transpose(0, 2, 3, 1) / 2 + 0.5).clip(0, 1)
     masks, latent_masks, known = _numpy(masks_brhw), _numpy(latent_masks_brhw), known_br.cpu().numpy()
@@ -85,9 +83,7 @@ def overlay_sheet(
     return sheet
 
 
-def _picture_panel(
-    picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]
-) -> Image.Image:
+def _picture_panel(picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) -> Image.Image:
     """The picture with each region tinted by its mask and outlined where the mask passes one half."""
     image_hwc = np.asarray(_resized(picture_hwc, size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
     for mask_hw, colour in zip(masks_rhw, palette_r3, strict=True):
@@ -121,17 +117,13 @@ def _latent_panel(masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) 
     return panel
 
 
-def _legend_lines(
-    masks: Pixels, latent_masks: Pixels, known: NDArray[np.bool_], names: Sequence[str]
-) -> list[str]:
+def _legend_lines(masks: Pixels, latent_masks: Pixels, known: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
     """Per region: in how many samples it is annotated and present, and how much it covers there."""
     lines = []
     for j, name in enumerate(names):
         present = latent_masks[:, j].sum(axis=(1, 2)) > 0
         area = f", {_percent(masks[present, j].mean())} of the picture there" if present.any() else ""
-        lines.append(
-            f"{name}: in {present.sum()} of {len(known)} samples ({known[:, j].sum()} annotated){area}"
-        )
+        lines.append(f"{name}: in {present.sum()} of {len(known)} samples ({known[:, j].sum()} annotated){area}")
     return lines
 
 
@@ -139,15 +131,11 @@ def _sample_line(name: str, mask_hw: Pixels, latent_mask_hw: Pixels, known: bool
     if not known:
         return f"{name}: not annotated"
     cells = float(latent_mask_hw.sum())
-    return (
-        f"{name}: {_percent(mask_hw.mean())}, {cells:.1f} latent cells" if cells else f"{name}: none in view"
-    )
+    return f"{name}: {_percent(mask_hw.mean())}, {cells:.1f} latent cells" if cells else f"{name}: none in view"
 
 
 def _draw_head(draw: ImageDraw.ImageDraw, legend: list[str], palette_r3: Pixels, shown: int, b: int) -> None:
-    title = (
-        f"What the model sees: {shown} of {b} samples. Left the picture, right the masks on the latent grid"
-    )
+    title = f"What the model sees: {shown} of {b} samples. Left the picture, right the masks on the latent grid"
     draw.text((MARGIN, MARGIN - 4), title, font=_font(14), fill="#222222")
     for j, line in enumerate(legend):
         y = MARGIN + (j + 1) * LINE + 4

@@ -100,9 +100,7 @@ def optimiser_figure(metrics: Metrics) -> Figure:
     _dress(bottom, "Length of the update direction", "")
     for axes, name in ((top, "lr"), (bottom, "grad_norm")):
         if name in metrics.columns:
-            draw_series(
-                axes, metrics, {name: metrics.columns[name]}, legend=False, raw=name != "lr", floor=0.0
-            )
+            draw_series(axes, metrics, {name: metrics.columns[name]}, legend=False, raw=name != "lr", floor=0.0)
     bottom.set_xlabel("step")
     return figure
 
@@ -115,9 +113,7 @@ def validation_figure(steps: Sequence[int], estimates: Mapping[str, Sequence[Est
     # neighbours stand a little apart, or their bars would cover each other
     nudge = 0.012 * (max(steps) - min(steps)) if len(steps) > 1 else 0.0
     for place, (name, series) in enumerate(estimates.items()):
-        value_n, low_n, high_n = (
-            100 * np.array([getattr(e, k) for e in series]) for k in ("value", "low", "high")
-        )
+        value_n, low_n, high_n = (100 * np.array([getattr(e, k) for e in series]) for k in ("value", "low", "high"))
         axes.errorbar(
             np.array(steps) + nudge * (place - (len(estimates) - 1) / 2),
             value_n,
@@ -147,9 +143,7 @@ def strategies_figure(runs: Mapping[str, Path]) -> Figure:
     for row, name in enumerate(names):
         metrics = read_metrics(runs[name])
         weights, cosines, losses = grid[row]
-        for axes, title in zip(
-            grid[row], ("weights (sum = K)", "cosines between gradients", "losses"), strict=True
-        ):
+        for axes, title in zip(grid[row], ("weights (sum = K)", "cosines between gradients", "losses"), strict=True):
             _dress(axes, title if row == 0 else "", "")
         weights.set_ylabel(STRATEGIES.get(name, name), fontsize=10, color=INK, fontweight="bold")
         weights.axhline(1.0, color="#999999", linewidth=0.8, linestyle=":")

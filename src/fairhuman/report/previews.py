@@ -89,9 +89,7 @@ def _shot(
     scale = (picture.width / size[0], picture.height / size[1])
     zooms, outlines = [], []
     for region in ZOOMED:
-        found = [
-            tuple(v * s for v, s in zip(box[:4], scale * 2, strict=True)) for box in boxes.get(region) or ()
-        ]
+        found = [tuple(v * s for v, s in zip(box[:4], scale * 2, strict=True)) for box in boxes.get(region) or ()]
         largest = max(found, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
         cut = None if largest is None else picture_uri(_zoom(picture, largest))
         zooms.append(Zoom(region, cut))

@@ -85,9 +85,7 @@ def relative_change(
 def _checked(errors: Sequence[float] | Array, areas: Sequence[float] | Array) -> tuple[Array, Array]:
     errors_n, areas_n = np.asarray(errors, dtype=np.float64), np.asarray(areas, dtype=np.float64)
     if errors_n.ndim != 1 or errors_n.shape != areas_n.shape:
-        raise ValueError(
-            f"errors and areas must be lists of one length, got {errors_n.shape}, {areas_n.shape}"
-        )
+        raise ValueError(f"errors and areas must be lists of one length, got {errors_n.shape}, {areas_n.shape}")
     if (areas_n < 0).any():
         raise ValueError(f"areas must be ≥ 0, got {areas_n.min()}")
     return errors_n, areas_n

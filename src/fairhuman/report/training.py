@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fairhuman.files import write_text
 from fairhuman.report import plots
-from fairhuman.report.html import figure_uri, picture_uri, render, write_atomically
+from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import Evaluation, Metrics, read_json, read_metrics, read_validation
 from fairhuman.report.statistics import Estimate, pooled_ratio, relative_change
@@ -50,7 +51,7 @@ def write_training_report(run: Path) -> Path:
         machine=[(name, _plain(value)) for name, value in _flat(summary)],
     )
     path = run / "report.html"
-    write_atomically(path, page)
+    write_text(path, page)
     return path
 
 
@@ -63,12 +64,8 @@ def _facts(
         if "images" in metrics.columns:
             facts.append(("training pictures seen", f"{np.nanmax(metrics.columns['images']):,.0f}"))
         if "images_per_s" in metrics.columns and np.isfinite(metrics.columns["images_per_s"]).any():
-            facts.append(
-                ("pictures a second (median)", f"{np.nanmedian(metrics.columns['images_per_s']):.3g}")
-            )
-        facts.append(
-            ("steps skipped (inf or NaN)", f"{np.nansum(metrics.columns.get('skipped', np.zeros(1))):.0f}")
-        )
+            facts.append(("pictures a second (median)", f"{np.nanmedian(metrics.columns['images_per_s']):.3g}"))
+        facts.append(("steps skipped (inf or NaN)", f"{np.nansum(metrics.columns.get('skipped', np.zeros(1))):.0f}"))
     if evaluations:
         facts.append(("held-out samples", f"{len(evaluations[0].keys):,}"))
     # single values of the summary (machine, wall time, ...); all of it stands further down the page
@@ -139,9 +136,7 @@ def _heldout_plot(evaluations: Sequence[Evaluation]) -> str | None:
     series = {}
     for name in first.errors:
         changes = [_change(first, e, name) for e in comparable if name in e.errors]
-        if len(changes) == len(comparable) and all(
-            change and np.isfinite(change.value) for change in changes
-        ):
+        if len(changes) == len(comparable) and all(change and np.isfinite(change.value) for change in changes):
             series[name] = [change for change in changes if change]
     return figure_uri(plots.validation_figure([e.step for e in comparable], series)) if series else None
 
@@ -191,13 +186,7 @@ def _interval(estimate: Estimate, form: str) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, bool | str) or value is None:
         return str(value)
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else json.dumps(value)
-    )
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _text(path: Path) -> str:

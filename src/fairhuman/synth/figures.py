@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fairhuman.files import write_text
+
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
@@ -157,9 +159,7 @@ def write_figures(folder: Path, count: int, size: int = 128, seed: int = 0) -> N
             "hands": drawing.hands,
         }
         lines.append(json.dumps(row))
-    partial = folder / ".metadata.jsonl.partial"
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(folder / "metadata.jsonl")
+    write_text(folder / "metadata.jsonl", "\n".join(lines) + "\n")
 
 
 class _Pen:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from fairhuman.data.batch import Batch, collate
 from fairhuman.data.dataset import PeopleDataset
-from fairhuman.generate.sample import evaluating
-from fairhuman.models.sdxl import noise_scheduler
+from fairhuman.models.sdxl import evaluating, noise_scheduler
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.train.step import Chance, Objectives
 

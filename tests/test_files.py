@@ -1,0 +1,59 @@
+"""Files appear whole or not at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fairhuman.files import write_atomically, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_text_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "page.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \ud800")
+    assert path.read_text(encoding="utf-8") == "old"
+    write_text(path, "new ☺")
+    assert path.read_text(encoding="utf-8") == "new ☺"
+    assert names(path.parent) == ["page.txt"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    def make(*files: str) -> None:
+        def write(partial: Path) -> None:
+            (partial / "deep").mkdir(parents=True)
+            for file in files:
+                if file == "broken":
+                    raise OSError("no")
+                (partial / "deep" / file).write_text(file, encoding="utf-8")
+
+        write_atomically(tmp_path / "model", write)
+
+    make("a", "b")
+    with pytest.raises(OSError, match="no"):
+        make("c", "broken")
+    assert names(tmp_path / "model" / "deep") == ["a", "b"]
+    make("c")
+    assert names(tmp_path / "model" / "deep") == ["c"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_leftovers_of_a_killed_process_are_in_nobody_s_way(tmp_path: Path) -> None:
+    (tmp_path / ".model.partial").mkdir()
+    (tmp_path / ".model.partial" / "half").write_text("", encoding="utf-8")
+    (tmp_path / ".model.old").mkdir()
+    (tmp_path / "model").mkdir()
+    write_atomically(tmp_path / "model", lambda partial: partial.mkdir())
+    assert names(tmp_path) == ["model"]
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1, None, "ä"]})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"b": [1, None, "ä"]}
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write_json(tmp_path / "a.json", {"b": float("nan")})

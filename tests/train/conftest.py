@@ -1,0 +1,43 @@
+"""A handful of drawn people, and recipes that train on them in seconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairhuman import recipe
+from fairhuman.synth.figures import write_figures
+from fairhuman.train.settings import TrainRecipe
+
+MakeRecipe = Callable[..., TrainRecipe]
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("people")
+    write_figures(folder, 12, 64, seed=1)
+    return folder
+
+
+@pytest.fixture
+def make_recipe(people: Path, tmp_path: Path) -> MakeRecipe:
+    """Return a function from settings to a tiny recipe whose run is in `tmp_path / out`."""
+
+    def make(out: str = "run", *overrides: str, **values: Any) -> TrainRecipe:
+        base: dict[str, Any] = {
+            "data": str(people),
+            "out": str(tmp_path / out),
+            "steps": 4,
+            "batch_size": 2,
+            "resolution": 32,
+            "learning_rate": 1e-3,
+            "checkpoint_every": 2,
+            "lora": {"rank": 4},
+            "view": {"keep_region": 1.0},
+            "validation": {"every": 0},
+            "preview": {"count": 0},
+        }
+        return recipe.build(TrainRecipe, {**base, **values}, overrides)
+
+    return make

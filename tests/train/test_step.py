@@ -1,0 +1,156 @@
+"""One step: the losses, the noise, and how a step may be divided."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import ModelError
+from fairhuman.fairness import FairBackward, MinimumPotentialDelay
+from fairhuman.models.sdxl import encode_pictures, noise_scheduler
+from fairhuman.train import setup
+from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.step import Chance, Objectives, fair_step, prediction_target, sample_weights
+
+MakeRecipe = Callable[..., TrainRecipe]
+
+
+def parts(recipe: TrainRecipe) -> tuple[Objectives, setup.Data]:
+    data = setup.load_data(recipe, LoadReport())
+    model = setup.build_model(recipe, torch.device("cpu"))
+    return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data
+
+
+def batch_of(data: setup.Data, *positions: int) -> Batch:
+    return collate([data.train[position] for position in positions])
+
+
+def test_facts_2_09_min_snr_holds_for_every_objective(make_recipe: MakeRecipe) -> None:
+    """Each loss is recomputed from residual, weights and masks, sample by sample."""
+    objectives, data = parts(make_recipe(noise={"min_snr_gamma": 5.0, "offset": 0.1}))
+    batch = batch_of(data, 0, 1, 2, 3)
+    masks = objectives.masks(batch)
+    areas = masks.sum(dim=(0, 2, 3))
+    losses = objectives.losses(batch, masks, 4 * areas)
+    scheduler = noise_scheduler(objectives.model.pipeline)
+    chance = objectives._draw(batch, masks.shape[-2:], 1000)
+    residual = objectives.residual(batch, chance, scheduler).detach()
+    alphas = scheduler.alphas_cumprod[chance.timesteps_b].tolist()
+    for k in range(3):
+        total = 0.0
+        for b, alpha in enumerate(alphas):
+            snr = alpha / (1 - alpha)
+            total += min(snr, 5.0) / snr * float((masks[b, k] * residual[b].square().sum(0)).sum())
+        loss = losses[k]
+        assert loss is not None
+        assert loss.item() == pytest.approx(total / (4 * float(areas[k])), rel=1e-4)
+
+
+def test_micro_batches_give_the_direction_of_the_whole_batch(make_recipe: MakeRecipe) -> None:
+    objectives, data = parts(make_recipe())
+    parameters = objectives.model.trainable_parameters()
+    for parameter in parameters:  # LoRA starts with B = 0, where half of the gradients vanish
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+    directions = []
+    for division in ([(0, 1, 2, 3)], [(0, 1), (2, 3)], [(3,), (0, 2), (1,)]):
+        fair = FairBackward(parameters, MinimumPotentialDelay())
+        step, areas = fair_step(objectives, fair, [batch_of(data, *positions) for positions in division])
+        directions.append((torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), step, areas))
+        for parameter in parameters:
+            parameter.grad = None
+    whole, step, areas = directions[0]
+    for other, other_step, other_areas in directions[1:]:
+        assert torch.allclose(whole, other, rtol=0, atol=2e-6 * float(whole.norm()))
+        assert torch.allclose(step.weights, other_step.weights, rtol=1e-4)
+        assert torch.allclose(areas, other_areas)
+        assert other_step.losses == pytest.approx(step.losses, rel=1e-5)
+
+
+def test_noise_depends_on_the_position_alone(make_recipe: MakeRecipe) -> None:
+    objectives, data = parts(make_recipe())
+    one = objectives._draw(batch_of(data, 0, 5, 7), (8, 8), 1000)
+    other = objectives._draw(batch_of(data, 7, 1, 5), (8, 8), 1000)
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a[1], b[2])
+        assert torch.equal(a[2], b[0])
+    assert not torch.equal(one.noise_bchw[0], one.noise_bchw[1])
+
+
+def test_an_objective_that_no_sample_has_is_absent(make_recipe: MakeRecipe) -> None:
+    objectives, data = parts(make_recipe())
+    batch = batch_of(data, 0, 1)
+    batch.masks_brhw[:, 1] = 0.0
+    fair = FairBackward(objectives.model.trainable_parameters(), MinimumPotentialDelay())
+    step, areas = fair_step(objectives, fair, [batch])
+    assert step.present == (True, True, False)
+    assert step.losses[2] is None
+    assert step.weights[2] == 0
+    assert areas[2] == 0
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_perfect_predictions_have_no_residual(kind: str) -> None:
+    """From the noisy picture and the right target, both the noise and the picture can be recovered."""
+    scheduler = DDPMScheduler(prediction_type=kind)
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 4, 3, 3, generator=generator), torch.randn(2, 4, 3, 3, generator=generator)
+    steps = torch.tensor([20, 700])
+    noisy = scheduler.add_noise(latents, noise, steps)
+    target = prediction_target(scheduler, latents, noise, steps)
+    for b, step in enumerate(steps):
+        recovered = scheduler.step(target[b : b + 1], int(step), noisy[b : b + 1], generator=generator)
+        assert torch.allclose(recovered.pred_original_sample.clamp(-1, 1), latents[b : b + 1].clamp(-1, 1), atol=1e-3)
+
+
+def test_an_unknown_prediction_type_is_named() -> None:
+    scheduler = DDPMScheduler()
+    scheduler.register_to_config(prediction_type="flow")
+    with pytest.raises(ModelError, match="prediction_type must be epsilon, v_prediction or sample, found 'flow'"):
+        prediction_target(scheduler, torch.zeros(1), torch.zeros(1), torch.zeros(1))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_min_snr_weights(kind: str) -> None:
+    scheduler = DDPMScheduler(prediction_type=kind)
+    steps = torch.arange(0, 1000, 37)
+    weights = sample_weights(scheduler, steps, 5.0)
+    for step, weight in zip(steps.tolist(), weights.tolist(), strict=True):
+        alpha = float(scheduler.alphas_cumprod[step])
+        snr = alpha / (1 - alpha)
+        expected = {
+            "epsilon": min(snr, 5.0) / snr,
+            "v_prediction": min(snr, 5.0) / (snr + 1),
+            "sample": min(snr, 5.0),
+        }[kind]
+        assert weight == pytest.approx(expected, rel=1e-4)
+    assert torch.equal(sample_weights(scheduler, steps, None), torch.ones(len(steps)))
+
+
+def test_the_prediction_sees_captions_and_time_ids(make_recipe: MakeRecipe) -> None:
+    objectives, data = parts(make_recipe())
+    batch = batch_of(data, 0, 1)
+    latents = encode_pictures(objectives.model.pipeline.vae, batch.pictures_bchw)
+    steps = torch.tensor([500, 500])
+    plain = objectives.model.predict(batch, latents, steps)
+    other = collate([data.train[0], data.train[1]])
+    other.captions[0] = "something else entirely"
+    other.time_ids_b6[1, 2:4] += 7
+    changed = objectives.model.predict(other, latents, steps)
+    assert not torch.allclose(plain[0], changed[0], atol=1e-6)
+    assert not torch.allclose(plain[1], changed[1], atol=1e-6)
+
+
+def test_the_residual_is_that_of_the_noised_picture(make_recipe: MakeRecipe) -> None:
+    objectives, data = parts(make_recipe())
+    batch = batch_of(data, 0)
+    scheduler = noise_scheduler(objectives.model.pipeline)
+    zeros = torch.zeros(1, 4, 8, 8)
+    chance = Chance(zeros, torch.ones_like(zeros), torch.tensor([300]))
+    latents = encode_pictures(objectives.model.pipeline.vae, batch.pictures_bchw)
+    alpha = float(scheduler.alphas_cumprod[300])
+    noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5
+    expected = objectives.model.predict(batch, noisy, torch.tensor([300])) - 1.0
+    assert torch.allclose(objectives.residual(batch, chance, scheduler), expected, atol=1e-5)
