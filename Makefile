@@ -13,10 +13,10 @@ test: system-deps $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -m slow --timeout 3600
+	$(BIN)/pytest -n auto -m slow --timeout 3600
 
 # No test needs more than Python so far.
 system-deps:

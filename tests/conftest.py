@@ -1,6 +1,5 @@
 """Fixtures that all tests share."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,6 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_threads() -> None:
-    """Results must not depend on the number of cores, and two test runs must fit one machine."""
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+def _one_thread() -> None:
+    """Tests run side by side, a process a core, on tensors too small to be worth sharing out."""
+    torch.set_num_threads(1)

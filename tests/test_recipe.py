@@ -104,7 +104,7 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["strategy=mdp"], "strategy: input should be 'ls', 'dwa'"),
+        (["strategy=mdp"], "strategy: .*must be one of ls, dwa, uw, rlw, si, nash, mpd, alpha, found 'mdp'"),
         (["regions.scale={hnad: 2}"], "regions.scale names 'hnad', the objectives are global, face, hand"),
         (["regions.names=[face, face]"], "regions.names: .*must be distinct"),
         (["regions.names=[global]"], "must be distinct, not empty and not 'global'"),

@@ -208,14 +208,10 @@ class FairBackward:
     def _skip(self, losses: list[float | None], gram: Tensor | None) -> FairStep:
         """Make `.grad` NaN, so that the `GradScaler` skips this step too and lowers its scale; or raise."""
         if self.scaler is None:
-            for what, bad in (
-                ("", [not _finite([loss]) for loss in losses]),
-                ("the gradient of ", [gram is None or not bool(gram[i, i].isfinite()) for i in range(len(losses))]),
-            ):
-                if any(bad):
-                    named = ", ".join(self._name(i) for i, is_bad in enumerate(bad) if is_bad)
-                    raise FloatingPointError(f"{what}{named} isn't finite")
-            raise FloatingPointError("the Gram matrix of the gradients isn't finite")
+            bad = [i for i, loss in enumerate(losses) if not _finite([loss])]
+            what = "" if bad else "the gradient of "
+            bad = bad or [i for i in range(len(losses)) if gram is None or not bool(gram[i, i].isfinite())]
+            raise FloatingPointError(f"{what}{', '.join(map(self._name, bad))} isn't finite")
         self.skipped_steps += 1
         count = 1 if self._weights is not None else len(losses)
         # Not the sum: gradients can be finite where their products (or a loss) aren't.

@@ -3,6 +3,7 @@
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 """
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -172,9 +173,26 @@ class LoraModel:
                 unet_lora_adapter_metadata=metadata,
                 weight_name=partial.name,
             )
+            sort_header(partial)
 
         write_atomically(folder / DIFFUSERS_FILE, write)
         write_atomically(folder / KOHYA_FILE, lambda partial: save_file(kohya, partial, metadata={"format": "pt"}))
+
+
+def sort_header(path: Path) -> None:
+    """Sort the JSON header of a safetensors file: its metadata is written in random order, and equal LoRAs must be
+    equal files.
+
+    The format: 8 bytes, the header's length as a little-endian integer; the header, padded with spaces; the data.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "the same header, in another order"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def _matches(name: str, end: str) -> bool:

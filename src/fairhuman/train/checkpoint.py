@@ -59,6 +59,7 @@ class Checkpoints:
             state = torch.load(found[-1] / "state.pt", map_location="cpu", weights_only=True)
         except Exception as error:
             raise TrainingError(
-                f"checkpoint {found[-1]}: can't be read ({error}); delete this folder to go on from the one before"
+                f"checkpoint {found[-1]}: can't be read ({type(error).__name__}); delete this folder to go on from the "
+                "one before"
             ) from error
         return trainable, state

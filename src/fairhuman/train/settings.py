@@ -6,12 +6,10 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from fairhuman.data.sources import SourceSettings
-from fairhuman.fairness import Length
+from fairhuman.fairness import STRATEGIES, Length
 from fairhuman.models.lora import LoraSettings
 from fairhuman.recipe import Settings
 from fairhuman.regions.objectives import RegionSettings
-
-StrategyName = Literal["ls", "dwa", "uw", "rlw", "si", "nash", "mpd", "alpha"]
 
 
 class FullSettings(Settings):
@@ -129,7 +127,7 @@ class TrainRecipe(Settings):
     accumulate: int = Field(default=1, ge=1, description="micro-batches of an optimiser step")
     resolution: int | tuple[int, int] = Field(default=1024, description="pixels; (height, width)")
     learning_rate: float = Field(default=1e-5, gt=0.0)
-    strategy: StrategyName = "mpd"
+    strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES")
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -161,6 +159,13 @@ class TrainRecipe(Settings):
         sides = (value,) if isinstance(value, int) else value
         if min(sides) < 16:
             raise ValueError("must be at least 16 pixels")
+        return value
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in STRATEGIES:
+            raise ValueError(f"must be one of {', '.join(STRATEGIES)}")
         return value
 
     @model_validator(mode="after")

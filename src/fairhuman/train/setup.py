@@ -154,13 +154,17 @@ def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
 def build_fair_backward(
     recipe: TrainRecipe, model: TrainableModel, strategy: Strategy, scaler: torch.amp.GradScaler | None
 ) -> FairBackward:
-    """Return the run's `FairBackward`."""
+    """Return the run's `FairBackward`.
+
+    Under gradient checkpointing one batched pass recomputes activations once; it can't run compiled or with dropout.
+    """
+    dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
     return FairBackward(
         model.trainable_parameters(),
         strategy,
         length=recipe.fairness.length,
         radius=recipe.fairness.radius,
-        batched=recipe.gradient_checkpointing,
+        batched=recipe.gradient_checkpointing and not recipe.compile and not dropout,
         scaler=scaler,
         names=recipe.regions.objectives,
     )

@@ -25,9 +25,9 @@ class Tracker:
         self.run = run
         for name in ("metrics.jsonl", "validation.jsonl"):
             _keep_until(run / name, step)
+        self._wandb = _start_wandb(wandb, run, settings) if wandb else None
         self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
-        self._wandb = _start_wandb(wandb, run, settings) if wandb else None
 
     def metrics(self, step: int, values: Mapping[str, float | int | bool | None]) -> None:
         """Write the line of a step; None becomes null."""

@@ -21,8 +21,8 @@ class ExactEstimator:
         batched: take the K gradients in one batched backward pass (`is_grads_batched`) instead of K passes. Under
             gradient checkpointing the activations are then recomputed once instead of K times; otherwise K passes are
             as fast on a CPU (`benchmarks/fairness.py`). Limits, all PyTorch's: dropout in a checkpointed block and a
-            model that `torch.compile` has compiled with inductor are errors; an operation without a batching rule, such as fused attention, runs K times, with a warning; an
-            infinity in one objective's gradient can turn the others' into NaN.
+            model compiled by inductor are errors; an operation without a batching rule, such as fused attention, runs
+            K times, with a warning; an infinity in one objective's gradient can turn the others' into NaN.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], batched: bool = False) -> None:

@@ -1,0 +1,203 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fairhuman.synth.figures import write_figures
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("people")
+    write_figures(folder, 8, 64, seed=2)
+    return folder
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "fairhuman.cli", *map(str, arguments)]
+
+
+def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def recipe_file(folder: Path, people: Path, **values: object) -> Path:
+    settings: dict[str, object] = {
+        "data": str(people),
+        "out": str(folder / "run"),
+        "steps": 8,
+        "batch_size": 1,
+        "resolution": 32,
+        "checkpoint_every": 1,
+        "lora": {"rank": 2},
+        "validation": {"every": 0},
+        "preview": {"count": 0},
+        **values,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def metrics(folder: Path) -> list[dict[str, object]]:
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 200
+    while not (folder / "metrics.jsonl").is_file() or (folder / "metrics.jsonl").read_text().count("\n") < step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_help_of_every_command_has_an_example() -> None:
+    listing = run("--help").stdout
+    commands = re.findall(r"^  (\w+)  ", listing.partition("Commands:")[2], flags=re.MULTILINE)
+    assert {"demo", "train", "sample"} <= set(commands)
+    for name in commands:
+        shown = run(name, "--help")
+        assert shown.returncode == 0
+        assert f"Example: fairhuman {name}" in shown.stdout
+
+
+def test_wrong_usage_is_2_and_failure_is_1(tmp_path: Path, people: Path) -> None:
+    assert run("train").returncode == 2
+    assert run("nonsense").returncode == 2
+    path = recipe_file(tmp_path, people)
+    wrong = run("train", path, "stpes=3")
+    assert wrong.returncode == 2
+    assert "unknown setting 'stpes'; did you mean 'steps'" in wrong.stderr
+    failed = run("train", path, f"data={tmp_path / 'nowhere'}")
+    assert failed.returncode == 1
+    assert "there is no such file or folder" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_dry_run_shows_everything_and_writes_nothing(tmp_path: Path, people: Path) -> None:
+    shown = run("train", recipe_file(tmp_path, people), "strategy=nash", "--dry-run")
+    assert shown.returncode == 0
+    assert "strategy: nash" in shown.stdout
+    assert "8 pictures to train on" in shown.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_lora(tmp_path: Path, people: Path) -> None:
+    path = recipe_file(tmp_path, people)
+    arguments = ("train", path)
+    assert run(*arguments, f"out={tmp_path / 'whole'}").returncode == 0
+    step = random.SystemRandom().randrange(1, 7)
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for_step(process, tmp_path / "run", step)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "run" / "lora").exists()
+    again = run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step" in again.stdout
+    for name in ("pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"):
+        assert (tmp_path / "run" / "lora" / name).read_bytes() == (tmp_path / "whole" / "lora" / name).read_bytes(), (
+            step
+        )
+    assert [row["step"] for row in metrics(tmp_path / "run")] == list(range(1, 9))
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, people: Path, number: signal.Signals) -> None:
+    path = recipe_file(tmp_path, people, steps=500, checkpoint_every=500)
+    process = subprocess.Popen(command("train", path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_step(process, tmp_path / "run", 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 128 + number, err
+    assert "the same command goes on from there" in out
+    done = len(metrics(tmp_path / "run"))
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
+
+
+def test_sample_draws_a_picture_per_prompt_with_its_settings_inside(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "prompts.txt").write_text("a man\n\na woman waving\n", encoding="utf-8")
+    size = ("--height", 32, "--width", 32, "--steps", 2, "--seed", 5)
+    drawn = run("sample", tmp_path / "out", "--prompts", tmp_path / "prompts.txt", *size)
+    assert drawn.returncode == 0, drawn.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00000-00.png", "00001-00.png"]
+    with Image.open(tmp_path / "out" / "00001-00.png") as picture:
+        assert picture.size == (32, 32)
+        assert (picture.info["prompt"], picture.info["seed"], picture.info["steps"]) == ("a woman waving", "5", "2")
+    assert run("sample", tmp_path / "out").returncode == 2
+    missing = run("sample", tmp_path / "out", "--prompt", "a", "--lora", tmp_path / "none")
+    assert missing.returncode == 1
+    assert "found none" in missing.stderr
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_every_command_of_the_readme_works(line: str, tmp_path: Path, people: Path) -> None:
+    """`make` targets exist; the others run, those that need a hub, a GPU or hours with --dry-run or for two steps."""
+    line = line.replace("PEOPLE", str(people)).replace("runs/", f"{tmp_path}/runs/")
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        listed = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert listed.returncode == 0, listed.stderr
+        return
+    if program == "fairhuman":
+        done = run(*arguments, *([] if "--dry-run" in arguments else ["--dry-run"]))
+    else:
+        assert program == "python"
+        short = line.replace("--minutes 25", "--steps 2 --size 32")
+        assert short != line
+        done = subprocess.run(
+            [sys.executable, *shlex.split(short)[1:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_s_four_lines_work() -> None:
+    import torch
+
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert block is not None
+    model = torch.nn.Linear(3, 3)
+    before = model.weight.detach().clone()
+    names = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "batches": [torch.ones(2, 3)],
+        "loss_global": lambda batch: model(batch)[:, 0].square().mean(),
+        "loss_face": lambda batch: model(batch)[:, 1].square().mean(),
+        "loss_hand": lambda batch: (model(batch)[:, 2] - 1).square().mean(),
+    }
+    exec(block.group(1), names)
+    moved = (model.weight.detach() - before).norm().item() ** 2 + 0.0
+    assert 0.0 < moved <= 0.1**2 + 1e-9
+    assert names["step"].present == (True, True, True)  # type: ignore[attr-defined]

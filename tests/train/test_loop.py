@@ -1,0 +1,239 @@
+"""Runs: going on after a stop, whatever stopped them; what they leave in their folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fairhuman.errors import FairHumanError, RecipeError, TrainingError
+from fairhuman.models.sdxl import load_pipeline
+from fairhuman.train.guard import explained, locked
+from fairhuman.train.loop import Run, train
+from fairhuman.train.metrics import Metrics
+from fairhuman.train.settings import TrainRecipe
+
+MakeRecipe = Callable[..., TrainRecipe]
+
+
+class Crash:
+    """Ends the process's part of a run after a step, before anything of it is saved."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def started(self, run: Run) -> None: ...
+
+    def validated(self, run: Run, losses: dict[str, float | None]) -> None: ...
+
+    def preview(self, run: Run) -> None: ...
+
+    def stepped(self, run: Run, metrics: Metrics) -> None:  # noqa: ARG002
+        if run.step == self.step:
+            raise RuntimeError("crash")
+
+
+class Stop(Crash):
+    """Asks for an orderly stop, as a signal does."""
+
+    def stepped(self, run: Run, metrics: Metrics) -> None:  # noqa: ARG002
+        if run.step == self.step:
+            run.stopped_by = 15
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def without_time(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{key: value for key, value in row.items() if key != "images_per_s"} for row in rows]
+
+
+def lora_bytes(recipe: TrainRecipe) -> bytes:
+    return (recipe.out / "lora" / "pytorch_lora_weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"strategy": "mpd", "accumulate": 2, "ema": {"decay": 0.9}, "validation": {"every": 2, "share": 0.3}},
+        {"strategy": "uw", "schedule": {"name": "cosine", "warmup_steps": 2}, "lora": {"rank": 4, "dropout": 0.3}},
+        {"strategy": "dwa", "fairness": {"dwa_window": 1, "measure_every": 2}},
+        {"strategy": "rlw", "optimizer": {"name": "sgd", "momentum": 0.9}},
+        {"strategy": "nash", "precision": "fp16", "gradient_checkpointing": True},
+    ],
+    ids=lambda values: values["strategy"],
+)
+def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: MakeRecipe, values: dict) -> None:
+    whole, broken = make_recipe("whole", **values), make_recipe("broken", **values)
+    train(whole)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(broken, [Crash(3)])
+    assert [path.name for path in (broken.out / "checkpoints").iterdir()] == ["step-0000002"]
+    assert train(broken).finished
+    assert lora_bytes(broken) == lora_bytes(whole)
+    assert without_time(lines(broken.out / "metrics.jsonl")) == without_time(lines(whole.out / "metrics.jsonl"))
+    if whole.validation.every:
+        assert lines(broken.out / "validation.jsonl") == lines(whole.out / "validation.jsonl")
+
+
+def test_an_orderly_stop_saves_the_step_it_is_at(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    run = train(recipe, [Stop(3)])
+    assert (run.step, run.finished, run.stopped_by) == (3, False, 15)
+    assert sorted(path.name for path in (recipe.out / "checkpoints").iterdir()) == ["step-0000002", "step-0000003"]
+    whole = make_recipe("whole")
+    train(whole)
+    assert train(recipe).finished
+    assert lora_bytes(recipe) == lora_bytes(whole)
+
+
+def test_a_finished_run_is_left_as_it_is(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(steps=1)
+    train(recipe)
+    before = lora_bytes(recipe)
+    assert train(recipe).finished
+    assert lora_bytes(recipe) == before
+    assert len(lines(recipe.out / "metrics.jsonl")) == 1
+
+
+def test_full_training_from_a_random_start_gives_a_pipeline(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(kind="full", full={"text_encoders": True}, steps=2)
+    run = train(recipe)
+    loaded = load_pipeline(str(recipe.out / "model"))
+    for part in ("unet", "text_encoder", "text_encoder_2"):
+        ours, theirs = getattr(run.model.pipeline, part).state_dict(), getattr(loaded, part).state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not torch.equal(loaded.unet.conv_in.weight, load_pipeline("small").unet.conv_in.weight)
+
+
+def test_training_lowers_the_held_out_losses(make_recipe: MakeRecipe) -> None:
+    values = {"kind": "full", "steps": 30, "batch_size": 4, "learning_rate": 2e-3, "checkpoint_every": 30}
+    recipe = make_recipe(**values, validation={"every": 30, "share": 0.3})
+    train(recipe)
+    first, last = lines(recipe.out / "validation.jsonl")
+    for name in ("global", "face", "hand"):
+        before, after = ((row["objectives"][name]) for row in (first, last))  # type: ignore[index]
+        assert before["area"] == after["area"]
+        assert sum(after["error"]) < 0.9 * sum(before["error"]), name
+
+
+def test_facts_2_15_weights_and_losses_of_every_objective_are_logged(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(steps=2)
+    train(recipe)
+    rows = lines(recipe.out / "metrics.jsonl")
+    expected = {"step", "images", "lr", "grad_norm", "images_per_s", "skipped", "cos/global-face", "cos/face-hand"}
+    for name in ("global", "face", "hand"):
+        expected |= {f"loss/{name}", f"weight/{name}"}
+    for name in ("face", "hand"):
+        expected |= {f"area/{name}", f"coverage/{name}", f"known/{name}"}
+    assert [row["step"] for row in rows] == [1, 2]
+    for row in rows:
+        assert expected <= set(row)
+        present = [name for name in ("global", "face", "hand") if row[f"loss/{name}"] is not None]
+        weights = [row[f"weight/{name}"] for name in present]
+        assert sum(weights) == pytest.approx(len(present))  # type: ignore[arg-type]
+    assert list((recipe.out / "tensorboard").iterdir())
+
+
+def test_any_annotated_region_can_be_an_objective(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "feet"
+    folder.mkdir()
+    rows = lines(people / "metadata.jsonl")
+    for row in rows:
+        row["file_name"] = str(row["file_name"])
+        row["feet"] = [[10.0, 50.0, 30.0, 64.0]]
+    (folder / "images").symlink_to(people / "images")
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(FairHumanError, match="feet"):
+        train(make_recipe("no", regions={"names": ["face", "hand", "feet"]}))
+    for path in (folder / "images").resolve().iterdir():
+        assert path.suffix == ".png"
+    (folder / "images").unlink()
+    (folder / "images").mkdir()
+    for path in (people / "images").iterdir():
+        (folder / "images" / path.name).write_bytes(path.read_bytes())
+    recipe = make_recipe("four", data=str(folder), steps=1, regions={"names": ["face", "hand", "feet"]})
+    train(recipe)
+    row = lines(recipe.out / "metrics.jsonl")[0]
+    assert row["loss/feet"] is not None
+    assert row["cos/hand-feet"] is not None
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(make_recipe: MakeRecipe) -> None:
+    train(make_recipe(steps=1))
+    with pytest.raises(RecipeError, match=r"holds a run with another learning_rate: 0.001 there, 0.5 now"):
+        train(make_recipe(steps=1, learning_rate=0.5))
+    assert train(make_recipe(steps=2, keep_checkpoints=1, source={"workers": 1})).step == 2
+
+
+def test_one_run_a_folder(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    with locked(recipe.out, True), pytest.raises(TrainingError, match="another run is writing here"):
+        train(recipe)
+
+
+def test_a_loss_that_is_not_finite_says_what_to_change(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(learning_rate=1e30, optimizer={"name": "sgd"})
+    with pytest.raises(TrainingError, match=r"the (global|face|hand) loss.*Lower learning_rate \(1e\+30\)"):
+        train(recipe)
+
+
+def test_a_full_disk_says_so(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    with (
+        pytest.raises(TrainingError, match=r"the disk is full.*the same command again"),
+        explained(recipe),
+        Path("/dev/full").open("w") as file,
+    ):
+        file.write("x" * 100_000)
+
+
+def test_out_of_memory_says_what_to_change(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(TrainingError, match=r"batch_size=2.*gradient_checkpointing=true"), explained(make_recipe()):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_resolution_that_does_not_fit_the_model_is_refused(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(FairHumanError, match=r"multiple of 16 \(VAE factor 4, U-Net 4\), found \(40, 40\)"):
+        train(make_recipe(resolution=40))
+
+
+def test_a_missing_extra_says_how_to_install_it(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(TrainingError, match=r"pip install 'fairhuman\[eightbit\]'"):
+        train(make_recipe("a", optimizer={"name": "adamw8bit"}))
+    with pytest.raises(TrainingError, match=r"pip install 'fairhuman\[wandb\]'"):
+        train(make_recipe("b", track={"wandb": "project"}))
+
+
+def test_an_unreadable_checkpoint_is_named(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    train(recipe, [Stop(2)])
+    (recipe.out / "checkpoints" / "step-0000002" / "state.pt").write_bytes(b"no")
+    with pytest.raises(TrainingError, match=r"step-0000002: can't be read.*delete this folder"):
+        train(recipe)
+
+
+def test_the_lora_that_is_saved_is_the_averaged_one(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(ema={"decay": 0.5}, steps=3)
+    run = train(recipe)
+    assert run.average is not None
+    saved = load_file(recipe.out / "lora" / "pytorch_lora_weights.safetensors")
+    shadows = dict(zip(run.model.trainable_state(), run.average.shadow_params, strict=True))
+    for name, tensor in saved.items():
+        key = name.removeprefix("unet.").replace(".weight", ".default.weight")
+        assert torch.equal(tensor, shadows[key]), name
+
+
+def test_every_run_shows_what_the_model_sees(make_recipe: MakeRecipe) -> None:
+    from PIL import Image
+
+    recipe = make_recipe(steps=1)
+    train(recipe)
+    with Image.open(recipe.out / "overlay.png") as sheet:
+        assert min(sheet.size) > 100
+    summary = json.loads((recipe.out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["pictures"] == 12
+    assert json.loads((recipe.out / "data_report.json").read_text(encoding="utf-8"))["counts"] == {}
