@@ -4,10 +4,12 @@ Any text can be written, because every byte is a token; the words below are one 
 short.
 """
 
-import json
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 _WORD_LIST = """
@@ -28,36 +30,37 @@ WORDS = tuple(sorted(set(_WORD_LIST.split())))
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"
-# The pattern of transformers' CLIPTokenizer: merges learnt under another split would never apply.
-_CLIP_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @lru_cache(maxsize=1)
 def _learn() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges of a byte-pair encoding in which each of WORDS is one token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    learner = Tokenizer(models.BPE(end_of_word_suffix=_END_OF_WORD))
-    learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_CLIP_SPLIT), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000,
-        min_frequency=1,
-        end_of_word_suffix=_END_OF_WORD,
-        initial_alphabet=alphabet,
-        special_tokens=[],
-        show_progress=False,
-    )
-    learner.train_from_iterator([" ".join(WORDS)], trainer)
-    merges = [(left, right) for left, right in json.loads(learner.to_str())["model"]["merges"]]
+    merges = _merges(WORDS)
     tokens = dict.fromkeys([*alphabet, *(byte + _END_OF_WORD for byte in alphabet)])
     tokens |= dict.fromkeys(left + right for left, right in merges)
     tokens |= dict.fromkeys([START, END])
     return {token: number for number, token in enumerate(tokens)}, merges
+
+
+def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Join the most frequent pair of neighbours until every word is one token; of equals, the first by alphabet.
+
+    Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, ACL 2016. The tokenizers library
+    breaks ties at random, differently in each process; here the same list must give the same numbers everywhere.
+    """
+    spelled = [[*word[:-1], word[-1] + _END_OF_WORD] for word in words]
+    merges: list[tuple[str, str]] = []
+    while True:
+        counts = Counter(pair for parts in spelled for pair in pairwise(parts))
+        if not counts:
+            return merges
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        for parts in spelled:
+            for i in range(len(parts) - 2, -1, -1):
+                if (parts[i], *parts[i + 1 : i + 2]) == best:
+                    parts[i : i + 2] = ["".join(best)]
 
 
 def build_tokenizer(max_length: int = 77) -> CLIPTokenizer:

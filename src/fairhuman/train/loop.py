@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from diffusers.training_utils import EMAModel
 
 from fairhuman import __version__
@@ -88,7 +89,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
     Raises:
         FairHumanError: bad data, model or settings; out of memory or disk; a loss that isn't finite.
     """
-    process = PartialState()
+    process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # what `accelerate launch --cpu` sets
     with explained(recipe), locked(recipe.out, bool(process.is_main_process)):
         _agree_with_earlier_part(recipe, bool(process.is_main_process))
         run = _set_up(recipe, process, watchers)
