@@ -237,3 +237,14 @@ def test_every_run_shows_what_the_model_sees(make_recipe: MakeRecipe) -> None:
     summary = json.loads((recipe.out / "summary.json").read_text(encoding="utf-8"))
     assert summary["pictures"] == 12
     assert json.loads((recipe.out / "data_report.json").read_text(encoding="utf-8"))["counts"] == {}
+
+
+@pytest.mark.slow
+def test_a_compiled_run_takes_the_same_steps(make_recipe: MakeRecipe) -> None:
+    plain, compiled = make_recipe("plain", steps=2), make_recipe("compiled", steps=2, compile=True)
+    train(plain)
+    train(compiled)
+    ours, theirs = (load_file(r.out / "lora" / "pytorch_lora_weights.safetensors") for r in (plain, compiled))
+    assert ours.keys() == theirs.keys()
+    largest = max(float(tensor.abs().max()) for tensor in ours.values())
+    assert all(torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-3 * largest) for name in ours)

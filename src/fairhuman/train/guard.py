@@ -1,4 +1,4 @@
-"""What surrounds a run: one run a folder, orderly stops, failures explained."""
+"""What surrounds a run: one run a folder and one recipe a run, orderly stops, failures explained."""
 
 import errno
 import fcntl
@@ -10,8 +10,25 @@ from typing import IO
 
 import torch
 
-from fairhuman.errors import TrainingError
-from fairhuman.train.settings import TrainRecipe
+from fairhuman import recipe as recipes
+from fairhuman.errors import RecipeError, TrainingError
+from fairhuman.train.settings import FREE_ON_RESUME, TrainRecipe
+
+
+def agree_with_earlier_part(recipe: TrainRecipe, main: bool) -> None:
+    """Write the resolved recipe, or check that the run in the folder was started with the same one."""
+    path = recipe.out / "recipe.yaml"
+    if path.is_file():
+        before = recipes.load(TrainRecipe, path)
+        for name, (old, new) in recipes.differences(before, recipe).items():
+            if not any(name == free or (free.endswith(".") and name.startswith(free)) for free in FREE_ON_RESUME):
+                raise RecipeError(
+                    f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
+                    "Choose another out, or the same settings to go on"
+                )
+    if main:
+        recipe.out.mkdir(parents=True, exist_ok=True)
+        recipes.save(recipe, path)
 
 
 @contextmanager

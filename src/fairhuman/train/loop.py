@@ -5,6 +5,8 @@ started again with the same command ends with the same bits as one that wasn't.
 """
 
 import platform
+import resource
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +20,8 @@ from accelerate.utils import parse_flag_from_env
 from diffusers.training_utils import EMAModel
 
 from fairhuman import __version__
-from fairhuman import recipe as recipes
 from fairhuman.data.batch import Batch, collate
 from fairhuman.data.report import LoadReport
-from fairhuman.errors import RecipeError
 from fairhuman.fairness import FairBackward, FairStep
 from fairhuman.files import write_atomically, write_json
 from fairhuman.models import TrainableModel
@@ -29,12 +29,12 @@ from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.train import setup
 from fairhuman.train.checkpoint import Checkpoints
-from fairhuman.train.guard import explained, locked, signals
+from fairhuman.train.guard import agree_with_earlier_part, explained, locked, signals
 from fairhuman.train.metrics import step_metrics
-from fairhuman.train.settings import FREE_ON_RESUME, TrainRecipe
+from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 from fairhuman.train.tracking import Tracker
-from fairhuman.train.validation import HeldOut, held_out_losses
+from fairhuman.train.validation import held_out_losses
 
 
 class Watcher(Protocol):
@@ -91,7 +91,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
     """
     process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # what `accelerate launch --cpu` sets
     with explained(recipe), locked(recipe.out, bool(process.is_main_process)):
-        _agree_with_earlier_part(recipe, bool(process.is_main_process))
+        agree_with_earlier_part(recipe, bool(process.is_main_process))
         run = _set_up(recipe, process, watchers)
         tracker = (
             Tracker(recipe.out, run.step, recipe.track.wandb, recipe.model_dump(mode="json")) if run.main else None
@@ -241,6 +241,7 @@ def _save_product(run: Run) -> None:
     if run.main:
         with _averaged(run):
             run.model.save(run.recipe.out / ("lora" if run.recipe.kind == "lora" else "model"))
+        write_json(run.recipe.out / "summary.json", _summary(run))
     run.process.wait_for_everyone()
 
 
@@ -249,7 +250,11 @@ def _look(run: Run, tracker: Tracker | None, preview: bool) -> None:
     if run.main:
         with _averaged(run):
             if tracker is not None and run.data.held_out is not None:
-                held_out = validate(run)
+                recipe = run.recipe
+                batch_size = max(8, recipe.batch_size)
+                held_out = held_out_losses(
+                    run.objectives, run.data.held_out, recipe.validation.timesteps, batch_size, run.process.device
+                )
                 losses = held_out.losses()
                 tracker.validation(run.step, held_out.line(), losses)
                 for watcher in run.watchers:
@@ -257,14 +262,6 @@ def _look(run: Run, tracker: Tracker | None, preview: bool) -> None:
             for watcher in run.watchers if preview and run.recipe.preview.count else ():
                 watcher.preview(run)
     run.process.wait_for_everyone()
-
-
-def validate(run: Run) -> HeldOut:
-    """Return the held-out losses of the run's model as it is."""
-    assert run.data.held_out is not None
-    recipe = run.recipe
-    timesteps = recipe.validation.timesteps
-    return held_out_losses(run.objectives, run.data.held_out, timesteps, max(8, recipe.batch_size), run.process.device)
 
 
 @contextmanager
@@ -286,22 +283,6 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _agree_with_earlier_part(recipe: TrainRecipe, main: bool) -> None:
-    """Write the resolved recipe, or check that the run in the folder was started with the same one."""
-    path = recipe.out / "recipe.yaml"
-    if path.is_file():
-        before = recipes.load(TrainRecipe, path)
-        for name, (old, new) in recipes.differences(before, recipe).items():
-            if not any(name == free or (free.endswith(".") and name.startswith(free)) for free in FREE_ON_RESUME):
-                raise RecipeError(
-                    f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
-                    "Choose another out, or the same settings to go on"
-                )
-    if main:
-        recipe.out.mkdir(parents=True, exist_ok=True)
-        recipes.save(recipe, path)
-
-
 def _agree_on_stop(run: Run) -> None:
     """Let all processes stop at the same step when one got a signal."""
     if dist.is_available() and dist.is_initialized():
@@ -318,6 +299,14 @@ def _summary(run: Run) -> dict[str, object]:
         "held_out_pictures": len(run.data.held_out) if run.data.held_out is not None else 0,
         "device": str(run.process.device),
         "processes": run.process.num_processes,
+        "peak_memory_mib": _peak_memory(run.process.device) // 2**20,
         "machine": {"system": platform.platform(), "processor": platform.machine(), "threads": torch.get_num_threads()},
         "versions": {"fairhuman": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the most bytes that were in use so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

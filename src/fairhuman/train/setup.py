@@ -1,5 +1,6 @@
 """What a run consists of, built from its recipe: data, model, strategy, optimiser."""
 
+import signal
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
     )
     if not held_out or not recipe.validation.every:
         return Data(dataset, None, report)
-    still = JointTransform(recipe.size, "center", 0.0)
+    still = JointTransform(recipe.size, "center", flip_probability=0.0, keep_region=1.0)
     fixed = PeopleDataset(
         held_out, recipe.regions.names, still, recipe.regions.mask, 0.0, recipe.seed, recipe.source.limits
     )
@@ -105,9 +106,15 @@ def build_loader(recipe: TrainRecipe, data: Data, start_step: int, processes: in
         batch_sampler=batches,
         num_workers=recipe.source.workers,
         collate_fn=collate,
+        worker_init_fn=_ignore_interrupts,
         pin_memory=torch.cuda.is_available(),
     )
     return loader
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the training process stops the others when it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:

@@ -13,6 +13,7 @@ processes.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -53,31 +54,35 @@ class Objectives:
     seed: int
     precision: Precision = None
 
+    @cached_property
+    def scheduler(self) -> DDPMScheduler:
+        """The pipeline's noise schedule and prediction type."""
+        return noise_scheduler(self.model.pipeline)
+
     def masks(self, batch: Batch) -> Tensor:
         """Return m [B, K, h, w] on the latent grid."""
         return objective_masks(batch.masks_brhw, vae_factor(self.model.pipeline.vae))
 
     def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> list[Tensor | None]:
         """Return the batch's share of each loss; None where an objective isn't in it."""
-        scheduler = noise_scheduler(self.model.pipeline)
-        chance = self._draw(batch, masks_bkhw.shape[-2:], scheduler.config.num_train_timesteps)
-        residual_bchw = self.residual(batch, chance, scheduler)
-        weights_b = sample_weights(scheduler, chance.timesteps_b, self.noise.min_snr_gamma)
+        chance = self._draw(batch, masks_bkhw.shape[-2:])
+        residual_bchw = self.residual(batch, chance)
+        weights_b = sample_weights(self.scheduler, chance.timesteps_b, self.noise.min_snr_gamma)
         factors_k = self.regions.factors().to(denominators_k)
         return masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
 
-    def residual(self, batch: Batch, chance: Chance, scheduler: DDPMScheduler) -> Tensor:
+    def residual(self, batch: Batch, chance: Chance) -> Tensor:
         """Return e [B, C, h, w], float32: the model's prediction minus what the scheduler's type says it predicts."""
         latents = encode_pictures(self.model.pipeline.vae, batch.pictures_bchw, chance.encoding_bchw)
-        noisy = scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
+        noisy = self.scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
         with self._autocast(latents.device):
             prediction = self.model.predict(batch, noisy, chance.timesteps_b)
-        return prediction.float() - prediction_target(scheduler, latents, chance.noise_bchw, chance.timesteps_b)
+        return prediction.float() - prediction_target(self.scheduler, latents, chance.noise_bchw, chance.timesteps_b)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         return torch.autocast(device.type, self.precision, enabled=self.precision is not None)
 
-    def _draw(self, batch: Batch, size: Sequence[int], timesteps: int) -> Chance:
+    def _draw(self, batch: Batch, size: Sequence[int]) -> Chance:
         channels = self.model.pipeline.vae.config.latent_channels
         encodings, noises, steps = [], [], []
         for position in batch.positions_b.tolist():
@@ -85,7 +90,7 @@ class Objectives:
             encodings.append(torch.randn(channels, *size, generator=generator))
             offset = self.noise.offset * torch.randn(channels, 1, 1, generator=generator)
             noises.append(torch.randn(channels, *size, generator=generator) + offset)
-            steps.append(torch.randint(timesteps, (), generator=generator))
+            steps.append(torch.randint(self.scheduler.config.num_train_timesteps, (), generator=generator))
         device = batch.pictures_bchw.device
         drawn = (torch.stack(encodings), torch.stack(noises), torch.stack(steps))
         return Chance(*(tensor.to(device) for tensor in drawn))

@@ -24,7 +24,7 @@ class Tracker:
     def __init__(self, run: Path, step: int, wandb: str | None, settings: Mapping[str, Any]) -> None:
         self.run = run
         for name in ("metrics.jsonl", "validation.jsonl"):
-            _keep_until(run / name, step)
+            _keep_until(run / name, step if step else -1)  # without a checkpoint, all begins again
         self._wandb = _start_wandb(wandb, run, settings) if wandb else None
         self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)

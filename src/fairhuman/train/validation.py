@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fairhuman.data.batch import Batch, collate
 from fairhuman.data.dataset import PeopleDataset
-from fairhuman.models.sdxl import evaluating, noise_scheduler
+from fairhuman.models.sdxl import evaluating
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.train.step import Chance, Objectives
 
@@ -42,7 +42,6 @@ def held_out_losses(
 ) -> HeldOut:
     """Evaluate all samples of `dataset` at each of `timesteps` (shares of the schedule, 0..1)."""
     names = objectives.regions.objectives
-    scheduler = noise_scheduler(objectives.model.pipeline)
     keys: list[str] = []
     sums: list[Tensor] = []
     with evaluating(objectives.model.pipeline):
@@ -51,8 +50,8 @@ def held_out_losses(
             masks = objectives.masks(batch)
             errors_bk = torch.zeros(masks.shape[:2], dtype=torch.float64)
             for t, share in enumerate(timesteps):
-                chance = _chance(objectives, batch, masks, t, share, scheduler.config.num_train_timesteps)
-                squares_bhw = objectives.residual(batch, chance, scheduler).square().sum(dim=1)
+                chance = _chance(objectives, batch, masks, t, share)
+                squares_bhw = objectives.residual(batch, chance).square().sum(dim=1)
                 errors_bk += torch.einsum("bhw,bkhw->bk", squares_bhw, masks).double().cpu()
             channels = objectives.model.pipeline.vae.config.latent_channels
             areas_bk = len(timesteps) * channels * masks.sum(dim=(2, 3)).double().cpu()
@@ -66,7 +65,7 @@ def held_out_losses(
     )
 
 
-def _chance(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float, timesteps: int) -> Chance:
+def _chance(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float) -> Chance:
     """Noise of (seed, sample, timestep); the latent is the mean of the encoding."""
     shape = (objectives.model.pipeline.vae.config.latent_channels, *masks.shape[-2:])
     noises = [
@@ -74,5 +73,5 @@ def _chance(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: 
         for position in batch.positions_b.tolist()
     ]
     noise_bchw = torch.stack(noises).to(masks.device)
-    step = torch.full((len(noises),), int(share * timesteps), device=masks.device)
+    step = torch.full((len(noises),), int(share * objectives.scheduler.config.num_train_timesteps), device=masks.device)
     return Chance(torch.zeros_like(noise_bchw), noise_bchw, step)
