@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fairhuman.data.dataset import PeopleDataset, region_coverage
+from fairhuman.data.dataset import PeopleDataset, region_area, region_coverage
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import Run
@@ -48,10 +48,15 @@ class ProgressBar:
             f"{noted} (data_report.json)",
             highlight=False,
         )
-        shares = region_coverage(run.data.train.records, recipe.regions.names)
-        for name, share in shares.items():
-            known = sum(record.annotated(name) for record in run.data.train.records) / len(run.data.train)
-            self._console.print(f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}", highlight=False)
+        records = run.data.train.records
+        areas = region_area(records, recipe.regions.names)
+        for name, share in region_coverage(records, recipe.regions.names).items():
+            known = sum(record.annotated(name) for record in records) / len(records)
+            area = areas[name]
+            covering = "" if area is None else f", boxes cover {area:.2%} of a picture"
+            self._console.print(
+                f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}", highlight=False
+            )
         if run.step:
             self._console.print(f"going on from step {run.step}", highlight=False)
         self._progress.start()
@@ -103,13 +108,9 @@ class Previews:
 
 def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewRow]:
     """Return the first samples of a data set, those that show every region before others."""
-    candidates = range(min(len(dataset), 16 * count))
-    ordered = sorted(candidates, key=lambda position: sum(not boxes for boxes in dataset.boxes(position).values()))
-    rows = []
-    for position in ordered[:count]:
-        sample = dataset[position]
-        rows.append(PreviewRow(sample.caption, seed + position, sample.picture_chw, dataset.boxes(position)))
-    return rows
+    samples = [dataset[position] for position in range(min(len(dataset), 16 * count))]
+    samples.sort(key=lambda sample: sum(not boxes for boxes in sample.boxes.values()))
+    return [PreviewRow(s.caption, seed + s.position, s.picture_chw, s.boxes) for s in samples[:count]]
 
 
 def describe(metrics: Metrics, objectives: Sequence[str]) -> str:

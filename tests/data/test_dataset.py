@@ -10,7 +10,7 @@ from tiny_pictures import encoded
 from torch.utils.data import DataLoader
 
 from fairhuman.data.batch import Batch, collate
-from fairhuman.data.dataset import PeopleDataset, region_coverage
+from fairhuman.data.dataset import PeopleDataset, region_area, region_coverage
 from fairhuman.data.sampler import StepBatches
 from fairhuman.errors import DataError
 from fairhuman.record import Box, HumanRecord
@@ -175,3 +175,20 @@ def test_coverage_counts_records_with_a_region(people):
     batch = collate([dataset(records, transform=JointTransform((32, 24), keep_region=1.0))[i] for i in range(4)])
     assert batch.present_br.shape == (4, 2)
     assert not (batch.present_br & ~batch.known_br).any()
+
+
+def test_area_is_the_mean_share_of_pictures_that_have_the_region():
+    def record(*boxes: Box) -> HumanRecord:
+        return HumanRecord("k", b"", 20, 10, "", {"face": boxes, "hand": None})
+
+    records = [record(Box(0, 0, 10, 10)), record(Box(0, 0, 2, 5), Box(5, 5, 15, 6)), record()]
+    assert region_area(records, ("face", "hand")) == {"face": pytest.approx((0.5 + 0.1) / 2), "hand": None}
+
+
+def test_boxes_of_a_view_lie_on_its_masks(people):
+    data = dataset(people(6), transform=JointTransform((32, 24), keep_region=0.5, zoom=(1.0, 1.5)))
+    for position in range(40):
+        sample = data[position]
+        for r, name in enumerate(REGIONS):
+            again = boxes_to_mask(torch.tensor(sample.boxes[name]).reshape(-1, 4), (32, 24))
+            assert torch.allclose(again, sample.masks_rhw[r], atol=1e-5), (position, name)

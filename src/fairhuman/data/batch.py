@@ -1,6 +1,6 @@
 """One sample and one batch, as a training step sees them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,7 @@ class Sample:
     picture_chw: Tensor  # float32 in -1..1
     masks_rhw: Tensor  # float32 in 0..1, at picture resolution; zero where not annotated
     known_r: Tensor  # bool: annotated, also if it is annotated that there is none
+    boxes: Mapping[str, Sequence[tuple[float, ...]]]  # by region, (x0, y0, x1, y1) in pixels of the picture
     caption: str  # '' where it was dropped
     time_ids_6: Tensor  # float32: original_h, original_w, crop_top, crop_left, target_h, target_w
     key: str

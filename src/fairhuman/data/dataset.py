@@ -1,6 +1,6 @@
 """Records to training samples, each a pure function of (seed, position)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image
@@ -24,7 +24,7 @@ from fairhuman.errors import DataError
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.record import Box, HumanRecord
 from fairhuman.regions.masks import MaskSettings, boxes_to_mask
-from fairhuman.regions.transforms import Draw, JointTransform, as_bounding_boxes
+from fairhuman.regions.transforms import JointTransform, as_bounding_boxes
 
 
 class PeopleDataset(Dataset[Sample]):
@@ -91,25 +91,6 @@ class PeopleDataset(Dataset[Sample]):
             return self._sample(record, picture, painted, position, tuple(passed))
         raise DataError(f"not one of {len(self.records)} pictures can be decoded; the first: {passed[0]}")
 
-    def boxes(self, position: int) -> dict[str, list[tuple[float, float, float, float]]]:
-        """The boxes (x0, y0, x1, y1) of a position by region, in pixels of its view and clipped to it.
-
-        Those of the record that the order names, whether or not its picture can be decoded; painted masks have none.
-        """
-        record = self.records[self.order.index(position)]
-        generator = seeded_generator(self.seed, Stream.SAMPLE, position)
-        every = [box for name in self.regions for box in record.boxes.get(name) or ()]
-        draw = self.transform.draw(generator, (record.height, record.width), every)
-        height, width = self.transform.resolution
-        moved: dict[str, list[tuple[float, float, float, float]]] = {}
-        for name in self.regions:
-            corners = as_bounding_boxes(record.boxes.get(name) or (), (record.height, record.width))
-            viewed_n4 = self.transform.apply(draw, {name: corners})[name].as_subclass(Tensor)
-            viewed_n4 = viewed_n4.clamp(min=0.0).minimum(viewed_n4.new_tensor([width, height, width, height]))
-            seen_n4 = viewed_n4[(viewed_n4[:, 2] > viewed_n4[:, 0]) & (viewed_n4[:, 3] > viewed_n4[:, 1])]
-            moved[name] = [(x0, y0, x1, y1) for x0, y0, x1, y1 in seen_n4.tolist()]
-        return moved
-
     def _load(self, record: HumanRecord) -> tuple[Image.Image, dict[str, Image.Image]]:
         """Picture and painted masks, all of the size that the record's boxes are in."""
         expected = (record.width, record.height)
@@ -130,15 +111,21 @@ class PeopleDataset(Dataset[Sample]):
         notes: tuple[Note, ...],
     ) -> Sample:
         generator = seeded_generator(self.seed, Stream.SAMPLE, position)
-        boxes = [box for name in self.regions for box in self._places(record, painted, name)]
         size = (record.height, record.width)
-        draw = self.transform.draw(generator, size, boxes)
+        places = {name: self._places(record, painted, name) for name in self.regions}
+        draw = self.transform.draw(generator, size, [box for boxes in places.values() for box in boxes])
         dropped = float(torch.rand(1, generator=generator)) < self.caption_dropout
-        picture_chw, masks_rhw = self._view(record, picture, painted, draw)
+        items: dict[str, Tensor] = {"picture": tv_tensors.Image(T.pil_to_tensor(picture))}
+        for name, boxes in places.items():
+            items[f"boxes {name}"] = as_bounding_boxes(boxes, size)
+        for name, mask in painted.items():
+            items[f"mask {name}"] = tv_tensors.Mask(T.pil_to_tensor(mask)[0].float() / 255.0)
+        moved = {name: item.as_subclass(Tensor) for name, item in self.transform.apply(draw, items).items()}
         return Sample(
-            picture_chw=picture_chw,
-            masks_rhw=masks_rhw,
+            picture_chw=moved["picture"].float() / 127.5 - 1.0,
+            masks_rhw=self._masks(moved),
             known_r=torch.tensor([record.annotated(name) for name in self.regions], dtype=torch.bool),
+            boxes={name: self._in_view(moved[f"boxes {name}"]) for name in self.regions},
             caption="" if dropped else record.caption,
             time_ids_6=torch.tensor(self.transform.time_ids(draw, size), dtype=torch.float32),
             key=record.key,
@@ -154,28 +141,38 @@ class PeopleDataset(Dataset[Sample]):
         frame = painted[region].getbbox()
         return (Box(*map(float, frame)),) if frame else ()
 
-    def _view(
-        self, record: HumanRecord, picture: Image.Image, painted: dict[str, Image.Image], draw: Draw
-    ) -> tuple[Tensor, Tensor]:
-        """Picture in -1..1 and masks, moved by one draw."""
-        size = (record.height, record.width)
-        items: dict[str, Tensor] = {"": tv_tensors.Image(T.pil_to_tensor(picture))}
-        for name in self.regions:
-            if name in painted:
-                items[name] = tv_tensors.Mask(T.pil_to_tensor(painted[name])[0].float() / 255.0)
-            else:
-                items[name] = as_bounding_boxes(record.boxes.get(name) or (), size)
-        moved = self.transform.apply(draw, items)
-        picture_chw = moved[""].as_subclass(Tensor).float() / 127.5 - 1.0
+    def _masks(self, moved: Mapping[str, Tensor]) -> Tensor:
+        """Masks [r, H, W] of the view: the painted one, or one drawn from the boxes."""
         masks_rhw = torch.zeros(len(self.regions), *self.transform.resolution)
         for r, name in enumerate(self.regions):
-            region = moved[name].as_subclass(Tensor)
-            drawn = name not in painted
-            # Interpolation may leave 0..1 by rounding.
-            masks_rhw[r] = boxes_to_mask(region, self.transform.resolution, self.masks) if drawn else region.clamp(0, 1)
-        return picture_chw, masks_rhw
+            painted = moved.get(f"mask {name}")
+            if painted is None:
+                masks_rhw[r] = boxes_to_mask(moved[f"boxes {name}"], self.transform.resolution, self.masks)
+            else:  # interpolation may leave 0..1 by rounding
+                masks_rhw[r] = painted.clamp(0, 1)
+        return masks_rhw
+
+    def _in_view(self, boxes_n4: Tensor) -> list[tuple[float, ...]]:
+        """Boxes clipped to the view; those outside of it are left out."""
+        height, width = self.transform.resolution
+        clipped_n4 = boxes_n4.clamp(min=0.0).minimum(boxes_n4.new_tensor([width, height, width, height]))
+        seen = (clipped_n4[:, 2] > clipped_n4[:, 0]) & (clipped_n4[:, 3] > clipped_n4[:, 1])
+        return [tuple(box) for box in clipped_n4[seen].tolist()]
 
 
 def region_coverage(records: Sequence[HumanRecord], regions: Sequence[str]) -> dict[str, float]:
     """Share of records, 0..1, that are known to have each region."""
     return {name: sum(record.has(name) for record in records) / max(len(records), 1) for name in regions}
+
+
+def region_area(records: Sequence[HumanRecord], regions: Sequence[str]) -> dict[str, float | None]:
+    """Mean share of the picture, 0..1, that the boxes of each region cover where there are some; None if nowhere."""
+    areas: dict[str, float | None] = {}
+    for name in regions:
+        shares = [
+            sum(box.area for box in boxes) / (record.width * record.height)
+            for record in records
+            if (boxes := record.boxes.get(name))
+        ]
+        areas[name] = sum(shares) / len(shares) if shares else None
+    return areas

@@ -25,7 +25,7 @@ class PreviewRow:
     caption: str
     seed: int
     picture_chw: Tensor
-    boxes: Mapping[str, Sequence[tuple[float, float, float, float]]]
+    boxes: Mapping[str, Sequence[tuple[float, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
