@@ -293,10 +293,8 @@ def _agree_on_stop(run: Run) -> None:
 
 def _summary(run: Run) -> dict[str, object]:
     return {
-        "model": run.recipe.model,
         "trained_values": setup.trained_count(run.model.trainable_parameters()),
         "pictures": len(run.data.train),
-        "held_out_pictures": len(run.data.held_out) if run.data.held_out is not None else 0,
         "device": str(run.process.device),
         "processes": run.process.num_processes,
         "peak_memory_mib": _peak_memory(run.process.device) // 2**20,
