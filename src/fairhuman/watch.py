@@ -17,11 +17,11 @@ from rich.progress import (
 from fairhuman.data.dataset import PeopleDataset, region_area, region_coverage
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.report.training import write_training_report
-from fairhuman.train.loop import Run
+from fairhuman.train.loop import Run, Watcher
 from fairhuman.train.metrics import Metrics
 
 
-class ProgressBar:
+class ProgressBar(Watcher):
     """A bar with losses, weights and coverage; where output isn't a terminal, a line now and then."""
 
     def __init__(self, console: Console) -> None:
@@ -77,11 +77,8 @@ class ProgressBar:
         shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items() if value is not None)
         self._console.print(f"step {run.step}: held-out losses  {shown}", highlight=False)
 
-    def preview(self, run: Run) -> None:
-        """Nothing to show."""
 
-
-class Previews:
+class Previews(Watcher):
     """Draws the first held-out photos' captions, and the photos themselves half noised, on fixed seeds."""
 
     def __init__(self) -> None:
@@ -93,12 +90,6 @@ class Previews:
         source = run.data.held_out or run.data.train
         rows = preview_rows(source, settings.count, run.recipe.seed)
         self._previews = PreviewSet(rows, settings.steps, settings.guidance, settings.strength) if rows else None
-
-    def stepped(self, run: Run, metrics: Metrics) -> None:
-        """Nothing to do."""
-
-    def validated(self, run: Run, losses: dict[str, float | None]) -> None:
-        """Nothing to do."""
 
     def preview(self, run: Run) -> None:
         """Draw."""

@@ -11,24 +11,18 @@ from safetensors.torch import load_file
 from fairhuman.errors import FairHumanError, RecipeError, TrainingError
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.train.guard import explained, locked
-from fairhuman.train.loop import Run, train
+from fairhuman.train.loop import Run, Watcher, train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.settings import TrainRecipe
 
 MakeRecipe = Callable[..., TrainRecipe]
 
 
-class Crash:
+class Crash(Watcher):
     """Ends the process's part of a run after a step, before anything of it is saved."""
 
     def __init__(self, step: int) -> None:
         self.step = step
-
-    def started(self, run: Run) -> None: ...
-
-    def validated(self, run: Run, losses: dict[str, float | None]) -> None: ...
-
-    def preview(self, run: Run) -> None: ...
 
     def stepped(self, run: Run, metrics: Metrics) -> None:  # noqa: ARG002
         if run.step == self.step:

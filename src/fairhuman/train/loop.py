@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -30,20 +29,20 @@ from fairhuman.report.overlay import overlay_sheet
 from fairhuman.train import setup
 from fairhuman.train.checkpoint import Checkpoints
 from fairhuman.train.guard import agree_with_earlier_part, explained, locked, signals
-from fairhuman.train.metrics import step_metrics
+from fairhuman.train.metrics import Metrics, step_metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses
 
 
-class Watcher(Protocol):
-    """What wants to know how a run goes: the command line's progress bar, previews and report."""
+class Watcher:
+    """What wants to know how a run goes, in its main process: a progress bar, previews. Override what matters."""
 
     def started(self, run: "Run") -> None:
         """The run is set up, at `run.step`."""
 
-    def stepped(self, run: "Run", metrics: dict[str, float | int | bool | None]) -> None:
+    def stepped(self, run: "Run", metrics: Metrics) -> None:
         """A step was taken."""
 
     def validated(self, run: "Run", losses: dict[str, float | None]) -> None:
