@@ -234,6 +234,7 @@ def test_every_run_shows_what_the_model_sees(make_recipe: MakeRecipe) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns about itself
 def test_a_compiled_run_takes_the_same_steps(make_recipe: MakeRecipe) -> None:
     plain, compiled = make_recipe("plain", steps=2), make_recipe("compiled", steps=2, compile=True)
     train(plain)
