@@ -103,7 +103,7 @@ def run_demo(out: Path, dry_run: bool, console: Console) -> None:
         "batch_size": 8,
         "noise": {"min_snr_gamma": 5.0},
         "validation": {"every": 50, "count": 32, "share": 0.2},
-        "preview": {"count": 0},
+        "preview": {"count": 2, "steps": 10},
         "checkpoint_every": 50,
     }
     base = {"kind": "full", "out": str(out / "base"), "steps": 100, "learning_rate": 1e-3, "strategy": "ls"}

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, whatever kills the process."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,18 +8,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_NEARLY_FULL = 16 * 2**20  # bytes
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file or folder under a temporary name beside `path`, then put it in the place of `path`.
 
-    File contents reach the disk before the name does. A folder that was there is replaced as a whole.
+    File contents reach the disk before the name does. A folder that was there is replaced as a whole. Files get the
+    rights that the user's umask gives new files, whoever wrote them.
+
+    Raises:
+        OSError: as `write` does; with errno ENOSPC where it failed in another way while the disk was full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     _remove(partial)
     try:
-        write(partial)
+        _write(partial, write)
+        umask = os.umask(0)
+        os.umask(umask)
         for file in [partial] if partial.is_file() else sorted(partial.rglob("*")):
+            if file.is_file():
+                file.chmod(0o666 & ~umask)
             _flush(file)
         if path.is_dir():
             old = path.with_name(f".{path.name}.old")
@@ -33,6 +44,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _remove(partial)
 
 
+def remove_atomically(folder: Path) -> None:
+    """Remove a folder so that it is there whole or not at all."""
+    old = folder.with_name(f".{folder.name}.old")
+    _remove(old)
+    folder.replace(old)
+    _remove(old)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file atomically."""
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -41,6 +60,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NaN isn't JSON and is refused."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False))
+
+
+def _write(partial: Path, write: Callable[[Path], object]) -> None:
+    """Writers in other languages don't raise OSError: a full disk is a RuntimeError to one, another's own error."""
+    try:
+        write(partial)
+    except OSError:
+        raise
+    except Exception as error:
+        if shutil.disk_usage(partial.parent).free < _NEARLY_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+        raise
 
 
 def _flush(path: Path) -> None:

@@ -19,7 +19,7 @@ from fairhuman.files import write_text
 class Settings(BaseModel):
     """Base of all classes of settings: unknown keys are errors, nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -120,7 +120,7 @@ def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{origin}: the setting {name!r} is missing"
     message = problem["msg"][:1].lower() + problem["msg"][1:]
-    return f"{origin}: {name or 'the recipe'}: {message}, found {problem['input']!r}"
+    return f"{origin}: {name}: {message}, found {problem['input']!r}" if name else f"{origin}: {message}"
 
 
 def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:

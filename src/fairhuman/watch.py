@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 from fairhuman.data.dataset import PeopleDataset, region_area, region_coverage
+from fairhuman.data.report import Note
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import Run, Watcher
@@ -72,6 +73,11 @@ class ProgressBar(Watcher):
         if run.finished or run.stopped_by is not None:
             self._progress.stop()
 
+    def noted(self, run: Run, notes: Sequence[Note]) -> None:
+        """Show what was lost."""
+        for note in notes:
+            self._console.print(f"step {run.step}: {note}", highlight=False, markup=False)
+
     def validated(self, run: Run, losses: dict[str, float | None]) -> None:
         """Show held-out losses."""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items() if value is not None)
@@ -119,8 +125,7 @@ def report(run: Run, console: Console) -> Path:
     """Write the run's report, and say how it ended and what to do next."""
     path = write_training_report(run.recipe.out)
     if run.finished:
-        product = run.recipe.out / ("lora" if run.recipe.kind == "lora" else "model")
-        console.print(f"done: {product}", highlight=False)
+        console.print(f"done: {run.product}", highlight=False)
     else:
         console.print(f"stopped after step {run.step}; the same command goes on from there", highlight=False)
     console.print(f"report: {path}", highlight=False)

@@ -8,8 +8,9 @@ from tiny_pictures import encoded
 
 from fairhuman.data.check import check_records
 from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError
-from fairhuman.record import Box
+from fairhuman.record import Box, Finding
 
 
 def test_good_records_pass_unchanged_and_in_order(people):
@@ -61,3 +62,41 @@ def test_too_many_rejects(people):
         check_records(records, report, full=False)
     assert len(report.notes) == 2
     assert len(check_records(records, LoadReport(), full=False, max_reject_share=0.5)) == 2
+
+
+def test_rejects_of_reading_and_of_checking_count_together(folder):
+    root = folder([{"file_name": f"{i:02}.png", "caption": f"person {i}"} for i in range(24)])
+    for i in range(4):
+        (root / f"{i:02}.png").unlink()
+        cut = root / f"{i + 4:02}.png"
+        cut.write_bytes(cut.read_bytes()[:-40])
+    report = LoadReport()
+    records = read_source(root, (), SourceSettings(max_reject_share=0.2), report)
+    assert len(records) == 20  # 4 of 24 pass by themselves, and so do 4 of 20
+    with pytest.raises(DataError, match=r"8 of 24 records .*33%.*\n.*00\.png(.|\n)*07\.png"):
+        check_records(records, report, full=True, max_reject_share=0.2)
+    assert len(report.skipped()) == 8
+    report = LoadReport()
+    records = read_source(root, (), SourceSettings(max_reject_share=0.34), report)
+    assert len(check_records(records, report, full=True, max_reject_share=0.34)) == 16
+
+
+def test_only_what_reading_skipped_counts_among_the_rejects(people):
+    report = LoadReport()
+    report.add("metadata.jsonl:7", "read", Finding("dropped", "box under one pixel"))
+    report.add("metadata.jsonl:8", "train", Finding("skipped", "picture is cut off or damaged"))
+    assert len(check_records(people(4), report, full=True, max_reject_share=0.0)) == 4
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_pictures_that_went_away_since_they_were_read(people, full):
+    records = people(8)
+    records[2].image.unlink()
+    records[5].image.unlink()
+    records[5].image.mkdir()
+    report = LoadReport()
+    assert len(check_records(records, report, full, max_reject_share=0.25)) == 6
+    assert [entry.reason for entry in report.skipped()] == [
+        "file does not exist",
+        "can't be read: not a regular file",
+    ]

@@ -1,13 +1,16 @@
 """Pictures: upright, RGB, whole, or refused with a reason."""
 
+import errno
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.decode import PictureError, PictureLimits, decode, decode_mask, inspect
+from fairhuman.data.decode import PictureError, PictureLimits, byte_length, decode, decode_mask, inspect, read_bytes
 from fairhuman.errors import DataError
 
 
@@ -118,7 +121,9 @@ def test_missing_empty_and_other_files(tmp_path):
     empty.touch()
     for source, reason in [
         (tmp_path / "none.jpg", "does not exist"),
-        (tmp_path, "does not exist"),
+        (tmp_path, "can't be read: not a regular file"),
+        (empty / "a.jpg", "can't be read: Not a directory"),
+        (tmp_path / "a\0b.jpg", "can't be read: embedded null byte"),
         (empty, "empty"),
         (b"", "empty"),
         (b"<html>", "not a picture"),
@@ -151,3 +156,36 @@ def test_transparent_parts_of_a_mask_are_outside():
 def test_errors_travel_from_workers():
     error = pickle.loads(pickle.dumps(PictureError("too small", "a.png")))
     assert (str(error), error.finding.reason) == ("too small (a.png)", "too small")
+
+
+@pytest.mark.parametrize("look", [inspect, decode, decode_mask, byte_length])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, look):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    for name, reason in {
+        "pipe.jpg": "can't be read: not a regular file",
+        "folder.jpg": "can't be read: not a regular file",
+        "dangling.jpg": "file does not exist",
+        "loop.jpg": f"can't be read: {os.strerror(errno.ELOOP)}",
+    }.items():
+        with pytest.raises(PictureError) as caught:
+            look(tmp_path / name)
+        assert caught.value.finding == ("skipped", reason, name)
+
+
+def test_all_bytes_of_a_file_or_the_reason(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"content")
+    assert read_bytes(path) == read_bytes(b"content") == b"content"
+    assert byte_length(path) == byte_length(b"content") == 7
+    with pytest.raises(PictureError, match="can't be read: Is a directory"):
+        read_bytes(tmp_path)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file whose reading the system refuses")
+def test_a_file_that_opens_and_cannot_be_read(tmp_path):
+    # A process's own memory is a regular file that opens; reading its first page is an I/O error, as on a bad disk.
+    with pytest.raises(PictureError, match="can't be read: Input/output error"):
+        read_bytes(Path("/proc/self/mem"))

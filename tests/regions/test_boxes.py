@@ -30,7 +30,7 @@ NAN, INF = math.nan, math.inf
         ([["nan", 10, 50, 60]], None, "dropped", "NaN or infinity"),
         ([[10, 10, 10**400, 60]], None, "dropped", "NaN or infinity"),
         ([[50, 50, 50, 90]], None, "dropped", "under one pixel"),
-        ([[10, 10, 20]], None, "dropped", "4 numbers"),
+        ([[10, 10, 20]], None, "dropped", "box has not 4 numbers, or 5 with its score"),
         ([10, 20, 30, 40], None, "dropped", "4 numbers"),
         ([[10, True, 30, 40]], None, "dropped", "not a number"),
         ([[10, "x", 30, 40]], None, "dropped", "not a number"),

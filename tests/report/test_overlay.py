@@ -1,11 +1,13 @@
 """The overlay sheet shows masks where they are, at both resolutions, and says what isn't annotated."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fairhuman.report.overlay import GAP, MARGIN, SIDE, overlay_sheet
+from fairhuman.report.overlay import GAP, MARGIN, SIDE, _fitting, _font, overlay_sheet
 
 NAMES = ["face", "hand"]
 
@@ -76,3 +78,23 @@ def test_no_region_at_all_gives_a_sheet() -> None:
 def test_shapes_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match=r"don't fit 1 captions, 2 names: .*\(2, 3, 128, 128\)"):
         overlay_sheet(**(batch(2) | {"captions": ["one"]}))
+
+
+@pytest.mark.parametrize("text", ["a person " * 12, "W" * 90, "i" * 200, "写真 " * 40, "ab", ""])
+@pytest.mark.parametrize("width", [0, 60, 526])
+def test_a_line_is_the_longest_start_that_fits(text: str, width: int) -> None:
+    line, font = " ".join(text.split()), _font()
+    starts = [line[:n] + "…" for n in range(len(line) + 1) if font.getlength(line[:n] + "…") <= width]
+    expected = line if font.getlength(line) <= width else max(starts, key=len, default="…")
+    assert _fitting(text, width) == expected
+
+
+@pytest.mark.parametrize("letter", ["a person ", "i", "W", "\u200b"])
+def test_a_caption_of_30000_characters_takes_no_time(letter: str) -> None:
+    caption = (letter * 30_000)[:30_000]
+    overlay_sheet(**batch(1))  # the fonts are loaded
+    start = time.perf_counter()
+    sheet = overlay_sheet(**(batch(1) | {"captions": [caption]}))
+    assert time.perf_counter() - start < 2  # one measurement a character takes minutes
+    assert sheet.size == overlay_sheet(**batch(1)).size
+    assert _fitting(caption, 526).endswith("…")

@@ -15,6 +15,7 @@ from fairhuman.data.decode import (
     picture_name,
 )
 from fairhuman.data.report import LoadReport
+from fairhuman.data.sources.rows import STAGE as READ
 from fairhuman.record import Box, Finding, HumanRecord
 from fairhuman.regions.boxes import clip_boxes
 
@@ -34,11 +35,11 @@ def check_records(
 
     Args:
         records: from a source or built by hand; their order is kept.
-        report: gets the findings.
+        report: gets the findings; what it says was skipped by reading counts among the rejects.
         full: decode every picture and painted mask, which alone finds files that are cut off; otherwise
             read headers.
         limits: what a picture must keep to.
-        max_reject_share: of the records, 0..1.
+        max_reject_share: of the records first found, which are those given and those skipped by reading, 0..1.
         threads: pictures looked at side by side; the result doesn't depend on it.
 
     Returns:
@@ -47,7 +48,7 @@ def check_records(
         its region count again.
 
     Raises:
-        DataError: if more than `max_reject_share` of the records can't be used; with the first ten reasons.
+        DataError: if more than `max_reject_share` can't be used; with the first ten reasons.
 
     """
     own = LoadReport()
@@ -58,8 +59,9 @@ def check_records(
                 own.add(record.location or record.key, STAGE, finding)
             if checked is not None:
                 kept.append(checked)
+    skipped = [entry for entry in report.skipped() if entry.stage == READ]
     report.extend(own.notes)
-    own.check_share(max_reject_share, len(records))
+    LoadReport(skipped + own.notes).check_share(max_reject_share, len(records) + len(skipped))
     return kept
 
 

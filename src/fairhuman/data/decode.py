@@ -5,7 +5,9 @@ silence are handled here: 16-bit grey is clipped to white by `convert`, transpar
 hidden below, the EXIF orientation is ignored, and with LOAD_TRUNCATED_IMAGES a cut-off file gives a grey half.
 """
 
+import errno
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -71,12 +73,15 @@ def inspect(source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Pic
     """Read the header of a picture, decoding nothing.
 
     Raises:
-        PictureError: missing, empty, not a picture, too small, too long, too large.
+        PictureError: missing, unreadable, empty, not a picture, too small, too long, too large.
 
     """
     with _open(source, limits) as image:
-        width, height = _upright_size(image)
-        return PictureFacts(str(image.format), image.mode, width, height, _conversions(image, source))
+        try:
+            width, height = _upright_size(image)
+            return PictureFacts(str(image.format), image.mode, width, height, _conversions(image, source))
+        except Exception as error:  # looking for a second frame reads beyond the header
+            raise _damaged(source, error) from error
 
 
 def decode(
@@ -99,12 +104,12 @@ def decode(
             "without an error"
         )
     with _open(source, limits) as image:
-        conversions = _conversions(image, source)
         try:
+            conversions = _conversions(image, source)
             image.load()
             return Decoded(_to_rgb(ImageOps.exif_transpose(image), background), conversions)
         except Exception as error:  # a decoder may raise anything on a damaged file
-            raise PictureError("picture is cut off or damaged", _named(source, error)) from error
+            raise _damaged(source, error) from error
 
 
 def decode_mask(source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -117,36 +122,58 @@ def picture_name(source: Path | bytes) -> str:
     return source.name if isinstance(source, Path) else f"{len(source)} bytes"
 
 
+def byte_length(source: Path | bytes) -> int:
+    """Number of bytes of a picture, without opening it.
+
+    Raises:
+        PictureError: no such file, or not a regular one: a folder can't be read, a pipe would be waited for.
+
+    """
+    if isinstance(source, bytes):
+        return len(source)
+    try:
+        found = source.stat()
+    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte, a broken network drive
+        raise _unreadable(source, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise PictureError("can't be read: not a regular file", picture_name(source))
+    return found.st_size
+
+
+def read_bytes(source: Path | bytes) -> bytes:
+    """All bytes of a picture.
+
+    Raises:
+        PictureError: if the file can't be read.
+
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise _unreadable(source, error) from error
+
+
 def _open(source: Path | bytes, limits: PictureLimits) -> Image.Image:
     """Open within the limits, or say why not."""
     name = picture_name(source)
-    if not _length(source):
+    if not byte_length(source):
         raise PictureError("file is empty (0 bytes)", name)
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError("too many pixels, refused from the header", _named(source, error)) from error
     except Exception as error:  # a parser may raise anything on a file that isn't of its kind
-        start = source[:16] if isinstance(source, bytes) else _start(source)
-        raise PictureError("not a picture", f"{name} begins with {start!r}") from error
+        if _is_of_the_system(error):
+            raise _unreadable(source, error) from error
+        raise PictureError("not a picture", f"{name} begins with {_start(source)!r}") from error
     try:
         _check_limits(image, name, limits)
     except PictureError:
         image.close()
         raise
     return image
-
-
-def _length(source: Path | bytes) -> int:
-    """Number of bytes."""
-    if isinstance(source, bytes):
-        return len(source)
-    try:
-        if source.is_file():
-            return source.stat().st_size
-    except (OSError, ValueError) as error:  # no permission, a name too long, a broken network drive
-        raise PictureError("file can't be reached", _named(source, error)) from error
-    raise PictureError("file does not exist", picture_name(source))
 
 
 def _check_limits(image: Image.Image, name: str, limits: PictureLimits) -> None:
@@ -217,9 +244,35 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
     return image.convert("RGB")
 
 
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(16)
+def _start(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:16]
+    try:
+        with source.open("rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise _unreadable(source, error) from error
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Whether the system refused, rather than Pillow, whose OSErrors about the content have no number.
+
+    EINVAL is about the content as well: a damaged file sent the parser to a place before its start.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
+def _unreadable(source: Path | bytes, error: Exception) -> PictureError:
+    if isinstance(error, FileNotFoundError):  # also a link to nothing, or a file that has just been removed
+        return PictureError("file does not exist", picture_name(source))
+    why = getattr(error, "strerror", None) or error or type(error).__name__
+    return PictureError(f"can't be read: {why}", shorten(picture_name(source), 200))
+
+
+def _damaged(source: Path | bytes, error: Exception) -> PictureError:
+    if _is_of_the_system(error):
+        return _unreadable(source, error)
+    return PictureError("picture is cut off or damaged", _named(source, error))
 
 
 def _named(source: Path | bytes, error: Exception) -> str:

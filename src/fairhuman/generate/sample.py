@@ -5,7 +5,10 @@ Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling o
 2023.
 """
 
+import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fairhuman import __version__
-from fairhuman.errors import ModelError
+from fairhuman.errors import ModelError, RecipeError
 from fairhuman.files import write_atomically
-from fairhuman.models.lora import DIFFUSERS_FILE
-from fairhuman.models.sdxl import decode_latents, encode_prompts, evaluating, vae_factor
+from fairhuman.models.lora import DIFFUSERS_FILE, misfits
+from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, evaluating, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
 
 _ADAPTER = "fairhuman"
+# what diffusers logs on every load of a LoRA for the U-Net alone, and the whole of an error that is raised anyway
+_NOISE = ("No LoRA keys associated to", f"Loading {_ADAPTER} was unsuccessful")
+_NOISY = ("diffusers.loaders.lora_base", "diffusers.loaders.peft")
 
 
 class SampleSettings(BaseModel):
@@ -33,7 +39,7 @@ class SampleSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=30, ge=1)
-    guidance: float = Field(default=7.5, ge=1, description="classifier-free guidance; 1 = none")
+    guidance: float = Field(default=7.5, ge=1, allow_inf_nan=False, description="classifier-free guidance; 1 = none")
     height: int | None = Field(default=None, ge=8, multiple_of=8, description="None = the model's own size")
     width: int | None = Field(default=None, ge=8, multiple_of=8)
     negative_prompt: str = ""
@@ -60,6 +66,21 @@ class Picture:
     metadata: Mapping[str, str]
 
 
+def find_lora(path: Path, weight: float = 1.0) -> Path:
+    """Return the file of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`), unread.
+
+    Raises:
+        RecipeError: a weight that isn't finite.
+        ModelError: no such file.
+    """
+    if not math.isfinite(weight):
+        raise RecipeError(f"LoRA weight: expected a finite number, found {weight}")
+    file = path / DIFFUSERS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ModelError(f"LoRA {str(path)!r}: expected a file or a folder with {DIFFUSERS_FILE}, found none")
+    return file
+
+
 def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:
     """Put a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) into the pipeline.
 
@@ -67,13 +88,21 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
     Otherwise the updates run beside it, and their weight can be changed.
 
     Raises:
+        RecipeError: a weight that isn't finite.
         ModelError: no such file, or one that doesn't fit the pipeline.
     """
-    file = path / DIFFUSERS_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise ModelError(f"LoRA {str(path)!r}: expected a file or a folder with {DIFFUSERS_FILE}, found none")
+    file = find_lora(path, weight)
+    unet = pipeline.unet
     try:
-        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=_ADAPTER)
+        state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
+        wrong = misfits(unet, state)
+        if wrong:
+            raise ModelError(
+                f"LoRA {str(file)!r}: expected one for this U-Net, but {len(wrong)} of its {len(state)} tensors "
+                f"don't fit: {'; '.join(wrong[:2])}"
+            )
+        with _quiet():
+            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=_ADAPTER)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:400]
         raise ModelError(f"LoRA {str(file)!r}: expected one for this U-Net, loading failed: {reason}") from error
@@ -148,7 +177,12 @@ def draw(
 
     With `start_latents_bchw` (of pictures), they are noised to `strength` (0 to 1) of the schedule and
     denoised from there; without, pictures begin from noise.
+
+    Raises:
+        RecipeError: too many steps.
+        ModelError: latents or pictures that aren't finite.
     """
+    check_steps(pipeline.scheduler.config, settings.steps)
     unet = pipeline.unet
     factor = vae_factor(pipeline.vae)
     arguments: dict[str, Any] = {
@@ -172,7 +206,27 @@ def draw(
             arguments["negative_prompt_embeds"] = embeds.to(unet.dtype)
             arguments["negative_pooled_prompt_embeds"] = pooled.to(unet.dtype)
         latents_bchw = _with_unipc(pipeline, kind)(**arguments).images
+        check_finite(
+            latents_bchw,
+            f"the U-Net's latents ({unet.dtype})",
+            "not the VAE's doing; check the weights of the U-Net, the LoRA and its weight, or draw in bf16 or fp32",
+        )
         return decode_latents(pipeline.vae, latents_bchw).cpu()
+
+
+def check_steps(schedule: Mapping[str, Any], steps: int) -> None:
+    """Check that every one of `steps` goes to less noise, `schedule` being a scheduler's config.
+
+    Two equal noise levels one after the other make UniPC divide by zero.
+
+    Raises:
+        RecipeError: too many steps for the schedule.
+    """
+    scheduler = UniPCMultistepScheduler.from_config(dict(schedule))
+    scheduler.set_timesteps(steps)
+    if not bool((scheduler.sigmas.diff() < 0).all()):
+        count = scheduler.config.num_train_timesteps
+        raise RecipeError(f"steps: the model's {count} timesteps can't be split into {steps} steps, take fewer")
 
 
 def picture_generator(seed: int, prompt_index: int, picture_index: int) -> torch.Generator:
@@ -192,6 +246,23 @@ def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> Non
     for key, value in metadata.items():
         information.add_itxt(key, value)
     write_atomically(path, lambda partial: image.save(partial, format="PNG", pnginfo=information))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep diffusers from logging `_NOISE`; all else is logged."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_NOISE)
+
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    for logger in loggers:
+        logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(wanted)
 
 
 def _with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:

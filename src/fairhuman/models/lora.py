@@ -4,11 +4,13 @@ Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
@@ -103,6 +105,29 @@ def to_kohya(state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
         else:
             raise ModelError(f"LoRA tensor {key!r}: expected a name that ends in .lora_A.weight or .lora_B.weight")
     return kohya
+
+
+def misfits(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str]:
+    """Say of every A and B in `state` (diffusers' names, with `unet.` before) that fits no layer of `unet` why.
+
+    W is [out, in, ...], A [rank, in, ...], B [out, rank, ...].
+    """
+    ours = {key.removeprefix("unet."): tensor for key, tensor in state.items() if key.startswith("unet.")}
+    if not any(".lora_A." in key for key in ours):
+        ours = convert_unet_state_dict_to_peft(ours)
+    layers = dict(unet.named_modules())
+    found = []
+    for key, tensor in ours.items():
+        for part, axis, side in ((".lora_A.", 1, "inputs"), (".lora_B.", 0, "outputs")):
+            name, matched, _ = key.partition(part)
+            if not matched or tensor.ndim < 2:
+                continue
+            weight = getattr(layers.get(name), "weight", None)
+            if weight is None:
+                found.append(f"there is no layer {name}")
+            elif tensor.shape[axis] != weight.shape[axis]:
+                found.append(f"{name} has {weight.shape[axis]} {side}, not {tensor.shape[axis]}")
+    return found
 
 
 class LoraModel:

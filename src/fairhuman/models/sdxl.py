@@ -1,7 +1,7 @@
 """SDXL pipelines: load one, build a small one, turn pictures and captions into what the U-Net reads."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from fairhuman.models.tokenizer import build_tokenizer
 SMALL = "small"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
+_VAE_OVERFLOWS = "its weights overflow; use madebyollin/sdxl-vae-fp16-fix, or a VAE saved in float32"
 _THREE_LEVELS: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -85,7 +86,7 @@ def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32)
         for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
             _cast(part, dtype)
     else:
-        _check_location(model)
+        check_location(model)
         try:
             pipeline = StableDiffusionXLPipeline.from_pretrained(model, dtype=dtype)
         except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
@@ -136,6 +137,22 @@ def vae_factor(vae: AutoencoderKL) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
+def scheduler_config(model: str) -> Mapping[str, Any] | None:
+    """Return the noise schedule of a model without loading the model; None where it takes a download.
+
+    Raises:
+        ModelError: a folder without one.
+    """
+    if model == SMALL:
+        return dict(_sdxl_scheduler().config)
+    if not Path(model).exists():
+        return None
+    try:
+        return dict(EulerDiscreteScheduler.load_config(model, subfolder="scheduler"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {model!r}: expected {_EXPECTED}, found no readable scheduler") from error
+
+
 def noise_scheduler(pipeline: StableDiffusionXLPipeline) -> DDPMScheduler:
     """Return the training noise of the pipeline: its scheduler's betas and prediction type."""
     return DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
@@ -162,7 +179,7 @@ def encode_pictures(vae: AutoencoderKL, pictures_bchw: Tensor, noise_bchw: Tenso
         sample = posterior.mean if noise_bchw is None else posterior.mean + posterior.std * noise_bchw.float()
     shift, scale = _shift_and_scale(vae)
     latents_bchw: Tensor = (sample - shift) * scale
-    _check_finite(latents_bchw, "latents")
+    check_finite(latents_bchw, "the VAE's latents", _VAE_OVERFLOWS)
     return latents_bchw
 
 
@@ -176,7 +193,7 @@ def decode_latents(vae: AutoencoderKL, latents_bchw: Tensor) -> Tensor:
     shift, scale = _shift_and_scale(vae)
     with torch.no_grad(), torch.autocast(latents_bchw.device.type, enabled=False):
         pictures_bchw: Tensor = vae.decode(latents_bchw.float() / scale + shift).sample
-    _check_finite(pictures_bchw, "pictures")
+    check_finite(pictures_bchw, "the VAE's pictures", _VAE_OVERFLOWS)
     return pictures_bchw.clamp(-1, 1)
 
 
@@ -212,6 +229,17 @@ def encode_prompts(pipeline: StableDiffusionXLPipeline, captions: Sequence[str])
     return embeds_bnd, pooled
 
 
+def check_finite(tensor: Tensor, name: str, advice: str) -> None:
+    """Check the values of `tensor`; `name` says whose they are, `advice` what to do.
+
+    Raises:
+        ModelError: infinite values or NaN.
+    """
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise ModelError(f"{name}: {bad} of {tensor.numel()} values aren't finite: {advice}")
+
+
 @contextmanager
 def evaluating(pipeline: StableDiffusionXLPipeline) -> Iterator[None]:
     """Switch all of the pipeline's modules to eval mode, and each back to its own mode afterwards."""
@@ -226,8 +254,14 @@ def evaluating(pipeline: StableDiffusionXLPipeline) -> Iterator[None]:
             module.training = mode
 
 
-def _check_location(model: str) -> None:
-    """Say early what is wrong with `model`, where diffusers' own message wouldn't."""
+def check_location(model: str) -> None:
+    """Say early, without loading, what is wrong with `model`, where diffusers' own message wouldn't.
+
+    Raises:
+        ModelError: neither `"small"` nor a hub id nor the folder of an SDXL.
+    """
+    if model == SMALL:
+        return
     path = Path(model)
     if not path.exists():
         if _HUB_ID.fullmatch(model) is None:
@@ -249,15 +283,6 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
 
 def _shift_and_scale(vae: AutoencoderKL) -> tuple[float, float]:
     return float(vae.config.shift_factor or 0.0), float(vae.config.scaling_factor)
-
-
-def _check_finite(tensor: Tensor, what: str) -> None:
-    if not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise ModelError(
-            f"the VAE gave {bad} of {tensor.numel()} non-finite values in its {what}: its weights overflow; "
-            "use madebyollin/sdxl-vae-fp16-fix, or a VAE saved in float32"
-        )
 
 
 def _small_vae() -> AutoencoderKL:

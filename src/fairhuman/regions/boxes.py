@@ -66,7 +66,7 @@ def _parse_box(item: Any, width: int, height: int) -> tuple[Box | None, list[Fin
     """One box out of a file, or None; with what was done to it."""
     shown = shorten(item)
     if not isinstance(item, list | tuple) or len(item) not in (4, 5):
-        return None, [Finding("dropped", "a box has 4 numbers, or 5 with its score", shown)]
+        return None, [Finding("dropped", "box has not 4 numbers, or 5 with its score", shown)]
     findings: list[Finding] = []
     if any(isinstance(number, str) for number in item):
         findings.append(Finding("converted", "numbers of a box were strings", shown))

@@ -4,7 +4,9 @@ Left of each pair: the picture after resize, crop and flip, with every region ti
 masks that weight the losses, a square a latent cell. If a mask slips off its face, this is where it shows.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 import matplotlib as mpl
@@ -24,6 +26,7 @@ SIDE, GAP, MARGIN, LINE = (
     18,
 )  # pixels: longest side of a panel, between panels, around, a text line
 PAIRS_A_ROW = 2
+LONGEST = 300  # characters of a line that are measured; the narrowest letters fill a pair of panels with fewer
 
 
 def overlay_sheet(
@@ -149,12 +152,13 @@ def _font(size: int = 12) -> ImageFont.FreeTypeFont:
 
 
 def _fitting(text: str, width: int) -> str:
+    """The text on one line, cut to `width` pixels; measuring is slow, so as few and as short texts as possible."""
     text, font = " ".join(text.split()), _font()
-    if font.getlength(text) <= width:
+    if len(text) <= LONGEST and font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    text = text[:LONGEST]
+    longest = bisect_right(range(len(text) + 1), width, key=lambda n: ceil(font.getlength(text[:n] + "…"))) - 1
+    return text[: max(longest, 0)] + "…"
 
 
 def _resized(image_hwc: Pixels, size: tuple[int, int], how: Image.Resampling) -> Image.Image:

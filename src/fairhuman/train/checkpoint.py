@@ -1,7 +1,6 @@
 """Checkpoints: a folder a step, complete or not there."""
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairhuman.errors import TrainingError
-from fairhuman.files import write_atomically
+from fairhuman.files import remove_atomically, write_atomically
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -37,7 +36,7 @@ class Checkpoints:
         path = self.folder / f"step-{step:07d}"
         write_atomically(path, write)
         for old in self.list()[: -self.keep]:
-            shutil.rmtree(old)
+            remove_atomically(old)
         return path
 
     def list(self) -> list[Path]:

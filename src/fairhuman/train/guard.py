@@ -15,20 +15,24 @@ from fairhuman.errors import RecipeError, TrainingError
 from fairhuman.train.settings import FREE_ON_RESUME, TrainRecipe
 
 
-def agree_with_earlier_part(recipe: TrainRecipe, main: bool) -> None:
-    """Write the resolved recipe, or check that the run in the folder was started with the same one."""
+def check_earlier_part(recipe: TrainRecipe, at_step: int) -> None:
+    """Check that the run that goes on from a checkpoint is the one that the folder's recipe started.
+
+    Raises:
+        RecipeError: a setting that steps depend on differs, or the run has gone further than `steps`; names it.
+    """
     path = recipe.out / "recipe.yaml"
-    if path.is_file():
-        before = recipes.load(TrainRecipe, path)
-        for name, (old, new) in recipes.differences(before, recipe).items():
-            if not any(name == free or (free.endswith(".") and name.startswith(free)) for free in FREE_ON_RESUME):
-                raise RecipeError(
-                    f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
-                    "Choose another out, or the same settings to go on"
-                )
-    if main:
-        recipe.out.mkdir(parents=True, exist_ok=True)
-        recipes.save(recipe, path)
+    if not path.is_file():
+        return
+    free = FREE_ON_RESUME if recipe.schedule.name.startswith("constant") else FREE_ON_RESUME - {"steps"}
+    for name, (old, new) in recipes.differences(recipes.load(TrainRecipe, path), recipe).items():
+        if name not in free and name.partition(".")[0] + "." not in free:
+            raise RecipeError(
+                f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
+                "Choose another out, or the same settings to go on"
+            )
+    if at_step > recipe.steps:
+        raise RecipeError(f"steps is {recipe.steps}, but the run in {recipe.out} is at step {at_step} already")
 
 
 @contextmanager
@@ -73,20 +77,23 @@ def explained(recipe: TrainRecipe) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
+        other = ", precision=bf16" if recipe.precision == "fp16" else ""
         raise TrainingError(
-            f"{error}. Lower learning_rate ({recipe.learning_rate}) or use precision=bf16 (now {recipe.precision}); "
-            "the last checkpoint is unharmed"
+            f"{error}. Start again with another out and a lower learning_rate (now {recipe.learning_rate}){other}"
         ) from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"out of memory at batch_size={recipe.batch_size}, resolution={recipe.resolution}, "
             f"precision={recipe.precision}. In this order: gradient_checkpointing=true, precision=bf16, batch_size=1 "
-            f"with accumulate={recipe.batch_size * recipe.accumulate}, optimizer.name=adamw8bit, a smaller lora.rank"
+            f"with accumulate={recipe.batch_size * recipe.accumulate}, optimizer.name=adamw8bit, a smaller lora.rank; "
+            "with another out, if this one holds checkpoints"
         ) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TrainingError(
+                f"{recipe.out}: the disk is full. Free space and run the same command again: it goes on from the last "
+                f"complete checkpoint; keep_checkpoints={recipe.keep_checkpoints} can be lowered"
+            ) from error
+        if error.filename is None:
             raise
-        raise TrainingError(
-            f"{recipe.out}: the disk is full. Free space and run the same command again: it goes on from the last "
-            f"complete checkpoint; keep_checkpoints={recipe.keep_checkpoints} can be lowered"
-        ) from error
+        raise TrainingError(f"{error.filename}: {error.strerror}") from error

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -19,8 +20,10 @@ from accelerate.utils import parse_flag_from_env
 from diffusers.training_utils import EMAModel
 
 from fairhuman import __version__
+from fairhuman import recipe as recipes
 from fairhuman.data.batch import Batch, collate
-from fairhuman.data.report import LoadReport
+from fairhuman.data.report import LoadReport, Note
+from fairhuman.errors import DataError
 from fairhuman.fairness import FairBackward, FairStep
 from fairhuman.files import write_atomically, write_json
 from fairhuman.models import TrainableModel
@@ -28,7 +31,7 @@ from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.train import setup
 from fairhuman.train.checkpoint import Checkpoints
-from fairhuman.train.guard import agree_with_earlier_part, explained, locked, signals
+from fairhuman.train.guard import check_earlier_part, explained, locked, signals
 from fairhuman.train.metrics import Metrics, step_metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
@@ -47,6 +50,9 @@ class Watcher:
 
     def validated(self, run: "Run", losses: dict[str, float | None]) -> None:
         """Held-out losses are known."""
+
+    def noted(self, run: "Run", notes: Sequence[Note]) -> None:
+        """Pictures could not be read, and others took their places."""
 
     def preview(self, run: "Run") -> None:
         """Time for pictures; averaged weights are in place."""
@@ -77,6 +83,11 @@ class Run:
         return bool(self.process.is_main_process)
 
     @property
+    def product(self) -> Path:
+        """The folder that the result goes to: a LoRA, or a whole pipeline."""
+        return self.recipe.out / ("lora" if self.recipe.kind == "lora" else "model")
+
+    @property
     def finished(self) -> bool:
         """Whether all steps are done."""
         return self.step >= self.recipe.steps
@@ -90,7 +101,6 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
     """
     process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # what `accelerate launch --cpu` sets
     with explained(recipe), locked(recipe.out, bool(process.is_main_process)):
-        agree_with_earlier_part(recipe, bool(process.is_main_process))
         run = _set_up(recipe, process, watchers)
         tracker = (
             Tracker(recipe.out, run.step, recipe.track.wandb, recipe.model_dump(mode="json")) if run.main else None
@@ -105,39 +115,32 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
 
 def _train(run: Run, tracker: Tracker | None) -> None:
     recipe = run.recipe
-    loader = setup.build_loader(recipe, run.data, run.step, run.process.num_processes, run.process.process_index)
-    batches = iter(loader)
+    processes, rank = run.process.num_processes, run.process.process_index
+    batches = iter(setup.build_loader(recipe, run.data, run.step, processes, rank))
     if run.main:
         _write_overlay(run)
         for watcher in run.watchers:
             watcher.started(run)
-    if run.step == 0:
-        _look(run, tracker, preview=True)
     with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number)):
-        while not run.finished and run.stopped_by is None:
+        while True:
+            _look(run, tracker)
+            if run.finished or run.stopped_by is not None:
+                break
             started = time.perf_counter()
             micro = [next(batches).to(run.process.device) for _ in range(recipe.accumulate)]
             step, areas_k = _step(run, micro)
             run.step += 1
             seconds = time.perf_counter() - started
-            metrics = step_metrics(
-                run.step, recipe, run.process.num_processes, step, areas_k, micro, run.schedule, seconds
-            )
+            metrics = step_metrics(run.step, recipe, processes, step, areas_k, micro, run.schedule, seconds)
             if tracker is not None:
-                run.data.report.extend(note for batch in micro for note in batch.notes)
+                _note_lost_pictures(run, micro)
                 tracker.metrics(run.step, metrics)
                 for watcher in run.watchers:
                     watcher.stepped(run, metrics)
             _agree_on_stop(run)
-            last = run.finished or run.stopped_by is not None
-            every = recipe.validation.every
-            if run.finished or (every and run.step % every == 0):
-                _look(run, tracker, preview=run.finished or _due(run.step, recipe.preview.every))
-            elif _due(run.step, recipe.preview.every):
-                _look(run, None, preview=True)
-            if last or run.step % recipe.checkpoint_every == 0:
+            if run.finished or run.stopped_by is not None or run.step % recipe.checkpoint_every == 0:
                 _save_checkpoint(run)
-    if run.finished:
+    if run.finished and not run.product.exists():
         _save_product(run)
 
 
@@ -187,9 +190,10 @@ def _set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watch
         checkpoints=Checkpoints(recipe.out / "checkpoints", recipe.keep_checkpoints),
         watchers=watchers,
     )
-    if process.is_main_process:
-        write_json(recipe.out / "summary.json", _summary(run))
     _resume(run)
+    if process.is_main_process:
+        recipes.save(recipe, recipe.out / "recipe.yaml")
+        write_json(recipe.out / "summary.json", _summary(run))
     return run
 
 
@@ -209,6 +213,12 @@ def _resume(run: Run) -> None:
     if loaded is None:
         return
     trainable, state = loaded
+    check_earlier_part(run.recipe, state["step"])
+    if state["data"] != setup.fingerprint(run.data):
+        raise DataError(
+            f"{run.recipe.data}: other records than those the run in {run.recipe.out} was trained on and held out "
+            f"(now {len(run.data.train)} and {len(run.data.held_out or ())}). Bring them back, or choose another out"
+        )
     run.model.load_trainable_state(trainable)
     run.optimizer.load_state_dict(state["optimizer"])
     run.schedule.load_state_dict(state["schedule"])
@@ -224,6 +234,7 @@ def _resume(run: Run) -> None:
 def _save_checkpoint(run: Run) -> None:
     if run.main:
         state = {
+            "data": setup.fingerprint(run.data),
             "optimizer": run.optimizer.state_dict(),
             "schedule": run.schedule.state_dict(),
             "fair": run.fair.state_dict(),
@@ -236,31 +247,59 @@ def _save_checkpoint(run: Run) -> None:
 
 
 def _save_product(run: Run) -> None:
-    """Write `lora/` or `model/`."""
+    """Write the result, with averaged weights where there are some."""
     if run.main:
         with _averaged(run):
-            run.model.save(run.recipe.out / ("lora" if run.recipe.kind == "lora" else "model"))
+            run.model.save(run.product)
         write_json(run.recipe.out / "summary.json", _summary(run))
     run.process.wait_for_everyone()
 
 
-def _look(run: Run, tracker: Tracker | None, preview: bool) -> None:
-    """Validate, and draw previews, with averaged weights where there are some."""
-    if run.main:
+def _look(run: Run, tracker: Tracker | None) -> None:
+    """Validate and draw previews where it is time to, with averaged weights where there are some.
+
+    Comes after the step's checkpoint, and again if the run was killed meanwhile. A stop doesn't wait for it.
+    """
+    if run.stopped_by is not None and not run.finished:
+        return
+    ends = run.step == 0 or run.finished
+    validate = run.data.held_out is not None and (ends or _due(run.step, run.recipe.validation.every))
+    preview = run.recipe.preview.count > 0 and (ends or _due(run.step, run.recipe.preview.every))
+    if tracker is not None and (validate or preview):
+        done = run.step in tracker.validated
         with _averaged(run):
-            if tracker is not None and run.data.held_out is not None:
-                recipe = run.recipe
-                batch_size = max(8, recipe.batch_size)
-                held_out = held_out_losses(
-                    run.objectives, run.data.held_out, recipe.validation.timesteps, batch_size, run.process.device
-                )
-                losses = held_out.losses()
-                tracker.validation(run.step, held_out.line(), losses)
-                for watcher in run.watchers:
-                    watcher.validated(run, losses)
-            for watcher in run.watchers if preview and run.recipe.preview.count else ():
+            if validate and not done:
+                _validate(run, tracker)
+            for watcher in run.watchers if preview and not (validate and done) else ():
                 watcher.preview(run)
     run.process.wait_for_everyone()
+
+
+def _validate(run: Run, tracker: Tracker) -> None:
+    assert run.data.held_out is not None
+    timesteps, batch_size = run.recipe.validation.timesteps, max(8, run.recipe.batch_size)
+    held_out = held_out_losses(run.objectives, run.data.held_out, timesteps, batch_size, run.process.device)
+    losses = held_out.losses()
+    tracker.validation(run.step, held_out.line(), losses)
+    for watcher in run.watchers:
+        watcher.validated(run, losses)
+
+
+def _note_lost_pictures(run: Run, batches: Sequence[Batch]) -> None:
+    """Tell of pictures that could be read before training and can't any more; too many end the run."""
+    notes = [note for batch in batches for note in batch.notes]
+    if not notes:
+        return
+    run.data.report.extend(notes)
+    for watcher in run.watchers:
+        watcher.noted(run, notes)
+    lost = {(note.file, note.line) for note in run.data.report.skipped() if note.stage == notes[0].stage}
+    limit = run.recipe.source.max_reject_share * len(run.data.train)
+    if len(lost) > limit:
+        raise DataError(
+            f"{len(lost)} of {len(run.data.train)} pictures can't be read any more, more than "
+            f"source.max_reject_share = {run.recipe.source.max_reject_share:.0%}; the last: {notes[-1]}"
+        )
 
 
 @contextmanager

@@ -174,5 +174,8 @@ class TrainRecipe(Settings):
         return self
 
 
-# What may differ between the parts of a run that is resumed: nothing that a step's result depends on.
-FREE_ON_RESUME = ("out", "steps", "checkpoint_every", "keep_checkpoints", "source.workers", "track.", "preview.")
+# What may differ between the parts of a run that is resumed, as no step's result depends on it; "x." is a section.
+# `steps` is one only where the learning rate doesn't depend on it.
+FREE_ON_RESUME = frozenset(
+    {"data", "out", "steps", "checkpoint_every", "keep_checkpoints", "source.workers", "track.", "preview."}
+)

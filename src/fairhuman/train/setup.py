@@ -1,5 +1,7 @@
 """What a run consists of, built from its recipe: data, model, strategy, optimiser."""
 
+import hashlib
+import json
 import signal
 import warnings
 from collections.abc import Iterable, Sequence
@@ -78,24 +80,36 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
 
 
 def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[HumanRecord], list[HumanRecord]]:
-    """Return records to train on and to hold out: by the data set's own split, or a seeded share of them."""
+    """Return records to train on and to hold out: by the data set's own split, or a seeded share of them.
+
+    Who is held out follows from the seed and the record's key alone, so that it stays so when records come or go.
+    """
     settings = recipe.validation
     held_out = [record for record in records if record.split in HELD_OUT_SPLITS]
     train = [record for record in records if record.split not in HELD_OUT_SPLITS]
-    order = torch.randperm(10**6, generator=torch.Generator().manual_seed(mixed_seed(recipe.seed, Stream.ORDER)))
     if not held_out and settings.every:
-        count = min(settings.count, int(settings.share * len(train)))
-        chosen = set(order[order < len(train)][:count].tolist())
-        held_out = [record for i, record in enumerate(train) if i in chosen]
-        train = [record for i, record in enumerate(train) if i not in chosen]
-    elif len(held_out) > settings.count:
-        chosen = set(order[order < len(held_out)][: settings.count].tolist())
-        held_out = [record for i, record in enumerate(held_out) if i in chosen]
+        held_out = _draw(train, min(settings.count, int(settings.share * len(train))), recipe.seed)
+        chosen = {record.key for record in held_out}
+        train = [record for record in train if record.key not in chosen]
     if not train:
         raise DataError(
             f"{recipe.data}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}); none to train on"
         )
-    return train, held_out
+    return train, _draw(held_out, settings.count, recipe.seed)
+
+
+def _draw(records: Sequence[HumanRecord], count: int, seed: int) -> list[HumanRecord]:
+    """Return `count` records, in their order: those whose hash of (seed, key) is smallest."""
+    ordered = sorted(records, key=lambda record: hashlib.sha256(f"{seed} {record.key}".encode()).digest())
+    chosen = {record.key for record in ordered[:count]}
+    return [record for record in records if record.key in chosen]
+
+
+def fingerprint(data: Data) -> str:
+    """Return a hash of which records are trained on and held out, in their order."""
+    parts = [data.train.records, data.held_out.records if data.held_out is not None else ()]
+    text = json.dumps([[record.key for record in records] for records in parts])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def build_loader(recipe: TrainRecipe, data: Data, start_step: int, processes: int, rank: int) -> Iterable[Batch]:

@@ -26,6 +26,7 @@ class Tracker:
         for name in ("metrics.jsonl", "validation.jsonl"):
             _keep_until(run / name, step if step else -1)  # without a checkpoint, all begins again
         self._wandb = _start_wandb(wandb, run, settings) if wandb else None
+        self.validated = {row["step"] for row in _rows(run / "validation.jsonl")}
         self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
@@ -39,6 +40,7 @@ class Tracker:
         """Write an evaluation, and its values as `validation/NAME`."""
         with (self.run / "validation.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **line}, allow_nan=False) + "\n")
+        self.validated.add(step)
         self._scalars(step, {f"validation/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
@@ -58,16 +60,21 @@ class Tracker:
 
 def _keep_until(path: Path, step: int) -> None:
     """Drop lines of later steps, and a last line that was cut off."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    if path.is_file():
+        write_text(path, "".join(json.dumps(row) + "\n" for row in _rows(path) if row["step"] <= step))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file; none if there is no file."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
+            row = json.loads(line)
+        except ValueError:
             continue
-    write_text(path, "".join(kept))
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows
 
 
 def _start_wandb(project: str, run: Path, settings: Mapping[str, Any]) -> Any:

@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -214,3 +219,96 @@ def test_nothing_there(tmp_path):
     (tmp_path / "metadata.jsonl").touch()
     with pytest.raises(DataError, match="no usable record"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_pictures_that_cannot_be_read_are_skipped(folder, bare):
+    names = ["dangling.png", "folder.png", "good.png", "loop.png", "pipe.png"]
+    root = folder([{"file_name": name, "caption": "x"} for name in names])
+    for name in set(names) - {"good.png"}:
+        (root / name).unlink()
+    (root / "dangling.png").symlink_to(root / "nowhere.png")
+    (root / "folder.png").mkdir()
+    (root / "loop.png").symlink_to(root / "loop.png")
+    os.mkfifo(root / "pipe.png")
+    if bare:
+        (root / "metadata.jsonl").unlink()
+    records, report = read(root, ())
+    assert [record.key for record in records] == ["good.png"]
+    irregular = "can't be read: not a regular file"
+    expected = ["file does not exist", irregular, "not a path", irregular]
+    if bare:  # a folder is no picture there, whatever its name
+        expected.remove(irregular)
+    assert reasons(report, "skipped") == expected
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet"])
+@pytest.mark.parametrize("what", ["folder", "dangling", "pipe"])
+def test_metadata_that_cannot_be_read_is_named(folder, name, what):
+    root = folder(ROWS)
+    (root / "metadata.jsonl").unlink()
+    match what:
+        case "folder":
+            (root / name).mkdir()
+        case "dangling":
+            (root / name).symlink_to(root / "nowhere")
+        case "pipe":
+            os.mkfifo(root / name)
+    with pytest.raises(DataError, match=rf"set/{name}: can't be read: "):
+        read(root)
+
+
+def test_pictures_that_vanish_while_they_are_compared(folder):
+    rows = [{"file_name": f"{i}.png", "caption": "x"} for i in range(4)]
+    records, _ = read(folder(rows), ())
+    for record in records[1:]:  # all of one length, so that all are read
+        record.image.write_bytes(records[0].image.read_bytes())
+    records[2].image.unlink()
+    report = LoadReport()
+    assert _compare_pictures(records, report) == [records[0], records[1], records[3]]
+    assert reasons(report, "skipped") == ["file does not exist"]
+    assert len(reasons(report, "warned")) == 2
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from fairhuman.data.check import check_records
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.errors import DataError
+
+root, report, settings = Path(sys.argv[1]), LoadReport(), SourceSettings(max_reject_share=1.0)
+read_source(root, (), settings, LoadReport())  # all that is loaded late is loaded now
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    records = check_records(read_source(root, (), settings, report), report, True, max_reject_share=1.0)
+    print([record.key for record in records])
+except DataError as error:
+    print(error)
+print(*report.notes, sep="\\n")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="permissions of files are those of POSIX")
+@pytest.mark.parametrize("private", ["a.png", "metadata.jsonl", "."])
+def test_files_of_another_user(folder, private):
+    with tempfile.TemporaryDirectory() as place:  # tmp_path is closed to others as a whole
+        Path(place).chmod(0o755)
+        root = Path(folder(ROWS).rename(Path(place) / "set"))
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        code = AS_NOBODY.replace("import os, sys", f"import os, sys\nos.umask(0)\nPRIVATE = {private!r}", 1)
+        code = code.replace("if os.getuid() == 0:", "(root / PRIVATE).chmod(0o000)\nif os.getuid() == 0:", 1)
+        done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
+        root.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    if private == "a.png":
+        assert done.stdout.splitlines() == [
+            "['deep/b.png']",
+            "metadata.jsonl:1: skipped, can't be read: Permission denied (a.png)",
+        ]
+    else:
+        assert "Permission denied" in done.stdout
+        assert f"{root / 'metadata.jsonl'}" in done.stdout or private == "."

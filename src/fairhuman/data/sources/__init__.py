@@ -1,12 +1,13 @@
 """Where records come from: one file a format, one table of them."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fairhuman.data.decode import PictureError, byte_length, read_bytes
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sources.imagefolder import METADATA, has_pictures, read_imagefolder
+from fairhuman.data.sources.imagefolder import METADATA, has_pictures, metadata_name, read_imagefolder
 from fairhuman.data.sources.parquet import parquet_files, read_parquet
 from fairhuman.data.sources.rows import STAGE, SourceSettings
 from fairhuman.errors import DataError
@@ -27,7 +28,7 @@ def source_kind(path: Path) -> str:
     """
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
-    if any((path / name).is_file() for name in METADATA):
+    if metadata_name(path) is not None:
         return "imagefolder"
     if parquet_files(path):
         return "parquet"
@@ -50,14 +51,16 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
         report: gets a note for everything that was skipped, dropped, converted or is odd.
 
     Raises:
-        DataError: no records; a required column or a region that no record has; more than
+        DataError: unreadable; no records; a required column or a region that no record has; more than
             `max_reject_share` skipped.
 
     """
     own = LoadReport()
     try:
         records = READERS[source_kind(path)](path, regions, settings, own)
-        _warn_of_duplicates(records, own)
+        records = _compare_pictures(records, own)
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
     finally:
         report.extend(sorted(own.notes, key=lambda entry: (entry.file, entry.line or 0)))
     total = len(records) + len(own.skipped())
@@ -73,20 +76,32 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
     return records
 
 
-def _warn_of_duplicates(records: Sequence[HumanRecord], report: LoadReport) -> None:
-    """Note pictures with the same bytes; only those of the same length are read."""
-    by_length: dict[int, list[HumanRecord]] = defaultdict(list)
+def _compare_pictures(records: Sequence[HumanRecord], report: LoadReport) -> list[HumanRecord]:
+    """Note pictures with the same bytes; only those of the same length are read.
+
+    Returns:
+        The records without those whose picture can't be read, or is no longer there.
+
+    """
+    found: list[tuple[HumanRecord, int]] = []
     for record in records:
-        length = len(record.image) if isinstance(record.image, bytes) else record.image.stat().st_size
-        by_length[length].append(record)
+        try:
+            found.append((record, byte_length(record.image)))
+        except PictureError as error:
+            report.add(record.location, STAGE, error.finding)
+    of_length = Counter(length for _, length in found)
+    kept: list[HumanRecord] = []
     first_seen: dict[bytes, HumanRecord] = {}
-    for alike in by_length.values():
-        for record in alike if len(alike) > 1 else ():
-            content = record.image if isinstance(record.image, bytes) else record.image.read_bytes()
-            first = first_seen.setdefault(hashlib.sha256(content).digest(), record)
+    for record, length in found:
+        if of_length[length] > 1:
+            try:
+                digest = hashlib.sha256(read_bytes(record.image)).digest()
+            except PictureError as error:
+                report.add(record.location, STAGE, error.finding)
+                continue
+            first = first_seen.setdefault(digest, record)
             if first is not record:
-                report.add(
-                    record.location,
-                    STAGE,
-                    Finding("warned", "same picture as another record", f"that of {first.location}"),
-                )
+                same = Finding("warned", "same picture as another record", f"that of {first.location}")
+                report.add(record.location, STAGE, same)
+        kept.append(record)
+    return kept

@@ -8,12 +8,13 @@ its caption. https://huggingface.co/docs/datasets/image_dataset
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources.parquet import rows_of_file
-from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, records_from_rows
+from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, readable, records_from_rows
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord
 from fairhuman.regions.boxes import shorten
@@ -25,24 +26,25 @@ def read_imagefolder(
     folder: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport
 ) -> list[HumanRecord]:
     """Read a folder of pictures; see `records_from_rows` for what is checked and raised."""
-    for name, read_rows in METADATA.items():
-        if (folder / name).is_file():
-            rows = read_rows(folder / name, report)
-            break
-    else:
-        rows = _bare_rows(folder, report)
+    name = metadata_name(folder)
+    rows = METADATA[name](folder / name, report) if name else _bare_rows(folder, report)
     return records_from_rows(rows, folder, "file_name", regions, settings, report)
+
+
+def metadata_name(folder: Path) -> str | None:
+    """The metadata file that a folder has, whether or not it can be read; the first where there are several."""
+    return next((name for name in METADATA if os.path.lexists(folder / name)), None)
 
 
 def has_pictures(folder: Path) -> bool:
     """Whether a folder holds metadata or at least one picture, at any depth."""
-    return any((folder / name).is_file() for name in METADATA) or next(_pictures(folder), None) is not None
+    return metadata_name(folder) is not None or next(_pictures(folder), None) is not None
 
 
 def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """One JSON object a line. Lines are cut as bytes, so that one bad byte spoils one line."""
     first_seen: dict[bytes, int] = {}
-    with path.open("rb") as file:
+    with readable(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             location = f"{path.name}:{number}"
             line = line.strip()
@@ -74,7 +76,8 @@ def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 def _csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """A table with a head line; boxes and masks are JSON inside their cell, an empty cell is null."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with readable(path):
+            text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: must be UTF-8, byte {error.start + 1} is not") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -108,20 +111,26 @@ def _bare_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
         name = path.relative_to(folder).as_posix()
         text = path.with_suffix(".txt")
         caption = ""
-        if text.is_file():
-            try:
+        try:
+            if text.is_file():
                 caption = text.read_bytes().decode("utf-8-sig").strip()
-            except UnicodeDecodeError as error:
-                report.add(
-                    text.name,
-                    STAGE,
-                    Finding("dropped", "caption file is not UTF-8", f"byte {error.start + 1}"),
-                )
+        except UnicodeDecodeError as error:
+            report.add(text.name, STAGE, Finding("dropped", "caption file is not UTF-8", f"byte {error.start + 1}"))
+        except OSError as error:
+            report.add(text.name, STAGE, Finding("dropped", "caption file can't be read", error.strerror or str(error)))
         yield Row(name, {"file_name": name, "caption": caption})
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    """Files by their name, also those that can't be read: a reason is given for each where it is opened."""
+    return (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and not _is_folder(path))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {

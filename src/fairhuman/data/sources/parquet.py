@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sources.rows import Row, SourceSettings, records_from_rows
+from fairhuman.data.sources.rows import Row, SourceSettings, readable, records_from_rows
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 
@@ -39,7 +39,7 @@ def parquet_files(path: Path) -> list[Path]:
 def rows_of_file(path: Path) -> Iterator[Row]:
     """Rows of one table; the line of a location is the row's number from 1."""
     try:
-        with pyarrow.parquet.ParquetFile(path) as table:
+        with readable(path), pyarrow.parquet.ParquetFile(path) as table:
             number = 0
             for batch in table.iter_batches(batch_size=256):
                 for values in batch.to_pylist():

@@ -1,7 +1,9 @@
 """Rows of any format to records: the rules that all sources share."""
 
+import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +28,23 @@ class SourceSettings(BaseModel):
     )
     max_reject_share: float = Field(default=0.2, ge=0.0, le=1.0, description="share of records that may be skipped")
     limits: PictureLimits = PictureLimits()
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """While a table of records is read.
+
+    Raises:
+        DataError: if the system refuses to read it, or it is not a regular file: a pipe would be waited for.
+            How many records it holds is then unknown, so it can't count as some bad ones.
+
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path}: can't be read: not a regular file")
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 class Row(NamedTuple):
@@ -219,10 +238,8 @@ def locate(value: Any, root: Path) -> Path | bytes:
     try:
         path = (root / value).resolve()
         inside = path.is_relative_to(root.resolve())
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # a loop of links, a name too long, a zero byte, half a surrogate pair
+    except (OSError, RuntimeError, ValueError) as error:
+        # a name too long; a loop of links, before Python 3.13 a RuntimeError; a zero byte, half a surrogate pair
         raise PictureError("not a path", shorten(f"{value!r}: {error}")) from error
     if not inside:
         raise PictureError("path leaves the folder of the data set", shorten(value))
