@@ -150,6 +150,27 @@ def test_sample_draws_a_picture_per_prompt_with_its_settings_inside(tmp_path: Pa
     assert "found none" in missing.stderr
 
 
+def test_sample_checks_before_it_draws(tmp_path: Path) -> None:
+    lora, out = tmp_path / "lora.safetensors", tmp_path / "out"
+    lora.touch()
+    wrong = [
+        (2, "LoRA weight: expected a finite number, found nan", ("--lora", lora, "--lora-weight", "nan")),
+        (2, "1000 timesteps can't be split into 1500 steps", ("--steps", 1500)),
+        (2, "--prompt: expected a text", ("--prompt", " ")),
+        (1, "found no such folder", ("--model", tmp_path / "none")),
+        (1, "found none", ("--lora", tmp_path / "none")),
+    ]
+    for code, message, options in wrong:
+        refused = run("sample", out, "--prompt", "a", *options, "--dry-run")
+        assert (refused.returncode, refused.stderr.count("\n")) == (code, 1), refused.stderr
+        assert message in refused.stderr
+    assert not out.exists()
+    for place in (lora, Path("/proc/pictures")):
+        refused = run("sample", place, "--prompt", "a")
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
+        assert f"{place}: can't be written" in refused.stderr
+
+
 def readme_commands() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]

@@ -1,6 +1,8 @@
 """What the commands do; `cli` only reads the command line, so that `--help` answers without importing torch."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ from rich.console import Console
 
 from fairhuman import recipe as recipes
 from fairhuman.data.report import LoadReport
-from fairhuman.errors import RecipeError
-from fairhuman.generate.sample import SampleSettings, load_lora, sample, save_png
-from fairhuman.models.sdxl import load_pipeline
+from fairhuman.errors import FairHumanError, RecipeError
+from fairhuman.generate.sample import SampleSettings, check_steps, find_lora, load_lora, sample, save_png
+from fairhuman.models.sdxl import check_location, load_pipeline, scheduler_config
 from fairhuman.synth.figures import write_figures
 from fairhuman.train import setup
 from fairhuman.train.loop import train
@@ -69,21 +71,41 @@ class SampleJob:
                 lines = [line.strip() for line in self.prompts.read_text(encoding="utf-8").splitlines()]
             except (OSError, UnicodeDecodeError) as error:
                 raise RecipeError(f"--prompts {self.prompts}: expected a UTF-8 text file, {error}") from error
+        if not all(text.strip() for text in self.prompt):
+            raise RecipeError("--prompt: expected a text, found an empty one")
         found = [*self.prompt, *(line for line in lines if line)]
         if not found:
             raise RecipeError("no prompt: give --prompt TEXT or --prompts FILE")
         return found
 
+    def check(self, steps: int) -> None:
+        """Check all that can be checked without loading the model.
+
+        Raises:
+            RecipeError: an unknown precision, a weight that isn't finite, too many steps.
+            ModelError: no such model or LoRA.
+        """
+        if self.precision not in setup.DTYPES:
+            raise RecipeError(f"--precision must be one of {', '.join(setup.DTYPES)}, found {self.precision!r}")
+        if self.lora is not None:
+            find_lora(self.lora, self.lora_weight)
+        check_location(self.model)
+        schedule = scheduler_config(self.model)
+        if schedule is not None:
+            check_steps(schedule, steps)
+
 
 def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console: Console) -> None:
     """Draw pictures into a folder, named by prompt and picture."""
     settings = recipes.build(SampleSettings, values, origin="sample")
-    if job.precision not in setup.DTYPES:
-        raise RecipeError(f"--precision must be one of {', '.join(setup.DTYPES)}, found {job.precision!r}")
     prompts = job.all_prompts()
+    job.check(settings.steps)
     if dry_run:
         console.print(f"{len(prompts)} prompts x {settings.images_per_prompt}, {settings!r}", highlight=False)
         return
+    with _writing(job.out):
+        job.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=job.out).close()
     pipeline = load_pipeline(job.model, dtype=setup.DTYPES[job.precision] or torch.float32)
     lora = load_lora(pipeline, job.lora, job.lora_weight, job.fuse) if job.lora is not None else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,8 +113,18 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
         part.to(device)
     for picture in sample(pipeline, prompts, settings, job.model, lora):
         path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"
-        save_png(picture.image, path, picture.metadata)
+        with _writing(path):
+            save_png(picture.image, path, picture.metadata)
         console.print(f"{path}  {prompts[picture.prompt_index]}", highlight=False, markup=False)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing at `path` into an error of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise FairHumanError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
 def run_demo(out: Path, dry_run: bool, console: Console) -> None:

@@ -184,8 +184,8 @@ def test_all_bytes_of_a_file_or_the_reason(tmp_path):
         read_bytes(tmp_path)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file whose reading the system refuses")
-def test_a_file_that_opens_and_cannot_be_read(tmp_path):
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose reading the system refuses")
+def test_a_file_that_opens_and_cannot_be_read():
     # A process's own memory is a regular file that opens; reading its first page is an I/O error, as on a bad disk.
     with pytest.raises(PictureError, match="can't be read: Input/output error"):
         read_bytes(Path("/proc/self/mem"))

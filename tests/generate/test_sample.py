@@ -1,15 +1,24 @@
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline, UniPCMultistepScheduler
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UniPCMultistepScheduler
 from PIL import Image
 from pydantic import ValidationError
 
 from fairhuman import __version__
-from fairhuman.errors import ModelError
-from fairhuman.generate.sample import Picture, SampleSettings, load_lora, picture_generator, sample, save_png
+from fairhuman.errors import ModelError, RecipeError
+from fairhuman.generate.sample import (
+    Picture,
+    SampleSettings,
+    check_steps,
+    load_lora,
+    picture_generator,
+    sample,
+    save_png,
+)
 from fairhuman.models.lora import LoraModel, LoraSettings
 from fairhuman.models.sdxl import build_small, decode_latents
 
@@ -161,11 +170,61 @@ def test_lora_that_does_not_fit_is_named(tmp_path: Path, lora_folder: Path) -> N
         load_lora(build_small(0), broken)
     other = build_small(0)
     other.unet = type(other.unet).from_config({**other.unet.config, "block_out_channels": (48, 96, 192)})
-    with pytest.raises(ModelError, match=r"expected one for this U-Net.*size mismatch"):
+    with pytest.raises(ModelError, match=r"pytorch_lora_weights\.safetensors.*112 of its 176.*has 190 inputs, not 160"):
         load_lora(other, lora_folder)
 
 
-@pytest.mark.parametrize("wrong", [{"guidance": 0.5}, {"height": 60}, {"steps": 0}, {"step": 3}])
+def test_loading_a_lora_for_the_unet_alone_logs_nothing(lora_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("diffusers")
+    logger.addHandler(caplog.handler)
+    try:
+        own = build_small(0)
+        load_lora(own, lora_folder)
+        assert not caplog.records
+        own.load_lora_weights(lora_folder)
+        assert len(caplog.records) == 2
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_lora_weight_is_finite(lora_folder: Path, weight: float) -> None:
+    with pytest.raises(RecipeError, match=f"finite number, found {weight}"):
+        load_lora(build_small(0), lora_folder, weight)
+
+
+@pytest.mark.parametrize("part", ["unet", "lora"])
+def test_latents_that_are_not_finite_are_not_the_vaes(lora_folder: Path, part: str) -> None:
+    own = build_small(0)
+    if part == "unet":
+        own.unet.conv_out.bias.data.fill_(torch.nan)
+    else:
+        load_lora(own, lora_folder, 1e37)
+    with pytest.raises(ModelError, match=r"the U-Net's latents \(torch.float32\): .* aren't finite: not the VAE's"):
+        next(sample(own, ["a hat"], SMALL))
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+def test_steps_that_the_schedule_allows_draw_and_others_are_refused(spacing: str) -> None:
+    own = build_small(0)
+    own.scheduler = EulerDiscreteScheduler.from_config(
+        own.scheduler.config, num_train_timesteps=20, timestep_spacing=spacing
+    )
+    allowed = []
+    for steps in range(1, 31):
+        try:
+            next(sample(own, ["a hat"], SMALL.model_copy(update={"steps": steps, "height": 16, "width": 16})))
+        except RecipeError:
+            with pytest.raises(RecipeError, match=f"20 timesteps can't be split into {steps} steps"):
+                check_steps(own.scheduler.config, steps)
+        else:
+            allowed.append(steps)
+    assert set(range(1, 10)) <= set(allowed) <= set(range(1, 21))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"guidance": 0.5}, {"guidance": float("inf")}, {"height": 60}, {"steps": 0}, {"step": 3}]
+)
 def test_settings_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         SampleSettings(**wrong)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.full import predict_noise
-from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, LoraSettings, add_lora, to_kohya
+from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, LoraSettings, add_lora, misfits, to_kohya
 from fairhuman.models.sdxl import build_small, sdxl_unet_config
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
@@ -230,3 +230,17 @@ def test_equal_loras_are_equal_files_in_every_process(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", code, str(tmp_path / seed)], check=True, env=environment)
     for name in (DIFFUSERS_FILE, KOHYA_FILE):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [DIFFUSERS_FILE, KOHYA_FILE])
+def test_misfits_are_told_for_both_files(tmp_path: Path, name: str) -> None:
+    model = trained(LoraSettings(rank=3, targets="attention+conv"))
+    model.save(tmp_path)
+    fresh = build_small(0)
+    state, *_ = fresh.lora_state_dict(tmp_path, weight_name=name, unet_config=fresh.unet.config)
+    assert misfits(fresh.unet, state) == []
+    assert misfits(model.pipeline.unet, state) == []
+    shallow = UNet2DConditionModel.from_config({**fresh.unet.config, "transformer_layers_per_block": (1, 1, 1)})
+    found = misfits(shallow, state)
+    assert found
+    assert all(text.startswith("there is no layer ") and ".transformer_blocks.1." in text for text in found)

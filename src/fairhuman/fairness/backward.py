@@ -172,15 +172,7 @@ class FairBackward:
         known = gram if self._weights is None else None
         if not (bool(gram.isfinite().all()) and _finite(losses)):
             return self._skip(losses, known)
-        if isinstance(self.strategy, GradientBalancing):
-            present = [bool(value > 0.0) for value in gram.diagonal()]
-            weights = self.strategy.weights(gram)
-        else:
-            assert isinstance(self.strategy, LossWeighting)
-            present = [loss is not None for loss in losses]
-            weights = self._weights or self.strategy.weights(losses)
-            weights = [w if here else 0.0 for w, here in zip(weights, present, strict=True)]
-            self._observe(losses, factor)
+        weights, present = self._weigh(losses, gram, factor)
         direction = self._estimator.combine(weights if self._weights is None else [1.0])
         norm = _norm(direction) / factor
         shares = (
@@ -193,6 +185,16 @@ class FairBackward:
         self._start_step()
         weights_k = torch.tensor(weights, dtype=torch.float64)
         return FairStep(weights_k, tuple(losses), tuple(present), known, norm, scale, stationary=stationary)
+
+    def _weigh(self, losses: list[float | None], gram: Tensor, factor: float) -> tuple[list[float], list[bool]]:
+        """Return w [K], and which objectives take part: those with a gradient or, for a loss weighting, with a loss."""
+        if isinstance(self.strategy, GradientBalancing):
+            return self.strategy.weights(gram), [bool(value > 0.0) for value in gram.diagonal()]
+        assert isinstance(self.strategy, LossWeighting)
+        present = [loss is not None for loss in losses]
+        weights = self._weights or self.strategy.weights(losses)
+        self._observe(losses, factor)
+        return [w if here else 0.0 for w, here in zip(weights, present, strict=True)], present
 
     def _observe(self, losses: list[float | None], factor: float) -> None:
         """Let the strategy take note; the gradients of its own parameters are left scaled like all others."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from PIL import Image
 from tiny_pictures import encoded, picture
 
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source
 from fairhuman.errors import DataError
 from fairhuman.record import Box
 
@@ -278,8 +279,10 @@ from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError
 
-root, report, settings = Path(sys.argv[1]), LoadReport(), SourceSettings(max_reject_share=1.0)
+root, private = map(Path, sys.argv[1:])
+report, settings = LoadReport(), SourceSettings(max_reject_share=1.0)
 read_source(root, (), settings, LoadReport())  # all that is loaded late is loaded now
+private.chmod(0o000)
 if os.getuid() == 0:
     os.setuid(65534)
 try:
@@ -296,12 +299,11 @@ print(*report.notes, sep="\\n")
 def test_files_of_another_user(folder, private):
     with tempfile.TemporaryDirectory() as place:  # tmp_path is closed to others as a whole
         Path(place).chmod(0o755)
-        root = Path(folder(ROWS).rename(Path(place) / "set"))
+        root = Path(shutil.copytree(folder(ROWS), Path(place) / "set"))
         for path in (root, *root.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        code = AS_NOBODY.replace("import os, sys", f"import os, sys\nos.umask(0)\nPRIVATE = {private!r}", 1)
-        code = code.replace("if os.getuid() == 0:", "(root / PRIVATE).chmod(0o000)\nif os.getuid() == 0:", 1)
-        done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
+        arguments = [sys.executable, "-c", AS_NOBODY, root, root / private]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
         root.chmod(0o755)
     assert done.returncode == 0, done.stderr
     if private == "a.png":
