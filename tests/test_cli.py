@@ -150,25 +150,31 @@ def test_sample_draws_a_picture_per_prompt_with_its_settings_inside(tmp_path: Pa
     assert "found none" in missing.stderr
 
 
-def test_sample_checks_before_it_draws(tmp_path: Path) -> None:
-    lora, out = tmp_path / "lora.safetensors", tmp_path / "out"
-    lora.touch()
-    wrong = [
-        (2, "LoRA weight: expected a finite number, found nan", ("--lora", lora, "--lora-weight", "nan")),
-        (2, "1000 timesteps can't be split into 1500 steps", ("--steps", 1500)),
-        (2, "--prompt: expected a text", ("--prompt", " ")),
-        (1, "found no such folder", ("--model", tmp_path / "none")),
-        (1, "found none", ("--lora", tmp_path / "none")),
+def test_sample_checks_before_it_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fairhuman.cli import main
+
+    out, file = tmp_path / "out", tmp_path / "file"
+    file.touch()
+    wrong: list[tuple[int, str, Path, tuple[object, ...]]] = [
+        (2, "LoRA weight: expected a finite number, found nan", out, ("--lora-weight", "nan", "--dry-run")),
+        (2, "guidance: input should be a finite number", out, ("--guidance", "inf", "--dry-run")),
+        (2, "1000 timesteps can't be split into 1500 steps", out, ("--steps", 1500, "--dry-run")),
+        (2, "--prompt: expected a text", out, ("--prompt", " ", "--dry-run")),
+        (1, "found no such folder", out, ("--model", tmp_path / "none", "--dry-run")),
+        (1, "found none", out, ("--lora", tmp_path / "none", "--dry-run")),
+        (1, f"{file}: can't be written", file, ()),
+        (1, "/proc/pictures: can't be written", Path("/proc/pictures"), ()),
     ]
-    for code, message, options in wrong:
-        refused = run("sample", out, "--prompt", "a", *options, "--dry-run")
-        assert (refused.returncode, refused.stderr.count("\n")) == (code, 1), refused.stderr
-        assert message in refused.stderr
+    for code, message, place, options in wrong:
+        monkeypatch.setattr(sys, "argv", ["fairhuman", "sample", str(place), "--prompt", "a", *map(str, options)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        shown = capsys.readouterr().err
+        assert (stopped.value.code, shown.count("\n")) == (code, 1), shown
+        assert message in shown
     assert not out.exists()
-    for place in (lora, Path("/proc/pictures")):
-        refused = run("sample", place, "--prompt", "a")
-        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
-        assert f"{place}: can't be written" in refused.stderr
 
 
 def readme_commands() -> list[str]:
@@ -186,6 +192,10 @@ def test_every_command_of_the_readme_works(line: str, tmp_path: Path, people: Pa
         listed = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         assert listed.returncode == 0, listed.stderr
         return
+    if "--lora" in arguments:  # what the command before has made
+        lora = Path(arguments[arguments.index("--lora") + 1])
+        lora.mkdir(parents=True)
+        (lora / "pytorch_lora_weights.safetensors").touch()
     if program == "fairhuman":
         done = run(*arguments, *([] if "--dry-run" in arguments else ["--dry-run"]))
     else:

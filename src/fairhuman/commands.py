@@ -14,7 +14,15 @@ from rich.console import Console
 from fairhuman import recipe as recipes
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import FairHumanError, RecipeError
-from fairhuman.generate.sample import SampleSettings, check_steps, find_lora, load_lora, sample, save_png
+from fairhuman.generate.sample import (
+    SampleSettings,
+    check_lora_weight,
+    check_steps,
+    find_lora,
+    load_lora,
+    sample,
+    save_png,
+)
 from fairhuman.models.sdxl import check_location, load_pipeline, scheduler_config
 from fairhuman.synth.figures import write_figures
 from fairhuman.train import setup
@@ -87,8 +95,9 @@ class SampleJob:
         """
         if self.precision not in setup.DTYPES:
             raise RecipeError(f"--precision must be one of {', '.join(setup.DTYPES)}, found {self.precision!r}")
+        check_lora_weight(self.lora_weight)
         if self.lora is not None:
-            find_lora(self.lora, self.lora_weight)
+            find_lora(self.lora)
         check_location(self.model)
         schedule = scheduler_config(self.model)
         if schedule is not None:
@@ -148,6 +157,10 @@ def run_demo(out: Path, dry_run: bool, console: Console) -> None:
         for recipe in runs:
             console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False)
         return
+    console.print(
+        "A tour of the whole chain with a random VAE: losses, weights and masks are real, pictures stay noise.",
+        highlight=False,
+    )
     if not (out / "people" / "metadata.jsonl").is_file():
         write_figures(out / "people", 200, 128, seed=0)
     for recipe in runs:

@@ -66,15 +66,22 @@ class Picture:
     metadata: Mapping[str, str]
 
 
-def find_lora(path: Path, weight: float = 1.0) -> Path:
-    """Return the file of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`), unread.
+def check_lora_weight(weight: float) -> None:
+    """Check the strength of a LoRA.
 
     Raises:
-        RecipeError: a weight that isn't finite.
-        ModelError: no such file.
+        RecipeError: it isn't finite.
     """
     if not math.isfinite(weight):
         raise RecipeError(f"LoRA weight: expected a finite number, found {weight}")
+
+
+def find_lora(path: Path) -> Path:
+    """Return the file of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`), unread.
+
+    Raises:
+        ModelError: no such file.
+    """
     file = path / DIFFUSERS_FILE if path.is_dir() else path
     if not file.is_file():
         raise ModelError(f"LoRA {str(path)!r}: expected a file or a folder with {DIFFUSERS_FILE}, found none")
@@ -91,7 +98,8 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
         RecipeError: a weight that isn't finite.
         ModelError: no such file, or one that doesn't fit the pipeline.
     """
-    file = find_lora(path, weight)
+    check_lora_weight(weight)
+    file = find_lora(path)
     unet = pipeline.unet
     try:
         state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
