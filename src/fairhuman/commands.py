@@ -23,7 +23,7 @@ from fairhuman.generate.sample import (
     sample,
     save_png,
 )
-from fairhuman.models.sdxl import check_location, load_pipeline, scheduler_config
+from fairhuman.models.sdxl import check_location, load_pipeline, networks, scheduler_config
 from fairhuman.synth.figures import write_figures
 from fairhuman.train import setup
 from fairhuman.train.loop import train
@@ -118,7 +118,7 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
     pipeline = load_pipeline(job.model, dtype=setup.DTYPES[job.precision] or torch.float32)
     lora = load_lora(pipeline, job.lora, job.lora_weight, job.fuse) if job.lora is not None else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+    for part in networks(pipeline):
         part.to(device)
     for picture in sample(pipeline, prompts, settings, job.model, lora):
         path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"

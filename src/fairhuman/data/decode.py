@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fairhuman.errors import DataError
+from fairhuman.recipe import Settings
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 
@@ -38,10 +39,8 @@ class PictureError(DataError):
         return type(self), (self.finding.reason, self.finding.value)
 
 
-class PictureLimits(BaseModel):
+class PictureLimits(Settings):
     """What a picture must keep to; all of it is checked on the header, before anything is decoded."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     min_side: int = Field(default=16, ge=1, description="pixels of the shorter side")
     max_aspect: float = Field(default=8.0, ge=1.0, description="longer side through shorter side")

@@ -17,7 +17,7 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UniPCMultistepScheduler
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from fairhuman import __version__
@@ -26,6 +26,7 @@ from fairhuman.files import write_atomically
 from fairhuman.models.lora import DIFFUSERS_FILE, misfits
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, evaluating, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
+from fairhuman.recipe import Settings
 
 _ADAPTER = "fairhuman"
 # what diffusers logs on every load of a LoRA for the U-Net alone, and the whole of an error that is raised anyway
@@ -33,13 +34,11 @@ _NOISE = ("No LoRA keys associated to", f"Loading {_ADAPTER} was unsuccessful")
 _NOISY = ("diffusers.loaders.lora_base", "diffusers.loaders.peft")
 
 
-class SampleSettings(BaseModel):
+class SampleSettings(Settings):
     """How pictures are drawn; nothing is added to a prompt."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     steps: int = Field(default=30, ge=1)
-    guidance: float = Field(default=7.5, ge=1, allow_inf_nan=False, description="classifier-free guidance; 1 = none")
+    guidance: float = Field(default=7.5, ge=1, description="classifier-free guidance; 1 = none")
     height: int | None = Field(default=None, ge=8, multiple_of=8, description="None = the model's own size")
     width: int | None = Field(default=None, ge=8, multiple_of=8)
     negative_prompt: str = ""

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.files import write_atomically
 from fairhuman.models.full import copy_state, predict_noise, put_state
+from fairhuman.recipe import Settings
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2")
@@ -29,10 +30,8 @@ KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"
 _ADAPTER = "default"
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(Settings):
     """What is trained, and how much of it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(default=64, ge=1, description="rank of every update")
     alpha: float | None = Field(default=None, gt=0, description="strength: alpha / rank; None = rank, strength 1")

@@ -14,7 +14,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from fairhuman.errors import ModelError
@@ -67,7 +67,7 @@ def build_small(seed: int = 0) -> StableDiffusionXLPipeline:
             force_zeros_for_empty_prompt=True,
             add_watermarker=False,
         )
-    for component in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+    for component in networks(pipeline):
         component.eval()
     return pipeline
 
@@ -130,6 +130,11 @@ def check_sdxl(pipeline: StableDiffusionXLPipeline, name: str) -> None:
     for left, found, right, expected in widths:
         if found != expected:
             raise ModelError(f"model {name!r}: expected {left} = {right} = {expected}, found {found}")
+
+
+def networks(pipeline: StableDiffusionXLPipeline) -> tuple[nn.Module, ...]:
+    """Return all modules of the pipeline that hold weights."""
+    return pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2
 
 
 def vae_factor(vae: AutoencoderKL) -> int:
@@ -243,7 +248,7 @@ def check_finite(tensor: Tensor, name: str, advice: str) -> None:
 @contextmanager
 def evaluating(pipeline: StableDiffusionXLPipeline) -> Iterator[None]:
     """Switch all of the pipeline's modules to eval mode, and each back to its own mode afterwards."""
-    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    parts = networks(pipeline)
     modes = [(module, module.training) for part in parts for module in part.modules()]
     for part in parts:
         part.eval()

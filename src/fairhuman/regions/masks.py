@@ -5,17 +5,17 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+
+from fairhuman.recipe import Settings
 
 ELLIPSE_ROWS = 8  # lines per pixel row on which an ellipse is measured
 
 
-class MaskSettings(BaseModel):
+class MaskSettings(Settings):
     """How a box becomes a mask. Painted masks are used as they were painted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     shape: Literal["rectangle", "ellipse"] = "rectangle"
     padding: float = Field(

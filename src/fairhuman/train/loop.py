@@ -25,6 +25,7 @@ from fairhuman.data.batch import Batch, collate
 from fairhuman.data.report import LoadReport, Note
 from fairhuman.errors import DataError
 from fairhuman.fairness import FairBackward, FairStep
+from fairhuman.fairness.distributed import world_size
 from fairhuman.files import write_atomically, write_json
 from fairhuman.models import TrainableModel
 from fairhuman.randomness import Stream, mixed_seed
@@ -214,7 +215,7 @@ def _resume(run: Run) -> None:
         return
     trainable, state = loaded
     check_earlier_part(run.recipe, state["step"])
-    if state["data"] != setup.fingerprint(run.data):
+    if state["data"] != run.data.fingerprint:
         raise DataError(
             f"{run.recipe.data}: other records than those the run in {run.recipe.out} was trained on and held out "
             f"(now {len(run.data.train)} and {len(run.data.held_out or ())}). Bring them back, or choose another out"
@@ -234,7 +235,7 @@ def _resume(run: Run) -> None:
 def _save_checkpoint(run: Run) -> None:
     if run.main:
         state = {
-            "data": setup.fingerprint(run.data),
+            "data": run.data.fingerprint,
             "optimizer": run.optimizer.state_dict(),
             "schedule": run.schedule.state_dict(),
             "fair": run.fair.state_dict(),
@@ -323,7 +324,7 @@ def _due(step: int, every: int) -> bool:
 
 def _agree_on_stop(run: Run) -> None:
     """Let all processes stop at the same step when one got a signal."""
-    if dist.is_available() and dist.is_initialized():
+    if world_size() > 1:
         flag = torch.tensor(run.stopped_by or 0, device=run.process.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         run.stopped_by = int(flag) or None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fairhuman.data.batch import Batch
 from fairhuman.fairness import FairStep
+from fairhuman.fairness.distributed import world_size
 from fairhuman.regions.objectives import coverage
 from fairhuman.train.settings import TrainRecipe
 
@@ -57,10 +58,10 @@ def _coverage(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float
     present = torch.cat([batch.present_br for batch in batches])
     known = torch.cat([batch.known_br for batch in batches])
     values = coverage(present, known, names)
-    if values and dist.is_available() and dist.is_initialized():
+    if values and world_size() > 1:
         means = torch.tensor(list(values.values()), device=present.device)
         dist.all_reduce(means)
-        values = dict(zip(values, (means / dist.get_world_size()).tolist(), strict=True))
+        values = dict(zip(values, (means / world_size()).tolist(), strict=True))
     return values
 
 

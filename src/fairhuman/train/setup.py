@@ -6,6 +6,7 @@ import signal
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from fairhuman.fairness import (
 from fairhuman.models import TrainableModel
 from fairhuman.models.full import FullModel
 from fairhuman.models.lora import LoraModel
-from fairhuman.models.sdxl import load_pipeline, vae_factor
+from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
 from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.record import HumanRecord
 from fairhuman.regions.transforms import JointTransform
@@ -51,6 +52,13 @@ class Data:
     train: PeopleDataset
     held_out: PeopleDataset | None
     report: LoadReport
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of which records are trained on and held out, in their order."""
+        parts = [self.train.records, self.held_out.records if self.held_out is not None else ()]
+        text = json.dumps([[record.key for record in records] for records in parts])
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
@@ -105,13 +113,6 @@ def _draw(records: Sequence[HumanRecord], count: int, seed: int) -> list[HumanRe
     return [record for record in records if record.key in chosen]
 
 
-def fingerprint(data: Data) -> str:
-    """Return a hash of which records are trained on and held out, in their order."""
-    parts = [data.train.records, data.held_out.records if data.held_out is not None else ()]
-    text = json.dumps([[record.key for record in records] for records in parts])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def build_loader(recipe: TrainRecipe, data: Data, start_step: int, processes: int, rank: int) -> Iterable[Batch]:
     """Return the micro-batches of this process from `start_step` on."""
     batches = StepBatches(recipe.batch_size, recipe.steps, start_step, recipe.accumulate, processes, rank)
@@ -142,7 +143,7 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
             f"resolution must be a multiple of {factor * levels} (VAE factor {factor}, U-Net {levels}), "
             f"found {recipe.size}"
         )
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+    for part in networks(pipeline):
         part.to(device)
     if recipe.compile:
         # Several backward passes through one graph can't give its buffers away.

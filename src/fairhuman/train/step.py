@@ -24,6 +24,7 @@ from torch import Tensor
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.fairness import FairBackward, FairStep
+from fairhuman.fairness.distributed import world_size
 from fairhuman.models import TrainableModel
 from fairhuman.models.sdxl import encode_pictures, noise_scheduler, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
@@ -106,10 +107,9 @@ def fair_step(
     """
     masks = [objectives.masks(batch) for batch in batches]
     areas_k = torch.stack([mask.sum(dim=(0, 2, 3)) for mask in masks]).sum(dim=0)
-    processes = 1
-    if dist.is_available() and dist.is_initialized():
+    processes = world_size()
+    if processes > 1:
         dist.all_reduce(areas_k)
-        processes = dist.get_world_size()
     channels = objectives.model.pipeline.vae.config.latent_channels
     # Gradients are averaged over processes, losses are sums: hence each process's are multiplied by their number.
     denominators_k = denominators(areas_k, channels, objectives.regions.normalize) / processes

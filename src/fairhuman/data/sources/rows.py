@@ -7,21 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fairhuman.data.decode import PictureError, PictureFacts, PictureLimits, inspect, picture_name
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import DataError
+from fairhuman.recipe import Settings
 from fairhuman.record import Box, Finding, HumanRecord, region_column
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
 
 
-class SourceSettings(BaseModel):
+class SourceSettings(Settings):
     """How a source is read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     empty_means: Literal["none", "unknown"] = Field(
         default="none", description="what an empty list of boxes says: there is none, or not annotated"
