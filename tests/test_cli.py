@@ -103,15 +103,16 @@ def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_lora(tmp_pat
     path = recipe_file(tmp_path, people)
     arguments = ("train", path)
     assert run(*arguments, f"out={tmp_path / 'whole'}").returncode == 0
-    step = random.SystemRandom().randrange(1, 7)
+    step = random.SystemRandom().randrange(1, 5)
     process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for_step(process, tmp_path / "run", step)
     process.kill()
     process.communicate()
     assert not (tmp_path / "run" / "lora").exists()
+    saved = list((tmp_path / "run" / "checkpoints").glob("step-*[0-9]"))
     again = run(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "going on from step" in again.stdout
+    assert ("going on from step" in again.stdout) == bool(saved)  # the kill may come before the first checkpoint
     for name in ("pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"):
         assert (tmp_path / "run" / "lora" / name).read_bytes() == (tmp_path / "whole" / "lora" / name).read_bytes(), (
             step
