@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fairhuman.data.report import Note
+from fairhuman.regions.transforms import Draw
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Sample:
     caption: str  # '' where it was dropped
     time_ids_6: Tensor  # float32: original_h, original_w, crop_top, crop_left, target_h, target_w
     key: str
+    draw: Draw
     position: int
     notes: tuple[Note, ...] = ()  # records that had to be passed over
 
@@ -34,6 +36,7 @@ class Batch:
     captions: list[str]
     time_ids_b6: Tensor
     keys: list[str]
+    draws: list[Draw]
     positions_b: Tensor  # int64
     notes: tuple[Note, ...] = ()
 
@@ -74,6 +77,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         captions=[sample.caption for sample in samples],
         time_ids_b6=torch.stack([sample.time_ids_6 for sample in samples]),
         keys=[sample.key for sample in samples],
+        draws=[sample.draw for sample in samples],
         positions_b=torch.tensor([sample.position for sample in samples], dtype=torch.int64),
         notes=tuple(entry for sample in samples for entry in sample.notes),
     )

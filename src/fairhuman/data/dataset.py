@@ -129,6 +129,7 @@ class PeopleDataset(Dataset[Sample]):
             caption="" if dropped else record.caption,
             time_ids_6=torch.tensor(self.transform.time_ids(draw, size), dtype=torch.float32),
             key=record.key,
+            draw=draw,
             position=position,
             notes=notes,
         )

@@ -51,8 +51,8 @@ def build_small(seed: int = 0) -> StableDiffusionXLPipeline:
     """Build an SDXL pipeline of the true classes at small size, with random weights from `seed` alone.
 
     It draws 128 px pictures: a VAE of factor 4 and 0.65M parameters, a U-Net of SDXL's three levels with
-    9.2M, two text encoders of 2 layers x 64. One training step of 8 takes about 0.8 s on one CPU core in
-    float32, 0.55 s in bfloat16.
+    6.1M, two text encoders of 2 layers x 64. One training step of the U-Net with 8 pictures takes about
+    0.5 s on one CPU core in float32, 0.36 s in bfloat16.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -164,10 +164,21 @@ def noise_scheduler(pipeline: StableDiffusionXLPipeline) -> DDPMScheduler:
 
 
 def encode_pictures(vae: AutoencoderKL, pictures_bchw: Tensor, noise_bchw: Tensor | None = None) -> Tensor:
-    """Encode pictures in [-1, 1] to the U-Net's latents: (mean + std noise - shift) scale, float32.
+    """Encode pictures in [-1, 1] to the U-Net's latents: mean + std noise of `latent_moments`.
 
-    `noise_bchw` is standard normal in latent shape; without it the mean is taken. The VAE runs (and stays)
-    in float32.
+    `noise_bchw` is standard normal in latent shape; without it the mean is taken.
+
+    Raises:
+        ModelError: as `latent_moments`.
+    """
+    mean_bchw, std_bchw = latent_moments(vae, pictures_bchw)
+    return mean_bchw if noise_bchw is None else mean_bchw + std_bchw * noise_bchw.float()
+
+
+def latent_moments(vae: AutoencoderKL, pictures_bchw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and std of the U-Net's latents of pictures in [-1, 1], shifted and scaled, float32.
+
+    The VAE runs (and stays) in float32.
 
     Raises:
         ModelError: picture sides that aren't multiples of the VAE's factor; a latent that isn't finite.
@@ -181,11 +192,10 @@ def encode_pictures(vae: AutoencoderKL, pictures_bchw: Tensor, noise_bchw: Tenso
     _cast(vae, torch.float32)
     with torch.no_grad(), torch.autocast(pictures_bchw.device.type, enabled=False):
         posterior = vae.encode(pictures_bchw.float()).latent_dist
-        sample = posterior.mean if noise_bchw is None else posterior.mean + posterior.std * noise_bchw.float()
     shift, scale = _shift_and_scale(vae)
-    latents_bchw: Tensor = (sample - shift) * scale
-    check_finite(latents_bchw, "the VAE's latents", _VAE_OVERFLOWS)
-    return latents_bchw
+    mean_bchw, std_bchw = (posterior.mean - shift) * scale, posterior.std * scale
+    check_finite(mean_bchw + std_bchw, "the VAE's latents", _VAE_OVERFLOWS)
+    return mean_bchw, std_bchw
 
 
 def decode_latents(vae: AutoencoderKL, latents_bchw: Tensor) -> Tensor:
@@ -309,10 +319,10 @@ def _small_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         **_THREE_LEVELS,
         sample_size=32,
-        block_out_channels=(48, 96, 160),
+        block_out_channels=(32, 64, 160),
         layers_per_block=1,
-        attention_head_dim=(1, 3, 5),
-        transformer_layers_per_block=(1, 1, 2),
+        attention_head_dim=(1, 2, 5),
+        transformer_layers_per_block=(1, 1, 1),
         norm_num_groups=16,
         cross_attention_dim=128,
         addition_time_embed_dim=32,

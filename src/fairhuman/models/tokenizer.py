@@ -24,7 +24,8 @@ room studio gradient sky grass brick indoors outdoors shirt t sleeve sleeves sle
 sweatshirt hoodie cardigan jumper jacket blazer coat cape vest suit tie dress skirt romper bodysuit pants
 jeans shorts leggings tights stockings socks shoes boots heels pumps flats sneakers sandals loafers wedges
 clogs hat cap scarf gloves belt bag purse wallet backpack umbrella phone cup book glasses sunglasses watch
-ring bracelet necklace earrings bra intimate accessories striped checked dotted
+ring bracelet necklace earrings bra intimate accessories striped checked dotted deep blond buzz cut rose
+chest chin fists peace sign thumbs clasped shrugging saluting textured
 """
 WORDS = tuple(sorted(set(_WORD_LIST.split())))
 

@@ -33,6 +33,7 @@ from fairhuman.report.overlay import overlay_sheet
 from fairhuman.train import setup
 from fairhuman.train.checkpoint import Checkpoints
 from fairhuman.train.guard import check_earlier_part, explained, locked, signals
+from fairhuman.train.latents import LatentCache
 from fairhuman.train.metrics import Metrics, step_metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
@@ -182,7 +183,14 @@ def _set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watch
         process=process,
         data=data,
         model=model,
-        objectives=Objectives(model, recipe.regions, recipe.noise, recipe.seed, setup.DTYPES[recipe.precision]),
+        objectives=Objectives(
+            model,
+            recipe.regions,
+            recipe.noise,
+            recipe.seed,
+            setup.DTYPES[recipe.precision],
+            LatentCache() if recipe.cache_latents else None,
+        ),
         fair=setup.build_fair_backward(recipe, model, strategy, scaler),
         optimizer=optimizer,
         schedule=setup.build_schedule(recipe, optimizer),

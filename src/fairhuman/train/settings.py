@@ -132,6 +132,9 @@ class TrainRecipe(Settings):
     keep_checkpoints: int = Field(default=2, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
+    cache_latents: bool = Field(
+        default=False, description="keep latents in main memory; needs view.crop=center, no zoom, no keep_region"
+    )
     compile: bool = Field(default=False, description="torch.compile of the U-Net's repeated blocks")
 
     lora: LoraSettings = LoraSettings()
@@ -167,6 +170,16 @@ class TrainRecipe(Settings):
         if value not in STRATEGIES:
             raise ValueError(f"must be one of {', '.join(STRATEGIES)}")
         return value
+
+    @model_validator(mode="after")
+    def _views_come_again(self) -> "TrainRecipe":
+        view = self.view
+        if self.cache_latents and (view.crop != "center" or view.zoom != (1.0, 1.0) or view.keep_region > 0.0):
+            raise ValueError(
+                "cache_latents needs views that come again: view.crop=center, view.zoom=[1,1] and view.keep_region=0, "
+                f"found {view.crop}, {list(view.zoom)} and {view.keep_region}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _scales_name_objectives(self) -> "TrainRecipe":

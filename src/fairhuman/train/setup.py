@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.optimization import get_scheduler
 from torch import nn
 from torch.utils.data import DataLoader
@@ -145,6 +146,9 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
         )
     for part in networks(pipeline):
         part.to(device)
+    if recipe.precision == "bf16" and device.type == "cpu":
+        # The fused attention is a quarter slower here, forward and backward.
+        pipeline.unet.set_attn_processor(AttnProcessor())
     if recipe.compile:
         # Several backward passes through one graph can't give its buffers away.
         torch._functorch.config.donated_buffer = False

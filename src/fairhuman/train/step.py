@@ -29,6 +29,7 @@ from fairhuman.models import TrainableModel
 from fairhuman.models.sdxl import encode_pictures, noise_scheduler, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.regions.objectives import RegionSettings, denominators, masked_losses, objective_masks
+from fairhuman.train.latents import LatentCache
 from fairhuman.train.settings import NoiseSettings
 
 Precision = torch.dtype | None
@@ -47,6 +48,7 @@ class Objectives:
     """The K losses of a model on batches.
 
     precision: the autocast type; None runs the U-Net in its own.
+    cache: keeps latents; None encodes every time.
     """
 
     model: TrainableModel
@@ -54,6 +56,7 @@ class Objectives:
     noise: NoiseSettings
     seed: int
     precision: Precision = None
+    cache: LatentCache | None = None
 
     @cached_property
     def scheduler(self) -> DDPMScheduler:
@@ -74,11 +77,18 @@ class Objectives:
 
     def residual(self, batch: Batch, chance: Chance) -> Tensor:
         """Return e [B, C, h, w], float32: the model's prediction minus what the scheduler's type says it predicts."""
-        latents = encode_pictures(self.model.pipeline.vae, batch.pictures_bchw, chance.encoding_bchw)
+        latents = self._encode(batch, chance.encoding_bchw)
         noisy = self.scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
         with self._autocast(latents.device):
             prediction = self.model.predict(batch, noisy, chance.timesteps_b)
         return prediction.float() - prediction_target(self.scheduler, latents, chance.noise_bchw, chance.timesteps_b)
+
+    def _encode(self, batch: Batch, noise_bchw: Tensor) -> Tensor:
+        vae = self.model.pipeline.vae
+        if self.cache is None:
+            return encode_pictures(vae, batch.pictures_bchw, noise_bchw)
+        mean_bchw, std_bchw = self.cache.moments(vae, batch)
+        return mean_bchw + std_bchw * noise_bchw
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         return torch.autocast(device.type, self.precision, enabled=self.precision is not None)

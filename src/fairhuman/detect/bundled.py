@@ -1,0 +1,84 @@
+"""MediaPipe's models that come inside its wheel: loading, silence, one call, the end.
+
+Version 0.10.21 is the last one with bundled models (the `solutions` interface); its scores differ from those of
+later ones (the Tasks interface), so numbers of both must not stand in one table.
+"""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairhuman.detect.detection import DetectorError, Picture
+from fairhuman.detect.quiet import quiet_native_logs
+
+WARM_UP_SIDE = 64  # pixels
+
+
+def load_solutions() -> Any:
+    """MediaPipe's `solutions`, imported when first needed: it takes a second.
+
+    Raises:
+        DetectorError: not installed, broken, or a version without bundled models.
+
+    """
+    try:
+        import mediapipe
+
+        return mediapipe.solutions
+    except (ImportError, AttributeError) as error:  # a missing system library of OpenCV is an ImportError too
+        raise DetectorError(
+            "detectors need mediapipe 0.10.21, the last version with its models inside: "
+            f"pip install 'fairhuman[detect]' ({error})"
+        ) from error
+
+
+class BundledModel:
+    """A native graph that pictures are put through one by one, without memory of the one before.
+
+    Used in a `with` block, or ended by `close`.
+    """
+
+    def __init__(self, build: Callable[[Any], Any], confidence: float) -> None:
+        if not 0 <= confidence <= 1:
+            raise ValueError(f"confidence must be in 0..1, not {confidence}")
+        solutions = load_solutions()
+        with quiet_native_logs():
+            self._graph = build(solutions)
+            # Its threads load the models after the constructor has returned, and say so: wait for them.
+            self._graph.process(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), dtype=np.uint8))
+
+    def _process(self, image: Picture) -> Any:
+        """MediaPipe's own result for a checked picture.
+
+        Raises:
+            ValueError: the detector is closed.
+
+        """
+        if self._graph is None:
+            raise ValueError(f"{type(self).__name__} must be open to detect; it was closed")
+        with quiet_native_logs():
+            return self._graph.process(image)
+
+    def close(self) -> None:
+        """Free the native graph and end its threads; a second call does nothing."""
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def pixel_points(landmarks: Any, image: Picture) -> NDArray[np.float32]:
+    """MediaPipe's normalised landmarks as x, y, z in pixels [N, 3]; its z has the scale of x."""
+    height, width = image.shape[:2]
+    points_n3 = np.array([(point.x, point.y, point.z) for point in landmarks], dtype=np.float32)
+    return points_n3 * np.array([width, height, width], dtype=np.float32)

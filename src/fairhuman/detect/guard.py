@@ -1,0 +1,183 @@
+"""Work in processes of its own, so that native code that crashes or hangs costs one item and not the run."""
+
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+from fairhuman.detect.detection import DetectorError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+START_SECONDS = 180.0  # a process imports its modules and loads its models, perhaps from a slow disk
+STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that gave no result, and why."""
+
+    reason: str
+
+
+def guarded_map(
+    start: Callable[[], AbstractContextManager[Callable[[Item], Result]]],
+    items: Sequence[Item],
+    *,
+    workers: int = 1,
+    seconds: float = 60.0,
+) -> Generator[tuple[int, Result | Failure], None, None]:
+    """Results of all items with their index, in the order in which they get ready.
+
+    Processes are spawned, not forked: native libraries don't survive a fork. A process that dies or takes too long
+    is replaced by a fresh one, and its item gives a `Failure`; so does an exception. Whoever may leave early closes the
+    generator (`contextlib.closing`), which ends the processes.
+
+    Args:
+        start: called once in each process; its `with` block gives the function that is called with every item. Has
+            to be picklable, as items and results have.
+        items: asked for by index, each once, when a process is free for it: they may be made on demand.
+        workers: number of processes, ≥ 1.
+        seconds: time limit of one item.
+
+    Raises:
+        ValueError: `workers` or `seconds` is out of range.
+        DetectorError: a process died, failed or hung before its first item.
+
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, not {seconds}")
+    return _run(start, items, workers, seconds)
+
+
+def _run(
+    start: Callable[[], Any], items: Sequence[Any], workers: int, seconds: float
+) -> Generator[tuple[int, Any], None, None]:
+    waiting = deque(range(len(items)))
+    crew: list[_Worker] = []
+    try:
+        while waiting or crew:
+            idle = sum(worker.index is None for worker in crew)
+            while len(crew) < workers and idle < len(waiting):
+                crew.append(_Worker(start))
+                idle += 1
+            for worker in _with_news(crew):
+                index, result = worker.index, worker.collect()
+                if worker.alive and waiting:
+                    following = waiting.popleft()
+                    worker.give(following, items[following], seconds)
+                else:
+                    crew.remove(worker)
+                    worker.stop()
+                if index is not None:
+                    yield index, result
+    finally:
+        for worker in crew:
+            worker.kill()
+
+
+class _Worker:
+    """A process, the pipe to it, and the index of the item it has: None until it is ready for its first one."""
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, far_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(far_end, start), daemon=True)
+        self.process.start()
+        far_end.close()  # so that the death of the process is the end of the pipe
+        self.index: int | None = None
+        self.deadline = time.monotonic() + START_SECONDS
+        self.alive = True
+
+    def give(self, index: int, item: Any, seconds: float) -> None:
+        """Send an item; if the process has just died, `collect` will tell."""
+        self.index = index
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(item)
+        self.deadline = time.monotonic() + seconds
+
+    def collect(self) -> Any:
+        """What came back: a result or a failure; or None, once, as the sign of being ready."""
+        if self.pipe.poll():
+            try:
+                result = self.pipe.recv()
+            except (EOFError, ConnectionResetError):
+                self.process.join(STOP_SECONDS)
+                result = self._lost(f"the process died ({_exit_text(self.process.exitcode)})")
+        else:
+            result = self._lost("the process took too long and was ended")
+        if self.index is None and isinstance(result, Failure):
+            self.kill()
+            raise DetectorError(f"detectors must start before the first picture: {result.reason}")
+        return result
+
+    def _lost(self, reason: str) -> Failure:
+        self.alive = False
+        return Failure(reason)
+
+    def stop(self) -> None:
+        """Let the process end by itself, which closes what `start` opened; end it if it doesn't or can't."""
+        self.pipe.close()
+        if self.alive:
+            self.process.join(STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process; it is gone afterwards."""
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _with_news(crew: Sequence[_Worker]) -> list[_Worker]:
+    """Wait until workers have said something, have died or are beyond their time; those."""
+    left = min(worker.deadline for worker in crew) - time.monotonic()
+    ready = wait([worker.pipe for worker in crew], timeout=max(left, 0.0))
+    now = time.monotonic()
+    return [worker for worker in crew if worker.pipe in ready or now >= worker.deadline]
+
+
+def _exit_text(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
+
+
+def _serve(pipe: Connection, start: Callable[[], Any]) -> None:
+    """Life of a process: start, answer every item, end when the pipe does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    ready = False
+    try:
+        with start() as work:
+            pipe.send(None)
+            ready = True
+            _answer(pipe, work)
+    except Exception as error:
+        if ready:
+            raise
+        pipe.send(_failure(error))
+
+
+def _answer(pipe: Connection, work: Callable[[Any], Any]) -> None:
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # no more items, or the first process is gone
+        while True:
+            item = pipe.recv()
+            try:
+                result = work(item)
+            except Exception as error:
+                result = _failure(error)
+            pipe.send(result)
+
+
+def _failure(error: Exception) -> Failure:
+    return Failure(f"{type(error).__name__}: {error}")

