@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow system-deps format lint types bench docs clean
+.PHONY: demo test test-slow system-deps format lint types bench bench-quality docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -35,6 +35,10 @@ types: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/solver.py
 	$(BIN)/python benchmarks/fairness.py
+
+# Hours; the same again goes on where it was stopped.
+bench-quality: $(STAMP)
+	$(BIN)/python benchmarks/quality.py
 
 docs: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'

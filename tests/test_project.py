@@ -25,6 +25,8 @@ def test_every_direct_dependency_is_pinned_within_its_range_and_explained() -> N
     explained = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     pinned = pins()
     for requirement in wanted:
+        if requirement.name == project["name"]:
+            continue  # one extra names another
         assert re.search(rf"\b{re.escape(requirement.name)}\b", explained), requirement.name
         if requirement.name not in OPTIONAL:
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement

@@ -87,17 +87,41 @@ def sample(
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Argument(help="Folder for data, run and report.")],
+def synth(
+    out: Annotated[Path, typer.Argument(help="New folder, or one that the same command has begun.")],
+    count: Annotated[int, typer.Option(help="Pictures; a larger count later adds to them.")],
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 256,
+    seed: Annotated[int, typer.Option(help="Picture k follows from (seed, k).")] = 0,
+    degraded: Annotated[float, typer.Option(help="Share of pictures with spoilt faces and hands, 0 to 1.")] = 0.0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw simple people, train a small SDXL on them, fine-tune it fairly, write a report. Needs no download.
+    """Render synthetic people with exact boxes, masks, depth and pose; the same command again resumes.
+
+    Example: fairhuman synth people --count 1000 --size 256
+    """
+    from fairhuman.commands import run_synth
+
+    settings = {"count": count, "size": size, "seed": seed, "degraded": degraded}
+    run_synth(out, settings, workers, dry_run, Console())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for data, runs and report.")],
+    targets: Annotated[str, typer.Option(help="attention (the paper) or attention+convolutions.")] = "attention",
+    model: Annotated[str, typer.Option(help="'small' or the folder of another small SDXL.")] = "small",
+    dry_run: DryRun = False,
+) -> None:
+    """Render people, fine-tune a small SDXL with MPD and with LS, sample, measure, report; the same again resumes.
 
     Example: fairhuman demo runs/demo
     """
-    from fairhuman.commands import run_demo
+    from fairhuman import recipe
+    from fairhuman.demo import DemoSettings, run_demo
 
-    run_demo(out, dry_run, Console())
+    settings = recipe.build(DemoSettings, {"targets": targets, "model": model}, origin="demo")
+    raise typer.Exit(run_demo(out, dry_run, Console(), settings))
 
 
 def main() -> None:

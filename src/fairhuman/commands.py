@@ -1,7 +1,7 @@
 """What the commands do; `cli` only reads the command line, so that `--help` answers without importing torch."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fairhuman import recipe as recipes
 from fairhuman.data.report import LoadReport
@@ -24,7 +25,8 @@ from fairhuman.generate.sample import (
     save_png,
 )
 from fairhuman.models.sdxl import check_location, load_pipeline, networks, scheduler_config
-from fairhuman.synth.figures import write_figures
+from fairhuman.synth.people import SynthSettings, missing_tables, write_people
+from fairhuman.synth.summary import summarize_people
 from fairhuman.train import setup
 from fairhuman.train.loop import train
 from fairhuman.train.settings import TrainRecipe
@@ -136,35 +138,42 @@ def _writing(path: Path) -> Iterator[None]:
         raise FairHumanError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def run_demo(out: Path, dry_run: bool, console: Console) -> None:
-    """Pretrain a small SDXL on drawn people for some steps, fine-tune it with MPD, write the report."""
-    common: dict[str, Any] = {
-        "data": str(out / "people"),
-        "resolution": 64,
-        "batch_size": 8,
-        "noise": {"min_snr_gamma": 5.0},
-        "validation": {"every": 50, "count": 32, "share": 0.2},
-        "preview": {"count": 2, "steps": 10},
-        "checkpoint_every": 50,
-    }
-    base = {"kind": "full", "out": str(out / "base"), "steps": 100, "learning_rate": 1e-3, "strategy": "ls"}
-    lora = {"model": str(out / "base" / "model"), "out": str(out / "lora"), "steps": 100, "learning_rate": 1e-3}
-    runs = [
-        recipes.build(TrainRecipe, {**common, **base}, origin="demo"),
-        recipes.build(TrainRecipe, {**common, **lora, "lora": {"rank": 16}}, origin="demo"),
-    ]
+def run_synth(out: Path, values: dict[str, Any], workers: int | None, dry_run: bool, console: Console) -> None:
+    """Render synthetic people into a folder, going on with what is there, and say what it holds."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    settings = recipes.build(SynthSettings, values, origin="synth")
+    missing = sum(map(len, missing_tables(out, settings).values()))
     if dry_run:
-        for recipe in runs:
-            console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False)
+        say(f"{out}: {missing} of {settings.count} pictures to render, {settings!r}")
         return
-    console.print(
-        "A tour of the whole chain with a random VAE: losses, weights and masks are real, pictures stay noise.",
-        highlight=False,
-    )
-    if not (out / "people" / "metadata.jsonl").is_file():
-        write_figures(out / "people", 200, 128, seed=0)
-    for recipe in runs:
-        run = train(recipe, [ProgressBar(console), Previews()])
-        report(run, console)
-        if not run.finished:
-            return
+    if 0 < missing < settings.count:
+        say(f"{out}: going on, {settings.count - missing} pictures are there")
+    with _counting(console, "rendering", settings.count) as progress:
+        write_people(out, settings, workers, progress, say)
+    found = summarize_people(out)
+    spoilt = f", faces and hands spoilt in {found.degraded}" if found.degraded else ""
+    say(f"{found.pictures} pictures, {found.faces} faces, {found.hands} hands{spoilt}")
+    shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in found.visible.items())
+    say(f"in sight on average: {shares}")
+    say(f"done: {out}; train on it with data={out}")
+
+
+@contextmanager
+def _counting(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many are done: a bar, or where output isn't a terminal, a line every twentieth part."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        told = 0
+
+        def progress(done: int) -> None:
+            nonlocal told
+            bar.update(task, completed=done)
+            if not console.is_terminal and done >= told + max(1, total // 20):
+                told = done
+                console.print(f"{what}: {done}/{total}", highlight=False)
+
+        yield progress

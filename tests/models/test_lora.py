@@ -234,13 +234,11 @@ def test_equal_loras_are_equal_files_in_every_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [DIFFUSERS_FILE, KOHYA_FILE])
 def test_misfits_are_told_for_both_files(tmp_path: Path, name: str) -> None:
-    model = trained(LoraSettings(rank=3, targets="attention+conv"))
-    model.save(tmp_path)
-    fresh = build_small(0)
-    state, *_ = fresh.lora_state_dict(tmp_path, weight_name=name, unet_config=fresh.unet.config)
-    assert misfits(fresh.unet, state) == []
-    assert misfits(model.pipeline.unet, state) == []
-    shallow = UNet2DConditionModel.from_config({**fresh.unet.config, "transformer_layers_per_block": (1, 1, 1)})
-    found = misfits(shallow, state)
+    shallow, deep = build_small(0), build_small(0)
+    deep.unet = UNet2DConditionModel.from_config({**deep.unet.config, "transformer_layers_per_block": (1, 1, 2)})
+    LoraModel(deep, LoraSettings(rank=3, targets="attention+conv"), seed=1).save(tmp_path)
+    state, *_ = deep.lora_state_dict(tmp_path, weight_name=name, unet_config=deep.unet.config)
+    assert misfits(deep.unet, state) == []
+    found = misfits(shallow.unet, state)
     assert found
     assert all(text.startswith("there is no layer ") and ".transformer_blocks.1." in text for text in found)

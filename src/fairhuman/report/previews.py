@@ -68,28 +68,33 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewR
     boxes, photo = entry.get("boxes") or {}, open_picture(run, entry.get("photo"))
     size = photo.size if photo else (1, 1)
     names = {step: entry.get("steps", {}).get(str(step), {}) for step in (first, last)}
-    shots = {step: _shot(open_picture(run, files.get("photo")), boxes, size) for step, files in names.items()}
+    shots = {step: shot(open_picture(run, files.get("photo")), boxes, size) for step, files in names.items()}
     drawn = {step: open_picture(run, files.get("caption")) for step, files in names.items()}
     return PreviewRow(
         caption=str(entry.get("caption", "")),
         seed=str(entry.get("seed", "?")),
-        photo=_shot(photo, boxes, size, outlined=True),
+        photo=shot(photo, boxes, size, outlined=True),
         before=shots[first],
         after=shots[last] if first != last else None,
         drawn=[(step, picture_uri(picture, PICTURE)) for step, picture in drawn.items() if picture],
     )
 
 
-def _shot(
-    picture: Image.Image | None, boxes: Mapping[str, Any], size: tuple[int, int], outlined: bool = False
+def shot(
+    picture: Image.Image | None, boxes: Mapping[str, Any] | None, size: tuple[int, int], outlined: bool = False
 ) -> Shot | None:
-    """The picture and a zoom on the largest box of each region; boxes are in pixels of a `size` picture."""
+    """The picture and a zoom on the largest box of each region; boxes are in pixels of a `size` picture.
+
+    No picture: nothing. No boxes, not even empty ones: no zooms.
+    """
     if picture is None:
         return None
     scale = (picture.width / size[0], picture.height / size[1])
     zooms, outlines = [], []
-    for region in ZOOMED:
-        found = [tuple(v * s for v, s in zip(box[:4], scale * 2, strict=True)) for box in boxes.get(region) or ()]
+    for region in ZOOMED if boxes is not None else ():
+        found = [
+            tuple(v * s for v, s in zip(box[:4], scale * 2, strict=True)) for box in (boxes or {}).get(region) or ()
+        ]
         largest = max(found, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
         cut = None if largest is None else picture_uri(_zoom(picture, largest))
         zooms.append(Zoom(region, cut))

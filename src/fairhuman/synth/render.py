@@ -9,15 +9,16 @@ from fairhuman.errors import DataError
 from fairhuman.record import Box
 from fairhuman.synth.body import COCO_KEYPOINTS, Array, Body
 from fairhuman.synth.cast import Caster, Hits
-from fairhuman.synth.person import Person, random_person
+from fairhuman.synth.person import POSES, Person, random_person
 from fairhuman.synth.pose import Pose
-from fairhuman.synth.scene import Camera, draw_background, half_body_camera, random_light
+from fairhuman.synth.scene import Camera, Light, draw_background, half_body_camera, random_light
 from fairhuman.synth.shade import Points, points_hit, shade
 from fairhuman.synth.surface import Surface, build_surface, on_face
 
 SUBPIXELS = 2
 SMALLEST_SIZE, LARGEST_SIZE = 16, 4096
-REGIONS = ("face", "left_hand", "right_hand", "person")
+REGIONS = ("face", "left_hand", "right_hand")  # what has a box and a visibility
+MASKS = ("face", "hand", "left_hand", "right_hand", "person")  # `hand` is both hands
 _FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky")
 _HAND_KEYPOINTS = ("wrist", *(f"{finger}{joint}" for finger in _FINGERS for joint in range(1, 5)))
 # COCO-WholeBody's names and order, without feet and face.
@@ -32,12 +33,11 @@ class Rendering:
 
     Attributes:
         caption: made from the same parameters as the picture.
-        masks: coverage of each pixel by what is seen of a region, [H, W] uint8, by the names in `REGIONS`;
-            `hand` is both hands.
-        boxes: tight boxes of these masks, by `face`, `left_hand`, `right_hand`; a region with less than
-            0.05 % of the picture in sight has none.
-        visibility: share in [0, 1] of a region's surface points towards the camera that lie in the picture
-            with nothing before them.
+        masks: coverage of each pixel by what is seen of a region, [H, W] uint8, by the names in `MASKS`.
+        boxes: tight boxes of the masks of `REGIONS`, to half a pixel; a region with less than 0.05 % of the
+            picture in sight has none.
+        visibility: of the surface points of each of `REGIONS` that look to the camera, the share in [0, 1]
+            that lies in the picture with nothing before it.
         depth: metres along the optical axis at the pixel's nearest sample, [H, W] float32, 0 = background.
         keypoints: x, y in pixels and whether it is in sight, [59, 3], in the order of `KEYPOINTS`.
 
@@ -53,18 +53,63 @@ class Rendering:
     person: Person
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A person before a camera; `generator` goes on with the draw of the background."""
+
+    person: Person
+    posture: Pose
+    surface: Surface
+    camera: Camera
+    light: Light
+    generator: np.random.Generator
+
+
 def render(body: Body, seed: int, number: int, size: int, pose: str | None = None) -> Rendering:
     """Render the `number`-th picture of `seed` at `size` x `size` pixels; `pose` overrides the drawn one.
 
     The same arguments give the same picture in any order and process; another size gives the same scene.
 
     Raises:
-        DataError: a size outside 16..4096, a negative seed or number.
+        DataError: a size outside 16..4096, a negative seed or number, an unknown pose.
     """
     if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise DataError(f"size must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, found {size}")
     if min(seed, number) < 0:
         raise DataError(f"seed and number must not be negative, found {seed} and {number}")
+    if pose is not None and pose not in POSES:
+        raise DataError(f"pose must be one of {', '.join(POSES)}, found {pose!r}")
+    scene = build_scene(body, seed, number, pose)
+    surface, camera, light = scene.surface, scene.camera, scene.light
+    samples = size * SUBPIXELS
+    background, words = draw_background(samples, scene.generator)
+    caster = Caster(surface.vertices, surface.normals, surface.triangles)
+    rays = camera.rays(samples)
+    hits = caster.cast(camera.eye, rays, light.direction)
+    met = np.flatnonzero(hits.face >= 0)
+    seen = Hits(hits.face[met], hits.weights[met], hits.distance[met], hits.lit[met])
+    points = points_hit(body, scene.person, surface, seen, rays[met])
+    colours = background.reshape(-1, 3)
+    colours[met] = shade(body, scene.person, points, rays[met], light, seen.lit, camera.forward)
+    image = _shrink(np.clip(colours, 0, 1), size) ** _GAMMA
+    masks, boxes = _regions(points, met, size)
+    depth = np.full(samples * samples, np.inf, np.float32)
+    depth[met] = seen.distance * (rays[met] @ camera.forward)
+    nearest = depth.reshape(size, SUBPIXELS, size, SUBPIXELS).min((1, 3))
+    return Rendering(
+        image=(image * 255 + 0.5).astype(np.uint8),
+        caption=f"{scene.person.describe()}, {words}",
+        masks=masks,
+        boxes=boxes,
+        visibility=_visibility(body, scene, caster),
+        depth=np.where(np.isfinite(nearest), nearest, 0),
+        keypoints=_keypoints(body, scene, caster, size),
+        person=scene.person,
+    )
+
+
+def build_scene(body: Body, seed: int, number: int, pose: str | None = None) -> Scene:
+    """Draw all that doesn't depend on the size of the picture; arguments as those of `render`."""
     generator = np.random.default_rng((seed, number))
     person = random_person(generator)
     if pose is not None:
@@ -76,32 +121,7 @@ def render(body: Body, seed: int, number: int, size: int, pose: str | None = Non
         surface.vertices[body.skin[share[body.skin] > 0.9]] for share in (body.anatomy.head, body.anatomy.hand)
     )
     camera = half_body_camera(head, hand, generator)
-    light = random_light(camera, generator)
-    samples = size * SUBPIXELS
-    background, words = draw_background(samples, generator)
-    caster = Caster(surface.vertices, surface.normals, surface.triangles)
-    rays = camera.rays(samples)
-    hits = caster.cast(camera.eye, rays, light.direction)
-    met = np.flatnonzero(hits.face >= 0)
-    seen = Hits(hits.face[met], hits.weights[met], hits.distance[met], hits.lit[met])
-    points = points_hit(body, person, surface, seen, rays[met])
-    colours = background.reshape(-1, 3)
-    colours[met] = shade(body, person, points, rays[met], light, seen.lit, camera.forward)
-    image = _shrink(np.clip(colours, 0, 1), size) ** _GAMMA
-    masks, boxes = _regions(points, met, size)
-    depth = np.full(samples * samples, np.inf, np.float32)
-    depth[met] = seen.distance * (rays[met] @ camera.forward)
-    nearest = depth.reshape(size, SUBPIXELS, size, SUBPIXELS).min((1, 3))
-    return Rendering(
-        image=(image * 255 + 0.5).astype(np.uint8),
-        caption=f"{person.describe()}, {words}",
-        masks=masks,
-        boxes=boxes,
-        visibility=_visibility(body, person, surface, camera, caster),
-        depth=np.where(np.isfinite(nearest), nearest, 0),
-        keypoints=_keypoints(body, posture, surface, camera, caster, size),
-        person=person,
-    )
+    return Scene(person, posture, surface, camera, random_light(camera, generator), generator)
 
 
 def _shrink(samples: Array, size: int) -> Array:
@@ -114,19 +134,20 @@ def _regions(points: Points, met: Array, size: int) -> tuple[dict[str, Array], d
     left = points.template[:, 0] > 0
     inside = {
         "face": points.face,
+        "hand": hand,
         "left_hand": hand & left,
         "right_hand": hand & ~left,
         "person": np.ones(len(met), bool),
     }
-    inside["hand"] = hand
-    masks, boxes = {}, {}
     side = size * SUBPIXELS
-    for name, members in inside.items():
+    masks, boxes = {}, {}
+    for name in MASKS:
         sampled = np.zeros(side * side, np.float32)
-        sampled[met[members]] = 1
+        sampled[met[inside[name]]] = 1
         masks[name] = (_shrink(sampled, size)[..., 0] * 255 + 0.5).astype(np.uint8)
-        if name in ("face", "left_hand", "right_hand") and members.sum() >= _SMALLEST_BOX * side * side:
-            rows, columns = np.divmod(met[members], side)
+    for name in REGIONS:
+        rows, columns = np.divmod(met[inside[name]], side)
+        if len(rows) >= _SMALLEST_BOX * side * side:
             edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             boxes[name] = Box(*(float(edge) / SUBPIXELS for edge in edges))
     return masks, boxes
@@ -142,12 +163,12 @@ def _in_sight(points: Array, camera: Camera, caster: Caster, tolerance: Array) -
     return np.asarray(free & ((position > 0) & (position < 1)).all(1))
 
 
-def _visibility(body: Body, person: Person, surface: Surface, camera: Camera, caster: Caster) -> dict[str, float]:
-    skin = body.skin
+def _visibility(body: Body, scene: Scene, caster: Caster) -> dict[str, float]:
+    skin, surface, camera = body.skin, scene.surface, scene.camera
     template = body.template[skin]
     hand = body.anatomy.hand[skin] > 0.5
     members = {
-        "face": on_face(body, person, template, body.anatomy.head[skin]),
+        "face": on_face(body, scene.person, template, body.anatomy.head[skin]),
         "left_hand": hand & (template[:, 0] > 0),
         "right_hand": hand & (template[:, 0] < 0),
     }
@@ -160,8 +181,9 @@ def _visibility(body: Body, person: Person, surface: Surface, camera: Camera, ca
     return shares
 
 
-def _keypoints(body: Body, posture: Pose, surface: Surface, camera: Camera, caster: Caster, size: int) -> Array:
+def _keypoints(body: Body, scene: Scene, caster: Caster, size: int) -> Array:
     """Project the key points; joints lie inside the limbs, so a few centimetres before them don't hide them."""
+    posture, surface, camera = scene.posture, scene.surface, scene.camera
     points = list(body.keypoint_weights @ surface.vertices)
     for side in "LR":
         points.append(posture.joint(f"wrist.{side}"))

@@ -86,6 +86,7 @@ class ValidationSettings(Settings):
     """Held-out losses on fixed noise."""
 
     every: int = Field(default=500, ge=0, description="steps; 0: never")
+    data: Path | None = Field(default=None, description="a data set to validate on; None: held out of the run's own")
     count: int = Field(default=64, ge=1, description="pictures at most")
     share: float = Field(default=0.05, ge=0.0, lt=1.0, description="held out where the data set has no split")
     timesteps: tuple[float, ...] = Field(default=(0.05, 0.2, 0.4, 0.6, 0.8), description="shares of the schedule, 0..1")
@@ -188,7 +189,18 @@ class TrainRecipe(Settings):
 
 
 # What may differ between the parts of a run that is resumed, as no step's result depends on it; "x." is a section.
+# Data sets may move: which records they hold is checked apart.
 # `steps` is one only where the learning rate doesn't depend on it.
 FREE_ON_RESUME = frozenset(
-    {"data", "out", "steps", "checkpoint_every", "keep_checkpoints", "source.workers", "track.", "preview."}
+    {
+        "data",
+        "validation.data",
+        "out",
+        "steps",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "source.workers",
+        "track.",
+        "preview.",
+    }
 )

@@ -5,8 +5,9 @@ import json
 import signal
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,10 +65,12 @@ class Data:
 
 def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
     """Read, check and split the records of a recipe. What was found is in `report`, also when this raises."""
-    records = read_source(recipe.data, recipe.regions.names, recipe.source, report)
-    full = recipe.source.check == "full"
-    records = check_records(records, report, full, recipe.source.limits, recipe.source.max_reject_share)
-    train, held_out = split(records, recipe)
+    train, held_out = split(_read(recipe.data, recipe, report), recipe)
+    if recipe.validation.data is not None and recipe.validation.every:
+        others = _read(recipe.validation.data, recipe, report)
+        # Pictures of one name in both data sets stay apart.
+        held_out = [replace(record, key=f"validation/{record.key}") for record in others]
+        held_out = _draw(held_out, recipe.validation.count, recipe.seed)
     view = recipe.view
     moving = JointTransform(recipe.size, view.crop, view.flip_probability, view.keep_region, view.zoom)
     dataset = PeopleDataset(
@@ -88,15 +91,23 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
     return Data(dataset, fixed, report)
 
 
+def _read(data: Path, recipe: TrainRecipe, report: LoadReport) -> list[HumanRecord]:
+    """Return the records of a data set that can be used."""
+    source = recipe.source
+    records = read_source(data, recipe.regions.names, source, report)
+    return check_records(records, report, source.check == "full", source.limits, source.max_reject_share)
+
+
 def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[HumanRecord], list[HumanRecord]]:
     """Return records to train on and to hold out: by the data set's own split, or a seeded share of them.
 
+    Where `validation.data` is another data set nothing is taken off the training records but their own split.
     Who is held out follows from the seed and the record's key alone, so that it stays so when records come or go.
     """
     settings = recipe.validation
     held_out = [record for record in records if record.split in HELD_OUT_SPLITS]
     train = [record for record in records if record.split not in HELD_OUT_SPLITS]
-    if not held_out and settings.every:
+    if not held_out and settings.every and settings.data is None:
         held_out = _draw(train, min(settings.count, int(settings.share * len(train))), recipe.seed)
         chosen = {record.key for record in held_out}
         train = [record for record in train if record.key not in chosen]

@@ -1,0 +1,206 @@
+"""The demo: render people, fine-tune a small SDXL by LS and by MPD from the same seeds, sample, measure, report.
+
+Every part is kept in the folder once it is done, so the same command goes on where it was stopped.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from PIL import Image
+from pydantic import Field, model_validator
+from rich.console import Console
+
+from fairhuman import recipe as recipes
+from fairhuman.commands import run_synth
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.detect import Detection, DetectorError, PartRates, find_parts, part_rates
+from fairhuman.detect.bundled import load_solutions
+from fairhuman.errors import RecipeError
+from fairhuman.files import write_json, write_text
+from fairhuman.jobs import Job, run_jobs, sampling_job, training_job
+from fairhuman.models.lora import DIFFUSERS_FILE
+from fairhuman.models.sdxl import SMALL, check_location
+from fairhuman.record import Box
+from fairhuman.report.demo import TITLES, Boxes, Samples, write_demo_report
+from fairhuman.train.settings import TrainRecipe
+
+METHODS = ("mpd", "ls")  # the slower one first
+# How the recipe calls what the demo's option says.
+TARGETS: Mapping[str, str] = {"attention": "attention", "attention+convolutions": "attention+conv"}
+
+
+class DemoSettings(recipes.Settings):
+    """All numbers of the demo, made for 10 minutes on two cores."""
+
+    model: str = Field(default=SMALL, description="the base")
+    targets: Literal["attention", "attention+convolutions"] = Field(default="attention", description="of the LoRA")
+    people: int = Field(default=256, ge=1, description="trained on")
+    held_out: int = Field(default=96, ge=2)
+    size: int = Field(default=128, ge=64, description="pixels a side")
+    seed: int = Field(default=21, ge=0, description="of the training people; the held-out ones have the next")
+    steps: int = Field(default=200, ge=2)
+    batch_size: int = Field(default=8, ge=1)
+    rank: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    previews: int = Field(default=6, ge=0, description="held-out pictures that are noised and denoised")
+    samples: int = Field(default=32, ge=1, description="pictures drawn from captions of held-out people")
+    sample_steps: int = Field(default=20, ge=1)
+    guidance: float = Field(default=2.5, ge=1.0)
+
+    @model_validator(mode="after")
+    def _enough_captions(self) -> "DemoSettings":
+        if self.samples > self.held_out:
+            raise ValueError(f"samples must be at most held_out = {self.held_out}, found {self.samples}")
+        return self
+
+
+def run_demo(out: Path, dry_run: bool, console: Console, settings: DemoSettings | None = None) -> int:
+    """Do all that isn't done yet in `out`; return the exit code, 128 + n after signal n.
+
+    Raises:
+        FairHumanError: `out` holds a demo of other settings; a part failed, with what it said.
+    """
+    settings = settings or DemoSettings()
+    check_location(settings.model)
+    runs = {name: _recipe(out, settings, name) for name in METHODS}
+    if dry_run:
+        for recipe in runs.values():
+            console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False)
+        return 0
+    _begin(out, settings)
+    for part, count, seed in (("train", settings.people, 0), ("held-out", settings.held_out, 1)):
+        values = {"count": count, "size": settings.size, "seed": settings.seed + seed}
+        run_synth(out / "people" / part, values, None, False, console)
+    prompts = _prompts(out, settings)
+    console.print("fine-tuning with MPD and with LS, then drawing with all three models", highlight=False)
+    signal = run_jobs(_jobs(out, settings, runs), console, at_once=min(2, os.cpu_count() or 1))
+    if signal is not None:
+        console.print("stopped; the same command goes on from there", highlight=False)
+        return 128 + signal
+    path = write_demo_report(
+        out,
+        {name: runs[name].out for name in ("ls", "mpd")},
+        _look(out, prompts, console),
+        settings.model_dump(),
+        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
+        _facts(settings),
+    )
+    console.print(f"report: {path}", highlight=False, markup=False)
+    return 0
+
+
+def _begin(out: Path, settings: DemoSettings) -> None:
+    """Keep the settings, and see that they are those that the folder was begun with."""
+    kept = out / "demo.yaml"
+    if kept.is_file():
+        for name, (old, new) in recipes.differences(recipes.load(DemoSettings, kept), settings).items():
+            raise RecipeError(f"{out} holds a demo with another {name}: {old!r} there, {new!r} now. Choose another out")
+    recipes.save(settings, kept)
+
+
+def _recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
+    """The run of a strategy: all the same but for `strategy`, so that order and noise are too."""
+    values: dict[str, Any] = {
+        "model": settings.model,
+        "data": str(out / "people" / "train"),
+        "out": str(out / strategy),
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "resolution": settings.size,
+        "learning_rate": settings.learning_rate,
+        "strategy": strategy,
+        "checkpoint_every": 50,
+        "precision": "bf16",
+        "cache_latents": True,
+        "lora": {"rank": settings.rank, "targets": TARGETS[settings.targets]},
+        "view": {"crop": "center"},
+        "schedule": {"name": "cosine", "warmup_steps": settings.steps // 10},
+        "validation": {
+            "data": str(out / "people" / "held-out"),
+            "every": max(1, settings.steps // 2),
+            "count": settings.held_out,
+        },
+        "preview": {"count": settings.previews, "steps": settings.sample_steps, "guidance": settings.guidance},
+    }
+    return recipes.build(TrainRecipe, values, origin="demo")
+
+
+def _prompts(out: Path, settings: DemoSettings) -> list[str]:
+    """Write the captions of the first held-out people, a line each."""
+    records = read_source(out / "people" / "held-out", ("face", "hand"), SourceSettings(), LoadReport())
+    prompts = [" ".join(record.caption.split()) for record in records[: settings.samples]]
+    write_text(out / "prompts.txt", "\n".join(prompts) + "\n")
+    return prompts
+
+
+def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[Job]:
+    """The commands, with their seconds on one core of 2026."""
+    options = ["--model", settings.model, "--steps", settings.sample_steps, "--guidance", settings.guidance]
+    options += ["--height", settings.size, "--width", settings.size, "--batch-size", 8, "--precision", "bf16"]
+    options += ["--seed", settings.seed]
+    draws = settings.samples * settings.sample_steps
+    jobs = [training_job(name, runs[name], settings.steps * (0.6 if name == "mpd" else 0.35)) for name in METHODS]
+    for name in TITLES:
+        lora = runs[name].out / "lora" / DIFFUSERS_FILE if name in runs else None
+        sampled = out / "samples" / name
+        jobs.append(
+            sampling_job(f"samples {name}", sampled, out / "prompts.txt", settings.samples, options, lora, draws / 30)
+        )
+    return jobs
+
+
+def _look(out: Path, prompts: Sequence[str], console: Console) -> Samples:
+    """Find faces, hands and poses in the samples, once; without detectors the report says what is missing."""
+    pictures = {name: sorted((out / "samples" / name).glob("*.png")) for name in TITLES}
+    kept = out / "detections.json"
+    if not kept.is_file():
+        try:
+            load_solutions()
+            console.print("looking for faces, hands and poses in the samples", highlight=False)
+            write_json(kept, {name: find_boxes(files) for name, files in pictures.items()})
+        except DetectorError as error:
+            console.print(f"samples not measured: {error}", highlight=False, markup=False)
+            return Samples(prompts, pictures, {}, {}, str(error))
+    found: dict[str, list[Boxes]] = json.loads(kept.read_text(encoding="utf-8"))
+    rates = {name: box_rates(each) for name, each in found.items()}
+    return Samples(prompts, pictures, found, rates)
+
+
+def find_boxes(files: Sequence[Path]) -> list[dict[str, list[list[float]]]]:
+    """The boxes x0, y0, x1, y1, score of faces, hands and poses in each picture, by part: JSON-ready.
+
+    Raises:
+        DetectorError: MediaPipe isn't there, or fails.
+    """
+    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    found = find_parts(pictures, workers=min(2, os.cpu_count() or 1))
+    return [
+        {part: [[d.box.x0, d.box.y0, d.box.x1, d.box.y1, d.score] for d in each] for part, each in picture.items()}
+        for picture in found
+    ]
+
+
+def box_rates(found: Sequence[Boxes]) -> dict[str, PartRates]:
+    """Rates of what `find_boxes` found."""
+    return part_rates(
+        [{part: [Detection(Box(*box), part) for box in each] for part, each in boxes.items()} for boxes in found]
+    )
+
+
+def _facts(settings: DemoSettings) -> list[tuple[str, str]]:
+    return [
+        ("base", settings.model),
+        ("LoRA", f"rank {settings.rank} on {settings.targets}"),
+        ("people trained on", str(settings.people)),
+        ("people held out", str(settings.held_out)),
+        ("steps", f"{settings.steps} of {settings.batch_size} pictures"),
+        ("learning rate", f"{settings.learning_rate:g}"),
+        ("seed", str(settings.seed)),
+    ]

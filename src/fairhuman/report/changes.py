@@ -1,0 +1,129 @@
+"""What fine-tuning changed: held-out losses of methods' runs against their common base, over seeds, and the figure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fairhuman.errors import DataError
+from fairhuman.report.plots import GRID, INK, colours
+from fairhuman.report.run_folder import Evaluation, read_validation
+from fairhuman.report.statistics import Array, Estimate, change_over_seeds, pooled_ratio
+
+Sums = Mapping[str, tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """First and last held-out sums of one method's runs.
+
+    Attributes:
+        keys: the N held-out samples, sorted.
+        first, last: by objective, errors and areas [S, N], a run (a seed) a row.
+    """
+
+    keys: tuple[str, ...]
+    first: Sums
+    last: Sums
+
+
+def read_series(runs: Sequence[Path]) -> Series:
+    """Read the runs of one method.
+
+    Raises:
+        DataError: a run without two evaluations, or with other held-out samples than the first one; names it.
+    """
+    pairs = []
+    for run in runs:
+        evaluations = read_validation(run)
+        if len(evaluations) < 2:
+            raise DataError(f"{run}: expected held-out losses before and after, found {len(evaluations)} evaluations")
+        pairs.append((evaluations[0], evaluations[-1]))
+    keys = tuple(sorted(pairs[0][0].keys))
+    for run, pair in zip(runs, pairs, strict=True):
+        if any(tuple(sorted(evaluation.keys)) != keys for evaluation in pair):
+            raise DataError(f"{run}: other held-out samples than in {runs[0]}; they can't be compared")
+    return Series(keys, _stack([first for first, _ in pairs]), _stack([last for _, last in pairs]))
+
+
+def change(series: Series, objective: str, against: Series | None = None) -> Estimate:
+    """Relative change of a held-out loss, or its difference to another method's, see `change_over_seeds`.
+
+    Raises:
+        DataError: the two methods weren't evaluated on the same samples and noise.
+    """
+    first, last = series.first[objective], series.last[objective]
+    if against is None:
+        return change_over_seeds(first, last)
+    other = against.first[objective]
+    if series.keys != against.keys or first[0].shape != other[0].shape or not np.allclose(first, other, rtol=1e-3):
+        raise DataError(f"{objective}: the base has other losses in the two methods' runs, so they aren't paired")
+    return change_over_seeds(first, last, against.last[objective])
+
+
+def base_loss(series: Series, objective: str) -> Estimate:
+    """Held-out loss before fine-tuning, mean over seeds of noise."""
+    errors_sn, areas_sn = series.first[objective]
+    return pooled_ratio(errors_sn.mean(axis=0), areas_sn.mean(axis=0))
+
+
+def seed_changes(series: Series, objective: str) -> list[float]:
+    """Relative change of each seed's held-out loss."""
+    (errors0, areas0), (errors1, areas1) = series.first[objective], series.last[objective]
+    losses0, losses1 = errors0.sum(axis=1) / areas0.sum(axis=1), errors1.sum(axis=1) / areas1.sum(axis=1)
+    return [float(value) for value in losses1 / losses0 - 1]
+
+
+def changes_figure(
+    estimates: Mapping[str, Mapping[str, Estimate]],
+    seeds: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    targets: Mapping[str, float] | None = None,
+) -> Figure:
+    """A panel an objective, a line a method: change of held-out loss in percent with its interval.
+
+    Args:
+        estimates: by method, by objective.
+        seeds: changes of single seeds, small dots.
+        targets: a dashed line in the objective's panel.
+    """
+    names = list(next(iter(estimates.values())))
+    figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(estimates)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, (name, colour) in zip(panels, colours(names).items(), strict=True):
+        axes.axvline(0.0, color="#888888", linewidth=1.0)
+        if targets and name in targets:
+            axes.axvline(100 * targets[name], color=colour, linewidth=1.0, linestyle="--")
+        for row, (method, found) in enumerate(estimates.items()):
+            value, low, high = (100 * number for number in (found[name].value, found[name].low, found[name].high))
+            axes.plot([low, high], [row, row], color=colour, linewidth=2.0)
+            axes.plot(value, row, marker="o", color=colour, markersize=6)
+            each = (seeds or {}).get(method, {}).get(name, ())
+            axes.plot(
+                100 * np.asarray(each), np.full(len(each), row + 0.25), ".", color=colour, alpha=0.5, markersize=4
+            )
+        axes.set_title(name, fontsize=11, color=INK, loc="left", fontweight="bold")
+        axes.set_xlabel("change of held-out loss, %", fontsize=9, color=INK)
+        axes.grid(axis="x", color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(labelsize=9, colors=INK, left=False)
+    panels[0].set_yticks(range(len(estimates)), list(estimates))
+    panels[0].set_ylim(len(estimates) - 0.4, -0.6)
+    return figure
+
+
+def _stack(evaluations: Sequence[Evaluation]) -> Sums:
+    """Sums by objective, samples in the order of their keys: seeds see them in orders of their own."""
+    orders = [np.argsort(np.array(evaluation.keys)) for evaluation in evaluations]
+
+    def rows(columns: Sequence[Array]) -> Array:
+        return np.stack([column[order] for column, order in zip(columns, orders, strict=True)])
+
+    return {
+        name: (rows([e.errors[name] for e in evaluations]), rows([e.areas[name] for e in evaluations]))
+        for name in evaluations[0].errors
+    }

@@ -1,0 +1,41 @@
+"""What a finished set of synthetic people holds, in numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from fairhuman.synth.render import REGIONS
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleSummary:
+    """Counts over the tables of a set.
+
+    Attributes:
+        faces, hands: boxes.
+        visible: mean share in [0, 1] of each region that is in sight, by the names in `REGIONS`.
+        degraded: pictures whose faces and hands were spoilt.
+
+    """
+
+    pictures: int
+    faces: int
+    hands: int
+    visible: Mapping[str, float]
+    degraded: int
+
+
+def summarize_people(out: Path) -> PeopleSummary:
+    """Read the small columns of `out/data/*.parquet`."""
+    table = pyarrow.parquet.read_table(out / "data", columns=["faces", "hands", "visibility", "degraded"])
+    seen = table["visibility"].combine_chunks()
+    return PeopleSummary(
+        pictures=len(table),
+        faces=pc.sum(pc.list_value_length(table["faces"])).as_py(),
+        hands=pc.sum(pc.list_value_length(table["hands"])).as_py(),
+        visible={name: pc.mean(seen.field(name)).as_py() for name in REGIONS},
+        degraded=pc.sum(table["degraded"]).as_py(),
+    )

@@ -1,0 +1,69 @@
+"""The demo at tiny size: everything is made once, the page shows it, and other settings are refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fairhuman.demo import DemoSettings, run_demo
+from fairhuman.errors import RecipeError
+from fairhuman.report.run_folder import read_metrics, read_validation
+
+TINY = DemoSettings(people=6, held_out=4, size=64, steps=3, batch_size=2, rank=2, previews=2, samples=2, sample_steps=2)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    assert run_demo(out, False, Console(quiet=True), TINY) == 0
+    return out
+
+
+def test_the_page_shows_base_ls_and_mpd_and_stands_alone(demo: Path) -> None:
+    page = (demo / "report.html").read_text(encoding="utf-8")
+    for heading in ("Held-out losses", "Held-out pictures", "Samples from captions", "Training", "What the model sees"):
+        assert f">{heading}" in page
+    assert re.findall(r'alt="(base|LS|MPD)"', page) == ["base", "LS", "MPD"] * 4  # 2 previews, 2 samples
+    assert set(re.findall(r"(?:src|href)=\"(?!data:|#)([^\"]*)\"", page)) == {"ls/report.html", "mpd/report.html"}
+    assert all((demo / link).is_file() for link in ("ls/report.html", "mpd/report.html"))
+    assert "small-scale" in page.lower()
+    assert len(re.findall(r"<td>[\d.]+ \[", page)) >= 3  # the base's losses with their intervals
+
+
+def test_the_two_runs_are_paired(demo: Path) -> None:
+    ls, mpd = demo / "ls", demo / "mpd"
+    for which in ("global", "face", "hand"):
+        losses = [read_metrics(run).columns[f"loss/{which}"][0] for run in (ls, mpd)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    (before_ls, *_, after_ls), (before_mpd, *_, after_mpd) = read_validation(ls), read_validation(mpd)
+    assert before_ls.keys == before_mpd.keys
+    assert list(before_ls.errors["face"]) == list(before_mpd.errors["face"])
+    assert list(after_ls.errors["face"]) != list(after_mpd.errors["face"])
+    assert all(key.startswith(f"validation/{TINY.seed + 1}-") for key in before_ls.keys)
+
+
+def test_the_same_again_redoes_nothing_but_the_page(demo: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.suffix in (".png", ".safetensors")}
+    (demo / "report.html").unlink()
+    assert run_demo(demo, False, Console(quiet=True), TINY) == 0
+    assert (demo / "report.html").is_file()
+    assert len(before) > 10
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(demo: Path) -> None:
+    other = TINY.model_copy(update={"targets": "attention+convolutions"})
+    with pytest.raises(RecipeError, match=r"another targets: 'attention' there, 'attention\+convolutions' now"):
+        run_demo(demo, False, Console(quiet=True), other)
+
+
+def test_a_dry_run_writes_nothing_and_shows_both_recipes(tmp_path: Path) -> None:
+    console = Console(record=True, quiet=False, width=200)
+    settings = TINY.model_copy(update={"targets": "attention+convolutions"})
+    assert run_demo(tmp_path / "out", True, console, settings) == 0
+    shown = console.export_text()
+    assert "strategy: ls" in shown
+    assert "strategy: mpd" in shown
+    assert "targets: attention+conv" in shown
+    assert not (tmp_path / "out").exists()

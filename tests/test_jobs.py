@@ -1,0 +1,64 @@
+"""Commands side by side: each once and in order, failures told with their log, signals handed on."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fairhuman.errors import FairHumanError
+from fairhuman.jobs import Job, duration, run_jobs, sampling_job
+
+
+def job(folder: Path, name: str, *arguments: str, needs: Path | None = None, done: float = 0.0) -> Job:
+    return Job(name, arguments or ("--version",), folder / f"{name}.log", lambda: done, needs=needs)
+
+
+def test_what_is_done_is_left_and_what_needs_another_waits_for_it(tmp_path: Path) -> None:
+    console = Console(record=True, width=200)
+    first = job(tmp_path, "first")
+    jobs = [job(tmp_path, "last", needs=first.log), job(tmp_path, "finished", done=1.0), first]
+    assert run_jobs(jobs, console) is None
+    shown = console.export_text()
+    assert shown.index("first done") < shown.index("last done")
+    assert "finished done" not in shown
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.log", "last.log"]
+    assert first.log.read_text().startswith("fairhuman ")
+
+
+def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:
+    with pytest.raises(FairHumanError, match=r"(?s)wrong ended with exit code 2, .*wrong.log says:.*No such command"):
+        run_jobs([job(tmp_path, "wrong", "nonsense")], Console(quiet=True))
+
+
+def test_a_need_that_nobody_meets_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FairHumanError, match=r"waits needs .*missing, which no other command made"):
+        run_jobs([job(tmp_path, "waits", needs=tmp_path / "missing")], Console(quiet=True))
+
+
+def test_a_signal_ends_the_running_commands_and_is_returned(tmp_path: Path) -> None:
+    slow = job(tmp_path, "slow", "sample", str(tmp_path / "out"), "--prompt", "a", "--steps", "900")
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    started = time.monotonic()
+    assert run_jobs([slow, job(tmp_path, "next")], Console(quiet=True), at_once=1) == signal.SIGTERM
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "next.log").exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_sampling_job_counts_its_pictures(tmp_path: Path) -> None:
+    sampled = sampling_job("samples", tmp_path / "out", tmp_path / "prompts.txt", 4, ["--steps", 5], tmp_path / "lora")
+    assert (sampled.done(), sampled.ready) == (0.0, False)
+    (tmp_path / "out").mkdir()
+    for number in range(3):
+        (tmp_path / "out" / f"{number}.png").touch()
+    assert sampled.done() == 0.75
+    assert sampled.arguments[-4:] == ("--steps", "5", "--lora", str(tmp_path / "lora"))
+
+
+def test_durations_read_well() -> None:
+    assert [duration(seconds) for seconds in (40, 89.6, 200, 7600)] == ["40 s", "90 s", "3 min", "2.1 h"]

@@ -1,0 +1,65 @@
+"""Validation on a data set of its own."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import DataError
+from fairhuman.report.run_folder import read_validation
+from fairhuman.synth.figures import write_figures
+from fairhuman.train import setup
+from fairhuman.train.loop import train
+from fairhuman.train.settings import TrainRecipe
+
+MakeRecipe = Callable[..., TrainRecipe]
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Path:
+    """Other people under the same file names."""
+    write_figures(tmp_path / "others", 5, 64, seed=9)
+    return tmp_path / "others"
+
+
+def test_it_is_held_out_whole_and_nothing_is_taken_off_the_training_data(make_recipe: MakeRecipe, others: Path) -> None:
+    validation = {"every": 2, "data": str(others), "share": 0.5}
+    data = setup.load_data(make_recipe(validation=validation), LoadReport())
+    assert data.held_out is not None
+    assert (len(data.train), len(data.held_out)) == (12, 5)
+    assert {record.key for record in data.held_out.records}.isdisjoint(record.key for record in data.train.records)
+    fewer = setup.load_data(make_recipe(validation={**validation, "count": 3}), LoadReport())
+    assert fewer.held_out is not None
+    assert len(fewer.held_out) == 3
+    assert setup.load_data(make_recipe(validation={"every": 0, "data": str(others)}), LoadReport()).held_out is None
+
+
+def test_the_training_data_s_own_held_out_rows_are_not_trained_on(
+    make_recipe: MakeRecipe, people: Path, others: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(people, tmp_path / "split")
+    rows = [json.loads(line) for line in (people / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows[0]["split"] = "test"
+    (tmp_path / "split" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    recipe = make_recipe(data=str(tmp_path / "split"), validation={"every": 2, "data": str(others)})
+    data = setup.load_data(recipe, LoadReport())
+    assert (len(data.train), len(data.held_out or ())) == (11, 5)
+
+
+def test_it_may_move_but_not_change_between_the_parts_of_a_run(
+    make_recipe: MakeRecipe, others: Path, tmp_path: Path
+) -> None:
+    values = {"view": {"crop": "center"}, "cache_latents": True}
+    train(make_recipe(steps=2, validation={"every": 2, "data": str(others)}, **values))
+    shutil.move(others, tmp_path / "moved")
+    moved = make_recipe(validation={"every": 2, "data": str(tmp_path / "moved")}, **values)
+    assert train(moved).finished
+    keys = [set(evaluation.keys) for evaluation in read_validation(moved.out)]
+    assert len(keys) == 3
+    assert keys[0] == keys[1] == keys[2]
+    write_figures(tmp_path / "fewer", 4, 64, seed=9)
+    with pytest.raises(DataError, match="other records than those the run"):
+        train(make_recipe(steps=6, validation={"every": 2, "data": str(tmp_path / "fewer")}, **values))
