@@ -8,8 +8,9 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from fairhuman.generate.preview import PreviewRow, PreviewSet
+from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import LoraModel, LoraSettings
-from fairhuman.models.sdxl import build_small, decode_latents, encode_pictures
+from fairhuman.models.sdxl import decode_latents, encode_pictures
 
 
 def previews(strength: float = 0.55) -> PreviewSet:

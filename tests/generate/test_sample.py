@@ -19,8 +19,9 @@ from fairhuman.generate.sample import (
     sample,
     save_png,
 )
+from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import LoraModel, LoraSettings
-from fairhuman.models.sdxl import build_small, decode_latents
+from fairhuman.models.sdxl import decode_latents
 
 PROMPTS = ["a person in a red shirt", "", "two hands, waving"]
 SMALL = SampleSettings(steps=3, height=32, width=48, images_per_prompt=2, batch_size=1, seed=5)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
+from fairhuman.models.architecture import build_small
 from fairhuman.models.full import FullModel
-from fairhuman.models.sdxl import build_small, load_pipeline
+from fairhuman.models.sdxl import load_pipeline
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
 

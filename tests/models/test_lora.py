@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
+from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, LoraSettings, add_lora, misfits, to_kohya
-from fairhuman.models.sdxl import build_small, sdxl_unet_config
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
 SETTINGS = [
@@ -221,7 +221,7 @@ def test_settings_are_checked(wrong: dict[str, object]) -> None:
 
 def test_equal_loras_are_equal_files_in_every_process(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from fairhuman.models.sdxl import build_small; "
+        "import sys; from pathlib import Path; from fairhuman.models.architecture import build_small; "
         "from fairhuman.models.lora import LoraModel, LoraSettings; "
         "LoraModel(build_small(0), LoraSettings(rank=2, alpha=3.0), seed=0).save(Path(sys.argv[1]))"
     )

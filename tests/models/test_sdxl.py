@@ -6,14 +6,13 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
 from fairhuman.errors import ModelError
+from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.sdxl import (
-    build_small,
     decode_latents,
     encode_pictures,
     encode_prompts,
     load_pipeline,
     noise_scheduler,
-    sdxl_unet_config,
     vae_factor,
 )
 

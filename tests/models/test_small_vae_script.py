@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fairhuman.models.sdxl import build_small, load_pipeline
+from fairhuman.models.architecture import build_small
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.synth.figures import write_figures
 
 SCRIPT = Path(__file__).parents[2] / "training" / "small_sdxl" / "vae.py"

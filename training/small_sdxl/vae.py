@@ -32,7 +32,7 @@ from fairhuman.data.decode import decode, decode_mask
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.rows import SourceSettings
-from fairhuman.models.sdxl import load_pipeline, vae_factor
+from fairhuman.models.sdxl import UNTRAINED, load_pipeline, vae_factor
 from fairhuman.record import HumanRecord
 
 CHECKPOINT_SECONDS = 120
@@ -59,7 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="short side in pixels; training crops are half of it")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--model", default="small", help="'small' or a pipeline whose VAE is trained on")
+    parser.add_argument("--model", default=UNTRAINED, help="a pipeline whose VAE is trained on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
@@ -254,7 +254,7 @@ def main() -> None:
     held_out = to_tensor(held)[:, :3]
     print(f"{len(training)} pictures to train on, {len(held)} held out", flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    if args.model == "small":
+    if args.model == UNTRAINED:
         start_small(vae)
     progress = train(args, vae, training, held_out)
     vae.eval()

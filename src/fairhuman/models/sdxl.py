@@ -1,4 +1,4 @@
-"""SDXL pipelines: load one, build a small one, turn pictures and captions into what the U-Net reads."""
+"""SDXL pipelines: load one, turn pictures and captions into what the U-Net reads."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,73 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDPMScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from fairhuman.errors import ModelError
-from fairhuman.models.tokenizer import build_tokenizer
+from fairhuman.models.architecture import build_small, sdxl_scheduler
 
-SMALL = "small"
+SMALL, UNTRAINED = "small", "small-untrained"
+SMALL_FOLDER = Path(__file__).with_name("small")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 _VAE_OVERFLOWS = "its weights overflow; use madebyollin/sdxl-vae-fp16-fix, or a VAE saved in float32"
-_THREE_LEVELS: dict[str, Any] = {
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-}
-
-
-def sdxl_unet_config() -> dict[str, Any]:
-    """Return the arguments of UNet2DConditionModel for SDXL base 1.0: 2,567 million parameters."""
-    return {
-        **_THREE_LEVELS,
-        "sample_size": 128,
-        "block_out_channels": (320, 640, 1280),
-        "layers_per_block": 2,
-        "attention_head_dim": (5, 10, 20),
-        "transformer_layers_per_block": (1, 2, 10),
-        "cross_attention_dim": 2048,
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    }
-
-
-def build_small(seed: int = 0) -> StableDiffusionXLPipeline:
-    """Build an SDXL pipeline of the true classes at small size, with random weights from `seed` alone.
-
-    It draws 128 px pictures: a VAE of factor 4 and 0.65M parameters, a U-Net of SDXL's three levels with
-    6.1M, two text encoders of 2 layers x 64. One training step of the U-Net with 8 pictures takes about
-    0.5 s on one CPU core in float32, 0.36 s in bfloat16.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        pipeline = StableDiffusionXLPipeline(
-            vae=_small_vae(),
-            text_encoder=CLIPTextModel(_small_text_config()),
-            text_encoder_2=CLIPTextModelWithProjection(_small_text_config()),
-            tokenizer=build_tokenizer(),
-            tokenizer_2=build_tokenizer(),
-            unet=_small_unet(),
-            scheduler=_sdxl_scheduler(),
-            force_zeros_for_empty_prompt=True,
-            add_watermarker=False,
-        )
-    for component in networks(pipeline):
-        component.eval()
-    return pipeline
 
 
 def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
-    """Load a pipeline: `"small"` builds a random one from `seed`, all else is a folder or a hub id.
+    """Load a pipeline: a folder, a hub id, `"small"`, which ships with the package, or `"small-untrained"`.
+
+    The last one has the small one's shape and random weights from `seed`.
 
     `dtype` holds for the U-Net and the text encoders; the VAE is always float32 (SDXL's own overflows in
     float16).
@@ -81,14 +31,14 @@ def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32)
     Raises:
         ModelError: nothing at `model`, or it isn't an SDXL.
     """
-    if model == SMALL:
+    if model == UNTRAINED:
         pipeline = build_small(seed)
         for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
             _cast(part, dtype)
     else:
         check_location(model)
         try:
-            pipeline = StableDiffusionXLPipeline.from_pretrained(model, dtype=dtype)
+            pipeline = StableDiffusionXLPipeline.from_pretrained(_location(model), dtype=dtype)
         except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"model {model!r}: expected {_EXPECTED}, but loading failed: {reason}") from error
@@ -148,12 +98,12 @@ def scheduler_config(model: str) -> Mapping[str, Any] | None:
     Raises:
         ModelError: a folder without one.
     """
-    if model == SMALL:
-        return dict(_sdxl_scheduler().config)
-    if not Path(model).exists():
+    if model == UNTRAINED:
+        return dict(sdxl_scheduler().config)
+    if not Path(_location(model)).exists():
         return None
     try:
-        return dict(EulerDiscreteScheduler.load_config(model, subfolder="scheduler"))
+        return dict(EulerDiscreteScheduler.load_config(_location(model), subfolder="scheduler"))
     except (OSError, ValueError) as error:
         raise ModelError(f"model {model!r}: expected {_EXPECTED}, found no readable scheduler") from error
 
@@ -273,11 +223,11 @@ def check_location(model: str) -> None:
     """Say early, without loading, what is wrong with `model`, where diffusers' own message wouldn't.
 
     Raises:
-        ModelError: neither `"small"` nor a hub id nor the folder of an SDXL.
+        ModelError: not the folder of an SDXL, and none of the other kinds of `load_pipeline`.
     """
-    if model == SMALL:
+    if model == UNTRAINED:
         return
-    path = Path(model)
+    path = Path(_location(model))
     if not path.exists():
         if _HUB_ID.fullmatch(model) is None:
             raise ModelError(f"model {model!r}: expected {SMALL!r}, {_EXPECTED} or a hub id, found no such folder")
@@ -290,6 +240,10 @@ def check_location(model: str) -> None:
         raise ModelError(f"model {model!r}: expected {_EXPECTED}, found {found}")
 
 
+def _location(model: str) -> str:
+    return str(SMALL_FOLDER) if model == SMALL else model
+
+
 def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """Cast in place where needed: diffusers warns on every cast, even one that changes nothing."""
     if any(parameter.dtype != dtype for parameter in module.parameters()):
@@ -298,59 +252,3 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
 
 def _shift_and_scale(vae: AutoencoderKL) -> tuple[float, float]:
     return float(vae.config.shift_factor or 0.0), float(vae.config.scaling_factor)
-
-
-def _small_vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=128,
-        scaling_factor=1.0,
-        force_upcast=False,
-        mid_block_add_attention=False,
-    )
-
-
-def _small_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        **_THREE_LEVELS,
-        sample_size=32,
-        block_out_channels=(32, 64, 160),
-        layers_per_block=1,
-        attention_head_dim=(1, 2, 5),
-        transformer_layers_per_block=(1, 1, 1),
-        norm_num_groups=16,
-        cross_attention_dim=128,
-        addition_time_embed_dim=32,
-        projection_class_embeddings_input_dim=6 * 32 + 64,
-    )
-
-
-def _small_text_config() -> CLIPTextConfig:
-    tokenizer = build_tokenizer()
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=64,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _sdxl_scheduler() -> EulerDiscreteScheduler:
-    """SDXL base's scheduler, as its scheduler_config.json states it."""
-    return EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        timestep_spacing="leading",
-        steps_offset=1,
-    )

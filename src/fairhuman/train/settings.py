@@ -119,7 +119,9 @@ class TrainRecipe(Settings):
     """A training run. Read by `fairhuman train`."""
 
     kind: Literal["lora", "full"] = "lora"
-    model: str = Field(default="small", description="'small' (random weights), a pipeline's folder or a hub id")
+    model: str = Field(
+        default="small", description="'small' (ships with the package), 'small-untrained', a folder or a hub id"
+    )
     data: Path = Field(description="imagefolder or Parquet")
     out: Path = Field(description="the run's folder; the same again resumes")
     seed: int = Field(default=0, ge=0)
