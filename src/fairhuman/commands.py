@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fairhuman import recipe as recipes
 from fairhuman.data.report import LoadReport
-from fairhuman.errors import FairHumanError, RecipeError
+from fairhuman.errors import RecipeError
+from fairhuman.files import writing
 from fairhuman.generate.sample import (
     SampleSettings,
     check_lora_weight,
@@ -114,7 +115,7 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
     if dry_run:
         console.print(f"{len(prompts)} prompts x {settings.images_per_prompt}, {settings!r}", highlight=False)
         return
-    with _writing(job.out):
+    with writing(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=job.out).close()
     pipeline = load_pipeline(job.model, dtype=setup.DTYPES[job.precision] or torch.float32)
@@ -124,18 +125,9 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
         part.to(device)
     for picture in sample(pipeline, prompts, settings, job.model, lora):
         path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"
-        with _writing(path):
+        with writing(path):
             save_png(picture.image, path, picture.metadata)
         console.print(f"{path}  {prompts[picture.prompt_index]}", highlight=False, markup=False)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing at `path` into an error of one line."""
-    try:
-        yield
-    except OSError as error:
-        raise FairHumanError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
 def run_synth(out: Path, values: dict[str, Any], workers: int | None, dry_run: bool, console: Console) -> None:

@@ -4,9 +4,12 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fairhuman.errors import FairHumanError
 
 _NEARLY_FULL = 16 * 2**20  # bytes
 
@@ -42,6 +45,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _flush(path.parent)
     finally:
         _remove(partial)
+
+
+@contextmanager
+def writing(path: Path, advice: str = "") -> Iterator[None]:
+    """Turn what the system says against reading and writing at `path` into a FairHumanError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise FairHumanError(f"{path}: can't be written: {error.strerror or error}{advice}") from error
 
 
 def remove_atomically(folder: Path) -> None:

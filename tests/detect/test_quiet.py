@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fairhuman.detect.quiet import quiet_native_logs
+from fairhuman.detect import bundled
+from fairhuman.stderr import without_lines
 
 CHATTER = (
     b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
@@ -18,14 +19,14 @@ CHATTER = (
 
 
 def test_only_known_chatter_is_kept_back(capfd: pytest.CaptureFixture[str]) -> None:
-    with quiet_native_logs():
+    with without_lines(bundled.CHATTER):
         os.write(2, CHATTER + b"E0000 a graph has failed\n" + CHATTER + b"\xffhalf a ")
     os.write(2, b"line\n")
     assert capfd.readouterr().err == "E0000 a graph has failed\n\ufffdhalf a line\n"
 
 
 def fail_inside() -> None:
-    with quiet_native_logs():
+    with without_lines(bundled.CHATTER):
         os.write(2, b"before\n")
         raise RuntimeError("inside")
 

@@ -18,7 +18,7 @@ from PIL import Image
 from fairhuman.data.dataset import PeopleDataset
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.errors import DataError, RecipeError
+from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.recipe import build
 from fairhuman.regions.transforms import JointTransform
 from fairhuman.synth import people, workers
@@ -218,14 +218,14 @@ def test_a_place_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     file.touch()
     with pytest.raises(DataError, match="must be a new or empty folder"):
         write_people(file, SETTINGS)
-    with pytest.raises(DataError, match="/proc/people: can't be written"):
+    with pytest.raises(FairHumanError, match="/proc/people: can't be written"):
         write_people(Path("/proc/people"), SETTINGS)
 
     def full(path: Path, write: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(people, "write_atomically", full)
-    with pytest.raises(DataError, match="can't be written: No space left on device; the same command goes on"):
+    with pytest.raises(FairHumanError, match="can't be written: No space left on device; the same command goes on"):
         write_people(tmp_path / "people", SETTINGS.model_copy(update={"count": 1}), workers=1)
 
 

@@ -136,9 +136,10 @@ class PeopleDataset(Dataset[Sample]):
 
     @staticmethod
     def _places(record: HumanRecord, painted: dict[str, Image.Image], region: str) -> tuple[Box, ...]:
-        """Where a region is: the frame of its painted mask, or its boxes."""
-        if region not in painted:
-            return record.boxes.get(region) or ()
+        """Where a region is: its boxes, or else the frame of its painted mask."""
+        boxes = record.boxes.get(region)
+        if boxes or region not in painted:
+            return boxes or ()
         frame = painted[region].getbbox()
         return (Box(*map(float, frame)),) if frame else ()
 

@@ -4,6 +4,7 @@ Version 0.10.21 is the last one with bundled models (the `solutions` interface);
 later ones (the Tasks interface), so numbers of both must not stand in one table.
 """
 
+import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -12,9 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairhuman.detect.detection import DetectorError, Picture
-from fairhuman.detect.quiet import quiet_native_logs
+from fairhuman.stderr import without_lines
 
 WARM_UP_SIDE = 64  # pixels
+# Said at every start or once a process, on standard error, whatever GLOG_* or TF_CPP_* say; nothing a user could
+# mend. The last one speaks of graphs that are fed with regions that aren't square in pixels; MediaPipe's own are.
+CHATTER = re.compile(
+    rb"^(INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
+    rb"|WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
+    rb"|W0000 .* inference_feedback_manager\.cc:\d+\] Feedback manager requires a model with a single signature.*"
+    rb"|W0000 .* landmark_projection_calculator\.cc:\d+\] Using NORM_RECT without IMAGE_DIMENSIONS.*)\r?\n",
+    re.MULTILINE,
+)
 
 
 def load_solutions() -> Any:
@@ -45,7 +55,7 @@ class BundledModel:
         if not 0 <= confidence <= 1:
             raise ValueError(f"confidence must be in 0..1, not {confidence}")
         solutions = load_solutions()
-        with quiet_native_logs():
+        with without_lines(CHATTER):
             self._graph = build(solutions)
             # Its threads load the models after the constructor has returned, and say so: wait for them.
             self._graph.process(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), dtype=np.uint8))
@@ -59,7 +69,7 @@ class BundledModel:
         """
         if self._graph is None:
             raise ValueError(f"{type(self).__name__} must be open to detect; it was closed")
-        with quiet_native_logs():
+        with without_lines(CHATTER):
             return self._graph.process(image)
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import Image
 from pydantic import Field
 
 from fairhuman.errors import DataError
-from fairhuman.files import write_atomically, write_json
+from fairhuman.files import write_atomically, write_json, writing
 from fairhuman.recipe import Settings
 from fairhuman.synth.body import Array, Body
 from fairhuman.synth.cache import Say
@@ -88,7 +87,7 @@ def write_people(
     done = settings.count - sum(map(len, missing.values()))
     progress(done)
     folder = out / "data"
-    with _writing(out):
+    with writing(out, "; the same command goes on"):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(out / "synth.json", settings.model_dump() | {"versions": _versions()})
     make_row = partial(people_row, settings=settings)
@@ -100,12 +99,12 @@ def write_people(
             done += 1
             progress(done)
         content = pyarrow.Table.from_pylist(table, schema=SCHEMA)
-        with _writing(out):
+        with writing(out, "; the same command goes on"):
             write_atomically(
                 folder / name, partial(pyarrow.parquet.write_table, content, row_group_size=64, compression="none")
             )
     wanted = {_table_name(numbers) for numbers in _tables(settings.count)}
-    with _writing(out):
+    with writing(out, "; the same command goes on"):
         for path in folder.iterdir():
             if _TABLE.fullmatch(path.name) and path.name not in wanted:
                 path.unlink()  # the shorter last table of a smaller count, whose rows are in another one now
@@ -118,7 +117,7 @@ def missing_tables(out: Path, settings: SynthSettings) -> Mapping[str, range]:
     Raises:
         DataError: as `write_people` does for a folder that can't be gone on with.
     """
-    with _writing(out):
+    with writing(out, "; the same command goes on"):
         _check_folder(out, settings)
         tables = {_table_name(numbers): numbers for numbers in _tables(settings.count)}
         return {name: numbers for name, numbers in tables.items() if not (out / "data" / name).is_file()}
@@ -182,15 +181,6 @@ def _check_folder(out: Path, settings: SynthSettings) -> None:
         raise DataError(f"{out} holds people of other settings ({', '.join(changed)}): choose another folder")
     if count > settings.count:
         raise DataError(f"{out} holds {count} people already, count={settings.count} would remove some")
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turn what the system says against reading and writing in `out` into an error of one line."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{out}: can't be written: {error.strerror or error}; the same command goes on") from error
 
 
 def _boxes(rendering: Rendering, *names: str) -> list[list[float]]:
