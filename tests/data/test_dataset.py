@@ -192,3 +192,19 @@ def test_boxes_of_a_view_lie_on_its_masks(people):
         for r, name in enumerate(REGIONS):
             again = boxes_to_mask(torch.tensor(sample.boxes[name]).reshape(-1, 4), (32, 24))
             assert torch.allclose(again, sample.masks_rhw[r], atol=1e-5), (position, name)
+
+
+def test_boxes_that_frame_the_painted_mask_stay_apart(people, tmp_path):
+    """Two hands under one mask are two boxes, not one wide one."""
+    record = people(1)[0]
+    painted = np.zeros((64, 40), np.uint8)
+    painted[40:50, 2:10] = painted[44:60, 28:36] = 255
+    path = tmp_path / "mask.png"
+    path.write_bytes(encoded(Image.fromarray(painted)))
+    boxes = (Box(2, 40, 10, 50), Box(27.5, 44, 36, 60))
+    record = replace(record, masks={"face": path}, boxes={"face": boxes})
+    sample = dataset([record], transform=JointTransform((64, 40), flip_probability=0.0))[0]
+    assert sample.boxes["face"] == [(2.0, 40.0, 10.0, 50.0), (27.5, 44.0, 36.0, 60.0)]
+    elsewhere = replace(record, boxes={"face": (Box(0, 0, 8, 8),)})
+    sample = dataset([elsewhere], transform=JointTransform((64, 40), flip_probability=0.0))[0]
+    assert sample.boxes["face"] == [(2.0, 40.0, 36.0, 60.0)]

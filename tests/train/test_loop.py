@@ -101,17 +101,24 @@ def test_a_finished_run_is_left_as_it_is(make_recipe: MakeRecipe) -> None:
 
 
 def test_full_training_from_a_random_start_gives_a_pipeline(make_recipe: MakeRecipe) -> None:
-    recipe = make_recipe(kind="full", full={"text_encoders": True}, steps=2)
+    recipe = make_recipe(model="small-untrained", kind="full", full={"text_encoders": True}, steps=2)
     run = train(recipe)
     loaded = load_pipeline(str(recipe.out / "model"))
     for part in ("unet", "text_encoder", "text_encoder_2"):
         ours, theirs = getattr(run.model.pipeline, part).state_dict(), getattr(loaded, part).state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert not torch.equal(loaded.unet.conv_in.weight, load_pipeline("small").unet.conv_in.weight)
+    assert not torch.equal(loaded.unet.conv_in.weight, load_pipeline("small-untrained").unet.conv_in.weight)
 
 
 def test_training_lowers_the_held_out_losses(make_recipe: MakeRecipe) -> None:
-    values = {"kind": "full", "steps": 30, "batch_size": 4, "learning_rate": 2e-3, "checkpoint_every": 30}
+    values = {
+        "model": "small-untrained",
+        "kind": "full",
+        "steps": 30,
+        "batch_size": 4,
+        "learning_rate": 2e-3,
+        "checkpoint_every": 30,
+    }
     recipe = make_recipe(**values, validation={"every": 30, "share": 0.3})
     train(recipe)
     first, last = lines(recipe.out / "validation.jsonl")

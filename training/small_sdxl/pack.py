@@ -6,12 +6,14 @@ No file is larger than 16 MiB and all together take at most 20 MB.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 
+from fairhuman.files import write_atomically
 from fairhuman.models.sdxl import SMALL_FOLDER, check_sdxl
 
 LARGEST_FILE, LARGEST_FOLDER = 16 * 2**20, 20 * 10**6
@@ -24,23 +26,37 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="pipeline's folder")
     parser.add_argument("--out", type=Path, default=SMALL_FOLDER)
     args = parser.parse_args()
-    pipeline = StableDiffusionXLPipeline.from_pretrained(args.model)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(args.model, dtype=torch.float16)
     check_sdxl(pipeline, str(args.model))
-    partial = args.out.with_name(args.out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    pipeline.to(torch.float16).save_pretrained(partial, max_shard_size="15MB")
-    sizes = {path: path.stat().st_size for path in partial.rglob("*") if path.is_file()}
+
+    def write(folder: Path) -> None:
+        pipeline.save_pretrained(folder, max_shard_size="15MB")
+        for config in folder.rglob("*.json"):
+            forget_origin(config)
+        check_sizes(folder)
+        if (args.out / CARD).is_file():
+            shutil.copy(args.out / CARD, folder / CARD)
+
+    write_atomically(args.out, write)
+
+
+def forget_origin(config: Path) -> None:
+    """Remove the folder of this machine that a configuration was loaded from."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_sizes(folder: Path) -> None:
+    """Stop where the folder is too large to ship; say how large it is."""
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     largest = max(sizes, key=lambda path: sizes[path])
     if sizes[largest] > LARGEST_FILE or sum(sizes.values()) > LARGEST_FOLDER:
         raise SystemExit(
-            f"{partial}: at most {LARGEST_FILE} bytes a file and {LARGEST_FOLDER} together, found "
-            f"{sizes[largest]} in {largest.name} and {sum(sizes.values())}"
+            f"at most {LARGEST_FILE} bytes a file and {LARGEST_FOLDER} together can ship, found {sizes[largest]} in "
+            f"{largest.name} and {sum(sizes.values())}"
         )
-    if (args.out / CARD).is_file():
-        shutil.copy(args.out / CARD, partial / CARD)
-    shutil.rmtree(args.out, ignore_errors=True)
-    partial.replace(args.out)
-    print(f"{args.out}: {sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} files, largest {largest.name}")
+    print(f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} files, the largest {largest.name}")
 
 
 if __name__ == "__main__":

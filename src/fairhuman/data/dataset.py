@@ -1,5 +1,6 @@
 """Records to training samples, each a pure function of (seed, position)."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -25,6 +26,8 @@ from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.record import Box, HumanRecord
 from fairhuman.regions.masks import MaskSettings, boxes_to_mask
 from fairhuman.regions.transforms import JointTransform, as_bounding_boxes
+
+_SAME_PLACE = 2.0  # pixels between the boxes of a region and the frame of its painted mask
 
 
 class PeopleDataset(Dataset[Sample]):
@@ -136,12 +139,22 @@ class PeopleDataset(Dataset[Sample]):
 
     @staticmethod
     def _places(record: HumanRecord, painted: dict[str, Image.Image], region: str) -> tuple[Box, ...]:
-        """Where a region is: its boxes, or else the frame of its painted mask."""
-        boxes = record.boxes.get(region)
-        if boxes or region not in painted:
-            return boxes or ()
+        """Where a region is: its boxes, where a painted mask doesn't contradict them; otherwise the mask's frame."""
+        boxes = record.boxes.get(region) or ()
+        if region not in painted:
+            return boxes
         frame = painted[region].getbbox()
-        return (Box(*map(float, frame)),) if frame else ()
+        if frame is None:
+            return ()
+        around = (
+            min((box.x0 for box in boxes), default=math.inf),
+            min((box.y0 for box in boxes), default=math.inf),
+            max((box.x1 for box in boxes), default=-math.inf),
+            max((box.y1 for box in boxes), default=-math.inf),
+        )
+        if all(abs(side - edge) <= _SAME_PLACE for side, edge in zip(around, frame, strict=True)):
+            return boxes
+        return (Box(*map(float, frame)),)
 
     def _masks(self, moved: Mapping[str, Tensor]) -> Tensor:
         """Masks [r, H, W] of the view: the painted one, or one drawn from the boxes."""
