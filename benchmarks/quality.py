@@ -27,12 +27,10 @@ from rich.console import Console
 
 from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
-from fairhuman.data.report import LoadReport
-from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.demo import TARGETS, box_rates, find_boxes
+from fairhuman.demo import TARGETS, box_rates, find_boxes, write_prompts
 from fairhuman.detect.bundled import load_solutions
-from fairhuman.files import write_json, write_text
-from fairhuman.jobs import Job, duration, run_jobs, sampling_job, training_job
+from fairhuman.files import write_json
+from fairhuman.jobs import Job, duration, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series, seed_changes
 from fairhuman.train.settings import TrainRecipe
@@ -131,8 +129,7 @@ def jobs_of(plan: Plan, split: str, runs: Mapping[Method, Sequence[tuple[float, 
 
 def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str, Job]:
     """The base's samples and those of each method's first seed."""
-    options: list[object] = ["--model", plan.model, "--steps", plan.sample_steps, "--guidance", plan.guidance]
-    options += ["--height", plan.size, "--width", plan.size, "--batch-size", 8, "--precision", "bf16", "--seed", 0]
+    options = sampling_options(plan.model, plan.sample_steps, plan.guidance, plan.size, seed=0)
     seconds = START_SECONDS + plan.samples * plan.sample_steps * SAMPLE_STEP_SECONDS
     prompts, folder = plan.work / "prompts.txt", plan.work / f"steps-{plan.steps}" / "samples"
     jobs = {"base": sampling_job("samples base", folder / "base", prompts, plan.samples, options, None, seconds)}
@@ -235,9 +232,7 @@ def prepare(plan: Plan, console: Console) -> None:
     """Render the people and write the prompts."""
     for name, count, seed in plan.sets:
         run_synth(plan.work / "people" / name, {"count": count, "size": plan.size, "seed": seed}, None, False, console)
-    records = read_source(plan.work / "people" / "test", OBJECTIVES[1:], SourceSettings(), LoadReport())
-    captions = [" ".join(record.caption.split()) for record in records[: plan.samples]]
-    write_text(plan.work / "prompts.txt", "\n".join(captions) + "\n")
+    write_prompts(plan.work / "people" / "test", plan.samples, plan.work / "prompts.txt")
 
 
 def total_seconds(plan: Plan) -> float:

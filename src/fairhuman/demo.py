@@ -23,7 +23,7 @@ from fairhuman.detect import Detection, DetectorError, PartRates, find_parts, pa
 from fairhuman.detect.bundled import load_solutions
 from fairhuman.errors import RecipeError
 from fairhuman.files import write_json, write_text
-from fairhuman.jobs import Job, run_jobs, sampling_job, training_job
+from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.models.sdxl import SMALL, check_location
 from fairhuman.record import Box
@@ -77,7 +77,7 @@ def run_demo(out: Path, dry_run: bool, console: Console, settings: DemoSettings 
     for part, count, seed in (("train", settings.people, 0), ("held-out", settings.held_out, 1)):
         values = {"count": count, "size": settings.size, "seed": settings.seed + seed}
         run_synth(out / "people" / part, values, None, False, console)
-    prompts = _prompts(out, settings)
+    prompts = write_prompts(out / "people" / "held-out", settings.samples, out / "prompts.txt")
     console.print("fine-tuning with MPD and with LS, then drawing with all three models", highlight=False)
     signal = run_jobs(_jobs(out, settings, runs), console, at_once=min(2, os.cpu_count() or 1))
     if signal is not None:
@@ -132,19 +132,17 @@ def _recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
     return recipes.build(TrainRecipe, values, origin="demo")
 
 
-def _prompts(out: Path, settings: DemoSettings) -> list[str]:
-    """Write the captions of the first held-out people, a line each."""
-    records = read_source(out / "people" / "held-out", ("face", "hand"), SourceSettings(), LoadReport())
-    prompts = [" ".join(record.caption.split()) for record in records[: settings.samples]]
-    write_text(out / "prompts.txt", "\n".join(prompts) + "\n")
+def write_prompts(people: Path, count: int, file: Path) -> list[str]:
+    """Write the captions of the first `count` people of a data set into `file`, a line each, and return them."""
+    records = read_source(people, ("face", "hand"), SourceSettings(), LoadReport())
+    prompts = [" ".join(record.caption.split()) for record in records[:count]]
+    write_text(file, "\n".join(prompts) + "\n")
     return prompts
 
 
 def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[Job]:
     """The commands, with their seconds on one core of 2026."""
-    options = ["--model", settings.model, "--steps", settings.sample_steps, "--guidance", settings.guidance]
-    options += ["--height", settings.size, "--width", settings.size, "--batch-size", 8, "--precision", "bf16"]
-    options += ["--seed", settings.seed]
+    options = sampling_options(settings.model, settings.sample_steps, settings.guidance, settings.size, settings.seed)
     draws = settings.samples * settings.sample_steps
     jobs = [training_job(name, runs[name], settings.steps * (0.6 if name == "mpd" else 0.35)) for name in METHODS]
     for name in TITLES:

@@ -65,6 +65,12 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Job:
     return Job(name, ("train", str(file)), recipe.out.with_name(f"{recipe.out.name}.log"), done, cost)
 
 
+def sampling_options(model: str, steps: int, guidance: float, size: int, seed: int) -> list[object]:
+    """Options of `fairhuman sample` for quick square pictures."""
+    options: list[object] = ["--model", model, "--steps", steps, "--guidance", guidance, "--seed", seed]
+    return [*options, "--height", size, "--width", size, "--batch-size", 8, "--precision", "bf16"]
+
+
 def sampling_job(
     name: str,
     out: Path,

@@ -14,13 +14,14 @@ too: it is the ceiling of the other two shares. Striped tops are left out.
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from fairhuman.detect import Detection, detection_rates, find_parts
+from fairhuman.detect import Detection, PoseDetector, find_parts, part_rates
 from fairhuman.files import write_json
 from fairhuman.generate.sample import SampleSettings, sample
 from fairhuman.models.sdxl import decode_latents, encode_pictures, load_pipeline
@@ -28,6 +29,7 @@ from fairhuman.synth.body import Body
 from fairhuman.synth.person import CLOTHES
 from fairhuman.synth.render import Rendering, render
 
+Found = list[dict[str, list[Detection]]]
 SIZE, ENLARGED = 128, 4
 REFERENCE_SEED, VAE_SEED, PROMPT_SEED = 101, 102, 103
 NEIGHBOURS = 5
@@ -67,9 +69,13 @@ def lab(pixels: np.ndarray) -> np.ndarray:
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
 
 
-def colours(images: list[np.ndarray]) -> list[np.ndarray | None]:
-    """Return the colour of the top in each picture; None where no pose is found."""
-    found = find_parts(images, upscale=ENLARGED, workers=2)
+def look(images: list[np.ndarray]) -> Found:
+    """Find faces, hands and a pose in each picture."""
+    return find_parts(images, upscale=ENLARGED, workers=2)
+
+
+def colours(images: list[np.ndarray], found: Found) -> list[np.ndarray | None]:
+    """Return the colour of the top in each picture; None where no pose was found."""
     return [
         top_colour(image, parts["pose"][0]) if parts["pose"] else None
         for image, parts in zip(images, found, strict=True)
@@ -96,7 +102,7 @@ def share_right(named: list[str | None], people: list[Rendering]) -> dict[str, f
     return {"share": float(np.mean(right)), "n": len(right), "without_pose": named.count(None)}
 
 
-def rates(images: list[np.ndarray], people: list[Rendering] | None = None) -> dict[str, object]:
+def rates(parts_found: Found, people: list[Rendering] | None = None) -> dict[str, object]:
     """Return detection rates as plain values; with `people`, against their true boxes."""
     expected = None
     if people is not None:
@@ -104,14 +110,14 @@ def rates(images: list[np.ndarray], people: list[Rendering] | None = None) -> di
             "face": [[p.boxes["face"]] if "face" in p.boxes else [] for p in people],
             "hand": [[p.boxes[k] for k in ("left_hand", "right_hand") if k in p.boxes] for p in people],
         }
-    found = detection_rates(images, expected, upscale=ENLARGED, workers=2)
+    found = part_rates(parts_found, expected)
     return {
         part: {
             "found": value.found.value,
             "low": value.found.low,
             "high": value.found.high,
             "n": value.found.n,
-            "mean_score_where_found": value.score_where_found,
+            "mean_score_where_found": None if math.isnan(value.score_where_found) else value.score_where_found,
             "on_target": None if value.on_target is None else value.on_target.value,
         }
         for part, value in found.items()
@@ -141,7 +147,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     body = Body(print)
     people = renderings(body, REFERENCE_SEED, args.reference_count)
-    measured = colours([person.image for person in people])
+    images = [person.image for person in people]
+    measured = colours(images, find_parts(images, upscale=ENLARGED, detectors={"pose": PoseDetector}, workers=2))
     reference = [(c, p.person.top_colour) for c, p in zip(measured, people, strict=True) if c is not None]
     pipeline = load_pipeline(args.model)
     target = args.out / "measured.json"
@@ -155,25 +162,27 @@ def main() -> None:
             pixels = decode_latents(pipeline.vae, encode_pictures(pipeline.vae, batch))
             decoded += list(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
         errors = [np.square(a.astype(float) - b).mean() / 255**2 for a, b in zip(images, decoded, strict=True)]
+        seen, seen_again = look(images), look(decoded)
         report["vae"] = {
             "psnr_db": float(np.mean([-10 * np.log10(error) for error in errors])),
-            "pictures": rates(images, people),
-            "reconstructions": rates(decoded, people),
-            "colour_of_pictures": share_right(name_colours(colours(images), reference), people),
-            "colour_of_reconstructions": share_right(name_colours(colours(decoded), reference), people),
+            "pictures": rates(seen, people),
+            "reconstructions": rates(seen_again, people),
+            "colour_of_pictures": share_right(name_colours(colours(images, seen), reference), people),
+            "colour_of_reconstructions": share_right(name_colours(colours(decoded, seen_again), reference), people),
         }
     if args.count:
         people = renderings(body, PROMPT_SEED, args.count)
         settings = SampleSettings(steps=30, guidance=args.guidance, batch_size=20, seed=0)
         prompts = [person.caption for person in people]
         drawn = [np.asarray(picture.image.convert("RGB")) for picture in sample(pipeline, prompts, settings)]
+        seen = look(drawn)
         report["samples"] = {
             "guidance": args.guidance,
             "steps": settings.steps,
             "count": args.count,
-            "rates": rates(drawn),
-            "rates_of_renderings_with_these_captions": rates([person.image for person in people]),
-            "colour": share_right(name_colours(colours(drawn), reference), people),
+            "rates": rates(seen),
+            "rates_of_renderings_with_these_captions": rates(look([person.image for person in people])),
+            "colour": share_right(name_colours(colours(drawn, seen), reference), people),
         }
         write_samples(args.out / "samples.png", drawn)
         (args.out / "samples.txt").write_text("".join(f"{prompt}\n" for prompt in prompts[:60]), encoding="utf-8")

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from PIL import Image, ImageChops, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
 from fairhuman.data.decode import decode, decode_mask
@@ -34,6 +34,7 @@ from fairhuman.data.sources import read_source
 from fairhuman.data.sources.rows import SourceSettings
 from fairhuman.models.sdxl import UNTRAINED, load_pipeline, vae_factor
 from fairhuman.record import HumanRecord
+from fairhuman.regions.masks import boxes_to_mask
 
 CHECKPOINT_SECONDS = 120
 KL_WEIGHT, GRADIENT_WEIGHT, MSE_WEIGHT, REGION_WEIGHT = 1e-4, 0.5, 2.0, 3.0
@@ -98,8 +99,9 @@ def regions_of(record: HumanRecord, size: tuple[int, int]) -> Image.Image:
         if region in record.masks:
             drawn = ImageChops.lighter(drawn, decode_mask(record.masks[region]))
         else:
-            for box in record.boxes.get(region) or ():
-                ImageDraw.Draw(drawn).rectangle((box.x0, box.y0, box.x1, box.y1), fill=255)
+            boxes = [(box.x0, box.y0, box.x1, box.y1) for box in record.boxes.get(region) or ()]
+            mask_hw = boxes_to_mask(torch.tensor(boxes).reshape(-1, 4), (size[1], size[0]))
+            drawn = ImageChops.lighter(drawn, Image.fromarray((mask_hw * 255).round().byte().numpy()))
     return drawn
 
 

@@ -101,9 +101,8 @@ class Body:
     def __init__(self, say: Say = lambda _: None) -> None:
         model = _anny_model(prepare_body(say))
         self._model = model
-        single = {"dtype": np.float32}
-        self.template = model.template_vertices.numpy().astype(**single)
-        self._shapes = model.blendshapes.numpy().astype(**single).reshape(len(model.blendshapes), -1)
+        self.template = model.template_vertices.numpy().astype(np.float32)
+        self._shapes = model.blendshapes.numpy().astype(np.float32).reshape(len(model.blendshapes), -1)
         self._bone_template = model.template_bone_heads.numpy()
         self._bone_shapes = model.bone_heads_blendshapes.numpy()
         self.bones = {name: number for number, name in enumerate(model.bone_labels)}

@@ -14,6 +14,7 @@ from fairhuman.synth.engine import start_warp
 
 _FARTHEST = 100.0
 _SHADOW_BIAS = 0.006
+_NO_LIGHT = np.zeros(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,11 @@ class Caster:
             indices=wp.array(triangles.reshape(-1), dtype=wp.int32, device=self._device),
         )
 
-    def cast(self, origin: Array, directions: Array, light: Array) -> Hits:
-        """Cast rays from `origin` [3] along unit `directions` [N, 3]; `light` [3] is the unit direction to it."""
+    def cast(self, origin: Array, directions: Array, light: Array = _NO_LIGHT) -> Hits:
+        """Cast rays from `origin` [3] along unit `directions` [N, 3].
+
+        `light` [3] is the unit direction to it; without it no shadow rays are cast and nothing is lit.
+        """
         count = len(directions)
         face = wp.zeros(count, dtype=wp.int32, device=self._device)
         weights = wp.zeros(count, dtype=wp.vec3, device=self._device)

@@ -21,7 +21,7 @@ from fairhuman.recipe import Settings
 from fairhuman.synth.body import Array, Body
 from fairhuman.synth.cache import Say
 from fairhuman.synth.degrade import degrade
-from fairhuman.synth.render import LARGEST_SIZE, MASKS, SMALLEST_SIZE, Rendering, render
+from fairhuman.synth.render import LARGEST_SIZE, MASKS, REGIONS, SMALLEST_SIZE, Rendering, render
 from fairhuman.synth.workers import rendered_rows
 
 _TABLE = re.compile(r"people-\d{7}-\d{7}\.parquet")
@@ -41,7 +41,7 @@ SCHEMA = pyarrow.schema(
         ("masks", pyarrow.struct([(name, _PICTURE) for name in MASKS])),
         ("pose", pyarrow.list_(pyarrow.list_(pyarrow.float32()))),
         ("depth", _PICTURE),
-        ("visibility", pyarrow.struct([(name, pyarrow.float32()) for name in ("face", "left_hand", "right_hand")])),
+        ("visibility", pyarrow.struct([(name, pyarrow.float32()) for name in REGIONS])),
         ("degraded", pyarrow.bool_()),
         ("source", pyarrow.string()),
     ]

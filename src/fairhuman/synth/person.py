@@ -123,16 +123,16 @@ class Person:
 def random_person(generator: np.random.Generator) -> Person:
     """Draw a person; skin and hair follow the mixture of origins loosely, as they do in people."""
     man = bool(generator.integers(2))
-    age = _choose(generator, {"young": 5, "middle-aged": 3, "old": 2})
+    age = choose(generator, {"young": 5, "middle-aged": 3, "old": 2})
     origin = generator.dirichlet([0.5, 0.5, 0.5])
     main = int(origin.argmax())
     skins = ("brown", "dark", "deep") if main == 0 else ("pale", "fair", "tan")
     hairs = ("black", "black", "brown") if main < 2 else ("black", "brown", "blond", "red", "brown")
     aged = age == "old" and generator.random() < 0.75
     lengths = {"bald": 2.0, "buzz cut": 2.5, "short": 5.5} if man else {"short": 2.5, "medium": 3.5, "long": 4.0}
-    top = _choose(generator, {"t-shirt": 45, "long-sleeved shirt": 40, "tank top": 15})
-    colour = _choose(generator, dict.fromkeys(CLOTHES, 1))
-    expression = _choose(generator, {"smiling": 8, "neutral": 7, "serious": 3, "open mouth": 2})
+    top = choose(generator, {"t-shirt": 45, "long-sleeved shirt": 40, "tank top": 15})
+    colour = choose(generator, dict.fromkeys(CLOTHES, 1))
+    expression = choose(generator, {"smiling": 8, "neutral": 7, "serious": 3, "open mouth": 2})
     others = [name for name in CLOTHES if name != colour]
     return Person(
         gender="man" if man else "woman",
@@ -154,14 +154,14 @@ def random_person(generator: np.random.Generator) -> Person:
         expression=expression,
         skin=skins[generator.integers(3)],
         hair=("gray", "white")[generator.integers(2)] if aged else hairs[generator.integers(len(hairs))],
-        hair_length=_choose(generator, lengths),
+        hair_length=choose(generator, lengths),
         hair_thickness=generator.uniform(0.008, 0.026),
         hair_cut=generator.random(),
         iris=IRISES[generator.integers(len(IRISES))],
         top=top,
         top_colour=colour,
         stripes=others[generator.integers(len(others))] if generator.random() < 0.15 else None,
-        trousers_colour=_choose(generator, dict.fromkeys(CLOTHES, 1)),
+        trousers_colour=choose(generator, dict.fromkeys(CLOTHES, 1)),
         neckline={"t-shirt": 0.078, "long-sleeved shirt": 0.072, "tank top": 0.105}[top]
         * generator.uniform(0.92, 1.15),
         v_neck=bool(generator.random() < 0.25),
@@ -171,11 +171,12 @@ def random_person(generator: np.random.Generator) -> Person:
             "tank top": 0.06,
         }[top],
         puff=generator.uniform(0.005, 0.012),
-        pose=_choose(generator, POSES),
+        pose=choose(generator, POSES),
     )
 
 
-def _choose(generator: np.random.Generator, weights: Mapping[str, float]) -> str:
+def choose(generator: np.random.Generator, weights: Mapping[str, float]) -> str:
+    """Draw a name with a probability proportional to its weight."""
     shares = np.array(list(weights.values()), dtype=float)
     return list(weights)[int(generator.choice(len(shares), p=shares / shares.sum()))]
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from fairhuman.synth.body import Array, Body
-from fairhuman.synth.person import Person
+from fairhuman.synth.person import Person, choose
 
 Direction = tuple[float, float, float]
 _X, _Y, _Z = np.eye(3)
@@ -94,7 +94,7 @@ class Pose:
         leading = "LR"[generator.integers(2)]
         for side in "LR":
             alone = person.pose in _ONE_ARM and side != leading
-            name = _pick(generator, _OTHER_ARM) if alone else person.pose
+            name = choose(generator, _OTHER_ARM) if alone else person.pose
             # Of two arms in front of the body one lies above the other.
             raise_by = 0.0 if name not in ("arms crossed", "hands clasped") else 0.03 if side == leading else -0.03
             self._arm(side, ARM_POSES[name], raise_by)
@@ -185,7 +185,7 @@ class Pose:
         hand = _about(palm_normal, bend[1]) * _about(np.cross(pointing, palm_normal), bend[0]) * turned
         self._set(f"wrist.{side}", hand)
         across = _unit(heads["finger2-1"] - heads["finger5-1"])
-        fingers, spread = _hand(_pick(self._draw, pose.hands), self._draw)
+        fingers, spread = _hand(choose(self._draw, pose.hands), self._draw)
         for finger, curls in fingers.items():
             joints = [self._body.bones[f"finger{finger}-{joint}.{side}"] for joint in (1, 2, 3)]
             if finger == 1:
@@ -275,8 +275,3 @@ def _smallest(start: Array, end: Array) -> Rotation:
     if sine < 1e-6:
         return Rotation.identity()
     return Rotation.from_rotvec(axis / sine * np.arctan2(sine, start @ end))
-
-
-def _pick(generator: np.random.Generator, weights: Mapping[str, float]) -> str:
-    shares = np.array(list(weights.values()))
-    return list(weights)[int(generator.choice(len(shares), p=shares / shares.sum()))]

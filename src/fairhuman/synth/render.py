@@ -158,7 +158,7 @@ def _in_sight(points: Array, camera: Camera, caster: Caster, tolerance: Array) -
     position, _ = camera.project(points, 1)
     relative = points - camera.eye
     distance = np.linalg.norm(relative, axis=1)
-    hits = caster.cast(camera.eye, relative / distance[:, None], camera.up)
+    hits = caster.cast(camera.eye, relative / distance[:, None])
     free = (hits.face < 0) | (hits.distance > distance - tolerance)
     return np.asarray(free & ((position > 0) & (position < 1)).all(1))
 
