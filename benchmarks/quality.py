@@ -27,7 +27,7 @@ from rich.console import Console
 
 from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
-from fairhuman.demo import TARGETS, box_rates, find_boxes, write_prompts
+from fairhuman.demo import box_rates, find_boxes, write_prompts
 from fairhuman.detect.bundled import load_solutions
 from fairhuman.files import write_json
 from fairhuman.jobs import Job, duration, run_jobs, sampling_job, sampling_options, training_job
@@ -39,6 +39,7 @@ Method = tuple[str, str]  # strategy, targets of the LoRA
 Run = tuple[Job, Path]
 ROOT = Path(__file__).parents[1]
 OBJECTIVES = ("global", "face", "hand")
+TARGETS = ("attention", "attention+conv")
 STRATEGIES = {"ls": "LS", "mpd": "MPD"}
 MOST_GLOBAL = 0.005  # of the rule, and of the target
 GOALS = {"face": -0.03, "hand": -0.05}
@@ -103,7 +104,7 @@ def recipe(plan: Plan, strategy: str, targets: str, rate: float, seed: int, spli
         "keep_checkpoints": 1,
         "precision": "bf16",
         "cache_latents": True,
-        "lora": {"rank": plan.rank, "targets": TARGETS[targets]},
+        "lora": {"rank": plan.rank, "targets": targets},
         "view": {"crop": "center"},
         "schedule": {"name": "cosine", "warmup_steps": plan.steps // 10},
         "validation": {"data": str(plan.work / "people" / split), "every": plan.steps, "count": plan.count(split)},

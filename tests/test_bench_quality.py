@@ -37,7 +37,7 @@ def test_runs_of_a_seed_differ_in_the_method_alone() -> None:
     plan = Plan("small", Path("work"))
     ls, mpd = (recipe(plan, strategy, "attention", 1e-3, 1, "test") for strategy in ("ls", "mpd"))
     assert set(differences(ls, mpd)) == {"strategy", "out"}
-    wide = recipe(plan, "ls", "attention+convolutions", 1e-3, 1, "test")
+    wide = recipe(plan, "ls", "attention+conv", 1e-3, 1, "test")
     assert set(differences(ls, wide)) == {"lora.targets", "out"}
     tuning = recipe(plan, "ls", "attention", 1e-3, 0, "tuning")
     assert set(differences(ls, tuning)) == {"seed", "out", "validation.data", "validation.count"}
@@ -51,9 +51,7 @@ def test_the_whole_benchmark_at_tiny_size(tmp_path: Path) -> None:
     main(arguments)
     document = json.loads((tmp_path / "quality-quick.json").read_text(encoding="utf-8"))
     results = document["results"]
-    methods = {
-        f"{strategy}, {targets}" for strategy in ("LS", "MPD") for targets in ("attention", "attention+convolutions")
-    }
+    methods = {f"{strategy}, {targets}" for strategy in ("LS", "MPD") for targets in ("attention", "attention+conv")}
     assert set(results["change"]) == methods
     assert set(results["detection"]) == {"base", *methods}
     assert set(results["goals"]) == {name for name in methods if name.startswith("MPD")}

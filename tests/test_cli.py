@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fairhuman.synth.figures import write_figures
+from figures import write_figures
 
 ROOT = Path(__file__).parents[1]
 

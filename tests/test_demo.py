@@ -53,14 +53,14 @@ def test_the_same_again_redoes_nothing_but_the_page(demo: Path) -> None:
 
 
 def test_other_settings_in_the_same_folder_are_refused_by_name(demo: Path) -> None:
-    other = TINY.model_copy(update={"targets": "attention+convolutions"})
+    other = TINY.model_copy(update={"targets": "attention+conv"})
     with pytest.raises(RecipeError, match=r"another targets: 'attention' there, 'attention\+convolutions' now"):
         run_demo(demo, False, Console(quiet=True), other)
 
 
 def test_a_dry_run_writes_nothing_and_shows_both_recipes(tmp_path: Path) -> None:
     console = Console(record=True, quiet=False, width=200)
-    settings = TINY.model_copy(update={"targets": "attention+convolutions"})
+    settings = TINY.model_copy(update={"targets": "attention+conv"})
     assert run_demo(tmp_path / "out", True, console, settings) == 0
     shown = console.export_text()
     assert "strategy: ls" in shown

@@ -109,7 +109,7 @@ def synth(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for data, runs and report.")],
-    targets: Annotated[str, typer.Option(help="attention (the paper) or attention+convolutions.")] = "attention",
+    targets: Annotated[str, typer.Option(help="attention (the paper) or attention+conv.")] = "attention",
     model: Annotated[str, typer.Option(help="'small' or the folder of another small SDXL.")] = "small",
     dry_run: DryRun = False,
 ) -> None:

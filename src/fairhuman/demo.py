@@ -31,15 +31,13 @@ from fairhuman.report.demo import TITLES, Boxes, Samples, write_demo_report
 from fairhuman.train.settings import TrainRecipe
 
 METHODS = ("mpd", "ls")  # the slower one first
-# How the recipe calls what the demo's option says.
-TARGETS: Mapping[str, str] = {"attention": "attention", "attention+convolutions": "attention+conv"}
 
 
 class DemoSettings(recipes.Settings):
     """All numbers of the demo, made for 10 minutes on two cores."""
 
     model: str = Field(default=SMALL, description="the base")
-    targets: Literal["attention", "attention+convolutions"] = Field(default="attention", description="of the LoRA")
+    targets: Literal["attention", "attention+conv"] = Field(default="attention", description="of the LoRA")
     people: int = Field(default=256, ge=1, description="trained on")
     held_out: int = Field(default=96, ge=2)
     size: int = Field(default=128, ge=64, description="pixels a side")
@@ -119,7 +117,7 @@ def _recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
         "checkpoint_every": 50,
         "precision": "bf16",
         "cache_latents": True,
-        "lora": {"rank": settings.rank, "targets": TARGETS[settings.targets]},
+        "lora": {"rank": settings.rank, "targets": settings.targets},
         "view": {"crop": "center"},
         "schedule": {"name": "cosine", "warmup_steps": settings.steps // 10},
         "validation": {

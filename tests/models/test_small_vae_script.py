@@ -13,7 +13,7 @@ from PIL import Image
 from fairhuman.errors import DataError
 from fairhuman.models.architecture import build_small
 from fairhuman.models.sdxl import load_pipeline
-from fairhuman.synth.figures import write_figures
+from figures import write_figures
 
 SCRIPT = Path(__file__).parents[2] / "training" / "small_sdxl" / "vae.py"
 

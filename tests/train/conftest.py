@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fairhuman import recipe
-from fairhuman.synth.figures import write_figures
 from fairhuman.train.settings import TrainRecipe
+from figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]
 

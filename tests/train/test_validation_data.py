@@ -10,10 +10,10 @@ import pytest
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import DataError
 from fairhuman.report.run_folder import read_validation
-from fairhuman.synth.figures import write_figures
 from fairhuman.train import setup
 from fairhuman.train.loop import train
 from fairhuman.train.settings import TrainRecipe
+from figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]
 

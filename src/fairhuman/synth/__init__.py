@@ -1,5 +1,1 @@
-"""Synthetic people with exact boxes."""
-
-from fairhuman.synth.figures import Figure, draw_figure, write_figures
-
-__all__ = ["Figure", "draw_figure", "write_figures"]
+"""Synthetic people with exact masks, boxes, visibility, depth and key points."""

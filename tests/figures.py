@@ -1,0 +1,42 @@
+"""A small data set in a moment: drawn figures with boxes, for tests to which any picture of a person will do."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+COLOURS = ("red", "blue", "green", "yellow", "purple", "orange", "pink")
+
+
+def write_figures(folder: Path, count: int, size: int = 128, seed: int = 0) -> None:
+    """Write an imagefolder: `images/*.png` and `metadata.jsonl` with caption, faces and hands (boxes in pixels)."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(count):
+        generator = np.random.default_rng((seed, number))
+        shirt, background = generator.permutation(COLOURS)[:2]
+        left, shift = generator.uniform(0.1, 0.25), generator.uniform(-0.05, 0.05)
+        face = _box(0.4 + shift, 0.12, 0.2, 0.24, size)
+        hands = [_box(left, 0.6, 0.1, 0.12, size), _box(0.9 - left, 0.45, 0.1, 0.12, size)]
+        image = Image.new("RGB", (size, size), background)
+        draw = ImageDraw.Draw(image)
+        draw.rounded_rectangle(_box(0.3 + shift, 0.38, 0.4, 0.62, size), size / 16, shirt)
+        for box in (face, *hands):
+            draw.ellipse(box, (214, 162, 120))
+        name = f"images/{number:05d}.png"
+        image.save(folder / name)
+        row = {
+            "file_name": name,
+            "width": size,
+            "height": size,
+            "caption": f"a person in a {shirt} shirt, {background} background",
+            "faces": [face],
+            "hands": hands,
+        }
+        lines.append(json.dumps(row))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _box(x: float, y: float, width: float, height: float, size: int) -> list[float]:
+    return [round(value * size, 2) for value in (x, y, x + width, y + height)]
