@@ -25,6 +25,27 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """`length` bytes of a file from `offset` on: a member of a tar, a value in an Arrow table."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A picture inside a Parquet table: `row` of the file, from 0; `field` is its column, then names within that."""
+
+    path: Path
+    row: int
+    field: tuple[str, ...]
+
+
+Stored = Path | bytes | Span | Cell
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle in pixels of the upright picture; 0 is the outer edge of the first pixel, y grows down."""
 
@@ -46,7 +67,7 @@ class HumanRecord:
 
     Attributes:
         key: unique in its source.
-        image: a file, or the bytes of one.
+        image: a file, the bytes of one, or where they are in a larger file.
         width, height: size in pixels of the *upright* picture (after its EXIF orientation).
         caption: may be empty.
         boxes: region name to boxes; None = not annotated (unknown), () = annotated and there is none.
@@ -58,14 +79,14 @@ class HumanRecord:
     """
 
     key: str
-    image: Path | bytes
+    image: Stored
     width: int
     height: int
     caption: str
     boxes: Mapping[str, tuple[Box, ...] | None] = field(default_factory=dict)
-    masks: Mapping[str, Path | bytes] = field(default_factory=dict)
-    pose: Path | bytes | list[Any] | None = None
-    depth: Path | bytes | list[Any] | None = None
+    masks: Mapping[str, Stored] = field(default_factory=dict)
+    pose: Stored | list[Any] | None = None
+    depth: Stored | list[Any] | None = None
     source: str = ""
     split: str | None = None
     location: str = ""

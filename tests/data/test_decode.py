@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageFile
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.decode import PictureError, PictureLimits, byte_length, decode, decode_mask, inspect, read_bytes
+from fairhuman.data.decode import PictureLimits, decode, decode_mask, inspect
+from fairhuman.data.stored import PictureError, byte_length, read_bytes
 from fairhuman.errors import DataError
 
 

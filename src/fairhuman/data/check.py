@@ -5,17 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from fairhuman.data.decode import (
-    DEFAULT_LIMITS,
-    PictureError,
-    PictureLimits,
-    decode,
-    decode_mask,
-    inspect,
-    picture_name,
-)
+from fairhuman.data.decode import DEFAULT_LIMITS, PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources.rows import STAGE as READ
+from fairhuman.data.stored import PictureError, picture_name
 from fairhuman.record import Box, Finding, HumanRecord
 from fairhuman.regions.boxes import clip_boxes
 

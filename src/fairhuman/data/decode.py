@@ -7,7 +7,6 @@ hidden below, the EXIF orientation is ignored, and with LOAD_TRUNCATED_IMAGES a 
 
 import errno
 import io
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +15,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 from pydantic import Field
 
+from fairhuman.data.stored import PictureError, byte_length, picture_name, read_bytes, unreadable
 from fairhuman.errors import DataError
 from fairhuman.recipe import Settings
-from fairhuman.record import Finding
+from fairhuman.record import Finding, Stored
 from fairhuman.regions.boxes import shorten
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -26,17 +26,6 @@ WHITE = (255, 255, 255)
 PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's own default of MAX_IMAGE_PIXELS, which is neither read nor changed here
 GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-
-
-class PictureError(DataError):
-    """One picture can't be used; `finding` says why, for the report."""
-
-    def __init__(self, reason: str, value: str = "") -> None:
-        super().__init__(f"{reason} ({value})" if value else reason)
-        self.finding = Finding("skipped", reason, value)
-
-    def __reduce__(self) -> tuple[type["PictureError"], tuple[str, str]]:
-        return type(self), (self.finding.reason, self.finding.value)
 
 
 class PictureLimits(Settings):
@@ -68,7 +57,7 @@ class Decoded(NamedTuple):
     conversions: tuple[Finding, ...]
 
 
-def inspect(source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFacts:
+def inspect(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFacts:
     """Read the header of a picture, decoding nothing.
 
     Raises:
@@ -83,9 +72,7 @@ def inspect(source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Pic
             raise _damaged(source, error) from error
 
 
-def decode(
-    source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE
-) -> Decoded:
+def decode(source: Stored, limits: PictureLimits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE) -> Decoded:
     """Decode a picture to upright RGB, 8 bits.
 
     EXIF orientation first; 16-bit grey scaled by 1/257; transparent pixels laid on `background`; grey,
@@ -111,61 +98,25 @@ def decode(
             raise _damaged(source, error) from error
 
 
-def decode_mask(source: Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+def decode_mask(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
     """Decode a painted mask: upright, mode L, white = region; what is transparent is outside of it."""
     return decode(source, limits, background=(0, 0, 0)).picture.convert("L")
 
 
-def picture_name(source: Path | bytes) -> str:
-    """How a picture is called in messages."""
-    return source.name if isinstance(source, Path) else f"{len(source)} bytes"
-
-
-def byte_length(source: Path | bytes) -> int:
-    """Number of bytes of a picture, without opening it.
-
-    Raises:
-        PictureError: no such file, or not a regular one: a folder can't be read, a pipe would be waited for.
-
-    """
-    if isinstance(source, bytes):
-        return len(source)
-    try:
-        found = source.stat()
-    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte, a broken network drive
-        raise _unreadable(source, error) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise PictureError("can't be read: not a regular file", picture_name(source))
-    return found.st_size
-
-
-def read_bytes(source: Path | bytes) -> bytes:
-    """All bytes of a picture.
-
-    Raises:
-        PictureError: if the file can't be read.
-
-    """
-    if isinstance(source, bytes):
-        return source
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise _unreadable(source, error) from error
-
-
-def _open(source: Path | bytes, limits: PictureLimits) -> Image.Image:
+def _open(source: Stored, limits: PictureLimits) -> Image.Image:
     """Open within the limits, or say why not."""
     name = picture_name(source)
     if not byte_length(source):
         raise PictureError("file is empty (0 bytes)", name)
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        image = Image.open(source if isinstance(source, Path) else io.BytesIO(read_bytes(source)), formats=FORMATS)
+    except PictureError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError("too many pixels, refused from the header", _named(source, error)) from error
     except Exception as error:  # a parser may raise anything on a file that isn't of its kind
         if _is_of_the_system(error):
-            raise _unreadable(source, error) from error
+            raise unreadable(source, error) from error
         raise PictureError("not a picture", f"{name} begins with {_start(source)!r}") from error
     try:
         _check_limits(image, name, limits)
@@ -205,7 +156,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image) in TURNED else (width, height)
 
 
-def _conversions(image: Image.Image, source: Path | bytes) -> tuple[Finding, ...]:
+def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
     """What `decode` changes, or what is odd, as far as the header tells."""
     name = picture_name(source)
     found: list[Finding] = []
@@ -243,14 +194,14 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
     return image.convert("RGB")
 
 
-def _start(source: Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source[:16]
+def _start(source: Stored) -> bytes:
+    if not isinstance(source, Path):
+        return read_bytes(source)[:16]
     try:
         with source.open("rb") as file:
             return file.read(16)
     except OSError as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source, error) from error
 
 
 def _is_of_the_system(error: Exception) -> bool:
@@ -261,18 +212,11 @@ def _is_of_the_system(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
-def _unreadable(source: Path | bytes, error: Exception) -> PictureError:
-    if isinstance(error, FileNotFoundError):  # also a link to nothing, or a file that has just been removed
-        return PictureError("file does not exist", picture_name(source))
-    why = getattr(error, "strerror", None) or error or type(error).__name__
-    return PictureError(f"can't be read: {why}", shorten(picture_name(source), 200))
-
-
-def _damaged(source: Path | bytes, error: Exception) -> PictureError:
+def _damaged(source: Stored, error: Exception) -> PictureError:
     if _is_of_the_system(error):
-        return _unreadable(source, error)
+        return unreadable(source, error)
     return PictureError("picture is cut off or damaged", _named(source, error))
 
 
-def _named(source: Path | bytes, error: Exception) -> str:
+def _named(source: Stored, error: Exception) -> str:
     return shorten(f"{picture_name(source)}: {error or type(error).__name__}", 200)

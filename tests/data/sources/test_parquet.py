@@ -9,8 +9,9 @@ from tiny_pictures import encoded, picture
 
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.stored import byte_length, picture_name, read_bytes
 from fairhuman.errors import DataError
-from fairhuman.record import Box
+from fairhuman.record import Box, Cell
 
 
 def row(i: int, **fields) -> dict:
@@ -47,7 +48,8 @@ def test_columns_of_the_design(tmp_path):
         assert (first.key, first.location, first.split) == ("k0", "part.parquet:1", "val")
         assert (first.width, first.height, first.caption) == (40, 30, "person 0")
         assert first.boxes == {"face": (Box(1, 2, 11, 12),), "hand": ()}
-        assert (first.masks, first.pose) == ({"face": mask}, [[1.0, 2.0, 0.5]])
+        assert {name: read_bytes(painted) for name, painted in first.masks.items()} == {"face": mask}
+        assert first.pose == [[1.0, 2.0, 0.5]]
         assert (second.masks, second.boxes["hand"]) == ({}, None)
 
 
@@ -72,7 +74,7 @@ def test_the_schema_of_hugging_face_datasets(tmp_path):
     (record,), report = read(tmp_path, ("face",))
     assert report.notes == []
     assert record.boxes["face"] == (Box(1, 2, 11, 12),)
-    assert (record.key, record.image) == ("a.png", image["bytes"])
+    assert (record.key, read_bytes(record.image)) == ("a.png", image["bytes"])
 
 
 def test_bad_rows_are_named(tmp_path):
@@ -92,3 +94,36 @@ def test_missing_column_and_broken_file(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"t\.parquet: not a readable Parquet file"):
         read(tmp_path)
+
+
+def test_pictures_stay_in_the_table(tmp_path):
+    """Every shape of a picture is the cell that holds it, in every row group, filled everywhere or in part."""
+    mask = encoded(Image.new("L", (40, 30), 255))
+    struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    pictures = [encoded(picture(40, 30, i)) for i in range(7)]
+    tables = {
+        "filled": [{"bytes": data, "path": None} for data in pictures],
+        "in part": [{"bytes": data, "path": "x.png"} if i != 5 else None for i, data in enumerate(pictures)],
+        "plain": pictures,
+    }
+    for name, images in tables.items():
+        table = pyarrow.table(
+            {
+                "image": pyarrow.array(images, pyarrow.binary() if name == "plain" else struct),
+                "masks": pyarrow.array(
+                    [[("face", {"bytes": mask, "path": None})]] * 7, pyarrow.map_(pyarrow.string(), struct)
+                ),
+                "key": [f"k{i}" for i in range(7)],
+            }
+        )
+        path = tmp_path / f"{name}.parquet"
+        pyarrow.parquet.write_table(table, path, row_group_size=3)
+        records = read(path, ())[0]
+        assert len(records) == (6 if name == "in part" else 7)
+        for record in records:
+            number = int(record.key[1:])
+            assert record.image == Cell(path, number, ("image",))
+            assert read_bytes(record.image) == pictures[number]
+            assert byte_length(record.image) == len(pictures[number])
+        painted = read(path, ("face",))[0][-1].masks["face"]
+        assert (picture_name(painted), read_bytes(painted)) == (f"masks.face of row 7 in {name}.parquet", mask)

@@ -2,25 +2,49 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman.data.decode import PictureError, byte_length, read_bytes
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sources.imagefolder import METADATA, has_pictures, metadata_name, read_imagefolder
-from fairhuman.data.sources.parquet import parquet_files, read_parquet
-from fairhuman.data.sources.rows import STAGE, SourceSettings
+from fairhuman.data.sources.folder import folder_rows, has_pictures
+from fairhuman.data.sources.imagefolder import METADATA, has_metadata, imagefolder_rows
+from fairhuman.data.sources.parquet import parquet_files, parquet_rows
+from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, records_from_rows
+from fairhuman.data.stored import PictureError, byte_length, read_bytes
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord
 
-__all__ = ["READERS", "SourceSettings", "read_imagefolder", "read_parquet", "read_source", "source_kind"]
+__all__ = ["SOURCES", "Source", "SourceSettings", "read_source", "source_kind"]
 
-Reader = Callable[[Path, Sequence[str], SourceSettings, LoadReport], list[HumanRecord]]
-READERS: Mapping[str, Reader] = {"imagefolder": read_imagefolder, "parquet": read_parquet}
+
+@dataclass(frozen=True)
+class Source:
+    """A format.
+
+    Attributes:
+        matches: whether what is at a path has it; looks at names, reads no records.
+        rows: what it holds, in an order that is the same each time; findings of lines that give no row go into
+            the report. Pictures are not read.
+        picture: column of the picture: a path relative to the folder, {bytes, path}, a `Span` or a `Cell`.
+
+    """
+
+    matches: Callable[[Path], bool]
+    rows: Callable[[Path, LoadReport], Iterator[Row]]
+    picture: str = "image"
+
+
+# In order: the first that matches is taken.
+SOURCES: Mapping[str, Source] = {
+    "imagefolder": Source(has_metadata, imagefolder_rows, "file_name"),
+    "parquet": Source(lambda path: bool(parquet_files(path)), parquet_rows),
+    "folder": Source(has_pictures, folder_rows, "file_name"),
+}
 
 
 def source_kind(path: Path) -> str:
-    """Name of the reader for what is at a path.
+    """Name of the format of what is at a path.
 
     Raises:
         DataError: if nothing there can be read.
@@ -28,12 +52,9 @@ def source_kind(path: Path) -> str:
     """
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
-    if metadata_name(path) is not None:
-        return "imagefolder"
-    if parquet_files(path):
-        return "parquet"
-    if path.is_dir() and has_pictures(path):
-        return "imagefolder"
+    for name, source in SOURCES.items():
+        if source.matches(path):
+            return name
     raise DataError(f"{path}: expected {', '.join(METADATA)}, *.parquet or pictures; found none of them")
 
 
@@ -57,7 +78,9 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
     """
     own = LoadReport()
     try:
-        records = READERS[source_kind(path)](path, regions, settings, own)
+        source = SOURCES[source_kind(path)]
+        root = path if path.is_dir() else path.parent
+        records = records_from_rows(source.rows(path, own), root, source.picture, regions, settings, own)
         records = _compare_pictures(records, own)
     except OSError as error:
         raise DataError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error

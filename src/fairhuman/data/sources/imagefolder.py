@@ -1,34 +1,30 @@
-"""Hugging Face's imagefolder layout: pictures and `metadata.jsonl`, `.csv` or `.parquet`; or pictures alone.
+"""Hugging Face's imagefolder layout: pictures and `metadata.jsonl`, `.csv` or `.parquet`.
 
 Columns: `file_name` (path inside the folder), `caption`, `faces`, `hands`, any region's own name, `masks`,
-`pose`, `depth`, `split`, `width`, `height`, `key`. Without metadata, `photo.txt` beside `photo.jpg` holds
-its caption. https://huggingface.co/docs/datasets/image_dataset
+`pose`, `depth`, `split`, `width`, `height`, `key`. https://huggingface.co/docs/datasets/image_dataset
 """
 
 import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources.parquet import rows_of_file
-from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, readable, records_from_rows
+from fairhuman.data.sources.rows import STAGE, Row, readable
 from fairhuman.errors import DataError
-from fairhuman.record import Finding, HumanRecord
+from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 
-
-def read_imagefolder(
-    folder: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport
-) -> list[HumanRecord]:
-    """Read a folder of pictures; see `records_from_rows` for what is checked and raised."""
+def imagefolder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
+    """The lines of the metadata file."""
     name = metadata_name(folder)
-    rows = METADATA[name](folder / name, report) if name else _bare_rows(folder, report)
-    return records_from_rows(rows, folder, "file_name", regions, settings, report)
+    if name is None:
+        raise DataError(f"{folder}: expected {', '.join(METADATA)}; found none of them")
+    return METADATA[name](folder / name, report)
 
 
 def metadata_name(folder: Path) -> str | None:
@@ -36,9 +32,9 @@ def metadata_name(folder: Path) -> str | None:
     return next((name for name in METADATA if os.path.lexists(folder / name)), None)
 
 
-def has_pictures(folder: Path) -> bool:
-    """Whether a folder holds metadata or at least one picture, at any depth."""
-    return metadata_name(folder) is not None or next(_pictures(folder), None) is not None
+def has_metadata(folder: Path) -> bool:
+    """Whether a folder has a metadata file."""
+    return metadata_name(folder) is not None
 
 
 def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
@@ -103,34 +99,6 @@ def _cell(name: str, text: str) -> object:
 
 def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of the table below
     return rows_of_file(path)
-
-
-def _bare_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
-    """Pictures without metadata, in the order of their names."""
-    for path in sorted(_pictures(folder)):
-        name = path.relative_to(folder).as_posix()
-        text = path.with_suffix(".txt")
-        caption = ""
-        try:
-            if text.is_file():
-                caption = text.read_bytes().decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            report.add(text.name, STAGE, Finding("dropped", "caption file is not UTF-8", f"byte {error.start + 1}"))
-        except OSError as error:
-            report.add(text.name, STAGE, Finding("dropped", "caption file can't be read", error.strerror or str(error)))
-        yield Row(name, {"file_name": name, "caption": caption})
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    """Files by their name, also those that can't be read: a reason is given for each where it is opened."""
-    return (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and not _is_folder(path))
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {

@@ -1,32 +1,31 @@
 """Parquet tables with the pictures inside: what `fairhuman data build` and Hugging Face `datasets` write.
 
 Columns: `image` {bytes, path} (the path, where there are no bytes, is relative to the folder), and those of
-imagefolder.
+imagefolder. Pictures stay where they are: a row holds their cells.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sources.rows import Row, SourceSettings, readable, records_from_rows
+from fairhuman.data.sources.rows import Row, readable
 from fairhuman.errors import DataError
-from fairhuman.record import HumanRecord
+from fairhuman.record import Cell
 
 
-def read_parquet(path: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport) -> list[HumanRecord]:
-    """Read one file, or all `*.parquet` of a folder (or of its subfolder `data`) in the order of their names.
+def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of all sources
+    """Rows of one file, or of all `*.parquet` of a folder (or of its subfolder `data`) in the order of their names.
 
     Raises:
         DataError: if a file can't be read: how many rows it holds is then unknown, so it can't count as
-            some bad records; and see `records_from_rows`.
+            some bad records.
 
     """
-    root = path if path.is_dir() else path.parent
-    rows = (row for file in parquet_files(path) for row in rows_of_file(file))
-    return records_from_rows(rows, root, "image", regions, settings, report)
+    return (row for file in parquet_files(path) for row in rows_of_file(file))
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -41,9 +40,55 @@ def rows_of_file(path: Path) -> Iterator[Row]:
     try:
         with readable(path), pyarrow.parquet.ParquetFile(path) as table:
             number = 0
-            for batch in table.iter_batches(batch_size=256):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path.name}:{number}", values)
+            for group in range(table.num_row_groups):
+                filled = _filled_leaves(table, group)
+                leaves = [leaf for leaf in _leaves(table) if leaf not in filled]
+                for batch in table.iter_batches(batch_size=256, row_groups=[group], columns=leaves):
+                    for values in batch.to_pylist():
+                        row = {name: _with_cells(value, Cell(path, number, (name,))) for name, value in values.items()}
+                        for leaf in filled:
+                            field = tuple(leaf.split(".")[:-1])
+                            _inside(row, field)["bytes"] = Cell(path, number, field)
+                        number += 1
+                        yield Row(f"{path.name}:{number}", row)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def _leaves(table: Any) -> list[str]:
+    return [table.schema.column(number).path for number in range(len(table.schema))]
+
+
+def _filled_leaves(table: Any, group: int) -> list[str]:
+    """Leaves `*.bytes` of structs that the file's own counts say are null nowhere: there is no need to read them."""
+    columns = [table.metadata.row_group(group).column(number) for number in range(len(table.schema))]
+    return [
+        column.path_in_schema
+        for column in columns
+        if column.path_in_schema.endswith(".bytes")
+        and not {"list", "key_value"} & set(column.path_in_schema.split("."))
+        and column.is_stats_set
+        and column.statistics.has_null_count
+        and column.statistics.null_count == 0
+    ]
+
+
+def _with_cells(value: Any, cell: Cell) -> Any:
+    """The value with a cell wherever it holds bytes; a Parquet map arrives as a list of pairs."""
+    if isinstance(value, bytes):
+        return cell
+    if isinstance(value, list) and value and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+        value = dict(value)
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("bytes"), bytes):
+        return {**value, "bytes": cell}
+    return {
+        name: _with_cells(inner, Cell(cell.path, cell.row, (*cell.field, str(name)))) for name, inner in value.items()
+    }
+
+
+def _inside(values: dict[str, Any], field: tuple[str, ...]) -> dict[str, Any]:
+    for name in field:
+        values = values.setdefault(name, {})
+    return values

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from fairhuman.data.decode import PictureError, PictureFacts, PictureLimits, inspect, picture_name
+from fairhuman.data.decode import PictureFacts, PictureLimits, inspect
 from fairhuman.data.report import LoadReport
+from fairhuman.data.stored import PictureError, picture_name
 from fairhuman.errors import DataError
 from fairhuman.recipe import Settings
-from fairhuman.record import Box, Finding, HumanRecord, region_column
+from fairhuman.record import Box, Cell, Finding, HumanRecord, Span, Stored, region_column
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
@@ -107,10 +108,8 @@ def _require_columns(
 
 
 def _masks_of(row: Row) -> dict[str, Any]:
-    """Painted masks of a row by region name; a Parquet map arrives as a list of pairs."""
+    """Painted masks of a row by region name."""
     value = row.values.get("masks")
-    if isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        value = dict(value)
     return {name: mask for name, mask in value.items() if mask is not None} if isinstance(value, dict) else {}
 
 
@@ -176,7 +175,7 @@ class _RowReader:
             self._note(Finding("converted", "caption holds characters that are no Unicode", shorten(text)))
         return text
 
-    def _compare_size(self, image: Path | bytes, facts: PictureFacts) -> None:
+    def _compare_size(self, image: Stored, facts: PictureFacts) -> None:
         stated = (self.row.values.get("width"), self.row.values.get("height"))
         if stated != (None, None) and stated != (facts.width, facts.height):
             shown = f"{picture_name(image)}: {stated[0]}x{stated[1]} stated, {facts.width}x{facts.height} real"
@@ -189,12 +188,12 @@ class _RowReader:
             self._note(finding._replace(value=f"{region_column(region)}: {finding.value}"))
         return boxes
 
-    def _masks(self, facts: PictureFacts) -> dict[str, Path | bytes]:
-        if self.row.values.get("masks") is not None and not isinstance(self.row.values["masks"], dict | list):
+    def _masks(self, facts: PictureFacts) -> dict[str, Stored]:
+        if self.row.values.get("masks") is not None and not isinstance(self.row.values["masks"], dict):
             self._note(
                 Finding("dropped", "masks is not a table of name and picture", shorten(self.row.values["masks"]))
             )
-        masks: dict[str, Path | bytes] = {}
+        masks: dict[str, Stored] = {}
         for region, value in _masks_of(self.row).items():
             if region not in self.regions:
                 continue
@@ -209,7 +208,7 @@ class _RowReader:
                 self._note(error.finding._replace(action="dropped", value=f"mask of {region}: {error.finding.value}"))
         return masks
 
-    def _condition(self, column: str) -> Path | bytes | list[Any] | None:
+    def _condition(self, column: str) -> Stored | list[Any] | None:
         """A list (of key points) or a picture, as it is."""
         value = self.row.values.get(column)
         if value is None or isinstance(value, list):
@@ -221,8 +220,8 @@ class _RowReader:
             return None
 
 
-def locate(value: Any, root: Path) -> Path | bytes:
-    """A picture as a source names it: a path relative to `root`, {bytes, path}, or bytes.
+def locate(value: Any, root: Path) -> Stored:
+    """A picture as a source names it: a path relative to `root`, {bytes, path}, bytes, or where they are.
 
     Raises:
         PictureError: if it is none of these, or a path that leads out of the folder, also by a link.
@@ -230,7 +229,7 @@ def locate(value: Any, root: Path) -> Path | bytes:
     """
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | Span | Cell):
         return value
     if not isinstance(value, str) or not value:
         raise PictureError("neither a path nor a picture", shorten(value))

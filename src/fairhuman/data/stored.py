@@ -1,0 +1,130 @@
+"""The bytes of a picture, wherever they are: a file, memory, a stretch of a file, a cell of a Parquet table."""
+
+import stat
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from fairhuman.errors import DataError
+from fairhuman.record import Cell, Finding, Span, Stored
+from fairhuman.regions.boxes import shorten
+
+
+class PictureError(DataError):
+    """One picture can't be used; `finding` says why, for the report."""
+
+    def __init__(self, reason: str, value: str = "") -> None:
+        super().__init__(f"{reason} ({value})" if value else reason)
+        self.finding = Finding("skipped", reason, value)
+
+    def __reduce__(self) -> tuple[type["PictureError"], tuple[str, str]]:
+        return type(self), (self.finding.reason, self.finding.value)
+
+
+def picture_name(stored: Stored) -> str:
+    """How a picture is called in messages."""
+    if isinstance(stored, bytes):
+        return f"{len(stored)} bytes"
+    if isinstance(stored, Span):
+        return f"{stored.length} bytes at {stored.offset} in {stored.path.name}"
+    if isinstance(stored, Cell):
+        return f"{'.'.join(stored.field)} of row {stored.row + 1} in {stored.path.name}"
+    return stored.name
+
+
+def byte_length(stored: Stored) -> int:
+    """Number of bytes of a picture, without opening it; that of a cell is only known once it is read.
+
+    Raises:
+        PictureError: no such file, or not a regular one: a folder can't be read, a pipe would be waited for.
+
+    """
+    if isinstance(stored, bytes):
+        return len(stored)
+    if isinstance(stored, Cell):
+        return len(_cell_bytes(stored))
+    try:
+        found = (stored.path if isinstance(stored, Span) else stored).stat()
+    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte, a broken network drive
+        raise unreadable(stored, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise PictureError("can't be read: not a regular file", picture_name(stored))
+    return stored.length if isinstance(stored, Span) else found.st_size
+
+
+def read_bytes(stored: Stored) -> bytes:
+    """All bytes of a picture.
+
+    Raises:
+        PictureError: if they can't be read.
+
+    """
+    if isinstance(stored, bytes):
+        return stored
+    if isinstance(stored, Cell):
+        return _cell_bytes(stored)
+    try:
+        return _span_bytes(stored) if isinstance(stored, Span) else stored.read_bytes()
+    except OSError as error:
+        raise unreadable(stored, error) from error
+
+
+def unreadable(stored: Stored, error: Exception) -> PictureError:
+    """What to say where the system refuses to read a picture."""
+    if isinstance(error, FileNotFoundError):  # also a link to nothing, or a file that has just been removed
+        return PictureError("file does not exist", picture_name(stored))
+    why = getattr(error, "strerror", None) or error or type(error).__name__
+    return PictureError(f"can't be read: {why}", shorten(picture_name(stored), 200))
+
+
+def _span_bytes(span: Span) -> bytes:
+    with span.path.open("rb") as file:
+        file.seek(span.offset)
+        content = file.read(span.length)
+    if len(content) < span.length:
+        raise PictureError("file ends before its last picture does", picture_name(span))
+    return content
+
+
+def _cell_bytes(cell: Cell) -> bytes:
+    try:
+        group, first = _group_of(cell.path, cell.row)
+        value = _column(cell.path, group, cell.field[0])[cell.row - first].as_py()
+    except FileNotFoundError as error:
+        raise unreadable(cell, error) from error
+    except (pyarrow.ArrowException, OSError, IndexError, KeyError) as error:
+        raise PictureError(f"can't be read: {error}", picture_name(cell)) from error
+    for name in cell.field[1:]:
+        value = (dict(value) if isinstance(value, list) else value or {}).get(name)
+    content = value.get("bytes") if isinstance(value, Mapping) else value
+    if not isinstance(content, bytes):
+        raise PictureError("holds no bytes", picture_name(cell))
+    return content
+
+
+@lru_cache(maxsize=64)
+def _group_ends(path: Path) -> list[int]:
+    """The first row after each row group of a table."""
+    with pyarrow.parquet.ParquetFile(path) as table:
+        ends, end = [], 0
+        for group in range(table.num_row_groups):
+            end += table.metadata.row_group(group).num_rows
+            ends.append(end)
+    return ends
+
+
+def _group_of(path: Path, row: int) -> tuple[int, int]:
+    """Row group of a row, and the group's first row."""
+    ends = _group_ends(path)
+    group = next(number for number, end in enumerate([*ends, row + 1]) if row < end)
+    return group, ends[group - 1] if group else 0
+
+
+@lru_cache(maxsize=4)  # neighbours are mostly asked for one after another; a group of pictures can be large
+def _column(path: Path, group: int, column: str) -> Any:
+    with pyarrow.parquet.ParquetFile(path) as table:
+        return table.read_row_group(group, columns=[column]).column(column)
