@@ -7,7 +7,7 @@ folder. On the command line any setting can be overridden as `key=value`, `secti
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +20,18 @@ class Settings(BaseModel):
     """Base of all classes of settings: unknown keys are errors, nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    # Settings that change how a result is reached (speed, patience), not what it is.
+    EXECUTION: ClassVar[frozenset[str]] = frozenset()
+
+    def decisive(self) -> dict[str, Any]:
+        """All values, ready for JSON, but those of `EXECUTION`: what a stored result depends on."""
+        plain = self.model_dump(mode="json", exclude=set(self.EXECUTION))
+        for name in plain:
+            value = getattr(self, name)
+            if isinstance(value, Settings):
+                plain[name] = value.decisive()
+        return plain
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 Action = Literal["skipped", "warned", "dropped", "converted"]
 
-# Two regions have a plural column in the data set's format; any other region is found under its own name.
-REGION_COLUMNS: Mapping[str, str] = {"face": "faces", "hand": "hands"}
+# These regions have a plural column in the data set's format; any other region is found under its own name.
+REGION_COLUMNS: Mapping[str, str] = {"face": "faces", "hand": "hands", "person": "persons"}
 
 
 class Finding(NamedTuple):
@@ -46,6 +46,17 @@ Stored = Path | bytes | Span | Cell
 
 
 @dataclass(frozen=True, slots=True)
+class LabelMap:
+    """A region inside a picture whose pixels are class numbers: where it holds one of `labels`."""
+
+    stored: Stored
+    labels: tuple[int, ...]
+
+
+Painted = Stored | LabelMap
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle in pixels of the upright picture; 0 is the outer edge of the first pixel, y grows down."""
 
@@ -71,9 +82,10 @@ class HumanRecord:
         width, height: size in pixels of the *upright* picture (after its EXIF orientation).
         caption: may be empty.
         boxes: region name to boxes; None = not annotated (unknown), () = annotated and there is none.
-        masks: region name to a painted mask of the picture's size, white = region. A painted mask wins over
-            boxes.
+        masks: region name to a painted mask of the picture's size, white = region, or a map of labels. A
+            painted mask wins over boxes.
         pose, depth: conditions, kept as the source has them.
+        attributes: what else its source says, by name; as the source has it.
         location: where the record was read, such as `metadata.jsonl:12`, for messages.
 
     """
@@ -84,11 +96,12 @@ class HumanRecord:
     height: int
     caption: str
     boxes: Mapping[str, tuple[Box, ...] | None] = field(default_factory=dict)
-    masks: Mapping[str, Stored] = field(default_factory=dict)
+    masks: Mapping[str, Painted] = field(default_factory=dict)
     pose: Stored | list[Any] | None = None
     depth: Stored | list[Any] | None = None
     source: str = ""
     split: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     location: str = ""
 
     def annotated(self, region: str) -> bool:

@@ -3,16 +3,19 @@
 import errno
 import os
 import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 from tiny_pictures import encoded, picture
 
 from fairhuman.data.decode import PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.stored import PictureError, byte_length, read_bytes
 from fairhuman.errors import DataError
+from fairhuman.record import LabelMap
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
@@ -190,3 +193,58 @@ def test_a_file_that_opens_and_cannot_be_read():
     # A process's own memory is a regular file that opens; reading its first page is an I/O error, as on a bad disk.
     with pytest.raises(PictureError, match="can't be read: Input/output error"):
         read_bytes(Path("/proc/self/mem"))
+
+
+def grey_png(values_hw: np.ndarray, bits: int) -> bytes:
+    """A grey PNG of 1, 2, 4, 8 or 16 bits a pixel, which Pillow can't write; a row's pixels must fill bytes."""
+    height, width = values_hw.shape
+    flat = ((values_hw[..., None].astype(np.uint16) >> np.arange(bits)[::-1]) & 1).astype(np.uint8)
+    lines = b"".join(b"\0" + np.packbits(row).tobytes() for row in flat.reshape(height, -1))
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_label_maps_of_grey_png_are_read_without_loss(bits):
+    values_hw = np.random.default_rng(bits).integers(0, min(2**bits, 18), (24, 32))
+    labels = (1, 3, 11)
+    found = decode_mask(LabelMap(grey_png(values_hw, bits), labels))
+    assert (found.mode, found.size) == ("L", (32, 24))
+    assert np.array_equal(np.asarray(found), np.isin(values_hw, labels) * np.uint8(255))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_label_maps_of_palette_png_are_read_by_index(bits):
+    values_hw = np.random.default_rng(bits).integers(0, min(2**bits, 18), (24, 32)).astype(np.uint8)
+    image = Image.fromarray(values_hw, "L")
+    image.putpalette(bytes([7, 7, 7] * 256))  # all of one colour: nothing but the index can tell them apart
+    found = decode_mask(LabelMap(encoded(image, bits=bits, transparency=0), (1, 11)))
+    assert np.array_equal(np.asarray(found), np.isin(values_hw, (1, 11)) * np.uint8(255))
+
+
+def test_label_maps_are_turned_upright():
+    values_hw = np.zeros((24, 32), np.uint8)
+    values_hw[:4] = 5
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    found = decode_mask(LabelMap(encoded(Image.fromarray(values_hw), exif=exif), (5,)))
+    assert found.size == (24, 32)
+    assert np.array_equal(np.asarray(found)[:, -4:], np.full((32, 4), 255))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (encoded(picture(32, 24)), "label map has not one number a pixel"),
+        (encoded(picture(32, 24).convert("L"), "JPEG"), "label map is in a lossy format"),
+        (grey_png(np.ones((24, 32), np.uint8), 8)[:50], "picture is cut off or damaged"),
+    ],
+    ids=["colours", "jpeg", "cut"],
+)
+def test_label_maps_that_are_none(content, reason):
+    with pytest.raises(PictureError, match=reason):
+        decode_mask(LabelMap(content, (1,)))

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+from PIL import Image
+
 from fairhuman.data.decode import DEFAULT_LIMITS, PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources.rows import STAGE as READ
@@ -61,25 +63,33 @@ def check_records(
 def _check(full: bool, limits: PictureLimits, record: HumanRecord) -> tuple[HumanRecord | None, list[Finding]]:
     try:
         if full:
-            size = decode(record.image, limits).picture.size
-        else:
-            facts = inspect(record.image, limits)
-            size = (facts.width, facts.height)
+            checked, _, findings = decoded(record, limits)
+            return checked, findings
+        facts = inspect(record.image, limits)
     except PictureError as error:
         return None, [error.finding]
-    checked, findings = with_real_size(record, *size)
-    if not full:
-        return checked, findings
+    return with_real_size(record, facts.width, facts.height)
+
+
+def decoded(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Image.Image, list[Finding]]:
+    """The record as its picture and painted masks turn out to be, the upright picture, and what was found.
+
+    Raises:
+        PictureError: the picture can't be used.
+
+    """
+    picture = decode(record.image, limits).picture
+    checked, findings = with_real_size(record, *picture.size)
     masks = dict(checked.masks)
     for region, mask in checked.masks.items():
         try:
             painted = decode_mask(mask, limits)
-            if painted.size != (checked.width, checked.height):
+            if painted.size != picture.size:
                 raise PictureError(MASK_SIZE, f"{painted.size[0]}x{painted.size[1]}")
         except PictureError as error:
             del masks[region]
             findings.append(error.finding._replace(action="dropped", value=f"mask of {region}: {error.finding.value}"))
-    return replace(checked, masks=masks), findings
+    return replace(checked, masks=masks), picture, findings
 
 
 def with_real_size(record: HumanRecord, width: int, height: int) -> tuple[HumanRecord, list[Finding]]:

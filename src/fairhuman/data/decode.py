@@ -18,12 +18,13 @@ from pydantic import Field
 from fairhuman.data.stored import PictureError, byte_length, picture_name, read_bytes, unreadable
 from fairhuman.errors import DataError
 from fairhuman.recipe import Settings
-from fairhuman.record import Finding, Stored
+from fairhuman.record import Finding, LabelMap, Painted, Stored
 from fairhuman.regions.boxes import shorten
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 WHITE = (255, 255, 255)
 PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's own default of MAX_IMAGE_PIXELS, which is neither read nor changed here
+NARROW_GREY = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0..255, by these factors
 GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -84,11 +85,7 @@ def decode(source: Stored, limits: PictureLimits = DEFAULT_LIMITS, background: t
             told from whole ones.
 
     """
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise DataError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES must be False: with it, cut-off pictures are half grey, "
-            "without an error"
-        )
+    _refuse_half_pictures()
     with _open(source, limits) as image:
         try:
             conversions = _conversions(image, source)
@@ -98,9 +95,45 @@ def decode(source: Stored, limits: PictureLimits = DEFAULT_LIMITS, background: t
             raise _damaged(source, error) from error
 
 
-def decode_mask(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Decode a painted mask: upright, mode L, white = region; what is transparent is outside of it."""
-    return decode(source, limits, background=(0, 0, 0)).picture.convert("L")
+def decode_mask(mask: Painted, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Decode a painted mask: upright, mode L, white = region; what is transparent is outside of it.
+
+    Of a label map the region is where a pixel's number, or its index into the palette, is one of the labels.
+
+    Raises:
+        PictureError: as `decode`; a label map in colours, or in a format that blurs its numbers.
+        DataError: as `decode`.
+
+    """
+    if isinstance(mask, LabelMap):
+        return _decode_labels(mask, limits)
+    return decode(mask, limits, background=(0, 0, 0)).picture.convert("L")
+
+
+def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
+    _refuse_half_pictures()
+    with _open(mask.stored, limits) as image:
+        name = picture_name(mask.stored)
+        if image.mode not in ("1", "L", "P", *GREY16):
+            raise PictureError("label map has not one number a pixel", f"{name} has the mode {image.mode}")
+        if image.format == "JPEG":
+            raise PictureError("label map is in a lossy format", f"{name} is JPEG")
+        try:
+            tile = image.tile[:1] if isinstance(image, ImageFile.ImageFile) else []
+            factor = NARROW_GREY.get(str(tile[0].args), 1) if tile else 1
+            image.load()
+            labels_hw = np.asarray(ImageOps.exif_transpose(image)) // factor
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise _damaged(mask.stored, error) from error
+    return Image.fromarray(np.isin(labels_hw, mask.labels).astype(np.uint8) * 255)
+
+
+def _refuse_half_pictures() -> None:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise DataError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES must be False: with it, cut-off pictures are half grey, "
+            "without an error"
+        )
 
 
 def _open(source: Stored, limits: PictureLimits) -> Image.Image:

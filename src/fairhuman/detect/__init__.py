@@ -1,26 +1,46 @@
-"""Finding faces, hands and poses, one file a detector; `rates` counts what is found, `guard` survives native crashes.
+"""Finding faces, hands, persons and poses, one file a detector.
 
-MediaPipe (`pip install 'fairhuman[detect]'`) is imported when a detector is made, not before.
+`settings` chooses detectors and runs them together, `guard` survives native crashes, `rates` counts what is found,
+`benchmark` compares it with true boxes.
+
+MediaPipe, onnxruntime and rtmlib (`pip install 'fairhuman[detect]'`) are imported when a detector is made, not before.
 """
 
-from fairhuman.detect.detection import Detection, Detector, DetectorError, Picture
+from fairhuman.detect.detection import PARTS, Detection, Detector, DetectorError, Picture
 from fairhuman.detect.faces import FaceDetector
+from fairhuman.detect.guard import Failure, Guarded, guarded_map
+from fairhuman.detect.hand_vote import HandVote
 from fairhuman.detect.hands import HandDetector
+from fairhuman.detect.onnx import OnnxDetector
+from fairhuman.detect.persons import PersonDetector
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.rates import DETECTORS, PartRates, Share, detection_rates, find_parts, part_rates
+from fairhuman.detect.settings import DetectSettings, detector_names, open_detectors
+from fairhuman.detect.whole_body import WholeBodyDetector
 
 __all__ = [
     "DETECTORS",
+    "PARTS",
+    "DetectSettings",
     "Detection",
     "Detector",
     "DetectorError",
     "FaceDetector",
+    "Failure",
+    "Guarded",
     "HandDetector",
+    "HandVote",
+    "OnnxDetector",
     "PartRates",
+    "PersonDetector",
     "Picture",
     "PoseDetector",
     "Share",
+    "WholeBodyDetector",
     "detection_rates",
+    "detector_names",
     "find_parts",
+    "guarded_map",
+    "open_detectors",
     "part_rates",
 ]

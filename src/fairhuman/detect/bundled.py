@@ -6,8 +6,9 @@ later ones (the Tasks interface), so numbers of both must not stand in one table
 
 import re
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from fairhuman.detect.detection import DetectorError, Picture
 from fairhuman.stderr import without_lines
 
 WARM_UP_SIDE = 64  # pixels
+NEEDED = "detectors need mediapipe 0.10.21, the last version with its models inside: pip install 'fairhuman[detect]'"
 # Said at every start or once a process, on standard error, whatever GLOG_* or TF_CPP_* say; nothing a user could
 # mend. The last one speaks of graphs that are fed with regions that aren't square in pixels; MediaPipe's own are.
 CHATTER = re.compile(
@@ -39,22 +41,35 @@ def load_solutions() -> Any:
 
         return mediapipe.solutions
     except (ImportError, AttributeError) as error:  # a missing system library of OpenCV is an ImportError too
-        raise DetectorError(
-            "detectors need mediapipe 0.10.21, the last version with its models inside: "
-            f"pip install 'fairhuman[detect]' ({error})"
-        ) from error
+        raise DetectorError(f"{NEEDED} ({error})") from error
+
+
+def source_name(model: str) -> str:
+    """Name of a detector for the data set: `mediapipe-0.10.21 hands`.
+
+    Raises:
+        DetectorError: MediaPipe isn't installed.
+
+    """
+    try:
+        return f"mediapipe-{version('mediapipe')} {model}"
+    except PackageNotFoundError as error:
+        raise DetectorError(f"{model}: {NEEDED} ({error})") from error
 
 
 class BundledModel:
     """A native graph that pictures are put through one by one, without memory of the one before.
 
-    Used in a `with` block, or ended by `close`.
+    Used in a `with` block, or ended by `close`. `source` is its name and version.
     """
+
+    MODEL: ClassVar[str]
 
     def __init__(self, build: Callable[[Any], Any], confidence: float) -> None:
         if not 0 <= confidence <= 1:
             raise ValueError(f"confidence must be in 0..1, not {confidence}")
         solutions = load_solutions()
+        self.source = source_name(self.MODEL)
         with without_lines(CHATTER):
             self._graph = build(solutions)
             # Its threads load the models after the constructor has returned, and say so: wait for them.

@@ -1,6 +1,6 @@
 """What a detector takes and gives: a picture, and the things found in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -12,6 +12,15 @@ from fairhuman.errors import FairHumanError
 from fairhuman.record import Box
 
 Picture = NDArray[np.uint8]
+
+# Each label of a detection, and the part that it is one of.
+PARTS: Mapping[str, str] = {
+    "face": "face",
+    "hand": "hand",
+    "left hand": "hand",
+    "right hand": "hand",
+    "person": "person",
+}
 
 
 class DetectorError(FairHumanError):
@@ -25,10 +34,12 @@ class Detection:
     Attributes:
         box: within the picture, in its pixels, with the detector's score in 0..1. What the score means is said by
             the detector.
-        label: `face`, `left hand`, `right hand`, `person`.
+        label: `face`, `left hand`, `right hand`, `hand` (which one isn't known), `person`.
         landmarks_n3: key points x, y, z in pixels of the picture, float32; they may lie outside of it. z grows away
             from the camera and is 0 where the detector doesn't know it.
         visibility_n: of each key point, 0..1, float32; None where the detector doesn't know it.
+        votes: how many looks at the picture found it; None for a detector that looks once.
+        source: name and version of the detector.
 
     """
 
@@ -36,6 +47,8 @@ class Detection:
     label: str
     landmarks_n3: NDArray[np.float32] | None = None
     visibility_n: NDArray[np.float32] | None = None
+    votes: int | None = None
+    source: str = ""
 
     @property
     def score(self) -> float:

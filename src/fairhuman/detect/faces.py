@@ -19,6 +19,8 @@ class FaceDetector(BundledModel):
 
     """
 
+    MODEL = "faces"
+
     def __init__(self, confidence: float = 0.5) -> None:
         super().__init__(
             lambda solutions: solutions.face_detection.FaceDetection(
@@ -49,5 +51,5 @@ class FaceDetector(BundledModel):
             )
             points = [(p.x * width, p.y * height, 0.0) for p in face.location_data.relative_keypoints]
             if box is not None:
-                found.append(Detection(box, "face", np.array(points, dtype=np.float32)))
+                found.append(Detection(box, "face", np.array(points, dtype=np.float32), source=self.source))
         return sorted(found, key=lambda face: -face.score)

@@ -1,10 +1,15 @@
 """Hands, by MediaPipe's palm detector and its full hand landmark model."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fairhuman.detect.bundled import BundledModel, pixel_points
-from fairhuman.detect.detection import Detection, Picture, box_around, check_picture
+from fairhuman.detect.detection import Detection, Picture, box_around, check_picture, clipped_box
+from fairhuman.record import Box
 
 # MediaPipe names the hand of a mirrored picture, as a selfie shows it: turned back here.
 LABELS = {"Left": "right hand", "Right": "left hand"}
+FLESH = 0.1  # of the longer side of the box around a hand's key points: how far flesh goes beyond them
 
 
 class HandDetector(BundledModel):
@@ -19,6 +24,8 @@ class HandDetector(BundledModel):
         most: largest number of hands in a picture.
 
     """
+
+    MODEL = "hands"
 
     def __init__(self, confidence: float = 0.5, most: int = 4) -> None:
         if most < 1:
@@ -45,5 +52,12 @@ class HandDetector(BundledModel):
             best = side.classification[0]
             box = box_around(points_n3, min(best.score, 1.0), image)
             if box is not None:
-                found.append(Detection(box, LABELS[best.label], points_n3))
+                found.append(Detection(box, LABELS[best.label], points_n3, source=self.source))
         return sorted(found, key=lambda hand: -hand.score)
+
+
+def flesh_box(points_n3: NDArray[np.float32], score: float, image: Picture) -> Box | None:
+    """The box around a hand's key points with `FLESH` added all around, within the picture; None if none of it is."""
+    (x0, y0), (x1, y1) = points_n3[:, :2].min(axis=0).tolist(), points_n3[:, :2].max(axis=0).tolist()
+    edge = FLESH * max(x1 - x0, y1 - y0)
+    return clipped_box(x0 - edge, y0 - edge, x1 + edge, y1 + edge, score, image)

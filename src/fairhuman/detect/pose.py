@@ -18,6 +18,8 @@ class PoseDetector(BundledModel):
 
     """
 
+    MODEL = "pose"
+
     def __init__(self, confidence: float = 0.5) -> None:
         super().__init__(
             lambda solutions: solutions.pose.Pose(
@@ -40,4 +42,4 @@ class PoseDetector(BundledModel):
         points_n3 = pixel_points(landmarks.landmark, image)
         visibility_n = np.array([point.visibility for point in landmarks.landmark], dtype=np.float32)
         box = box_around(points_n3, float(visibility_n.mean()), image)
-        return [] if box is None else [Detection(box, "person", points_n3, visibility_n)]
+        return [] if box is None else [Detection(box, "person", points_n3, visibility_n, source=self.source)]

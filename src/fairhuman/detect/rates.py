@@ -6,25 +6,22 @@ Finding costs time and is done once (`find_parts`); the numbers are a pure funct
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from statistics import NormalDist, fmean
-
-import numpy as np
-from PIL import Image
 
 from fairhuman.detect.detection import Detection, Detector, DetectorError, Picture, check_picture, in_any
 from fairhuman.detect.faces import FaceDetector
 from fairhuman.detect.guard import Failure, guarded_map
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.pose import PoseDetector
+from fairhuman.detect.scale import enlarged, reduced
 from fairhuman.record import Box
 
 Found = Mapping[str, Sequence[Detection]]
 Expected = Mapping[str, Sequence[Sequence[Box] | None]]
 
 DETECTORS: Mapping[str, Callable[[], Detector]] = {"face": FaceDetector, "hand": HandDetector, "pose": PoseDetector}
-SMALL_SIDE = 256  # pixels: pictures whose longer side is at most this are upscaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,29 +202,9 @@ def _finders(
         opened = {part: stack.enter_context(make()) for part, make in detectors.items()}
 
         def find(image: Picture) -> dict[str, list[Detection]]:
-            image = check_picture(image)
-            factor = upscale if max(image.shape[:2]) <= SMALL_SIDE else 1
-            larger = _enlarged(image, factor)
+            larger, factor = enlarged(check_picture(image), upscale)
             return {
-                part: [_reduced(found, factor) for found in detector.detect(larger)]
-                for part, detector in opened.items()
+                part: [reduced(found, factor) for found in detector.detect(larger)] for part, detector in opened.items()
             }
 
         yield find
-
-
-def _enlarged(image: Picture, factor: int) -> Picture:
-    if factor == 1:
-        return image
-    height, width = image.shape[:2]
-    return np.asarray(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.LANCZOS))
-
-
-def _reduced(found: Detection, factor: int) -> Detection:
-    """A detection in pixels of the picture before it was enlarged."""
-    if factor == 1:
-        return found
-    box = found.box
-    smaller = Box(box.x0 / factor, box.y0 / factor, box.x1 / factor, box.y1 / factor, box.score)
-    points_n3 = None if found.landmarks_n3 is None else found.landmarks_n3 / np.float32(factor)
-    return replace(found, box=smaller, landmarks_n3=points_n3)

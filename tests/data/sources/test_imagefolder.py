@@ -18,7 +18,7 @@ from tiny_pictures import encoded, picture
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source
 from fairhuman.errors import DataError
-from fairhuman.record import Box
+from fairhuman.record import Box, LabelMap
 
 ANY = SourceSettings(max_reject_share=1.0)
 ROWS = [
@@ -314,3 +314,19 @@ def test_files_of_another_user(folder, private):
     else:
         assert "Permission denied" in done.stdout
         assert f"{root / 'metadata.jsonl'}" in done.stdout or private == "."
+
+
+def test_persons_attributes_and_maps_of_labels(folder):
+    table, here = {"age": 30, "tags": ["a"]}, {"path": "m.png"}
+    rows = [
+        {**ROWS[0], "persons": [[0, 0, 40, 30]], "attributes": table, "masks": {"face": {**here, "labels": [2]}}},
+        {**ROWS[1], "persons": None, "attributes": json.dumps(table), "masks": {"face": {"labels": "2"}}},
+    ]  # fmt: skip
+    root = folder(rows)
+    (root / "m.png").write_bytes(encoded(Image.new("L", (40, 30), 2)))
+    (first, second), report = read(root, ("face", "person"))
+    assert (first.boxes["person"], second.boxes["person"]) == ((Box(0, 0, 40, 30),), None)
+    assert first.attributes == second.attributes == table
+    assert first.masks == {"face": LabelMap(root / "m.png", (2,))}
+    assert second.masks == {}
+    assert reasons(report) == ["labels of a mask are not a list of whole numbers"]

@@ -1,5 +1,6 @@
 """Where records come from: one file a format, one table of them."""
 
+import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.data.report import LoadReport
+from fairhuman.data.sources.bodyhands import bodyhands_rows, is_bodyhands
+from fairhuman.data.sources.cosmicman import cosmicman_rows, is_cosmicman
 from fairhuman.data.sources.folder import folder_rows, has_pictures
 from fairhuman.data.sources.imagefolder import METADATA, has_metadata, imagefolder_rows
+from fairhuman.data.sources.mole import is_mole, mole_rows
 from fairhuman.data.sources.parquet import parquet_files, parquet_rows
-from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, records_from_rows
+from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, iterate_records, records_from_rows
+from fairhuman.data.sources.webdataset import is_webdataset, webdataset_rows
+from fairhuman.data.sources.wholebody import is_wholebody, wholebody_rows
 from fairhuman.data.stored import PictureError, byte_length, read_bytes
-from fairhuman.errors import DataError
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Finding, HumanRecord
 
-__all__ = ["SOURCES", "Source", "SourceSettings", "read_source", "source_kind"]
+__all__ = ["SOURCES", "Source", "SourceSettings", "iterate_records", "read_source", "source_kind"]
 
 
 @dataclass(frozen=True)
@@ -23,39 +29,58 @@ class Source:
     """A format.
 
     Attributes:
-        matches: whether what is at a path has it; looks at names, reads no records.
+        signs: what it is known by, for messages.
+        matches: whether what is at a path has these signs; reads no records.
         rows: what it holds, in an order that is the same each time; findings of lines that give no row go into
             the report. Pictures are not read.
         picture: column of the picture: a path relative to the folder, {bytes, path}, a `Span` or a `Cell`.
 
     """
 
+    signs: str
     matches: Callable[[Path], bool]
     rows: Callable[[Path, LoadReport], Iterator[Row]]
     picture: str = "image"
 
 
-# In order: the first that matches is taken.
+# In order, the most specific first: the first that matches is taken.
 SOURCES: Mapping[str, Source] = {
-    "imagefolder": Source(has_metadata, imagefolder_rows, "file_name"),
-    "parquet": Source(lambda path: bool(parquet_files(path)), parquet_rows),
-    "folder": Source(has_pictures, folder_rows, "file_name"),
+    "imagefolder": Source(" or ".join(METADATA), has_metadata, imagefolder_rows, "file_name"),
+    "cosmicman": Source(
+        "*.parquet or label/*.parquet with path, aa_text, aa_ids", is_cosmicman, cosmicman_rows, "path"
+    ),
+    "bodyhands": Source("Annotations/ and JPEGImages/", is_bodyhands, bodyhands_rows, "file_name"),
+    "wholebody": Source("*wholebody*.json, also in annotations/", is_wholebody, wholebody_rows, "file_name"),
+    "mole": Source("meta_cap.json, also one folder deeper", is_mole, mole_rows, "file_name"),
+    "webdataset": Source("*.tar", is_webdataset, webdataset_rows),  # before the tables that img2dataset lays beside
+    "parquet": Source("*.parquet or data/*.parquet", lambda path: bool(parquet_files(path)), parquet_rows),
+    "folder": Source("pictures at any depth", has_pictures, folder_rows, "file_name"),
 }
 
 
-def source_kind(path: Path) -> str:
+def source_kind(path: Path, forced: str | None = None) -> str:
     """Name of the format of what is at a path.
+
+    Args:
+        path: a file or folder.
+        forced: the format that it has, whatever it looks like.
 
     Raises:
         DataError: if nothing there can be read.
+        RecipeError: if there is no such format.
 
     """
+    if forced is not None and forced not in SOURCES:
+        near = difflib.get_close_matches(forced, SOURCES, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SOURCES)}"
+        raise RecipeError(f"format: there is no format {forced!r} of sources; {hint}")
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
-    for name, source in SOURCES.items():
-        if source.matches(path):
-            return name
-    raise DataError(f"{path}: expected {', '.join(METADATA)}, *.parquet or pictures; found none of them")
+    found = forced or next((name for name, source in SOURCES.items() if source.matches(path)), None)
+    if found is None:
+        expected = "; ".join(f"{source.signs} ({name})" for name, source in SOURCES.items())
+        raise DataError(f"{path}: expected {expected}; found none of them")
+    return found
 
 
 def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport) -> list[HumanRecord]:
@@ -65,7 +90,7 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
     report, also when the source is refused.
 
     Args:
-        path: a folder or a Parquet file; the kind is chosen by what is there.
+        path: a folder, a Parquet file or a tar; the format is chosen by what is there, if `settings.format` doesn't.
         regions: names of the regions to read; `face` and `hand` are in the columns `faces` and `hands`,
             another in its own column.
         settings: of the source.
@@ -74,11 +99,13 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
     Raises:
         DataError: unreadable; no records; a required column or a region that no record has; more than
             `max_reject_share` skipped.
+        RecipeError: if `settings.format` is none.
 
     """
     own = LoadReport()
     try:
-        source = SOURCES[source_kind(path)]
+        kind = source_kind(path, settings.format)
+        source = SOURCES[kind]
         root = path if path.is_dir() else path.parent
         records = records_from_rows(source.rows(path, own), root, source.picture, regions, settings, own)
         records = _compare_pictures(records, own)
@@ -89,7 +116,7 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
     total = len(records) + len(own.skipped())
     own.check_share(settings.max_reject_share, total)
     if not records:
-        raise DataError(f"{path}: holds no usable record ({total} were found)")
+        raise DataError(f"{path}: holds no usable record ({total} were found); read as {kind}: {source.signs}")
     for region in regions:
         if not any(record.annotated(region) for record in records):
             raise DataError(

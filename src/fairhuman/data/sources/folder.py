@@ -1,43 +1,99 @@
-"""A folder of pictures, at any depth; `photo.txt` beside `photo.jpg` holds its caption."""
+"""A folder of pictures, at any depth; `photo.txt` (or `photo.caption`) beside `photo.jpg` holds its caption."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sources.rows import STAGE, Row
+from fairhuman.data.sources.rows import STAGE, Row, printable
 from fairhuman.record import Finding
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+CAPTION_SUFFIXES = (".txt", ".caption")  # the second is that of kohya's sd-scripts
+
+
+class Found(NamedTuple):
+    """A picture: its path relative to the root, and that of its caption file if there is one."""
+
+    name: str
+    caption: str | None
 
 
 def has_pictures(folder: Path) -> bool:
     """Whether a folder holds at least one picture, at any depth."""
-    return folder.is_dir() and next(_pictures(folder), None) is not None
+    return folder.is_dir() and next(pictures(folder, LoadReport()), None) is not None
 
 
 def folder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
     """Pictures without metadata, in the order of their names."""
-    for path in sorted(_pictures(folder)):
-        name = path.relative_to(folder).as_posix()
-        text = path.with_suffix(".txt")
-        caption = ""
-        try:
-            if text.is_file():
-                caption = text.read_bytes().decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            report.add(text.name, STAGE, Finding("dropped", "caption file is not UTF-8", f"byte {error.start + 1}"))
-        except OSError as error:
-            report.add(text.name, STAGE, Finding("dropped", "caption file can't be read", error.strerror or str(error)))
-        yield Row(name, {"file_name": name, "caption": caption})
+    for found in pictures(folder, report):
+        values = {"file_name": found.name}
+        if found.caption:
+            values["caption"] = read_caption(folder / found.caption, report)
+        yield Row(printable(found.name), values)
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    """Files by their name, also those that can't be read: a reason is given for each where it is opened."""
-    return (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and not _is_folder(path))
-
-
-def _is_folder(path: Path) -> bool:
+def read_caption(path: Path, report: LoadReport) -> str:
+    """The text of a caption file, empty where it can't be read."""
     try:
-        return path.is_dir()
-    except OSError:
-        return False
+        if not path.is_file():
+            raise OSError(0, "not a regular file")
+        return path.read_bytes().decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        finding = Finding("dropped", "caption file is not UTF-8", f"byte {error.start + 1}")
+    except OSError as error:
+        finding = Finding("dropped", "caption file can't be read", error.strerror or str(error))
+    report.add(printable(path.name), STAGE, finding)
+    return ""
+
+
+def pictures(root: Path, report: LoadReport) -> Iterator[Found]:
+    """Pictures by their names, in the order of their paths, one folder in memory at a time.
+
+    Also those that can't be read: a reason is given for each where it is opened. Links to folders are not followed.
+
+    Raises:
+        OSError: if the root itself can't be listed; a folder inside that can't be is noted.
+
+    """
+    waiting = [("", iter(_sorted_entries(root)))]  # a stack: folders may be nested deeper than calls
+    while waiting:
+        folder, entries = waiting[-1]
+        entry = next(entries, None)
+        if entry is None:
+            waiting.pop()
+        elif isinstance(entry, Found):
+            yield Found(folder + entry.name, entry.caption and folder + entry.caption)
+        else:
+            inside = f"{folder}{entry}/"
+            try:
+                waiting.append((inside, iter(_sorted_entries(root / inside))))
+            except OSError as error:
+                finding = Finding("skipped", "folder can't be read", error.strerror or str(error))
+                report.add(printable(inside), STAGE, finding)
+
+
+def _sorted_entries(folder: Path) -> list[Found | str]:
+    """Pictures and, as text, folders of a folder, by name."""
+    with os.scandir(folder) as entries:
+        kinds = {entry.name: _kind(entry) for entry in entries}
+    found: list[Found | str] = []
+    for name in sorted(kinds):
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - twice as fast as a Path, for a hundred thousand names
+        if kinds[name] == "folder":
+            found.append(name)
+        elif kinds[name] == "file" and suffix.lower() in PICTURE_SUFFIXES:
+            captions = (stem + ending for ending in CAPTION_SUFFIXES)
+            found.append(Found(name, next((caption for caption in captions if caption in kinds), None)))
+    return found
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """`folder`, `file`, or `neither` for a link to a folder; the system is asked about links alone."""
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return "folder"
+        return "neither" if entry.is_symlink() and entry.is_dir() else "file"
+    except OSError:  # a loop of links
+        return "file"

@@ -1,5 +1,6 @@
 """Rows of any format to records: the rules that all sources share."""
 
+import json
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from fairhuman.data.report import LoadReport
 from fairhuman.data.stored import PictureError, picture_name
 from fairhuman.errors import DataError
 from fairhuman.recipe import Settings
-from fairhuman.record import Box, Cell, Finding, HumanRecord, Span, Stored, region_column
+from fairhuman.record import Box, Cell, Finding, HumanRecord, LabelMap, Painted, Span, Stored, region_column
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
@@ -23,6 +24,7 @@ STAGE = "read"
 class SourceSettings(Settings):
     """How a source is read."""
 
+    format: str | None = Field(default=None, description="name of the format; null: chosen by what is there")
     empty_means: Literal["none", "unknown"] = Field(
         default="none", description="what an empty list of boxes says: there is none, or not annotated"
     )
@@ -45,6 +47,11 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def printable(name: str) -> str:
+    """A name of a file, which may hold bytes that are no UTF-8, as text that any file takes."""
+    return name.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 class Row(NamedTuple):
@@ -82,13 +89,31 @@ def records_from_rows(
         _require_columns(rows, columns, picture_column, regions, root)
     if rows and "caption" not in columns:
         report.add(str(root), STAGE, Finding("warned", "no record has a caption", f"columns: {', '.join(columns)}"))
+    captioned = "caption" in columns
+    return list(iterate_records(rows, root, picture_column, regions, settings, report, captioned))
+
+
+def iterate_records(
+    rows: Iterable[Row],
+    root: Path,
+    picture_column: str,
+    regions: Sequence[str],
+    settings: SourceSettings,
+    report: LoadReport,
+    captioned: bool = True,
+) -> Iterator[HumanRecord]:
+    """Turn rows into records one after another, as `records_from_rows` does, with nothing asked of all of them.
+
+    Args:
+        rows, root, picture_column, regions, settings, report: as of `records_from_rows`.
+        captioned: whether a row without a caption is noted.
+
+    """
     keys: Counter[str] = Counter()
-    records: list[HumanRecord] = []
     for row in rows:
-        reader = _RowReader(row, root, regions, settings, report)
-        record = reader.read(picture_column, captioned="caption" in columns, keys=keys)
-        records += [record] if record else []
-    return records
+        record = _RowReader(row, root, regions, settings, report).read(picture_column, captioned, keys)
+        if record is not None:
+            yield record
 
 
 def _require_columns(
@@ -148,6 +173,7 @@ class _RowReader:
             depth=self._condition("depth"),
             source=self.root.name,
             split=None if split is None else str(split),
+            attributes=self._attributes(),
             location=self.row.location,
         )
 
@@ -157,9 +183,11 @@ class _RowReader:
     def _key(self, picture: Any, keys: Counter[str]) -> str:
         """The row's key, else its picture's path; the n-th record of a key gets #n, to keep it unique."""
         path = picture.get("path") if isinstance(picture, dict) else picture
-        key = self.row.values.get("key") or (path if isinstance(path, str) else None) or self.row.location
-        keys[str(key)] += 1
-        return str(key) if keys[str(key)] == 1 else f"{key}#{keys[str(key)]}"
+        key = printable(
+            str(self.row.values.get("key") or (path if isinstance(path, str) else None) or self.row.location)
+        )
+        keys[key] += 1
+        return key if keys[key] == 1 else f"{key}#{keys[key]}"
 
     def _caption(self) -> str:
         value = self.row.values.get("caption")
@@ -188,18 +216,31 @@ class _RowReader:
             self._note(finding._replace(value=f"{region_column(region)}: {finding.value}"))
         return boxes
 
-    def _masks(self, facts: PictureFacts) -> dict[str, Stored]:
+    def _attributes(self) -> dict[str, Any]:
+        value = self.row.values.get("attributes")
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError) as error:
+                self._note(Finding("dropped", "attributes are not JSON", shorten(str(error))))
+                return {}
+        if value is not None and not isinstance(value, dict):
+            self._note(Finding("dropped", "attributes are not a table of names", shorten(value)))
+            return {}
+        return value or {}
+
+    def _masks(self, facts: PictureFacts) -> dict[str, Painted]:
         if self.row.values.get("masks") is not None and not isinstance(self.row.values["masks"], dict):
             self._note(
                 Finding("dropped", "masks is not a table of name and picture", shorten(self.row.values["masks"]))
             )
-        masks: dict[str, Stored] = {}
+        masks: dict[str, Painted] = {}
         for region, value in _masks_of(self.row).items():
             if region not in self.regions:
                 continue
             try:
-                mask = locate(value, self.root)
-                painted = inspect(mask, self.settings.limits)
+                mask = locate_mask(value, self.root)
+                painted = inspect(mask.stored if isinstance(mask, LabelMap) else mask, self.settings.limits)
                 if (painted.width, painted.height) != (facts.width, facts.height):
                     shown = f"{painted.width}x{painted.height}, the picture is {facts.width}x{facts.height}"
                     raise PictureError("mask has not the size of its picture", shown)
@@ -218,6 +259,21 @@ class _RowReader:
         except PictureError as error:
             self._note(error.finding._replace(action="dropped", value=f"{column}: {error.finding.value}"))
             return None
+
+
+def locate_mask(value: Any, root: Path) -> Painted:
+    """A painted mask as a source names it: a picture (see `locate`), or {bytes, path, labels}.
+
+    Raises:
+        PictureError: as `locate`; labels that are not whole numbers.
+
+    """
+    labels = value.get("labels") if isinstance(value, dict) else None
+    if labels is None:
+        return locate(value, root)
+    if not isinstance(labels, list | tuple) or not all(type(label) is int for label in labels):
+        raise PictureError("labels of a mask are not a list of whole numbers", shorten(labels))
+    return LabelMap(locate(value, root), tuple(labels))
 
 
 def locate(value: Any, root: Path) -> Stored:

@@ -1,0 +1,88 @@
+"""The first tier: is the picture what it says, what are its bytes, and what can be measured of it at once?"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import imagehash
+import pyarrow
+
+from fairhuman.data.build.rows import BOXES, RowReader, box_rows
+from fairhuman.data.build.tier import Item, Look, Result
+from fairhuman.data.check import decoded
+from fairhuman.data.filters import clarity
+from fairhuman.data.report import LoadReport
+from fairhuman.data.stored import PictureError, read_bytes
+from fairhuman.record import region_column
+
+STAGE = "check"
+
+
+@dataclass(frozen=True)
+class CheckTier:
+    """Reads, decodes and measures a picture, and keeps what its source says about it."""
+
+    reader: RowReader
+
+    name: ClassVar[str] = "check"
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """The settings that the results depend on."""
+        source = self.reader.source
+        return {"regions": self.reader.regions, "empty_means": source.empty_means, "limits": source.limits.decisive()}
+
+    @property
+    def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
+        """Of its table; `phash` is the 64-bit perceptual hash, `findings` JSON."""
+        return [
+            ("location", pyarrow.string()),
+            ("width", pyarrow.int32()),
+            ("height", pyarrow.int32()),
+            ("bytes", pyarrow.int64()),
+            ("sha256", pyarrow.binary()),
+            ("phash", pyarrow.uint64()),
+            ("clarity", pyarrow.float64()),
+            ("captioned", pyarrow.bool_()),
+            *((region_column(region), BOXES) for region in self.reader.regions),
+            ("masks", pyarrow.list_(pyarrow.string())),
+            ("findings", pyarrow.string()),
+        ]
+
+    @contextmanager
+    def open(self) -> Iterator[Look]:
+        """Nothing has to be loaded."""
+        yield lambda items: [self._look(item) for item in items]
+
+    def _look(self, item: Item) -> Result:
+        report = LoadReport()
+        record = self.reader.read(item.row, report)
+        findings: list[tuple[str, ...]] = [(note.action, note.reason, note.value) for note in report.notes]
+        columns: dict[str, Any] = {"location": item.row.location}
+        try:
+            if record is None:
+                skipped = report.skipped()[-1]
+                raise PictureError(skipped.reason, skipped.value)
+            content = read_bytes(record.image)
+            checked, picture, found = decoded(replace(record, image=content), self.reader.source.limits)
+        except PictureError as error:
+            columns["findings"] = json.dumps(findings)
+            return Result(columns, "rejected", error.finding.reason, error.finding.value)
+        columns |= {
+            "width": checked.width,
+            "height": checked.height,
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).digest(),
+            "phash": int(str(imagehash.phash(picture)), 16),
+            "clarity": clarity(picture),
+            "captioned": bool(checked.caption),
+            "masks": sorted(checked.masks),
+            "findings": json.dumps([*findings, *found]),
+        }
+        columns |= {region_column(region): box_rows(checked.boxes[region]) for region in self.reader.regions}
+        return Result(columns)

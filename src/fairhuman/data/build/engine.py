@@ -1,0 +1,109 @@
+"""Tasks on many processes, on this machine or on a Ray cluster, by Daft; nothing but tasks and outcomes travels.
+
+https://docs.daft.ai: a stateful user-defined function on batches of one row gives each process the next task when it
+is free, keeps the order, and streams: a million tasks need no more memory than a few.
+"""
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, TypeVar
+
+from fairhuman.errors import FairHumanError
+
+PARENT_SECONDS = 0.2
+
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
+
+
+def run_tasks(
+    start: Callable[[], AbstractContextManager[Callable[[Task], Outcome]]],
+    tasks: Sequence[Task],
+    workers: int,
+    ray: str | None = None,
+) -> Iterator[Outcome]:
+    """Outcomes of all tasks, in their order.
+
+    Args:
+        start: called once in each process; its `with` block gives the function that is called with every task.
+            Picklable, as tasks and outcomes are.
+        tasks: in order; a process gets the next one when it is free.
+        workers: number of processes; 0: in this one, without Daft.
+        ray: address of a Ray cluster, `local` for one that is started here; None: this machine, without Ray.
+
+    Raises:
+        FairHumanError: Daft isn't installed; a task raised, or its process died: says which error.
+
+    """
+    if not tasks:
+        return
+    if workers == 0:
+        with start() as do:
+            yield from map(do, tasks)
+        return
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    try:
+        import daft
+    except ImportError as error:
+        raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
+    if ray is not None:
+        daft.set_runner_ray(None if ray == "local" else ray)
+
+    @daft.cls(max_concurrency=workers, use_process=True)
+    class Worker:
+        def __init__(self, pickled: bytes) -> None:
+            self._work = _Work(pickled)
+
+        @daft.method(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
+        def do(self, task: bytes) -> bytes:
+            return self._work(task)
+
+    worker = Worker(pickle.dumps(start))
+    frame = daft.from_pydict({"task": [pickle.dumps(task) for task in tasks]}).into_batches(1)
+    try:
+        for row in frame.select(worker.do(daft.col("task")).alias("outcome")).iter_rows():
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, _Raised):
+                raise FairHumanError(outcome.text)
+            yield outcome
+    except FairHumanError:
+        raise
+    except Exception as error:
+        raise FairHumanError(f"a worker ended before its task did: {error}") from error
+
+
+class _Work:
+    """What one process does; loads at the first task, as Daft makes the object in other places too."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+        self._stack = ExitStack()
+        self._do: Callable[[Any], Any] | None = None
+
+    def __call__(self, task: bytes) -> bytes:
+        try:
+            if self._do is None:
+                threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+                self._do = self._stack.enter_context(pickle.loads(self._pickled)())
+            return pickle.dumps(self._do(pickle.loads(task)))
+        except Exception as error:
+            return pickle.dumps(_Raised(error))
+
+
+def _end_with_parent(parent: int) -> None:
+    """A run that was killed must not go on writing in the folder where the next one is at work."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)
+
+
+class _Raised:
+    """An exception as text: the original may not be picklable."""
+
+    def __init__(self, error: Exception) -> None:
+        name = "" if isinstance(error, FairHumanError) else f"{type(error).__name__}: "
+        self.text = f"{name}{error}"

@@ -1,0 +1,224 @@
+"""A build, from the source to the last file; the same call again goes on where it was stopped."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from fairhuman import recipe as recipes
+from fairhuman.data.build.caption import CaptionTier
+from fairhuman.data.build.check import CheckTier
+from fairhuman.data.build.condition import ConditionTier
+from fairhuman.data.build.detect import DetectTier
+from fairhuman.data.build.engine import run_tasks
+from fairhuman.data.build.manifest import Block, Listing, blocks_of, list_source
+from fairhuman.data.build.report import write_report
+from fairhuman.data.build.rows import RowReader
+from fairhuman.data.build.select import Rejected, Selection, select
+from fairhuman.data.build.settings import BuildRecipe
+from fairhuman.data.build.tier import Tier, TierTable, start
+from fairhuman.data.build.write import ShardWriter
+from fairhuman.data.report import LoadReport, Note
+from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.errors import DataError
+from fairhuman.files import write_json, writing
+
+MANIFEST, TIERS, DATA = "manifest", "tiers", "data"
+FIRST_FAILURES = 20  # rows: before that a share means nothing
+AGAIN = "; the same command goes on"
+
+Progress = Callable[[str, int, int | None], None]  # stage, rows done, rows of all
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work: processes here, or on a Ray cluster that sees the same files.
+
+    Attributes:
+        processes: at once; 0: all is done in this one.
+        ray: address of the cluster, `local`, or None.
+
+    """
+
+    processes: int = 0
+    ray: str | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of a build: what the look at the source found, and the content of `report.json`."""
+
+    listing: Listing
+    report: Mapping[str, Any]
+
+
+def build_dataset(
+    source: Path,
+    out: Path,
+    recipe: BuildRecipe,
+    workers: Workers = Workers(),
+    retry_failed: bool = False,
+    progress: Progress = lambda _stage, _done, _all: None,
+) -> Built:
+    """Build the data set `out` from `source`.
+
+    Args:
+        source: folder or file in one of the formats of `fairhuman.data.sources`.
+        out: folder of the data set; holds `manifest/`, `tiers/` and, in the end, `data/`, `rejected/`, `report.json`.
+        recipe: settings; with others than last time only what they change is done again.
+        workers: who does it; the result doesn't depend on it.
+        retry_failed: try rows again that a tier failed at.
+        progress: told the stage, how many rows are done, and of how many where that is known.
+
+    Raises:
+        DataError: the source can't be read; `out` belongs to another source or another build works on it; too many rows
+            fail, or none is kept.
+        FairHumanError: `out` can't be written; a worker died.
+
+    """
+    build = _Build(source, out, recipe, workers, progress)
+    with writing(out, AGAIN):
+        out.mkdir(parents=True, exist_ok=True)
+        with _alone(out):
+            return build.run(retry_failed)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    lock = filelock.FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise DataError(f"{out}: another build is at work here; wait for it or give another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Build:
+    """The steps, in order, each on what the one before found."""
+
+    def __init__(self, source: Path, out: Path, recipe: BuildRecipe, workers: Workers, progress: Progress) -> None:
+        self.source, self.out, self.recipe, self.workers, self.progress = source, out, recipe, workers, progress
+        self.kind = recipe.source.format or source_kind(source)
+        self.manifest = out / MANIFEST
+        root = source if source.is_dir() else source.parent
+        self.reader = RowReader(root.resolve(), SOURCES[self.kind].picture, recipe.regions, recipe.source)
+        self.tables: dict[str, TierTable] = {}
+
+    def run(self, retry_failed: bool) -> Built:
+        """See `build_dataset`."""
+        self._claim()
+        notes = LoadReport()
+        listing = list_source(
+            self.manifest,
+            SOURCES[self.kind],
+            self.source,
+            self.recipe.block_rows,
+            notes,
+            lambda rows: self.progress("list", rows, None),
+        )
+        blocks = blocks_of(self.manifest)
+        recipe = self.recipe
+        self._look(CheckTier(self.reader), blocks, retry_failed)
+        if recipe.detect is not None:
+            self._look(DetectTier(self.reader, recipe.detect), self.tables["check"].passed(blocks), retry_failed)
+        selection = select(
+            blocks, self.tables["check"], self.tables.get("detect"), recipe, recipe.duplicates, recipe.near_bits
+        )
+        kept = selection.kept
+        late: list[Tier] = [CaptionTier(self.reader, recipe.caption, recipe.detect is not None)]
+        late += [ConditionTier(self.reader, recipe.condition)] if recipe.condition is not None else []
+        for tier in late:
+            self._look(tier, kept, retry_failed)
+            kept = self._without_failures(tier.name, kept, selection)
+        shards = self._write_shards(kept, selection.masks)
+        selection.rejected[:0] = [_unread(note) for note in notes.skipped()]
+        selection.findings.update((note.action, note.reason) for note in notes.notes if note.action != "skipped")
+        report = write_report(self.out, self.kind, recipe, selection, listing.rows, shards)
+        if not shards:
+            raise DataError(f"{self.out}: no record is kept: {json.dumps(report['rejected'])}")
+        return Built(listing, report)
+
+    def _claim(self) -> None:
+        """Refuse a folder that was built from something else."""
+        note = self.out / "source.json"
+        mine = {"source": str(self.source.resolve()), "format": self.kind}
+        if note.is_file():
+            found = json.loads(note.read_text(encoding="utf-8"))
+            if found != mine:
+                raise DataError(
+                    f"{self.out}: was built from {found['source']} ({found['format']}), not from {mine['source']} "
+                    f"({mine['format']}); give another folder"
+                )
+        elif any(path.name != ".lock" for path in self.out.iterdir()):
+            raise DataError(f"{self.out}: holds something else than a data set that was built here")
+        else:
+            write_json(note, mine)
+        recipes.save(self.recipe, self.out / "recipe.yaml")
+
+    def _look(self, tier: Tier, blocks: Sequence[Block], retry_failed: bool) -> None:
+        """Bring a tier's table up to the rows of `blocks`."""
+        table = self.tables[tier.name] = TierTable.of(tier, self.out / TIERS, self.tables)
+        if retry_failed:
+            table.reopen_failed()
+        tasks = table.tasks(blocks, self.manifest)
+        rows = sum(len(block.ids) for block in blocks)
+        done = rows - sum(len(task.ids) for task in tasks)
+        looked_at, failed, reasons = 0, 0, []
+        self.progress(tier.name, done, rows)
+        for outcome in run_tasks(partial(start, tier), tasks, self.workers.processes, self.workers.ray):
+            done, looked_at = done + outcome.rows, looked_at + outcome.looked_at
+            failed += outcome.counts["failed"]
+            reasons += outcome.reasons if outcome.counts["failed"] else []
+            self.progress(tier.name, done, rows)
+            if failed > max(FIRST_FAILURES, self.recipe.max_failed_share * looked_at):
+                first = "".join(f"\n  {reason}" for reason in reasons[:10])
+                raise DataError(
+                    f"{tier.name} failed at {failed} of {looked_at} rows, more than max_failed_share = "
+                    f"{self.recipe.max_failed_share:.0%}. The first reasons:{first}"
+                )
+
+    def _without_failures(self, stage: str, blocks: Sequence[Block], selection: Selection) -> list[Block]:
+        """The rows that a late tier could deal with; the others are rejected."""
+        table = self.tables[stage]
+        kept = table.passed(blocks)
+        read = table.reader()
+        for before, after in zip(blocks, kept, strict=True):
+            if len(after.ids) < len(before.ids):
+                rows = read(before.number)
+                for identity in before.ids[~np.isin(before.ids, after.ids)].tolist():
+                    row = rows[identity]
+                    selection.rejected.append(Rejected(row["key"], row["key"], stage, row["reason"], row["value"]))
+        return kept
+
+    def _write_shards(self, kept: Sequence[Block], masks: set[str]) -> list[str]:
+        """Write the files that aren't there yet; the names of all."""
+        writer = ShardWriter(self.reader, tuple(sorted({*self.recipe.regions, *masks})), self.source.name)
+        folder = self.out / DATA
+        shards = writer.plan(folder, kept, self.manifest, self.tables, self.recipe.shard_rows)
+        missing = [shard for shard in shards if not shard.target.is_file()]
+        rows = sum(shard.rows for shard in shards)
+        done = rows - sum(shard.rows for shard in missing)
+        self.progress("write", done, rows)
+        for outcome in run_tasks(writer.open, missing, self.workers.processes, self.workers.ray):
+            done += outcome.rows
+            self.progress("write", done, rows)
+        names = [shard.target.name for shard in shards]
+        for path in folder.glob("*.parquet"):
+            if path.name not in names:
+                path.unlink()  # of an earlier recipe, or of the source as it was
+        return names
+
+
+def _unread(note: Note) -> Rejected:
+    """A line of the source that gave no row."""
+    place = note.file if note.line is None else f"{note.file}:{note.line}"
+    return Rejected("", place, note.stage, note.reason, note.value)

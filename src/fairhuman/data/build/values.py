@@ -1,0 +1,40 @@
+"""Rows as text: what a source gives, with places of pictures, to JSON and back."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fairhuman.record import Cell, Span
+
+_SPAN, _CELL = "!span", "!cell"
+
+
+def to_json(values: Mapping[str, Any], root: Path) -> str:
+    """Values as JSON; pictures inside other files as places, relative to `root`, so that a data set may move."""
+
+    def encode(value: Any) -> Any:
+        if isinstance(value, Span):
+            return {_SPAN: [os.path.relpath(value.path, root), value.offset, value.length]}
+        if isinstance(value, Cell):
+            return {_CELL: [os.path.relpath(value.path, root), value.row, list(value.field)]}
+        return str(value)  # times, decimals: no column that is read has them
+
+    return json.dumps(values, default=encode, separators=(",", ":"))
+
+
+def from_json(text: str, root: Path) -> dict[str, Any]:
+    """What `to_json` was given."""
+
+    def decode(found: dict[str, Any]) -> Any:
+        if _SPAN in found:
+            name, offset, length = found[_SPAN]
+            return Span(root / name, offset, length)
+        if _CELL in found:
+            name, row, field = found[_CELL]
+            return Cell(root / name, row, tuple(field))
+        return found
+
+    values: dict[str, Any] = json.loads(text, object_hook=decode)
+    return values

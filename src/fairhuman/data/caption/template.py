@@ -1,0 +1,202 @@
+"""Captions written from attributes, without a model: the same words always give the same sentence."""
+
+import re
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import Field, field_validator
+
+from fairhuman.data.caption.attributes import Words, as_key, as_word, read_attributes
+from fairhuman.data.caption.english import listed, people, person, with_article
+from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
+from fairhuman.data.caption.tokens import TokenBudget
+from fairhuman.detect.guard import Failure
+from fairhuman.recipe import Settings
+
+_SHOTS = {
+    "full body": "full-body shot",
+    "nearly full body": "nearly full-body shot",
+    "upper body": "upper-body shot",
+    "portrait": "close-up portrait",
+    "headshot": "headshot",
+}
+# The order in which a garment's details stand before its noun.
+_BEFORE_NOUN = (
+    *("length", "top length", "coat length", "boots length", "bottom shape", "shoulder exposure level"),
+    *("color", "pattern", "graphic", "material", "sleeve length"),
+)
+_HYPHENATED = frozenset(_BEFORE_NOUN) - {"color", "graphic", "material"}
+_UNSAID = frozenset(("normal", "regular", "medium"))  # lengths that can't be seen
+_CARRIED = re.compile(r"(bag|backpack|purse|suitcase|briefcase|clutch|umbrella|wallet)( with .*)?$")
+_HAIRDOS = ("ponytail", "bun", "braid", "braids", "pigtails", "dreadlocks", "buzz cut", "crew cut", "mohawk", "topknot")
+_POSES = {
+    "peace sign": "making a peace sign",
+    "fists": "making fists",
+    "thumbs up": "giving a thumbs-up",
+    "hand on chest": "with a hand on the chest",
+    "hand on chin": "with a hand on the chin",
+}
+_HIGHER_OR_LOWER = re.compile(r"(above|below|over|under|to|past|at)\s+", re.IGNORECASE)
+_PLACE = re.compile(r"(in|on|at|by|near|with|against|indoors|outdoors)\b", re.IGNORECASE)
+
+
+class TemplateSettings(Settings):
+    """Words of `kind: template`."""
+
+    phrases: dict[str, str] = Field(
+        default_factory=dict,
+        description="an attribute of your source to the words at the end of the sentence; {} is its value",
+    )
+
+    @field_validator("phrases")
+    @classmethod
+    def _say_something(cls, phrases: dict[str, str]) -> dict[str, str]:
+        for key, phrase in phrases.items():
+            if not key.strip() or not clean_text(phrase):
+                raise ValueError(f"must hold names and phrases that aren't empty, got {key!r}: {phrase!r}")
+        return phrases
+
+
+class TemplateCaptioner:
+    """Writes a sentence over what is known; else takes the source's text; else says how many people there are."""
+
+    name = "template"
+    batch_size = 256
+
+    def __init__(self, settings: TemplateSettings, budget: TokenBudget) -> None:
+        self._phrases = settings.phrases
+        self._budget = budget
+
+    def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
+        """A sentence for each item; a failure where nothing is known or the attributes can't be read."""
+        return [self._caption(item) for item in items]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+    def _caption(self, item: CaptionItem) -> Caption | Failure:
+        try:
+            written = sentence(item.attributes, self._phrases)
+        except ValueError as error:
+            return Failure(f"attributes can't be read: {error}")
+        text = written or clean_text(item.text) or counted(item.attributes.get("persons"))
+        return self._budget.caption(text, empty="no attribute that the template knows, no text, no number of persons")
+
+
+def sentence(attributes: Mapping[str, Any], phrases: Mapping[str, str] | None = None) -> str:
+    """`A young woman with long brown hair, wearing a red t-shirt, smiling.`; empty if no attribute is known.
+
+    Args:
+        attributes: as `read_attributes` takes them.
+        phrases: words for further attributes, `{}` is their value.
+
+    Raises:
+        ValueError: as `read_attributes`.
+
+    """
+    about, garments = read_attributes(attributes)
+    further = _further(attributes, phrases or {})
+    if not (about.keys() - {"person type"} or garments or further):
+        return ""
+    subject = person(*(about.get(key, "") for key in ("gender", "age", "body shape", "country")))
+    if shot := _SHOTS.get(about.get("person type", "").lower().replace("_", " ")):
+        subject = f"{with_article(shot)} of {subject}"
+    things = list(dict.fromkeys(map(garment_phrase, garments)))
+    carried = [thing for thing in things if _CARRIED.search(thing)]
+    worn = [thing for thing in things if thing not in carried]
+    parts = [f"wearing {listed(worn)}"] if worn else []
+    parts += [f"carrying {listed(carried)}"] if carried else []
+    parts += [*_manner(about), *further]
+    features = _features(about)
+    first = f"{subject} with {listed(features)}" if features else subject
+    text = ", ".join([first, *parts]) if features else " ".join([first, ", ".join(parts)]).rstrip()
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def counted(persons: Any) -> str:
+    """`A picture of two people.`, from their number or the list of their boxes; empty for anything else."""
+    if isinstance(persons, list | tuple):
+        persons = len(persons)
+    if isinstance(persons, bool) or not isinstance(persons, int) or persons < 0:
+        return ""
+    return f"A picture of {people(persons)}." if persons else "A picture without people."
+
+
+def garment_phrase(words: Words) -> str:
+    """`a green cotton long-sleeve shirt with a scoop neckline`."""
+    noun = words["type"].replace("_", " ")
+    before = []
+    for detail in _BEFORE_NOUN:
+        word = words.get(detail, "").lower().replace("_", " ")
+        unsaid = word == "solid color" and "color" in words if detail == "pattern" else word in _UNSAID
+        if word and not unsaid and word not in noun.lower():
+            before.append("-".join(word.split()) if detail in _HYPHENATED and not word.startswith("and ") else word)
+    phrase = with_article(" ".join([*before, noun]))
+    collar = words.get("collar shape", "").lower().replace("_", " ")
+    return f"{phrase} with {with_article(collar)}" if collar else phrase
+
+
+def _features(about: Words) -> list[str]:
+    features = [
+        _hair(*(about.get(f"hair {key}", "").lower().replace("_", " ") for key in ("color", "style", "length")))
+    ]
+    if skin := about.get("skin", "").lower():
+        features.append(skin if skin.endswith("skin") else f"{skin} skin")
+    if (expression := about.get("expression", "").lower()) and not _is_doing(expression):
+        features.append(with_article(expression if expression.endswith("mouth") else f"{expression} expression"))
+    return [feature for feature in features if feature]
+
+
+def _hair(colour: str, style: str, length: str) -> str:
+    if "bald" in (colour, style, length):
+        return "a bald head"
+    colour, style = (re.sub(r"[\s-]*hair$", "", word) for word in (colour, style))
+    if length in _HAIRDOS:
+        style, length = length, ""
+    hairdo = style if style in _HAIRDOS else ""
+    where = _HIGHER_OR_LOWER.match(length)
+    length = "medium-length" if length == "medium" else length
+    words = ["" if where else length, "" if hairdo else style, colour]
+    if not any((*words, hairdo, where)):
+        return ""
+    text = " ".join(filter(None, [*words, "hair"]))
+    if where:
+        goal = length[where.end() :]
+        text += f" {where[1].lower()} {goal if goal.startswith('the ') else f'the {goal}'}"
+    return f"{text} in {with_article(hairdo)}" if hairdo else text
+
+
+def _manner(about: Words) -> list[str]:
+    """What comes after the clothes: style, pose, expression, place."""
+    parts = []
+    if style := about.get("style", "").lower():
+        parts.append(f"in {with_article(style if style.endswith('style') else f'{style} style')}")
+    if pose := about.get("pose", "").lower():
+        parts.append(_POSES.get(pose, pose if _is_doing(pose) else f"with {pose}"))
+    if _is_doing(expression := about.get("expression", "").lower()):
+        parts.append(expression)
+    if place := about.get("background", ""):
+        parts.append(place if _PLACE.match(place) else f"against {with_article(place)}")
+    return parts
+
+
+def _is_doing(word: str) -> bool:
+    return word.split(" ")[0].endswith("ing")
+
+
+def _further(attributes: Mapping[str, Any], phrases: Mapping[str, str]) -> list[str]:
+    known = {as_key(name): value for name, value in attributes.items()}
+    said = []
+    for name, phrase in phrases.items():
+        value = known.get(as_key(name))
+        if word := as_word(value):
+            said.append(clean_text(phrase.replace("{}", word)))
+        elif value is True and "{}" not in phrase:
+            said.append(clean_text(phrase))
+    return said

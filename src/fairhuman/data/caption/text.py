@@ -1,0 +1,31 @@
+"""The captions that a source has."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.tokens import TokenBudget
+from fairhuman.detect.guard import Failure
+
+
+class TextCaptioner:
+    """Takes each record's own text, cleaned and within the limit of tokens."""
+
+    name = "text"
+    batch_size = 256
+
+    def __init__(self, budget: TokenBudget) -> None:
+        self._budget = budget
+
+    def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
+        """The texts of the items; an empty one is a failure."""
+        return [self._budget.caption(item.text, empty="the source has no text") for item in items]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is open."""

@@ -1,0 +1,144 @@
+"""Captions by a vision-language model on this machine: any of transformers' `image-text-to-text` models that chats."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from PIL import Image
+
+from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.tokens import TokenBudget
+from fairhuman.data.caption.vision import TransformersSettings, answered, load_picture, question
+from fairhuman.detect.guard import Failure
+from fairhuman.errors import ModelError
+
+
+class TransformersCaptioner:
+    """Asks the model about a batch of pictures at once, and takes its most probable words (greedy decoding).
+
+    On a GPU the weights are bfloat16, else float32. Answers of a batch are padded on the left, so that each is the
+    one that its picture would get alone, but for rounding.
+
+    Raises:
+        ModelError: the model can't be loaded, isn't of this kind, or has no chat template.
+
+    """
+
+    def __init__(self, settings: TransformersSettings, budget: TokenBudget) -> None:
+        self.name, self.batch_size = f"transformers:{settings.model}", settings.batch_size
+        self._settings, self._budget = settings, budget
+        self._device = _device(settings.device)
+        self._processor, self._model = _load(settings.model, self._device)
+        words = {"type": "text", "text": question(settings.prompt, budget)}
+        self._conversation = [{"role": "user", "content": [{"type": "image"}, words]}]
+
+    def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
+        """The model's answer for each item; a failure where its picture can't be read or the answer is empty.
+
+        Raises:
+            ModelError: there is no memory for a single picture.
+
+        """
+        results: list[Caption | Failure | None] = [None] * len(items)
+        readable: list[tuple[int, Image.Image]] = []
+        for index, item in enumerate(items):
+            picture = load_picture(item, self._settings.longest_side)
+            if isinstance(picture, Failure):
+                results[index] = picture
+            else:
+                readable.append((index, picture))
+        for start in range(0, len(readable), self.batch_size):
+            indices, pictures = zip(*readable[start : start + self.batch_size], strict=True)
+            for index, (text, unfinished) in zip(indices, self._ask(pictures), strict=True):
+                results[index] = answered(text, unfinished, self._budget)
+        return [result for result in results if result is not None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the memory back."""
+        self._model = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _ask(self, pictures: Sequence[Image.Image]) -> list[tuple[str, bool]]:
+        """Answers, and whether each was ended by the limit on new tokens."""
+        try:
+            return self._generate(pictures)
+        except torch.OutOfMemoryError as error:
+            if len(pictures) == 1:
+                raise ModelError(
+                    f"{self.name}: no memory for a picture of {pictures[0].size[0]}x{pictures[0].size[1]}; "
+                    f"transformers.longest_side is {self._settings.longest_side}"
+                ) from error
+        torch.cuda.empty_cache()
+        half = len(pictures) // 2
+        return self._ask(pictures[:half]) + self._ask(pictures[half:])
+
+    @torch.inference_mode()
+    def _generate(self, pictures: Sequence[Image.Image]) -> list[tuple[str, bool]]:
+        inputs = self._prepare(pictures)
+        output_bn = self._model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self._settings.max_new_tokens,
+            pad_token_id=self._processor.tokenizer.pad_token_id,
+        )
+        answers_bn = output_bn[:, inputs["input_ids"].shape[1] :]
+        texts = self._processor.batch_decode(answers_bn, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return list(zip(texts, [not self._ended(answer) for answer in answers_bn.tolist()], strict=True))
+
+    def _prepare(self, pictures: Sequence[Image.Image]) -> Any:
+        prompt = self._processor.apply_chat_template(self._conversation, add_generation_prompt=True)
+        marked = self._processor.tokenizer.bos_token
+        inputs = self._processor(
+            text=[prompt] * len(pictures),
+            images=[[picture] for picture in pictures],
+            padding=True,
+            padding_side="left",
+            add_special_tokens=not (marked and prompt.startswith(marked)),
+            return_tensors="pt",
+        )
+        return inputs.to(self._device, dtype=self._model.dtype)
+
+    def _ended(self, answer: list[int]) -> bool:
+        """Whether the model came to its own end within an answer."""
+        ends = self._model.generation_config.eos_token_id
+        return not set(answer).isdisjoint(ends if isinstance(ends, list) else [ends])
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"transformers.device: expected a device of this machine, found {name!r}") from error
+    return device
+
+
+def _load(name: str, device: torch.device) -> tuple[Any, Any]:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        processor = AutoProcessor.from_pretrained(name)
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype).to(device).eval()
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"transformers.model {name!r}: expected an image-text-to-text model, but loading failed: {reason}"
+        ) from error
+    if getattr(processor, "chat_template", None) is None or getattr(processor, "tokenizer", None) is None:
+        raise ModelError(f"transformers.model {name!r}: expected a model that chats, found no chat template")
+    if processor.tokenizer.pad_token_id is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    for option in ("temperature", "top_p", "top_k", "min_p", "typical_p"):  # of sampling; a warning without it
+        setattr(model.generation_config, option, None)
+    return processor, model

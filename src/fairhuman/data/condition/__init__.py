@@ -1,0 +1,45 @@
+"""Conditions of a picture for ControlNet and T2I-adapter: pose and depth, their stored forms and their estimators.
+
+MediaPipe and `transformers` are imported when an estimator is opened, not before.
+"""
+
+from fairhuman.data.condition.conditions import Conditions, ConditionSettings, Given, open_conditions
+from fairhuman.data.condition.depth import DepthKind, decode_depth, depth_picture, depth_png, encode_depth
+from fairhuman.data.condition.depth_model import DepthEstimator, DepthSettings, open_depth
+from fairhuman.data.condition.holistic import HolisticPose
+from fairhuman.data.condition.people import (
+    PEOPLE_TYPE,
+    Person,
+    flip_people,
+    move_people,
+    people_from_list,
+    people_from_source,
+    people_to_list,
+)
+from fairhuman.data.condition.pose import draw_pose
+from fairhuman.data.condition.whole_body import WholeBodyPose
+
+__all__ = [
+    "PEOPLE_TYPE",
+    "ConditionSettings",
+    "Conditions",
+    "DepthEstimator",
+    "DepthKind",
+    "DepthSettings",
+    "Given",
+    "HolisticPose",
+    "Person",
+    "WholeBodyPose",
+    "decode_depth",
+    "depth_picture",
+    "depth_png",
+    "draw_pose",
+    "encode_depth",
+    "flip_people",
+    "move_people",
+    "open_conditions",
+    "open_depth",
+    "people_from_list",
+    "people_from_source",
+    "people_to_list",
+]

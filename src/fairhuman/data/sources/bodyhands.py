@@ -1,0 +1,115 @@
+"""BodyHands in the layout of Pascal VOC: `ImageSets/Main/*.txt`, `Annotations/*.xml`, `JPEGImages/*.jpg`.
+
+Objects are `hand` and `body`; both have a `bndbox` that counts pixels from 1 and includes its last one, and a
+`body_id`; a hand has a quadrilateral `x1..x4`, `y1..y4` as well (`datasets/load_data.py` of
+cvlab-stonybrook/BodyHands at e50a8a8). There are no faces and no captions, and bodies are marked for hands alone.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources.rows import STAGE, Row, locate, printable, readable
+from fairhuman.data.stored import PictureError, byte_length, read_bytes
+from fairhuman.record import Finding
+from fairhuman.regions.boxes import shorten
+
+SPLITS = ("train", "val", "test")
+FOLDERS = ("Annotations", "JPEGImages")
+MAX_XML = 2**22  # bytes
+
+
+def is_bodyhands(path: Path) -> bool:
+    """Whether a folder has the layout of Pascal VOC."""
+    return all((path / name).is_dir() for name in FOLDERS)
+
+
+def bodyhands_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """Entries of the lists train, val, test; all annotations where there are no lists."""
+    seen: dict[str, str | None] = {}
+    for split, name in _entries(path):
+        location = printable(f"Annotations/{name}.xml")
+        if name in seen:
+            report.add(location, STAGE, Finding("warned", "entry is listed again", f"{seen[name]}, then {split}"))
+            continue
+        seen[name] = split
+        values: dict[str, Any] = {"file_name": f"JPEGImages/{name}.jpg", "key": name, "split": split, "faces": None}
+        try:
+            values |= _annotation(path, name, location, report)
+        except PictureError as error:  # the picture can still be used: what is in it is not known
+            finding = error.finding._replace(action="dropped", reason=f"annotation: {error.finding.reason}")
+            report.add(location, STAGE, finding)
+            values |= {"hands": None, "persons": None}
+        yield Row(location, values)
+
+
+def _entries(path: Path) -> Iterator[tuple[str | None, str]]:
+    lists = [(split, path / "ImageSets" / "Main" / f"{split}.txt") for split in SPLITS]
+    if not any(file.is_file() for _, file in lists):
+        yield from ((None, file.stem) for file in sorted((path / "Annotations").glob("*.xml")))
+    for split, file in lists:
+        if file.is_file():
+            with readable(file), file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+                yield from ((split, line.strip()) for line in lines if line.strip())
+
+
+def _annotation(path: Path, name: str, location: str, report: LoadReport) -> dict[str, Any]:
+    """Columns `hands`, `persons`, `attributes` of one XML file.
+
+    Raises:
+        PictureError: if there is none, or it can't be read.
+
+    """
+    root = _parse(path, f"Annotations/{name}.xml")
+    hands, bodies, quads, body_ids = [], [], [], []
+    for thing in root.findall("object"):
+        box = thing.find("bndbox")
+        kind = (thing.findtext("name") or "").strip()
+        corners = _numbers(box, "xmin", "ymin", "xmax", "ymax")
+        if kind not in ("hand", "body") or corners is None:
+            report.add(location, STAGE, Finding("dropped", "object is no hand or body with a box", shorten(kind)))
+            continue
+        corners = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
+        body_id = _numbers(thing, "body_id")
+        number = int(body_id[0]) if body_id else None
+        if kind == "body":
+            bodies.append(corners)
+            body_ids.append(number)
+            continue
+        hands.append(corners)
+        points = _numbers(box, *(f"{axis}{corner}" for corner in range(1, 5) for axis in "xy"))
+        quads.append({"body_id": number, "points": [points[i : i + 2] for i in range(0, 8, 2)] if points else None})
+    # Quadrilaterals stay in the file's own numbers, which the authors' loader draws as they are.
+    attributes = {"hand_quads": quads, "body_ids": body_ids}
+    return {"hands": hands, "persons": bodies or None, "attributes": attributes}
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Refuses a document type before its entities, which can grow without end, are read."""
+
+    def doctype(self, name: str, *_: str | None) -> None:
+        raise PictureError("XML has a document type, which is refused", shorten(name))
+
+
+def _parse(path: Path, name: str) -> ElementTree.Element:
+    stored = locate(name, path)
+    if (length := byte_length(stored)) > MAX_XML:
+        raise PictureError("XML is too long", f"{length} bytes, at most {MAX_XML}")
+    try:
+        return ElementTree.fromstring(read_bytes(stored), ElementTree.XMLParser(target=_NoDoctype()))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two are of odd encodings
+        raise PictureError("not XML", shorten(str(error))) from error
+
+
+def _numbers(element: ElementTree.Element | None, *names: str) -> list[float] | None:
+    """Numbers of the children of these names; None where one is missing or no finite number."""
+    if element is None:
+        return None
+    try:
+        numbers = [float(element.findtext(name) or "nan") for name in names]
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None

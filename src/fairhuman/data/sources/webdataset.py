@@ -1,0 +1,209 @@
+"""WebDataset shards: tar files whose members share a key, what img2dataset and others write.
+
+The key of a member is its folder and the part of its name before the first dot; members with one key follow each
+other (https://github.com/webdataset/webdataset, `tariterators.py`). Of a sample are read: the first picture,
+`.txt` (the caption), `.json` (the columns of imagefolder; of img2dataset also `url` and `status`),
+`mask.REGION.png`, `pose.png` and `depth.png`. Pictures stay where they are: a row holds their places in the tar.
+"""
+
+import json
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.data.sources.rows import STAGE, Row, printable, readable
+from fairhuman.errors import DataError
+from fairhuman.record import Finding, Span
+from fairhuman.regions.boxes import shorten
+
+TARS = ("*.tar", "*.tar.gz", "*.tgz")
+MAX_TEXT = 2**24  # bytes of a caption or of the JSON of one sample
+BLOCK = 512
+META = re.compile(r"__[^/]*__($|/)")  # what the webdataset library leaves out by default
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+MASK = re.compile(r"mask\.([^.]+)\.png")
+CONDITIONS = {"pose.png": "pose", "depth.png": "depth"}
+OF_DOWNLOAD = ("url", "status")  # columns of img2dataset that say where a picture is from
+
+
+def is_webdataset(path: Path) -> bool:
+    """Whether a path is a tar, or a folder with one."""
+    return bool(_tars(path))
+
+
+def webdataset_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """Samples of one tar, or of all of a folder in the order of their names.
+
+    Raises:
+        DataError: if a tar is compressed, or none: how many samples it holds is then unknown.
+
+    """
+    return (row for tar in _tars(path) for row in _rows_of_tar(tar, report))
+
+
+def _tars(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if any(path.match(pattern) for pattern in TARS) else []
+    return sorted(tar for pattern in TARS for tar in path.glob(pattern))
+
+
+@dataclass
+class _Sample:
+    """Members with one key; `parts` is by what follows the first dot of their names, in lower case."""
+
+    key: str
+    parts: dict[str, Span] = field(default_factory=dict)
+
+
+def _rows_of_tar(tar: Path, report: LoadReport) -> Iterator[Row]:
+    ignored: Counter[str] = Counter()
+    with readable(tar), tar.open("rb") as file:
+        for sample in _samples(tar, report):
+            location = printable(f"{tar.name}/{sample.key}")
+            reader = _SampleReader(sample, location, file, report)
+            values = reader.values(key=printable(f"{tar.stem}/{sample.key}"))
+            ignored.update(kind for kind in sample.parts if kind not in reader.used)
+            if values is not None:
+                yield Row(location, values)
+    if ignored:
+        shown = ", ".join(f"{kind}: {number}" for kind, number in ignored.most_common())
+        report.add(tar.name, STAGE, Finding("warned", "members of other kinds are ignored", printable(shorten(shown))))
+
+
+def _samples(tar: Path, report: LoadReport) -> Iterator[_Sample]:
+    """Members by their keys; files that are hidden, have no ending or are named `__so__` belong to no sample."""
+    sample = _Sample("")
+    for name, span in _members(tar, report):
+        folder, slash, base = name.rpartition("/")
+        stem, _, kind = base.partition(".")
+        if not stem or not kind or META.match(name):
+            continue
+        key, kind = folder + slash + stem, kind.lower()
+        if key != sample.key:
+            if sample.parts:
+                yield sample
+            sample = _Sample(key)
+        if kind in sample.parts:
+            report.add(_place(tar, name), STAGE, Finding("dropped", "a second member of one name and ending"))
+        else:
+            sample.parts[kind] = span
+    if sample.parts:
+        yield sample
+
+
+def _members(tar: Path, report: LoadReport) -> Iterator[tuple[str, Span]]:
+    """Name and place of each whole file, by the headers alone; what is no file or cut off is noted."""
+    length = tar.stat().st_size
+    position = -1
+    try:
+        with tarfile.open(tar, "r:") as members:
+            while (member := members.next()) is not None:
+                if members.offset <= position:  # a header can state a size below zero
+                    raise tarfile.ReadError("a header points back")
+                position = members.offset
+                members.members = []  # type: ignore[attr-defined]  # it would keep every header
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    report.add(_place(tar, member.name), STAGE, Finding("dropped", "member is a link or no plain file"))
+                elif member.offset_data + member.size > length:
+                    report.add(_place(tar, member.name), STAGE, Finding("dropped", "member is cut off"))
+                else:
+                    yield member.name, Span(tar, member.offset_data, member.size)
+            _check_end(tar, members.offset)
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        if position < 0:
+            raise DataError(f"{tar}: {_what_it_is(tar)} ({error})") from error
+        finding = Finding("warned", "tar is cut off or damaged: what follows is not read", shorten(str(error)))
+        report.add(tar.name, STAGE, finding)
+
+
+def _check_end(tar: Path, position: int) -> None:
+    """Raise a TarError where `tarfile` stopped at something else than the mark of the end, which it does in silence."""
+    with tar.open("rb") as file:
+        file.seek(position)
+        block = file.read(BLOCK)
+    if block != bytes(BLOCK):
+        raise tarfile.ReadError(f"no header and no end mark at byte {position}")
+
+
+def _what_it_is(tar: Path) -> str:
+    with tar.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(COMPRESSED):
+        return "is compressed; pictures are read from their places in a tar, so unpack it first"
+    return "not a readable tar file"
+
+
+def _place(tar: Path, name: str) -> str:
+    return printable(f"{tar.name}/{name}")
+
+
+class _SampleReader:
+    """Reads the small members of a sample; `used` are the endings of those that were of use."""
+
+    def __init__(self, sample: _Sample, location: str, file: BinaryIO, report: LoadReport) -> None:
+        self.sample, self.location, self.file, self.report = sample, location, file, report
+        self.used: set[str] = set()
+
+    def values(self, key: str) -> dict[str, Any] | None:
+        """Columns of the row, or None where there is no picture."""
+        pictures = [kind for kind in self.sample.parts if f".{kind}" in PICTURE_SUFFIXES]
+        texts = [kind for kind in ("json", "txt") if kind in self.sample.parts]
+        self.used.update(pictures, texts)
+        if not pictures:
+            if texts:
+                self._note(Finding("skipped", "sample has no picture", ", ".join(self.sample.parts)))
+            return None
+        if len(pictures) > 1:
+            self._note(Finding("warned", "sample has several pictures, the first is used", ", ".join(pictures)))
+        values = {"key": key, **self._fields()}
+        if (caption := self._text("txt")) is not None:
+            values["caption"] = caption.strip()
+        masks = {match[1]: span for kind, span in self.sample.parts.items() if (match := MASK.fullmatch(kind))}
+        conditions = {kind: span for kind, span in self.sample.parts.items() if kind in CONDITIONS}
+        self.used.update(conditions, (f"mask.{name}.png" for name in masks))
+        values |= {CONDITIONS[kind]: span for kind, span in conditions.items()}
+        values |= {"masks": masks} if masks else {}
+        return {**values, "image": self.sample.parts[pictures[0]]}
+
+    def _fields(self) -> dict[str, Any]:
+        """What the JSON says; where the picture is from is kept among its attributes."""
+        text = self._text("json")
+        if text is None:
+            return {}
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self._note(Finding("dropped", "JSON of a sample can't be read", shorten(str(error))))
+            return {}
+        if not isinstance(values, dict):
+            self._note(Finding("dropped", "JSON of a sample is not an object", shorten(values)))
+            return {}
+        origin = {name: values.pop(name) for name in OF_DOWNLOAD if name in values}
+        if origin and isinstance(values.get("attributes", {}), dict):
+            values["attributes"] = {**origin, **values.get("attributes", {})}
+        return values
+
+    def _text(self, kind: str) -> str | None:
+        span = self.sample.parts.get(kind)
+        if span is None:
+            return None
+        if span.length > MAX_TEXT:
+            self._note(Finding("dropped", "text of a sample is too long", f".{kind} has {span.length} bytes"))
+            return None
+        self.file.seek(span.offset)
+        try:
+            return self.file.read(span.length).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            self._note(Finding("dropped", "text of a sample is not UTF-8", f".{kind}, byte {error.start + 1}"))
+            return None
+
+    def _note(self, finding: Finding) -> None:
+        self.report.add(self.location, STAGE, finding)

@@ -1,0 +1,175 @@
+"""Which detector finds which part, and one function that runs them all on a picture."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fairhuman.detect.bundled import source_name
+from fairhuman.detect.detection import PARTS, Detection, Detector, Picture, check_picture
+from fairhuman.detect.faces import FaceDetector
+from fairhuman.detect.hand_vote import VOTERS, HandVote
+from fairhuman.detect.model_file import find_model, named_file
+from fairhuman.detect.onnx import OnnxDetector
+from fairhuman.detect.persons import PersonDetector
+from fairhuman.detect.scale import enlarged, reduced
+from fairhuman.detect.whole_body import WholeBodyDetector, source_of
+from fairhuman.recipe import Settings
+
+Part = Literal["face", "hand", "person"]
+Kind = Literal["mediapipe", "onnx", "whole-body"]
+Finder = Callable[[Picture], dict[str, list[Detection]]]
+
+
+class MediaPipeSettings(Settings):
+    """The bundled models, which need no download."""
+
+    face_confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="least score of a face")
+    hand_votes: int = Field(default=2, ge=1, le=VOTERS, description="of five looks, those that have to find a hand")
+    hand_confidence: float = Field(default=0.2, ge=0.0, le=1.0, description="least score of a palm in each look")
+    person_confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="least score of a person")
+
+
+class OnnxSettings(Settings):
+    """YOLO-style models."""
+
+    models: dict[Part, str] = Field(
+        default_factory=dict, description="part to path or hub id (owner/name:file.onnx); one file may serve several"
+    )
+    names: tuple[str, ...] = Field(
+        default=(), description="names of the classes, in order, of models whose metadata lacks them"
+    )
+    confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="least score")
+    overlap: float = Field(default=0.5, ge=0.0, le=1.0, description="IoU above which two boxes are of one thing")
+
+
+class WholeBodySettings(Settings):
+    """Whole-body pose: RTMW or DWPose."""
+
+    detector: str = Field(default="", description="YOLOX of persons: path or hub id (owner/name:file.onnx)")
+    pose: str = Field(default="", description="pose model with 133 key points: path or hub id")
+    confidence: float = Field(default=0.3, ge=0.0, le=1.0, description="least mean score of a part's key points")
+
+
+class DetectSettings(Settings):
+    """What finds faces, hands and persons; null: that part isn't looked for."""
+
+    face: Kind | None = "mediapipe"
+    hand: Kind | None = "mediapipe"
+    person: Kind | None = "mediapipe"
+    upscale: int = Field(
+        default=4, ge=1, description="times that pictures of up to 256 px are enlarged before; 1 = not"
+    )
+    mediapipe: MediaPipeSettings = MediaPipeSettings()
+    onnx: OnnxSettings = OnnxSettings()
+    whole_body: WholeBodySettings = WholeBodySettings()
+
+    @property
+    def kinds(self) -> dict[Part, Kind]:
+        """The parts that are looked for, and what finds them."""
+        named: Mapping[Part, Kind | None] = {"face": self.face, "hand": self.hand, "person": self.person}
+        return {part: kind for part, kind in named.items() if kind is not None}
+
+    @model_validator(mode="after")
+    def _check(self) -> "DetectSettings":
+        if not self.kinds:
+            raise ValueError("face, hand and person are all null: at least one part must be looked for")
+        for part, kind in self.kinds.items():
+            if kind == "onnx" and part not in self.onnx.models:
+                raise ValueError(f"{part} is found by onnx, so onnx.models.{part} must name a model")
+        if "whole-body" in self.kinds.values() and not (self.whole_body.detector and self.whole_body.pose):
+            raise ValueError("a part is found by whole-body, so whole_body.detector and whole_body.pose must be given")
+        return self
+
+
+def detector_names(settings: DetectSettings) -> dict[Part, str]:
+    """Part to the name of its detector, as `source` of its detections has it; opens nothing.
+
+    Raises:
+        DetectorError: MediaPipe isn't installed, or a model's file can't be had.
+
+    """
+    return {part: NAMES[kind](settings, part) for part, kind in settings.kinds.items()}
+
+
+@contextmanager
+def open_detectors(settings: DetectSettings) -> Iterator[Finder]:
+    """A function that finds the parts in an upright RGB picture [H, W, 3], uint8, by part, best first.
+
+    `functools.partial(open_detectors, settings)` is what `Guarded` and `guarded_map` start from.
+
+    Raises:
+        DetectorError: a detector can't be loaded.
+
+    """
+    kinds = settings.kinds
+    with ExitStack() as stack:
+        opened: list[tuple[Sequence[Part], Detector]] = []
+        for kind in dict.fromkeys(kinds.values()):
+            parts = [part for part, finder in kinds.items() if finder == kind]
+            opened += [(served, stack.enter_context(make())) for served, make in KINDS[kind](settings, parts)]
+
+        def find(image: Picture) -> dict[str, list[Detection]]:
+            larger, factor = enlarged(check_picture(image), settings.upscale)
+            found: dict[str, list[Detection]] = {part: [] for part in kinds}
+            for served, detector in opened:
+                for one in detector.detect(larger):
+                    if PARTS[one.label] in served:
+                        found[PARTS[one.label]].append(reduced(one, factor))
+            return found
+
+        yield find
+
+
+Makers = list[tuple[Sequence[Part], Callable[[], Detector]]]
+
+
+def _mediapipe(settings: DetectSettings, parts: Sequence[Part]) -> Makers:
+    own = settings.mediapipe
+    makers: Mapping[Part, Callable[[], Detector]] = {
+        "face": lambda: FaceDetector(own.face_confidence),
+        "hand": lambda: HandVote(own.hand_votes, own.hand_confidence),
+        "person": lambda: PersonDetector(own.person_confidence),
+    }
+    return [([part], makers[part]) for part in parts]
+
+
+def _onnx(settings: DetectSettings, parts: Sequence[Part]) -> Makers:
+    own = settings.onnx
+    served: dict[str, list[Part]] = {}
+    for part in parts:
+        served.setdefault(own.models[part], []).append(part)
+
+    def maker(model: str) -> Callable[[], Detector]:
+        return lambda: OnnxDetector(
+            model, served[model], names=own.names, confidence=own.confidence, overlap=own.overlap
+        )
+
+    return [(of_model, maker(model)) for model, of_model in served.items()]
+
+
+def _whole_body(settings: DetectSettings, parts: Sequence[Part]) -> Makers:
+    own = settings.whole_body
+    return [(parts, lambda: WholeBodyDetector(own.detector, own.pose, own.confidence))]
+
+
+def _whole_body_name(settings: DetectSettings, _: Part) -> str:
+    return source_of(find_model(settings.whole_body.detector), find_model(settings.whole_body.pose))
+
+
+KINDS: Mapping[Kind, Callable[[DetectSettings, Sequence[Part]], Makers]] = {
+    "mediapipe": _mediapipe,
+    "onnx": _onnx,
+    "whole-body": _whole_body,
+}
+MEDIAPIPE_MODELS: Mapping[Part, str] = {
+    "face": FaceDetector.MODEL,
+    "hand": HandVote.MODEL,
+    "person": PersonDetector.MODEL,
+}
+NAMES: Mapping[Kind, Callable[[DetectSettings, Part], str]] = {
+    "mediapipe": lambda _, part: source_name(MEDIAPIPE_MODELS[part]),
+    "onnx": lambda settings, part: f"onnx {named_file(find_model(settings.onnx.models[part]))}",
+    "whole-body": _whole_body_name,
+}
