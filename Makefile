@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: demo test test-slow system-deps format lint types bench bench-quality docs clean
@@ -18,8 +19,10 @@ test: system-deps $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -n auto -m slow --timeout 3600
 
-# No test needs more than Python so far.
+# A browser for the tests of the web pages, where there is apt; elsewhere those tests skip with a reason.
 system-deps:
+	command -v chromium > /dev/null || ! command -v apt-get > /dev/null || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
 
 format: $(STAMP)
 	$(BIN)/ruff format .

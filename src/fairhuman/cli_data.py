@@ -34,3 +34,65 @@ def build(
     from fairhuman.commands_data import run_build
 
     run_build(source, out, recipe, overrides or [], workers, runner, address, retry_failed, dry_run, Console())
+
+
+@data_app.command()
+def validation(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="New folder, or one that the same command has begun.")],
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Pictures; 5000 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another one draws another set.")] = None,
+    sampling: Annotated[str | None, typer.Option(help="random (the paper) or stratified.")] = None,
+    draws: Annotated[int | None, typer.Option(min=1, help="Draws whose spread is reported.")] = None,
+    allow_fewer: Annotated[bool, typer.Option("--allow-fewer", help="Take all where there are fewer.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Make a validation set with short prompts, ready for review.
+
+    Example: fairhuman data validation people val --count 5000 --seed 0
+    """
+    from fairhuman.commands_data import run_validation
+
+    values = {"count": count, "seed": seed, "sampling": sampling, "draws": draws, "allow_fewer": allow_fewer or None}
+    given = {name: value for name, value in values.items() if value is not None}
+    run_validation(source, out, recipe, given, overrides or [], dry_run, Console())
+
+
+@data_app.command()
+def review(
+    folder: DataSet,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    reviews_per_picture: Annotated[int, typer.Option(min=1, help="Reviewers who look at each picture.")] = 1,
+    lease_seconds: Annotated[float, typer.Option(help="How long a picture waits for its reviewer.")] = 600.0,
+    apply: Annotated[bool, typer.Option("--apply", help="Write reviewed.jsonl, serve nothing.")] = False,
+) -> None:
+    """Review pictures and prompts by hand on a local web page; every decision is on disk at once.
+
+    Example: fairhuman data review val
+    """
+    from fairhuman.commands_data import run_review
+
+    settings = {"reviews_per_picture": reviews_per_picture, "lease_seconds": lease_seconds}
+    run_review(folder, settings, host, port, apply, Console())
+
+
+@data_app.command("benchmark-detectors")
+def benchmark_detectors(
+    folder: DataSet,
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    part: Annotated[list[str] | None, typer.Option(help="face, hand, person; the first two by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
+) -> None:
+    """Run detectors on a data set with true boxes: precision and recall of each part.
+
+    Example: fairhuman data benchmark-detectors people hand=mediapipe
+    """
+    from fairhuman.commands_data import run_detector_benchmark
+
+    parts = tuple(part or ("face", "hand"))
+    run_detector_benchmark(folder, recipe, overrides or [], parts, workers, json, Console())

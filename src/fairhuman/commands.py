@@ -49,13 +49,17 @@ def run_training(path: Path, overrides: Sequence[str], dry_run: bool, console: C
 def _show(recipe: TrainRecipe, console: Console) -> None:
     """Print the resolved recipe and, where the data is at hand, what would be trained on."""
     console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
-    if not recipe.data.exists():
-        console.print(f"data {recipe.data}: not there yet", highlight=False)
+    missing = [source.path for source in recipe.sources if not source.path.exists()]
+    for path in missing:
+        console.print(f"data {path}: not there yet", highlight=False)
+    if missing:
         return
     notes = LoadReport()
     data = setup.load_data(recipe, notes)
     held_out = len(data.held_out) if data.held_out is not None else 0
-    console.print(f"data {recipe.data}: {len(data.train)} pictures to train on, {held_out} held out", highlight=False)
+    console.print(
+        f"data {recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out", highlight=False
+    )
     for action, reasons in notes.counts().items():
         for reason, count in reasons.items():
             console.print(f"  {action}: {reason} ({count})", highlight=False)

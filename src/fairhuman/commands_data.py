@@ -3,19 +3,23 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from fairhuman import recipe as recipes
 from fairhuman.data.build.run import Workers, build_dataset
 from fairhuman.data.build.settings import BuildRecipe
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.detect.settings import DetectSettings
 from fairhuman.errors import RecipeError
+from fairhuman.files import write_json, writing
 
 RUNNERS = ("native", "ray")
 
@@ -90,3 +94,80 @@ def stages(console: Console) -> Iterator[Callable[[str, int, int | None], None]]
                 _say(console, f"{stage}: {done}" + (f"/{total}" if total is not None else ""))
 
         yield progress
+
+
+def run_validation(
+    source: Path,
+    out: Path,
+    path: Path | None,
+    values: dict[str, Any],
+    overrides: Sequence[str],
+    dry_run: bool,
+    console: Console,
+) -> None:
+    """Make a validation set and say what came of it."""
+    from fairhuman.data.validation import ValidationSettings, build_validation
+
+    given = [f"{name}={value}" for name, value in values.items()]
+    settings = _settings(ValidationSettings, path, [*given, *overrides], "data validation")
+    if dry_run:
+        console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        return
+    with stages(console) as progress:
+        summary = build_validation(source, out, settings, progress, lambda text: _say(console, text))
+    for reason, number in summary.reasons.items():
+        _say(console, f"  left out: {reason} ({number})")
+    _say(console, f"{summary.pictures} of {summary.usable} usable pictures; look at {summary.report}")
+    _say(console, f"done: {out}; review it with fairhuman data review {out}")
+
+
+def run_review(folder: Path, values: dict[str, Any], host: str, port: int, apply: bool, console: Console) -> None:
+    """Serve the review page, or write down what the reviewers decided."""
+    from fairhuman.data.review import ReviewSettings, apply_review, serve_review
+
+    settings = recipes.build(ReviewSettings, values, origin="data review")
+    if not apply:
+        serve_review(folder, settings, host, port, lambda text: _say(console, text))
+        return
+    summary = apply_review(folder, settings)
+    for name, value in asdict(summary).items():
+        _say(console, f"{name.replace('_', ' ')}: {value}")
+    _say(console, f"done: {folder / 'reviewed.jsonl'}")
+
+
+def run_detector_benchmark(
+    folder: Path,
+    path: Path | None,
+    overrides: Sequence[str],
+    parts: Sequence[str],
+    workers: int | None,
+    file: Path | None,
+    console: Console,
+) -> None:
+    """Say how well detectors find the true boxes of a data set."""
+    from fairhuman.detect.benchmark import benchmark_data_set
+
+    settings = _settings(DetectSettings, path, overrides, "data benchmark-detectors")
+    report = LoadReport()
+    with stages(console) as progress:
+        found = benchmark_data_set(
+            folder,
+            settings,
+            report,
+            parts=parts,
+            workers=workers or os.cpu_count() or 1,
+            progress=lambda done, total: progress("detect", done, total),
+        )
+    table = Table("part", "detector", "IoU at least", "pictures", "precision", "recall")
+    for score in found.scores:
+        shares = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}] of {s.n}" for s in (score.precision, score.recall)]
+        table.add_row(score.part, score.detector, f"{score.overlap:g}", str(score.pictures), *shares)
+    console.print(table)
+    for number, reason in found.failures.items():
+        _say(console, f"picture {number}: left out, {reason}")
+    for action, reasons in report.counts().items():
+        for reason, number in reasons.items():
+            _say(console, f"{action}: {reason} ({number})")
+    if file is not None:
+        with writing(file):
+            write_json(file, {"scores": [asdict(score) for score in found.scores], "failures": dict(found.failures)})

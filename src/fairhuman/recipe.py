@@ -5,7 +5,7 @@ folder. On the command line any setting can be overridden as `key=value`, `secti
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
@@ -136,15 +136,20 @@ def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
 
 
 def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the settings in the section at `path`."""
+    """Names of the settings in the section at `path`; places in a list and kinds of a union name no section."""
     for part in path:
         field = kind.model_fields.get(part)
-        options = [field.annotation, *get_args(field.annotation)] if field else []
-        inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-        if inner is None:
-            break
-        kind = inner
+        if field is not None:
+            kind = next(_models(field.annotation), kind)
     return list(kind.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Classes of settings inside a type, such as `Section | None` or `list[Section]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

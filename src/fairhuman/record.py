@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 Action = Literal["skipped", "warned", "dropped", "converted"]
+DepthKind = Literal["relative", "metric_mm"]
 
 # These regions have a plural column in the data set's format; any other region is found under its own name.
 REGION_COLUMNS: Mapping[str, str] = {"face": "faces", "hand": "hands", "person": "persons"}
@@ -85,6 +86,7 @@ class HumanRecord:
         masks: region name to a painted mask of the picture's size, white = region, or a map of labels. A
             painted mask wins over boxes.
         pose, depth: conditions, kept as the source has them.
+        depth_kind: what the numbers of `depth` are; see `fairhuman.data.condition.depth`.
         attributes: what else its source says, by name; as the source has it.
         location: where the record was read, such as `metadata.jsonl:12`, for messages.
 
@@ -99,6 +101,7 @@ class HumanRecord:
     masks: Mapping[str, Painted] = field(default_factory=dict)
     pose: Stored | list[Any] | None = None
     depth: Stored | list[Any] | None = None
+    depth_kind: DepthKind = "relative"
     source: str = ""
     split: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)

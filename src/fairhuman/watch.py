@@ -45,8 +45,8 @@ class ProgressBar(Watcher):
         counts = run.data.report.counts()
         noted = "".join(f", {sum(counts[action].values())} notes '{action}'" for action in counts)
         self._console.print(
-            f"{recipe.kind} of {recipe.model} with {recipe.strategy} on {len(run.data.train)} pictures of {recipe.data}"
-            f"{noted} (data_report.json)",
+            f"{recipe.kind} of {recipe.model} with {recipe.strategy} on {len(run.data.train)} pictures of "
+            f"{recipe.data_name}{noted} (data_report.json)",
             highlight=False,
         )
         records = run.data.train.records

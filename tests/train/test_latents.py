@@ -1,6 +1,7 @@
 """Latents that are kept between the steps of a run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,20 @@ def test_a_view_is_encoded_once_and_its_mirror_image_apart(make_recipe: MakeReci
     views = {(key, draw) for batch in batches for key, draw in zip(batch.keys, batch.draws, strict=True)}
     assert len(data.train) < len(views) <= 2 * len(data.train)
     assert sum(encoded) == len(cache) == len(views)
+
+
+def test_what_is_kept_does_not_depend_on_the_rest_of_its_batch(make_recipe: MakeRecipe) -> None:
+    """A run that goes on starts with an empty cache, in the middle of an epoch."""
+    data = setup.load_data(make_recipe(view={"crop": "center"}), LoadReport())
+    vae = load_pipeline("small").vae
+    chance = torch.Generator().manual_seed(0)
+    noise = [replace(data.train[i], picture_chw=2 * torch.rand(3, 32, 32, generator=chance) - 1) for i in range(12)]
+    filled = LatentCache()
+    for pair in zip(noise[::2], noise[1::2], strict=True):
+        filled.moments(vae, collate(pair[:1]))
+        ours, theirs = (cache.moments(vae, collate(pair)) for cache in (filled, LatentCache()))
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """One sample and one batch, as a training step sees them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ class Sample:
     key: str
     draw: Draw
     position: int
+    conditions: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # by name, float32 [C, H, W] in 0..1; zeros if unknown
+    known_conditions: Mapping[str, bool] = field(default_factory=dict)  # whether the record has it
     notes: tuple[Note, ...] = ()  # records that had to be passed over
 
 
@@ -38,6 +42,8 @@ class Batch:
     keys: list[str]
     draws: list[Draw]
     positions_b: Tensor  # int64
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)  # [B, C, H, W]
+    known_conditions: Mapping[str, Tensor] = field(default_factory=dict)  # bool [B]
     notes: tuple[Note, ...] = ()
 
     @property
@@ -47,29 +53,27 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on a device."""
-        return replace(
-            self,
-            pictures_bchw=self.pictures_bchw.to(device, non_blocking=True),
-            masks_brhw=self.masks_brhw.to(device, non_blocking=True),
-            known_br=self.known_br.to(device, non_blocking=True),
-            time_ids_b6=self.time_ids_b6.to(device, non_blocking=True),
-            positions_b=self.positions_b.to(device, non_blocking=True),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """Called by a DataLoader with `pin_memory=True`."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
             self,
-            pictures_bchw=self.pictures_bchw.pin_memory(),
-            masks_brhw=self.masks_brhw.pin_memory(),
-            known_br=self.known_br.pin_memory(),
-            time_ids_b6=self.time_ids_b6.pin_memory(),
-            positions_b=self.positions_b.pin_memory(),
+            pictures_bchw=change(self.pictures_bchw),
+            masks_brhw=change(self.masks_brhw),
+            known_br=change(self.known_br),
+            time_ids_b6=change(self.time_ids_b6),
+            positions_b=change(self.positions_b),
+            conditions={name: change(tensor) for name, tensor in self.conditions.items()},
+            known_conditions={name: change(tensor) for name, tensor in self.known_conditions.items()},
         )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one resolution and one list of regions; the `collate_fn` of a DataLoader."""
+    """Stack samples of one resolution, one list of regions and one of conditions; the `collate_fn` of a DataLoader."""
     return Batch(
         pictures_bchw=torch.stack([sample.picture_chw for sample in samples]),
         masks_brhw=torch.stack([sample.masks_rhw for sample in samples]),
@@ -79,5 +83,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
         keys=[sample.key for sample in samples],
         draws=[sample.draw for sample in samples],
         positions_b=torch.tensor([sample.position for sample in samples], dtype=torch.int64),
+        conditions={name: torch.stack([s.conditions[name] for s in samples]) for name in samples[0].conditions},
+        known_conditions={
+            name: torch.tensor([s.known_conditions[name] for s in samples]) for name in samples[0].known_conditions
+        },
         notes=tuple(entry for sample in samples for entry in sample.notes),
     )

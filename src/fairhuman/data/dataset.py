@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -11,16 +12,11 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as T
 
 from fairhuman.data.batch import Sample
-from fairhuman.data.decode import (
-    DEFAULT_LIMITS,
-    PictureError,
-    PictureLimits,
-    decode,
-    decode_mask,
-    picture_name,
-)
+from fairhuman.data.condition_view import CONDITIONS, can_be_mirrored, conditions_in_view, read_conditions
+from fairhuman.data.decode import DEFAULT_LIMITS, PictureLimits, decode, decode_mask
 from fairhuman.data.report import Note, note
-from fairhuman.data.sampler import SampleOrder
+from fairhuman.data.sampler import BucketOrder, Order, SampleOrder
+from fairhuman.data.stored import PictureError, picture_name
 from fairhuman.errors import DataError
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.record import Box, HumanRecord
@@ -31,7 +27,7 @@ _SAME_PLACE = 2.0  # pixels between the boxes of a region and the frame of its p
 
 
 class PeopleDataset(Dataset[Sample]):
-    """`dataset[position]` is the sample of a position (see `sampler`); positions go on past the last record.
+    """`dataset[position]` is the sample of a position (see `sampler`); positions go on without end.
 
     Which record, and all that is random about it (crop, flip, dropped caption), follows from the seed and
     the position, so that any number of workers or processes, and a run that goes on after a stop, see the
@@ -46,6 +42,9 @@ class PeopleDataset(Dataset[Sample]):
         caption_dropout: probability of an empty caption, 0..1.
         seed: of order and draws, ≥ 0.
         limits: as the records were read with.
+        order: of the records; None: epoch after epoch, each record once. With a `BucketOrder` it gives each sample's
+            resolution in the place of the transform's.
+        conditions: of `pose` and `depth`, those that samples shall have.
 
     """
 
@@ -58,11 +57,15 @@ class PeopleDataset(Dataset[Sample]):
         caption_dropout: float = 0.0,
         seed: int = 0,
         limits: PictureLimits = DEFAULT_LIMITS,
+        order: Order | None = None,
+        conditions: Sequence[str] = (),
     ) -> None:
         if not records:
             raise DataError("records must hold at least one record, there is none")
         if not 0.0 <= caption_dropout <= 1.0:
             raise ValueError(f"caption_dropout must be in 0..1, not {caption_dropout}")
+        if not set(conditions) <= CONDITIONS.keys():
+            raise ValueError(f"conditions must be of {', '.join(CONDITIONS)}, not {', '.join(conditions)}")
         self.records = records
         self.regions = tuple(regions)
         self.transform = transform
@@ -70,10 +73,11 @@ class PeopleDataset(Dataset[Sample]):
         self.caption_dropout = caption_dropout
         self.seed = seed
         self.limits = limits
-        self.order = SampleOrder(seed, len(records))
+        self.order = order or SampleOrder(seed, range(len(records)))
+        self.conditions = tuple(conditions)
 
     def __len__(self) -> int:
-        """Number of records, which is the number of positions of an epoch."""
+        """Number of records."""
         return len(self.records)
 
     def __getitem__(self, position: int) -> Sample:
@@ -115,26 +119,35 @@ class PeopleDataset(Dataset[Sample]):
     ) -> Sample:
         generator = seeded_generator(self.seed, Stream.SAMPLE, position)
         size = (record.height, record.width)
+        transform = self.transform
+        if isinstance(self.order, BucketOrder):
+            transform = replace(transform, resolution=self.order.resolution(position))
         places = {name: self._places(record, painted, name) for name in self.regions}
-        draw = self.transform.draw(generator, size, [box for boxes in places.values() for box in boxes])
+        conditions, findings = read_conditions(record, self.conditions, self.limits)
+        draw = transform.draw(generator, size, [box for boxes in places.values() for box in boxes])
+        draw = replace(draw, flip=draw.flip and can_be_mirrored(conditions))
         dropped = float(torch.rand(1, generator=generator)) < self.caption_dropout
         items: dict[str, Tensor] = {"picture": tv_tensors.Image(T.pil_to_tensor(picture))}
         for name, boxes in places.items():
             items[f"boxes {name}"] = as_bounding_boxes(boxes, size)
         for name, mask in painted.items():
             items[f"mask {name}"] = tv_tensors.Mask(T.pil_to_tensor(mask)[0].float() / 255.0)
-        moved = {name: item.as_subclass(Tensor) for name, item in self.transform.apply(draw, items).items()}
+        items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
+        moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
+        view = transform.resolution
         return Sample(
             picture_chw=moved["picture"].float() / 127.5 - 1.0,
-            masks_rhw=self._masks(moved),
+            masks_rhw=self._masks(moved, view),
             known_r=torch.tensor([record.annotated(name) for name in self.regions], dtype=torch.bool),
-            boxes={name: self._in_view(moved[f"boxes {name}"]) for name in self.regions},
+            boxes={name: _in_view(moved[f"boxes {name}"], view) for name in self.regions},
             caption="" if dropped else record.caption,
-            time_ids_6=torch.tensor(self.transform.time_ids(draw, size), dtype=torch.float32),
+            time_ids_6=torch.tensor(transform.time_ids(draw, size), dtype=torch.float32),
             key=record.key,
             draw=draw,
             position=position,
-            notes=notes,
+            conditions=conditions_in_view(conditions, moved, self.conditions, draw, size, view),
+            known_conditions={name: name in conditions for name in self.conditions},
+            notes=(*notes, *(note(record.location or record.key, "train", finding) for finding in findings)),
         )
 
     @staticmethod
@@ -156,23 +169,24 @@ class PeopleDataset(Dataset[Sample]):
             return boxes
         return (Box(*map(float, frame)),)
 
-    def _masks(self, moved: Mapping[str, Tensor]) -> Tensor:
+    def _masks(self, moved: Mapping[str, Tensor], view: tuple[int, int]) -> Tensor:
         """Masks [r, H, W] of the view: the painted one, or one drawn from the boxes."""
-        masks_rhw = torch.zeros(len(self.regions), *self.transform.resolution)
+        masks_rhw = torch.zeros(len(self.regions), *view)
         for r, name in enumerate(self.regions):
             painted = moved.get(f"mask {name}")
             if painted is None:
-                masks_rhw[r] = boxes_to_mask(moved[f"boxes {name}"], self.transform.resolution, self.masks)
+                masks_rhw[r] = boxes_to_mask(moved[f"boxes {name}"], view, self.masks)
             else:  # interpolation may leave 0..1 by rounding
                 masks_rhw[r] = painted.clamp(0, 1)
         return masks_rhw
 
-    def _in_view(self, boxes_n4: Tensor) -> list[tuple[float, ...]]:
-        """Boxes clipped to the view; those outside of it are left out."""
-        height, width = self.transform.resolution
-        clipped_n4 = boxes_n4.clamp(min=0.0).minimum(boxes_n4.new_tensor([width, height, width, height]))
-        seen = (clipped_n4[:, 2] > clipped_n4[:, 0]) & (clipped_n4[:, 3] > clipped_n4[:, 1])
-        return [tuple(box) for box in clipped_n4[seen].tolist()]
+
+def _in_view(boxes_n4: Tensor, view: tuple[int, int]) -> list[tuple[float, ...]]:
+    """Boxes clipped to the view; those outside of it are left out."""
+    height, width = view
+    clipped_n4 = boxes_n4.clamp(min=0.0).minimum(boxes_n4.new_tensor([width, height, width, height]))
+    seen = (clipped_n4[:, 2] > clipped_n4[:, 0]) & (clipped_n4[:, 3] > clipped_n4[:, 1])
+    return [tuple(box) for box in clipped_n4[seen].tolist()]
 
 
 def region_coverage(records: Sequence[HumanRecord], regions: Sequence[str]) -> dict[str, float]:

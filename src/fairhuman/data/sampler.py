@@ -3,41 +3,185 @@
 A *position* is the running number of a sample since the first step of a run, over all processes.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import chain
+from typing import Protocol
 
 import torch
 
-from fairhuman.randomness import Stream, seeded_generator
+from fairhuman.randomness import Stream, mixed_seed, seeded_generator
+
+
+class Order(Protocol):
+    """Which record is at a position."""
+
+    def index(self, position: int) -> int:
+        """Number of the record of a position ≥ 0."""
+
+    def successors(self, position: int) -> Iterator[int]:
+        """All records, each once: that of the position, then those that may take its place, the best first."""
 
 
 @dataclass(frozen=True)
 class SampleOrder:
-    """Epoch after epoch through n records, each in an order that depends on (seed, epoch) alone."""
+    """Epoch after epoch through a list of records, each in an order that depends on (seed, epoch, part) alone.
+
+    Attributes:
+        seed: ≥ 0.
+        records: at least one; a record that stands there r times comes r times an epoch.
+        part: sets orders of one seed apart; numbers, the last one ≥ 1.
+
+    """
 
     seed: int
-    n: int
+    records: Sequence[int]
+    part: tuple[int, ...] = ()
+    _kept: dict[int, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.seed < 0:
-            raise ValueError(f"n must be at least 1 and seed at least 0, not n = {self.n}, seed = {self.seed}")
+        if not self.records or self.seed < 0:
+            raise ValueError(f"records must not be empty and seed at least 0, found {len(self.records)}, {self.seed}")
 
     def index(self, position: int) -> int:
-        """Record of a position ≥ 0: entry `position % n` of the permutation of epoch `position // n`."""
-        epoch, place = divmod(position, self.n)
-        return int(_permutation(self.seed, epoch, self.n)[place])
+        """Record of a position ≥ 0: with n records, entry `position % n` of the permutation of `position // n`."""
+        epoch, place = divmod(position, len(self.records))
+        mixed = _permutation(self._kept, len(self.records), self.seed, epoch, *self.part)
+        return self.records[int(mixed[place])]
 
     def successors(self, position: int) -> Iterator[int]:
         """All records, each once: that of the position, then the next ones of its epoch, around its end."""
-        epoch, place = divmod(position, self.n)
-        for step in range(self.n):
-            yield self.index(epoch * self.n + (place + step) % self.n)
+        n = len(self.records)
+        epoch, place = divmod(position, n)
+        return _unique(self.index(epoch * n + (place + step) % n) for step in range(n))
 
 
-@lru_cache(maxsize=4)  # two for training (a batch may reach over the end of an epoch), two for validation
-def _permutation(seed: int, epoch: int, n: int) -> torch.Tensor:
-    return torch.randperm(n, generator=seeded_generator(seed, Stream.ORDER, epoch))
+@dataclass(frozen=True)
+class WeightedOrder:
+    """Positions dealt out to sources in exact proportion; each source goes through its own records in its own order.
+
+    With shares w_s of a sum of 1, r_s = w_s / (w_s + w_s+1 + ...) and phases 0 ≤ φ_s < 1 drawn from the seed: of the
+    first p positions floor(p r_1 + φ_1) go to source 1; of the q that are left floor(q r_2 + φ_2) go to source 2; and
+    so on. So after p positions source s had p w_s samples, give or take S for S sources; for any p, without state.
+
+    Attributes:
+        seed: ≥ 0.
+        sources: at least one.
+        weights: one a source, > 0; only their proportion counts.
+        part: as that of `SampleOrder`.
+
+    """
+
+    seed: int
+    sources: Sequence[Order]
+    weights: Sequence[Fraction]
+    part: tuple[int, ...] = ()
+
+    def index(self, position: int) -> int:
+        """Record of a position ≥ 0."""
+        source, count = self.place(position)
+        return self.sources[source].index(count)
+
+    def successors(self, position: int) -> Iterator[int]:
+        """All records, each once: those of the position's source first."""
+        source, count = self.place(position)
+        others = (order.successors(0) for other, order in enumerate(self.sources) if other != source)
+        return _unique(chain(self.sources[source].successors(count), *others))
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Source of a position, and the number of samples that it gave before."""
+        left = sum(self.weights)
+        for source, weight in enumerate(self.weights):
+            path = (Stream.ORDER, source, *self.part, 0, 1)
+            phase = Fraction(mixed_seed(self.seed, *path), 2**63)
+            taken = int(position * weight / left + phase)
+            if int((position + 1) * weight / left + phase) > taken:
+                return source, taken
+            position -= taken
+            left -= weight
+        raise AssertionError("the last source takes all that is left")
+
+
+@dataclass(frozen=True)
+class BucketOrder:
+    """Batches that hold one bucket each, a bucket being records that are shown at one resolution.
+
+    Bucket k gives n_k samples an epoch, N together; a batch has G. Each bucket goes through its own order, G samples
+    at a time: in epoch e it gives its batches floor(e n_k / G) ... floor((e + 1) n_k / G) - 1, and what is left over
+    comes first in the next epoch. Which bucket is next is mixed by a permutation of the epoch. So nothing is lost or
+    padded; at any moment all records that come once in their bucket's order came equally often, give or take one; and
+    where n_k ≥ G such a record comes at most twice in an epoch.
+
+    Attributes:
+        seed: ≥ 0.
+        resolutions: (height, width) of each bucket.
+        orders: that of each bucket's records.
+        lengths: n_k, each > 0; may be fractions.
+        batch: G, the samples of a step over all processes and micro-batches; all of a step are of one bucket.
+
+    """
+
+    seed: int
+    resolutions: Sequence[tuple[int, int]]
+    orders: Sequence[Order]
+    lengths: Sequence[Fraction]
+    batch: int
+    _kept: dict[int, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def index(self, position: int) -> int:
+        """Record of a position ≥ 0."""
+        bucket, count = self._place(position)
+        return self.orders[bucket].index(count)
+
+    def successors(self, position: int) -> Iterator[int]:
+        """All records, each once: those of the position's bucket first."""
+        bucket, count = self._place(position)
+        others = (order.successors(0) for other, order in enumerate(self.orders) if other != bucket)
+        return _unique(chain(self.orders[bucket].successors(count), *others))
+
+    def resolution(self, position: int) -> tuple[int, int]:
+        """Height and width of a position's samples."""
+        return self.resolutions[self._place(position)[0]]
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Bucket of a position, and the number of samples that it gave before."""
+        step, place = divmod(position, self.batch)
+        epoch = int(step * self.batch / sum(self.lengths))  # or a little later: whole batches are behind
+        while sum(self._before(epoch + 1)) <= step:
+            epoch += 1
+        first, last = self._before(epoch), self._before(epoch + 1)
+        mixed = _permutation(self._kept, sum(last) - sum(first), self.seed, epoch, 0, 0, 1)
+        at = step - sum(first)
+        low = 0
+        for bucket, (begin, end) in enumerate(zip(first, last, strict=True)):
+            high = low + end - begin
+            if low <= int(mixed[at]) < high:
+                earlier = int(((mixed[:at] >= low) & (mixed[:at] < high)).sum())
+                return bucket, (begin + earlier) * self.batch + place
+            low = high
+        raise AssertionError("each batch is one of a bucket's")
+
+    def _before(self, epoch: int) -> list[int]:
+        """Batches that each bucket gave before an epoch."""
+        return [int(epoch * length / self.batch) for length in self.lengths]
+
+
+def _unique(records: Iterator[int]) -> Iterator[int]:
+    seen: set[int] = set()
+    for record in records:
+        if record not in seen:
+            seen.add(record)
+            yield record
+
+
+def _permutation(kept: dict[int, torch.Tensor], n: int, seed: int, epoch: int, *part: int) -> torch.Tensor:
+    """The permutation of an epoch; two are kept, as a batch may reach over the end of one."""
+    if epoch not in kept:
+        while len(kept) > 1:
+            del kept[next(iter(kept))]
+        kept[epoch] = torch.randperm(n, generator=seeded_generator(seed, Stream.ORDER, epoch, *part))
+    return kept[epoch]
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,9 @@ def _write_overlay(run: Run) -> None:
     """Show the samples that come next, with their masks at picture resolution and on the latent grid."""
     samples = run.recipe.batch_size * run.recipe.accumulate * run.process.num_processes
     first = run.step * samples
-    batch = collate([run.data.train[first + i] for i in range(min(16, len(run.data.train)))])
+    bucketed = run.recipe.view.bucket_aspect is not None  # then the next step may have another resolution
+    count = min(16, samples if bucketed else len(run.data.train))
+    batch = collate([run.data.train[first + i] for i in range(count)])
     latent_brhw = run.objectives.masks(batch)[:, 1:]
     names = run.recipe.regions.names
     sheet = overlay_sheet(batch.pictures_bchw, batch.masks_brhw, latent_brhw, names, batch.captions, batch.known_br)
@@ -225,8 +227,9 @@ def _resume(run: Run) -> None:
     check_earlier_part(run.recipe, state["step"])
     if state["data"] != run.data.fingerprint:
         raise DataError(
-            f"{run.recipe.data}: other records than those the run in {run.recipe.out} was trained on and held out "
-            f"(now {len(run.data.train)} and {len(run.data.held_out or ())}). Bring them back, or choose another out"
+            f"{run.recipe.data_name}: other records than those the run in {run.recipe.out} was trained on and held out "
+            f"(now {len(run.data.train)} and {len(run.data.held_out or ())}), or another mixture of them. Bring them "
+            "back, or choose another out"
         )
     run.model.load_trainable_state(trainable)
     run.optimizer.load_state_dict(state["optimizer"])

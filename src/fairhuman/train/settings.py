@@ -1,15 +1,33 @@
 """The settings of a training run; a class a component."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from fairhuman.data.order import bucket_resolutions
 from fairhuman.data.sources import SourceSettings
 from fairhuman.fairness import STRATEGIES, Length
 from fairhuman.models.lora import LoraSettings
 from fairhuman.recipe import Settings
 from fairhuman.regions.objectives import RegionSettings
+
+
+class DataSource(Settings):
+    """One of several data sets that a run learns from."""
+
+    path: Path = Field(description="what `data` may be")
+    repeats: int | None = Field(default=None, ge=1, description="how often a record comes in an epoch; 1 by default")
+    weight: float | None = Field(default=None, gt=0.0, description="share of samples; only the proportion counts")
+    regions: tuple[str, ...] | None = Field(
+        default=None, description="of regions.names, those that it annotates; None: all"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "DataSource":
+        if self.repeats is not None and self.weight is not None:
+            raise ValueError(f"repeats or weight, not both: found repeats={self.repeats}, weight={self.weight}")
+        return self
 
 
 class FullSettings(Settings):
@@ -49,6 +67,12 @@ class ViewSettings(Settings):
         default=0.0, ge=0.0, le=1.0, description="share of crops that keep a face or hand in view"
     )
     zoom: tuple[float, float] = (1.0, 1.0)
+    bucket_aspect: float | None = Field(
+        default=None,
+        ge=1.0,
+        description="batches of one aspect ratio each: the greatest, longer side through shorter; None: one resolution",
+    )
+    bucket_step: int = Field(default=64, ge=8, description="pixels that the sides of buckets are multiples of")
     caption_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
 
 
@@ -57,6 +81,9 @@ class SourceOptions(SourceSettings):
 
     check: Literal["full", "header"] = Field(default="full", description="decode every picture first, or read headers")
     workers: int = Field(default=0, ge=0, description="processes that load pictures; 0: the training process")
+    cache: bool | Path = Field(
+        default=True, description="pictures inside Parquet are copied where they are read faster: a folder; false: not"
+    )
 
 
 class OptimizerSettings(Settings):
@@ -115,6 +142,10 @@ class TrackSettings(Settings):
     wandb: str | None = Field(default=None, description="Weights & Biases project; None: off")
 
 
+def _data_kind(value: Any) -> str:
+    return "sources" if isinstance(value, list | tuple) else "path"
+
+
 class TrainRecipe(Settings):
     """A training run. Read by `fairhuman train`."""
 
@@ -122,7 +153,9 @@ class TrainRecipe(Settings):
     model: str = Field(
         default="small", description="'small' (ships with the package), 'small-untrained', a folder or a hub id"
     )
-    data: Path = Field(description="imagefolder or Parquet")
+    data: Annotated[
+        Annotated[Path, Tag("path")] | Annotated[tuple[DataSource, ...], Tag("sources")], Discriminator(_data_kind)
+    ] = Field(description="a folder, a file, or a list of {path, repeats or weight, regions}")
     out: Path = Field(description="the run's folder; the same again resumes")
     seed: int = Field(default=0, ge=0)
     steps: int = Field(ge=1, description="optimiser steps")
@@ -159,6 +192,22 @@ class TrainRecipe(Settings):
         """Height and width in pixels."""
         return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each bucket, or of all samples."""
+        aspect = self.view.bucket_aspect
+        return [self.size] if aspect is None else bucket_resolutions(self.size, aspect, self.view.bucket_step)
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The data sets to train on; at least one."""
+        return (DataSource(path=self.data),) if isinstance(self.data, Path) else self.data
+
+    @property
+    def data_name(self) -> str:
+        """The data sets in messages."""
+        return ", ".join(str(source.path) for source in self.sources)
+
     @field_validator("resolution")
     @classmethod
     def _positive(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
@@ -185,6 +234,34 @@ class TrainRecipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _sources_agree(self) -> "TrainRecipe":
+        if not self.sources:
+            raise ValueError("data must name at least one data set, the list is empty")
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            without = self.sources[weighted.index(False)]
+            raise ValueError(f"data: all sources have a weight or none has one; there is none for {without.path}")
+        annotated: set[str] = set()
+        for source in self.sources:
+            names = self.regions.names if source.regions is None else source.regions
+            for name in names:
+                if name not in self.regions.names:
+                    known = ", ".join(self.regions.names)
+                    raise ValueError(f"data: {source.path} has the region {name!r}, regions.names are {known}")
+            annotated.update(names)
+        for name in self.regions.names:
+            if name not in annotated:
+                raise ValueError(f"data: no source annotates the region {name!r} of regions.names")
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_fit(self) -> "TrainRecipe":
+        step = self.view.bucket_step
+        if self.view.bucket_aspect is not None and any(side % step for side in self.size):
+            raise ValueError(f"resolution must be a multiple of view.bucket_step = {step}, found {self.size}")
+        return self
+
+    @model_validator(mode="after")
     def _scales_name_objectives(self) -> "TrainRecipe":
         self.regions.factors()
         return self
@@ -202,6 +279,7 @@ FREE_ON_RESUME = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "source.workers",
+        "source.cache",
         "track.",
         "preview.",
     }

@@ -17,10 +17,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from fairhuman.data.batch import Batch, collate
+from fairhuman.data.cache import arrow_folder, cached
 from fairhuman.data.check import check_records
 from fairhuman.data.dataset import PeopleDataset
+from fairhuman.data.order import Share, bucketed_order, mixed_order
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sampler import StepBatches
+from fairhuman.data.sampler import Order, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.errors import DataError, ModelError, TrainingError
 from fairhuman.fairness import (
@@ -34,6 +36,7 @@ from fairhuman.fairness import (
     Strategy,
     UncertaintyWeighting,
 )
+from fairhuman.fairness.distributed import world_size
 from fairhuman.models import TrainableModel
 from fairhuman.models.full import FullModel
 from fairhuman.models.lora import LoraModel
@@ -41,7 +44,7 @@ from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
 from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.record import HumanRecord
 from fairhuman.regions.transforms import JointTransform
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.settings import DataSource, TrainRecipe
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
@@ -54,48 +57,102 @@ class Data:
     train: PeopleDataset
     held_out: PeopleDataset | None
     report: LoadReport
+    sources: Sequence[DataSource]
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of which records are trained on and held out, in their order."""
+        """A hash of which records are trained on and held out, in their order, and what is said of each source."""
         parts = [self.train.records, self.held_out.records if self.held_out is not None else ()]
-        text = json.dumps([[record.key for record in records] for records in parts])
+        keys: list[Any] = [[record.key for record in records] for records in parts]
+        said = [[source.repeats or 1, source.weight, source.regions] for source in self.sources]
+        text = json.dumps(keys if said == [[1, None, None]] else [*keys, said])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
     """Read, check and split the records of a recipe. What was found is in `report`, also when this raises."""
-    train, held_out = split(_read(recipe.data, recipe, report), recipe)
+    records, source_of = _read_sources(recipe, report)
+    train, held_out = split(records, recipe)
     if recipe.validation.data is not None and recipe.validation.every:
-        others = _read(recipe.validation.data, recipe, report)
+        others = _read(recipe.validation.data, recipe.regions.names, recipe, report)
         # Pictures of one name in both data sets stay apart.
         held_out = [replace(record, key=f"validation/{record.key}") for record in others]
         held_out = _draw(held_out, recipe.validation.count, recipe.seed)
+    shares = _shares(recipe, [source_of[record.key] for record in train])
     view = recipe.view
     moving = JointTransform(recipe.size, view.crop, view.flip_probability, view.keep_region, view.zoom)
     dataset = PeopleDataset(
-        train,
+        _cached(train, recipe),
         recipe.regions.names,
         moving,
         recipe.regions.mask,
         view.caption_dropout,
         recipe.seed,
         recipe.source.limits,
+        _order(recipe, shares, train),
     )
     if not held_out or not recipe.validation.every:
-        return Data(dataset, None, report)
+        return Data(dataset, None, report, recipe.sources)
     still = JointTransform(recipe.size, "center", flip_probability=0.0, keep_region=1.0)
     fixed = PeopleDataset(
-        held_out, recipe.regions.names, still, recipe.regions.mask, 0.0, recipe.seed, recipe.source.limits
+        _cached(held_out, recipe),
+        recipe.regions.names,
+        still,
+        recipe.regions.mask,
+        0.0,
+        recipe.seed,
+        recipe.source.limits,
     )
-    return Data(dataset, fixed, report)
+    return Data(dataset, fixed, report, recipe.sources)
 
 
-def _read(data: Path, recipe: TrainRecipe, report: LoadReport) -> list[HumanRecord]:
+def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRecord], dict[str, int]]:
+    """Return the records of all sources, and the source of each key; of several, the key says which it is."""
+    records: list[HumanRecord] = []
+    source_of: dict[str, int] = {}
+    for number, source in enumerate(recipe.sources):
+        regions = recipe.regions.names if source.regions is None else source.regions
+        found = _read(source.path, regions, recipe, report)
+        if len(recipe.sources) > 1:
+            found = [replace(record, key=f"{number}/{record.key}") for record in found]
+        source_of |= {record.key: number for record in found}
+        records += found
+    return records, source_of
+
+
+def _read(data: Path, regions: Sequence[str], recipe: TrainRecipe, report: LoadReport) -> list[HumanRecord]:
     """Return the records of a data set that can be used."""
     source = recipe.source
-    records = read_source(data, recipe.regions.names, source, report)
+    records = read_source(data, regions, source, report)
     return check_records(records, report, source.check == "full", source.limits, source.max_reject_share)
+
+
+def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe) -> Sequence[HumanRecord]:
+    """Return the records with pictures that are fast to read."""
+    chosen = recipe.source.cache
+    if chosen is False:
+        return records
+    return cached(records, arrow_folder() if chosen is True else chosen)
+
+
+def _shares(recipe: TrainRecipe, source_of: Sequence[int]) -> list[Share]:
+    """Return which training records are of which source, and how often they come."""
+    shares: list[Share] = []
+    for number, source in enumerate(recipe.sources):
+        records = [index for index, other in enumerate(source_of) if other == number]
+        if not records:
+            raise DataError(f"{source.path}: every record is held out; none to train on")
+        shares.append(Share(records, source.repeats or 1, source.weight))
+    return shares
+
+
+def _order(recipe: TrainRecipe, shares: Sequence[Share], train: Sequence[HumanRecord]) -> Order:
+    """Return the order of the training samples."""
+    if recipe.view.bucket_aspect is None:
+        return mixed_order(recipe.seed, shares)
+    samples = recipe.batch_size * recipe.accumulate * world_size()
+    sizes = [(record.height, record.width) for record in train]
+    return bucketed_order(recipe.seed, shares, sizes, recipe.sizes, samples)
 
 
 def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[HumanRecord], list[HumanRecord]]:
@@ -113,7 +170,7 @@ def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[Hum
         train = [record for record in train if record.key not in chosen]
     if not train:
         raise DataError(
-            f"{recipe.data}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}); none to train on"
+            f"{recipe.data_name}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}); none to train on"
         )
     return train, _draw(held_out, settings.count, recipe.seed)
 
@@ -150,11 +207,12 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32)
     factor = vae_factor(pipeline.vae)
     levels = 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
-    if any(side % (factor * levels) for side in recipe.size):
-        raise ModelError(
-            f"resolution must be a multiple of {factor * levels} (VAE factor {factor}, U-Net {levels}), "
-            f"found {recipe.size}"
-        )
+    for size in recipe.sizes:
+        if any(side % (factor * levels) for side in size):
+            name = "resolution" if size == recipe.size else "view.bucket_step"
+            raise ModelError(
+                f"{name} must be a multiple of {factor * levels} (VAE factor {factor}, U-Net {levels}), found {size}"
+            )
     for part in networks(pipeline):
         part.to(device)
     if recipe.precision == "bf16" and device.type == "cpu":

@@ -59,11 +59,13 @@ def test_answers_go_back_to_whom_they_belong(budget: TokenBudget, item: Items) -
 
 def test_the_request_has_question_picture_and_limits(budget: TokenBudget, item: Items) -> None:
     with endpoint(lambda _: said()) as (url, asked):
-        captions(url, budget, [item(size=(200, 100))], longest_side=50, max_new_tokens=33, prompt="In {tokens}, {x}?")
+        prompt = "In {tokens}, {x}: {text}?"
+        described = item(size=(200, 100), text="a {tokens}  man")
+        captions(url, budget, [described], longest_side=50, max_new_tokens=33, prompt=prompt)
     body = asked[0].body
     picture, words = body["messages"][0]["content"]
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("m", 33, 0.0)
-    assert words["text"] == "In 75, {x}?"
+    assert words["text"] == "In 75, {x}: a {tokens} man?"
     kind, _, data = picture["image_url"]["url"].partition(",")
     sent = Image.open(io.BytesIO(base64.b64decode(data)))
     assert (kind, sent.format, sent.size) == ("data:image/jpeg;base64", "JPEG", (50, 25))

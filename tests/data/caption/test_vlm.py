@@ -84,7 +84,9 @@ def test_prompts_are_padded_on_the_left(qwen: Path, budget: TokenBudget, item: I
     """The processor's own setting is right, where new words would follow after the padding."""
     with TransformersCaptioner(TransformersSettings(model=str(qwen), device="cpu"), budget) as captioner:
         assert captioner._processor.tokenizer.padding_side == "right"
-        mask_bn = captioner._prepare([item(size=(16, 16)).picture(), item(size=(40, 40)).picture()])["attention_mask"]
+        mask_bn = captioner._prepare([("Say", item(size=size).picture()) for size in ((16, 16), (40, 40))])[
+            "attention_mask"
+        ]
     assert mask_bn[0].tolist() == sorted(mask_bn[0].tolist()), "zeros first"
     assert mask_bn[0, 0] == 0
     assert mask_bn[1].all()
@@ -93,7 +95,7 @@ def test_prompts_are_padded_on_the_left(qwen: Path, budget: TokenBudget, item: I
 def test_pictures_come_in_the_precision_of_the_weights(qwen: Path, budget: TokenBudget, item: Items) -> None:
     with TransformersCaptioner(TransformersSettings(model=str(qwen), device="cpu"), budget) as captioner:
         captioner._model.to(torch.bfloat16)  # as on a GPU
-        inputs = captioner._prepare([item().picture()])
+        inputs = captioner._prepare([("Say", item().picture())])
         assert (inputs["pixel_values"].dtype, inputs["input_ids"].dtype) == (torch.bfloat16, torch.int64)
         assert len(captioner.caption([item(0), item(1, size=(50, 30))])) == 2
 

@@ -75,8 +75,7 @@ class ConditionTier:
             picture = np.asarray(decode(content, self.reader.source.limits).picture)
         except PictureError as error:
             return Result({}, "failed", error.finding.reason, error.finding.value)
-        kind = item.row.row(self.reader.root).values.get("depth_kind")
-        return Given(picture, record.pose, record.depth, "metric_mm" if kind == "metric_mm" else "relative")
+        return Given(picture, record.pose, record.depth, record.depth_kind)
 
     @staticmethod
     def _estimated(estimate: Estimate, given: list[Given]) -> list[Conditions | Failure]:

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-import pyarrow.parquet
 from numpy.typing import NDArray
 
+from fairhuman.data.build.tables import read_table, write_table
 from fairhuman.data.build.values import from_json, to_json
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import Source
 from fairhuman.data.sources.rows import Row, printable
 from fairhuman.errors import DataError
-from fairhuman.files import write_atomically
 from fairhuman.record import Cell, Span
 
 Ids = NDArray[np.uint64]
@@ -144,13 +143,13 @@ def blocks_of(folder: Path) -> list[Block]:
 
 def read_ids(path: Path) -> Ids:
     """Identities of the rows of a table, in order."""
-    ids: Ids = pyarrow.parquet.read_table(path, columns=["id"]).column("id").to_numpy()
+    ids: Ids = read_table(path, columns=["id"]).column("id").to_numpy()
     return ids
 
 
 def read_block(path: Path) -> list[ManifestRow]:
     """The rows of one block."""
-    table = pyarrow.parquet.read_table(path, columns=["id", "key", "location", "values"])
+    table = read_table(path, columns=["id", "key", "location", "values"])
     return [ManifestRow(**row) for row in table.to_pylist()]
 
 
@@ -227,7 +226,7 @@ class _Known:
                 path.unlink()  # a run was killed between writing a block and removing the one it replaced
         self.next_number = max(self.files, default=-1) + 1
         numbers = sorted(self.files)
-        tables = [pyarrow.parquet.read_table(self.files[n], columns=["id", "key_id"]) for n in numbers]
+        tables = [read_table(self.files[n], columns=["id", "key_id"]) for n in numbers]
         joined = pyarrow.concat_tables([SCHEMA.empty_table().select(["id", "key_id"]), *tables])
         keys: Ids = joined.column("key_id").to_numpy()
         order = np.argsort(keys, kind="stable")
@@ -258,7 +257,7 @@ def _write_block(folder: Path, number: int, rows: Sequence[ManifestRow]) -> Path
     columns = [{**asdict(row), "key_id": _hash(row.key)} for row in rows]
     table = pyarrow.Table.from_pylist(columns, schema=SCHEMA)
     path = folder / Block(number, table.column("id").to_numpy()).name
-    write_atomically(path, lambda partial: pyarrow.parquet.write_table(table, partial))
+    write_table(table, path)
     return path
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from fairhuman.data.build.select import Rejected, Selection
 from fairhuman.data.build.settings import BuildRecipe
+from fairhuman.data.build.tables import write_table
 from fairhuman.data.filters import Filter
-from fairhuman.files import write_atomically, write_json
+from fairhuman.files import write_json
 
 REPORT, REJECTED = "report.json", "rejected/00000.parquet"
 STAGES = ("read", "check", "detect", "filter", "duplicate", "caption", "condition")
@@ -52,7 +52,7 @@ def write_report(
     table = pyarrow.table(
         {name: pyarrow.array([getattr(each, name) for each in rejected], pyarrow.string()) for name in Rejected._fields}
     )
-    write_atomically(out / REJECTED, lambda partial: pyarrow.parquet.write_table(table, partial))
+    write_table(table, out / REJECTED)
     write_json(out / REPORT, report)
     return report
 

@@ -18,10 +18,9 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import pyarrow
 import pyarrow.compute
-import pyarrow.parquet
 
 from fairhuman.data.build.manifest import Block, Ids, ManifestRow, numbered_files, read_block
-from fairhuman.files import write_atomically
+from fairhuman.data.build.tables import read_table, write_table
 
 Status = Literal["ok", "rejected", "failed"]
 
@@ -169,7 +168,7 @@ class TierTable:
         for block in blocks:
             good = np.zeros(len(block.ids), dtype=bool)
             if len(block.ids):
-                table = pyarrow.parquet.read_table(files[block.number], columns=["id", "status"])
+                table = read_table(files[block.number], columns=["id", "status"])
                 ok = pyarrow.compute.equal(table.column("status"), "ok").to_numpy()
                 good = np.isin(block.ids, table.column("id").to_numpy()[ok])
             kept.append(Block(block.number, block.ids[good]))
@@ -179,13 +178,13 @@ class TierTable:
         """Take the rows that failed out of the table, so that they are done again; their number."""
         number = 0
         for path in numbered_files(self.folder).values():
-            table = pyarrow.parquet.read_table(path)
+            table = read_table(path)
             good = pyarrow.compute.not_equal(table.column("status"), "failed")
             kept = table.filter(good)
             if len(kept) < len(table):
                 number += len(table) - len(kept)
                 block = Block(int(path.name.partition("-")[0]), kept.column("id").to_numpy())
-                _write(kept, self.folder / block.name)
+                write_table(kept, self.folder / block.name)
                 path.unlink()
         return number
 
@@ -204,7 +203,7 @@ def _started(tier: Tier) -> Iterator[Callable[[Task], Outcome]]:
 def _do(tier: Tier, look: Look, task: Task) -> Outcome:
     """Look at the rows of a task that have no result yet, and write its file."""
     rows = read_block(task.manifest)
-    old = {} if task.old is None else {row["id"]: row for row in pyarrow.parquet.read_table(task.old).to_pylist()}
+    old = {} if task.old is None else {row["id"]: row for row in read_table(task.old).to_pylist()}
     wanted = set(task.ids.tolist())
     todo = [row for row in rows if row.id in wanted and row.id not in old]
     earlier = {name: rows_by_id(path) for name, path in task.earlier.items()}
@@ -216,7 +215,7 @@ def _do(tier: Tier, look: Look, task: Task) -> Outcome:
         done[item.row.id] = {**result.columns, **common, "reason": result.reason, "value": result.value}
     schema = pyarrow.schema([*COMMON, *tier.columns])
     table = pyarrow.Table.from_pylist([done[row.id] for row in rows if row.id in done], schema=schema)
-    _write(table, task.target)
+    write_table(table, task.target)
     if task.old is not None:
         task.old.unlink()
     reasons = [
@@ -229,8 +228,4 @@ def _do(tier: Tier, look: Look, task: Task) -> Outcome:
 
 def rows_by_id(path: Path) -> dict[int, dict[str, Any]]:
     """The rows of one file of a table by identity."""
-    return {row["id"]: row for row in pyarrow.parquet.read_table(path).to_pylist()}
-
-
-def _write(table: pyarrow.Table, path: Path) -> None:
-    write_atomically(path, lambda partial: pyarrow.parquet.write_table(table, partial))
+    return {row["id"]: row for row in read_table(path).to_pylist()}

@@ -88,7 +88,6 @@ class EndpointCaptioner:
     def __init__(self, settings: EndpointSettings, budget: TokenBudget) -> None:
         self.name, self.batch_size = f"endpoint:{settings.model}", 4 * settings.concurrency
         self._settings, self._budget = settings, budget
-        self._question = question(settings.prompt, budget)
         self._openai = _openai()
         self._key = _api_key(settings.api_key_env)
         self._chance = random.Random()
@@ -235,12 +234,13 @@ class EndpointCaptioner:
     def _request(self, item: CaptionItem, jpeg: bytes) -> dict[str, Any]:
         """The same for the same record, model, question and settings: an endpoint that knows the key answers once."""
         settings = self._settings
+        asked = question(settings.prompt, self._budget, item.text)
         sampling: dict[str, Any] = {settings.limit_name: settings.max_new_tokens}
         if settings.temperature is not None:
             sampling["temperature"] = settings.temperature
-        named = json.dumps([item.key, settings.model, self._question, sampling]).encode()
+        named = json.dumps([item.key, settings.model, asked, sampling]).encode()
         url = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": self._question}]
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": asked}]
         return {
             "model": settings.model,
             "messages": [{"role": "user", "content": content}],

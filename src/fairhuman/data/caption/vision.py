@@ -22,7 +22,9 @@ class VisionSettings(Settings):
 
     model: str = Field(default="", description="no default")
     prompt: str = Field(
-        default=PROMPT, min_length=1, description="{tokens} and {words} become what the caption may have"
+        default=PROMPT,
+        min_length=1,
+        description="{tokens} and {words} become what the caption may have, {text} the caption of the source",
     )
     longest_side: int = Field(default=1024, ge=32, description="pixels; larger pictures are scaled down for the model")
     max_new_tokens: int = Field(default=160, ge=1, description="of the model's own tokenizer; the answer ends there")
@@ -37,10 +39,11 @@ class TransformersSettings(VisionSettings):
     batch_size: int = Field(default=8, ge=1, description="pictures at once; halved where memory doesn't do")
 
 
-def question(prompt: str, budget: TokenBudget) -> str:
+def question(prompt: str, budget: TokenBudget, text: str = "") -> str:
     """The prompt with the budget put in: SDXL's limit without the two markers, and about as many words as that is."""
     tokens = budget.max_tokens - 2
-    return prompt.replace("{tokens}", str(tokens)).replace("{words}", str(tokens * 2 // 3))
+    asked = prompt.replace("{tokens}", str(tokens)).replace("{words}", str(tokens * 2 // 3))
+    return asked.replace("{text}", clean_text(text))  # last: what a source says is no part of the prompt
 
 
 def load_picture(item: CaptionItem, longest_side: int) -> Image.Image | Failure:

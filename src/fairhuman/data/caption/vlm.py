@@ -13,6 +13,8 @@ from fairhuman.data.caption.vision import TransformersSettings, answered, load_p
 from fairhuman.detect.guard import Failure
 from fairhuman.errors import ModelError
 
+Asked = tuple[str, Image.Image]  # the question and its picture
+
 
 class TransformersCaptioner:
     """Asks the model about a batch of pictures at once, and takes its most probable words (greedy decoding).
@@ -30,8 +32,6 @@ class TransformersCaptioner:
         self._settings, self._budget = settings, budget
         self._device = _device(settings.device)
         self._processor, self._model = _load(settings.model, self._device)
-        words = {"type": "text", "text": question(settings.prompt, budget)}
-        self._conversation = [{"role": "user", "content": [{"type": "image"}, words]}]
 
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
         """The model's answer for each item; a failure where its picture can't be read or the answer is empty.
@@ -41,16 +41,16 @@ class TransformersCaptioner:
 
         """
         results: list[Caption | Failure | None] = [None] * len(items)
-        readable: list[tuple[int, Image.Image]] = []
+        readable: list[tuple[int, Asked]] = []
         for index, item in enumerate(items):
             picture = load_picture(item, self._settings.longest_side)
             if isinstance(picture, Failure):
                 results[index] = picture
             else:
-                readable.append((index, picture))
+                readable.append((index, (question(self._settings.prompt, self._budget, item.text), picture)))
         for start in range(0, len(readable), self.batch_size):
-            indices, pictures = zip(*readable[start : start + self.batch_size], strict=True)
-            for index, (text, unfinished) in zip(indices, self._ask(pictures), strict=True):
+            indices, asked = zip(*readable[start : start + self.batch_size], strict=True)
+            for index, (text, unfinished) in zip(indices, self._ask(asked), strict=True):
                 results[index] = answered(text, unfinished, self._budget)
         return [result for result in results if result is not None]
 
@@ -65,23 +65,24 @@ class TransformersCaptioner:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _ask(self, pictures: Sequence[Image.Image]) -> list[tuple[str, bool]]:
+    def _ask(self, asked: Sequence[Asked]) -> list[tuple[str, bool]]:
         """Answers, and whether each was ended by the limit on new tokens."""
         try:
-            return self._generate(pictures)
+            return self._generate(asked)
         except torch.OutOfMemoryError as error:
-            if len(pictures) == 1:
+            if len(asked) == 1:
+                width, height = asked[0][1].size
                 raise ModelError(
-                    f"{self.name}: no memory for a picture of {pictures[0].size[0]}x{pictures[0].size[1]}; "
+                    f"{self.name}: no memory for a picture of {width}x{height}; "
                     f"transformers.longest_side is {self._settings.longest_side}"
                 ) from error
         torch.cuda.empty_cache()
-        half = len(pictures) // 2
-        return self._ask(pictures[:half]) + self._ask(pictures[half:])
+        half = len(asked) // 2
+        return self._ask(asked[:half]) + self._ask(asked[half:])
 
     @torch.inference_mode()
-    def _generate(self, pictures: Sequence[Image.Image]) -> list[tuple[str, bool]]:
-        inputs = self._prepare(pictures)
+    def _generate(self, asked: Sequence[Asked]) -> list[tuple[str, bool]]:
+        inputs = self._prepare(asked)
         output_bn = self._model.generate(
             **inputs,
             do_sample=False,
@@ -93,18 +94,25 @@ class TransformersCaptioner:
         texts = self._processor.batch_decode(answers_bn, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return list(zip(texts, [not self._ended(answer) for answer in answers_bn.tolist()], strict=True))
 
-    def _prepare(self, pictures: Sequence[Image.Image]) -> Any:
-        prompt = self._processor.apply_chat_template(self._conversation, add_generation_prompt=True)
+    def _prepare(self, asked: Sequence[Asked]) -> Any:
+        prompts = [self._prompt(text) for text, _ in asked]
         marked = self._processor.tokenizer.bos_token
         inputs = self._processor(
-            text=[prompt] * len(pictures),
-            images=[[picture] for picture in pictures],
+            text=prompts,
+            images=[[picture] for _, picture in asked],
             padding=True,
             padding_side="left",
-            add_special_tokens=not (marked and prompt.startswith(marked)),
+            add_special_tokens=not (marked and prompts[0].startswith(marked)),
             return_tensors="pt",
         )
         return inputs.to(self._device, dtype=self._model.dtype)
+
+    def _prompt(self, text: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        prompt: str = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        return prompt
 
     def _ended(self, answer: list[int]) -> bool:
         """Whether the model came to its own end within an answer."""

@@ -4,7 +4,7 @@ MediaPipe and `transformers` are imported when an estimator is opened, not befor
 """
 
 from fairhuman.data.condition.conditions import Conditions, ConditionSettings, Given, open_conditions
-from fairhuman.data.condition.depth import DepthKind, decode_depth, depth_picture, depth_png, encode_depth
+from fairhuman.data.condition.depth import decode_depth, depth_picture, depth_png, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, DepthSettings, open_depth
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import (
@@ -24,7 +24,6 @@ __all__ = [
     "ConditionSettings",
     "Conditions",
     "DepthEstimator",
-    "DepthKind",
     "DepthSettings",
     "Given",
     "HolisticPose",

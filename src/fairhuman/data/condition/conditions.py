@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from PIL import Image
 from pydantic import Field, model_validator
 
-from fairhuman.data.condition.depth import ANY_SHAPE, DepthKind, decode_depth, depth_png, encode_depth
+from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, DepthSettings, open_depth
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import Person, people_from_source, people_to_list
@@ -22,7 +22,7 @@ from fairhuman.detect.settings import WholeBodySettings
 from fairhuman.detect.whole_body import WholeBodyDetector
 from fairhuman.errors import DataError
 from fairhuman.recipe import Settings
-from fairhuman.record import Finding, Stored
+from fairhuman.record import DepthKind, Finding, Stored
 from fairhuman.regions.boxes import shorten
 
 Kept = TypeVar("Kept")

@@ -6,7 +6,7 @@ known, as synthetic people have it. The kind is stored beside the PNG.
 """
 
 import io
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,8 @@ from PIL import Image
 
 from fairhuman.data.decode import GREY16, PictureLimits, inspect
 from fairhuman.data.stored import PictureError, picture_name, read_bytes
-from fairhuman.record import Stored
+from fairhuman.record import DepthKind, Stored
 
-DepthKind = Literal["relative", "metric_mm"]
 Depth16 = NDArray[np.uint16]
 DepthMap = NDArray[np.float32]
 

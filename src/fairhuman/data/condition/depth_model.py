@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from fairhuman.data.condition.depth import DepthKind, DepthMap
+from fairhuman.data.condition.depth import DepthMap
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.errors import ModelError
 from fairhuman.recipe import Settings
+from fairhuman.record import DepthKind
 
 # What the models' outputs are; those of other types need more than a resize to become depth.
 _KINDS: dict[str, DepthKind] = {"dpt": "relative", "depth_anything": "relative"}

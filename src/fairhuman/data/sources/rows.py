@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from fairhuman.data.report import LoadReport
 from fairhuman.data.stored import PictureError, picture_name
 from fairhuman.errors import DataError
 from fairhuman.recipe import Settings
-from fairhuman.record import Box, Cell, Finding, HumanRecord, LabelMap, Painted, Span, Stored, region_column
+from fairhuman.record import Box, Cell, DepthKind, Finding, HumanRecord, LabelMap, Painted, Span, Stored, region_column
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
@@ -171,6 +171,7 @@ class _RowReader:
             masks=self._masks(facts),
             pose=self._condition("pose"),
             depth=self._condition("depth"),
+            depth_kind=self._depth_kind(),
             source=self.root.name,
             split=None if split is None else str(split),
             attributes=self._attributes(),
@@ -248,6 +249,13 @@ class _RowReader:
             except PictureError as error:
                 self._note(error.finding._replace(action="dropped", value=f"mask of {region}: {error.finding.value}"))
         return masks
+
+    def _depth_kind(self) -> DepthKind:
+        value: DepthKind | None = self.row.values.get("depth_kind")
+        if value is not None and value not in get_args(DepthKind):
+            self._note(Finding("converted", f"depth_kind is none of {', '.join(get_args(DepthKind))}", shorten(value)))
+            return "relative"
+        return value or "relative"
 
     def _condition(self, column: str) -> Stored | list[Any] | None:
         """A list (of key points) or a picture, as it is."""

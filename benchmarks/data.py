@@ -1,0 +1,299 @@
+"""Building data sets: what the machinery costs beside the detectors, whether memory grows, and a million records.
+
+.venv/bin/python benchmarks/data.py [--quick]
+
+- detect: the detect tier of a build (two workers) against a bare loop (two processes, each decodes and detects its
+  half), interleaved: pictures a second, and CPU seconds, which other programs disturb less. Starting up is left out.
+- overhead: milliseconds a record of manifest, engine, tables, selection and plan, where tiers only give constants.
+- memory: of all processes of a build over many records with the bundled detectors, as proportional set size.
+- million: manifest, tier, selection and shards of a million records with tiers that give constants; stopped in the
+  middle, and how long the next start takes to know what is left. Six million records on 64 workers follow on paper.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from common import arguments, save, spread
+
+from fairhuman.data.build.check import CheckTier
+from fairhuman.data.build.detect import DetectTier
+from fairhuman.data.build.engine import run_tasks
+from fairhuman.data.build.manifest import blocks_of, list_source
+from fairhuman.data.build.rows import RowReader
+from fairhuman.data.build.select import select
+from fairhuman.data.build.tier import Item, Look, Result, TierTable, start
+from fairhuman.data.build.write import ShardWriter
+from fairhuman.data.decode import decode
+from fairhuman.data.filters import FilterSettings
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SOURCES, Source, SourceSettings
+from fairhuman.data.sources.rows import Row
+from fairhuman.detect.settings import DetectSettings, open_detectors
+from fairhuman.synth.body import Body
+from fairhuman.synth.render import render
+
+WORKERS = 2
+SIZE = 512  # pixels a side
+REGIONS = ("face", "hand", "person")
+DETECTORS = DetectSettings()
+TARGETS = {"throughput_ratio": 0.95, "overhead_ms": 1.0, "memory_mb": 1500, "restart_s": 60}
+
+
+def photos(folder: Path, count: int) -> Path:
+    """Synthetic people as JPEG, without annotations."""
+    body = Body()
+    for number in range(count):
+        path = folder / f"{number:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        render(body, 11, number, SIZE).image.save(path, quality=92)
+    return folder
+
+
+# --- the detect tier against a bare loop ---------------------------------------------------------------------------
+
+
+def bare(paths: Sequence[Path], ready: Any, results: Any) -> None:
+    """What anybody would write: decode, detect, keep the boxes."""
+    with open_detectors(DETECTORS) as find:
+        find(np.zeros((SIZE, SIZE, 3), np.uint8))
+        ready.wait()
+        began, cpu = time.perf_counter(), time.process_time()
+        found = [find(np.asarray(decode(path).picture)) for path in paths]
+        results.put((time.perf_counter() - began, time.process_time() - cpu, len(found)))
+
+
+def bare_loop(paths: Sequence[Path]) -> tuple[float, float]:
+    """Pictures a second of the slower half, and CPU seconds a picture."""
+    context = get_context("spawn")
+    ready, results = context.Barrier(WORKERS), context.Queue()
+    crew = [context.Process(target=bare, args=(paths[n::WORKERS], ready, results)) for n in range(WORKERS)]
+    for process in crew:
+        process.start()
+    times = [results.get() for _ in crew]
+    for process in crew:
+        process.join()
+    return len(paths) / max(wall for wall, _, _ in times), sum(cpu for _, cpu, _ in times) / len(paths)
+
+
+def tier(source: Path, out: Path) -> tuple[float, float]:
+    """The same by a tier: pictures a second after both workers have given their first block, and CPU seconds."""
+    reader = RowReader(source, "file_name", REGIONS, SourceSettings())
+    list_source(out / "manifest", SOURCES["folder"], source, 8, LoadReport())
+    blocks = blocks_of(out / "manifest")
+    check = TierTable.of(CheckTier(reader), out, {})
+    for _ in run_tasks(partial(start, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
+        pass
+    detect = TierTable.of(DetectTier(reader, DETECTORS), out, {"check": check})
+    tasks = detect.tasks(blocks, out / "manifest")
+    before = os.times()
+    rows, began, last = 0, 0.0, 0.0
+    for number, outcome in enumerate(run_tasks(partial(start, detect.tier), tasks, WORKERS)):
+        last = time.perf_counter()
+        if number < WORKERS:
+            began = last
+        else:
+            rows += outcome.rows
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return rows / (last - began), cpu / sum(len(block.ids) for block in blocks)
+
+
+def detect_ratio(folder: Path, quick: bool) -> dict[str, Any]:
+    source = photos(folder / "photos", 32 if quick else 256)
+    paths = sorted(source.iterdir())
+    speeds: dict[str, list[float]] = {"bare": [], "tier": []}
+    for number in range(1 if quick else 5):
+        speeds["bare"].append(bare_loop(paths)[0])
+        speeds["tier"].append(tier(source, folder / f"out-{number}")[0])
+    ratios = [a / b for a, b in zip(speeds["tier"], speeds["bare"], strict=True)]
+    return {"pictures_per_s": {name: spread(values) for name, values in speeds.items()}, "ratio": spread(ratios)}
+
+
+# --- tiers that give constants -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConstantCheck(CheckTier):
+    """What a check would give, without looking."""
+
+    @contextmanager
+    def open(self) -> Iterator[Look]:
+        yield lambda items: [self.constant(item) for item in items]
+
+    def constant(self, item: Item) -> Result:
+        columns = {"location": item.row.location, "width": 512, "height": 512, "bytes": 100_000, "clarity": 300.0}
+        columns |= {"sha256": item.row.id.to_bytes(8, "big") * 4, "phash": item.row.id, "captioned": True, "masks": []}
+        return Result({**columns, "findings": "[]"})
+
+
+@dataclass(frozen=True)
+class ConstantDetect(DetectTier):
+    """One face and two hands, without looking."""
+
+    name: ClassVar[str] = "detect"
+
+    @contextmanager
+    def open(self) -> Iterator[Look]:
+        columns: dict[str, Any] = {"persons": [[100.0, 50.0, 400.0, 512.0, 0.9]], "person_by": "constant"}
+        columns |= {"faces": [[200.0, 80.0, 290.0, 190.0, 0.9]], "face_by": "constant"}
+        columns |= {"hands": [[90.0, 300.0, 140.0, 350.0, 0.9]] * 2, "hand_votes": [3, 4], "hand_by": "constant"}
+        yield lambda items: [Result(columns) for _ in items]
+
+
+class EmptyShards(ShardWriter):
+    """Shards with all columns but the pictures."""
+
+    def _row(self, row: Any, found: Any) -> dict[str, Any]:
+        known = {name: found["detect"][name] for name in ("faces", "hands", "persons")}
+        return {"key": row.key, "width": found["check"]["width"], "height": found["check"]["height"], **known}
+
+
+def rows_of(count: int) -> Callable[[Path, LoadReport], Iterator[Row]]:
+    def rows(_: Path, __: LoadReport) -> Iterator[Row]:
+        return (Row(f"x:{n + 1}", {"image": f"{n % 1000:03}/{n:08}.jpg", "caption": "a person"}) for n in range(count))
+
+    return rows
+
+
+def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -> dict[str, Any]:
+    """Everything but the looking, over `count` records; `stop_after` is the share of the detect tier that is done."""
+    seconds: dict[str, float] = {}
+    source = Source("generated", lambda _: True, rows_of(count))
+    reader = RowReader(out, "image", REGIONS, SourceSettings())
+    manifest = out / "manifest"
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        seconds[name] = time.perf_counter() - began
+
+    def run(table: TierTable, blocks: Any, share: float = 1.0) -> None:
+        tasks = table.tasks(blocks, manifest)
+        done = run_tasks(partial(start, table.tier), tasks[: int(len(tasks) * share)], WORKERS)
+        for _ in done:
+            pass
+
+    with timed("list"):
+        list_source(manifest, source, out, block_rows, LoadReport())
+    blocks = blocks_of(manifest)
+    check = TierTable.of(ConstantCheck(reader), out / "tiers", {})
+    detect = TierTable.of(ConstantDetect(reader, DETECTORS), out / "tiers", {"check": check})
+    with timed("check"):
+        run(check, blocks)
+    if stop_after < 1.0:
+        run(detect, check.passed(blocks), stop_after)
+        with timed("restart"):
+            list_source(manifest, source, out, block_rows, LoadReport())
+            blocks = blocks_of(manifest)
+            left = len(check.tasks(blocks, manifest)) + len(detect.tasks(check.passed(blocks), manifest))
+        assert left == len(blocks) - int(len(blocks) * stop_after)
+    with timed("detect"):
+        run(detect, check.passed(blocks))
+    with timed("select"):
+        selection = select(blocks, check, detect, FilterSettings(min_side=256))
+    writer = EmptyShards(reader, REGIONS, "generated")
+    with timed("plan"):
+        tables = {"check": check, "detect": detect}
+        shards = writer.plan(out / "data", selection.kept, manifest, tables, 4096)
+    with timed("write"):
+        for _ in run_tasks(writer.open, shards, WORKERS):
+            pass
+    kept = sum(len(block.ids) for block in selection.kept)
+    written = sum(rows_in(path) for path in (out / "data").iterdir())
+    assert kept == written == count, (kept, written, count)
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
+    return {"records": count, "blocks": len(blocks), "shards": len(shards), "seconds": seconds, "peak_mb": peak}
+
+
+def rows_in(path: Path) -> int:
+    import pyarrow.parquet
+
+    return int(pyarrow.parquet.read_metadata(path).num_rows)
+
+
+def in_a_process(name: str, *arguments: object) -> Any:
+    """A part of this file in a fresh process, for its own peak of memory."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(globals()[name], arguments)
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that came of it."""
+    found = [pid]
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in tasks.read_text().split():
+            found += family(int(child))
+    return found
+
+
+def proportional_mb(pid: int) -> float:
+    total = 0
+    for member in family(pid):
+        try:
+            text = Path(f"/proc/{member}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += int(text.split("\nPss:")[1].split()[0])
+    return total / 1000
+
+
+def memory(folder: Path, count: int) -> dict[str, Any]:
+    """A build over `count` records, which name some pictures again and again."""
+    source = photos(folder / "photos", 64)
+    names = sorted(path.name for path in source.iterdir())
+    lines = (f'{{"file_name": "{names[n % len(names)]}", "key": "{n}", "caption": "x"}}\n' for n in range(count))
+    (source / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    options = ["min_side=256", "duplicates=keep", "caption.kind=text", "--workers", str(WORKERS)]
+    command = [sys.executable, "-m", "fairhuman.cli", "data", "build", str(source), str(folder / "out"), *options]
+    samples: list[tuple[float, float]] = []
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        samples.append((time.perf_counter() - began, proportional_mb(process.pid)))
+        time.sleep(5)
+    assert process.returncode == 0
+    half = [mb for seconds, mb in samples if seconds > samples[-1][0] / 2]
+    early = [mb for seconds, mb in samples if samples[-1][0] / 10 < seconds <= samples[-1][0] / 2]
+    return {
+        "records": count,
+        "peak_mb": max(mb for _, mb in samples),
+        "first_half_mb": spread(early),
+        "second_half_mb": spread(half),
+        "records_per_s": count / samples[-1][0],
+    }
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    quick = options.quick
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers find this file
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results: dict[str, Any] = {"detect": detect_ratio(folder / "detect", quick)}
+        small = in_a_process("machinery", folder / "small", 2_000 if quick else 20_000, 64)
+        small["overhead_ms"] = 1000 * sum(small["seconds"].values()) * WORKERS / small["records"]
+        results["overhead"] = small
+        results["million"] = in_a_process("machinery", folder / "million", 10_000 if quick else 1_000_000, 1024, 0.5)
+        shutil.rmtree(folder / "million")
+        results["memory"] = memory(folder / "memory", 100 if quick else 20_000)
+    save("data", {"workers": WORKERS, "size": SIZE, "targets": TARGETS}, results, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The tables of a review: events, which are only ever added, and leases, which say who has which picture open.
+
+A decision stands until an event undoes it. What stands is a query over the events; nothing is kept twice.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    and_,
+    select,
+)
+
+from fairhuman.data.review.settings import MAX_NAME
+
+FILE = "review.sqlite"
+TABLES = MetaData()
+KEEP, DROP, UNDO = "keep", "drop", "undo"
+
+EVENTS = Table(
+    "event",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),  # seconds since 1970
+    Column("reviewer", String(MAX_NAME), nullable=False),
+    Column("key", Text, nullable=False, index=True),
+    Column("action", String(8), nullable=False),
+    Column("prompt", Text),  # of a picture that is kept, as it was last on the page
+    Column("reason", String(16)),  # of a picture that is dropped
+    Column("undoes", ForeignKey("event.id"), unique=True),
+)
+LEASES = Table(
+    "lease",
+    TABLES,
+    Column("key", Text, primary_key=True),
+    Column("reviewer", String(MAX_NAME), primary_key=True),
+    Column("until", Float, nullable=False),
+)
+SECRETS = Table("secret", TABLES, Column("token", String(64), primary_key=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One reviewer's word on one picture, where nothing has undone it."""
+
+    id: int
+    at: float
+    reviewer: str
+    key: str
+    action: str
+    prompt: str | None
+    reason: str | None
+
+
+def standing_decisions(connection: Connection, *conditions: ColumnElement[bool]) -> list[Decision]:
+    """The decisions that stand and meet the conditions, in the order they were made."""
+    columns = [EVENTS.c[name] for name in Decision.__slots__]
+    query = select(*columns).where(_stands(), *conditions).order_by(EVENTS.c.id)
+    return [Decision(*row) for row in connection.execute(query)]
+
+
+def standing_reviews(connection: Connection) -> list[tuple[str, str]]:
+    """Key and reviewer of all decisions that stand: what is asked for at every key press."""
+    rows = connection.execute(select(EVENTS.c.key, EVENTS.c.reviewer).where(_stands())).all()
+    return [(key, reviewer) for key, reviewer in rows]
+
+
+def _stands() -> ColumnElement[bool]:
+    undoing = EVENTS.alias("undoing")
+    undone = select(undoing.c.id).where(undoing.c.undoes == EVENTS.c.id).exists()
+    return and_(EVENTS.c.action != UNDO, ~undone)

@@ -1,0 +1,70 @@
+"""What a review comes to: the kept rows with their final prompts, and a report."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fairhuman.data.report import LoadReport
+from fairhuman.data.review.events import DROP, FILE, KEEP, TABLES, Decision, standing_decisions
+from fairhuman.data.review.pictures import Picture, load_pictures
+from fairhuman.data.review.settings import ReviewSettings
+from fairhuman.data.review.summary import Summary, outcomes, summarize
+from fairhuman.errors import DataError
+from fairhuman.files import write_json, write_text, writing
+from fairhuman.web.database import open_database, transaction
+
+REVIEWED, REPORT = "reviewed.jsonl", "review.json"
+
+
+def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Summary:
+    """Write `reviewed.jsonl` and `review.json` beside the pictures; again writes the same, whatever was there.
+
+    A row of `reviewed.jsonl` is that of the metadata with the final `caption` (and `prompt`, where there was one), and
+    `reviewer` and `reviewed_at` of the decision that it comes from (see `Outcome`). Pictures that nobody has decided
+    on, and those as often kept as dropped, are left out; `review.json` names the latter and all dropped ones.
+
+    Raises:
+        DataError: the folder can't be read, or has not been reviewed.
+        FairHumanError: it can't be written.
+
+    """
+    settings = settings or ReviewSettings()
+    pictures = load_pictures(folder, settings.source, LoadReport())
+    if not (folder / FILE).is_file():
+        raise DataError(f"{folder / FILE}: there is none: nothing has been reviewed yet")
+    engine = open_database(folder / FILE, TABLES)
+    try:
+        with transaction(engine) as connection:
+            decisions = standing_decisions(connection)
+    finally:
+        engine.dispose()
+    prompts = {key: picture.prompt for key, picture in pictures.items()}
+    summary = summarize(decisions, prompts, settings.reviews_per_picture)
+    found = outcomes(decisions, prompts)
+    kept = [_row(pictures[key], each.decision) for key, each in found.items() if each.verdict == KEEP]
+    dropped = [_dropped(each.decision) for each in found.values() if each.verdict == DROP]
+    disputed = [key for key, each in found.items() if each.verdict is None]
+    with writing(folder):
+        write_text(folder / REVIEWED, "".join(f"{json.dumps(row, default=str)}\n" for row in kept))
+        write_json(folder / REPORT, {"counts": asdict(summary), "dropped": dropped, "disputed": disputed})
+    return summary
+
+
+def _row(picture: Picture, decision: Decision) -> dict[str, Any]:
+    texts = dict.fromkeys(["caption", *(["prompt"] if "prompt" in picture.row else [])], decision.prompt)
+    return {**picture.row, **texts, "key": decision.key, "reviewer": decision.reviewer, "reviewed_at": _time(decision)}
+
+
+def _dropped(decision: Decision) -> dict[str, Any]:
+    return {
+        "key": decision.key,
+        "reason": decision.reason,
+        "reviewer": decision.reviewer,
+        "reviewed_at": _time(decision),
+    }
+
+
+def _time(decision: Decision) -> str:
+    return datetime.fromtimestamp(decision.at, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,77 @@
+"""What is reviewed: the pictures of a folder with their prompts and boxes, and the rows they come from."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairhuman.data.decode import PictureLimits, decode, inspect
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
+from fairhuman.data.sources.rows import printable
+from fairhuman.data.stored import read_bytes
+from fairhuman.errors import DataError
+from fairhuman.record import REGION_COLUMNS, HumanRecord
+
+KINDS = ("imagefolder", "folder")
+TYPES: Mapping[str, str] = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+SHOWN_QUALITY = 95
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A record with its prompt and the row that it was read from."""
+
+    record: HumanRecord
+    prompt: str
+    row: Mapping[str, Any]
+
+
+def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) -> dict[str, Picture]:
+    """Pictures by key, in the order of their source; the prompt is the `caption`, or else the `prompt`, of a row.
+
+    Raises:
+        DataError: neither an imagefolder nor a folder of pictures, or it can't be read; see `read_source`.
+
+    """
+    kind = source_kind(folder, settings.format)
+    if kind not in KINDS:
+        raise DataError(f"{folder}: a review needs pictures in a folder, with metadata.jsonl or alone; this is {kind}")
+    rows = {row.location: row.values for row in SOURCES[kind].rows(folder, LoadReport())}
+    regions = [
+        region
+        for region, column in REGION_COLUMNS.items()
+        if any(isinstance(row.get(column), list) for row in rows.values())
+    ]
+    pictures: dict[str, Picture] = {}
+    for record in read_source(folder, regions, settings, report):
+        row = rows[record.location]
+        prompt = row.get("prompt")
+        pictures[record.key] = Picture(
+            record, record.caption or printable(prompt if isinstance(prompt, str) else ""), row
+        )
+    return pictures
+
+
+def boxes_of(record: HumanRecord) -> dict[str, list[list[float]] | None]:
+    """Boxes by region as x0, y0, x1, y1 in pixels of the upright picture; None where nobody has looked for any."""
+    return {
+        region: None if boxes is None else [[box.x0, box.y0, box.x1, box.y1] for box in boxes]
+        for region, boxes in record.boxes.items()
+    }
+
+
+def shown_picture(record: HumanRecord, limits: PictureLimits) -> tuple[bytes, str]:
+    """A picture for a browser, and its media type: as it is where browsers show it as training sees it, else as JPEG.
+
+    Raises:
+        PictureError: it can't be read any more.
+
+    """
+    facts = inspect(record.image, limits)
+    if facts.kind in TYPES and not facts.conversions:
+        return read_bytes(record.image), TYPES[facts.kind]
+    buffer = io.BytesIO()
+    decode(record.image, limits).picture.save(buffer, "JPEG", quality=SHOWN_QUALITY, subsampling=0)
+    return buffer.getvalue(), "image/jpeg"

@@ -1,0 +1,144 @@
+"""From a source to the pictures that may be drawn: read, filtered, looked at; what is left out keeps its reason."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairhuman.data.filters import PERSON, Clarity, Filter, Measures, measure, resolve
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.data.sources.rows import iterate_records
+from fairhuman.data.validation.journal import Journal
+from fairhuman.data.validation.looks import Look, look_at
+from fairhuman.data.validation.settings import ValidationSettings
+from fairhuman.errors import DataError
+from fairhuman.record import Finding, HumanRecord
+
+REGIONS = ("face", "hand", PERSON)
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Funnel:
+    """What was left out, stage by stage.
+
+    Attributes:
+        rejected: a row each: `key`, `where`, `stage`, `reason`, `value`.
+        stages: what was looked at, and how many records were left after it.
+        unknown: number of records that a filter couldn't judge and let pass, by its name.
+
+    """
+
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[tuple[str, int]] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+    def reject(self, record: HumanRecord, stage: str, reason: str, value: Any) -> None:
+        """Leave a record out."""
+        row = {"key": record.key, "where": record.location, "stage": stage, "reason": reason, "value": value}
+        self.rejected.append(row)
+
+    def reasons(self) -> dict[str, int]:
+        """Number of records by reason, the most frequent first."""
+        return dict(Counter(row["reason"] for row in self.rejected).most_common())
+
+
+def read_candidates(source: Path, settings: ValidationSettings, funnel: Funnel) -> dict[str, HumanRecord]:
+    """Records of a source by key, with whatever boxes it has; pictures' headers are read.
+
+    Raises:
+        DataError: unreadable; no record; more than `source.max_reject_share` can't be read.
+
+    """
+    report = LoadReport()
+    try:
+        kind = SOURCES[source_kind(source, settings.source.format)]
+        root = source if source.is_dir() else source.parent
+        rows = kind.rows(source, report)
+        records = {
+            record.key: record for record in iterate_records(rows, root, kind.picture, REGIONS, settings.source, report)
+        }
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: can't be read: {error.strerror or error}") from error
+    skipped = report.skipped()
+    total = len(records) + len(skipped)
+    report.check_share(settings.source.max_reject_share, total)
+    if not records:
+        raise DataError(f"{source}: holds no usable record ({total} were found)")
+    for note in skipped:
+        where = note.file if note.line is None else f"{note.file}:{note.line}"
+        funnel.rejected.append(
+            {"key": None, "where": where, "stage": "read", "reason": note.reason, "value": note.value}
+        )
+    funnel.stages += [("found", total), ("readable", len(records))]
+    return records
+
+
+def filter_candidates(
+    records: Mapping[str, HumanRecord],
+    settings: ValidationSettings,
+    funnel: Funnel,
+    journal: Journal,
+    progress: Progress,
+) -> tuple[dict[str, HumanRecord], dict[str, Look]]:
+    """The records that pass all filters, and the looks of their pictures.
+
+    Clarity, and whether a picture can be decoded, is asked only of those that the cheap filters let pass; a percentile
+    is among them. Of pictures with the same bytes the first is kept.
+    """
+    kept = dict(records)
+    measures = {key: measure(record) for key, record in kept.items()}
+    for each in resolve(settings.filters, ()):
+        if not isinstance(each, Clarity):
+            kept = _passing(kept, each, measures, funnel)
+    looks = _looked(kept, settings, funnel, journal, progress)
+    kept = {key: kept[key] for key in looks}
+    funnel.stages.append(("can be decoded, no duplicate", len(kept)))
+    measures = {key: measure(record, looks[key].clarity) for key, record in kept.items()}
+    for each in resolve(settings.filters, measures.values()):
+        if isinstance(each, Clarity):
+            kept = _passing(kept, each, measures, funnel)
+    return kept, {key: looks[key] for key in kept}
+
+
+def _passing(
+    records: Mapping[str, HumanRecord], each: Filter, measures: Mapping[str, Measures], funnel: Funnel
+) -> dict[str, HumanRecord]:
+    passing = {}
+    for key, record in records.items():
+        rejection = each.judge(measures[key])
+        if rejection is None:
+            passing[key] = record
+        else:
+            funnel.reject(record, "filter", rejection.reason, rejection.value)
+    funnel.unknown[each.name] = sum(each.value(measures[key]) is None for key in passing)
+    funnel.stages.append((each.name, len(passing)))
+    return passing
+
+
+def _looked(
+    records: Mapping[str, HumanRecord],
+    settings: ValidationSettings,
+    funnel: Funnel,
+    journal: Journal,
+    progress: Progress,
+) -> dict[str, Look]:
+    looks: dict[str, Look] = {}
+    first: dict[str, str] = {}
+    found: Iterable[Look | Finding] = look_at(
+        list(records.values()),
+        settings.source.limits,
+        journal,
+        lambda done: progress("looking at pictures", done, len(records)),
+    )
+    for (key, record), look in zip(records.items(), found, strict=True):
+        if isinstance(look, Finding):
+            funnel.reject(record, "look", look.reason, look.value)
+        elif look.digest in first:
+            funnel.reject(record, "look", "same picture as another record", f"that of {first[look.digest]}")
+        else:
+            first[look.digest] = key
+            looks[key] = look
+    return looks

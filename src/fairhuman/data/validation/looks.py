@@ -1,0 +1,55 @@
+"""One look at each picture: whether it can be decoded, what its bytes are, how clear it is."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from fairhuman.data.decode import PictureLimits, decode
+from fairhuman.data.filters import clarity
+from fairhuman.data.stored import PictureError, read_bytes
+from fairhuman.data.validation.journal import Journal
+from fairhuman.record import Finding, HumanRecord
+
+BLOCK = 128  # pictures between two writes of the journal
+THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """SHA-256 of a picture's bytes, and its clarity."""
+
+    digest: str
+    clarity: float
+
+
+def look_at(
+    records: Sequence[HumanRecord], limits: PictureLimits, journal: Journal, progress: Callable[[int], None]
+) -> Iterator[Look | Finding]:
+    """The look of each record's picture, in order, or why there is none.
+
+    Pictures that the journal knows by their bytes aren't decoded again.
+    """
+    known = {row["digest"]: float(row["clarity"]) for row in journal}
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(records), BLOCK):
+            block = records[start : start + BLOCK]
+            found = list(pool.map(partial(_look, known, limits), block))
+            looks = {look.digest: look.clarity for look in found if isinstance(look, Look)}
+            journal.add({"digest": d, "clarity": c} for d, c in looks.items() if d not in known)
+            known |= looks
+            progress(start + len(block))
+            yield from found
+
+
+def _look(known: dict[str, float], limits: PictureLimits, record: HumanRecord) -> Look | Finding:
+    try:
+        content = read_bytes(record.image)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest in known:
+            return Look(digest, known[digest])
+        return Look(digest, clarity(decode(content, limits).picture))
+    except PictureError as error:
+        return error.finding

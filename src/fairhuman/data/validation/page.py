@@ -1,0 +1,111 @@
+"""The page of a validation set: what was left out, what the mix is, what the pictures look like."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import ImageDraw
+
+from fairhuman.data.decode import PictureLimits, decode
+from fairhuman.files import write_text
+from fairhuman.record import HumanRecord
+from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.plots import INK, OBJECTIVE_COLOURS
+
+SHOWN = 24  # pictures of the sample sheet
+THUMBNAIL = 400  # pixels of the longest side
+
+
+def write_page(
+    path: Path,
+    manifest: Mapping[str, Any],
+    records: Sequence[HumanRecord],
+    rows: Sequence[Mapping[str, Any]],
+    limits: PictureLimits,
+) -> None:
+    """Write the page of a set with its manifest, and its records with their rows of `metadata.jsonl`."""
+    settings = manifest["settings"]
+    page = render(
+        "validation.html",
+        title=f"Validation set of {len(records):,} pictures",
+        facts=_facts(manifest, len(records)),
+        stages=_stages(manifest["stages"]),
+        stages_plot=figure_uri(_stages_figure(manifest["stages"])),
+        rejected=list(manifest["rejected"].items()),
+        unknown=[(name, number) for name, number in manifest["unknown"].items() if number],
+        mix=[(name, _lines(values)) for name, values in manifest["mix"].items()],
+        draws=settings["draws"],
+        last_seed=settings["seed"] + settings["draws"] - 1,
+        seed=settings["seed"],
+        overlap=f"{manifest['overlap']:.1%}",
+        strata=manifest["strata"],
+        samples=[(_drawn(record, limits), row) for record, row in zip(records[:SHOWN], rows, strict=False)],
+        settings_text=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+    )
+    write_text(path, page)
+
+
+def _facts(manifest: Mapping[str, Any], pictures: int) -> list[tuple[str, str]]:
+    settings = manifest["settings"]
+    return [
+        ("pictures", f"{pictures:,}"),
+        ("usable records", f"{manifest['usable']:,}"),
+        ("records found", f"{manifest['stages'][0][1]:,}"),
+        ("sampling", settings["sampling"]),
+        ("seed", str(settings["seed"])),
+        ("prompts by", settings["prompts"]["kind"]),
+        ("fairhuman", manifest["version"]),
+    ]
+
+
+def _stages(stages: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
+    before = [stages[0][1], *(left for _, left in stages)]
+    return [
+        (name, f"{left:,}", f"-{was - left:,}" if was > left else "")
+        for (name, left), was in zip(stages, before, strict=False)
+    ]
+
+
+def _lines(values: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
+    return [
+        {
+            "value": value,
+            "usable": f"{share['candidates']:.1%}",
+            "chosen": f"{share['chosen']:.1%}",
+            "draws": f"{share['mean']:.1%} ± {share['deviation']:.1%}",
+            "range": f"{share['low']:.1%} to {share['high']:.1%}",
+        }
+        for value, share in values.items()
+    ]
+
+
+def _stages_figure(stages: Sequence[tuple[str, int]]) -> Figure:
+    """Horizontal bars from top to bottom."""
+    figure = Figure(figsize=(5.4, 1.0 + 0.3 * len(stages)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    bars = axes.barh(range(len(stages)), [left for _, left in stages], color=OBJECTIVE_COLOURS["global"])
+    axes.bar_label(bars, fmt="{:,.0f}", fontsize=9, color=INK, padding=2)
+    axes.set_yticks(range(len(stages)), [name for name, _ in stages])
+    axes.set_xticks([])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_title("Records left after each stage", fontsize=11, color=INK, loc="left", fontweight="bold")
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(labelsize=9, colors=INK)
+    return figure
+
+
+def _drawn(record: HumanRecord, limits: PictureLimits) -> str:
+    picture = decode(record.image, limits).picture
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    scale = picture.width / record.width
+    draw = ImageDraw.Draw(picture)
+    for region, colour in OBJECTIVE_COLOURS.items():
+        for box in record.boxes.get(region) or ():
+            corners = [scale * number for number in (box.x0, box.y0, box.x1, box.y1)]
+            draw.rectangle(corners, outline=colour, width=2)
+    return picture_uri(picture, quality=80)

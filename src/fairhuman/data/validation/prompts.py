@@ -1,0 +1,94 @@
+"""Brief prompts for records: by rules, or by a model through `fairhuman.data.caption`."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSettings, TokenBudget, open_captioner
+from fairhuman.data.caption.template import sentence
+from fairhuman.data.decode import PictureLimits, decode
+from fairhuman.data.validation.candidates import Progress
+from fairhuman.data.validation.grammar import names_person
+from fairhuman.data.validation.journal import Journal
+from fairhuman.data.validation.settings import ValidationSettings
+from fairhuman.data.validation.shorten import short_prompt, words_of
+from fairhuman.detect.guard import Failure
+from fairhuman.record import HumanRecord
+
+NO_CAPTION, NO_PERSON = "no caption to make a prompt of", "prompt names no person"
+
+
+Ask = Callable[[Sequence[tuple[HumanRecord, str]]], Iterable[Caption | Failure]]
+
+
+@contextmanager
+def asking(settings: ValidationSettings, journal: Journal, progress: Progress) -> Iterator[Ask]:
+    """A function from records, with the SHA-256 of their pictures, to their prompts, in order."""
+    prompts, limits = settings.prompts, settings.source.limits
+    if prompts.kind == "rules":
+        budget = TokenBudget.load(prompts.tokens)
+        yield lambda records: (rule_prompt(record, budget, prompts.max_words) for record, _ in records)
+        return
+    caption = CaptionSettings(
+        kind=prompts.kind, transformers=prompts.transformers, endpoint=prompts.endpoint, tokens=prompts.tokens
+    )
+    with open_captioner(caption) as captioner:
+        yield lambda records: model_prompts(records, captioner, journal, limits, progress)
+
+
+def rule_prompt(record: HumanRecord, budget: TokenBudget, max_words: int) -> Caption | Failure:
+    """The record's caption made brief by `short_prompt`, within the tokens of both tokenizers.
+
+    Where there is no caption, a sentence over the record's attributes takes its place.
+    """
+    try:
+        text = record.caption or sentence(record.attributes)
+    except ValueError as error:
+        return Failure(f"attributes can't be read: {error}")
+    return budget.caption(short_prompt(text, max_words), empty=NO_PERSON) if text else Failure(NO_CAPTION)
+
+
+def model_prompts(
+    records: Sequence[tuple[HumanRecord, str]],
+    captioner: Captioner,
+    journal: Journal,
+    limits: PictureLimits,
+    progress: Progress,
+) -> Iterator[Caption | Failure]:
+    """Prompts that a model writes, in order; each batch is in the journal before the next one is asked for.
+
+    Args:
+        records: with the SHA-256 of their pictures.
+        captioner: what asks the model; gets the picture and the source's caption.
+        journal: what it holds isn't asked for again; failures aren't kept, so they are asked for again next time.
+        limits: of the pictures.
+        progress: is told how many are done.
+
+    Raises:
+        DataError, ModelError: as the captioner, if no record can get a prompt.
+
+    """
+    known = {(row["key"], row["picture"]): Caption(row["text"], tuple(row["tokens"]), row["cut"]) for row in journal}
+    for start in range(0, len(records), captioner.batch_size):
+        block = records[start : start + captioner.batch_size]
+        asked = [(record, digest) for record, digest in block if (record.key, digest) not in known]
+        answers = captioner.caption([_item(record, limits) for record, _ in asked]) if asked else []
+        found: dict[str, Caption | Failure] = {}
+        rows = []
+        for (record, digest), answer in zip(asked, answers, strict=True):
+            found[record.key] = answer
+            if isinstance(answer, Caption):
+                known[record.key, digest] = answer
+                row = {"key": record.key, "picture": digest, "text": answer.text, "tokens": answer.tokens}
+                rows.append({**row, "cut": answer.cut})
+        journal.add(rows)
+        progress("writing prompts", start + len(block), len(records))
+        for record, digest in block:
+            prompt = known.get((record.key, digest)) or found[record.key]
+            good = isinstance(prompt, Failure) or names_person(words_of(prompt.text))
+            yield prompt if good else Failure(NO_PERSON)
+
+
+def _item(record: HumanRecord, limits: PictureLimits) -> CaptionItem:
+    return CaptionItem(
+        record.key, record.caption, record.attributes, picture=lambda: decode(record.image, limits).picture
+    )

@@ -1,0 +1,87 @@
+"""What a validation set is made of."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fairhuman.data.caption import EndpointSettings, TokenSettings, TransformersSettings
+from fairhuman.data.filters import FilterSettings, Need
+from fairhuman.data.sources import SourceSettings
+from fairhuman.data.validation.sampling import Allocation, Sampling
+from fairhuman.data.validation.shorten import MAX_WORDS
+from fairhuman.recipe import Settings
+
+BRIEF = (
+    "Describe the people in this picture in one brief and clear sentence of at most 20 words: who they are, what they "
+    "wear, what they do, where. No adjectives but for age and origin, no subordinate clauses, no style, nothing that "
+    "isn't about the people. Examples: A woman in dress standing in front of a building. A man in a suit and tie "
+    "standing with his hands on his hips."
+)  # the examples are the supplement's
+
+
+class BriefTransformers(TransformersSettings):
+    """A model on this machine, asked for a brief prompt."""
+
+    prompt: str = Field(default=BRIEF, min_length=1, description="the question; the model sees the picture alone")
+
+
+class BriefEndpoint(EndpointSettings):
+    """A model at an endpoint, asked for a brief prompt."""
+
+    prompt: str = Field(default=BRIEF, min_length=1, description="the question; the model sees the picture alone")
+
+
+class PromptSettings(Settings):
+    """Where brief and clear prompts come from; a section for each kind of model."""
+
+    kind: Literal["rules", "transformers", "endpoint"] = Field(
+        default="rules", description="rules over the source's English captions, or a vision-language model"
+    )
+    max_words: int = Field(default=MAX_WORDS, ge=3, description="of a prompt by rules")
+    max_failed_share: float = Field(default=0.1, ge=0.0, description="of count; more failures of a model end the run")
+    transformers: BriefTransformers = BriefTransformers()
+    endpoint: BriefEndpoint = BriefEndpoint()
+    tokens: TokenSettings = TokenSettings()
+
+    @model_validator(mode="after")
+    def _model_named(self) -> "PromptSettings":
+        for kind, section in (("transformers", self.transformers), ("endpoint", self.endpoint)):
+            if self.kind == kind and not section.model.strip():
+                raise ValueError(f"kind {kind} needs {kind}.model")
+        return self
+
+
+class ValidationFilters(FilterSettings):
+    """Filters with the supplement's three criteria switched on: resolution, clarity, relevance."""
+
+    needs: tuple[Need, ...] = Field(default=("face or hand",), description="regions that there must be, where known")
+    min_persons: int | None = Field(default=1, ge=0)
+    min_clarity_percentile: float | None = Field(
+        default=5.0, ge=0.0, le=100.0, description="of the variance of the Laplacian, among pictures left by the others"
+    )
+
+
+class ValidationSettings(Settings):
+    """Which pictures make the set, and how their prompts are made."""
+
+    count: int = Field(default=5000, ge=1, description="pictures in the set")
+    seed: int = Field(default=0, ge=0, description="another one draws an independent set")
+    allow_fewer: bool = Field(default=False, description="take all usable pictures where there are fewer than count")
+    sampling: Sampling = Field(default="random", description="random (the paper's way) or stratified")
+    strata: tuple[str, ...] = Field(
+        default=("scene", "persons", "gender", "age"),
+        min_length=1,
+        description="scene, persons or names of attributes: what the mix is reported over, and strata are made of",
+    )
+    allocation: Allocation = Field(default="proportional", description="of strata: to their size, or equal")
+    draws: int = Field(default=1, ge=1, le=1000, description="draws, of seeds from `seed` on, to tell the spread of")
+    filters: ValidationFilters = ValidationFilters()
+    prompts: PromptSettings = PromptSettings()
+    source: SourceSettings = SourceSettings()
+
+    @field_validator("strata")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError("names must be given once and not be empty")
+        return names

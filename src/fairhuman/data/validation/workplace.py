@@ -1,0 +1,119 @@
+"""Where an unfinished set lies: a folder beside the one that it will be, which appears whole or not at all."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from fairhuman import __version__
+from fairhuman.data.stored import byte_length
+from fairhuman.data.validation.picture_files import box_numbers
+from fairhuman.data.validation.settings import ValidationSettings
+from fairhuman.errors import DataError
+from fairhuman.files import write_json
+from fairhuman.recipe import differences
+from fairhuman.record import Cell, HumanRecord
+
+MANIFEST = "manifest.json"
+BEGUN, LOOKS, PROMPTS = "begun.json", "looks.jsonl", "prompts.jsonl"
+
+
+def identity(settings: ValidationSettings, records: Iterable[HumanRecord]) -> dict[str, Any]:
+    """What a set follows from: settings, the source as it was read, this package's version.
+
+    Raises:
+        DataError: a picture is no longer there; attributes that aren't JSON.
+
+    """
+    digest = hashlib.sha256()
+    for record in records:
+        known = {
+            "key": record.key,
+            "size": (record.width, record.height),
+            "bytes": 0 if isinstance(record.image, Cell) else byte_length(record.image),
+            "caption": record.caption,
+            "boxes": {name: boxes and [box_numbers(box) for box in boxes] for name, boxes in record.boxes.items()},
+            "attributes": record.attributes,
+        }
+        try:
+            digest.update(json.dumps(known, default=str).encode("utf-8"))
+        except (RecursionError, ValueError, TypeError) as error:
+            raise DataError(f"{record.location}: attributes must be plain JSON: {error}") from error
+    return {"version": __version__, "settings": settings.model_dump(mode="json"), "source": digest.hexdigest()}
+
+
+def finished_set(out: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a folder that is finished; None where there is nothing yet.
+
+    Raises:
+        DataError: it holds something else, or a set of other settings, another source or version.
+
+    """
+    if not (out / MANIFEST).is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} must be a new or empty folder, or a set by `fairhuman data validation`")
+        return None
+    manifest = _read(out / MANIFEST)
+    _compare(out, manifest, expected)
+    return manifest
+
+
+@contextmanager
+def workplace(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
+    """A folder for the journals, kept until the block ends without an error.
+
+    Raises:
+        DataError: another process is at work there; a model has written prompts for other settings, another source or
+            version.
+
+    """
+    folder = out.with_name(f".{out.resolve().name}.work")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise DataError(f"{out}: another process is making this set") from error
+    try:
+        begun = folder / BEGUN
+        # Only prompts of a model are worth refusing for; looks hold for any settings.
+        if begun.is_file() and (folder / PROMPTS).is_file() and (folder / PROMPTS).stat().st_size:
+            _compare(out, _read(begun), expected, f"; or remove {folder}")
+        write_json(begun, expected)
+        yield folder
+        shutil.rmtree(folder)
+    finally:
+        lock.release()
+
+
+def _compare(out: Path, before: dict[str, Any], now: dict[str, Any], advice: str = "") -> None:
+    changed = []
+    try:
+        old = ValidationSettings.model_validate(before.get("settings"))
+        new = ValidationSettings.model_validate(now["settings"])
+    except ValidationError:
+        changed.append("settings that this version doesn't know")
+    else:
+        changed += [f"{name} was {was!r}, now {new!r}" for name, (was, new) in differences(old, new).items()]
+    if before.get("source") != now["source"]:
+        changed.append("the source has changed")
+    if before.get("version") != now["version"]:
+        changed.append(f"fairhuman was {before.get('version')}, now {now['version']}")
+    if changed:
+        raise DataError(f"{out} was begun otherwise ({'; '.join(changed)}): choose another folder{advice}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: must be what `fairhuman data validation` has written: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: must be what `fairhuman data validation` has written, found no JSON object")
+    return content

@@ -1,0 +1,219 @@
+"""The frame of every page: templates, static files, security headers, errors that say what to do, a health route."""
+
+import hashlib
+import ipaddress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import DBAPIError
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fairhuman.errors import FairHumanError
+
+HERE = Path(__file__).parent
+MAX_BODY = 64 * 1024  # bytes
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Nothing from elsewhere, no script or style inside a page: what gets past the escaping still can't run.
+SECURITY_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+BodyT = TypeVar("BodyT", bound=BaseModel)
+
+
+class RefusedError(FairHumanError):
+    """A request that breaks a rule and has changed nothing; `status` is its HTTP status (4xx)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def create_app(
+    routes: Sequence[BaseRoute], hosts: Sequence[str] = (), close: Callable[[], None] | None = None
+) -> Starlette:
+    """An app of these routes with `/static`, `/health`, and the same rules for all.
+
+    Args:
+        routes: of the pages.
+        hosts: names, beside `localhost` and any IP address, that the server may be called by. Any other is refused:
+            a foreign page could point its own name at this machine and then read what it likes.
+        close: called once when the server stops.
+
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        if close is not None:
+            close()
+
+    shared = [Route("/health", _health), Mount("/static", _Static(directory=HERE / "static"))]
+    return Starlette(
+        routes=[*routes, *shared],
+        lifespan=lifespan,
+        middleware=[Middleware(_Guard, hosts=hosts)],
+        exception_handlers={
+            HTTPException: _http_error,
+            RefusedError: _refused,
+            DBAPIError: _database_error,
+            Exception: _own_error,
+        },
+    )
+
+
+def page(template: str, status: int = 200, **context: object) -> HTMLResponse:
+    """The page of `web/templates/<template>`; a name that it uses and `context` lacks is an error."""
+    return HTMLResponse(_templates().get_template(template).render(**context), status)
+
+
+async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
+    """The body of a request, checked against `kind`.
+
+    Raises:
+        RefusedError: not sent as JSON (415), more than `MAX_BODY` bytes (413), not what `kind` asks for (422).
+
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedError(415, "The request must be sent as application/json.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise RefusedError(413, f"The request must be at most {MAX_BODY} bytes long.")
+    try:
+        return kind.model_validate_json(bytes(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RefusedError(422, f"{place}: {first['msg']}" if place else first["msg"]) from error
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["static"] = _static_url
+    return environment
+
+
+@lru_cache
+def _static_url(name: str) -> str:
+    """Address of a static file with a digest of its content, so that browsers may keep it for ever."""
+    return f"/static/{name}?v={hashlib.sha256((HERE / 'static' / name).read_bytes()).hexdigest()[:16]}"
+
+
+class _Static(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        lasting = scope["query_string"].startswith(b"v=")
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if lasting else "no-cache"
+        return response
+
+
+class _Guard:
+    """Refuses foreign hosts and requests that another site's page makes; puts the security headers on answers."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app = app
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        if refusal is not None:
+            await _answer(Request(scope), refusal.status, str(refusal))(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+    def _refusal(self, method: str, headers: Headers) -> RefusedError | None:
+        host = headers.get("host", "")
+        if not self._is_own(host):
+            return RefusedError(
+                400, "This server isn't known by that name: use the address that it printed when it started."
+            )
+        # Browsers put Origin on every request that can change something; a page can't forge it.
+        if method not in SAFE_METHODS and headers.get("origin", "").partition("://")[2].lower() != host.lower():
+            return RefusedError(403, "The request must come from a page of this server.")
+        return None
+
+    def _is_own(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in self._hosts:
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _health(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def _answer(request: Request, status: int, message: str) -> Response:
+    """An error as a page for people, as JSON for scripts."""
+    if "text/html" in request.headers.get("accept", ""):
+        return page("error.html", status, message=message)
+    return JSONResponse({"message": message}, status)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = "There is no such page." if error.status_code == 404 else f"{error.detail}."
+    response = _answer(request, error.status_code, message)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return _answer(request, error.status, str(error))
+
+
+def _database_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DBAPIError)
+    return _answer(request, 503, f"The database can't be used now, nothing was saved: {error.orig}.")
+
+
+def _own_error(request: Request, _: Exception) -> Response:
+    """Said outside of all middleware, so the headers are put on here; the server's log has the traceback."""
+    response = _answer(request, 500, "The server made a mistake, nothing was saved. Its terminal says what happened.")
+    response.headers.update(SECURITY_HEADERS)
+    return response

@@ -1,0 +1,259 @@
+// The review page: shows the picture in hand, sends one decision at a time, and shows the next once it is saved.
+
+const ENLARGED = 2.5; // times the size that fits
+const STEP = 1.4;
+const LARGEST = 12;
+const AGAIN_MS = 5000; // between two looks for pictures that others may give back
+const SVG = "http://www.w3.org/2000/svg";
+
+const find = (id) => document.getElementById(id);
+const { reviewer, token } = document.body.dataset;
+const [stage, canvas, prompt, status, problem] = ["stage", "canvas", "prompt", "status", "problem"].map(find);
+const images = new Map(); // by key: of the pictures in hand, so that the next one is there at once
+let current = null;
+let original = ""; // the current prompt, as the text field spells it
+let waiting = false; // for pictures that others have in hand
+let zoom = 1;
+let busy = false;
+
+async function ask(path, body) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-Review-Token": token },
+      body: JSON.stringify({ ...body, reviewer }),
+    });
+  } catch {
+    throw new Error("The server can't be reached, nothing was saved. Is it still running?");
+  }
+  const answer = await response.json().catch(() => ({ message: `The server answered ${response.status}, nothing was saved.` }));
+  if (!response.ok) throw Object.assign(new Error(answer.message), { status: response.status });
+  return answer;
+}
+
+async function act(path, body, said) {
+  if (busy) return;
+  busy = true;
+  problem.textContent = "";
+  try {
+    take(await ask(path, body));
+    status.textContent = said;
+  } catch (error) {
+    status.textContent = "";
+    problem.textContent = error.message;
+    // Somebody else was faster: what is in hand has changed.
+    if (error.status === 409) await ask("/api/work", {}).then(take, () => {});
+  } finally {
+    busy = false;
+  }
+}
+
+function take(work) {
+  find("bar").max = work.total;
+  find("bar").value = work.done;
+  find("counts").textContent = `${work.done} of ${work.total} done · ${work.own} by you`;
+  const keys = new Set(work.pictures.map((picture) => picture.key));
+  for (const key of [...images.keys()]) if (!keys.has(key)) images.delete(key);
+  for (const picture of work.pictures) load(picture);
+  waiting = !work.pictures.length && work.elsewhere > 0;
+  if (work.pictures.length) show(work.pictures[0], work.undone);
+  else showNothing(work);
+}
+
+function load(picture) {
+  if (images.has(picture.key)) return;
+  const image = new Image();
+  image.alt = `Picture ${picture.key}`;
+  image.src = `/picture?key=${encodeURIComponent(picture.key)}`;
+  image.onerror = () => images.delete(picture.key); // tried again when it is shown
+  image.decode().catch(() => {});
+  images.set(picture.key, image);
+}
+
+function show(picture, undone) {
+  find("deciding").hidden = false;
+  find("view").hidden = false;
+  find("nothing").hidden = true;
+  if (current?.key === picture.key && !undone) return;
+  current = picture;
+  prompt.value = picture.prompt;
+  original = prompt.value;
+  if (undone?.prompt) prompt.value = undone.prompt;
+  find("key").textContent = picture.key;
+  const image = images.get(picture.key);
+  image.onerror = () => fail(picture, image);
+  canvas.replaceChildren(image, drawBoxes(picture));
+  setZoom(1);
+  showEdit();
+}
+
+function fail(picture, image) {
+  images.delete(picture.key);
+  if (current !== picture) return;
+  const text = document.createElement("p");
+  text.className = "failed";
+  text.textContent = "This picture can't be shown.";
+  image.replaceWith(text);
+}
+
+function drawBoxes(picture) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  for (const [region, boxes] of Object.entries(picture.boxes)) {
+    find(`count-${region}`).textContent = boxes ? boxes.length : "unknown";
+    for (const [x0, y0, x1, y1] of boxes ?? []) {
+      const rect = document.createElementNS(SVG, "rect");
+      rect.setAttribute("class", region);
+      for (const [name, value] of Object.entries({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 })) rect.setAttribute(name, value);
+      svg.append(rect);
+    }
+  }
+  return svg;
+}
+
+function showNothing(work) {
+  const news = find("nothing").hidden;
+  current = null;
+  find("deciding").hidden = true;
+  find("view").hidden = true;
+  find("nothing").hidden = false;
+  find("nothing-title").textContent = waiting ? "Nothing to do just now" : "All done";
+  find("nothing-text").textContent = waiting
+    ? `${work.elsewhere} more with other reviewers. This page looks again by itself.`
+    : `You have made ${work.own} decisions. Thank you.`;
+  if (news) find("nothing").focus();
+}
+
+// Zoom: the canvas has the picture's shape; larger than the stage it scrolls.
+
+function setZoom(value, x = 0.5, y = 0.5) {
+  zoom = Math.min(Math.max(value, 1), LARGEST);
+  stage.classList.toggle("zoomed", zoom > 1);
+  find("zoom").setAttribute("aria-pressed", zoom > 1);
+  fit();
+  stage.scrollTo(canvas.offsetWidth * x - stage.clientWidth / 2, canvas.offsetHeight * y - stage.clientHeight / 2);
+}
+
+function fit() {
+  if (!current) return;
+  const scale = zoom * Math.min(stage.offsetWidth / current.width, stage.offsetHeight / current.height);
+  canvas.style.width = `${current.width * scale}px`;
+  canvas.style.height = `${current.height * scale}px`;
+}
+
+function middle() {
+  return [
+    (stage.scrollLeft + stage.clientWidth / 2) / canvas.offsetWidth,
+    (stage.scrollTop + stage.clientHeight / 2) / canvas.offsetHeight,
+  ];
+}
+
+const toggleZoom = (x, y) => setZoom(zoom > 1 ? 1 : ENLARGED, x, y);
+const larger = () => setZoom(zoom * STEP, ...middle());
+const smaller = () => setZoom(zoom / STEP, ...middle());
+
+// Decisions
+
+function keep() {
+  if (!current) return;
+  if (document.activeElement === prompt) stage.focus();
+  const edited = isEdited();
+  act("/api/decisions", { key: current.key, action: "keep", prompt: edited ? prompt.value : null }, edited ? "Kept with the new prompt." : "Kept.");
+}
+
+function drop(button) {
+  if (!current) return;
+  const text = button.firstElementChild.textContent;
+  act("/api/decisions", { key: current.key, action: "drop", reason: button.dataset.reason }, `Dropped: ${text.toLowerCase()}.`);
+}
+
+const undo = () => act("/api/undo", {}, "Undone: decide again.");
+
+function isEdited() {
+  return prompt.value !== original;
+}
+
+function showEdit() {
+  const edited = current !== null && isEdited();
+  find("deciding").classList.toggle("changed", edited);
+  find("original").hidden = !edited;
+  find("keep").firstElementChild.textContent = edited ? "Keep with this prompt" : "Keep";
+}
+
+function restore() {
+  prompt.value = original;
+  showEdit();
+}
+
+// What the page remembers on this machine
+
+function remember(name, value) {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    // a browser without storage asks again next time
+  }
+}
+
+function remembered(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+function setBoxes(shown) {
+  find("boxes").setAttribute("aria-pressed", shown);
+  find("view").classList.toggle("no-boxes", !shown);
+  remember("boxes", shown);
+}
+
+const toggleBoxes = () => setBoxes(find("boxes").getAttribute("aria-pressed") !== "true");
+
+function edit() {
+  prompt.focus();
+  prompt.setSelectionRange(prompt.value.length, prompt.value.length);
+}
+
+const reasons = [...document.querySelectorAll("[data-reason]")];
+const keys = { k: keep, u: undo, e: edit, b: toggleBoxes, z: () => toggleZoom(), "+": larger, "=": larger, "-": smaller };
+reasons.forEach((button, index) => {
+  keys[index + 1] = () => drop(button);
+  button.addEventListener("click", () => drop(button));
+});
+const clicks = { keep, undo, edit, original: restore, zoom: () => toggleZoom(), larger, smaller, boxes: toggleBoxes };
+for (const [id, handle] of Object.entries(clicks)) find(id).addEventListener("click", handle);
+
+prompt.addEventListener("input", showEdit);
+prompt.addEventListener("keydown", (event) => {
+  if (event.isComposing) return;
+  if (event.key === "Escape") {
+    restore();
+    stage.focus();
+  } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    if (!event.repeat) keep();
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.target === prompt || event.altKey || event.ctrlKey || event.metaKey || !find("shortcuts").checked) return;
+  const handle = keys[event.key.toLowerCase()];
+  if (!handle) return;
+  event.preventDefault();
+  if (!event.repeat) handle(); // a key held down is one decision
+});
+canvas.addEventListener("click", (event) => {
+  const place = canvas.getBoundingClientRect();
+  toggleZoom((event.clientX - place.left) / place.width, (event.clientY - place.top) / place.height);
+});
+find("shortcuts").checked = remembered("shortcuts") !== "false";
+find("shortcuts").addEventListener("change", (event) => remember("shortcuts", event.target.checked));
+new ResizeObserver(fit).observe(stage);
+
+setBoxes(remembered("boxes") !== "false");
+act("/api/work", {}, "");
+setInterval(() => waiting && act("/api/work", {}, ""), AGAIN_MS);

@@ -1,0 +1,122 @@
+"""What a review comes to on disk: rows that train, a report, the same again."""
+
+import json
+
+import pytest
+
+from fairhuman.data.report import LoadReport
+from fairhuman.data.review import ReviewSettings, apply_review
+from fairhuman.data.review.events import FILE, TABLES
+from fairhuman.data.review.pictures import load_pictures
+from fairhuman.data.review.store import ReviewStore
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.record import Box
+from fairhuman.web.database import open_database
+
+
+@pytest.fixture
+def reviewing():
+    engines = []
+
+    def make(folder, **settings) -> ReviewStore:
+        engines.append(open_database(folder / FILE, TABLES))
+        pictures = load_pictures(folder, SourceSettings(), LoadReport())
+        prompts = {key: each.prompt for key, each in pictures.items()}
+        return ReviewStore(engines[-1], prompts, ReviewSettings(**settings), lambda: 1_700_000_000.25)
+
+    yield make
+    for engine in engines:
+        engine.dispose()
+
+
+def reviewed(folder):
+    return [json.loads(line) for line in (folder / "reviewed.jsonl").read_text().splitlines()]
+
+
+def test_kept_rows_keep_all_they_had_with_the_final_prompt(review_folder, reviewing):
+    folder = review_folder(5, prompt="the old one")
+    store = reviewing(folder)
+    store.decide("Ada", "p0", "keep", None, None)
+    store.decide("Ada", "p1", "keep", 'two "people" 👩‍🔬', None)
+    store.decide("Ada", "p2", "drop", None, "unclear")
+    store.decide("Ada", "p3", "keep", "undone", None)
+    store.undo("Ada")
+    counts = apply_review(folder)
+    assert (counts.kept, counts.edited, counts.dropped, counts.left) == (2, 1, 1, 2)
+    rows = reviewed(folder)
+    assert [row["caption"] for row in rows] == ["a person, number 0", 'two "people" 👩‍🔬']
+    assert rows[1] == {
+        "file_name": "images/1.png",
+        "caption": 'two "people" 👩‍🔬',
+        "prompt": 'two "people" 👩‍🔬',
+        "key": "p1",
+        "faces": [[4, 5, 20, 25, 0.9]],
+        "hands": [[30, 30, 40, 44]],
+        "scene": "park",
+        "reviewer": "Ada",
+        "reviewed_at": "2023-11-14T22:13:20.250+00:00",
+    }
+    report = json.loads((folder / "review.json").read_text())
+    assert report["counts"]["reasons"] == {"unclear": 1}
+    assert report["dropped"] == [
+        {"key": "p2", "reason": "unclear", "reviewer": "Ada", "reviewed_at": "2023-11-14T22:13:20.250+00:00"}
+    ]
+
+
+def test_again_writes_the_same_and_later_decisions_replace_it(review_folder, reviewing):
+    folder = review_folder(3)
+    store = reviewing(folder)
+    store.decide("Ada", "p0", "keep", None, None)
+    names = ("reviewed.jsonl", "review.json")
+    apply_review(folder)
+    first = [(folder / name).read_bytes() for name in names]
+    apply_review(folder)
+    assert [(folder / name).read_bytes() for name in names] == first
+    store.decide("Ada", "p1", "keep", None, None)
+    assert apply_review(folder).kept == 2
+    assert len(reviewed(folder)) == 2
+
+
+def test_the_rows_are_metadata_again(review_folder, reviewing):
+    folder = review_folder(2)
+    reviewing(folder).decide("Ada", "p1", "keep", "a new prompt", None)
+    apply_review(folder)
+    (folder / "reviewed.jsonl").replace(folder / "metadata.jsonl")
+    (record,) = read_source(folder, ["face", "hand"], SourceSettings(), LoadReport())
+    assert (record.key, record.caption) == ("p1", "a new prompt")
+    assert record.boxes == {"face": (Box(4, 5, 20, 25, 0.9),), "hand": (Box(30, 30, 40, 44),)}
+
+
+def test_pictures_without_metadata_get_rows(review_folder, reviewing):
+    folder = review_folder(2)
+    (folder / "metadata.jsonl").unlink()
+    reviewing(folder).decide("Ada", "images/1.png", "keep", "somebody", None)
+    apply_review(folder)
+    assert [(row["file_name"], row["caption"]) for row in reviewed(folder)] == [("images/1.png", "somebody")]
+
+
+def test_a_picture_as_often_kept_as_dropped_is_left_out_and_named(review_folder, reviewing):
+    folder = review_folder(2)
+    store = reviewing(folder, reviews_per_picture=2)
+    for key in ("p0", "p1"):
+        store.decide("Ada", key, "keep", None, None)
+    store.decide("Bo", "p0", "drop", None, "anatomy")
+    counts = apply_review(folder, ReviewSettings(reviews_per_picture=2))
+    assert (counts.done, counts.disputed, counts.kept, counts.several, counts.agreed) == (1, 1, 1, 1, 0)
+    assert json.loads((folder / "review.json").read_text())["disputed"] == ["p0"]
+    assert [row["key"] for row in reviewed(folder)] == ["p1"]
+
+
+def test_a_folder_without_a_review_is_refused_and_gets_no_files(review_folder):
+    folder = review_folder(1)
+    with pytest.raises(DataError, match="nothing has been reviewed"):
+        apply_review(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["images", "metadata.jsonl"]
+
+
+def test_a_database_that_is_none_is_named(review_folder):
+    folder = review_folder(1)
+    (folder / FILE).write_bytes(b"something else" * 100)
+    with pytest.raises(FairHumanError, match=r"review\.sqlite: the database can't be used"):
+        apply_review(folder)

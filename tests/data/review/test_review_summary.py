@@ -1,0 +1,52 @@
+"""Outcomes and counts of hand-worked decisions."""
+
+from fairhuman.data.review.events import Decision
+from fairhuman.data.review.summary import Summary, outcome, summarize
+
+PROMPTS = {"a": "one", "b": "two", "c": "three", "d": "four"}
+
+
+def said(number, reviewer, key, action, text=None):
+    prompt, reason = (text or PROMPTS.get(key), None) if action == "keep" else (None, text or "other")
+    return Decision(number, 1000.0 + number, reviewer, key, action, prompt, reason)
+
+
+def test_the_majority_wins_and_a_tie_is_nobody_s():
+    keep, drop = said(1, "Ada", "a", "keep"), said(2, "Bo", "a", "drop")
+    assert outcome([keep, drop], "one").verdict is None
+    assert outcome([keep, drop, said(3, "Cy", "a", "drop", "unclear")], "one").verdict == "drop"
+    assert outcome([keep, drop, said(3, "Cy", "a", "drop", "unclear")], "one").decision.reason == "unclear"
+    assert outcome([keep], "one").decision is keep
+
+
+def test_an_edited_prompt_goes_before_a_later_unedited_one():
+    edited, plain = said(1, "Ada", "a", "keep", "better"), said(2, "Bo", "a", "keep")
+    assert outcome([edited, plain], "one").decision is edited
+    assert outcome([edited, plain, said(3, "Cy", "a", "keep", "best")], "one").decision.prompt == "best"
+
+
+def test_counts():
+    decisions = [
+        said(1, "Bo", "a", "keep"),
+        said(2, "Ada", "a", "keep", "better"),
+        said(3, "Ada", "b", "keep"),
+        said(4, "Bo", "b", "drop"),
+        said(5, "Ada", "c", "drop", "anatomy"),
+        said(6, "Ada", "gone", "keep", "no more"),
+    ]
+    assert summarize(decisions, PROMPTS, needed=2) == Summary(
+        pictures=4,
+        done=2,
+        left=2,
+        kept=1,
+        edited=1,
+        dropped=1,
+        disputed=1,
+        reasons={"anatomy": 1},
+        reviewers={"Ada": 3, "Bo": 2},
+        several=2,
+        agreed=1,
+        unknown=1,
+    )
+    assert summarize(decisions, PROMPTS).done == 3
+    assert summarize([], PROMPTS).left == 4
