@@ -96,3 +96,78 @@ def benchmark_detectors(
 
     parts = tuple(part or ("face", "hand"))
     run_detector_benchmark(folder, recipe, overrides or [], parts, workers, json, Console())
+
+
+@data_app.command()
+def check(
+    path: DataSet,
+    json: Annotated[Path | None, typer.Option(help="File for all findings.")] = None,
+) -> None:
+    """Decode every picture and painted mask, and say what is wrong; exit code 1 if anything had to be left out.
+
+    Example: fairhuman data check photos
+    """
+    from fairhuman.commands_data import run_check
+
+    raise typer.Exit(0 if run_check(path, json, Console()) else 1)
+
+
+@data_app.command()
+def show(
+    path: DataSet,
+    out: Annotated[Path, typer.Option(help="HTML page.")] = Path("data.html"),
+    count: Annotated[int, typer.Option(min=1, help="Pictures.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    first: Annotated[bool, typer.Option("--first", help="The first ones instead of a draw.")] = False,
+    rejected: Annotated[bool, typer.Option(help="Of a build, also what was left out.")] = True,
+) -> None:
+    """Write a page of pictures with their boxes, masks, poses and captions.
+
+    Example: fairhuman data show people --out people.html
+    """
+    from fairhuman.commands_data import run_show
+
+    run_show(path, out, count, seed, first, rejected, Console())
+
+
+@data_app.command()
+def stats(
+    path: DataSet,
+    out: Annotated[Path, typer.Option(help="HTML page.")] = Path("stats.html"),
+    json: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Model in whose tokens captions are counted.")] = None,
+) -> None:
+    """Write a page of counts, areas, aspects and scores, and of a build the way from source to kept.
+
+    Example: fairhuman data stats people --out stats.html
+    """
+    from fairhuman.commands_data import run_statistics
+
+    run_statistics(path, out, json, tokenizer, Console())
+
+
+@data_app.command()
+def export(
+    path: DataSet,
+    out: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    format: Annotated[str, typer.Option(help="webdataset, imagefolder or parquet.")] = "webdataset",
+    shard_rows: Annotated[int, typer.Option(min=1, help="Records of a tar or table.")] = 1000,
+) -> None:
+    """Write a data set of any format in another one.
+
+    Example: fairhuman data export people shards --format webdataset
+    """
+    from fairhuman.commands_data import run_export
+
+    run_export(path, out, format, shard_rows, Console())
+
+
+@data_app.command()
+def cache(path: DataSet) -> None:
+    """Copy Parquet tables into memory-mapped Arrow files ahead of a training run; a run does so by itself.
+
+    Example: fairhuman data cache people
+    """
+    from fairhuman.commands_data import run_cache
+
+    run_cache(path, Console())

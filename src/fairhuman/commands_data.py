@@ -16,7 +16,7 @@ from fairhuman import recipe as recipes
 from fairhuman.data.build.run import Workers, build_dataset
 from fairhuman.data.build.settings import BuildRecipe
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
 from fairhuman.detect.settings import DetectSettings
 from fairhuman.errors import RecipeError
 from fairhuman.files import write_json, writing
@@ -165,9 +165,70 @@ def run_detector_benchmark(
     console.print(table)
     for number, reason in found.failures.items():
         _say(console, f"picture {number}: left out, {reason}")
-    for action, reasons in report.counts().items():
-        for reason, number in reasons.items():
-            _say(console, f"{action}: {reason} ({number})")
+    _say_counts(console, report)
     if file is not None:
         with writing(file):
             write_json(file, {"scores": [asdict(score) for score in found.scores], "failures": dict(found.failures)})
+
+
+def run_check(path: Path, file: Path | None, console: Console) -> bool:
+    """Say what is wrong with a data set; whether nothing had to be left out."""
+    from fairhuman.data.look.check import check_dataset
+
+    with stages(console) as progress:
+        summary = check_dataset(path, progress=progress)
+    for line in summary.lines():
+        _say(console, line)
+    if file is not None:
+        summary.save(file)
+    return summary.good
+
+
+def run_show(path: Path, page: Path, count: int, seed: int, first: bool, rejected: bool, console: Console) -> None:
+    """Write the contact sheet."""
+    from fairhuman.data.look.show import show_dataset
+
+    with stages(console) as progress:
+        shown = show_dataset(path, page, count, seed, first, rejected, progress=progress)
+    _say(console, f"{shown} pictures: {page}")
+
+
+def run_statistics(path: Path, page: Path, file: Path | None, tokenizer: str | None, console: Console) -> None:
+    """Write the page of numbers."""
+    from fairhuman.data.look.figures import write_statistics
+    from fairhuman.data.look.statistics import dataset_statistics
+
+    with stages(console) as progress:
+        found = dataset_statistics(path, tokenizer=tokenizer, progress=progress)
+    write_statistics(found, page)
+    if file is not None:
+        found.save(file)
+    _say(console, f"statistics: {page}")
+
+
+def run_export(path: Path, out: Path, format: str, shard_rows: int, console: Console) -> None:
+    """Write a data set in another format."""
+    from fairhuman.data.export import export_dataset
+
+    with stages(console) as progress:
+        summary = export_dataset(path, out, format, shard_rows, progress=progress)
+    _say_counts(console, summary.report)
+    _say(console, f"{summary.records} records; done: {summary.out}")
+
+
+def run_cache(path: Path, console: Console) -> None:
+    """Copy tables for random reading."""
+    from fairhuman.data.cache import arrow_folder, copy_tables
+
+    report = LoadReport()
+    records = read_source(path, (), SourceSettings(), report)
+    copies = copy_tables(records, arrow_folder(), ("pose", "depth"))
+    _say_counts(console, report)
+    where = "small enough to be kept in main memory" if copies.in_memory else f"copied to {arrow_folder()}"
+    _say(console, f"{copies.tables} tables, {where}; {copies.removed} stale copies removed")
+
+
+def _say_counts(console: Console, report: LoadReport) -> None:
+    for action, reasons in report.counts().items():
+        for reason, number in reasons.items():
+            _say(console, f"{action}: {reason} ({number})")

@@ -17,6 +17,8 @@ from rich.console import Console
 
 from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
+from fairhuman.data.build.run import build_dataset
+from fairhuman.data.build.settings import BuildRecipe
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.detect import Detection, DetectorError, PartRates, find_parts, part_rates
@@ -31,6 +33,8 @@ from fairhuman.report.demo import TITLES, Boxes, Samples, write_demo_report
 from fairhuman.train.settings import TrainRecipe
 
 METHODS = ("mpd", "ls")  # the slower one first
+# All is annotated: pictures are checked, and put where any other source's would be.
+BUILD = recipes.build(BuildRecipe, {"min_side": None, "detect": None, "caption": {"kind": "text"}}, origin="demo")
 
 
 class DemoSettings(recipes.Settings):
@@ -75,7 +79,8 @@ def run_demo(out: Path, dry_run: bool, console: Console, settings: DemoSettings 
     for part, count, seed in (("train", settings.people, 0), ("held-out", settings.held_out, 1)):
         values = {"count": count, "size": settings.size, "seed": settings.seed + seed}
         run_synth(out / "people" / part, values, None, False, console)
-    prompts = write_prompts(out / "people" / "held-out", settings.samples, out / "prompts.txt")
+        build_dataset(out / "people" / part, out / "data" / part, BUILD)
+    prompts = write_prompts(out / "data" / "held-out", settings.samples, out / "prompts.txt")
     console.print("fine-tuning with MPD and with LS, then drawing with all three models", highlight=False)
     signal = run_jobs(_jobs(out, settings, runs), console, at_once=min(2, os.cpu_count() or 1))
     if signal is not None:
@@ -106,7 +111,7 @@ def _recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
     """The run of a strategy: all the same but for `strategy`, so that order and noise are too."""
     values: dict[str, Any] = {
         "model": settings.model,
-        "data": str(out / "people" / "train"),
+        "data": str(out / "data" / "train"),
         "out": str(out / strategy),
         "seed": settings.seed,
         "steps": settings.steps,
@@ -121,7 +126,7 @@ def _recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
         "view": {"crop": "center"},
         "schedule": {"name": "cosine", "warmup_steps": settings.steps // 10},
         "validation": {
-            "data": str(out / "people" / "held-out"),
+            "data": str(out / "data" / "held-out"),
             "every": max(1, settings.steps // 2),
             "count": settings.held_out,
         },

@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet
 import pytest
+from formats import FORMATS
 from PIL import Image
 from small_builds import build, contents, rejected, rows, settings
 from tiny_pictures import encoded, picture
@@ -19,7 +20,7 @@ from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.stored import read_bytes
 from fairhuman.errors import DataError
-from fairhuman.record import Box
+from fairhuman.record import Box, region_column
 
 
 @pytest.fixture
@@ -224,6 +225,35 @@ def test_hugging_face_shows_pictures_and_boxes(photos, tmp_path):
     assert loaded[1]["image"].size == (41, 64)
     assert loaded[1]["faces"] == [[4, 5, 20, 25]]
     assert loaded.features["masks"]["face"] == datasets.Image()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_builds(name, tmp_path):
+    """What the source annotates arrives; `test_formats` trains on the sources themselves."""
+    FORMATS[name](tmp_path / "source", 6)
+    build(tmp_path / "source", tmp_path / "out", "caption.kind=template", "duplicates=keep", "max_failed_share=1")
+    given = {r.key: r for r in read_source(tmp_path / "source", (), SourceSettings(), LoadReport())}
+    report = LoadReport()
+    regions = [
+        r
+        for r in ("face", "hand", "person")
+        if any(row[region_column(r)] is not None for row in rows(tmp_path / "out"))
+    ]
+    for record in read_source(tmp_path / "out", regions, SourceSettings(), report):
+        assert record.caption
+        assert (record.width, record.height) == (given[record.key].width, given[record.key].height)
+        assert record.attributes == given[record.key].attributes
+    assert report.skipped() == []
+
+
+def test_captions_that_were_cut_are_counted(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    for i, words in enumerate((5, 200)):
+        (root / f"{i}.png").write_bytes(encoded(picture(40, 40, i)))
+        (root / f"{i}.txt").write_text("a man " * words)
+    report = build(root, tmp_path / "out").report
+    assert report["notes"]["converted"] == {"caption cut to the limit of tokens": 1}
 
 
 def test_near_duplicates_are_left_out_when_asked_for(tmp_path):

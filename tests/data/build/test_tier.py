@@ -29,6 +29,9 @@ class Length:
     needs: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar = (("length", pyarrow.int32()),)
 
+    def findings(self, row):
+        return ()
+
     @property
     def decisive(self):
         return {"times": self.times}

@@ -1,6 +1,6 @@
 """The third tier: a caption for every kept row."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,6 +57,13 @@ class CaptionTier:
             ("cut", pyarrow.bool_()),
             ("over", pyarrow.bool_()),
         ]
+
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What a row of the table says was changed or is odd."""
+        if row["cut"]:
+            yield "converted", "caption cut to the limit of tokens"
+        if row["over"]:
+            yield "warned", "caption has more tokens than the model reads"
 
     @contextmanager
     def open(self) -> Iterator[Look]:

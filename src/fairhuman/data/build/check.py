@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import imagehash
 import pyarrow
+from PIL import Image
 
 from fairhuman.data.build.rows import BOXES, RowReader, box_rows
 from fairhuman.data.build.tier import Item, Look, Result
@@ -16,6 +16,7 @@ from fairhuman.data.check import decoded
 from fairhuman.data.filters import clarity
 from fairhuman.data.report import LoadReport
 from fairhuman.data.stored import PictureError, read_bytes
+from fairhuman.errors import FairHumanError
 from fairhuman.record import region_column
 
 STAGE = "check"
@@ -23,9 +24,16 @@ STAGE = "check"
 
 @dataclass(frozen=True)
 class CheckTier:
-    """Reads, decodes and measures a picture, and keeps what its source says about it."""
+    """Reads, decodes and measures a picture, and keeps what its source says about it.
+
+    Attributes:
+        reader: of the source's rows.
+        perceptual: whether the 64-bit perceptual hash is measured, which near duplicates are found by.
+
+    """
 
     reader: RowReader
+    perceptual: bool = False
 
     name: ClassVar[str] = "check"
     version: ClassVar[int] = 1
@@ -35,11 +43,13 @@ class CheckTier:
     def decisive(self) -> Mapping[str, Any]:
         """The settings that the results depend on."""
         source = self.reader.source
-        return {"regions": self.reader.regions, "empty_means": source.empty_means, "limits": source.limits.decisive()}
+        limits, regions = source.limits.decisive(), self.reader.regions
+        own = {"regions": regions, "empty_means": source.empty_means, "limits": limits}
+        return own | ({"perceptual": True} if self.perceptual else {})
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
-        """Of its table; `phash` is the 64-bit perceptual hash, `findings` JSON."""
+        """Of its table; `findings` is JSON."""
         return [
             ("location", pyarrow.string()),
             ("width", pyarrow.int32()),
@@ -53,6 +63,10 @@ class CheckTier:
             ("masks", pyarrow.list_(pyarrow.string())),
             ("findings", pyarrow.string()),
         ]
+
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What a row of the table says was changed or is odd."""
+        return {(action, reason) for action, reason, _ in json.loads(row["findings"]) if action != "skipped"}
 
     @contextmanager
     def open(self) -> Iterator[Look]:
@@ -78,7 +92,7 @@ class CheckTier:
             "height": checked.height,
             "bytes": len(content),
             "sha256": hashlib.sha256(content).digest(),
-            "phash": int(str(imagehash.phash(picture)), 16),
+            "phash": _perceptual_hash(picture) if self.perceptual else None,
             "clarity": clarity(picture),
             "captioned": bool(checked.caption),
             "masks": sorted(checked.masks),
@@ -86,3 +100,11 @@ class CheckTier:
         }
         columns |= {region_column(region): box_rows(checked.boxes[region]) for region in self.reader.regions}
         return Result(columns)
+
+
+def _perceptual_hash(picture: Image.Image) -> int:
+    try:
+        import imagehash
+    except ImportError as error:
+        raise FairHumanError(f"duplicates=near needs ImageHash: pip install 'fairhuman[data]' ({error})") from error
+    return int(str(imagehash.phash(picture)), 16)

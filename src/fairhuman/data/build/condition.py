@@ -1,7 +1,7 @@
 """The last tier: pose and depth of every kept row."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,6 +50,10 @@ class ConditionTier:
             ("depth_by", pyarrow.string()),
             ("findings", pyarrow.string()),
         ]
+
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What a row of the table says was changed or is odd."""
+        return {(action, reason) for action, reason, _ in json.loads(row["findings"])}
 
     @contextmanager
     def open(self) -> Iterator[Look]:

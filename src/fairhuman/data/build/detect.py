@@ -1,6 +1,6 @@
 """The second tier: faces, hands and persons that the source doesn't annotate."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,10 @@ class DetectTier:
             columns += [(region_column(part), BOXES), (f"{part}_by", pyarrow.string())]
             columns += [(f"{part}_votes", pyarrow.list_(pyarrow.int32()))]
         return columns
+
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:  # noqa: ARG002 the signature of all
+        """A detector changes nothing."""
+        return ()
 
     @contextmanager
     def open(self) -> Iterator[Look]:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from fairhuman.errors import FairHumanError
 
 PARENT_SECONDS = 0.2
+# Daft's and Ray's telemetry, and bars of their own beside ours.
+QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -45,13 +47,14 @@ def run_tasks(
         with start() as do:
             yield from map(do, tasks)
         return
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         import daft
     except ImportError as error:
         raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
     if ray is not None:
-        daft.set_runner_ray(None if ray == "local" else ray)
+        daft.set_runner_ray(None if ray == "local" else ray, noop_if_initialized=True)
 
     @daft.cls(max_concurrency=workers, use_process=True)
     class Worker:

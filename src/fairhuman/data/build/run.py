@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 
 from fairhuman import recipe as recipes
 from fairhuman.data.build.caption import CaptionTier
@@ -127,7 +126,7 @@ class _Build:
         )
         blocks = blocks_of(self.manifest)
         recipe = self.recipe
-        self._look(CheckTier(self.reader), blocks, retry_failed)
+        self._look(CheckTier(self.reader, recipe.duplicates == "near"), blocks, retry_failed)
         if recipe.detect is not None:
             self._look(DetectTier(self.reader, recipe.detect), self.tables["check"].passed(blocks), retry_failed)
         selection = select(
@@ -138,7 +137,7 @@ class _Build:
         late += [ConditionTier(self.reader, recipe.condition)] if recipe.condition is not None else []
         for tier in late:
             self._look(tier, kept, retry_failed)
-            kept = self._without_failures(tier.name, kept, selection)
+            kept = self._judged(tier.name, kept, selection)
         shards = self._write_shards(kept, selection.masks)
         selection.rejected[:0] = [_unread(note) for note in notes.skipped()]
         selection.findings.update((note.action, note.reason) for note in notes.notes if note.action != "skipped")
@@ -186,16 +185,18 @@ class _Build:
                     f"{self.recipe.max_failed_share:.0%}. The first reasons:{first}"
                 )
 
-    def _without_failures(self, stage: str, blocks: Sequence[Block], selection: Selection) -> list[Block]:
-        """The rows that a late tier could deal with; the others are rejected."""
+    def _judged(self, stage: str, blocks: Sequence[Block], selection: Selection) -> list[Block]:
+        """The rows that a late tier could deal with; the others are rejected, and what it notes is counted."""
         table = self.tables[stage]
-        kept = table.passed(blocks)
         read = table.reader()
+        kept = table.passed(blocks)
         for before, after in zip(blocks, kept, strict=True):
-            if len(after.ids) < len(before.ids):
-                rows = read(before.number)
-                for identity in before.ids[~np.isin(before.ids, after.ids)].tolist():
-                    row = rows[identity]
+            rows, good = read(before.number) if len(before.ids) else {}, set(after.ids.tolist())
+            for identity in before.ids.tolist():
+                row = rows[identity]
+                if identity in good:
+                    selection.findings.update(table.tier.findings(row))
+                else:
                     selection.rejected.append(Rejected(row["key"], row["key"], stage, row["reason"], row["value"]))
         return kept
 

@@ -1,6 +1,5 @@
 """Which checked rows are kept: duplicates and filters, over measures that are in the tables already."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +98,7 @@ class _Row:
     key: str
     location: str
     sha256: bytes
-    phash: int
+    phash: int | None
     measures: Measures | None
     refused: _Why | None
     masks: frozenset[str]
@@ -109,13 +108,20 @@ class _Row:
 def _rows(blocks: Sequence[Block], check: TierTable, detect: TierTable | None) -> Iterator[tuple[Block, list[_Row]]]:
     """What is known of every row, block by block, in the order of their ids."""
     read_check, read_detect = check.reader(), detect.reader() if detect is not None else None
+    findings = check.tier.findings
     for block in blocks:
         checks = read_check(block.number)
         detections = read_detect(block.number) if read_detect is not None else {}
-        yield block, [_row(checks[identity], detections.get(identity, {})) for identity in block.ids.tolist()]
+        yield (
+            block,
+            [
+                _row(checks[identity], detections.get(identity, {}), frozenset(findings(checks[identity])))
+                for identity in block.ids.tolist()
+            ],
+        )
 
 
-def _row(check: Mapping[str, Any], detect: Mapping[str, Any]) -> _Row:
+def _row(check: Mapping[str, Any], detect: Mapping[str, Any], findings: frozenset[tuple[str, str]]) -> _Row:
     refused = next(
         (
             _Why(stage, row["reason"], row["value"])
@@ -125,7 +131,6 @@ def _row(check: Mapping[str, Any], detect: Mapping[str, Any]) -> _Row:
         None,
     )
     measures = None if refused is not None else _measures(check, detect)
-    findings = frozenset((action, reason) for action, reason, _ in json.loads(check["findings"]) if action != "skipped")
     masks = frozenset(check["masks"] or ())
     return _Row(check["key"], check["location"], check["sha256"], check["phash"], measures, refused, masks, findings)
 
@@ -192,6 +197,7 @@ class _Seen:
 
     def _judge_near(self, row: _Row) -> _Why | None:
         assert self._near is not None
+        assert row.phash is not None
         places = [
             table.setdefault((row.phash >> shift) & mask, [])
             for table, (shift, mask) in zip(self._near, self._parts, strict=True)

@@ -8,7 +8,7 @@ another threshold keeps other rows) gives what it has, row by row; only what is 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,6 +84,10 @@ class Tier(Protocol):
     @property
     def decisive(self) -> Mapping[str, Any]:
         """The settings that its results depend on, ready for JSON."""
+        ...
+
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What a row of its table says was changed or is odd: action and reason, for the counts of the report."""
         ...
 
     def open(self) -> AbstractContextManager[Look]:

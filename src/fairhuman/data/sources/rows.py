@@ -169,7 +169,7 @@ class _RowReader:
             caption=self._caption() if captioned else "",
             boxes={region: self._boxes(region, facts) for region in self.regions},
             masks=self._masks(facts),
-            pose=self._condition("pose"),
+            pose=self._condition("pose" if values.get("pose") is not None else "pose_picture"),
             depth=self._condition("depth"),
             depth_kind=self._depth_kind(),
             source=self.root.name,

@@ -1,0 +1,5 @@
+"""Take a data set elsewhere: any source as WebDataset shards, an imagefolder or Parquet tables."""
+
+from fairhuman.data.export.run import FORMATS, ExportSummary, export_dataset
+
+__all__ = ["FORMATS", "ExportSummary", "export_dataset"]

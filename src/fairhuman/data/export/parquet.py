@@ -1,0 +1,71 @@
+"""Parquet tables with the columns of a built data set, from any source and without a build."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from fairhuman.data.build.rows import RowReader
+from fairhuman.data.build.write import ROW_GROUP, ShardWriter
+from fairhuman.data.check import STAGE
+from fairhuman.data.condition import people_from_source, people_to_list
+from fairhuman.data.export.sample import Sample, as_text
+from fairhuman.data.look.reading import DataSet, columns_of, masks_of
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SOURCES
+from fairhuman.errors import DataError
+from fairhuman.record import Finding
+
+
+def write_parquet(
+    folder: Path, samples: Iterator[Sample], dataset: DataSet, shard_rows: int, report: LoadReport
+) -> None:
+    """Write `data/00000.parquet`, ... with `shard_rows` rows each."""
+    masks = sorted({*dataset.regions, *(name for row in dataset.rows(LoadReport()) for name in masks_of(row))})
+    reader = RowReader(dataset.root, SOURCES[dataset.kind].picture, dataset.regions, dataset.settings)
+    schema = ShardWriter(reader, tuple(masks), dataset.root.name).schema
+    (folder / "data").mkdir()
+    number = 0
+    while (first := next(samples, None)) is not None:
+        rows = (
+            _row(sample, dataset.regions, masks, report) for sample in chain([first], islice(samples, shard_rows - 1))
+        )
+        path = folder / "data" / f"{number:05d}.parquet"
+        with pyarrow.parquet.ParquetWriter(path, schema, compression="none") as file:
+            while group := list(islice(rows, ROW_GROUP)):
+                file.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+        number += 1
+
+
+def _row(sample: Sample, regions: Sequence[str], masks: Sequence[str], report: LoadReport) -> dict[str, Any]:
+    row = {"source_caption": sample.fields["caption"], **sample.fields}
+    for region in regions:
+        column, scores, _, by = columns_of(region)
+        boxes = row[column]
+        if boxes is not None:
+            row.setdefault(by, "source")
+            row[column] = [box[:4] for box in boxes]
+            if any(len(box) == 5 for box in boxes):
+                row[scores] = [box[4] if len(box) == 5 else None for box in boxes]
+    row["image"] = {"bytes": sample.picture, "path": f"{row['key']}.{sample.kind}"}
+    row["masks"] = {name: _picture(sample.masks.get(name)) for name in masks}
+    row["pose"] = None if sample.pose is None else _people(row["key"], sample.pose, report)
+    row["pose_picture"], row["depth"] = _picture(sample.pose_picture), _picture(sample.depth)
+    row["attributes"] = as_text(row.get("attributes"))
+    return row
+
+
+def _people(key: str, pose: list[Any], report: LoadReport) -> list[dict[str, Any]] | None:
+    """Key points of any layout in the one that the column has."""
+    try:
+        return people_to_list(people_from_source(pose))
+    except DataError as error:
+        report.add(key, STAGE, Finding("dropped", "pose can't be used", str(error)))
+        return None
+
+
+def _picture(content: bytes | None) -> dict[str, Any] | None:
+    return None if content is None else {"bytes": content, "path": None}

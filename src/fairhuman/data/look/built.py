@@ -1,0 +1,110 @@
+"""What only a built data set has: its report, and the rows that were left out with their pictures in the source."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+from fairhuman.data.build.manifest import ManifestRow, numbered_files, read_block
+from fairhuman.data.build.report import REJECTED
+from fairhuman.data.look.reading import DataSet, read_report
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings
+from fairhuman.errors import DataError
+from fairhuman.record import HumanRecord
+
+MANIFEST = "manifest"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row that was left out; `record` is None where its picture can't be found any more."""
+
+    key: str
+    location: str
+    value: str
+    record: HumanRecord | None = None
+
+
+@dataclass
+class Group:
+    """The rows that were left out for one reason: their number, and the first of them."""
+
+    stage: str
+    reason: str
+    number: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+
+def rejected_groups(path: Path, examples: int) -> list[Group]:
+    """What a build left out, by stage and reason, each with its first examples; empty where it isn't a build.
+
+    Raises:
+        DataError: the table of rejected rows can't be read.
+
+    """
+    file = path / REJECTED
+    if not path.is_dir() or not file.is_file():
+        return []
+    groups: dict[tuple[str, str], Group] = {}
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(columns=["key", "location", "stage", "reason", "value"]):
+                for row in batch.to_pylist():
+                    group = groups.setdefault((row["stage"], row["reason"]), Group(row["stage"], row["reason"]))
+                    group.number += 1
+                    if len(group.examples) < examples:
+                        group.examples.append(Example(row["key"], row["location"], row["value"] or ""))
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"{file}: not a readable table of rejected rows ({error})") from error
+    return list(groups.values())
+
+
+def source_of(path: Path) -> DataSet | None:
+    """The source that a build was made from; None where it isn't known or no longer there."""
+    report = read_report(path)
+    if report is None:
+        return None
+    try:
+        told = json.loads((path / "source.json").read_text(encoding="utf-8"))
+        settings = SourceSettings.model_validate(report["recipe"]["source"])
+        source = DataSet(Path(told["source"]), str(told["format"]), settings)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return source if source.path.exists() else None
+
+
+def with_records(path: Path, source: DataSet, groups: list[Group]) -> None:
+    """Give the examples their records, as far as the manifest knows them and their pictures can be opened.
+
+    Raises:
+        DataError: the manifest can't be read.
+
+    """
+    wanted = {example.key for group in groups for example in group.examples if example.key}
+    try:
+        rows = {row.key: row for row in _manifest_rows(path / MANIFEST, wanted)}
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path / MANIFEST}: not a readable manifest ({error})") from error
+    for group in groups:
+        group.examples = [_with_record(example, rows.get(example.key), source) for example in group.examples]
+
+
+def _with_record(example: Example, row: ManifestRow | None, source: DataSet) -> Example:
+    return example if row is None else replace(example, record=source.record(row.row(source.root), LoadReport()))
+
+
+def _manifest_rows(folder: Path, wanted: set[str]) -> Iterator[ManifestRow]:
+    """The rows of some keys; blocks are read until all are found."""
+    left = set(wanted)
+    for _, file in sorted(numbered_files(folder).items()):
+        if not left:
+            return
+        keys = pyarrow.parquet.read_table(file, columns=["key"]).column("key").to_pylist()
+        if left.isdisjoint(keys):
+            continue
+        yield from (row for row in read_block(file) if row.key in left)
+        left.difference_update(keys)

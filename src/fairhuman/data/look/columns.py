@@ -1,0 +1,142 @@
+"""The columns that statistics are made of, some thousand records at a time; no picture is decoded."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from fairhuman.data.build.rows import BOXES, box_rows
+from fairhuman.data.look.reading import DataSet, columns_of
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources.parquet import parquet_files
+from fairhuman.errors import DataError
+from fairhuman.record import region_column
+
+ROWS = 4096
+NUMBERS = ("width", "height", "clarity")
+TEXTS = ("caption", "source", "split")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some records.
+
+    Attributes:
+        table: columns as a built data set has them: `NUMBERS`, `TEXTS`, and of each region boxes, scores and who
+            found them. Those that the data set lacks, or has of another type, are missing.
+        painted: for each region with painted masks, which records have one.
+
+    """
+
+    table: pyarrow.Table
+    painted: Mapping[str, NDArray[np.bool_]]
+
+
+def read_columns(dataset: DataSet, report: LoadReport) -> Iterator[Columns]:
+    """All records of a data set: of Parquet tables with sizes their columns alone, else the headers of pictures.
+
+    Raises:
+        DataError: it can't be read.
+
+    """
+    files = parquet_files(dataset.path) if dataset.kind == "parquet" else []
+    try:
+        if files and all(
+            {"width", "height"} <= {*_usable(pyarrow.parquet.read_schema(file), dataset.regions)} for file in files
+        ):
+            for file in files:
+                yield from _of_file(file, dataset.regions)
+            return
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{dataset.path}: not a readable Parquet file ({error})") from error
+    yield from _of_records(dataset, report)
+
+
+def _usable(schema: pyarrow.Schema, regions: Sequence[str]) -> list[str]:
+    """Columns that statistics are made of and that have their type."""
+    fits = {**dict.fromkeys(NUMBERS, _is_number), **dict.fromkeys(TEXTS, _is_text)}
+    for region in regions:
+        boxes, scores, _, by = columns_of(region)
+        fits |= {boxes: _is_boxes, scores: _is_scores, by: _is_text}
+    return [field.name for field in schema if field.name in fits and fits[field.name](field.type)]
+
+
+def _is_number(kind: pyarrow.DataType) -> bool:
+    return bool(pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind))
+
+
+def _is_text(kind: pyarrow.DataType) -> bool:
+    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    types = pyarrow.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_scores(kind: pyarrow.DataType) -> bool:
+    return _is_list(kind) and _is_number(kind.value_type)
+
+
+def _is_boxes(kind: pyarrow.DataType) -> bool:
+    return _is_list(kind) and _is_scores(kind.value_type)
+
+
+def _of_file(path: Path, regions: Sequence[str]) -> Iterator[Columns]:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        masks = _mask_leaves([file.schema.column(n).path for n in range(len(file.schema))])
+        names = _usable(file.schema_arrow, regions)
+        for batch in file.iter_batches(ROWS, columns=[*names, *masks.values()]):
+            table = pyarrow.Table.from_batches([batch])
+            painted = {
+                name: pyarrow.compute.struct_field(table.column("masks"), [name]).is_valid().to_numpy()
+                for name in masks
+            }
+            yield Columns(table.select(names), painted)
+
+
+def _mask_leaves(leaves: Sequence[str]) -> dict[str, str]:
+    """For each painted mask the smallest leaf that says where it is null: `masks.face.path` rather than its bytes."""
+    found: dict[str, str] = {}
+    for leaf in leaves:
+        column, _, inner = leaf.partition(".")
+        if column == "masks" and "list" not in inner.split(".") and "key_value" not in inner.split("."):
+            name = inner.split(".")[0]
+            if name not in found or leaf.endswith(".path"):
+                found[name] = leaf
+    return found
+
+
+def _of_records(dataset: DataSet, report: LoadReport) -> Iterator[Columns]:
+    schema = pyarrow.schema(
+        [
+            ("width", pyarrow.int32()),
+            ("height", pyarrow.int32()),
+            ("caption", pyarrow.string()),
+            ("source", pyarrow.string()),
+            ("split", pyarrow.string()),
+            *((region_column(region), BOXES) for region in dataset.regions),
+        ]
+    )
+    records = (record for _, record in dataset.records(report))
+    while some := list(islice(records, ROWS)):
+        rows = [
+            {
+                "width": record.width,
+                "height": record.height,
+                "caption": record.caption,
+                "source": record.source,
+                "split": record.split,
+                **{region_column(region): box_rows(record.boxes[region]) for region in dataset.regions},
+            }
+            for record in some
+        ]
+        names = dict.fromkeys(name for record in some for name in record.masks)
+        painted = {name: np.array([name in record.masks for record in some]) for name in names}
+        yield Columns(pyarrow.Table.from_pylist(rows, schema=schema), painted)

@@ -1,0 +1,285 @@
+"""The page of a data set's statistics, and its figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from fairhuman.data.look.check import printed
+from fairhuman.data.look.statistics import Statistics, spread
+from fairhuman.data.look.tally import Numbers, RegionStatistics
+from fairhuman.files import write_text, writing
+from fairhuman.report.html import figure_uri, render
+from fairhuman.report.plots import GRID, INK, OBJECTIVE_COLOURS, SIZE, colours
+
+BLUE = OBJECTIVE_COLOURS["global"]
+BINS = 40
+FAR = 4.0  # the largest value through the smallest, from which on an axis is logarithmic
+MOST_BOXES = 6  # this many or more are one bar
+SMALLEST_SHARE = 1e-5  # of a picture that is told apart on the axis
+WANTED_SIDE = 1024  # pixels: what SDXL was trained on
+LINES = ("solid", "dashed", "dotted", "dashdot")
+
+
+def write_statistics(statistics: Statistics, page: Path) -> None:
+    """Write the page.
+
+    Raises:
+        FairHumanError: it can't be written.
+
+    """
+    report = statistics.report
+    regions = {name: region for name, region in statistics.regions.items() if region.has or region.none}
+    text = render(
+        "data_statistics.html",
+        title=f"{printed(statistics.path.resolve().name)}: {statistics.records:,} records",
+        facts=_facts(statistics),
+        funnel=None if report is None else _funnel(report["funnel"]),
+        funnel_plot=None if report is None else figure_uri(funnel_figure(report["funnel"])),
+        rejected=[]
+        if report is None
+        else [
+            (stage, why, number)
+            for stage, reasons in report.get("rejected", {}).items()
+            for why, number in reasons.items()
+        ],
+        filters=[] if report is None else report["filters"],
+        regions=[(name, colour, _region_line(statistics.regions[name])) for name, colour in colours(regions).items()],
+        region_plots=[(name, figure_uri(figure)) for name, figure in _region_figures(regions)],
+        plots=[(name, figure_uri(figure)) for name, figure in _picture_figures(statistics)],
+        measures=[(name, _cells(values)) for name, values in _measures(statistics) if spread(values)],
+        counts=[
+            (name, counter.most_common(20), max(len(counter) - 20, 0))
+            for name, counter in (("source", statistics.sources), ("split", statistics.splits))
+            if counter
+        ],
+    )
+    with writing(page):
+        write_text(page, text)
+
+
+def funnel_figure(funnel: Sequence[Mapping[str, object]]) -> Figure:
+    """What is left of the source after each stage, from top to bottom."""
+    figure, axes = _axes("Records left after each stage", height=1.0 + 0.3 * len(funnel))
+    rows = [int(str(step["rows"])) for step in funnel]
+    axes.barh(range(len(funnel)), rows, color=BLUE)
+    for place, left in enumerate(rows):
+        share = f"  {left / rows[0]:.0%}" if rows[0] else ""
+        axes.text(left, place, f" {left:,}{share}", va="center", fontsize=9, color=INK)
+    axes.set_yticks(range(len(funnel)), [str(step["stage"]) for step in funnel])
+    axes.set_xticks([])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.25 * max(*rows, 1))
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    return figure
+
+
+def known_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
+    """For each region the shares of records where it is, where there is none, where nothing is known."""
+    figure, axes = _axes("Where is it known?", "% of the records", height=1.1 + 0.42 * len(regions))
+    palette = colours(regions)
+    for place, (name, region) in enumerate(regions.items()):
+        counts = np.array([region.has, region.none, region.unknown])
+        left = 0.0
+        for share, alpha, label in zip(100 * counts / counts.sum(), (1.0, 0.45, 0.12), ("", "none", "?"), strict=True):
+            axes.barh(place, share, left=left, color=palette[name], alpha=alpha)
+            text = f"{share:.0f} %{' ' + label if label else ''}"
+            if share >= 9:
+                ink = "white" if alpha == 1.0 else INK
+                axes.text(left + share / 2, place, text, ha="center", va="center", fontsize=8, color=ink)
+            left += share
+    axes.set_yticks(range(len(regions)), list(regions))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    return figure
+
+
+def boxes_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
+    """Boxes of each picture whose boxes are known."""
+    figure, axes = _axes("Boxes in a picture", "number of boxes", "% of pictures with known boxes")
+    drawn = {name: region for name, region in regions.items() if region.boxes.total()}
+    palette = colours(regions)
+    width = 0.8 / max(len(drawn), 1)
+    for place, (name, region) in enumerate(drawn.items()):
+        counts_n = np.zeros(MOST_BOXES + 1)
+        for number, records in region.boxes.items():
+            counts_n[min(number, MOST_BOXES)] += records
+        shift = (place - (len(drawn) - 1) / 2) * width
+        axes.bar(
+            np.arange(MOST_BOXES + 1) + shift, 100 * counts_n / counts_n.sum(), width, color=palette[name], label=name
+        )
+    axes.set_xticks(range(MOST_BOXES + 1), [*map(str, range(MOST_BOXES)), f"{MOST_BOXES}+"])
+    _legend(axes)
+    return figure
+
+
+def areas_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
+    """How much of its picture a box takes, dashed: medians."""
+    figure, axes = _axes("Area of a box", "share of the picture", "% of boxes")
+    edges = np.geomspace(SMALLEST_SHARE, 1.0, 61).tolist()
+    for name, colour in colours(regions).items():
+        shares = regions[name].area_shares
+        if len(shares):
+            weights = np.full(len(shares), 100 / len(shares))
+            label = f"{name}, median {percent(float(np.median(shares)))}"
+            shown = np.clip(shares, SMALLEST_SHARE, 1.0)
+            axes.hist(shown, edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.45, label=label)
+            axes.axvline(float(np.median(shares)), color=colour, linestyle="--", linewidth=1.3)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+    _legend(axes)
+    return figure
+
+
+def scores_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
+    """Scores of boxes, by who found them."""
+    figure, axes = _axes("Scores of boxes", "score", "% of the boxes of one finder")
+    for name, colour in colours(regions).items():
+        for place, (by, scores) in enumerate(regions[name].scores.items()):
+            if len(scores):
+                style = LINES[place % len(LINES)]
+                weights = np.full(len(scores), 100 / len(scores))
+                shown = np.clip(scores, 0, 1)
+                label = f"{name}, {by}"
+                axes.hist(
+                    shown,
+                    np.linspace(0, 1, 26).tolist(),
+                    weights=weights,
+                    histtype="step",
+                    color=colour,
+                    linestyle=style,
+                    linewidth=1.6,
+                    label=label,
+                )
+    _legend(axes)
+    return figure
+
+
+def histogram(title: str, unit: str, values: Numbers, whole: bool = False, mark: float | None = None) -> Figure:
+    """A measure of the records, dashed: its median; `mark`: a value to compare with, dotted.
+
+    Values far apart get a logarithmic axis; bars of whole numbers hold equally many of them.
+    """
+    figure, axes = _axes(title, unit, "% of the records")
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    wide = not whole and low > 0 and high > FAR * low
+    if whole:
+        step = np.ceil((high - low + 1) / BINS)
+        edges = np.arange(low - 0.5, high + step, step)
+    else:
+        edges = np.geomspace(low, high, BINS + 1) if wide else np.histogram_bin_edges(values, BINS)
+    axes.hist(values, edges.tolist(), weights=np.full(len(values), 100 / len(values)), color=BLUE, alpha=0.75)
+    median = float(np.median(values))
+    axes.axvline(median, color=INK, linestyle="--", linewidth=1.2, label=f"median {median:.4g}")
+    if mark is not None and low <= mark <= high:
+        axes.axvline(mark, color=INK, linestyle=":", linewidth=1.2, label=f"{mark:g}")
+    if wide:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    _legend(axes)
+    return figure
+
+
+def percent(share: float) -> str:
+    """A share of 0..1 with three digits that count."""
+    return f"{100 * share:.3g} %"
+
+
+def _picture_figures(statistics: Statistics) -> list[tuple[str, Figure]]:
+    measured = [
+        ("Shorter side", "pixels", statistics.sides, False, WANTED_SIDE),
+        ("Width through height", "1 is square", statistics.aspects, False, 1.0),
+        ("Words of a caption", "words", statistics.words, True, None),
+        ("Tokens of a caption", "tokens, start and end included", statistics.tokens, True, 77),
+        ("Clarity", "variance of the Laplacian, grey levels²", statistics.clarity, False, None),
+    ]
+    return [
+        (title, histogram(title, unit, values, whole, mark))
+        for title, unit, values, whole, mark in measured
+        if np.isfinite(values).any()
+    ]
+
+
+def _region_figures(regions: Mapping[str, RegionStatistics]) -> list[tuple[str, Figure]]:
+    if not regions:
+        return []
+    figures = [("where it is known", known_figure(regions))]
+    if any(region.boxes.total() for region in regions.values()):
+        figures += [("boxes in a picture", boxes_figure(regions)), ("areas of boxes", areas_figure(regions))]
+    if any(region.scores for region in regions.values()):
+        figures.append(("scores of boxes", scores_figure(regions)))
+    return figures
+
+
+def _facts(statistics: Statistics) -> list[tuple[str, str]]:
+    report = statistics.report
+    facts = [
+        ("records", f"{statistics.records:,}"),
+        ("format", statistics.kind if report is None else f"built from {report.get('format')}"),
+        ("can't be read", f"{statistics.skipped:,}"),
+        ("without a caption", f"{statistics.empty:,}"),
+    ]
+    if report is not None and report["funnel"]:
+        facts.append(("records of the source", f"{report['funnel'][0]['rows']:,}"))
+    return facts
+
+
+def _funnel(funnel: Sequence[Mapping[str, int]]) -> list[tuple[str, str, str]]:
+    before = [int(funnel[0]["rows"]), *(int(step["rows"]) for step in funnel)] if funnel else []
+    return [
+        (str(step["stage"]), f"{step['rows']:,}", f"-{was - step['rows']:,}" if was > step["rows"] else "")
+        for step, was in zip(funnel, before, strict=False)
+    ]
+
+
+def _measures(statistics: Statistics) -> list[tuple[str, Numbers]]:
+    areas = [(f"area of a box, {name}, %", 100 * region.area_shares) for name, region in statistics.regions.items()]
+    return [
+        ("shorter side, pixels", statistics.sides),
+        ("width through height", statistics.aspects),
+        ("words of a caption", statistics.words),
+        ("tokens of a caption", statistics.tokens),
+        ("clarity, grey levels²", statistics.clarity),
+        *areas,
+    ]
+
+
+def _cells(values: Numbers) -> list[str]:
+    found = spread(values) or {}
+    return [
+        f"{found['n']:,}",
+        *(f"{found[name]:.4g}" for name in ("min", "p5", "p25", "p50", "p75", "p95", "max", "mean")),
+    ]
+
+
+def _region_line(region: RegionStatistics) -> list[str]:
+    boxes = sum(number * records for number, records in region.boxes.items())
+    median = percent(float(np.median(region.area_shares))) if len(region.area_shares) else ""
+    numbers = (region.has, region.none, region.unknown, region.painted, boxes)
+    return [*(f"{number:,}" for number in numbers), median, f"{region.unusable:,}" if region.unusable else ""]
+
+
+def _axes(title: str, unit: str = "", share: str = "", height: float = SIZE[1]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(SIZE[0], height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11, color=INK, loc="left", fontweight="bold")
+    axes.set_xlabel(unit, fontsize=9, color=INK)
+    axes.set_ylabel(share, fontsize=9, color=INK)
+    axes.grid(color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9, colors=INK)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", borderpad=0.2, handlelength=1.4)

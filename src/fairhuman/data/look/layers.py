@@ -1,0 +1,167 @@
+"""A record as layers for a page: the picture, and over it boxes, painted masks, pose; depth beside it."""
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from fairhuman.data.check import STAGE
+from fairhuman.data.condition import decode_depth, depth_picture, draw_pose, move_people, people_from_source
+from fairhuman.data.decode import decode, decode_mask
+from fairhuman.data.look.reading import DataSet
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources.rows import Row
+from fairhuman.data.stored import PictureError
+from fairhuman.errors import DataError
+from fairhuman.record import Finding, HumanRecord, Painted
+from fairhuman.report.html import picture_uri
+from fairhuman.report.plots import OBJECTIVE_COLOURS
+
+SIDE = 384  # pixels of the longest side
+DEPTH_SIDE = 128
+STRONG, FAINT = 120, 40  # of 255: masks of faces and hands, and those of whole persons and the like
+
+
+@dataclass(frozen=True, slots=True)
+class BoxShape:
+    """A box in pixels of the picture."""
+
+    region: str
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Pictures as data URIs.
+
+    Attributes:
+        picture: the photo.
+        boxes: of all regions, the largest first, so that small ones lie on top.
+        masks: white where the region is, by region; transparent elsewhere.
+        pose: on a transparent ground.
+        depth: near is bright.
+
+    """
+
+    picture: str
+    boxes: list[BoxShape] = field(default_factory=list)
+    masks: list[tuple[str, str]] = field(default_factory=list)
+    pose: str | None = None
+    depth: str | None = None
+
+
+def draw_layers(
+    dataset: DataSet, row: Row, record: HumanRecord, colours: dict[str, str], report: LoadReport
+) -> Layers | None:
+    """Decode and draw; what can't be drawn is noted. None where the picture itself can't be.
+
+    Args:
+        dataset: that the record is from.
+        row: of the record.
+        record: its boxes are in pixels of the upright picture.
+        colours: `#RRGGBB` by region, for masks.
+        report: gets the findings.
+
+    """
+    try:
+        picture = decode(record.image, dataset.settings.limits).picture
+    except PictureError as error:
+        report.add(record.location, STAGE, error.finding)
+        return None
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    layers = _Drawer(dataset, row, record, picture.size, report)
+    return Layers(
+        picture=picture_uri(picture, quality=82),
+        boxes=box_shapes(record),
+        masks=[
+            (name, uri)
+            for name, mask in record.masks.items()
+            if (
+                uri := layers.tried(
+                    f"mask of {name}",
+                    partial(layers.mask, mask, colours[name], STRONG if name in OBJECTIVE_COLOURS else FAINT),
+                )
+            )
+        ],
+        pose=layers.tried("pose", layers.pose),
+        depth=layers.tried("depth", layers.depth),
+    )
+
+
+def box_shapes(record: HumanRecord) -> list[BoxShape]:
+    """All boxes, the largest first."""
+    boxes = [(region, box) for region, some in record.boxes.items() for box in some or ()]
+    return [
+        BoxShape(
+            region,
+            round(box.x0, 1),
+            round(box.y0, 1),
+            round(box.x1 - box.x0, 1),
+            round(box.y1 - box.y0, 1),
+            region if box.score is None else f"{region} {box.score:.2f}",
+        )
+        for region, box in sorted(boxes, key=lambda each: -each[1].area)
+    ]
+
+
+@dataclass(frozen=True)
+class _Drawer:
+    dataset: DataSet
+    row: Row
+    record: HumanRecord
+    size: tuple[int, int]
+    report: LoadReport
+
+    def tried(self, name: str, draw: Callable[[], str | None]) -> str | None:
+        """What a function draws; None, and a note, where it can't."""
+        try:
+            return draw()
+        except PictureError as error:
+            finding = error.finding._replace(action="dropped", value=f"{name}: {error.finding.value}")
+        except DataError as error:
+            finding = Finding("dropped", f"{name} can't be drawn", str(error))
+        self.report.add(self.record.location, STAGE, finding)
+        return None
+
+    def mask(self, mask: Painted, colour: str, alpha: int) -> str:
+        """Two colours, one of them transparent: some hundred bytes."""
+        grey = decode_mask(mask, self.dataset.settings.limits).resize(self.size, Image.Resampling.BOX)
+        painted = Image.fromarray((np.asarray(grey) > 127).astype(np.uint8), "P")
+        painted.putpalette([0, 0, 0, *bytes.fromhex(colour[1:])])
+        return _png_uri(painted, transparency=bytes([0, alpha]), bits=1)
+
+    def pose(self) -> str | None:
+        if self.record.pose is None:
+            return None
+        if isinstance(self.record.pose, list):
+            scale = (self.size[0] / self.record.width, self.size[1] / self.record.height)
+            drawn = draw_pose(move_people(people_from_source(self.record.pose), scale, (0, 0)), *self.size[::-1])
+        else:
+            drawn = decode(self.record.pose, self.dataset.settings.limits).picture.resize(self.size)
+        colours_hw3 = np.asarray(drawn)
+        alpha_hw1 = colours_hw3.max(axis=2, keepdims=True)
+        return _png_uri(Image.fromarray(np.concatenate([colours_hw3, alpha_hw1], axis=2), "RGBA"))
+
+    def depth(self) -> str | None:
+        if self.record.depth is None:
+            return None
+        if isinstance(self.record.depth, list):
+            raise PictureError("depth is not a picture")
+        kind = self.row.values.get("depth_kind") or self.record.attributes.get("depth_kind")
+        # millimetres are what synthetic people have, without saying so
+        near_hw = depth_picture(decode_depth(self.record.depth), "relative" if kind == "relative" else "metric_mm")
+        return picture_uri(Image.fromarray((near_hw * 255).astype(np.uint8)), DEPTH_SIDE)
+
+
+def _png_uri(picture: Image.Image, **options: object) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True, **options)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,221 @@
+"""A contact sheet of a data set: one page with pictures, boxes, masks, pose, captions, and what was left out."""
+
+import base64
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fairhuman.data.look.built import Example, Group, rejected_groups, source_of, with_records
+from fairhuman.data.look.check import Progress, place, printed
+from fairhuman.data.look.layers import Layers, draw_layers
+from fairhuman.data.look.reading import AS_IT_IS, DataSet, columns_of, open_dataset, read_report, usable_or_error
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings
+from fairhuman.data.sources.rows import Row
+from fairhuman.files import write_text, writing
+from fairhuman.record import HumanRecord
+from fairhuman.report.html import render
+from fairhuman.report.plots import colours
+
+REJECTED_EXAMPLES = 6  # of each reason
+NOTES = 50  # shown
+POLICY = "style-src 'unsafe-inline'"  # how the one of `page.html` ends
+SCRIPT = """
+const cards = [...document.querySelectorAll(".card")], text = document.getElementById("text");
+const state = document.getElementById("state"), count = document.getElementById("count");
+function filter() {
+  const wanted = text.value.toLowerCase();
+  let shown = 0;
+  for (const card of cards) {
+    const found = card.textContent.toLowerCase().includes(wanted);
+    card.hidden = !found || (state.value !== "" && !card.classList.contains(state.value));
+    shown += !card.hidden;
+  }
+  count.textContent = shown + " of " + cards.length;
+}
+text.addEventListener("input", filter);
+state.addEventListener("change", filter);
+filter();
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One picture of the sheet; `states` are classes such as `has-0`, the number being that of the region."""
+
+    record: HumanRecord
+    layers: Layers
+    states: str
+    source_caption: str
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A row that a build left out, in words, and its picture where there is one."""
+
+    text: str
+    layers: Layers | None
+
+
+def show_dataset(
+    path: Path,
+    page: Path,
+    count: int = 60,
+    seed: int = 0,
+    first: bool = False,
+    rejected: bool = True,
+    settings: SourceSettings = AS_IT_IS,
+    regions: Sequence[str] = (),
+    progress: Progress = lambda _stage, _done, _all: None,
+) -> int:
+    """Write a self-contained page with some pictures of a data set in any format.
+
+    Args:
+        path: the data set.
+        page: HTML file to write.
+        count: pictures at most, ≥ 1.
+        seed: of the draw.
+        first: take the first ones instead.
+        rejected: of a build, also what was left out, with pictures where the source still has them.
+        settings: of the source.
+        regions: whose boxes are drawn beside those of faces, hands and persons.
+        progress: told how many pictures were drawn.
+
+    Returns:
+        Number of pictures on the page.
+
+    Raises:
+        DataError: the data set can't be read, or has no usable record among those drawn.
+        FairHumanError: the page can't be written.
+        ValueError: `count` below 1.
+
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    dataset = open_dataset(path, settings, regions)
+    report = LoadReport()
+    rows, total = _chosen(dataset.rows(report), count, None if first else random.Random(seed))
+    found = [(row, record) for row in rows if (record := dataset.record(row, report)) is not None]
+    names = list(dict.fromkeys([*dataset.regions, *(name for _, record in found for name in record.masks)]))
+    palette = colours(names)
+    cards: list[Card] = []
+    for number, (row, record) in enumerate(found, start=1):
+        layers = draw_layers(dataset, row, record, palette, report)
+        if layers is not None:
+            cards.append(_card(dataset, row, record, layers, names))
+        progress("show", number, len(found))
+    usable_or_error(dataset, report, len(cards))
+    groups = rejected_groups(path, REJECTED_EXAMPLES) if rejected else []
+    source = source_of(path) if groups else None
+    text = render(
+        "data_show.html",
+        title=f"{printed(path.resolve().name)}: {len(cards)} pictures",
+        facts=_facts(dataset, cards, total, None if first else seed),
+        regions=[(name, palette[name], name in dataset.regions) for name in names],
+        order={name: number for number, name in enumerate(names)},
+        cards=cards,
+        groups=_left_out(path, groups, source, palette),
+        source_missing=bool(groups) and source is None,
+        notes=[(note.action, note.reason, place(note)) for note in report.notes if note.action != "converted"][:NOTES],
+        script=SCRIPT,
+    )
+    with writing(page):
+        write_text(page, _allowing(SCRIPT, text))
+    return len(cards)
+
+
+def _chosen(rows: Iterator[Row], count: int, draw: random.Random | None) -> tuple[list[Row], int | None]:
+    """The first rows, or a fair draw from all of them in their order, and how many there are (Vitter's algorithm R)."""
+    if draw is None:
+        return list(islice(rows, count)), None
+    chosen: list[tuple[int, Row]] = []
+    number = -1
+    for number, row in enumerate(rows):
+        if number < count:
+            chosen.append((number, row))
+        elif (at := draw.randrange(number + 1)) < count:
+            chosen[at] = (number, row)
+    return [row for _, row in sorted(chosen, key=lambda each: each[0])], number + 1
+
+
+def _card(dataset: DataSet, row: Row, record: HumanRecord, layers: Layers, names: Sequence[str]) -> Card:
+    states = []
+    for number, name in enumerate(names):
+        known = "has" if record.has(name) else "none" if record.annotated(name) else "unknown"
+        states.append(f"{known}-{number}")
+    source_caption = row.values.get("source_caption")
+    other = isinstance(source_caption, str) and source_caption != record.caption
+    return Card(
+        record, layers, " ".join(states), str(source_caption) if other else "", _small_print(dataset, row, record)
+    )
+
+
+def _small_print(dataset: DataSet, row: Row, record: HumanRecord) -> list[tuple[str, str]]:
+    values = row.values
+    facts = [(region, _region_text(region, values, record)) for region in dataset.regions]
+    facts += [(name, "painted") for name in record.masks if name not in dataset.regions]
+    if isinstance(values.get("clarity"), int | float):
+        facts.append(("clarity", f"{values['clarity']:.0f}"))
+    by = [(name, values.get(f"{name}_by")) for name in ("caption", "pose", "depth")]
+    facts += [(f"{name} by", str(who)) for name, who in by if who]
+    facts += [(name, str(values[name])) for name in ("source", "split") if values.get(name)]
+    return [*facts, ("at", record.location)]
+
+
+def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) -> str:
+    """Such as `2, by mediapipe, score 0.91 0.80, votes 5 3`."""
+    boxes = record.boxes.get(region)
+    _, scores, votes, by = (values.get(column) for column in columns_of(region))
+    parts = ["unknown" if boxes is None else str(len(boxes)) if boxes else "none"]
+    if region in record.masks:
+        parts = ["painted"] if boxes is None else [*parts, "painted"]
+    parts += [f"{'by' if boxes is not None else 'not found by'} {by}"] if by else []
+    shown = scores if isinstance(scores, list) else [box.score for box in boxes or ()]
+    numbers = [f"{score:.2f}" for score in shown if isinstance(score, int | float)]
+    parts += [f"score {' '.join(numbers)}"] if numbers else []
+    parts += [f"votes {' '.join(map(str, votes))}"] if isinstance(votes, list) and votes else []
+    return ", ".join(parts)
+
+
+def _left_out(
+    path: Path, groups: list[Group], source: DataSet | None, palette: dict[str, str]
+) -> list[tuple[Group, list[Shown]]]:
+    """Each group with its examples, and with their pictures as far as the source still has them."""
+    if source is not None:
+        with_records(path, source, groups)
+    return [(group, [_shown(example, source, palette) for example in group.examples]) for group in groups]
+
+
+def _shown(example: Example, source: DataSet | None, palette: dict[str, str]) -> Shown:
+    layers = None
+    if source is not None and example.record is not None:
+        bare = replace(example.record, masks={}, pose=None, depth=None)
+        layers = draw_layers(source, Row(example.location, {}), bare, palette, LoadReport())
+    place = f"{example.key} ({example.location})" if example.key not in ("", example.location) else example.location
+    return Shown(f"{place}: {example.value}" if example.value else place, layers)
+
+
+def _facts(dataset: DataSet, cards: Sequence[Card], total: int | None, seed: int | None) -> list[tuple[str, str]]:
+    report = read_report(dataset.path)
+    return [
+        ("pictures", str(len(cards))),
+        ("drawn", "the first ones" if seed is None else f"at random, seed {seed}"),
+        *([("records", f"{total:,}")] if total is not None else []),
+        ("format", dataset.kind if report is None else f"built from {report.get('format')}"),
+        *((name, _share(cards, number)) for number, name in enumerate(dataset.regions)),
+    ]
+
+
+def _share(cards: Sequence[Card], number: int) -> str:
+    return f"in {sum(f'has-{number}' in card.states.split() for card in cards)} of {len(cards)}"
+
+
+def _allowing(script: str, page: str) -> str:
+    """The page with this one script allowed: what else a caption might smuggle in doesn't run."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return page.replace(POLICY, f"{POLICY}; script-src 'sha256-{digest}'", 1)

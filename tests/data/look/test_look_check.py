@@ -1,0 +1,98 @@
+"""`data check`: every bad file and line is counted and named, and the verdict follows from what was lost."""
+
+import json
+import re
+
+import pytest
+from tiny_pictures import encoded, picture
+
+from fairhuman.data.look.check import check_dataset
+from fairhuman.data.sources import SourceSettings
+from fairhuman.errors import DataError, FairHumanError, RecipeError
+
+
+def test_the_collection_of_bad_files(shared, tmp_path):
+    """One line of the report for each reason, each with file and line; nothing ends the check."""
+    summary = check_dataset(shared / "data" / "bad")
+    assert (summary.found, summary.usable, summary.kind, summary.good) == (33, 21, "imagefolder", False)
+    counts = {action: sum(reasons.values()) for action, reasons in summary.report.counts().items()}
+    assert counts == {"skipped": 12, "dropped": 8, "converted": 10, "warned": 14}
+    text = "\n".join(summary.lines())
+    for number, name in (
+        (2, "01_truncated.jpg"),
+        (3, "02_zero_byte.jpg"),
+        (4, "03_text_named.jpg"),
+        (10, "09_one_pixel.png"),
+        (11, "10_extreme_aspect_20000x10.png"),
+        (14, "13_bomb_30000x30000_1bit.png"),
+        (27, "no_such_file.jpg"),
+        (28, "../../etc/passwd"),
+    ):
+        assert re.search(rf"metadata\.jsonl:{number}  .*{re.escape(name)}", text), name
+    for number in (29, 30, 32, 34):
+        assert f"metadata.jsonl:{number}  " in text
+    summary.save(tmp_path / "check.json")
+    saved = json.loads((tmp_path / "check.json").read_text())
+    assert saved["counts"] == summary.report.counts()
+    assert [note["line"] for note in saved["notes"]] == sorted(note["line"] for note in saved["notes"])
+    assert len(saved["notes"]) == 44
+
+
+def test_good_means_that_nothing_is_lost(folder, built):
+    """What is converted or odd is used; a dropped box is lost, though its record is not."""
+    root = folder([{"file_name": f"{i}.png", "caption": "x", "faces": [[1, 1, 20, 20]]} for i in range(3)])
+    assert check_dataset(root).good
+    assert check_dataset(built).lines() == [f"{built}: 6 of 6 records can be used, read as parquet"]
+    (root / "1.png").write_bytes(encoded(picture(40, 30).convert("RGBA")))
+    odd = check_dataset(root)
+    assert odd.good
+    assert odd.report.counts() == {"converted": {"transparent pixels laid on the background": 1}}
+    lines = (root / "metadata.jsonl").read_text().replace("[[1, 1, 20, 20]]", "[[1, 1, 20, 20], [5, 5, 2, 2]]", 1)
+    (root / "metadata.jsonl").write_text(lines)
+    lost = check_dataset(root)
+    assert (lost.good, lost.usable) == (False, 3)
+
+
+def test_the_same_picture_twice_and_captions_nowhere(folder):
+    root = folder([{"file_name": f"{i}.png"} for i in range(3)])
+    (root / "2.png").write_bytes((root / "0.png").read_bytes())
+    report = check_dataset(root).report
+    assert [(note.file, note.line, note.value) for note in report.notes if note.reason.startswith("same")] == [
+        ("metadata.jsonl", 3, "that of metadata.jsonl:1")
+    ]
+    assert report.counts()["warned"]["no record has a caption"] == 1
+
+
+def test_boxes_of_any_region_that_is_named(folder):
+    root = folder([{"file_name": "a.png", "caption": "x", "foot": [[9, 2, 1, 12]]}])
+    assert check_dataset(root).good
+    assert not check_dataset(root, regions=["foot"]).good
+
+
+def test_nothing_usable_is_reported_not_raised(folder):
+    root = folder([{"file_name": "a.png"}, {"file_name": "b.png"}])
+    for path in root.glob("*.png"):
+        path.write_bytes(b"x")
+    summary = check_dataset(root)
+    assert (summary.found, summary.usable, summary.good) == (2, 0, False)
+
+
+def test_what_can_not_be_read_at_all_is_an_error(tmp_path, folder):
+    with pytest.raises(DataError, match="nowhere: there is no such file or folder"):
+        check_dataset(tmp_path / "nowhere")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 but no table")
+    with pytest.raises(DataError, match=r"a\.parquet: not a readable Parquet file"):
+        check_dataset(tmp_path / "a.parquet", SourceSettings(format="parquet"))
+    with pytest.raises(RecipeError, match="did you mean 'parquet'"):
+        check_dataset(tmp_path, SourceSettings(format="parket"))
+    summary = check_dataset(folder([{"file_name": "a.png"}]))
+    with pytest.raises(FairHumanError, match=r"/proc/x\.json: can't be written"):
+        summary.save(summary.path.__class__("/proc/x.json"))
+
+
+def test_names_give_the_terminal_no_commands(folder):
+    root = folder([{"file_name": "a.png", "caption": "x"}])
+    (root / "metadata.jsonl").write_text(json.dumps({"file_name": "\x1b[2J\nno.png"}))
+    text = check_dataset(root).lines()
+    assert all(line.isprintable() for line in text)
+    assert any("\\x1b[2J\\nno.png" in line for line in text)

@@ -1,0 +1,195 @@
+"""`data show`: everything is on the page, nothing on it is trusted, and it is drawn where the boxes are."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_pictures import encoded, picture
+
+from fairhuman.data.look.reading import open_dataset
+from fairhuman.data.look.show import SCRIPT, show_dataset
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import DataError, FairHumanError
+
+CHROMIUM = "/usr/bin/chromium"
+
+
+def shown(path, tmp_path, **options):
+    page = tmp_path / "page.html"
+    number = show_dataset(path, page, **options)
+    return number, page.read_text(encoding="utf-8")
+
+
+def keys(page):
+    return re.findall(r'<dd class="key">(.*?)</dd>', page)
+
+
+def test_a_build_with_what_it_left_out(built, tmp_path):
+    number, page = shown(built, tmp_path)
+    assert number == 6
+    assert keys(page) == [f"{i}.png" for i in (1, 2, 4, 5, 6, 7)]
+    assert "1, by source, score 0.50" in page
+    assert page.count('class="over pose"') == 6
+    assert len(re.findall(r'<rect class="box region-0" x="4.0" y="5.0" width="16.0" height="20.0">', page)) == 6
+    left_out = page[page.index('id="left-out"') :]
+    assert "filter: shorter side below 41 pixels" in left_out
+    assert left_out.count("data:image/jpeg") == 1, "the small picture can be seen, the one that is cut off can't"
+    assert "0.png (metadata.jsonl:1): 40" in left_out
+    assert "metadata.jsonl:9: " in left_out
+    assert 'id="left-out"' not in shown(built, tmp_path, rejected=False)[1]
+
+
+def test_a_build_without_its_source(built, tmp_path):
+    copied = tmp_path / "set"
+    shutil.copytree(built, copied)
+    (copied / "source.json").write_text(json.dumps({"source": str(tmp_path / "gone"), "format": "imagefolder"}))
+    page = shown(copied, tmp_path)[1]
+    assert "The source is no longer where it was" in page
+    assert "0.png (metadata.jsonl:1): 40" in page
+    (copied / "report.json").write_text('["somebody else\'s"]')
+    shown(copied, tmp_path)
+    (copied / "report.json").write_text('{"funnel": 3, "recipe": {}}')
+    with pytest.raises(DataError, match=r"report\.json: expected the report of a build"):
+        shown(copied, tmp_path)
+
+
+def test_a_manifest_that_is_damaged_is_named(built, tmp_path):
+    copied = tmp_path / "set"
+    shutil.copytree(built, copied)
+    for path in (copied / "manifest").iterdir():
+        path.write_bytes(b"half")
+    with pytest.raises(DataError, match="manifest: not a readable manifest"):
+        shown(copied, tmp_path)
+    assert shown(copied, tmp_path, rejected=False)[0] == 6
+
+
+def test_the_draw_is_fair_and_repeats(folder, tmp_path):
+    root = folder([{"file_name": f"{i:02}.png", "caption": "x"} for i in range(12)])
+    drawn = [tuple(keys(shown(root, tmp_path, count=4, seed=seed)[1])) for seed in range(12)]
+    assert drawn[0] == tuple(keys(shown(root, tmp_path, count=4, seed=0)[1]))
+    assert all(len(some) == 4 and list(some) == sorted(some) for some in drawn)
+    assert {key for some in drawn for key in some} == {f"{i:02}.png" for i in range(12)}
+    assert keys(shown(root, tmp_path, count=4, first=True)[1]) == [f"{i:02}.png" for i in range(4)]
+    assert len(keys(shown(root, tmp_path, count=60)[1])) == 12
+
+
+def test_nothing_of_the_data_becomes_markup(folder, tmp_path):
+    evil = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+    row = {
+        "file_name": "a.png",
+        "caption": evil,
+        "key": evil,
+        "source": evil,
+        "split": evil,
+        "source_caption": evil + "2",
+    }
+    root = folder([row])
+    page = shown(root, tmp_path)[1]
+    assert page.count("<script>") == 1
+    assert "<img src=x" not in page
+    assert page.count("&lt;script&gt;alert(1)") >= 5
+
+
+def test_masks_and_depth_lie_where_they_are(folder, tmp_path):
+    """The left half is painted, in 40x30 pixels."""
+    row = {"file_name": "a.png", "caption": "x", "masks": {"face": "m.png", "tail": "bad.png"}, "depth": "d.png"}
+    root = folder([{**row, "attributes": {"depth_kind": "relative"}}])
+    mask = np.zeros((30, 40), np.uint8)
+    mask[:, :20] = 255
+    Image.fromarray(mask).save(root / "m.png")
+    (root / "bad.png").write_bytes(encoded(picture(40, 31)))
+    Image.fromarray(np.full((30, 40), 30000, np.uint16)).save(root / "d.png")
+    page = shown(root, tmp_path)[1]
+    uri = re.search(r'class="over mask region-0" src="data:image/png;base64,([^"]+)"', page)
+    assert uri is not None
+    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri[1]))).convert("RGBA"))[..., 3]
+    assert alpha.shape == (30, 40)
+    assert (alpha[:, :20] > 0).all()
+    assert (alpha[:, 20:] == 0).all()
+    assert 'class="depth"' in page
+    assert "mask has not the size of its picture" in page[page.index('id="notes"') :]
+
+
+def test_conditions_that_can_not_be_drawn_are_said(folder, tmp_path):
+    rows = [{"file_name": "a.png", "caption": "x", "pose": [[1, 2]], "depth": "a.png"}]
+    page = shown(folder(rows), tmp_path)[1]
+    notes = page[page.index('id="notes"') :]
+    assert "pose can&#39;t be drawn" in notes
+    assert "depth must be grey with 16 bits" in notes
+
+
+def test_bad_files_leave_a_note_each(shared, tmp_path):
+    number, page = shown(shared / "data" / "bad", tmp_path)
+    assert number == 21
+    notes = page[page.index('id="notes"') :]
+    for words in ("picture is cut off or damaged", "line is not JSON", "file does not exist", "inverted box"):
+        assert words in notes
+
+
+def test_sixty_large_pictures_stay_below_ten_megabytes(tmp_path):
+    """Noise is the worst case of a JPEG."""
+    root = tmp_path / "noise"
+    root.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG", quality=80)
+    for i in range(60):
+        (root / f"{i}.jpg").write_bytes(data)
+    number, page = shown(root, tmp_path)
+    assert number == 60
+    assert len(page) < 10e6
+
+
+def test_what_is_refused(folder, tmp_path):
+    root = folder([{"file_name": "a.png"}])
+    with pytest.raises(ValueError, match="count must be at least 1, not 0"):
+        show_dataset(root, tmp_path / "p.html", count=0)
+    with pytest.raises(FairHumanError, match=r"/proc/p\.html: can't be written"):
+        show_dataset(root, Path("/proc/p.html"))
+    (root / "a.png").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"holds no usable record[^\n]*\n  metadata\.jsonl:1: skipped, not a picture"):
+        show_dataset(root, tmp_path / "p.html")
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_keys_are_unique_however_often_one_comes(folder):
+    root = folder([{"file_name": f"{i}.png", "key": "k"} for i in range(3)])
+    records = list(open_dataset(root).records(LoadReport()))
+    assert [record.key for _, record in records] == ["k", "k#2", "k#3"]
+
+
+@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"needs Chromium at {CHROMIUM}")
+def test_the_page_filters_in_a_browser(folder, tmp_path):
+    """The one script runs under the page's policy, and no other does."""
+    from playwright.sync_api import sync_playwright
+
+    root = folder(
+        [{"file_name": f"{i}.png", "caption": f"person {i}", "faces": [[1, 1, 9, 9]] * (i % 2)} for i in range(4)]
+    )
+    page_file = tmp_path / "page.html"
+    show_dataset(root, page_file)
+    said: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(page_file.as_uri())
+        seen = []
+        for text, state in (("", ""), ("person 2", ""), ("", "has-0"), ("", "none-0"), ("", "unknown-1")):
+            page.fill("#text", text)
+            page.select_option("#state", state)
+            seen.append(page.text_content("#count"))
+        assert seen == ["4 of 4", "1 of 4", "2 of 4", "2 of 4", "4 of 4"]
+        page.select_option("#state", "has-0")
+        visible = page.locator(".card .box")
+        assert visible.first.is_visible() or visible.last.is_visible()
+        page.uncheck("#boxes")
+        assert not visible.last.is_visible()
+        browser.close()
+    assert said == []
+    assert SCRIPT in page_file.read_text(encoding="utf-8")
