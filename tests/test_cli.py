@@ -69,13 +69,17 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
 
 
 def test_help_of_every_command_has_an_example() -> None:
-    listing = run("--help").stdout
-    commands = re.findall(r"^  (\w+)  ", listing.partition("Commands:")[2], flags=re.MULTILINE)
-    assert {"demo", "train", "sample"} <= set(commands)
-    for name in commands:
-        shown = run(name, "--help")
+    def listed(*group: str) -> set[str]:
+        listing = run(*group, "--help").stdout.partition("Commands:")[2]
+        return set(re.findall(r"^  ([\w-]+)  ", listing, flags=re.MULTILINE))
+
+    commands, of_data = listed(), listed("data")
+    assert {"demo", "train", "sample", "data"} <= commands
+    assert {"build", "review", "benchmark-detectors"} <= of_data
+    for name in [*(commands - {"data"}), *(f"data {name}" for name in of_data)]:
+        shown = run(*name.split(), "--help")
         assert shown.returncode == 0
-        assert f"Example: fairhuman {name}" in shown.stdout
+        assert f"Example: fairhuman {name}" in " ".join(shown.stdout.split())
 
 
 def test_wrong_usage_is_2_and_failure_is_1(tmp_path: Path, people: Path) -> None:
@@ -178,16 +182,18 @@ def test_sample_checks_before_it_draws(
     assert not out.exists()
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+def documented_commands() -> list[str]:
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/data.md")]
+    blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)]
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
 
 
-@pytest.mark.parametrize("line", readme_commands())
-def test_every_command_of_the_readme_works(line: str, tmp_path: Path, people: Path) -> None:
+@pytest.mark.parametrize("line", documented_commands())
+def test_every_documented_command_works(line: str, tmp_path: Path, people: Path) -> None:
     """`make` targets exist; the others run, those that need a hub, a GPU or hours with --dry-run or for two steps."""
-    line = line.replace("PEOPLE", str(people)).replace("runs/", f"{tmp_path}/runs/")
+    made = re.sub(r"\bruns/people\b|(?<= )(people|val)(?= |$)", "PEOPLE", line)  # what a command before has made
+    line = re.sub(r"PEOPLE|PHOTOS", str(people), made).replace("runs/", f"{tmp_path}/runs/")
     program, *arguments = shlex.split(line)
     if program == "make":
         listed = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -198,7 +204,8 @@ def test_every_command_of_the_readme_works(line: str, tmp_path: Path, people: Pa
         lora.mkdir(parents=True)
         (lora / "pytorch_lora_weights.safetensors").touch()
     if program == "fairhuman":
-        done = run(*arguments, *([] if "--dry-run" in arguments else ["--dry-run"]))
+        dry = [] if "--dry-run" in arguments or arguments[:2] == ["data", "check"] else ["--dry-run"]
+        done = run(*arguments, *dry)
     else:
         assert program == "python"
         short = line.replace("--minutes 25", "--steps 2 --size 32")

@@ -68,6 +68,7 @@ def review(
     reviews_per_picture: Annotated[int, typer.Option(min=1, help="Reviewers who look at each picture.")] = 1,
     lease_seconds: Annotated[float, typer.Option(help="How long a picture waits for its reviewer.")] = 600.0,
     apply: Annotated[bool, typer.Option("--apply", help="Write reviewed.jsonl, serve nothing.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Review pictures and prompts by hand on a local web page; every decision is on disk at once.
 
@@ -76,7 +77,7 @@ def review(
     from fairhuman.commands_data import run_review
 
     settings = {"reviews_per_picture": reviews_per_picture, "lease_seconds": lease_seconds}
-    run_review(folder, settings, host, port, apply, Console())
+    run_review(folder, settings, host, port, apply, dry_run, Console())
 
 
 @data_app.command("benchmark-detectors")
@@ -120,6 +121,7 @@ def show(
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     first: Annotated[bool, typer.Option("--first", help="The first ones instead of a draw.")] = False,
     rejected: Annotated[bool, typer.Option(help="Of a build, also what was left out.")] = True,
+    dry_run: DryRun = False,
 ) -> None:
     """Write a page of pictures with their boxes, masks, poses and captions.
 
@@ -127,7 +129,7 @@ def show(
     """
     from fairhuman.commands_data import run_show
 
-    run_show(path, out, count, seed, first, rejected, Console())
+    run_show(path, out, count, seed, first, rejected, dry_run, Console())
 
 
 @data_app.command()
@@ -136,6 +138,7 @@ def stats(
     out: Annotated[Path, typer.Option(help="HTML page.")] = Path("stats.html"),
     json: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Model in whose tokens captions are counted.")] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Write a page of counts, areas, aspects and scores, and of a build the way from source to kept.
 
@@ -143,7 +146,7 @@ def stats(
     """
     from fairhuman.commands_data import run_statistics
 
-    run_statistics(path, out, json, tokenizer, Console())
+    run_statistics(path, out, json, tokenizer, dry_run, Console())
 
 
 @data_app.command()
@@ -152,6 +155,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="New or empty folder.")],
     format: Annotated[str, typer.Option(help="webdataset, imagefolder or parquet.")] = "webdataset",
     shard_rows: Annotated[int, typer.Option(min=1, help="Records of a tar or table.")] = 1000,
+    dry_run: DryRun = False,
 ) -> None:
     """Write a data set of any format in another one.
 
@@ -159,15 +163,15 @@ def export(
     """
     from fairhuman.commands_data import run_export
 
-    run_export(path, out, format, shard_rows, Console())
+    run_export(path, out, format, shard_rows, dry_run, Console())
 
 
 @data_app.command()
-def cache(path: DataSet) -> None:
+def cache(path: DataSet, dry_run: DryRun = False) -> None:
     """Copy Parquet tables into memory-mapped Arrow files ahead of a training run; a run does so by itself.
 
     Example: fairhuman data cache people
     """
     from fairhuman.commands_data import run_cache
 
-    run_cache(path, Console())
+    run_cache(path, dry_run, Console())

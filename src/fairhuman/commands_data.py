@@ -15,6 +15,8 @@ from rich.table import Table
 from fairhuman import recipe as recipes
 from fairhuman.data.build.run import Workers, build_dataset
 from fairhuman.data.build.settings import BuildRecipe
+from fairhuman.data.look.figures import write_statistics
+from fairhuman.data.look.statistics import dataset_statistics
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
 from fairhuman.detect.settings import DetectSettings
@@ -49,12 +51,17 @@ def run_build(
     workers = Workers((os.cpu_count() or 1) if processes is None else processes, ray)
     with stages(console) as progress:
         built = build_dataset(source, out, recipe, workers, retry_failed, progress)
+    write_statistics(dataset_statistics(out), out / "report.html")
     listing, report = built.listing, built.report
     _say(console, f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
     for stage, reasons in report["rejected"].items():
         for reason, number in reasons.items():
             _say(console, f"  left out by {stage}: {reason} ({number})")
-    _say(console, f"{report['kept']} kept; done: {out}; train on it with data={out}, look at it with data show {out}")
+    for action, reasons in report["notes"].items():
+        for reason, number in reasons.items():
+            _say(console, f"  {action}: {reason} ({number})")
+    _say(console, f"{report['kept']} kept; done: {out}; report: {out / 'report.html'}")
+    _say(console, f"train on it with data={out}, look at it with fairhuman data show {out}")
 
 
 def _settings(kind: type[Any], path: Path | None, overrides: Sequence[str], origin: str) -> Any:
@@ -66,7 +73,7 @@ def _settings(kind: type[Any], path: Path | None, overrides: Sequence[str], orig
 def _show_source(source: Path, recipe: BuildRecipe, console: Console) -> None:
     """Print the resolved recipe and what the source holds."""
     console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
-    kind = recipe.source.format or source_kind(source)
+    kind = source_kind(source, recipe.source.format)
     report = LoadReport()
     rows = sum(1 for _ in SOURCES[kind].rows(source, report))
     _say(console, f"{source}: {rows} rows, format {kind}; {len(report.skipped())} lines can't be read")
@@ -121,11 +128,18 @@ def run_validation(
     _say(console, f"done: {out}; review it with fairhuman data review {out}")
 
 
-def run_review(folder: Path, values: dict[str, Any], host: str, port: int, apply: bool, console: Console) -> None:
+def run_review(
+    folder: Path, values: dict[str, Any], host: str, port: int, apply: bool, dry_run: bool, console: Console
+) -> None:
     """Serve the review page, or write down what the reviewers decided."""
     from fairhuman.data.review import ReviewSettings, apply_review, serve_review
 
     settings = recipes.build(ReviewSettings, values, origin="data review")
+    if dry_run:
+        _would(
+            folder, "reviewed.jsonl" if apply else f"the review's decisions, served at {host}:{port},", folder, console
+        )
+        return
     if not apply:
         serve_review(folder, settings, host, port, lambda text: _say(console, text))
         return
@@ -148,6 +162,9 @@ def run_detector_benchmark(
     from fairhuman.detect.benchmark import benchmark_data_set
 
     settings = _settings(DetectSettings, path, overrides, "data benchmark-detectors")
+    for part in parts:
+        if part not in settings.kinds:
+            raise RecipeError(f"--part must be one of {', '.join(settings.kinds)}, found {part!r}")
     report = LoadReport()
     with stages(console) as progress:
         found = benchmark_data_set(
@@ -184,8 +201,13 @@ def run_check(path: Path, file: Path | None, console: Console) -> bool:
     return summary.good
 
 
-def run_show(path: Path, page: Path, count: int, seed: int, first: bool, rejected: bool, console: Console) -> None:
+def run_show(
+    path: Path, page: Path, count: int, seed: int, first: bool, rejected: bool, dry_run: bool, console: Console
+) -> None:
     """Write the contact sheet."""
+    if dry_run:
+        _would(path, "a page of pictures", page, console)
+        return
     from fairhuman.data.look.show import show_dataset
 
     with stages(console) as progress:
@@ -193,11 +215,13 @@ def run_show(path: Path, page: Path, count: int, seed: int, first: bool, rejecte
     _say(console, f"{shown} pictures: {page}")
 
 
-def run_statistics(path: Path, page: Path, file: Path | None, tokenizer: str | None, console: Console) -> None:
+def run_statistics(
+    path: Path, page: Path, file: Path | None, tokenizer: str | None, dry_run: bool, console: Console
+) -> None:
     """Write the page of numbers."""
-    from fairhuman.data.look.figures import write_statistics
-    from fairhuman.data.look.statistics import dataset_statistics
-
+    if dry_run:
+        _would(path, "a page of numbers", page, console)
+        return
     with stages(console) as progress:
         found = dataset_statistics(path, tokenizer=tokenizer, progress=progress)
     write_statistics(found, page)
@@ -206,20 +230,26 @@ def run_statistics(path: Path, page: Path, file: Path | None, tokenizer: str | N
     _say(console, f"statistics: {page}")
 
 
-def run_export(path: Path, out: Path, format: str, shard_rows: int, console: Console) -> None:
+def run_export(path: Path, out: Path, format: str, shard_rows: int, dry_run: bool, console: Console) -> None:
     """Write a data set in another format."""
-    from fairhuman.data.export import export_dataset
+    from fairhuman.data.export import FORMATS, export_dataset
 
+    if dry_run and format in FORMATS:
+        _would(path, f"the same as {format}", out, console)
+        return
     with stages(console) as progress:
         summary = export_dataset(path, out, format, shard_rows, progress=progress)
     _say_counts(console, summary.report)
     _say(console, f"{summary.records} records; done: {summary.out}")
 
 
-def run_cache(path: Path, console: Console) -> None:
+def run_cache(path: Path, dry_run: bool, console: Console) -> None:
     """Copy tables for random reading."""
     from fairhuman.data.cache import arrow_folder, copy_tables
 
+    if dry_run:
+        _would(path, "copies of its tables", arrow_folder(), console)
+        return
     report = LoadReport()
     records = read_source(path, (), SourceSettings(), report)
     copies = copy_tables(records, arrow_folder(), ("pose", "depth"))
@@ -232,3 +262,7 @@ def _say_counts(console: Console, report: LoadReport) -> None:
     for action, reasons in report.counts().items():
         for reason, number in reasons.items():
             _say(console, f"{action}: {reason} ({number})")
+
+
+def _would(path: Path, what: str, where: Path, console: Console) -> None:
+    _say(console, f"{path}, read as {source_kind(path)}: would write {what} to {where}")

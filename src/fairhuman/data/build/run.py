@@ -106,7 +106,7 @@ class _Build:
 
     def __init__(self, source: Path, out: Path, recipe: BuildRecipe, workers: Workers, progress: Progress) -> None:
         self.source, self.out, self.recipe, self.workers, self.progress = source, out, recipe, workers, progress
-        self.kind = recipe.source.format or source_kind(source)
+        self.kind = source_kind(source, recipe.source.format)
         self.manifest = out / MANIFEST
         root = source if source.is_dir() else source.parent
         self.reader = RowReader(root.resolve(), SOURCES[self.kind].picture, recipe.regions, recipe.source)

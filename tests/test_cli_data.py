@@ -1,0 +1,144 @@
+"""The commands of `fairhuman data`, from build to export, as a user types them."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fairhuman.cli import main
+
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """`typed("show", folder)` runs `fairhuman data show FOLDER` here; exit code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["fairhuman", "data", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six pictures with faces and captions, and one that is cut off."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    lines = []
+    for i in range(7):
+        pixels = np.random.default_rng(i).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{i}.png")
+        row = {"file_name": f"{i}.png", "caption": f"person {i}", "faces": [[4, 5, 20, 25]], "hands": []}
+        lines.append(json.dumps(row))
+    (root / "6.png").write_bytes((root / "6.png").read_bytes()[:900])
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+    return root
+
+
+OPTIONS = ("min_side=32", "detect=null", "--workers", 0)
+
+
+def test_from_photos_to_every_other_command(photos: Path, tmp_path: Path, typed: Typed) -> None:
+    out = tmp_path / "people"
+    code, said, _ = typed("build", photos, out, *OPTIONS)
+    assert code == 0
+    assert "7 rows: 7 new, 0 changed, 0 gone" in said
+    assert "left out by check: picture is cut off or damaged (1)" in said
+    assert f"6 kept; done: {out}" in said
+    assert (out / "report.html").stat().st_size > 10_000
+
+    assert typed("check", out)[0] == 0
+    code, said, _ = typed("check", photos, "--json", tmp_path / "check.json")
+    assert code == 1
+    assert "picture is cut off or damaged" in said
+    assert json.loads((tmp_path / "check.json").read_text())
+
+    assert "6 pictures" in typed("show", out, "--out", tmp_path / "show.html")[1]
+    assert "person 3" in (tmp_path / "show.html").read_text(encoding="utf-8")
+    typed("stats", out, "--out", tmp_path / "stats.html", "--json", tmp_path / "stats.json")
+    assert json.loads((tmp_path / "stats.json").read_text())
+    for kind in ("webdataset", "imagefolder", "parquet"):
+        code, said, _ = typed("export", out, tmp_path / kind, "--format", kind)
+        assert (code, "6 records" in said) == (0, True)
+        assert typed("check", tmp_path / kind)[0] == 0
+    assert "1 tables" in typed("cache", out)[1]
+
+
+def test_a_validation_set_and_what_its_reviewers_decided(photos: Path, tmp_path: Path, typed: Typed) -> None:
+    options = ("--count", 4, "filters.min_side=32", "filters.min_persons=null", "filters.min_clarity_percentile=null")
+    code, said, error = typed("validation", photos, tmp_path / "val", *options)
+    assert code == 0, error
+    assert "4 of 6 usable pictures" in said
+    assert len((tmp_path / "val/metadata.jsonl").read_text().splitlines()) == 4
+    code, _, error = typed("review", tmp_path / "val", "--apply")
+    assert (code, "nothing has been reviewed yet" in error) == (1, True), error
+
+
+def test_detectors_are_compared_with_true_boxes(shared: Path, tmp_path: Path, typed: Typed) -> None:
+    """Two photos are enough to see the table."""
+    rows = (shared / "data/ccp/metadata.jsonl").read_text().splitlines()
+    chosen = [json.loads(row) for row in rows]
+    chosen = [row for row in chosen if row["faces"] and row["hands"]][:2]
+    for row in chosen:
+        (tmp_path / row["file_name"]).parent.mkdir(exist_ok=True)
+        (tmp_path / row["file_name"]).write_bytes((shared / "data/ccp" / row["file_name"]).read_bytes())
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, chosen)))
+    code, said, error = typed("benchmark-detectors", tmp_path, "--workers", 1, "--json", tmp_path / "found.json")
+    assert code == 0, error
+    assert "mediapipe-0.10.21" in said
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert {score["part"] for score in found["scores"]} == {"face", "hand"}
+    face = next(score for score in found["scores"] if score["part"] == "face")
+    assert face["recall"]["n"] == sum(len(row["faces"]) for row in chosen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("build", "PHOTOS", "OUT", "min_sid=3"), 2, "did you mean 'min_side'?"),
+        (("build", "PHOTOS", "OUT", "detect=null", "detect.face=null"), 2, "detect"),
+        (("build", "PHOTOS", "OUT", "--runner", "spark"), 2, "--runner must be one of native, ray, found 'spark'"),
+        (("build", "PHOTOS", "OUT", "--address", "x:1"), 2, "give --runner ray with it"),
+        (("build", "PHOTOS", "OUT", "--recipe", "missing.yaml"), 2, "missing.yaml: no such recipe"),
+        (("build", "missing", "OUT"), 1, "missing: there is no such file or folder"),
+        (("build", "PHOTOS", "OUT", "source.format=imagefoldr"), 2, "imagefolder"),
+        (("export", "PHOTOS", "OUT", "--format", "zip"), 2, "known are webdataset, imagefolder, parquet"),
+        (("show", "missing"), 1, "missing"),
+        (("review", "missing"), 1, "missing"),
+        (("validation", "PHOTOS", "OUT", "--sampling", "best"), 2, "sampling"),
+        (("benchmark-detectors", "PHOTOS", "--part", "foot"), 2, "foot"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: tuple[str, ...], code: int, message: str, photos: Path, tmp_path: Path, typed: Typed
+) -> None:
+    places = {"PHOTOS": str(photos), "OUT": str(tmp_path / "out")}
+    found, _, error = typed(*(places.get(argument, argument) for argument in arguments))
+    assert (found, message in error) == (code, True), error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, typed: Typed) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, said, _ = typed("build", photos, tmp_path / "out", *OPTIONS, "--dry-run")
+    assert code == 0
+    assert f"{photos}: 7 rows, format imagefolder" in said
+    assert "min_side: 32" in said
+    for command in ("show", "stats", "cache", "review"):
+        assert typed(command, photos, "--dry-run")[0] == 0
+    for command in ("validation", "export"):
+        assert typed(command, photos, tmp_path / "out", "--dry-run")[0] == 0
+    assert sorted(tmp_path.rglob("*")) == before
