@@ -133,8 +133,8 @@ class ConstantCheck(CheckTier):
         yield lambda items: [self.constant(item) for item in items]
 
     def constant(self, item: Item) -> Result:
-        columns = {"location": item.row.location, "width": 512, "height": 512, "bytes": 100_000, "clarity": 300.0}
-        columns |= {"sha256": item.row.id.to_bytes(8, "big") * 4, "phash": item.row.id, "captioned": True, "masks": []}
+        columns = {"location": item.row.location, "width": 512, "height": 512, "clarity": 300.0}
+        columns |= {"sha256": item.row.id.to_bytes(8, "big") * 4, "phash": item.row.id, "masks": []}
         return Result({**columns, "findings": "[]"})
 
 

@@ -18,11 +18,12 @@ def simulated(generator: np.random.Generator, seeds: int, of_seeds: float, of_sa
     return (first_sn, areas_sn), (first_sn * (1 + change_sn), areas_sn)
 
 
-def test_no_change_is_exactly_zero_and_a_constant_one_has_no_width() -> None:
+def test_no_change_is_zero_and_a_constant_one_has_no_width() -> None:
     areas_sn = np.random.default_rng(0).random((3, 20)) + 0.1
     first = (2.0 * areas_sn, areas_sn)
     none, half = change_over_seeds(first, first), change_over_seeds(first, (areas_sn, areas_sn))
-    assert (none.value, none.low, none.high, none.n) == (0.0, 0.0, 0.0, 20)
+    assert (none.value, none.n) == (0.0, 20)
+    assert (none.low, none.high) == pytest.approx((0.0, 0.0), abs=1e-12)  # BLAS sums equal columns unequally
     assert (half.value, half.low, half.high) == pytest.approx((-0.5, -0.5, -0.5))
 
 

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
@@ -40,10 +41,9 @@ def serve(app: Starlette, host: str, port: int, say: Callable[[str], None]) -> N
             proxy_headers=False,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
-        try:
+        with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            say("ended")
+        say("ended")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,6 +14,7 @@ from PIL import Image
 from small_builds import build, contents, rejected, rows, settings
 from tiny_pictures import encoded, picture
 
+from fairhuman.data.build import write
 from fairhuman.data.build.run import Workers, build_dataset
 from fairhuman.data.check import check_records
 from fairhuman.data.report import LoadReport
@@ -138,19 +139,47 @@ def test_sources_that_change_are_noticed(photos, tmp_path):
     assert rejected(out)[1]["reason"] == "file does not exist"
 
 
-def test_a_picture_that_changes_after_the_check_is_refused_by_its_hash(photos, tmp_path):
-    """Same size, same time: only the bytes tell."""
-    out = tmp_path / "out"
-    build(photos, out)
-    path = photos / "06.png"
-    stat = path.stat()
-    data = bytearray(path.read_bytes())
-    data[-20] ^= 1
-    path.write_bytes(bytes(data))
+@pytest.fixture
+def plain(tmp_path):
+    """Pictures whose files keep their size when the pixels change."""
+    root = tmp_path / "plain"
+    root.mkdir()
+    for i in range(5):
+        picture(20 + i, 20, i).save(root / f"{i}.bmp")
+        (root / f"{i}.txt").write_text("x")
+    return root
+
+
+def spoil(path):
+    """Turn a BMP's pixels around, with its size and time as they were."""
+    stat, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:54] + data[54:][::-1])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_picture_that_changes_in_secret_is_noticed_by_its_hash_and_looked_at_again(plain, tmp_path):
+    out = tmp_path / "out"
+    build(plain, out)
+    spoil(plain / "3.bmp")
     shutil.rmtree(out / "data")
-    with pytest.raises(DataError, match=r"picture changed while the data set was built \(metadata.jsonl:7\)"):
-        build(photos, out)
+    assert build(plain, out).listing.changed == 0, "size and time say nothing"
+    build(plain, tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_a_picture_that_changes_on_and_on_is_refused(plain, tmp_path, monkeypatch):
+    read = write.checked_bytes
+
+    def restless(record, sha256):
+        if record.key == "3.bmp":
+            spoil(record.image)
+        return read(record, sha256)
+
+    monkeypatch.setattr(write, "checked_bytes", restless)
+    with pytest.raises(DataError, match=r"plain: 1 pictures change while the data set is built; the same command"):
+        build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1")
+    monkeypatch.setattr(write, "checked_bytes", read)
+    assert build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1").report["kept"] == 5
 
 
 def test_pictures_are_stored_upright_and_plain(tmp_path):

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import io
 import threading
@@ -246,3 +247,14 @@ def test_answers_become_clean_captions(budget: TokenBudget, item: Items) -> None
 def test_settings_that_can_not_work_are_refused() -> None:
     with pytest.raises(ValidationError, match="must be http"):
         EndpointSettings(base_url="localhost:8000")
+
+
+def test_it_works_where_a_loop_is_running(budget: TokenBudget, item: Items) -> None:
+    """As in a notebook."""
+
+    async def cell() -> list[Caption | Failure]:
+        with endpoint(lambda _: said()) as (url, _):
+            return captions(url, budget, [item()])
+
+    (found,) = asyncio.run(cell())
+    assert isinstance(found, Caption)

@@ -296,6 +296,7 @@ def test_all_fits_the_width_and_can_be_reached_by_keyboard(reviewing, options):
 def test_the_start_page_asks_for_a_name_and_leads_on(serving, open_page, review_folder):
     address = serving(create_review_app(review_folder(1), ReviewSettings()))
     page = open_page(address)
+    page.wait_for_function("document.activeElement.id === 'name'")
     page.keyboard.type("Zoë & <b>")
     page.keyboard.press("Enter")
     showing(page, "p0")

@@ -54,11 +54,9 @@ class CheckTier:
             ("location", pyarrow.string()),
             ("width", pyarrow.int32()),
             ("height", pyarrow.int32()),
-            ("bytes", pyarrow.int64()),
             ("sha256", pyarrow.binary()),
             ("phash", pyarrow.uint64()),
             ("clarity", pyarrow.float64()),
-            ("captioned", pyarrow.bool_()),
             *((region_column(region), BOXES) for region in self.reader.regions),
             ("masks", pyarrow.list_(pyarrow.string())),
             ("findings", pyarrow.string()),
@@ -90,11 +88,9 @@ class CheckTier:
         columns |= {
             "width": checked.width,
             "height": checked.height,
-            "bytes": len(content),
             "sha256": hashlib.sha256(content).digest(),
             "phash": _perceptual_hash(picture) if self.perceptual else None,
             "clarity": clarity(picture),
-            "captioned": bool(checked.caption),
             "masks": sorted(checked.masks),
             "findings": json.dumps([*findings, *found]),
         }

@@ -15,6 +15,7 @@ from fairhuman.data.sources.rows import iterate_records
 from fairhuman.data.stored import PictureError, read_bytes
 from fairhuman.record import Box, HumanRecord
 
+CHANGED = "picture changed while the data set was built"
 BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))  # x0, y0, x1, y1 and, where there is one, the score
 
 
@@ -53,7 +54,7 @@ class RowReader:
         """
         record = self.read(row, LoadReport())
         if record is None or (record.width, record.height) != (check["width"], check["height"]):
-            raise PictureError("picture changed while the data set was built", row.location)
+            raise PictureError(CHANGED, row.location)
         return replace(record, masks={name: mask for name, mask in record.masks.items() if name in check["masks"]})
 
 
@@ -66,7 +67,7 @@ def checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
     """
     content = read_bytes(record.image)
     if hashlib.sha256(content).digest() != sha256:
-        raise PictureError("picture changed while the data set was built", record.location)
+        raise PictureError(CHANGED, record.location)
     return content
 
 

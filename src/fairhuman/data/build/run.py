@@ -31,6 +31,7 @@ from fairhuman.files import write_json, writing
 MANIFEST, TIERS, DATA = "manifest", "tiers", "data"
 FIRST_FAILURES = 20  # rows: before that a share means nothing
 AGAIN = "; the same command goes on"
+ROUNDS = 3  # at a source whose pictures change meanwhile
 
 Progress = Callable[[str, int, int | None], None]  # stage, rows done, rows of all
 
@@ -111,10 +112,21 @@ class _Build:
         root = source if source.is_dir() else source.parent
         self.reader = RowReader(root.resolve(), SOURCES[self.kind].picture, recipe.regions, recipe.source)
         self.tables: dict[str, TierTable] = {}
+        self.changed: set[int] = set()
 
     def run(self, retry_failed: bool) -> Built:
-        """See `build_dataset`."""
+        """See `build_dataset`. Pictures that change meanwhile are looked at again from the start."""
         self._claim()
+        for _ in range(ROUNDS):
+            built = self._round(retry_failed)
+            if not self.changed:
+                return built
+            for table in self.tables.values():
+                table.forget(self.changed)
+        raise DataError(f"{self.source}: {len(self.changed)} pictures change while the data set is built{AGAIN}")
+
+    def _round(self, retry_failed: bool) -> Built:
+        self.changed.clear()
         notes = LoadReport()
         listing = list_source(
             self.manifest,
@@ -175,6 +187,7 @@ class _Build:
         self.progress(tier.name, done, rows)
         for outcome in run_tasks(partial(start, tier), tasks, self.workers.processes, self.workers.ray):
             done, looked_at = done + outcome.rows, looked_at + outcome.looked_at
+            self.changed.update(outcome.changed)
             failed += outcome.counts["failed"]
             reasons += outcome.reasons if outcome.counts["failed"] else []
             self.progress(tier.name, done, rows)
@@ -211,6 +224,7 @@ class _Build:
         self.progress("write", done, rows)
         for outcome in run_tasks(writer.open, missing, self.workers.processes, self.workers.ray):
             done += outcome.rows
+            self.changed.update(outcome.changed)
             self.progress("write", done, rows)
         names = [shard.target.name for shard in shards]
         for path in folder.glob("*.parquet"):

@@ -8,7 +8,7 @@ another threshold keeps other rows) gives what it has, row by row; only what is 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ import pyarrow
 import pyarrow.compute
 
 from fairhuman.data.build.manifest import Block, Ids, ManifestRow, numbered_files, read_block
+from fairhuman.data.build.rows import CHANGED
 from fairhuman.data.build.tables import read_table, write_table
 
 Status = Literal["ok", "rejected", "failed"]
@@ -108,12 +109,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the rows of a task."""
+    """What became of the rows of a task: how many by status, some reasons, and those whose picture has changed."""
 
     rows: int
     looked_at: int
-    counts: Counter[str]
-    reasons: list[str]
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: list[str] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -178,19 +180,22 @@ class TierTable:
             kept.append(Block(block.number, block.ids[good]))
         return kept
 
-    def reopen_failed(self) -> int:
-        """Take the rows that failed out of the table, so that they are done again; their number."""
-        number = 0
-        for path in numbered_files(self.folder).values():
+    def reopen_failed(self) -> None:
+        """Take the rows that failed out of the table, so that they are done again."""
+        self._keep(lambda table: pyarrow.compute.not_equal(table.column("status"), "failed"))
+
+    def forget(self, ids: Collection[int]) -> None:
+        """Take rows out of the table, so that they are done again."""
+        gone = pyarrow.array(sorted(ids), pyarrow.uint64())
+        self._keep(lambda table: pyarrow.compute.invert(pyarrow.compute.is_in(table.column("id"), gone)))
+
+    def _keep(self, good: Callable[[pyarrow.Table], Any]) -> None:
+        for number, path in numbered_files(self.folder).items():
             table = read_table(path)
-            good = pyarrow.compute.not_equal(table.column("status"), "failed")
-            kept = table.filter(good)
+            kept = table.filter(good(table))
             if len(kept) < len(table):
-                number += len(table) - len(kept)
-                block = Block(int(path.name.partition("-")[0]), kept.column("id").to_numpy())
-                write_table(kept, self.folder / block.name)
+                write_table(kept, self.folder / Block(number, kept.column("id").to_numpy()).name)
                 path.unlink()
-        return number
 
 
 def start(tier: Tier) -> AbstractContextManager[Callable[[Task], Outcome]]:
@@ -227,7 +232,9 @@ def _do(tier: Tier, look: Look, task: Task) -> Outcome:
         for item, result in zip(items, results, strict=True)
         if result.status != "ok"
     ]
-    return Outcome(len(task.ids), len(items), Counter(result.status for result in results), reasons[:SHOWN])
+    counts: Counter[str] = Counter(result.status for result in results)
+    changed = [item.row.id for item, result in zip(items, results, strict=True) if result.reason == CHANGED]
+    return Outcome(len(task.ids), len(items), counts, reasons[:SHOWN], changed)
 
 
 def rows_by_id(path: Path) -> dict[int, dict[str, Any]]:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ import pyarrow.parquet
 from PIL import Image
 
 from fairhuman.data.build.manifest import Block, Ids, ManifestRow, numbered_files, read_block
-from fairhuman.data.build.rows import BOXES, RowReader, box_rows, checked_bytes
+from fairhuman.data.build.rows import BOXES, CHANGED, RowReader, box_rows, checked_bytes
 from fairhuman.data.build.tier import Outcome, TierTable, rows_by_id
 from fairhuman.data.condition import PEOPLE_TYPE
 from fairhuman.data.decode import PictureLimits, decode, decode_mask, inspect
-from fairhuman.data.stored import read_bytes
+from fairhuman.data.stored import PictureError, read_bytes
 from fairhuman.files import write_atomically
 from fairhuman.record import HumanRecord, LabelMap, region_column
 
@@ -137,21 +136,33 @@ class ShardWriter:
         yield self._write
 
     def _write(self, shard: Shard) -> Outcome:
+        """Write a shard; or, where pictures have changed, say which."""
+        changed: list[int] = []
+
         def write(path: Path) -> None:
             with pyarrow.parquet.ParquetWriter(path, self.schema, compression="none") as file:
-                rows = self._rows(shard)
+                rows = self._rows(shard, changed)
                 while group := list(islice(rows, ROW_GROUP)):
                     file.write_table(pyarrow.Table.from_pylist(group, schema=self.schema))
+            if changed:
+                raise PictureError(CHANGED)
 
-        write_atomically(shard.target, write)
-        return Outcome(shard.rows, shard.rows, Counter(), [])
+        try:
+            write_atomically(shard.target, write)
+        except PictureError:
+            if not changed:
+                raise
+        return Outcome(shard.rows, shard.rows, changed=changed)
 
-    def _rows(self, shard: Shard) -> Iterator[dict[str, Any]]:
+    def _rows(self, shard: Shard, changed: list[int]) -> Iterator[dict[str, Any]]:
         for part in shard.parts:
             rows = {row.id: row for row in read_block(part.manifest)}
             tables = {name: rows_by_id(path) for name, path in part.tables.items()}
             for identity in part.ids.tolist():
-                yield self._row(rows[identity], {name: table[identity] for name, table in tables.items()})
+                try:
+                    yield self._row(rows[identity], {name: table[identity] for name, table in tables.items()})
+                except PictureError:
+                    changed.append(identity)
 
     def _row(self, row: ManifestRow, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         check, caption, condition = found["check"], found["caption"], found.get("condition", {})

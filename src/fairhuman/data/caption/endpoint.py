@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -93,7 +94,8 @@ class EndpointCaptioner:
         self._chance = random.Random()
         self._pace = Pace(settings.requests_per_minute, time.monotonic)
         self._failed_in_a_row = 0
-        self._runner = asyncio.Runner()
+        # In a thread of its own: whoever calls may have a running loop, as notebooks do.
+        self._runner, self._thread = asyncio.Runner(), ThreadPoolExecutor(1)
         # Told about everything: what the client finds in the environment isn't meant for this endpoint.
         self._client = self._openai.AsyncOpenAI(
             api_key=self._key or "none",
@@ -112,7 +114,7 @@ class EndpointCaptioner:
 
         """
         try:
-            return self._runner.run(self._caption_all(items))
+            return self._thread.submit(lambda: self._runner.run(self._caption_all(items))).result()
         except BaseExceptionGroup as group:  # the first one has ended all other requests
             raise group.exceptions[0] from None
 
@@ -123,8 +125,9 @@ class EndpointCaptioner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connections."""
-        self._runner.run(self._client.close())
-        self._runner.close()
+        self._thread.submit(lambda: self._runner.run(self._client.close())).result()
+        self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
 
     async def _caption_all(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
         places = asyncio.Semaphore(self._settings.concurrency)
