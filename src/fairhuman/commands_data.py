@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from fairhuman import recipe as recipes
 from fairhuman.data.build.run import Workers, build_dataset
@@ -175,11 +174,11 @@ def run_detector_benchmark(
             workers=workers or os.cpu_count() or 1,
             progress=lambda done, total: progress("detect", done, total),
         )
-    table = Table("part", "detector", "IoU at least", "pictures", "precision", "recall")
     for score in found.scores:
-        shares = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}] of {s.n}" for s in (score.precision, score.recall)]
-        table.add_row(score.part, score.detector, f"{score.overlap:g}", str(score.pictures), *shares)
-    console.print(table)
+        shares = {"precision": score.precision, "recall": score.recall}
+        said = [f"{name} {s.value:.3f} [{s.low:.3f}, {s.high:.3f}] of {s.n}" for name, s in shares.items()]
+        where = f"{score.part} by {score.detector}, IoU >= {score.overlap:g}, {score.pictures} pictures"
+        _say(console, f"{where}: {', '.join(said)}")
     for number, reason in found.failures.items():
         _say(console, f"picture {number}: left out, {reason}")
     _say_counts(console, report)
