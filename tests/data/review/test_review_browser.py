@@ -24,7 +24,7 @@ serve_review(Path(sys.argv[1]), ReviewSettings(), "127.0.0.1", int(sys.argv[2]),
 def showing(page, key):
     """Wait until the picture of a key is on the page, decoded."""
     page.wait_for_function(
-        """key => document.querySelector('#key').textContent === key
+        """key => document.querySelector('#key')?.textContent === key
             && document.querySelector('#canvas img')?.naturalWidth""",
         arg=key,
     )
@@ -32,7 +32,7 @@ def showing(page, key):
 
 def saying(page, text, where="#status"):
     page.wait_for_function(
-        "([where, text]) => document.querySelector(where).textContent.includes(text)", arg=[where, text]
+        "([where, text]) => document.querySelector(where)?.textContent.includes(text)", arg=[where, text]
     )
 
 
@@ -140,25 +140,25 @@ def test_two_reviewers_never_have_the_same_picture_and_the_last_one_waits(review
     folder, opened = reviewing(7, lease_seconds=600)
     ada, bo = opened("Ada"), opened("Bo")
     showing(ada, "p0")
-    bo.wait_for_function("() => document.querySelector('#key').textContent")
+    bo.wait_for_function("() => document.querySelector('#key')?.textContent")
     for _ in range(2):
         assert shown(ada) != shown(bo)
         for page in (ada, bo):
             before = shown(page)
             page.keyboard.press("k")
-            page.wait_for_function("before => document.querySelector('#key').textContent !== before", arg=before)
+            page.wait_for_function("before => document.querySelector('#key')?.textContent !== before", arg=before)
     assert len(events(folder)) == len({row[1] for row in events(folder)}) == 4
     for _ in range(2):
         count = len(events(folder))
         ada.keyboard.press("k")
         ada.wait_for_function(
-            "own => document.querySelector('#counts').textContent.startsWith(own)", arg=f"{count + 1} of"
+            "own => document.querySelector('#counts')?.textContent.startsWith(own)", arg=f"{count + 1} of"
         )
     saying(ada, "Nothing to do just now", "#nothing-title")
     bo.keyboard.press("k")
     saying(bo, "All done", "#nothing-title")
     ada.wait_for_function(
-        "() => document.querySelector('#nothing-title').textContent === 'All done'"
+        "() => document.querySelector('#nothing-title')?.textContent === 'All done'"
     )  # looks by itself
     assert sorted(row[1] for row in events(folder)) == [f"p{i}" for i in range(7)]
 
