@@ -18,14 +18,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from common import arguments, save, spread
+from constant_tiers import ConstantCheck, ConstantDetect, EmptyShards
 
 from fairhuman.data.build.check import CheckTier
 from fairhuman.data.build.detect import DetectTier
@@ -33,8 +33,7 @@ from fairhuman.data.build.engine import run_tasks
 from fairhuman.data.build.manifest import blocks_of, list_source
 from fairhuman.data.build.rows import RowReader
 from fairhuman.data.build.select import select
-from fairhuman.data.build.tier import Item, Look, Result, TierTable, start
-from fairhuman.data.build.write import ShardWriter
+from fairhuman.data.build.tier import TierTable, start
 from fairhuman.data.decode import decode
 from fairhuman.data.filters import FilterSettings
 from fairhuman.data.report import LoadReport
@@ -46,6 +45,7 @@ from fairhuman.synth.render import render
 
 WORKERS = 2
 SIZE = 512  # pixels a side
+BLOCK = 4  # pictures: one worker has nothing to do while the other ends its last block
 REGIONS = ("face", "hand", "person")
 DETECTORS = DetectSettings()
 TARGETS = {"throughput_ratio": 0.95, "overhead_ms": 1.0, "memory_mb": 1500, "restart_s": 60}
@@ -90,7 +90,7 @@ def bare_loop(paths: Sequence[Path]) -> tuple[float, float]:
 def tier(source: Path, out: Path) -> tuple[float, float]:
     """The same by a tier: pictures a second after both workers have given their first block, and CPU seconds."""
     reader = RowReader(source, "file_name", REGIONS, SourceSettings())
-    list_source(out / "manifest", SOURCES["folder"], source, 8, LoadReport())
+    list_source(out / "manifest", SOURCES["folder"], source, BLOCK, LoadReport())
     blocks = blocks_of(out / "manifest")
     check = TierTable.of(CheckTier(reader), out, {})
     for _ in run_tasks(partial(start, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
@@ -113,51 +113,15 @@ def tier(source: Path, out: Path) -> tuple[float, float]:
 def detect_ratio(folder: Path, quick: bool) -> dict[str, Any]:
     source = photos(folder / "photos", 32 if quick else 256)
     paths = sorted(source.iterdir())
-    speeds: dict[str, list[float]] = {"bare": [], "tier": []}
-    for number in range(1 if quick else 5):
-        speeds["bare"].append(bare_loop(paths)[0])
-        speeds["tier"].append(tier(source, folder / f"out-{number}")[0])
-    ratios = [a / b for a, b in zip(speeds["tier"], speeds["bare"], strict=True)]
-    return {"pictures_per_s": {name: spread(values) for name, values in speeds.items()}, "ratio": spread(ratios)}
+    runs = [(bare_loop(paths), tier(source, folder / f"out-{number}")) for number in range(1 if quick else 5)]
+    return {
+        "pictures_per_s": {"bare": spread(a[0] for a, _ in runs), "tier": spread(b[0] for _, b in runs)},
+        "cpu_s_per_picture": {"bare": spread(a[1] for a, _ in runs), "tier": spread(b[1] for _, b in runs)},
+        "ratio": spread(b[0] / a[0] for a, b in runs),
+    }
 
 
 # --- tiers that give constants -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ConstantCheck(CheckTier):
-    """What a check would give, without looking."""
-
-    @contextmanager
-    def open(self) -> Iterator[Look]:
-        yield lambda items: [self.constant(item) for item in items]
-
-    def constant(self, item: Item) -> Result:
-        columns = {"location": item.row.location, "width": 512, "height": 512, "clarity": 300.0}
-        columns |= {"sha256": item.row.id.to_bytes(8, "big") * 4, "phash": item.row.id, "masks": []}
-        return Result({**columns, "findings": "[]"})
-
-
-@dataclass(frozen=True)
-class ConstantDetect(DetectTier):
-    """One face and two hands, without looking."""
-
-    name: ClassVar[str] = "detect"
-
-    @contextmanager
-    def open(self) -> Iterator[Look]:
-        columns: dict[str, Any] = {"persons": [[100.0, 50.0, 400.0, 512.0, 0.9]], "person_by": "constant"}
-        columns |= {"faces": [[200.0, 80.0, 290.0, 190.0, 0.9]], "face_by": "constant"}
-        columns |= {"hands": [[90.0, 300.0, 140.0, 350.0, 0.9]] * 2, "hand_votes": [3, 4], "hand_by": "constant"}
-        yield lambda items: [Result(columns) for _ in items]
-
-
-class EmptyShards(ShardWriter):
-    """Shards with all columns but the pictures."""
-
-    def _row(self, row: Any, found: Any) -> dict[str, Any]:
-        known = {name: found["detect"][name] for name in ("faces", "hands", "persons")}
-        return {"key": row.key, "width": found["check"]["width"], "height": found["check"]["height"], **known}
 
 
 def rows_of(count: int) -> Callable[[Path, LoadReport], Iterator[Row]]:
@@ -216,6 +180,14 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
     assert kept == written == count, (kept, written, count)
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
     return {"records": count, "blocks": len(blocks), "shards": len(shards), "seconds": seconds, "peak_mb": peak}
+
+
+def overhead(folder: Path, count: int) -> dict[str, Any]:
+    """Milliseconds a record and process, by the difference of two sizes, so that starting up is left out."""
+    small, large = (in_a_process("machinery", folder / str(n), n, 64) for n in (count // 4, count))
+    seconds = [sum(each["seconds"].values()) for each in (small, large)]
+    ms = 1000 * (seconds[1] - seconds[0]) * WORKERS / (large["records"] - small["records"])
+    return {"small": small, "large": large, "overhead_ms": ms}
 
 
 def rows_in(path: Path) -> int:
@@ -286,9 +258,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         results: dict[str, Any] = {"detect": detect_ratio(folder / "detect", quick)}
-        small = in_a_process("machinery", folder / "small", 2_000 if quick else 20_000, 64)
-        small["overhead_ms"] = 1000 * sum(small["seconds"].values()) * WORKERS / small["records"]
-        results["overhead"] = small
+        results["overhead"] = overhead(folder, 2_000 if quick else 20_000)
         results["million"] = in_a_process("machinery", folder / "million", 10_000 if quick else 1_000_000, 1024, 0.5)
         shutil.rmtree(folder / "million")
         results["memory"] = memory(folder / "memory", 100 if quick else 20_000)

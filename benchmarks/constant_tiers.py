@@ -1,0 +1,47 @@
+"""Tiers that look at nothing and shards without pictures: the machinery alone. Quick to import, for workers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fairhuman.data.build.check import CheckTier
+from fairhuman.data.build.detect import DetectTier
+from fairhuman.data.build.tier import Item, Look, Result
+from fairhuman.data.build.write import ShardWriter
+
+
+@dataclass(frozen=True)
+class ConstantCheck(CheckTier):
+    """What a check would give, without looking."""
+
+    @contextmanager
+    def open(self) -> Iterator[Look]:
+        yield lambda items: [self.constant(item) for item in items]
+
+    def constant(self, item: Item) -> Result:
+        columns = {"location": item.row.location, "width": 512, "height": 512, "clarity": 300.0}
+        columns |= {"sha256": item.row.id.to_bytes(8, "big") * 4, "phash": item.row.id, "masks": []}
+        return Result({**columns, "findings": "[]"})
+
+
+@dataclass(frozen=True)
+class ConstantDetect(DetectTier):
+    """One face and two hands, without looking."""
+
+    name: ClassVar[str] = "detect"
+
+    @contextmanager
+    def open(self) -> Iterator[Look]:
+        columns: dict[str, Any] = {"persons": [[100.0, 50.0, 400.0, 512.0, 0.9]], "person_by": "constant"}
+        columns |= {"faces": [[200.0, 80.0, 290.0, 190.0, 0.9]], "face_by": "constant"}
+        columns |= {"hands": [[90.0, 300.0, 140.0, 350.0, 0.9]] * 2, "hand_votes": [3, 4], "hand_by": "constant"}
+        yield lambda items: [Result(columns) for _ in items]
+
+
+class EmptyShards(ShardWriter):
+    """Shards with all columns but the pictures."""
+
+    def _row(self, row: Any, found: Any) -> dict[str, Any]:
+        known = {name: found["detect"][name] for name in ("faces", "hands", "persons")}
+        return {"key": row.key, "width": found["check"]["width"], "height": found["check"]["height"], **known}
