@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fairhuman.errors import FairHumanError
+import filelock
+
+from fairhuman.errors import DataError, FairHumanError
 
 _NEARLY_FULL = 16 * 2**20  # bytes
 
@@ -54,6 +56,27 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise FairHumanError(f"{path}: can't be written: {error.strerror or error}{advice}") from error
+
+
+@contextmanager
+def alone(file: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of `file`, which a killed process lets go of.
+
+    Raises:
+        DataError: `busy`, where another process holds it.
+        OSError: the file can't be made.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()  # says why where that can't be, which the lock doesn't
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise DataError(f"{busy}; wait for it or give another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_atomically(folder: Path) -> None:

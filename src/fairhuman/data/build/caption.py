@@ -7,16 +7,13 @@ from functools import partial
 from typing import Any, ClassVar
 
 import pyarrow
-from PIL import Image
 
-from fairhuman.data.build.rows import RowReader, checked_bytes
+from fairhuman.data.build.rows import RowReader
 from fairhuman.data.build.tier import Item, Look, Result
 from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSettings, open_captioner
-from fairhuman.data.decode import decode
 from fairhuman.data.stored import PictureError
 from fairhuman.detect.guard import Failure
 from fairhuman.recipe import Settings
-from fairhuman.record import HumanRecord
 
 
 @dataclass(frozen=True)
@@ -85,19 +82,16 @@ class CaptionTier:
             try:
                 record = self.reader.checked(item.row, check)
             except PictureError as error:
-                known[item.row.id] = Result({}, "failed", error.finding.reason, error.finding.value)
+                known[item.row.id] = Result.failure(error)
                 continue
             attributes = dict(record.attributes)
             persons = check.get("persons") or item.earlier.get("detect", {}).get("persons")
             if persons:
                 attributes.setdefault("persons", persons)
-            picture = partial(self._picture, record, check["sha256"])
+            picture = partial(self.reader.decoded, record, check)
             asked.append(CaptionItem(item.row.key, record.caption, attributes, picture=picture))
         answers = iter(captioner.caption(asked))
         return [known.get(item.row.id) or self._result(captioner, next(answers)) for item in items]
-
-    def _picture(self, record: HumanRecord, sha256: bytes) -> Image.Image:
-        return decode(checked_bytes(record, sha256), self.reader.source.limits).picture
 
     @staticmethod
     def _result(captioner: Captioner, answer: Caption | Failure) -> Result:

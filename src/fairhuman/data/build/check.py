@@ -19,8 +19,6 @@ from fairhuman.data.stored import PictureError, read_bytes
 from fairhuman.errors import FairHumanError
 from fairhuman.record import region_column
 
-STAGE = "check"
-
 
 @dataclass(frozen=True)
 class CheckTier:

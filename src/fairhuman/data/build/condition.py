@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow
 
-from fairhuman.data.build.rows import RowReader, checked_bytes
+from fairhuman.data.build.rows import RowReader
 from fairhuman.data.build.tier import Item, Look, Result
 from fairhuman.data.condition import PEOPLE_TYPE, Conditions, ConditionSettings, Given, open_conditions
-from fairhuman.data.decode import decode
 from fairhuman.data.stored import PictureError
 from fairhuman.detect.guard import Failure, Guarded
 
@@ -75,10 +74,9 @@ class ConditionTier:
         check = item.earlier["check"]
         try:
             record = self.reader.checked(item.row, check)
-            content = checked_bytes(record, check["sha256"])
-            picture = np.asarray(decode(content, self.reader.source.limits).picture)
+            picture = np.asarray(self.reader.decoded(record, check))
         except PictureError as error:
-            return Result({}, "failed", error.finding.reason, error.finding.value)
+            return Result.failure(error)
         return Given(picture, record.pose, record.depth, record.depth_kind)
 
     @staticmethod

@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow
 
-from fairhuman.data.build.rows import BOXES, RowReader, box_rows, checked_bytes
+from fairhuman.data.build.rows import BOXES, RowReader, box_rows
 from fairhuman.data.build.tier import Item, Look, Result
-from fairhuman.data.decode import decode
 from fairhuman.data.stored import PictureError
 from fairhuman.detect.guard import Failure, Guarded
 from fairhuman.detect.settings import DetectSettings, Part, detector_names, open_detectors
@@ -65,10 +64,9 @@ class DetectTier:
             return Result()
         try:
             record = self.reader.checked(item.row, check)
-            content = checked_bytes(record, check["sha256"])
-            picture = np.asarray(decode(content, self.reader.source.limits).picture)
+            picture = np.asarray(self.reader.decoded(record, check))
         except PictureError as error:
-            return Result({}, "failed", error.finding.reason, error.finding.value)
+            return Result.failure(error)
         found = guarded.call(picture)
         if isinstance(found, Failure):
             return Result({}, "failed", "detector failed", found.reason)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+from PIL import Image
 
 from fairhuman.data.build.manifest import ManifestRow
+from fairhuman.data.decode import decode
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.sources.rows import iterate_records
@@ -56,6 +58,15 @@ class RowReader:
         if record is None or (record.width, record.height) != (check["width"], check["height"]):
             raise PictureError(CHANGED, row.location)
         return replace(record, masks={name: mask for name, mask in record.masks.items() if name in check["masks"]})
+
+    def decoded(self, record: HumanRecord, check: Mapping[str, Any]) -> Image.Image:
+        """The upright picture of a record, as `checked` gives it.
+
+        Raises:
+            PictureError: it can't be read, or is no longer what was checked.
+
+        """
+        return decode(checked_bytes(record, check["sha256"]), self.source.limits).picture
 
 
 def checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:

@@ -1,14 +1,11 @@
 """A build, from the source to the last file; the same call again goes on where it was stopped."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from fairhuman import recipe as recipes
 from fairhuman.data.build.caption import CaptionTier
@@ -26,7 +23,7 @@ from fairhuman.data.build.write import ShardWriter
 from fairhuman.data.report import LoadReport, Note
 from fairhuman.data.sources import SOURCES, source_kind
 from fairhuman.errors import DataError
-from fairhuman.files import write_json, writing
+from fairhuman.files import alone, write_json, writing
 
 MANIFEST, TIERS, DATA = "manifest", "tiers", "data"
 FIRST_FAILURES = 20  # rows: before that a share means nothing
@@ -83,23 +80,8 @@ def build_dataset(
 
     """
     build = _Build(source, out, recipe, workers, progress)
-    with writing(out, AGAIN):
-        out.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
-            return build.run(retry_failed)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    lock = filelock.FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise DataError(f"{out}: another build is at work here; wait for it or give another folder") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    with writing(out, AGAIN), alone(out / ".lock", f"{out}: another build is at work here"):
+        return build.run(retry_failed)
 
 
 class _Build:

@@ -22,6 +22,7 @@ import pyarrow.compute
 from fairhuman.data.build.manifest import Block, Ids, ManifestRow, numbered_files, read_block
 from fairhuman.data.build.rows import CHANGED
 from fairhuman.data.build.tables import read_table, write_table
+from fairhuman.data.stored import PictureError
 
 Status = Literal["ok", "rejected", "failed"]
 
@@ -55,6 +56,11 @@ class Result:
     status: Status = "ok"
     reason: str = ""
     value: str = ""
+
+    @classmethod
+    def failure(cls, error: PictureError) -> "Result":
+        """That of a row whose picture can't be had."""
+        return cls({}, "failed", error.finding.reason, error.finding.value)
 
 
 Look = Callable[[Sequence[Item]], list[Result]]

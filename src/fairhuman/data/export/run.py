@@ -3,13 +3,10 @@
 import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from fairhuman.data.export.imagefolder import write_imagefolder
 from fairhuman.data.export.parquet import write_parquet
@@ -20,7 +17,7 @@ from fairhuman.data.look.reading import AS_IT_IS, DataSet, open_dataset, usable_
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.files import write_atomically, writing
+from fairhuman.files import alone, write_atomically, writing
 
 MARK = "export.json"  # says whose export a folder is
 Writer = Callable[[Path, Iterator[Sample], DataSet, int, LoadReport], None]
@@ -103,26 +100,11 @@ def export_dataset(
         (folder / MARK).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     _check_apart(path.resolve(), out)
-    with writing(out), _alone(out):
+    lock = out.with_name(f".{out.name}.lock")
+    with writing(out), alone(lock, f"{out}: another export is at work here"):
         _check_content(path, out, mark)
         write_atomically(out, write)
     return ExportSummary(out, written, report)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    file = out.with_name(f".{out.name}.lock")
-    file.touch()  # says why where that can't be, which the lock doesn't
-    lock = filelock.FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise DataError(f"{out}: another export is at work here; wait for it or give another folder") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_apart(path: Path, out: Path) -> None:
