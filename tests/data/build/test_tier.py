@@ -1,5 +1,7 @@
 """Tiers: what is left to do is what has no row yet, whatever was killed, changed or asked for before."""
 
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -216,9 +218,29 @@ def importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
-def test_tasks_come_back_in_order(importable):
-    assert list(run_tasks(squares, range(50), workers=2)) == [i * i for i in range(50)]
+def test_every_task_has_its_outcome(importable):
+    assert sorted(run_tasks(squares, range(50), workers=2)) == [i * i for i in range(50)]
     assert list(run_tasks(squares, [], workers=2)) == []
+
+
+@contextmanager
+def waiting():
+    def wait(path):
+        ends = time.monotonic() + 60
+        while path is not None and not path.exists():
+            assert time.monotonic() < ends, "nothing came before the first task's end"
+            time.sleep(0.01)
+        return path
+
+    yield wait
+
+
+def test_outcomes_come_as_they_end(importable, tmp_path):
+    signal = tmp_path / "an outcome came"
+    outcomes = run_tasks(waiting, [signal, None, None, None], workers=2)
+    assert next(outcomes) is None
+    signal.touch()
+    assert Counter(outcomes) == {signal: 1, None: 2}
 
 
 def test_an_error_of_a_task_ends_the_run_with_its_text(importable):

@@ -1,7 +1,8 @@
 """Tasks on many processes, on this machine or on a Ray cluster, by Daft; nothing but tasks and outcomes travels.
 
-https://docs.daft.ai: a stateful user-defined function on batches of one row gives each process the next task when it
-is free, keeps the order, and streams: a million tasks need no more memory than a few.
+https://docs.daft.ai: a stateful user-defined function on batches of one row streams: a million tasks need no more
+memory than a few. Outcomes come as they end: where Daft keeps the order (its default), it deals tasks out in turn, and
+a process waits while its next task queues behind a long one of another's (a tenth of the time, with two processes).
 """
 
 import os
@@ -28,12 +29,12 @@ def run_tasks(
     workers: int,
     ray: str | None = None,
 ) -> Iterator[Outcome]:
-    """Outcomes of all tasks, in their order.
+    """Outcomes of all tasks, as they end.
 
     Args:
         start: called once in each process; its `with` block gives the function that is called with every task.
             Picklable, as tasks and outcomes are.
-        tasks: in order; a process gets the next one when it is free.
+        tasks: a process gets the next one when it is free.
         workers: number of processes; 0: in this one, without Daft.
         ray: address of a Ray cluster, `local` for one that is started here; None: this machine, without Ray.
 
@@ -68,11 +69,13 @@ def run_tasks(
     worker = Worker(pickle.dumps(start))
     frame = daft.from_pydict({"task": [pickle.dumps(task) for task in tasks]}).into_batches(1)
     try:
-        for row in frame.select(worker.do(daft.col("task")).alias("outcome")).iter_rows():
-            outcome = pickle.loads(row["outcome"])
-            if isinstance(outcome, _Raised):
-                raise FairHumanError(outcome.text)
-            yield outcome
+        with daft.execution_config_ctx(maintain_order=False):
+            rows = frame.select(worker.do(daft.col("task")).alias("outcome")).iter_rows()
+            for row in rows:
+                outcome = pickle.loads(row["outcome"])
+                if isinstance(outcome, _Raised):
+                    raise FairHumanError(outcome.text)
+                yield outcome
     except FairHumanError:
         raise
     except Exception as error:
