@@ -1,5 +1,6 @@
 """The tiers over a whole build: detectors that crash, endpoints that fail, conditions; what they cost again."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from small_builds import build, rejected, rows
 from tiny_pictures import encoded, picture
 
 from fairhuman.data.build import detect as detect_tier
+from fairhuman.data.build import rows as build_rows
 from fairhuman.errors import DataError
 
 TEXT = ("caption.kind=text", "detect=null")
@@ -138,6 +140,23 @@ def test_records_that_an_endpoint_fails_at_are_left_out_and_asked_for_again(phot
         before = len(asked)
         assert build(photos, tmp_path / "out", *options, retry_failed=True).report["kept"] == 8
         assert len(asked) - before == 8 - first["kept"]
+
+
+def test_a_picture_that_changes_before_it_is_captioned_is_looked_at_again(photos, tmp_path, answering, monkeypatch):
+    read, late = build_rows.checked_bytes, []
+
+    def restless(record, sha256):
+        if record.key == "3.png" and not late:
+            record.image.write_bytes(encoded(picture(43, 64, 99)))
+            late.append(hashlib.sha256(record.image.read_bytes()).digest())
+        return read(record, sha256)
+
+    monkeypatch.setattr(build_rows, "checked_bytes", restless)
+    with answering.endpoint(lambda n: answering.said(f"A person, number {n}.")) as (address, asked):
+        report = build(photos, tmp_path / "out", *endpoint_options(address)).report
+    assert (report["kept"], report["rejected"], len(asked)) == (8, {}, 8)
+    stored = {row["key"]: row["image"]["bytes"] for row in rows(tmp_path / "out")}
+    assert hashlib.sha256(stored["3.png"]).digest() == late[0]
 
 
 def test_conditions_of_the_source_come_through(tmp_path):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import pyarrow
+from PIL import Image
 
 from fairhuman.data.build.rows import RowReader
 from fairhuman.data.build.tier import Item, Look, Result
@@ -14,6 +15,7 @@ from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSetti
 from fairhuman.data.stored import PictureError
 from fairhuman.detect.guard import Failure
 from fairhuman.recipe import Settings
+from fairhuman.record import HumanRecord
 
 
 @dataclass(frozen=True)
@@ -75,23 +77,32 @@ class CaptionTier:
         return results
 
     def _batch(self, captioner: Captioner, items: Sequence[Item]) -> list[Result]:
-        known: dict[int, Result] = {}
-        asked: list[CaptionItem] = []
+        results: dict[int, Result] = {}
+        asked: dict[int, CaptionItem] = {}
         for item in items:
             check = item.earlier["check"]
             try:
                 record = self.reader.checked(item.row, check)
             except PictureError as error:
-                known[item.row.id] = Result.failure(error)
+                results[item.row.id] = Result.failure(error)
                 continue
             attributes = dict(record.attributes)
             persons = check.get("persons") or item.earlier.get("detect", {}).get("persons")
             if persons:
                 attributes.setdefault("persons", persons)
-            picture = partial(self.reader.decoded, record, check)
-            asked.append(CaptionItem(item.row.key, record.caption, attributes, picture=picture))
-        answers = iter(captioner.caption(asked))
-        return [known.get(item.row.id) or self._result(captioner, next(answers)) for item in items]
+            picture = partial(self._picture, item, record, results)
+            asked[item.row.id] = CaptionItem(item.row.key, record.caption, attributes, picture=picture)
+        for identity, answer in zip(asked, captioner.caption(list(asked.values())), strict=True):
+            results.setdefault(identity, self._result(captioner, answer))
+        return [results[item.row.id] for item in items]
+
+    def _picture(self, item: Item, record: HumanRecord, results: dict[int, Result]) -> Image.Image:
+        """The picture, when a captioner asks for it; why it can't be had is this row's result, not the captioner's."""
+        try:
+            return self.reader.decoded(record, item.earlier["check"])
+        except PictureError as error:
+            results[item.row.id] = Result.failure(error)
+            raise
 
     @staticmethod
     def _result(captioner: Captioner, answer: Caption | Failure) -> Result:
