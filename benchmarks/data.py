@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from common import arguments, save, spread
 from constant_tiers import ConstantCheck, ConstantDetect, EmptyShards
+from PIL import Image
 
 from fairhuman.data.build.check import CheckTier
 from fairhuman.data.build.detect import DetectTier
@@ -57,7 +58,7 @@ def photos(folder: Path, count: int) -> Path:
     for number in range(count):
         path = folder / f"{number:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        render(body, 11, number, SIZE).image.save(path, quality=92)
+        Image.fromarray(render(body, 11, number, SIZE).image).save(path, quality=92)
     return folder
 
 

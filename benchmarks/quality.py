@@ -60,7 +60,7 @@ class Plan:
     sets: tuple[tuple[str, int, int], ...] = (("train", 2000, 11), ("tuning", 256, 12), ("test", 512, 13))
     batch_size: int = 8
     rank: int = 16
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    rates: tuple[float, ...] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     tuning_seed: int = 0
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     samples: int = 200

@@ -38,7 +38,7 @@ def run_build(
     console: Console,
 ) -> None:
     """Build a data set and say what came of it."""
-    recipe = _settings(BuildRecipe, path, overrides, "data build")
+    recipe = settings_of(BuildRecipe, path, overrides, "data build")
     if runner not in RUNNERS:
         raise RecipeError(f"--runner must be one of {', '.join(RUNNERS)}, found {runner!r}")
     if address is not None and runner != "ray":
@@ -52,18 +52,19 @@ def run_build(
         built = build_dataset(source, out, recipe, workers, retry_failed, progress)
     write_statistics(dataset_statistics(out), out / "report.html")
     listing, report = built.listing, built.report
-    _say(console, f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
+    say(console, f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
     for stage, reasons in report["rejected"].items():
         for reason, number in reasons.items():
-            _say(console, f"  left out by {stage}: {reason} ({number})")
+            say(console, f"  left out by {stage}: {reason} ({number})")
     for action, reasons in report["notes"].items():
         for reason, number in reasons.items():
-            _say(console, f"  {action}: {reason} ({number})")
-    _say(console, f"{report['kept']} kept; done: {out}; report: {out / 'report.html'}")
-    _say(console, f"train on it with data={out}, look at it with fairhuman data show {out}")
+            say(console, f"  {action}: {reason} ({number})")
+    say(console, f"{report['kept']} kept; done: {out}; report: {out / 'report.html'}")
+    say(console, f"train on it with data={out}, look at it with fairhuman data show {out}")
 
 
-def _settings(kind: type[Any], path: Path | None, overrides: Sequence[str], origin: str) -> Any:
+def settings_of(kind: type[Any], path: Path | None, overrides: Sequence[str], origin: str) -> Any:
+    """Settings of a recipe's file, or the defaults, with overrides."""
     if path is not None:
         return recipes.load(kind, path, overrides)
     return recipes.build(kind, {}, overrides, origin=origin)
@@ -75,10 +76,11 @@ def _show_source(source: Path, recipe: BuildRecipe, console: Console) -> None:
     kind = source_kind(source, recipe.source.format)
     report = LoadReport()
     rows = sum(1 for _ in SOURCES[kind].rows(source, report))
-    _say(console, f"{source}: {rows} rows, format {kind}; {len(report.skipped())} lines can't be read")
+    say(console, f"{source}: {rows} rows, format {kind}; {len(report.skipped())} lines can't be read")
 
 
-def _say(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
+    """Print a text as it is."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -97,7 +99,7 @@ def stages(console: Console) -> Iterator[Callable[[str, int, int | None], None]]
             tenth = 10 * done // total if total else 0
             if not console.is_terminal and told.get(stage) != tenth:
                 told[stage] = tenth
-                _say(console, f"{stage}: {done}" + (f"/{total}" if total is not None else ""))
+                say(console, f"{stage}: {done}" + (f"/{total}" if total is not None else ""))
 
         yield progress
 
@@ -115,16 +117,16 @@ def run_validation(
     from fairhuman.data.validation import ValidationSettings, build_validation
 
     given = [f"{name}={value}" for name, value in values.items()]
-    settings = _settings(ValidationSettings, path, [*given, *overrides], "data validation")
+    settings = settings_of(ValidationSettings, path, [*given, *overrides], "data validation")
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         return
     with stages(console) as progress:
-        summary = build_validation(source, out, settings, progress, lambda text: _say(console, text))
+        summary = build_validation(source, out, settings, progress, lambda text: say(console, text))
     for reason, number in summary.reasons.items():
-        _say(console, f"  left out: {reason} ({number})")
-    _say(console, f"{summary.pictures} of {summary.usable} usable pictures; look at {summary.report}")
-    _say(console, f"done: {out}; review it with fairhuman data review {out}")
+        say(console, f"  left out: {reason} ({number})")
+    say(console, f"{summary.pictures} of {summary.usable} usable pictures; look at {summary.report}")
+    say(console, f"done: {out}; review it with fairhuman data review {out}")
 
 
 def run_review(
@@ -140,12 +142,12 @@ def run_review(
         )
         return
     if not apply:
-        serve_review(folder, settings, host, port, lambda text: _say(console, text))
+        serve_review(folder, settings, host, port, lambda text: say(console, text))
         return
     summary = apply_review(folder, settings)
     for name, value in asdict(summary).items():
-        _say(console, f"{name.replace('_', ' ')}: {value}")
-    _say(console, f"done: {folder / 'reviewed.jsonl'}")
+        say(console, f"{name.replace('_', ' ')}: {value}")
+    say(console, f"done: {folder / 'reviewed.jsonl'}")
 
 
 def run_detector_benchmark(
@@ -160,7 +162,7 @@ def run_detector_benchmark(
     """Say how well detectors find the true boxes of a data set."""
     from fairhuman.detect.benchmark import benchmark_data_set
 
-    settings = _settings(DetectSettings, path, overrides, "data benchmark-detectors")
+    settings = settings_of(DetectSettings, path, overrides, "data benchmark-detectors")
     for part in parts:
         if part not in settings.kinds:
             raise RecipeError(f"--part must be one of {', '.join(settings.kinds)}, found {part!r}")
@@ -178,9 +180,9 @@ def run_detector_benchmark(
         shares = {"precision": score.precision, "recall": score.recall}
         said = [f"{name} {s.value:.3f} [{s.low:.3f}, {s.high:.3f}] of {s.n}" for name, s in shares.items()]
         where = f"{score.part} by {score.detector}, IoU >= {score.overlap:g}, {score.pictures} pictures"
-        _say(console, f"{where}: {', '.join(said)}")
+        say(console, f"{where}: {', '.join(said)}")
     for number, reason in found.failures.items():
-        _say(console, f"picture {number}: left out, {reason}")
+        say(console, f"picture {number}: left out, {reason}")
     _say_counts(console, report)
     if file is not None:
         with writing(file):
@@ -194,7 +196,7 @@ def run_check(path: Path, file: Path | None, console: Console) -> bool:
     with stages(console) as progress:
         summary = check_dataset(path, progress=progress)
     for line in summary.lines():
-        _say(console, line)
+        say(console, line)
     if file is not None:
         summary.save(file)
     return summary.good
@@ -211,7 +213,7 @@ def run_show(
 
     with stages(console) as progress:
         shown = show_dataset(path, page, count, seed, first, rejected, progress=progress)
-    _say(console, f"{shown} pictures: {page}")
+    say(console, f"{shown} pictures: {page}")
 
 
 def run_statistics(
@@ -226,7 +228,7 @@ def run_statistics(
     write_statistics(found, page)
     if file is not None:
         found.save(file)
-    _say(console, f"statistics: {page}")
+    say(console, f"statistics: {page}")
 
 
 def run_export(path: Path, out: Path, format: str, shard_rows: int, dry_run: bool, console: Console) -> None:
@@ -239,7 +241,7 @@ def run_export(path: Path, out: Path, format: str, shard_rows: int, dry_run: boo
     with stages(console) as progress:
         summary = export_dataset(path, out, format, shard_rows, progress=progress)
     _say_counts(console, summary.report)
-    _say(console, f"{summary.records} records; done: {summary.out}")
+    say(console, f"{summary.records} records; done: {summary.out}")
 
 
 def run_cache(path: Path, dry_run: bool, console: Console) -> None:
@@ -254,14 +256,14 @@ def run_cache(path: Path, dry_run: bool, console: Console) -> None:
     copies = copy_tables(records, arrow_folder(), ("pose", "depth"))
     _say_counts(console, report)
     where = "small enough to be kept in main memory" if copies.in_memory else f"copied to {arrow_folder()}"
-    _say(console, f"{copies.tables} tables, {where}; {copies.removed} stale copies removed")
+    say(console, f"{copies.tables} tables, {where}; {copies.removed} stale copies removed")
 
 
 def _say_counts(console: Console, report: LoadReport) -> None:
     for action, reasons in report.counts().items():
         for reason, number in reasons.items():
-            _say(console, f"{action}: {reason} ({number})")
+            say(console, f"{action}: {reason} ({number})")
 
 
 def _would(path: Path, what: str, where: Path, console: Console) -> None:
-    _say(console, f"{path}, read as {source_kind(path)}: would write {what} to {where}")
+    say(console, f"{path}, read as {source_kind(path)}: would write {what} to {where}")

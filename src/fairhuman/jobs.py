@@ -88,13 +88,19 @@ def sampling_job(
     return Job(name, arguments, log, lambda: len(list(out.glob("*.png"))) / count, cost, needs=lora)
 
 
-def run_jobs(jobs: Sequence[Job], console: Console, at_once: int = 2) -> int | None:
+def run_jobs(
+    jobs: Sequence[Job],
+    console: Console,
+    at_once: int = 2,
+    failed: Callable[[Job, FairHumanError], object] | None = None,
+) -> int | None:
     """Run what isn't done yet, in order of readiness; return the number of the signal that ended it early, or None.
 
-    Ctrl-C or SIGTERM is handed on once to the running commands, and their ends are waited for.
+    Ctrl-C or SIGTERM is handed on once to the running commands, and their ends are waited for. `failed` is told of a
+    command that failed, and the others go on.
 
     Raises:
-        FairHumanError: a command failed; the others are ended in order.
+        FairHumanError: a command failed and there is no `failed`; the others are ended in order.
     """
     caught: list[int] = []
     clock = _Clock(jobs, console)
@@ -113,7 +119,12 @@ def run_jobs(jobs: Sequence[Job], console: Console, at_once: int = 2) -> int | N
                     code = process.poll()
                     if code is not None:
                         del running[job.name]
-                        _check(job, code)
+                        try:
+                            _check(job, code)
+                        except FairHumanError as error:
+                            if failed is None:
+                                raise
+                            failed(job, error)
                     clock.look(job, finished=code is not None)
                 status.update(clock.text(list(running)))
         finally:

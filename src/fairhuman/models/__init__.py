@@ -9,14 +9,18 @@ from torch import Tensor, nn
 from fairhuman.data.batch import Batch
 
 
-class TrainableModel(Protocol):
-    """An SDXL pipeline of which some weights are trained."""
+class Model(Protocol):
+    """An SDXL pipeline that says what noise it sees."""
 
     pipeline: StableDiffusionXLPipeline
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
         """Return the U-Net's prediction [B, C, H, W], float32, for the captions and time ids of `batch`."""
         ...
+
+
+class TrainableModel(Model, Protocol):
+    """One of which some weights are trained."""
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return the parameters to train, float32, always in the same order; a list, to be read many times."""
@@ -35,4 +39,4 @@ class TrainableModel(Protocol):
         ...
 
 
-__all__ = ["TrainableModel"]
+__all__ = ["Model", "TrainableModel"]

@@ -1,5 +1,6 @@
 """What fine-tuning changed: held-out losses of methods' runs against their common base, over seeds, and the figure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,19 +50,22 @@ def read_series(runs: Sequence[Path]) -> Series:
     return Series(keys, _stack([first for first, _ in pairs]), _stack([last for _, last in pairs]))
 
 
-def change(series: Series, objective: str, against: Series | None = None) -> Estimate:
+def change(series: Series, objective: str, against: Series | None = None, level: float = 0.95) -> Estimate:
     """Relative change of a held-out loss, or its difference to another method's, see `change_over_seeds`.
+
+    A higher `level` takes more resamples: 50 lie beyond each end.
 
     Raises:
         DataError: the two methods weren't evaluated on the same samples and noise.
     """
     first, last = series.first[objective], series.last[objective]
+    resamples = math.ceil(100 / (1 - level))
     if against is None:
-        return change_over_seeds(first, last)
+        return change_over_seeds(first, last, level=level, resamples=resamples)
     other = against.first[objective]
     if series.keys != against.keys or first[0].shape != other[0].shape or not np.allclose(first, other, rtol=1e-3):
         raise DataError(f"{objective}: the base has other losses in the two methods' runs, so they aren't paired")
-    return change_over_seeds(first, last, against.last[objective])
+    return change_over_seeds(first, last, against.last[objective], level=level, resamples=resamples)
 
 
 def base_loss(series: Series, objective: str) -> Estimate:

@@ -70,12 +70,8 @@ def relative_change(
     Raises:
         ValueError: the two evaluations have different numbers of samples, or as in `pooled_ratio`.
     """
-    errors0_n, areas0_n = _checked(*first)
-    errors1_n, areas1_n = _checked(*last)
-    if len(errors0_n) != len(errors1_n):
-        raise ValueError(f"a paired change needs the same samples: {len(errors0_n)} against {len(errors1_n)}")
-    taken = (areas0_n > 0) & (areas1_n > 0)
-    table_nc = np.stack([errors0_n, areas0_n, errors1_n, areas1_n], axis=1)[taken]
+    table_nc = _paired_table(first, last)
+    table_nc = table_nc[(table_nc[:, 1] > 0) & (table_nc[:, 3] > 0)]
 
     def change(sums_bc: Array) -> Array:
         # (e1 a0 - e0 a1) / (e0 a1) instead of a ratio of ratios minus one: exactly 0 where nothing changed
@@ -83,6 +79,28 @@ def relative_change(
         return np.asarray((after_b - before_b) / before_b)
 
     return _bootstrap(table_nc, change, resamples, level, seed)
+
+
+def ratio_difference(
+    first: tuple[Sequence[float] | Array, Sequence[float] | Array],
+    last: tuple[Sequence[float] | Array, Sequence[float] | Array],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """r_last - r_first, each a pooled ratio of the *same* samples, which are resampled together.
+
+    All samples count, also those that add nothing to one of the denominators.
+
+    Raises:
+        ValueError: as in `relative_change`.
+    """
+
+    def difference(sums_bc: Array) -> Array:
+        return np.asarray(sums_bc[:, 2] / sums_bc[:, 3] - sums_bc[:, 0] / sums_bc[:, 1])
+
+    return _bootstrap(_paired_table(first, last), difference, resamples, level, seed)
 
 
 def change_over_seeds(
@@ -162,6 +180,18 @@ def _stretch(changes_s: Array, changes_bs: Array, n: int, tail: float) -> float:
         return 1.0
     freedom = (of_seeds + of_samples) ** 2 / spread
     return float(student.ppf(1 - tail, freedom)) / NormalDist().inv_cdf(1 - tail)
+
+
+def _paired_table(
+    first: tuple[Sequence[float] | Array, Sequence[float] | Array],
+    last: tuple[Sequence[float] | Array, Sequence[float] | Array],
+) -> Array:
+    """Errors and areas of both evaluations, [N, 4]."""
+    pairs = _checked(*first), _checked(*last)
+    counts = [len(errors_n) for errors_n, _ in pairs]
+    if counts[0] != counts[1]:
+        raise ValueError(f"a paired change needs the same samples: {counts[0]} against {counts[1]}")
+    return np.stack([column for pair in pairs for column in pair], axis=1)
 
 
 def _check_level(level: float) -> None:

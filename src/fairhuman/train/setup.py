@@ -20,6 +20,7 @@ from fairhuman.data.batch import Batch, collate
 from fairhuman.data.cache import arrow_folder, cached
 from fairhuman.data.check import check_records
 from fairhuman.data.dataset import PeopleDataset
+from fairhuman.data.decode import PictureLimits
 from fairhuman.data.order import Share, bucketed_order, mixed_order
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sampler import Order, StepBatches
@@ -43,6 +44,7 @@ from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
 from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.record import HumanRecord
+from fairhuman.regions.objectives import RegionSettings
 from fairhuman.regions.transforms import JointTransform
 from fairhuman.train.settings import DataSource, TrainRecipe
 
@@ -93,17 +95,16 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
     )
     if not held_out or not recipe.validation.every:
         return Data(dataset, None, report, recipe.sources)
-    still = JointTransform(recipe.size, "center", flip_probability=0.0, keep_region=1.0)
-    fixed = PeopleDataset(
-        _cached(held_out, recipe),
-        recipe.regions.names,
-        still,
-        recipe.regions.mask,
-        0.0,
-        recipe.seed,
-        recipe.source.limits,
-    )
+    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, recipe.regions, recipe.seed, recipe.source.limits)
     return Data(dataset, fixed, report, recipe.sources)
+
+
+def fixed_dataset(
+    records: Sequence[HumanRecord], size: tuple[int, int], regions: RegionSettings, seed: int, limits: PictureLimits
+) -> PeopleDataset:
+    """Samples to measure on: nothing about them is drawn, they are the same each time."""
+    still = JointTransform(size, "center", flip_probability=0.0, keep_region=1.0)
+    return PeopleDataset(records, regions.names, still, regions.mask, 0.0, seed, limits)
 
 
 def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRecord], dict[str, int]]:

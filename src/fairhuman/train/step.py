@@ -25,7 +25,7 @@ from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.fairness import FairBackward, FairStep
 from fairhuman.fairness.distributed import world_size
-from fairhuman.models import TrainableModel
+from fairhuman.models import Model
 from fairhuman.models.sdxl import encode_pictures, noise_scheduler, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.regions.objectives import RegionSettings, denominators, masked_losses, objective_masks
@@ -51,7 +51,7 @@ class Objectives:
     cache: keeps latents; None encodes every time.
     """
 
-    model: TrainableModel
+    model: Model
     regions: RegionSettings
     noise: NoiseSettings
     seed: int

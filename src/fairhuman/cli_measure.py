@@ -1,0 +1,80 @@
+"""The commands that measure and compare."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show what would be done; write nothing.")]
+Methods = Annotated[list[str] | None, typer.Option("--method", help="NAME=FOLDER of another method; may be repeated.")]
+
+
+def evaluate(
+    images: Annotated[str, typer.Argument(help="Folder of pictures or any data set, or NAME=FOLDER.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as metrics=[hps,fid].")] = None,
+    method: Methods = None,
+    prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Real pictures: for FID, and for what to expect.")] = None,
+    against: Annotated[str | None, typer.Option(help="Method that others are compared with; else the first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for numbers and page; else IMAGES-evaluation.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where features are kept; else in the user's cache.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure pictures: every number with its interval, methods against each other; the same command again goes on.
+
+    Example: fairhuman evaluate base=samples/base --method MPD=samples/mpd --prompts prompts.txt --reference photos
+    """
+    from fairhuman.commands_measure import run_evaluation
+
+    inputs = (prompts, reference, against, cache)
+    run_evaluation([images, *(method or [])], inputs, out, recipe, overrides or [], dry_run, Console())
+
+
+def losses(
+    data: Annotated[Path, typer.Argument(help="Data set with boxes or masks that no model was trained on.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as resolution=128.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="NAME=MODEL or NAME=MODEL+LORA@WEIGHT; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all numbers.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure held-out denoising losses of models on the same noise, each against the first.
+
+    Example: fairhuman losses people --model base=small --model MPD=small+runs/lora/lora resolution=128
+    """
+    from fairhuman.commands_measure import run_losses
+
+    run_losses(data, model or [], out, overrides or [], dry_run, Console())
+
+
+def compare(
+    recipe: Annotated[Path, typer.Argument(help="YAML file of a comparison: cells, seeds, data.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings as key=value.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train strategies, ranks or any settings over seeds and compare held-out losses; the same command again resumes.
+
+    Example: fairhuman compare recipes/compare-strategies.yaml out=runs/strategies
+    """
+    from fairhuman.commands_measure import run_compare
+
+    raise typer.Exit(run_compare(recipe, overrides or [], dry_run, Console()))
+
+
+def grid(
+    out: Annotated[Path, typer.Argument(help="Folder for grid.html, grid.png and grid.pdf.")],
+    method: Methods = None,
+    zoom_on: Annotated[str | None, typer.Option(help="Method in whose pictures faces and hands are found.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Rows, drawn at random; all by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+) -> None:
+    """Put pictures of several methods for the same prompts side by side, with zoomed faces and hands.
+
+    Example: fairhuman grid grid --method base=samples/base --method MPD=samples/mpd --zoom-on MPD --count 8
+    """
+    from fairhuman.commands_measure import run_grid
+
+    run_grid(out, method or [], zoom_on, count, seed, Console())

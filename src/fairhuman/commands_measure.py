@@ -1,0 +1,140 @@
+"""What the commands that measure and compare do."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from fairhuman import recipe as recipes
+from fairhuman.commands import run_synth
+from fairhuman.commands_data import say, settings_of, stages
+from fairhuman.compare.ablation import run_comparison
+from fairhuman.compare.grid import write_grid
+from fairhuman.compare.page import write_comparison
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.errors import RecipeError
+from fairhuman.evaluate.held_out import LossSettings, Named, loss_table, measure_losses
+from fairhuman.evaluate.run import Job, evaluate
+from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.files import write_json, writing
+from fairhuman.report.training import interval
+from fairhuman.synth.cache import cache_folder
+
+Inputs = tuple[Path | None, Path | None, str | None, Path | None]
+
+
+def run_evaluation(
+    named: Sequence[str],
+    inputs: Inputs,
+    out: Path | None,
+    recipe: Path | None,
+    overrides: Sequence[str],
+    dry_run: bool,
+    console: Console,
+) -> None:
+    """Measure methods, and say where the page is; `inputs`: prompts, reference, against, cache."""
+    prompts, reference, against, cache = inputs
+    settings = settings_of(EvaluateSettings, recipe, overrides, "evaluate")
+    methods = named_folders(named)
+    job = Job(methods, prompts, reference, against, cache or cache_folder() / "features")
+    first = next(iter(methods.values()))
+    out = out or first.with_name(f"{first.name}-evaluation")
+    if dry_run:
+        console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        say(console, f"would measure {', '.join(f'{name} ({path})' for name, path in methods.items())} into {out}")
+        return
+    with writing(out), stages(console) as progress:
+        page = evaluate(job, settings, out, progress)
+    if page is not None:
+        say(console, f"features are kept in {job.cache}; report: {page}")
+
+
+def run_losses(
+    data: Path, named: Sequence[str], out: Path | None, overrides: Sequence[str], dry_run: bool, console: Console
+) -> None:
+    """Measure held-out losses and print them as a table."""
+    settings = recipes.build(LossSettings, {}, overrides, origin="losses")
+    models = {name: Named.parse(text) for name, text in named_places(named).items()}
+    if not models:
+        raise RecipeError("no model: give --model NAME=MODEL, once for each")
+    if dry_run:
+        console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        say(console, f"would measure {', '.join(models)} on {data}")
+        return
+    found = measure_losses(models, data, settings)
+    table = Table("model", "objective", "loss", f"change against {next(iter(models))}", "pictures")
+    lines = loss_table(found)
+    for name, objective, loss, change in lines:
+        table.add_row(
+            name, objective, interval(loss, "{:.4g}"), interval(change, "{:+.2%}") if change else "", str(loss.n)
+        )
+    console.print(table)
+    if out is not None:
+        numbers = [
+            {"model": name, "objective": objective, "loss": asdict(loss), "change": asdict(change) if change else None}
+            for name, objective, loss, change in lines
+        ]
+        with writing(out):
+            samples = {name: one.line() for name, one in found.items()}
+            write_json(out, {"settings": settings.model_dump(mode="json"), "losses": numbers, "samples": samples})
+        say(console, f"numbers: {out}")
+
+
+def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> int:
+    """Train all cells and seeds, write the page; the exit code, 128 + n after signal n, 1 if runs failed."""
+    recipe = recipes.load(CompareRecipe, path, overrides)
+    runs = [recipe.run(cell, seed, None, "test") for cell in recipe.cells for seed in recipe.seeds]
+    if dry_run:
+        console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        rates = len(recipe.tuning.learning_rates) * len(recipe.cells) if recipe.tuning else 0
+        say(console, f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
+        return 0
+
+    def render(out: Path, values: dict[str, Any]) -> None:
+        run_synth(out, values, None, False, console)
+
+    found = run_comparison(recipe, render, console)
+    if isinstance(found, int):
+        say(console, "stopped; the same command goes on from there")
+        return 128 + found
+    say(console, f"report: {write_comparison(recipe, found)}")
+    return 1 if found.failed else 0
+
+
+def run_grid(
+    out: Path, named: Sequence[str], zoom_on: str | None, count: int | None, seed: int, console: Console
+) -> None:
+    """Write the grid of methods, and say where it is."""
+    if not named:
+        raise RecipeError("no method: give --method NAME=FOLDER, once for each column")
+    with writing(out):
+        say(console, f"grid: {write_grid(named_folders(named), out, count=count, seed=seed, zoom_on=zoom_on)}")
+
+
+def named_folders(named: Sequence[str]) -> dict[str, Path]:
+    """Methods by name out of `NAME=FOLDER` or `FOLDER`, which is named after itself; errors as of `named_places`."""
+    return {name: Path(place) for name, place in named_places(named).items()}
+
+
+def named_places(named: Sequence[str]) -> dict[str, str]:
+    """Places by name out of `NAME=PLACE`, or `PLACE`, which is named after its last part.
+
+    Raises:
+        RecipeError: two of one name, or an empty name or place.
+
+    """
+    places: dict[str, str] = {}
+    for text in named:
+        name, sign, place = text.partition("=")
+        if not sign:
+            name, place = Path(text).resolve().name, text
+        if not name or not place:
+            raise RecipeError(f"expected FOLDER or NAME=FOLDER, found {text!r}")
+        if name in places:
+            raise RecipeError(f"two are named {name!r}: give names as NAME=FOLDER")
+        places[name] = place
+    return places

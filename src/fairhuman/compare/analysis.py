@@ -1,0 +1,83 @@
+"""What a comparison says: changes against the base, differences between cells, and what may be concluded from them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from fairhuman.compare.ablation import Outcome, shared_seeds
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.report.changes import base_loss, change, seed_changes
+from fairhuman.report.statistics import Estimate
+
+Verdict = Literal["lower", "higher", "same", "undecided"]
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A cell against another one, in parts of the base's loss.
+
+    Attributes:
+        estimate: mean over seeds of (L_cell - L_against) / L_base with its 95 % interval.
+        family: the interval that holds for all contrasts of the table at once with 95 % (Bonferroni).
+        verdict: of `family`: `lower` or `higher` where 0 is outside of it; `same` where it lies within the margin
+            stated beforehand (Schuirmann's two one-sided tests); else `undecided`.
+
+    """
+
+    estimate: Estimate
+    family: Estimate
+    verdict: Verdict
+
+
+def contrasts(recipe: CompareRecipe, outcome: Outcome) -> dict[str, dict[str, Contrast]]:
+    """Every other cell against `recipe.against`, by objective; seeds and noise are paired."""
+    against = recipe.against
+    if against is None or against not in outcome.series:
+        return {}
+    others = [cell for cell in outcome.series if cell != against]
+    names = list(outcome.series[against].first)
+    level = 1 - (1 - LEVEL) / max(1, len(others) * len(names))
+    found = {}
+    for cell in others:
+        series, reference = shared_seeds(outcome, cell, against)
+        found[cell] = {
+            name: _contrast(change(series, name, reference), change(series, name, reference, level), recipe.margin)
+            for name in names
+        }
+    return found
+
+
+def verdict(interval: Estimate, margin: float) -> Verdict:
+    """What an interval of a difference says; an interval that is both, below 0 and within the margin, is `lower`."""
+    if interval.high < 0:
+        return "lower"
+    if interval.low > 0:
+        return "higher"
+    return "same" if -margin <= interval.low and interval.high <= margin else "undecided"
+
+
+def document(recipe: CompareRecipe, outcome: Outcome) -> dict[str, Any]:
+    """All numbers, ready for JSON."""
+    first = next(iter(outcome.series.values()))
+    return {
+        "base loss": {name: asdict(base_loss(first, name)) for name in first.first},
+        "change": {
+            cell: {name: {**asdict(change(series, name)), "seeds": seed_changes(series, name)} for name in series.first}
+            for cell, series in outcome.series.items()
+        },
+        "against": recipe.against,
+        "margin": recipe.margin,
+        "difference": {
+            cell: {name: asdict(contrast) for name, contrast in found.items()}
+            for cell, found in contrasts(recipe, outcome).items()
+        },
+        "learning rate": {
+            cell: {"picked": rate, "tuning": outcome.tuned.get(cell)} for cell, rate in outcome.picked.items()
+        },
+        "seeds": outcome.seeds,
+        "failed": outcome.failed,
+    }
+
+
+def _contrast(estimate: Estimate, family: Estimate, margin: float) -> Contrast:
+    return Contrast(estimate, family, verdict(family, margin))

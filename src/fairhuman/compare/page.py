@@ -1,0 +1,72 @@
+"""The page of a comparison."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fairhuman.compare.ablation import Outcome, at_edge
+from fairhuman.compare.analysis import Contrast, contrasts, document
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.files import write_json, write_text
+from fairhuman.report import plots
+from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
+from fairhuman.report.html import figure_uri, render
+from fairhuman.report.training import interval, verdict
+
+MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
+
+
+def write_comparison(recipe: CompareRecipe, outcome: Outcome) -> Path:
+    """Write `results.json` and `report.html` into the folder of the comparison; return the page's path."""
+    write_json(recipe.out / "results.json", document(recipe, outcome))
+    first = next(iter(outcome.series.values()))
+    names = list(first.first)
+    palette = plots.colours(names)
+    estimates = {cell: {name: change(series, name) for name in names} for cell, series in outcome.series.items()}
+    seeds = {cell: {name: seed_changes(series, name) for name in names} for cell, series in outcome.series.items()}
+    page = render(
+        "compare.html",
+        title="Comparison",
+        names=[(name, palette[name]) for name in names],
+        base=[interval(base_loss(first, name), "{:.4g}") for name in names],
+        pictures=len(first.keys),
+        changes=[
+            (cell, outcome.seeds[cell], [(verdict(one)[0], interval(one, "{:+.2%}")) for one in found.values()])
+            for cell, found in estimates.items()
+        ],
+        plot=figure_uri(changes_figure(estimates, seeds)),
+        against=recipe.against,
+        margin=f"{recipe.margin:.0%}",
+        differences=[
+            (cell, [_difference(one) for one in found.values()]) for cell, found in contrasts(recipe, outcome).items()
+        ],
+        rates=[_rates(outcome, cell) for cell in outcome.tuned],
+        runs=[
+            (f"{cell}, seed {seed}", (run.out / "report.html").relative_to(recipe.out).as_posix())
+            for cell, ended in outcome.seeds.items()
+            for seed in ended
+            for run in [recipe.run(cell, seed, outcome.picked[cell], "test")]
+        ],
+        failed=sorted(outcome.failed.items()),
+        settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+    )
+    path = recipe.out / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _difference(contrast: Contrast) -> tuple[str, str, str]:
+    return MARKS[contrast.verdict], interval(contrast.estimate, "{:+.2%}"), contrast.verdict
+
+
+def _rates(outcome: Outcome, cell: str) -> dict[str, Any]:
+    tuned, picked = outcome.tuned[cell], outcome.picked[cell]
+    return {
+        "cell": cell,
+        "picked": f"{picked:g}{at_edge(tuned, picked)}",
+        "lines": [
+            (f"{rate:g}", [f"{found[name]:+.2%}" for name in next(iter(outcome.series.values())).first])
+            for rate, found in sorted(tuned.items())
+        ],
+    }

@@ -1,0 +1,177 @@
+"""Figures that the FairHuman supplement publishes, and a sheet that sets our own beside them, never among them.
+
+Source: FairHuman, "Boosting Hand and Face Quality in Human Image Generation with Minimum Potential Delay Fairness in
+Diffusion Models", supplementary material, Table 1 (memory and speed) and Table 2 (strategies). Its other tables are in
+the main article and aren't here.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
+
+SOURCE = "FairHuman, supplementary material"
+Better = Literal["higher", "lower"]
+
+
+class Cell(NamedTuple):
+    """A place in a published table: `Cell("Table 2", "SI", "FID")`."""
+
+    table: str
+    row: str
+    column: str
+
+
+class Column(NamedTuple):
+    """What a column's numbers are in, and which way is better."""
+
+    unit: str
+    better: Better
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How the numbers of a table came about, in words."""
+
+    model: str
+    data: str
+    scale: str
+    metrics: str
+
+
+@dataclass(frozen=True, slots=True)
+class OurTable:
+    """Our own numbers for some cells of one table, in the units of its columns, and how they came about."""
+
+    setup: Setup
+    values: Mapping[tuple[str, str], float]
+
+
+@dataclass(frozen=True, slots=True)
+class SheetRow:
+    """One number as published, and ours: None where we measured nothing."""
+
+    table: str
+    row: str
+    column: str
+    unit: str
+    better: Better
+    published: float
+    ours: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One aspect of the set-up in both; `ours` is None where there are no numbers of ours. `same`: word for word."""
+
+    table: str
+    aspect: str
+    published: str
+    ours: str | None
+    same: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PaperSheet:
+    """All published numbers with ours beside them, and what differs; `dataclasses.asdict` makes it ready for JSON."""
+
+    source: str
+    rows: tuple[SheetRow, ...]
+    differences: tuple[Difference, ...]
+
+
+COLUMNS: Mapping[str, Mapping[str, Column]] = {
+    "Table 1": {
+        "Extra Memory Usage": Column("MB", "lower"),
+        "Inference Time": Column("times", "lower"),
+    },
+    "Table 2": {
+        "HPS": Column("%", "higher"),
+        "IR": Column("%", "higher"),
+        "FID": Column("", "lower"),
+        "Hand Confi.": Column("%", "higher"),
+        "Face Confi.": Column("%", "higher"),
+    },
+}
+
+_NUMBERS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
+    "Table 1": {
+        "MoLE": (2611.75, 3.0),
+        "Ours": (1413.12, 1.4),
+    },
+    "Table 2": {
+        "LS": (32.60, 153.23, 47.22, 93.70, 84.82),
+        "DWA": (32.53, 152.58, 46.34, 93.40, 84.86),
+        "UW": (32.61, 152.82, 47.42, 93.76, 84.15),
+        "RLW": (32.58, 154.56, 47.90, 93.80, 84.24),
+        "SI": (32.52, 154.58, 46.01, 93.99, 85.31),
+        "Nash-MTL": (32.63, 153.11, 47.50, 93.68, 84.33),
+        "MPD-FairGrad": (32.73, 154.60, 46.11, 94.03, 85.34),
+    },
+}
+
+PUBLISHED: Mapping[Cell, float] = {
+    Cell(table, row, column): value
+    for table, rows in _NUMBERS.items()
+    for row, values in rows.items()
+    for column, value in zip(COLUMNS[table], values, strict=True)
+}
+
+PAPER_SETUPS: Mapping[str, Setup] = {
+    "Table 1": Setup(
+        model="SDXL with a LoRA (rank 256 in its section 3; whether fused or not isn't stated), and with MoLE",
+        data="none needed",
+        scale="30 steps of UniPCMultistepScheduler; size, number of pictures, repeats and device aren't stated for "
+        "the table (section 3: 1024 x 1024, one A800 of 80 GB)",
+        metrics="extra memory in MB, what is counted and in which precision isn't stated; time as a multiple, of the "
+        "base presumably; no spread is given",
+    ),
+    "Table 2": Setup(
+        model="SDXL with a LoRA of rank 256, learning rate 1e-5, Adam",
+        data="trained on filtered CosmicMan and BodyHands, validated on prompts and pictures from MoLE's "
+        "human-in-the-scene set",
+        scale="50k steps at 1024 x 1024; 5k of 23,411 validation pictures drawn at random; number of seeds isn't "
+        "stated, no spread is given",
+        metrics="HPS and ImageReward in %, versions not stated in the supplement; FID against the validation "
+        "pictures; hand confidence is MediaPipe's handedness score, face confidence a mean over detections, and "
+        "pictures without any count in neither (read in the official code)",
+    ),
+}
+
+
+def paper_sheet(ours: Mapping[str, OurTable]) -> PaperSheet:
+    """The published tables, ours in a column of their own.
+
+    Args:
+        ours: by table, `"Table 1"` or `"Table 2"`; values by (row, column) as the paper names them.
+
+    Raises:
+        ValueError: a table, row or column that wasn't published, or a value that isn't finite.
+    """
+    values = {Cell(table, *place): value for table, each in ours.items() for place, value in each.values.items()}
+    for table in ours:
+        _check_known(table, COLUMNS, "table")
+    for cell, value in values.items():
+        _check_known(cell.row, _NUMBERS[cell.table], f"row of {cell.table}")
+        _check_known(cell.column, COLUMNS[cell.table], f"column of {cell.table}")
+        if not math.isfinite(value):
+            raise ValueError(f"{cell.table}, {cell.row}, {cell.column}: our value must be finite, got {value}")
+    rows = [
+        SheetRow(*cell, *COLUMNS[cell.table][cell.column], published, values.get(cell))
+        for cell, published in PUBLISHED.items()
+    ]
+    differences = [_difference(table, field.name, ours.get(table)) for table in PAPER_SETUPS for field in fields(Setup)]
+    return PaperSheet(SOURCE, tuple(rows), tuple(differences))
+
+
+def _difference(table: str, aspect: str, ours: OurTable | None) -> Difference:
+    published: str = getattr(PAPER_SETUPS[table], aspect)
+    own: str | None = None if ours is None else getattr(ours.setup, aspect)
+    return Difference(table, aspect, published, own, own == published)
+
+
+def _check_known(name: str, known: Mapping[str, object], what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise ValueError(f"{name!r} is no {what} that was published; the nearest is {near[0]!r}")

@@ -1,0 +1,103 @@
+"""A comparison: cells (a strategy, a rank, any settings of training) over seeds, all else the same."""
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from fairhuman import recipe as recipes
+from fairhuman.errors import RecipeError
+from fairhuman.recipe import Settings
+from fairhuman.synth.people import SynthSettings
+from fairhuman.train.settings import TrainRecipe
+
+CELL = re.compile(r"[\w.,=+× -]{1,60}")
+OWN = ("out", "seed", "validation.data", "validation.every")  # what the comparison sets itself
+
+
+class TuningSettings(Settings):
+    """How every cell gets its own learning rate, by one rule.
+
+    Among rates whose change of the global loss on the tuning data is at most `max_global`, the one with the lowest sum
+    of the changes of all other objectives; where there is none, the one with the lowest change of the global loss.
+    """
+
+    data: str = Field(description="data set, or name of one of `people`; never the one that is reported on")
+    learning_rates: list[float] = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+    max_global: float = Field(default=0.005, description="0.005 = half a percent above the base")
+
+
+class CompareRecipe(Settings):
+    """Everything about a comparison.
+
+    Runs of one seed differ in their cell alone: order of pictures, mirroring, noise and timesteps are the same.
+    """
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes"})
+
+    out: Path
+    train: dict[str, Any] = Field(description="settings of training that all runs share")
+    cells: dict[str, dict[str, Any]] = Field(min_length=1, description="name to the settings in which it differs")
+    against: str | None = Field(default=None, description="the cell that others are compared with")
+    seeds: list[int] = Field(default=[1, 2, 3, 4, 5], min_length=1)
+    tuning: TuningSettings | None = None
+    test: str = Field(description="data set, or name of one of `people`: the losses that are reported")
+    people: dict[str, SynthSettings] = Field(default={}, description="sets of synthetic people to render")
+    margin: float = Field(default=0.02, gt=0, description="changes within ± this count as the same, of the base's loss")
+    processes: int = Field(default=2, ge=1, description="runs at once, a thread each")
+
+    @field_validator("cells")
+    @classmethod
+    def _names(cls, cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in cells:
+            if not CELL.fullmatch(name):
+                raise ValueError(f"a cell's name must be 1 to 60 letters, digits, spaces or .,=+×_-, found {name!r}")
+        slugs = [slug(name) for name in cells]
+        if len(set(slugs)) < len(slugs):
+            raise ValueError(f"names of cells must differ in more than spaces and case, found {', '.join(cells)}")
+        return cells
+
+    @model_validator(mode="after")
+    def _whole(self) -> "CompareRecipe":
+        if self.against is not None and self.against not in self.cells:
+            raise ValueError(f"against must be one of the cells {', '.join(self.cells)}, found {self.against!r}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, found {self.seeds}")
+        if self.tuning is not None and self.tuning.data == self.test:
+            raise ValueError(f"tuning.data and test must differ, both are {self.test!r}: no tuning on the test set")
+        return self
+
+    def data(self, name: str) -> Path:
+        """The folder of a data set: one of `people`, or a path."""
+        return self.out / "people" / name if name in self.people else Path(name)
+
+    def run(self, cell: str, seed: int, rate: float | None, split: str) -> TrainRecipe:
+        """The training run of a cell and seed; `rate` None keeps the learning rate of `train` and the cell.
+
+        Raises:
+            RecipeError: a setting that training doesn't have, or one that the comparison sets itself.
+
+        """
+        values: dict[str, Any] = recipes.merge(self.train, self.cells[cell])
+        for name in OWN:
+            section, _, key = name.rpartition(".")
+            if key in (values.get(section, {}) if section else values):
+                raise RecipeError(f"compare: {name} is set by the comparison, take it out of train and cells")
+        changed = f"-{rate:g}" if rate is not None else ""
+        values["out"] = str(self.out / "runs" / split / f"{slug(cell)}{changed}-seed-{seed}")
+        values["seed"] = seed
+        values["data"] = str(self.data(str(values["data"]))) if "data" in values else None
+        if rate is not None:
+            values["learning_rate"] = rate
+        data = self.test if split == "test" or self.tuning is None else self.tuning.data
+        steps = int(values.get("steps", TrainRecipe.model_fields["steps"].default))
+        held_out = {"data": str(self.data(data)), "every": steps}
+        values["validation"] = {**values.get("validation", {}), **held_out}
+        return recipes.build(TrainRecipe, values, origin=f"cell {cell!r}")
+
+
+def slug(name: str) -> str:
+    """A cell's name as part of a folder's."""
+    return re.sub(r"[^\w.+=-]+", "-", name.casefold()).strip("-")

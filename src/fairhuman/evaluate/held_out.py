@@ -1,0 +1,124 @@
+"""Held-out denoising losses of models: the cheapest sensitive measure, on the same noise for all of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from pydantic import Field
+from torch import Tensor
+
+from fairhuman.data.batch import Batch
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.errors import ModelError, RecipeError
+from fairhuman.generate.sample import load_lora
+from fairhuman.models.full import predict_noise
+from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.recipe import Settings
+from fairhuman.regions.objectives import RegionSettings
+from fairhuman.report.statistics import Estimate, pooled_ratio, relative_change
+from fairhuman.train.settings import NoiseSettings
+from fairhuman.train.setup import DTYPES, fixed_dataset
+from fairhuman.train.step import Objectives
+from fairhuman.train.validation import HeldOut, held_out_losses
+
+
+class LossSettings(Settings):
+    """How losses are measured."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
+    resolution: int = Field(default=1024, ge=8, description="pixels a side")
+    timesteps: tuple[float, ...] = Field(
+        default=tuple(round(0.05 + 0.1 * k, 2) for k in range(10)), min_length=1, description="shares of the schedule"
+    )
+    seed: int = Field(default=0, ge=0, description="of the noise")
+    count: int | None = Field(default=None, ge=1, description="pictures, the first ones; None: all")
+    regions: RegionSettings = RegionSettings()
+    source: SourceSettings = SourceSettings()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch_size: int = Field(default=8, ge=1)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model to measure: a pipeline's folder or hub id, and a LoRA on it."""
+
+    model: str
+    lora: Path | None = None
+    weight: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Named":
+        """`MODEL`, `MODEL+LORA` or `MODEL+LORA@WEIGHT`.
+
+        Raises:
+            RecipeError: an empty part, or a weight that is no number.
+
+        """
+        model, plus, lora = text.partition("+")
+        path, at, weight = lora.rpartition("@") if "@" in lora else (lora, "", "1")
+        try:
+            strength = float(weight)
+        except ValueError as error:
+            raise RecipeError(f"expected MODEL+LORA@WEIGHT with a number as weight, found {text!r}") from error
+        if not model or (plus and not path) or (at and not path):
+            raise RecipeError(f"expected MODEL, MODEL+LORA or MODEL+LORA@WEIGHT, found {text!r}")
+        return cls(model, Path(path) if path else None, strength)
+
+
+class _Pipeline:
+    """A pipeline as a `Model`."""
+
+    def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
+        self.pipeline = pipeline
+
+    def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
+        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
+
+
+def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettings) -> dict[str, HeldOut]:
+    """Squared errors of each model on the pictures of `data`, by name.
+
+    Raises:
+        DataError: the data can't be used.
+        ModelError: a model or LoRA can't be used.
+
+    """
+    records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
+    size = (settings.resolution, settings.resolution)
+    dataset = fixed_dataset(records, size, settings.regions, settings.seed, settings.source.limits)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = {}
+    for name, one in models.items():
+        pipeline = load_pipeline(one.model, dtype=DTYPES[settings.precision] or torch.float32)
+        grid = vae_factor(pipeline.vae) * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+        if settings.resolution % grid:
+            raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
+        if one.lora is not None:
+            load_lora(pipeline, one.lora, one.weight)
+        for part in networks(pipeline):
+            part.to(device)
+        precision = DTYPES[settings.precision]
+        objectives = Objectives(_Pipeline(pipeline), settings.regions, NoiseSettings(), settings.seed, precision)
+        found[name] = held_out_losses(objectives, dataset, settings.timesteps, settings.batch_size, device)
+    return found
+
+
+def loss_table(found: Mapping[str, HeldOut]) -> list[tuple[str, str, Estimate, Estimate | None]]:
+    """Model, objective, loss, and its change against the first model (None for that one), paired by picture."""
+    first = next(iter(found.values()))
+    table: list[tuple[str, str, Estimate, Estimate | None]] = []
+    for name, held_out in found.items():
+        for objective in held_out.errors:
+            own = _sums(held_out, objective)
+            change = None if held_out is first else relative_change(_sums(first, objective), own)
+            table.append((name, objective, pooled_ratio(*own), change))
+    return table
+
+
+def _sums(held_out: HeldOut, objective: str) -> tuple[Sequence[float], Sequence[float]]:
+    return held_out.errors[objective], held_out.areas[objective]

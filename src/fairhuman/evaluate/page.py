@@ -1,0 +1,92 @@
+"""The page of an evaluation: all numbers with their intervals, what they can't see, the best and worst pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from fairhuman.data.report import LoadReport
+from fairhuman.evaluate.intervals import Measured
+from fairhuman.evaluate.pictures import Pictured
+from fairhuman.evaluate.results import Contrast, Found, Methods, Metric
+from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.files import write_text
+from fairhuman.report.html import picture_uri, render
+
+SHOWN = 6  # pictures at either end
+SIDE = 220  # pixels of their longer side
+SURE = 0.05
+
+
+def write_page(
+    baseline: str | None,
+    settings: EvaluateSettings,
+    out: Path,
+    methods: Methods,
+    reference: Sequence[Pictured] | None,
+    reports: Mapping[str, LoadReport],
+    found: Found,
+) -> Path:
+    """Write `report.html` and return its path."""
+    metrics = list(dict.fromkeys(result.metric for result in found.results))
+    numbers = {(result.metric, result.method): result.measured for result in found.results}
+    contrasts = {(one.metric, one.method): one for one in found.corrected()}
+    others = [method for method in methods if method != baseline] if baseline is not None else []
+    page = render(
+        "evaluate.html",
+        title="Evaluation",
+        methods=[(name, len(pictures)) for name, pictures in methods.items()],
+        reference=len(reference) if reference is not None else None,
+        baseline=baseline,
+        others=others,
+        numbers=[(metric, [_number(metric, numbers.get((metric, name))) for name in methods]) for metric in metrics],
+        differences=[(metric, [_difference(contrasts.get((metric, name))) for name in others]) for metric in metrics],
+        warnings=found.warnings,
+        left_out=[
+            (name, note.file, note.reason, note.value) for name, report in reports.items() for note in report.skipped()
+        ],
+        ends=[_ends(metric, methods, found) for metric in metrics if _shown(metric, found)],
+        settings_text=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
+    )
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _number(metric: Metric, measured: Measured | None) -> str:
+    if measured is None or np.isnan(measured.value):
+        return "-"
+    value, low, high = (metric.form.format(number) for number in (measured.value, measured.low, measured.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _difference(contrast: Contrast | None) -> tuple[str, str, str]:
+    """Mark, text and p of a difference; the mark is for those that Holm's correction leaves."""
+    if contrast is None or np.isnan(contrast.difference.measured.value):
+        return "", "-", "-"
+    measured, better = contrast.difference.measured, contrast.metric.better
+    gained = (measured.value > 0) == (better == "higher")
+    mark = ("down" if gained else "up") if contrast.corrected < SURE else ""
+    text = f"{measured.value:+.3g} [{measured.low:+.3g}, {measured.high:+.3g}]"
+    return mark, text, f"{contrast.corrected:.2g}"
+
+
+def _shown(metric: Metric, found: Found) -> bool:
+    return any(metric.name in columns for columns in found.columns.values()) and "best" in metric.name
+
+
+def _ends(metric: Metric, methods: Methods, found: Found) -> tuple[str, list[tuple[str, list[tuple[str, str]]]]]:
+    """The pictures of all methods with the lowest and the highest values."""
+    rated = [
+        (float(value), f"{name}: {picture.name}", picture)
+        for name, pictures in methods.items()
+        for picture, value in zip(pictures, found.columns.get(name, {}).get(metric.name, ()), strict=False)
+        if np.isfinite(value)
+    ]
+    rated.sort(key=lambda one: one[:2])
+    rows = {"lowest": rated[:SHOWN], "highest": rated[::-1][:SHOWN]}
+    return metric.name, [
+        (title, [(f"{text} {value:.3g}", picture_uri(picture.image(), SIDE)) for value, text, picture in row])
+        for title, row in rows.items()
+    ]

@@ -1,0 +1,187 @@
+"""The pictures of an evaluation: read from any source, checked once, each with its prompt."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from fairhuman.data.decode import decode
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
+from fairhuman.data.stored import PictureError, read_bytes
+from fairhuman.errors import DataError
+from fairhuman.evaluate.cache import Key, Rows
+from fairhuman.record import HumanRecord
+
+PARTS = ("face", "hand")
+CHECKED = "checked-1"  # raised when other pictures pass
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictured:
+    """A picture that can be measured.
+
+    Attributes:
+        record: where it is, its size, its boxes where they are annotated.
+        sha256: of its bytes.
+        prompt: empty where none is known.
+        group: pictures of one prompt share it, and so do those of other methods for that prompt.
+
+    """
+
+    record: HumanRecord
+    sha256: bytes
+    prompt: str
+    group: str
+
+    @property
+    def name(self) -> str:
+        """Its key in its source: for a folder, the path inside it."""
+        return self.record.key
+
+    def key(self, with_prompt: bool = False) -> Key:
+        """What it is known by in the cache."""
+        prompt = hashlib.sha256(self.prompt.encode()).digest() if with_prompt else b""
+        return self.sha256 + prompt
+
+    def image(self) -> Image.Image:
+        """The upright RGB picture.
+
+        Raises:
+            PictureError: it can't be read any more, or has changed.
+
+        """
+        content = read_bytes(self.record.image)
+        if hashlib.sha256(content).digest() != self.sha256:
+            raise PictureError("picture changed while it was measured", self.record.location)
+        return decode(content).picture
+
+
+def read_pictures(
+    path: Path,
+    prompts: Sequence[str] | None,
+    checked: Rows[str],
+    report: LoadReport,
+    workers: int = 2,
+    progress: Progress = lambda *_: None,
+) -> list[Pictured]:
+    """All pictures of a source in the order of their keys; those that can't be decoded are noted and left out.
+
+    The prompt of a picture is what its PNG says (`fairhuman sample` writes it), else the line of `prompts`, else the
+    caption of its source. Pictures that say nothing of themselves go to `prompts` in order: of N pictures and P
+    prompts, N / P each.
+
+    Args:
+        path: a folder of pictures, or any other source of data.
+        prompts: one a line of the prompts file.
+        checked: which pictures were decoded before, and can be.
+        report: gets a note for everything that is left out.
+        workers: threads that read and decode.
+        progress: called with (what, done, all).
+
+    Raises:
+        DataError: no picture; pictures that don't match the prompts: names both.
+
+    """
+    kind = source_kind(path)
+    source = SOURCES[kind]
+    root = path if path.is_dir() else path.parent
+    rows = list(source.rows(path, report))
+    captioned = any("caption" in row.values for row in rows)
+    records = list(iterate_records(rows, root, source.picture, PARTS, SourceSettings(), report, captioned))
+    records.sort(key=lambda record: record.key)
+    if not records:
+        raise DataError(f"{path}: holds no picture that can be used; read as {kind}: {source.signs}")
+    told = _pictures_told(records, workers, report)
+    chosen = _prompts(path, [(record, text) for record, _, text in told], prompts)
+    pictures = [
+        Pictured(record, sha, prompt, group) for (record, sha, _), (prompt, group) in zip(told, chosen, strict=True)
+    ]
+    return _decodable(pictures, checked, workers, report, progress)
+
+
+def _pictures_told(
+    records: Sequence[HumanRecord], workers: int, report: LoadReport
+) -> list[tuple[HumanRecord, bytes, dict[str, str]]]:
+    """Records that can be read, with the hash of their bytes and the text inside them."""
+
+    def tell(record: HumanRecord) -> tuple[bytes, dict[str, str]] | PictureError:
+        try:
+            content = read_bytes(record.image)
+        except PictureError as error:
+            return error
+        with Image.open(io.BytesIO(content)) as image:
+            texts = {str(name): value for name, value in image.info.items() if isinstance(value, str)}
+        return hashlib.sha256(content).digest(), texts
+
+    found = []
+    with ThreadPoolExecutor(workers) as pool:
+        for record, told in zip(records, pool.map(tell, records), strict=True):
+            if isinstance(told, PictureError):
+                report.add(record.location, "picture", told.finding)
+            else:
+                found.append((record, *told))
+    return found
+
+
+def _prompts(
+    path: Path, told: Sequence[tuple[HumanRecord, dict[str, str]]], prompts: Sequence[str] | None
+) -> list[tuple[str, str]]:
+    """Prompt and group of each picture."""
+    saying = [text.get("prompt_index", "").isdecimal() and "prompt" in text for _, text in told]
+    if all(saying):
+        chosen = []
+        for record, text in told:
+            number, prompt = int(text["prompt_index"]), text["prompt"]
+            if prompts is not None and (number >= len(prompts) or prompts[number] != prompt):
+                wanted = repr(prompts[number]) if number < len(prompts) else f"none, it has {len(prompts)}"
+                raise DataError(
+                    f"{path}: {record.key} was drawn for prompt {number} = {prompt!r}, the prompts have {wanted} there"
+                )
+            chosen.append((prompt, prompt))
+        return chosen
+    if any(saying):
+        silent = next(record.key for (record, _), says in zip(told, saying, strict=True) if not says)
+        raise DataError(f"{path}: {silent} doesn't say its prompt, but other pictures do; they aren't of one run")
+    if prompts is None:
+        return [(record.caption, record.caption or record.key) for record, _ in told]
+    if not prompts or len(told) % len(prompts):
+        raise DataError(f"{path}: {len(told)} pictures can't be shared out among {len(prompts)} prompts evenly")
+    each = len(told) // len(prompts)
+    return [(prompts[place // each],) * 2 for place in range(len(told))]
+
+
+def _decodable(
+    pictures: Sequence[Pictured], checked: Rows[str], workers: int, report: LoadReport, progress: Progress
+) -> list[Pictured]:
+    """Those that can be decoded; looked at once for each content."""
+    known = {key: json.loads(row) for key, row in checked.read([picture.sha256 for picture in pictures]).items()}
+    new = {picture.sha256: picture for picture in pictures if picture.sha256 not in known}
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (key, verdict) in enumerate(zip(new, pool.map(_verdict, new.values()), strict=True), 1):
+            known[key] = verdict
+            progress("check", done, len(new))
+    checked.add({key: json.dumps(known[key]) for key in new})
+    kept = []
+    for picture in pictures:
+        verdict = known[picture.sha256]
+        if verdict is None:
+            kept.append(picture)
+        else:
+            report.add(picture.record.location, "picture", PictureError(*verdict).finding)
+    return kept
+
+
+def _verdict(picture: Pictured) -> list[str] | None:
+    """Why a picture can't be decoded."""
+    try:
+        picture.image()
+    except PictureError as error:
+        return [error.finding.reason, error.finding.value]
+    return None

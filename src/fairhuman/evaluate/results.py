@@ -1,0 +1,110 @@
+"""What an evaluation gives: numbers of each method, differences between methods, values of single pictures."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from fairhuman.evaluate.intervals import Difference, Measured, Values, holm, paired_difference, ratio
+from fairhuman.evaluate.pictures import Pictured
+from fairhuman.report.statistics import Array
+
+Methods = Mapping[str, Sequence[Pictured]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number.
+
+    Attributes:
+        name: in tables.
+        better: which way is good.
+        what: how it is computed, in a sentence.
+        blind: what it can't see, in a sentence.
+        form: how it is written.
+
+    """
+
+    name: str
+    better: Literal["higher", "lower"]
+    what: str
+    blind: str
+    form: str = "{:.4g}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A metric's number for a method."""
+
+    metric: Metric
+    method: str
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A method against another one; `corrected` is p after Holm's correction for all contrasts of the evaluation."""
+
+    metric: Metric
+    method: str
+    against: str
+    difference: Difference
+    corrected: float = float("nan")
+
+
+@dataclass
+class Found:
+    """All that was measured, in the order in which it was."""
+
+    results: list[Result] = field(default_factory=list)
+    contrasts: list[Contrast] = field(default_factory=list)
+    columns: dict[str, dict[str, Array]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def add_scores(
+        self, metric: Metric, scores: Mapping[str, tuple[Values, Values]], methods: Methods, against: str | None
+    ) -> None:
+        """Take in tops and bottoms of each method's pictures (`intervals.ratio`), and compare on shared pictures."""
+        for method, (tops_n, bottoms_n) in scores.items():
+            groups = [picture.group for picture in methods[method]]
+            self.results.append(Result(metric, method, ratio(tops_n, bottoms_n, groups)))
+            columns = self.columns.setdefault(method, {})
+            columns[metric.name] = np.asarray(tops_n, np.float64)
+            if not np.array_equal(bottoms_n, np.ones(len(tops_n))):
+                columns[f"{metric.name}: of"] = np.asarray(bottoms_n, np.float64)
+        if against is None:
+            return
+        for method in scores:
+            if method != against:
+                places = shared(methods[method], methods[against])
+                a, b = _taken(scores[method], places[0]), _taken(scores[against], places[1])
+                groups = [methods[method][row].group for row in places[0]]
+                self.contrasts.append(Contrast(metric, method, against, paired_difference(a, b, groups)))
+
+    def corrected(self) -> list[Contrast]:
+        """The contrasts with Holm's correction for their number."""
+        ps = holm([contrast.difference.p for contrast in self.contrasts])
+        return [replace(contrast, corrected=p) for contrast, p in zip(self.contrasts, ps, strict=True)]
+
+
+def shared(a: Sequence[Pictured], b: Sequence[Pictured]) -> tuple[list[int], list[int]]:
+    """Places of the pictures that both methods have: the k-th of a prompt is the same sample in both."""
+    places_a, places_b = _places(a), _places(b)
+    both = [place for place in places_a if place in places_b]
+    return [places_a[place] for place in both], [places_b[place] for place in both]
+
+
+def _places(pictures: Sequence[Pictured]) -> dict[tuple[str, int], int]:
+    counts: Counter[str] = Counter()
+    places = {}
+    for row, picture in enumerate(pictures):
+        places[picture.group, counts[picture.group]] = row
+        counts[picture.group] += 1
+    return places
+
+
+def _taken(pair: tuple[Values, Values], rows: Sequence[int]) -> tuple[Array, Array]:
+    tops_n, bottoms_n = (np.asarray(column, np.float64)[list(rows)] for column in pair)
+    return tops_n, bottoms_n

@@ -1,0 +1,200 @@
+"""An evaluation: pictures of one or several methods, all groups of metrics, numbers and a page in a folder."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow
+import torch
+from accelerate import PartialState
+
+from fairhuman import __version__
+from fairhuman.data.build.tables import write_table
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import DataError
+from fairhuman.evaluate.cache import FINDINGS, Rows
+from fairhuman.evaluate.confidences import measure_official, measure_strict
+from fairhuman.evaluate.extractor import WeightsError
+from fairhuman.evaluate.intervals import Measured
+from fairhuman.evaluate.page import write_page
+from fairhuman.evaluate.pictures import CHECKED, Pictured, Progress, read_pictures
+from fairhuman.evaluate.results import Found, Methods, shared
+from fairhuman.evaluate.scores import measure_clip_score, measure_hps, measure_image_reward
+from fairhuman.evaluate.sets import measure_efficientnet, measure_fid
+from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.evaluate.tools import Tools
+from fairhuman.files import write_json
+
+Measure = Callable[[Methods, Sequence[Pictured] | None, str | None, Tools, Found], None]
+
+GROUPS: Mapping[str, Measure] = {
+    "strict": measure_strict,
+    "official": measure_official,
+    "efficientnet": measure_efficientnet,
+    "hps": measure_hps,
+    "image_reward": measure_image_reward,
+    "clip_score": measure_clip_score,
+    "fid": measure_fid,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured.
+
+    Attributes:
+        methods: name to a folder of pictures, or any other source of them.
+        prompts: file with a prompt a line; None where pictures or their captions say them.
+        reference: real pictures, for distances and for how many faces and hands a prompt has.
+        against: the method that others are compared with; None: the first, where there are several.
+        cache: where features are kept.
+
+    """
+
+    methods: Mapping[str, Path]
+    prompts: Path | None
+    reference: Path | None
+    against: str | None
+    cache: Path
+
+    def __post_init__(self) -> None:
+        if self.against is not None and self.against not in self.methods:
+            raise DataError(f"--against must be one of {', '.join(self.methods)}, found {self.against!r}")
+
+    @property
+    def baseline(self) -> str | None:
+        """The method that others are compared with."""
+        return self.against or (next(iter(self.methods)) if len(self.methods) > 1 else None)
+
+
+def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress = lambda *_: None) -> Path | None:
+    """Measure all groups, write `metrics.json`, `per_image.parquet` and `report.html` into `out`; the page's path.
+
+    None in all processes of `accelerate launch` but the main one. What was found out about a picture is in the cache,
+    so the same again goes on where it was stopped.
+
+    Raises:
+        DataError: pictures, prompts or reference that can't be used.
+        WeightsError: weights of a group are missing: says which, and which groups run without.
+        FairHumanError: features that aren't finite, detectors that fail.
+
+    """
+    state = PartialState()
+    tools = Tools(settings, job.cache, state, progress if state.is_main_process else lambda *_: None)
+    reports = {name: LoadReport() for name in [*job.methods, "reference"]}
+    prompts = read_prompts(job.prompts) if job.prompts is not None else None
+    methods = {name: _read(path, prompts, tools, reports[name]) for name, path in job.methods.items()}
+    reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
+    found = Found()
+    _compare_pictures(methods, job.baseline, found)
+    for name in settings.metrics:
+        try:
+            GROUPS[name](methods, reference, job.baseline, tools, found)
+        except WeightsError as error:
+            others = ", ".join(group for group in settings.metrics if group != name) or "none"
+            raise WeightsError(f"{error}. Or leave {name!r} out of metrics; the others: {others}") from error
+    if not state.is_main_process:
+        return None
+    _write(job, settings, out, methods, reports, found)
+    return write_page(job.baseline, settings, out, methods, reference, reports, found)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a text file, one a line; empty lines don't count.
+
+    Raises:
+        DataError: it can't be read, or holds none.
+
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a UTF-8 text file, a prompt a line; {error}") from error
+    if not any(lines):
+        raise DataError(f"{path}: holds no prompt")
+    return [line for line in lines if line]
+
+
+def _read(path: Path, prompts: Sequence[str] | None, tools: Tools, report: LoadReport) -> list[Pictured]:
+    checked: Rows[str] = Rows(tools.cache / CHECKED, FINDINGS)
+    with tools.state.main_process_first():
+        return read_pictures(path, prompts, checked, report, tools.settings.workers, tools.progress)
+
+
+def _compare_pictures(methods: Methods, baseline: str | None, found: Found) -> None:
+    """See that methods can be paired; what one of them lacks is said."""
+    for name, pictures in methods.items():
+        if baseline is None or name == baseline:
+            continue
+        both = len(shared(pictures, methods[baseline])[0])
+        if both == 0:
+            raise DataError(f"{name} and {baseline} have no prompt in common, so they can't be compared in pairs")
+        if both < max(len(pictures), len(methods[baseline])):
+            found.warnings.append(
+                f"{name} and {baseline} share {both} pictures of {len(pictures)} and {len(methods[baseline])}: "
+                "differences are those of the shared ones"
+            )
+
+
+def _write(
+    job: Job, settings: EvaluateSettings, out: Path, methods: Methods, reports: Mapping[str, LoadReport], found: Found
+) -> None:
+    contrasts = found.corrected()
+    write_json(
+        out / "metrics.json",
+        {
+            "metrics": [
+                {
+                    "name": result.metric.name,
+                    "method": result.method,
+                    **_plain(result.measured),
+                    "better": result.metric.better,
+                    "what": result.metric.what,
+                    "blind": result.metric.blind,
+                }
+                for result in found.results
+            ],
+            "differences": [
+                {
+                    "name": one.metric.name,
+                    "method": one.method,
+                    "against": one.against,
+                    **_plain(one.difference.measured),
+                    "p": _number(one.difference.p),
+                    "p_holm": _number(one.corrected),
+                }
+                for one in contrasts
+            ],
+            "warnings": found.warnings,
+            "left_out": {name: report.counts() for name, report in reports.items() if report.notes},
+            "settings": settings.model_dump(mode="json"),
+            "sources": {name: str(path) for name, path in job.methods.items()},
+            "fairhuman": __version__,
+            "torch": torch.__version__,
+        },
+    )
+    columns = sorted({name for values in found.columns.values() for name in values})
+    rows = [
+        {
+            "method": method,
+            "key": picture.name,
+            "prompt": picture.prompt,
+            **{name: float(found.columns[method][name][row]) for name in columns if name in found.columns[method]},
+        }
+        for method, pictures in methods.items()
+        if method in found.columns
+        for row, picture in enumerate(pictures)
+    ]
+    texts = [(name, pyarrow.string()) for name in ("method", "key", "prompt")]
+    schema = pyarrow.schema([*texts, *((name, pyarrow.float64()) for name in columns)])
+    write_table(pyarrow.Table.from_pylist(rows, schema=schema), out / "per_image.parquet")
+
+
+def _plain(measured: Measured) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in asdict(measured).items()}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: null is a number that isn't there."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,47 @@
+"""What is measured, and with which weights."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from fairhuman.recipe import Settings
+
+Group = Literal["strict", "official", "efficientnet", "hps", "image_reward", "clip_score", "fid"]
+NO_DOWNLOAD: tuple[Group, ...] = ("strict", "official", "efficientnet")
+
+
+class Weights(Settings):
+    """Where a network's weights are."""
+
+    weights: str | None = Field(default=None, description="path or hub id; None: the original on the hub")
+
+
+class RewardWeights(Weights):
+    """ImageReward's network and the tokenizer that it reads prompts with."""
+
+    tokenizer: str | None = Field(default=None, description="folder or hub id of bert-base-uncased")
+
+
+class Expected(Settings):
+    """How many faces and hands a picture should show, where neither it nor the reference is annotated."""
+
+    face: int | None = Field(default=None, ge=0, description="None: not known, only what is found counts")
+    hand: int | None = Field(default=None, ge=0)
+
+
+class EvaluateSettings(Settings):
+    """All settings of an evaluation."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"workers", "batch_size"})
+
+    metrics: list[Group] = Field(
+        default=list(NO_DOWNLOAD), min_length=1, description="groups of metrics; the default ones need no download"
+    )
+    hps: Weights = Weights()
+    image_reward: RewardWeights = RewardWeights()
+    clip_score: Weights = Weights()
+    inception: Weights = Field(default=Weights(), description="of FID and KID; a path, nothing is downloaded")
+    expected: Expected = Expected()
+    upscale: int = Field(default=4, ge=1, description="pictures of up to 256 px are enlarged so before detection")
+    batch_size: int = Field(default=16, ge=1, description="pictures at once in a network")
+    workers: int = Field(default=2, ge=1, description="processes of the detectors, threads that decode")

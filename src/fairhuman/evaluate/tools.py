@@ -1,0 +1,82 @@
+"""What every group of metrics works with: the cache, the machine, who watches."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from fairhuman.detect.detection import Picture
+from fairhuman.evaluate.cache import FINDINGS, Rows
+from fairhuman.evaluate.extractor import Extractor, Features
+from fairhuman.evaluate.features import Looked, features_of
+from fairhuman.evaluate.pictures import Pictured, Progress
+from fairhuman.evaluate.settings import EvaluateSettings
+
+Value = TypeVar("Value")
+PART = 64  # pictures between two writes of what detectors found
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Shared by the groups of one evaluation.
+
+    Of several processes (`accelerate launch`) each one computes a share of the features into the cache, which all read
+    then.
+    """
+
+    settings: EvaluateSettings
+    cache: Path
+    state: PartialState
+    progress: Progress
+
+    @property
+    def device(self) -> torch.device:
+        """Of this process."""
+        return torch.device(self.state.device)
+
+    def features(self, extractor: Extractor, pictures: Sequence[Looked]) -> Features:
+        """Features of all pictures [N, width]."""
+        own = pictures[self.state.process_index :: self.state.num_processes]
+        features_of(extractor, own, self.cache, self.settings.workers, self.progress)
+        self.state.wait_for_everyone()
+        return features_of(extractor, pictures, self.cache, self.settings.workers)
+
+    def findings(
+        self,
+        kind: str,
+        pictures: Sequence[Pictured],
+        find: Callable[[Sequence[Picture]], Sequence[Value]],
+        dump: Callable[[Value], object],
+        load: Callable[[object], Value],
+    ) -> list[Value]:
+        """What detectors find in all pictures; kept as JSON every few pictures."""
+        rows: Rows[str] = Rows(self.cache / kind, FINDINGS)
+        own = pictures[self.state.process_index :: self.state.num_processes]
+        known = set(rows.read([picture.sha256 for picture in own]))
+        new = list({picture.sha256: picture for picture in own if picture.sha256 not in known}.values())
+        for first in range(0, len(new), PART):
+            part = new[first : first + PART]
+            found = find(Decoded(part))
+            rows.add({p.sha256: json.dumps(dump(one)) for p, one in zip(part, found, strict=True)})
+            self.progress(kind, len(known) + first + len(part), len(known) + len(new))
+        self.state.wait_for_everyone()
+        everything = rows.read([picture.sha256 for picture in pictures])
+        return [load(json.loads(everything[picture.sha256])) for picture in pictures]
+
+
+class Decoded(Sequence[Picture]):
+    """Pictures that are decoded when they are asked for."""
+
+    def __init__(self, pictures: Sequence[Pictured]) -> None:
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # of slices too, which nobody asks for
+        return np.asarray(self._pictures[index].image())

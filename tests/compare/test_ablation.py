@@ -1,0 +1,176 @@
+"""Comparisons: what is run, how the learning rate is picked, what failures cost, what is concluded."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fairhuman import recipe as recipes
+from fairhuman.compare import ablation
+from fairhuman.compare.ablation import Outcome, pick, run_comparison, shared_seeds
+from fairhuman.compare.analysis import contrasts, document, verdict
+from fairhuman.compare.page import write_comparison
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.errors import FairHumanError, RecipeError
+from fairhuman.recipe import differences
+from fairhuman.report.statistics import Estimate
+
+QUIET = Console(quiet=True)
+NAMES = ("global", "face", "hand")
+
+
+def build(folder, **values):
+    common = {
+        "out": str(folder / "out"),
+        "train": {"data": "train", "steps": 10, "resolution": 64},
+        "cells": {"LS": {"strategy": "ls"}, "MPD": {"strategy": "mpd"}},
+        "against": "LS",
+        "seeds": [1, 2, 3],
+        "test": "test",
+        "people": {"train": {"count": 4, "seed": 1}, "test": {"count": 4, "seed": 2}},
+    }
+    return recipes.build(CompareRecipe, {**common, **values}, origin="compare")
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Training that writes held-out losses of 40 samples, as `effects` has them; runs named in `broken` fail."""
+    trained, effects, broken = [], {"ls": (0.02, -0.01, -0.03), "mpd": (0.0, -0.03, -0.03)}, set()
+
+    def run_jobs(jobs, console, at_once, failed):
+        for job in jobs:
+            recipe = recipes.load(ablation.TrainRecipe, job.log.with_suffix(".yaml"))
+            trained.append(recipe)
+            if job.name in broken:
+                failed(job, FairHumanError(f"{job.name} ended with exit code 1"))
+                continue
+            recipe.out.mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng(recipe.seed)
+            base = rng.uniform(0.5, 2.0, (3, 40))
+            strength = min(recipe.learning_rate / 1e-3, 1.0)
+            after = base * (1 + strength * np.array(effects[recipe.strategy])[:, None] + rng.normal(0, 0.01, (3, 40)))
+            with (recipe.out / "validation.jsonl").open("w") as file:
+                for step, errors in ((0, base), (10, after)):
+                    found = {n: {"error": e.tolist(), "area": [1.0] * 40} for n, e in zip(NAMES, errors, strict=True)}
+                    keys = [f"{number:02d}" for number in range(40)]
+                    file.write(json.dumps({"step": step, "keys": keys, "objectives": found}) + "\n")
+
+    monkeypatch.setattr(ablation, "run_jobs", run_jobs)
+    return trained, broken
+
+
+def test_runs_of_a_seed_differ_in_their_cell_alone(tmp_path):
+    recipe = build(tmp_path)
+    ls, mpd = (recipe.run(cell, 1, None, "test") for cell in ("LS", "MPD"))
+    assert set(differences(ls, mpd)) == {"strategy", "out"}
+    assert set(differences(ls, recipe.run("LS", 2, None, "test"))) == {"seed", "out"}
+    assert ls.validation.every == ls.steps == 10
+    assert str(ls.data).endswith("out/people/train")
+    assert str(ls.validation.data).endswith("out/people/test")
+
+
+def test_tuning_never_sees_the_test_set(tmp_path):
+    tuning = {"data": "tune", "learning_rates": [1e-4, 1e-3]}
+    run = build(tmp_path, tuning=tuning).run("LS", 0, 1e-3, "tuning")
+    assert str(run.validation.data) == "tune"
+    with pytest.raises(RecipeError, match=r"tuning.data and test must differ, both are 'test': no tuning on the test"):
+        build(tmp_path, tuning={**tuning, "data": "test"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"against": "RLW"}, r"against must be one of the cells LS, MPD, found 'RLW'"),
+        ({"seeds": [1, 1]}, r"seeds must differ, found \[1, 1\]"),
+        ({"cells": {"a/b": {}}}, r"a cell's name must be .* found 'a/b'"),
+        (
+            {"cells": {"A b": {}, "a  b": {}}, "against": None},
+            r"names of cells must differ in more than spaces",
+        ),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path, values, message):
+    with pytest.raises(RecipeError, match=message):
+        build(tmp_path, **values)
+
+
+def test_settings_that_are_not_those_of_training_are_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"cell 'LS'.*strategi"):
+        build(tmp_path, cells={"LS": {"strategi": "ls"}}).run("LS", 1, None, "test")
+    with pytest.raises(RecipeError, match=r"compare: seed is set by the comparison, take it out of train and cells"):
+        build(tmp_path, train={"data": "x", "seed": 3}).run("LS", 1, None, "test")
+
+
+def test_the_rule_takes_the_best_rate_within_the_limit_else_the_one_that_spoils_least():
+    tuned = {
+        1e-4: {"global": 0.0, "face": -0.01, "hand": -0.02},
+        3e-4: {"global": 0.005, "face": -0.02, "hand": -0.03},
+        1e-3: {"global": 0.02, "face": -0.2, "hand": -0.2},
+    }
+    assert pick(tuned, 0.005) == 3e-4
+    assert pick({1e-4: {**tuned[1e-3], "global": 0.01}, 1e-3: tuned[1e-3]}, 0.005) == 1e-4
+
+
+def test_a_whole_comparison(tmp_path, train):
+    rendered = []
+    recipe = build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
+    outcome = run_comparison(recipe, lambda folder, values: rendered.append((folder.name, values["count"])), QUIET)
+    assert rendered == [("train", 4), ("test", 4)]
+    assert outcome.picked == {"LS": 1e-4, "MPD": 1e-3}, "LS spoils the whole picture at the higher rate"
+    assert outcome.seeds == {"LS": [1, 2, 3], "MPD": [1, 2, 3]}
+    found = document(recipe, outcome)
+    assert found["change"]["MPD"]["face"]["value"] == pytest.approx(-0.03, abs=0.005)
+    face, whole = (found["difference"]["MPD"][name] for name in ("face", "global"))
+    assert face["verdict"] == "lower"
+    assert whole["verdict"] == "lower", "small, and sure: the noise is paired"
+    assert face["family"]["low"] < face["estimate"]["low"] < face["estimate"]["high"] < face["family"]["high"]
+    assert json.loads(json.dumps(found)) is not None
+
+
+def test_a_failed_run_costs_that_run_alone(tmp_path, train):
+    _, broken = train
+    broken.add("mpd-seed-2")
+    recipe = build(tmp_path)
+    outcome = run_comparison(recipe, lambda *_: None, QUIET)
+    assert outcome.seeds == {"LS": [1, 2, 3], "MPD": [1, 3]}
+    assert outcome.failed == {"mpd-seed-2": "mpd-seed-2 ended with exit code 1"}
+    ls, mpd = shared_seeds(outcome, "LS", "MPD")
+    assert len(ls.first["face"][0]) == len(mpd.first["face"][0]) == 2
+    assert np.array_equal(ls.first["face"][0], mpd.first["face"][0])
+    assert contrasts(recipe, outcome)["MPD"]["face"].verdict == "lower"
+
+
+def test_a_comparison_whose_runs_all_fail_says_why(tmp_path, train):
+    _, broken = train
+    broken.update(f"{cell}-seed-{seed}" for cell in ("ls", "mpd") for seed in (1, 2, 3))
+    with pytest.raises(FairHumanError, match=r"no run of the comparison ended. \w+-seed-\d ended with exit code 1"):
+        run_comparison(build(tmp_path), lambda *_: None, QUIET)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.03, -0.01, "lower"), (0.001, 0.1, "higher"), (-0.019, 0.019, "same"), (-0.03, 0.001, "undecided")],
+)
+def test_verdicts(low, high, expected):
+    assert verdict(Estimate((low + high) / 2, low, high, 10), 0.02) == expected
+
+
+def test_without_a_cell_to_compare_with_there_are_no_differences(tmp_path, train):
+    recipe = build(tmp_path, against=None)
+    assert contrasts(recipe, run_comparison(recipe, lambda *_: None, QUIET)) == {}
+    assert contrasts(build(tmp_path), Outcome()) == {}
+
+
+def test_the_page_and_the_numbers_are_written(tmp_path, train):
+    _, broken = train
+    broken.add("mpd-0.001-seed-2")
+    recipe = build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
+    path = write_comparison(recipe, run_comparison(recipe, lambda *_: None, QUIET))
+    page = path.read_text()
+    for text in ("Differences to LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "MPD, seed 3", "0.001"):
+        assert text in page
+    assert "MPD, seed 2" not in page
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["seeds"] == {"LS": [1, 2, 3], "MPD": [1, 3]}
+    assert results["learning rate"]["LS"]["picked"] == 1e-4

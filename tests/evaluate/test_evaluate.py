@@ -1,0 +1,151 @@
+"""A whole evaluation: numbers, differences, page; what is refused; what is said of what is missing."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from PIL import Image, ImageFilter
+from PIL.PngImagePlugin import PngInfo
+
+from fairhuman import recipe as recipes
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.evaluate import run as evaluation
+from fairhuman.evaluate.extractor import WeightsError
+from fairhuman.evaluate.findings import Finding
+from fairhuman.evaluate.official import OfficialScores
+from fairhuman.evaluate.run import Job, evaluate
+from fairhuman.evaluate.settings import EvaluateSettings
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Six pictures of a method, the same ones blurred, and a reference of eight."""
+    for name, count in (("sharp", 6), ("blurred", 6), ("reference", 8)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            image = Image.effect_noise((64, 48), 40 + 10 * number).convert("RGB")
+            if name == "blurred":
+                image = image.filter(ImageFilter.GaussianBlur(3))
+            info = PngInfo()
+            if name != "reference":
+                info.add_itxt("prompt", f"prompt {number // 2}")
+                info.add_itxt("prompt_index", str(number // 2))
+            image.save(tmp_path / name / f"{number}.png", pnginfo=info)
+    (tmp_path / "prompts.txt").write_text("prompt 0\nprompt 1\n\nprompt 2\n")
+    return tmp_path
+
+
+def job(folder, *methods, **values):
+    common = {"prompts": folder / "prompts.txt", "reference": folder / "reference", "against": None}
+    return Job({name: folder / name for name in methods}, **{**common, **values}, cache=folder / "cache")
+
+
+def settings(*overrides):
+    return recipes.build(EvaluateSettings, {}, overrides)
+
+
+def test_numbers_of_two_methods(folders, monkeypatch):
+    page = evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "out")
+    found = json.loads((folders / "out" / "metrics.json").read_text())
+    values = {(one["name"], one["method"]): one for one in found["metrics"]}
+    name = "Fréchet distance on EfficientNet-Lite0 features"
+    assert values[name, "blurred"]["value"] > values[name, "sharp"]["value"] > 0
+    assert values[name, "sharp"]["n"] == 6
+    assert values[name, "sharp"]["prompts"] == 3
+    (difference,) = found["differences"]
+    assert difference["against"] == "sharp"
+    assert difference["value"] == pytest.approx(values[name, "blurred"]["value"] - values[name, "sharp"]["value"])
+    assert difference["p_holm"] >= difference["p"]
+    assert any("can't fill the covariance" in text for text in found["warnings"])
+    assert name in page.read_text()
+    monkeypatch.setattr("fairhuman.evaluate.efficientnet.EfficientNetLite0.extract", None)
+    evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "again")
+    assert json.loads((folders / "again" / "metrics.json").read_text())["metrics"] == found["metrics"]
+
+
+def test_confidences_of_pictures_without_people(folders):
+    """MediaPipe itself: nothing is found, and that is a number where something is expected."""
+    options = settings("metrics=[strict, official]", "expected.face=1", "upscale=1")
+    evaluate(job(folders, "sharp", reference=None), options, folders / "out")
+    found = {one["name"]: one for one in json.loads((folders / "out" / "metrics.json").read_text())["metrics"]}
+    assert (found["strict face confidence"]["value"], found["strict face confidence"]["n"]) == (0.0, 6)
+    assert found["best hand"]["value"] == 0.0
+    assert "strict hand confidence" not in found, "nobody says how many hands there should be"
+    assert found["official hand confidence"]["value"] is None, "the mean over no hand"
+    table = pyarrow.parquet.read_table(folders / "out" / "per_image.parquet")
+    assert table.column("strict face confidence").to_pylist() == [0.0] * 6
+    assert table.column("prompt").to_pylist()[::2] == ["prompt 0", "prompt 1", "prompt 2"]
+
+
+def test_detectors_look_once_at_each_content(folders, monkeypatch):
+    looked = []
+
+    def find(pictures, **_):
+        looked.append(len(pictures))
+        return [Finding()] * len(pictures)
+
+    monkeypatch.setattr("fairhuman.evaluate.confidences.find", find)
+    monkeypatch.setattr(
+        "fairhuman.evaluate.confidences.official_scores", lambda pictures, **_: [OfficialScores((), ())] * len(pictures)
+    )
+    options = settings("metrics=[strict, official]")
+    evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
+    assert sum(looked) == 12
+    for number in range(6):
+        (folders / "sharp" / f"{number}.png").rename(folders / "sharp" / f"x{number}.png")
+    evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
+    assert sum(looked) == 12
+
+
+def test_missing_weights_are_named_with_what_runs_without(folders):
+    options = settings("metrics=[efficientnet, fid]", f"inception.weights={folders / 'none.pth'}")
+    with pytest.raises(WeightsError, match=r"none.pth.*leave 'fid' out of metrics; the others: efficientnet"):
+        evaluate(job(folders, "sharp"), options, folders / "out")
+
+
+def test_methods_without_a_prompt_in_common_are_refused(folders):
+    (folders / "other").mkdir()
+    info = PngInfo()
+    info.add_itxt("prompt", "another")
+    info.add_itxt("prompt_index", "0")
+    Image.new("RGB", (32, 32)).save(folders / "other" / "0.png", pnginfo=info)
+    with pytest.raises(DataError, match=r"^other and sharp have no prompt in common"):
+        evaluate(job(folders, "sharp", "other", prompts=None), settings("metrics=[efficientnet]"), folders / "out")
+    with pytest.raises(DataError, match=r"^--against must be one of sharp, blurred, found 'base'$"):
+        job(folders, "sharp", "blurred", against="base")
+
+
+def test_methods_that_lack_pictures_are_compared_on_those_they_share(folders):
+    (folders / "blurred" / "5.png").unlink()
+    (folders / "blurred" / "0.png").write_bytes(b"\x89PNG no picture")
+    evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "out")
+    found = json.loads((folders / "out" / "metrics.json").read_text())
+    assert (
+        "blurred and sharp share 4 pictures of 4 and 6: differences are those of the shared ones" in found["warnings"]
+    )
+    assert sum(found["left_out"]["blurred"]["skipped"].values()) == 1
+    assert "0.png" in (folders / "out" / "report.html").read_text()
+
+
+def test_one_picture_and_no_reference(folders):
+    for number in range(1, 6):
+        (folders / "sharp" / f"{number}.png").unlink()
+    page = evaluate(
+        job(folders, "sharp", reference=None, prompts=None), settings("metrics=[efficientnet]"), folders / "out"
+    )
+    assert "it needs a --reference" in page.read_text()
+    with pytest.raises(FairHumanError, match=r"a distance needs at least 2 pictures in each set, not 1"):
+        evaluate(job(folders, "sharp", prompts=None), settings("metrics=[efficientnet]"), folders / "out")
+
+
+@pytest.mark.parametrize(("text", "rule"), [("", "holds no prompt"), (None, "expected a UTF-8 text file")])
+def test_prompts_that_can_not_be_read(folders, text, rule):
+    path = folders / "bad.txt"
+    path.write_text(text) if text is not None else path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=rf"bad.txt: {rule}"):
+        evaluate(job(folders, "sharp", prompts=Path(path)), settings(), folders / "out")
+
+
+def test_every_group_of_the_settings_is_there():
+    assert set(evaluation.GROUPS) == set(EvaluateSettings.model_fields["metrics"].annotation.__args__[0].__args__)

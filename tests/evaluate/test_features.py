@@ -1,0 +1,118 @@
+"""Features are computed once for each content, whatever is killed, renamed or asked for in another order."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fairhuman.errors import FairHumanError
+from fairhuman.evaluate import features as features_module
+from fairhuman.evaluate.features import features_of
+from fairhuman.evaluate.pictures import Pictured
+from fairhuman.record import HumanRecord
+
+
+class MeanColour:
+    """Mean red, green, blue, and the length of the prompt."""
+
+    name, fingerprint, width = "mean-colour", "0123456789ab", 4
+
+    def __init__(self, batch_size=3, reads_prompt=True, spoil=False):
+        self.batch_size, self.reads_prompt, self.spoil, self.seen = batch_size, reads_prompt, spoil, 0
+
+    def prepare(self, image):
+        return torch.from_numpy(np.asarray(image.resize((8, 8)), np.float32)).permute(2, 0, 1)
+
+    def extract(self, images_bchw, prompts):
+        self.seen += len(images_bchw)
+        assert len(images_bchw) <= self.batch_size
+        lengths = torch.tensor([[float(len(prompt))] for prompt in prompts])
+        found = torch.cat([images_bchw.mean(dim=(2, 3)), lengths], dim=1).numpy()
+        return found * np.nan if self.spoil else found
+
+
+def pictured(folder, number, prompt="a"):
+    path = folder / f"{number}.png"
+    Image.new("RGB", (20 + number, 16), (number, 2 * number, 3 * number)).save(path)
+    record = HumanRecord(path.name, path, 20 + number, 16, "", location=path.name)
+    return Pictured(record, hashlib.sha256(path.read_bytes()).digest(), prompt, prompt)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return [pictured(tmp_path, number, "x" * (number + 1)) for number in range(10)]
+
+
+def test_rows_are_those_of_their_pictures_in_any_order_and_batch(pictures, tmp_path):
+    found = features_of(MeanColour(), pictures, tmp_path / "cache")
+    assert np.allclose(found, [[n, 2 * n, 3 * n, n + 1] for n in range(10)])
+    backwards = features_of(MeanColour(batch_size=1), pictures[::-1], tmp_path / "other")
+    assert np.array_equal(backwards[::-1], found)
+
+
+def test_what_is_known_is_not_computed_again(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_module, "KEEP_EVERY", 4)
+    extractor = MeanColour()
+    first = features_of(extractor, pictures[:6], tmp_path / "cache")
+    assert extractor.seen == 6
+    whole = features_of(extractor, [*pictures, pictures[0]], tmp_path / "cache")
+    assert extractor.seen == 10
+    assert np.array_equal(whole[:6], first)
+    assert np.array_equal(whole[-1], whole[0])
+
+
+def test_another_prompt_or_other_weights_are_other_features(pictures, tmp_path):
+    extractor = MeanColour()
+    features_of(extractor, pictures[:1], tmp_path / "cache")
+    other = Pictured(pictures[0].record, pictures[0].sha256, "longer", "longer")
+    assert features_of(extractor, [other], tmp_path / "cache")[0, 3] == 6
+    assert extractor.seen == 2
+    silent = MeanColour(reads_prompt=False)
+    silent.fingerprint = "ba9876543210"
+    features_of(silent, [pictures[0], other], tmp_path / "cache")
+    assert silent.seen == 1
+
+
+def test_a_killed_run_goes_on(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_module, "KEEP_EVERY", 4)
+
+    class Killed(MeanColour):
+        def extract(self, images_bchw, prompts):
+            if self.seen >= 6:
+                raise KeyboardInterrupt
+            return super().extract(images_bchw, prompts)
+
+    with pytest.raises(KeyboardInterrupt):
+        features_of(Killed(), pictures, tmp_path / "cache")
+    extractor = MeanColour()
+    found = features_of(extractor, pictures, tmp_path / "cache")
+    assert extractor.seen == 6, "the file of the first four is there"
+    assert np.array_equal(found, features_of(MeanColour(), pictures, tmp_path / "fresh"))
+
+
+def test_features_that_are_not_finite_are_refused_by_name(pictures, tmp_path):
+    with pytest.raises(FairHumanError, match=r"^mean-colour: features of 0.png aren't finite"):
+        features_of(MeanColour(spoil=True), pictures, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.parquet"))
+
+
+def test_a_network_that_reads_prompts_needs_them(pictures, tmp_path):
+    silent = Pictured(pictures[3].record, pictures[3].sha256, "", "")
+    with pytest.raises(FairHumanError, match=r"^mean-colour measures how .* fits its prompt, and 3.png has none"):
+        features_of(MeanColour(), [*pictures[:2], silent], tmp_path / "cache")
+
+
+def test_a_picture_that_changes_is_refused(pictures, tmp_path):
+    pictures[2].record.image.write_bytes(pictures[3].record.image.read_bytes())
+    with pytest.raises(FairHumanError, match=r"picture changed while it was measured \(2.png\)"):
+        features_of(MeanColour(), pictures, tmp_path / "cache")
+
+
+def test_a_damaged_file_of_the_cache_is_named(pictures, tmp_path):
+    features_of(MeanColour(), pictures, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").rglob("*.parquet")
+    file.write_bytes(b"no table")
+    with pytest.raises(FairHumanError, match=rf"{file.name}: a damaged file of the feature cache, remove it"):
+        features_of(MeanColour(), pictures, tmp_path / "cache")

@@ -1,0 +1,121 @@
+"""Blurred and pixelated faces and hands: strict measures fall with the strength, also where official ones don't."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fairhuman.detect import Picture
+from fairhuman.evaluate.degrade import blur, pixelate
+from fairhuman.evaluate.findings import Finding, face_finder, hand_finder
+from fairhuman.evaluate.official import official_confidence, official_scorer
+from fairhuman.evaluate.strict import strict_faces, strict_hands
+from fairhuman.record import Box
+from fairhuman.synth.body import Body
+from fairhuman.synth.render import render
+
+Degrade = Callable[[Picture, float, Sequence[Box]], Picture]
+SEED = 303
+TOLERANCE = 0.01  # a confidence is that much higher or lower by chance: for nearly perfect and for nearly lost parts
+
+
+class Person(NamedTuple):
+    image: Picture
+    faces: list[Box]
+    hands: list[Box]
+
+
+class Confidences(NamedTuple):
+    strict_faces: float
+    strict_hands: float
+    official_faces: float
+    official_hands: float
+
+
+@pytest.fixture(scope="module")
+def people() -> list[Person]:
+    return render_people(3)
+
+
+def render_people(count: int) -> list[Person]:
+    body = Body()
+    drawn = [render(body, SEED, number, 512, pose="hands up") for number in range(count)]
+    return [
+        Person(
+            one.image,
+            [box for name, box in one.boxes.items() if name == "face"],
+            [box for name, box in one.boxes.items() if name != "face"],
+        )
+        for one in drawn
+    ]
+
+
+def confidences(people: Sequence[Person], degrade: Degrade | None = None, strength: float = 0) -> Confidences:
+    findings, official = [], []
+    with face_finder() as faces, hand_finder() as hands, official_scorer() as score:
+        for one in people:
+            image = one.image if degrade is None else degrade(one.image, strength, one.faces + one.hands)
+            findings.append(Finding(faces(image), hands(image)))
+            official.append(score(image))
+    return Confidences(
+        strict_faces(findings, [one.faces for one in people]).confidence().value,
+        strict_hands(findings, [one.hands for one in people]).confidence().value,
+        official_confidence([found.faces for found in official]).value,
+        official_confidence([found.hands for found in official]).value,
+    )
+
+
+@pytest.fixture(scope="module")
+def clean(people: list[Person]) -> Confidences:
+    return confidences(people)
+
+
+@pytest.mark.parametrize(("degrade", "strengths"), [(pixelate, (32, 16)), (blur, (0.04, 0.08))])
+def test_synthetic_people_made_worse_score_less(
+    people: list[Person], clean: Confidences, degrade: Degrade, strengths: tuple[float, ...]
+) -> None:
+    assert clean.strict_faces > 0.9
+    assert clean.strict_hands > 0.8
+    worse = [confidences(people, degrade, strength) for strength in strengths]
+    _check_falls([clean, *worse])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("degrade", "strengths"), [(pixelate, (32, 16, 8)), (blur, (0.02, 0.04, 0.08))])
+def test_more_synthetic_people_made_worse_score_less(degrade: Degrade, strengths: tuple[float, ...]) -> None:
+    people = render_people(8)
+    _check_falls([confidences(people), *(confidences(people, degrade, strength) for strength in strengths)])
+
+
+def _check_falls(rows: Sequence[Confidences]) -> None:
+    """Strict confidences fall with the strength, to less than a fifth, and by more than official ones where those have
+    a number at all: they have none where they find nothing."""
+    table = np.array(rows)
+    assert (np.diff(table[:, :2], axis=0) < TOLERANCE).all(), table
+    assert (table[-1, :2] < 0.2 * table[0, :2]).all(), table
+    left = table[-2] / table[0]
+    official = np.nan_to_num(left[2:], nan=1.0)
+    assert (left[:2] < official).all(), table
+
+
+@pytest.mark.parametrize(("degrade", "strengths"), [(pixelate, (16, 8, 4)), (blur, (0.02, 0.04, 0.08))])
+def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, strengths: tuple[float, ...]) -> None:
+    folder = shared / "data" / "ccp"
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["faces"]][100::250]
+    boxes = [[Box(*face[:4]) for face in row["faces"]] for row in rows]
+    photos = [np.asarray(Image.open(folder / row["file_name"]).convert("RGB")) for row in rows]
+    assert len(photos) >= 6
+    with face_finder() as faces:
+        clean = [Finding(faces(photo)) for photo in photos]
+        means = [strict_faces(clean, boxes).confidence().value]
+        for strength in strengths:
+            found = [Finding(faces(degrade(photo, strength, box))) for photo, box in zip(photos, boxes, strict=True)]
+            means.append(strict_faces(found, boxes).confidence().value)
+    assert means[0] > 0.8
+    assert means == sorted(means, reverse=True)
+    assert means[-1] < 0.1
