@@ -17,6 +17,7 @@ import yaml
 from figures import write_figures
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/data.md", "docs/evaluation.md", "docs/comparing.md")
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def test_sample_checks_before_it_draws(
 
 
 def documented_commands() -> list[str]:
-    pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/data.md")]
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
     blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)]
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]

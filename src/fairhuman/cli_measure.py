@@ -70,6 +70,7 @@ def grid(
     zoom_on: Annotated[str | None, typer.Option(help="Method in whose pictures faces and hands are found.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Rows, drawn at random; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    dry_run: DryRun = False,
 ) -> None:
     """Put pictures of several methods for the same prompts side by side, with zoomed faces and hands.
 
@@ -77,4 +78,4 @@ def grid(
     """
     from fairhuman.commands_measure import run_grid
 
-    run_grid(out, method or [], zoom_on, count, seed, Console())
+    run_grid(out, method or [], zoom_on, count, seed, dry_run, Console())

@@ -1,6 +1,6 @@
 """What the commands that measure and compare do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def run_evaluation(
     out = out or first.with_name(f"{first.name}-evaluation")
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
-        say(console, f"would measure {', '.join(f'{name} ({path})' for name, path in methods.items())} into {out}")
+        _would(methods, out, console)
         return
     with writing(out), stages(console) as progress:
         page = evaluate(job, settings, out, progress)
@@ -106,13 +106,29 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
 
 
 def run_grid(
-    out: Path, named: Sequence[str], zoom_on: str | None, count: int | None, seed: int, console: Console
+    out: Path,
+    named: Sequence[str],
+    zoom_on: str | None,
+    count: int | None,
+    seed: int,
+    dry_run: bool,
+    console: Console,
 ) -> None:
     """Write the grid of methods, and say where it is."""
-    if not named:
+    methods = named_folders(named)
+    if not methods:
         raise RecipeError("no method: give --method NAME=FOLDER, once for each column")
+    if dry_run:
+        _would(methods, out, console)
+        return
     with writing(out):
-        say(console, f"grid: {write_grid(named_folders(named), out, count=count, seed=seed, zoom_on=zoom_on)}")
+        say(console, f"grid: {write_grid(methods, out, count=count, seed=seed, zoom_on=zoom_on)}")
+
+
+def _would(methods: Mapping[str, Path], out: Path, console: Console) -> None:
+    for name, path in methods.items():
+        say(console, f"{name}: {path}" + ("" if path.exists() else ", not there yet"))
+    say(console, f"would write into {out}")
 
 
 def named_folders(named: Sequence[str]) -> dict[str, Path]:

@@ -1,6 +1,9 @@
 """A whole evaluation: numbers, differences, page; what is refused; what is said of what is missing."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet
@@ -149,3 +152,27 @@ def test_prompts_that_can_not_be_read(folders, text, rule):
 
 def test_every_group_of_the_settings_is_there():
     assert set(evaluation.GROUPS) == set(EvaluateSettings.model_fields["metrics"].annotation.__args__[0].__args__)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_numbers(folders):
+    """Each computes a share of the features; one of them writes."""
+    common = ["--prompts", "prompts.txt", "--reference", "reference", "metrics=[efficientnet]", "batch_size=2"]
+    for name, launch in {
+        "one": [sys.executable, "-m"],
+        "two": [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "-m"],
+    }.items():
+        places = ["--out", name, "--cache", f"cache-{name}"]
+        done = subprocess.run(
+            [*launch, "fairhuman.cli", "evaluate", "sharp", "--method", "blurred=blurred", *common, *places],
+            cwd=folders,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (json.loads((folders / name / "metrics.json").read_text())["metrics"] for name in ("one", "two"))
+    assert [entry["value"] for entry in two] == pytest.approx([entry["value"] for entry in one], rel=1e-4)
+    assert len(list((folders / "cache-two").glob("efficientnet-lite0-*/*.parquet"))) > 1, "both did a share"

@@ -1,0 +1,111 @@
+"""The commands that measure and compare, as a user types them."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fairhuman.cli import main
+from fairhuman.commands_measure import named_places
+from fairhuman.errors import RecipeError
+from fairhuman.evaluate.held_out import Named
+from figures import write_figures
+
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """`typed("grid", folder)` runs `fairhuman grid FOLDER` here; exit code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["fairhuman", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Folders `a` and `b` of three pictures each, and a file of three prompts."""
+    for name, spread in (("a", 40), ("b", 80)):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.effect_noise((64, 48), spread).convert("RGB").save(tmp_path / name / f"{number}.png")
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    return tmp_path
+
+
+def test_pictures_are_measured_against_each_other(pictures: Path, typed: Typed) -> None:
+    common = ("--prompts", pictures / "prompts.txt", "--reference", pictures / "a", "--cache", pictures / "cache")
+    code, said, _ = typed(
+        "evaluate", pictures / "a", "--method", f"B={pictures / 'b'}", *common, "metrics=[efficientnet]"
+    )
+    assert code == 0
+    assert f"report: {pictures / 'a-evaluation' / 'report.html'}" in said
+    found = json.loads((pictures / "a-evaluation" / "metrics.json").read_text())
+    assert [(one["method"], one["value"] > 0.1) for one in found["metrics"]] == [("a", False), ("B", True)]
+    code, said, _ = typed("evaluate", pictures / "c", *common, "--dry-run", "metrics=[fid]")
+    assert code == 0
+    assert "- fid" in said
+    assert f"c: {pictures / 'c'}, not there yet" in said
+
+
+def test_bad_input_is_named(pictures: Path, typed: Typed) -> None:
+    assert "metrics" in typed("evaluate", pictures / "a", "metrics=[fidd]")[2]
+    assert "there is no such file or folder" in typed("evaluate", pictures / "c", "--cache", pictures / "cache")[2]
+    assert "two are named 'a'" in typed("grid", pictures / "out", *["--method", pictures / "a"] * 2)[2]
+    assert "no method: give --method" in typed("grid", pictures / "out")[2]
+    assert "no model: give --model" in typed("losses", pictures / "a")[2]
+    assert "no such recipe" in typed("compare", pictures / "none.yaml")[2]
+
+
+def test_a_grid_of_two_methods(pictures: Path, typed: Typed) -> None:
+    methods = ("--method", pictures / "a", "--method", f"other={pictures / 'b'}")
+    code, said, _ = typed("grid", pictures / "grid", *methods, "--count", 2)
+    assert code == 0
+    assert f"grid: {pictures / 'grid' / 'grid.html'}" in said
+    assert (pictures / "grid" / "grid.png").is_file()
+
+
+def test_losses_of_the_small_model(tmp_path: Path, typed: Typed) -> None:
+    write_figures(tmp_path / "people", 2, 64, seed=2)
+    options = ("resolution=64", "timesteps=[0.2,0.8]", "--out", tmp_path / "losses.json")
+    code, said, errors = typed(
+        "losses", tmp_path / "people", "--model", "base=small", "--model", "same=small", *options
+    )
+    assert code == 0, errors
+    assert "change against base" in said
+    found = json.loads((tmp_path / "losses.json").read_text())
+    lines = {(one["model"], one["objective"]): one for one in found["losses"]}
+    assert lines["same", "global"]["change"]["value"] == 0.0, "the same model on the same noise"
+    assert lines["base", "global"]["loss"]["value"] == lines["same", "global"]["loss"]["value"] > 0
+    assert len(found["samples"]["base"]["keys"]) == 2
+    assert (
+        "resolution must be a multiple of 16"
+        in typed("losses", tmp_path / "people", "--model", "small", "resolution=72")[2]
+    )
+
+
+def test_models_are_named_with_their_lora(tmp_path: Path) -> None:
+    assert Named.parse("small") == Named("small", None, 1.0)
+    assert Named.parse("owner/name+runs/a/lora@0.3") == Named("owner/name", Path("runs/a/lora"), 0.3)
+    for text in ("", "small+", "small+@0.3", "small+a@b"):
+        with pytest.raises(RecipeError, match="expected MODEL"):
+            Named.parse(text)
+
+
+def test_places_have_one_name_each() -> None:
+    assert named_places(["x/a", "B=x/b", "C=m+l@0.3"]) == {"a": "x/a", "B": "x/b", "C": "m+l@0.3"}
+    for text in ("=x", "a=", ""):
+        with pytest.raises(RecipeError, match="expected FOLDER or NAME=FOLDER"):
+            named_places([text])
