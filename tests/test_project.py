@@ -1,9 +1,11 @@
 """The project's own files: what an install needs."""
 
+import fnmatch
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -30,6 +32,15 @@ def test_every_direct_dependency_is_pinned_within_its_range_and_explained() -> N
         assert re.search(rf"\b{re.escape(requirement.name)}\b", explained), requirement.name
         if requirement.name not in OPTIONAL:
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_folder_of_tests_is_looked_into(request: pytest.FixtureRequest) -> None:
+    """By default pytest leaves out those named `build`, without a word."""
+    patterns = request.config.getini("norecursedirs")
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {part for folder in folders for part in folder.relative_to(ROOT).parts}
+    assert "build" in names
+    assert not [name for name in names for pattern in patterns if fnmatch.fnmatch(name, pattern)]
 
 
 def test_the_readme_s_links_lead_somewhere() -> None:
