@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from common import save
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from fairhuman import recipe as recipes
@@ -201,6 +203,28 @@ def detection(folders: Mapping[str, Path], console: Console) -> dict[str, Any]:
     return rates
 
 
+def tradeoff_figure(tuned: Mapping[Method, Mapping[float, Mapping[str, float]]]) -> Figure:
+    """What a method's learning rates pay in global loss for what they gain in faces and hands; tuning set, one seed."""
+    figure = Figure(figsize=(9.6, 3.6), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(GOALS), squeeze=False)[0]
+    palette = dict(zip(STRATEGIES, ("#8a8a8a", "#0059a8"), strict=True))
+    for axes, (name, goal) in zip(panels, GOALS.items(), strict=True):
+        for (strategy, targets), found in tuned.items():
+            points = [(100 * each["global"], 100 * each[name]) for _, each in sorted(found.items())]
+            style = "-" if targets == TARGETS[0] else "--"
+            label = title(strategy, targets)
+            axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, color=palette[strategy], label=label)
+        axes.axhline(100 * goal, color="#a33c00", linewidth=1.0, linestyle=":")
+        axes.axvline(100 * MOST_GLOBAL, color="#a33c00", linewidth=1.0, linestyle=":")
+        axes.set_xlabel("change of global loss, %")
+        axes.set_ylabel(f"change of {name} loss, %")
+        axes.grid(color="#e5e5e5", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
 def show(results: Mapping[str, Any], console: Console) -> None:
     """Print the tables."""
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -291,8 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {**GOALS, "global": MOST_GLOBAL},
     )
     folder = options.out or (plan.work if options.quick else ROOT / "docs" / "images")
-    figure.savefig(folder / "quality.png", dpi=110)
-    console.print(f"figure: {folder / 'quality.png'}", highlight=False, markup=False)
+    for name, each in {"quality": figure, "quality-tradeoff": tradeoff_figure(tuned)}.items():
+        each.savefig(folder / f"{name}.png", dpi=110)
+        console.print(f"figure: {folder / f'{name}.png'}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -196,4 +196,4 @@ def test_real_photos_get_boxes_poses_and_captions(shared: Path, tmp_path):
     assert sum(row["faces"] is not None for row in found) >= 18
     assert sum(row["pose"] is not None for row in found) >= 18
     assert sum(bool(row["hands"]) for row in found) >= 8
-    assert {row["caption"] for row in found} == {"A picture of one person."}
+    assert {row["caption"] for row in found} == {"A picture of a person."}
