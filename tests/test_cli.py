@@ -31,11 +31,19 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "fairhuman.cli", *map(str, arguments)]
 
 
+def environment() -> dict[str, str]:
+    """The same number of threads for all runs: sums over other numbers of them round otherwise on some machines."""
+    return {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+
+
 def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def start(*arguments: object, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 def recipe_file(folder: Path, people: Path, **values: object) -> Path:
@@ -109,7 +117,7 @@ def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_lora(tmp_pat
     arguments = ("train", path)
     assert run(*arguments, f"out={tmp_path / 'whole'}").returncode == 0
     step = random.SystemRandom().randrange(1, 5)
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = start(*arguments)
     wait_for_step(process, tmp_path / "run", step)
     process.kill()
     process.communicate()
@@ -129,7 +137,7 @@ def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_lora(tmp_pat
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, people: Path, number: signal.Signals) -> None:
     path = recipe_file(tmp_path, people, steps=500, checkpoint_every=500)
-    process = subprocess.Popen(command("train", path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start("train", path, stderr=subprocess.PIPE)
     wait_for_step(process, tmp_path / "run", 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=100)

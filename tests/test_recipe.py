@@ -6,6 +6,7 @@ import pytest
 from pydantic import Field
 
 from fairhuman import recipe
+from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import RecipeError
 from fairhuman.train.settings import TrainRecipe
 
@@ -85,6 +86,10 @@ def test_differences_are_listed_by_dotted_name() -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
+    if path.name.startswith("compare"):
+        compared = recipe.load(CompareRecipe, path)
+        assert all(compared.run(cell, seed, None, "test").steps for cell in compared.cells for seed in compared.seeds)
+        return
     loaded = recipe.load(TrainRecipe, path)
     if path.name.startswith("lora-sdxl"):
         assert (loaded.steps, loaded.learning_rate, loaded.optimizer.name, loaded.size) == (
