@@ -191,6 +191,7 @@ def _header_of_negative_size() -> bytes:
         (b"", "not a readable tar file"),
         (b"hello" * 500, "not a readable tar file"),
     ],
+    ids=["gzip", "empty", "text"],  # bytes as names would hold the second at which they were compressed
 )
 @pytest.mark.parametrize("name", ["s.tar", "s.tar.gz", "s.tgz"])
 def test_what_is_no_tar_is_refused(tmp_path, content, reason, name):
