@@ -29,6 +29,7 @@ from rich.console import Console
 
 from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
+from fairhuman.compare import ablation
 from fairhuman.demo import box_rates, find_boxes, write_prompts
 from fairhuman.detect.bundled import load_solutions
 from fairhuman.files import write_json
@@ -144,17 +145,9 @@ def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str,
     return jobs
 
 
-def tuned_changes(run: Path) -> dict[str, float]:
-    series = read_series([run])
-    return {name: change(series, name).value for name in OBJECTIVES}
-
-
-def pick(changes: Mapping[float, Mapping[str, float]]) -> float:
-    """The rate of the lowest face + hand change among those of a global change in the limit, else of the lowest."""
-    allowed = {rate: found for rate, found in changes.items() if found["global"] <= MOST_GLOBAL}
-    if allowed:
-        return min(allowed, key=lambda rate: allowed[rate]["face"] + allowed[rate]["hand"])
-    return min(changes, key=lambda rate: changes[rate]["global"])
+def pick(tuned: Mapping[float, Mapping[str, float]]) -> float:
+    """The rate by the rule of comparisons, with the limit of the target."""
+    return ablation.pick(tuned, MOST_GLOBAL)
 
 
 def goals(series: Series) -> list[dict[str, Any]]:
@@ -293,12 +286,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tuning = jobs_of(plan, "tuning", {m: [(rate, plan.tuning_seed) for rate in plan.rates] for m in plan.methods})
     run([job for jobs in tuning.values() for job, _ in jobs], console, options.processes)
     tuned = {
-        method: {rate: tuned_changes(folder) for rate, (_, folder) in zip(plan.rates, jobs, strict=True)}
+        method: {
+            rate: ablation.changes(read_series([folder])) for rate, (_, folder) in zip(plan.rates, jobs, strict=True)
+        }
         for method, jobs in tuning.items()
     }
     picked = {method: pick(found) for method, found in tuned.items()}
     for method, rate in picked.items():
-        edge = " (at the edge of the grid)" if rate in (min(plan.rates), max(plan.rates)) else ""
+        edge = ablation.at_edge(tuned[method], rate)
         console.print(f"learning rate of {title(*method)}: {rate:g}{edge}", highlight=False)
     runs = jobs_of(plan, "test", {m: [(rate, seed) for seed in plan.seeds] for m, rate in picked.items()})
     samples = sampling_jobs(plan, runs)

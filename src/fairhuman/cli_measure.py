@@ -57,7 +57,7 @@ def compare(
 ) -> None:
     """Train strategies, ranks or any settings over seeds and compare held-out losses; the same command again resumes.
 
-    Example: fairhuman compare recipes/compare-strategies.yaml out=runs/strategies
+    Example: fairhuman compare recipes/compare-small.yaml out=runs/compare
     """
     from fairhuman.commands_measure import run_compare
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -61,6 +61,32 @@ def guarded_map(
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, not {seconds}")
     return _run(start, items, workers, seconds)
+
+
+def guarded_list(
+    start: Callable[[], AbstractContextManager[Callable[[Item], Result]]],
+    pictures: Sequence[Item],
+    *,
+    workers: int = 1,
+    seconds: float = 60.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Result]:
+    """Results of all pictures in their order, by `guarded_map`; `progress` is called with (done, all) after every one.
+
+    Raises:
+        ValueError: `workers` or `seconds` is out of range.
+        DetectorError: models can't be loaded, or a picture is refused, crashes them or takes too long: names it.
+
+    """
+    results: dict[int, Result] = {}
+    with closing(guarded_map(start, pictures, workers=workers, seconds=seconds)) as work:
+        for done, (index, result) in enumerate(work, start=1):
+            if isinstance(result, Failure):
+                raise DetectorError(f"picture {index} of {len(pictures)} (the first is 0): {result.reason}")
+            results[index] = result
+            if progress is not None:
+                progress(done, len(pictures))
+    return [results[index] for index in range(len(pictures))]
 
 
 class Guarded(Generic[Item, Result]):

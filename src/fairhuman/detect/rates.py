@@ -5,14 +5,14 @@ Finding costs time and is done once (`find_parts`); the numbers are a pure funct
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from statistics import NormalDist, fmean
 
-from fairhuman.detect.detection import Detection, Detector, DetectorError, Picture, check_picture, in_any
+from fairhuman.detect.detection import Detection, Detector, Picture, check_picture, in_any
 from fairhuman.detect.faces import FaceDetector
-from fairhuman.detect.guard import Failure, guarded_map
+from fairhuman.detect.guard import guarded_list
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarged, reduced
@@ -104,16 +104,8 @@ def find_parts(
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
-    results: list[dict[str, list[Detection]]] = [{} for _ in images]
     start = partial(_finders, detectors, upscale)
-    with closing(guarded_map(start, images, workers=workers, seconds=seconds)) as work:
-        for done, (index, result) in enumerate(work, start=1):
-            if isinstance(result, Failure):
-                raise DetectorError(f"picture {index} of {len(images)} (the first is 0): {result.reason}")
-            results[index] = result
-            if progress is not None:
-                progress(done, len(images))
-    return results
+    return guarded_list(start, images, workers=workers, seconds=seconds, progress=progress)
 
 
 def part_rates(

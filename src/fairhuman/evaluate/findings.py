@@ -7,15 +7,15 @@ several times (`fairhuman.evaluate.looks`). `FINDINGS` reads and writes them as 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from pydantic import TypeAdapter
 
-from fairhuman.detect.detection import Detection, Detector, DetectorError, Picture, check_picture
+from fairhuman.detect.detection import Detection, Detector, Picture, check_picture
 from fairhuman.detect.faces import FaceDetector
-from fairhuman.detect.guard import Failure, guarded_map
+from fairhuman.detect.guard import guarded_list
 from fairhuman.detect.hand_vote import HandVote
 from fairhuman.detect.scale import enlarged, reduced
 from fairhuman.evaluate.looks import (
@@ -95,15 +95,7 @@ def find(
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
-    findings = [Finding()] * len(pictures)
-    with closing(guarded_map(partial(_finder, upscale), pictures, workers=workers, seconds=seconds)) as work:
-        for done, (index, result) in enumerate(work, start=1):
-            if isinstance(result, Failure):
-                raise DetectorError(f"picture {index} of {len(pictures)} (the first is 0): {result.reason}")
-            findings[index] = result
-            if progress is not None:
-                progress(done, len(pictures))
-    return findings
+    return guarded_list(partial(_finder, upscale), pictures, workers=workers, seconds=seconds, progress=progress)
 
 
 @contextmanager

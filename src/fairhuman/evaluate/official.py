@@ -18,13 +18,13 @@ inside MediaPipe's wheel gives the same score (0.97193187 by both on one photo, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from fairhuman.detect.bundled import BundledModel
-from fairhuman.detect.detection import DetectorError, Picture, check_picture
-from fairhuman.detect.guard import Failure, guarded_map
+from fairhuman.detect.detection import Picture, check_picture
+from fairhuman.detect.guard import guarded_list
 from fairhuman.detect.scale import enlarged
 from fairhuman.report.statistics import Estimate, pooled_ratio
 
@@ -62,15 +62,7 @@ def official_scores(
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
-    scores = []
-    with closing(guarded_map(partial(official_scorer, upscale), pictures, seconds=seconds)) as work:
-        for index, result in work:
-            if isinstance(result, Failure):
-                raise DetectorError(f"picture {index} of {len(pictures)} (the first is 0): {result.reason}")
-            scores.append(result)
-            if progress is not None:
-                progress(len(scores), len(pictures))
-    return scores
+    return guarded_list(partial(official_scorer, upscale), pictures, seconds=seconds, progress=progress)
 
 
 def official_confidence(scores: Sequence[Sequence[float]], *, resamples: int = 2000, seed: int = 0) -> Estimate:

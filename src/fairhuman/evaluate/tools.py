@@ -41,10 +41,11 @@ class Tools:
 
     def features(self, extractor: Extractor, pictures: Sequence[Looked]) -> Features:
         """Features of all pictures [N, width]."""
-        own = pictures[self.state.process_index :: self.state.num_processes]
-        features_of(extractor, own, self.cache, self.settings.workers, self.progress)
-        self.state.wait_for_everyone()
-        return features_of(extractor, pictures, self.cache, self.settings.workers)
+        if self.state.num_processes > 1:
+            own = pictures[self.state.process_index :: self.state.num_processes]
+            features_of(extractor, own, self.cache, self.settings.workers, self.progress)
+            self.state.wait_for_everyone()
+        return features_of(extractor, pictures, self.cache, self.settings.workers, self.progress)
 
     def findings(
         self,
