@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow system-deps format lint types bench bench-quality docs clean
+.PHONY: demo test test-slow system-deps format lint types bench bench-data bench-quality replication docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -39,7 +39,13 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/solver.py
 	$(BIN)/python benchmarks/fairness.py
 
-# Hours; the same again goes on where it was stopped.
+bench-data: $(STAMP)
+	$(BIN)/python benchmarks/data.py
+
+# These two take hours; the same again goes on where it was stopped.
+replication: $(STAMP)
+	$(BIN)/fairhuman compare recipes/compare-replication.yaml
+
 bench-quality: $(STAMP)
 	$(BIN)/python benchmarks/quality.py
 

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +18,16 @@ from torch.profiler import ProfilerActivity, profile
 RESULTS = Path(__file__).parent / "results"
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """Parse --quick (seconds instead of minutes; proves that the script runs, measures nothing) and --out."""
+def arguments(description: str | None, parts: Sequence[str] = ()) -> argparse.Namespace:
+    """Parse --quick (seconds instead of minutes; proves that the script runs, measures nothing), --out and --parts.
+
+    Of a benchmark with parts, each one is saved when it is done, beside what the file has of the others.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that the script works")
     parser.add_argument("--out", type=Path, help="where the JSON goes (default: benchmarks/results)")
+    if parts:
+        parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts), help="those to measure")
     return parser.parse_args()
 
 
@@ -80,6 +85,7 @@ def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any], opt
     folder = options.out or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path: Path = folder / f"{name}{'-quick' if options.quick else ''}.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))["results"] if "parts" in options and path.exists() else {}
     document = {
         "benchmark": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,7 +95,7 @@ def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any], opt
             **{package: version(package) for package in ("torch", "diffusers", "peft", "scipy", "torchjd")},
         },
         "settings": dict(settings),
-        "results": rounded(results),
+        "results": {**kept, **rounded(results)},
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")

@@ -1,6 +1,6 @@
 """Building data sets: what the machinery costs beside the detectors, whether memory grows, and a million records.
 
-.venv/bin/python benchmarks/data.py [--quick]
+.venv/bin/python benchmarks/data.py [--quick] [--parts detect overhead ...]
 
 - detect: the detect tier of a build (two workers) against a bare loop (two processes, each decodes and detects its
   half), interleaved: pictures a second, and CPU seconds, which other programs disturb less. Starting up is left out.
@@ -11,13 +11,13 @@
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,6 +47,7 @@ from fairhuman.synth.render import render
 WORKERS = 2
 SIZE = 512  # pixels a side
 BLOCK = 4  # pictures: one worker has nothing to do while the other ends its last block
+PARTS = ("detect", "overhead", "million", "memory")
 REGIONS = ("face", "hand", "person")
 DETECTORS = DetectSettings()
 TARGETS = {"throughput_ratio": 0.95, "overhead_ms": 1.0, "memory_mb": 1500, "restart_s": 60}
@@ -253,17 +254,26 @@ def memory(folder: Path, count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    options = arguments(__doc__)
+    options = arguments(__doc__, PARTS)
     quick = options.quick
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers find this file
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        results: dict[str, Any] = {"detect": detect_ratio(folder / "detect", quick)}
-        results["overhead"] = overhead(folder, 2_000 if quick else 20_000)
-        results["million"] = in_a_process("machinery", folder / "million", 10_000 if quick else 1_000_000, 1024, 0.5)
-        shutil.rmtree(folder / "million")
-        results["memory"] = memory(folder / "memory", 100 if quick else 20_000)
-    save("data", {"workers": WORKERS, "size": SIZE, "targets": TARGETS}, results, options)
+    for part in options.parts:
+        with tempfile.TemporaryDirectory() as name:
+            measured = measure(part, Path(name), quick)
+        dated = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measured}
+        save("data", {"workers": WORKERS, "size": SIZE, "targets": TARGETS}, {part: dated}, options)
+
+
+def measure(part: str, folder: Path, quick: bool) -> dict[str, Any]:
+    """Do one part in an empty folder."""
+    if part == "detect":
+        return detect_ratio(folder, quick)
+    if part == "overhead":
+        return overhead(folder, 2_000 if quick else 20_000)
+    if part == "million":
+        found: dict[str, Any] = in_a_process("machinery", folder, 10_000 if quick else 1_000_000, 1024, 0.5)
+        return found
+    return memory(folder, 100 if quick else 20_000)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ share nobody: train (2,000, seed 11), tuning (256, seed 12), test (512, seed 13)
 attention and convolutions} by {LS, MPD}, 300 steps of 8. The learning rate of each method is picked on the tuning split
 by one rule (`pick`). Five seeds a method, paired: a seed fixes order, mirroring, noise, timesteps and the LoRA's start
 for all. Held-out losses on the test split before and after on the same noise, intervals over seeds and pictures; then
-faces, hands and poses that MediaPipe finds in 200 samples of each model on the same prompts and seeds.
+strict face and hand confidence of 200 samples of each model on the same prompts and seeds.
 
 Runs go in processes of their own, two at a time, a thread each. The same command goes on where it was stopped.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,9 +29,10 @@ from rich.console import Console
 from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
 from fairhuman.compare import ablation
-from fairhuman.demo import box_rates, find_boxes, write_prompts
+from fairhuman.demo import write_prompts
 from fairhuman.detect.bundled import load_solutions
-from fairhuman.files import write_json
+from fairhuman.evaluate import run as evaluation
+from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.jobs import Job, duration, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series, seed_changes
@@ -181,19 +181,21 @@ def analyse(series: Mapping[Method, Series]) -> dict[str, Any]:
     return results
 
 
-def detection(folders: Mapping[str, Path], console: Console) -> dict[str, Any]:
-    """Rates of faces, hands and poses in the samples; what was found is kept."""
-    rates: dict[str, Any] = {}
-    for name, folder in folders.items():
-        kept = folder.with_name(f"{folder.name}.json")
-        if not kept.is_file():
-            console.print(f"looking for faces, hands and poses: {name}", highlight=False)
-            write_json(kept, find_boxes(sorted(folder.glob("*.png"))))
-        found = box_rates(json.loads(kept.read_text(encoding="utf-8")))
-        rates[name] = {
-            part: {**asdict(one.found), "score, 0 where none": one.score_zero_where_none} for part, one in found.items()
-        }
-    return rates
+def detection(plan: Plan, folders: Mapping[str, Path], console: Console) -> dict[str, Any]:
+    """Faces and hands of the samples, by metric, by method, and the differences to the base."""
+    console.print("looking for faces and hands in the samples", highlight=False)
+    folder = plan.work / f"steps-{plan.steps}" / "evaluation"
+    people = plan.work / "people" / "test"
+    job = evaluation.Job(folders, plan.work / "prompts.txt", people, "base", folder / "features")
+    done = evaluation.evaluate(job, EvaluateSettings(metrics=["strict"]), folder)
+    assert done is not None
+    metrics: dict[str, Any] = {}
+    for result in done.found.results:
+        metrics.setdefault(result.metric.name, {})[result.method] = asdict(result.measured)
+    for one in done.found.corrected():
+        difference = {**asdict(one.difference.measured), "p_holm": one.corrected}
+        metrics[one.metric.name][f"{one.method} - {one.against}"] = difference
+    return metrics
 
 
 def tradeoff_figure(tuned: Mapping[Method, Mapping[float, Mapping[str, float]]]) -> Figure:
@@ -233,9 +235,9 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     for name, lines in results["goals"].items():
         for line in lines:
             say(f"{name}: {line['goal']}: {line['found']:+.2%}, {'met' if line['met'] else 'MISSED'}")
-    for name, parts in results["detection"].items():
-        shares = "  ".join(f"{part} {p['value']:.0%} [{p['low']:.0%}, {p['high']:.0%}]" for part, p in parts.items())
-        say(f"found in samples of {name}: {shares}")
+    for metric, methods in results["samples"].items():
+        for name, one in methods.items():
+            say(f"{metric:28}{name:40}{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]")
 
 
 def run(jobs: Sequence[Job], console: Console, processes: int) -> None:
@@ -301,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     series = {m: read_series([folder for _, folder in jobs]) for m, jobs in sorted(runs.items())}
     results = analyse(series)
     results["learning rate"] = {title(*m): {"grid": tuned[m], "picked": picked[m]} for m in picked}
-    results["detection"] = detection({name: Path(job.arguments[1]) for name, job in samples.items()}, console)
+    results["samples"] = detection(plan, {name: Path(job.arguments[1]) for name, job in samples.items()}, console)
     show(results, console)
     save("quality", {**asdict(plan), "work": plan.work.name, "model": Path(plan.model).name}, results, options)
     figure = changes_figure(

@@ -53,7 +53,8 @@ def test_the_whole_benchmark_at_tiny_size(tmp_path: Path) -> None:
     results = document["results"]
     methods = {f"{strategy}, {targets}" for strategy in ("LS", "MPD") for targets in ("attention", "attention+conv")}
     assert set(results["change"]) == methods
-    assert set(results["detection"]) == {"base", *methods}
+    differences = {f"{method} - base" for method in methods}
+    assert set(results["samples"]["face detection rate"]) == {"base", *methods, *differences}
     assert set(results["goals"]) == {name for name in methods if name.startswith("MPD")}
     for found in results["change"].values():
         for estimate in found.values():

@@ -25,8 +25,10 @@ def test_the_page_shows_base_ls_and_mpd_and_stands_alone(demo: Path) -> None:
     for heading in ("Held-out losses", "Held-out pictures", "Samples from captions", "Training", "What the model sees"):
         assert f">{heading}" in page
     assert re.findall(r'alt="(base|LS|MPD)"', page) == ["base", "LS", "MPD"] * 4  # 2 previews, 2 samples
-    assert set(re.findall(r"(?:src|href)=\"(?!data:|#)([^\"]*)\"", page)) == {"ls/report.html", "mpd/report.html"}
-    assert all((demo / link).is_file() for link in ("ls/report.html", "mpd/report.html"))
+    links = {"ls/report.html", "mpd/report.html", "evaluation/report.html"}
+    assert set(re.findall(r"(?:src|href)=\"(?!data:|#)([^\"]*)\"", page)) == links
+    assert all((demo / link).is_file() for link in links)
+    assert "face detection rate" in page
     assert "small-scale" in page.lower()
     assert len(re.findall(r"<td>[\d.]+ \[", page)) >= 3  # the base's losses with their intervals
 

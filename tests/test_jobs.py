@@ -34,6 +34,15 @@ def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:
         run_jobs([job(tmp_path, "wrong", "nonsense")], Console(quiet=True))
 
 
+def test_one_who_is_told_of_ends_decides_what_a_failure_means(tmp_path: Path) -> None:
+    ends: dict[str, str] = {}
+    jobs = [job(tmp_path, "wrong", "nonsense"), job(tmp_path, "right")]
+    assert run_jobs(jobs, Console(quiet=True), 1, lambda job, error: ends.update({job.name: str(error)})) is None
+    assert list(ends) == ["wrong", "right"], "the others go on"
+    assert ends["right"] == "None"
+    assert ends["wrong"].startswith("wrong ended with exit code 2")
+
+
 def test_a_need_that_nobody_meets_is_named(tmp_path: Path) -> None:
     with pytest.raises(FairHumanError, match=r"waits needs .*missing, which no other command made"):
         run_jobs([job(tmp_path, "waits", needs=tmp_path / "missing")], Console(quiet=True))

@@ -14,8 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fairhuman import recipe as recipes
 from fairhuman.data.build.run import Workers, build_dataset
 from fairhuman.data.build.settings import BuildRecipe
-from fairhuman.data.look.figures import write_statistics
-from fairhuman.data.look.statistics import dataset_statistics
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
 from fairhuman.detect.settings import DetectSettings
@@ -50,6 +48,10 @@ def run_build(
     workers = Workers((os.cpu_count() or 1) if processes is None else processes, ray)
     with stages(console) as progress:
         built = build_dataset(source, out, recipe, workers, retry_failed, progress)
+    # Plots take 60 MB, which the detectors beside this process need.
+    from fairhuman.data.look.figures import write_statistics
+    from fairhuman.data.look.statistics import dataset_statistics
+
     write_statistics(dataset_statistics(out), out / "report.html")
     listing, report = built.listing, built.report
     say(console, f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
@@ -223,6 +225,9 @@ def run_statistics(
     if dry_run:
         _would(path, "a page of numbers", page, console)
         return
+    from fairhuman.data.look.figures import write_statistics
+    from fairhuman.data.look.statistics import dataset_statistics
+
     with stages(console) as progress:
         found = dataset_statistics(path, tokenizer=tokenizer, progress=progress)
     write_statistics(found, page)

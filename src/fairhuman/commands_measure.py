@@ -48,9 +48,9 @@ def run_evaluation(
         _would(methods, out, console)
         return
     with writing(out), stages(console) as progress:
-        page = evaluate(job, settings, out, progress)
-    if page is not None:
-        say(console, f"features are kept in {job.cache}; report: {page}")
+        done = evaluate(job, settings, out, progress)
+    if done is not None:
+        say(console, f"features are kept in {job.cache}; report: {done.page}")
 
 
 def run_losses(

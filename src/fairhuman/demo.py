@@ -3,33 +3,31 @@
 Every part is kept in the folder once it is done, so the same command goes on where it was stopped.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import yaml
-from PIL import Image
 from pydantic import Field, model_validator
 from rich.console import Console
 
+from fairhuman import jobs
 from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
 from fairhuman.data.build.run import build_dataset
 from fairhuman.data.build.settings import BuildRecipe
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.detect import Detection, DetectorError, PartRates, find_parts, part_rates
+from fairhuman.detect import DetectorError
 from fairhuman.detect.bundled import load_solutions
 from fairhuman.errors import RecipeError
-from fairhuman.files import write_json, write_text
-from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options, training_job
+from fairhuman.evaluate.run import Job, evaluate
+from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.files import write_text
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.models.sdxl import SMALL, check_location
-from fairhuman.record import Box
-from fairhuman.report.demo import TITLES, Boxes, Samples, write_demo_report
+from fairhuman.report.demo import TITLES, Samples, write_demo_report
 from fairhuman.train.settings import TrainRecipe
 
 METHODS = ("mpd", "ls")  # the slower one first
@@ -82,7 +80,7 @@ def run_demo(out: Path, dry_run: bool, console: Console, settings: DemoSettings 
         build_dataset(out / "people" / part, out / "data" / part, BUILD)
     prompts = write_prompts(out / "data" / "held-out", settings.samples, out / "prompts.txt")
     console.print("fine-tuning with MPD and with LS, then drawing with all three models", highlight=False)
-    signal = run_jobs(_jobs(out, settings, runs), console, at_once=min(2, os.cpu_count() or 1))
+    signal = jobs.run_jobs(_jobs(out, settings, runs), console, at_once=min(2, os.cpu_count() or 1))
     if signal is not None:
         console.print("stopped; the same command goes on from there", highlight=False)
         return 128 + signal
@@ -143,56 +141,39 @@ def write_prompts(people: Path, count: int, file: Path) -> list[str]:
     return prompts
 
 
-def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[Job]:
+def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[jobs.Job]:
     """The commands, with their seconds on one core of 2026."""
-    options = sampling_options(settings.model, settings.sample_steps, settings.guidance, settings.size, settings.seed)
+    options = jobs.sampling_options(
+        settings.model, settings.sample_steps, settings.guidance, settings.size, settings.seed
+    )
     draws = settings.samples * settings.sample_steps
-    jobs = [training_job(name, runs[name], settings.steps * (0.6 if name == "mpd" else 0.35)) for name in METHODS]
+    commands = [
+        jobs.training_job(name, runs[name], settings.steps * (0.6 if name == "mpd" else 0.35)) for name in METHODS
+    ]
     for name in TITLES:
         lora = runs[name].out / "lora" / DIFFUSERS_FILE if name in runs else None
         sampled = out / "samples" / name
-        jobs.append(
-            sampling_job(f"samples {name}", sampled, out / "prompts.txt", settings.samples, options, lora, draws / 30)
+        commands.append(
+            jobs.sampling_job(
+                f"samples {name}", sampled, out / "prompts.txt", settings.samples, options, lora, draws / 30
+            )
         )
-    return jobs
+    return commands
 
 
 def _look(out: Path, prompts: Sequence[str], console: Console) -> Samples:
-    """Find faces, hands and poses in the samples, once; without detectors the report says what is missing."""
-    pictures = {name: sorted((out / "samples" / name).glob("*.png")) for name in TITLES}
-    kept = out / "detections.json"
-    if not kept.is_file():
-        try:
-            load_solutions()
-            console.print("looking for faces, hands and poses in the samples", highlight=False)
-            write_json(kept, {name: find_boxes(files) for name, files in pictures.items()})
-        except DetectorError as error:
-            console.print(f"samples not measured: {error}", highlight=False, markup=False)
-            return Samples(prompts, pictures, {}, {}, str(error))
-    found: dict[str, list[Boxes]] = json.loads(kept.read_text(encoding="utf-8"))
-    rates = {name: box_rates(each) for name, each in found.items()}
-    return Samples(prompts, pictures, found, rates)
-
-
-def find_boxes(files: Sequence[Path]) -> list[dict[str, list[list[float]]]]:
-    """The boxes x0, y0, x1, y1, score of faces, hands and poses in each picture, by part: JSON-ready.
-
-    Raises:
-        DetectorError: MediaPipe isn't there, or fails.
-    """
-    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    found = find_parts(pictures, workers=min(2, os.cpu_count() or 1))
-    return [
-        {part: [[d.box.x0, d.box.y0, d.box.x1, d.box.y1, d.score] for d in each] for part, each in picture.items()}
-        for picture in found
-    ]
-
-
-def box_rates(found: Sequence[Boxes]) -> dict[str, PartRates]:
-    """Rates of what `find_boxes` found."""
-    return part_rates(
-        [{part: [Detection(Box(*box), part) for box in each] for part, each in boxes.items()} for boxes in found]
-    )
+    """Measure faces and hands of the samples; without detectors the report says what is missing."""
+    folders = {title: out / "samples" / name for name, title in TITLES.items()}
+    pictures = {title: sorted(folder.glob("*.png")) for title, folder in folders.items()}
+    try:
+        load_solutions()
+    except DetectorError as error:
+        console.print(f"samples not measured: {error}", highlight=False, markup=False)
+        return Samples(prompts, pictures, None, str(error))
+    console.print("looking for faces and hands in the samples", highlight=False)
+    job = Job(folders, out / "prompts.txt", out / "data" / "held-out", TITLES["base"], out / "features")
+    settings = EvaluateSettings(metrics=["strict"], workers=min(2, os.cpu_count() or 1))
+    return Samples(prompts, pictures, evaluate(job, settings, out / "evaluation"))
 
 
 def _facts(settings: DemoSettings) -> list[tuple[str, str]]:

@@ -92,15 +92,15 @@ def run_jobs(
     jobs: Sequence[Job],
     console: Console,
     at_once: int = 2,
-    failed: Callable[[Job, FairHumanError], object] | None = None,
+    ended: Callable[[Job, FairHumanError | None], object] | None = None,
 ) -> int | None:
     """Run what isn't done yet, in order of readiness; return the number of the signal that ended it early, or None.
 
-    Ctrl-C or SIGTERM is handed on once to the running commands, and their ends are waited for. `failed` is told of a
-    command that failed, and the others go on.
+    Ctrl-C or SIGTERM is handed on once to the running commands, and their ends are waited for. `ended` is told of every
+    command that ends by itself, and why it failed or None; the others go on.
 
     Raises:
-        FairHumanError: a command failed and there is no `failed`; the others are ended in order.
+        FairHumanError: a command failed and there is no `ended`; the others are ended in order.
     """
     caught: list[int] = []
     clock = _Clock(jobs, console)
@@ -119,12 +119,11 @@ def run_jobs(
                     code = process.poll()
                     if code is not None:
                         del running[job.name]
-                        try:
-                            _check(job, code)
-                        except FairHumanError as error:
-                            if failed is None:
-                                raise
-                            failed(job, error)
+                        error = _error(job, code)
+                        if ended is not None:
+                            ended(job, error)
+                        elif error is not None:
+                            raise error
                     clock.look(job, finished=code is not None)
                 status.update(clock.text(list(running)))
         finally:
@@ -194,8 +193,8 @@ def _start(job: Job) -> "subprocess.Popen[bytes]":
         )
 
 
-def _check(job: Job, code: int) -> None:
+def _error(job: Job, code: int) -> FairHumanError | None:
     if code == 0:
-        return
+        return None
     tail = job.log.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()
-    raise FairHumanError(f"{job.name} ended with exit code {code}, {job.log} says:\n{tail}")
+    return FairHumanError(f"{job.name} ended with exit code {code}, {job.log} says:\n{tail}")

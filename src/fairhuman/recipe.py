@@ -70,7 +70,7 @@ def save(settings: BaseModel, path: Path) -> None:
 
 def differences(a: BaseModel, b: BaseModel) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which `a` and `b` differ, by dotted name."""
-    left, right = _flatten(a.model_dump(mode="json")), _flatten(b.model_dump(mode="json"))
+    left, right = flatten(a.model_dump(mode="json")), flatten(b.model_dump(mode="json"))
     names = dict.fromkeys([*left, *right])
     return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
 
@@ -153,11 +153,12 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(inner)
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
     return flat

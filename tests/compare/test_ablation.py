@@ -1,6 +1,7 @@
 """Comparisons: what is run, how the learning rate is picked, what failures cost, what is concluded."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fairhuman.compare.ablation import Outcome, pick, run_comparison, shared_see
 from fairhuman.compare.analysis import contrasts, document, verdict
 from fairhuman.compare.page import write_comparison
 from fairhuman.compare.settings import CompareRecipe
-from fairhuman.errors import FairHumanError, RecipeError
+from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.recipe import differences
 from fairhuman.report.statistics import Estimate
 
@@ -38,12 +39,12 @@ def train(monkeypatch):
     """Training that writes held-out losses of 40 samples, as `effects` has them; runs named in `broken` fail."""
     trained, effects, broken = [], {"ls": (0.02, -0.01, -0.03), "mpd": (0.0, -0.03, -0.03)}, set()
 
-    def run_jobs(jobs, console, at_once, failed):
+    def run_jobs(jobs, console, at_once, ended):
         for job in jobs:
             recipe = recipes.load(ablation.TrainRecipe, job.log.with_suffix(".yaml"))
             trained.append(recipe)
             if job.name in broken:
-                failed(job, FairHumanError(f"{job.name} ended with exit code 1"))
+                ended(job, FairHumanError(f"{job.name} ended with exit code 1"))
                 continue
             recipe.out.mkdir(parents=True, exist_ok=True)
             rng = np.random.default_rng(recipe.seed)
@@ -55,6 +56,7 @@ def train(monkeypatch):
                     found = {n: {"error": e.tolist(), "area": [1.0] * 40} for n, e in zip(NAMES, errors, strict=True)}
                     keys = [f"{number:02d}" for number in range(40)]
                     file.write(json.dumps({"step": step, "keys": keys, "objectives": found}) + "\n")
+            ended(job, None)
 
     monkeypatch.setattr(ablation, "run_jobs", run_jobs)
     return trained, broken
@@ -81,7 +83,9 @@ def test_tuning_never_sees_the_test_set(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"against": "RLW"}, r"against must be one of the cells LS, MPD, found 'RLW'"),
+        ({"against": "RLW"}, r"against must name cells, which are LS, MPD; found 'RLW'"),
+        ({"against": {"LS": ["RLW"]}}, r"against must name cells, which are LS, MPD; found 'RLW'"),
+        ({"against": {"LS": ["MPD", "LS"]}}, r"against compares 'LS' with itself"),
         ({"seeds": [1, 1]}, r"seeds must differ, found \[1, 1\]"),
         ({"cells": {"a/b": {}}}, r"a cell's name must be .* found 'a/b'"),
         (
@@ -121,7 +125,7 @@ def test_a_whole_comparison(tmp_path, train):
     assert outcome.seeds == {"LS": [1, 2, 3], "MPD": [1, 2, 3]}
     found = document(recipe, outcome)
     assert found["change"]["MPD"]["face"]["value"] == pytest.approx(-0.03, abs=0.005)
-    face, whole = (found["difference"]["MPD"][name] for name in ("face", "global"))
+    face, whole = (found["difference"]["LS"]["MPD"][name] for name in ("face", "global"))
     assert face["verdict"] == "lower"
     assert whole["verdict"] == "lower", "small, and sure: the noise is paired"
     assert face["family"]["low"] < face["estimate"]["low"] < face["estimate"]["high"] < face["family"]["high"]
@@ -138,7 +142,7 @@ def test_a_failed_run_costs_that_run_alone(tmp_path, train):
     ls, mpd = shared_seeds(outcome, "LS", "MPD")
     assert len(ls.first["face"][0]) == len(mpd.first["face"][0]) == 2
     assert np.array_equal(ls.first["face"][0], mpd.first["face"][0])
-    assert contrasts(recipe, outcome)["MPD"]["face"].verdict == "lower"
+    assert contrasts(recipe, outcome)["LS"]["MPD"]["face"].verdict == "lower"
 
 
 def test_a_comparison_whose_runs_all_fail_says_why(tmp_path, train):
@@ -162,15 +166,67 @@ def test_without_a_cell_to_compare_with_there_are_no_differences(tmp_path, train
     assert contrasts(build(tmp_path), Outcome()) == {}
 
 
+def test_cells_may_be_compared_with_several(tmp_path, train):
+    cells = {"LS": {"strategy": "ls"}, "MPD": {"strategy": "mpd"}, "MPD x25": {"regions": {"scale": {"face": 25.0}}}}
+    recipe = build(tmp_path, cells=cells, against={"LS": ["MPD"], "MPD": ["MPD x25"]})
+    found = contrasts(recipe, run_comparison(recipe, lambda *_: None, QUIET))
+    assert {against: list(others) for against, others in found.items()} == {"LS": ["MPD"], "MPD": ["MPD x25"]}
+    assert found["MPD"]["MPD x25"]["face"].estimate.value == 0.0, "the runs of this test know the strategy alone"
+    alone = contrasts(recipe.model_copy(update={"against": {"LS": ["MPD"]}}), run_comparison(recipe, print, QUIET))
+    widths = [one["LS"]["MPD"]["face"].family for one in (alone, found)]
+    assert widths[0].high - widths[0].low < widths[1].high - widths[1].low, "more contrasts, wider intervals"
+
+
+def test_losses_are_kept_apart_from_runs_and_enough_to_go_on(tmp_path, train):
+    trained, _ = train
+    recipe = build(tmp_path, results=str(tmp_path / "results"), tuning={"data": "tune", "learning_rates": [1e-3]})
+    first = document(recipe, run_comparison(recipe, lambda *_: None, QUIET))
+    assert len(trained) == 8
+    shutil.rmtree(recipe.out)
+    again = build(tmp_path / "elsewhere", results=str(tmp_path / "results"), tuning=recipe.tuning.model_dump())
+    assert document(again, run_comparison(again, lambda *_: None, QUIET)) == first
+    assert len(trained) == 8, "nothing is run twice, wherever runs lie"
+    more = build(tmp_path, **{**again.model_dump(mode="json"), "seeds": [1, 2, 3, 4]})
+    run_comparison(more, lambda *_: None, QUIET)
+    assert len(trained) == 10
+    page = write_comparison(more, run_comparison(more, lambda *_: None, QUIET))
+    assert page == tmp_path / "results" / "report.html"
+    assert "The runs" not in page.read_text(), "runs that don't lie beside the page aren't linked"
+
+
+def test_losses_of_other_settings_or_people_are_not_taken(tmp_path, train):
+    trained, _ = train
+    values = {"results": str(tmp_path / "results"), "seeds": [1]}
+    run_comparison(build(tmp_path / "a", **values), lambda *_: None, QUIET)
+    people = {"train": {"count": 4, "seed": 1}, "test": {"count": 4, "seed": 3}}
+    run_comparison(build(tmp_path / "b", **values, people=people), lambda *_: None, QUIET)
+    assert len(trained) == 4, "other people"
+    longer = {"data": "train", "steps": 11, "resolution": 64}
+    run_comparison(build(tmp_path / "c", **values, people=people, train=longer), lambda *_: None, QUIET)
+    assert len(trained) == 6, "more steps"
+    faster = {**longer, "source": {"workers": 2}, "preview": {"count": 0}}
+    run_comparison(build(tmp_path / "d", **values, people=people, train=faster), lambda *_: None, QUIET)
+    assert len(trained) == 6, "how it is reached changes nothing"
+
+
+def test_a_broken_file_of_losses_is_named(tmp_path, train):
+    recipe = build(tmp_path)
+    run_comparison(recipe, lambda *_: None, QUIET)
+    path = tmp_path / "out" / "losses" / "test" / "ls-seed-2.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"ls-seed-2.npz: can't be read, delete it to run it again"):
+        run_comparison(recipe, lambda *_: None, QUIET)
+
+
 def test_the_page_and_the_numbers_are_written(tmp_path, train):
     _, broken = train
     broken.add("mpd-0.001-seed-2")
     recipe = build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
     path = write_comparison(recipe, run_comparison(recipe, lambda *_: None, QUIET))
     page = path.read_text()
-    for text in ("Differences to LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "MPD, seed 3", "0.001"):
+    for text in ("Against LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001"):
         assert text in page
-    assert "MPD, seed 2" not in page
+    assert "The runs" not in page, "those of this test write no report of their own"
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["seeds"] == {"LS": [1, 2, 3], "MPD": [1, 3]}
     assert results["learning rate"]["LS"]["picked"] == 1e-4

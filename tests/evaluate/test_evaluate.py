@@ -49,7 +49,7 @@ def settings(*overrides):
 
 
 def test_numbers_of_two_methods(folders, monkeypatch):
-    page = evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "out")
+    done = evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "out")
     found = json.loads((folders / "out" / "metrics.json").read_text())
     values = {(one["name"], one["method"]): one for one in found["metrics"]}
     name = "Fréchet distance on EfficientNet-Lite0 features"
@@ -61,7 +61,7 @@ def test_numbers_of_two_methods(folders, monkeypatch):
     assert difference["value"] == pytest.approx(values[name, "blurred"]["value"] - values[name, "sharp"]["value"])
     assert difference["p_holm"] >= difference["p"]
     assert any("can't fill the covariance" in text for text in found["warnings"])
-    assert name in page.read_text()
+    assert name in done.page.read_text()
     monkeypatch.setattr("fairhuman.evaluate.efficientnet.EfficientNetLite0.extract", None)
     evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "again")
     assert json.loads((folders / "again" / "metrics.json").read_text())["metrics"] == found["metrics"]
@@ -86,9 +86,10 @@ def test_detectors_look_once_at_each_content(folders, monkeypatch):
 
     def find(pictures, **_):
         looked.append(len(pictures))
-        return [Finding()] * len(pictures)
+        return reversed([(index, Finding()) for index in range(len(pictures))])
 
-    monkeypatch.setattr("fairhuman.evaluate.confidences.find", find)
+    monkeypatch.setattr("fairhuman.evaluate.confidences.find_each", find)
+    monkeypatch.setattr("fairhuman.evaluate.tools.PART", 4)
     monkeypatch.setattr(
         "fairhuman.evaluate.confidences.official_scores", lambda pictures, **_: [OfficialScores((), ())] * len(pictures)
     )
@@ -134,10 +135,10 @@ def test_methods_that_lack_pictures_are_compared_on_those_they_share(folders):
 def test_one_picture_and_no_reference(folders):
     for number in range(1, 6):
         (folders / "sharp" / f"{number}.png").unlink()
-    page = evaluate(
+    done = evaluate(
         job(folders, "sharp", reference=None, prompts=None), settings("metrics=[efficientnet]"), folders / "out"
     )
-    assert "it needs a --reference" in page.read_text()
+    assert "it needs a --reference" in done.page.read_text()
     with pytest.raises(FairHumanError, match=r"a distance needs at least 2 pictures in each set, not 1"):
         evaluate(job(folders, "sharp", prompts=None), settings("metrics=[efficientnet]"), folders / "out")
 

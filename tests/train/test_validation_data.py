@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import DataError
@@ -35,6 +36,22 @@ def test_it_is_held_out_whole_and_nothing_is_taken_off_the_training_data(make_re
     assert fewer.held_out is not None
     assert len(fewer.held_out) == 3
     assert setup.load_data(make_recipe(validation={"every": 0, "data": str(others)}), LoadReport()).held_out is None
+
+
+def test_losses_are_measured_in_plain_boxes_whatever_is_trained_on(make_recipe: MakeRecipe, others: Path) -> None:
+    validation = {"every": 2, "data": str(others)}
+    soft = {"shape": "ellipse", "soft_edge": 3.0}
+
+    def masks(**values: object) -> tuple[torch.Tensor, torch.Tensor]:
+        data = setup.load_data(make_recipe(view={"crop": "center", "flip_probability": 0.0}, **values), LoadReport())
+        assert data.held_out is not None
+        return data.train[0].masks_rhw, data.held_out[0].masks_rhw
+
+    plain, changed = masks(validation=validation), masks(validation=validation, regions={"mask": soft})
+    assert not torch.equal(plain[0], changed[0])
+    assert torch.equal(plain[1], changed[1])
+    asked = masks(validation={**validation, "mask": soft}, regions={"mask": soft})
+    assert not torch.equal(plain[1], asked[1])
 
 
 def test_the_training_data_s_own_held_out_rows_are_not_trained_on(

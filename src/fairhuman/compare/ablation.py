@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from fairhuman import recipe as recipes
+from fairhuman.compare.losses import keep_losses, kept_losses
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.jobs import Job, run_jobs, training_job
-from fairhuman.report.changes import Series, change, read_series
+from fairhuman.report.changes import Series, change, series_of
 from fairhuman.train.settings import TrainRecipe
 
 GLOBAL = "global"
@@ -52,7 +53,7 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> O
     """
     for name, people in recipe.people.items():
         render(recipe.out / "people" / name, people.model_dump())
-    recipes.save(recipe, recipe.out / "compare.yaml")
+    recipes.save(recipe, recipe.results_folder / "compare.yaml")
     outcome = Outcome(picked=dict.fromkeys(recipe.cells, None))
     if recipe.tuning is not None:
         signal = _tune(recipe, recipe.tuning, outcome, console)
@@ -66,9 +67,9 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> O
     if signal is not None:
         return signal
     for cell, seeds in runs.items():
-        ended = {seed: run.out for seed, run in seeds.items() if run.out.name not in outcome.failed}
+        ended = {seed: run for seed, run in seeds.items() if run.out.name not in outcome.failed}
         if ended:
-            outcome.series[cell], outcome.seeds[cell] = read_series(list(ended.values())), list(ended)
+            outcome.series[cell], outcome.seeds[cell] = _series(recipe, list(ended.values())), list(ended)
     if not outcome.series:
         raise FairHumanError(f"{recipe.out}: no run of the comparison ended. {next(iter(outcome.failed.values()))}")
     return outcome
@@ -84,10 +85,10 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: Outcome, conso
     if signal is not None:
         return signal
     for cell, rates in runs.items():
-        ended = {rate: run.out for rate, run in rates.items() if run.out.name not in outcome.failed}
+        ended = {rate: run for rate, run in rates.items() if run.out.name not in outcome.failed}
         if not ended:
             raise FairHumanError(f"cell {cell!r}: no tuning run ended. {next(iter(outcome.failed.values()))}")
-        tuned = {rate: changes(read_series([folder])) for rate, folder in ended.items()}
+        tuned = {rate: changes(_series(recipe, [run])) for rate, run in ended.items()}
         outcome.tuned[cell], outcome.picked[cell] = tuned, pick(tuned, tuning.max_global)
         console.print(f"learning rate of {cell}: {outcome.picked[cell]:g}{at_edge(tuned, outcome.picked[cell])}")
     return None
@@ -112,16 +113,30 @@ def changes(series: Series) -> dict[str, float]:
 
 
 def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Outcome, console: Console) -> int | None:
-    """Run what isn't done yet, the longest first; failures are noted."""
-    costs = {run.out.name: run.steps * TIMES.get(run.strategy, 1.0) for run in runs}
-    ordered = sorted(runs, key=lambda run: -costs[run.out.name])
-    jobs = [training_job(run.out.name, run, costs[run.out.name]) for run in ordered]
+    """Run those whose losses aren't kept yet, the longest first, and keep them; failures are noted."""
+    left = {run.out.name: run for run in runs if kept_losses(recipe, run) is None}
+    costs = {name: run.steps * TIMES.get(run.strategy, 1.0) for name, run in left.items()}
+    jobs = [training_job(name, left[name], costs[name]) for name in sorted(left, key=lambda name: -costs[name])]
 
-    def failed(job: Job, error: FairHumanError) -> None:
-        outcome.failed[job.name] = str(error)
-        console.print(f"{error}", highlight=False, markup=False)
+    def ended(job: Job, error: FairHumanError | None) -> None:
+        if error is None:
+            keep_losses(recipe, left[job.name])
+        else:
+            outcome.failed[job.name] = str(error)
+            console.print(f"{error}", highlight=False, markup=False)
 
-    return run_jobs(jobs, console, recipe.processes, failed)
+    for job in jobs:
+        if job.done() == 1.0:  # by an earlier command that was killed before it could keep them
+            ended(job, None)
+    return run_jobs(
+        [job for job in jobs if kept_losses(recipe, left[job.name]) is None], console, recipe.processes, ended
+    )
+
+
+def _series(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Series:
+    """The kept losses of runs that ended."""
+    pairs = {run.out.name: kept_losses(recipe, run) for run in runs}
+    return series_of({name: pair for name, pair in pairs.items() if pair is not None})
 
 
 def shared_seeds(outcome: Outcome, a: str, b: str) -> tuple[Series, Series]:

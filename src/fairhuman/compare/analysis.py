@@ -29,20 +29,21 @@ class Contrast:
     verdict: Verdict
 
 
-def contrasts(recipe: CompareRecipe, outcome: Outcome) -> dict[str, dict[str, Contrast]]:
-    """Every other cell against `recipe.against`, by objective; seeds and noise are paired."""
-    against = recipe.against
-    if against is None or against not in outcome.series:
-        return {}
-    others = [cell for cell in outcome.series if cell != against]
-    names = list(outcome.series[against].first)
-    level = 1 - (1 - LEVEL) / max(1, len(others) * len(names))
-    found = {}
-    for cell in others:
+def contrasts(recipe: CompareRecipe, outcome: Outcome) -> dict[str, dict[str, dict[str, Contrast]]]:
+    """By cell that is compared with, by cell, by objective; seeds and noise are paired."""
+    pairs = [
+        (against, cell)
+        for against, cells in recipe.contrasts.items()
+        for cell in cells
+        if against in outcome.series and cell in outcome.series
+    ]
+    level = 1 - (1 - LEVEL) / max(1, sum(len(outcome.series[cell].first) for _, cell in pairs))
+    found: dict[str, dict[str, dict[str, Contrast]]] = {}
+    for against, cell in pairs:
         series, reference = shared_seeds(outcome, cell, against)
-        found[cell] = {
+        found.setdefault(against, {})[cell] = {
             name: _contrast(change(series, name, reference), change(series, name, reference, level), recipe.margin)
-            for name in names
+            for name in series.first
         }
     return found
 
@@ -65,11 +66,10 @@ def document(recipe: CompareRecipe, outcome: Outcome) -> dict[str, Any]:
             cell: {name: {**asdict(change(series, name)), "seeds": seed_changes(series, name)} for name in series.first}
             for cell, series in outcome.series.items()
         },
-        "against": recipe.against,
         "margin": recipe.margin,
         "difference": {
-            cell: {name: asdict(contrast) for name, contrast in found.items()}
-            for cell, found in contrasts(recipe, outcome).items()
+            against: {cell: {name: asdict(one) for name, one in found.items()} for cell, found in cells.items()}
+            for against, cells in contrasts(recipe, outcome).items()
         },
         "learning rate": {
             cell: {"picked": rate, "tuning": outcome.tuned.get(cell)} for cell, rate in outcome.picked.items()

@@ -18,8 +18,9 @@ MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 
 
 def write_comparison(recipe: CompareRecipe, outcome: Outcome) -> Path:
-    """Write `results.json` and `report.html` into the folder of the comparison; return the page's path."""
-    write_json(recipe.out / "results.json", document(recipe, outcome))
+    """Write `results.json` and `report.html` into the comparison's folder of results; return the page's path."""
+    folder = recipe.results_folder
+    write_json(folder / "results.json", document(recipe, outcome))
     first = next(iter(outcome.series.values()))
     names = list(first.first)
     palette = plots.colours(names)
@@ -36,24 +37,30 @@ def write_comparison(recipe: CompareRecipe, outcome: Outcome) -> Path:
             for cell, found in estimates.items()
         ],
         plot=figure_uri(changes_figure(estimates, seeds)),
-        against=recipe.against,
         margin=f"{recipe.margin:.0%}",
         differences=[
-            (cell, [_difference(one) for one in found.values()]) for cell, found in contrasts(recipe, outcome).items()
+            (against, [(cell, [_difference(one) for one in found.values()]) for cell, found in cells.items()])
+            for against, cells in contrasts(recipe, outcome).items()
         ],
         rates=[_rates(outcome, cell) for cell in outcome.tuned],
-        runs=[
-            (f"{cell}, seed {seed}", (run.out / "report.html").relative_to(recipe.out).as_posix())
-            for cell, ended in outcome.seeds.items()
-            for seed in ended
-            for run in [recipe.run(cell, seed, outcome.picked[cell], "test")]
-        ],
+        runs=_reports(recipe, outcome),
         failed=sorted(outcome.failed.items()),
         settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
     )
-    path = recipe.out / "report.html"
+    path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _reports(recipe: CompareRecipe, outcome: Outcome) -> list[tuple[str, str]]:
+    """Titles and links of the reports of runs that lie beside the page."""
+    reports = []
+    for cell, seeds in outcome.seeds.items():
+        for seed in seeds:
+            report = recipe.run(cell, seed, outcome.picked[cell], "test").out / "report.html"
+            if report.is_file() and report.is_relative_to(recipe.results_folder):
+                reports.append((f"{cell}, seed {seed}", report.relative_to(recipe.results_folder).as_posix()))
+    return reports
 
 
 def _difference(contrast: Contrast) -> tuple[str, str, str]:

@@ -35,12 +35,18 @@ class CompareRecipe(Settings):
     Runs of one seed differ in their cell alone: order of pictures, mirroring, noise and timesteps are the same.
     """
 
-    EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes"})
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes", "results"})
 
     out: Path
+    results: Path | None = Field(
+        default=None,
+        description="report, numbers and the losses of runs that ended; None: in `out`, where the runs are",
+    )
     train: dict[str, Any] = Field(description="settings of training that all runs share")
     cells: dict[str, dict[str, Any]] = Field(min_length=1, description="name to the settings in which it differs")
-    against: str | None = Field(default=None, description="the cell that others are compared with")
+    against: str | dict[str, list[str]] | None = Field(
+        default=None, description="the cell that all others are compared with, or a cell to those compared with it"
+    )
     seeds: list[int] = Field(default=[1, 2, 3, 4, 5], min_length=1)
     tuning: TuningSettings | None = None
     test: str = Field(description="data set, or name of one of `people`: the losses that are reported")
@@ -61,13 +67,29 @@ class CompareRecipe(Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> "CompareRecipe":
-        if self.against is not None and self.against not in self.cells:
-            raise ValueError(f"against must be one of the cells {', '.join(self.cells)}, found {self.against!r}")
+        for against, others in self.contrasts.items():
+            for name in (against, *others):
+                if name not in self.cells:
+                    raise ValueError(f"against must name cells, which are {', '.join(self.cells)}; found {name!r}")
+            if against in others:
+                raise ValueError(f"against compares {against!r} with itself")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, found {self.seeds}")
         if self.tuning is not None and self.tuning.data == self.test:
             raise ValueError(f"tuning.data and test must differ, both are {self.test!r}: no tuning on the test set")
         return self
+
+    @property
+    def contrasts(self) -> dict[str, list[str]]:
+        """A cell to those that are compared with it."""
+        if isinstance(self.against, str):
+            return {self.against: [cell for cell in self.cells if cell != self.against]}
+        return self.against or {}
+
+    @property
+    def results_folder(self) -> Path:
+        """Where report, numbers and losses are."""
+        return self.results or self.out
 
     def data(self, name: str) -> Path:
         """The folder of a data set: one of `people`, or a path."""

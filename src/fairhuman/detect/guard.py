@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -63,30 +63,37 @@ def guarded_map(
     return _run(start, items, workers, seconds)
 
 
-def guarded_list(
+def guarded_results(
     start: Callable[[], AbstractContextManager[Callable[[Item], Result]]],
     pictures: Sequence[Item],
     *,
     workers: int = 1,
     seconds: float = 60.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Result]:
-    """Results of all pictures in their order, by `guarded_map`; `progress` is called with (done, all) after every one.
+) -> Generator[tuple[int, Result], None, None]:
+    """`guarded_map` for pictures of which every one has to give a result.
 
     Raises:
         ValueError: `workers` or `seconds` is out of range.
         DetectorError: models can't be loaded, or a picture is refused, crashes them or takes too long: names it.
 
     """
-    results: dict[int, Result] = {}
     with closing(guarded_map(start, pictures, workers=workers, seconds=seconds)) as work:
-        for done, (index, result) in enumerate(work, start=1):
+        for index, result in work:
             if isinstance(result, Failure):
                 raise DetectorError(f"picture {index} of {len(pictures)} (the first is 0): {result.reason}")
-            results[index] = result
-            if progress is not None:
-                progress(done, len(pictures))
-    return [results[index] for index in range(len(pictures))]
+            yield index, result
+
+
+def in_order(
+    results: Iterable[tuple[int, Result]], count: int, progress: Callable[[int, int], None] | None = None
+) -> list[Result]:
+    """All `count` results by index; `progress` is called with (done, all) after every one."""
+    found: dict[int, Result] = {}
+    for index, result in results:
+        found[index] = result
+        if progress is not None:
+            progress(len(found), count)
+    return [found[index] for index in range(count)]
 
 
 class Guarded(Generic[Item, Result]):

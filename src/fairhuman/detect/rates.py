@@ -12,7 +12,7 @@ from statistics import NormalDist, fmean
 
 from fairhuman.detect.detection import Detection, Detector, Picture, check_picture, in_any
 from fairhuman.detect.faces import FaceDetector
-from fairhuman.detect.guard import guarded_list
+from fairhuman.detect.guard import guarded_results, in_order
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarged, reduced
@@ -105,7 +105,8 @@ def find_parts(
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
     start = partial(_finders, detectors, upscale)
-    return guarded_list(start, images, workers=workers, seconds=seconds, progress=progress)
+    results = guarded_results(start, images, workers=workers, seconds=seconds)
+    return in_order(results, len(images), progress)
 
 
 def part_rates(

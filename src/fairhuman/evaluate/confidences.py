@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from fairhuman.detect.bundled import source_name
-from fairhuman.evaluate.findings import Finding, find
+from fairhuman.evaluate.findings import Finding, find_each
 from fairhuman.evaluate.official import official_scores
 from fairhuman.evaluate.pictures import PARTS, Pictured
 from fairhuman.evaluate.results import Found, Methods, Metric
@@ -40,9 +40,9 @@ def measure_strict(
     """Confidence, detection rate and precision where it is known what to expect; else what is found at all."""
     scores = {}
     for method, pictures in methods.items():
-        findings = find_in(pictures, tools)
+        found.findings[method] = find_in(pictures, tools)
         for part, score in STRICT.items():
-            scores[part, method] = score(findings, expected_parts(pictures, reference, part, tools))
+            scores[part, method] = score(found.findings[method], expected_parts(pictures, reference, part, tools))
     for part in PARTS:
         mine = {method: scores[part, method] for method in methods}
         tables = _strict_tables(part, mine)
@@ -60,7 +60,7 @@ def find_in(pictures: Sequence[Pictured], tools: Tools) -> list[Finding]:
     """Faces and hands of pictures, each looked for once."""
     upscale = tools.settings.upscale
     kind = f"findings-{VERSION}-{source_name('strict').split()[0]}-x{upscale}"
-    look = partial(find, upscale=upscale, workers=tools.settings.workers)
+    look = partial(find_each, upscale=upscale, workers=tools.settings.workers)
     return tools.findings(kind, pictures, look, partial(FINDING.dump_python, mode="json"), FINDING.validate_python)
 
 

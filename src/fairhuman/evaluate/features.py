@@ -66,6 +66,7 @@ def features_of(
     known = rows.read(keys)
     new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
     items = iter(new.items())
+    progress(extractor.name, len(known), len(set(keys)))
     while part := list(islice(items, KEEP_EVERY)):
         found = _extract(extractor, part, workers)
         rows.add(found)

@@ -6,7 +6,7 @@ several times (`fairhuman.evaluate.looks`). `FINDINGS` reads and writes them as 
 `FINDINGS.dump_json(findings)`, `FINDINGS.validate_json(text)`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from fairhuman.detect.detection import Detection, Detector, Picture, check_picture
 from fairhuman.detect.faces import FaceDetector
-from fairhuman.detect.guard import guarded_list
+from fairhuman.detect.guard import guarded_results, in_order
 from fairhuman.detect.hand_vote import HandVote
 from fairhuman.detect.scale import enlarged, reduced
 from fairhuman.evaluate.looks import (
@@ -69,15 +69,15 @@ PartFinder = Callable[[Picture], tuple[FoundPart, ...]]
 FINDINGS = TypeAdapter(list[Finding])
 
 
-def find(
-    pictures: Sequence[Picture],
-    *,
-    upscale: int = 4,
-    workers: int = 1,
-    seconds: float = 120.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Finding]:
-    """Faces and hands of every picture, in its pixels.
+def find(pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0) -> list[Finding]:
+    """Faces and hands of every picture, in their order; arguments and errors as of `find_each`."""
+    return in_order(find_each(pictures, upscale=upscale, workers=workers, seconds=seconds), len(pictures))
+
+
+def find_each(
+    pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0
+) -> Generator[tuple[int, Finding], None, None]:
+    """Faces and hands of pictures, in their pixels, with the picture's index, as they get ready.
 
     Pictures are taken one by one, so `pictures` may decode them on demand. The result doesn't depend on `workers`.
 
@@ -86,7 +86,6 @@ def find(
         upscale: pictures of up to 256 px (longer side) are enlarged this many times (Lanczos) before; 1 = never.
         workers: number of processes, each with its own models; about 450 MB each.
         seconds: time limit of one picture.
-        progress: called with (done, all) after every picture.
 
     Raises:
         ValueError: `upscale`, `workers` or `seconds` is out of range.
@@ -95,7 +94,7 @@ def find(
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
-    return guarded_list(partial(_finder, upscale), pictures, workers=workers, seconds=seconds, progress=progress)
+    return guarded_results(partial(_finder, upscale), pictures, workers=workers, seconds=seconds)
 
 
 @contextmanager

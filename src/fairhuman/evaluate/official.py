@@ -24,7 +24,7 @@ from functools import partial
 
 from fairhuman.detect.bundled import BundledModel
 from fairhuman.detect.detection import Picture, check_picture
-from fairhuman.detect.guard import guarded_list
+from fairhuman.detect.guard import guarded_results, in_order
 from fairhuman.detect.scale import enlarged
 from fairhuman.report.statistics import Estimate, pooled_ratio
 
@@ -62,7 +62,8 @@ def official_scores(
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
-    return guarded_list(partial(official_scorer, upscale), pictures, seconds=seconds, progress=progress)
+    results = guarded_results(partial(official_scorer, upscale), pictures, seconds=seconds)
+    return in_order(results, len(pictures), progress)
 
 
 def official_confidence(scores: Sequence[Sequence[float]], *, resamples: int = 2000, seed: int = 0) -> Estimate:

@@ -8,10 +8,12 @@ import yaml
 
 from fairhuman.data.report import LoadReport
 from fairhuman.evaluate.intervals import Measured
+from fairhuman.evaluate.pace import PLANNED
 from fairhuman.evaluate.pictures import Pictured
 from fairhuman.evaluate.results import Contrast, Found, Methods, Metric
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.files import write_text
+from fairhuman.jobs import duration
 from fairhuman.report.html import picture_uri, render
 
 SHOWN = 6  # pictures at either end
@@ -40,13 +42,21 @@ def write_page(
         reference=len(reference) if reference is not None else None,
         baseline=baseline,
         others=others,
-        numbers=[(metric, [_number(metric, numbers.get((metric, name))) for name in methods]) for metric in metrics],
+        numbers=[
+            (metric, [number_text(metric, numbers.get((metric, name))) for name in methods]) for metric in metrics
+        ],
         differences=[(metric, [_difference(contrasts.get((metric, name))) for name in others]) for metric in metrics],
         warnings=found.warnings,
         left_out=[
             (name, note.file, note.reason, note.value) for name, report in reports.items() for note in report.skipped()
         ],
         ends=[_ends(metric, methods, found) for metric in metrics if _shown(metric, found)],
+        seconds=[
+            (what, pictures, f"{seconds:.3g}", duration(PLANNED * seconds))
+            for what, (pictures, seconds) in found.seconds.items()
+        ],
+        planned=PLANNED,
+        peak=f"{found.peak_mb / 1000:.1f} GB",
         settings_text=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
     )
     path = out / "report.html"
@@ -54,7 +64,8 @@ def write_page(
     return path
 
 
-def _number(metric: Metric, measured: Measured | None) -> str:
+def number_text(metric: Metric, measured: Measured | None) -> str:
+    """`value [low, high]`; a dash where there is none."""
     if measured is None or np.isnan(measured.value):
         return "-"
     value, low, high = (metric.form.format(number) for number in (measured.value, measured.low, measured.high))
@@ -62,14 +73,18 @@ def _number(metric: Metric, measured: Measured | None) -> str:
 
 
 def _difference(contrast: Contrast | None) -> tuple[str, str, str]:
-    """Mark, text and p of a difference; the mark is for those that Holm's correction leaves."""
+    """Mark, text and p of a difference."""
     if contrast is None or np.isnan(contrast.difference.measured.value):
         return "", "-", "-"
-    measured, better = contrast.difference.measured, contrast.metric.better
-    gained = (measured.value > 0) == (better == "higher")
-    mark = ("down" if gained else "up") if contrast.corrected < SURE else ""
+    measured = contrast.difference.measured
     text = f"{measured.value:+.3g} [{measured.low:+.3g}, {measured.high:+.3g}]"
-    return mark, text, f"{contrast.corrected:.2g}"
+    return contrast_mark(contrast), text, f"{contrast.corrected:.2g}"
+
+
+def contrast_mark(contrast: Contrast) -> str:
+    """Class of a cell: whether a method is surely better or worse, by what Holm's correction leaves."""
+    gained = (contrast.difference.measured.value > 0) == (contrast.metric.better == "higher")
+    return ("down" if gained else "up") if contrast.corrected < SURE else ""
 
 
 def _shown(metric: Metric, found: Found) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from fairhuman.evaluate.findings import Finding
 from fairhuman.evaluate.intervals import Difference, Measured, Values, holm, paired_difference, ratio
 from fairhuman.evaluate.pictures import Pictured
 from fairhuman.report.statistics import Array
@@ -56,12 +57,27 @@ class Contrast:
 
 @dataclass
 class Found:
-    """All that was measured, in the order in which it was."""
+    """All that was measured, in the order in which it was.
+
+    Attributes:
+        results: numbers.
+        contrasts: differences of methods.
+        columns: by method, by metric, values of single pictures.
+        warnings: what a reader has to know.
+        findings: by method, faces and hands of each picture, where anybody looked.
+        seconds: by kind of work, how many pictures were timed and the seconds that one took; what was in the cache took
+            none.
+        peak_mb: memory, see `pace.peak_mb`.
+
+    """
 
     results: list[Result] = field(default_factory=list)
     contrasts: list[Contrast] = field(default_factory=list)
     columns: dict[str, dict[str, Array]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    seconds: dict[str, tuple[int, float]] = field(default_factory=dict)
+    peak_mb: float = float("nan")
 
     def add_scores(
         self, metric: Metric, scores: Mapping[str, tuple[Values, Values]], methods: Methods, against: str | None

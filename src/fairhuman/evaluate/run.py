@@ -17,6 +17,7 @@ from fairhuman.evaluate.cache import FINDINGS, Rows
 from fairhuman.evaluate.confidences import measure_official, measure_strict
 from fairhuman.evaluate.extractor import WeightsError
 from fairhuman.evaluate.intervals import Measured
+from fairhuman.evaluate.pace import Pace, peak_mb
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import CHECKED, Pictured, Progress, read_pictures
 from fairhuman.evaluate.results import Found, Methods, shared
@@ -68,8 +69,17 @@ class Job:
         return self.against or (next(iter(self.methods)) if len(self.methods) > 1 else None)
 
 
-def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress = lambda *_: None) -> Path | None:
-    """Measure all groups, write `metrics.json`, `per_image.parquet` and `report.html` into `out`; the page's path.
+@dataclass(frozen=True)
+class Evaluated:
+    """The page, the pictures and all that was measured."""
+
+    page: Path
+    methods: Methods
+    found: Found
+
+
+def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress = lambda *_: None) -> Evaluated | None:
+    """Measure all groups; write `metrics.json`, `per_image.parquet` and `report.html` into `out`.
 
     None in all processes of `accelerate launch` but the main one. What was found out about a picture is in the cache,
     so the same again goes on where it was stopped.
@@ -81,7 +91,8 @@ def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress
 
     """
     state = PartialState()
-    tools = Tools(settings, job.cache, state, progress if state.is_main_process else lambda *_: None)
+    pace = Pace(progress if state.is_main_process else lambda *_: None)
+    tools = Tools(settings, job.cache, state, pace)
     reports = {name: LoadReport() for name in [*job.methods, "reference"]}
     prompts = read_prompts(job.prompts) if job.prompts is not None else None
     methods = {name: _read(path, prompts, tools, reports[name]) for name, path in job.methods.items()}
@@ -96,8 +107,10 @@ def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress
             raise WeightsError(f"{error}. Or leave {name!r} out of metrics; the others: {others}") from error
     if not state.is_main_process:
         return None
+    found.seconds, found.peak_mb = pace.seconds(), peak_mb()
     _write(job, settings, out, methods, reports, found)
-    return write_page(job.baseline, settings, out, methods, reference, reports, found)
+    page = write_page(job.baseline, settings, out, methods, reference, reports, found)
+    return Evaluated(page, methods, found)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -167,6 +180,8 @@ def _write(
                 for one in contrasts
             ],
             "warnings": found.warnings,
+            "seconds_per_picture": {what: {"pictures": n, "seconds": s} for what, (n, s) in found.seconds.items()},
+            "peak_mb": found.peak_mb,
             "left_out": {name: report.counts() for name, report in reports.items() if report.notes},
             "settings": settings.model_dump(mode="json"),
             "sources": {name: str(path) for name, path in job.methods.items()},

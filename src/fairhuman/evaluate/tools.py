@@ -1,7 +1,7 @@
 """What every group of metrics works with: the cache, the machine, who watches."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -51,20 +51,23 @@ class Tools:
         self,
         kind: str,
         pictures: Sequence[Pictured],
-        find: Callable[[Sequence[Picture]], Sequence[Value]],
+        find: Callable[[Sequence[Picture]], Iterable[tuple[int, Value]]],
         dump: Callable[[Value], object],
         load: Callable[[object], Value],
     ) -> list[Value]:
-        """What detectors find in all pictures; kept as JSON every few pictures."""
+        """What detectors find in all pictures, `find` with their index as they get ready; kept every few pictures."""
         rows: Rows[str] = Rows(self.cache / kind, FINDINGS)
         own = pictures[self.state.process_index :: self.state.num_processes]
         known = set(rows.read([picture.sha256 for picture in own]))
         new = list({picture.sha256: picture for picture in own if picture.sha256 not in known}.values())
-        for first in range(0, len(new), PART):
-            part = new[first : first + PART]
-            found = find(Decoded(part))
-            rows.add({p.sha256: json.dumps(dump(one)) for p, one in zip(part, found, strict=True)})
-            self.progress(kind, len(known) + first + len(part), len(known) + len(new))
+        self.progress(kind, len(known), len(known) + len(new))
+        part: dict[bytes, str] = {}
+        for done, (index, one) in enumerate(find(Decoded(new)), start=1):
+            part[new[index].sha256] = json.dumps(dump(one))
+            if len(part) == PART or done == len(new):
+                rows.add(part)
+                part = {}
+            self.progress(kind, len(known) + done, len(known) + len(new))
         self.state.wait_for_everyone()
         everything = rows.read([picture.sha256 for picture in pictures])
         return [load(json.loads(everything[picture.sha256])) for picture in pictures]

@@ -15,6 +15,7 @@ from fairhuman.report.run_folder import Evaluation, read_validation
 from fairhuman.report.statistics import Array, Estimate, change_over_seeds, pooled_ratio
 
 Sums = Mapping[str, tuple[Array, Array]]
+Pair = tuple[Evaluation, Evaluation]
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,35 @@ class Series:
     last: Sums
 
 
-def read_series(runs: Sequence[Path]) -> Series:
-    """Read the runs of one method.
+def read_pair(run: Path) -> Pair:
+    """Read a run's first and last evaluation.
 
     Raises:
-        DataError: a run without two evaluations, or with other held-out samples than the first one; names it.
+        DataError: there aren't two.
     """
-    pairs = []
-    for run in runs:
-        evaluations = read_validation(run)
-        if len(evaluations) < 2:
-            raise DataError(f"{run}: expected held-out losses before and after, found {len(evaluations)} evaluations")
-        pairs.append((evaluations[0], evaluations[-1]))
-    keys = tuple(sorted(pairs[0][0].keys))
-    for run, pair in zip(runs, pairs, strict=True):
+    evaluations = read_validation(run)
+    if len(evaluations) < 2:
+        raise DataError(f"{run}: expected held-out losses before and after, found {len(evaluations)} evaluations")
+    return evaluations[0], evaluations[-1]
+
+
+def read_series(runs: Sequence[Path]) -> Series:
+    """Read the runs of one method; errors as of `read_pair` and `series_of`."""
+    return series_of({str(run): read_pair(run) for run in runs})
+
+
+def series_of(pairs: Mapping[str, Pair]) -> Series:
+    """Join the evaluations of one method's runs, given by the names of the runs.
+
+    Raises:
+        DataError: a run has other held-out samples than the first one; names it.
+    """
+    first_run = next(iter(pairs))
+    keys = tuple(sorted(pairs[first_run][0].keys))
+    for run, pair in pairs.items():
         if any(tuple(sorted(evaluation.keys)) != keys for evaluation in pair):
-            raise DataError(f"{run}: other held-out samples than in {runs[0]}; they can't be compared")
-    return Series(keys, _stack([first for first, _ in pairs]), _stack([last for _, last in pairs]))
+            raise DataError(f"{run}: other held-out samples than in {first_run}; they can't be compared")
+    return Series(keys, _stack([first for first, _ in pairs.values()]), _stack([last for _, last in pairs.values()]))
 
 
 def change(series: Series, objective: str, against: Series | None = None, level: float = 0.95) -> Estimate:

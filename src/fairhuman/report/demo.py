@@ -7,7 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from fairhuman.detect import PartRates
+from fairhuman.evaluate.page import contrast_mark, number_text
+from fairhuman.evaluate.results import Found
+from fairhuman.evaluate.run import Evaluated
 from fairhuman.files import write_text
 from fairhuman.report import plots
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series
@@ -20,7 +22,6 @@ from fairhuman.report.training import SHEET, interval, verdict
 TITLES = {"base": "base", "ls": "LS", "mpd": "MPD"}
 SHOWN = 8  # samples in the grid
 Stages = list[tuple[str, Shot]]
-Boxes = Mapping[str, Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,14 @@ class Samples:
 
     Attributes:
         prompts: the texts.
-        pictures: files by name, in the order of the prompts.
-        boxes: what was found in each, by name; empty if nobody looked.
-        rates: by name, by part; empty likewise.
+        pictures: files by title, in the order of the prompts.
+        measured: their faces and hands; None if nobody looked.
         note: why nobody looked.
     """
 
     prompts: Sequence[str]
     pictures: Mapping[str, Sequence[Path]]
-    boxes: Mapping[str, Sequence[Boxes]]
-    rates: Mapping[str, Mapping[str, PartRates]]
+    measured: Evaluated | None
     note: str = ""
 
 
@@ -59,7 +58,7 @@ def write_demo_report(
     names = list(series["ls"].first)
     palette = plots.colours(names)
     overlay = open_picture(runs["mpd"], "overlay.png")
-    parts = list(next(iter(samples.rates.values()), {}))
+    measured = samples.measured
     page = render(
         "demo.html",
         title="Fair fine-tuning of a small SDXL",
@@ -71,7 +70,8 @@ def write_demo_report(
             changes_figure({TITLES[m]: {name: change(series[m], name) for name in names} for m in series})
         ),
         titles=list(TITLES.values()),
-        rates=[(part, [_share(samples.rates[name][part]) for name in TITLES]) for part in parts],
+        numbers=_numbers(measured.found) if measured else [],
+        evaluation=measured.page.relative_to(out).as_posix() if measured else None,
         note=samples.note,
         rows=_held_out(runs),
         samples=[(samples.prompts[i], _drawn(samples, i)) for i in range(min(SHOWN, len(samples.prompts)))],
@@ -103,9 +103,19 @@ def _cell(estimate: Estimate) -> tuple[str, str]:
     return verdict(estimate)[0], interval(estimate, "{:+.1%}")
 
 
-def _share(rates: PartRates) -> str:
-    found = rates.found
-    return f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}]" if found.n else "-"
+def _numbers(found: Found) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Metric, what it is, and its number for each method, marked where it differs from the base's."""
+    marks = {(one.metric, one.method): contrast_mark(one) for one in found.corrected()}
+    metrics = dict.fromkeys(result.metric for result in found.results)
+    numbers = {(result.metric, result.method): result.measured for result in found.results}
+    return [
+        (
+            m.name,
+            m.what,
+            [(marks.get((m, title), ""), number_text(m, numbers.get((m, title)))) for title in TITLES.values()],
+        )
+        for m in metrics
+    ]
 
 
 def _held_out(runs: Mapping[str, Path]) -> list[tuple[str, Stages]]:
@@ -121,11 +131,19 @@ def _held_out(runs: Mapping[str, Path]) -> list[tuple[str, Stages]]:
 
 def _drawn(samples: Samples, number: int) -> Stages:
     stages = []
-    for name, title in TITLES.items():
-        with Image.open(samples.pictures[name][number]) as file:
+    for title in TITLES.values():
+        with Image.open(samples.pictures[title][number]) as file:
             picture = file.convert("RGB")
-        boxes = samples.boxes[name][number] if samples.boxes else None
-        shown = shot(picture, boxes, picture.size)
+        shown = shot(picture, _boxes(samples.measured, title, number), picture.size)
         if shown is not None:
             stages.append((title, shown))
     return stages
+
+
+def _boxes(measured: Evaluated | None, title: str, number: int) -> dict[str, list[tuple[float, ...]]] | None:
+    """Boxes by region of one sample; None if nobody looked."""
+    if measured is None:
+        return None
+    found = measured.found.findings[title][number]
+    parts = {"face": found.faces, "hand": found.hands}
+    return {name: [(p.box.x0, p.box.y0, p.box.x1, p.box.y1) for p in each] for name, each in parts.items()}

@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 CELLS_A_BLOCK = 4_000_000  # counts in memory at once: 32 MB
@@ -179,7 +179,7 @@ def _stretch(changes_s: Array, changes_bs: Array, n: int, tail: float) -> float:
     if not spread > 0:
         return 1.0
     freedom = (of_seeds + of_samples) ** 2 / spread
-    return float(student.ppf(1 - tail, freedom)) / NormalDist().inv_cdf(1 - tail)
+    return float(stdtrit(freedom, 1 - tail)) / NormalDist().inv_cdf(1 - tail)
 
 
 def _paired_table(

@@ -12,7 +12,7 @@ import torch
 
 from fairhuman import recipe as recipes
 from fairhuman.errors import RecipeError, TrainingError
-from fairhuman.train.settings import FREE_ON_RESUME, TrainRecipe
+from fairhuman.train.settings import TrainRecipe, free_on_resume
 
 
 def check_earlier_part(recipe: TrainRecipe, at_step: int) -> None:
@@ -24,9 +24,9 @@ def check_earlier_part(recipe: TrainRecipe, at_step: int) -> None:
     path = recipe.out / "recipe.yaml"
     if not path.is_file():
         return
-    free = FREE_ON_RESUME if recipe.schedule.name.startswith("constant") else FREE_ON_RESUME - {"steps"}
+    fixed = () if recipe.schedule.name.startswith("constant") else ("steps",)
     for name, (old, new) in recipes.differences(recipes.load(TrainRecipe, path), recipe).items():
-        if name not in free and name.partition(".")[0] + "." not in free:
+        if name in fixed or not free_on_resume(name):
             raise RecipeError(
                 f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
                 "Choose another out, or the same settings to go on"

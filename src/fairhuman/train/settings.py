@@ -10,6 +10,7 @@ from fairhuman.data.sources import SourceSettings
 from fairhuman.fairness import STRATEGIES, Length
 from fairhuman.models.lora import LoraSettings
 from fairhuman.recipe import Settings
+from fairhuman.regions.masks import MaskSettings
 from fairhuman.regions.objectives import RegionSettings
 
 
@@ -117,6 +118,9 @@ class ValidationSettings(Settings):
     count: int = Field(default=64, ge=1, description="pictures at most")
     share: float = Field(default=0.05, ge=0.0, lt=1.0, description="held out where the data set has no split")
     timesteps: tuple[float, ...] = Field(default=(0.05, 0.2, 0.4, 0.6, 0.8), description="shares of the schedule, 0..1")
+    mask: MaskSettings = Field(
+        default=MaskSettings(), description="where losses are measured, whatever the run trains on"
+    )
 
     @field_validator("timesteps")
     @classmethod
@@ -284,3 +288,8 @@ FREE_ON_RESUME = frozenset(
         "preview.",
     }
 )
+
+
+def free_on_resume(name: str) -> bool:
+    """Whether the setting of this dotted name is one of `FREE_ON_RESUME`."""
+    return name in FREE_ON_RESUME or f"{name.partition('.')[0]}." in FREE_ON_RESUME

@@ -95,7 +95,8 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
     )
     if not held_out or not recipe.validation.every:
         return Data(dataset, None, report, recipe.sources)
-    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, recipe.regions, recipe.seed, recipe.source.limits)
+    measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
+    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, recipe.source.limits)
     return Data(dataset, fixed, report, recipe.sources)
 
 

@@ -212,7 +212,7 @@ def test_pictures_are_stored_upright_and_plain(tmp_path):
     assert stored["grey.png"]["image"]["bytes"] == (root / "grey.png").read_bytes()
 
 
-def test_painted_masks_arrive_under_their_own_names(tmp_path):
+def test_facts_2_11_painted_masks_arrive_under_their_own_names(tmp_path):
     """Line 11 of facts, section 2: no columns of masks that the trainer reads; masks of one stem overwrite another."""
     root = tmp_path / "set"
     lines = []

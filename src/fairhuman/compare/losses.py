@@ -1,0 +1,87 @@
+"""Held-out losses of runs that ended, in files so small that they can be kept where the runs can't.
+
+`NAME.npz` holds the losses of one run before and after, and what they depend on. A comparison reads them, not the runs,
+so that runs may be deleted, or made on several machines.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from fairhuman import recipe as recipes
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.errors import DataError
+from fairhuman.files import write_atomically
+from fairhuman.report.changes import Pair, read_pair
+from fairhuman.report.run_folder import Evaluation
+from fairhuman.train.settings import TrainRecipe, free_on_resume
+
+
+def keep_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
+    """Write the losses of a run that ended.
+
+    Raises:
+        DataError: it has no losses before and after.
+
+    """
+    first, last = read_pair(run.out)
+    arrays: dict[str, Any] = {"depends_on": json.dumps(_depends_on(recipe, run)), "keys": np.array(first.keys)}
+    for part, evaluation in (("first", first), ("last", last)):
+        arrays[f"{part} step"] = evaluation.step
+        for name, errors in evaluation.errors.items():
+            arrays[f"{part} {name}"] = np.stack([errors, evaluation.areas[name]]).astype(np.float32)
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(_file(recipe, run), write)
+
+
+def kept_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
+    """The losses of a run; None where they aren't kept, or are those of other settings or people.
+
+    Raises:
+        DataError: the file can't be read.
+
+    """
+    path = _file(recipe, run)
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if json.loads(str(arrays["depends_on"])) != _depends_on(recipe, run):
+                return None
+            keys = tuple(str(key) for key in arrays["keys"])
+            first, last = (_evaluation(arrays, part, keys) for part in ("first", "last"))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise DataError(f"{path}: can't be read, delete it to run it again: {error}") from error
+    return first, last
+
+
+def _evaluation(arrays: Mapping[str, Any], part: str, keys: tuple[str, ...]) -> Evaluation:
+    names = [name.removeprefix(f"{part} ") for name in arrays if name.startswith(f"{part} ")]
+    sums = {name: arrays[f"{part} {name}"].astype(np.float64) for name in names if name != "step"}
+    errors, areas = ({name: both[row] for name, both in sums.items()} for row in (0, 1))
+    return Evaluation(int(arrays[f"{part} step"]), keys, errors, areas)
+
+
+def _file(recipe: CompareRecipe, run: TrainRecipe) -> Path:
+    return recipe.results_folder / "losses" / run.out.parent.name / f"{run.out.name}.npz"
+
+
+def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
+    """All settings that a run's losses depend on, with people in the place of where they lie."""
+    settings = recipes.flatten(run.model_dump(mode="json"))
+    people = {str(recipe.data(name)): one.decisive() for name, one in recipe.people.items()}
+
+    def data(place: object) -> object:
+        return people.get(str(place), str(place))
+
+    sources = [{**source.model_dump(mode="json"), "path": data(source.path)} for source in run.sources]
+    decisive = {name: value for name, value in settings.items() if name == "steps" or not free_on_resume(name)}
+    return {**decisive, "data": sources, "validation.data": data(run.validation.data)}
