@@ -109,3 +109,23 @@ def test_places_have_one_name_each() -> None:
     for text in ("=x", "a=", ""):
         with pytest.raises(RecipeError, match="expected FOLDER or NAME=FOLDER"):
             named_places([text])
+
+
+def test_costs_and_the_paper_sheet(tmp_path: Path, typed: Typed) -> None:
+    shape = ("model=small-untrained", "size=64", "steps=1", "repeats=1", "rank=2")
+    assert typed("cost", tmp_path / "costs", *shape, "--dry-run")[:1] == (0,)
+    assert not (tmp_path / "costs").exists()
+    code, said, _ = typed("cost", tmp_path / "costs", *shape)
+    assert code == 0
+    assert f"report: {tmp_path / 'costs' / 'report.html'}" in said
+    costs = ("--costs", tmp_path / "costs" / "costs.json")
+    words = [f"costs.{name}=small" for name in ("model", "data", "scale", "metrics")]
+    code, said, _ = typed("paper", tmp_path / "paper", *costs, *words)
+    assert code == 0
+    assert f"paper sheet: {tmp_path / 'paper' / 'paper.html'}" in said
+    code, _, errors = typed("paper", tmp_path / "other", *costs)
+    assert code == 2
+    assert "say how these numbers came about" in errors
+    code, _, errors = typed("cost", tmp_path / "costs", "rank=0")
+    assert code == 2
+    assert "rank" in errors

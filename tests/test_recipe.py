@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fairhuman import recipe
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.compare.sheet import SheetSettings
 from fairhuman.errors import RecipeError
 from fairhuman.train.settings import TrainRecipe
 
@@ -89,6 +90,9 @@ def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
     if path.name.startswith("compare"):
         compared = recipe.load(CompareRecipe, path)
         assert all(compared.run(cell, seed, None, "test").steps for cell in compared.cells for seed in compared.seeds)
+        return
+    if path.name.startswith("paper"):
+        assert recipe.load(SheetSettings, path).costs is not None
         return
     loaded = recipe.load(TrainRecipe, path)
     if path.name.startswith("lora-sdxl"):

@@ -79,3 +79,38 @@ def grid(
     from fairhuman.commands_measure import run_grid
 
     run_grid(out, method or [], zoom_on, count, seed, dry_run, Console())
+
+
+def cost(
+    out: Annotated[Path, typer.Argument(help="Folder for costs.json and the page.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as model=small rank=16.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure what a LoRA costs at inference, fused and not, and count it on SDXL's true shape.
+
+    Example: fairhuman cost costs model=stabilityai/stable-diffusion-xl-base-1.0 size=1024 rank=256 precision=fp16
+    """
+    from fairhuman.commands_measure import run_cost
+
+    run_cost(out, overrides or [], dry_run, Console())
+
+
+def paper(
+    out: Annotated[Path, typer.Argument(help="Folder for paper.json and paper.html.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="How our numbers came about: costs.model=TEXT, evaluation.data=TEXT ...")
+    ] = None,
+    costs: Annotated[Path | None, typer.Option(help="costs.json of fairhuman cost.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="metrics.json of fairhuman evaluate; methods named as in the paper.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML file of these words.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Set our numbers beside the published tables, in columns of their own, with what differs spelled out.
+
+    Example: fairhuman paper paper --costs costs/costs.json --recipe setup.yaml
+    """
+    from fairhuman.commands_measure import run_paper
+
+    run_paper(out, costs, evaluation, recipe, overrides or [], dry_run, Console())

@@ -13,9 +13,11 @@ from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
 from fairhuman.commands_data import say, settings_of, stages
 from fairhuman.compare.ablation import run_comparison
+from fairhuman.compare.cost_page import CostSettings, write_costs
 from fairhuman.compare.grid import write_grid
 from fairhuman.compare.page import write_comparison
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.compare.sheet import SheetSettings, read_tables, write_sheet
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.held_out import LossSettings, Named, loss_table, measure_losses
 from fairhuman.evaluate.run import Job, evaluate
@@ -123,6 +125,36 @@ def run_grid(
         return
     with writing(out):
         say(console, f"grid: {write_grid(methods, out, count=count, seed=seed, zoom_on=zoom_on)}")
+
+
+def run_cost(out: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:
+    """Measure costs at inference, and say where the page is."""
+    settings = recipes.build(CostSettings, {}, overrides, origin="cost")
+    if dry_run:
+        console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        _would({}, out, console)
+        return
+    with writing(out):
+        say(console, f"report: {write_costs(settings, out)}")
+
+
+def run_paper(
+    out: Path,
+    costs: Path | None,
+    evaluation: Path | None,
+    recipe: Path | None,
+    overrides: Sequence[str],
+    dry_run: bool,
+    console: Console,
+) -> None:
+    """Write the paper sheet, and say where it is."""
+    said = settings_of(SheetSettings, recipe, overrides, "paper")
+    files = {"costs": costs, "evaluation": evaluation}
+    if dry_run:
+        _would({name: path for name, path in files.items() if path is not None}, out, console)
+        return
+    with writing(out):
+        say(console, f"paper sheet: {write_sheet(read_tables(costs, evaluation, said), out)}")
 
 
 def _would(methods: Mapping[str, Path], out: Path, console: Console) -> None:

@@ -53,7 +53,7 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> O
     """
     for name, people in recipe.people.items():
         render(recipe.out / "people" / name, people.model_dump())
-    recipes.save(recipe, recipe.results_folder / "compare.yaml")
+    recipes.save(recipe, recipe.out / "compare.yaml")
     outcome = Outcome(picked=dict.fromkeys(recipe.cells, None))
     if recipe.tuning is not None:
         signal = _tune(recipe, recipe.tuning, outcome, console)

@@ -1,0 +1,94 @@
+"""Costs at inference as a command gives them: measured on a model, counted on SDXL's true shape."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fairhuman.compare.cost import (
+    FUSED,
+    MIB,
+    MOLE,
+    UNFUSED,
+    CostTable,
+    ExtraMemory,
+    Spread,
+    measure_costs,
+    table_for_sdxl,
+)
+from fairhuman.files import write_json, write_text
+from fairhuman.models.sdxl import load_pipeline, networks
+from fairhuman.recipe import Settings
+from fairhuman.report.html import render
+from fairhuman.train.setup import DTYPES
+
+RANKS = (64, 128, 256)  # of the paper's ablation
+
+
+class CostSettings(Settings):
+    """What is measured."""
+
+    model: str = Field(default="small", description="'small', a folder or a hub id")
+    rank: int = Field(default=16, ge=1, description="of the LoRA that is measured")
+    size: int = Field(default=128, ge=8, description="height and width in pixels")
+    steps: int = Field(default=30, ge=1, description="of UniPC")
+    repeats: int = Field(default=5, ge=1, description="rounds that count")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+def write_costs(settings: CostSettings, out: Path) -> Path:
+    """Measure and count; write `costs.json` and `report.html` into `out` and return the page's path.
+
+    Raises:
+        ModelError: the model can't be used.
+
+    """
+    pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32)
+    for part in networks(pipeline):
+        part.to("cuda" if torch.cuda.is_available() else "cpu")
+    measured = measure_costs(pipeline, settings.rank, settings.size, settings.steps, settings.repeats)
+    tables = {rank: {one.name: one for one in table_for_sdxl(rank)} for rank in RANKS}
+    counted = [(f"{UNFUSED}, rank {rank}", table[UNFUSED]) for rank, table in tables.items()]
+    counted += [(name, tables[RANKS[-1]][name]) for name in (FUSED, MOLE)]
+    document = {
+        "settings": settings.model_dump(mode="json"),
+        "measured": asdict(measured),
+        "counted": {name: asdict(one) for name, one in counted},
+    }
+    write_json(out / "costs.json", document)
+    page = render(
+        "cost.html",
+        title="Costs at inference",
+        model=settings.model,
+        measured=measured,
+        variants=_variants(measured),
+        counted=[(name, *_counted(one)) for name, one in counted],
+    )
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _variants(measured: CostTable) -> list[tuple[str, ...]]:
+    return [
+        (
+            one.name,
+            f"{one.extra_parameter_bytes / MIB:.3g}",
+            "not known" if one.extra_peak_bytes is None else f"{one.extra_peak_bytes / MIB:.3g}",
+            _spread(one.wall_s),
+            _spread(one.wall_ratio),
+            _spread(one.cpu_ratio),
+        )
+        for one in measured.variants
+    ]
+
+
+def _counted(one: ExtraMemory) -> tuple[str, str, str, str]:
+    published = "" if one.published_mb is None else f"{one.published_mb:,.2f}"
+    return f"{one.parameters:,}", f"{one.fp32_mib:,.1f}", f"{one.fp16_mib:,.1f}", published
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.median:.3g} [{spread.min:.3g}, {spread.max:.3g}]"

@@ -1,0 +1,127 @@
+"""The paper sheet out of files: our costs and evaluations beside the published tables."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fairhuman.compare.cost import FUSED, MIB, MOLE
+from fairhuman.compare.paper import COLUMNS, PUBLISHED, OurTable, PaperSheet, Setup, paper_sheet
+from fairhuman.errors import DataError, RecipeError
+from fairhuman.files import write_json, write_text
+from fairhuman.recipe import Settings
+from fairhuman.report.html import render
+
+# Our metric for a published column, and what it is multiplied by for that column's unit.
+METRICS: Mapping[str, tuple[str, float]] = {
+    "HPS v2.1": ("HPS", 1.0),
+    "ImageReward": ("IR", 1.0),
+    "FID": ("FID", 1.0),
+    "official hand confidence": ("Hand Confi.", 100.0),
+    "official face confidence": ("Face Confi.", 100.0),
+}
+ROWS = {FUSED: "Ours", MOLE: "MoLE"}
+
+
+class SetupSettings(Settings):
+    """How our numbers of a table came about, in words."""
+
+    model: str = Field(min_length=1)
+    data: str = Field(min_length=1)
+    scale: str = Field(min_length=1)
+    metrics: str = Field(min_length=1)
+
+
+class SheetSettings(Settings):
+    """What is said of our own numbers; needed for each table in which we have any."""
+
+    costs: SetupSettings | None = Field(default=None, description="of Table 1")
+    evaluation: SetupSettings | None = Field(default=None, description="of Table 2")
+
+
+def read_tables(costs: Path | None, evaluation: Path | None, said: SheetSettings) -> dict[str, OurTable]:
+    """Our numbers out of `costs.json` of `fairhuman cost` and `metrics.json` of `fairhuman evaluate`.
+
+    Raises:
+        DataError: a file that isn't of these commands, or has no number that was published.
+        RecipeError: numbers without a word on how they came about.
+
+    """
+    tables = {}
+    parts = (
+        ("Table 1", "costs", "cost", costs, cost_values),
+        ("Table 2", "evaluation", "evaluate", evaluation, metric_values),
+    )
+    for table, name, command, path, values_of in parts:
+        if path is None:
+            continue
+        setup: SetupSettings | None = getattr(said, name)
+        if setup is None:
+            raise RecipeError(f"{path}: say how these numbers came about: {name}.model, .data, .scale and .metrics")
+        try:
+            values = values_of(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: expected the JSON of fairhuman {command}; {error!r}") from error
+        if not values:
+            rows = dict.fromkeys(cell.row for cell in PUBLISHED if cell.table == table)
+            raise DataError(
+                f"{path}: has none of the published rows {', '.join(rows)} and columns {', '.join(COLUMNS[table])}"
+            )
+        tables[table] = OurTable(Setup(**setup.model_dump()), values)
+    return tables
+
+
+def cost_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """Table 1: MiB of parameters beyond the base, and the median ratio of time."""
+    values = {}
+    for variant in document["measured"]["variants"]:
+        if variant["name"] in ROWS:
+            row = ROWS[variant["name"]]
+            values[row, "Extra Memory Usage"] = variant["extra_parameter_bytes"] / MIB
+            values[row, "Inference Time"] = variant["wall_ratio"]["median"]
+    return values
+
+
+def metric_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """Table 2: methods that have the name of a published row."""
+    rows = {cell.row for cell in PUBLISHED if cell.table == "Table 2"}
+    return {
+        (one["method"], METRICS[one["name"]][0]): METRICS[one["name"]][1] * one["value"]
+        for one in document["metrics"]
+        if one["name"] in METRICS and one["method"] in rows and one["value"] is not None
+    }
+
+
+def write_sheet(tables: Mapping[str, OurTable], out: Path) -> Path:
+    """Write `paper.json` and `paper.html`; return the page's path."""
+    sheet = paper_sheet(tables)
+    write_json(out / "paper.json", asdict(sheet))
+    path = out / "paper.html"
+    write_text(path, render("paper.html", title="The published tables, and ours", tables=_tables(sheet), sheet=sheet))
+    return path
+
+
+def _tables(sheet: PaperSheet) -> list[dict[str, Any]]:
+    tables = []
+    for table, columns in COLUMNS.items():
+        numbers = {(row.row, row.column): row for row in sheet.rows if row.table == table}
+        rows = dict.fromkeys(row for row, _ in numbers)
+        tables.append(
+            {
+                "name": table,
+                "columns": [(name, column.unit, column.better) for name, column in columns.items()],
+                "rows": [
+                    (row, [(f"{numbers[row, name].published:g}", _text(numbers[row, name].ours)) for name in columns])
+                    for row in rows
+                ],
+                "differences": [one for one in sheet.differences if one.table == table],
+            }
+        )
+    return tables
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,66 @@
+"""Costs and paper sheet as commands give them: our numbers in their places, words for them, bad files named."""
+
+import json
+
+import pytest
+
+from fairhuman.compare.cost_page import CostSettings, write_costs
+from fairhuman.compare.sheet import SheetSettings, metric_values, read_tables, write_sheet
+from fairhuman.errors import DataError, RecipeError
+
+WORDS = {"model": "the small SDXL", "data": "none", "scale": "2 steps", "metrics": "parameters in MiB"}
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("costs")
+    write_costs(CostSettings(model="small-untrained", rank=2, size=64, steps=1, repeats=1), folder)
+    return folder / "costs.json"
+
+
+def test_costs_are_measured_and_counted(costs):
+    document = json.loads(costs.read_text())
+    variants = {one["name"]: one for one in document["measured"]["variants"]}
+    assert variants["LoRA, fused"]["extra_parameter_bytes"] == 0
+    assert variants["LoRA, not fused"]["extra_parameter_bytes"] > 0
+    assert document["counted"]["LoRA, not fused, rank 256"]["parameters"] == 371_589_120
+    page = costs.with_name("report.html").read_text()
+    for text in ("371,589,120", "1,413.12", "LoRA, not fused, rank 64", "parameters alone"):
+        assert text in page
+
+
+def test_our_costs_stand_beside_the_published_ones(costs, tmp_path):
+    said = SheetSettings.model_validate({"costs": WORDS})
+    page = write_sheet(read_tables(costs, None, said), tmp_path).read_text()
+    assert "the small SDXL" in page
+    assert page.count("nothing measured") == 4, "Table 2"
+    sheet = json.loads((tmp_path / "paper.json").read_text())
+    ours = {(one["row"], one["column"]): one["ours"] for one in sheet["rows"] if one["ours"] is not None}
+    assert set(ours) == {("Ours", "Extra Memory Usage"), ("Ours", "Inference Time")}
+    assert ours["Ours", "Extra Memory Usage"] == 0.0
+
+
+def test_only_metrics_of_the_paper_and_methods_of_its_rows_are_taken():
+    def one(name, method, value):
+        return {"name": name, "method": method, "value": value}
+
+    metrics = [
+        one("official hand confidence", "SI", 0.9),
+        one("strict hand confidence", "SI", 0.5),
+        one("HPS v2.1", "LS", 30.0),
+        one("HPS v2.1", "mine", 31.0),
+        one("FID", "LS", None),
+    ]
+    assert metric_values({"metrics": metrics}) == {("SI", "Hand Confi."): 90.0, ("LS", "HPS"): 30.0}
+
+
+def test_numbers_need_words_and_a_file_of_ours(costs, tmp_path):
+    with pytest.raises(RecipeError, match=r"costs.json: say how these numbers came about: costs.model"):
+        read_tables(costs, None, SheetSettings())
+    said = SheetSettings.model_validate({"costs": WORDS, "evaluation": WORDS})
+    with pytest.raises(DataError, match=r"costs.json: expected the JSON of fairhuman evaluate; KeyError"):
+        read_tables(None, costs, said)
+    other = tmp_path / "metrics.json"
+    other.write_text('{"metrics": []}')
+    with pytest.raises(DataError, match=r"metrics.json: has none of the published rows LS, DWA.* and columns HPS"):
+        read_tables(None, other, said)
