@@ -1,9 +1,13 @@
 """Fixtures that all tests share."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+from fairhuman.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +23,20 @@ def shared() -> Path:
 def _one_thread() -> None:
     """Tests run side by side, a process a core, on tensors too small to be worth sharing out."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`typed("grid", folder)` runs `fairhuman grid FOLDER` here; exit code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["fairhuman", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
+        return code, *capsys.readouterr()
+
+    return run

@@ -1,7 +1,6 @@
 """The commands of `fairhuman data`, from build to export, as a user types them."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,26 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.cli import main
-
 Typed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    """`typed("show", folder)` runs `fairhuman data show FOLDER` here; exit code, output, errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["fairhuman", "data", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -52,37 +32,37 @@ OPTIONS = ("min_side=32", "detect=null", "--workers", 0)
 
 def test_from_photos_to_every_other_command(photos: Path, tmp_path: Path, typed: Typed) -> None:
     out = tmp_path / "people"
-    code, said, _ = typed("build", photos, out, *OPTIONS)
+    code, said, _ = typed("data", "build", photos, out, *OPTIONS)
     assert code == 0
     assert "7 rows: 7 new, 0 changed, 0 gone" in said
     assert "left out by check: picture is cut off or damaged (1)" in said
     assert f"6 kept; done: {out}" in said
     assert (out / "report.html").stat().st_size > 10_000
 
-    assert typed("check", out)[0] == 0
-    code, said, _ = typed("check", photos, "--json", tmp_path / "check.json")
+    assert typed("data", "check", out)[0] == 0
+    code, said, _ = typed("data", "check", photos, "--json", tmp_path / "check.json")
     assert code == 1
     assert "picture is cut off or damaged" in said
     assert json.loads((tmp_path / "check.json").read_text())
 
-    assert "6 pictures" in typed("show", out, "--out", tmp_path / "show.html")[1]
+    assert "6 pictures" in typed("data", "show", out, "--out", tmp_path / "show.html")[1]
     assert "person 3" in (tmp_path / "show.html").read_text(encoding="utf-8")
-    typed("stats", out, "--out", tmp_path / "stats.html", "--json", tmp_path / "stats.json")
+    typed("data", "stats", out, "--out", tmp_path / "stats.html", "--json", tmp_path / "stats.json")
     assert json.loads((tmp_path / "stats.json").read_text())
     for kind in ("webdataset", "imagefolder", "parquet"):
-        code, said, _ = typed("export", out, tmp_path / kind, "--format", kind)
+        code, said, _ = typed("data", "export", out, tmp_path / kind, "--format", kind)
         assert (code, "6 records" in said) == (0, True)
-        assert typed("check", tmp_path / kind)[0] == 0
-    assert "1 tables" in typed("cache", out)[1]
+        assert typed("data", "check", tmp_path / kind)[0] == 0
+    assert "1 tables" in typed("data", "cache", out)[1]
 
 
 def test_a_validation_set_and_what_its_reviewers_decided(photos: Path, tmp_path: Path, typed: Typed) -> None:
     options = ("--count", 4, "filters.min_side=32", "filters.min_persons=null", "filters.min_clarity_percentile=null")
-    code, said, error = typed("validation", photos, tmp_path / "val", *options)
+    code, said, error = typed("data", "validation", photos, tmp_path / "val", *options)
     assert code == 0, error
     assert "4 of 6 usable pictures" in said
     assert len((tmp_path / "val/metadata.jsonl").read_text().splitlines()) == 4
-    code, _, error = typed("review", tmp_path / "val", "--apply")
+    code, _, error = typed("data", "review", tmp_path / "val", "--apply")
     assert (code, "nothing has been reviewed yet" in error) == (1, True), error
 
 
@@ -95,7 +75,9 @@ def test_detectors_are_compared_with_true_boxes(shared: Path, tmp_path: Path, ty
         (tmp_path / row["file_name"]).parent.mkdir(exist_ok=True)
         (tmp_path / row["file_name"]).write_bytes((shared / "data/ccp" / row["file_name"]).read_bytes())
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, chosen)))
-    code, said, error = typed("benchmark-detectors", tmp_path, "--workers", 1, "--json", tmp_path / "found.json")
+    code, said, error = typed(
+        "data", "benchmark-detectors", tmp_path, "--workers", 1, "--json", tmp_path / "found.json"
+    )
     assert code == 0, error
     assert "mediapipe-0.10.21" in said
     found = json.loads((tmp_path / "found.json").read_text())
@@ -125,7 +107,7 @@ def test_wrong_usage_is_one_line(
     arguments: tuple[str, ...], code: int, message: str, photos: Path, tmp_path: Path, typed: Typed
 ) -> None:
     places = {"PHOTOS": str(photos), "OUT": str(tmp_path / "out")}
-    found, _, error = typed(*(places.get(argument, argument) for argument in arguments))
+    found, _, error = typed("data", *(places.get(argument, argument) for argument in arguments))
     assert (found, message in error) == (code, True), error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
@@ -133,12 +115,12 @@ def test_wrong_usage_is_one_line(
 
 def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, typed: Typed) -> None:
     before = sorted(tmp_path.rglob("*"))
-    code, said, _ = typed("build", photos, tmp_path / "out", *OPTIONS, "--dry-run")
+    code, said, _ = typed("data", "build", photos, tmp_path / "out", *OPTIONS, "--dry-run")
     assert code == 0
     assert f"{photos}: 7 rows, format imagefolder" in said
     assert "min_side: 32" in said
     for command in ("show", "stats", "cache", "review"):
-        assert typed(command, photos, "--dry-run")[0] == 0
+        assert typed("data", command, photos, "--dry-run")[0] == 0
     for command in ("validation", "export"):
-        assert typed(command, photos, tmp_path / "out", "--dry-run")[0] == 0
+        assert typed("data", command, photos, tmp_path / "out", "--dry-run")[0] == 0
     assert sorted(tmp_path.rglob("*")) == before

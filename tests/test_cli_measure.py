@@ -1,37 +1,18 @@
 """The commands that measure and compare, as a user types them."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from fairhuman.cli import main
 from fairhuman.commands_measure import named_places
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.held_out import Named
 from figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    """`typed("grid", folder)` runs `fairhuman grid FOLDER` here; exit code, output, errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["fairhuman", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fairhuman import recipe as recipes
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import RecipeError
-from fairhuman.files import writing
+from fairhuman.files import read_prompts, writing
 from fairhuman.generate.sample import (
     SampleSettings,
     check_lora_weight,
@@ -79,16 +79,15 @@ class SampleJob:
     precision: str
 
     def all_prompts(self) -> list[str]:
-        """Return the prompts of both options."""
-        lines: list[str] = []
-        if self.prompts is not None:
-            try:
-                lines = [line.strip() for line in self.prompts.read_text(encoding="utf-8").splitlines()]
-            except (OSError, UnicodeDecodeError) as error:
-                raise RecipeError(f"--prompts {self.prompts}: expected a UTF-8 text file, {error}") from error
+        """Return the prompts of both options.
+
+        Raises:
+            DataError: the file can't be read, or holds no prompt.
+            RecipeError: there is no prompt, or an empty one.
+        """
         if not all(text.strip() for text in self.prompt):
             raise RecipeError("--prompt: expected a text, found an empty one")
-        found = [*self.prompt, *(line for line in lines if line)]
+        found = [*self.prompt, *(read_prompts(self.prompts) if self.prompts is not None else ())]
         if not found:
             raise RecipeError("no prompt: give --prompt TEXT or --prompts FILE")
         return found

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever kills the process."""
+"""Files that appear whole or not at all, whatever kills the process; and lists of prompts."""
 
 import errno
 import json
@@ -47,6 +47,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _flush(path.parent)
     finally:
         _remove(partial)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a text file, one a line; empty lines don't count.
+
+    Raises:
+        DataError: it can't be read, or holds none.
+
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a UTF-8 text file, a prompt a line; {error}") from error
+    if not any(lines):
+        raise DataError(f"{path}: holds no prompt")
+    return [line for line in lines if line]
 
 
 @contextmanager

@@ -122,6 +122,7 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
                 "higher",
                 f"quality of the best {part} found in a picture, 0 where there is none; whatever is expected",
                 f"all other {part}s of the picture",
+                by_picture=True,
             ),
             {method: (one.best_n, ones[method]) for method, one in scores.items()},
         )

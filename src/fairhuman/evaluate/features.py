@@ -87,7 +87,8 @@ def _extract(extractor: Extractor, part: Sequence[tuple[Key, Looked]], workers: 
         for first in range(0, len(part), extractor.batch_size):
             batch = part[first : first + extractor.batch_size]
             images_bchw = torch.stack(list(islice(ready, len(batch))))
-            features_bd = extractor.extract(images_bchw, [picture.prompt for _, picture in batch])
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                features_bd = extractor.extract(images_bchw, [picture.prompt for _, picture in batch])
             for (key, picture), row in zip(batch, features_bd, strict=True):
                 if not np.isfinite(row).all():
                     raise FairHumanError(f"{extractor.name}: features of {picture.name} aren't finite; check weights")

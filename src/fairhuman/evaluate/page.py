@@ -88,7 +88,7 @@ def contrast_mark(contrast: Contrast) -> str:
 
 
 def _shown(metric: Metric, found: Found) -> bool:
-    return any(metric.name in columns for columns in found.columns.values()) and "best" in metric.name
+    return metric.by_picture and any(metric.name in columns for columns in found.columns.values())
 
 
 def _ends(metric: Metric, methods: Methods, found: Found) -> tuple[str, list[tuple[str, list[tuple[str, str]]]]]:

@@ -25,6 +25,7 @@ class Metric:
         what: how it is computed, in a sentence.
         blind: what it can't see, in a sentence.
         form: how it is written.
+        by_picture: whether a picture's own value says something, so that the lowest and highest are worth a look.
 
     """
 
@@ -33,6 +34,7 @@ class Metric:
     what: str
     blind: str
     form: str = "{:.4g}"
+    by_picture: bool = False
 
 
 @dataclass(frozen=True)

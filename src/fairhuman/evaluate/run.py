@@ -25,7 +25,7 @@ from fairhuman.evaluate.scores import measure_clip_score, measure_hps, measure_i
 from fairhuman.evaluate.sets import measure_efficientnet, measure_fid
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import Tools
-from fairhuman.files import write_json
+from fairhuman.files import read_prompts, write_json
 
 Measure = Callable[[Methods, Sequence[Pictured] | None, str | None, Tools, Found], None]
 
@@ -111,22 +111,6 @@ def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress
     _write(job, settings, out, methods, reports, found)
     page = write_page(job.baseline, settings, out, methods, reference, reports, found)
     return Evaluated(page, methods, found)
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a text file, one a line; empty lines don't count.
-
-    Raises:
-        DataError: it can't be read, or holds none.
-
-    """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a UTF-8 text file, a prompt a line; {error}") from error
-    if not any(lines):
-        raise DataError(f"{path}: holds no prompt")
-    return [line for line in lines if line]
 
 
 def _read(path: Path, prompts: Sequence[str] | None, tools: Tools, report: LoadReport) -> list[Pictured]:
