@@ -81,22 +81,27 @@ def peak_bytes(way: Callable[[], object]) -> int:
 
 
 def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any], options: argparse.Namespace) -> Path:
-    """Write results/NAME.json with the machine, versions and date (NAME-quick.json for a quick run)."""
+    """Write results/NAME.json with the machine, versions and date (NAME-quick.json for a quick run).
+
+    Each part of a benchmark with parts has its own, as another machine may have measured it.
+    """
     folder = options.out or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path: Path = folder / f"{name}{'-quick' if options.quick else ''}.json"
-    kept = json.loads(path.read_text(encoding="utf-8"))["results"] if "parts" in options and path.exists() else {}
-    document = {
-        "benchmark": name,
+    origin = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True), "threads": 1},
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("torch", "diffusers", "peft", "scipy", "torchjd")},
         },
-        "settings": dict(settings),
-        "results": {**kept, **rounded(results)},
     }
+    document = {"benchmark": name, "settings": dict(settings)}
+    if "parts" in options:
+        kept = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else {}
+        document["results"] = kept | {part: {**origin, **rounded(result)} for part, result in results.items()}
+    else:
+        document |= {**origin, "results": rounded(results)}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
     return path

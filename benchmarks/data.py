@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -260,8 +259,7 @@ def main() -> None:
     for part in options.parts:
         with tempfile.TemporaryDirectory() as name:
             measured = measure(part, Path(name), quick)
-        dated = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measured}
-        save("data", {"workers": WORKERS, "size": SIZE, "targets": TARGETS}, {part: dated}, options)
+        save("data", {"workers": WORKERS, "size": SIZE, "targets": TARGETS}, {part: measured}, options)
 
 
 def measure(part: str, folder: Path, quick: bool) -> dict[str, Any]:

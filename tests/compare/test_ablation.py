@@ -80,6 +80,29 @@ def test_tuning_never_sees_the_test_set(tmp_path):
         build(tmp_path, tuning={**tuning, "data": "test"})
 
 
+def test_cells_may_take_the_learning_rate_of_another(tmp_path, train):
+    trained, _ = train
+    cells = {"LS": {"strategy": "ls"}, "MPD": {"strategy": "mpd"}, "MPD soft": {"strategy": "mpd"}}
+    tuning = {"data": "tune", "learning_rates": [1e-4, 1e-3], "same": {"MPD": ["MPD soft"]}}
+    outcome = run_comparison(build(tmp_path, cells=cells, tuning=tuning), lambda *_: None, QUIET)
+    assert outcome.picked == {"LS": 1e-4, "MPD": 1e-3, "MPD soft": 1e-3}
+    assert list(outcome.tuned) == ["LS", "MPD"]
+    assert len(trained) == 2 * 2 + 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("same", "message"),
+    [
+        ({"MPD": ["RLW"]}, r"tuning.same must name cells, which are LS, MPD; found 'RLW' like 'MPD'"),
+        ({"RLW": ["MPD"]}, r"tuning.same must name cells, which are LS, MPD; found 'MPD' like 'RLW'"),
+        ({"MPD": ["LS"], "LS": ["MPD"]}, r"tuning.same: 'MPD' has no learning rate of its own for 'LS' to take"),
+    ],
+)
+def test_learning_rates_of_cells_without_one_are_refused(tmp_path, same, message):
+    with pytest.raises(RecipeError, match=message):
+        build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-3], "same": same})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -207,6 +230,25 @@ def test_losses_of_other_settings_or_people_are_not_taken(tmp_path, train):
     faster = {**longer, "source": {"workers": 2}, "preview": {"count": 0}}
     run_comparison(build(tmp_path / "d", **values, people=people, train=faster), lambda *_: None, QUIET)
     assert len(trained) == 6, "how it is reached changes nothing"
+
+
+def test_losses_older_than_a_setting_are_those_of_its_default(tmp_path, train):
+    trained, _ = train
+    recipe = build(tmp_path, seeds=[1])
+    run_comparison(recipe, lambda *_: None, QUIET)
+    path = tmp_path / "out" / "losses" / "test" / "ls-seed-1.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    depends_on = json.loads(str(arrays["depends_on"]))
+    assert depends_on.pop("noise.offset") == 0.0
+    np.savez(path, **{**arrays, "depends_on": json.dumps(depends_on)})
+    run_comparison(recipe, lambda *_: None, QUIET)
+    assert len(trained) == 2
+    run_comparison(build(tmp_path, seeds=[1], cells={"LS": {"noise": {"offset": 0.1}}}, against=None), print, QUIET)
+    assert len(trained) == 3
+    np.savez(path, **{**arrays, "depends_on": json.dumps({**depends_on, "gone": 1})})
+    run_comparison(recipe, lambda *_: None, QUIET)
+    assert len(trained) == 4, "a setting that is no more"
 
 
 def test_a_broken_file_of_losses_is_named(tmp_path, train):

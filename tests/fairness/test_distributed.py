@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from worker import KINDS, MICRO_BATCHES, Case, train
+from worker import ESTIMATED, KINDS, MICRO_BATCHES, Case, estimate, train
 
 WORKER = Path(__file__).with_name("worker.py")
 # Sums in another order, three steps of Adam at 0.01: parameters agree to 1e-4, one hundredth of a step.
@@ -83,6 +83,19 @@ def test_models_wrapped_for_several_processes(two: Found, name: str, wrap: str) 
 @pytest.mark.parametrize("wrap", ["ddp", "accelerate"])
 def test_wrapped_models_accumulate(two: Found, wrap: str) -> None:
     check(two, "mpd", 2, True, wrap)
+
+
+@pytest.mark.parametrize(("mode", "absent"), ESTIMATED)
+def test_estimators_are_equal_in_all_processes(two: list[dict[Any, Any]], mode: str, absent: bool) -> None:
+    """Bit-equal in both, and as in one process with the joined batch."""
+    alone = estimate(mode, absent, rank=0, world=1)
+    for here, there, joined in zip(*(run[mode, absent] for run in two), alone, strict=True):
+        assert torch.equal(here[0], there[0])
+        assert torch.equal(here[1], there[1])
+        assert here[2] == there[2]
+        torch.testing.assert_close(here[0], joined[0], rtol=0.0, atol=1e-5)
+        torch.testing.assert_close(here[1], joined[1], rtol=1e-3, atol=0.0)
+        assert here[2] == pytest.approx(joined[2], abs=1e-4)
 
 
 def test_a_loss_that_is_not_finite_in_one_process_is_an_error_in_all(two: list[dict[Any, Any]]) -> None:

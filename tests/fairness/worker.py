@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from small_unet import ESTIMATORS, fair_backward, flat_grad, losses, noise_of, small_unet
 from tiny_net import STRATEGIES, TinyUNet, batch, three_losses, trained
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,6 +24,7 @@ STEPS = 3
 KINDS = ("mpd", "ls", "si", "uw", "dwa")
 MICRO_BATCHES = (1, 2)
 Case = tuple[str, int, bool, str]
+ESTIMATED = [(mode, absent) for mode in ESTIMATORS for absent in (False, True)]
 CASES: list[Case] = [
     *((name, n, absent, "plain") for name in KINDS for n in MICRO_BATCHES for absent in (False, True)),
     *((name, 1, False, wrap) for name in KINDS for wrap in ("ddp", "accelerate")),
@@ -80,6 +82,27 @@ def train(name: str, micro_batches: int, absent: bool, wrap: str, *, rank: int, 
     return history
 
 
+def estimate(mode: str, absent: bool, *, rank: int, world: int) -> list[tuple[Tensor, Tensor, float | None]]:
+    """Steps of an amortised estimator: direction, weights and an audit's cosine, as `train` divides the batch."""
+    unet = small_unet()
+    fair = fair_backward(unet, mode)
+    halves = (slice(0, 2), slice(2, 4))
+    history = []
+    for seed in range(5):
+        unet.zero_grad()
+        if world > 1:
+            found, output = losses(unet, seed, absent and rank == 1, halves[rank])
+        else:
+            found, output = losses(unet, seed)
+            if absent:
+                squares = (output.prediction_b - noise_of(seed)).square()
+                found[1] = 0.5 * squares[halves[0], ..., 2:6, 3:9].mean()
+        step = fair(found, output=output)
+        assert step is not None
+        history.append((flat_grad(unet), step.weights, step.cosine))
+    return history
+
+
 def nan_in_one_process(rank: int) -> list[str]:
     """What each process hears when a loss of the second one is NaN, and that a good step can follow."""
     heard = []
@@ -103,7 +126,8 @@ def main() -> None:
     dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), world), rank=rank, world_size=world)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = {case: train(*case, rank=rank, world=world) for case in CASES}
+        found: dict[Any, Any] = {case: train(*case, rank=rank, world=world) for case in CASES}
+        found |= {case: estimate(*case, rank=rank, world=world) for case in ESTIMATED}
         found["nan"] = nan_in_one_process(rank)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -13,7 +13,7 @@ from fairhuman.fairness import FairBackward, MinimumPotentialDelay
 from fairhuman.models.sdxl import encode_pictures
 from fairhuman.train import setup
 from fairhuman.train.settings import TrainRecipe
-from fairhuman.train.step import Chance, Objectives, fair_step, prediction_target, sample_weights
+from fairhuman.train.step import Chance, Objectives, fair_step, prediction_target, sample_weights, signal_to_noise
 
 MakeRecipe = Callable[..., TrainRecipe]
 
@@ -34,9 +34,12 @@ def test_facts_2_09_min_snr_holds_for_every_objective(make_recipe: MakeRecipe) -
     batch = batch_of(data, 0, 1, 2, 3)
     masks = objectives.masks(batch)
     areas = masks.sum(dim=(0, 2, 3))
-    losses = objectives.losses(batch, masks, 4 * areas)
+    losses, output = objectives.losses(batch, masks, 4 * areas)
     chance = objectives._draw(batch, masks.shape[-2:])
     residual = objectives.residual(batch, chance).detach()
+    assert torch.equal(output.prediction_b, residual)
+    assert output.levels_b is not None
+    assert torch.allclose(output.levels_b.exp(), signal_to_noise(objectives.scheduler, chance.timesteps_b))
     alphas = objectives.scheduler.alphas_cumprod[chance.timesteps_b].tolist()
     for k in range(3):
         total = 0.0

@@ -80,6 +80,7 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: Outcome, conso
     runs = {
         cell: {rate: recipe.run(cell, tuning.seed, rate, "tuning") for rate in tuning.learning_rates}
         for cell in recipe.cells
+        if cell not in tuning.lenders
     }
     signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, console)
     if signal is not None:
@@ -91,6 +92,7 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: Outcome, conso
         tuned = {rate: changes(_series(recipe, [run])) for rate, run in ended.items()}
         outcome.tuned[cell], outcome.picked[cell] = tuned, pick(tuned, tuning.max_global)
         console.print(f"learning rate of {cell}: {outcome.picked[cell]:g}{at_edge(tuned, outcome.picked[cell])}")
+    outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.lenders.items()}
     return None
 
 

@@ -54,7 +54,7 @@ def kept_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if json.loads(str(arrays["depends_on"])) != _depends_on(recipe, run):
+            if not _depends_on_same(json.loads(str(arrays["depends_on"])), recipe, run):
                 return None
             keys = tuple(str(key) for key in arrays["keys"])
             first, last = (_evaluation(arrays, part, keys) for part in ("first", "last"))
@@ -85,3 +85,10 @@ def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
     sources = [{**source.model_dump(mode="json"), "path": data(source.path)} for source in run.sources]
     decisive = {name: value for name, value in settings.items() if name == "steps" or not free_on_resume(name)}
     return {**decisive, "data": sources, "validation.data": data(run.validation.data)}
+
+
+def _depends_on_same(kept: Mapping[str, Any], recipe: CompareRecipe, run: TrainRecipe) -> bool:
+    """Whether losses that depend on `kept` are those of `run`; a setting that is newer than them had its default."""
+    wanted = _depends_on(recipe, run)
+    defaults = _depends_on(recipe, TrainRecipe(data=run.data, out=run.out, steps=run.steps))
+    return kept.keys() <= wanted.keys() and {**defaults, **kept}.items() >= wanted.items()

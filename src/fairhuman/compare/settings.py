@@ -17,7 +17,7 @@ OWN = ("out", "seed", "validation.data", "validation.every")  # what the compari
 
 
 class TuningSettings(Settings):
-    """How every cell gets its own learning rate, by one rule.
+    """How cells get their own learning rates, by one rule.
 
     Among rates whose change of the global loss on the tuning data is at most `max_global`, the one with the lowest sum
     of the changes of all other objectives; where there is none, the one with the lowest change of the global loss.
@@ -27,6 +27,14 @@ class TuningSettings(Settings):
     learning_rates: list[float] = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
     max_global: float = Field(default=0.005, description="0.005 = half a percent above the base")
+    same: dict[str, list[str]] = Field(
+        default={}, description="a cell to those that take its learning rate, to differ from it in their settings alone"
+    )
+
+    @property
+    def lenders(self) -> dict[str, str]:
+        """A cell to the one whose learning rate it takes."""
+        return {cell: lender for lender, cells in self.same.items() for cell in cells}
 
 
 class CompareRecipe(Settings):
@@ -75,8 +83,15 @@ class CompareRecipe(Settings):
                 raise ValueError(f"against compares {against!r} with itself")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, found {self.seeds}")
-        if self.tuning is not None and self.tuning.data == self.test:
-            raise ValueError(f"tuning.data and test must differ, both are {self.test!r}: no tuning on the test set")
+        if self.tuning is not None:
+            if self.tuning.data == self.test:
+                raise ValueError(f"tuning.data and test must differ, both are {self.test!r}: no tuning on the test set")
+            for cell, lender in self.tuning.lenders.items():
+                if not {cell, lender} <= self.cells.keys():
+                    known = ", ".join(self.cells)
+                    raise ValueError(f"tuning.same must name cells, which are {known}; found {cell!r} like {lender!r}")
+                if lender in self.tuning.lenders:
+                    raise ValueError(f"tuning.same: {lender!r} has no learning rate of its own for {cell!r} to take")
         return self
 
     @property

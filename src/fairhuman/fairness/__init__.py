@@ -5,8 +5,18 @@ step = fair([loss_global, loss_face, loss_hand])      # instead of loss.backward
 """
 
 from fairhuman.fairness.alpha_fair import AlphaFair
-from fairhuman.fairness.backward import FairBackward, FairStep, Length
+from fairhuman.fairness.backward import FairBackward, Length
 from fairhuman.fairness.dynamic_weight_average import DynamicWeightAverage
+from fairhuman.fairness.estimators import (
+    EmaEstimator,
+    Estimator,
+    ExactEstimator,
+    FallbackEstimator,
+    Output,
+    OutputEstimator,
+    TailEstimator,
+)
+from fairhuman.fairness.fair_step import FairStep
 from fairhuman.fairness.linear_scalarization import LinearScalarization
 from fairhuman.fairness.minimum_potential_delay import MinimumPotentialDelay
 from fairhuman.fairness.nash_mtl import NashMTL
@@ -31,18 +41,25 @@ __all__ = [
     "STRATEGIES",
     "AlphaFair",
     "DynamicWeightAverage",
+    "EmaEstimator",
+    "Estimator",
+    "ExactEstimator",
     "FairBackward",
     "FairStep",
+    "FallbackEstimator",
     "GradientBalancing",
     "Length",
     "LinearScalarization",
     "LossWeighting",
     "MinimumPotentialDelay",
     "NashMTL",
+    "Output",
+    "OutputEstimator",
     "RandomLossWeighting",
     "ScaleInvariant",
     "SolverInfo",
     "Strategy",
+    "TailEstimator",
     "UncertaintyWeighting",
     "solve",
     "solve_info",

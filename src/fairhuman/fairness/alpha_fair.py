@@ -1,5 +1,7 @@
 """Alpha-fair directions: one family from the plain sum (α → 0) to max-min (α → ∞)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from fairhuman.fairness.solver import SolverInfo, solve_info
@@ -30,3 +32,10 @@ class AlphaFair(GradientBalancing):
         self.ridge_used = self.info.ridge
         weights: list[float] = self.info.weights.tolist()
         return weights
+
+    def natural_factor(self, weights: Sequence[float], norm: float) -> float:
+        """Return s = (Σ w^(1-1/α) / ‖d‖²)^(α/(1+α)), from wᵀ M w = Σ w^(1-1/α), which holds for the true w."""
+        if not norm > 0.0:
+            return 1.0
+        total = sum(w ** (1.0 - 1.0 / self.alpha) for w in weights if w > 0.0)
+        return float((total / norm**2) ** (self.alpha / (1.0 + self.alpha)))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,47 +9,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_losses, world_size
-from fairhuman.fairness.estimators import Estimator, ExactEstimator
+from fairhuman.fairness.estimators import Estimate, Estimator, ExactEstimator, MicroBatch, Output
+from fairhuman.fairness.estimators.estimator import weighted_sum
+from fairhuman.fairness.fair_step import FairStep
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
 
 Length = Literal["radius", "clip", "scalarized"]
-
-
-@dataclass(frozen=True, slots=True)
-class FairStep:
-    """What a step did: `.grad` received d = scale · Σ_i weights_i g_i.
-
-    weights: w [K], float64; 0 for an absent objective.
-    losses: [K], of the whole step, mean over processes; None where absent.
-    present: [K], which objectives took part (their gradient isn't zero, or, without a Gram matrix, they had a loss).
-    gram: M [K, K] of the unscaled gradients, float64; None where no gradients were needed and `measure` was off.
-    norm: ‖Σ w_i g_i‖ before the length was set.
-    scale: the factor that set it.
-    skipped: a gradient wasn't finite under a `GradScaler`, and `.grad` holds non-finite values, so that it skips too.
-    stationary: Σ w_i g_i was nothing but rounding or the trace of a ridge, so d = 0: the objectives conflict and no
-        direction helps them all.
-    """
-
-    weights: Tensor
-    losses: tuple[float | None, ...]
-    present: tuple[bool, ...]
-    gram: Tensor | None
-    norm: float
-    scale: float
-    skipped: bool = False
-    stationary: bool = False
-
-    @property
-    def norms(self) -> Tensor | None:
-        """‖g_i‖ [K]."""
-        return None if self.gram is None else self.gram.diagonal().sqrt()
-
-    @property
-    def cosines(self) -> Tensor | None:
-        """cos(g_i, g_j) [K, K]; NaN where a gradient is zero."""
-        if self.gram is None or self.norms is None:
-            return None
-        return self.gram / torch.outer(self.norms, self.norms)
 
 
 class FairBackward:
@@ -80,6 +44,7 @@ class FairBackward:
         length: how ‖d‖ is set.
         radius: r > 0.
         batched: take the K gradients in one batched pass; faster with gradient checkpointing. See `ExactEstimator`.
+        estimator: how a `GradientBalancing` gets its Gram matrix; None: exactly.
         scaler: the `torch.amp.GradScaler` of fp16 training.
         names: of the objectives, for messages.
         process_group: as in `torch.distributed`; None is the default group.
@@ -96,6 +61,7 @@ class FairBackward:
         length: Length = "radius",
         radius: float = 1.0,
         batched: bool = False,
+        estimator: Estimator | None = None,
         scaler: torch.amp.GradScaler | None = None,
         names: Sequence[str] | None = None,
         process_group: dist.ProcessGroup | None = None,
@@ -114,121 +80,163 @@ class FairBackward:
         self.names = names
         self.process_group = process_group
         self.skipped_steps = 0
-        self._estimator: Estimator = ExactEstimator(self.parameters, batched)
-        self._balancing = isinstance(strategy, GradientBalancing)
+        self.estimator: Estimator = estimator or ExactEstimator(self.parameters, batched)
+        self._plain = ExactEstimator(self.parameters, batched)
         self._start_step()
 
     def _start_step(self) -> None:
-        self._estimator.reset()
+        self.estimator.begin(self._balance, self.process_group)
+        self._plain.begin(self._weigh_losses, self.process_group)
         self._losses: list[Tensor | None] = []
-        self._weights: list[float] | None = None  # fixed before the backward pass; None: K gradients are kept
+        self._totals: list[float | None] = []
+        self._weights: list[float] | None = None  # fixed before the backward pass; None: the Gram matrix is wanted
 
-    def __call__(self, losses: Sequence[Tensor | None], *, sync: bool = True, measure: bool = False) -> FairStep | None:
+    def __call__(
+        self,
+        losses: Sequence[Tensor | None],
+        *,
+        output: Output | None = None,
+        sync: bool = True,
+        measure: bool = False,
+    ) -> FairStep | None:
         """Take in K scalar losses (None: absent). Return what was done, or None while accumulating.
 
         Args:
             losses: unscaled and, with accumulation, already divided as the step's total asks for.
+            output: of the network, for an estimator that asks for it.
             sync: whether this is the last micro-batch of the step.
             measure: keep K gradients even where the strategy doesn't need them, so that `gram` is known. The same for
                 all micro-batches of a step.
 
         Raises:
-            ValueError: a loss isn't a scalar, doesn't depend on anything, or their number changed within a step.
+            ValueError: a loss isn't a scalar, doesn't depend on anything, or their number changed within a step; the
+                estimator takes one micro-batch a step.
             FloatingPointError: a loss or gradient isn't finite, and there is no `GradScaler` to skip the step.
                 After any error the step is forgotten, with its earlier micro-batches.
         """
         try:
-            self._take([None if loss is None else loss.reshape(()) for loss in self._checked(losses)], measure, sync)
+            scalars = [None if loss is None else loss.reshape(()) for loss in self._checked(losses)]
+            self._take(scalars, output, measure, sync)
             return self._finish() if sync else None
         except BaseException:
             self._start_step()
             raise
 
-    def _take(self, losses: Sequence[Tensor | None], measure: bool, sync: bool) -> None:
+    def _take(self, losses: Sequence[Tensor | None], output: Output | None, measure: bool, sync: bool) -> None:
         """Differentiate a micro-batch, and before it choose the weights, if they don't need the K gradients."""
         first = not self._losses
         values = [None if loss is None else loss.detach().double() for loss in losses]
         self._losses = values if first else [_sum(a, b) for a, b in zip(self._losses, values, strict=True)]
-        if first and isinstance(self.strategy, LossWeighting) and not measure:
+        scaled = (
+            losses if self.scaler is None else [None if loss is None else self.scaler.scale(loss) for loss in losses]
+        )
+        if not isinstance(self.strategy, LossWeighting):
+            if not ((first and sync) or self.estimator.accumulates):
+                raise ValueError(f"{type(self.estimator).__name__} takes one micro-batch a step; use EmaEstimator")
+            self.estimator.add(MicroBatch(scaled, output, sync))
+            return
+        if first and not measure:
             if not self.strategy.needs_losses:
                 self._weights = self.strategy.weights([None if v is None else 0.0 for v in values])
             elif sync and _finite(totals := self._total_losses()):
                 self._weights = self.strategy.weights(totals)
-        scaled = (
-            losses if self.scaler is None else [None if loss is None else self.scaler.scale(loss) for loss in losses]
-        )
-        if self._weights is None:
-            self._estimator.add(scaled)
-        else:
-            terms = [w * loss for w, loss in zip(self._weights, scaled, strict=True) if loss is not None and w != 0.0]
-            self._estimator.add([torch.stack(terms).sum() if terms else None])
+        self._plain.add(MicroBatch(scaled if self._weights is None else [weighted_sum(scaled, self._weights)]))
 
     def _finish(self) -> FairStep:
-        """Average over processes, weigh, set the length, write `.grad`."""
+        """Weigh, set the length, write `.grad`."""
         factor = self.scaler.get_scale() if self.scaler else 1.0
-        losses = self._total_losses()
-        self._estimator.average(self.process_group)
-        gram = self._estimator.gram() / factor**2
-        known = gram if self._weights is None else None
-        if not (bool(gram.isfinite().all()) and _finite(losses)):
-            return self._skip(losses, known)
-        weights, present = self._weigh(losses, gram, factor)
-        direction = self._estimator.combine(weights if self._weights is None else [1.0])
-        norm = _norm(direction) / factor
-        shares = (
-            norm if known is None else math.hypot(*(w * m**0.5 for w, m in zip(weights, known.diagonal(), strict=True)))
-        )
-        ridge = self.strategy.ridge_used if isinstance(self.strategy, GradientBalancing) else 0.0
-        stationary = norm <= max(4.0 * _epsilon(direction), 2.0 * ridge) * shares
-        scale = 0.0 if stationary else self._scale(norm, known)
-        self._write(direction, scale)
+        losses = self._totals = self._total_losses()
+        self._require(losses, "")
+        loss_weighting = isinstance(self.strategy, LossWeighting)
+        estimate = (self._plain if loss_weighting else self.estimator).finish(factor)
+        norm = _norm(estimate.direction) / factor
+        taken = math.isfinite(norm) and _finite(losses)
+        step = self._taken(estimate, norm, factor) if taken else self._skipped(estimate)
         self._start_step()
-        weights_k = torch.tensor(weights, dtype=torch.float64)
-        return FairStep(weights_k, tuple(losses), tuple(present), known, norm, scale, stationary=stationary)
+        return step
 
-    def _weigh(self, losses: list[float | None], gram: Tensor, factor: float) -> tuple[list[float], list[bool]]:
-        """Return w [K], and which objectives take part: those with a gradient or, for a loss weighting, with a loss."""
+    def _taken(self, estimate: Estimate, norm: float, factor: float) -> FairStep:
+        weights = torch.tensor(estimate.weights, dtype=torch.float64)
+        gram: Tensor | None = estimate.gram
         if isinstance(self.strategy, GradientBalancing):
-            return self.strategy.weights(gram), [bool(value > 0.0) for value in gram.diagonal()]
-        assert isinstance(self.strategy, LossWeighting)
-        present = [loss is not None for loss in losses]
-        weights = self._weights or self.strategy.weights(losses)
-        self._observe(losses, factor)
-        return [w if here else 0.0 for w, here in zip(weights, present, strict=True)], present
+            present = [bool(value > 0.0) for value in estimate.gram.diagonal()]
+            natural = 1.0 if estimate.exact else self.strategy.natural_factor(estimate.weights, norm)
+        else:
+            self._observe(factor)
+            present, natural = [loss is not None for loss in self._totals], 1.0
+            if self._weights is not None:
+                weights, gram = torch.tensor(self._weights, dtype=torch.float64), None
+            weights = weights * torch.tensor(present)
+        shares = norm if gram is None or not estimate.exact else float((weights * gram.diagonal().sqrt()).norm())
+        ridge = self.strategy.ridge_used if isinstance(self.strategy, GradientBalancing) else 0.0
+        stationary = norm <= max(4.0 * _epsilon(estimate.direction), 2.0 * ridge) * shares
+        scale = 0.0 if stationary else self._scale(natural * norm, weights, gram, estimate.exact)
+        self._write(estimate.direction, natural * scale)
+        return FairStep(
+            natural * weights,
+            tuple(self._totals),
+            tuple(present),
+            gram,
+            natural * norm,
+            scale,
+            stationary=stationary,
+            exact=estimate.exact,
+            cosine=estimate.cosine,
+        )
 
-    def _observe(self, losses: list[float | None], factor: float) -> None:
+    def _skipped(self, estimate: Estimate) -> FairStep:
+        """Make `.grad` NaN, so that the `GradScaler` skips this step too and lowers its scale; or raise."""
+        if self.scaler is None:
+            raise FloatingPointError("the gradient of the weighted sum of the losses isn't finite")
+        self.skipped_steps += 1
+        # Not as it is: gradients can be finite where their products (or a loss) aren't.
+        self._write(estimate.direction, math.nan)
+        zeros = torch.zeros(len(self._totals), dtype=torch.float64)
+        present = tuple(loss is not None for loss in self._totals)
+        gram = None if self._weights is not None else estimate.gram
+        return FairStep(zeros, tuple(self._totals), present, gram, math.nan, 1.0, skipped=True)
+
+    def _balance(self, gram: Tensor) -> list[float]:
+        """Return w [K] of a `GradientBalancing`; NaN, which ends in `.grad`, where M isn't finite."""
+        self._require(gram.diagonal().tolist(), "the gradient of ")
+        assert isinstance(self.strategy, GradientBalancing)
+        return self.strategy.weights(gram) if bool(gram.isfinite().all()) else [math.nan] * len(gram)
+
+    def _weigh_losses(self, gram: Tensor) -> list[float]:
+        """Return w of a `LossWeighting`: of K gradients or, where they were fixed before, of the one of their sum."""
+        if self._weights is not None:
+            return [1.0]
+        self._require(gram.diagonal().tolist(), "the gradient of ")
+        assert isinstance(self.strategy, LossWeighting)
+        usable = bool(gram.isfinite().all()) and _finite(self._totals)
+        return self.strategy.weights(self._totals) if usable else [math.nan] * len(gram)
+
+    def _require(self, values: Sequence[float | None], what: str) -> None:
+        """Raise where a number of an objective isn't finite and no `GradScaler` would skip the step."""
+        bad = [i for i, value in enumerate(values) if not _finite([value])]
+        if bad and self.scaler is None:
+            raise FloatingPointError(f"{what}{', '.join(map(self._name, bad))} isn't finite")
+
+    def _observe(self, factor: float) -> None:
         """Let the strategy take note; the gradients of its own parameters are left scaled like all others."""
         assert isinstance(self.strategy, LossWeighting)
         for parameter in self.strategy.parameters():
             if parameter.grad is not None:
                 parameter.grad.div_(factor)
-        self.strategy.observe(losses)
+        self.strategy.observe(self._totals)
         for parameter in self.strategy.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
 
-    def _skip(self, losses: list[float | None], gram: Tensor | None) -> FairStep:
-        """Make `.grad` NaN, so that the `GradScaler` skips this step too and lowers its scale; or raise."""
-        if self.scaler is None:
-            bad = [i for i, loss in enumerate(losses) if not _finite([loss])]
-            what = "" if bad else "the gradient of "
-            bad = bad or [i for i in range(len(losses)) if gram is None or not bool(gram[i, i].isfinite())]
-            raise FloatingPointError(f"{what}{', '.join(map(self._name, bad))} isn't finite")
-        self.skipped_steps += 1
-        count = 1 if self._weights is not None else len(losses)
-        # Not the sum: gradients can be finite where their products (or a loss) aren't.
-        self._write(self._estimator.combine([math.nan] * count), 1.0)
-        self._start_step()
-        zeros = torch.zeros(len(losses), dtype=torch.float64)
-        present = tuple(loss is not None for loss in losses)
-        return FairStep(zeros, tuple(losses), present, gram, math.nan, 1.0, skipped=True)
-
-    def _scale(self, norm: float, gram: Tensor | None) -> float:
+    def _scale(self, norm: float, weights: Tensor, gram: Tensor | None, exact: bool) -> float:
         if self.length == "radius":
             return self.radius / norm
         if self.length == "clip":
             return min(1.0, self.radius / norm)
-        return 1.0 if gram is None or not self._balancing else math.sqrt(max(0.0, gram.sum().item())) / norm
+        if gram is None or isinstance(self.strategy, LossWeighting):
+            return 1.0
+        own = norm if exact else math.sqrt(float(weights @ gram @ weights))  # of a guess only the proportion counts
+        return math.sqrt(max(0.0, gram.sum().item())) / own
 
     def _write(self, direction: Sequence[Tensor | None], scale: float) -> None:
         tensors = [tensor for tensor in direction if tensor is not None]
@@ -262,12 +270,18 @@ class FairBackward:
         return f"losses[{i}]" if self.names is None else f"the {self.names[i]} loss"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the strategy's state and the count of skipped steps."""
-        return {"strategy": self.strategy.state_dict(), "skipped_steps": self.skipped_steps}
+        """Return the state of strategy and estimator, and the count of skipped steps."""
+        return {
+            "strategy": self.strategy.state_dict(),
+            "estimator": self.estimator.state_dict(),
+            "skipped_steps": self.skipped_steps,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.strategy.load_state_dict(state["strategy"])
+        self.estimator.load_state_dict(state["estimator"])
+        self._start_step()
         self.skipped_steps = state["skipped_steps"]
 
 

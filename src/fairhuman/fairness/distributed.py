@@ -42,6 +42,37 @@ def any_process(
     return [[value > 0 for value in row] for row in table.tolist()]
 
 
+def present_anywhere(here: Sequence[bool], device: torch.device, group: dist.ProcessGroup | None = None) -> list[bool]:
+    """Return for each objective whether any process has it."""
+    return list(here) if world_size(group) == 1 else any_process([here], device, group)[0]
+
+
+def average_gradients_(
+    gradients: Sequence[list[Tensor | None]], parameters: Sequence[Tensor], group: dist.ProcessGroup | None = None
+) -> None:
+    """Average K gradients over processes, a tensor a parameter; what some processes lack counts as zero."""
+    if world_size(group) == 1:
+        return
+    here = [[tensor is not None for tensor in gradient] for gradient in gradients]
+    anywhere = any_process(here, parameters[0].device, group)
+    for gradient, row in zip(gradients, anywhere, strict=True):
+        for p, parameter in enumerate(parameters):
+            if row[p] and gradient[p] is None:
+                gradient[p] = torch.zeros_like(parameter)
+        average_((tensor for tensor in gradient if tensor is not None), group)
+
+
+def sum_numbers(table: Tensor, device: torch.device, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Return the sum over processes of a few numbers on the CPU."""
+    if world_size(group) == 1:
+        return table
+    # Backends for accelerators may lack float64, but not float32.
+    kind = torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+    moved = table.to(device, kind)
+    dist.all_reduce(moved, group=group)
+    return moved.to(table)
+
+
 def average_losses(
     losses: Sequence[Tensor | None], device: torch.device, group: dist.ProcessGroup | None = None
 ) -> list[float | None]:
@@ -50,13 +81,8 @@ def average_losses(
     An objective that is absent in one process alone counts as 0 there, as its gradient does.
     """
     rows = [[0.0, 0.0] if loss is None else [loss.item(), 1.0] for loss in losses]
-    if world_size(group) > 1:
-        # Backends for accelerators may lack float64, but not float32.
-        kind = torch.float64 if device.type == "cpu" or device.type == "cuda" else torch.float32
-        table = torch.tensor(rows, dtype=kind, device=device)
-        dist.all_reduce(table, group=group)
-        table[:, 0] /= world_size(group)
-        rows = table.tolist()
+    table = sum_numbers(torch.tensor(rows, dtype=torch.float64), device, group)
+    rows = [[total / world_size(group), count] for total, count in table.tolist()]
     return [value if count > 0.0 else None for value, count in rows]
 
 

@@ -55,3 +55,10 @@ class GradientBalancing(Strategy, ABC):
     @abstractmethod
     def weights(self, gram: Tensor) -> list[float]:
         """Return w [K] for `gram` [K, K], float64; 0 for an objective whose gradient is zero."""
+
+    @abstractmethod
+    def natural_factor(self, weights: Sequence[float], norm: float) -> float:
+        """Return the s that gives s · w the common factor it would have if w came from the true M.
+
+        An estimator may know M only up to a factor. `norm` is the true ‖Σ w_i g_i‖.
+        """

@@ -30,6 +30,7 @@ def step_metrics(
     weight/NAME: w, divided by their mean, so that they sum to the number of objectives that took part.
     cos/A-B: cosine of two objectives' gradients. area/NAME: mean of the mask over pictures. coverage/NAME, known/NAME:
     shares of samples with the region in view, and annotated. grad_norm: ‖Σ w_i g_i‖ before its length was set.
+    exact: whether the Gram matrix is that of the K gradients. audit_cosine: of the estimated to the exact direction.
     """
     names = recipe.regions.objectives
     samples = recipe.batch_size * recipe.accumulate * processes
@@ -42,13 +43,15 @@ def step_metrics(
         metrics[f"weight/{name}"] = float(step.weights[k]) * share if step.present[k] else None
         if k:
             metrics[f"area/{name}"] = areas[k]
-    cosines = step.cosines
+    cosines = step.cosines if step.exact else None
     for i, a in enumerate(names):
         for j in range(i + 1, len(names)):
             metrics[f"cos/{a}-{names[j]}"] = None if cosines is None else _finite(float(cosines[i, j]))
     metrics.update(_coverage(recipe.regions.names, batches))
     metrics["lr"] = float(schedule.get_last_lr()[0])
     metrics["grad_norm"] = _finite(step.norm)
+    metrics["exact"] = step.exact
+    metrics["audit_cosine"] = _finite(step.cosine)
     metrics["skipped"] = step.skipped
     metrics["stationary"] = step.stationary
     return metrics

@@ -37,9 +37,23 @@ class FullSettings(Settings):
     text_encoders: bool = Field(default=False, description="train both text encoders too")
 
 
+Mode = Literal["exact", "output", "tail", "ema"]
+
+
 class FairnessSettings(Settings):
     """How K gradients become one."""
 
+    mode: Mode = Field(
+        default="exact",
+        description="of nash, mpd and alpha: exact, or an estimate of the Gram matrix, audited: output, tail, or ema, "
+        "which stands in for them where gradients are accumulated",
+    )
+    every: int | None = Field(
+        default=None, ge=1, description="steps between audits, which are exact; None: 32 output, 200 tail, 8 ema"
+    )
+    limit: float = Field(
+        default=0.9, ge=-1.0, le=1.0, description="mean cosine of three audits under which a dearer mode takes over"
+    )
     length: Length = "radius"
     radius: float = Field(default=1.0, gt=0.0, description="r, where length is radius or clip")
     alpha: float = Field(default=2.0, gt=0.0, description="of strategy alpha")

@@ -30,11 +30,17 @@ from fairhuman.fairness import (
     STRATEGIES,
     AlphaFair,
     DynamicWeightAverage,
+    EmaEstimator,
+    Estimator,
+    ExactEstimator,
     FairBackward,
+    FallbackEstimator,
     MinimumPotentialDelay,
     NashMTL,
+    OutputEstimator,
     RandomLossWeighting,
     Strategy,
+    TailEstimator,
     UncertaintyWeighting,
 )
 from fairhuman.fairness.distributed import world_size
@@ -256,15 +262,35 @@ def build_fair_backward(
     Under gradient checkpointing one batched pass recomputes activations once; it can't run compiled or with dropout.
     """
     dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
+    batched = recipe.gradient_checkpointing and not recipe.compile and not dropout
     return FairBackward(
         model.trainable_parameters(),
         strategy,
         length=recipe.fairness.length,
         radius=recipe.fairness.radius,
-        batched=recipe.gradient_checkpointing and not recipe.compile and not dropout,
+        estimator=build_estimator(recipe, model, batched),
         scaler=scaler,
         names=recipe.regions.objectives,
     )
+
+
+def build_estimator(recipe: TrainRecipe, model: TrainableModel, batched: bool) -> Estimator:
+    """Return the recipe's estimator and, after it, the dearer ones that take over where its audits are bad."""
+    mode, every, parameters = recipe.fairness.mode, recipe.fairness.every, model.trainable_parameters()
+    exact = ExactEstimator(parameters, batched)
+    if mode == "exact":
+        return exact
+    if mode == "ema" or recipe.accumulate > 1:
+        return FallbackEstimator([EmaEstimator(parameters, every or 8, batched), exact], recipe.fairness.limit)
+    ladder: list[Estimator] = [exact]
+    try:
+        ladder.insert(0, TailEstimator(model.pipeline.unet, parameters, every or 200, batched))
+    except ValueError as error:
+        if mode == "tail":
+            raise ModelError(f"fairness.mode tail: {error}") from error
+    if mode == "output":
+        ladder.insert(0, OutputEstimator(parameters, every or 32, batched))
+    return FallbackEstimator(ladder, recipe.fairness.limit)
 
 
 def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strategy) -> torch.optim.Optimizer:

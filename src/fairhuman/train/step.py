@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
-from fairhuman.fairness import FairBackward, FairStep
+from fairhuman.fairness import FairBackward, FairStep, Output
 from fairhuman.fairness.distributed import world_size
 from fairhuman.models import Model
 from fairhuman.models.sdxl import encode_pictures, noise_scheduler, vae_factor
@@ -67,13 +67,14 @@ class Objectives:
         """Return m [B, K, h, w] on the latent grid."""
         return objective_masks(batch.masks_brhw, vae_factor(self.model.pipeline.vae))
 
-    def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> list[Tensor | None]:
-        """Return the batch's share of each loss; None where an objective isn't in it."""
+    def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> tuple[list[Tensor | None], Output]:
+        """Return the batch's share of each loss, None where an objective isn't in it, and what they come from."""
         chance = self._draw(batch, masks_bkhw.shape[-2:])
         residual_bchw = self.residual(batch, chance)
         weights_b = sample_weights(self.scheduler, chance.timesteps_b, self.noise.min_snr_gamma)
         factors_k = self.regions.factors().to(denominators_k)
-        return masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
+        losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
+        return losses, Output(residual_bchw, signal_to_noise(self.scheduler, chance.timesteps_b).log())
 
     def residual(self, batch: Batch, chance: Chance) -> Tensor:
         """Return e [B, C, h, w], float32: the model's prediction minus what the scheduler's type says it predicts."""
@@ -125,8 +126,8 @@ def fair_step(
     denominators_k = denominators(areas_k, channels, objectives.regions.normalize) / processes
     step: FairStep | None = None
     for number, (batch, mask) in enumerate(zip(batches, masks, strict=True), start=1):
-        losses = objectives.losses(batch, mask, denominators_k)
-        step = fair(losses, sync=number == len(batches), measure=measure)
+        losses, output = objectives.losses(batch, mask, denominators_k)
+        step = fair(losses, output=output, sync=number == len(batches), measure=measure)
     assert step is not None
     return step, areas_k
 
@@ -144,16 +145,21 @@ def prediction_target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, 
     raise ModelError(f"scheduler: prediction_type must be epsilon, v_prediction or sample, found {kind!r}")
 
 
+def signal_to_noise(scheduler: DDPMScheduler, timesteps_b: Tensor) -> Tensor:
+    """Return SNR = ᾱ / (1 - ᾱ) [B]."""
+    alphas_b: Tensor = scheduler.alphas_cumprod.to(timesteps_b.device)[timesteps_b]
+    return alphas_b / (1.0 - alphas_b)
+
+
 def sample_weights(scheduler: DDPMScheduler, timesteps_b: Tensor, gamma: float | None) -> Tensor:
     """Return v [B], the min-SNR weight of each sample, or ones.
 
-    With SNR = ᾱ/(1-ᾱ) and s = min(SNR, γ): s/SNR for epsilon, s/(SNR+1) for velocity, s for sample prediction. Hang et
+    With s = min(SNR, γ): s/SNR for epsilon, s/(SNR+1) for velocity, s for sample prediction. Hang et
     al., Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV 2023.
     """
     if gamma is None:
         return torch.ones(timesteps_b.shape, device=timesteps_b.device)
-    alphas_b = scheduler.alphas_cumprod.to(timesteps_b.device)[timesteps_b]
-    snr_b = alphas_b / (1.0 - alphas_b)
+    snr_b = signal_to_noise(scheduler, timesteps_b)
     clipped_b = snr_b.clamp(max=gamma)
     weights: dict[str, Tensor] = {
         "epsilon": clipped_b / snr_b,

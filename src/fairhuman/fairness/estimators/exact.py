@@ -1,14 +1,14 @@
 """The exact estimator: K gradients, their Gram matrix, their combination."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import any_process, average_, world_size
-
-Gradient = list[Tensor | None]
+from fairhuman.fairness.distributed import average_gradients_
+from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, Weigh, add_, gram_of, own, weighted
 
 
 class ExactEstimator:
@@ -25,17 +25,21 @@ class ExactEstimator:
             K times, with a warning; an infinity in one objective's gradient can turn the others' into NaN.
     """
 
+    accumulates = True
+
     def __init__(self, parameters: Sequence[nn.Parameter], batched: bool = False) -> None:
         self.parameters = list(parameters)
         self.batched = batched
         self._gradients: list[Gradient] = []
 
-    def reset(self) -> None:
-        """Forget what was added."""
+    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+        """Start a step."""
+        self._weigh, self._group = weigh, group
         self._gradients = []
 
-    def add(self, losses: Sequence[Tensor | None]) -> None:
-        """Add the gradients of K scalar losses. The graph is freed."""
+    def add(self, micro: MicroBatch) -> None:
+        """Add the gradients of K losses. The graph is freed."""
+        losses = micro.losses
         if not self._gradients:
             self._gradients = [[None] * len(self.parameters) for _ in losses]
         present = [(i, loss) for i, loss in enumerate(losses) if loss is not None]
@@ -55,78 +59,32 @@ class ExactEstimator:
             self._accumulate(i, torch.autograd.grad(loss, self.parameters, retain_graph=keep, allow_unused=True))
 
     def _accumulate(self, objective: int, gradient: Sequence[Tensor | None]) -> None:
-        self._gradients[objective] = _add(self._gradients[objective], _own(gradient))
+        self._gradients[objective] = add_(self._gradients[objective], own(gradient))
 
-    def average(self, group: dist.ProcessGroup | None = None) -> None:
-        """Average all gradients over processes; where only some processes have none, it counts as zero."""
-        if world_size(group) == 1:
-            return
-        here = [[tensor is not None for tensor in gradient] for gradient in self._gradients]
-        anywhere = any_process(here, self.parameters[0].device, group)
-        for gradient, row in zip(self._gradients, anywhere, strict=True):
-            for p, parameter in enumerate(self.parameters):
-                if row[p] and gradient[p] is None:
-                    gradient[p] = torch.zeros_like(parameter)
-            average_((tensor for tensor in gradient if tensor is not None), group)
+    def collect(self, scale: float = 1.0) -> Tensor:
+        """Average all gradients over processes, and return the M of what is 1 / scale of them."""
+        average_gradients_(self._gradients, self.parameters, self._group)
+        self._scale = scale
+        return gram_of(self._gradients) / scale**2
 
-    def gram(self) -> Tensor:
-        """Return M_ij = Σ_p ⟨g_ip, g_jp⟩: products in float32 at least, a sum over parameters in float64."""
-        size = len(self._gradients)
-        gram = torch.zeros(size, size, dtype=torch.float64)
-        for i in range(size):
-            for j in range(i + 1):
-                products = [
-                    _dot(a, b)
-                    for a, b in zip(self._gradients[i], self._gradients[j], strict=True)
-                    if a is not None and b is not None
-                ]
-                if products:
-                    gram[i, j] = gram[j, i] = torch.stack(products).double().sum()
-        return gram
+    def partial_gram(self, positions: Collection[int]) -> Tensor:
+        """Return what the parameters at `positions` contribute to M, after `collect`."""
+        return gram_of([[gradient[p] for p in positions] for gradient in self._gradients]) / self._scale**2
 
-    def combine(self, coefficients: Sequence[float]) -> Gradient:
-        """Return Σ c_i g_i, computed in place of the gradients, which are given up."""
-        total: Gradient = [None] * len(self.parameters)
-        for coefficient, gradient in zip(coefficients, self._gradients, strict=True):
-            tensors = [tensor for tensor in gradient if tensor is not None]
-            if coefficient != 0.0 and tensors:
-                torch._foreach_mul_(tensors, coefficient)
-                total = _add(total, gradient)
-            gradient.clear()
-        self.reset()
-        for p, tensor in enumerate(total):
-            # A row of a batch would keep the whole batch alive. One at a time, so that this takes no memory.
-            if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes:
-                total[p] = tensor.clone()
-        return total
+    def finish(self, scale: float = 1.0) -> Estimate:
+        """Return the exact direction."""
+        gram = self.collect(scale)
+        weights = self._weigh(gram)
+        return Estimate(weights, self.combine(weights), gram)
 
+    def combine(self, weights: Sequence[float]) -> Gradient:
+        """Return Σ w_i g_i; the gradients are given up."""
+        gradients, self._gradients = self._gradients, []
+        return weighted(gradients, weights)
 
-def _add(total: Gradient, gradient: Sequence[Tensor | None]) -> Gradient:
-    """Add `gradient` to `total`, in place where both have a tensor."""
-    pairs = [(a, b) for a, b in zip(total, gradient, strict=True) if a is not None and b is not None]
-    if pairs:
-        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])
-    return [b if a is None else a for a, b in zip(total, gradient, strict=True)]
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: a step doesn't depend on earlier ones."""
+        return {}
 
-
-def _own(gradient: Sequence[Tensor | None]) -> Gradient:
-    """Copy what can't be written in place: an expanded scalar, or a tensor that shares its memory with another.
-
-    Autograd returns one tensor twice for a + b, and parts of it for a + cat(b, c).
-    """
-    seen: set[int] = set()
-    own: Gradient = []
-    for tensor in gradient:
-        if tensor is not None:
-            expanded = any(stride == 0 and n > 1 for stride, n in zip(tensor.stride(), tensor.shape, strict=True))
-            if expanded or tensor.untyped_storage().data_ptr() in seen:
-                tensor = tensor.clone(memory_format=torch.contiguous_format)
-            seen.add(tensor.untyped_storage().data_ptr())
-        own.append(tensor)
-    return own
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    if a.dtype in (torch.bfloat16, torch.float16):
-        a, b = a.float(), b.float()
-    return torch.dot(a.reshape(-1), b.reshape(-1))
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take nothing."""

@@ -1,0 +1,99 @@
+"""What all amortised estimators share: now and then an exact step, from which they learn and which judges them."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fairhuman.fairness.estimators.estimator import Estimate, MicroBatch, Weigh
+from fairhuman.fairness.estimators.exact import ExactEstimator
+
+
+class Audited(ABC):
+    """Takes the exact step every `every`-th time, the first one included, and tells how far off it would have been.
+
+    Args:
+        parameters: what to differentiate for.
+        every: steps from one exact step to the next; 0: never.
+        batched: of the exact steps, see `ExactEstimator`.
+    """
+
+    accumulates = False
+
+    def __init__(self, parameters: Sequence[nn.Parameter], every: int, batched: bool = False) -> None:
+        if every < 0:
+            raise ValueError(f"every must be >= 0, got {every}")
+        self.exact = ExactEstimator(parameters, batched)
+        self.parameters = self.exact.parameters
+        self.every = every
+        self.steps = 0
+
+    @property
+    def auditing(self) -> bool:
+        """Whether this step is taken exactly."""
+        return self.every > 0 and self.steps % self.every == 0
+
+    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+        """Start a step."""
+        self._weigh, self._group = weigh, group
+        self.exact.begin(weigh, group)
+        self._start()
+
+    def add(self, micro: MicroBatch) -> None:
+        """Take in a micro-batch."""
+        self._take(micro)
+        if self.auditing:
+            self.exact.add(micro)
+
+    def finish(self, scale: float) -> Estimate:
+        """Return the estimated direction or, in an audit, the exact one."""
+        self._scale = scale
+        if not self.auditing:
+            estimate = self._estimate()
+        else:
+            gram = self.exact.collect(scale)
+            guess = self._guess()
+            weights = self._weigh(gram)
+            self._learn(gram)
+            cosine = None if guess is None else cosine_of(guess, weights, gram)
+            estimate = Estimate(weights, self.exact.combine(weights), gram, cosine=cosine)
+        self.steps += 1
+        return estimate
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count of steps."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.steps = state["steps"]
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Forget what `_take` kept; comes before the forward pass."""
+
+    @abstractmethod
+    def _take(self, micro: MicroBatch) -> None:
+        """Take in a micro-batch. In an audit the graph must stay whole: exact gradients follow."""
+
+    @abstractmethod
+    def _estimate(self) -> Estimate:
+        """Return the estimated direction."""
+
+    @abstractmethod
+    def _guess(self) -> list[float] | None:
+        """Return the weights that `_estimate` would have come to in this audit; None: it knows too little yet."""
+
+    @abstractmethod
+    def _learn(self, gram: Tensor) -> None:
+        """Take note of the exact M of this step; nothing to learn from one that isn't finite."""
+
+
+def cosine_of(weights: Sequence[float], others: Sequence[float], gram: Tensor) -> float:
+    """Return the cosine of Σ w_i g_i and Σ v_i g_i, from M."""
+    a, b = gram.new_tensor(weights), gram.new_tensor(others)
+    product, squares = float(a @ gram @ b), float(a @ gram @ a) * float(b @ gram @ b)
+    return product / math.sqrt(squares) if squares > 0.0 else math.nan

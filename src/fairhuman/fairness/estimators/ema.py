@@ -1,0 +1,115 @@
+"""The moving average: weights from the Gram matrices of earlier steps, for large or accumulated batches."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairhuman.fairness.distributed import average_gradients_, present_anywhere
+from fairhuman.fairness.estimators.audited import Audited
+from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, add_, own, weighted_sum
+
+
+class RunningGram:
+    """The Gram matrix that steps have on average: the logarithm of each gradient's norm, the cosine of each pair.
+
+    What an absent objective has to do with stays as it was.
+
+    Args:
+        rate: weight of a new step in the average, in (0, 1]; 1 / n for the n-th step while that is more.
+    """
+
+    def __init__(self, rate: float = 0.3) -> None:
+        self.rate = rate
+        self._norms: Tensor | None = None
+        self._cosines = self._counts = torch.zeros(0, 0, dtype=torch.float64)
+
+    def guess(self) -> Tensor | None:
+        """Return M [K, K], with zeros for objectives that were never there; None before the first `learn`."""
+        return None if self._norms is None else self._cosines * torch.outer(self._norms.exp(), self._norms.exp())
+
+    def learn(self, gram: Tensor) -> None:
+        """Take in the exact M of a step; one that isn't finite teaches nothing."""
+        if not bool(gram.isfinite().all()):
+            return
+        here = gram.diagonal() > 0.0
+        norms = gram.diagonal().sqrt()
+        if self._norms is None:
+            self._norms = torch.zeros_like(norms)
+            self._cosines = self._counts = torch.zeros_like(gram)
+        self._counts = self._counts + torch.outer(here, here)
+        share = torch.where(torch.outer(here, here), (1.0 / self._counts).clamp_min(self.rate), 0.0)
+        cosines = gram / torch.outer(norms, norms)
+        self._norms = torch.where(here, torch.lerp(self._norms, norms.log(), share.diagonal()), self._norms)
+        self._cosines = torch.where(share > 0.0, torch.lerp(self._cosines, cosines, share), self._cosines)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return averages and counts."""
+        return {"norms": self._norms, "cosines": self._cosines, "counts": self._counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._norms, self._cosines, self._counts = state["norms"], state["cosines"], state["counts"]
+
+
+class EmaEstimator(Audited):
+    """One backward pass with the weights that earlier steps would have on average.
+
+    For steps of many samples, at least 16: the weights of small ones follow the drawn noise levels and areas, which an
+    average can't. An objective has no weight before the first exact step that it was in.
+
+    Args:
+        parameters: what to differentiate for.
+        every: steps from one exact step to the next; nothing is learnt from the others.
+        batched: of the exact steps.
+        rate: see `RunningGram`.
+    """
+
+    accumulates = True
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], every: int = 8, batched: bool = False, rate: float = 0.3
+    ) -> None:
+        super().__init__(parameters, every, batched)
+        if every == 0:
+            raise ValueError("every must be > 0: exact steps are all that a moving average learns from")
+        self.average = RunningGram(rate)
+
+    def _start(self) -> None:
+        self._gradient: Gradient = [None] * len(self.parameters)
+        self._gram: Tensor | None = None
+        self._weights: list[float] = []
+
+    def _take(self, micro: MicroBatch) -> None:
+        losses = micro.losses
+        if not self._weights and (gram := self.average.guess()) is not None:
+            # Of an accumulated step it isn't known what will be in it.
+            here = [loss is not None for loss in losses] if micro.last and not self.auditing else [True] * len(losses)
+            here_k = torch.tensor(present_anywhere(here, self.parameters[0].device, self._group), dtype=gram.dtype)
+            self._gram = gram * torch.outer(here_k, here_k)
+            self._weights = self._weigh(self._gram)
+        loss = None if self.auditing else weighted_sum(losses, self._weights)
+        if loss is not None:
+            gradient = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            self._gradient = add_(self._gradient, own(gradient))
+
+    def _estimate(self) -> Estimate:
+        assert self._gram is not None
+        average_gradients_([self._gradient], self.parameters, self._group)
+        return Estimate(self._weights, self._gradient, self._gram, exact=False)
+
+    def _guess(self) -> list[float] | None:
+        return self._weights or None
+
+    def _learn(self, gram: Tensor) -> None:
+        self.average.learn(gram)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count of steps and the average."""
+        return {**super().state_dict(), "average": self.average.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.average.load_state_dict(state["average"])

@@ -1,0 +1,149 @@
+"""What stands between the losses of a step and its direction."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Gradient = list[Tensor | None]
+Weigh = Callable[[Tensor], list[float]]
+"""From a Gram matrix M [K, K] to w [K]; 0 where M_ii is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the network gave: all losses depend on trained parameters through it alone.
+
+    prediction_b: [B, ...], with a graph.
+    levels_b: log signal-to-noise ratio of each sample [B]; None: not known.
+    """
+
+    prediction_b: Tensor
+    levels_b: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What a step is told at a time.
+
+    losses: K scalars; None where an objective is absent.
+    output: which they come from; None: not known.
+    last: no other one follows in this step.
+    """
+
+    losses: Sequence[Tensor | None]
+    output: Output | None = None
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a step comes to, the same in all processes.
+
+    weights: w [K].
+    direction: Σ w_i g_i, a tensor a parameter; None where no gradient reaches it.
+    gram: M [K, K], float64 on the CPU, of the unscaled gradients; a guess where `exact` is False.
+    exact: `gram` and `weights` are those of the K gradients.
+    cosine: of an audit: between the direction that the estimator would have taken and the exact one.
+    """
+
+    weights: list[float]
+    direction: Gradient
+    gram: Tensor
+    exact: bool = True
+    cosine: float | None = None
+
+
+class Estimator(Protocol):
+    """Differentiates the losses of a step, as often as it needs to.
+
+    A step is `begin`, any number of `add` calls (micro-batches), then `finish`.
+    """
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a step may have several micro-batches."""
+
+    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+        """Start a step, before its forward pass; forget one that wasn't finished."""
+
+    def add(self, micro: MicroBatch) -> None:
+        """Take in a micro-batch."""
+
+    def finish(self, scale: float) -> Estimate:
+        """Choose the weights and return the direction, averaged over processes; losses were `scale` times too large."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later steps depend on."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+def add_(total: Gradient, gradient: Sequence[Tensor | None]) -> Gradient:
+    """Add `gradient` to `total`, in place where both have a tensor."""
+    pairs = [(a, b) for a, b in zip(total, gradient, strict=True) if a is not None and b is not None]
+    if pairs:
+        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])
+    return [b if a is None else a for a, b in zip(total, gradient, strict=True)]
+
+
+def own(gradient: Sequence[Tensor | None]) -> Gradient:
+    """Copy what can't be written in place: an expanded scalar, or a tensor that shares its memory with another.
+
+    Autograd returns one tensor twice for a + b, and parts of it for a + cat(b, c).
+    """
+    seen: set[int] = set()
+    owned: Gradient = []
+    for tensor in gradient:
+        if tensor is not None:
+            expanded = any(stride == 0 and n > 1 for stride, n in zip(tensor.stride(), tensor.shape, strict=True))
+            if expanded or tensor.untyped_storage().data_ptr() in seen:
+                tensor = tensor.clone(memory_format=torch.contiguous_format)
+            seen.add(tensor.untyped_storage().data_ptr())
+        owned.append(tensor)
+    return owned
+
+
+def weighted(gradients: Sequence[Gradient], weights: Sequence[float]) -> Gradient:
+    """Return Σ w_i g_i, computed in place of the gradients, which are given up."""
+    total: Gradient = [None] * len(gradients[0])
+    for weight, gradient in zip(weights, gradients, strict=True):
+        tensors = [tensor for tensor in gradient if tensor is not None]
+        if weight != 0.0 and tensors:
+            torch._foreach_mul_(tensors, weight)
+            total = add_(total, gradient)
+        gradient.clear()
+    for p, tensor in enumerate(total):
+        # A row of a batch would keep the whole batch alive. One at a time, so that this takes no memory.
+        if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes:
+            total[p] = tensor.clone()
+    return total
+
+
+def weighted_sum(losses: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor | None:
+    """Return Σ w_i L_i over objectives that are there; None where there are none."""
+    terms = [w * loss for w, loss in zip(weights, losses, strict=True) if loss is not None and w != 0.0]
+    return torch.stack(terms).sum() if terms else None
+
+
+def gram_of(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
+    """Return M_ij = Σ_p ⟨g_ip, g_jp⟩: products in float32 at least, a sum over tensors in float64."""
+    size = len(gradients)
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    for i in range(size):
+        for j in range(i + 1):
+            pairs = zip(gradients[i], gradients[j], strict=True)
+            products = [_dot(a, b) for a, b in pairs if a is not None and b is not None]
+            if products:
+                gram[i, j] = gram[j, i] = torch.stack(products).double().sum()
+    return gram
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype in (torch.bfloat16, torch.float16):
+        a, b = a.float(), b.float()
+    return torch.dot(a.reshape(-1), b.reshape(-1))

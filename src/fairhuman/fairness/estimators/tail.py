@@ -1,0 +1,152 @@
+"""The tail: the exact Gram matrix of the gradients near the output, and one backward pass through the rest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairhuman.fairness.distributed import average_gradients_
+from fairhuman.fairness.estimators.audited import Audited, cosine_of
+from fairhuman.fairness.estimators.cut import Cut, Place, places
+from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, gram_of, own, weighted
+
+SMALLEST_EIGENVALUE = 0.02  # of the unit-diagonal Gram matrix: a few parameters exaggerate how much objectives agree
+
+
+class TailEstimator(Audited):
+    """K backward passes through the top of a U-Net give its K gradients, whose Gram matrix stands for M.
+
+    The graph is cut in the decoder (`Cut`). After the K passes the gradients at the cut are combined with the weights,
+    and one pass takes them down. So the direction is Σ w_i g_i, exactly; only w is estimated.
+
+    Where: the highest place whose weights came close enough to the exact ones in the first `trial` steps, which are
+    exact. So it fits any targets of a LoRA, and full fine-tuning.
+
+    Args:
+        unet: a diffusers U-Net; the losses of a step come from its last call.
+        parameters: what to differentiate for; some must be in its up blocks.
+        every: steps between audits; 0: none after the trial.
+        batched: of the exact steps.
+        place: where to cut; None: chosen by trial.
+        trial: exact steps before the place is chosen.
+        close: mean cosine to the exact direction that a place needs; the lowest one is taken where none has it.
+
+    Raises:
+        ValueError: a network without up blocks; no trained parameter above `place`, or in the up blocks at all.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        every: int = 200,
+        batched: bool = False,
+        place: Place | None = None,
+        trial: int = 8,
+        close: float = 0.99,
+    ) -> None:
+        super().__init__(parameters, every, batched)
+        self._unet, self._trial, self._close = unet, trial, close
+        self._above = places(unet, self.parameters)
+        if place is not None and place not in self._above:
+            raise ValueError(f"place must be one of {', '.join(map(str, self._above))}, got {place}")
+        self._cosines: list[list[float]] = []  # a row a trial step, a number a place
+        self._cut: Cut | None = None
+        self.place: Place | None = None
+        if place is not None:
+            self._choose(place)
+
+    @property
+    def auditing(self) -> bool:
+        """Whether this step is taken exactly."""
+        return self.place is None or super().auditing
+
+    def _choose(self, place: Place) -> None:
+        if self._cut is not None:
+            self._cut.remove()
+        self.place, self._cut = place, Cut(self._unet, place)
+
+    def _start(self) -> None:
+        self._gradients: list[Gradient] = []
+        if self._cut is not None:
+            self._cut.clear()
+
+    def _take(self, micro: MicroBatch) -> None:
+        if self.auditing:
+            return
+        assert self._cut is not None
+        assert self.place is not None
+        inputs = [*(self.parameters[p] for p in self._above[self.place]), *self._cut.crossings]
+        present = [(i, loss) for i, loss in enumerate(micro.losses) if loss is not None]
+        self._gradients = [[None] * len(inputs) for _ in micro.losses]
+        for position, (i, loss) in enumerate(present):
+            keep = position + 1 < len(present)
+            self._gradients[i] = own(torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True))
+        crossed = [tensor for gradient in self._gradients for tensor in gradient[len(self._above[self.place]) :]]
+        if present and all(tensor is None for tensor in crossed):
+            raise ValueError("the losses must come from the last call of the U-Net, and they don't")
+
+    def _estimate(self) -> Estimate:
+        assert self._cut is not None
+        assert self.place is not None
+        top = self._above[self.place]
+        bottom = sorted(set(range(len(self.parameters))) - set(top))
+        tops = [gradient[: len(top)] for gradient in self._gradients]
+        average_gradients_(tops, [self.parameters[p] for p in top], self._group)
+        gram = widened(gram_of(tops) / self._scale**2)
+        weights = self._weigh(gram)
+        direction: Gradient = [None] * len(self.parameters)
+        for p, gradient in zip(top, weighted(tops, weights), strict=True):
+            direction[p] = gradient
+        cotangents = weighted([gradient[len(top) :] for gradient in self._gradients], weights)
+        below = [self.parameters[p] for p in bottom]
+        found = self._cut.pull_back(cotangents, below)
+        average_gradients_([found], below, self._group)
+        for p, gradient in zip(bottom, found, strict=True):
+            direction[p] = gradient
+        return Estimate(weights, direction, gram, exact=False)
+
+    def _guess(self) -> list[float] | None:
+        return None if self.place is None else self._weights_at(self.place)
+
+    def _learn(self, gram: Tensor) -> None:
+        """Choose the place when there have been enough steps."""
+        if self.place is not None or not bool(gram.isfinite().all()):
+            return
+        exact = self._weigh(gram)
+        self._cosines.append([cosine_of(self._weights_at(place), exact, gram) for place in self._above])
+        if len(self._cosines) >= self._trial:
+            means = [sum(column) / len(column) for column in zip(*self._cosines, strict=True)]
+            close = [place for place, mean in zip(self._above, means, strict=True) if mean >= self._close]
+            self._choose(close[0] if close else list(self._above)[-1])
+
+    def _weights_at(self, place: Place) -> list[float]:
+        """Return the weights of this exact step as a cut at `place` sees them."""
+        return self._weigh(widened(self.exact.partial_gram(self._above[place])))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count of steps, the place, and the trial before it was chosen."""
+        place = None if self.place is None else tuple(self.place)  # a plain one, which torch.load knows
+        return {**super().state_dict(), "place": place, "cosines": self._cosines}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._cosines = state["cosines"]
+        if state["place"] is not None:
+            self._choose(Place(*state["place"]))
+
+
+def widened(gram: Tensor) -> Tensor:
+    """Return `gram` with the eigenvalues of its unit-diagonal form at least `SMALLEST_EIGENVALUE`."""
+    here = gram.diagonal() > 0.0
+    if not bool(gram.isfinite().all()) or not bool(here.any()):
+        return gram
+    norms = gram.diagonal()[here].sqrt()
+    values, vectors = torch.linalg.eigh(gram[here][:, here] / torch.outer(norms, norms))
+    unit = vectors @ torch.diag(values.clamp_min(SMALLEST_EIGENVALUE)) @ vectors.T
+    sides = norms / unit.diagonal().sqrt()
+    wide = gram.clone()
+    wide[torch.outer(here, here)] = (unit * torch.outer(sides, sides)).flatten()
+    return wide

@@ -1,0 +1,112 @@
+"""From a cheap estimator to a dearer one: when, for how long, and what is said."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from small_unet import fair_backward, flat_grad, small_unet, take, trained, true_gradients
+
+from fairhuman.fairness import (
+    ExactEstimator,
+    FairBackward,
+    FallbackEstimator,
+    MinimumPotentialDelay,
+    OutputEstimator,
+    TailEstimator,
+    solve,
+)
+from fairhuman.fairness.estimators import Estimate, MicroBatch
+
+
+class Scripted:
+    """Audits with given cosines."""
+
+    accumulates = True
+
+    def __init__(self, cosines: Sequence[float | None]) -> None:
+        self.left = list(cosines)
+
+    def begin(self, weigh: object, group: object) -> None:
+        pass
+
+    def add(self, micro: MicroBatch) -> None:
+        pass
+
+    def finish(self, scale: float) -> Estimate:
+        return Estimate([1.0], [], torch.ones(1, 1), cosine=self.left.pop(0))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"left": self.left}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.left = state["left"]
+
+
+def positions(fallback: FallbackEstimator, steps: int) -> list[int]:
+    found = []
+    for _ in range(steps):
+        fallback.finish(1.0)
+        found.append(fallback.position)
+    return found
+
+
+def test_the_mean_of_three_audits_decides_and_there_is_no_way_back(caplog: pytest.LogCaptureFixture) -> None:
+    cheap = Scripted([0.5, 0.95, None, 0.95, 0.95, 0.94, 0.7, 1.0])
+    dear = Scripted([0.1, 0.1, 0.1, 0.1])
+    fallback = FallbackEstimator([cheap, dear])
+    with caplog.at_level(logging.WARNING):
+        # 0.5, 0.95 and 0.95 are 0.8 on average; the last one stays, whatever its audits say.
+        assert positions(fallback, 8) == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert caplog.messages == ["mean cosine of Scripted's audits is 0.800 < 0.900: now Scripted"]
+
+
+def test_no_number_is_no_audit() -> None:
+    assert positions(FallbackEstimator([Scripted([float("nan")] * 6), Scripted([])]), 6) == [0] * 6
+
+
+def test_it_goes_on_from_its_state() -> None:
+    cosines = [0.5, 0.5, 0.5]
+    one = FallbackEstimator([Scripted(cosines), Scripted([1.0] * 3)])
+    positions(one, 2)
+    two = FallbackEstimator([Scripted([]), Scripted([])])
+    two.load_state_dict(one.state_dict())
+    assert positions(two, 2) == [1, 1]
+
+
+def test_a_ladder_of_real_estimators_ends_at_the_exact_direction() -> None:
+    unet = small_unet()
+    parameters = trained(unet)
+    ladder = [
+        OutputEstimator(parameters, 1, warm_up=1),
+        TailEstimator(unet, parameters, 1, trial=1),
+        ExactEstimator(parameters),
+    ]
+    fallback = FallbackEstimator(ladder, limit=1.0)
+    fair = FairBackward(parameters, MinimumPotentialDelay(), estimator=fallback)
+    for seed in range(8):
+        take(fair, unet, seed)
+    assert fallback.position == 2
+    rows = true_gradients(unet, 8)
+    take(fair, unet, 8)
+    exact = solve(rows @ rows.T) @ rows
+    torch.testing.assert_close(flat_grad(unet), exact / exact.norm(), rtol=0.0, atol=1e-5)
+
+
+def test_a_good_one_stays() -> None:
+    unet = small_unet()
+    fallback = FallbackEstimator([fair_backward(unet, "tail", every=1).estimator, Scripted([])], limit=0.5)
+    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=fallback)
+    for seed in range(6):
+        take(fair, unet, seed)
+    assert fallback.position == 0
+
+
+@pytest.mark.parametrize(
+    ("estimators", "limit", "message"),
+    [([], 0.9, "estimators is empty"), ([Scripted([])], 1.5, r"limit must be in \[-1, 1\], got 1.5")],
+)
+def test_bad_arguments(estimators: list[Scripted], limit: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FallbackEstimator(estimators, limit)

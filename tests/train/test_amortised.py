@@ -1,0 +1,77 @@
+"""Runs whose weights are estimated: which steps are exact, going on after a crash, falling back."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fairhuman.fairness import EmaEstimator, ExactEstimator, FallbackEstimator, OutputEstimator, TailEstimator
+from fairhuman.train.loop import Run, Watcher, train
+from fairhuman.train.metrics import Metrics
+from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.setup import build_estimator, build_model
+
+MakeRecipe = Callable[..., TrainRecipe]
+MODES: dict[str, dict[str, Any]] = {
+    "output": {"fairness": {"mode": "output", "every": 4, "limit": -1.0}},
+    "tail": {"fairness": {"mode": "tail", "every": 12, "limit": -1.0}},
+    "ema": {"fairness": {"mode": "ema", "every": 3, "limit": -1.0}, "accumulate": 2},
+}
+LONG = {"steps": 14, "checkpoint_every": 5, "batch_size": 1}
+
+
+class Crash(Watcher):
+    def stepped(self, run: Run, metrics: Metrics) -> None:
+        if run.step == 12:
+            raise RuntimeError("crash")
+
+
+def metrics_of(recipe: TrainRecipe) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "images_per_s"} for row in rows]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: MakeRecipe, mode: str) -> None:
+    whole, broken = (make_recipe(name, **LONG, **MODES[mode]) for name in ("whole", "broken"))
+    train(whole)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(broken, [Crash()])
+    assert train(broken).finished
+    one, two = (recipe.out / "lora" / "pytorch_lora_weights.safetensors" for recipe in (whole, broken))
+    assert one.read_bytes() == two.read_bytes()
+    rows = metrics_of(whole)
+    assert rows == metrics_of(broken)
+    exact = {"output": {1, 2, 3, 4, 5, 9, 13}, "tail": {*range(1, 9), 13}, "ema": {1, 4, 7, 10, 13}}[mode]
+    assert {number for number, row in enumerate(rows, start=1) if row["exact"]} == exact
+    for row in rows:
+        assert row["exact"] or row["audit_cosine"] is None
+        assert row["exact"] or row["cos/global-face"] is None, "of exact Gram matrices alone"
+    audited = [row["audit_cosine"] for row in rows if row["audit_cosine"] is not None]
+    assert audited
+    assert all(0.0 < cosine <= 1.0 + 1e-9 for cosine in audited)
+
+
+def test_a_limit_that_nothing_reaches_ends_at_the_exact_direction(make_recipe: MakeRecipe) -> None:
+    strict = {"mode": "ema", "every": 1, "limit": 1.0}
+    recipe, exact = make_recipe("strict", steps=8, fairness=strict), make_recipe("exact", steps=8)
+    train(recipe)
+    train(exact)
+    assert [row["audit_cosine"] is None for row in metrics_of(recipe)] == [True, *[False] * 3, *[True] * 4]
+    assert metrics_of(recipe)[-1]["loss/face"] == metrics_of(exact)[-1]["loss/face"]
+
+
+def test_which_estimators_a_recipe_means(make_recipe: MakeRecipe) -> None:
+    model = build_model(make_recipe(), torch.device("cpu"))
+
+    def kinds(**values: Any) -> list[type]:
+        found = build_estimator(make_recipe(**values), model, batched=False)
+        return [type(one) for one in (found.estimators if isinstance(found, FallbackEstimator) else [found])]
+
+    assert kinds() == [ExactEstimator]
+    assert kinds(fairness={"mode": "tail"}) == [TailEstimator, ExactEstimator]
+    assert kinds(fairness={"mode": "output"}) == [OutputEstimator, TailEstimator, ExactEstimator]
+    for mode in ("output", "tail", "ema"):
+        assert kinds(fairness={"mode": mode}, accumulate=2) == [EmaEstimator, ExactEstimator]
