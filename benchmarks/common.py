@@ -18,16 +18,19 @@ from torch.profiler import ProfilerActivity, profile
 RESULTS = Path(__file__).parent / "results"
 
 
-def arguments(description: str | None, parts: Sequence[str] = ()) -> argparse.Namespace:
+def arguments(description: str | None, parts: Sequence[str] = (), **folders: str) -> argparse.Namespace:
     """Parse --quick (seconds instead of minutes; proves that the script runs, measures nothing), --out and --parts.
 
-    Of a benchmark with parts, each one is saved when it is done, beside what the file has of the others.
+    Of a benchmark with parts, each one is saved when it is done, beside what the file has of the others. `folders` are
+    options of its own, a name to what it is for.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that the script works")
     parser.add_argument("--out", type=Path, help="where the JSON goes (default: benchmarks/results)")
     if parts:
         parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts), help="those to measure")
+    for name, purpose in folders.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=purpose)
     return parser.parse_args()
 
 

@@ -13,60 +13,15 @@ from typing import Any
 
 import torch
 from common import arguments, compare, one_thread, peak_bytes, save
-from diffusers import UNet2DConditionModel
-from peft import LoraConfig
 from reference import reference_backward
+from sdxl_shape import build_unet, three_losses
 from torch import Tensor, nn
 from torchjd.aggregation import FairGrad
 from torchjd.autojac import backward, jac_to_grad
 
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay
 
-Losses = Callable[[], list[Tensor]]
-
-
-def build_unet(quick: bool) -> UNet2DConditionModel:
-    """SDXL's three levels, text_time conditioning and block pattern, with a LoRA of rank 16 on all attention."""
-    unet = UNet2DConditionModel(
-        sample_size=32,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(32, 32, 64) if quick else (64, 128, 256),
-        layers_per_block=1 if quick else 2,
-        transformer_layers_per_block=(1, 1, 1) if quick else (1, 2, 4),
-        attention_head_dim=(1, 2, 4) if quick else (2, 4, 8),
-        cross_attention_dim=32 if quick else 64,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=32,
-        projection_class_embeddings_input_dim=6 * 32 + 128,
-    )
-    unet.requires_grad_(False)
-    # Random instead of zero B matrices, as after some steps of training.
-    targets = ["to_q", "to_k", "to_v", "to_out.0"]
-    unet.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=targets, init_lora_weights=False))
-    unet.train()
-    return unet
-
-
-def three_losses(unet: UNet2DConditionModel, quick: bool) -> Losses:
-    """Whole-latent loss and two area-normalised region losses on a fixed batch of 4."""
-    size = 8 if quick else 32
-    latents, noise = torch.randn(2, 4, 4, size, size)
-    masks = torch.zeros(2, 4, 1, size, size)
-    masks[0, :, :, size // 8 : size // 4, size // 4 : size // 2] = 1.0
-    masks[1, :, :, size // 2 : size // 2 + size // 8, : size // 8] = 1.0
-    timesteps = torch.tensor([50, 300, 600, 900])
-    text = torch.randn(4, 77, 32 if quick else 64)
-    conditions = {"text_embeds": torch.randn(4, 128), "time_ids": torch.rand(4, 6) * 512}
-
-    def losses() -> list[Tensor]:
-        predicted = unet(latents, timesteps, text, added_cond_kwargs=conditions).sample
-        errors = (predicted - noise).square()
-        regions = [(errors * mask).sum() / (4 * mask.sum()) for mask in masks]
-        return [errors.mean(), *regions]
-
-    return losses
+Losses = Callable[[], Sequence[Tensor]]
 
 
 def ways(losses: Losses, parameters: Sequence[nn.Parameter]) -> dict[str, Callable[[], Any]]:
@@ -99,7 +54,8 @@ def cost(quick: bool, repeats: int) -> dict[str, Any]:
     """Ratios of CPU time, without and with gradient checkpointing."""
     unet = build_unet(quick)
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    losses = three_losses(unet, quick)
+    forward = three_losses(unet, quick)
+    every = ways(lambda: forward()[0], parameters)
     results: dict[str, Any] = {
         "parameters": sum(p.numel() for p in unet.parameters()),
         "trained": sum(p.numel() for p in parameters),
@@ -108,9 +64,7 @@ def cost(quick: bool, repeats: int) -> dict[str, Any]:
         if label == "gradient checkpointing":
             unet.enable_gradient_checkpointing()
         gc.disable()
-        found = compare(
-            ways(losses, parameters), "plain sum", repeats, before=lambda: (clear(parameters), gc.collect())
-        )
+        found = compare(every, "plain sum", repeats, before=lambda: (clear(parameters), gc.collect()))
         gc.enable()
         results[label] = found
         print(label)

@@ -1,0 +1,283 @@
+"""What estimators of the Gram matrix cost, how close their directions are, and where training with them ends.
+
+.venv/bin/python benchmarks/amortised.py [--quick] [--parts cost cosine distance] [--photos FOLDER] [--work FOLDER]
+
+- cost: a step's forward and backward, as a ratio of CPU time to the plain sum's, on SDXL-shaped U-Nets with a LoRA on
+  all attention. "with audits" adds the exact steps in their share.
+- cosine: training by exact MPD on the small SDXL; at each step every estimator is asked for its direction on the same
+  batch, noise and weights, and judged by the cosine to the exact one. Steps that an estimator takes exactly aren't
+  counted. Each has a state of its own, and learns from its own audits alone. With --photos also on a folder of photos.
+- distance: training by each one from the same start on the same batches; the distance of its final parameters to those
+  of exact MPD, as a share of how far exact MPD went.
+
+All with K = 3 (the whole, faces, hands), area-normalised losses, one thread, float32.
+"""
+
+import gc
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import arguments, compare, one_thread, save
+from rich.console import Console
+from sdxl_shape import build_unet, three_losses
+from torch import Tensor
+
+from fairhuman import recipe as recipes
+from fairhuman.commands import run_synth
+from fairhuman.data.batch import Batch
+from fairhuman.data.report import LoadReport
+from fairhuman.fairness import (
+    EmaEstimator,
+    Estimator,
+    FairBackward,
+    LinearScalarization,
+    MinimumPotentialDelay,
+    OutputEstimator,
+    TailEstimator,
+)
+from fairhuman.fairness.estimators.cut import Place
+from fairhuman.models import TrainableModel
+from fairhuman.train import setup
+from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.step import Objectives, fair_step
+
+PARTS = ("cost", "cosine", "distance")
+EVERY = {"output": 32, "tail": 200, "ema": 8}
+TARGETS = {
+    "output": {"cost": 1.05, "mean": 0.945, "p5": 0.83},
+    "tail": {"cost": 1.40, "mean": 0.985, "p5": 0.95},
+    "ema, batch 16": {"cost": 1.15, "mean": 0.97, "p5": 0.93},
+    "split": {"cost": 1.12, "mean": 0.985, "p5": 0.94},
+    "distance": 0.25,
+}
+STEPS, SEEDS = 300, (0, 1)
+
+
+def estimators(model: TrainableModel) -> dict[str, Estimator]:
+    """As recipes have them."""
+    parameters = model.trainable_parameters()
+    return {
+        "output": OutputEstimator(parameters, EVERY["output"]),
+        "tail": TailEstimator(model.pipeline.unet, parameters, EVERY["tail"]),
+        "ema": EmaEstimator(parameters, EVERY["ema"]),
+    }
+
+
+# --- cost ----------------------------------------------------------------------------------------------------------
+
+
+def cost(quick: bool) -> dict[str, Any]:
+    """Ratios by net and batch."""
+    repeats = 2 if quick else 15
+    found = {}
+    for depths in ((1, 2, 4), (1, 2, 10)):
+        for batch in (1, 4):
+            name = f"depths {', '.join(map(str, depths))}, batch {batch}"
+            found[name] = cost_of(build_unet(quick, depths), batch, repeats, quick)
+            if quick:
+                return found
+    return found
+
+
+def cost_of(unet: Any, batch: int, repeats: int, quick: bool) -> dict[str, Any]:
+    """Ratios of ordinary steps of each way; `compare` leaves out the first one, which is exact."""
+    forward = three_losses(unet, quick, batch)
+    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    never = 10**9
+    last = len(unet.up_blocks) - 2  # the last up block has no attention
+    choices: dict[str, Estimator | None] = {
+        "exact": None,
+        "output": OutputEstimator(parameters, never, warm_up=1),
+        "tail from the last attention": TailEstimator(
+            unet, parameters, never, place=Place(last, len(unet.up_blocks[last].attentions) - 1)
+        ),
+        "tail from the last block": TailEstimator(unet, parameters, never, place=Place(last)),
+        "ema": EmaEstimator(parameters, never),
+    }
+    plain = FairBackward(parameters, LinearScalarization())
+    ways: dict[str, Callable[[], object]] = {"plain": lambda: plain(forward()[0])}
+    for name, estimator in choices.items():
+        ways[name] = partial(take, FairBackward(parameters, MinimumPotentialDelay(), estimator=estimator), forward)
+
+    def clear() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        gc.collect()
+
+    gc.disable()
+    rows = compare(ways, "plain", repeats, clear)
+    gc.enable()
+    result: dict[str, Any] = {"parameters": sum(p.numel() for p in unet.parameters()), "ratio": {}, "with audits": {}}
+    exact = rows["exact"]["ratio"]["median"]
+    for name, row in rows.items():
+        result["ratio"][name] = row["ratio"]
+        if (every := EVERY.get(name.split(" ", maxsplit=1)[0])) is not None:
+            result["with audits"][name] = row["ratio"]["median"] + (exact - row["ratio"]["median"]) / every
+        print(f"  {name:30} {row['ratio']['min']:.3f} / {row['ratio']['median']:.3f} / {row['ratio']['max']:.3f}")
+    return result
+
+
+def take(fair: FairBackward, forward: Callable[[], tuple[list[Tensor], Any]]) -> None:
+    losses, output = forward()
+    fair(losses, output=output)
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Objectives, Iterator[Batch]]:
+    """The parts of a run: the small SDXL with a LoRA of rank 16, what it loses, and its batches."""
+    torch.manual_seed(seed)
+    base = {
+        "data": str(data),
+        "out": str(data / "out"),  # nothing is written
+        "seed": seed,
+        "steps": STEPS,
+        "batch_size": 4,
+        "resolution": 128,
+        "lora": {"rank": 16},
+        "view": {"crop": "center"},
+        "source": {"check": "header", "cache": False, "max_reject_share": 1.0},
+        "validation": {"every": 0},
+    }
+    recipe = recipes.build(TrainRecipe, recipes.merge(base, values))
+    model = setup.build_model(recipe, torch.device("cpu"))
+    objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed)
+    batches = iter(setup.build_loader(recipe, setup.load_data(recipe, LoadReport()), 0, 1, 0))
+    return model, objectives, batches
+
+
+def adam(model: TrainableModel) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.trainable_parameters(), lr=1e-3)
+
+
+def flat(tensors: list[Tensor | None]) -> Tensor:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors if tensor is not None]).double()
+
+
+# --- cosine --------------------------------------------------------------------------------------------------------
+
+
+def judge(data: Path, seed: int, steps: int, **values: Any) -> dict[str, Any]:
+    """Cosines of all estimators over a run of exact MPD."""
+    model, objectives, batches = training(data, seed, **values)
+    parameters = model.trainable_parameters()
+    optimizer = adam(model)
+    exact = FairBackward(parameters, MinimumPotentialDelay())
+    judged = {
+        name: FairBackward(parameters, MinimumPotentialDelay(), estimator=estimator)
+        for name, estimator in estimators(model).items()
+    }
+    judged["LS"] = FairBackward(parameters, LinearScalarization())
+    cosines: dict[str, list[float]] = {name: [] for name in judged}
+    for _ in range(steps):
+        batch = next(batches)
+        directions = {}
+        for name, fair in {**judged, "exact": exact}.items():
+            optimizer.zero_grad()
+            step, _ = fair_step(objectives, fair, [batch])
+            if name in ("LS", "exact") or not step.exact:
+                directions[name] = flat([parameter.grad for parameter in parameters])
+        for name, direction in directions.items():
+            if name != "exact":
+                cosines[name].append(float(torch.cosine_similarity(direction, directions["exact"], dim=0)))
+        optimizer.step()  # the exact one came last
+    tail = judged["tail"].estimator
+    found = {name: summary(values) for name, values in cosines.items() if values}
+    return {"tail's place": str(tail.place) if isinstance(tail, TailEstimator) else "", **found}
+
+
+def summary(cosines: list[float]) -> dict[str, float]:
+    """Mean, 5th percentile, minimum."""
+    values = torch.tensor(cosines, dtype=torch.float64)
+    return {
+        "steps": len(cosines),
+        "mean": float(values.mean()),
+        "p5": float(values.quantile(0.05)),
+        "min": float(values.min()),
+    }
+
+
+def cosine(people: Path, photos: Path | None, quick: bool) -> dict[str, Any]:
+    """By kind of run and seed."""
+    kinds: dict[str, tuple[Path, Mapping[str, Any]]] = {
+        "people": (people, {}),
+        "people, attention and convolutions": (people, {"lora": {"targets": "attention+conv"}}),
+        "people, losses over the whole latent": (people, {"regions": {"normalize": "image"}}),
+        "people, batch 16": (people, {"batch_size": 16}),
+    }
+    if photos is not None:
+        kinds["photos"] = (photos, {"view": {"keep_region": 0.5, "crop": "random"}})
+    found: dict[str, Any] = {}
+    for kind, (data, values) in kinds.items():
+        for seed in SEEDS[:1] if quick else SEEDS:
+            if quick:
+                values = {**values, "resolution": 64, "batch_size": 2}
+            found.setdefault(kind, {})[f"seed {seed}"] = one = judge(data, seed, 12 if quick else STEPS, **values)
+            print(f"{kind}, seed {seed} (tail at {one['tail' + chr(39) + 's place']})")
+            for name, row in one.items():
+                if isinstance(row, dict):
+                    print(f"  {name:8} {row['mean']:.3f} / {row['p5']:.3f} / {row['min']:.3f}", flush=True)
+    return found
+
+
+# --- distance ------------------------------------------------------------------------------------------------------
+
+
+def parameters_after(data: Path, seed: int, steps: int, mode: str) -> tuple[Tensor, Tensor]:
+    """Trained parameters before and after."""
+    model, objectives, batches = training(data, seed)
+    parameters = model.trainable_parameters()
+    start = flat(list(parameters))
+    optimizer = adam(model)
+    strategy = LinearScalarization() if mode == "LS" else MinimumPotentialDelay()
+    fair = FairBackward(parameters, strategy, estimator=estimators(model).get(mode))
+    for _ in range(steps):
+        fair_step(objectives, fair, [next(batches)])
+        optimizer.step()
+        optimizer.zero_grad()
+    return start, flat(list(parameters))
+
+
+def distance(people: Path, quick: bool) -> dict[str, Any]:
+    """Distance to exact MPD's parameters, its displacement = 1, by mode and seed."""
+    found: dict[str, Any] = {}
+    for seed in SEEDS[:1] if quick else SEEDS:
+        steps = 10 if quick else STEPS
+        start, exact = parameters_after(people, seed, steps, "exact")
+        for mode in (*EVERY, "LS"):
+            _, ended = parameters_after(people, seed, steps, mode)
+            share = float((ended - exact).norm() / (exact - start).norm())
+            found.setdefault(mode, {})[f"seed {seed}"] = share
+            print(f"seed {seed}: {mode} ends at {share:.3f} of exact MPD's displacement from it", flush=True)
+    for shares in found.values():
+        shares["mean"] = statistics.mean(shares.values())
+    return found
+
+
+def main() -> None:
+    options = arguments(
+        __doc__, PARTS, photos="photos with boxes, for part cosine", work="where people are rendered (runs/amortised)"
+    )
+    one_thread()
+    quick = options.quick
+    people = (options.work or Path("runs/amortised")) / ("people-quick" if quick else "people")
+    if set(options.parts) & {"cosine", "distance"}:
+        values = {"count": 16 if quick else 2000, "size": 64 if quick else 128, "seed": 61}
+        run_synth(people, values, workers=None, dry_run=False, console=Console())
+    settings = {"every": EVERY, "steps": STEPS, "rank": 16, "batch": 4, "learning rate": 1e-3, "targets": TARGETS}
+    for part in options.parts:
+        ways: dict[str, Callable[[], dict[str, Any]]] = {
+            "cost": partial(cost, quick),
+            "cosine": partial(cosine, people, options.photos, quick),
+            "distance": partial(distance, people, quick),
+        }
+        save("amortised", settings, {part: ways[part]()}, options)
+
+
+if __name__ == "__main__":
+    main()
