@@ -1,0 +1,1 @@
+"""The user study: which of several methods' pictures people prefer, asked blind."""

@@ -1,0 +1,157 @@
+"""What a study is: its settings, what is shown to whom, and what people answered.
+
+A study's folder holds `study.yaml` (settings), `design.json` (items and trials), `pictures/` (copies under random
+names) and `study.sqlite` (sessions and answers, unless another database is used). `design.json` alone knows which
+picture is whose; it is never served.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from fairhuman.errors import DataError
+from fairhuman.files import write_json
+from fairhuman.recipe import Settings
+
+SETTINGS, DESIGN, PICTURES, DATABASE = "study.yaml", "design.json", "pictures", "study.sqlite"
+
+
+class Question(Settings):
+    """One thing that is asked about each group of pictures."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="in results")
+    text: str = Field(min_length=1, max_length=400, description="what people read")
+    zoom: bool = Field(default=False, description="shows faces and hands enlarged")
+
+
+OVERALL = Question(
+    name="overall", text="Which picture is better as a whole: how it looks, how real and coherent it is?"
+)
+REGIONAL = Question(
+    name="regional", text="In which picture are faces and hands better: detailed, plausible, natural?", zoom=True
+)
+
+
+class ExclusionSettings(Settings):
+    """Rules, fixed before the first answer, by which a participant is left out of the second analysis."""
+
+    max_failed_checks: int = Field(default=1, ge=0, description="attention checks answered wrongly, at most")
+    min_seconds: float = Field(default=1.0, ge=0.0, description="median time of an answer, at least")
+    max_same_side: float = Field(default=0.95, gt=0.5, le=1.0, description="share of answers for one side, at most")
+    min_answers: float = Field(default=0.5, ge=0.0, le=1.0, description="share of trials answered, at least")
+
+
+class StudySettings(Settings):
+    """Everything that is fixed when a study is created."""
+
+    title: str = Field(default="Which picture do you prefer?", min_length=1, max_length=120)
+    questions: tuple[Question, ...] = Field(default=(OVERALL, REGIONAL), min_length=1)
+    items: int = Field(default=100, ge=1, description="groups of pictures with the same prompt")
+    participants: int = Field(default=50, ge=1)
+    per_participant: int | None = Field(default=None, ge=1, description="items that each one sees; None: all")
+    shown: int = Field(default=2, ge=2, le=4, description="pictures side by side, of as many methods")
+    checks: int = Field(default=3, ge=0, description="attention checks among each one's trials")
+    seed: int = Field(default=0, ge=0)
+    show_prompt: bool = True
+    exclude: ExclusionSettings = ExclusionSettings()
+
+    @field_validator("questions")
+    @classmethod
+    def _names_differ(cls, questions: tuple[Question, ...]) -> tuple[Question, ...]:
+        names = [question.name for question in questions]
+        if len(set(names)) < len(names):
+            raise ValueError(f"names of questions must differ, found {', '.join(names)}")
+        return questions
+
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> "StudySettings":
+        if self.per_participant is not None and self.per_participant > self.items:
+            raise ValueError(f"per_participant must be at most items = {self.items}, found {self.per_participant}")
+        return self
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt, drawn by all methods; or an attention check.
+
+    pictures: method to the name of its file in `pictures/`.
+    zooms: method to names of enlarged faces and hands in `pictures/`; as many for each method.
+    better: of an attention check the "method" that everybody should choose; None: a real item.
+    """
+
+    prompt: str
+    pictures: Mapping[str, str]
+    zooms: Mapping[str, tuple[str, ...]]
+    better: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one participant sees at a time: an item's pictures, from left to right by method."""
+
+    item: int
+    shown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Design:
+    """All items, and each participant's trials in order. Real items first, attention checks after them."""
+
+    methods: tuple[str, ...]
+    items: tuple[Item, ...]
+    participants: tuple[tuple[Trial, ...], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a participant said to one question about one trial.
+
+    choice: position in `Trial.shown`; None: a tie.
+    seconds: from when the pictures were seen to the answer, as the browser says.
+    given: when the server took it, ISO 8601, UTC.
+    """
+
+    participant: int
+    trial: int
+    question: str
+    choice: int | None
+    seconds: float
+    given: str
+
+
+def save_design(design: Design, folder: Path) -> None:
+    """Write `design.json`."""
+    write_json(folder / DESIGN, asdict(design))
+
+
+def load_design(folder: Path) -> Design:
+    """Read `design.json`.
+
+    Raises:
+        DataError: it is missing or isn't one.
+
+    """
+    path = folder / DESIGN
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Design(
+            methods=tuple(values["methods"]),
+            items=tuple(_item(item) for item in values["items"]),
+            participants=tuple(
+                tuple(Trial(int(trial["item"]), tuple(trial["shown"])) for trial in trials)
+                for trials in values["participants"]
+            ),
+        )
+    except OSError as error:
+        raise DataError(f"{path}: can't be read, is {folder} a study? {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: isn't the design of a study: {error!r}") from error
+
+
+def _item(values: Mapping[str, Any]) -> Item:
+    zooms = {method: tuple(names) for method, names in values["zooms"].items()}
+    return Item(values["prompt"], dict(values["pictures"]), zooms, values["better"])
