@@ -17,6 +17,7 @@ from fairhuman.fairness import (
     MinimumPotentialDelay,
     Output,
     OutputEstimator,
+    PairwiseEstimator,
     Strategy,
     TailEstimator,
 )
@@ -99,6 +100,11 @@ ESTIMATORS: dict[str, Callable[[nn.Module, int], Estimator]] = {
 }
 
 
+EXACT: dict[str, Callable[[nn.Module, int], Estimator]] = {
+    "pairwise": lambda unet, _: PairwiseEstimator(trained(unet)),
+}
+
+
 def fair_backward(
     unet: nn.Module,
     mode: str,
@@ -108,7 +114,7 @@ def fair_backward(
     every: int = 4,
 ) -> FairBackward:
     """The first step is exact, and every fourth."""
-    estimator = ESTIMATORS[mode](unet, every)
+    estimator = {**ESTIMATORS, **EXACT}[mode](unet, every)
     strategy = strategy or MinimumPotentialDelay()
     return FairBackward(trained(unet), strategy, length=length, radius=radius, estimator=estimator)
 

@@ -14,6 +14,7 @@ from fairhuman.fairness.estimators import (
     FallbackEstimator,
     Output,
     OutputEstimator,
+    PairwiseEstimator,
     TailEstimator,
 )
 from fairhuman.fairness.fair_step import FairStep
@@ -55,6 +56,7 @@ __all__ = [
     "NashMTL",
     "Output",
     "OutputEstimator",
+    "PairwiseEstimator",
     "RandomLossWeighting",
     "ScaleInvariant",
     "SolverInfo",

@@ -15,6 +15,37 @@ _THREE_LEVELS: dict[str, Any] = {
     "addition_embed_type": "text_time",
 }
 
+_SMALL_UNET: dict[str, Any] = {
+    **_THREE_LEVELS,
+    "sample_size": 32,
+    "block_out_channels": (32, 64, 160),
+    "layers_per_block": 1,
+    "attention_head_dim": (1, 2, 5),
+    "transformer_layers_per_block": (1, 1, 1),
+    "norm_num_groups": 16,
+    "cross_attention_dim": 128,
+    "addition_time_embed_dim": 32,
+    "projection_class_embeddings_input_dim": 6 * 32 + 64,
+}
+_SDXL_VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 1024,
+    "scaling_factor": 0.13025,
+}
+_SDXL_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77}
+_CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_OPEN_CLIP_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+}
+
 
 def sdxl_unet_config() -> dict[str, Any]:
     """Return the arguments of UNet2DConditionModel for SDXL base 1.0: 2,567 million parameters."""
@@ -51,20 +82,66 @@ def build_small(seed: int = 0) -> StableDiffusionXLPipeline:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pipeline = StableDiffusionXLPipeline(
-            vae=_small_vae(),
-            text_encoder=CLIPTextModel(_small_text_config()),
-            text_encoder_2=CLIPTextModelWithProjection(_small_text_config()),
-            tokenizer=build_tokenizer(),
-            tokenizer_2=build_tokenizer(),
-            unet=_small_unet(),
-            scheduler=sdxl_scheduler(),
-            force_zeros_for_empty_prompt=True,
-            add_watermarker=False,
+        text = _small_text_config()
+        pipeline = _assemble(
+            _small_vae(), CLIPTextModel(text), CLIPTextModelWithProjection(text), UNet2DConditionModel(**_SMALL_UNET)
         )
     for component in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
         component.eval()
     return pipeline
+
+
+def build_sdxl_shape() -> StableDiffusionXLPipeline:
+    """Build SDXL base 1.0 on the `meta` device: all shapes, no weights, no memory."""
+    with torch.device("meta"):
+        return _assemble(
+            AutoencoderKL(**_SDXL_VAE),
+            CLIPTextModel(CLIPTextConfig(**_SDXL_TEXT, **_CLIP_L)),
+            CLIPTextModelWithProjection(CLIPTextConfig(**_SDXL_TEXT, **_OPEN_CLIP_G)),
+            UNet2DConditionModel(**sdxl_unet_config()),
+        )
+
+
+def build_shape(folder: str) -> StableDiffusionXLPipeline:
+    """Build the shapes of a saved pipeline, a folder or hub id, from its configurations alone, on `meta`.
+
+    Raises:
+        OSError: a configuration is missing.
+    """
+    text, text_2 = (
+        CLIPTextConfig.from_pretrained(folder, subfolder=part) for part in ("text_encoder", "text_encoder_2")
+    )
+    vae, unet = (
+        kind.load_config(folder, subfolder=part)
+        for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
+    )
+    with torch.device("meta"):
+        return _assemble(
+            AutoencoderKL.from_config(vae),
+            CLIPTextModel(text),
+            CLIPTextModelWithProjection(text_2),
+            UNet2DConditionModel.from_config(unet),
+        )
+
+
+def _assemble(
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    text_encoder_2: CLIPTextModelWithProjection,
+    unet: UNet2DConditionModel,
+) -> StableDiffusionXLPipeline:
+    with torch.device("cpu"):
+        return StableDiffusionXLPipeline(
+            vae=vae,
+            text_encoder=text_encoder,
+            text_encoder_2=text_encoder_2,
+            tokenizer=build_tokenizer(),
+            tokenizer_2=build_tokenizer(),
+            unet=unet,
+            scheduler=sdxl_scheduler(),
+            force_zeros_for_empty_prompt=True,
+            add_watermarker=False,
+        )
 
 
 def _small_vae() -> AutoencoderKL:
@@ -79,21 +156,6 @@ def _small_vae() -> AutoencoderKL:
         scaling_factor=1.0,
         force_upcast=False,
         mid_block_add_attention=False,
-    )
-
-
-def _small_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        **_THREE_LEVELS,
-        sample_size=32,
-        block_out_channels=(32, 64, 160),
-        layers_per_block=1,
-        attention_head_dim=(1, 2, 5),
-        transformer_layers_per_block=(1, 1, 1),
-        norm_num_groups=16,
-        cross_attention_dim=128,
-        addition_time_embed_dim=32,
-        projection_class_embeddings_input_dim=6 * 32 + 64,
     )
 
 

@@ -54,6 +54,11 @@ class FairnessSettings(Settings):
     limit: float = Field(
         default=0.9, ge=-1.0, le=1.0, description="mean cosine of three audits under which a dearer mode takes over"
     )
+    pairwise: bool = Field(
+        default=False,
+        description="exact steps hold 2 gradients instead of K, with 5 passes instead of 3 where K = 3; without "
+        "accumulation, and not in mode tail",
+    )
     length: Length = "radius"
     radius: float = Field(default=1.0, gt=0.0, description="r, where length is radius or clip")
     alpha: float = Field(default=2.0, gt=0.0, description="of strategy alpha")
@@ -277,6 +282,15 @@ class TrainRecipe(Settings):
         step = self.view.bucket_step
         if self.view.bucket_aspect is not None and any(side % step for side in self.size):
             raise ValueError(f"resolution must be a multiple of view.bucket_step = {step}, found {self.size}")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_of_one_graph(self) -> "TrainRecipe":
+        if self.fairness.pairwise and (self.accumulate > 1 or self.fairness.mode == "tail"):
+            raise ValueError(
+                f"fairness.pairwise needs accumulate=1 and a fairness.mode other than tail, found {self.accumulate} "
+                f"and {self.fairness.mode}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -38,12 +38,14 @@ from fairhuman.fairness import (
     MinimumPotentialDelay,
     NashMTL,
     OutputEstimator,
+    PairwiseEstimator,
     RandomLossWeighting,
     Strategy,
     TailEstimator,
     UncertaintyWeighting,
 )
 from fairhuman.fairness.distributed import world_size
+from fairhuman.fairness.estimators.audited import Exact
 from fairhuman.models import TrainableModel
 from fairhuman.models.full import FullModel
 from fairhuman.models.lora import LoraModel
@@ -276,21 +278,24 @@ def build_fair_backward(
 
 def build_estimator(recipe: TrainRecipe, model: TrainableModel, batched: bool) -> Estimator:
     """Return the recipe's estimator and, after it, the dearer ones that take over where its audits are bad."""
-    mode, every, parameters = recipe.fairness.mode, recipe.fairness.every, model.trainable_parameters()
+    fairness, parameters = recipe.fairness, model.trainable_parameters()
+    mode, every = fairness.mode, fairness.every
     exact = ExactEstimator(parameters, batched)
+    last: Exact = PairwiseEstimator(parameters) if fairness.pairwise else exact
     if mode == "exact":
-        return exact
+        return last
     if mode == "ema" or recipe.accumulate > 1:
-        return FallbackEstimator([EmaEstimator(parameters, every or 8, batched), exact], recipe.fairness.limit)
-    ladder: list[Estimator] = [exact]
-    try:
-        ladder.insert(0, TailEstimator(model.pipeline.unet, parameters, every or 200, batched))
-    except ValueError as error:
-        if mode == "tail":
-            raise ModelError(f"fairness.mode tail: {error}") from error
+        return FallbackEstimator([EmaEstimator(parameters, every or 8, last), last], fairness.limit)
+    ladder: list[Estimator] = [last]
+    if not fairness.pairwise:
+        try:
+            ladder.insert(0, TailEstimator(model.pipeline.unet, parameters, every or 200, exact))
+        except ValueError as error:
+            if mode == "tail":
+                raise ModelError(f"fairness.mode tail: {error}") from error
     if mode == "output":
-        ladder.insert(0, OutputEstimator(parameters, every or 32, batched))
-    return FallbackEstimator(ladder, recipe.fairness.limit)
+        ladder.insert(0, OutputEstimator(parameters, every or 32, last))
+    return FallbackEstimator(ladder, fairness.limit)
 
 
 def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strategy) -> torch.optim.Optimizer:

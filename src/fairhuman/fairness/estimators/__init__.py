@@ -5,6 +5,7 @@ from fairhuman.fairness.estimators.estimator import Estimate, Estimator, MicroBa
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.fallback import FallbackEstimator
 from fairhuman.fairness.estimators.output import OutputEstimator
+from fairhuman.fairness.estimators.pairwise import PairwiseEstimator
 from fairhuman.fairness.estimators.tail import TailEstimator
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "MicroBatch",
     "Output",
     "OutputEstimator",
+    "PairwiseEstimator",
     "TailEstimator",
 ]

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.estimators.estimator import Estimate, MicroBatch, Weigh
 from fairhuman.fairness.estimators.exact import ExactEstimator
+from fairhuman.fairness.estimators.pairwise import PairwiseEstimator
+
+Exact = ExactEstimator | PairwiseEstimator
 
 
 class Audited(ABC):
@@ -18,15 +21,15 @@ class Audited(ABC):
     Args:
         parameters: what to differentiate for.
         every: steps from one exact step to the next; 0: never.
-        batched: of the exact steps, see `ExactEstimator`.
+        exact: how exact steps are taken; None: with K gradients at once.
     """
 
     accumulates = False
 
-    def __init__(self, parameters: Sequence[nn.Parameter], every: int, batched: bool = False) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], every: int, exact: Exact | None = None) -> None:
         if every < 0:
             raise ValueError(f"every must be >= 0, got {every}")
-        self.exact = ExactEstimator(parameters, batched)
+        self.exact: Exact = exact or ExactEstimator(parameters)
         self.parameters = self.exact.parameters
         self.every = every
         self.steps = 0

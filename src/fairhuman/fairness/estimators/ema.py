@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, present_anywhere
-from fairhuman.fairness.estimators.audited import Audited
+from fairhuman.fairness.estimators.audited import Audited, Exact
 from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, add_, own, weighted_sum
 
 
@@ -62,16 +62,16 @@ class EmaEstimator(Audited):
     Args:
         parameters: what to differentiate for.
         every: steps from one exact step to the next; nothing is learnt from the others.
-        batched: of the exact steps.
+        exact: how exact steps are taken.
         rate: see `RunningGram`.
     """
 
     accumulates = True
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], every: int = 8, batched: bool = False, rate: float = 0.3
+        self, parameters: Sequence[nn.Parameter], every: int = 8, exact: Exact | None = None, rate: float = 0.3
     ) -> None:
-        super().__init__(parameters, every, batched)
+        super().__init__(parameters, every, exact)
         if every == 0:
             raise ValueError("every must be > 0: exact steps are all that a moving average learns from")
         self.average = RunningGram(rate)

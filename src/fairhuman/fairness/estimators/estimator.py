@@ -136,11 +136,14 @@ def gram_of(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
     gram = torch.zeros(size, size, dtype=torch.float64)
     for i in range(size):
         for j in range(i + 1):
-            pairs = zip(gradients[i], gradients[j], strict=True)
-            products = [_dot(a, b) for a, b in pairs if a is not None and b is not None]
-            if products:
-                gram[i, j] = gram[j, i] = torch.stack(products).double().sum()
+            gram[i, j] = gram[j, i] = inner(gradients[i], gradients[j])
     return gram
+
+
+def inner(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Tensor:
+    """Return ⟨g, h⟩ as an entry of M."""
+    products = [_dot(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    return torch.stack(products).double().sum() if products else torch.zeros((), dtype=torch.float64)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
-from fairhuman.fairness.estimators.audited import Audited
+from fairhuman.fairness.estimators.audited import Audited, Exact
 from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, own, weighted_sum
 
 LEVELS = (-5.6, 6.6)  # log SNR of SDXL's noise schedule, between its ends' outer hundredths
@@ -92,7 +92,7 @@ class OutputEstimator(Audited):
     Args:
         parameters: what to differentiate for.
         every: steps from one exact step to the next, after the first `warm_up`, which are all exact.
-        batched: of the exact steps.
+        exact: how exact steps are taken.
         warm_up: exact steps at the start.
         gains: with settings of their own.
     """
@@ -101,11 +101,11 @@ class OutputEstimator(Audited):
         self,
         parameters: Sequence[nn.Parameter],
         every: int = 32,
-        batched: bool = False,
+        exact: Exact | None = None,
         warm_up: int = 4,
         gains: OutputGains | None = None,
     ) -> None:
-        super().__init__(parameters, every, batched)
+        super().__init__(parameters, every, exact)
         self.warm_up = warm_up
         self.gains = gains or OutputGains()
 

@@ -10,6 +10,7 @@ from fairhuman.fairness.distributed import average_gradients_
 from fairhuman.fairness.estimators.audited import Audited, cosine_of
 from fairhuman.fairness.estimators.cut import Cut, Place, places
 from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, gram_of, own, weighted
+from fairhuman.fairness.estimators.exact import ExactEstimator
 
 SMALLEST_EIGENVALUE = 0.02  # of the unit-diagonal Gram matrix: a few parameters exaggerate how much objectives agree
 
@@ -27,7 +28,7 @@ class TailEstimator(Audited):
         unet: a diffusers U-Net; the losses of a step come from its last call.
         parameters: what to differentiate for; some must be in its up blocks.
         every: steps between audits; 0: none after the trial.
-        batched: of the exact steps.
+        exact: how exact steps are taken.
         place: where to cut; None: chosen by trial.
         trial: exact steps before the place is chosen.
         close: mean cosine to the exact direction that a place needs; the lowest one is taken where none has it.
@@ -41,12 +42,13 @@ class TailEstimator(Audited):
         unet: nn.Module,
         parameters: Sequence[nn.Parameter],
         every: int = 200,
-        batched: bool = False,
+        exact: ExactEstimator | None = None,
         place: Place | None = None,
         trial: int = 8,
         close: float = 0.99,
     ) -> None:
-        super().__init__(parameters, every, batched)
+        self._exact = exact or ExactEstimator(parameters)  # knows parts of the K gradients
+        super().__init__(parameters, every, self._exact)
         self._unet, self._trial, self._close = unet, trial, close
         self._above = places(unet, self.parameters)
         if place is not None and place not in self._above:
@@ -123,7 +125,7 @@ class TailEstimator(Audited):
 
     def _weights_at(self, place: Place) -> list[float]:
         """Return the weights of this exact step as a cut at `place` sees them."""
-        return self._weigh(widened(self.exact.partial_gram(self._above[place])))
+        return self._weigh(widened(self._exact.partial_gram(self._above[place])))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count of steps, the place, and the trial before it was chosen."""

@@ -1,0 +1,77 @@
+"""The exact estimator in little memory: two gradients at a time, and more passes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fairhuman.fairness.distributed import average_gradients_
+from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, Weigh, inner, own, weighted_sum
+
+
+class PairwiseEstimator:
+    """Fills M pair by pair, then takes one more pass for the direction. Memory: 2 × P instead of K × P.
+
+    Passes: 1 + (K² - K + 2) / 2, which is 5 for K = 3 in place of 3. The graph of the losses lives until the end.
+
+    Args:
+        parameters: what to differentiate for.
+    """
+
+    accumulates = False
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        self._losses: Sequence[Tensor | None] = ()
+
+    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+        """Start a step."""
+        self._weigh, self._group = weigh, group
+        self._losses = ()
+
+    def add(self, micro: MicroBatch) -> None:
+        """Take note of the losses."""
+        self._losses = micro.losses
+
+    def collect(self, scale: float = 1.0) -> Tensor:
+        """Return the M of what is 1 / scale of the gradients' average over processes."""
+        size = len(self._losses)
+        gram = torch.zeros(size, size, dtype=torch.float64)
+        left = list(range(size))
+        held, gradient = left.pop(0), self._gradient(self._losses[0])
+        gram[held, held] = inner(gradient, gradient)
+        while left:
+            for i in left:
+                other: Gradient = []  # gives its memory to the next one
+                other = self._gradient(self._losses[i])
+                gram[i, i] = inner(other, other)
+                gram[held, i] = gram[i, held] = inner(gradient, other)
+            held, gradient = left.pop(), other  # the last one is there already
+        return gram / scale**2
+
+    def finish(self, scale: float = 1.0) -> Estimate:
+        """Return the exact direction."""
+        gram = self.collect(scale)
+        weights = self._weigh(gram)
+        return Estimate(weights, self.combine(weights), gram)
+
+    def combine(self, weights: Sequence[float]) -> Gradient:
+        """Return Σ w_i g_i. The graph is freed."""
+        losses, self._losses = self._losses, ()
+        return self._gradient(weighted_sum(losses, weights), keep=False)
+
+    def _gradient(self, loss: Tensor | None, keep: bool = True) -> Gradient:
+        gradient: Gradient = [None] * len(self.parameters)
+        if loss is not None:
+            gradient = own(torch.autograd.grad(loss, self.parameters, retain_graph=keep, allow_unused=True))
+        average_gradients_([gradient], self.parameters, self._group)
+        return gradient
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: a step doesn't depend on earlier ones."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take nothing."""

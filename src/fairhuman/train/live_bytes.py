@@ -1,0 +1,67 @@
+"""How much memory tensor operations need, without having it: shapes are computed, values aren't."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sums the sizes of storages that operations make, until nothing refers to them.
+
+    live, peak: bytes, now and at most, of what was made while the mode was on; not of `known` tensors.
+    """
+
+    def __init__(self, known: Iterator[Tensor] | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._storages = {tensor.untyped_storage()._cdata for tensor in known or ()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and take in what it returns."""
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._take_in(leaf.untyped_storage())
+        self.peak = max(self.peak, self.live)
+        return out
+
+    def _take_in(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._storages:
+            self._storages.add(key)
+            self.live += size
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._storages.remove(key)
+        self.live -= size
+
+
+@contextmanager
+def without_memory(*modules: nn.Module) -> Iterator[None]:
+    """Tensors made in here have a shape and a type, and no memory; those of `modules`, built on `meta`, become such.
+
+    They say that they are on the CPU, so that autocast and attention do what they do on a device.
+    """
+    with FakeTensorMode():
+        for module in (part for whole in modules for part in whole.modules()):
+            for name, old in module._parameters.items():
+                if old is not None:
+                    new = torch.empty(old.shape, dtype=old.dtype)
+                    module._parameters[name] = nn.Parameter(new, requires_grad=old.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        yield
+
+
+def bytes_of(tensors: Iterator[Tensor]) -> int:
+    """Sum of the sizes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,65 @@
+"""Exact steps that hold two gradients at a time."""
+
+import numpy as np
+import pytest
+import torch
+from small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
+from tiny_net import peak_bytes
+
+from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, PairwiseEstimator, solve
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_it_is_the_exact_step(absent: bool) -> None:
+    unet = small_unet()
+    rows = true_gradients(unet, 1, absent=absent)
+    step = take(fair_backward(unet, "pairwise"), unet, 1, absent=absent)
+    assert step.exact
+    assert step.gram is not None
+    torch.testing.assert_close(step.gram, rows @ rows.T, rtol=1e-5, atol=1e-9)
+    weights = solve(rows @ rows.T)
+    np.testing.assert_allclose(step.weights, weights, rtol=1e-4)
+    exact = weights @ rows
+    torch.testing.assert_close(flat_grad(unet), exact / exact.norm(), rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_any_number_of_objectives(size: int) -> None:
+    parameter = torch.nn.Parameter(torch.randn(20, generator=torch.Generator().manual_seed(0)))
+    rows = torch.randn(size, 20, generator=torch.Generator().manual_seed(1))
+    estimator = PairwiseEstimator([parameter])
+    step = FairBackward([parameter], MinimumPotentialDelay(), estimator=estimator)([row @ parameter for row in rows])
+    assert step is not None
+    assert step.gram is not None
+    torch.testing.assert_close(step.gram, (rows @ rows.T).double(), rtol=1e-5, atol=1e-5)
+
+
+def test_it_holds_two_gradients() -> None:
+    """A plain step holds one, so that this is 1 × P beyond it, where K = 3 at once are 2 × P beyond it."""
+    unet = small_unet("all")
+    size = sum(4 * p.numel() for p in trained(unet))
+
+    def peak(fair: FairBackward) -> int:
+        unet.zero_grad()
+        found, output = losses(unet, 1)
+        return peak_bytes(lambda: fair(found, output=output))
+
+    plain = peak(FairBackward(trained(unet), LinearScalarization()))
+    assert peak(fair_backward(unet, "pairwise")) - plain <= 1.1 * size
+    assert peak(FairBackward(trained(unet), MinimumPotentialDelay())) - plain > 1.8 * size
+
+
+def test_accumulation_is_refused() -> None:
+    unet = small_unet()
+    with pytest.raises(ValueError, match="PairwiseEstimator takes one micro-batch a step; use EmaEstimator"):
+        fair_backward(unet, "pairwise")(losses(unet)[0], sync=False)
+
+
+def test_a_gram_matrix_that_is_not_finite_is_an_error_and_a_good_step_can_follow() -> None:
+    unet = small_unet()
+    fair = fair_backward(unet, "pairwise")
+    found, output = losses(unet)
+    assert found[1] is not None
+    with pytest.raises(FloatingPointError):
+        fair([found[0], found[1] * 1e30, found[2]], output=output)
+    assert take(fair, unet).exact
