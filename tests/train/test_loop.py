@@ -15,8 +15,10 @@ from fairhuman.data.report import Note
 from fairhuman.errors import FairHumanError, RecipeError, TrainingError
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
+from fairhuman.train import guard
 from fairhuman.train.guard import explained, locked
 from fairhuman.train.loop import Run, Watcher, train
+from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.setup import split
@@ -199,8 +201,17 @@ def test_a_full_disk_says_so(make_recipe: MakeRecipe) -> None:
         file.write("x" * 100_000)
 
 
-def test_out_of_memory_says_what_to_change(make_recipe: MakeRecipe) -> None:
-    with pytest.raises(TrainingError, match=r"batch_size=2.*gradient_checkpointing=true"), explained(make_recipe()):
+def test_out_of_memory_says_what_to_change(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(kind="full", batch_size=8)
+    needed = memory_of(recipe).needed
+    monkeypatch.setattr(guard, "device_bytes", lambda: needed - 2**20)
+    with (
+        pytest.raises(TrainingError, match=r"about 0.\d GiB.*fit: fairness.mode=output .* \(0.6 GiB\); or optimizer"),
+        explained(recipe),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    monkeypatch.setattr(guard, "device_bytes", lambda: 2**20)
+    with pytest.raises(TrainingError, match=r"none: it needs a larger device"), explained(recipe):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 
 from fairhuman import recipe as recipes
 from fairhuman.errors import RecipeError, TrainingError
+from fairhuman.train.memory import cheapest_changes, memory_of
 from fairhuman.train.settings import TrainRecipe, free_on_resume
 
 
@@ -82,12 +84,7 @@ def explained(recipe: TrainRecipe) -> Iterator[None]:
             f"{error}. Start again with another out and a lower learning_rate (now {recipe.learning_rate}){other}"
         ) from error
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"out of memory at batch_size={recipe.batch_size}, resolution={recipe.resolution}, "
-            f"precision={recipe.precision}. In this order: gradient_checkpointing=true, precision=bf16, batch_size=1 "
-            f"with accumulate={recipe.batch_size * recipe.accumulate}, optimizer.name=adamw8bit, a smaller lora.rank; "
-            "with another out, if this one holds checkpoints"
-        ) from error
+        raise TrainingError(_out_of_memory(recipe, device_bytes())) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TrainingError(
@@ -97,3 +94,20 @@ def explained(recipe: TrainRecipe) -> Iterator[None]:
         if error.filename is None:
             raise
         raise TrainingError(f"{error.filename}: {error.strerror}") from error
+
+
+def device_bytes() -> int:
+    """Memory of the GPU that is used, or of the machine."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _out_of_memory(recipe: TrainRecipe, limit: int) -> str:
+    """Say what a run needs, and the cheapest changes with which it fits."""
+    needed, fitting = memory_of(recipe).needed, cheapest_changes(recipe, limit)
+    changes = "; or ".join(map(str, fitting)) or "none: it needs a larger device, or a lower resolution"
+    return (
+        f"out of memory: the run needs about {needed / 2**30:.1f} GiB, the device has {limit / 2**30:.1f}, for others "
+        f"too. The cheapest changes that fit: {changes}. With another out, if this one holds checkpoints"
+    )

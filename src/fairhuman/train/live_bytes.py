@@ -1,7 +1,7 @@
 """How much memory tensor operations need, without having it: shapes are computed, values aren't."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,10 +18,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     live, peak: bytes, now and at most, of what was made while the mode was on; not of `known` tensors.
     """
 
-    def __init__(self, known: Iterator[Tensor] | None = None) -> None:
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
-        self._storages = {tensor.untyped_storage()._cdata for tensor in known or ()}
+        self._storages = {tensor.untyped_storage()._cdata for tensor in known}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and take in what it returns."""
@@ -62,6 +62,6 @@ def without_memory(*modules: nn.Module) -> Iterator[None]:
         yield
 
 
-def bytes_of(tensors: Iterator[Tensor]) -> int:
+def bytes_of(tensors: Iterable[Tensor]) -> int:
     """Sum of the sizes of tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

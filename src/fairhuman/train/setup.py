@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.optimization import get_scheduler
 from torch import nn
@@ -232,6 +233,12 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
         # Several backward passes through one graph can't give its buffers away.
         torch._functorch.config.donated_buffer = False
         pipeline.unet.compile_repeated_blocks()
+    return trainable(recipe, pipeline)
+
+
+def trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> TrainableModel:
+    """Make some of a pipeline's weights trainable, as the recipe's kind says."""
+    pipeline.vae.enable_slicing()  # a picture at a time: in float32 a batch could need more than all else
     if recipe.kind == "full":
         return FullModel(pipeline, recipe.full.text_encoders, recipe.gradient_checkpointing)
     return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing)
@@ -259,28 +266,32 @@ def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
 def build_fair_backward(
     recipe: TrainRecipe, model: TrainableModel, strategy: Strategy, scaler: torch.amp.GradScaler | None
 ) -> FairBackward:
-    """Return the run's `FairBackward`.
-
-    Under gradient checkpointing one batched pass recomputes activations once; it can't run compiled or with dropout.
-    """
-    dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
-    batched = recipe.gradient_checkpointing and not recipe.compile and not dropout
+    """Return the run's `FairBackward`."""
     return FairBackward(
         model.trainable_parameters(),
         strategy,
         length=recipe.fairness.length,
         radius=recipe.fairness.radius,
-        estimator=build_estimator(recipe, model, batched),
+        estimator=build_estimator(recipe, model),
         scaler=scaler,
         names=recipe.regions.objectives,
     )
 
 
-def build_estimator(recipe: TrainRecipe, model: TrainableModel, batched: bool) -> Estimator:
+def batched(recipe: TrainRecipe) -> bool:
+    """Whether the K gradients of an exact step come in one batched pass.
+
+    Under gradient checkpointing it recomputes activations once; it can't run compiled or with dropout.
+    """
+    dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
+    return recipe.gradient_checkpointing and not recipe.compile and not dropout
+
+
+def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
     """Return the recipe's estimator and, after it, the dearer ones that take over where its audits are bad."""
     fairness, parameters = recipe.fairness, model.trainable_parameters()
     mode, every = fairness.mode, fairness.every
-    exact = ExactEstimator(parameters, batched)
+    exact = ExactEstimator(parameters, batched(recipe))
     last: Exact = PairwiseEstimator(parameters) if fairness.pairwise else exact
     if mode == "exact":
         return last

@@ -1,0 +1,117 @@
+"""The memory that a run is said to need, against what it takes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from allocator import peak_bytes
+from fairhuman.data.batch import collate
+from fairhuman.data.report import LoadReport
+from fairhuman.models.sdxl import networks
+from fairhuman.train import setup
+from fairhuman.train.live_bytes import LiveBytes, without_memory
+from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, memory_of
+from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.step import Objectives, fair_step
+
+MakeRecipe = Callable[..., TrainRecipe]
+WAYS: dict[str, dict[str, Any]] = {
+    "LoRA, LS": {"strategy": "ls"},
+    "LoRA, MPD": {},
+    "LoRA, MPD, bf16": {"precision": "bf16"},
+    "LoRA, MPD, checkpointing": {"gradient_checkpointing": True},
+    "full, MPD": {"kind": "full"},
+    "full, MPD, pairs": {"kind": "full", "fairness": {"pairwise": True}},
+}
+
+
+def test_bytes_live_until_nothing_refers_to_them() -> None:
+    known = torch.zeros(100)
+    with LiveBytes([known]) as live:
+        a = torch.ones(1000)
+        b = a[:10].view(2, 5)
+        assert live.live == 4000, "a view has no memory of its own"
+        del a
+        assert live.live == 4000
+        c = b + known[:5]
+        del b
+        assert (live.live, live.peak) == (40, 4040)
+        del c
+    assert live.live == 0
+
+
+def test_tensors_without_memory_have_shapes_and_types() -> None:
+    with torch.device("meta"):
+        layer = torch.nn.Linear(10**6, 10**6, dtype=torch.bfloat16)
+    with without_memory(layer):
+        found = layer(torch.empty(2, 10**6, dtype=torch.bfloat16))
+        assert (found.shape, found.dtype, found.device.type) == ((2, 10**6), torch.bfloat16, "cpu")
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_step_takes_what_was_computed(make_recipe: MakeRecipe, name: str) -> None:
+    """Peak of PyTorch's CPU allocator, within 10 %."""
+    recipe = make_recipe(batch_size=4, resolution=64, **WAYS[name])
+    expected = memory_of(recipe)
+    model = setup.build_model(recipe, torch.device("cpu"))
+    data = setup.load_data(recipe, LoadReport())
+    objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed, setup.DTYPES[recipe.precision])
+    fair = setup.build_fair_backward(recipe, model, setup.build_strategy(recipe, torch.device("cpu")), None)
+    batch = collate([data.train[k] for k in range(4)])
+    fair_step(objectives, fair, [batch])  # what is allocated once
+    for parameter in model.trainable_parameters():
+        parameter.grad = None
+    measured = peak_bytes(lambda: fair_step(objectives, fair, [batch]))
+    assert max(expected.step, expected.encode) == pytest.approx(measured, rel=0.1)
+    weights = [p for network in networks(model.pipeline) for p in network.parameters()]
+    assert expected.frozen + expected.trained == sum(p.numel() * p.element_size() for p in weights)
+    optimizer = setup.build_optimizer(recipe, model, setup.build_strategy(recipe, torch.device("cpu")))
+    optimizer.step()
+    state = [t for values in optimizer.state.values() for t in values.values() if torch.is_tensor(t) and t.numel() > 1]
+    assert expected.optimizer == sum(4 * tensor.numel() for tensor in state)
+
+
+def test_an_amortised_run_says_what_its_audits_need(make_recipe: MakeRecipe) -> None:
+    exact, amortised = (memory_of(make_recipe(kind="full", fairness={"mode": mode})) for mode in ("exact", "output"))
+    plain = memory_of(make_recipe(kind="full", strategy="ls", fairness={"mode": "output"}))
+    assert amortised.audit == exact.step
+    assert amortised.step == plain.step < exact.step
+    assert plain.audit is None
+    assert exact.total == amortised.total
+
+
+def test_sdxl_by_its_shape_alone(make_recipe: MakeRecipe) -> None:
+    """A rank of 256 with exact MPD at 1024 x 1024 fits a card of 24 GB."""
+    recipe = make_recipe(
+        model="sdxl", resolution=1024, batch_size=1, lora={"rank": 256}, precision="bf16", gradient_checkpointing=True
+    )
+    found = memory_of(recipe)
+    assert found.trained == 4 * 371_589_120
+    assert found.frozen == 2 * (2_567_463_684 + 123_060_480 + 694_659_840) + 4 * 83_653_863
+    assert found.optimizer == 2 * found.trained
+    assert 3 * found.trained < found.step < 5 * found.trained
+    assert found.needed < 24e9
+
+
+def test_the_cheapest_changes_that_fit(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(kind="full", batch_size=4, resolution=64)
+    now = memory_of(recipe).needed
+    found = cheapest_changes(recipe, now - 2**20)
+    assert [change.overrides for change in found] == [
+        ("fairness.mode=output", "fairness.pairwise=true"),
+        ("precision=bf16",),
+        ("optimizer.name=adamw8bit",),
+    ]
+    assert all(change.memory.needed < now for change in found)
+    assert str(found[0]).startswith("fairness.mode=output fairness.pairwise=true (0.")
+    together = cheapest_changes(recipe, min(change.memory.needed for change in found) - 2**20)
+    assert len(together) == 1
+    assert {*found[0].overrides, *found[1].overrides} <= set(together[0].overrides)
+    assert cheapest_changes(recipe, CONTEXT) == []
+
+
+def test_totals() -> None:
+    memory = Memory(frozen=1, trained=2, optimizer=4, encode=8, step=16, audit=None, update=32)
+    assert memory.total == 39
