@@ -114,3 +114,29 @@ def paper(
     from fairhuman.commands_measure import run_paper
 
     run_paper(out, costs, evaluation, recipe, overrides or [], dry_run, Console())
+
+
+def bench(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings of the run, or of the table.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Of a training run; else the small SDXL on noise.")] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="What runs need, from shapes: the recipe's, or SDXL's.")
+    ] = False,
+    profile: Annotated[Path | None, typer.Option(help="Write a Chrome trace of three steps here instead.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each way.")] = 15,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all numbers.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure training's speed here as ratios to a bare loop; or compute, from shapes, the memory that runs need.
+
+    Example: fairhuman bench --memory
+    """
+    from fairhuman.commands_bench import run_memory, run_profile, run_speed
+
+    console = Console()
+    if memory:
+        run_memory(recipe, overrides or [], out, dry_run, console)
+    elif profile is not None:
+        run_profile(recipe, overrides or [], profile, dry_run, console)
+    else:
+        run_speed(recipe, overrides or [], rounds, out, dry_run, console)

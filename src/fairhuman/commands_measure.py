@@ -92,7 +92,8 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
     runs = [recipe.run(cell, seed, None, "test") for cell in recipe.cells for seed in recipe.seeds]
     if dry_run:
         console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
-        rates = len(recipe.tuning.learning_rates) * len(recipe.cells) if recipe.tuning else 0
+        tuning = recipe.tuning
+        rates = len(tuning.learning_rates) * (len(recipe.cells) - len(tuning.lenders)) if tuning else 0
         say(console, f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
         return 0
 

@@ -50,7 +50,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def without_time(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{key: value for key, value in row.items() if key != "images_per_s"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("images_per_s", "waiting")} for row in rows]
 
 
 def lora_bytes(recipe: TrainRecipe) -> bytes:

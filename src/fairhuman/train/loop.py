@@ -103,7 +103,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
     """
     process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # what `accelerate launch --cpu` sets
     with explained(recipe), locked(recipe.out, bool(process.is_main_process)):
-        run = _set_up(recipe, process, watchers)
+        run = set_up(recipe, process, watchers)
         tracker = (
             Tracker(recipe.out, run.step, recipe.track.wandb, recipe.model_dump(mode="json")) if run.main else None
         )
@@ -128,12 +128,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             _look(run, tracker)
             if run.finished or run.stopped_by is not None:
                 break
-            started = time.perf_counter()
-            micro = [next(batches).to(run.process.device) for _ in range(recipe.accumulate)]
-            step, areas_k = _step(run, micro)
-            run.step += 1
-            seconds = time.perf_counter() - started
-            metrics = step_metrics(run.step, recipe, processes, step, areas_k, micro, run.schedule, seconds)
+            micro, metrics = take_step(run, batches)
             if tracker is not None:
                 _note_lost_pictures(run, micro)
                 tracker.metrics(run.step, metrics)
@@ -144,6 +139,18 @@ def _train(run: Run, tracker: Tracker | None) -> None:
                 _save_checkpoint(run)
     if run.finished and not run.product.exists():
         _save_product(run)
+
+
+def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]:
+    """Take one step with the next batches; return these and what it did."""
+    started = time.perf_counter()
+    micro = [next(batches).to(run.process.device) for _ in range(run.recipe.accumulate)]
+    loaded = time.perf_counter()
+    step, areas_k = _step(run, micro)
+    run.step += 1
+    times = (time.perf_counter() - started, loaded - started)
+    processes = run.process.num_processes
+    return micro, step_metrics(run.step, run.recipe, processes, step, areas_k, micro, run.schedule, times)
 
 
 def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
@@ -165,7 +172,7 @@ def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
     return step, areas_k
 
 
-def _set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watcher]) -> Run:
+def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watcher] = ()) -> Run:
     """Build all parts, and put them where the newest checkpoint was."""
     report = LoadReport()
     try:

@@ -23,10 +23,11 @@ def step_metrics(
     areas_k: Tensor,
     batches: Sequence[Batch],
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    seconds: float,
+    times: tuple[float, float],
 ) -> Metrics:
     """Return what a step did, JSON-ready: None where there is no value.
 
+    `times` are seconds of the step, and of those waiting for data; waiting: their ratio.
     weight/NAME: w, divided by their mean, so that they sum to the number of objectives that took part.
     cos/A-B: cosine of two objectives' gradients. area/NAME: mean of the mask over pictures. coverage/NAME, known/NAME:
     shares of samples with the region in view, and annotated. grad_norm: ‖Σ w_i g_i‖ before its length was set.
@@ -34,7 +35,7 @@ def step_metrics(
     """
     names = recipe.regions.objectives
     samples = recipe.batch_size * recipe.accumulate * processes
-    metrics: Metrics = {"images": number * samples, "images_per_s": samples / seconds}
+    metrics: Metrics = {"images": number * samples, "images_per_s": samples / times[0], "waiting": times[1] / times[0]}
     total = float(step.weights.sum())
     share = sum(step.present) / total if total > 0 else 0.0
     areas = (areas_k / areas_k[0]).tolist()

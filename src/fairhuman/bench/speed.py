@@ -1,0 +1,185 @@
+"""The trainer's steps against a bare loop over tensors that are in memory already, in turn, in one process."""
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from PIL import Image
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from fairhuman import recipe as recipes
+from fairhuman.data.batch import Batch
+from fairhuman.models.sdxl import encode_prompts, vae_factor
+from fairhuman.train import setup
+from fairhuman.train.loop import Run, set_up, take_step
+from fairhuman.train.settings import TrainRecipe
+
+BARE = "bare loop"
+PICTURES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Minimum, median and maximum over rounds.
+
+    Attributes:
+        name: of the way.
+        images_per_s: pictures a second.
+        ratio: of its speed to the bare loop's of the same round, in CPU time on a CPU, else in wall-clock time.
+        waiting: share of a step that data was waited for; of the bare loop none.
+    """
+
+    name: str
+    images_per_s: tuple[float, float, float]
+    ratio: tuple[float, float, float]
+    waiting: tuple[float, float, float]
+
+
+def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> list[Speed]:
+    """Take a step of each way in turn, `rounds` times after warming up.
+
+    The bare loop is U-Net forward, one loss, backward and optimiser; no data, no VAE, no text encoders. The others are
+    whole steps of the trainer: the plain sum (LS), and the recipe's strategy in each of `modes`. An amortised mode is
+    measured in its ordinary steps; its audits come on top, one in `every`.
+
+    Args:
+        recipe: of the run; nothing is written.
+        rounds: that count.
+        modes: of fairness.
+    """
+    ways = {BARE: _bare(_run(recipe)), "LS": _trainer(_run(_with(recipe, strategy="ls")))}
+    for mode in modes:
+        ways[f"{recipe.strategy}, {mode}"] = _trainer(_run(_with(recipe, fairness={"mode": mode, "every": 10**6})))
+    device = PartialState().device
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    waiting: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(WARM_UP + rounds):
+        for name, way in ways.items():
+            _finish(device)
+            wall, cpu = time.perf_counter(), time.process_time()
+            waited = way()
+            _finish(device)
+            if number >= WARM_UP:
+                seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+                waiting[name].append(waited)
+    clock = 1 if device.type == "cpu" else 0
+    images = recipe.batch_size * recipe.accumulate
+    return [
+        Speed(
+            name,
+            _spread([images / wall for wall, _ in seconds[name]]),
+            _spread([bare[clock] / ours[clock] for bare, ours in zip(seconds[BARE], seconds[name], strict=True)]),
+            _spread(waiting[name]),
+        )
+        for name in ways
+    ]
+
+
+WARM_UP = 10  # rounds: estimators are exact at first, and what is made once is made
+
+
+def trace(recipe: TrainRecipe, path: Path, steps: int = 3) -> None:
+    """Write a Chrome trace of some steps of the trainer, which chrome://tracing and perfetto.dev show."""
+    take = _trainer(_run(recipe))
+    for _ in range(WARM_UP):
+        take()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=activities, record_shapes=True) as profiler:
+        for _ in range(steps):
+            take()
+    profiler.export_chrome_trace(str(path))
+
+
+def _with(recipe: TrainRecipe, **values: Any) -> TrainRecipe:
+    return recipes.build(TrainRecipe, recipes.merge(recipe.model_dump(mode="json"), values))
+
+
+def _run(recipe: TrainRecipe) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        return set_up(_with(recipe, out=folder, steps=10**9), PartialState())
+
+
+def _trainer(run: Run) -> Callable[[], float]:
+    """A step as the loop takes it, which returns its share of waiting."""
+    batches = iter(setup.build_loader(run.recipe, run.data, 0, 1, 0))
+
+    def take() -> float:
+        _, metrics = take_step(run, batches)
+        return float(metrics["waiting"] or 0.0)
+
+    return take
+
+
+def _bare(run: Run) -> Callable[[], float]:
+    """Forward, backward and optimiser of the U-Net alone."""
+    batches = iter(setup.build_loader(run.recipe, run.data, 0, 1, 0))
+    parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
+
+    def take() -> float:
+        for inputs, target in parts:
+            with torch.autocast(
+                target.device.type, run.objectives.precision, enabled=run.objectives.precision is not None
+            ):
+                prediction = run.model.pipeline.unet(**inputs).sample
+            nn.functional.mse_loss(prediction.float(), target).backward()  # type: ignore[no-untyped-call]
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        return 0.0
+
+    return take
+
+
+def _inputs(run: Run, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
+    pipeline = run.model.pipeline
+    factor, channels = vae_factor(pipeline.vae), pipeline.vae.config.latent_channels
+    shape = (len(batch.keys), channels, *(side // factor for side in batch.pictures_bchw.shape[2:]))
+    noisy, target = torch.randn(2, *shape, device=batch.pictures_bchw.device)
+    dtype = pipeline.unet.dtype
+    with torch.no_grad():
+        embeds, pooled = encode_prompts(pipeline, batch.captions)
+    inputs = {
+        "sample": noisy.to(dtype),
+        "timestep": torch.full((shape[0],), 500, device=noisy.device),
+        "encoder_hidden_states": embeds.to(noisy.device, dtype),
+        "added_cond_kwargs": {"text_embeds": pooled.to(noisy.device, dtype), "time_ids": batch.time_ids_b6},
+    }
+    return inputs, target
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    return min(values), statistics.median(values), max(values)
+
+
+@contextmanager
+def noise_pictures(size: tuple[int, int]) -> Iterator[Path]:
+    """A data set of noise with a face and a hand box in each picture: what is in them doesn't matter to speed."""
+    height, width = size
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lines = []
+        for number in range(PICTURES):
+            coarse = generator.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize((width, height)).save(folder / f"{number}.jpg", quality=90)
+            boxes = {
+                "faces": [[width / 4, height / 8, width / 2, height / 3]],
+                "hands": [[0, height / 2, width / 4, height * 0.75]],
+            }
+            lines.append(json.dumps({"file_name": f"{number}.jpg", "caption": f"noise number {number}", **boxes}))
+        (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        yield folder

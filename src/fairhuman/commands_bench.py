@@ -1,0 +1,134 @@
+"""What `fairhuman bench` does."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from fairhuman import recipe as recipes
+from fairhuman.bench.memory_table import MemoryTableSettings, Row, memory_table
+from fairhuman.bench.speed import BARE, measure_speed, noise_pictures, trace
+from fairhuman.commands_data import say
+from fairhuman.files import write_json, writing
+from fairhuman.train.memory import Memory, memory_of
+from fairhuman.train.settings import TrainRecipe
+
+GIB = 2**30
+MODES = ("exact", "output", "tail")
+DEFAULT: dict[str, Any] = {
+    "steps": 1,
+    "batch_size": 8,
+    "resolution": 128,
+    "lora": {"rank": 16},
+    "view": {"crop": "center"},
+    "preview": {"count": 0},
+    "validation": {"every": 0},
+}
+
+
+def run_speed(
+    path: Path | None, overrides: Sequence[str], rounds: int, out: Path | None, dry_run: bool, console: Console
+) -> None:
+    """Measure the trainer against a bare loop, and print the ratios."""
+    with _recipe(path, overrides) as recipe:
+        if dry_run:
+            _would(recipe, console)
+            return
+        found = measure_speed(recipe, rounds, MODES)
+    clock = "wall-clock" if torch.cuda.is_available() else "CPU"
+    table = Table("steps", "pictures a second", f"speed against the {BARE} ({clock} time)", "waiting for data")
+    for speed in found:
+        table.add_row(
+            speed.name, _three(speed.images_per_s, "{:.3g}"), _three(speed.ratio, "{:.3f}"), f"{speed.waiting[1]:.1%}"
+        )
+    console.print(table)
+    say(console, f"minimum / median / maximum of {rounds} rounds; amortised modes without their audits")
+    _save(out, {"recipe": recipe.model_dump(mode="json"), "speed": [asdict(speed) for speed in found]}, console)
+
+
+def run_profile(path: Path | None, overrides: Sequence[str], out: Path, dry_run: bool, console: Console) -> None:
+    """Write a trace of three steps."""
+    with _recipe(path, overrides) as recipe:
+        if dry_run:
+            _would(recipe, console)
+            return
+        with writing(out):
+            trace(recipe, out)
+    say(console, f"trace: {out}; open it in perfetto.dev or chrome://tracing")
+
+
+def run_memory(path: Path | None, overrides: Sequence[str], out: Path | None, dry_run: bool, console: Console) -> None:
+    """Print what a recipe needs, or the table of SDXL."""
+    if path is not None:
+        recipe = recipes.load(TrainRecipe, path, overrides)
+        if dry_run:
+            _would(recipe, console)
+            return
+        memory = memory_of(recipe)
+        table = Table("held", "GiB")
+        for name, value in asdict(memory).items():
+            if value is not None:
+                table.add_row(name, f"{value / GIB:.2f}")
+        table.add_row("a device must have", f"{memory.needed / GIB:.2f}")
+        console.print(table)
+        _save(out, {"recipe": recipe.model_dump(mode="json"), "bytes": _plain(memory)}, console)
+        return
+    settings = recipes.build(MemoryTableSettings, {}, overrides, origin="bench --memory")
+    if dry_run:
+        console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        return
+    rows = []
+    with console.status("computing") as status:
+        for row in memory_table(settings):
+            rows.append(row)
+            status.update(f"{len(rows)} runs computed")
+    console.print(_memory_table(rows))
+    say(console, "GiB, from shapes alone; weights and audit: see the docs on performance")
+    lines = [{**asdict(row), "memory": _plain(row.memory)} for row in rows]
+    _save(out, {"settings": settings.model_dump(mode="json"), "rows": lines}, console)
+
+
+def _memory_table(rows: Sequence[Row]) -> Table:
+    table = Table("run", "batch", "type", "weights", "optimizer", "step", "audit", "device")
+    for row in rows:
+        memory = row.memory
+        held = (memory.frozen + memory.trained, memory.optimizer, memory.step, memory.audit, memory.needed)
+        shown = ("" if value is None else f"{value / GIB:.1f}" for value in held)
+        table.add_row(f"{row.kind}, {row.way}", str(row.batch_size), row.precision, *shown)
+    return table
+
+
+def _plain(memory: Memory) -> dict[str, int | None]:
+    return {**asdict(memory), "total": memory.total, "needed": memory.needed}
+
+
+@contextmanager
+def _recipe(path: Path | None, overrides: Sequence[str]) -> Iterator[TrainRecipe]:
+    if path is not None:
+        yield recipes.load(TrainRecipe, path, overrides)
+        return
+    size = recipes.build(TrainRecipe, {**DEFAULT, "data": "noise", "out": "none"}, overrides).size
+    with noise_pictures(size) as folder:
+        yield recipes.build(TrainRecipe, {**DEFAULT, "data": str(folder), "out": str(folder / "out")}, overrides)
+
+
+def _would(recipe: TrainRecipe, console: Console) -> None:
+    console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+
+
+def _save(out: Path | None, values: dict[str, Any], console: Console) -> None:
+    if out is not None:
+        with writing(out):
+            write_json(out, {"torch": torch.__version__, "python": sys.version.split()[0], **values})
+        say(console, f"numbers: {out}")
+
+
+def _three(values: tuple[float, float, float], form: str) -> str:
+    return " / ".join(form.format(value) for value in values)

@@ -1,0 +1,50 @@
+"""`fairhuman bench`, as a user types it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+Typed = Callable[..., tuple[int, str, str]]
+TINY = ("resolution=32", "batch_size=2", "lora.rank=2")
+
+
+def test_speed_against_a_bare_loop(tmp_path: Path, typed: Typed) -> None:
+    code, said, errors = typed("bench", *TINY, "--rounds", 2, "--out", tmp_path / "speed.json")
+    assert code == 0, errors
+    found = {one["name"]: one for one in json.loads((tmp_path / "speed.json").read_text())["speed"]}
+    assert list(found) == ["bare loop", "LS", "mpd, exact", "mpd, output", "mpd, tail"]
+    assert found["bare loop"]["ratio"] == [1.0, 1.0, 1.0]
+    assert 0.0 < found["mpd, exact"]["ratio"][1] < found["LS"]["ratio"][1] < 1.0
+    assert found["LS"]["waiting"][1] > found["bare loop"]["waiting"][1] == 0.0
+    assert "mpd, output" in said
+
+
+def test_a_trace(tmp_path: Path, typed: Typed) -> None:
+    code, said, errors = typed("bench", *TINY, "--profile", tmp_path / "trace.json")
+    assert code == 0, errors
+    assert f"trace: {tmp_path / 'trace.json'}" in said
+    names = {event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}
+    assert "aten::conv2d" in names
+
+
+def test_memory_of_the_small_model_as_a_table_and_of_a_recipe(tmp_path: Path, typed: Typed) -> None:
+    small = ("model=small", "resolution=64", "ranks=[4,8]", "batch_sizes=[2]")
+    code, said, errors = typed("bench", "--memory", *small, "--out", tmp_path / "memory.json")
+    assert code == 0, errors
+    rows = json.loads((tmp_path / "memory.json").read_text())["rows"]
+    assert [(row["kind"], row["way"]) for row in rows[:2]] == [("LoRA 4", "LS"), ("LoRA 4", "MPD, exact")]
+    assert len(rows) == 8
+    assert rows[4]["memory"]["trained"] == 2 * rows[0]["memory"]["trained"]
+    assert "LoRA 8, MPD, amortised" in said
+    recipe = tmp_path / "run.yaml"
+    recipe.write_text("data: none\nout: none\nsteps: 1\nresolution: 64\n", encoding="utf-8")
+    code, said, errors = typed("bench", "--memory", "--recipe", recipe, "lora.rank=4")
+    assert code == 0, errors
+    assert "a device must have" in said
+
+
+def test_dry_runs_and_mistakes(tmp_path: Path, typed: Typed) -> None:
+    assert "resolution: 128" in typed("bench", "--dry-run")[1]
+    assert "ranks" in typed("bench", "--memory", "--dry-run")[1]
+    assert "unknown setting 'rank'" in typed("bench", "--memory", "rank=3")[2]
+    assert "no such recipe" in typed("bench", "--recipe", tmp_path / "none.yaml")[2]
