@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def shapes(draw: st.DrawFn) -> tuple[int, int, int, int, int, int, int]:
 @settings(max_examples=150, deadline=None)
 @given(shapes())
 def test_everything_comes_equally_often(shape: tuple[int, int, int, int, int, int, int]) -> None:
-    methods, shown, items, participants, seen, check, _ = shape
+    methods, shown, items, participants, seen, *_ = shape
     rows = trials(*shape)
     names = [f"m{number}" for number in range(methods)]
     real = [[trial for trial in row if trial.item < items] for row in rows]
@@ -84,7 +84,7 @@ def test_everything_comes_equally_often(shape: tuple[int, int, int, int, int, in
 def test_attention_checks_are_seen_once_each_with_the_right_picture_on_all_sides(
     shape: tuple[int, int, int, int, int, int, int],
 ) -> None:
-    _, shown, items, participants, seen, check, _ = shape
+    _, shown, items, _, seen, check, _ = shape
     rows = trials(*shape)
     sides = []
     for row in rows:
@@ -128,7 +128,7 @@ def test_three_of_four_methods_spread_an_odd_number_of_sets_over_the_pairs() -> 
 
 def test_no_two_items_keep_following_each_other() -> None:
     orders = item_orders(40, 20, 20, np.random.default_rng(0))
-    follow = Counter(pair for row in orders for pair in zip(row, row[1:], strict=False))
+    follow = Counter(pair for row in orders for pair in pairwise(row))
     assert set(follow.values()) == {2}, "each of 380 pairs in order twice over 40 participants"
 
 

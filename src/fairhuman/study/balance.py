@@ -1,7 +1,7 @@
 """Colours shared out so that no group gets more of one than of another.
 
-A study's design asks for it three times: which methods a trial shows, where each stands, on which side the right picture
-of an attention check is. In each, two families of groups have to come out even at once, such as all trials of a
+A study's design asks for it three times: which methods a trial shows, where each of them stands, on which side of an
+attention check the right picture is. In each, two families of groups have to come out even at once, such as all trials of a
 participant and all trials of an item. That can always be had to within 1 (de Werra, Equitable colorations of graphs,
 RIRO 5(R-3), 1971); the proof is the algorithm here.
 """
@@ -36,10 +36,10 @@ def share_out(
         changed = False
         for pair in pairs:
             places = [place for place, colour in enumerate(colours) if colour in pair]
-            families = [[family[place] for place in places] for family in (left_n, right_n)]
-            if all(_even([colours[place] for place in places], pair, family) for family in families):
+            left, right = ([family[place] for place in places] for family in (left_n, right_n))
+            if all(_even([colours[place] for place in places], pair, family) for family in (left, right)):
                 continue
-            halves = _halve(*families, [loose_n[place] for place in places])
+            halves = _halve(left, right, [loose_n[place] for place in places])
             for place, half in zip(places, halves, strict=True):
                 colours[place] = pair[half]
             changed = True
