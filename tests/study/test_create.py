@@ -268,8 +268,10 @@ def test_what_was_killed_leaves_no_study_and_can_be_repeated(tmp_path: Path, met
     def progress(what, done, total):
         if what == "write" and done == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-    methods = {{name: Path(place) for name, place in { ({n: str(p) for n, p in methods.items()})!r}.items()}}
-    create_study(Path({str(tmp_path / "study")!r}), methods, None, StudySettings(items=5, questions=(OVERALL,)), print, progress=progress)
+    folder = Path({str(tmp_path)!r})
+    methods = {{name: folder / name for name in ("base", "ours")}}
+    settings = StudySettings(items=5, questions=(OVERALL,))
+    create_study(folder / "study", methods, None, settings, print, progress=progress)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=os.environ, check=False)
     assert killed.returncode == -signal.SIGKILL

@@ -1,9 +1,9 @@
 """Colours shared out so that no group gets more of one than of another.
 
 A study's design asks for it three times: which methods a trial shows, where each of them stands, on which side of an
-attention check the right picture is. In each, two families of groups have to come out even at once, such as all trials of a
-participant and all trials of an item. That can always be had to within 1 (de Werra, Equitable colorations of graphs,
-RIRO 5(R-3), 1971); the proof is the algorithm here.
+attention check the right picture is. Each time two families of groups have to come out even at once, such as all
+trials of a participant and all trials of an item. That can always be had to within 1 (de Werra, Equitable colorations
+of graphs, RIRO 5(R-3), 1971); the proof is the algorithm here.
 """
 
 from collections import Counter
