@@ -1,0 +1,137 @@
+"""What the commands of `fairhuman study` do; `cli_study` only reads the command line."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from fairhuman import recipe as recipes
+from fairhuman.commands_data import say, settings_of, stages
+from fairhuman.commands_measure import named_folders
+from fairhuman.errors import DataError, FairHumanError, RecipeError
+from fairhuman.files import writing
+from fairhuman.study.study import DATABASE, SETTINGS, Design, StudySettings, load_design
+
+try:
+    from fairhuman.study.answers import Votes, read_database, read_votes, write_votes
+except ModuleNotFoundError as error:
+    raise FairHumanError(f"studies need some more packages: pip install 'fairhuman[web]' ({error})") from error
+from fairhuman.study.create import CREATION, check_candidates, check_folder, create_study
+from fairhuman.study.power import PowerSettings, describe, find_participants
+from fairhuman.study.report import Facts, write_report
+
+Inputs = tuple[Path | None, Path | None, str | None]
+
+
+def run_create(
+    folder: Path,
+    named: Sequence[str],
+    inputs: Inputs,
+    recipe: Path | None,
+    given: Mapping[str, object],
+    overrides: Sequence[str],
+    dry_run: bool,
+    console: Console,
+) -> None:
+    """Make a study; `inputs`: prompts, what to leave out, the method to zoom on."""
+    prompts, leave_out, zoom_on = inputs
+    settings: StudySettings = settings_of(StudySettings, recipe, [*_given(given), *overrides], "study create")
+    methods = named_folders(named)
+    if dry_run:
+        check_folder(folder)
+        candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
+        console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        for text in [*candidates.notes, *candidates.left_out]:
+            say(console, text)
+        say(console, f"{folder}: would draw {settings.items} of {len(candidates.rows)} prompts, nothing is written")
+        return
+    said: list[str] = []
+    with stages(console) as progress:
+        design = create_study(
+            folder, methods, prompts, settings, said.append, leave_out=leave_out, zoom_on=zoom_on, progress=progress
+        )
+    for text in said:
+        say(console, text)
+    trials = len(design.participants[0])
+    say(console, f"{folder}: {settings.participants} participants, {trials} trials each; done")
+    say(console, f"put it in front of people with fairhuman study serve {folder}")
+
+
+def run_report(
+    folder: Path | None, database: str | None, answers: Path | None, out: Path | None, dry_run: bool, console: Console
+) -> None:
+    """Write a study's report, and say where it is."""
+    if folder is None and answers is None:
+        raise RecipeError("nothing to report on: give a study's folder, or --answers FILE")
+    settings, design = _load(folder) if folder is not None else (StudySettings(), None)
+    votes = _votes(folder, database, answers, settings, design)
+    out = out or (folder / "report" if folder is not None else Path(f"{answers}").with_suffix(".report"))
+    for line in votes.bad_lines():
+        say(console, f"left out: {line}")
+    people = len({vote.participant for vote in votes.votes})
+    if dry_run:
+        say(console, f"{len(votes.votes)} answers of {people} participants; would write into {out}")
+        return
+    facts = Facts()
+    if folder is not None and design is not None:
+        notes = _creation(folder)
+        facts = Facts(design.methods, len(design.participants), notes["notes"], notes["left_out"])
+    with writing(out):
+        page = write_report(votes, settings, facts, out)
+    say(console, f"{len(votes.votes)} answers of {people} participants; report: {page}")
+
+
+def run_export(folder: Path, out: Path, database: str | None, dry_run: bool, console: Console) -> None:
+    """Write a study's answers as a table."""
+    settings, design = _load(folder)
+    votes = _votes(folder, database, None, settings, design)
+    for line in votes.bad_lines():
+        say(console, f"left out: {line}")
+    if dry_run:
+        say(console, f"{len(votes.votes)} answers; would write {out}")
+        return
+    with writing(out):
+        write_votes(votes.votes, out)
+    say(console, f"{len(votes.votes)} answers: {out}")
+
+
+def run_power(given: Mapping[str, object], overrides: Sequence[str], console: Console) -> None:
+    """Say how many participants a difference takes."""
+    settings = recipes.build(PowerSettings, {}, [*_given(given), *overrides], origin="study power")
+    participants, tried = find_participants(
+        settings, lambda one: say(console, f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
+    )
+    say(console, describe(settings, participants, tried))
+
+
+def _given(values: Mapping[str, object]) -> list[str]:
+    return [f"{name}={value}" for name, value in values.items() if value is not None]
+
+
+def _load(folder: Path) -> tuple[StudySettings, Design]:
+    design = load_design(folder)
+    return recipes.load(StudySettings, folder / SETTINGS), design
+
+
+def _votes(
+    folder: Path | None, database: str | None, answers: Path | None, settings: StudySettings, design: Design | None
+) -> Votes:
+    if answers is not None:
+        return read_votes(answers)
+    if folder is None or design is None:
+        raise RecipeError("answers in a database are read with the study's folder: give it too")
+    return read_database(database or folder / DATABASE, design, [question.name for question in settings.questions])
+
+
+def _creation(folder: Path) -> dict[str, list[str]]:
+    """What `create_study` noted; nothing where a study was made otherwise."""
+    path = folder / CREATION
+    if not path.is_file():
+        return {"notes": [], "left_out": []}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return {name: [str(text) for text in values[name]] for name in ("notes", "left_out")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: isn't what fairhuman study create writes: {error!r}") from error
