@@ -19,9 +19,19 @@ from fairhuman.detect import Picture
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.generate.sample import save_png
 from fairhuman.record import Box
-from fairhuman.study.create import CREATION, ZOOM, create_study
+from fairhuman.study.create import ZOOM, create_study
 from fairhuman.study.pictures import SHARP
-from fairhuman.study.study import DESIGN, OVERALL, PICTURES, SETTINGS, Design, Item, StudySettings, load_design
+from fairhuman.study.study import (
+    CREATION,
+    DESIGN,
+    OVERALL,
+    PICTURES,
+    SETTINGS,
+    Design,
+    Item,
+    StudySettings,
+    load_design,
+)
 
 PROMPTS = [f"person {number}, <b>waving</b>" for number in range(8)]
 

@@ -51,7 +51,7 @@ class Analysis:
     """A study's numbers.
 
     Attributes:
-        methods: in the order of the design, else as they come.
+        methods: in the order of the design, then of the alphabet.
         questions: in the order of the settings, else as they come.
         conduct: of each participant who answered.
         everybody, kept: by question; `kept` without the participants that a rule leaves out.
@@ -73,7 +73,7 @@ class Analysis:
 def analyse(votes: Votes, settings: StudySettings, methods: Sequence[str] = ()) -> Analysis:
     """All numbers; `methods` of the design, if there is one, come first."""
     real = [vote for vote in votes.votes if vote.better is None]
-    names = tuple(dict.fromkeys([*methods, *(name for vote in real for name in vote.shown)]))
+    names = tuple(dict.fromkeys([*methods, *sorted({name for vote in real for name in vote.shown})]))
     found = {vote.question for vote in real}
     known = [question.name for question in settings.questions if question.name in found]
     questions = tuple(dict.fromkeys([*known, *(vote.question for vote in real)]))

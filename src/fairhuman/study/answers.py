@@ -1,6 +1,7 @@
-"""Answers as votes: read from the database or a table from elsewhere, and written as CSV or JSON."""
+"""Answers as votes, with all that they were about; and as tables, in CSV or JSON, of our own or from elsewhere."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,14 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import MetaData, column, select, table
-from sqlalchemy.exc import SQLAlchemyError
-
 from fairhuman.errors import DataError
 from fairhuman.files import write_atomically, write_json
 from fairhuman.study.candidates import JOIN, TIE
-from fairhuman.study.study import Answer, Design
-from fairhuman.web.database import open_database
 
 COLUMNS = ("participant", "trial", "question", "prompt", "shown", "chosen", "seconds", "given", "item", "better")
 OPTIONAL = ("prompt", "seconds", "given", "item", "better")  # a table from elsewhere may lack them
@@ -73,73 +69,6 @@ class Votes:
         return [*self.bad[:LONGEST], *([f"and {rest} more"] if rest > 0 else [])]
 
 
-def read_database(where: Path | str, design: Design, questions: Sequence[str]) -> Votes:
-    """The answers in a study's database; one that a newer or older design doesn't know is a bad row.
-
-    Raises:
-        DataError: there is no database yet, or it holds no answers.
-        FairHumanError: it can't be opened.
-
-    """
-    if isinstance(where, Path) and not where.is_file():
-        raise DataError(f"{where}: there is no such database; has the study been served?")
-    answers = table("answers", *map(column, ("participant", "trial", "question", "choice", "seconds", "given")))
-    engine = open_database(where, MetaData())
-    try:
-        with engine.connect() as connection:
-            rows = connection.execute(select(answers)).all()
-    except SQLAlchemyError as error:
-        shown = where if isinstance(where, Path) else "the database"
-        raise DataError(f"{shown}: holds no answers of a study: {getattr(error, 'orig', None) or error}") from error
-    finally:
-        engine.dispose()
-    found: dict[tuple[str, int, str], Vote] = {}
-    bad = []
-    for row in sorted(rows, key=lambda row: (row.participant, row.trial, row.question)):
-        answer = Answer(row.participant, row.trial, row.question, row.choice, row.seconds, row.given)
-        reason = _wrong(answer, design, questions)
-        if reason is not None:
-            bad.append(f"participant {answer.participant}, trial {answer.trial}, {answer.question}: {reason}")
-            continue
-        vote = vote_of(answer, design)
-        found[vote.participant, vote.trial, vote.question] = vote
-    return Votes(list(found.values()), bad, len(design.participants[0]) * len(questions))
-
-
-def vote_of(answer: Answer, design: Design) -> Vote:
-    """An answer with what it was about."""
-    trial = design.participants[answer.participant][answer.trial]
-    item = design.items[trial.item]
-    return Vote(
-        participant=str(answer.participant),
-        trial=answer.trial,
-        question=answer.question,
-        prompt=item.prompt,
-        shown=trial.shown,
-        chosen=None if answer.choice is None else trial.shown[answer.choice],
-        seconds=answer.seconds,
-        given=answer.given,
-        item=str(trial.item),
-        better=item.better,
-    )
-
-
-def _wrong(answer: Answer, design: Design, questions: Sequence[str]) -> str | None:
-    if not 0 <= answer.participant < len(design.participants):
-        return f"the design has {len(design.participants)} participants, from 0"
-    trials = design.participants[answer.participant]
-    if not 0 <= answer.trial < len(trials):
-        return f"the design has {len(trials)} trials for each, from 0"
-    if answer.question not in questions:
-        return f"the questions are {', '.join(questions)}"
-    shown = trials[answer.trial].shown
-    if answer.choice is not None and not 0 <= answer.choice < len(shown):
-        return f"choice {answer.choice} of {len(shown)} pictures"
-    if not (math.isfinite(answer.seconds) and answer.seconds >= 0):
-        return f"seconds must be at least 0, found {answer.seconds}"
-    return None
-
-
 def write_votes(votes: Sequence[Vote], path: Path) -> None:
     """Write a table, CSV or JSON by the name; `read_votes` gives the same votes back.
 
@@ -168,7 +97,7 @@ def write_votes(votes: Sequence[Vote], path: Path) -> None:
 
     def write(partial: Path) -> None:
         with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(lines)
 
@@ -215,9 +144,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Rows as text with the line, or place in a JSON list, from 1."""
     kind = _kind(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # line ends inside a prompt stay as they are
         if kind == "csv":
-            reader = csv.DictReader(text.splitlines(keepends=True), restkey="", restval="")
+            reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval="")
             _check_columns(path, reader.fieldnames or ())
             for row in reader:
                 yield reader.line_num, {name: value for name, value in row.items() if name}

@@ -22,9 +22,8 @@ from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
 from fairhuman.study.design import make_trials
 from fairhuman.study.pictures import SHARP, fit, spoil, write_alike
-from fairhuman.study.study import DESIGN, PICTURES, SETTINGS, Design, Item, StudySettings, save_design
+from fairhuman.study.study import CREATION, DESIGN, PICTURES, SETTINGS, Design, Item, StudySettings, save_design
 
-CREATION = "creation.json"  # how it came about, for the report; like the design never served
 ZOOM = 384  # pixels a side of an enlarged face or hand
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int | None], None]

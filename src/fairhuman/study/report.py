@@ -56,7 +56,8 @@ def write_report(votes: Votes, settings: StudySettings, facts: Facts, out: Path)
         title=settings.title,
         facts=_facts(analysis, facts),
         chart=figure_uri(figure),
-        methods=list(zip(analysis.methods, colours(analysis.methods).values(), strict=True)),
+        methods=analysis.methods,
+        planned=facts.planned is not None,
         questions=[(name, texts.get(name, ""), _groups(analysis, name)) for name in analysis.questions],
         excluded=len(analysis.out),
         rules=_rules(settings),
@@ -140,8 +141,8 @@ def _numbers(result: Result, methods: Sequence[str]) -> dict[str, Any]:
         "participants": result.participants,
         "votes": f"{result.votes:,}",
         "methods": [
-            (name, _interval(result.scores[name], "{:.3f}"), _interval(result.strengths.of[name], "{:+.2f}"))
-            for name in methods
+            (name, colour, _interval(result.scores[name], "{:.2f}"), _interval(result.strengths.of[name], "{:+.2f}"))
+            for name, colour in colours(methods).items()
         ],
         "matrix": [(a, ["" if a == b else _meeting(result, a, b) for b in methods]) for a in methods],
         "connected": result.strengths.connected,
@@ -160,7 +161,7 @@ def _numbers(result: Result, methods: Sequence[str]) -> dict[str, Any]:
 
 def _meeting(result: Result, a: str, b: str) -> tuple[str, str]:
     met = result.meetings[a, b]
-    return _number(met.share, "{:.0%}"), f"{met.wins} : {met.losses}, {met.ties} ties"
+    return _number(met.share, "{:.0%}"), f"{met.wins} : {met.losses} : {met.ties}"
 
 
 def _interval(estimate: Estimate, form: str) -> str:
