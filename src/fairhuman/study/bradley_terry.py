@@ -45,6 +45,58 @@ class Strengths:
         return float(1 / (1 + np.exp(self.of[b].value - self.of[a].value)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Likelihood:
+    """The model on comparisons c of two methods, with outcomes o: the first wins, the second, a tie.
+
+    Attributes:
+        features_cof: what each outcome's utility is made of: θ of all methods and, where there are ties, δ.
+        outcome_c: what came out.
+        tied: False where no outcome is a tie, which then can't be one.
+
+    """
+
+    features_cof: Array
+    outcome_c: Places
+    tied: bool
+
+    def chances(self, parameters_f: Array) -> Array:
+        """Probabilities [C, 3]."""
+        utilities_co = self.features_cof @ parameters_f
+        weights_co = np.exp(utilities_co - utilities_co.max(axis=1, keepdims=True))
+        if not self.tied:
+            weights_co[:, 2] = 0.0
+        return np.asarray(weights_co / weights_co.sum(axis=1, keepdims=True))
+
+    def pulls(self, parameters_f: Array) -> Array:
+        """Gradient of each comparison's log-likelihood [C, F]."""
+        chosen_cf = self.features_cof[np.arange(len(self.outcome_c)), self.outcome_c]
+        return np.asarray(chosen_cf - np.einsum("co,cof->cf", self.chances(parameters_f), self.features_cof))
+
+    def loss(self, parameters_f: Array) -> float:
+        """Negative log of likelihood times prior."""
+        chosen_c = self.chances(parameters_f)[np.arange(len(self.outcome_c)), self.outcome_c]
+        return float(PRIOR / 2 * parameters_f @ parameters_f - np.log(chosen_c).sum())
+
+    def slope(self, parameters_f: Array) -> Array:
+        """Gradient of the loss."""
+        return np.asarray(PRIOR * parameters_f - self.pulls(parameters_f).sum(axis=0))
+
+    def curvature(self, parameters_f: Array) -> Array:
+        """Second derivatives of the loss."""
+        chances_co = self.chances(parameters_f)
+        means_cf = np.einsum("co,cof->cf", chances_co, self.features_cof)
+        squares_ff = np.einsum("co,cof,cog->fg", chances_co, self.features_cof, self.features_cof)
+        return np.asarray(PRIOR * np.eye(len(parameters_f)) + squares_ff - means_cf.T @ means_cf)
+
+    def maximize(self) -> Array:
+        """The best parameters [F]."""
+        start_f = np.zeros(self.features_cof.shape[2])
+        options = {"gtol": 1e-8 * max(1, len(self.outcome_c))}
+        found = minimize(self.loss, start_f, jac=self.slope, hess=self.curvature, method="trust-exact", options=options)
+        return np.asarray(found.x)
+
+
 def fit_strengths(votes: Sequence[Vote], methods: Sequence[str]) -> Strengths:
     """Strengths by maximum likelihood with a small prior, and their intervals.
 
@@ -58,47 +110,16 @@ def fit_strengths(votes: Sequence[Vote], methods: Sequence[str]) -> Strengths:
     rows = _comparisons(votes, methods)
     first_c, second_c, outcome_c, vote_c = np.array(rows, np.int64).reshape(-1, 4).T
     tied = bool((outcome_c == 2).any())
-    features_cof = _features(first_c, second_c, len(methods), tied)
-    size = features_cof.shape[2]
-
-    def choice(parameters: Array) -> Array:
-        utilities_co = features_cof @ parameters
-        weights_co = np.exp(utilities_co - utilities_co.max(axis=1, keepdims=True))
-        if not tied:
-            weights_co[:, 2] = 0.0
-        return np.asarray(weights_co / weights_co.sum(axis=1, keepdims=True))
-
-    def loss(parameters: Array) -> float:
-        chosen_c = choice(parameters)[np.arange(len(outcome_c)), outcome_c]
-        return float(PRIOR / 2 * parameters @ parameters - np.log(chosen_c).sum())
-
-    def pulls(parameters: Array) -> Array:
-        """Gradient of each comparison's log-likelihood [C, F]."""
-        chosen_cf = features_cof[np.arange(len(outcome_c)), outcome_c]
-        return np.asarray(chosen_cf - np.einsum("co,cof->cf", choice(parameters), features_cof))
-
-    def curvature(parameters: Array) -> Array:
-        chances_co = choice(parameters)
-        means_cf = np.einsum("co,cof->cf", chances_co, features_cof)
-        squares_ff = np.einsum("co,cof,cog->fg", chances_co, features_cof, features_cof)
-        return np.asarray(PRIOR * np.eye(size) + squares_ff - means_cf.T @ means_cf)
-
-    found = minimize(
-        loss,
-        np.zeros(size),
-        jac=lambda parameters: PRIOR * parameters - pulls(parameters).sum(axis=0),
-        hess=curvature,
-        method="trust-exact",
-        options={"gtol": 1e-8 * max(1, len(rows))},
-    ).x
-    influence_vf = np.zeros((len(votes), size))
-    np.add.at(influence_vf, vote_c, pulls(found) @ np.linalg.inv(curvature(found)))
-    theta_m = found[: len(methods)] - found[: len(methods)].mean()
+    model = _Likelihood(_features(first_c, second_c, len(methods), tied), outcome_c, tied)
+    found_f = model.maximize()
+    influence_vf = np.zeros((len(votes), len(found_f)))
+    np.add.at(influence_vf, vote_c, model.pulls(found_f) @ np.linalg.inv(model.curvature(found_f)))
+    theta_m = found_f[: len(methods)] - found_f[: len(methods)].mean()
     of = {
         method: _estimate(votes, method, float(theta_m[place]), influence_vf[:, place])
         for place, method in enumerate(methods)
     }
-    return Strengths(of, float(np.exp(found[-1])) if tied else 0.0, _connected(first_c, second_c, len(methods)))
+    return Strengths(of, float(np.exp(found_f[-1])) if tied else 0.0, _connected(first_c, second_c, len(methods)))
 
 
 def _estimate(votes: Sequence[Vote], method: str, value: float, influence_v: Array) -> Estimate:
