@@ -122,9 +122,7 @@ def _result(votes: Sequence[Vote], question: str, methods: Sequence[str]) -> Res
 
 def _plain(result: Result) -> dict[str, Any]:
     plain = asdict(result)
-    plain["meetings"] = [
-        {"method": a, "against": b, **asdict(found), "share": found.share} for (a, b), found in result.meetings.items()
-    ]
+    plain["meetings"] = [{"method": a, "against": b, **asdict(found)} for (a, b), found in result.meetings.items()]
     return plain
 
 

@@ -161,7 +161,7 @@ def _numbers(result: Result, methods: Sequence[str]) -> dict[str, Any]:
 
 def _meeting(result: Result, a: str, b: str) -> tuple[str, str]:
     met = result.meetings[a, b]
-    return _number(met.share, "{:.0%}"), f"{met.wins} : {met.losses} : {met.ties}"
+    return _interval(met.share, "{:.0%}"), f"{met.wins} : {met.losses} : {met.ties}"
 
 
 def _interval(estimate: Estimate, form: str) -> str:

@@ -1,7 +1,9 @@
 """The paper's score of each method, and who beats whom."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -16,18 +18,20 @@ class Meeting:
 
     Attributes:
         wins, ties, losses: of the first against the second.
+        share: wins and half of the ties, of all; its interval as of a score.
 
     """
 
     wins: int
     ties: int
     losses: int
+    share: Estimate
 
     @property
-    def share(self) -> float:
-        """Wins and half of the ties, as a share; NaN where they never met."""
-        total = self.wins + self.ties + self.losses
-        return (self.wins + self.ties / 2) / total if total else float("nan")
+    def turned(self) -> "Meeting":
+        """The same from the other side."""
+        one = self.share
+        return Meeting(self.losses, self.ties, self.wins, Estimate(1 - one.value, 1 - one.high, 1 - one.low, one.n))
 
 
 def vote_score(vote: Vote, method: str) -> float:
@@ -44,18 +48,12 @@ def method_score(votes: Sequence[Vote], method: str, *, resamples: int = 2000) -
     return mean_interval(scores_n, [v.participant for v in seen], [v.item for v in seen], resamples=resamples)
 
 
-def meetings(votes: Sequence[Vote], methods: Sequence[str]) -> dict[tuple[str, str], Meeting]:
+def meetings(votes: Sequence[Vote], methods: Sequence[str], *, resamples: int = 2000) -> dict[tuple[str, str], Meeting]:
     """Each ordered pair of methods; among more than two pictures the top one beats each other one."""
-    counts = {(a, b): [0, 0, 0] for a in methods for b in methods if a != b}
-    for vote in votes:
-        for a in vote.shown:
-            for b in vote.shown:
-                if a == b:
-                    continue
-                if vote.chosen is None:
-                    counts[a, b][1] += 1
-                elif vote.chosen == a:
-                    counts[a, b][0] += 1
-                elif vote.chosen == b:
-                    counts[a, b][2] += 1
-    return {pair: Meeting(*found) for pair, found in counts.items()}
+    found = {}
+    for a, b in combinations(methods, 2):
+        met = [vote for vote in votes if a in vote.shown and b in vote.shown and vote.chosen in (a, b, None)]
+        chosen = Counter(vote.chosen for vote in met)
+        found[a, b] = Meeting(chosen[a], chosen[None], chosen[b], method_score(met, a, resamples=resamples))
+        found[b, a] = found[a, b].turned
+    return found
