@@ -76,8 +76,7 @@ def run_report(
         return
     facts = Facts()
     if folder is not None and design is not None:
-        notes = _creation(folder)
-        facts = Facts(design.methods, len(design.participants), notes["notes"], notes["left_out"])
+        facts = Facts(design.methods, len(design.participants), *_creation(folder, settings))
     with writing(out):
         page = write_report(votes, settings, facts, out)
     _say(console, f"{len(votes.votes)} answers of {people} participants; report: {page}")
@@ -135,16 +134,19 @@ def _votes(
     return read_database(database or folder / DATABASE, design, [question.name for question in settings.questions])
 
 
-def _creation(folder: Path) -> dict[str, list[str]]:
-    """What `create_study` noted; nothing where a study was made otherwise."""
+def _creation(folder: Path, settings: StudySettings) -> tuple[list[str], list[str]]:
+    """Notes and what was left out, as `create_study` wrote them; nothing where a study was made otherwise."""
     path = folder / CREATION
     if not path.is_file():
-        return {"notes": [], "left_out": []}
+        return [], []
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return {name: [str(text) for text in values[name]] for name in ("notes", "left_out")}
+        notes, left_out = ([str(text) for text in values[name]] for name in ("notes", "left_out"))
+        changed = recipes.differences(StudySettings.model_validate(values["settings"]), settings)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: isn't what fairhuman study create writes: {error!r}") from error
+    later = "Changed in study.yaml after the study was made, so not fixed beforehand: {}: {} instead of {}."
+    return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
 
 
 def _say(console: Console, text: str) -> None:

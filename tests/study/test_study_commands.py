@@ -8,7 +8,7 @@ import pytest
 from test_study_answers import write_database
 from test_study_create import write_method
 
-from fairhuman.study.study import DATABASE, load_design
+from fairhuman.study.study import DATABASE, SETTINGS, load_design
 
 Typed = Callable[..., tuple[int, str, str]]
 ONE_QUESTION = "questions=[{name: overall, text: 'Which is better?'}]"  # without close-ups no detector is needed
@@ -41,11 +41,22 @@ def test_create_report_and_export(tmp_path: Path, typed: Typed, create: tuple[ob
     assert found["everybody"]["overall"]["scores"]["ours"]["value"] == 1
     assert found["settings"]["exclude"]["max_failed_checks"] == 0
     assert any("6 of 8 prompts, drawn with seed 4" in note for note in found["notes"])
+    assert not any("after the study was made" in note for note in found["notes"])
     assert typed("study", "export", tmp_path / "study", tmp_path / "answers.csv")[0] == 0
     code, said, errors = typed("study", "report", "--answers", tmp_path / "answers.csv", "--out", tmp_path / "again")
     assert code == 0, errors
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     assert again["everybody"] == found["everybody"], "a table alone gives the same numbers"
+
+
+def test_rules_that_were_changed_later_are_told(tmp_path: Path, typed: Typed, create: tuple[object, ...]) -> None:
+    assert typed(*create, "--checks", 0)[0] == 0
+    file = tmp_path / "study" / SETTINGS
+    file.write_text(file.read_text().replace("min_seconds: 1.0", "min_seconds: 0.1"))
+    write_database(tmp_path / "study" / DATABASE, [(0, 0, "overall", 0, 0.5, "")])
+    assert typed("study", "report", tmp_path / "study")[0] == 0
+    notes = json.loads((tmp_path / "study" / "report" / "results.json").read_text())["notes"]
+    assert notes[-1].endswith("so not fixed beforehand: exclude.min_seconds: 0.1 instead of 1.0.")
 
 
 def test_dry_runs_write_nothing(tmp_path: Path, typed: Typed, create: tuple[object, ...]) -> None:

@@ -118,7 +118,10 @@ def create_study(
         recipe.save(settings, partial / SETTINGS)
         places = {name: str(place) for name, place in methods.items()}
         left_out = [*candidates.left_out, *damaged]
-        write_json(partial / CREATION, {"methods": places, "notes": notes, "left_out": left_out})
+        write_json(
+            partial / CREATION,
+            {"methods": places, "notes": notes, "left_out": left_out, "settings": settings.model_dump(mode="json")},
+        )
         save_design(design, partial)
         made.append(design)
         for text in [*notes, *left_out]:

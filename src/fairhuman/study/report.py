@@ -159,9 +159,11 @@ def _numbers(result: Result, methods: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _meeting(result: Result, a: str, b: str) -> tuple[str, str]:
+def _meeting(result: Result, a: str, b: str) -> tuple[str, str, str]:
+    """Share, interval and counts."""
     met = result.meetings[a, b]
-    return _interval(met.share, "{:.0%}"), f"{met.wins} : {met.losses} : {met.ties}"
+    share, _, ends = _interval(met.share, "{:.0%}").partition(" ")
+    return share, ends, f"{met.wins} : {met.losses} : {met.ties}"
 
 
 def _interval(estimate: Estimate, form: str) -> str:
