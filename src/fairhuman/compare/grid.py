@@ -6,7 +6,7 @@ all methods.
 
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,21 +18,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageFont
 
+from fairhuman.compare.frames import ZOOMED, Boxes, Detect, detected_frames
 from fairhuman.compare.matching import MatchedRow, match_pictures, setting_notes
 from fairhuman.compare.zoom import Frame, choose_frames, cut
 from fairhuman.data.decode import decode
 from fairhuman.data.stored import PictureError
-from fairhuman.detect import FaceDetector, HandDetector, Picture, find_parts
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.files import write_atomically, write_text
-from fairhuman.record import Box
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.plots import INK
 
-Boxes = Mapping[str, Sequence[Box]]
-Detect = Callable[[Picture], Boxes]
-
-ZOOMED = ("face", "hand")
 HEIGHT = 320  # pixels of all pictures in the grid
 ZOOM = 192  # pixels a side of a close-up in the page
 GAP, MARGIN, LINE, TEXT = 6, 14, 18, 13  # pixels in the figure: between things, around, a line of text, its letters
@@ -185,17 +180,7 @@ def grid_figure(grid: Sequence[GridRow], notes: Sequence[str]) -> Figure:
 
 
 def _detected_frames(name: str, rows: Sequence[MatchedRow], detect: Detect | None) -> list[dict[str, Frame]]:
-    pictures = [np.asarray(_open(name, row)) for row in rows]
-    found = _find_boxes(pictures) if detect is None else [detect(picture) for picture in pictures]
-    return [
-        choose_frames(boxes, (picture.shape[1], picture.shape[0]), ZOOMED)
-        for boxes, picture in zip(found, pictures, strict=True)
-    ]
-
-
-def _find_boxes(pictures: Sequence[Picture]) -> list[Boxes]:
-    found = find_parts(pictures, detectors={"face": FaceDetector, "hand": HandDetector})
-    return [{part: [one.box for one in each] for part, each in of_one.items()} for of_one in found]
+    return detected_frames([np.asarray(_open(name, row)) for row in rows], detect)
 
 
 def _expected_frames(name: str, rows: Sequence[MatchedRow], expected: Sequence[Boxes]) -> list[dict[str, Frame]]:

@@ -39,8 +39,12 @@ class MatchedRow:
     pictures: Mapping[str, Drawn]
 
 
-def match_pictures(methods: Mapping[str, Path]) -> list[MatchedRow]:
+def match_pictures(methods: Mapping[str, Path], lacking: list[str] | None = None) -> list[MatchedRow]:
     """Rows in the order of their keys; with no text entries anywhere, in that of the file names.
+
+    Args:
+        methods: a name to a folder of pictures each.
+        lacking: where given, rows that a method lacks are left out and named here; else they are an error.
 
     Raises:
         DataError: a folder without pictures, one in which only some have text entries, a picture that a method lacks,
@@ -60,6 +64,9 @@ def match_pictures(methods: Mapping[str, Path]) -> list[MatchedRow]:
                 f"method {name!r}: its pictures have no text entries and are matched by file name, so there must be as "
                 f"many as in {next(iter(told or drawn))!r}, {len(keys)}; found {len(pictures)}"
             )
+    without = {key: [name for name in told if key not in told[name]] for key in keys} if lacking is not None else {}
+    if lacking is not None:
+        lacking += [f"prompt {key[0]}, picture {key[1]}: not by {', '.join(of)}" for key, of in without.items() if of]
     return [
         MatchedRow(
             key,
@@ -67,6 +74,7 @@ def match_pictures(methods: Mapping[str, Path]) -> list[MatchedRow]:
             {name: told[name][key] if name in told else untold[name][number] for name in methods},
         )
         for number, key in enumerate(keys)
+        if not without.get(key)
     ]
 
 

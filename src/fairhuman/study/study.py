@@ -18,6 +18,7 @@ from fairhuman.files import write_json
 from fairhuman.recipe import Settings
 
 SETTINGS, DESIGN, PICTURES, DATABASE = "study.yaml", "design.json", "pictures", "study.sqlite"
+CREATION = "creation.json"  # how the study came about, for the report; like the design never served
 
 
 class Question(Settings):

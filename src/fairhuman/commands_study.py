@@ -1,0 +1,153 @@
+"""What the commands of `fairhuman study` do; `cli_study` only reads the command line."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from rich.console import Console
+
+from fairhuman import recipe as recipes
+from fairhuman.errors import DataError, FairHumanError, RecipeError
+from fairhuman.files import writing
+from fairhuman.study.study import CREATION, DATABASE, SETTINGS, Design, StudySettings, load_design
+
+if TYPE_CHECKING:  # statistics and detectors take seconds to import, which a server's start shouldn't
+    from fairhuman.study.answers import Votes
+
+Inputs = tuple[Path | None, Path | None, str | None]
+
+
+def run_create(
+    folder: Path,
+    named: Sequence[str],
+    inputs: Inputs,
+    recipe: Path | None,
+    given: Mapping[str, object],
+    overrides: Sequence[str],
+    dry_run: bool,
+    console: Console,
+) -> None:
+    """Make a study; `inputs`: prompts, what to leave out, the method to zoom on."""
+    from fairhuman.commands_data import settings_of, stages
+    from fairhuman.commands_measure import named_folders
+    from fairhuman.study.create import check_candidates, check_folder, create_study
+
+    prompts, leave_out, zoom_on = inputs
+    settings: StudySettings = settings_of(StudySettings, recipe, [*_given(given), *overrides], "study create")
+    methods = named_folders(named)
+    if dry_run:
+        check_folder(folder)
+        candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
+        console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        for text in [*candidates.notes, *candidates.left_out]:
+            _say(console, text)
+        _say(console, f"{folder}: would draw {settings.items} of {len(candidates.rows)} prompts, nothing is written")
+        return
+    said: list[str] = []
+    with stages(console) as progress:
+        design = create_study(
+            folder, methods, prompts, settings, said.append, leave_out=leave_out, zoom_on=zoom_on, progress=progress
+        )
+    for text in said:
+        _say(console, text)
+    trials = len(design.participants[0])
+    _say(console, f"{folder}: {settings.participants} participants, {trials} trials each; done")
+    _say(console, f"put it in front of people with fairhuman study serve {folder}")
+
+
+def run_report(
+    folder: Path | None, database: str | None, answers: Path | None, out: Path | None, dry_run: bool, console: Console
+) -> None:
+    """Write a study's report, and say where it is."""
+    from fairhuman.study.report import Facts, write_report
+
+    if folder is None and answers is None:
+        raise RecipeError("nothing to report on: give a study's folder, or --answers FILE")
+    settings, design = _load(folder) if folder is not None else (StudySettings(), None)
+    votes = _votes(folder, database, answers, settings, design)
+    out = out or (folder / "report" if folder is not None else Path(f"{answers}").with_suffix(".report"))
+    for line in votes.bad_lines():
+        _say(console, f"left out: {line}")
+    people = len({vote.participant for vote in votes.votes})
+    if dry_run:
+        _say(console, f"{len(votes.votes)} answers of {people} participants; would write into {out}")
+        return
+    facts = Facts()
+    if folder is not None and design is not None:
+        facts = Facts(design.methods, len(design.participants), *_creation(folder, settings))
+    with writing(out):
+        page = write_report(votes, settings, facts, out)
+    _say(console, f"{len(votes.votes)} answers of {people} participants; report: {page}")
+
+
+def run_export(folder: Path, out: Path, database: str | None, dry_run: bool, console: Console) -> None:
+    """Write a study's answers as a table."""
+    from fairhuman.study.answers import write_votes
+
+    settings, design = _load(folder)
+    votes = _votes(folder, database, None, settings, design)
+    for line in votes.bad_lines():
+        _say(console, f"left out: {line}")
+    if dry_run:
+        _say(console, f"{len(votes.votes)} answers; would write {out}")
+        return
+    with writing(out):
+        write_votes(votes.votes, out)
+    _say(console, f"{len(votes.votes)} answers: {out}")
+
+
+def run_power(given: Mapping[str, object], overrides: Sequence[str], console: Console) -> None:
+    """Say how many participants a difference takes."""
+    from fairhuman.study.power import PowerSettings, describe, find_participants
+
+    settings = recipes.build(PowerSettings, {}, [*_given(given), *overrides], origin="study power")
+    participants, tried = find_participants(
+        settings, lambda one: _say(console, f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
+    )
+    _say(console, describe(settings, participants, tried))
+
+
+def _given(values: Mapping[str, object]) -> list[str]:
+    return [f"{name}={value}" for name, value in values.items() if value is not None]
+
+
+def _load(folder: Path) -> tuple[StudySettings, Design]:
+    design = load_design(folder)
+    return recipes.load(StudySettings, folder / SETTINGS), design
+
+
+def _votes(
+    folder: Path | None, database: str | None, answers: Path | None, settings: StudySettings, design: Design | None
+) -> "Votes":
+    from fairhuman.study.answers import read_votes
+
+    if answers is not None:
+        return read_votes(answers)
+    if folder is None or design is None:
+        raise RecipeError("answers in a database are read with the study's folder: give it too")
+    try:
+        from fairhuman.study.recorded import read_database
+    except ModuleNotFoundError as error:
+        raise FairHumanError(f"databases need some more packages: pip install 'fairhuman[web]' ({error})") from error
+    return read_database(database or folder / DATABASE, design, [question.name for question in settings.questions])
+
+
+def _creation(folder: Path, settings: StudySettings) -> tuple[list[str], list[str]]:
+    """Notes and what was left out, as `create_study` wrote them; nothing where a study was made otherwise."""
+    path = folder / CREATION
+    if not path.is_file():
+        return [], []
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        notes, left_out = ([str(text) for text in values[name]] for name in ("notes", "left_out"))
+        changed = recipes.differences(StudySettings.model_validate(values["settings"]), settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: isn't what fairhuman study create writes: {error!r}") from error
+    later = "Changed in study.yaml after the study was made, so not fixed beforehand: {}: {} instead of {}."
+    return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

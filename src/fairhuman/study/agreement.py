@@ -1,0 +1,45 @@
+"""How far people agree beyond chance."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fairhuman.study.answers import Vote
+
+
+def krippendorff_alpha(units: Sequence[Sequence[str]]) -> float:
+    """Krippendorff's α for nominal values (Content Analysis, 2004, ch. 11): 1 agreement, 0 chance, below 0 dissent.
+
+    α = 1 - D_o / D_e, where a unit u with m_u ≥ 2 values gives D_o = Σ_u Σ_c n_uc (m_u - n_uc) / (m_u - 1), and all n
+    values of such units D_e = Σ_c n_c (n - n_c) / (n - 1).
+
+    Args:
+        units: the values that each unit got, one a rater; NaN where all are the same, or no unit has two.
+
+    """
+    return _alpha([units])
+
+
+def votes_alpha(votes: Sequence[Vote]) -> float:
+    """α of votes: a unit is an item with a set of methods, its values the methods chosen, and "tie".
+
+    Between different sets of methods people can't agree or differ, so chance is reckoned within each set and summed:
+    1 - Σ_s D_o / Σ_s D_e. Where the same methods are always shown, that is α as it is known.
+    """
+    sets: dict[frozenset[str], dict[str, list[str]]] = {}
+    for vote in votes:
+        # Quotes tell a method from None, a tie
+        sets.setdefault(frozenset(vote.shown), {}).setdefault(vote.item, []).append(repr(vote.chosen))
+    return _alpha([list(units.values()) for units in sets.values()])
+
+
+def _alpha(sets: Sequence[Sequence[Sequence[str]]]) -> float:
+    observed = expected = 0.0
+    for units in sets:
+        paired = [Counter(values) for values in units if len(values) > 1]
+        total = sum(paired, Counter())
+        n = total.total()
+        for counts in paired:
+            m = counts.total()
+            observed += sum(count * (m - count) for count in counts.values()) / (m - 1)
+        expected += sum(count * (n - count) for count in total.values()) / (n - 1) if n else 0.0
+    return 1 - observed / expected if expected else float("nan")

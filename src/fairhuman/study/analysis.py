@@ -1,0 +1,134 @@
+"""All numbers of a study, for everybody and for those who kept to the rules."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fairhuman.report.statistics import Estimate
+from fairhuman.study.agreement import votes_alpha
+from fairhuman.study.answers import Vote, Votes
+from fairhuman.study.bias import Balance, Times, answer_times, balance, place_shares
+from fairhuman.study.bradley_terry import Strengths, fit_strengths
+from fairhuman.study.exclusion import Conduct, judge_participants, keep
+from fairhuman.study.intervals import numbered
+from fairhuman.study.scores import Meeting, meetings, method_score
+from fairhuman.study.study import StudySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one question gave among some participants; attention checks don't count.
+
+    Attributes:
+        votes, participants, items: how many there are.
+        ties: votes that are ties.
+        scores: the paper's, by method.
+        meetings: of each ordered pair of methods.
+        strengths: of Davidson's model.
+        alpha: Krippendorff's.
+        places: share of each place from left to right among votes that aren't ties.
+        times: of the answers.
+        balance: of methods and places.
+
+    """
+
+    votes: int
+    participants: int
+    items: int
+    ties: int
+    scores: Mapping[str, Estimate]
+    meetings: Mapping[tuple[str, str], Meeting]
+    strengths: Strengths
+    alpha: float
+    places: Sequence[Estimate]
+    times: Times
+    balance: Balance
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A study's numbers.
+
+    Attributes:
+        methods: in the order of the design, then of the alphabet.
+        questions: in the order of the settings, else as they come.
+        conduct: of each participant who answered.
+        everybody, kept: by question; `kept` without the participants that a rule leaves out.
+
+    """
+
+    methods: tuple[str, ...]
+    questions: tuple[str, ...]
+    conduct: Sequence[Conduct]
+    everybody: Mapping[str, Result]
+    kept: Mapping[str, Result]
+
+    @property
+    def out(self) -> list[Conduct]:
+        """Those whom a rule leaves out."""
+        return [one for one in self.conduct if one.reasons]
+
+
+def analyse(votes: Votes, settings: StudySettings, methods: Sequence[str] = ()) -> Analysis:
+    """All numbers; `methods` of the design, if there is one, come first."""
+    real = [vote for vote in votes.votes if vote.better is None]
+    names = tuple(dict.fromkeys([*methods, *sorted({name for vote in real for name in vote.shown})]))
+    found = {vote.question for vote in real}
+    known = [question.name for question in settings.questions if question.name in found]
+    questions = tuple(dict.fromkeys([*known, *(vote.question for vote in real)]))
+    conduct = judge_participants(votes, settings.exclude)
+    everybody = {question: _result(real, question, names) for question in questions}
+    if any(one.reasons for one in conduct):
+        stay = keep(real, conduct)
+        kept = {question: _result(stay, question, names) for question in questions}
+    else:
+        kept = everybody
+    return Analysis(names, questions, conduct, everybody, kept)
+
+
+def document(analysis: Analysis, votes: Votes, settings: StudySettings, notes: Sequence[str]) -> dict[str, Any]:
+    """The numbers as JSON; null where there is none."""
+    content = {
+        "title": settings.title,
+        "methods": list(analysis.methods),
+        "everybody": {question: _plain(result) for question, result in analysis.everybody.items()},
+        "kept": {question: _plain(result) for question, result in analysis.kept.items()},
+        "participants": [asdict(one) for one in analysis.conduct],
+        "expected_answers": votes.expected,
+        "bad_rows": votes.bad,
+        "notes": list(notes),
+        "settings": settings.model_dump(mode="json"),
+    }
+    return {name: _without_nan(value) for name, value in content.items()}
+
+
+def _result(votes: Sequence[Vote], question: str, methods: Sequence[str]) -> Result:
+    votes = [vote for vote in votes if vote.question == question]
+    return Result(
+        votes=len(votes),
+        participants=numbered([vote.participant for vote in votes])[1],
+        items=numbered([vote.item for vote in votes])[1],
+        ties=sum(vote.chosen is None for vote in votes),
+        scores={method: method_score(votes, method) for method in methods},
+        meetings=meetings(votes, methods),
+        strengths=fit_strengths(votes, methods),
+        alpha=votes_alpha(votes),
+        places=place_shares(votes),
+        times=answer_times(votes),
+        balance=balance(votes, methods),
+    )
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    plain = asdict(result)
+    plain["meetings"] = [{"method": a, "against": b, **asdict(found)} for (a, b), found in result.meetings.items()]
+    return plain
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    return [_without_nan(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,218 @@
+"""Answers as votes, with all that they were about; and as tables, in CSV or JSON, of our own or from elsewhere."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairhuman.errors import DataError
+from fairhuman.files import write_atomically, write_json
+from fairhuman.study.candidates import JOIN, TIE
+
+COLUMNS = ("participant", "trial", "question", "prompt", "shown", "chosen", "seconds", "given", "item", "better")
+OPTIONAL = ("prompt", "seconds", "given", "item", "better")  # a table from elsewhere may lack them
+LONGEST = 10  # bad rows that are named
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What somebody said about one group of pictures.
+
+    Attributes:
+        participant: who.
+        trial: which of theirs, from 0; only has to differ between a participant's trials.
+        question: its name.
+        prompt: of the pictures; empty where it isn't known.
+        shown: methods from left to right.
+        chosen: the method of the better picture; None: a tie of all.
+        seconds: that it took; NaN where it isn't known.
+        given: when, ISO 8601; empty where it isn't known.
+        item: what tells groups of pictures apart, whichever methods are shown.
+        better: of an attention check what everybody should choose; None: a real item.
+
+    """
+
+    participant: str
+    trial: int
+    question: str
+    prompt: str
+    shown: tuple[str, ...]
+    chosen: str | None
+    seconds: float
+    given: str
+    item: str
+    better: str | None = None
+
+
+@dataclass
+class Votes:
+    """Votes that count, and rows that don't.
+
+    Attributes:
+        votes: in the order of participants, trials and questions.
+        bad: where and why, a row each; it is left out.
+        expected: how many votes a whole session gives; None where there is no design that says so.
+
+    """
+
+    votes: list[Vote]
+    bad: list[str] = field(default_factory=list)
+    expected: int | None = None
+
+    def bad_lines(self) -> list[str]:
+        """The first of the bad rows, and how many there are."""
+        rest = len(self.bad) - LONGEST
+        return [*self.bad[:LONGEST], *([f"and {rest} more"] if rest > 0 else [])]
+
+
+def write_votes(votes: Sequence[Vote], path: Path) -> None:
+    """Write a table, CSV or JSON by the name; `read_votes` gives the same votes back.
+
+    Raises:
+        DataError: a name that ends otherwise.
+
+    """
+    lines = [
+        {
+            "participant": vote.participant,
+            "trial": vote.trial,
+            "question": vote.question,
+            "prompt": vote.prompt,
+            "shown": JOIN.join(vote.shown),
+            "chosen": TIE if vote.chosen is None else vote.chosen,
+            "seconds": vote.seconds if math.isfinite(vote.seconds) else None,
+            "given": vote.given,
+            "item": vote.item,
+            "better": vote.better,
+        }
+        for vote in votes
+    ]
+    if _kind(path) == "json":
+        write_json(path, lines)
+        return
+
+    def write(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(lines)
+
+    write_atomically(path, write)
+
+
+def read_votes(path: Path) -> Votes:
+    """Votes of a table in CSV, or a list of objects in JSON.
+
+    Columns: participant, trial, question, shown (methods from left to right, joined by |), chosen (one of them, or
+    "tie"); where they are known also prompt, seconds, given, item (by default the prompt) and better (of an attention
+    check what everybody should choose). Others are ignored. Bad rows are named by line and left out.
+
+    Raises:
+        DataError: it can't be read, a column is missing, or no row can be used.
+
+    """
+    found: dict[tuple[str, int, str], Vote] = {}
+    bad = []
+    for line, values in _rows(path):
+        vote = _parse(values)
+        if isinstance(vote, str):
+            bad.append(f"{path.name}, line {line}: {vote}")
+        elif (vote.participant, vote.trial, vote.question) in found:
+            bad.append(
+                f"{path.name}, line {line}: a second answer to {vote.question} in trial {vote.trial} of "
+                f"participant {vote.participant}"
+            )
+        else:
+            found[vote.participant, vote.trial, vote.question] = vote
+    if not found:
+        raise DataError(f"{path}: holds no answer that can be used; {bad[0] if bad else 'there is no row'}")
+    return Votes(list(found.values()), bad)
+
+
+def _kind(path: Path) -> str:
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("csv", "json"):
+        raise DataError(f"{path}: a table of answers must be named .csv or .json")
+    return kind
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Rows as text with the line, or place in a JSON list, from 1."""
+    kind = _kind(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # line ends inside a prompt stay as they are
+        if kind == "csv":
+            reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval="")
+            _check_columns(path, reader.fieldnames or ())
+            for row in reader:
+                yield reader.line_num, {name: value for name, value in row.items() if name}
+            return
+        rows = json.loads(text)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: expected a table of answers in UTF-8, {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: expected a list of objects, an answer each")
+    for place, row in enumerate(rows, 1):
+        _check_columns(path, row)
+        yield place, {name: _plain(value) for name, value in row.items()}
+
+
+def _check_columns(path: Path, columns: Any) -> None:
+    missing = [name for name in COLUMNS if name not in OPTIONAL and name not in columns]
+    if missing:
+        raise DataError(f"{path}: must have the columns {', '.join(COLUMNS[:6])}; there is no {', '.join(missing)}")
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _parse(values: Mapping[str, str]) -> Vote | str:
+    """The vote of a row, or what is wrong with it."""
+    participant, question = values["participant"].strip(), values["question"].strip()
+    shown = tuple(name.strip() for name in values["shown"].split(JOIN))
+    chosen: str | None = values["chosen"].strip()
+    seconds = _seconds(values.get("seconds", ""))
+    trial = values["trial"].strip()
+    prompt = values.get("prompt", "")
+    if not participant or not question:
+        return "participant and question must not be empty"
+    if not (trial.isascii() and trial.isdecimal()):
+        return f"trial must be a number from 0, found {trial!r}"
+    if len(shown) < 2 or len(set(shown)) < len(shown) or not all(shown):
+        return f"shown must be two methods or more, joined by {JOIN!r}, each once; found {values['shown']!r}"
+    if chosen != TIE and chosen not in shown:
+        return f"chosen must be one of {', '.join(shown)}, or {TIE}; found {chosen!r}"
+    if seconds is None:
+        return f"seconds must be a number of at least 0, found {values['seconds']!r}"
+    better = values.get("better", "").strip() or None
+    if better is not None and better not in shown:
+        return f"better must be one of {', '.join(shown)}, or empty; found {better!r}"
+    item = values.get("item", "").strip() or prompt or f"trial {trial}"
+    return Vote(
+        participant,
+        int(trial),
+        question,
+        prompt,
+        shown,
+        None if chosen == TIE else chosen,
+        seconds,
+        values.get("given", ""),
+        item,
+        better,
+    )
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds, NaN for an empty cell, None for anything else."""
+    if not text.strip():
+        return math.nan
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -1,0 +1,265 @@
+"""A study's folder out of methods' folders of pictures: drawn, made alike, named at random, and planned."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fairhuman import recipe
+from fairhuman.compare.frames import Detect, detected_frames
+from fairhuman.compare.zoom import Frame, cut
+from fairhuman.data.decode import decode, inspect
+from fairhuman.data.stored import PictureError
+from fairhuman.detect import Picture
+from fairhuman.errors import DataError, RecipeError
+from fairhuman.files import alone, write_atomically, write_json, writing
+from fairhuman.study.balance import shuffled
+from fairhuman.study.candidates import Candidate, Candidates, find_candidates
+from fairhuman.study.design import make_trials
+from fairhuman.study.pictures import SHARP, fit, spoil, write_alike
+from fairhuman.study.study import CREATION, DESIGN, PICTURES, SETTINGS, Design, Item, StudySettings, save_design
+
+ZOOM = 384  # pixels a side of an enlarged face or hand
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Pictures that are shown together: an item by all methods, or an attention check made of one picture.
+
+    spoilt: the method whose picture a check is made of; None for an item.
+    """
+
+    source: Candidate
+    spoilt: str | None = None
+
+    def load(self, shown: int) -> dict[str, Image.Image]:
+        """All its pictures in one size.
+
+        Raises:
+            PictureError: one can't be decoded.
+
+        """
+        if self.spoilt is not None:
+            return spoil(decode(self.source.pictures[self.spoilt]).picture, shown)
+        return fit({name: decode(file).picture for name, file in self.source.pictures.items()})
+
+
+class _Guides(Sequence[Picture]):
+    """The picture of each group in which faces and hands are looked for, decoded on demand."""
+
+    def __init__(self, groups: Sequence[Group], zoom_on: str, shown: int) -> None:
+        self.groups, self.zoom_on, self.shown = groups, zoom_on, shown
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, place: int) -> Picture:  # type: ignore[override]  # nobody slices it
+        group = self.groups[place]
+        return np.asarray(group.load(self.shown)[self.zoom_on if group.spoilt is None else SHARP])
+
+
+def create_study(
+    folder: Path,
+    methods: Mapping[str, Path],
+    prompts: Path | None,
+    settings: StudySettings,
+    say: Say,
+    *,
+    leave_out: Path | None = None,
+    zoom_on: str | None = None,
+    detect: Detect | None = None,
+    progress: Progress = lambda *_: None,
+) -> Design:
+    """Make a study; what was killed leaves nothing that looks like one, and the same call starts again.
+
+    Args:
+        folder: a new or empty one.
+        methods: a name to a folder of pictures each.
+        prompts: text file, a prompt a line; may be None where the pictures tell theirs.
+        settings: of the study.
+        say: called with what the researcher should know; all of it is kept in `creation.json` too.
+        leave_out: text file of what a person found irrelevant, a prompt or the name of a picture's file a line.
+        zoom_on: the method in whose pictures faces and hands are looked for, for questions with close-ups; the same
+            places are cut from all methods. None: the first.
+        detect: finds boxes by part in an RGB picture; by default MediaPipe's detectors.
+        progress: called with (what, done, all).
+
+    Raises:
+        RecipeError: settings that the pictures don't allow: too few methods or prompts.
+        DataError: a study is there; pictures, prompts or lines of `leave_out` that don't match.
+        DetectorError: faces and hands can't be looked for.
+        FairHumanError: the folder can't be written.
+
+    """
+    check_folder(folder)
+    candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
+    started = int(time.time())
+    made: list[Design] = []
+
+    def write(partial: Path) -> None:
+        (partial / PICTURES).mkdir(parents=True)
+        groups, damaged = _draw(candidates, list(methods), settings, progress)
+        frames = _frames(groups, zoom_on or next(iter(methods)), settings, detect)
+        items, resized = _write_items(groups, frames, partial / PICTURES, settings.shown, progress)
+        design = Design(tuple(methods), tuple(items), make_trials(settings, list(methods), items[settings.items :]))
+        notes = [
+            *candidates.notes,
+            *_notes(candidates, damaged, resized, frames, zoom_on or next(iter(methods)), settings),
+        ]
+        for file in (partial / PICTURES).iterdir():
+            os.utime(file, (started, started))  # their times would tell in which order they were made
+        recipe.save(settings, partial / SETTINGS)
+        places = {name: str(place) for name, place in methods.items()}
+        left_out = [*candidates.left_out, *damaged]
+        write_json(
+            partial / CREATION,
+            {"methods": places, "notes": notes, "left_out": left_out, "settings": settings.model_dump(mode="json")},
+        )
+        save_design(design, partial)
+        made.append(design)
+        for text in [*notes, *left_out]:
+            say(text)
+
+    with (
+        writing(folder),
+        alone(folder.with_name(f".{folder.name}.lock"), f"{folder}: is being made by another process"),
+    ):
+        check_folder(folder)
+        write_atomically(folder, write)
+    return made[0]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        DataError: a study, anything else, or not a folder.
+
+    """
+    if (folder / SETTINGS).exists() or (folder / DESIGN).exists():
+        raise DataError(f"{folder}: holds a study already, which isn't made anew; give another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: a study needs a new or empty folder, this isn't one")
+
+
+def check_candidates(
+    methods: Mapping[str, Path],
+    prompts: Path | None,
+    settings: StudySettings,
+    leave_out: Path | None,
+    zoom_on: str | None,
+) -> Candidates:
+    """What can be drawn from, where it is enough; errors as of `create_study`."""
+    if settings.shown > len(methods) > 1:
+        raise RecipeError(f"shown must be at most the number of methods, {len(methods)}; found {settings.shown}")
+    if zoom_on is not None and zoom_on not in methods:
+        raise RecipeError(f"zoom_on must be one of {', '.join(methods)}, found {zoom_on!r}")
+    candidates = find_candidates(methods, prompts, leave_out)
+    _enough(len(candidates.rows), settings.items, candidates.left_out)
+    return candidates
+
+
+def _enough(rows: int, items: int, left_out: Sequence[str]) -> None:
+    if rows < items:
+        first = f"; {len(left_out)} were left out, the first is {left_out[0]}" if left_out else ""
+        raise RecipeError(f"items must be at most the number of prompts to draw from, {rows}; found {items}{first}")
+
+
+def _draw(
+    candidates: Candidates, methods: Sequence[str], settings: StudySettings, progress: Progress
+) -> tuple[list[Group], list[str]]:
+    """Items and checks, and which pictures couldn't be decoded: the next prompt takes the place of theirs."""
+    generator = np.random.default_rng([settings.seed, 0])
+    rows = [candidates.rows[place] for place in shuffled(len(candidates.rows), generator)]
+    damaged: list[str] = []
+    usable = _usable(rows, damaged)
+    items = []
+    for row in usable:
+        items.append(row)
+        progress("draw", len(items), settings.items)
+        if len(items) == settings.items:
+            break
+    _enough(len(items), settings.items, damaged)
+    # Checks are made of prompts that nobody judges, as long as there are such
+    spare = list(islice(usable, settings.checks)) or items
+    first = int(generator.integers(len(methods)))
+    checks = [
+        Group(spare[number % len(spare)], methods[(first + number) % len(methods)]) for number in range(settings.checks)
+    ]
+    return [*map(Group, items), *checks], damaged
+
+
+def _usable(rows: Sequence[Candidate], damaged: list[str]) -> Iterator[Candidate]:
+    for row in rows:
+        try:
+            for file in row.pictures.values():
+                decode(file)
+        except PictureError as error:
+            damaged.append(f"{row.label()}: {error}")
+        else:
+            yield row
+
+
+def _frames(
+    groups: Sequence[Group], zoom_on: str, settings: StudySettings, detect: Detect | None
+) -> list[dict[str, Frame]]:
+    """Where to enlarge, where a question asks for it."""
+    if not any(question.zoom for question in settings.questions):
+        return [{} for _ in groups]
+    return detected_frames(_Guides(groups, zoom_on, settings.shown), detect)
+
+
+def _write_items(
+    groups: Sequence[Group], frames: Sequence[Mapping[str, Frame]], folder: Path, shown: int, progress: Progress
+) -> tuple[list[Item], dict[str, int]]:
+    """Write all pictures and close-ups; and of how many items each method's picture was resized."""
+    items = []
+    resized: dict[str, int] = {}
+    for done, (group, of_group) in enumerate(zip(groups, frames, strict=True), 1):
+        pictures = group.load(shown)
+        if group.spoilt is None:
+            for name, picture in pictures.items():
+                facts = inspect(group.source.pictures[name])
+                if (facts.width, facts.height) != picture.size:
+                    resized[name] = resized.get(name, 0) + 1
+        zooms: dict[str, tuple[str, ...]] = dict.fromkeys(pictures, ())
+        for frame in of_group.values():
+            cuts = write_alike({name: cut(picture, frame, ZOOM) for name, picture in pictures.items()}, folder)
+            zooms = {name: (*names, cuts[name]) for name, names in zooms.items()}
+        better = None if group.spoilt is None else SHARP
+        items.append(Item(group.source.prompt, write_alike(pictures, folder), zooms, better))
+        progress("write", done, len(groups))
+    return items, resized
+
+
+def _notes(
+    candidates: Candidates,
+    damaged: Sequence[str],
+    resized: Mapping[str, int],
+    frames: Sequence[Mapping[str, Frame]],
+    zoom_on: str,
+    settings: StudySettings,
+) -> list[str]:
+    left_out = len(candidates.left_out) + len(damaged)
+    notes = [
+        f"{settings.items} of {len(candidates.rows)} prompts, drawn with seed {settings.seed}; {left_out} left out."
+    ]
+    notes += [
+        f"{name}: {count} of {settings.items} pictures were reduced, or cut to their middle, to the smallest size of "
+        "their item."
+        for name, count in resized.items()
+    ]
+    if any(question.zoom for question in settings.questions):
+        counts = [sum(part in of_item for of_item in frames[: settings.items]) for part in ("face", "hand")]
+        notes.append(
+            f"Close-ups are at the places where the detectors find the largest face and hand in {zoom_on}, the same in "
+            f"all methods: a face in {counts[0]}, a hand in {counts[1]} of {settings.items} items."
+        )
+    return notes

@@ -1,0 +1,148 @@
+"""Who sees what, where and when: a balanced incomplete block design.
+
+Everything is counted over the whole study, as equally as the numbers allow:
+
+- every item is seen equally often, by nobody twice, and equally often at each place of the order;
+- every set of methods is shown equally often: by each participant, with each item, and over all;
+- every method stands equally often at each place from left to right: for each participant, and over all.
+
+"Equally" is a difference of at most 1. Which items, participants and methods get the one more is drawn by the seed.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from math import comb, gcd
+
+import numpy as np
+
+from fairhuman.errors import RecipeError
+from fairhuman.study.balance import Chain, share_out, shuffled
+from fairhuman.study.study import Item, StudySettings, Trial
+
+Order = list[list[int]]  # by participant, the items in their order
+
+
+def make_trials(
+    settings: StudySettings, methods: Sequence[str], checks: Sequence[Item]
+) -> tuple[tuple[Trial, ...], ...]:
+    """The trials of each participant, items numbered as in `Design.items`: real ones, then the checks.
+
+    Raises:
+        RecipeError: fewer methods than are shown side by side.
+
+    """
+    if len(methods) < settings.shown:
+        raise RecipeError(
+            f"shown must be at most the number of methods, which are {', '.join(methods)}; found {settings.shown}"
+        )
+    generator = np.random.default_rng([settings.seed, 1])
+    seen = settings.per_participant or settings.items
+    order = item_orders(settings.participants, settings.items, seen, generator)
+    shown = _arrange(order, _method_sets(order, len(methods), settings.shown, generator), len(methods), generator)
+    trials = [
+        [Trial(item, tuple(methods[number] for number in row)) for item, row in zip(items, rows, strict=True)]
+        for items, rows in zip(order, shown, strict=True)
+    ]
+    for participant, of_one in enumerate(_check_trials(settings, checks, generator)):
+        trials[participant] = _insert(trials[participant], of_one, generator)
+    return tuple(map(tuple, trials))
+
+
+def item_orders(participants: int, items: int, seen: int, generator: np.random.Generator) -> Order:
+    """Which items each participant sees, in order.
+
+    Participant p sees, as the s-th of R, the item (o_p + w_s) mod I under a random numbering of the items. The offsets
+    o_p = p R + ⌊p g / I⌋ with g = gcd(R, I) lay the windows of R items end to end, and take every value once in I
+    participants. w = 0, R - 1, 1, R - 2, ... changes by another step each time, so that no two items keep following
+    each other (Williams, Australian J. Sci. Res. A 2, 1949).
+    """
+    zigzag = [place // 2 if place % 2 == 0 else seen - 1 - place // 2 for place in range(seen)]
+    around = items // gcd(seen, items)
+    numbers, places = shuffled(items, generator), shuffled(participants, generator)
+    return [[numbers[(p * seen + p // around + step) % items] for step in zigzag] for p in places]
+
+
+def _method_sets(order: Order, methods: int, shown: int, generator: np.random.Generator) -> list[list[tuple[int, ...]]]:
+    """The methods that each trial shows, in the shape of `order`."""
+    every = list(combinations(range(methods), shown))
+    sets = [every[place] for place in shuffled(len(every), generator)]
+    trials = [(participant, item) for participant, items in enumerate(order) for item in items]
+    mixed = shuffled(len(trials), generator)
+    participants: list[Chain] = [("all", trials[place][0]) for place in mixed]
+    items: list[Chain] = [(trials[place][1],) for place in mixed]
+    loose = ["none"] * len(mixed)
+    colours = share_out([number % len(sets) for number in range(len(mixed))], participants, items, loose)
+    named = _evenest(sets, Counter(colours))
+    of_trial = {trials[place]: named[colour] for place, colour in zip(mixed, colours, strict=True)}
+    return [[of_trial[participant, item] for item in items_of] for participant, items_of in enumerate(order)]
+
+
+def _evenest(sets: Sequence[tuple[int, ...]], counts: Counter[int]) -> dict[int, tuple[int, ...]]:
+    """Colours to sets, so that those shown once more than others spread over the pairs of methods."""
+    often = [colour for colour in range(len(sets)) if counts[colour] > min(counts[c] for c in range(len(sets)))]
+
+    def unevenness(chosen: Sequence[tuple[int, ...]]) -> int:
+        pairs = Counter(pair for methods in chosen for pair in combinations(methods, 2))
+        return sum(number**2 for number in pairs.values())
+
+    chosen = min(combinations(sets, len(often)), key=unevenness) if comb(len(sets), len(often)) > 1 else ()
+    rest = iter([methods for methods in sets if methods not in chosen])
+    more = iter(chosen)
+    return {colour: next(more) if chosen and colour in often else next(rest) for colour in range(len(sets))}
+
+
+def _arrange(
+    order: Order, sets: Sequence[Sequence[tuple[int, ...]]], methods: int, generator: np.random.Generator
+) -> list[list[tuple[int, ...]]]:
+    """The methods of each trial from left to right.
+
+    An element is a method in a trial, its colour the place where it stands; a trial is a group in which each place
+    occurs once. Places are balanced for each participant and, as far as that leaves room, for each item. Of just two
+    methods the second stands where the first doesn't, so one of them can take care of items and both are exact.
+    """
+    trials = [(p, s) for p, items in enumerate(order) for s in range(len(items))]
+    trials = [trials[place] for place in shuffled(len(trials), generator)]
+    elements = [(p, s, method) for p, s in trials for method in sets[p][s]]
+    colours = [place for p, s in trials for place in shuffled(len(sets[p][s]), generator)]
+
+    def right(p: int, s: int, method: int) -> Chain:
+        if methods == 2 and method == 1:
+            return (method, (method, order[p][s]))
+        return (method, (method, p), (method, p, sets[p][s]))
+
+    left: list[Chain] = [((p, s),) for p, s, _ in elements]
+    loose = [(method, order[p][s]) for p, s, method in elements]
+    colours = share_out(colours, left, [right(*element) for element in elements], loose)
+    place_of = dict(zip(elements, colours, strict=True))
+    return [
+        [tuple(sorted(of, key=lambda method: place_of[p, s, method])) for s, of in enumerate(rows)]
+        for p, rows in enumerate(sets)
+    ]
+
+
+def _check_trials(settings: StudySettings, checks: Sequence[Item], generator: np.random.Generator) -> list[list[Trial]]:
+    """Each participant's attention checks in a random order; the right picture equally often at each place."""
+    elements = [(participant, check) for participant in range(settings.participants) for check in range(len(checks))]
+    mixed = [elements[place] for place in shuffled(len(elements), generator)]
+    colours = [number % settings.shown for number in range(len(mixed))]
+    participants: list[Chain] = [("all", participant) for participant, _ in mixed]
+    sides = share_out(colours, participants, [(check,) for _, check in mixed], ["none"] * len(mixed))
+    trials: list[list[Trial]] = [[] for _ in range(settings.participants)]
+    for (participant, number), side in zip(mixed, sides, strict=True):
+        check = checks[number]
+        others = [name for name in check.pictures if name != check.better]
+        row = [others[place] for place in shuffled(len(others), generator)]
+        row.insert(side, str(check.better))
+        trials[participant].append(Trial(settings.items + number, tuple(row)))
+    return trials
+
+
+def _insert(trials: Sequence[Trial], checks: Sequence[Trial], generator: np.random.Generator) -> list[Trial]:
+    """Checks among the trials: one in each of as many stretches of the session, never first where that can be."""
+    ends = np.linspace(0, len(trials), len(checks) + 1).astype(int)
+    row: list[Trial] = []
+    for check, start, end in zip(checks, ends[:-1], ends[1:], strict=True):
+        before = int(generator.integers(start + 1, max(end, start + 1) + 1))
+        row += [*trials[start : min(before, end)], check, *trials[min(before, end) : end]]
+    return row if checks else list(trials)

@@ -1,0 +1,214 @@
+"""The page of a study: scores as in the paper, and all that says how far they can be trusted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fairhuman.files import write_atomically, write_json, write_text
+from fairhuman.report.html import figure_uri, render
+from fairhuman.report.plots import GRID, INK, colours
+from fairhuman.report.statistics import Estimate
+from fairhuman.report.training import interval
+from fairhuman.study.analysis import Analysis, Result, analyse, document
+from fairhuman.study.answers import Votes, write_votes
+from fairhuman.study.exclusion import Conduct
+from fairhuman.study.study import StudySettings
+
+PAGE, CHART, RESULTS, ANSWERS = "report.html", "scores.png", "results.json", "answers.csv"
+FAINT = 0.35  # of the bars before exclusion, beside those after it
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a report says beside the answers' numbers.
+
+    Attributes:
+        methods: of the design; empty without one.
+        planned: participants of the design; None without one.
+        notes: how the study was made.
+        left_out: prompts that weren't drawn from, and why.
+
+    """
+
+    methods: Sequence[str] = ()
+    planned: int | None = None
+    notes: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+
+
+def write_report(votes: Votes, settings: StudySettings, facts: Facts, out: Path) -> Path:
+    """Write page, chart, numbers and raw answers into `out`; return the page's path."""
+    analysis = analyse(votes, settings, facts.methods)
+    texts = {question.name: question.text for question in settings.questions}
+    figure = scores_figure(analysis)
+    write_votes(votes.votes, out / ANSWERS)
+    write_json(out / RESULTS, document(analysis, votes, settings, facts.notes))
+    write_atomically(out / CHART, partial(figure.savefig, format="png", metadata={"Software": None}))
+    page = render(
+        "study.html",
+        title=settings.title,
+        facts=_facts(analysis, facts),
+        chart=figure_uri(figure),
+        methods=analysis.methods,
+        planned=facts.planned is not None,
+        questions=[(name, texts.get(name, ""), _groups(analysis, name)) for name in analysis.questions],
+        excluded=len(analysis.out),
+        rules=_rules(settings),
+        participants=[_participant(one) for one in analysis.conduct],
+        failures=_failures(analysis.conduct),
+        balances=[
+            (name, _counts(analysis.everybody[name]), *_even(analysis.everybody[name])) for name in analysis.questions
+        ],
+        bad=votes.bad_lines(),
+        bad_count=len(votes.bad),
+        notes=facts.notes,
+        left_out=facts.left_out,
+        settings_text=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+    write_text(out / PAGE, page)
+    return out / PAGE
+
+
+def scores_figure(analysis: Analysis) -> Figure:
+    """A panel a question, a bar a method with its interval; where somebody is left out, faint bars are everybody."""
+    both = bool(analysis.out)
+    count = max(len(analysis.questions), 1)
+    width = max(4.6, 1.1 + 0.95 * len(analysis.methods) * (1.3 if both else 1.0))
+    figure = Figure(figsize=(width * count, 4.0), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    palette = list(colours(analysis.methods).values())
+    for axes, question in zip(panels, analysis.questions, strict=False):
+        groups = [(analysis.everybody, FAINT, -0.21), (analysis.kept, 1.0, 0.21)] if both else [(analysis.kept, 1.0, 0)]
+        for results, alpha, shift in groups:
+            found = [results[question].scores[method] for method in analysis.methods]
+            values = np.array([one.value for one in found])
+            ends = np.array([[one.value - one.low, one.high - one.value] for one in found]).T
+            places = np.arange(len(found)) + shift
+            axes.bar(places, np.nan_to_num(values), 0.4 if both else 0.6, color=palette, alpha=alpha)
+            axes.errorbar(places, values, np.maximum(ends, 0), fmt="none", ecolor=INK, elinewidth=1.3, capsize=4)
+            for place, one in zip(places, found, strict=True):
+                top = one.high if np.isfinite(one.high) else one.value
+                if np.isfinite(one.value):
+                    axes.text(place, top + 0.015, f"{one.value:.2f}", ha="center", va="bottom", fontsize=9, color=INK)
+        axes.axhline(0.5, color="#888888", linewidth=1.0, linestyle=":", zorder=0)
+        axes.set_xticks(range(len(analysis.methods)), analysis.methods, fontsize=10, parse_math=False)
+        axes.set_title(question, fontsize=12, color=INK, loc="left", fontweight="bold", parse_math=False)
+        axes.set_ylim(0, 1.08)
+        axes.grid(axis="y", color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=9, colors=INK)
+    panels[0].set_ylabel("score (1 top, 0.5 tie, 0 else)", fontsize=10, color=INK)
+    if both:
+        figure.supxlabel("faint: all participants; full: after exclusion. Lines: 95 % intervals.", fontsize=9)
+    return figure
+
+
+def _facts(analysis: Analysis, facts: Facts) -> list[tuple[str, str]]:
+    results = list(analysis.everybody.values())
+    votes = sum(result.votes for result in results)
+    answered = len(analysis.conduct)
+    planned = f" of {facts.planned}" if facts.planned is not None else ""
+    return [
+        ("participants who answered", f"{answered}{planned}"),
+        ("left out by the rules", str(len(analysis.out))),
+        ("methods", str(len(analysis.methods))),
+        ("items", str(max((result.items for result in results), default=0))),
+        ("answers", f"{votes:,}"),
+        ("ties", f"{sum(result.ties for result in results) / votes:.0%}" if votes else "-"),
+    ]
+
+
+def _groups(analysis: Analysis, question: str) -> list[dict[str, Any]]:
+    """The numbers of a question for everybody and, where somebody is left out, after that."""
+    groups = [("All participants", analysis.everybody[question])]
+    if analysis.out:
+        groups.append(("After exclusion", analysis.kept[question]))
+    return [{"name": name, **_numbers(result, analysis.methods)} for name, result in groups]
+
+
+def _numbers(result: Result, methods: Sequence[str]) -> dict[str, Any]:
+    half = result.times.percentiles
+    return {
+        "participants": result.participants,
+        "votes": f"{result.votes:,}",
+        "methods": [
+            (name, colour, _interval(result.scores[name], "{:.2f}"), _interval(result.strengths.of[name], "{:+.2f}"))
+            for name, colour in colours(methods).items()
+        ],
+        "matrix": [(a, ["" if a == b else _meeting(result, a, b) for b in methods]) for a in methods],
+        "connected": result.strengths.connected,
+        "lines": [
+            ("Krippendorff's α", _number(result.alpha, "{:.3f}")),
+            ("ties", f"{result.ties:,} ({result.ties / result.votes:.0%})" if result.votes else "-"),
+            ("ν of ties", _number(result.strengths.ties, "{:.3f}")),
+            *((f"place {place} chosen", _interval(one, "{:.1%}")) for place, one in enumerate(result.places, 1)),
+            (
+                "seconds an answer",
+                f"{half[2]:.1f} (half of them {half[1]:.1f} to {half[3]:.1f})" if result.times.n else "-",
+            ),
+        ],
+    }
+
+
+def _meeting(result: Result, a: str, b: str) -> tuple[str, str, str]:
+    """Share, interval and counts."""
+    met = result.meetings[a, b]
+    share, _, ends = _interval(met.share, "{:.0%}").partition(" ")
+    return share, ends, f"{met.wins} : {met.losses} : {met.ties}"
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    if np.isfinite(estimate.value) and not np.isfinite(estimate.low):
+        return form.format(estimate.value)
+    return interval(estimate, form)
+
+
+def _number(value: float, form: str) -> str:
+    return form.format(value) if np.isfinite(value) else "-"
+
+
+def _rules(settings: StudySettings) -> list[str]:
+    rules = settings.exclude
+    return [
+        f"more than {rules.max_failed_checks} attention checks failed (a tie fails one)",
+        f"a median time of an answer below {rules.min_seconds:g} s",
+        f"more than {rules.max_same_side:.0%} of the answers for one side",
+        f"fewer than {rules.min_answers:.0%} of the questions answered",
+    ]
+
+
+def _participant(one: Conduct) -> tuple[str, str, str, str, str, str]:
+    return (
+        one.participant,
+        f"{one.answers} ({one.share:.0%})",
+        f"{one.failed} of {one.checks}",
+        _number(one.seconds, "{:.1f}"),
+        _number(one.same_side, "{:.0%}"),
+        "; ".join(one.reasons),
+    )
+
+
+def _failures(conduct: Sequence[Conduct]) -> str:
+    """How many participants failed how many checks."""
+    asked = [one.failed for one in conduct if one.checks]
+    if not asked:
+        return "No attention checks were answered."
+    counts = [f"{asked.count(number)} failed {number}" for number in sorted(set(asked))]
+    return f"Of {len(asked)} participants with attention checks, {', '.join(counts)}."
+
+
+def _counts(result: Result) -> list[tuple[str, tuple[int, ...]]]:
+    return list(result.balance.counts.items())
+
+
+def _even(result: Result) -> tuple[str, str]:
+    return _number(result.balance.statistic, "{:.2f}"), _number(result.balance.p, "{:.3f}")

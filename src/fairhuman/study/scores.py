@@ -1,0 +1,59 @@
+"""The paper's score of each method, and who beats whom."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from fairhuman.report.statistics import Estimate
+from fairhuman.study.answers import Vote
+from fairhuman.study.intervals import mean_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """How two methods did where both were shown and one of them, or neither, was chosen.
+
+    Attributes:
+        wins, ties, losses: of the first against the second.
+        share: wins and half of the ties, of all; its interval as of a score.
+
+    """
+
+    wins: int
+    ties: int
+    losses: int
+    share: Estimate
+
+    @property
+    def turned(self) -> "Meeting":
+        """The same from the other side."""
+        one = self.share
+        return Meeting(self.losses, self.ties, self.wins, Estimate(1 - one.value, 1 - one.high, 1 - one.low, one.n))
+
+
+def vote_score(vote: Vote, method: str) -> float:
+    """1 for the top picture of a group, 0 for the rest, 0.5 each in a tie (FairHuman, supplement, section 4.2)."""
+    if vote.chosen is None:
+        return 0.5
+    return 1.0 if vote.chosen == method else 0.0
+
+
+def method_score(votes: Sequence[Vote], method: str, *, resamples: int = 2000) -> Estimate:
+    """Mean of a method's scores over the votes in which it was shown, see `mean_interval`; n counts these votes."""
+    seen = [vote for vote in votes if method in vote.shown]
+    scores_n = np.array([vote_score(vote, method) for vote in seen], np.float64)
+    return mean_interval(scores_n, [v.participant for v in seen], [v.item for v in seen], resamples=resamples)
+
+
+def meetings(votes: Sequence[Vote], methods: Sequence[str], *, resamples: int = 2000) -> dict[tuple[str, str], Meeting]:
+    """Each ordered pair of methods; among more than two pictures the top one beats each other one."""
+    found = {}
+    for a, b in combinations(methods, 2):
+        met = [vote for vote in votes if a in vote.shown and b in vote.shown and vote.chosen in (a, b, None)]
+        chosen = Counter(vote.chosen for vote in met)
+        found[a, b] = Meeting(chosen[a], chosen[None], chosen[b], method_score(met, a, resamples=resamples))
+        found[b, a] = found[a, b].turned
+    return found
