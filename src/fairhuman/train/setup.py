@@ -21,6 +21,7 @@ from fairhuman.data.cache import arrow_folder, cached
 from fairhuman.data.check import check_records
 from fairhuman.data.dataset import PeopleDataset
 from fairhuman.data.decode import PictureLimits
+from fairhuman.data.encodings import Encodings
 from fairhuman.data.order import Share, bucketed_order, mixed_order
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sampler import Order, StepBatches
@@ -67,6 +68,11 @@ class Data:
     report: LoadReport
     sources: Sequence[DataSource]
 
+    def reading(self, latents: Encodings | None) -> "Data":
+        """The same samples, as `PeopleDataset.reading`."""
+        held_out = self.held_out.reading(latents) if self.held_out is not None else None
+        return replace(self, train=self.train.reading(latents), held_out=held_out)
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of which records are trained on and held out, in their order, and what is said of each source."""
@@ -98,6 +104,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
         recipe.seed,
         recipe.source.limits,
         _order(recipe, shares, train),
+        variants=recipe.cache.variants if recipe.cache.latents else 0,
     )
     if not held_out or not recipe.validation.every:
         return Data(dataset, None, report, recipe.sources)
