@@ -92,6 +92,7 @@ class Caches:
     """
 
     def __init__(self, recipe: TrainRecipe, data: Data, pipeline: StableDiffusionXLPipeline) -> None:
+        self.recipe = recipe
         self.budget = budget(recipe, data)
         self.latents: LatentCache | None = None
         self.texts: TextCache | None = None
