@@ -70,13 +70,13 @@ def test_a_tensor_that_another_wrote_meanwhile_is_not_written_again(tmp_path: Pa
 
 
 def write_some(folder: Path, first: int, step: int) -> None:
-    for start in range(first, 200, 20 * step):
-        filled(folder, range(start, min(start + 30, 200), step))
+    for start in range(first, 200, 20 * step):  # parts overlap, and two writers write the same
+        filled(folder, range(start, min(start + 30 * step, 200), step))
 
 
 def test_several_writers_lose_nothing_and_spoil_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=write_some, args=(tmp_path, first, 3)) for first in range(3)]
+    writers = [context.Process(target=write_some, args=(tmp_path, first % 3, 3)) for first in range(6)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -121,7 +121,7 @@ def test_variants_are_few_crops_of_each_record_in_both_flips(make_recipe: MakeRe
     later = setup.load_data(recipe, LoadReport()).train
     assert [later[position].draw for position in (7, 99)] == [samples[position].draw for position in (7, 99)]
     other = setup.load_data(recipe.model_copy(update={"seed": 5}), LoadReport()).train
-    assert {other[position].draw for position in range(40)}.isdisjoint(sample.draw for sample in samples[:40])
+    assert sum(other[position].draw not in drawn[other[position].key] for position in range(40)) > 20
 
 
 def test_all_views_that_can_be_drawn_are_filled_also_in_buckets(make_recipe: MakeRecipe, people: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_cache_that_cannot_be_written_is_told_once_and_does_not_end_a_run(
     good = make_recipe("good", cache=BOTH, **values)
     train(good)
     monkeypatch.setattr(encodings, "FIRST", 1)  # write at once
-    folder = tmp_path / "bad"
+    folder = tmp_path / "caches-of-bad"
     if trouble == "full":
         monkeypatch.setattr(encodings, "RESERVE", 2**60)
     else:
@@ -255,7 +255,7 @@ def test_too_little_space_is_told_before_anything_is_computed(
 ) -> None:
     monkeypatch.setattr(caches, "RESERVE", 2**60)
     recipe, listener = make_recipe(view=CENTER, cache=BOTH, steps=1), Listener()
-    with pytest.raises(FairHumanError, match="more are needed, but only 0 MiB may be used; .* cache.folder"):
+    with pytest.raises(FairHumanError, match=r"more are needed, but only 0 MiB may be used; .* cache\.folder"):
         filled(recipe)
     assert not entries(recipe, "latents")
     train(recipe, [listener])
