@@ -104,7 +104,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
         recipe.seed,
         recipe.source.limits,
         _order(recipe, shares, train),
-        variants=recipe.cache.variants if recipe.cache.latents else 0,
+        variants=recipe.cache.variants if recipe.cache.variants > 1 else 0,
     )
     if not held_out or not recipe.validation.every:
         return Data(dataset, None, report, recipe.sources)
