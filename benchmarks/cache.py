@@ -158,7 +158,7 @@ def main() -> None:
     for part in options.parts:
         with tempfile.TemporaryDirectory() as work:
             found = parts[part](Path(work), options.quick)
-        save("cache", {"repeats": 15, "baseline": "none"}, {part: found}, options)
+        save("cache", {"repeats": {"step": 15, "sample": 9}, "baseline": "none"}, {part: found}, options)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from fairhuman.train.fill import Filled, fill
 from fairhuman.train.loop import Run, Watcher, train
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.texts import TextCache
+from figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]
 Typed = Callable[..., tuple[int, str, str]]
@@ -167,6 +168,22 @@ def test_a_picture_that_changed_is_encoded_anew_and_told(make_recipe: MakeRecipe
     assert lora_bytes(recipe) == lora_bytes(fresh)
     found = filled(recipe)
     assert (found.new["latents"], found.unused["latents"]) == (0, 2)
+
+
+def test_another_data_set_with_the_same_keys_is_no_changed_one(
+    make_recipe: MakeRecipe, people: Path, tmp_path: Path
+) -> None:
+    write_figures(tmp_path / "others" / people.name, 12, 64, seed=7)
+    cache = {"latents": True, "folder": str(tmp_path / "shared")}
+    filled(make_recipe(view=CENTER, cache=cache))
+    found = filled(make_recipe(view=CENTER, cache=cache, data=str(tmp_path / "others" / people.name)))
+    assert (found.new["latents"], found.changed, found.unused["latents"]) == (24, 0, 24)
+
+
+def test_a_data_set_that_moved_is_known_by_its_pictures(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
+    filled(make_recipe(view=CENTER, cache=BOTH))
+    found = filled(make_recipe(view=CENTER, cache=BOTH, data=copied(people, tmp_path / "moved")))
+    assert (set(found.new.values()), found.changed) == ({0}, 0)
 
 
 def test_a_caption_that_changed_is_encoded_anew(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Records to training samples, each a pure function of (seed, position)."""
 
 import copy
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from fairhuman.data.encodings import Encodings
 from fairhuman.data.report import Note, note
 from fairhuman.data.sampler import BucketOrder, Order, SampleOrder
 from fairhuman.data.stored import PictureError, picture_name
-from fairhuman.data.views import View, view_of
+from fairhuman.data.views import View, digest, view_of
 from fairhuman.errors import DataError
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.record import Box, Finding, HumanRecord
@@ -99,11 +98,15 @@ class PeopleDataset(Dataset[Sample]):
         self.conditions = tuple(conditions)
         self.variants = variants
         self.latents: Encodings | None = None
+        self.place = ""
 
-    def reading(self, latents: Encodings | None) -> "PeopleDataset":
-        """The same samples, without the pictures of those views whose latents are kept; None: with all pictures."""
+    def reading(self, latents: Encodings | None, place: str = "") -> "PeopleDataset":
+        """The same samples, without the pictures of those views whose latents are kept; None: with all pictures.
+
+        `place` is the data set's own, as for `view_of`.
+        """
         other = copy.copy(self)
-        other.latents = latents
+        other.latents, other.place = latents, place
         return other
 
     def __len__(self) -> int:
@@ -143,7 +146,7 @@ class PeopleDataset(Dataset[Sample]):
         for number in range(max(1, self.variants)):
             crop = self._variant(record, around, transform, number)
             for draw in (replace(crop, flip=flip) for flip in flips):
-                view = view_of(record, draw, resolution)
+                view = view_of(record, draw, resolution, self.place)
                 if self.latents is not None and self.latents.get(view.key) is not None:
                     found.append((view, None))
                     continue
@@ -159,7 +162,7 @@ class PeopleDataset(Dataset[Sample]):
         around = self._around(record)
         draw, dropped = self._draw(record, around, transform, position)
         frame, conditions = transform.resolution, around.conditions
-        view = view_of(record, draw, frame) if self.latents is not None else None
+        view = view_of(record, draw, frame, self.place) if self.latents is not None else None
         moments = self.latents.get(view.key) if self.latents is not None and view is not None else None
         items: dict[str, Tensor] = {} if moments is not None else {"picture": _as_item(self._picture(record))}
         for name, boxes in around.places.items():
@@ -211,8 +214,7 @@ class PeopleDataset(Dataset[Sample]):
 
     def _variant(self, record: HumanRecord, around: _Around, transform: JointTransform, number: int) -> Draw:
         """Draw of a variant; its flip means nothing."""
-        name = int.from_bytes(hashlib.sha256(record.key.encode()).digest()[:8])
-        generator = seeded_generator(self.seed, Stream.VARIANT, name, number)
+        generator = seeded_generator(self.seed, Stream.VARIANT, int(digest(record.key), 16), number)
         return transform.draw(generator, (record.height, record.width), around.boxes)
 
     @staticmethod

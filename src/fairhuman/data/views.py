@@ -21,15 +21,15 @@ class View(NamedTuple):
     origin: str
 
 
-def view_of(record: HumanRecord, draw: Draw, resolution: tuple[int, int]) -> View:
-    """Return the view that a draw gives of a record's picture.
+def view_of(record: HumanRecord, draw: Draw, resolution: tuple[int, int], place: str = "") -> View:
+    """Return the view that a draw gives of a record's picture; `place` tells data sets of equal keys apart.
 
     Raises:
         PictureError: the picture can't be read.
 
     """
     shown = f"{record.width} {record.height} {draw.resized_hw} {draw.top} {draw.left} {draw.flip} {resolution}"
-    return View(digest(f"{content_of(record.image)} {shown}"), digest(f"{record.source} {record.key} {shown}"))
+    return View(digest(f"{content_of(record.image)} {shown}"), digest(f"{place} {record.key} {shown}"))
 
 
 def content_of(stored: Stored) -> str:
@@ -50,7 +50,7 @@ def content_of(stored: Stored) -> str:
 
 def digest(text: str) -> str:
     """Return 32 hexadecimal digits of a text's SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 @lru_cache(maxsize=2**20)

@@ -70,8 +70,9 @@ class Data:
 
     def reading(self, latents: Encodings | None) -> "Data":
         """The same samples, as `PeopleDataset.reading`."""
-        held_out = self.held_out.reading(latents) if self.held_out is not None else None
-        return replace(self, train=self.train.reading(latents), held_out=held_out)
+        place = json.dumps([str(source.path.absolute()) for source in self.sources])
+        held_out = self.held_out.reading(latents, place) if self.held_out is not None else None
+        return replace(self, train=self.train.reading(latents, place), held_out=held_out)
 
     @cached_property
     def fingerprint(self) -> str:
