@@ -32,7 +32,8 @@ class Encodings:
         folder: made when there is something to write.
 
     Attributes:
-        changed: tensors that were added although their origin had one of the same kind: its content has changed.
+        added: tensors that were added here.
+        changed: those that were added although their origin had one of the same kind: its content has changed.
         full: nothing more is written.
         notes: what a user should hear of, each thing once.
 
@@ -40,6 +41,7 @@ class Encodings:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.added = 0
         self.changed = 0
         self.full = False
         self.notes: list[str] = []
@@ -90,6 +92,7 @@ class Encodings:
             self._origins.discard(origin)  # told once
         if self.full:
             return
+        self.added += 1
         name = f"{key} {origin}".rstrip()
         self._waiting[name], self._waiting_keys[key] = tensor, name
         self._size += tensor.nbytes

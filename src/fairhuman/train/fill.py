@@ -74,7 +74,6 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
             f"{room / 2**20:,.0f} MiB may be used; free space, or give another folder as cache.folder"
         )
     notes: list[Note] = []
-    before = {name: len(kept) for name, kept in caches.kept.items()}
     try:
         views = _fill_latents(caches, recipe, device, notes, progress)
         wanted = {"latents": views, "texts": _fill_texts(caches, progress)}
@@ -83,7 +82,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
             kept.flush()
     for kept in caches.kept.values():
         _check(kept)
-    new = {name: len(kept) - before[name] for name, kept in caches.kept.items()}
+    new = {name: kept.added for name, kept in caches.kept.items()}
     return Filled(
         {name: wanted[name] - new[name] for name in caches.kept},
         new,
