@@ -106,7 +106,7 @@ def recipe(plan: Plan, strategy: str, targets: str, rate: float, seed: int, spli
         "checkpoint_every": 100,
         "keep_checkpoints": 1,
         "precision": "bf16",
-        "cache_latents": True,
+        "cache": {"latents": True, "folder": str(plan.work / "cache")},
         "lora": {"rank": plan.rank, "targets": targets},
         "view": {"crop": "center"},
         "schedule": {"name": "cosine", "warmup_steps": plan.steps // 10},

@@ -167,11 +167,16 @@ def export(
 
 
 @data_app.command()
-def cache(path: DataSet, dry_run: DryRun = False) -> None:
-    """Copy Parquet tables into memory-mapped Arrow files ahead of a training run; a run does so by itself.
+def cache(
+    path: Annotated[Path, typer.Argument(help="Recipe of a training run (.yaml), or folder of a data set.")],
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Compute ahead of a training run what it would keep: of a recipe, latents and text embeddings; of a data set,
+    copies of its tables. A run does both by itself.
 
-    Example: fairhuman data cache people
+    Example: fairhuman data cache recipes/lora-sdxl.yaml data=people cache.text=true
     """
     from fairhuman.commands_data import run_cache
 
-    run_cache(path, dry_run, Console())
+    run_cache(path, overrides or [], dry_run, Console())

@@ -29,6 +29,7 @@ from fairhuman.models.sdxl import check_location, load_pipeline, networks, sched
 from fairhuman.synth.people import SynthSettings, missing_tables, write_people
 from fairhuman.synth.summary import summarize_people
 from fairhuman.train import setup
+from fairhuman.train.caches import budget
 from fairhuman.train.loop import train
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.watch import Previews, ProgressBar, report
@@ -63,6 +64,8 @@ def _show(recipe: TrainRecipe, console: Console) -> None:
     for action, reasons in notes.counts().items():
         for reason, count in reasons.items():
             console.print(f"  {action}: {reason} ({count})", highlight=False)
+    if recipe.cache.latents or recipe.cache.text:
+        console.print(budget(recipe, data).line(), highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)

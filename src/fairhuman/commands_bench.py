@@ -116,7 +116,9 @@ def _recipe(path: Path | None, overrides: Sequence[str]) -> Iterator[TrainRecipe
         return
     size = recipes.build(TrainRecipe, {**DEFAULT, "data": "noise", "out": "none"}, overrides).size
     with noise_pictures(size) as folder:
-        yield recipes.build(TrainRecipe, {**DEFAULT, "data": str(folder), "out": str(folder / "out")}, overrides)
+        cache = {"latents": True, "text": True, "folder": str(folder / "cache")}
+        values = {**DEFAULT, "data": str(folder), "out": str(folder / "out"), "cache": cache}
+        yield recipes.build(TrainRecipe, values, overrides)
 
 
 def _would(recipe: TrainRecipe, console: Console) -> None:

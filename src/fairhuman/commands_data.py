@@ -249,10 +249,15 @@ def run_export(path: Path, out: Path, format: str, shard_rows: int, dry_run: boo
     say(console, f"{summary.records} records; done: {summary.out}")
 
 
-def run_cache(path: Path, dry_run: bool, console: Console) -> None:
-    """Copy tables for random reading."""
+def run_cache(path: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:
+    """Fill the caches of a recipe's run, or copy a data set's tables for random reading."""
     from fairhuman.data.cache import arrow_folder, copy_tables
 
+    if path.suffix in (".yaml", ".yml"):
+        _fill_caches(path, overrides, dry_run, console)
+        return
+    if overrides:
+        raise RecipeError(f"{path}: settings belong to a recipe, which ends in .yaml; found {overrides[0]!r}")
     if dry_run:
         _would(path, "copies of its tables", arrow_folder(), console)
         return
@@ -262,6 +267,28 @@ def run_cache(path: Path, dry_run: bool, console: Console) -> None:
     _say_counts(console, report)
     where = "small enough to be kept in main memory" if copies.in_memory else f"copied to {arrow_folder()}"
     say(console, f"{copies.tables} tables, {where}; {copies.removed} stale copies removed")
+
+
+def _fill_caches(path: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:
+    from fairhuman.train import caches, fill, setup
+    from fairhuman.train.settings import TrainRecipe
+
+    recipe = recipes.load(TrainRecipe, path, overrides)
+    report = LoadReport()
+    if dry_run:
+        say(console, caches.budget(recipe, setup.load_data(recipe, report)).line())
+        _say_counts(console, report)
+        return
+    with stages(console) as progress:
+        found = fill.fill(recipe, report, lambda text: say(console, text), progress)
+    _say_counts(console, report)
+    for note in found.notes:
+        say(console, str(note))
+    for name, new in found.new.items():
+        unused = f"; {found.unused[name]} others, not of this recipe and its data now" if found.unused[name] else ""
+        say(console, f"{name}: {new} new, {found.kept[name]} were there{unused}")
+    if found.changed:
+        say(console, f"{found.changed} new views are of pictures that have changed; their old latents aren't used")
 
 
 def _say_counts(console: Console, report: LoadReport) -> None:

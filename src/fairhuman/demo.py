@@ -119,7 +119,7 @@ def _recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
         "strategy": strategy,
         "checkpoint_every": 50,
         "precision": "bf16",
-        "cache_latents": True,
+        "cache": {"latents": True, "text": True, "folder": str(out / "cache")},
         "lora": {"rank": settings.rank, "targets": settings.targets},
         "view": {"crop": "center"},
         "schedule": {"name": "cosine", "warmup_steps": settings.steps // 10},

@@ -17,6 +17,7 @@ class Stream(IntEnum):
     VALIDATION = 5  # noise of a validation loss
     DROPOUT = 6  # inside the network
     STRATEGY = 7  # random loss weighting
+    VARIANT = 8  # crop of a variant of a record
 
 
 def seeded_generator(seed: int, *path: int) -> torch.Generator:

@@ -58,6 +58,8 @@ class ProgressBar(Watcher):
             self._console.print(
                 f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}", highlight=False
             )
+        for text in run.caches.opening():
+            self.told(text)
         if run.step:
             self._console.print(f"going on from step {run.step}", highlight=False)
         self._progress.start()
@@ -77,6 +79,10 @@ class ProgressBar(Watcher):
         """Show what was lost."""
         for note in notes:
             self._console.print(f"step {run.step}: {note}", highlight=False, markup=False)
+
+    def told(self, text: str) -> None:
+        """Show it."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def validated(self, run: Run, losses: dict[str, float | None]) -> None:
         """Show held-out losses."""
@@ -105,9 +111,11 @@ class Previews(Watcher):
 
 def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewRow]:
     """Return the first samples of a data set, those that show every region before others."""
-    samples = [dataset[position] for position in range(min(len(dataset), 16 * count))]
+    seen = dataset.reading(None)
+    samples = [seen[position] for position in range(min(len(seen), 16 * count))]
     samples.sort(key=lambda sample: sum(not boxes for boxes in sample.boxes.values()))
-    return [PreviewRow(s.caption, seed + s.position, s.picture_chw, s.boxes) for s in samples[:count]]
+    rows = [(s, s.picture_chw) for s in samples[:count]]
+    return [PreviewRow(s.caption, seed + s.position, chw, s.boxes) for s, chw in rows if chw is not None]
 
 
 def describe(metrics: Metrics, objectives: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_recipe(people: Path, tmp_path: Path) -> MakeRecipe:
-    """Return a function from settings to a tiny recipe whose run is in `tmp_path / out`."""
+    """Return a function from settings to a tiny recipe whose run is in `tmp_path / out`, with caches of its own."""
 
     def make(out: str = "run", *overrides: str, **values: Any) -> TrainRecipe:
         base: dict[str, Any] = {
@@ -38,6 +38,7 @@ def make_recipe(people: Path, tmp_path: Path) -> MakeRecipe:
             "validation": {"every": 0},
             "preview": {"count": 0},
         }
-        return recipe.build(TrainRecipe, {**base, **values}, overrides)
+        cache = {"folder": str(tmp_path / "caches" / out), **values.pop("cache", {})}
+        return recipe.build(TrainRecipe, {**base, **values, "cache": cache}, overrides)
 
     return make

@@ -1,13 +1,16 @@
-"""Latents that are kept between the steps of a run."""
+"""Latents that are kept between steps and runs."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from fairhuman.data.batch import collate
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.encodings import Encodings
 from fairhuman.data.report import LoadReport
+from fairhuman.data.views import View
 from fairhuman.errors import RecipeError
 from fairhuman.models.sdxl import latent_moments, load_pipeline
 from fairhuman.train import setup
@@ -17,38 +20,44 @@ from fairhuman.train.settings import TrainRecipe
 MakeRecipe = Callable[..., TrainRecipe]
 
 
-def test_a_view_is_encoded_once_and_its_mirror_image_apart(make_recipe: MakeRecipe) -> None:
-    data = setup.load_data(make_recipe(view={"crop": "center"}), LoadReport())
+def test_a_view_is_encoded_once_and_its_mirror_image_apart(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    kept = Encodings(tmp_path / "kept")
+    data = setup.load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport()).reading(kept)
+    plain = data.reading(None)
     vae = load_pipeline("small").vae
     encoded: list[int] = []
     encode = vae.encode
     vae.encode = lambda pictures: (encoded.append(len(pictures)), encode(pictures))[1]
-    cache = LatentCache()
-    positions = list(range(4 * len(data.train)))
-    batches = [
-        collate([data.train[position] for position in positions[i : i + 3]]) for i in range(0, len(positions), 3)
-    ]
-    for batch in batches:
-        mean_bchw, std_bchw = cache.moments(vae, batch)
-        fresh = latent_moments(vae, batch.pictures_bchw)
+    cache = LatentCache(kept, vae)
+    batches: list[Batch] = []
+    for first in range(0, 4 * len(data.train), 3):
+        batches.append(collate([data.train[position] for position in range(first, first + 3)]))
+        mean_bchw, std_bchw = cache.moments(batches[-1])
+        pictures = collate([plain.train[position] for position in range(first, first + 3)]).pictures_bchw
+        fresh = latent_moments(vae, pictures)
         encoded.pop()
-        for kept, exact in zip((mean_bchw, std_bchw), fresh, strict=True):
-            torch.testing.assert_close(kept, exact, rtol=1e-3, atol=1e-6)
+        for ours, exact in zip((mean_bchw, std_bchw), fresh, strict=True):
+            torch.testing.assert_close(ours, exact, rtol=1e-3, atol=1e-6)
     views = {(key, draw) for batch in batches for key, draw in zip(batch.keys, batch.draws, strict=True)}
     assert len(data.train) < len(views) <= 2 * len(data.train)
-    assert sum(encoded) == len(cache) == len(views)
+    assert sum(encoded) == len(kept) == len(views)
+    assert len(batches[-1].pictures_bchw) < 3  # those that are known needn't be decoded
 
 
-def test_what_is_kept_does_not_depend_on_the_rest_of_its_batch(make_recipe: MakeRecipe) -> None:
-    """A run that goes on starts with an empty cache, in the middle of an epoch."""
-    data = setup.load_data(make_recipe(view={"crop": "center"}), LoadReport())
+def test_what_is_kept_does_not_depend_on_the_rest_of_its_batch(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """A run that goes on may have lost what it kept, in the middle of an epoch."""
+    data = setup.load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport())
     vae = load_pipeline("small").vae
     chance = torch.Generator().manual_seed(0)
-    noise = [replace(data.train[i], picture_chw=2 * torch.rand(3, 32, 32, generator=chance) - 1) for i in range(12)]
-    filled = LatentCache()
+    noise = [
+        replace(data.train[i], picture_chw=2 * torch.rand(3, 32, 32, generator=chance) - 1, view=View(str(i), ""))
+        for i in range(12)
+    ]
+    filled = LatentCache(Encodings(tmp_path / "filled"), vae)
     for pair in zip(noise[::2], noise[1::2], strict=True):
-        filled.moments(vae, collate(pair[:1]))
-        ours, theirs = (cache.moments(vae, collate(pair)) for cache in (filled, LatentCache()))
+        filled.moments(collate(pair[:1]))
+        empty = LatentCache(Encodings(tmp_path / "empty"), vae)
+        ours, theirs = (cache.moments(collate(pair)) for cache in (filled, empty))
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])
 
@@ -57,5 +66,30 @@ def test_what_is_kept_does_not_depend_on_the_rest_of_its_batch(make_recipe: Make
     "view", [{"crop": "random"}, {"crop": "center", "zoom": [1.0, 1.2]}, {"crop": "center", "keep_region": 0.5}]
 )
 def test_views_that_do_not_come_again_are_refused(make_recipe: MakeRecipe, view: dict[str, object]) -> None:
-    with pytest.raises(RecipeError, match="cache_latents needs views that come again"):
-        make_recipe(view=view, cache_latents=True)
+    with pytest.raises(
+        RecipeError, match=r"cache\.latents needs views that come again.*or cache\.variants of at least"
+    ):
+        make_recipe(view=view, cache={"latents": True})
+    assert make_recipe(view=view, cache={"latents": True, "variants": 2}).cache.variants == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (
+            {"view": {"crop": "center"}, "cache": {"latents": True, "variants": 3}},
+            "all crops of a picture are the same",
+        ),
+        ({"cache": {"variants": 3}}, "cache.latents is false"),
+    ],
+)
+def test_variants_that_would_change_nothing_are_refused(
+    make_recipe: MakeRecipe, values: dict[str, object], why: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"cache.variants must be 1, as {why}.*found 3"):
+        make_recipe(**values)
+
+
+def test_text_is_not_kept_where_its_encoders_are_trained(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(RecipeError, match=r"cache\.text needs frozen text encoders, but full\.text_encoders is true"):
+        make_recipe(kind="full", full={"text_encoders": True}, cache={"text": True})

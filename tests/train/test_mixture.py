@@ -180,7 +180,7 @@ def test_a_mixture_in_buckets_goes_on_as_if_it_had_not_stopped(
     make_recipe: MakeRecipe, two: list[dict[str, Any]]
 ) -> None:
     data = [two[0] | {"weight": 2}, two[1] | {"weight": 1}]
-    values = {"data": data, "view": BUCKETS, "accumulate": 2, "cache_latents": True}
+    values = {"data": data, "view": BUCKETS, "accumulate": 2, "cache": {"latents": True}}
     values["validation"] = {"every": 4, "share": 0.2}
     whole, broken = (make_recipe(name, steps=5, **values) for name in ("whole", "broken"))
     train(whole)

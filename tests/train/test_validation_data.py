@@ -69,7 +69,7 @@ def test_the_training_data_s_own_held_out_rows_are_not_trained_on(
 def test_it_may_move_but_not_change_between_the_parts_of_a_run(
     make_recipe: MakeRecipe, others: Path, tmp_path: Path
 ) -> None:
-    values = {"view": {"crop": "center"}, "cache_latents": True}
+    values = {"view": {"crop": "center"}, "cache": {"latents": True}}
     train(make_recipe(steps=2, validation={"every": 2, "data": str(others)}, **values))
     shutil.move(others, tmp_path / "moved")
     moved = make_recipe(validation={"every": 2, "data": str(tmp_path / "moved")}, **values)

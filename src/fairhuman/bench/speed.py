@@ -142,8 +142,8 @@ def _bare(run: Run) -> Callable[[], float]:
 def _inputs(run: Run, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
     pipeline = run.model.pipeline
     factor, channels = vae_factor(pipeline.vae), pipeline.vae.config.latent_channels
-    shape = (len(batch.keys), channels, *(side // factor for side in batch.pictures_bchw.shape[2:]))
-    noisy, target = torch.randn(2, *shape, device=batch.pictures_bchw.device)
+    shape = (len(batch.keys), channels, *(side // factor for side in run.recipe.size))
+    noisy, target = torch.randn(2, *shape, device=run.process.device)
     dtype = pipeline.unet.dtype
     with torch.no_grad():
         embeds, pooled = encode_prompts(pipeline, batch.captions)

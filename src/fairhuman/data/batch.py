@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fairhuman.data.report import Note
+from fairhuman.data.views import View
 from fairhuman.regions.transforms import Draw
 
 
@@ -14,7 +15,7 @@ from fairhuman.regions.transforms import Draw
 class Sample:
     """One picture after its draw; r runs over the regions of the data set, in their order."""
 
-    picture_chw: Tensor  # float32 in -1..1
+    picture_chw: Tensor | None  # float32 in -1..1; None where its latents are known
     masks_rhw: Tensor  # float32 in 0..1, at picture resolution; zero where not annotated
     known_r: Tensor  # bool: annotated, also if it is annotated that there is none
     boxes: Mapping[str, Sequence[tuple[float, ...]]]  # by region, (x0, y0, x1, y1) in pixels of the picture
@@ -28,13 +29,15 @@ class Sample:
     )  # by name, float32 [C, H, W] in 0..1; zeros if unknown
     known_conditions: Mapping[str, bool] = field(default_factory=dict)  # whether the record has it
     notes: tuple[Note, ...] = ()  # records that had to be passed over
+    view: View | None = None  # None: latents aren't kept
+    moments_2chw: Tensor | None = None  # float16: mean and standard deviation of the latents, where they are known
 
 
 @dataclass(frozen=True)
 class Batch:
     """Samples stacked; see `Sample` for ranges. `notes` are for the main process to add to its report."""
 
-    pictures_bchw: Tensor
+    pictures_bchw: Tensor  # without those samples whose `moments` are known, so perhaps none
     masks_brhw: Tensor
     known_br: Tensor
     captions: list[str]
@@ -45,6 +48,9 @@ class Batch:
     conditions: Mapping[str, Tensor] = field(default_factory=dict)  # [B, C, H, W]
     known_conditions: Mapping[str, Tensor] = field(default_factory=dict)  # bool [B]
     notes: tuple[Note, ...] = ()
+    views: Sequence[View | None] = ()
+    moments: Sequence[Tensor | None] = ()  # a sample each, [2, C, h, w]
+    text: tuple[Tensor, Tensor] | None = None  # embeddings of the captions [B, 77, D] and [B, P]; None: not made yet
 
     @property
     def present_br(self) -> Tensor:
@@ -74,8 +80,10 @@ class Batch:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of one resolution, one list of regions and one of conditions; the `collate_fn` of a DataLoader."""
+    pictures = [sample.picture_chw for sample in samples if sample.picture_chw is not None]
+    nothing = torch.empty(0, 3, *samples[0].masks_rhw.shape[1:])
     return Batch(
-        pictures_bchw=torch.stack([sample.picture_chw for sample in samples]),
+        pictures_bchw=torch.stack(pictures) if pictures else nothing,
         masks_brhw=torch.stack([sample.masks_rhw for sample in samples]),
         known_br=torch.stack([sample.known_r for sample in samples]),
         captions=[sample.caption for sample in samples],
@@ -88,4 +96,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
             name: torch.tensor([s.known_conditions[name] for s in samples]) for name in samples[0].known_conditions
         },
         notes=tuple(entry for sample in samples for entry in sample.notes),
+        views=[sample.view for sample in samples],
+        moments=[sample.moments_2chw for sample in samples],
     )

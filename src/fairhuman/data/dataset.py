@@ -1,8 +1,9 @@
 """Records to training samples, each a pure function of (seed, position)."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -12,18 +13,35 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as T
 
 from fairhuman.data.batch import Sample
-from fairhuman.data.condition_view import CONDITIONS, can_be_mirrored, conditions_in_view, read_conditions
+from fairhuman.data.condition_view import CONDITIONS, Condition, can_be_mirrored, conditions_in_view, read_conditions
 from fairhuman.data.decode import DEFAULT_LIMITS, PictureLimits, decode, decode_mask
+from fairhuman.data.encodings import Encodings
 from fairhuman.data.report import Note, note
 from fairhuman.data.sampler import BucketOrder, Order, SampleOrder
 from fairhuman.data.stored import PictureError, picture_name
+from fairhuman.data.views import View, digest, view_of
 from fairhuman.errors import DataError
 from fairhuman.randomness import Stream, seeded_generator
-from fairhuman.record import Box, HumanRecord
+from fairhuman.record import Box, Finding, HumanRecord
 from fairhuman.regions.masks import MaskSettings, boxes_to_mask
-from fairhuman.regions.transforms import JointTransform, as_bounding_boxes
+from fairhuman.regions.transforms import Draw, JointTransform, as_bounding_boxes
 
 _SAME_PLACE = 2.0  # pixels between the boxes of a region and the frame of its painted mask
+
+
+@dataclass(frozen=True)
+class _Around:
+    """All of a record but its picture."""
+
+    painted: Mapping[str, Image.Image]
+    places: Mapping[str, tuple[Box, ...]]
+    conditions: Mapping[str, Condition]
+    findings: Sequence[Finding]
+
+    @property
+    def boxes(self) -> list[Box]:
+        """Those that a crop may be asked to keep."""
+        return [box for boxes in self.places.values() for box in boxes]
 
 
 class PeopleDataset(Dataset[Sample]):
@@ -45,6 +63,8 @@ class PeopleDataset(Dataset[Sample]):
         order: of the records; None: epoch after epoch, each record once. With a `BucketOrder` it gives each sample's
             resolution in the place of the transform's.
         conditions: of `pose` and `depth`, those that samples shall have.
+        variants: how many crops of each record there are, each a function of (seed, key, number) alone, of which a
+            position takes one; 0: each position has a crop of its own. Flips are drawn in either case.
 
     """
 
@@ -59,6 +79,7 @@ class PeopleDataset(Dataset[Sample]):
         limits: PictureLimits = DEFAULT_LIMITS,
         order: Order | None = None,
         conditions: Sequence[str] = (),
+        variants: int = 0,
     ) -> None:
         if not records:
             raise DataError("records must hold at least one record, there is none")
@@ -75,6 +96,18 @@ class PeopleDataset(Dataset[Sample]):
         self.limits = limits
         self.order = order or SampleOrder(seed, range(len(records)))
         self.conditions = tuple(conditions)
+        self.variants = variants
+        self.latents: Encodings | None = None
+        self.place = ""
+
+    def reading(self, latents: Encodings | None, place: str = "") -> "PeopleDataset":
+        """The same samples, without the pictures of those views whose latents are kept; None: with all pictures.
+
+        `place` is the data set's own, as for `view_of`.
+        """
+        other = copy.copy(self)
+        other.latents, other.place = latents, place
+        return other
 
     def __len__(self) -> int:
         """Number of records."""
@@ -91,67 +124,101 @@ class PeopleDataset(Dataset[Sample]):
         for index in self.order.successors(position):
             record = self.records[index]
             try:
-                picture, painted = self._load(record)
+                return self._sample(record, position, tuple(passed))
             except PictureError as error:
                 passed.append(note(record.location or record.key, "train", error.finding))
-                continue
-            return self._sample(record, picture, painted, position, tuple(passed))
         raise DataError(f"not one of {len(self.records)} pictures can be decoded; the first: {passed[0]}")
 
-    def _load(self, record: HumanRecord) -> tuple[Image.Image, dict[str, Image.Image]]:
-        """Picture and painted masks, all of the size that the record's boxes are in."""
-        expected = (record.width, record.height)
-        picture = decode(record.image, self.limits).picture
-        painted = {name: decode_mask(record.masks[name], self.limits) for name in self.regions if name in record.masks}
-        for name, image in {"picture": picture, **painted}.items():
-            if image.size != expected:
-                shown = f"{name} of {picture_name(record.image)} is {image.size}, the record says {expected}"
-                raise PictureError("size is not that of the record", shown)
-        return picture, painted
+    def views(self, index: int, resolution: tuple[int, int]) -> list[tuple[View, Tensor | None]]:
+        """All views of a record that a position may have, and the pictures of those whose latents aren't kept.
 
-    def _sample(
-        self,
-        record: HumanRecord,
-        picture: Image.Image,
-        painted: dict[str, Image.Image],
-        position: int,
-        notes: tuple[Note, ...],
-    ) -> Sample:
-        generator = seeded_generator(self.seed, Stream.SAMPLE, position)
+        Raises:
+            PictureError: as for a sample.
+
+        """
+        record = self.records[index]
+        found: list[tuple[View, Tensor | None]] = []
+        around = self._around(record)
+        transform = replace(self.transform, resolution=resolution)
+        chance = transform.flip_probability if can_be_mirrored(around.conditions) else 0.0
+        flips = [flip for flip, possible in ((False, chance < 1.0), (True, chance > 0.0)) if possible]
+        picture: Image.Image | None = None
+        for number in range(max(1, self.variants)):
+            crop = self._variant(record, around, transform, number)
+            for draw in (replace(crop, flip=flip) for flip in flips):
+                view = view_of(record, draw, resolution, self.place)
+                if self.latents is not None and self.latents.get(view.key) is not None:
+                    found.append((view, None))
+                    continue
+                picture = picture or self._picture(record)
+                found.append((view, _as_seen(transform.apply(draw, {"picture": _as_item(picture)})["picture"])))
+        return found
+
+    def _sample(self, record: HumanRecord, position: int, notes: tuple[Note, ...]) -> Sample:
         size = (record.height, record.width)
         transform = self.transform
         if isinstance(self.order, BucketOrder):
             transform = replace(transform, resolution=self.order.resolution(position))
-        places = {name: self._places(record, painted, name) for name in self.regions}
-        conditions, findings = read_conditions(record, self.conditions, self.limits)
-        draw = transform.draw(generator, size, [box for boxes in places.values() for box in boxes])
-        draw = replace(draw, flip=draw.flip and can_be_mirrored(conditions))
-        dropped = float(torch.rand(1, generator=generator)) < self.caption_dropout
-        items: dict[str, Tensor] = {"picture": tv_tensors.Image(T.pil_to_tensor(picture))}
-        for name, boxes in places.items():
+        around = self._around(record)
+        draw, dropped = self._draw(record, around, transform, position)
+        frame, conditions = transform.resolution, around.conditions
+        view = view_of(record, draw, frame, self.place) if self.latents is not None else None
+        moments = self.latents.get(view.key) if self.latents is not None and view is not None else None
+        items: dict[str, Tensor] = {} if moments is not None else {"picture": _as_item(self._picture(record))}
+        for name, boxes in around.places.items():
             items[f"boxes {name}"] = as_bounding_boxes(boxes, size)
-        for name, mask in painted.items():
+        for name, mask in around.painted.items():
             items[f"mask {name}"] = tv_tensors.Mask(T.pil_to_tensor(mask)[0].float() / 255.0)
         items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
-        view = transform.resolution
         return Sample(
-            picture_chw=moved["picture"].float() / 127.5 - 1.0,
-            masks_rhw=self._masks(moved, view),
+            picture_chw=_as_seen(moved["picture"]) if "picture" in moved else None,
+            masks_rhw=self._masks(moved, frame),
             known_r=torch.tensor([record.annotated(name) for name in self.regions], dtype=torch.bool),
-            boxes={name: _in_view(moved[f"boxes {name}"], view) for name in self.regions},
+            boxes={name: _in_view(moved[f"boxes {name}"], frame) for name in self.regions},
             caption="" if dropped else record.caption,
             time_ids_6=torch.tensor(transform.time_ids(draw, size), dtype=torch.float32),
             key=record.key,
             draw=draw,
             position=position,
-            conditions=conditions_in_view(conditions, moved, self.conditions, draw, size, view),
+            conditions=conditions_in_view(conditions, moved, self.conditions, draw, size, frame),
             known_conditions={name: name in conditions for name in self.conditions},
-            notes=(*notes, *(note(record.location or record.key, "train", finding) for finding in findings)),
+            notes=(*notes, *(note(record.location or record.key, "train", finding) for finding in around.findings)),
+            view=view,
+            moments_2chw=moments,
         )
 
+    def _around(self, record: HumanRecord) -> _Around:
+        painted = {
+            name: _of_size(record, name, decode_mask(record.masks[name], self.limits))
+            for name in self.regions
+            if name in record.masks
+        }
+        places = {name: self._places(record, painted, name) for name in self.regions}
+        return _Around(painted, places, *read_conditions(record, self.conditions, self.limits))
+
+    def _picture(self, record: HumanRecord) -> Image.Image:
+        return _of_size(record, "picture", decode(record.image, self.limits).picture)
+
+    def _draw(
+        self, record: HumanRecord, around: _Around, transform: JointTransform, position: int
+    ) -> tuple[Draw, bool]:
+        """Draw of a position, and whether its caption is dropped."""
+        generator = seeded_generator(self.seed, Stream.SAMPLE, position)
+        draw = transform.draw(generator, (record.height, record.width), around.boxes)
+        dropped = float(torch.rand(1, generator=generator)) < self.caption_dropout
+        if self.variants:
+            number = int(torch.randint(self.variants, (), generator=generator))
+            draw = replace(self._variant(record, around, transform, number), flip=draw.flip)
+        return replace(draw, flip=draw.flip and can_be_mirrored(around.conditions)), dropped
+
+    def _variant(self, record: HumanRecord, around: _Around, transform: JointTransform, number: int) -> Draw:
+        """Draw of a variant; its flip means nothing."""
+        generator = seeded_generator(self.seed, Stream.VARIANT, int(digest(record.key), 16), number)
+        return transform.draw(generator, (record.height, record.width), around.boxes)
+
     @staticmethod
-    def _places(record: HumanRecord, painted: dict[str, Image.Image], region: str) -> tuple[Box, ...]:
+    def _places(record: HumanRecord, painted: Mapping[str, Image.Image], region: str) -> tuple[Box, ...]:
         """Where a region is: its boxes, where a painted mask doesn't contradict them; otherwise the mask's frame."""
         boxes = record.boxes.get(region) or ()
         if region not in painted:
@@ -179,6 +246,23 @@ class PeopleDataset(Dataset[Sample]):
             else:  # interpolation may leave 0..1 by rounding
                 masks_rhw[r] = painted.clamp(0, 1)
         return masks_rhw
+
+
+def _as_item(picture: Image.Image) -> tv_tensors.Image:
+    return tv_tensors.Image(T.pil_to_tensor(picture))
+
+
+def _as_seen(moved_chw: Tensor) -> Tensor:
+    return moved_chw.as_subclass(Tensor).float() / 127.5 - 1.0
+
+
+def _of_size(record: HumanRecord, name: str, image: Image.Image) -> Image.Image:
+    """The image, which must be of the size that the record's boxes are in."""
+    expected = (record.width, record.height)
+    if image.size != expected:
+        shown = f"{name} of {picture_name(record.image)} is {image.size}, the record says {expected}"
+        raise PictureError("size is not that of the record", shown)
+    return image
 
 
 def _in_view(boxes_n4: Tensor, view: tuple[int, int]) -> list[tuple[float, ...]]:

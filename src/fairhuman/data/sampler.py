@@ -144,6 +144,11 @@ class BucketOrder:
         """Height and width of a position's samples."""
         return self.resolutions[self._place(position)[0]]
 
+    def resolutions_of_records(self) -> dict[int, tuple[int, int]]:
+        """Height and width of each record's samples."""
+        pairs = zip(self.resolutions, self.orders, strict=True)
+        return {record: resolution for resolution, order in pairs for record in order.successors(0)}
+
     def _place(self, position: int) -> tuple[int, int]:
         """Bucket of a position, and the number of samples that it gave before."""
         step, place = divmod(position, self.batch)

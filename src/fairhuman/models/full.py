@@ -22,11 +22,11 @@ def predict_noise(
 ) -> Tensor:
     """Return the U-Net's output [B, C, h, w] in float32 for captions and time ids of `batch`.
 
-    The text encoders run without gradients unless `train_text`. Time ids stay in float32: sizes above 256
-    aren't exact in bfloat16.
+    The text encoders run where the batch hasn't its captions' embeddings, without gradients unless `train_text`.
+    Time ids stay in float32: sizes above 256 aren't exact in bfloat16.
     """
     with nullcontext() if train_text else torch.no_grad():
-        embeds_bnd, pooled_bp = encode_prompts(pipeline, batch.captions)
+        embeds_bnd, pooled_bp = batch.text or encode_prompts(pipeline, batch.captions)
     unet, device = pipeline.unet, noisy_latents_bchw.device
     prediction: Tensor = unet(
         noisy_latents_bchw.to(unet.dtype),

@@ -31,9 +31,9 @@ from fairhuman.models import TrainableModel
 from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.train import setup
+from fairhuman.train.caches import Caches
 from fairhuman.train.checkpoint import Checkpoints
 from fairhuman.train.guard import check_earlier_part, explained, locked, signals
-from fairhuman.train.latents import LatentCache
 from fairhuman.train.metrics import Metrics, step_metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
@@ -56,6 +56,9 @@ class Watcher:
     def noted(self, run: "Run", notes: Sequence[Note]) -> None:
         """Pictures could not be read, and others took their places."""
 
+    def told(self, text: str) -> None:
+        """There is something to say about the run's caches."""
+
     def preview(self, run: "Run") -> None:
         """Time for pictures; averaged weights are in place."""
 
@@ -67,6 +70,7 @@ class Run:
     recipe: TrainRecipe
     process: PartialState
     data: setup.Data
+    caches: Caches
     model: TrainableModel
     objectives: Objectives
     fair: FairBackward
@@ -110,6 +114,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
         try:
             _train(run, tracker)
         finally:
+            _tell(run, run.caches.close())
             if tracker is not None:
                 tracker.close()
     return run
@@ -131,6 +136,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             micro, metrics = take_step(run, batches)
             if tracker is not None:
                 _note_lost_pictures(run, micro)
+                _tell(run, run.caches.news())
                 tracker.metrics(run.step, metrics)
                 for watcher in run.watchers:
                     watcher.stepped(run, metrics)
@@ -151,6 +157,12 @@ def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]
     times = (time.perf_counter() - started, loaded - started)
     processes = run.process.num_processes
     return micro, step_metrics(run.step, run.recipe, processes, step, areas_k, micro, run.schedule, times)
+
+
+def _tell(run: Run, texts: Sequence[str]) -> None:
+    for text in texts if run.main else ():
+        for watcher in run.watchers:
+            watcher.told(text)
 
 
 def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
@@ -181,6 +193,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         if process.is_main_process:
             report.save(recipe.out / "data_report.json")
     model = setup.build_model(recipe, process.device)
+    caches = Caches(recipe, data, model.pipeline)
     strategy = setup.build_strategy(recipe, process.device)
     scaler = torch.amp.GradScaler(process.device.type) if recipe.precision == "fp16" else None
     optimizer = setup.build_optimizer(recipe, model, strategy)
@@ -188,7 +201,8 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
     run = Run(
         recipe=recipe,
         process=process,
-        data=data,
+        data=caches.data,
+        caches=caches,
         model=model,
         objectives=Objectives(
             model,
@@ -196,7 +210,8 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
             recipe.noise,
             recipe.seed,
             setup.DTYPES[recipe.precision],
-            LatentCache() if recipe.cache_latents else None,
+            caches.latents,
+            caches.texts,
         ),
         fair=setup.build_fair_backward(recipe, model, strategy, scaler),
         optimizer=optimizer,
@@ -219,7 +234,8 @@ def _write_overlay(run: Run) -> None:
     first = run.step * samples
     bucketed = run.recipe.view.bucket_aspect is not None  # then the next step may have another resolution
     count = min(16, samples if bucketed else len(run.data.train))
-    batch = collate([run.data.train[first + i] for i in range(count)])
+    pictured = run.data.train.reading(None)
+    batch = collate([pictured[first + i] for i in range(count)])
     latent_brhw = run.objectives.masks(batch)[:, 1:]
     names = run.recipe.regions.names
     sheet = overlay_sheet(batch.pictures_bchw, batch.masks_brhw, latent_brhw, names, batch.captions, batch.known_br)

@@ -106,6 +106,17 @@ class SourceOptions(SourceSettings):
     )
 
 
+class CacheSettings(Settings):
+    """What frozen networks made is kept on disk, in float16, and not made again."""
+
+    latents: bool = Field(default=False, description="of the VAE; views must come again, see variants")
+    text: bool = Field(default=False, description="of the text encoders; not where they are trained")
+    folder: Path | None = Field(default=None, description="None: in the machine's cache, shared by all runs")
+    variants: int = Field(
+        default=1, ge=1, description="crops of each picture, each in both flips, of which each epoch draws one"
+    )
+
+
 class OptimizerSettings(Settings):
     """Adam by default, as in the paper."""
 
@@ -191,14 +202,12 @@ class TrainRecipe(Settings):
     keep_checkpoints: int = Field(default=2, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
-    cache_latents: bool = Field(
-        default=False, description="keep latents in main memory; needs view.crop=center, no zoom, no keep_region"
-    )
     compile: bool = Field(default=False, description="torch.compile of the U-Net's repeated blocks")
 
     lora: LoraSettings = LoraSettings()
     full: FullSettings = FullSettings()
     source: SourceOptions = SourceOptions()
+    cache: CacheSettings = CacheSettings()
     view: ViewSettings = ViewSettings()
     regions: RegionSettings = RegionSettings()
     noise: NoiseSettings = NoiseSettings()
@@ -248,12 +257,23 @@ class TrainRecipe(Settings):
 
     @model_validator(mode="after")
     def _views_come_again(self) -> "TrainRecipe":
-        view = self.view
-        if self.cache_latents and (view.crop != "center" or view.zoom != (1.0, 1.0) or view.keep_region > 0.0):
+        view, cache = self.view, self.cache
+        still = view.crop == "center" and view.zoom == (1.0, 1.0) and view.keep_region == 0.0
+        if cache.latents and not still and cache.variants == 1:
             raise ValueError(
-                "cache_latents needs views that come again: view.crop=center, view.zoom=[1,1] and view.keep_region=0, "
-                f"found {view.crop}, {list(view.zoom)} and {view.keep_region}"
+                "cache.latents needs views that come again: view.crop=center, view.zoom=[1,1] and view.keep_region=0, "
+                f"found {view.crop}, {list(view.zoom)} and {view.keep_region}; or cache.variants of at least 2, which "
+                "keeps that many crops of each picture for the whole run"
             )
+        if cache.variants > 1 and (still or not cache.latents):
+            why = "all crops of a picture are the same here" if cache.latents else "cache.latents is false"
+            raise ValueError(f"cache.variants must be 1, as {why}; found {cache.variants}")
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_are_frozen(self) -> "TrainRecipe":
+        if self.cache.text and self.kind == "full" and self.full.text_encoders:
+            raise ValueError("cache.text needs frozen text encoders, but full.text_encoders is true")
         return self
 
     @model_validator(mode="after")
@@ -312,6 +332,7 @@ FREE_ON_RESUME = frozenset(
         "keep_checkpoints",
         "source.workers",
         "source.cache",
+        "cache.folder",
         "track.",
         "preview.",
     }

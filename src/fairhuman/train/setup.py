@@ -22,6 +22,7 @@ from fairhuman.data.cache import arrow_folder, cached
 from fairhuman.data.check import check_records
 from fairhuman.data.dataset import PeopleDataset
 from fairhuman.data.decode import PictureLimits
+from fairhuman.data.encodings import Encodings
 from fairhuman.data.order import Share, bucketed_order, mixed_order
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sampler import Order, StepBatches
@@ -70,6 +71,12 @@ class Data:
     report: LoadReport
     sources: Sequence[DataSource]
 
+    def reading(self, latents: Encodings | None) -> "Data":
+        """The same samples, as `PeopleDataset.reading`."""
+        place = json.dumps([str(source.path.absolute()) for source in self.sources])
+        held_out = self.held_out.reading(latents, place) if self.held_out is not None else None
+        return replace(self, train=self.train.reading(latents, place), held_out=held_out)
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of which records are trained on and held out, in their order, and what is said of each source."""
@@ -101,6 +108,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
         recipe.seed,
         recipe.source.limits,
         _order(recipe, shares, train),
+        variants=recipe.cache.variants if recipe.cache.variants > 1 else 0,
     )
     if not held_out or not recipe.validation.every:
         return Data(dataset, None, report, recipe.sources)

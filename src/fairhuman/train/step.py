@@ -31,6 +31,7 @@ from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.regions.objectives import RegionSettings, denominators, masked_losses, objective_masks
 from fairhuman.train.latents import LatentCache
 from fairhuman.train.settings import NoiseSettings
+from fairhuman.train.texts import TextCache
 
 Precision = torch.dtype | None
 
@@ -48,7 +49,7 @@ class Objectives:
     """The K losses of a model on batches.
 
     precision: the autocast type; None runs the U-Net in its own.
-    cache: keeps latents; None encodes every time.
+    latents, texts: what is kept of the VAE and of the text encoders; None encodes every time.
     """
 
     model: Model
@@ -56,7 +57,8 @@ class Objectives:
     noise: NoiseSettings
     seed: int
     precision: Precision = None
-    cache: LatentCache | None = None
+    latents: LatentCache | None = None
+    texts: TextCache | None = None
 
     @cached_property
     def scheduler(self) -> DDPMScheduler:
@@ -80,15 +82,15 @@ class Objectives:
         """Return e [B, C, h, w], float32: the model's prediction minus what the scheduler's type says it predicts."""
         latents = self._encode(batch, chance.encoding_bchw)
         noisy = self.scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
+        batch = batch if self.texts is None else self.texts.added(batch)
         with self._autocast(latents.device):
             prediction = self.model.predict(batch, noisy, chance.timesteps_b)
         return prediction.float() - prediction_target(self.scheduler, latents, chance.noise_bchw, chance.timesteps_b)
 
     def _encode(self, batch: Batch, noise_bchw: Tensor) -> Tensor:
-        vae = self.model.pipeline.vae
-        if self.cache is None:
-            return encode_pictures(vae, batch.pictures_bchw, noise_bchw)
-        mean_bchw, std_bchw = self.cache.moments(vae, batch)
+        if self.latents is None:
+            return encode_pictures(self.model.pipeline.vae, batch.pictures_bchw, noise_bchw)
+        mean_bchw, std_bchw = self.latents.moments(batch)
         return mean_bchw + std_bchw * noise_bchw
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:

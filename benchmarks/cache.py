@@ -1,0 +1,165 @@
+"""What caches of latents and text embeddings save: a training step with and without them, and loading a sample.
+
+.venv/bin/python benchmarks/cache.py [--quick] [--parts step sample]
+
+`step`: LS on the small SDXL in bfloat16, LoRA of rank 16, 128 px, batch 4 and 8, all from the file to the optimiser;
+and how much of it is loading the batch, which workers can hide. `sample`: the time that loading one sample takes at
+the resolution of the pictures, 128 and 1024 px, as JPEG. Pictures are coloured noise at several scales, which costs a
+decoder what photos do.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import arguments, compare, one_thread, save
+from PIL import Image
+
+from fairhuman import recipe as recipes
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.encodings import Encodings
+from fairhuman.data.report import LoadReport
+from fairhuman.train import setup
+from fairhuman.train.caches import Caches
+from fairhuman.train.fill import fill
+from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.step import Objectives, fair_step
+
+WAYS: dict[str, dict[str, bool]] = {"none": {}, "latents": {"latents": True}, "both": {"latents": True, "text": True}}
+
+
+def write_pictures(folder: Path, count: int, size: int) -> Path:
+    """Write an imagefolder of JPEGs with a face and two hands each."""
+    folder.mkdir(parents=True)
+    lines = []
+    for number in range(count):
+        chance = np.random.default_rng((size, number))
+        pixels = np.zeros((size, size, 3))
+        for cells in (4, 16, 64, size):
+            noise = chance.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+            enlarged = Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
+            pixels += np.asarray(enlarged) * (4 / cells) ** 0.5
+        pixels *= 255 / pixels.max()
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
+        boxes = (np.array([[0.4, 0.1, 0.6, 0.3], [0.2, 0.6, 0.3, 0.7], [0.7, 0.5, 0.8, 0.6]]) * size).tolist()
+        row = {"file_name": f"{number}.jpg", "caption": f"person {number}, waving with both hands"}
+        lines.append(json.dumps(row | {"faces": boxes[:1], "hands": boxes[1:]}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def recipe_of(pictures: Path, work: Path, batch_size: int, resolution: int, cache: dict[str, bool]) -> TrainRecipe:
+    values: dict[str, Any] = {
+        "data": str(pictures),
+        "out": str(work / "run"),
+        "steps": 1,
+        "batch_size": batch_size,
+        "resolution": resolution,
+        "strategy": "ls",
+        "precision": "bf16",
+        "fairness": {"measure_every": 0},
+        "lora": {"rank": 16},
+        "view": {"crop": "center"},
+        "validation": {"every": 0},
+        "cache": cache | {"folder": str(work / "cache")},
+    }
+    return recipes.build(TrainRecipe, values, origin="cache")
+
+
+class Stepper:
+    """Takes the steps of a recipe, one a call."""
+
+    def __init__(self, recipe: TrainRecipe) -> None:
+        self.recipe = recipe
+        device = torch.device("cpu")
+        model = setup.build_model(recipe, device)
+        caches = Caches(recipe, setup.load_data(recipe, LoadReport()), model.pipeline)
+        strategy = setup.build_strategy(recipe, device)
+        self.people = caches.data.train
+        self.objectives = Objectives(
+            model,
+            recipe.regions,
+            recipe.noise,
+            recipe.seed,
+            setup.DTYPES[recipe.precision],
+            caches.latents,
+            caches.texts,
+        )
+        self.fair = setup.build_fair_backward(recipe, model, strategy, None)
+        self.optimizer = setup.build_optimizer(recipe, model, strategy)
+        self.position = 0
+
+    def load(self) -> Batch:
+        first = self.position
+        self.position += self.recipe.batch_size
+        return collate([self.people[position] for position in range(first, self.position)])
+
+    def step(self) -> None:
+        fair_step(self.objectives, self.fair, [self.load()])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def measure_steps(work: Path, quick: bool) -> dict[str, Any]:
+    size = 64 if quick else 128
+    pictures = write_pictures(work / "pictures", 8 if quick else 64, size)
+    results: dict[str, Any] = {}
+    for batch_size in (2,) if quick else (4, 8):
+        steppers: dict[str, Stepper] = {}
+        for way, cache in WAYS.items():
+            recipe = recipe_of(pictures, work, batch_size, size, cache)
+            if cache:
+                fill(recipe, LoadReport(), lambda _text: None, lambda *_done: None)
+            steppers[way] = Stepper(recipe)
+        repeats = 2 if quick else 15
+        steps = compare({way: stepper.step for way, stepper in steppers.items()}, "none", repeats)
+        loads = compare({way: stepper.load for way, stepper in steppers.items()}, "none", repeats)
+        for way in WAYS:
+            share = loads[way]["cpu_s"]["median"] / steps[way]["cpu_s"]["median"]
+            steps[way] |= {"loading": loads[way]["cpu_s"], "loading_share": share}
+            ratio = steps[way]["ratio"]["median"]
+            print(f"batch {batch_size}, cache {way:8} step {ratio:.3f} of none, loading {share:.1%} of it")
+        results[f"batch {batch_size}"] = steps
+    return results
+
+
+def measure_samples(work: Path, quick: bool) -> dict[str, Any]:
+    """Load samples whose latents are known and samples whose aren't; what the latents are doesn't matter here."""
+    results: dict[str, Any] = {}
+    for size in (64,) if quick else (128, 1024):
+        pictures = write_pictures(work / f"pictures-{size}", 4 if quick else 16, size)
+        recipe = recipe_of(pictures, work, 1, size, WAYS["latents"])
+        people = setup.load_data(recipe, LoadReport()).train
+        kept = Encodings(work / f"kept-{size}")
+        for index in range(len(people)):
+            for view, _ in people.views(index, recipe.size):
+                kept.add(view.key, torch.randn(2, 4, size // 8, size // 8).half())
+        kept.flush()
+        known = people.reading(kept)
+        ways: dict[str, Callable[[], object]] = {
+            "none": lambda people=people: [people[position] for position in range(len(people))],
+            "latents": lambda people=known: [people[position] for position in range(len(people))],
+        }
+        results[f"{size} px"] = compare(ways, "none", 2 if quick else 9)
+        seconds = {way: results[f"{size} px"][way]["cpu_s"]["median"] / len(people) for way in ways}
+        ratio = results[f"{size} px"]["latents"]["ratio"]["median"]
+        print(f"{size} px: {1000 * seconds['none']:.1f} ms, kept {1000 * seconds['latents']:.1f} ms, ratio {ratio:.3f}")
+    return results
+
+
+def main() -> None:
+    parts = {"step": measure_steps, "sample": measure_samples}
+    options = arguments(__doc__, tuple(parts))
+    one_thread()
+    for part in options.parts:
+        with tempfile.TemporaryDirectory() as work:
+            found = parts[part](Path(work), options.quick)
+        save("cache", {"repeats": {"step": 15, "sample": 9}, "baseline": "none"}, {part: found}, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What latents and embeddings depend on beside picture and caption: a network's weights and settings."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import nn
+
+from fairhuman.errors import ModelError
+from fairhuman.models.sdxl import SMALL, SMALL_FOLDER, UNTRAINED, check_location
+
+# Says nothing about what a network computes.
+_WHENCE = ("transformers_version", "dtype", "torch_dtype")
+
+
+class EncodedSize(NamedTuple):
+    """Shapes of what the VAE and the text encoders give."""
+
+    factor: int  # pixels a latent cell and side
+    channels: int
+    tokens: int
+    width: int  # of both encoders' embeddings together
+    pooled: int
+
+    def latent_bytes(self, resolution: tuple[int, int]) -> int:
+        """Bytes of a view's mean and standard deviation in float16."""
+        height, width = (side // self.factor for side in resolution)
+        return 2 * 2 * self.channels * height * width
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of a caption's embeddings in float16."""
+        return 2 * (self.tokens * self.width + self.pooled)
+
+
+SDXL_SIZE = EncodedSize(factor=8, channels=4, tokens=77, width=2048, pooled=1280)
+
+
+def encoded_size(model: str) -> EncodedSize:
+    """Return the shapes of a model without loading it: those of a folder, or SDXL's own for a hub id.
+
+    Raises:
+        ModelError: a folder without readable configs.
+
+    """
+    check_location(model)
+    folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
+    if not folder.exists():
+        return SDXL_SIZE
+    try:
+        vae, one, two = (
+            json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
+            for part in ("vae", "text_encoder", "text_encoder_2")
+        )
+        return EncodedSize(
+            factor=2 ** (len(vae["block_out_channels"]) - 1),
+            channels=vae["latent_channels"],
+            tokens=one["max_position_embeddings"],
+            width=one["hidden_size"] + two["hidden_size"],
+            pooled=two["projection_dim"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"model {model!r}: expected config.json of vae and both text encoders, found {error}"
+        ) from error
+
+
+def vae_fingerprint(pipeline: StableDiffusionXLPipeline) -> str:
+    """Return a hash of all that latents depend on: the VAE's weights and settings."""
+    return _digest([_network(pipeline.vae)])
+
+
+def text_fingerprint(pipeline: StableDiffusionXLPipeline, precision: torch.dtype | None) -> str:
+    """Return a hash of all that embeddings depend on: encoders, tokenizers, empty prompts, the autocast type."""
+    encoders = [_network(encoder) for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)]
+    words = [
+        [sorted(tokenizer.get_vocab().items()), tokenizer.model_max_length]
+        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)
+    ]
+    return _digest([encoders, words, bool(pipeline.config.force_zeros_for_empty_prompt), str(precision)])
+
+
+def _network(module: nn.Module) -> list[Any]:
+    """What tells a network from others; its weights as they are, in their precision."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    config: Any = module.config
+    plain: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
+    settings = {name: str(value) for name, value in plain.items() if name[0] != "_" and name not in _WHENCE}
+    return [found.hexdigest(), settings]
+
+
+def _digest(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

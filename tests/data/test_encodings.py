@@ -1,0 +1,192 @@
+"""Tensors on disk: what was written is what is read, by any number of processes, whatever killed the writer."""
+
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairhuman.data import encodings
+from fairhuman.data.encodings import Encodings, others
+
+
+def tensor(number: int, size: int = 64) -> torch.Tensor:
+    return torch.full((2, size), float(number), dtype=torch.float16)
+
+
+def filled(folder: Path, numbers: range) -> Encodings:
+    kept = Encodings(folder)
+    for number in numbers:
+        kept.add(f"key{number}", tensor(number), f"origin{number}")
+    kept.flush()
+    return kept
+
+
+def test_what_was_added_is_found_before_and_after_it_is_written(tmp_path: Path) -> None:
+    kept = Encodings(tmp_path / "kept")
+    kept.add("a", tensor(1))
+    assert not (tmp_path / "kept").exists()
+    for reader in (kept, filled(tmp_path / "other", range(3))):
+        reader.add("a", tensor(1))
+        reader.flush()
+        assert torch.equal(reader.get("a"), tensor(1))
+        assert torch.equal(Encodings(reader.folder).get("a"), tensor(1))
+        assert torch.equal(pickle.loads(pickle.dumps(reader)).get("a"), tensor(1))
+    assert (len(kept), len(reader)) == (1, 4)
+    assert kept.get("b") is None
+
+
+def test_files_grow_so_that_they_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encodings, "FIRST", 1000)
+    monkeypatch.setattr(encodings, "SHARD", 64_000)
+    filled(tmp_path, range(1000))  # of 256 bytes each
+    sizes = [path.stat().st_size for path in sorted(tmp_path.glob("*.safetensors"))]
+    assert len(sizes) <= 4 + 7 + 1
+    assert max(sizes) < 2 * 64_000
+    assert len(Encodings(tmp_path)) == 1000
+
+
+def test_a_reader_sees_what_another_writes_later(tmp_path: Path) -> None:
+    reader = filled(tmp_path, range(2))
+    filled(tmp_path, range(1, 5))
+    assert torch.equal(reader.get("key4"), tensor(4))
+    assert len(reader) == 5
+
+
+def test_a_tensor_that_another_wrote_meanwhile_is_not_written_again(tmp_path: Path) -> None:
+    one, two = Encodings(tmp_path), Encodings(tmp_path)
+    for kept in (one, two):
+        kept.add("a", tensor(1))
+        kept.flush()
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def write_some(folder: Path, first: int, step: int) -> None:
+    for start in range(first, 200, 20 * step):  # parts overlap, and two writers write the same
+        filled(folder, range(start, min(start + 30 * step, 200), step))
+
+
+def test_several_writers_lose_nothing_and_spoil_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=write_some, args=(tmp_path, first % 3, 3)) for first in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    kept = Encodings(tmp_path)
+    assert not kept.notes
+    assert len(kept) == 200
+    assert all(torch.equal(kept.get(f"key{number}"), tensor(number)) for number in range(200))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from fairhuman.data import encodings
+save = encodings.save_file
+def half(tensors, path):
+    save(tensors, path)
+    if len(tensors) == 7:
+        os.truncate(path, path.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+encodings.save_file = half
+for count in (5, 7):
+    kept = encodings.Encodings(Path(sys.argv[1]))
+    for number in range(count):
+        kept.add(f"{count} {number}".replace(" ", "-"), torch.full((2, 64), float(number), dtype=torch.float16))
+    kept.flush()
+"""
+
+
+def test_a_file_that_kill_9_left_half_written_is_discarded(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(tmp_path.glob(".*.partial"))
+    kept = Encodings(tmp_path)
+    assert (len(kept), kept.notes) == (5, [])
+    for number in range(7):
+        kept.add(f"7-{number}", tensor(number))
+    kept.flush()
+    assert not list(tmp_path.glob(".*.partial"))
+    assert (len(Encodings(tmp_path)), kept.notes) == (12, [])
+
+
+def test_a_changed_content_of_the_same_origin_is_counted_once(tmp_path: Path) -> None:
+    filled(tmp_path, range(3))
+    kept = Encodings(tmp_path)
+    kept.add("other", tensor(9), "origin1")
+    kept.add("third", tensor(9), "origin1")
+    kept.add("new", tensor(9), "somewhere-else")
+    assert kept.changed == 1
+    assert torch.equal(kept.get("other"), tensor(9))
+
+
+def test_a_damaged_file_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    filled(tmp_path, range(3))
+    filled(tmp_path, range(3, 5))
+    path = tmp_path / "00000.safetensors"
+    os.truncate(path, path.stat().st_size - 10)
+    kept = Encodings(tmp_path)
+    assert len(kept) == 2
+    assert len(kept.notes) == 1
+    assert f"{path}: damaged, not used; delete it" in kept.notes[0]
+    kept.add("key0", tensor(0))
+    kept.flush()
+    assert torch.equal(Encodings(tmp_path).get("key0"), tensor(0))
+    assert torch.equal(Encodings(tmp_path).get("key4"), tensor(4))
+
+
+def test_a_folder_that_cannot_be_made_is_told_once_and_nothing_is_raised(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    kept = filled(tmp_path / "file" / "kept", range(3))
+    kept.add("more", tensor(1))
+    kept.flush()
+    assert kept.full
+    assert len(kept.notes) == 1
+    assert "file/kept: can't be written (Not a directory)" in kept.notes[0]
+    assert kept.get("key1") is None
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let the system refuse to write more, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_write_that_fails_in_the_middle_leaves_what_was_there(tmp_path: Path) -> None:
+    filled(tmp_path, range(3))
+    kept = Encodings(tmp_path)
+    kept.add("large", tensor(1, 100_000))
+    with largest_file(50_000):
+        kept.flush()
+    assert kept.full
+    assert "can't be written" in kept.notes[0]
+    assert len(kept) == len(Encodings(tmp_path)) == 3
+
+
+def test_the_last_gigabyte_is_left_to_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encodings, "RESERVE", 2**60)
+    kept = filled(tmp_path, range(3))
+    assert "No space left on device: 1099511627776 MiB are left free" in kept.notes[0]
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_tensors_of_other_networks_are_counted_and_of_other_kinds_are_not(tmp_path: Path) -> None:
+    for name, count in (("latents-a", 2), ("latents-b", 3), ("texts-a", 4)):
+        filled(tmp_path / name, range(count))
+    assert others(tmp_path / "latents-a") == 3
+    assert others(tmp_path / "latents-new") == 5
