@@ -17,6 +17,7 @@ class Stream(IntEnum):
     VALIDATION = 5  # noise of a validation loss
     DROPOUT = 6  # inside the network
     STRATEGY = 7  # random loss weighting
+    CONDITION = 8  # which conditions of a training sample are dropped
 
 
 def seeded_generator(seed: int, *path: int) -> torch.Generator:

@@ -25,8 +25,9 @@ class Sample:
     position: int
     conditions: Mapping[str, Tensor] = field(
         default_factory=dict
-    )  # by name, float32 [C, H, W] in 0..1; zeros if unknown
+    )  # by name, float32 [C, H, W] in 0..1; zeros if unknown or dropped
     known_conditions: Mapping[str, bool] = field(default_factory=dict)  # whether the record has it
+    shown_conditions: Mapping[str, bool] = field(default_factory=dict)  # has it, and it wasn't dropped: else zeros
     notes: tuple[Note, ...] = ()  # records that had to be passed over
 
 
@@ -44,6 +45,7 @@ class Batch:
     positions_b: Tensor  # int64
     conditions: Mapping[str, Tensor] = field(default_factory=dict)  # [B, C, H, W]
     known_conditions: Mapping[str, Tensor] = field(default_factory=dict)  # bool [B]
+    shown_conditions: Mapping[str, Tensor] = field(default_factory=dict)  # bool [B]
     notes: tuple[Note, ...] = ()
 
     @property
@@ -69,6 +71,7 @@ class Batch:
             positions_b=change(self.positions_b),
             conditions={name: change(tensor) for name, tensor in self.conditions.items()},
             known_conditions={name: change(tensor) for name, tensor in self.known_conditions.items()},
+            shown_conditions={name: change(tensor) for name, tensor in self.shown_conditions.items()},
         )
 
 
@@ -86,6 +89,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
         conditions={name: torch.stack([s.conditions[name] for s in samples]) for name in samples[0].conditions},
         known_conditions={
             name: torch.tensor([s.known_conditions[name] for s in samples]) for name in samples[0].known_conditions
+        },
+        shown_conditions={
+            name: torch.tensor([s.shown_conditions[name] for s in samples]) for name in samples[0].shown_conditions
         },
         notes=tuple(entry for sample in samples for entry in sample.notes),
     )

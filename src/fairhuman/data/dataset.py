@@ -45,6 +45,8 @@ class PeopleDataset(Dataset[Sample]):
         order: of the records; None: epoch after epoch, each record once. With a `BucketOrder` it gives each sample's
             resolution in the place of the transform's.
         conditions: of `pose` and `depth`, those that samples shall have.
+        condition_dropout: probability, 0..1, that a sample's condition is zeros though its record has it; each
+            condition of each sample by itself, and whatever is drawn else stays the same.
 
     """
 
@@ -59,11 +61,14 @@ class PeopleDataset(Dataset[Sample]):
         limits: PictureLimits = DEFAULT_LIMITS,
         order: Order | None = None,
         conditions: Sequence[str] = (),
+        condition_dropout: float = 0.0,
     ) -> None:
         if not records:
             raise DataError("records must hold at least one record, there is none")
         if not 0.0 <= caption_dropout <= 1.0:
             raise ValueError(f"caption_dropout must be in 0..1, not {caption_dropout}")
+        if not 0.0 <= condition_dropout <= 1.0:
+            raise ValueError(f"condition_dropout must be in 0..1, not {condition_dropout}")
         if not set(conditions) <= CONDITIONS.keys():
             raise ValueError(f"conditions must be of {', '.join(CONDITIONS)}, not {', '.join(conditions)}")
         self.records = records
@@ -71,6 +76,7 @@ class PeopleDataset(Dataset[Sample]):
         self.transform = transform
         self.masks = masks or MaskSettings()
         self.caption_dropout = caption_dropout
+        self.condition_dropout = condition_dropout
         self.seed = seed
         self.limits = limits
         self.order = order or SampleOrder(seed, range(len(records)))
@@ -135,6 +141,8 @@ class PeopleDataset(Dataset[Sample]):
         items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
         view = transform.resolution
+        hidden = self._hidden_conditions(position)
+        shown = {name: item for name, item in conditions.items() if name not in hidden}
         return Sample(
             picture_chw=moved["picture"].float() / 127.5 - 1.0,
             masks_rhw=self._masks(moved, view),
@@ -145,10 +153,16 @@ class PeopleDataset(Dataset[Sample]):
             key=record.key,
             draw=draw,
             position=position,
-            conditions=conditions_in_view(conditions, moved, self.conditions, draw, size, view),
+            conditions=conditions_in_view(shown, moved, self.conditions, draw, size, view),
             known_conditions={name: name in conditions for name in self.conditions},
+            shown_conditions={name: name in shown for name in self.conditions},
             notes=(*notes, *(note(record.location or record.key, "train", finding) for finding in findings)),
         )
+
+    def _hidden_conditions(self, position: int) -> set[str]:
+        generator = seeded_generator(self.seed, Stream.CONDITION, position)
+        drawn = torch.rand(len(self.conditions), generator=generator) < self.condition_dropout
+        return {name for name, dropped in zip(self.conditions, drawn.tolist(), strict=True) if dropped}
 
     @staticmethod
     def _places(record: HumanRecord, painted: dict[str, Image.Image], region: str) -> tuple[Box, ...]:
