@@ -79,7 +79,7 @@ class Asked:
             if record is None:
                 continue
             if name == "depth":
-                texts[DEPTH_TEXT] = _depth_text(_view(name, record, size))
+                texts[DEPTH_TEXT] = depth_text(_view(name, record, size))
             elif isinstance(record.pose, list):
                 scale = (size[1] / record.width, size[0] / record.height)
                 texts[POSE_TEXT] = json.dumps(
@@ -191,7 +191,8 @@ def _view(name: str, record: HumanRecord | None, size: tuple[int, int]) -> Tenso
     return conditions_in_view(conditions, moved, [name], draw, (record.height, record.width), size)[name]
 
 
-def _depth_text(depth_1hw: Tensor) -> str:
+def depth_text(depth_1hw: Tensor) -> str:
+    """Return a depth in 0..1, near = 1, as text: a grey PNG of at most 64 pixels a side in base64."""
     scale = min(1.0, _DEPTH_SIDE / max(depth_1hw.shape[1:]))
     size = [max(1, round(side * scale)) for side in depth_1hw.shape[1:]]
     small = T.resize(depth_1hw, size, antialias=True)[0].clamp(0, 1)
