@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionXLPipeline, T2IAdapter, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline, T2IAdapter, UNet2DConditionModel
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -181,10 +181,12 @@ def sdxl_on_meta() -> StableDiffusionXLPipeline:
     pipeline = build_small(0)
     with torch.device("meta"):
         pipeline.unet = UNet2DConditionModel(**sdxl_unet_config())
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+        pipeline.vae = AutoencoderKL(**blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
     return pipeline
 
 
-@pytest.mark.parametrize(("kind", "millions"), [(ControlNet, 1250), (Adapter, 77)])
+@pytest.mark.parametrize(("kind", "millions"), [(ControlNet, 1251), (Adapter, 79)])
 def test_sdxls_own_size(kind: type[Control], millions: int) -> None:
     pipeline = sdxl_on_meta()
     with torch.device("meta"):

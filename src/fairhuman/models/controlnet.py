@@ -21,7 +21,7 @@ _SD_1, _SD_2 = 768, 1024  # width of the text that other families read
 
 
 class ControlNet(Control):
-    """diffusers' `ControlNetModel` for SDXL: 1,250 million parameters beside SDXL's 2,567."""
+    """diffusers' `ControlNetModel` for SDXL: 1,251 million parameters beside SDXL's 2,567."""
 
     KIND = "ControlNet"
 

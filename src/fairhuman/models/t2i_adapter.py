@@ -20,7 +20,7 @@ _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 
 
 class Adapter(Control):
-    """diffusers' `T2IAdapter` for SDXL: 77 million parameters; its features don't depend on noise or caption.
+    """diffusers' `T2IAdapter` for SDXL: 79 million parameters; its features don't depend on noise or caption.
 
     Its four features are added after the first block, inside the second and third and behind the middle one. The first
     two are half as large as the latents, the others a quarter: at 128 px of the small SDXL 16, 16, 8, 8.
