@@ -1,23 +1,22 @@
 """What training a ControlNet or T2I-adapter of SDXL's true size keeps in memory, counted on `meta`: nothing is run.
 
-State: bytes per trained parameter, times parameters. Activations: all that autograd saves in one forward pass of a sample
-at 1024², in bfloat16, by hooks on saved tensors. What isn't counted: the block that gradient checkpointing computes
-again, gradients of activations, work space of kernels, the allocator's waste, the VAE's passing peak. So batches are
-upper bounds.
+State: bytes per trained parameter, times parameters. Activations: all that autograd saves in one forward pass of a
+sample at 1024², in bfloat16, by hooks on saved tensors. What isn't counted: the block that gradient checkpointing
+computes again, gradients of activations, work space of kernels, the allocator's waste, the VAE's passing peak. So
+batches are upper bounds.
 """
 
 from typing import Any
 
 import torch
+from common import arguments, save
 from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
 from torch import Tensor, nn
 
-from common import arguments, save
 from fairhuman.models.architecture import sdxl_unet_config
 from fairhuman.models.controlnet import STEM
 from fairhuman.models.t2i_adapter import TYPE
 
-GIB = 2**30
 CARD = 80e9  # bytes
 # Frozen: the U-Net in bfloat16, SDXL's text encoders (123M + 695M) likewise, its VAE (84M) in float32.
 FROZEN = 2 * (123e6 + 695e6) + 4 * 84e6

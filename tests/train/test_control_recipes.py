@@ -52,7 +52,7 @@ def people_of(folder: Path, count: int, seed: int) -> list[HumanRecord]:
 def agreements(
     pipeline: StableDiffusionXLPipeline, guides: list[Guide], records: list[HumanRecord], shown: list[HumanRecord]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tops and bottoms of the OKS of each record's pose and that of a picture drawn for its caption and a pose shown."""
+    """Tops and bottoms of OKS: each record's pose, and a picture drawn for its caption and the pose shown."""
     settings = SampleSettings(steps=10, guidance=2.5, seed=3, batch_size=8)
     asked = Asked({"pose": shown}) if guides else None
     values = []

@@ -78,6 +78,11 @@ def asked_of(
     }
 
 
+def known_values(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """Return scores of pictures with NaN, which metrics leave out, where nothing was asked for."""
+    return np.array([np.nan if value is None else value for value in values])
+
+
 def _told(picture: Pictured, read: Callable[[Pictured], Value | None]) -> Value | None:
     try:
         return read(picture)

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as T
 from fairhuman.data.condition.depth import DepthMap
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.detect.detection import Picture
-from fairhuman.evaluate.asked import asked_depths
+from fairhuman.evaluate.asked import asked_depths, known_values
 from fairhuman.evaluate.pictures import Pictured
 from fairhuman.evaluate.results import Found, Methods, Metric
 from fairhuman.evaluate.tools import Tools
@@ -62,13 +62,12 @@ def measure_depth_agreement(
             values = []
             for depth_hw, map_hw in zip(asked[method], _found(pictures, estimator, tools), strict=True):
                 values.append(None if depth_hw is None else rank_correlation(_at(depth_hw, map_hw.shape), map_hw))
-            tops_n = np.array([value or 0.0 for value in values])
-            scores[method] = tops_n, np.array([float(value is not None) for value in values])
+            scores[method] = known_values(values), np.ones(len(values))
     found.add_scores(METRIC, scores, methods, against)
 
 
 def _found(pictures: Sequence[Pictured], estimator: DepthEstimator, tools: Tools) -> list[DepthMap]:
-    """Depth of each picture on the grid, near = large; estimated once."""
+    """Ranks of each picture's depth on the grid, near = large, equals alike; estimated once."""
     name = hashlib.sha256(f"{estimator.source} {estimator.kind}".encode()).hexdigest()[:16]
     look = partial(_each, estimator=estimator)
     return tools.findings(f"depth-1-{name}", pictures, look, lambda depth: depth.tolist(), _load)
@@ -79,7 +78,8 @@ def _each(pictures: Sequence[Picture], estimator: DepthEstimator) -> Iterable[tu
         [depth_hw] = estimator([pictures[index]])
         near_hw = -depth_hw if estimator.kind == "metric_mm" else depth_hw
         scale = min(1.0, GRID / max(near_hw.shape))
-        yield index, _at(near_hw, tuple(max(1, round(side * scale)) for side in near_hw.shape)).round(5)
+        small_hw = _at(near_hw, tuple(max(1, round(side * scale)) for side in near_hw.shape))
+        yield index, rankdata(small_hw, method="dense").reshape(small_hw.shape).astype(np.float32)
 
 
 def _at(depth_hw: NDArray[Any], size: tuple[int, ...]) -> DepthMap:

@@ -22,7 +22,7 @@ from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarged, reduced
-from fairhuman.evaluate.asked import asked_poses
+from fairhuman.evaluate.asked import asked_poses, known_values
 from fairhuman.evaluate.pictures import Pictured
 from fairhuman.evaluate.results import Found, Methods, Metric
 from fairhuman.evaluate.tools import Tools
@@ -82,8 +82,7 @@ def measure_pose_agreement(
         for picture, pose, points in zip(pictures, asked[method], find_poses(pictures, tools), strict=True):
             size = (picture.record.width, picture.record.height)
             values.append(None if pose is None else pose_agreement(pose.at(size), points, size))
-        tops_n = np.array([value or 0.0 for value in values])
-        scores[method] = tops_n, np.array([float(value is not None) for value in values])
+        scores[method] = known_values(values), np.ones(len(values))
     found.add_scores(METRIC, scores, methods, against)
 
 
