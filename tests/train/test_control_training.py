@@ -24,11 +24,13 @@ from fairhuman.fairness import (
     OutputEstimator,
     solve,
 )
+from fairhuman.report.training import write_training_report
 from fairhuman.train import setup
 from fairhuman.train.loop import Run, Watcher, train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
+from fairhuman.watch import Previews
 
 MakeRecipe = Callable[..., TrainRecipe]
 KINDS = ("controlnet", "t2i_adapter")
@@ -237,3 +239,18 @@ def test_which_estimators_a_recipe_means(make: MakeRecipe, kind: str) -> None:
     assert [type(one) for one in found.estimators] == [OutputEstimator, ExactEstimator]
     with pytest.raises(ModelError, match=r"fairness.mode tail: no trained parameter.*modes exact, ema and output"):
         setup.build_estimator(make("run", kind, fairness={"mode": "tail"}), model, batched=False)
+
+
+@both
+def test_previews_and_the_report_of_a_run_show_what_is_followed(make: MakeRecipe, kind: str) -> None:
+    held_out = {"every": 1, "share": 0.3}
+    recipe = make("run", kind, steps=1, learning_rate=0.1, validation=held_out, preview={"count": 2, "steps": 2})
+    run = train(recipe, [Previews()])
+    index = json.loads((recipe.out / "previews" / "index.json").read_text())
+    for row in index["rows"]:
+        for way in ("caption", "photo"):
+            before, after = (recipe.out / row["steps"][step][way] for step in ("0", "1"))
+            assert before.read_bytes() != after.read_bytes()
+    assert run.data.held_out is not None
+    assert all(run.data.held_out[number].shown_conditions["pose"] for number in range(3)), "nothing is dropped there"
+    assert write_training_report(recipe.out).is_file()
