@@ -62,6 +62,15 @@ def sample(
     lora: Annotated[Path | None, typer.Option(help="LoRA file or folder.")] = None,
     lora_weight: Annotated[float, typer.Option(help="Strength of the LoRA.")] = 1.0,
     fuse: Annotated[bool, typer.Option(help="Fuse the LoRA into the weights: no extra time or memory.")] = True,
+    controlnet: Annotated[
+        list[str] | None, typer.Option(help="[CONDITIONS=]FOLDER[@STRENGTH]; may be repeated.")
+    ] = None,
+    t2i_adapter: Annotated[list[str] | None, typer.Option(help="Likewise, a T2I-adapter.")] = None,
+    control: Annotated[
+        list[str] | None, typer.Option(help="pose=PLACE or depth=PLACE: file, folder, data set, or none for null.")
+    ] = None,
+    control_start: Annotated[float, typer.Option(help="Share of the steps, 0 to 1, before control begins.")] = 0.0,
+    control_end: Annotated[float, typer.Option(help="Share of the steps after which control ends.")] = 1.0,
     count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="UniPC steps.")] = 30,
     guidance: Annotated[float, typer.Option(min=1.0, help="Classifier-free guidance; 1 is none.")] = 7.5,
@@ -78,6 +87,7 @@ def sample(
     Example: fairhuman sample out --prompt "a woman waving" --model MODEL --lora runs/lora/lora --lora-weight 0.3
     """
     from fairhuman.commands import SampleJob, run_sampling
+    from fairhuman.commands_control import Steering
 
     settings = {
         "steps": steps,
@@ -89,7 +99,8 @@ def sample(
         "batch_size": batch_size,
         "seed": seed,
     }
-    job = SampleJob(out, tuple(prompt or ()), prompts, model, lora, lora_weight, fuse, precision)
+    steering = Steering(controlnet or (), t2i_adapter or (), control or (), control_start, control_end)
+    job = SampleJob(out, tuple(prompt or ()), prompts, model, lora, lora_weight, fuse, precision, steering)
     run_sampling(job, settings, dry_run, Console())
 
 

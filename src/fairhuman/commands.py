@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fairhuman import recipe as recipes
+from fairhuman.commands_control import Steering
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import RecipeError
 from fairhuman.files import read_prompts, writing
@@ -80,6 +81,7 @@ class SampleJob:
     lora_weight: float
     fuse: bool
     precision: str
+    steering: Steering
 
     def all_prompts(self) -> list[str]:
         """Return the prompts of both options.
@@ -118,6 +120,7 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
     settings = recipes.build(SampleSettings, values, origin="sample")
     prompts = job.all_prompts()
     job.check(settings.steps)
+    asked = job.steering.read(len(prompts))
     if dry_run:
         console.print(f"{len(prompts)} prompts x {settings.images_per_prompt}, {settings!r}", highlight=False)
         return
@@ -129,7 +132,8 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for part in networks(pipeline):
         part.to(device)
-    for picture in sample(pipeline, prompts, settings, job.model, lora):
+    guides = job.steering.open(pipeline, asked, settings, console)
+    for picture in sample(pipeline, prompts, settings, job.model, lora, guides=guides, asked=asked):
         path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"
         with writing(path):
             save_png(picture.image, path, picture.metadata)

@@ -18,6 +18,7 @@ class Stream(IntEnum):
     DROPOUT = 6  # inside the network
     STRATEGY = 7  # random loss weighting
     VARIANT = 8  # crop of a variant of a record
+    CONDITION = 9  # which conditions of a training sample are dropped
 
 
 def seeded_generator(seed: int, *path: int) -> torch.Generator:

@@ -16,7 +16,9 @@ from rich.progress import (
 
 from fairhuman.data.dataset import PeopleDataset, region_area, region_coverage
 from fairhuman.data.report import Note
+from fairhuman.generate.guide import Guide
 from fairhuman.generate.preview import PreviewRow, PreviewSet
+from fairhuman.models.control import ControlModel
 from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import Run, Watcher
 from fairhuman.train.metrics import Metrics
@@ -101,7 +103,9 @@ class Previews(Watcher):
         settings = run.recipe.preview
         source = run.data.held_out or run.data.train
         rows = preview_rows(source, settings.count, run.recipe.seed)
-        self._previews = PreviewSet(rows, settings.steps, settings.guidance, settings.strength) if rows else None
+        guides = [Guide(run.model.control)] if isinstance(run.model, ControlModel) else []
+        chosen = (settings.steps, settings.guidance, settings.strength)
+        self._previews = PreviewSet(rows, *chosen, guides=guides) if rows else None
 
     def preview(self, run: Run) -> None:
         """Draw."""
@@ -115,7 +119,7 @@ def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewR
     samples = [seen[position] for position in range(min(len(seen), 16 * count))]
     samples.sort(key=lambda sample: sum(not boxes for boxes in sample.boxes.values()))
     rows = [(s, s.picture_chw) for s in samples[:count]]
-    return [PreviewRow(s.caption, seed + s.position, chw, s.boxes) for s, chw in rows if chw is not None]
+    return [PreviewRow(s.caption, seed + s.position, chw, s.boxes, s.conditions) for s, chw in rows if chw is not None]
 
 
 def describe(metrics: Metrics, objectives: Sequence[str]) -> str:

@@ -26,8 +26,9 @@ class Sample:
     position: int
     conditions: Mapping[str, Tensor] = field(
         default_factory=dict
-    )  # by name, float32 [C, H, W] in 0..1; zeros if unknown
+    )  # by name, float32 [C, H, W] in 0..1; zeros if unknown or dropped
     known_conditions: Mapping[str, bool] = field(default_factory=dict)  # whether the record has it
+    shown_conditions: Mapping[str, bool] = field(default_factory=dict)  # has it, and it wasn't dropped: else zeros
     notes: tuple[Note, ...] = ()  # records that had to be passed over
     view: View | None = None  # None: latents aren't kept
     moments_2chw: Tensor | None = None  # float16: mean and standard deviation of the latents, where they are known
@@ -47,6 +48,7 @@ class Batch:
     positions_b: Tensor  # int64
     conditions: Mapping[str, Tensor] = field(default_factory=dict)  # [B, C, H, W]
     known_conditions: Mapping[str, Tensor] = field(default_factory=dict)  # bool [B]
+    shown_conditions: Mapping[str, Tensor] = field(default_factory=dict)  # bool [B]
     notes: tuple[Note, ...] = ()
     views: Sequence[View | None] = ()
     moments: Sequence[Tensor | None] = ()  # a sample each, [2, C, h, w]
@@ -75,6 +77,7 @@ class Batch:
             positions_b=change(self.positions_b),
             conditions={name: change(tensor) for name, tensor in self.conditions.items()},
             known_conditions={name: change(tensor) for name, tensor in self.known_conditions.items()},
+            shown_conditions={name: change(tensor) for name, tensor in self.shown_conditions.items()},
         )
 
 
@@ -94,6 +97,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
         conditions={name: torch.stack([s.conditions[name] for s in samples]) for name in samples[0].conditions},
         known_conditions={
             name: torch.tensor([s.known_conditions[name] for s in samples]) for name in samples[0].known_conditions
+        },
+        shown_conditions={
+            name: torch.tensor([s.shown_conditions[name] for s in samples]) for name in samples[0].shown_conditions
         },
         notes=tuple(entry for sample in samples for entry in sample.notes),
         views=[sample.view for sample in samples],

@@ -63,6 +63,8 @@ class PeopleDataset(Dataset[Sample]):
         order: of the records; None: epoch after epoch, each record once. With a `BucketOrder` it gives each sample's
             resolution in the place of the transform's.
         conditions: of `pose` and `depth`, those that samples shall have.
+        condition_dropout: probability, 0..1, that a sample's condition is zeros though its record has it; each
+            condition of each sample by itself, and whatever is drawn else stays the same.
         variants: how many crops of each record there are, each a function of (seed, key, number) alone, of which a
             position takes one; 0: each position has a crop of its own. Flips are drawn in either case.
 
@@ -79,12 +81,15 @@ class PeopleDataset(Dataset[Sample]):
         limits: PictureLimits = DEFAULT_LIMITS,
         order: Order | None = None,
         conditions: Sequence[str] = (),
+        condition_dropout: float = 0.0,
         variants: int = 0,
     ) -> None:
         if not records:
             raise DataError("records must hold at least one record, there is none")
         if not 0.0 <= caption_dropout <= 1.0:
             raise ValueError(f"caption_dropout must be in 0..1, not {caption_dropout}")
+        if not 0.0 <= condition_dropout <= 1.0:
+            raise ValueError(f"condition_dropout must be in 0..1, not {condition_dropout}")
         if not set(conditions) <= CONDITIONS.keys():
             raise ValueError(f"conditions must be of {', '.join(CONDITIONS)}, not {', '.join(conditions)}")
         self.records = records
@@ -92,6 +97,7 @@ class PeopleDataset(Dataset[Sample]):
         self.transform = transform
         self.masks = masks or MaskSettings()
         self.caption_dropout = caption_dropout
+        self.condition_dropout = condition_dropout
         self.seed = seed
         self.limits = limits
         self.order = order or SampleOrder(seed, range(len(records)))
@@ -171,6 +177,8 @@ class PeopleDataset(Dataset[Sample]):
             items[f"mask {name}"] = tv_tensors.Mask(T.pil_to_tensor(mask)[0].float() / 255.0)
         items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
+        hidden = self._hidden_conditions(position)
+        shown = {name: item for name, item in conditions.items() if name not in hidden}
         return Sample(
             picture_chw=_as_seen(moved["picture"]) if "picture" in moved else None,
             masks_rhw=self._masks(moved, frame),
@@ -181,12 +189,18 @@ class PeopleDataset(Dataset[Sample]):
             key=record.key,
             draw=draw,
             position=position,
-            conditions=conditions_in_view(conditions, moved, self.conditions, draw, size, frame),
+            conditions=conditions_in_view(shown, moved, self.conditions, draw, size, frame),
             known_conditions={name: name in conditions for name in self.conditions},
+            shown_conditions={name: name in shown for name in self.conditions},
             notes=(*notes, *(note(record.location or record.key, "train", finding) for finding in around.findings)),
             view=view,
             moments_2chw=moments,
         )
+
+    def _hidden_conditions(self, position: int) -> set[str]:
+        generator = seeded_generator(self.seed, Stream.CONDITION, position)
+        drawn = torch.rand(len(self.conditions), generator=generator) < self.condition_dropout
+        return {name for name, dropped in zip(self.conditions, drawn.tolist(), strict=True) if dropped}
 
     def _around(self, record: HumanRecord) -> _Around:
         painted = {

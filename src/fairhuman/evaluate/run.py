@@ -15,11 +15,13 @@ from fairhuman.data.report import LoadReport
 from fairhuman.errors import DataError
 from fairhuman.evaluate.cache import FINDINGS, Rows
 from fairhuman.evaluate.confidences import measure_official, measure_strict
+from fairhuman.evaluate.depth_agreement import measure_depth_agreement
 from fairhuman.evaluate.extractor import WeightsError
 from fairhuman.evaluate.intervals import Measured
 from fairhuman.evaluate.pace import Pace, peak_mb
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import CHECKED, Pictured, Progress, read_pictures
+from fairhuman.evaluate.pose_agreement import measure_pose_agreement
 from fairhuman.evaluate.results import Found, Methods, shared
 from fairhuman.evaluate.scores import measure_clip_score, measure_hps, measure_image_reward
 from fairhuman.evaluate.sets import measure_efficientnet, measure_fid
@@ -37,6 +39,8 @@ GROUPS: Mapping[str, Measure] = {
     "image_reward": measure_image_reward,
     "clip_score": measure_clip_score,
     "fid": measure_fid,
+    "pose_agreement": measure_pose_agreement,
+    "depth_agreement": measure_depth_agreement,
 }
 
 

@@ -4,9 +4,20 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from fairhuman.data.condition.depth_model import DepthSettings
 from fairhuman.recipe import Settings
 
-Group = Literal["strict", "official", "efficientnet", "hps", "image_reward", "clip_score", "fid"]
+Group = Literal[
+    "strict",
+    "official",
+    "efficientnet",
+    "hps",
+    "image_reward",
+    "clip_score",
+    "fid",
+    "pose_agreement",
+    "depth_agreement",
+]
 NO_DOWNLOAD: tuple[Group, ...] = ("strict", "official", "efficientnet")
 
 
@@ -41,6 +52,7 @@ class EvaluateSettings(Settings):
     image_reward: RewardWeights = RewardWeights()
     clip_score: Weights = Weights()
     inception: Weights = Field(default=Weights(), description="of FID and KID; a path, nothing is downloaded")
+    depth: DepthSettings | None = Field(default=None, description="estimator of depth_agreement; None: not measured")
     expected: Expected = Expected()
     upscale: int = Field(default=4, ge=1, description="pictures of up to 256 px are enlarged so before detection")
     batch_size: int = Field(default=16, ge=1, description="pictures at once in a network")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 from fairhuman.files import write_json
+from fairhuman.generate.guide import Guide
 from fairhuman.generate.sample import SampleSettings, draw, picture_generator, save_png, to_image
 from fairhuman.models.sdxl import encode_pictures
 from fairhuman.randomness import Stream, seeded_generator
@@ -20,12 +21,15 @@ INDEX = Path("previews") / "index.json"
 
 @dataclass(frozen=True, slots=True)
 class PreviewRow:
-    """One held-out photo [3, H, W] in [-1, 1], and boxes (x0, y0, x1, y1) in its pixels by region."""
+    """One held-out photo [3, H, W] in [-1, 1], and boxes (x0, y0, x1, y1) in its pixels by region; conditions of
+    its size.
+    """
 
     caption: str
     seed: int
     picture_chw: Tensor
     boxes: Mapping[str, Sequence[tuple[float, ...]]]
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class PreviewSet:
     guidance: float = 3.0
     strength: float = 0.55
     batch_size: int = 4
+    guides: Sequence[Guide] = ()
 
     def render(self, pipeline: StableDiffusionXLPipeline, step: int, folder: Path) -> None:
         """Write `previews/step-<step>/row-<row>-{caption,photo}.png` below `folder` and note them in the
@@ -73,7 +78,8 @@ class PreviewSet:
     def _from_captions(self, pipeline: StableDiffusionXLPipeline, numbers: range) -> Tensor:
         rows = [self.rows[number] for number in numbers]
         generators = [picture_generator(row.seed, 0, 0) for row in rows]
-        return draw(pipeline, [row.caption for row in rows], generators, self._settings(rows[0]))
+        captions, conditions = [row.caption for row in rows], _conditions(rows)
+        return draw(pipeline, captions, generators, self._settings(rows[0]), guides=self.guides, conditions=conditions)
 
     def _from_photos(self, pipeline: StableDiffusionXLPipeline, numbers: range) -> Tensor:
         rows = [self.rows[number] for number in numbers]
@@ -85,6 +91,8 @@ class PreviewSet:
             self._settings(rows[0]),
             start_latents_bchw=encode_pictures(pipeline.vae, pictures_bchw),
             strength=self.strength,
+            guides=self.guides,
+            conditions=_conditions(rows),
         )
 
     def _read_index(self, folder: Path) -> list[dict[str, Any]]:
@@ -108,3 +116,7 @@ class PreviewSet:
                 if {**old, "steps": {}} == entry:
                     entry["steps"] = old["steps"]
         return entries
+
+
+def _conditions(rows: Sequence[PreviewRow]) -> dict[str, Tensor]:
+    return {name: torch.stack([row.conditions[name] for row in rows]) for name in rows[0].conditions}

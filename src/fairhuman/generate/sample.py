@@ -5,6 +5,7 @@ Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling o
 2023.
 """
 
+import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from torch import Tensor
 from fairhuman import __version__
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.files import write_atomically
+from fairhuman.generate.asked import Asked
+from fairhuman.generate.guide import Guide, steered, zeros
 from fairhuman.models.lora import DIFFUSERS_FILE, misfits
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, evaluating, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
@@ -130,12 +133,15 @@ def sample(
     model: str = "",
     lora: Lora | None = None,
     indices: Sequence[int] | None = None,
+    guides: Sequence[Guide] = (),
+    asked: Asked | None = None,
 ) -> Iterator[Picture]:
     """Draw `images_per_prompt` pictures for every prompt, in order; `pipeline` stays as it is.
 
     The noise of a picture depends on (seed, index of the prompt, number of the picture) alone: not on the
     batch size, the order, or the other prompts. `indices` numbers the prompts where they are a part or a
-    permutation of a longer list. `model` and `lora` are for the metadata.
+    permutation of a longer list, of `asked` too. `model` and `lora` are for the metadata; `guides` follow what is
+    asked for, the null condition where nothing is.
     """
     numbers = list(range(len(prompts))) if indices is None else list(indices)
     if len(numbers) != len(prompts):
@@ -145,13 +151,17 @@ def sample(
         for prompt, number in zip(prompts, numbers, strict=True)
         for picture in range(settings.images_per_prompt)
     ]
+    size = picture_size(pipeline, settings)
     for start in range(0, len(jobs), settings.batch_size):
         batch = jobs[start : start + settings.batch_size]
+        views = asked.views([number for _, number, _ in batch], size) if asked is not None else {}
         pictures_bchw = draw(
             pipeline,
             [prompt for prompt, _, _ in batch],
             [picture_generator(settings.seed, number, picture) for _, number, picture in batch],
             settings,
+            guides=guides,
+            conditions=views,
         )
         for (prompt, number, picture), picture_chw in zip(batch, pictures_bchw, strict=True):
             metadata = {
@@ -168,6 +178,9 @@ def sample(
                 "lora_weight": str(lora.weight) if lora else "",
                 "fairhuman": __version__,
             }
+            if guides:
+                metadata["control"] = json.dumps([guide.described() for guide in guides])
+                metadata |= asked.texts(number, size) if asked is not None else {}
             yield Picture(to_image(picture_chw), number, picture, metadata)
 
 
@@ -178,12 +191,15 @@ def draw(
     settings: SampleSettings,
     start_latents_bchw: Tensor | None = None,
     strength: float = 1.0,
+    guides: Sequence[Guide] = (),
+    conditions: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Draw one picture a prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th from the i-th
     generator.
 
     With `start_latents_bchw` (of pictures), they are noised to `strength` (0 to 1) of the schedule and
-    denoised from there; without, pictures begin from noise.
+    denoised from there; without, pictures begin from noise. `guides` follow `conditions` [B, C, H, W] at the pictures'
+    size, zeros where there is none of a name.
 
     Raises:
         RecipeError: too many steps.
@@ -191,7 +207,7 @@ def draw(
     """
     check_steps(pipeline.scheduler.config, settings.steps)
     unet = pipeline.unet
-    factor = vae_factor(pipeline.vae)
+    size = picture_size(pipeline, settings)
     arguments: dict[str, Any] = {
         "num_inference_steps": settings.steps,
         "guidance_scale": settings.guidance,
@@ -200,8 +216,7 @@ def draw(
     }
     if start_latents_bchw is None:
         kind = StableDiffusionXLPipeline
-        arguments["height"] = settings.height or unet.config.sample_size * factor
-        arguments["width"] = settings.width or unet.config.sample_size * factor
+        arguments["height"], arguments["width"] = size
     else:
         kind = StableDiffusionXLImg2ImgPipeline
         arguments |= {"image": start_latents_bchw.to(unet.dtype), "strength": strength}
@@ -212,13 +227,22 @@ def draw(
             embeds, pooled = encode_prompts(pipeline, [settings.negative_prompt] * len(prompts))
             arguments["negative_prompt_embeds"] = embeds.to(unet.dtype)
             arguments["negative_pooled_prompt_embeds"] = pooled.to(unet.dtype)
-        latents_bchw = _with_unipc(pipeline, kind)(**arguments).images
+        made = _with_unipc(pipeline, kind)
+        shown = {**zeros(guides, len(prompts), size), **(conditions or {})}
+        with steered(unet, made.scheduler, guides, shown):
+            latents_bchw = made(**arguments).images
         check_finite(
             latents_bchw,
             f"the U-Net's latents ({unet.dtype})",
             "not the VAE's doing; check the weights of the U-Net, the LoRA and its weight, or draw in bf16 or fp32",
         )
         return decode_latents(pipeline.vae, latents_bchw).cpu()
+
+
+def picture_size(pipeline: StableDiffusionXLPipeline, settings: SampleSettings) -> tuple[int, int]:
+    """Return height and width of the pictures in pixels: as set, or the model's own."""
+    own = pipeline.unet.config.sample_size * vae_factor(pipeline.vae)
+    return settings.height or own, settings.width or own
 
 
 def check_steps(schedule: Mapping[str, Any], steps: int) -> None:

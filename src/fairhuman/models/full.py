@@ -1,7 +1,9 @@
 """Full fine-tuning: all weights of the U-Net, and of the text encoders when asked for."""
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -12,6 +14,9 @@ from fairhuman.errors import ModelError
 from fairhuman.files import write_atomically
 from fairhuman.models.sdxl import encode_prompts
 
+# From the U-Net's latents, and the captions and time ids that it is given, to further arguments of it.
+Residuals = Callable[[Tensor, Mapping[str, Any]], dict[str, Any]]
+
 
 def predict_noise(
     pipeline: StableDiffusionXLPipeline,
@@ -19,24 +24,26 @@ def predict_noise(
     noisy_latents_bchw: Tensor,
     timesteps_b: Tensor,
     train_text: bool = False,
+    residuals: Residuals | None = None,
 ) -> Tensor:
     """Return the U-Net's output [B, C, h, w] in float32 for captions and time ids of `batch`.
 
     The text encoders run where the batch hasn't its captions' embeddings, without gradients unless `train_text`.
-    Time ids stay in float32: sizes above 256 aren't exact in bfloat16.
+    Time ids stay in float32: sizes above 256 aren't exact in bfloat16. `residuals` says what is added inside.
     """
     with nullcontext() if train_text else torch.no_grad():
         embeds_bnd, pooled_bp = batch.text or encode_prompts(pipeline, batch.captions)
     unet, device = pipeline.unet, noisy_latents_bchw.device
-    prediction: Tensor = unet(
-        noisy_latents_bchw.to(unet.dtype),
-        timesteps_b,
-        encoder_hidden_states=embeds_bnd.to(device, unet.dtype),
-        added_cond_kwargs={
+    latents_bchw = noisy_latents_bchw.to(unet.dtype)
+    given: dict[str, Any] = {
+        "encoder_hidden_states": embeds_bnd.to(device, unet.dtype),
+        "added_cond_kwargs": {
             "text_embeds": pooled_bp.to(device, unet.dtype),
             "time_ids": batch.time_ids_b6.to(device),
         },
-    ).sample
+    }
+    inside = residuals(latents_bchw, given) if residuals is not None else {}
+    prediction: Tensor = unet(latents_bchw, timesteps_b, **given, **inside).sample
     return prediction.float()
 
 

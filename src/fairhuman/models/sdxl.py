@@ -229,7 +229,7 @@ def check_location(model: str) -> None:
         return
     path = Path(_location(model))
     if not path.exists():
-        if _HUB_ID.fullmatch(model) is None:
+        if not is_hub_id(model):
             raise ModelError(f"model {model!r}: expected {SMALL!r}, {_EXPECTED} or a hub id, found no such folder")
         return
     if not (path / "model_index.json").is_file():
@@ -238,6 +238,11 @@ def check_location(model: str) -> None:
     found = StableDiffusionXLPipeline.load_config(path).get("_class_name", "no class name")
     if not found.startswith("StableDiffusionXL"):
         raise ModelError(f"model {model!r}: expected {_EXPECTED}, found {found}")
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text could be the name of a repository, `OWNER/NAME`."""
+    return _HUB_ID.fullmatch(text) is not None
 
 
 def _location(model: str) -> str:

@@ -90,8 +90,8 @@ class Run:
 
     @property
     def product(self) -> Path:
-        """The folder that the result goes to: a LoRA, or a whole pipeline."""
-        return self.recipe.out / ("lora" if self.recipe.kind == "lora" else "model")
+        """The folder that the result goes to: a whole pipeline in `model`, else one named by its kind."""
+        return self.recipe.out / ("model" if self.recipe.kind == "full" else self.recipe.kind)
 
     @property
     def finished(self) -> bool:

@@ -30,8 +30,10 @@ def step_metrics(
     `times` are seconds of the step, and of those waiting for data; waiting: their ratio.
     weight/NAME: w, divided by their mean, so that they sum to the number of objectives that took part.
     cos/A-B: cosine of two objectives' gradients. area/NAME: mean of the mask over pictures. coverage/NAME, known/NAME:
-    shares of samples with the region in view, and annotated. grad_norm: ‖Σ w_i g_i‖ before its length was set.
-    exact: whether the Gram matrix is that of the K gradients. audit_cosine: of the estimated to the exact direction.
+    shares of samples with the region in view, and annotated. condition_known/NAME, condition_shown/NAME: shares of
+    samples whose record has the condition, and that were trained with it, as it wasn't dropped.
+    grad_norm: ‖Σ w_i g_i‖ before its length was set. exact: whether the Gram matrix is that of the K gradients.
+    audit_cosine: of the estimated to the exact direction.
     """
     names = recipe.regions.objectives
     samples = recipe.batch_size * recipe.accumulate * processes
@@ -62,6 +64,10 @@ def _coverage(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float
     present = torch.cat([batch.present_br for batch in batches])
     known = torch.cat([batch.known_br for batch in batches])
     values = coverage(present, known, names)
+    for name in batches[0].conditions:
+        for what in ("known", "shown"):
+            flags_b = torch.cat([getattr(batch, f"{what}_conditions")[name] for batch in batches])
+            values[f"condition_{what}/{name}"] = float(flags_b.float().mean())
     if values and world_size() > 1:
         means = torch.tensor(list(values.values()), device=present.device)
         dist.all_reduce(means)

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from fairhuman.data.order import bucket_resolutions
 from fairhuman.data.sources import SourceSettings
 from fairhuman.fairness import STRATEGIES, Length
+from fairhuman.models.control import ControlSettings
 from fairhuman.models.lora import LoraSettings
 from fairhuman.recipe import Settings
 from fairhuman.regions.masks import MaskSettings
@@ -183,7 +184,7 @@ def _data_kind(value: Any) -> str:
 class TrainRecipe(Settings):
     """A training run. Read by `fairhuman train`."""
 
-    kind: Literal["lora", "full"] = "lora"
+    kind: Literal["lora", "full", "controlnet", "t2i_adapter"] = "lora"
     model: str = Field(
         default="small", description="'small' (ships with the package), 'small-untrained', a folder or a hub id"
     )
@@ -206,6 +207,8 @@ class TrainRecipe(Settings):
 
     lora: LoraSettings = LoraSettings()
     full: FullSettings = FullSettings()
+    controlnet: ControlSettings = ControlSettings()
+    t2i_adapter: ControlSettings = ControlSettings()
     source: SourceOptions = SourceOptions()
     cache: CacheSettings = CacheSettings()
     view: ViewSettings = ViewSettings()
@@ -218,6 +221,11 @@ class TrainRecipe(Settings):
     validation: ValidationSettings = ValidationSettings()
     preview: PreviewSettings = PreviewSettings()
     track: TrackSettings = TrackSettings()
+
+    @property
+    def control(self) -> ControlSettings | None:
+        """What is followed, of the kinds that follow something."""
+        return {"controlnet": self.controlnet, "t2i_adapter": self.t2i_adapter}.get(self.kind)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -49,16 +49,21 @@ from fairhuman.fairness import (
 from fairhuman.fairness.distributed import world_size
 from fairhuman.fairness.estimators.audited import Exact
 from fairhuman.models import TrainableModel
+from fairhuman.models.control import Control, ControlModel, ControlSettings
+from fairhuman.models.controlnet import ControlNet
 from fairhuman.models.full import FullModel
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.models.t2i_adapter import Adapter
 from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.record import HumanRecord
 from fairhuman.regions.objectives import RegionSettings
 from fairhuman.regions.transforms import JointTransform
+from fairhuman.train.conditions import check_conditions
 from fairhuman.train.settings import DataSource, TrainRecipe
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+CONTROLS: dict[str, type[Control]] = {"controlnet": ControlNet, "t2i_adapter": Adapter}
 HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
 
 
@@ -97,6 +102,8 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
         held_out = [replace(record, key=f"validation/{record.key}") for record in others]
         held_out = _draw(held_out, recipe.validation.count, recipe.seed)
     shares = _shares(recipe, [source_of[record.key] for record in train])
+    conditions = recipe.control.conditions if recipe.control is not None else ()
+    check_conditions(recipe, train, held_out)
     view = recipe.view
     moving = JointTransform(recipe.size, view.crop, view.flip_probability, view.keep_region, view.zoom)
     dataset = PeopleDataset(
@@ -108,21 +115,29 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
         recipe.seed,
         recipe.source.limits,
         _order(recipe, shares, train),
+        conditions,
+        recipe.control.condition_dropout if recipe.control is not None else 0.0,
         variants=recipe.cache.variants if recipe.cache.variants > 1 else 0,
     )
     if not held_out or not recipe.validation.every:
         return Data(dataset, None, report, recipe.sources)
     measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
-    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, recipe.source.limits)
+    limits = recipe.source.limits
+    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, limits, conditions)
     return Data(dataset, fixed, report, recipe.sources)
 
 
 def fixed_dataset(
-    records: Sequence[HumanRecord], size: tuple[int, int], regions: RegionSettings, seed: int, limits: PictureLimits
+    records: Sequence[HumanRecord],
+    size: tuple[int, int],
+    regions: RegionSettings,
+    seed: int,
+    limits: PictureLimits,
+    conditions: Sequence[str] = (),
 ) -> PeopleDataset:
     """Samples to measure on: nothing about them is drawn, they are the same each time."""
     still = JointTransform(size, "center", flip_probability=0.0, keep_region=1.0)
-    return PeopleDataset(records, regions.names, still, regions.mask, 0.0, seed, limits)
+    return PeopleDataset(records, regions.names, still, regions.mask, 0.0, seed, limits, None, conditions)
 
 
 def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRecord], dict[str, int]]:
@@ -222,7 +237,7 @@ def _ignore_interrupts(_worker: int) -> None:
 
 def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     """Load the pipeline and make it trainable, on `device`."""
-    dtype = DTYPES[recipe.precision] if recipe.kind == "lora" else None
+    dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32)
     factor = vae_factor(pipeline.vae)
     levels = 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
@@ -249,7 +264,17 @@ def trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> Train
     pipeline.vae.enable_slicing()  # a picture at a time: in float32 a batch could need more than all else
     if recipe.kind == "full":
         return FullModel(pipeline, recipe.full.text_encoders, recipe.gradient_checkpointing)
+    if recipe.control is not None:
+        return ControlModel(pipeline, build_control(recipe, recipe.control, pipeline), recipe.gradient_checkpointing)
     return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing)
+
+
+def build_control(recipe: TrainRecipe, settings: ControlSettings, pipeline: StableDiffusionXLPipeline) -> Control:
+    """Return the recipe's ControlNet or T2I-adapter, new or from its checkpoint."""
+    kind = CONTROLS[recipe.kind]
+    if settings.start is None:
+        return kind.new(pipeline, settings.conditions, recipe.seed)
+    return kind.load(settings.start, pipeline, settings.conditions)
 
 
 def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:

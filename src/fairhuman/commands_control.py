@@ -1,0 +1,68 @@
+"""What `fairhuman sample` does about ControlNets, T2I-adapters and conditions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from diffusers import StableDiffusionXLPipeline
+from rich.console import Console
+
+from fairhuman.errors import RecipeError
+from fairhuman.generate.asked import Asked, read_asked
+from fairhuman.generate.guide import Guide, Named, check_followed
+from fairhuman.generate.sample import SampleSettings, picture_size
+from fairhuman.train.setup import CONTROLS
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The options of control, as they were typed."""
+
+    controlnets: Sequence[str] = ()
+    adapters: Sequence[str] = ()
+    conditions: Sequence[str] = ()
+    start: float = 0.0
+    end: float = 1.0
+
+    def named(self) -> list[tuple[str, Named]]:
+        """Return kinds and places of the networks; errors as of `Named.parse`."""
+        given = (("controlnet", self.controlnets), ("t2i_adapter", self.adapters))
+        return [(kind, Named.parse(text)) for kind, texts in given for text in texts]
+
+    def read(self, count: int) -> Asked:
+        """Check what can be checked without the model, and read the conditions of `count` prompts.
+
+        Raises:
+            RecipeError: conditions without a network, or a wrong option.
+            ModelError: no such folder.
+            DataError: conditions that can't be used; see `read_asked`.
+
+        """
+        if self.conditions and not self.controlnets and not self.adapters:
+            raise RecipeError("--control: give --controlnet FOLDER or --t2i-adapter FOLDER, which follows it")
+        if not 0.0 <= self.start < self.end <= 1.0:
+            raise RecipeError(
+                f"--control-start and --control-end: expected 0 <= start < end <= 1, found {self.start}, {self.end}"
+            )
+        self.named()
+        return read_asked(self.conditions, count)
+
+    def open(
+        self, pipeline: StableDiffusionXLPipeline, asked: Asked, settings: SampleSettings, console: Console
+    ) -> list[Guide]:
+        """Load the networks beside the pipeline, check that they and the conditions fit, say what is missing.
+
+        Raises:
+            ModelError: a checkpoint for another model.
+            RecipeError: a condition that nothing follows, or one that isn't given.
+            DataError: a condition of another aspect ratio.
+
+        """
+        guides = [named.open(CONTROLS[kind], pipeline, self.start, self.end) for kind, named in self.named()]
+        check_followed(guides, list(asked.records))
+        asked.check(picture_size(pipeline, settings))
+        for name, count in asked.missing().items():
+            console.print(
+                f"{name}: {count} of {len(asked.records[name])} prompts have none and get the null condition",
+                highlight=False,
+            )
+        return guides

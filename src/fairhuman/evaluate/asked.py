@@ -1,0 +1,115 @@
+"""What pictures were asked to show: pose and depth, as `fairhuman sample` writes them into a picture or a data set has.
+
+A picture that says nothing is held against what another method's picture of the same prompt and number was asked for,
+so that methods without control stand in the same table; failing that, against the only one of the reference.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fairhuman.data.condition.depth import decode_depth, depth_picture
+from fairhuman.data.condition.people import Person, move_people, people_from_list, people_from_source
+from fairhuman.data.stored import read_bytes
+from fairhuman.errors import DataError
+from fairhuman.evaluate.pictures import Pictured
+from fairhuman.evaluate.results import Methods, shared
+from fairhuman.generate.asked import DEPTH_TEXT, POSE_TEXT
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class AskedPose:
+    """People in pixels of a picture of `size` (width, height)."""
+
+    people: tuple[Person, ...]
+    size: tuple[int, int]
+
+    def at(self, size: tuple[int, int]) -> list[Person]:
+        """Return them in pixels of a picture of another size."""
+        scale = (size[0] / self.size[0], size[1] / self.size[1])
+        return list(self.people) if size == self.size else move_people(self.people, scale, (0, 0))
+
+
+def asked_poses(methods: Methods, reference: Sequence[Pictured] | None) -> dict[str, list[AskedPose | None]]:
+    """Return the pose that each picture of each method was asked for; errors as of `asked_of`."""
+    return asked_of(methods, reference, _pose)
+
+
+def asked_depths(methods: Methods, reference: Sequence[Pictured] | None) -> dict[str, list[NDArray[np.float32] | None]]:
+    """Return the depth [h, w] that each picture was asked for, near = large, of any size; errors as of `asked_of`."""
+    return asked_of(methods, reference, _depth)
+
+
+def asked_of(
+    methods: Methods, reference: Sequence[Pictured] | None, read: Callable[[Pictured], Value | None]
+) -> dict[str, list[Value | None]]:
+    """Return what `read` finds for each picture, its own or that of the picture it is compared with.
+
+    Raises:
+        DataError: what a picture says can't be read; names it.
+
+    """
+    own = {method: [_told(picture, read) for picture in pictures] for method, pictures in methods.items()}
+    found = {method: list(values) for method, values in own.items()}
+    for method, pictures in methods.items():
+        for other, theirs in methods.items():
+            for row, place in zip(*shared(pictures, theirs), strict=True):
+                if found[method][row] is None:
+                    found[method][row] = own[other][place]
+    by_prompt: dict[str, list[Value | None]] = {}
+    if any(value is None for values in found.values() for value in values):
+        for picture in reference or ():
+            by_prompt.setdefault(picture.group, []).append(_told(picture, read))
+    only = {group: values[0] for group, values in by_prompt.items() if len(values) == 1}
+    return {
+        method: [
+            only.get(p.group) if value is None else value for p, value in zip(methods[method], values, strict=True)
+        ]
+        for method, values in found.items()
+    }
+
+
+def known_values(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """Return scores of pictures with NaN, which metrics leave out, where nothing was asked for."""
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def _told(picture: Pictured, read: Callable[[Pictured], Value | None]) -> Value | None:
+    try:
+        return read(picture)
+    except (ValueError, KeyError, TypeError, DataError) as error:
+        raise DataError(f"{picture.record.location}: what it was asked for can't be read: {error}") from error
+
+
+def _texts(picture: Pictured) -> Mapping[str, str]:
+    with Image.open(BytesIO(read_bytes(picture.record.image))) as image:
+        return {str(name): value for name, value in image.info.items() if isinstance(value, str)}
+
+
+def _pose(picture: Pictured) -> AskedPose | None:
+    size = (picture.record.width, picture.record.height)
+    text = _texts(picture).get(POSE_TEXT)
+    if text is not None:
+        return AskedPose(tuple(people_from_list(json.loads(text))), size)
+    if isinstance(picture.record.pose, list):
+        return AskedPose(tuple(people_from_source(picture.record.pose)), size)
+    return None
+
+
+def _depth(picture: Pictured) -> NDArray[np.float32] | None:
+    text = _texts(picture).get(DEPTH_TEXT)
+    if text is not None:
+        return depth_picture(decode_depth(base64.b64decode(text, validate=True)), "relative")
+    record = picture.record
+    if record.depth is None or isinstance(record.depth, list):
+        return None
+    return depth_picture(decode_depth(record.depth), record.depth_kind)

@@ -1,0 +1,91 @@
+"""Whether a picture is as deep as it was asked to be: Spearman's rank correlation of asked and estimated depth.
+
+Both are inverse depth up to an unknown scale and shift (near = large), so only ranks can be compared: over the cells of
+a grid of at most 64 a side. Spearman, "The proof and measurement of association between two things", 1904.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torchvision.transforms.v2 import functional as T
+
+from fairhuman.data.condition.depth import DepthMap
+from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
+from fairhuman.detect.detection import Picture
+from fairhuman.evaluate.asked import asked_depths, known_values
+from fairhuman.evaluate.pictures import Pictured
+from fairhuman.evaluate.results import Found, Methods, Metric
+from fairhuman.evaluate.tools import Tools
+
+GRID = 64
+METRIC = Metric(
+    "depth agreement",
+    "higher",
+    "rank correlation of asked and estimated depth, -1..1, where a depth was asked for",
+    "depth that the estimator gets wrong, details smaller than a 64th of the picture",
+    by_picture=True,
+)
+
+
+def rank_correlation(asked_hw: NDArray[Any], found_hw: NDArray[Any]) -> float | None:
+    """Spearman's correlation of two maps of one shape; None where the asked one is flat, 0 where the found one is."""
+    a_n, b_n = (rankdata(values).astype(np.float64) for values in (asked_hw.ravel(), found_hw.ravel()))
+    a_n, b_n = a_n - a_n.mean(), b_n - b_n.mean()
+    if not a_n.any():
+        return None
+    return float(a_n @ b_n / np.sqrt((a_n @ a_n) * (b_n @ b_n))) if b_n.any() else 0.0
+
+
+def measure_depth_agreement(
+    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+) -> None:
+    """Mean rank correlation over pictures that a depth was asked for."""
+    asked = asked_depths(methods, reference)
+    if not any(depth is not None for depths in asked.values() for depth in depths):
+        found.warnings.append(
+            f"no {METRIC.name}: no picture says which depth it was asked for (fairhuman sample --control depth=... "
+            "writes it into the picture; a data set has it as `depth`)"
+        )
+        return
+    if tools.settings.depth is None:
+        found.warnings.append(f"no {METRIC.name}: it needs an estimator of depth, depth.model=FOLDER_OR_HUB_ID")
+        return
+    scores = {}
+    with open_depth(tools.settings.depth) as estimator:
+        for method, pictures in methods.items():
+            values = []
+            for depth_hw, map_hw in zip(asked[method], _found(pictures, estimator, tools), strict=True):
+                values.append(None if depth_hw is None else rank_correlation(_at(depth_hw, map_hw.shape), map_hw))
+            scores[method] = known_values(values), np.ones(len(values))
+    found.add_scores(METRIC, scores, methods, against)
+
+
+def _found(pictures: Sequence[Pictured], estimator: DepthEstimator, tools: Tools) -> list[DepthMap]:
+    """Ranks of each picture's depth on the grid, near = large, equals alike; estimated once."""
+    name = hashlib.sha256(f"{estimator.source} {estimator.kind}".encode()).hexdigest()[:16]
+    look = partial(_each, estimator=estimator)
+    return tools.findings(f"depth-1-{name}", pictures, look, lambda depth: depth.tolist(), _load)
+
+
+def _each(pictures: Sequence[Picture], estimator: DepthEstimator) -> Iterable[tuple[int, DepthMap]]:
+    for index in range(len(pictures)):
+        [depth_hw] = estimator([pictures[index]])
+        near_hw = -depth_hw if estimator.kind == "metric_mm" else depth_hw
+        scale = min(1.0, GRID / max(near_hw.shape))
+        small_hw = _at(near_hw, tuple(max(1, round(side * scale)) for side in near_hw.shape))
+        yield index, rankdata(small_hw, method="dense").reshape(small_hw.shape).astype(np.float32)
+
+
+def _at(depth_hw: NDArray[Any], size: tuple[int, ...]) -> DepthMap:
+    values_1hw = torch.from_numpy(np.ascontiguousarray(depth_hw, np.float32))[None]
+    return np.asarray(T.resize(values_1hw, list(size), antialias=True)[0].numpy())
+
+
+def _load(value: Any) -> DepthMap:
+    return np.array(value, np.float32)

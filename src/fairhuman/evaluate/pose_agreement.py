@@ -1,0 +1,118 @@
+"""Whether people stand as they were asked to: object key point similarity of asked and found key points.
+
+    OKS = mean over asked points i of exp(-d_i² / (2 s² k_i²)),  k_i = 2 σ_i
+
+d_i is the distance in pixels of the asked and the found point, s² the area of the box around the asked points, σ_i how
+far people's marks of that point are apart (COCO key point evaluation, https://cocodataset.org/#keypoints-eval; there s²
+is the area of the person's outline, which isn't known here). Points are COCO's 17 without OpenPose's neck; those asked
+for outside of the picture don't count, hidden ones do.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairhuman.data.condition.people import Person, person_from_mediapipe
+from fairhuman.detect.bundled import source_name
+from fairhuman.detect.detection import Picture, check_picture
+from fairhuman.detect.guard import guarded_results
+from fairhuman.detect.pose import PoseDetector
+from fairhuman.detect.scale import enlarged, reduced
+from fairhuman.evaluate.asked import asked_poses, known_values
+from fairhuman.evaluate.pictures import Pictured
+from fairhuman.evaluate.results import Found, Methods, Metric
+from fairhuman.evaluate.tools import Tools
+
+VERSION = 1  # of what `find_poses` looks for
+# In OpenPose's order without the neck: nose; right shoulder, elbow, wrist; left; hips, knees, ankles; eyes, ears.
+SIGMAS = np.array([0.026, *(0.079, 0.072, 0.062) * 2, *(0.107, 0.087, 0.089) * 2, 0.025, 0.025, 0.035, 0.035])
+_NECK = 1
+Points = NDArray[np.float32]
+METRIC = Metric(
+    "pose agreement (OKS)",
+    "higher",
+    "similarity of asked and found key points, 0..1, where a pose was asked for; 0 where nobody is found",
+    "all but the one person that MediaPipe finds, hands and faces, and how well anything is drawn",
+    by_picture=True,
+)
+
+
+def key_point_similarity(asked: Person, found_n3: Points, size: tuple[int, int]) -> float | None:
+    """OKS of an asked person and found body points [18, 3] in a picture of (width, height).
+
+    None where fewer than two points are asked for within the picture, or all in one place: there is no scale then.
+    """
+    keep = np.arange(len(asked.body)) != _NECK
+    points_n3 = asked.body[keep].astype(np.float64)
+    inside = (points_n3[:, 2] > 0) & (points_n3[:, :2] >= 0).all(axis=1) & (points_n3[:, :2] <= size).all(axis=1)
+    spread = np.ptp(points_n3[inside, :2], axis=0) if inside.any() else np.zeros(2)
+    area = float(spread.prod())
+    if inside.sum() < 2 or area <= 0:
+        return None
+    squares_n = np.square(points_n3[:, :2] - found_n3[keep, :2]).sum(axis=1)
+    return float(np.exp(-squares_n / (2 * area * np.square(2 * SIGMAS)))[inside].mean())
+
+
+def pose_agreement(asked: Sequence[Person], found_n3: Points | None, size: tuple[int, int]) -> float | None:
+    """OKS of the found person and the asked one that it agrees with best; None where nobody was asked for."""
+    nobody = np.full((18, 3), np.inf, np.float32)
+    scores = [key_point_similarity(person, nobody if found_n3 is None else found_n3, size) for person in asked]
+    known = [score for score in scores if score is not None]
+    return max(known) if known else None
+
+
+def measure_pose_agreement(
+    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+) -> None:
+    """Mean OKS over pictures that a pose was asked for."""
+    asked = asked_poses(methods, reference)
+    if not any(pose is not None for poses in asked.values() for pose in poses):
+        found.warnings.append(
+            f"no {METRIC.name}: no picture says which pose it was asked for (fairhuman sample --control pose=... "
+            "writes key points into it; a data set has them as `pose`)"
+        )
+        return
+    scores = {}
+    for method, pictures in methods.items():
+        values = []
+        for picture, pose, points in zip(pictures, asked[method], find_poses(pictures, tools), strict=True):
+            size = (picture.record.width, picture.record.height)
+            values.append(None if pose is None else pose_agreement(pose.at(size), points, size))
+        scores[method] = known_values(values), np.ones(len(values))
+    found.add_scores(METRIC, scores, methods, against)
+
+
+def find_poses(pictures: Sequence[Pictured], tools: Tools) -> list[Points | None]:
+    """Body points [18, 3] of the person in each picture, looked for once; None where nobody is found."""
+    upscale = tools.settings.upscale
+    kind = f"pose-{VERSION}-{source_name('pose').split()[0]}-x{upscale}"
+    look = partial(guarded_results, partial(_finder, upscale), workers=tools.settings.workers)
+    return tools.findings(kind, pictures, look, _dump, _load)
+
+
+@contextmanager
+def _finder(upscale: int) -> Iterator[Callable[[Picture], Points | None]]:
+    with PoseDetector() as detector:
+
+        def find(picture: Picture) -> Points | None:
+            image, factor = enlarged(check_picture(picture), upscale)
+            people = [reduced(one, factor) for one in detector.detect(image)]
+            if not people or people[0].landmarks_n3 is None:
+                return None
+            landmarks_n3 = np.asarray(people[0].landmarks_n3, np.float64).copy()
+            landmarks_n3[:, 2] = 1.0  # all are taken: MediaPipe guesses hidden ones, as is asked of the picture
+            return person_from_mediapipe(landmarks_n3).body
+
+        yield find
+
+
+def _dump(points: Points | None) -> Any:
+    return None if points is None else points.round(2).tolist()
+
+
+def _load(value: Any) -> Points | None:
+    return None if value is None else np.array(value, np.float32)

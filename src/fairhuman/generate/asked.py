@@ -1,0 +1,199 @@
+"""What prompts ask for beside their words: a pose and a depth for each, out of files, folders or data sets.
+
+A pose is a picture in OpenPose's colours or JSON `{"width", "height", "people"}` (people or key points, as the data
+format has them); depth is a grey picture of 16 bits, near = bright. Of a folder the i-th file in the order of names
+belongs to the i-th prompt, of a data set the i-th record; a single one belongs to all prompts.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as T
+
+from fairhuman.data.condition.depth import ANY_SHAPE, encode_depth
+from fairhuman.data.condition.people import move_people, people_from_source, people_to_list
+from fairhuman.data.condition_view import CONDITIONS, conditions_in_view, read_conditions
+from fairhuman.data.decode import inspect
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source, source_kind
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.data.stored import PictureError
+from fairhuman.errors import DataError, RecipeError
+from fairhuman.record import HumanRecord
+from fairhuman.regions.transforms import Draw, JointTransform
+
+NULL = "none"  # the place of the null condition
+POSE_TEXT, DEPTH_TEXT = "asked_pose", "asked_depth"  # names of the PNG's texts
+_DEPTH_SIDE = 64  # pixels of the depth map inside a PNG: enough for ranks, and far below readers' limits
+_ASPECT = 0.02  # that a condition may be wider or narrower than the picture
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Conditions by name, one a prompt; None: the null condition.
+
+    They are read where they are asked for, as a thousand of them at 1024 px don't fit into memory.
+    """
+
+    records: Mapping[str, Sequence[HumanRecord | None]]
+
+    def missing(self) -> dict[str, int]:
+        """Return how many prompts get the null condition though something was given, by name."""
+        counts = {name: sum(record is None for record in each) for name, each in self.records.items()}
+        return {name: n for name, n in counts.items() if 0 < n < len(self.records[name])}
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Check that all conditions can be shown at (height, width).
+
+        Raises:
+            DataError: one has another aspect ratio; names it and both sizes.
+
+        """
+        height, width = size
+        for name, each in self.records.items():
+            for record in each:
+                ratio = 1.0 if record is None else record.width * height / (record.height * width)
+                if record is not None and abs(ratio - 1) > _ASPECT:
+                    raise DataError(
+                        f"{name} {record.location}: is {record.width}x{record.height}, the picture to draw "
+                        f"{width}x{height}: give --width and --height of the same aspect ratio"
+                    )
+
+    def views(self, indices: Sequence[int], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the conditions of some prompts at (height, width), [B, C, H, W] in 0..1 by name; null is zeros."""
+        return {
+            name: torch.stack([_view(name, each[index], size) for index in indices])
+            for name, each in self.records.items()
+        }
+
+    def texts(self, index: int, size: tuple[int, int]) -> dict[str, str]:
+        """Return what a picture of (height, width) keeps of what it was asked for, to be measured by it later."""
+        texts = {}
+        for name, each in self.records.items():
+            record = each[index]
+            if record is None:
+                continue
+            if name == "depth":
+                texts[DEPTH_TEXT] = depth_text(_view(name, record, size))
+            elif isinstance(record.pose, list):
+                scale = (size[1] / record.width, size[0] / record.height)
+                texts[POSE_TEXT] = json.dumps(
+                    people_to_list(move_people(people_from_source(record.pose), scale, (0, 0)))
+                )
+        return texts
+
+
+def read_asked(given: Sequence[str], count: int) -> Asked:
+    """Read `NAME=PLACE` of each condition for `count` prompts; PLACE is a file, a folder, a data set or `none`.
+
+    Raises:
+        RecipeError: no such condition, or one given twice.
+        DataError: nothing there, another number of conditions than prompts, one that can't be used, or files of two
+            conditions whose names don't match; names them.
+
+    """
+    records: dict[str, list[HumanRecord | None]] = {}
+    stems: dict[str, list[str]] = {}
+    for text in given:
+        name, _, place = text.partition("=")
+        if name not in CONDITIONS or not place:
+            known = " or ".join(f"{known}=PLACE" for known in CONDITIONS)
+            raise RecipeError(f"--control: expected {known}, found {text!r}")
+        if name in records:
+            raise RecipeError(f"--control: {name} is given twice")
+        found: list[HumanRecord | None] = [None] if place == NULL else _read(name, Path(place))
+        if len(found) not in (1, count):
+            raise DataError(f"--control {text}: holds {len(found)} conditions for {count} prompts")
+        if len(found) > 1 and all(record is not None and record.source == "file" for record in found):
+            stems[name] = [record.key for record in found if record is not None]
+        records[name] = found * count if len(found) == 1 else found
+    if len(stems) == len(CONDITIONS):
+        for pair in zip(*stems.values(), strict=True):
+            if len(set(pair)) > 1:
+                raise DataError(f"--control: files of one prompt must have one name, found {' and '.join(pair)}")
+    return Asked(records)
+
+
+def _read(name: str, place: Path) -> list[HumanRecord | None]:
+    if not place.exists():
+        raise DataError(f"--control {name}={place}: there is no such file or folder")
+    files = _condition_files(place)
+    if files is None:
+        known: list[HumanRecord] = read_source(place, (), SourceSettings(), LoadReport())
+        if all(getattr(record, name) is None for record in known):
+            raise DataError(f"--control {name}={place}: no record of this data set has a {name}")
+        found = [record if getattr(record, name) is not None else None for record in known]
+    else:
+        found = [_from_file(name, path) for path in files]
+    for record in found:
+        for finding in read_conditions(record, [name], ANY_SHAPE)[1] if record is not None else ():
+            where = record.location if record is not None else place
+            raise DataError(f"--control {name}: {where}: {finding.reason} ({finding.value})")
+    return found
+
+
+def _condition_files(place: Path) -> list[Path] | None:
+    """Return the files of conditions at a place, by name; None where it is a data set."""
+    suffixes = PICTURE_SUFFIXES | {".json"}
+    if place.is_file():
+        return [place] if place.suffix.lower() in suffixes else None
+    files = sorted(
+        path for path in place.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+    if not files:
+        return None
+    if all(path.suffix.lower() == ".json" for path in files):
+        return files
+    return files if source_kind(place) == "folder" else None
+
+
+def _from_file(name: str, path: Path) -> HumanRecord:
+    if path.suffix.lower() == ".json":
+        if name != "pose":
+            raise DataError(f"--control {name}={path}: expected a picture, found JSON")
+        return _from_json(path)
+    try:
+        facts = inspect(path, ANY_SHAPE)
+    except PictureError as error:
+        raise DataError(f"--control {name}={path}: {error}") from error
+    condition = {name: path}
+    return HumanRecord(path.stem, b"", facts.width, facts.height, "", source="file", location=str(path), **condition)  # type: ignore[arg-type]
+
+
+def _from_json(path: Path) -> HumanRecord:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        width, height, people = int(content["width"]), int(content["height"]), content["people"]
+        if min(width, height) < 1:
+            raise ValueError(f"size {width}x{height}")
+        people_from_source(people)
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+        wanted = '{"width", "height", "people"}'
+        raise DataError(
+            f"--control pose={path}: expected JSON {wanted}, found {type(error).__name__}: {error}"
+        ) from error
+    return HumanRecord(path.stem, b"", width, height, "", pose=people, source="file", location=str(path))
+
+
+def _view(name: str, record: HumanRecord | None, size: tuple[int, int]) -> Tensor:
+    """One condition [C, H, W], resized as a training sample's is."""
+    if record is None:
+        return torch.zeros(CONDITIONS[name], *size)
+    conditions, _ = read_conditions(record, [name], ANY_SHAPE)
+    draw = Draw(size, 0, 0, flip=False)
+    pictures = {key: item for key, item in conditions.items() if not isinstance(item, list)}
+    moved = {key: item.as_subclass(Tensor) for key, item in JointTransform(size).apply(draw, pictures).items()}
+    return conditions_in_view(conditions, moved, [name], draw, (record.height, record.width), size)[name]
+
+
+def depth_text(depth_1hw: Tensor) -> str:
+    """Return a depth in 0..1, near = 1, as text: a grey PNG of at most 64 pixels a side in base64."""
+    scale = min(1.0, _DEPTH_SIDE / max(depth_1hw.shape[1:]))
+    size = [max(1, round(side * scale)) for side in depth_1hw.shape[1:]]
+    small = T.resize(depth_1hw, size, antialias=True)[0].clamp(0, 1)
+    return base64.b64encode(encode_depth(small.numpy(), "relative")).decode("ascii")

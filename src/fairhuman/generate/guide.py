@@ -1,0 +1,180 @@
+"""ControlNets and T2I-adapters in use: they follow conditions in whatever pipeline draws with the U-Net.
+
+    down, mid, inside = Σ strength · residuals of every guide whose part of the steps this is
+
+What they add is handed to the U-Net as it is called, so that text to picture, picture to picture and previews work
+alike, and with several guides at once. With one, the result is that of diffusers' own ControlNet and adapter pipelines.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor, nn
+
+from fairhuman.data.condition_view import CONDITIONS
+from fairhuman.errors import ModelError, RecipeError
+from fairhuman.models.control import Control
+from fairhuman.models.sdxl import is_hub_id
+
+_ADDED = ("down_block_additional_residuals", "down_intrablock_additional_residuals")  # lists; the third is a tensor
+_MID = "mid_block_additional_residual"
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A control in use.
+
+    Attributes:
+        control: the network.
+        strength: factor of what it adds.
+        start, end: shares of the steps, 0..1, between which it does.
+        place: where it came from.
+
+    """
+
+    control: Control
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    place: str = ""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.strength):
+            raise RecipeError(f"control strength: expected a finite number, found {self.strength}")
+        if not 0.0 <= self.start < self.end <= 1.0:
+            raise RecipeError(f"control start and end: expected 0 <= start < end <= 1, found {self.start}, {self.end}")
+
+    def active(self, step: int, steps: int) -> bool:
+        """Whether it takes part in a step, counted from 0, as diffusers' pipelines decide it."""
+        return step / steps >= self.start and (step + 1) / steps <= self.end
+
+    def described(self) -> dict[str, Any]:
+        """Return what a picture says of it."""
+        return {
+            "kind": self.control.KIND,
+            "place": self.place,
+            "conditions": list(self.control.conditions),
+            "strength": self.strength,
+            "start": self.start,
+            "end": self.end,
+        }
+
+
+@dataclass(frozen=True)
+class Named:
+    """A guide as it is asked for: `PLACE`, `CONDITIONS=PLACE`, each with `@STRENGTH` after it."""
+
+    place: str
+    conditions: tuple[str, ...] | None
+    strength: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Named":
+        """Read `[CONDITION[+CONDITION]=]PLACE[@STRENGTH]`, unopened.
+
+        Raises:
+            RecipeError: no place.
+            ModelError: no such folder, and no hub id.
+
+        """
+        names, sign, rest = text.partition("=")
+        known = sign and set(names.split("+")) <= CONDITIONS.keys()
+        conditions, rest = (tuple(names.split("+")), rest) if known else (None, text)
+        number = re.fullmatch(r"(.+)@([-+.\deE]+)", rest)
+        place, strength = (number[1], float(number[2])) if number and _is_number(number[2]) else (rest, 1.0)
+        if not place:
+            raise RecipeError(f"expected [CONDITIONS=]FOLDER[@STRENGTH], found {text!r}")
+        if not Path(place).is_dir() and not is_hub_id(place):
+            raise ModelError(f"control {place!r}: expected a folder or a hub id, found no such folder")
+        return cls(place, conditions, strength)
+
+    def open(self, kind: type[Control], pipeline: StableDiffusionXLPipeline, start: float, end: float) -> Guide:
+        """Load it beside the pipeline's U-Net, in its type."""
+        control = kind.load(self.place, pipeline, self.conditions)
+        control.network.to(pipeline.unet.device, pipeline.unet.dtype).requires_grad_(False).eval()
+        return Guide(control, self.strength, start, end, self.place)
+
+
+def check_followed(guides: Sequence[Guide], names: Sequence[str]) -> None:
+    """Check that every condition that is given is followed, and every one that is followed is given.
+
+    Raises:
+        RecipeError: names the condition and what to give.
+
+    """
+    followed = {name: guide for guide in guides for name in guide.control.conditions}
+    for name, guide in followed.items():
+        if name not in names:
+            raise RecipeError(
+                f"{guide.control.KIND} {guide.place!r} follows {name}: give --control {name}=PLACE, or {name}=none"
+            )
+    for name in names:
+        if name not in followed:
+            raise RecipeError(f"--control {name}: no ControlNet or T2I-adapter follows it; give one that does")
+
+
+@contextmanager
+def steered(
+    unet: nn.Module, scheduler: Any, guides: Sequence[Guide], conditions: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Let guides add to what the U-Net computes.
+
+    Args:
+        unet: called with latents, time step, encoder_hidden_states and added_cond_kwargs.
+        scheduler: whose `timesteps` are walked.
+        guides: with none nothing happens.
+        conditions: [B, C, H, W] in 0..1 by name; a call with a multiple of B repeats them, as guidance does.
+
+    """
+    pictures = [guide.control.picture(conditions) for guide in guides]
+
+    def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        latents, timestep = args
+        step = int((scheduler.timesteps == timestep).nonzero()[0])
+        for guide, picture in zip(guides, pictures, strict=True):
+            if not guide.active(step, len(scheduler.timesteps)):
+                continue
+            repeated = picture.repeat(len(latents) // len(picture), 1, 1, 1)
+            found = guide.control.residuals(latents, timestep, kwargs, repeated, guide.strength)
+            kwargs = {**kwargs, **_sum(kwargs, found)}
+        return args, kwargs
+
+    handle = unet.register_forward_pre_hook(add, with_kwargs=True) if guides else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def _sum(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what a guide found to what those before it did."""
+    total = dict(found)
+    for name in found.keys() & kwargs.keys():
+        before = kwargs[name]
+        if name in _ADDED:
+            total[name] = [a + b for a, b in zip(before, found[name], strict=True)]
+        elif name == _MID:
+            total[name] = before + found[name]
+    return total
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def zeros(guides: Sequence[Guide], count: int, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return the null condition of all that guides follow, [count, C, H, W] at (height, width)."""
+    names = {name for guide in guides for name in guide.control.conditions}
+    return {name: torch.zeros(count, CONDITIONS[name], *size) for name in names}

@@ -1,0 +1,125 @@
+"""ControlNet: a copy of the U-Net's encoder that reads a condition and adds to the skip connections.
+
+Zhang, Rao, Agrawala, "Adding Conditional Control to Text-to-Image Diffusion Models", ICCV 2023. Its last layers start
+at zero, so a new one changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, StableDiffusionXLPipeline
+from torch import Tensor
+
+from fairhuman.errors import ModelError
+from fairhuman.models.control import Control, channels_of, conditions_for, config_of, load_network
+from fairhuman.models.sdxl import vae_factor
+
+# Widths of the stem that brings the condition to the latents' size; a halving between each two.
+STEM = (16, 32, 96, 256)
+_SD_1, _SD_2 = 768, 1024  # width of the text that other families read
+
+
+class ControlNet(Control):
+    """diffusers' `ControlNetModel` for SDXL: 1,251 million parameters beside SDXL's 2,567."""
+
+    KIND = "ControlNet"
+
+    @classmethod
+    def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> "ControlNet":
+        """Return one that starts from the U-Net's weights; the stem is random.
+
+        Raises:
+            ModelError: a VAE of a factor above 8, whose latents the stem can't reach.
+
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = ControlNetModel.from_unet(
+                pipeline.unet,
+                conditioning_embedding_out_channels=stem(vae_factor(pipeline.vae)),
+                conditioning_channels=channels_of(conditions),
+            )
+        return cls(network, conditions, channels_of(conditions))
+
+    @classmethod
+    def load(cls, place: str, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str] | None) -> "ControlNet":
+        """Return that of a folder or hub id; errors as of `Control.load`."""
+        config = config_of(cls.KIND, place, ControlNetModel)
+        check_fits(place, config, pipeline)
+        channels = int(config.get("conditioning_channels", 3))
+        names = conditions_for(cls.KIND, place, conditions, channels)
+        network = load_network(cls.KIND, place, ControlNetModel)
+        return cls(network, names, channels)
+
+    def residuals(
+        self,
+        latents_bchw: Tensor,
+        timesteps_b: Tensor,
+        given: Mapping[str, Any],
+        picture_bchw: Tensor,
+        strength: float = 1.0,
+    ) -> dict[str, Any]:
+        """Return what is added to the skip connections and behind the middle block; see `Control.residuals`."""
+        dtype = self.network.dtype
+        down, mid = self.network(
+            latents_bchw.to(dtype),
+            timesteps_b,
+            encoder_hidden_states=given["encoder_hidden_states"].to(dtype),
+            controlnet_cond=picture_bchw.to(latents_bchw.device, dtype),
+            conditioning_scale=strength,
+            added_cond_kwargs=given["added_cond_kwargs"],
+            return_dict=False,
+        )
+        return {
+            "down_block_additional_residuals": [residual.to(latents_bchw.dtype) for residual in down],
+            "mid_block_additional_residual": mid.to(latents_bchw.dtype),
+        }
+
+
+def stem(factor: int) -> tuple[int, ...]:
+    """Return `conditioning_embedding_out_channels` for a VAE of this factor, in pixels per latent cell.
+
+    diffusers' default halves three times, for a factor of 8 as SDXL has; the small SDXL's VAE has 4.
+
+    Raises:
+        ModelError: a factor that isn't 1, 2, 4 or 8.
+
+    """
+    halvings = factor.bit_length() - 1
+    if factor != 2**halvings or halvings >= len(STEM):
+        raise ModelError(f"ControlNet: its stem can be made for a VAE's factor of 1, 2, 4 or 8, found {factor}")
+    return STEM[: halvings + 1]
+
+
+def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
+    """Check a ControlNet's configuration against the pipeline.
+
+    Raises:
+        ModelError: it is for another family, another width, or another VAE; says which.
+
+    """
+    unet = pipeline.unet.config
+    width = config.get("cross_attention_dim")
+    if config.get("addition_embed_type") != "text_time":
+        family = {_SD_1: "Stable Diffusion 1", _SD_2: "Stable Diffusion 2"}.get(width or 0, "another family")
+        raise ModelError(
+            f"ControlNet {place!r}: is one of {family} (cross_attention_dim {width}, no addition_embed_type), "
+            "expected one of SDXL"
+        )
+    names = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
+    for name in (*names, "addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+        found, expected = _plain(config.get(name)), _plain(unet[name])
+        if found != expected:
+            raise ModelError(f"ControlNet {place!r}: has {name} {found}, this U-Net {expected}: it is for another one")
+    halvings = len(config.get("conditioning_embedding_out_channels") or STEM) - 1
+    factor = vae_factor(pipeline.vae)
+    if 2**halvings != factor:
+        raise ModelError(
+            f"ControlNet {place!r}: shrinks its condition {2**halvings} times "
+            f"(conditioning_embedding_out_channels), the VAE its picture {factor} times: it is for another VAE"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

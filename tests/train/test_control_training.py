@@ -1,0 +1,256 @@
+"""ControlNet and T2I-adapter through the one step and loop: the direction, dropped conditions, going on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, T2IAdapter
+from PIL import Image
+from torch import Tensor
+
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import DataError, ModelError
+from fairhuman.fairness import (
+    ExactEstimator,
+    FairBackward,
+    FallbackEstimator,
+    LinearScalarization,
+    MinimumPotentialDelay,
+    OutputEstimator,
+    solve,
+)
+from fairhuman.report.training import write_training_report
+from fairhuman.train import setup
+from fairhuman.train.loop import Run, Watcher, train
+from fairhuman.train.metrics import Metrics
+from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.step import Objectives, fair_step
+from fairhuman.watch import Previews
+
+MakeRecipe = Callable[..., TrainRecipe]
+KINDS = ("controlnet", "t2i_adapter")
+both = pytest.mark.parametrize("kind", KINDS)
+
+
+class Crash(Watcher):
+    def stepped(self, run: Run, metrics: Metrics) -> None:
+        if run.step == 3:
+            raise RuntimeError("crash")
+
+
+def posed(people: Path, folder: Path, without: int = 0, **others: Any) -> Path:
+    """The drawn people with a pose each (COCO's 17 points around the face box); the first few have none."""
+    (folder / "images").mkdir(parents=True)
+    rows = [json.loads(line) for line in (people / "metadata.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        (folder / row["file_name"]).write_bytes((people / row["file_name"]).read_bytes())
+        x0, y0, x1, y1 = row["faces"][0]
+        steps = np.linspace(0, 1, 17)
+        points = np.stack([x0 + (x1 - x0) * steps, y0 + 2 * (y1 - y0) * steps, np.ones(17)], axis=1)
+        row.update({"pose": points.round(2).tolist() if number >= without else None, **others})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def make(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> MakeRecipe:
+    def control(out: str, kind: str, without: int = 0, others: dict[str, Any] | None = None, **values: Any) -> Any:
+        folder = tmp_path / f"posed-{without}"
+        if not folder.exists():
+            posed(people, folder, without, **(others or {}))
+        return make_recipe(out, kind=kind, **{"data": str(folder), **values})
+
+    return control
+
+
+def parts(recipe: TrainRecipe) -> tuple[Objectives, setup.Data]:
+    """A model past its start, where a ControlNet's zero layers leave most gradients zero."""
+    data = setup.load_data(recipe, LoadReport())
+    model = setup.build_model(recipe, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(3)
+    for parameter in model.trainable_parameters():
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data
+
+
+def batch_of(data: setup.Data, *positions: int) -> Batch:
+    return collate([data.train[position] for position in positions])
+
+
+def directions(objectives: Objectives, batch: Batch, strategy: Any) -> tuple[Tensor, Tensor]:
+    """What a strategy writes into `.grad`, joined, and its weights."""
+    parameters = objectives.model.trainable_parameters()
+    step, _ = fair_step(objectives, FairBackward(parameters, strategy), [batch])
+    joined = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+    for parameter in parameters:
+        parameter.grad = None
+    return joined.double(), step.weights
+
+
+@both
+def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, kind: str) -> None:
+    """g_i, M and w are stated once more, from plain autograd over all weights."""
+    objectives, data = parts(make("run", kind))
+    batch = batch_of(data, 0, 1, 2)
+    parameters = objectives.model.trainable_parameters()
+    masks = objectives.masks(batch)
+    losses, _ = objectives.losses(batch, masks, 4 * masks.sum(dim=(0, 2, 3)))
+    rows = []
+    for loss in losses:
+        assert loss is not None
+        gradient = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]
+        rows.append(torch.cat([g.flatten() for g in flat]).double())
+    gradients_kp = torch.stack(rows)
+    gram_kk = gradients_kp @ gradients_kp.T
+    assert bool((gram_kk.diagonal() > 0).all()), "in the reference's trainers M is 0"
+    weights_k = torch.as_tensor(solve(gram_kk, alpha=2.0))
+    expected = weights_k @ gradients_kp
+    found, found_weights = directions(objectives, batch, MinimumPotentialDelay())
+    torch.testing.assert_close(found, expected / expected.norm(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found_weights / found_weights.sum(), weights_k / weights_k.sum(), rtol=1e-3, atol=0)
+    plain, _ = directions(objectives, batch, LinearScalarization())
+    assert float(plain @ found) < 0.999 * float(plain.norm()), "MPD does something"
+
+
+@both
+def test_facts_2_01_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) -> None:
+    recipe = make("run", kind)
+    model = setup.build_model(recipe, torch.device("cpu"))
+    parameters = (parameter for parameter in model.trainable_parameters())
+    assert sum(1 for _ in parameters) > 0
+    with pytest.raises(ValueError, match="a generator was used up"):
+        FairBackward(parameters, MinimumPotentialDelay())
+
+
+@both
+def test_facts_2_14_conditions_are_dropped_sample_by_sample_from_the_seed(make: MakeRecipe, kind: str) -> None:
+    recipe = make("run", kind, **{kind: {"condition_dropout": 0.3}})
+    data = setup.load_data(recipe, LoadReport()).train
+    shown = [data[position].shown_conditions["pose"] for position in range(200)]
+    assert 0.6 < sum(shown) / len(shown) < 0.8
+    for position in (0, 50, 199):
+        sample, again = data[position], data[position]
+        assert sample.shown_conditions == again.shown_conditions
+        assert bool(sample.conditions["pose"].any()) == sample.shown_conditions["pose"]
+        assert sample.known_conditions["pose"], "that it was dropped doesn't make it unknown"
+    batches = [shown[start : start + 4] for start in range(0, 200, 4)]
+    assert any(len(set(batch)) == 2 for batch in batches), "not all of a batch or none"
+    never = make("never", kind, **{kind: {"condition_dropout": 0.0}})
+    kept = setup.load_data(never, LoadReport()).train
+    for position in range(12):  # whatever else is drawn is the same
+        assert torch.equal(kept[position].picture_chw, data[position].picture_chw)
+        assert kept[position].draw == data[position].draw
+        assert kept[position].shown_conditions["pose"]
+
+
+@both
+def test_facts_2_14_time_ids_are_those_of_the_samples_own_crop(make: MakeRecipe, kind: str) -> None:
+    data = setup.load_data(make("run", kind, view={"zoom": (1.0, 1.5), "keep_region": 0.0}), LoadReport()).train
+    ids = torch.stack([data[position].time_ids_6 for position in range(12)])
+    assert len(ids[:, 2:4].unique(dim=0)) > 3
+    for position in range(12):
+        assert data[position].time_ids_6[:2].tolist() == [64.0, 64.0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "controlnet", "accumulate": 2, "ema": {"decay": 0.9}, "validation": {"every": 2, "share": 0.3}},
+        {"kind": "controlnet", "precision": "bf16", "gradient_checkpointing": True},
+        {"kind": "t2i_adapter", "fairness": {"mode": "output", "every": 2, "limit": -1.0}},
+        {"kind": "t2i_adapter", "fairness": {"mode": "ema", "every": 2, "limit": -1.0}, "precision": "fp16"},
+    ],
+    ids=lambda values: " ".join(map(str, values.values()))[:40],
+)
+def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make: MakeRecipe, values: dict[str, Any]) -> None:
+    whole, broken = (make(name, without=3, **values) for name in ("whole", "broken"))
+    train(whole)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(broken, [Crash()])
+    assert train(broken).finished
+    for name in ("diffusion_pytorch_model.safetensors", "config.json", "conditions.json"):
+        ours, theirs = ((recipe.out / values["kind"] / name).read_bytes() for recipe in (broken, whole))
+        assert ours == theirs, name
+    rows = [
+        [{**json.loads(line), "images_per_s": 0} for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
+        for recipe in (broken, whole)
+    ]
+    assert rows[0] == rows[1]
+    if whole.validation.every:
+        assert (broken.out / "validation.jsonl").read_text() == (whole.out / "validation.jsonl").read_text()
+
+
+def test_a_run_leaves_a_folder_for_diffusers_and_can_be_gone_on_from(make: MakeRecipe) -> None:
+    for kind, plain in zip(KINDS, (ControlNetModel, T2IAdapter), strict=True):
+        run = train(make(kind, kind, steps=2))
+        loaded = plain.from_pretrained(run.recipe.out / kind).state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in run.model.trainable_state().items())
+        later = make(f"later-{kind}", kind, steps=1, **{kind: {"start": str(run.recipe.out / kind)}})
+        model = setup.build_model(later, torch.device("cpu"))
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in model.trainable_state().items())
+        fresh = setup.build_model(make("fresh", kind), torch.device("cpu")).trainable_state()
+        assert any(not torch.equal(loaded[name], tensor) for name, tensor in fresh.items())
+
+
+def test_rows_without_a_condition_count_as_dropped(make: MakeRecipe) -> None:
+    recipe = make("run", "t2i_adapter", without=6, batch_size=12, steps=2, t2i_adapter={"condition_dropout": 0.5})
+    train(recipe)
+    rows = [json.loads(line) for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["condition_known/pose"] for row in rows] == [0.5, 0.5], "an epoch each"
+    assert all(0 < row["condition_shown/pose"] < 0.5 for row in rows)
+
+
+def test_a_condition_that_no_record_has_is_an_error_that_names_it(make: MakeRecipe) -> None:
+    with pytest.raises(DataError, match=r"controlnet.conditions asks for depth, and no record to train on has it"):
+        setup.load_data(make("run", "controlnet", controlnet={"conditions": ["pose", "depth"]}), LoadReport())
+
+
+def test_a_colour_picture_in_the_place_of_depth_is_an_error_that_says_so(make: MakeRecipe, people: Path) -> None:
+    depth = {"depth": str(next((people / "images").iterdir()))}
+    recipe = make("run", "controlnet", others=depth, controlnet={"conditions": ["depth"]}, source={})
+    with pytest.raises(DataError, match="depth"):
+        setup.load_data(recipe, LoadReport())
+
+
+def test_pose_and_depth_are_trained_together(make: MakeRecipe, people: Path, tmp_path: Path) -> None:
+    folder = posed(people, tmp_path / "both", depth="depth.png", depth_kind="relative")
+    ramp = (np.arange(64 * 64).reshape(64, 64) * 15).astype(np.uint16)
+    Image.fromarray(ramp).save(folder / "depth.png")
+    recipe = make("run", "controlnet", data=str(folder), steps=1, controlnet={"conditions": ["pose", "depth"]})
+    run = train(recipe)
+    assert run.model.trainable_state()["controlnet_cond_embedding.conv_in.weight"].shape[1] == 4
+    assert json.loads((recipe.out / "controlnet" / "conditions.json").read_text())["conditions"] == {
+        "pose": 3,
+        "depth": 1,
+    }
+
+
+@both
+def test_which_estimators_a_recipe_means(make: MakeRecipe, kind: str) -> None:
+    model = setup.build_model(make("run", kind), torch.device("cpu"))
+    found = setup.build_estimator(make("run", kind, fairness={"mode": "output"}), model, batched=False)
+    assert isinstance(found, FallbackEstimator)
+    assert [type(one) for one in found.estimators] == [OutputEstimator, ExactEstimator]
+    with pytest.raises(ModelError, match=r"fairness.mode tail: no trained parameter.*modes exact, ema and output"):
+        setup.build_estimator(make("run", kind, fairness={"mode": "tail"}), model, batched=False)
+
+
+@both
+def test_previews_and_the_report_of_a_run_show_what_is_followed(make: MakeRecipe, kind: str) -> None:
+    held_out = {"every": 1, "share": 0.3}
+    recipe = make("run", kind, steps=1, learning_rate=0.1, validation=held_out, preview={"count": 2, "steps": 2})
+    run = train(recipe, [Previews()])
+    index = json.loads((recipe.out / "previews" / "index.json").read_text())
+    for row in index["rows"]:
+        for way in ("caption", "photo"):
+            before, after = (recipe.out / row["steps"][step][way] for step in ("0", "1"))
+            assert before.read_bytes() != after.read_bytes()
+    assert run.data.held_out is not None
+    assert all(run.data.held_out[number].shown_conditions["pose"] for number in range(3)), "nothing is dropped there"
+    assert write_training_report(recipe.out).is_file()
