@@ -1,6 +1,7 @@
 """The memory that a run is said to need, against what it takes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from allocator import peak_bytes
 from fairhuman.data.batch import collate
 from fairhuman.data.report import LoadReport
+from fairhuman.models.control import ControlModel
 from fairhuman.models.sdxl import networks
 from fairhuman.train import setup
 from fairhuman.train.live_bytes import LiveBytes, without_memory
@@ -23,6 +25,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "LoRA, MPD, bf16": {"precision": "bf16"},
     "LoRA, MPD, checkpointing": {"gradient_checkpointing": True},
     "full, MPD": {"kind": "full"},
+    "ControlNet, MPD, pairs": {"kind": "controlnet", "fairness": {"pairwise": True}},
+    "T2I-adapter, MPD": {"kind": "t2i_adapter"},
     "full, MPD, pairs": {"kind": "full", "fairness": {"pairwise": True}},
 }
 
@@ -56,16 +60,17 @@ def test_a_step_takes_what_was_computed(make_recipe: MakeRecipe, name: str) -> N
     recipe = make_recipe(batch_size=4, resolution=64, **WAYS[name])
     expected = memory_of(recipe)
     model = setup.build_model(recipe, torch.device("cpu"))
-    data = setup.load_data(recipe, LoadReport())
+    data = setup.load_data(recipe.model_copy(update={"kind": "lora"}), LoadReport())  # needs no pose
     objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed, setup.DTYPES[recipe.precision])
     fair = setup.build_fair_backward(recipe, model, setup.build_strategy(recipe, torch.device("cpu")), None)
-    batch = collate([data.train[k] for k in range(4)])
+    batch = replace(collate([data.train[k] for k in range(4)]), conditions={"pose": torch.rand(4, 3, 64, 64)})
     fair_step(objectives, fair, [batch])  # what is allocated once
     for parameter in model.trainable_parameters():
         parameter.grad = None
     measured = peak_bytes(lambda: fair_step(objectives, fair, [batch]))
     assert max(expected.step, expected.encode) == pytest.approx(measured, rel=0.1)
-    weights = [p for network in networks(model.pipeline) for p in network.parameters()]
+    control = [model.control.network] if isinstance(model, ControlModel) else []
+    weights = [p for network in (*networks(model.pipeline), *control) for p in network.parameters()]
     assert expected.frozen + expected.trained == sum(p.numel() * p.element_size() for p in weights)
     optimizer = setup.build_optimizer(recipe, model, setup.build_strategy(recipe, torch.device("cpu")))
     optimizer.step()

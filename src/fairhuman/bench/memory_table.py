@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,12 +19,16 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full fine-tuning"}
+
+
 class MemoryTableSettings(Settings):
     """Which runs are in the table: all combinations."""
 
     model: str = Field(default=SDXL, description="'sdxl' (base 1.0, by its shape), 'small', a folder or a hub id")
     resolution: int = Field(default=1024, ge=16)
     ranks: tuple[int, ...] = Field(default=(64, 128, 256), description="of LoRA on attention")
+    kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] = ("lora", "controlnet", "t2i_adapter")
     batch_sizes: tuple[int, ...] = (1, 4)
     precisions: tuple[str, ...] = ("bf16",)
     gradient_checkpointing: bool = True
@@ -43,7 +47,10 @@ class Row:
 
 def memory_table(settings: MemoryTableSettings) -> Iterator[Row]:
     """Compute the rows one by one; each takes seconds to a minute."""
-    kinds = {f"LoRA {rank}": {"kind": "lora", "lora": {"rank": rank}} for rank in settings.ranks}
+    kinds: dict[str, dict[str, Any]] = {}
+    ranks = {f"LoRA {rank}": {"lora": {"rank": rank}} for rank in settings.ranks}
+    for chosen in settings.kinds:
+        kinds |= ranks if chosen == "lora" else {NAMES[chosen]: {"kind": chosen}}
     for precision in settings.precisions:
         for batch_size in settings.batch_sizes:
             for kind, values in kinds.items():

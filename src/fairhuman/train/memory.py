@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from fairhuman import recipe as recipes
 from fairhuman.data.batch import Batch
+from fairhuman.data.condition_view import CONDITIONS
 from fairhuman.fairness import STRATEGIES, LossWeighting
 from fairhuman.fairness.estimators.estimator import weighted_sum
 from fairhuman.models import TrainableModel
 from fairhuman.models.architecture import build_sdxl_shape, build_shape
+from fairhuman.models.control import ControlModel
 from fairhuman.models.sdxl import SMALL, SMALL_FOLDER, UNTRAINED, networks, vae_factor
 from fairhuman.train import setup
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, without_memory
@@ -68,13 +70,14 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     Raises:
         OSError: the model's configurations can't be read.
     """
-    dtype = setup.DTYPES[recipe.precision] if recipe.kind == "lora" else None
+    dtype = setup.DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = _shape(recipe.model)
     for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
         nn.Module.to(part, dtype or torch.float32)
-    model = setup.trainable(recipe, pipeline)
-    names = {id(parameter): None for parameter in model.trainable_parameters()}
-    frozen = bytes_of(p for whole in networks(pipeline) for p in whole.parameters() if id(p) not in names)
+    with torch.device("meta"):
+        model = setup.trainable(recipe, pipeline)
+    changing = {id(parameter) for parameter in model.trainable_parameters()}
+    frozen = bytes_of(p for whole in _networks(model) for p in whole.parameters() if id(p) not in changing)
     trained = sum(4 * p.numel() for p in model.trainable_parameters())
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
@@ -91,6 +94,11 @@ def _shape(model: str) -> StableDiffusionXLPipeline:
     return build_shape(str(SMALL_FOLDER) if model in (SMALL, UNTRAINED) else model)
 
 
+def _networks(model: TrainableModel) -> list[nn.Module]:
+    """All modules with weights."""
+    return [*networks(model.pipeline), *([model.control.network] if isinstance(model, ControlModel) else [])]
+
+
 def _peaks(recipe: TrainRecipe, model: TrainableModel, exact: bool) -> tuple[int, int]:
     """Peaks of encoding pictures and of a step, beyond the weights."""
     pipeline = model.pipeline
@@ -98,8 +106,8 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, exact: bool) -> tuple[int
     height, width = recipe.sizes[0]
     precision = setup.DTYPES[recipe.precision]
     autocast = torch.autocast("cpu", precision, enabled=precision is not None)
-    with without_memory(*networks(pipeline)):
-        known = [p for whole in networks(pipeline) for p in whole.parameters()]
+    with without_memory(*_networks(model)):
+        known = [p for whole in _networks(model) for p in whole.parameters()]
         parameters = [p for p in known if p.requires_grad]
         pictures = torch.empty(batch, 3, height, width)
         with LiveBytes(known) as live, torch.no_grad():
@@ -118,9 +126,10 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, exact: bool) -> tuple[int
 def _batch(recipe: TrainRecipe, pictures: Tensor) -> Batch:
     count = len(pictures)
     masks = torch.empty(count, len(recipe.regions.names), *pictures.shape[2:])
-    return Batch(
-        pictures, masks, torch.empty(count, 2), ["a person"] * count, torch.empty(count, 6), [], [], masks[:, 0]
-    )
+    names = recipe.control.conditions if recipe.control is not None else ()
+    conditions: dict[str, Tensor] = {name: torch.empty(count, CONDITIONS[name], *pictures.shape[2:]) for name in names}
+    captions = ["a person"] * count
+    return Batch(pictures, masks, masks[:, :, 0, 0], captions, torch.empty(count, 6), [], [], masks[:, 0], conditions)
 
 
 def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Parameter], exact: bool) -> None:
