@@ -34,11 +34,12 @@ def predict_noise(
     with nullcontext() if train_text else torch.no_grad():
         embeds_bnd, pooled_bp = batch.text or encode_prompts(pipeline, batch.captions)
     unet, device = pipeline.unet, noisy_latents_bchw.device
-    latents_bchw = noisy_latents_bchw.to(unet.dtype)
+    dtype = unet.conv_in.weight.dtype  # unet.dtype walks through all parameters
+    latents_bchw = noisy_latents_bchw.to(dtype)
     given: dict[str, Any] = {
-        "encoder_hidden_states": embeds_bnd.to(device, unet.dtype),
+        "encoder_hidden_states": embeds_bnd.to(device, dtype),
         "added_cond_kwargs": {
-            "text_embeds": pooled_bp.to(device, unet.dtype),
+            "text_embeds": pooled_bp.to(device, dtype),
             "time_ids": batch.time_ids_b6.to(device),
         },
     }
