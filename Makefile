@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow system-deps format lint types bench bench-data bench-quality replication docs clean
+.PHONY: demo test test-slow system-deps format lint types bench bench-data bench-quick bench-quality replication docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -38,9 +38,14 @@ types: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/solver.py
 	$(BIN)/python benchmarks/fairness.py
+	$(BIN)/python benchmarks/amortised.py
 
 bench-data: $(STAMP)
 	$(BIN)/python benchmarks/data.py
+
+# Has something become slower? Five minutes.
+bench-quick: $(STAMP)
+	$(BIN)/python benchmarks/guard.py
 
 # These two take hours; the same again goes on where it was stopped.
 replication: $(STAMP)

@@ -1,0 +1,102 @@
+"""Has something become slower? Ratios measured again in a few minutes, against the committed results.
+
+.venv/bin/python benchmarks/guard.py            # make bench-quick; exit code 1 if a ratio is 20 % worse
+
+All are ratios of CPU times within one process, so they hold on other machines and busy ones, more or less: a ratio
+that is worse is measured once more, and only what is worse again counts.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import amortised
+import fairness
+import solver
+from common import RESULTS, one_thread
+from reference import reference_weights
+from sdxl_shape import build_unet
+
+from fairhuman.fairness import solve
+
+WORSE = 1.2
+ROUNDS = 3
+Ratios = dict[str, float]
+
+
+def fair_steps() -> Ratios:
+    """Exact steps, without and with gradient checkpointing."""
+    return _fairness(fairness.cost(quick=False, repeats=ROUNDS))
+
+
+def amortised_steps() -> Ratios:
+    """Ordinary steps of amortised modes."""
+    found = amortised.cost_of(build_unet(quick=False), 4, ROUNDS, quick=False)
+    return _amortised(found)
+
+
+def weights() -> Ratios:
+    """Our solver, as a share of SciPy's time."""
+    grams = solver.problems(100, 1.0, seed=0)
+    start = time.process_time()
+    for gram in grams:
+        solve(gram)
+    middle = time.process_time()
+    for gram in grams:
+        reference_weights(gram.numpy())
+    return {"solver": (middle - start) / (time.process_time() - middle)}
+
+
+def committed() -> Ratios:
+    """The same ratios of the committed results."""
+    results = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["results"] for name in NAMES}
+    scale = results["solver"]["gradient scale"]["1"]
+    ours, scipy = (scale[name]["cpu_us"]["median"] for name in ("fairhuman", "scipy least_squares from 1/K"))
+    return {
+        "solver": ours / scipy,
+        **_fairness(results["fairness"]["cost"]),
+        **_amortised(results["amortised"]["cost"]["depths 1, 2, 4, batch 4"]),
+    }
+
+
+NAMES = ("solver", "fairness", "amortised")
+PARTS: tuple[Callable[[], Ratios], ...] = (weights, fair_steps, amortised_steps)
+
+
+def _fairness(cost: Mapping[str, Any]) -> Ratios:
+    return {
+        f"{name}, {label}": row["ratio"]["median"]
+        for label in ("no checkpointing", "gradient checkpointing")
+        for name, row in cost[label].items()
+        if name.startswith("FairBackward")
+    }
+
+
+def _amortised(cost: Mapping[str, Any]) -> Ratios:
+    return {name: ratio["median"] for name, ratio in cost["ratio"].items() if name != "plain"}
+
+
+def worse(found: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """What takes more than `WORSE` times as long as it did: now and before."""
+    return {name: (value, before[name]) for name, value in found.items() if value > WORSE * before[name]}
+
+
+def main() -> None:
+    one_thread()
+    before = committed()
+    bad: dict[str, tuple[float, float]] = {}
+    for part in PARTS:
+        found = part()
+        if worse(found, before):
+            again = part()
+            found = {name: min(value, again[name]) for name, value in found.items()}
+        bad |= worse(found, before)
+        for name, value in found.items():
+            print(f"{'WORSE' if name in bad else 'ok':6} {name:60} {value:.3f}, was {before[name]:.3f}", flush=True)
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

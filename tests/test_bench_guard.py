@@ -1,0 +1,25 @@
+"""The guard against slowness: what it compares, and what it says of a ratio that got worse."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_only_what_is_a_fifth_slower_is_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    guard = importlib.import_module("guard")
+    before = {"a": 1.0, "b": 2.0, "c": 0.05}
+    assert guard.worse({"a": 1.19, "b": 1.0, "c": 0.059}, before) == {}
+    assert guard.worse({"a": 1.21, "b": 2.5, "c": 0.05}, before) == {"a": (1.21, 1.0), "b": (2.5, 2.0)}
+
+
+def test_all_that_is_measured_has_a_committed_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    guard = importlib.import_module("guard")
+    known = guard.committed()
+    assert {"solver", "output", "FairBackward, MPD, sequential, no checkpointing"} <= known.keys()
+    assert all(0.0 < value < 5.0 for value in known.values())
+    assert guard.weights().keys() <= known.keys()
