@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import amortised
-import fairness
 import solver
 from common import RESULTS, one_thread
 from reference import reference_weights
 from sdxl_shape import build_unet
 
+import fairness
 from fairhuman.fairness import solve
 
 WORSE = 1.2
