@@ -10,10 +10,12 @@ from rich.console import Console
 from fairhuman import __version__
 from fairhuman.cli_data import data_app
 from fairhuman.cli_measure import compare, cost, evaluate, grid, losses, paper
+from fairhuman.cli_study import study_app
 from fairhuman.errors import FairHumanError, RecipeError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+app.add_typer(study_app, name="study")
 for command in (evaluate, losses, compare, grid, cost, paper):
     app.command()(command)
 

@@ -1,0 +1,148 @@
+"""A study that is served here or by a process of its own, and databases of both kinds."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from small_study import write_study
+from sqlalchemy import create_engine, text
+from starlette.applications import Starlette
+
+from fairhuman.study.app import Access, create_study_app
+from fairhuman.study.links import participant_tokens
+from fairhuman.study.shown import load_shown
+from fairhuman.study.store import open_store
+from fairhuman.study.study import DATABASE
+
+ADMIN = "admin-token-of-the-tests"
+
+
+@pytest.fixture
+def study_folder(tmp_path: Path) -> Callable[..., Path]:
+    """`study_folder(participants=3, trials=4, ...)` writes a study; see `write_study`."""
+    return lambda **values: write_study(tmp_path / "study", **values)
+
+
+@pytest.fixture
+def make_app() -> Callable[..., tuple[Starlette, dict[int, str]]]:
+    """`make_app(folder)` gives an app and the tokens of its participants."""
+
+    def make(
+        folder: Path, database: Path | str | None = None, invited: bool = True, texts: Any = None, **access: Any
+    ) -> tuple[Starlette, dict[int, str]]:
+        study = load_shown(folder)
+        store = open_store(study, database or folder / DATABASE)
+        tokens = store.invite(participant_tokens(folder, range(len(study.participants)))) if invited else {}
+        return create_study_app(study, store, Access(ADMIN, **access), texts), tokens
+
+    return make
+
+
+class Servers:
+    """Processes of `fairhuman study serve`."""
+
+    def __init__(self) -> None:
+        self._running: list[subprocess.Popen[str]] = []
+
+    def start(self, folder: Path, *options: str, port: int = 0) -> tuple[str, subprocess.Popen[str]]:
+        """Serve; the address without a slash at its end, and the process."""
+        command = [sys.executable, "-m", "fairhuman.cli", "study", "serve", str(folder), "--port", str(port)]
+        command += ["--admin-token", ADMIN, *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._running.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("http"), line
+        return line.split()[0].rstrip("/"), process
+
+    def end(self) -> None:
+        for process in self._running:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    """`servers.start(folder, "--option", ...)`; all end with the test."""
+    running = Servers()
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server of these tests, without a database's name."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        message = "needs PostgreSQL in /usr/lib/postgresql: apt-get install postgresql"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    binaries = found[-1].parent
+    folder = Path("/tmp") / f"study-postgresql-{os.getpid()}"  # pytest's own folders are closed to other users
+    folder.mkdir()
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        shutil.chown(folder, "postgres")
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    data = folder / "data"
+    initdb = [*as_user, str(binaries / "initdb"), "-D", str(data), "-U", "tests", "-A", "trust", "-E", "UTF8", "-N"]
+    subprocess.run(initdb, check=True, capture_output=True, cwd="/tmp")
+    server = [*as_user, str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
+    process = subprocess.Popen([*server, "-c", "listen_addresses=127.0.0.1"], stderr=subprocess.DEVNULL, cwd="/tmp")
+    try:
+        url = f"postgresql://tests@127.0.0.1:{port}/"
+        _wait_for_database(url)
+        yield url
+    finally:
+        process.send_signal(signal.SIGQUIT)  # at once, without writing down what is thrown away
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def _wait_for_database(url: str) -> None:
+    engine = create_engine(f"{url}postgres")
+    for attempt in range(600):
+        try:
+            engine.connect().close()
+            break
+        except Exception:
+            assert attempt < 599
+            time.sleep(0.1)
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'answers.sqlite'}"
+        return
+    server = request.getfixturevalue("postgresql")
+    admin = create_engine(f"{server}postgres", isolation_level="AUTOCOMMIT")
+    name = f"study_{time.time_ns()}"
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    admin.dispose()
+    yield f"{server}{name}"
+
+
+def health(address: str) -> int:
+    """Status of the health route."""
+    with urlopen(f"{address}/health", timeout=30) as answer:
+        return int(answer.status)
