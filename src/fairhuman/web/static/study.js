@@ -7,7 +7,7 @@ const AGAIN_MS = 2000; // until what couldn't be loaded is asked for again
 const LEAST_MS = 300; // a second click that soon was meant for the question before
 const MOST_SECONDS = 86_400; // the server takes no more
 const AHEAD = 2; // groups whose pictures are loaded before they are shown
-const LEAST_PX = 240; // of a picture; a page that is too small for that scrolls
+const LEAST_PX = 200; // of a picture; a page that is too small for that scrolls
 const GAP_PX = 10;
 const LETTERS = "ABCD";
 
@@ -109,6 +109,7 @@ async function show(next) {
   failing = false;
   if (area.dataset.trial !== String(index)) view.reset();
   area.dataset.trial = index;
+  scrollTo(0, 0);
   area.replaceChildren(...trial.pictures.map((name, place) => figure(loaded, name, question.zoom ? trial.zooms[place] : [], LETTERS[place])));
   showChoices(trial.pictures.length);
   fit();
@@ -150,7 +151,7 @@ function fit() {
     const rows = Math.ceil(figures.length / columns);
     return Math.min((area.clientWidth - GAP_PX * (columns - 1)) / columns, (height - GAP_PX * (rows - 1)) / rows / tall);
   });
-  const width = Math.floor(Math.max(...widths, Math.min(LEAST_PX, area.clientWidth)));
+  const width = Math.floor(Math.max(...widths, Math.min(LEAST_PX, (area.clientWidth - GAP_PX) / 2)));
   for (const each of figures) {
     each.style.width = `${width}px`;
     each.firstChild.style.height = `${width * aspect}px`;
