@@ -48,7 +48,7 @@ def make_app() -> Callable[..., tuple[Starlette, dict[int, str]]]:
 
 
 class Servers:
-    """Processes of `fairhuman study serve`."""
+    """Processes of `fairhuman study serve`, and others."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[str]] = []
@@ -57,17 +57,23 @@ class Servers:
         """Serve; the address without a slash at its end, and the process."""
         command = [sys.executable, "-m", "fairhuman.cli", "study", "serve", str(folder), "--port", str(port)]
         command += ["--admin-token", ADMIN, *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self._running.append(process)
+        process = self.run(command)
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("http"), line
         return line.split()[0].rstrip("/"), process
 
+    def run(self, command: list[str]) -> subprocess.Popen[str]:
+        """Any process that has to end with the test."""
+        self._running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return self._running[-1]
+
     def end(self) -> None:
         for process in self._running:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 @pytest.fixture
