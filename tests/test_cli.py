@@ -82,10 +82,12 @@ def test_help_of_every_command_has_an_example() -> None:
         listing = run(*group, "--help").stdout.partition("Commands:")[2]
         return set(re.findall(r"^  ([\w-]+)  ", listing, flags=re.MULTILINE))
 
-    commands, of_data = listed(), listed("data")
-    assert {"demo", "train", "sample", "data"} <= commands
+    commands, of_data, of_study = listed(), listed("data"), listed("study")
+    assert {"demo", "train", "sample", "data", "study"} <= commands
     assert {"build", "review", "benchmark-detectors"} <= of_data
-    for name in [*(commands - {"data"}), *(f"data {name}" for name in of_data)]:
+    assert {"serve", "links"} <= of_study
+    grouped = [*(f"data {name}" for name in of_data), *(f"study {name}" for name in of_study)]
+    for name in [*(commands - {"data", "study"}), *grouped]:
         shown = run(*name.split(), "--help")
         assert shown.returncode == 0
         assert f"Example: fairhuman {name}" in " ".join(shown.stdout.split())

@@ -6,24 +6,23 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
-from small_study import write_study
+from small_study import ADMIN, write_study
 from sqlalchemy import create_engine, text
 from starlette.applications import Starlette
+from study_tab import Tab
 
 from fairhuman.study.app import Access, create_study_app
 from fairhuman.study.links import participant_tokens
 from fairhuman.study.shown import load_shown
 from fairhuman.study.store import open_store
 from fairhuman.study.study import DATABASE
-
-ADMIN = "admin-token-of-the-tests"
 
 
 @pytest.fixture
@@ -98,8 +97,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         message = "needs PostgreSQL in /usr/lib/postgresql: apt-get install postgresql"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     binaries = found[-1].parent
-    folder = Path("/tmp") / f"study-postgresql-{os.getpid()}"  # pytest's own folders are closed to other users
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="study-postgresql-"))  # pytest's own folders are closed to other users
     as_user: list[str] = []
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(folder, "postgres")
@@ -108,9 +106,9 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = free.getsockname()[1]
     data = folder / "data"
     initdb = [*as_user, str(binaries / "initdb"), "-D", str(data), "-U", "tests", "-A", "trust", "-E", "UTF8", "-N"]
-    subprocess.run(initdb, check=True, capture_output=True, cwd="/tmp")
+    subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
     server = [*as_user, str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
-    process = subprocess.Popen([*server, "-c", "listen_addresses=127.0.0.1"], stderr=subprocess.DEVNULL, cwd="/tmp")
+    process = subprocess.Popen([*server, "-c", "listen_addresses=127.0.0.1"], stderr=subprocess.DEVNULL, cwd=folder)
     try:
         url = f"postgresql://tests@127.0.0.1:{port}/"
         _wait_for_database(url)
@@ -148,7 +146,20 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield f"{server}{name}"
 
 
-def health(address: str) -> int:
-    """Status of the health route."""
-    with urlopen(f"{address}/health", timeout=30) as answer:
-        return int(answer.status)
+@pytest.fixture
+def taking_part(study_folder: Any, make_app: Any, serving: Any, open_page: Any) -> Callable[..., Any]:
+    """`taking_part(participants=1, ...)` gives the folder, and what opens a participant's page after consent."""
+
+    def start(texts=None, **values):
+        folder = study_folder(**values)
+        app, tokens = make_app(folder, texts=texts)
+        address = serving(app)
+
+        def opened(number=0, expected="", **options) -> Tab:
+            page = open_page(f"{address}/p/{tokens[number]}", expected, **options)
+            page.click("main button")
+            return Tab(page)
+
+        return folder, opened
+
+    return start

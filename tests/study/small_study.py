@@ -10,6 +10,7 @@ from PIL import Image
 from fairhuman import recipe
 from fairhuman.study.study import PICTURES, SETTINGS, Design, Item, StudySettings, Trial, save_design
 
+ADMIN = "admin-token-of-the-tests"
 METHODS = ("our_method", "baseline_x", "third_way", "fourth_one")
 LENGTH = 6000  # bytes of every file
 

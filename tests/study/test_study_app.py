@@ -216,9 +216,7 @@ def test_wrong_links_are_slowed_down_and_right_ones_from_the_same_address_are_no
     assert (ada.get().status_code, client.get("/admin/admin-token-of-the-tests").status_code) == (200, 200)
 
 
-def test_a_participant_who_asks_too_often_is_told_when_to_ask_again_and_others_go_on(
-    opened, study_folder, monkeypatch
-):
+def test_a_participant_who_asks_too_often_is_told_when_to_ask_again_and_others_go_on(opened, study_folder, monkeypatch):
     monkeypatch.setattr(study_app, "PARTICIPANT_LIMIT", (4, 0.001))
     _, (ada, bo, _) = opened(study_folder())
     assert [ada.get().status_code for _ in range(6)] == [200] * 4 + [429] * 2

@@ -121,9 +121,7 @@ def test_a_server_killed_under_a_small_crowd_keeps_what_it_acknowledged(servers,
 
 
 @pytest.mark.slow
-def test_a_server_killed_under_fifty_participants_keeps_what_it_acknowledged(
-    servers, tmp_path, database, free_port
-):
+def test_a_server_killed_under_fifty_participants_keeps_what_it_acknowledged(servers, tmp_path, database, free_port):
     kill_in_the_middle(servers, tmp_path, database, free_port, people=50, answers=100)
 
 

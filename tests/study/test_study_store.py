@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from small_study import write_study
 from sqlalchemy import insert, select, text, update
 
 from fairhuman.errors import DataError
@@ -150,8 +151,6 @@ def test_progress_counts_everybody(store):
 
 
 def test_a_database_of_another_study_is_refused(store, tmp_path, database):
-    from small_study import write_study
-
     other = load_shown(write_study(tmp_path / "other"))
     with pytest.raises(DataError, match="another study"):
         open_store(other, database)

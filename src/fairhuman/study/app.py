@@ -114,12 +114,13 @@ class _Pages:
         )
 
     async def answer(self, request: Request) -> Response:
-        number = await run_in_threadpool(self._participant, request)
         given = await read_json(request, Given)
-        count = await run_in_threadpool(
-            self.store.answer, number, given.key, given.trial, given.question, given.choice, given.seconds
-        )
-        return JSONResponse({"answered": count})
+
+        def keep() -> int:
+            number = self._participant(request)
+            return self.store.answer(number, given.key, given.trial, given.question, given.choice, given.seconds)
+
+        return JSONResponse({"answered": await run_in_threadpool(keep)})
 
     def picture(self, request: Request) -> Response:
         """A picture out of this participant's trials; no date, no tag, nothing that differs between methods."""
