@@ -40,9 +40,8 @@ def run_serve(
     if dry_run:
         _say(console, f"{folder}: {len(study.participants)} participants; would be served at {host}:{port}")
         return
-    app = create_study_app(
-        study, open_store(study, database or folder / DATABASE), Access(admin, open_link, hosts), words
-    )
+    store = open_store(study, database or folder / DATABASE)
+    app = create_study_app(study, store, Access(admin, open_link, hosts), words)
 
     def tell(text: str) -> None:
         _say(console, text)
@@ -50,7 +49,10 @@ def run_serve(
             root = text.partition("/ ")[0] if url is None else site(url)[0]
             _say(console, f"progress: {root}/admin/{admin if admin_token is None else 'ADMIN-TOKEN'}")
 
-    serve(app, host, port, tell, proxy, locked=not open_link)
+    try:
+        serve(app, host, port, tell, proxy, locked=not open_link)
+    finally:
+        store.close()
 
 
 def run_links(folder: Path, out: Path | None, url: str, database: str | None, dry_run: bool, console: Console) -> None:

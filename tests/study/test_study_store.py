@@ -10,6 +10,7 @@ from fairhuman.errors import DataError
 from fairhuman.study.links import participant_tokens
 from fairhuman.study.shown import load_shown
 from fairhuman.study.store import ANSWERS, EVENTS, SESSIONS, VERSION, StudyStore, open_store, token_digest
+from fairhuman.study.study import SETTINGS
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import transaction
 
@@ -154,6 +155,17 @@ def test_a_database_of_another_study_is_refused(store, tmp_path, database):
     other = load_shown(write_study(tmp_path / "other"))
     with pytest.raises(DataError, match="another study"):
         open_store(other, database)
+
+
+def test_a_question_may_be_worded_anew_but_not_exchanged(folder, database):
+    open_store(load_shown(folder), database).close()
+    path = folder / SETTINGS
+    worded = path.read_text(encoding="utf-8").replace("Which picture is better", "Which picture looks better")
+    path.write_text(worded, encoding="utf-8")
+    open_store(load_shown(folder), database).close()
+    path.write_text(worded.replace("name: regional", "name: hands"), encoding="utf-8")
+    with pytest.raises(DataError, match="other questions"):
+        open_store(load_shown(folder), database)
 
 
 def test_an_older_database_is_brought_up_to_date_once_and_a_newer_one_refused(folder, database):

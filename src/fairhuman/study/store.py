@@ -8,9 +8,7 @@ Participants and trials are numbered from 0, as in the design.
 import hashlib
 import json
 import secrets
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +33,8 @@ from sqlalchemy import (
 
 from fairhuman.errors import DataError
 from fairhuman.study.shown import ShownStudy
-from fairhuman.study.study import Answer, Design
+from fairhuman.study.study import Answer
+from fairhuman.study.together import Together
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import one_at_a_time, open_database, transaction
 
@@ -107,7 +106,7 @@ def open_store(study: ShownStudy, where: Path | str, migrations: Sequence[Migrat
     engine = open_database(where, TABLES)
     try:
         with transaction(engine) as connection:
-            _bring_up_to_date(connection, _digest(study.design), migrations)
+            _bring_up_to_date(connection, _digest(study), migrations)
     except BaseException:
         engine.dispose()
         raise
@@ -122,8 +121,7 @@ class StudyStore:
         self._trials = study.participants
         self._questions = tuple(question.name for question in study.settings.questions)
         self._known: dict[str, int] = {}  # a token stays with its participant, so that pictures needn't ask again
-        # Threads that wait here get their turn sooner than those that SQLite lets sleep.
-        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else None
+        self._together = Together(engine)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -133,7 +131,7 @@ class StudyStore:
         """Whose token it is; None: nobody's."""
         digest = token_digest(token)
         if digest not in self._known:
-            with self._transaction() as connection:
+            with self._together.transaction() as connection:
                 found = connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first()
             if found is None or not secrets.compare_digest(found.token, digest):
                 return None
@@ -142,7 +140,7 @@ class StudyStore:
 
     def invite(self, tokens: Mapping[int, str]) -> dict[int, str]:
         """Give participants their tokens; those that another token has already are left out of what is returned."""
-        with self._transaction() as connection:
+        with self._together.transaction() as connection:
             one_at_a_time(connection)
             held = {row.participant: row.token for row in connection.execute(select(SESSIONS))}
             digests = {participant: token_digest(token) for participant, token in tokens.items()}
@@ -161,7 +159,7 @@ class StudyStore:
 
         """
         digest = token_digest(token)
-        with self._transaction() as connection:
+        with self._together.transaction() as connection:
             one_at_a_time(connection)
             if connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first() is not None:
                 return
@@ -174,19 +172,19 @@ class StudyStore:
     def consent(self, participant: int) -> None:
         """Note that somebody agreed to take part; the first time counts."""
         this = (SESSIONS.c.participant == participant) & SESSIONS.c.consented.is_(None)
-        with self._transaction() as connection:
+        with self._together.transaction() as connection:
             connection.execute(update(SESSIONS).where(this).values(consented=_now()))
 
     def has_consented(self, participant: int) -> bool:
         """Whether this participant agreed to take part."""
-        with self._transaction() as connection:
+        with self._together.transaction() as connection:
             query = select(SESSIONS.c.consented).where(SESSIONS.c.participant == participant)
             return connection.execute(query).scalar() is not None
 
     def answers(self, participant: int) -> list[Answer]:
         """What one participant has answered, in the order of the trials."""
         query = select(ANSWERS).where(ANSWERS.c.participant == participant).order_by(ANSWERS.c.trial)
-        with self._transaction() as connection:
+        with self._together.transaction() as connection:
             return [Answer(*row) for row in connection.execute(query)]
 
     def answer(self, participant: int, key: str, trial: int, question: str, choice: int | None, seconds: float) -> int:
@@ -198,7 +196,8 @@ class StudyStore:
         """
         self._check(participant, trial, question, choice)
         content = {"trial": trial, "question": question, "choice": choice, "seconds": seconds}
-        with self._transaction() as connection:
+
+        def keep(connection: Connection) -> int:
             # The session's row is held till the end: another process waits with answers of the same participant.
             one = select(SESSIONS).where(SESSIONS.c.participant == participant).with_for_update()
             if connection.execute(one).one().consented is None:
@@ -217,11 +216,13 @@ class StudyStore:
             count = select(func.count()).select_from(ANSWERS).where(ANSWERS.c.participant == participant)
             return int(connection.execute(count).scalar_one())
 
+        return self._together.run(keep)
+
     def progress(self) -> list[Progress]:
         """How far everybody is who has a token, by number."""
         counts = select(ANSWERS.c.participant, func.count(), func.max(ANSWERS.c.given)).group_by(ANSWERS.c.participant)
         people = select(SESSIONS.c.participant, SESSIONS.c.consented).order_by(SESSIONS.c.participant)
-        with self._transaction() as connection:
+        with self._together.transaction() as connection:
             given = {number: (count, last) for number, count, last in connection.execute(counts)}
             found = connection.execute(people).all()
         return [
@@ -245,23 +246,16 @@ class StudyStore:
         if choice is not None and not 0 <= choice < shown:
             raise RefusedError(422, f"choice must be null or in 0..{shown - 1}, not {choice}.")
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        if self._turn is None:
-            with transaction(self.engine) as connection:
-                yield connection
-            return
-        with self._turn, transaction(self.engine) as connection:
-            yield connection
-
 
 def token_digest(token: str) -> str:
     """What the database knows of a token: SHA-256, in hex."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _digest(design: Design) -> str:
-    return hashlib.sha256(json.dumps(asdict(design), sort_keys=True).encode()).hexdigest()
+def _digest(study: ShownStudy) -> str:
+    """What answers mean: the design and the questions' names. Texts may still be mended."""
+    meaning = [asdict(study.design), [question.name for question in study.settings.questions]]
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
 def _bring_up_to_date(connection: Connection, design: str, migrations: Sequence[Migration]) -> None:
@@ -272,7 +266,7 @@ def _bring_up_to_date(connection: Connection, design: str, migrations: Sequence[
         connection.execute(insert(VERSION).values(version=newest, design=design))
         return
     if found.design != design:
-        raise DataError("the database holds answers to another study: give each study a database of its own")
+        raise DataError("the database holds answers to another study, or to other questions: give each study its own")
     if found.version > newest:
         raise DataError(f"the database has version {found.version}, this program knows {newest}: use a newer fairhuman")
     for migrate in migrations[found.version - 1 :]:

@@ -68,6 +68,7 @@ async function loadImage(name) {
       failing = true;
       tell();
       await later(AGAIN_MS);
+      if (!images.has(name)) return null; // nobody waits for it any more
     }
   }
 }
