@@ -19,10 +19,11 @@ test: system-deps $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -n auto -m slow --timeout 3600
 
-# A browser for the tests of the web pages, where there is apt; elsewhere those tests skip with a reason.
+# A browser and a database for the tests of the web pages, where there is apt; elsewhere those tests skip with a reason.
 system-deps:
-	command -v chromium > /dev/null || ! command -v apt-get > /dev/null || \
-	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
+	@missing="$$(command -v chromium > /dev/null || echo chromium) $$(ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || echo postgresql)"; \
+	  test "$$missing" = " " || ! command -v apt-get > /dev/null || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $$missing > /dev/null; }
 
 format: $(STAMP)
 	$(BIN)/ruff format .

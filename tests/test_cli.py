@@ -85,7 +85,7 @@ def test_help_of_every_command_has_an_example() -> None:
     commands, of_data, of_study = listed(), listed("data"), listed("study")
     assert {"demo", "train", "sample", "data", "study"} <= commands
     assert {"build", "review", "benchmark-detectors"} <= of_data
-    assert {"create", "report", "export", "power"} <= of_study
+    assert {"create", "serve", "links", "report", "export", "power"} <= of_study
     in_groups = [*(f"data {name}" for name in of_data), *(f"study {name}" for name in of_study)]
     for name in [*(commands - {"data", "study"}), *in_groups]:
         shown = run(*name.split(), "--help")

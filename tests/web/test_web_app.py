@@ -1,6 +1,7 @@
 """The frame of every page: headers, hosts, foreign pages, bodies, errors."""
 
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,11 @@ def break_down(request):
 
 
 def lose_database(request):
-    raise OperationalError("SELECT secret", {}, Exception("database is locked"))
+    raise OperationalError("SELECT secret", {}, sqlite3.OperationalError("database is locked"))
+
+
+def lose_remote_database(request):
+    raise OperationalError("SELECT 1", {}, Exception("user secret at host secret: refused"))
 
 
 def hello(_):
@@ -50,6 +55,7 @@ def client():
         Route("/refuse", refuse),
         Route("/break", break_down),
         Route("/database", lose_database),
+        Route("/remote", lose_remote_database),
     ]
     app = create_app(routes, hosts=["review.lab"])
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
@@ -92,6 +98,7 @@ def test_what_goes_wrong_inside_is_said_without_its_details(client, headers):
     assert "database is locked" in database
     assert "nothing was saved" in database
     assert "secret" not in database
+    assert "secret" not in client.get("/remote", headers=headers).text
 
 
 @pytest.mark.parametrize(

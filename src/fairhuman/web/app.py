@@ -2,6 +2,8 @@
 
 import hashlib
 import ipaddress
+import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -42,11 +45,11 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 class RefusedError(FairHumanError):
-    """A request that breaks a rule and has changed nothing; `status` is its HTTP status (4xx)."""
+    """A request that breaks a rule and has changed nothing; `status` is its HTTP status (4xx), `headers` go with it."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.headers = status, dict(headers or {})
 
 
 def create_app(
@@ -77,6 +80,7 @@ def create_app(
             HTTPException: _http_error,
             RefusedError: _refused,
             DBAPIError: _database_error,
+            NoConnectionError: _database_error,
             Exception: _own_error,
         },
     )
@@ -204,12 +208,19 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    return _answer(request, error.status, str(error))
+    response = _answer(request, error.status, str(error))
+    response.headers.update(error.headers)
+    return response
 
 
 def _database_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, DBAPIError)
-    return _answer(request, 503, f"The database can't be used now, nothing was saved: {error.orig}.")
+    """What SQLite says names no host and no user, as others do; those are for the terminal alone."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    local = isinstance(cause, sqlite3.Error)
+    if not local:
+        logging.getLogger(__name__).error("the database can't be used: %s", cause)
+    why = cause if local else "the server's terminal says why"
+    return _answer(request, 503, f"The database can't be used now, nothing was saved: {why}.")
 
 
 def _own_error(request: Request, _: Exception) -> Response:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, func, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from fairhuman.errors import FairHumanError
 
+_LOCK = 7_305_421  # any number, the same in all processes
 BUSY_SECONDS = 5.0  # how long a transaction waits for that of another process before it fails
 
 
@@ -37,6 +38,7 @@ def open_database(where: Path | str, tables: MetaData) -> Engine:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         with engine.begin() as connection:
+            one_at_a_time(connection)  # processes that start together would make the same table
             tables.create_all(connection)
     except (SQLAlchemyError, ImportError) as error:
         shown = where if isinstance(where, Path) else where.partition("://")[0] + "://…"  # a URL may hold a password
@@ -53,6 +55,15 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """
     with engine.begin() as connection:
         yield connection
+
+
+def one_at_a_time(connection: Connection) -> None:
+    """Wait until no other transaction is past this line, whatever it reads and writes.
+
+    SQLite's transactions are like that anyway; PostgreSQL has a lock for it. On other databases nothing is waited for.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

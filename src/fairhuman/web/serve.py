@@ -14,7 +14,9 @@ LAST_PORT = 65535
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
-def serve(app: Starlette, host: str, port: int, say: Callable[[str], None]) -> None:
+def serve(
+    app: Starlette, host: str, port: int, say: Callable[[str], None], proxy: str | None = None, locked: bool = False
+) -> None:
     """Serve until Ctrl-C or a signal to end.
 
     Args:
@@ -22,6 +24,8 @@ def serve(app: Starlette, host: str, port: int, say: Callable[[str], None]) -> N
         host: name or address of this machine to listen at; others reach it only where this isn't a local one.
         port: 0 takes a free one.
         say: told the address once it answers there.
+        proxy: addresses, with commas between, of a proxy whose X-Forwarded-For and -Proto are believed; None: nobody's.
+        locked: whether all pages want a secret, so that it needn't be said that anybody can open them.
 
     Raises:
         FairHumanError: the host isn't this machine's, or the port is taken, forbidden or outside of 0..65535.
@@ -31,14 +35,15 @@ def serve(app: Starlette, host: str, port: int, say: Callable[[str], None]) -> N
     with listener:
         shown = f"[{host}]" if ":" in host else host
         say(f"http://{shown}:{listener.getsockname()[1]}/ (Ctrl-C ends)")
-        if host not in LOCAL:
+        if host not in LOCAL and not locked:
             say("anybody who reaches this machine can open it: there is no password")
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=proxy is not None,
+            forwarded_allow_ips=proxy,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
         with suppress(KeyboardInterrupt):

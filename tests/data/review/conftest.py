@@ -1,31 +1,13 @@
-"""A small folder to review, its events, and a browser."""
+"""A small folder to review, and its events."""
 
 import json
-import os
-import shutil
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from starlette.applications import Starlette
 from tiny_pictures import encoded, picture
-
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -59,67 +41,3 @@ def events() -> Callable[[Path], list[tuple]]:
             connection.close()
 
     return read
-
-
-@pytest.fixture
-def serving() -> Iterator[Callable[[Starlette], str]]:
-    """`serving(app)` serves it from a thread until the test ends, and gives its address."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(app: Starlette) -> str:
-        server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        running.append((server, thread))
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium; where it is missing the test is skipped, on CI it fails."""
-    if shutil.which(CHROMIUM) is None:
-        message = f"needs Chromium at {CHROMIUM}: apt-get install chromium"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """`open_page(url, **context)` opens a page in a context of its own.
-
-    A word in its console that isn't `expected` fails the test: a breach of the policy would be one.
-    """
-    contexts: list[Any] = []
-    said: list[str] = []
-
-    def heard(text: str, expected: str) -> None:
-        if not expected or expected not in text:
-            said.append(text)
-
-    def opened(url: str, expected: str = "", **options: Any) -> Any:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("console", lambda message: heard(message.text, expected))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(url)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert said == []

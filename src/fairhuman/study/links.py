@@ -1,0 +1,79 @@
+"""Links of participants: made from a secret in the study's folder, so that the database needs to know hashes alone.
+
+    token of participant n = base64url(HMAC-SHA256(secret, "participant n"))
+
+Whoever has one link, or all, or the database, can't make another.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.files import alone
+
+SECRET = "links.key"
+_BYTES = 32
+
+
+def participant_tokens(folder: Path, participants: Iterable[int]) -> dict[int, str]:
+    """Tokens by participant, the same each time; the secret is made on first use, readable to its owner alone.
+
+    Raises:
+        DataError: the secret is damaged, or another process is making it.
+        OSError: it can't be read or written.
+
+    """
+    path = folder / SECRET
+    with alone(folder / f".{SECRET}.lock", f"{path}: another process makes links"):
+        if not path.exists():
+            _write_secret(path)
+        secret = path.read_bytes()
+    if len(secret) != _BYTES:
+        raise DataError(
+            f"{path}: must hold {_BYTES} bytes, found {len(secret)}; put back the file the links were made with"
+        )
+    return {number: _token(secret, number) for number in participants}
+
+
+def site(url: str) -> tuple[str, str]:
+    """Scheme and host of the address that participants use, without a slash at its end, and its host's name.
+
+    Raises:
+        FairHumanError: not http or https, no host, or more than these.
+
+    """
+    try:
+        parts = urlsplit(url)
+        name, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, name = urlsplit(""), None
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme not in ("http", "https") or not name or extra:
+        raise FairHumanError(f"url must be like https://study.example.org, nothing after it, found {url!r}")
+    return f"{parts.scheme}://{parts.netloc}", name
+
+
+def _token(secret: bytes, number: int) -> str:
+    digest = hmac.digest(secret, f"participant {number}".encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _write_secret(path: Path) -> None:
+    """Whole or not at all; a temporary file is readable to its owner alone from its first moment."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

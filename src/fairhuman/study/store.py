@@ -1,0 +1,278 @@
+"""Who takes part and what they answered, in a database that several processes may share.
+
+A token is known by its SHA-256 alone. An answer is in `answers`, one for each participant, trial and question, and the
+last one that was accepted stays; `events` keeps all that were ever accepted. What has been acknowledged is on the disk.
+Participants and trials are numbered from 0, as in the design.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from fairhuman.errors import DataError
+from fairhuman.study.shown import ShownStudy
+from fairhuman.study.study import Answer
+from fairhuman.study.together import Together
+from fairhuman.web.app import RefusedError
+from fairhuman.web.database import one_at_a_time, open_database, transaction
+
+TABLES = MetaData()
+VERSION = Table(
+    "version",
+    TABLES,
+    Column("version", Integer, nullable=False),
+    Column("design", String, nullable=False),  # digest: answers to one study never get into another's database
+)
+SESSIONS = Table(
+    "sessions",
+    TABLES,
+    Column("participant", Integer, primary_key=True, autoincrement=False),
+    Column("token", String(64), nullable=False, unique=True),  # SHA-256 in hex
+    Column("consented", String),  # ISO 8601, UTC
+)
+ANSWERS = Table(
+    "answers",
+    TABLES,
+    Column("participant", ForeignKey(SESSIONS.c.participant), primary_key=True, autoincrement=False),
+    Column("trial", Integer, primary_key=True, autoincrement=False),
+    Column("question", String, primary_key=True),
+    Column("choice", Integer),
+    Column("seconds", Float, nullable=False),
+    Column("given", String, nullable=False),  # ISO 8601, UTC
+)
+EVENTS = Table(
+    "events",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("participant", ForeignKey(SESSIONS.c.participant), nullable=False),
+    Column("key", String(64), nullable=False),  # the client's, so that the same answer sent again is known
+    Column("trial", Integer, nullable=False),
+    Column("question", String, nullable=False),
+    Column("choice", Integer),
+    Column("seconds", Float, nullable=False),
+    Column("given", String, nullable=False),
+    UniqueConstraint("participant", "key"),
+)
+Migration = Callable[[Connection], None]
+MIGRATIONS: tuple[Migration, ...] = ()  # the first one leads from version 1 to 2, and so on
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a participant is; `last`: when the last answer came."""
+
+    participant: int
+    consented: str | None
+    answered: int
+    total: int
+    last: str | None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to answer."""
+        return self.answered == self.total
+
+
+def open_store(study: ShownStudy, where: Path | str, migrations: Sequence[Migration] = MIGRATIONS) -> "StudyStore":
+    """Open the study's database, make its tables or bring them up to date.
+
+    Raises:
+        FairHumanError: it can't be used.
+        DataError: it belongs to another study, or to a newer version of this program.
+
+    """
+    engine = open_database(where, TABLES)
+    try:
+        with transaction(engine) as connection:
+            _bring_up_to_date(connection, _digest(study), migrations)
+    except BaseException:
+        engine.dispose()
+        raise
+    return StudyStore(engine, study)
+
+
+class StudyStore:
+    """Sessions and answers of one study."""
+
+    def __init__(self, engine: Engine, study: ShownStudy) -> None:
+        self.engine = engine
+        self._trials = study.participants
+        self._questions = tuple(question.name for question in study.settings.questions)
+        self._known: dict[str, int] = {}  # a token stays with its participant, so that pictures needn't ask again
+        self._together = Together(engine)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.engine.dispose()
+
+    def participant_of(self, token: str) -> int | None:
+        """Whose token it is; None: nobody's."""
+        digest = token_digest(token)
+        if digest not in self._known:
+            with self._together.transaction() as connection:
+                found = connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first()
+            if found is None or not secrets.compare_digest(found.token, digest):
+                return None
+            self._known[digest] = found.participant
+        return self._known[digest]
+
+    def invite(self, tokens: Mapping[int, str]) -> dict[int, str]:
+        """Give participants their tokens; those that another token has already are left out of what is returned."""
+        with self._together.transaction() as connection:
+            one_at_a_time(connection)
+            held = {row.participant: row.token for row in connection.execute(select(SESSIONS))}
+            digests = {participant: token_digest(token) for participant, token in tokens.items()}
+            new = [{"participant": number, "token": digests[number]} for number in tokens if number not in held]
+            if new:
+                connection.execute(insert(SESSIONS), new)
+        return {
+            number: token for number, token in tokens.items() if held.get(number, digests[number]) == digests[number]
+        }
+
+    def join(self, token: str) -> None:
+        """Give a visitor, who made the token, the next free number and take their consent; once for each token.
+
+        Raises:
+            RefusedError: no number is free (409).
+
+        """
+        digest = token_digest(token)
+        with self._together.transaction() as connection:
+            one_at_a_time(connection)
+            if connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first() is not None:
+                return
+            taken = set(connection.execute(select(SESSIONS.c.participant)).scalars())
+            free = next((number for number in range(len(self._trials)) if number not in taken), None)
+            if free is None:
+                raise RefusedError(409, "This study has all its participants. Thank you for your interest.")
+            connection.execute(insert(SESSIONS).values(participant=free, token=digest, consented=_now()))
+
+    def consent(self, participant: int) -> None:
+        """Note that somebody agreed to take part; the first time counts."""
+        this = (SESSIONS.c.participant == participant) & SESSIONS.c.consented.is_(None)
+        with self._together.transaction() as connection:
+            connection.execute(update(SESSIONS).where(this).values(consented=_now()))
+
+    def has_consented(self, participant: int) -> bool:
+        """Whether this participant agreed to take part."""
+        with self._together.transaction() as connection:
+            query = select(SESSIONS.c.consented).where(SESSIONS.c.participant == participant)
+            return connection.execute(query).scalar() is not None
+
+    def answers(self, participant: int) -> list[Answer]:
+        """What one participant has answered, in the order of the trials."""
+        query = select(ANSWERS).where(ANSWERS.c.participant == participant).order_by(ANSWERS.c.trial)
+        with self._together.transaction() as connection:
+            return [Answer(*row) for row in connection.execute(query)]
+
+    def answer(self, participant: int, key: str, trial: int, question: str, choice: int | None, seconds: float) -> int:
+        """Keep an answer, and say how many this participant has given; sent again with its key, it changes nothing.
+
+        Raises:
+            RefusedError: before consent (403), for what isn't asked (422), or the key had another content (409).
+
+        """
+        self._check(participant, trial, question, choice)
+        content = {"trial": trial, "question": question, "choice": choice, "seconds": seconds}
+
+        def keep(connection: Connection) -> int:
+            # The session's row is held till the end: another process waits with answers of the same participant.
+            one = select(SESSIONS).where(SESSIONS.c.participant == participant).with_for_update()
+            if connection.execute(one).one().consented is None:
+                raise RefusedError(403, "Agree to take part first.")
+            same = (EVENTS.c.participant == participant) & (EVENTS.c.key == key)
+            columns = [EVENTS.c[name] for name in content]
+            known = connection.execute(select(*columns).where(same)).first()
+            if known is None:
+                row = {"participant": participant, "given": _now(), **content}
+                connection.execute(insert(EVENTS).values(key=key, **row))
+                place = (ANSWERS.c.trial == trial) & (ANSWERS.c.question == question)
+                connection.execute(delete(ANSWERS).where(place, ANSWERS.c.participant == participant))
+                connection.execute(insert(ANSWERS).values(row))
+            elif tuple(known) != tuple(content.values()):
+                raise RefusedError(409, "Another answer was sent with the same key. This one was not saved.")
+            count = select(func.count()).select_from(ANSWERS).where(ANSWERS.c.participant == participant)
+            return int(connection.execute(count).scalar_one())
+
+        return self._together.run(keep)
+
+    def progress(self) -> list[Progress]:
+        """How far everybody is who has a token, by number."""
+        counts = select(ANSWERS.c.participant, func.count(), func.max(ANSWERS.c.given)).group_by(ANSWERS.c.participant)
+        people = select(SESSIONS.c.participant, SESSIONS.c.consented).order_by(SESSIONS.c.participant)
+        with self._together.transaction() as connection:
+            given = {number: (count, last) for number, count, last in connection.execute(counts)}
+            found = connection.execute(people).all()
+        return [
+            Progress(
+                participant=number,
+                consented=consented,
+                answered=given.get(number, (0, None))[0],
+                total=len(self._trials[number]) * len(self._questions),
+                last=given.get(number, (0, None))[1],
+            )
+            for number, consented in found
+        ]
+
+    def _check(self, participant: int, trial: int, question: str, choice: int | None) -> None:
+        trials = self._trials[participant]
+        if not 0 <= trial < len(trials):
+            raise RefusedError(422, f"trial must be in 0..{len(trials) - 1}, not {trial}.")
+        if question not in self._questions:
+            raise RefusedError(422, f"question must be one of {', '.join(self._questions)}.")
+        shown = len(trials[trial].pictures)
+        if choice is not None and not 0 <= choice < shown:
+            raise RefusedError(422, f"choice must be null or in 0..{shown - 1}, not {choice}.")
+
+
+def token_digest(token: str) -> str:
+    """What the database knows of a token: SHA-256, in hex."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _digest(study: ShownStudy) -> str:
+    """What answers mean: the design and the questions' names. Texts may still be mended."""
+    meaning = [asdict(study.design), [question.name for question in study.settings.questions]]
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+def _bring_up_to_date(connection: Connection, design: str, migrations: Sequence[Migration]) -> None:
+    one_at_a_time(connection)
+    newest = len(migrations) + 1
+    found = connection.execute(select(VERSION)).first()
+    if found is None:
+        connection.execute(insert(VERSION).values(version=newest, design=design))
+        return
+    if found.design != design:
+        raise DataError("the database holds answers to another study, or to other questions: give each study its own")
+    if found.version > newest:
+        raise DataError(f"the database has version {found.version}, this program knows {newest}: use a newer fairhuman")
+    for migrate in migrations[found.version - 1 :]:
+        migrate(connection)
+    connection.execute(update(VERSION).values(version=newest))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,46 @@
+"""What participants read, beside titles, questions and prompts: one JSON file that another can replace."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from fairhuman.errors import DataError
+
+DEFAULT = Path(__file__).with_name("texts.json")
+_PLACE = re.compile(r"\{\w+\}")
+
+
+def load_texts(path: Path = DEFAULT) -> Mapping[str, str]:
+    """Read texts by their name; those of `DEFAULT` say which there must be, and which {places} each one may hold.
+
+    Raises:
+        DataError: the file can't be read; a text is missing, unknown, empty or no text; a {place} is unknown.
+
+    """
+    texts = _read(path)
+    known = _read(DEFAULT)
+    problems = [f"{name!r} is missing" for name in known if name not in texts]
+    for name, text in texts.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            problems.append(f"{name!r} is unknown" + (f", did you mean {near[0]!r}?" if near else ""))
+        elif not isinstance(text, str) or not text.strip():
+            problems.append(f"{name!r} must be a text, found {text!r}")
+        else:
+            places = set(_PLACE.findall(text)) - set(_PLACE.findall(known[name]))
+            problems += [f"{name!r} must not hold {place}" for place in sorted(places)]
+    if problems:
+        raise DataError(f"{path}: {'; '.join(problems)}")
+    return texts
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        texts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a UTF-8 JSON file of texts; {error}") from error
+    if not isinstance(texts, dict):
+        raise DataError(f"{path}: expected an object of texts by name, found {type(texts).__name__}")
+    return texts

@@ -1,0 +1,270 @@
+// The participant's page: shows one question about one group of pictures at a time and keeps each answer.
+
+import { Queue } from "./study_queue.js";
+import { View } from "./study_view.js";
+
+const AGAIN_MS = 2000; // until what couldn't be loaded is asked for again
+const LEAST_MS = 300; // a second click that soon was meant for the question before
+const MOST_SECONDS = 86_400; // the server takes no more
+const AHEAD = 2; // groups whose pictures are loaded before they are shown
+const LEAST_PX = 200; // of a picture; a page that is too small for that scrolls
+const GAP_PX = 10;
+const LETTERS = "ABCD";
+
+const find = (id) => document.getElementById(id);
+const { root } = document.body.dataset;
+const questions = JSON.parse(document.body.dataset.questions);
+const texts = JSON.parse(document.body.dataset.texts);
+const area = find("pictures");
+const answers = new Map(); // by step: trial * questions.length + question
+const images = new Map(); // by name: promises of decoded images
+const queue = new Queue(root, tell);
+const view = new View(area, () => find("zoom").setAttribute("aria-pressed", view.zoomed));
+let trials = [];
+let step = -1;
+let since = null; // when the pictures of this step were seen; null: they aren't yet
+let failing = false;
+
+const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const element = (name, properties) => Object.assign(document.createElement(name), properties);
+const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const total = () => trials.length * questions.length;
+const stepOf = (answer) => answer.trial * questions.length + questions.findIndex((question) => question.name === answer.question);
+
+function firstOpen() {
+  for (let open = 0; open < total(); open += 1) if (!answers.has(open)) return open;
+  return null;
+}
+
+// Loading
+
+async function load() {
+  for (;;) {
+    try {
+      const response = await fetch(`${root}/api/trials`);
+      if (response.ok) return await response.json();
+    } catch {
+      // told below
+    }
+    find("problem").textContent = texts.unreachable;
+    await later(AGAIN_MS);
+  }
+}
+
+function picture(name) {
+  if (!images.has(name)) images.set(name, loadImage(name));
+  return images.get(name);
+}
+
+async function loadImage(name) {
+  for (;;) {
+    const image = new Image();
+    image.draggable = false;
+    image.src = `${root}/pictures/${name}`;
+    try {
+      await image.decode();
+      return image;
+    } catch {
+      failing = true;
+      tell();
+      await later(AGAIN_MS);
+      if (!images.has(name)) return null; // nobody waits for it any more
+    }
+  }
+}
+
+const namesOf = (trial) => [...trial.pictures, ...trial.zooms.flat()];
+
+// Only what is near stays in memory; the browser's cache has the rest.
+function preload(index) {
+  const near = trials.slice(index, index + 1 + AHEAD).flatMap(namesOf);
+  for (const name of images.keys()) if (!near.includes(name)) images.delete(name);
+  near.forEach(picture);
+}
+
+// Showing
+
+async function show(next) {
+  step = next ?? total();
+  since = null;
+  const done = next === null;
+  find("comparing").hidden = done;
+  find("done").hidden = !done;
+  tell();
+  if (done) {
+    find("done").focus();
+    return;
+  }
+  const index = Math.floor(step / questions.length);
+  const question = questions[step % questions.length];
+  const trial = trials[index];
+  find("question").textContent = question.text;
+  find("prompt").textContent = trial.prompt ?? "";
+  find("asked").hidden = !trial.prompt;
+  find("back").disabled = step === 0;
+  choices.forEach((button) => button.setAttribute("aria-disabled", true));
+  area.classList.add("waiting");
+  preload(index);
+  const loaded = new Map(await Promise.all(namesOf(trial).map(async (name) => [name, await picture(name)])));
+  if (step !== next) return;
+  failing = false;
+  if (area.dataset.trial !== String(index)) view.reset();
+  area.dataset.trial = index;
+  scrollTo(0, 0);
+  area.replaceChildren(...trial.pictures.map((name, place) => figure(loaded, name, question.zoom ? trial.zooms[place] : [], LETTERS[place])));
+  showChoices(trial.pictures.length);
+  fit();
+  view.pan(0, 0);
+  area.classList.remove("waiting");
+  since = performance.now();
+  tell();
+}
+
+function figure(loaded, name, zooms, letter) {
+  const frame = element("div", { className: "frame" });
+  const image = loaded.get(name);
+  image.alt = fill(texts.picture, { letter });
+  frame.append(image, element("b", { textContent: letter, ariaHidden: "true" }));
+  const whole = element("figure", {});
+  whole.append(frame);
+  if (zooms.length) {
+    const strip = element("div", { className: "zooms" });
+    zooms.forEach((zoom, index) => {
+      const copy = loaded.get(zoom);
+      copy.alt = fill(texts.enlarged, { letter, number: index + 1 });
+      strip.append(copy);
+    });
+    whole.append(strip);
+  }
+  return whole;
+}
+
+// The arrangement in rows that makes the pictures largest; one row where it makes no difference.
+function fit() {
+  const figures = [...area.children];
+  if (!figures.length) return;
+  const first = figures[0].querySelector(".frame img");
+  const aspect = first.naturalHeight / first.naturalWidth;
+  const rowsOfZooms = [...figures[0].querySelectorAll(".zooms img")].filter((_, index) => index % 2 === 0);
+  const tall = aspect + rowsOfZooms.reduce((sum, zoom) => sum + zoom.naturalHeight / zoom.naturalWidth / 2, 0);
+  const height = innerHeight - (document.body.offsetHeight - area.offsetHeight);
+  const widths = [figures.length, 2, 1].map((columns) => {
+    const rows = Math.ceil(figures.length / columns);
+    return Math.min((area.clientWidth - GAP_PX * (columns - 1)) / columns, (height - GAP_PX * (rows - 1)) / rows / tall);
+  });
+  const width = Math.floor(Math.max(...widths, Math.min(LEAST_PX, (area.clientWidth - GAP_PX) / 2)));
+  for (const each of figures) {
+    each.style.width = `${width}px`;
+    each.firstChild.style.height = `${width * aspect}px`;
+  }
+}
+
+// Answering
+
+let choices = [];
+
+function showChoices(count) {
+  if (choices.length !== count + 1) {
+    const keys = count === 2 ? ["←", "→"] : ["1", "2", "3", "4"];
+    const pictures = [...LETTERS.slice(0, count)].map((letter, place) => choiceButton(fill(texts.choose, { letter }), keys[place], place));
+    const tie = choiceButton(texts.tie, "T", null);
+    choices = count === 2 ? [pictures[0], tie, pictures[1]] : [...pictures, tie];
+    find("choices").replaceChildren(...choices);
+  }
+  for (const button of choices) {
+    const { choice } = button.dataset;
+    button.setAttribute("aria-disabled", false);
+    button.setAttribute("aria-pressed", answers.has(step) && String(answers.get(step)) === choice);
+  }
+}
+
+function choiceButton(text, key, choice) {
+  const button = element("button", {});
+  button.dataset.choice = choice;
+  button.append(element("span", { textContent: text }), element("kbd", { textContent: key }));
+  button.addEventListener("click", () => answer(choice));
+  return button;
+}
+
+function answer(choice) {
+  const passed = since === null ? 0 : performance.now() - since;
+  if (passed < LEAST_MS) return;
+  if (answers.get(step) !== choice) {
+    answers.set(step, choice);
+    const [trial, place] = [Math.floor(step / questions.length), step % questions.length];
+    queue.add({ trial, question: questions[place].name, choice, seconds: Math.min(passed / 1000, MOST_SECONDS) });
+  }
+  show(step + 1 < total() ? step + 1 : firstOpen());
+}
+
+function back() {
+  if (step > 0) show(step - 1);
+}
+
+function tell() {
+  const count = trials.length && queue.pending().length;
+  find("bar").max = total() || 1;
+  find("bar").value = answers.size;
+  if (trials.length) {
+    const now = Math.min(Math.floor(step / questions.length) + 1, trials.length);
+    find("counts").textContent = fill(texts.progress, { now, all: trials.length });
+  }
+  const waiting = count ? fill(texts.waiting, { count }) : "";
+  find("status").textContent = waiting || (step >= total() && step > 0 ? texts.saved : "");
+  const problems = [queue.refused && texts.refused, queue.unkept && texts.unkept, failing && since === null && texts.failed];
+  find("problem").textContent = problems.filter(Boolean).join(" ");
+}
+
+// Keys, clicks, other tabs
+
+const isPair = () => choices.length === 3;
+const has = (place) => place < choices.length - 1;
+const keys = { t: () => answer(null), b: back, backspace: back, z: () => view.toggle(), "+": () => view.larger(), "=": () => view.larger(), "-": () => view.smaller() };
+for (const place of [0, 1, 2, 3]) keys[place + 1] = () => has(place) && answer(place);
+keys.arrowleft = () => isPair() && answer(0);
+keys.arrowright = () => isPair() && answer(1);
+const moves = { ArrowLeft: [-0.2, 0], ArrowRight: [0.2, 0], ArrowUp: [0, -0.2], ArrowDown: [0, 0.2] };
+
+document.addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey || !find("shortcuts").checked) return;
+  const move = event.shiftKey && moves[event.key];
+  const handle = move ? () => view.pan(...move) : keys[event.key.toLowerCase()];
+  if (!handle) return;
+  event.preventDefault();
+  if (move || !event.repeat) handle(); // a key held down is one answer
+});
+const clicks = { back, return: back, zoom: () => view.toggle(), larger: () => view.larger(), smaller: () => view.smaller() };
+for (const [id, handle] of Object.entries(clicks)) find(id).addEventListener("click", handle);
+find("shortcuts").addEventListener("change", (event) => remember(event.target.checked));
+addEventListener("storage", (event) => {
+  const other = queue.fromElsewhere(event);
+  if (other) {
+    answers.set(stepOf(other), other.choice);
+    if (stepOf(other) === step) show(firstOpen());
+  }
+  tell();
+});
+addEventListener("resize", fit);
+
+function remember(checked) {
+  try {
+    localStorage.setItem("study-shortcuts", checked);
+  } catch {
+    // a browser without storage asks again next time
+  }
+}
+
+function remembered() {
+  try {
+    return localStorage.getItem("study-shortcuts") !== "false";
+  } catch {
+    return true;
+  }
+}
+
+find("shortcuts").checked = remembered();
+const loaded = await load();
+trials = loaded.trials;
+for (const each of [...loaded.answers, ...queue.pending().map(([, pending]) => pending)]) answers.set(stepOf(each), each.choice);
+show(firstOpen());
+queue.hurry();

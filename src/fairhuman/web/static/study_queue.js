@@ -1,0 +1,127 @@
+// Answers that the server hasn't acknowledged: kept on this device, sent one at a time, in order.
+//
+// Each has an entry of its own in localStorage, so that two tabs never overwrite what the other one keeps. The server
+// knows an answer by its key: sent twice, by both tabs or after a lost reply, it counts once.
+
+const FIRST_MS = 1000; // until a failed answer is sent again; doubles up to
+const LAST_MS = 30_000;
+const TIMEOUT_MS = 20_000;
+const REFUSED = new Set([400, 409, 413, 415, 422]); // sending these again wouldn't help
+
+export class Queue {
+  #prefix;
+  #address;
+  #changed;
+  #unkept = new Map(); // what the browser couldn't store
+  #last = 0;
+  #sending = false;
+  #timer;
+  #delay = FIRST_MS;
+  refused = false;
+
+  // changed() is called whenever there is something to tell.
+  constructor(root, changed) {
+    this.#prefix = `study:${root}:`;
+    this.#address = `${root}/api/answers`;
+    this.#changed = changed;
+    addEventListener("online", () => this.hurry());
+    addEventListener("pageshow", () => this.hurry());
+    addEventListener("beforeunload", (event) => this.#unkept.size && event.preventDefault());
+  }
+
+  // Names and answers, the oldest first.
+  pending() {
+    const found = new Map(this.#unkept);
+    for (const name of storedNames()) {
+      if (name.startsWith(this.#prefix)) found.set(name, JSON.parse(localStorage.getItem(name)));
+    }
+    return [...found].filter(([, answer]) => answer).sort(([a], [b]) => (a < b ? -1 : 1));
+  }
+
+  get unkept() {
+    return this.#unkept.size > 0;
+  }
+
+  add(answer) {
+    const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    const latest = this.pending().map(([name]) => Number(name.slice(this.#prefix.length).split("-")[0]));
+    this.#last = Math.max(Date.now(), this.#last + 1, ...latest.map((time) => time + 1)); // a clock may go back
+    const name = `${this.#prefix}${String(this.#last).padStart(16, "0")}-${key}`;
+    try {
+      localStorage.setItem(name, JSON.stringify({ key, ...answer }));
+    } catch {
+      this.#unkept.set(name, { key, ...answer });
+    }
+    this.#changed();
+    this.hurry();
+  }
+
+  // An answer that another tab keeps, out of a storage event; null: something else.
+  fromElsewhere(event) {
+    return event.key?.startsWith(this.#prefix) && event.newValue ? JSON.parse(event.newValue) : null;
+  }
+
+  hurry() {
+    this.#delay = FIRST_MS;
+    this.#send();
+  }
+
+  async #send() {
+    if (this.#sending) return;
+    clearTimeout(this.#timer);
+    this.#sending = true;
+    let wait = null;
+    try {
+      for (let next; wait === null && (next = this.pending()[0]); ) wait = await this.#post(...next);
+    } finally {
+      this.#sending = false;
+    }
+    if (wait === null) return;
+    this.#timer = setTimeout(() => this.#send(), wait);
+    this.#delay = Math.min(this.#delay * 2, LAST_MS);
+  }
+
+  // Null when the answer is settled, else after how many milliseconds to try again.
+  async #post(name, answer) {
+    let response;
+    try {
+      response = await fetch(this.#address, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(answer),
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+      });
+    } catch {
+      this.#changed();
+      return this.#delay;
+    }
+    if (!response.ok && !REFUSED.has(response.status)) {
+      this.#changed();
+      return Math.max(this.#delay, 1000 * Number(response.headers.get("Retry-After") ?? 0));
+    }
+    this.#settle(name, answer, response.ok);
+    return null;
+  }
+
+  // What was refused stays on the device under another name, for those who look into it.
+  #settle(name, answer, accepted) {
+    this.#delay = FIRST_MS;
+    this.#unkept.delete(name);
+    try {
+      if (!accepted) localStorage.setItem(`refused:${name}`, JSON.stringify(answer));
+      localStorage.removeItem(name);
+    } catch {
+      // it was never stored
+    }
+    this.refused ||= !accepted;
+    this.#changed();
+  }
+}
+
+function storedNames() {
+  try {
+    return Object.keys(localStorage);
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,65 @@
+"""A participant's page in a real browser, and what came of it."""
+
+import sqlite3
+
+from fairhuman.study.study import DATABASE
+
+
+class Tab:
+    """A participant's page; each method waits until the page has done it."""
+
+    def __init__(self, page) -> None:
+        self.page = page
+
+    def ready(self) -> int:
+        """Wait until an answer is taken; the step that is shown, trial * questions + question."""
+        self.page.wait_for_selector("#choices button[aria-disabled=false]")
+        self.page.wait_for_timeout(320)  # a person takes longer; what is faster is taken for a slip
+        return self.step()
+
+    def words(self) -> list[str]:
+        return [self.page.text_content(place) for place in ("#question", "#counts")]
+
+    def step(self) -> int:
+        trial = int(self.page.text_content("#counts").split()[0]) - 1
+        questions = self.page.evaluate("JSON.parse(document.body.dataset.questions).map(question => question.text)")
+        return trial * len(questions) + questions.index(self.page.text_content("#question"))
+
+    def press(self, key: str) -> None:
+        """Press it once an answer is taken, and wait for another step or the end."""
+        self.ready()
+        self.hurry(key)
+
+    def hurry(self, key: str) -> None:
+        """Press a key where it is known that an answer is taken."""
+        before = self.words()
+        self.page.keyboard.press(key)
+        self.page.wait_for_function(
+            """([question, counts]) => document.querySelector('#question').textContent !== question
+                || document.querySelector('#counts').textContent !== counts
+                || !document.querySelector('#done').hidden""",
+            arg=before,
+        )
+
+    def saved(self) -> None:
+        """Wait until the server has all answers."""
+        self.page.wait_for_function(
+            "() => !Object.keys(localStorage).some(name => name.startsWith('study:') && name.includes('/p/'))"
+        )
+
+    def done(self) -> None:
+        self.page.wait_for_selector("#done:not([hidden])")
+        self.page.wait_for_function("() => document.querySelector('#status').textContent === 'All answers are saved.'")
+
+
+def stored(folder, table="answers"):
+    connection = sqlite3.connect(folder / DATABASE)
+    try:
+        order = "trial, question" if table == "answers" else "id"
+        return connection.execute(f"SELECT trial, question, choice, seconds FROM {table} ORDER BY {order}").fetchall()
+    finally:
+        connection.close()
+
+
+def choices(folder):
+    return [(trial, question, choice) for trial, question, choice, _ in stored(folder)]
