@@ -173,9 +173,7 @@ def test_stage_gates_trains_gates_with_the_experts_of_both_files(make_batch: Mak
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_base_in_half_precision_is_gated_in_float32(
-    make_batch: MakeBatch, experts: Path, dtype: torch.dtype
-) -> None:
+def test_a_base_in_half_precision_is_gated_in_float32(make_batch: MakeBatch, experts: Path, dtype: torch.dtype) -> None:
     model = gated(experts, dtype)
     for autocast in (False, True):
         with torch.autocast("cpu", dtype, enabled=autocast):
@@ -217,9 +215,11 @@ def test_the_file_holds_all_and_loads_back_exactly(make_batch: MakeBatch, tmp_pa
 
 
 def _own(layer: nn.Module) -> list[nn.Parameter]:
-    return [p for name, p in layer.named_parameters() if not name.startswith("base.")] if isinstance(
-        layer, MoleLinear
-    ) else []
+    return (
+        [p for name, p in layer.named_parameters() if not name.startswith("base.")]
+        if isinstance(layer, MoleLinear)
+        else []
+    )
 
 
 def test_an_expert_draws_alone_and_in_the_precision_of_the_base(make_batch: MakeBatch, experts: Path) -> None:

@@ -142,6 +142,15 @@ def read_mole(path: Path) -> MoleFile:
         raise ModelError(f"MoLE {str(file)!r}: expected a {FORMAT} file, found {error}") from error
 
 
+def is_mole(file: Path) -> bool:
+    """Whether a file is one that `MoleModel.save` wrote."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return (opened.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
 def load_mole(unet: UNet2DConditionModel, path: Path) -> MoleFile:
     """Put a MoLE, or one expert of it, on a U-Net to draw with, in the U-Net's type. It runs beside: see the module.
 
