@@ -61,7 +61,13 @@ def sample(
     model: Annotated[str, typer.Option(help="'small', a pipeline's folder or a hub id.")] = "small",
     lora: Annotated[Path | None, typer.Option(help="LoRA file or folder.")] = None,
     lora_weight: Annotated[float, typer.Option(help="Strength of the LoRA.")] = 1.0,
-    fuse: Annotated[bool, typer.Option(help="Fuse the LoRA into the weights: no extra time or memory.")] = True,
+    fuse: Annotated[
+        bool | None,
+        typer.Option(
+            "--fuse/--no-fuse", help="Fuse the LoRA into the weights, as by default: no extra time or memory."
+        ),
+    ] = None,
+    mole: Annotated[Path | None, typer.Option(help="MoLE file or folder; it can't be fused.")] = None,
     controlnet: Annotated[
         list[str] | None, typer.Option(help="[CONDITIONS=]FOLDER[@STRENGTH]; may be repeated.")
     ] = None,
@@ -100,7 +106,7 @@ def sample(
         "seed": seed,
     }
     steering = Steering(controlnet or (), t2i_adapter or (), control or (), control_start, control_end)
-    job = SampleJob(out, tuple(prompt or ()), prompts, model, lora, lora_weight, fuse, precision, steering)
+    job = SampleJob(out, tuple(prompt or ()), prompts, model, lora, lora_weight, fuse, precision, steering, mole)
     run_sampling(job, settings, dry_run, Console())
 
 

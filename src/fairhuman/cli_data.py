@@ -153,17 +153,21 @@ def stats(
 def export(
     path: DataSet,
     out: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    overrides: Overrides = None,
     format: Annotated[str, typer.Option(help="webdataset, imagefolder or parquet.")] = "webdataset",
     shard_rows: Annotated[int, typer.Option(min=1, help="Records of a tar or table.")] = 1000,
+    closeups: Annotated[str | None, typer.Option(help="Close-ups of this region: face, hand, ...")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Write a data set of any format in another one.
 
     Example: fairhuman data export people shards --format webdataset
+
+    Example: fairhuman data export people faces --format parquet --closeups face context=2 min_side=32 size=512
     """
     from fairhuman.commands_data import run_export
 
-    run_export(path, out, format, shard_rows, dry_run, Console())
+    run_export(path, out, format, shard_rows, closeups, overrides or [], dry_run, Console())
 
 
 @data_app.command()

@@ -26,6 +26,7 @@ from fairhuman.generate.sample import (
     sample,
     save_png,
 )
+from fairhuman.models.mole import find_mole, load_mole
 from fairhuman.models.sdxl import check_location, load_pipeline, networks, scheduler_config
 from fairhuman.synth.people import SynthSettings, missing_tables, write_people
 from fairhuman.synth.summary import summarize_people
@@ -79,9 +80,10 @@ class SampleJob:
     model: str
     lora: Path | None
     lora_weight: float
-    fuse: bool
+    fuse: bool | None
     precision: str
     steering: Steering
+    mole: Path | None = None
 
     def all_prompts(self) -> list[str]:
         """Return the prompts of both options.
@@ -101,14 +103,20 @@ class SampleJob:
         """Check all that can be checked without loading the model.
 
         Raises:
-            RecipeError: an unknown precision, a weight that isn't finite, too many steps.
-            ModelError: no such model or LoRA.
+            RecipeError: an unknown precision, a weight that isn't finite, too many steps, a MoLE fused or with a LoRA.
+            ModelError: no such model, LoRA or MoLE.
         """
         if self.precision not in setup.DTYPES:
             raise RecipeError(f"--precision must be one of {', '.join(setup.DTYPES)}, found {self.precision!r}")
         check_lora_weight(self.lora_weight)
         if self.lora is not None:
             find_lora(self.lora)
+        if self.mole is not None:
+            if self.lora is not None:
+                raise RecipeError("--mole and --lora: give one of both, they change the same layers")
+            if self.fuse:
+                raise RecipeError("--fuse: a MoLE can't be fused, as its gates depend on every input; leave --fuse out")
+            find_mole(self.mole)
         check_location(self.model)
         schedule = scheduler_config(self.model)
         if schedule is not None:
@@ -128,12 +136,13 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
         job.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=job.out).close()
     pipeline = load_pipeline(job.model, dtype=setup.DTYPES[job.precision] or torch.float32)
-    lora = load_lora(pipeline, job.lora, job.lora_weight, job.fuse) if job.lora is not None else None
+    lora = load_lora(pipeline, job.lora, job.lora_weight, job.fuse is not False) if job.lora is not None else None
+    mole = load_mole(pipeline.unet, job.mole) if job.mole is not None else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for part in networks(pipeline):
         part.to(device)
     guides = job.steering.open(pipeline, asked, settings, console)
-    for picture in sample(pipeline, prompts, settings, job.model, lora, guides=guides, asked=asked):
+    for picture in sample(pipeline, prompts, settings, job.model, lora, guides=guides, asked=asked, mole=mole):
         path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"
         with writing(path):
             save_png(picture.image, path, picture.metadata)

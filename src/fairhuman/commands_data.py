@@ -236,17 +236,31 @@ def run_statistics(
     say(console, f"statistics: {page}")
 
 
-def run_export(path: Path, out: Path, format: str, shard_rows: int, dry_run: bool, console: Console) -> None:
-    """Write a data set in another format."""
-    from fairhuman.data.export import FORMATS, export_dataset
+def run_export(
+    path: Path,
+    out: Path,
+    format: str,
+    shard_rows: int,
+    region: str | None,
+    overrides: Sequence[str],
+    dry_run: bool,
+    console: Console,
+) -> None:
+    """Write a data set in another format, or close-ups of a region of it."""
+    from fairhuman.data.export import FORMATS, CloseupSettings, export_dataset
 
+    if overrides and region is None:
+        raise RecipeError(f"settings belong to --closeups REGION; found {overrides[0]!r}")
+    near = None if region is None else recipes.build(CloseupSettings, {"region": region}, overrides, "--closeups")
     if dry_run and format in FORMATS:
-        _would(path, f"the same as {format}", out, console)
+        _would(
+            path, f"{'the same' if region is None else f'close-ups of its {region} boxes'} as {format}", out, console
+        )
         return
     with stages(console) as progress:
-        summary = export_dataset(path, out, format, shard_rows, progress=progress)
+        summary = export_dataset(path, out, format, shard_rows, progress=progress, near=near)
     _say_counts(console, summary.report)
-    say(console, f"{summary.records} records; done: {summary.out}")
+    say(console, f"{summary.records} {'records' if near is None else 'close-ups'}; done: {summary.out}")
 
 
 def run_cache(path: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:

@@ -20,6 +20,7 @@ from fairhuman.compare.cost import (
     measure_costs,
     mole_parameters,
     table_for_sdxl,
+    with_mole,
 )
 from fairhuman.errors import ModelError
 from fairhuman.generate.sample import SampleSettings, draw, picture_generator
@@ -94,6 +95,16 @@ def test_both_loras_draw_the_same_and_not_what_the_base_draws() -> None:
     settings = SampleSettings(steps=2, height=32, width=32, guidance=1)
     drawn = {name: draw(each, ["a hat"], [picture_generator(0, 0, 0)], settings) for name, each in pipelines.items()}
     assert (drawn[UNFUSED] - drawn[BASE]).abs().max() > 20 * (drawn[UNFUSED] - drawn[FUSED]).abs().max()
+
+
+def test_a_mole_draws_otherwise_than_the_base_and_has_its_precision() -> None:
+    base = build_small(0)
+    settings = SampleSettings(steps=2, height=32, width=32, guidance=1)
+    drawn = [draw(each, ["a hat"], [picture_generator(0, 0, 0)], settings) for each in (base, with_mole(base, 8))]
+    assert (drawn[0] - drawn[1]).abs().max() > 1e-4
+    base.unet.to(torch.bfloat16)
+    assert {parameter.dtype for parameter in with_mole(base, 2).unet.parameters()} == {torch.bfloat16}
+    assert not any("experts" in name or ".up." in name for name in base.unet.state_dict())
 
 
 def test_loras_have_the_precision_of_the_base() -> None:

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from fairhuman.compare.cost import mole_parameters
 from fairhuman.compare.cost_page import CostSettings, write_costs
 from fairhuman.compare.sheet import SheetSettings, metric_values, read_tables, write_sheet
 from fairhuman.errors import DataError, RecipeError
+from fairhuman.models.architecture import build_small
 
 WORDS = {"model": "the small SDXL", "data": "none", "scale": "2 steps", "metrics": "parameters in MiB"}
 
@@ -23,6 +25,7 @@ def test_costs_are_measured_and_counted(costs):
     variants = {one["name"]: one for one in document["measured"]["variants"]}
     assert variants["LoRA, fused"]["extra_parameter_bytes"] == 0
     assert variants["LoRA, not fused"]["extra_parameter_bytes"] > 0
+    assert variants["MoLE"]["extra_parameter_bytes"] == 4 * mole_parameters(build_small(0).unet, 2)
     assert document["counted"]["LoRA, not fused, rank 256"]["parameters"] == 371_589_120
     page = costs.with_name("report.html").read_text()
     for text in ("371,589,120", "1,413.12", "LoRA, not fused, rank 64", "parameters alone"):
@@ -36,8 +39,8 @@ def test_our_costs_stand_beside_the_published_ones(costs, tmp_path):
     assert page.count("nothing measured") == 4, "Table 2"
     sheet = json.loads((tmp_path / "paper.json").read_text())
     ours = {(one["row"], one["column"]): one["ours"] for one in sheet["rows"] if one["ours"] is not None}
-    assert set(ours) == {("Ours", "Extra Memory Usage"), ("Ours", "Inference Time")}
-    assert ours["Ours", "Extra Memory Usage"] == 0.0
+    assert set(ours) == {(row, name) for row in ("Ours", "MoLE") for name in ("Extra Memory Usage", "Inference Time")}
+    assert ours["Ours", "Extra Memory Usage"] == 0.0 < ours["MoLE", "Extra Memory Usage"]
 
 
 def test_only_metrics_of_the_paper_and_methods_of_its_rows_are_taken():

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fairhuman.evaluate.crops import GROWTH, MIN_SIDE, Square, cut, plan_crops, square_around
+from fairhuman.evaluate.crops import GROWTH, MIN_SIDE, plan_crops
 from fairhuman.record import Box
+from fairhuman.regions.squares import Square, cut, square_around
 
 FACE = Box(100.0, 80.0, 140.0, 120.0)
 

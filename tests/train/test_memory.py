@@ -27,6 +27,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "full, MPD": {"kind": "full"},
     "ControlNet, MPD, pairs": {"kind": "controlnet", "fairness": {"pairwise": True}},
     "T2I-adapter, MPD": {"kind": "t2i_adapter"},
+    "MoLE, MPD": {"kind": "mole", "mole": {"rank": 4}},
     "full, MPD, pairs": {"kind": "full", "fairness": {"pairwise": True}},
 }
 

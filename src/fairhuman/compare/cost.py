@@ -21,6 +21,7 @@ from fairhuman.errors import ModelError
 from fairhuman.generate.sample import SampleSettings, draw, picture_generator
 from fairhuman.models.architecture import sdxl_unet_config
 from fairhuman.models.lora import LoraSettings, add_lora, resolve_targets
+from fairhuman.models.mole_linear import EXPERTS, Expert, add_mole
 
 BASE, FUSED, UNFUSED, MOLE = "base", "LoRA, fused", "LoRA, not fused", "MoLE"
 MIB = 2**20
@@ -151,7 +152,7 @@ def measure_costs(
     """Draw the same picture with the base, a fused and an unfused LoRA in turn, in one process, after a warm-up round.
 
     The LoRAs have random weights: time doesn't depend on them. All variants are in memory together, so that no round
-    waits for a disk: three U-Nets. Every round begins with another variant.
+    waits for a disk: three U-Nets and those of `others`. Every round begins with another variant.
 
     Args:
         pipeline: the base, on its device and in its precision; stays as it is.
@@ -220,11 +221,25 @@ def _with_lora(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> d
     fused = copy.deepcopy(unfused)
     fused.fuse_lora()
     fused.unload_lora()
+    return {FUSED: _sharing(pipeline, fused), UNFUSED: _sharing(pipeline, unfused)}
+
+
+def with_mole(pipeline: StableDiffusionXLPipeline, rank: int) -> StableDiffusionXLPipeline:
+    """Return the pipeline with a MoLE of random weights, experts and gates, for `others` of `measure_costs`.
+
+    It shares all but the U-Net, and can only run beside it: its gates depend on the input.
+    """
+    unet = copy.deepcopy(pipeline.unet)
+    for name, parameter in add_mole(unet, dict.fromkeys(EXPERTS, Expert(rank, 1.0)), gated=True, seed=0).items():
+        parameter.data = parameter.data.to(pipeline.unet.dtype)
+        if ".up." in name:
+            parameter.data.normal_(std=1e-3, generator=torch.Generator(parameter.device).manual_seed(0))
+    return _sharing(pipeline, unet)
+
+
+def _sharing(pipeline: StableDiffusionXLPipeline, unet: UNet2DConditionModel) -> StableDiffusionXLPipeline:
     keep = {"force_zeros_for_empty_prompt": pipeline.config.force_zeros_for_empty_prompt, "add_watermarker": False}
-    return {
-        name: StableDiffusionXLPipeline(**{**pipeline.components, "unet": unet}, **keep)
-        for name, unet in ((FUSED, fused), (UNFUSED, unfused))
-    }
+    return StableDiffusionXLPipeline(**{**pipeline.components, "unet": unet}, **keep)
 
 
 def _drawing(pipeline: StableDiffusionXLPipeline, settings: SampleSettings) -> Callable[[], object]:

@@ -17,6 +17,7 @@ from fairhuman.compare.cost import (
     Spread,
     measure_costs,
     table_for_sdxl,
+    with_mole,
 )
 from fairhuman.files import write_json, write_text
 from fairhuman.models.sdxl import load_pipeline, networks
@@ -31,7 +32,7 @@ class CostSettings(Settings):
     """What is measured."""
 
     model: str = Field(default="small", description="'small', a folder or a hub id")
-    rank: int = Field(default=16, ge=1, description="of the LoRA that is measured")
+    rank: int = Field(default=16, ge=1, description="of the LoRA and of both experts of the MoLE")
     size: int = Field(default=128, ge=8, description="height and width in pixels")
     steps: int = Field(default=30, ge=1, description="of UniPC")
     repeats: int = Field(default=5, ge=1, description="rounds that count")
@@ -48,7 +49,8 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
     pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32)
     for part in networks(pipeline):
         part.to("cuda" if torch.cuda.is_available() else "cpu")
-    measured = measure_costs(pipeline, settings.rank, settings.size, settings.steps, settings.repeats)
+    moles = {MOLE: with_mole(pipeline, settings.rank)}
+    measured = measure_costs(pipeline, settings.rank, settings.size, settings.steps, settings.repeats, moles)
     tables = {rank: {one.name: one for one in table_for_sdxl(rank)} for rank in RANKS}
     counted = [(f"{UNFUSED}, rank {rank}", table[UNFUSED]) for rank, table in tables.items()]
     counted += [(name, tables[RANKS[-1]][name]) for name in (FUSED, MOLE)]

@@ -11,22 +11,12 @@ the counts belong beside every such distance. Boxes of both sets must come from 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from PIL import Image
 
 from fairhuman.record import Box
+from fairhuman.regions.squares import Square, longer_side, square_around
 
 GROWTH = 1.5
 MIN_SIDE = 32.0  # pixels
-
-
-class Square(NamedTuple):
-    """Pixels of an upright picture: columns left .. left + side - 1, rows top .. top + side - 1."""
-
-    left: int
-    top: int
-    side: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +63,7 @@ def plan_crops(
     if growth < 1 or min_side < 1:
         raise ValueError(f"growth and min_side must be at least 1, not {growth:g} and {min_side:g}")
     found = [(place, box) for place, known in enumerate(boxes) for box in known or ()]
-    large = [(place, box) for place, box in found if _longer_side(box) >= min_side]
+    large = [(place, box) for place, box in found if longer_side(box) >= min_side]
     return CropPlan(
         crops=tuple((place, square_around(box, *sizes[place], growth)) for place, box in large),
         pictures=len(boxes),
@@ -81,28 +71,3 @@ def plan_crops(
         without_box=sum(known is not None and not known for known in boxes),
         too_small=len(found) - len(large),
     )
-
-
-def square_around(box: Box, width: int, height: int, growth: float = GROWTH) -> Square:
-    """The square of a box in a picture of width x height pixels; see the module."""
-    side = min(max(1, round(growth * _longer_side(box))), width, height)
-    left = round((box.x0 + box.x1 - side) / 2)
-    top = round((box.y0 + box.y1 - side) / 2)
-    return Square(min(max(left, 0), width - side), min(max(top, 0), height - side), side)
-
-
-def cut(image: Image.Image, square: Square) -> Image.Image:
-    """The pixels of a square, unchanged.
-
-    Raises:
-        ValueError: the square isn't inside of the picture.
-
-    """
-    left, top, side = square
-    if left < 0 or top < 0 or left + side > image.width or top + side > image.height:
-        raise ValueError(f"{square} must lie inside of the picture, which has {image.width} x {image.height} pixels")
-    return image.crop((left, top, left + side, top + side))
-
-
-def _longer_side(box: Box) -> float:
-    return max(box.x1 - box.x0, box.y1 - box.y0)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fairhuman.evaluate.cache import Key
 from fairhuman.evaluate.confidences import find_in
-from fairhuman.evaluate.crops import Square, cut, plan_crops
+from fairhuman.evaluate.crops import plan_crops
 from fairhuman.evaluate.distances import Distance, check_size, measure_frechet, measure_kernel, paired_difference
 from fairhuman.evaluate.efficientnet import TITLE, EfficientNetLite0
 from fairhuman.evaluate.extractor import Extractor, Features
@@ -16,6 +16,7 @@ from fairhuman.evaluate.inception import Inception
 from fairhuman.evaluate.pictures import PARTS, Pictured
 from fairhuman.evaluate.results import Contrast, Found, Methods, Metric, Result
 from fairhuman.evaluate.tools import Tools
+from fairhuman.regions.squares import Square, cut
 
 BLIND = "single bad pictures, and a hand or face that is a small part of the picture"
 CROP_BLIND = "hands and faces that aren't found: they aren't cut out"

@@ -27,6 +27,7 @@ from fairhuman.files import write_atomically
 from fairhuman.generate.asked import Asked
 from fairhuman.generate.guide import Guide, steered, zeros
 from fairhuman.models.lora import DIFFUSERS_FILE, misfits
+from fairhuman.models.mole import MoleFile, is_mole
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, evaluating, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.recipe import Settings
@@ -102,6 +103,10 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
     """
     check_lora_weight(weight)
     file = find_lora(path)
+    if is_mole(file):
+        raise ModelError(
+            f"LoRA {str(file)!r}: is a MoLE, whose gates can't be fused; give it as --mole, or to load_mole"
+        )
     unet = pipeline.unet
     try:
         state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
@@ -135,13 +140,14 @@ def sample(
     indices: Sequence[int] | None = None,
     guides: Sequence[Guide] = (),
     asked: Asked | None = None,
+    mole: MoleFile | None = None,
 ) -> Iterator[Picture]:
     """Draw `images_per_prompt` pictures for every prompt, in order; `pipeline` stays as it is.
 
     The noise of a picture depends on (seed, index of the prompt, number of the picture) alone: not on the
     batch size, the order, or the other prompts. `indices` numbers the prompts where they are a part or a
-    permutation of a longer list, of `asked` too. `model` and `lora` are for the metadata; `guides` follow what is
-    asked for, the null condition where nothing is.
+    permutation of a longer list, of `asked` too. `model`, `lora` and `mole` are for the metadata; `guides` follow what
+    is asked for, the null condition where nothing is.
     """
     numbers = list(range(len(prompts))) if indices is None else list(indices)
     if len(numbers) != len(prompts):
@@ -178,6 +184,8 @@ def sample(
                 "lora_weight": str(lora.weight) if lora else "",
                 "fairhuman": __version__,
             }
+            if mole is not None:
+                metadata["mole"] = f"{mole.path} ({mole.stage})"
             if guides:
                 metadata["control"] = json.dumps([guide.described() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}

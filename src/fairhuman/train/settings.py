@@ -10,6 +10,7 @@ from fairhuman.data.sources import SourceSettings
 from fairhuman.fairness import STRATEGIES, Length
 from fairhuman.models.control import ControlSettings
 from fairhuman.models.lora import LoraSettings
+from fairhuman.models.mole import MoleSettings
 from fairhuman.recipe import Settings
 from fairhuman.regions.masks import MaskSettings
 from fairhuman.regions.objectives import RegionSettings
@@ -184,7 +185,7 @@ def _data_kind(value: Any) -> str:
 class TrainRecipe(Settings):
     """A training run. Read by `fairhuman train`."""
 
-    kind: Literal["lora", "full", "controlnet", "t2i_adapter"] = "lora"
+    kind: Literal["lora", "full", "controlnet", "t2i_adapter", "mole"] = "lora"
     model: str = Field(
         default="small", description="'small' (ships with the package), 'small-untrained', a folder or a hub id"
     )
@@ -209,6 +210,7 @@ class TrainRecipe(Settings):
     full: FullSettings = FullSettings()
     controlnet: ControlSettings = ControlSettings()
     t2i_adapter: ControlSettings = ControlSettings()
+    mole: MoleSettings = MoleSettings()
     source: SourceOptions = SourceOptions()
     cache: CacheSettings = CacheSettings()
     view: ViewSettings = ViewSettings()

@@ -53,6 +53,7 @@ from fairhuman.models.control import Control, ControlModel, ControlSettings
 from fairhuman.models.controlnet import ControlNet
 from fairhuman.models.full import FullModel
 from fairhuman.models.lora import LoraModel
+from fairhuman.models.mole import MoleModel
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
 from fairhuman.models.t2i_adapter import Adapter
 from fairhuman.randomness import Stream, mixed_seed
@@ -266,6 +267,8 @@ def trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> Train
         return FullModel(pipeline, recipe.full.text_encoders, recipe.gradient_checkpointing)
     if recipe.control is not None:
         return ControlModel(pipeline, build_control(recipe, recipe.control, pipeline), recipe.gradient_checkpointing)
+    if recipe.kind == "mole":
+        return MoleModel(pipeline, recipe.mole, recipe.seed, recipe.gradient_checkpointing)
     return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing)
 
 

@@ -231,15 +231,20 @@ def stored_form(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
     picture = decode(content, limits).picture
     if facts.kind != "JPEG":
         return png(picture), "png"
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue(), "jpg"
+    return jpeg(picture), "jpg"
 
 
 def png(picture: Image.Image) -> bytes:
     """A picture as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """A picture as JPEG, quality 95, full colour."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fairhuman.data.export.closeups import CloseupSettings, closeups
 from fairhuman.data.export.imagefolder import write_imagefolder
 from fairhuman.data.export.parquet import write_parquet
 from fairhuman.data.export.sample import Sample, samples
@@ -52,6 +53,7 @@ def export_dataset(
     settings: SourceSettings = AS_IT_IS,
     regions: Sequence[str] = (),
     progress: Progress = lambda _stage, _done, _all: None,
+    near: CloseupSettings | None = None,
 ) -> ExportSummary:
     """Write a data set of any format in another one; pictures are decoded once, and bad ones left out and noted.
 
@@ -65,12 +67,13 @@ def export_dataset(
         settings: of the source; its `max_reject_share` plays no part.
         regions: whose boxes are written beside those of faces, hands and persons.
         progress: told how many records were written.
+        near: write close-ups in the place of whole pictures.
 
     Raises:
         DataError: the data set can't be read or holds no usable record; `out` holds something else, lies in the data
             set, or another export works on it.
         FairHumanError: `out` can't be written.
-        RecipeError: there is no such format.
+        RecipeError: there is no such format, or no such region for close-ups.
         ValueError: `shard_rows` below 1.
 
     """
@@ -81,13 +84,18 @@ def export_dataset(
     if shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, not {shard_rows}")
     dataset, out = open_dataset(path, settings, regions), out.resolve()
+    if near is not None and near.region not in dataset.regions:
+        raise RecipeError(f"--closeups: must be one of {', '.join(dataset.regions)}, found {near.region!r}")
     mark = {"source": str(path.resolve()), "format": format}
+    if near is not None:
+        mark["closeups"] = near.model_dump_json()
     report = LoadReport()
     written = 0
 
     def counted() -> Iterator[Sample]:
         nonlocal written
-        for sample in samples(dataset, report):
+        found = samples(dataset, report)
+        for sample in found if near is None else closeups(found, near, dataset.regions, report):
             yield sample
             written += 1
             progress("export", written, None)
@@ -129,6 +137,7 @@ def _check_content(path: Path, out: Path, mark: Mapping[str, str]) -> None:
 def _mark_of(out: Path) -> dict[str, Any]:
     try:
         found = json.loads((out / MARK).read_text(encoding="utf-8"))
-        return {name: found[name] for name in ("source", "format")}
+        said = {name: found[name] for name in ("source", "format")}
+        return {**said, "closeups": found["closeups"]} if "closeups" in found else said
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -1,0 +1,167 @@
+"""Close-ups out of whole pictures: a square around each box of a region, with all that belongs to the record.
+
+Boxes, masks, key points and depth move with the picture; the caption is that of the whole. A clarity that was measured
+on the whole picture is left out.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from fairhuman.data.build.write import jpeg, png
+from fairhuman.data.check import STAGE
+from fairhuman.data.condition import people_from_source, people_to_list
+from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
+from fairhuman.data.condition.people import move_people
+from fairhuman.data.decode import decode, decode_mask
+from fairhuman.data.export.sample import Sample
+from fairhuman.data.look.reading import columns_of
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import DataError
+from fairhuman.recipe import Settings
+from fairhuman.record import Box, Finding, region_column
+from fairhuman.regions.boxes import clip_boxes
+from fairhuman.regions.squares import Square, cut, longer_side, square_around
+
+
+class CloseupSettings(Settings):
+    """What is cut out."""
+
+    region: str = Field(description="whose boxes: face, hand, person or another of the data set")
+    context: float = Field(default=2.0, ge=1.0, description="side of the square through the longer side of its box")
+    min_side: float = Field(default=32.0, ge=1.0, description="pixels that the longer side of a box has at least")
+    size: int = Field(default=512, ge=16, description="pixels a side at least; a smaller square is enlarged to it")
+    max_enlarge: float = Field(default=2.0, ge=1.0, description="a square that needs more is left out")
+
+
+def closeups(
+    samples: Iterator[Sample], settings: CloseupSettings, regions: Sequence[str], report: LoadReport
+) -> Iterator[Sample]:
+    """Yield a sample for each box that is large enough, in order; every other box or record is noted.
+
+    Args:
+        samples: whole pictures.
+        settings: what is cut.
+        regions: whose boxes the samples have.
+        report: gets what was left out.
+
+    """
+    column, region = region_column(settings.region), settings.region
+    for sample in samples:
+        key, rows = sample.fields["key"], sample.fields.get(column)
+        if not rows:
+            reason = f"{region} isn't annotated" if rows is None else f"has no {region}"
+            report.add(key, STAGE, Finding("skipped", reason))
+            continue
+        made = 0
+        for number, row in enumerate(rows):
+            view = _view(Box(*row[:4]), sample.fields["width"], sample.fields["height"], settings)
+            if isinstance(view, Finding):
+                report.add(key, STAGE, view)
+                continue
+            yield _closeup(sample, f"{key}-{region}-{number}", view, regions, report)
+            made += 1
+        if not made:
+            report.add(key, STAGE, Finding("skipped", f"no {region} is large enough for a close-up"))
+
+
+@dataclass(frozen=True)
+class _View:
+    """A square of a picture, shown with `side` pixels a side."""
+
+    square: Square
+    side: int
+
+    @property
+    def scale(self) -> float:
+        return self.side / self.square.side
+
+    def shown(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        found = cut(image, self.square)
+        return found if self.side == self.square.side else found.resize((self.side, self.side), resample)
+
+    def moved(self, row: Sequence[float]) -> list[float] | None:
+        """A box with its score, or None where less than a pixel of it is in view."""
+        left, top = self.square.left, self.square.top
+        x0, y0, x1, y1 = ((value - start) * self.scale for value, start in zip(row, (left, top) * 2, strict=False))
+        kept, _ = clip_boxes([Box(x0, y0, x1, y1)], self.side, self.side)
+        return [kept[0].x0, kept[0].y0, kept[0].x1, kept[0].y1, *row[4:]] if kept else None
+
+
+def _view(box: Box, width: int, height: int, settings: CloseupSettings) -> _View | Finding:
+    """The square of a box, or why there is none."""
+    if longer_side(box) < settings.min_side:
+        shown = f"{settings.region} of {longer_side(box):.0f} pixels, min_side is {settings.min_side:g}"
+        return Finding("dropped", "box too small for a close-up", shown)
+    square = square_around(box, width, height, settings.context)
+    if square.side * settings.max_enlarge < settings.size:
+        needed = settings.size / square.side
+        return Finding("dropped", "close-up would be enlarged too much", f"{needed:.2f}x, not {settings.max_enlarge:g}")
+    return _View(square, max(square.side, settings.size))
+
+
+def _closeup(sample: Sample, key: str, view: _View, regions: Sequence[str], report: LoadReport) -> Sample:
+    picture = view.shown(decode(sample.picture, ANY_SHAPE).picture, Image.Resampling.BICUBIC)
+    content, kind = (jpeg(picture), "jpg") if sample.kind == "jpg" else (png(picture), "png")
+    masks = {
+        name: png(view.shown(decode_mask(mask, ANY_SHAPE), Image.Resampling.BILINEAR))
+        for name, mask in sample.masks.items()
+    }
+    size = (sample.fields["width"], sample.fields["height"])
+    conditions: dict[str, bytes | None] = {"pose_picture": sample.pose_picture, "depth": sample.depth}
+    for name, stored in conditions.items():
+        if stored is not None and _opened(stored).size != size:
+            report.add(key, STAGE, Finding("dropped", f"{name} has another size than its picture"))
+            conditions[name] = None
+    drawn, depth = conditions["pose_picture"], conditions["depth"]
+    if drawn is not None:
+        drawn = png(view.shown(decode(drawn, ANY_SHAPE).picture, Image.Resampling.BICUBIC))
+    if depth is not None:
+        depth = _depth(depth, view, str(sample.fields.get("depth_kind", "relative")))
+    fields = _fields(sample.fields, key, view, regions)
+    return Sample(fields, content, kind, masks, _pose(sample.pose, key, view, report), drawn, depth)
+
+
+def _opened(stored: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(stored))
+
+
+def _fields(fields: Mapping[str, Any], key: str, view: _View, regions: Sequence[str]) -> dict[str, Any]:
+    """The fields with boxes in the frame of the close-up, and what a detector said of each of them."""
+    moved = {name: value for name, value in fields.items() if name != "clarity"}
+    moved |= {"key": key, "width": view.side, "height": view.side}
+    for region in regions:
+        column, scores, votes, _ = columns_of(region)
+        rows = fields.get(column)
+        if rows is None:
+            continue
+        found = [view.moved(row) for row in rows]
+        moved[column] = [row for row in found if row is not None]
+        for name in (scores, votes):
+            if name in fields:
+                moved[name] = [said for said, row in zip(fields[name], found, strict=True) if row is not None]
+    return moved
+
+
+def _pose(pose: list[Any] | None, key: str, view: _View, report: LoadReport) -> list[Any] | None:
+    if pose is None:
+        return None
+    try:
+        people = people_from_source(pose)
+    except DataError as error:
+        report.add(key, STAGE, Finding("dropped", "pose can't be used", str(error)))
+        return None
+    scale, square = view.scale, view.square
+    return people_to_list(move_people(people, (scale, scale), (square.left * scale, square.top * scale)))
+
+
+def _depth(stored: bytes, view: _View, kind: str) -> bytes:
+    """Depth of the view; relative depth is spread over all numbers again, as its kind says."""
+    image = Image.fromarray(decode_depth(stored))
+    shown = np.asarray(view.shown(image, Image.Resampling.NEAREST))  # between two depths there is nothing
+    return encode_depth(shown, "relative") if kind == "relative" else depth_png(shown.astype(np.uint16))

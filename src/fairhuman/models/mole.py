@@ -1,0 +1,280 @@
+"""MoLE behind the protocol: its three stages, and its one file. What it computes is in `mole_linear.py`."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from pydantic import Field, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fairhuman import __version__
+from fairhuman.data.batch import Batch
+from fairhuman.errors import ModelError
+from fairhuman.files import write_atomically
+from fairhuman.models.full import copy_state, predict_noise, put_state
+from fairhuman.models.lora import sort_header
+from fairhuman.models.mole_linear import EXPERTS, Expert, add_mole, mole_layers
+from fairhuman.recipe import Settings
+
+MOLE_FILE = "mole.safetensors"
+FORMAT = "fairhuman-mole-1"
+_DIGEST = "experts.sha256"
+
+
+class Alphas(Settings):
+    """Strength of each expert: alpha / rank."""
+
+    face: float = Field(default=64.0, gt=0)
+    hand: float = Field(default=128.0, gt=0)
+
+
+class MoleSettings(Settings):
+    """Which part of MoLE is trained."""
+
+    stage: Literal["face", "hand", "gates"] = Field(
+        default="face", description="one expert alone, without gates; or the gates, both experts frozen"
+    )
+    rank: int = Field(default=256, ge=1, description="of both experts")
+    alphas: Alphas = Alphas()
+    start_face: Path | None = Field(default=None, description="of stage gates: file or folder of stage face")
+    start_hand: Path | None = Field(default=None, description="of stage gates: file or folder of stage hand")
+
+    @model_validator(mode="after")
+    def _experts_come_first(self) -> "MoleSettings":
+        for name, place in self.starts.items():
+            if (place is None) is (self.stage == "gates"):
+                rule = "needs the file of stage " + name if place is None else "is of stage gates alone"
+                raise ValueError(f"mole.start_{name} {rule}, found {place} with stage {self.stage}")
+        return self
+
+    @property
+    def starts(self) -> dict[str, Path | None]:
+        """Where each expert comes from."""
+        return {"face": self.start_face, "hand": self.start_hand}
+
+    @property
+    def experts(self) -> dict[str, Expert]:
+        """The experts of the stage."""
+        names = EXPERTS if self.stage == "gates" else (self.stage,)
+        return {name: Expert(self.rank, getattr(self.alphas, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class MoleFile:
+    """What the header of a file says.
+
+    Attributes:
+        path: of the file.
+        stage: that it comes from; gates: all of MoLE.
+        experts: by name.
+        shapes: [out, in] of the base's layers by name.
+    """
+
+    path: Path
+    stage: str
+    experts: Mapping[str, Expert]
+    shapes: Mapping[str, list[int]]
+
+    def check(self, unet: UNet2DConditionModel) -> None:
+        """Check that it is for this U-Net.
+
+        Raises:
+            ModelError: names the first layer that differs, and how.
+        """
+        ours = {name: [*layer.weight.shape] for name, layer in mole_layers(unet).items()}
+        for name in sorted(ours.keys() | self.shapes.keys(), key=[*ours, *self.shapes].index):
+            here, there = ours.get(name, "no such layer"), self.shapes.get(name, "no such layer")
+            if here != there:
+                raise ModelError(
+                    f"MoLE {str(self.path)!r}: is for another U-Net: {name} is {there} [out, in] there, {here} here"
+                )
+
+    def fill(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Copy the tensors into parameters of the same names; those on `meta` have shapes alone and are left.
+
+        Raises:
+            ModelError: other tensors than the header promises.
+        """
+        if any(parameter.is_meta for parameter in parameters.values()):
+            return
+        try:
+            put_state(parameters, load_file(self.path))
+        except (ModelError, SafetensorError, OSError) as error:
+            raise ModelError(f"MoLE {str(self.path)!r}: {error}") from error
+
+
+def find_mole(path: Path) -> Path:
+    """Return the file of a MoLE (a file, or a folder with `mole.safetensors`), unread.
+
+    Raises:
+        ModelError: no such file.
+    """
+    file = path / MOLE_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ModelError(f"MoLE {str(path)!r}: expected a file or a folder with {MOLE_FILE}, found none")
+    return file
+
+
+def read_mole(path: Path) -> MoleFile:
+    """Read the header of a MoLE.
+
+    Raises:
+        ModelError: no such file, or it isn't one that `MoleModel.save` wrote.
+    """
+    file = find_mole(path)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            said = opened.metadata() or {}
+        if said.get("format") != FORMAT:
+            raise ValueError(f"format is {said.get('format')!r}")
+        ranks, alphas = json.loads(said["ranks"]), json.loads(said["alphas"])
+        experts = {name: Expert(int(ranks[name]), float(alphas[name])) for name in EXPERTS if name in ranks}
+        return MoleFile(file, said["stage"], experts, json.loads(said["base_shapes"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"MoLE {str(file)!r}: expected a {FORMAT} file, found {error}") from error
+
+
+def is_mole(file: Path) -> bool:
+    """Whether a file is one that `MoleModel.save` wrote."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return (opened.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_mole(unet: UNet2DConditionModel, path: Path) -> MoleFile:
+    """Put a MoLE, or one expert of it, on a U-Net to draw with, in the U-Net's type. It runs beside: see the module.
+
+    Raises:
+        ModelError: no such file, or one for another U-Net.
+    """
+    file = read_mole(path)
+    file.check(unet)
+    dtype = unet.dtype
+    parameters = add_mole(unet, file.experts, file.stage == "gates", seed=0)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.to(dtype)
+        parameter.requires_grad_(False)
+    file.fill(parameters)
+    return file
+
+
+class MoleModel:
+    """The base is frozen; an expert, or the gates of two frozen ones, are trained in float32.
+
+    Args:
+        pipeline: gets experts and gates in its U-Net, in place; its precision stays as it is.
+        settings: stage, rank, alphas, and where stage gates has its experts from.
+        seed: of what is new.
+        gradient_checkpointing: less memory, about a third more time.
+
+    Raises:
+        ModelError: a start file that is missing, of another stage, rank, alpha or U-Net.
+    """
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionXLPipeline,
+        settings: MoleSettings,
+        seed: int,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        self.pipeline = pipeline
+        self.settings = settings
+        unet = pipeline.unet
+        for part in (unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+            part.requires_grad_(False)
+        starts = _starts(unet, settings)
+        self._shapes = {name: [*layer.weight.shape] for name, layer in mole_layers(unet).items()}
+        self._all = add_mole(unet, settings.experts, settings.stage == "gates", seed)
+        frozen = {name: p for name, p in self._all.items() if settings.stage == "gates" and not _is_gate(name)}
+        for expert, start in starts.items():
+            start.fill({name: p for name, p in frozen.items() if f".{expert}." in name})
+        for parameter in frozen.values():
+            parameter.requires_grad_(False)
+        self._frozen = frozen
+        self._trained = {name: p for name, p in self._all.items() if name not in frozen}
+        unet.train()
+        if gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+
+    def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
+        """Return the U-Net's prediction, float32."""
+        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return A and B of the expert, or all gates, in module order."""
+        return list(self._trained.values())
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return copies of them by name, and of frozen experts a digest, as the gates are worth nothing to others."""
+        state = copy_state(self._trained)
+        return {**state, _DIGEST: self._digest} if self._frozen else state
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Put a state back, exactly.
+
+        Raises:
+            ModelError: other names or shapes, or gates that were trained with other experts.
+        """
+        state = dict(state)
+        if self._frozen and not torch.equal(state.pop(_DIGEST, torch.empty(0)), self._digest):
+            starts = " and ".join(str(place) for place in self.settings.starts.values())
+            raise ModelError(f"trainable state: its gates were trained with other experts than those of {starts}")
+        put_state(self._trained, state)
+
+    @cached_property
+    def _digest(self) -> Tensor:
+        """SHA-256 of the frozen experts, 32 bytes."""
+        found = hashlib.sha256()
+        for parameter in self._frozen.values():
+            found.update(parameter.detach().cpu().contiguous().numpy().data)
+        return torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8)
+
+    def save(self, folder: Path) -> None:
+        """Write all experts and gates that there are into one file, atomically; equal ones are equal files."""
+        experts = self.settings.experts
+        metadata = {
+            "format": FORMAT,
+            "stage": self.settings.stage,
+            "ranks": json.dumps({name: expert.rank for name, expert in experts.items()}),
+            "alphas": json.dumps({name: expert.alpha for name, expert in experts.items()}),
+            "base_shapes": json.dumps(self._shapes),
+            "fairhuman": __version__,
+        }
+        state = copy_state(self._all)
+
+        def write(partial: Path) -> None:
+            save_file(state, partial, metadata)
+            sort_header(partial)
+
+        write_atomically(folder / MOLE_FILE, write)
+
+
+def _starts(unet: UNet2DConditionModel, settings: MoleSettings) -> dict[str, MoleFile]:
+    """The files that stage gates begins with, checked."""
+    found: dict[str, MoleFile] = {}
+    for name, place in settings.starts.items():
+        if place is not None:
+            file, expected = read_mole(place), {name: settings.experts[name]}
+            if (file.stage, file.experts) != (name, expected):
+                raise ModelError(
+                    f"mole.start_{name} {str(file.path)!r}: must be of stage {name} with {expected[name]}, "
+                    f"found stage {file.stage} with {', '.join(map(str, file.experts.values()))}"
+                )
+            file.check(unet)
+            found[name] = file
+    return found
+
+
+def _is_gate(name: str) -> bool:
+    return ".token_gate." in name or ".picture_gates." in name

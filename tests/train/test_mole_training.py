@@ -1,0 +1,207 @@
+"""MoLE through the one step and loop: the direction, going on after a crash, its recipes, drawing with the result."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fairhuman import recipe as recipes
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.report import LoadReport
+from fairhuman.errors import RecipeError
+from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, solve
+from fairhuman.models.mole import MOLE_FILE, MoleModel, MoleSettings
+from fairhuman.report.training import write_training_report
+from fairhuman.train import setup
+from fairhuman.train.loop import Run, Watcher, train
+from fairhuman.train.metrics import Metrics
+from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.step import Objectives, fair_step
+from fairhuman.watch import Previews
+
+MakeRecipe = Callable[..., TrainRecipe]
+Typed = Callable[..., tuple[int, str, str]]
+RECIPES = Path(__file__).parents[2] / "recipes"
+STAGES = ("face", "hand", "gates")
+RANK = 3
+stages = pytest.mark.parametrize("stage", STAGES)
+
+
+class Crash(Watcher):
+    def stepped(self, run: Run, metrics: Metrics) -> None:
+        if run.step == 3:
+            raise RuntimeError("crash")
+
+
+def shake(model: MoleModel, seed: int) -> None:
+    """Past its start, where B is zero and with it most gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.trainable_parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained expert of each kind for `model: small-untrained` and for `model: small`, whose U-Nets are alike."""
+    folder = tmp_path_factory.mktemp("experts")
+    for number, stage in enumerate(("face", "hand")):
+        model = MoleModel(setup.load_pipeline("small-untrained"), MoleSettings(stage=stage, rank=RANK), seed=number)
+        shake(model, number)
+        model.save(folder / stage)
+    return folder
+
+
+@pytest.fixture
+def make(make_recipe: MakeRecipe, experts: Path) -> MakeRecipe:
+    def mole(out: str, stage: str, **values: Any) -> TrainRecipe:
+        starts = {f"start_{name}": str(experts / name) for name in ("face", "hand")} if stage == "gates" else {}
+        section = {"stage": stage, "rank": RANK, **starts}
+        return make_recipe(out, **{"kind": "mole", "model": "small-untrained", "mole": section, **values})
+
+    return mole
+
+
+def parts(recipe: TrainRecipe) -> tuple[Objectives, setup.Data]:
+    data = setup.load_data(recipe, LoadReport())
+    model = setup.build_model(recipe, torch.device("cpu"))
+    assert isinstance(model, MoleModel)
+    shake(model, 3)
+    return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data
+
+
+def directions(objectives: Objectives, batch: Batch, strategy: Any) -> tuple[Tensor, Tensor]:
+    """What a strategy writes into `.grad`, joined, and its weights."""
+    parameters = objectives.model.trainable_parameters()
+    step, _ = fair_step(objectives, FairBackward(parameters, strategy), [batch])
+    joined = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+    for parameter in parameters:
+        parameter.grad = None
+    return joined.double(), step.weights
+
+
+@stages
+def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, stage: str) -> None:
+    """g_i, M and w are stated once more, from plain autograd over all that the stage trains."""
+    objectives, data = parts(make("run", stage))
+    batch = collate([data.train[position] for position in range(3)])
+    parameters = objectives.model.trainable_parameters()
+    masks = objectives.masks(batch)
+    losses, _ = objectives.losses(batch, masks, 4 * masks.sum(dim=(0, 2, 3)))
+    rows = []
+    for loss in losses:
+        assert loss is not None
+        gradient = torch.autograd.grad(loss, parameters, retain_graph=True)
+        rows.append(torch.cat([g.flatten() for g in gradient]).double())
+    gradients_kp = torch.stack(rows)
+    gram_kk = gradients_kp @ gradients_kp.T
+    assert bool((gram_kk.diagonal() > 0).all())
+    weights_k = torch.as_tensor(solve(gram_kk, alpha=2.0))
+    expected = weights_k @ gradients_kp
+    found, found_weights = directions(objectives, batch, MinimumPotentialDelay())
+    torch.testing.assert_close(found, expected / expected.norm(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found_weights / found_weights.sum(), weights_k / weights_k.sum(), rtol=1e-3, atol=0)
+    plain, _ = directions(objectives, batch, LinearScalarization())
+    assert float(plain @ found) < 0.9999 * float(plain.norm()), "MPD does something"
+
+
+@pytest.mark.parametrize(
+    ("stage", "values"),
+    [
+        ("gates", {"accumulate": 2, "ema": {"decay": 0.9}}),
+        ("gates", {"precision": "bf16", "gradient_checkpointing": True}),
+        ("gates", {"fairness": {"mode": "output", "every": 2, "limit": -1.0}}),
+        ("hand", {}),
+    ],
+)
+def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(
+    make: MakeRecipe, stage: str, values: dict[str, Any]
+) -> None:
+    whole, broken = (make(name, stage, **values) for name in ("whole", "broken"))
+    train(whole)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(broken, [Crash()])
+    assert train(broken).finished
+    ours, theirs = ((recipe.out / "mole" / MOLE_FILE).read_bytes() for recipe in (broken, whole))
+    assert ours == theirs
+    rows = [
+        [{**json.loads(line), "images_per_s": 0} for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
+        for recipe in (broken, whole)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_its_own_loss_is_that_of_whole_pictures_and_its_report_is_written(make: MakeRecipe) -> None:
+    held_out = {"every": 1, "share": 0.3}
+    recipe = make(
+        "run",
+        "face",
+        steps=1,
+        strategy="ls",
+        regions={"names": []},
+        validation=held_out,
+        preview={"count": 1, "steps": 2},
+        learning_rate=0.1,
+    )
+    assert train(recipe, [Previews()]).finished
+    [row] = [json.loads(line) for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
+    assert [name for name in row if name.startswith("loss/")] == ["loss/global"]
+    index = json.loads((recipe.out / "previews" / "index.json").read_text())
+    before, after = (recipe.out / index["rows"][0]["steps"][step]["caption"] for step in ("0", "1"))
+    assert before.read_bytes() != after.read_bytes()
+    assert write_training_report(recipe.out).is_file()
+
+
+def test_the_three_stages_follow_each_other_and_the_result_draws(
+    make: MakeRecipe, tmp_path: Path, typed: Typed
+) -> None:
+    runs = {stage: train(make(stage, stage, steps=1)).recipe.out / "mole" for stage in ("face", "hand")}
+    starts = {f"start_{stage}": str(folder) for stage, folder in runs.items()}
+    gates = train(make("gates", "gates", steps=1, mole={"stage": "gates", "rank": RANK, **starts}))
+    file = gates.recipe.out / "mole" / MOLE_FILE
+    options = ("--prompt", "a hat", "--height", 32, "--width", 32, "--steps", 2, "--model", "small-untrained")
+    code, _, error = typed("sample", tmp_path / "out", *options, "--mole", file.parent)
+    assert code == 0, error
+    with Image.open(tmp_path / "out" / "00000-00.png") as picture:
+        assert picture.info["mole"] == f"{file} (gates)"
+    for wrong, exit_code, message in (
+        (("--mole", file, "--fuse"), 2, "a MoLE can't be fused"),
+        (("--mole", file, "--lora", file), 2, "--mole and --lora"),
+        (("--mole", tmp_path / "none"), 1, "found none"),
+        (("--lora", file), 1, "is a MoLE, whose gates can't be fused"),
+    ):
+        code, _, error = typed("sample", tmp_path / "two", *options, *wrong)
+        assert (code, message in error) == (exit_code, True), error
+
+
+def test_a_wrong_section_is_named(make: MakeRecipe) -> None:
+    for section, message in (
+        ({"stage": "gates"}, "start_face needs the file of stage face"),
+        ({"stage": "hand", "start_hand": "a"}, "start_hand is of stage gates alone"),
+        ({"stages": "hand"}, "stage"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            make("run", "face", mole=section)
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps", "rate"), [("face", 30_000, 2e-5), ("hand", 60_000, 1e-5), ("gates", 50_000, 1e-5)]
+)
+def test_the_papers_runs(stage: str, steps: int, rate: float) -> None:
+    paper = recipes.load(TrainRecipe, RECIPES / f"mole-sdxl-{stage}.yaml")
+    assert (paper.kind, paper.mole.stage, paper.steps, paper.learning_rate) == ("mole", stage, steps, rate)
+    assert (paper.mole.rank, paper.mole.alphas.face, paper.mole.alphas.hand) == (256, 64, 128)
+    assert (paper.strategy, paper.regions.objectives, paper.optimizer.name) == ("ls", ("global",), "adam")
+
+
+@pytest.mark.parametrize("size", ["small", "sdxl"])
+def test_the_runs_of_a_size_feed_each_other(size: str) -> None:
+    face, hand, gates = (recipes.load(TrainRecipe, RECIPES / f"mole-{size}-{stage}.yaml") for stage in STAGES)
+    assert gates.mole.starts == {"face": face.out / "mole", "hand": hand.out / "mole"}
+    assert face.mole.alphas == hand.mole.alphas == gates.mole.alphas
+    assert face.mole.rank == hand.mole.rank == gates.mole.rank
+    assert len({face.out, hand.out, gates.out}) == 3
