@@ -1,7 +1,7 @@
 """Where a part is cut out, what of it is redrawn, and how that is laid back without a seam.
 
-    weight w = 1 within the box and its margin, falling smoothly to 0 over the feather, 0 beyond and outside of the crop
-    result   = round(w new + (1 - w) old) where w > 0, old, bit for bit, where w = 0
+weight w = 1 within the box and its margin, falling smoothly to 0 over the feather, 0 beyond and outside of the crop
+result   = round(w new + (1 - w) old) where w > 0, old, bit for bit, where w = 0
 """
 
 from dataclasses import dataclass

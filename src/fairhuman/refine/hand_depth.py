@@ -20,7 +20,7 @@ from fairhuman.evaluate.hand_shape import FINGERS, INDEX_KNUCKLE, LITTLE_KNUCKLE
 Array = NDArray[np.float64]
 
 FARTHEST = 0.35
-# Radii in breadths of the palm (index to little knuckle, about 60 mm): at the base and the end of a finger, in the palm.
+# In breadths of the palm (index to little knuckle, about 60 mm): radii at a finger's base and end, and in the palm.
 FINGER_RADII, THUMB_RADII, PALM_RADIUS = (0.15, 0.11), (0.19, 0.14), 0.18
 _PALM_BONES = ((0, 1), (0, 5), (0, 9), (0, 13), (0, 17), (1, 5), (5, 9), (9, 13), (13, 17), (1, 9))
 
@@ -33,7 +33,9 @@ def capsule_depth(points_n3: Array, height: int, width: int) -> DepthMap:
 
     """
     if min(height, width) < 1 or points_n3.shape != (21, 3) or not np.isfinite(points_n3).all():
-        raise ValueError(f"expected a size of at least 1 and finite points [21, 3], found {height}, {width}, {points_n3!r}")
+        raise ValueError(
+            f"expected a size of at least 1 and finite points [21, 3], found {height}, {width}, {points_n3!r}"
+        )
     breadth = float(np.linalg.norm(points_n3[INDEX_KNUCKLE] - points_n3[LITTLE_KNUCKLE]))
     surface_hw = np.full((height, width), np.inf)
     for start, end in _PALM_BONES:
@@ -91,7 +93,13 @@ class HandDepthModel:
         self._session: Any = open_session(self._path)
         inputs = self._session.get_inputs()
         shape = inputs[0].shape
-        if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int) or shape[2] != shape[3]:
+        if (
+            len(inputs) != 1
+            or len(shape) != 4
+            or shape[1] != 3
+            or not isinstance(shape[2], int)
+            or shape[2] != shape[3]
+        ):
             raise self._unfit("one input [1, 3, S, S] of a fixed S")
         self._name, self.side = inputs[0].name, int(shape[2])
         self(np.zeros((self.side, self.side, 3), np.uint8))

@@ -22,7 +22,7 @@ from fairhuman.evaluate.hand_shape import FINGERS, PROPORTIONS, THUMB, hand_shap
 Array = NDArray[np.float64]
 
 PALM = (0, 5, 9, 13, 17)
-# Millimetres across (towards the thumb) and up (towards the fingers) from the wrist; of `PALM`, then of the thumb's base.
+# Of `PALM`, in millimetres across (towards the thumb) and up (towards the fingers) from the wrist.
 PLACES = np.array([(0, 0), (26, 92), (4, 94), (-15, 88), (-32, 78)], dtype=np.float64)
 THUMB_PLACE = (24.0, 22.0)
 THUMB_METACARPAL = 46.2

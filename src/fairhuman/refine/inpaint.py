@@ -103,7 +103,10 @@ class Inpainter:
         size = (crop.height, crop.width)
         picture_bchw = T.pil_to_tensor(crop)[None].float() / 127.5 - 1
         mask_bchw = (T.pil_to_tensor(mask)[None] > 127).float()
-        shown = {**zeros(self._guides, 1, size), **{name: conditions[name] for name in self.follows if name in conditions}}
+        shown = {
+            **zeros(self._guides, 1, size),
+            **{name: conditions[name] for name in self.follows if name in conditions},
+        }
         with torch.no_grad(), evaluating(pipeline):
             made = with_unipc(pipeline, StableDiffusionXLInpaintPipeline)
             with steered(pipeline.unet, made.scheduler, self._guides, shown):
