@@ -64,7 +64,7 @@ class Done:
     new: int = field(default=0)
 
 
-class _NotSeen(FairHumanError):
+class _NotSeenError(FairHumanError):
     """The detectors didn't come back from this picture."""
 
 
@@ -140,7 +140,9 @@ def finished(out: Path, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
     done = {}
     for source in sources:
         row = rows.get(source.name)
-        if row is not None and (out / row["output"]).is_file() and row["sha256"] == _sha256_of(source.path):
+        if row is None or row["given"] != source.prompt or not (out / row["output"]).is_file():
+            continue
+        if row["sha256"] == _sha256_of(source.path):
             done[source.name] = row
     return done
 
@@ -182,7 +184,7 @@ def refine_folder(
                 for source in waiting:
                     try:
                         row = _refine(source, out, started.settings, tools, earlier.get(source.name))
-                    except (PictureError, _NotSeen) as error:
+                    except (PictureError, _NotSeenError) as error:
                         failed[source.name] = str(error)
                     else:
                         journal.add([row])
@@ -206,11 +208,8 @@ def _refine(source: Source, out: Path, settings: RefineSettings, tools: Tools, e
         outcome = counted(parts)
     output = _png_name(source.name) if outcome == REFINED else source.name
     plain = [part.plain() for part in parts]
-    if outcome == REFINED:
-        content_out = result.png({"refined": _told(settings, plain)})
-    else:
-        content_out = content
-    write_atomically(out / output, lambda partial_file: partial_file.write_bytes(content_out))
+    written = result.png({"refined": _told(settings, plain)}) if outcome == REFINED else content
+    write_atomically(out / output, lambda file: file.write_bytes(written))
     if earlier not in (None, output):
         (out / str(earlier)).unlink(missing_ok=True)
     return {
@@ -219,6 +218,7 @@ def _refine(source: Source, out: Path, settings: RefineSettings, tools: Tools, e
         "output": output,
         "outcome": outcome,
         "prompt": prompt,
+        "given": source.prompt,
         "parts": plain,
     }
 
@@ -245,7 +245,7 @@ def _guarded_look(settings: RefineSettings, with_people: bool) -> Iterator[Look]
         def look(picture: Picture) -> Seen:
             found = process.call(picture)
             if isinstance(found, Failure):
-                raise _NotSeen(f"the detectors didn't come back: {found.reason}")
+                raise _NotSeenError(f"the detectors didn't come back: {found.reason}")
             return found
 
         yield look
