@@ -84,7 +84,8 @@ def _hand(points_n3: Array, origin: Array, scale: float, across: Array, up: Arra
         hand_n3 = _local_hand(local_n3, spread)
         if hand_shape(hand_n3).plausibility == 1:
             break
-    return origin + scale * hand_n3 @ axes_33
+    result: Array = origin + scale * hand_n3 @ axes_33
+    return result
 
 
 def _local_hand(local_n3: Array, spread: float) -> Array:

@@ -133,10 +133,14 @@ def check_folders(images: Path, out: Path, started: Started) -> None:
 
 
 def finished(out: Path, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
-    """Rows of the pictures that are done, by name; a source that has changed, or whose result is gone, isn't."""
+    """Rows of the pictures that are done, by name; a source that has changed, or whose result is gone, isn't.
+
+    Reads alone: another process may be writing.
+    """
     if not (out / ROWS).is_file():
         return {}
-    rows = {row["name"]: row for row in Journal(out / ROWS)}
+    *lines, _ = (out / ROWS).read_text(encoding="utf-8").split("\n")  # what a killed process began has no end
+    rows = {row["name"]: row for row in map(json.loads, lines)}
     done = {}
     for source in sources:
         row = rows.get(source.name)
