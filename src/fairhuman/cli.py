@@ -10,13 +10,14 @@ from rich.console import Console
 from fairhuman import __version__
 from fairhuman.cli_data import data_app
 from fairhuman.cli_measure import bench, compare, cost, evaluate, grid, losses, paper
+from fairhuman.cli_refine import refine
 from fairhuman.cli_study import study_app
 from fairhuman.errors import FairHumanError, RecipeError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
-for command in (evaluate, losses, compare, grid, cost, paper, bench):
+for command in (refine, evaluate, losses, compare, grid, cost, paper, bench):
     app.command()(command)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show what would be done; write nothing.")]

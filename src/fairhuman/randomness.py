@@ -19,6 +19,7 @@ class Stream(IntEnum):
     STRATEGY = 7  # random loss weighting
     VARIANT = 8  # crop of a variant of a record
     CONDITION = 9  # which conditions of a training sample are dropped
+    REFINE = 10  # noise of a redrawn face or hand
 
 
 def seeded_generator(seed: int, *path: int) -> torch.Generator:

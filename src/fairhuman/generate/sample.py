@@ -229,13 +229,8 @@ def draw(
         kind = StableDiffusionXLImg2ImgPipeline
         arguments |= {"image": start_latents_bchw.to(unet.dtype), "strength": strength}
     with torch.no_grad(), evaluating(pipeline):
-        embeds, pooled = encode_prompts(pipeline, prompts)
-        arguments |= {"prompt_embeds": embeds.to(unet.dtype), "pooled_prompt_embeds": pooled.to(unet.dtype)}
-        if settings.guidance > 1:
-            embeds, pooled = encode_prompts(pipeline, [settings.negative_prompt] * len(prompts))
-            arguments["negative_prompt_embeds"] = embeds.to(unet.dtype)
-            arguments["negative_pooled_prompt_embeds"] = pooled.to(unet.dtype)
-        made = _with_unipc(pipeline, kind)
+        arguments |= prompt_arguments(pipeline, prompts, settings)
+        made = with_unipc(pipeline, kind)
         shown = {**zeros(guides, len(prompts), size), **(conditions or {})}
         with steered(unet, made.scheduler, guides, shown):
             latents_bchw = made(**arguments).images
@@ -245,6 +240,20 @@ def draw(
             "not the VAE's doing; check the weights of the U-Net, the LoRA and its weight, or draw in bf16 or fp32",
         )
         return decode_latents(pipeline.vae, latents_bchw).cpu()
+
+
+def prompt_arguments(
+    pipeline: StableDiffusionXLPipeline, prompts: Sequence[str], settings: SampleSettings
+) -> dict[str, Tensor]:
+    """Return the encoded prompts and, with guidance, the negative one, as arguments of an SDXL pipeline."""
+    dtype = pipeline.unet.dtype
+    embeds, pooled = encode_prompts(pipeline, prompts)
+    arguments = {"prompt_embeds": embeds.to(dtype), "pooled_prompt_embeds": pooled.to(dtype)}
+    if settings.guidance > 1:
+        embeds, pooled = encode_prompts(pipeline, [settings.negative_prompt] * len(prompts))
+        arguments["negative_prompt_embeds"] = embeds.to(dtype)
+        arguments["negative_pooled_prompt_embeds"] = pooled.to(dtype)
+    return arguments
 
 
 def picture_size(pipeline: StableDiffusionXLPipeline, settings: SampleSettings) -> tuple[int, int]:
@@ -304,7 +313,7 @@ def _quiet() -> Iterator[None]:
             logger.removeFilter(wanted)
 
 
-def _with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:
+def with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:
     """Return another pipeline over the same modules with UniPC's scheduler; `pipeline` keeps its own."""
     scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
     made = kind(**{**pipeline.components, "scheduler": scheduler}, add_watermarker=False)

@@ -1,0 +1,91 @@
+"""A picture that can be changed in places: its pixels in their own mode, and what its file says beside them.
+
+Modes stay: grey, grey with alpha, RGB, RGBA, grey of 16 bits. Black and white becomes grey; a palette and other colour
+spaces become RGB, with alpha where something is transparent. The EXIF orientation is carried out.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from fairhuman.data.decode import FORMATS, GREY16, decode
+from fairhuman.detect.detection import Picture
+
+Pixels = NDArray[Any]  # [H, W], [H, W, 2], [H, W, 3] or [H, W, 4], uint8; of 16-bit grey [H, W], uint16
+
+_KEPT = ("exif", "icc_profile", "dpi")
+_OTHER_COLOURS = ("CMYK", "YCbCr", "LAB", "HSV")  # whose colour profile isn't that of the RGB made of them
+_QUICK = 1  # zlib's level for what is only looked at
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canvas:
+    """One upright picture.
+
+    Attributes:
+        pixels: in the picture's own mode.
+        texts: those of a PNG.
+        kept: EXIF, colour profile, resolution, as Pillow's PNG writer takes them.
+        animated: whether there is more than the first frame, which is what `pixels` has.
+
+    """
+
+    pixels: Pixels
+    texts: Mapping[str, str]
+    kept: Mapping[str, Any]
+    animated: bool = False
+
+    @classmethod
+    def read(cls, content: bytes) -> "Canvas":
+        """Read a picture's file.
+
+        Raises:
+            PictureError: it isn't a picture, or one that can't be used; see `fairhuman.data.decode`.
+
+        """
+        decode(content)  # says what is wrong with it
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            animated = bool(getattr(image, "is_animated", False))
+            image.load()
+            texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
+            upright = ImageOps.exif_transpose(image)
+            kept = {key: upright.info[key] for key in _KEPT if upright.info.get(key)}
+            if image.mode in _OTHER_COLOURS:
+                kept.pop("icc_profile", None)
+            return cls(_pixels(upright), texts, kept, animated)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def seen(self) -> Picture:
+        """The RGB picture [H, W, 3], uint8, that whoever decodes the file will see."""
+        return np.asarray(decode(self.png(level=_QUICK)).picture)
+
+    def changed(self, pixels: Pixels) -> "Canvas":
+        """The same with other pixels."""
+        return replace(self, pixels=pixels)
+
+    def png(self, further: Mapping[str, str] | None = None, level: int = 6) -> bytes:
+        """A PNG file of it, with further texts."""
+        information = PngInfo()
+        for key, value in {**self.texts, **(further or {})}.items():
+            information.add_itxt(key, value)
+        stream = io.BytesIO()
+        Image.fromarray(self.pixels).save(stream, "PNG", pnginfo=information, compress_level=level, **self.kept)
+        return stream.getvalue()
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    if image.mode in GREY16:
+        return np.asarray(image).astype(np.uint16)
+    grey = image.mode in ("1", "L", "LA", "La")
+    mode = ("LA" if grey else "RGBA") if image.has_transparency_data else "L" if grey else "RGB"
+    return np.array(image.convert(mode))

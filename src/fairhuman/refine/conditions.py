@@ -1,0 +1,112 @@
+"""What a guide is shown of a part: its pose, and its depth, of hands after they were repaired."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as T
+
+from fairhuman.data.condition.depth import DepthMap, decode_depth, depth_picture, encode_depth
+from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
+from fairhuman.data.condition.people import Person, move_people
+from fairhuman.data.condition.pose import draw_pose
+from fairhuman.detect.detection import in_any
+from fairhuman.refine.crop import Crop
+from fairhuman.refine.hand_depth import HandDepthModel, capsule_depth
+from fairhuman.refine.hand_repair import Array, repaired_hand
+from fairhuman.refine.parts import Part
+from fairhuman.refine.settings import RefineSettings
+
+CAPSULES = "capsules"
+
+Conditions = Callable[[Part, Crop, Image.Image, Sequence[Person]], dict[str, Tensor]]
+
+
+@contextmanager
+def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterator[Conditions]:
+    """A function that gives the conditions of a part, [1, C, S, S] in 0..1 by name; a missing one isn't known.
+
+    It takes the part, its crop, the picture of the crop as it is redrawn, and the people of the whole picture.
+
+    Raises:
+        DetectorError: the model of `hand_depth` can't be used.
+        ModelError: that of `depth` can't.
+
+    """
+    with ExitStack() as stack:
+        hand_model, estimator = None, None
+        if "depth" in follows:
+            hand_model = HandDepthModel(settings.hand_depth) if settings.hand_depth != CAPSULES else None
+            estimator = stack.enter_context(open_depth(settings.depth)) if settings.depth is not None else None
+
+        def conditions(part: Part, crop: Crop, picture: Image.Image, people: Sequence[Person]) -> dict[str, Tensor]:
+            hand_n3 = hand_in_crop(part, crop) if part.points else None
+            found = {}
+            if "depth" in follows:
+                depth_hw = _depth(part, picture, hand_n3, hand_model, estimator)
+                if depth_hw is not None:
+                    found["depth"] = torch.from_numpy(depth_hw)[None, None]
+            if "pose" in follows:
+                drawn = draw_pose(people_in_crop(part, crop, people, hand_n3), crop.worked, crop.worked)
+                found["pose"] = T.pil_to_tensor(drawn)[None].float() / 255
+            return found
+
+        yield conditions
+
+
+def hand_in_crop(part: Part, crop: Crop) -> Array | None:
+    """The repaired hand [21, 3] in pixels of the crop as it is redrawn; None where the landmarks are beyond repair."""
+    repaired_n3 = repaired_hand(part.points, part.label)
+    if repaired_n3 is None:
+        return None
+    left, top, side = crop.square
+    return (repaired_n3 - [left, top, 0]) * (crop.worked / side)
+
+
+def people_in_crop(part: Part, crop: Crop, people: Sequence[Person], hand_n3: Array | None) -> list[Person]:
+    """People in pixels of the crop as it is redrawn; a repaired hand takes the place of what was seen of it."""
+    left, top, side = crop.square
+    scale = crop.worked / side
+    moved = move_people(people, (scale, scale), (left * scale, top * scale))
+    if hand_n3 is None:
+        return moved
+    rest = [
+        Person(person.body, np.stack([_unless_in(part, points_n3, own) for points_n3, own in pairs]), person.face)
+        for person, pairs in (
+            (person, zip(person.hands, whole.hands, strict=True)) for person, whole in zip(moved, people, strict=True)
+        )
+    ]
+    hands = np.zeros((2, 21, 3))
+    hands[1 if part.label == "right hand" else 0] = np.column_stack([hand_n3[:, :2], np.ones(21)])
+    return [*rest, Person(hands=hands)]
+
+
+def _unless_in(part: Part, points_n3: np.ndarray, whole_n3: np.ndarray) -> np.ndarray:
+    """Points of a hand, or zeros where the hand's middle, in pixels of the picture, lies in the part's box."""
+    known = whole_n3[whole_n3[:, 2] > 0, :2]
+    if not len(known):
+        return points_n3
+    x, y = known.mean(axis=0).tolist()
+    return np.zeros_like(points_n3) if in_any((x, y), [part.box]) else points_n3
+
+
+def _depth(
+    part: Part,
+    picture: Image.Image,
+    hand_n3: Array | None,
+    hand_model: HandDepthModel | None,
+    estimator: DepthEstimator | None,
+) -> DepthMap | None:
+    if part.kind == "hand" and hand_model is not None:
+        small = picture.resize((hand_model.side, hand_model.side), Image.Resampling.LANCZOS)
+        depth = Image.fromarray(hand_model(np.asarray(small))).resize(picture.size, Image.Resampling.BILINEAR)
+        return np.array(depth)
+    if part.kind == "hand" and hand_n3 is not None:
+        return capsule_depth(hand_n3, picture.height, picture.width)
+    if estimator is None:
+        return None
+    found_hw = estimator([np.asarray(picture)])[0]
+    return depth_picture(decode_depth(encode_depth(found_hw, estimator.kind)), estimator.kind)

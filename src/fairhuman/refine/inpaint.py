@@ -1,0 +1,126 @@
+"""A crop is redrawn under a mask by SDXL's inpaint pipeline, over the components of a loaded one.
+
+A U-Net of four channels sees nothing of the mask: after each step the latents outside of it are set to those of the
+picture at that step's noise, which diffusers' pipeline does. The picture is encoded here, as the VAE is float32
+whatever the U-Net is, and guides steer the U-Net as they do where pictures are drawn (`fairhuman.generate.guide`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from diffusers import StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as T
+
+from fairhuman.generate.guide import Guide, steered, zeros
+from fairhuman.generate.sample import SampleSettings, check_steps, prompt_arguments, to_image, with_unipc
+from fairhuman.models.sdxl import check_finite, decode_latents, encode_pictures, evaluating, vae_factor
+from fairhuman.refine.settings import RefineSettings
+
+PIPELINE_GRID = 8  # diffusers' own rule about sides, whatever the VAE's factor
+
+
+class Painter(Protocol):
+    """Redraws crops.
+
+    Attributes:
+        grid: what sides of crops are multiples of.
+        least: least side of a crop.
+        follows: names of the conditions it follows.
+
+    """
+
+    grid: int
+    least: int
+    follows: tuple[str, ...]
+
+    def __call__(
+        self,
+        crop: Image.Image,
+        mask: Image.Image,
+        prompt: str,
+        conditions: Mapping[str, Tensor],
+        generator: torch.Generator,
+    ) -> Image.Image:
+        """A square RGB crop redrawn where the mask is white.
+
+        Args:
+            crop: RGB, a side of `grid` pixels or a multiple.
+            mask: mode L, as large.
+            prompt: what to draw.
+            conditions: [1, C, H, W] in 0..1 by name; zeros for one that is followed and missing.
+            generator: of the noise.
+
+        """
+        ...
+
+
+class Inpainter:
+    """The `Painter` of an SDXL pipeline, which stays as it is.
+
+    Args:
+        pipeline: with a LoRA fused or loaded, if there is one.
+        settings: steps, strength, guidance, size.
+        guides: ControlNets and adapters.
+
+    Raises:
+        RecipeError: more steps than the model's schedule allows.
+
+    """
+
+    def __init__(
+        self, pipeline: StableDiffusionXLPipeline, settings: RefineSettings, guides: Sequence[Guide] = ()
+    ) -> None:
+        check_steps(pipeline.scheduler.config, settings.steps)
+        self._pipeline, self._settings, self._guides = pipeline, settings, guides
+        # Skip connections and adapters halve the latents once a level of the U-Net.
+        levels = len(pipeline.unet.config.block_out_channels)
+        self.grid = math.lcm(PIPELINE_GRID, vae_factor(pipeline.vae) * 2 ** (levels - 1))
+        own = pipeline.unet.config.sample_size * vae_factor(pipeline.vae)
+        self.least = math.ceil((settings.size or own) / self.grid) * self.grid
+        self.follows = tuple(dict.fromkeys(name for guide in guides for name in guide.control.conditions))
+
+    def __call__(
+        self,
+        crop: Image.Image,
+        mask: Image.Image,
+        prompt: str,
+        conditions: Mapping[str, Tensor],
+        generator: torch.Generator,
+    ) -> Image.Image:
+        """See `Painter`.
+
+        Raises:
+            ModelError: latents or pictures that aren't finite.
+
+        """
+        pipeline, own = self._pipeline, self._settings
+        dtype, device = pipeline.unet.dtype, pipeline.unet.device
+        text = SampleSettings(steps=own.steps, guidance=own.guidance, negative_prompt=own.negative_prompt)
+        size = (crop.height, crop.width)
+        picture_bchw = T.pil_to_tensor(crop)[None].float() / 127.5 - 1
+        mask_bchw = (T.pil_to_tensor(mask)[None] > 127).float()
+        shown = {
+            **zeros(self._guides, 1, size),
+            **{name: conditions[name] for name in self.follows if name in conditions},
+        }
+        with torch.no_grad(), evaluating(pipeline):
+            made = with_unipc(pipeline, StableDiffusionXLInpaintPipeline)
+            with steered(pipeline.unet, made.scheduler, self._guides, shown):
+                latents_bchw = made(
+                    **prompt_arguments(pipeline, [prompt], text),
+                    image=encode_pictures(pipeline.vae, picture_bchw.to(device)).to(dtype),
+                    mask_image=mask_bchw,
+                    height=size[0],
+                    width=size[1],
+                    strength=own.strength,
+                    num_inference_steps=own.steps,
+                    guidance_scale=own.guidance,
+                    generator=generator,
+                    output_type="latent",
+                ).images
+            check_finite(latents_bchw, f"the U-Net's latents ({dtype})", "check the LoRA and its weight, or take bf16")
+            return to_image(decode_latents(pipeline.vae, latents_bchw)[0])

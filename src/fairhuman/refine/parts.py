@@ -1,0 +1,161 @@
+"""Faces and hands of a picture with their strict quality, and whether a changed picture is better than before.
+
+A changed picture is better if the part that was redrawn gains, and nothing else is lost: with the parts of the original
+picture as those expected, neither Σ quality of the faces nor that of the hands falls, no other part loses more than
+`TOLERANCE`, and there are no more extra faces or hands than before.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairhuman.data.condition.holistic import HolisticPose
+from fairhuman.data.condition.people import Person
+from fairhuman.detect.detection import Picture
+from fairhuman.detect.overlap import corners, matches
+from fairhuman.detect.settings import open_detectors
+from fairhuman.evaluate.findings import face_finder, hand_finder
+from fairhuman.evaluate.strict import SAME_PLACE, face_quality, hand_quality
+from fairhuman.record import Box
+from fairhuman.refine.settings import KINDS, PartKind, RefineSettings
+
+Array = NDArray[np.float64]
+
+# A part elsewhere in the picture keeps its pixels, but the detectors see the whole picture: scores move a little.
+TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One face or hand.
+
+    Attributes:
+        kind: `face` or `hand`.
+        box: in pixels of the upright picture.
+        quality: strict, 0..1; 0 where the strict measure doesn't find it.
+        label: `face`, `left hand`, `right hand`, `hand`.
+        points: 21 landmarks x, y, z of a hand in pixels; empty where they aren't known.
+        measured: whether the strict measure found it; if not, another detector did.
+
+    """
+
+    kind: PartKind
+    box: Box
+    quality: float
+    label: str
+    points: tuple[tuple[float, float, float], ...] = ()
+    measured: bool = True
+
+    @property
+    def side(self) -> float:
+        """Longer side of the box in pixels."""
+        return max(self.box.x1 - self.box.x0, self.box.y1 - self.box.y0)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Parts of one picture, faces before hands, each kind best first; people where poses were asked for."""
+
+    parts: tuple[Part, ...] = ()
+    people: tuple[Person, ...] = ()
+
+
+Look = Callable[[Picture], Seen]
+
+
+@contextmanager
+def open_look(settings: RefineSettings, with_people: bool = False) -> Iterator[Look]:
+    """A function that finds the parts of an upright RGB picture; loads the models for the time of a `with` block.
+
+    `partial(open_look, settings)` is the `start` of a guarded process.
+
+    Raises:
+        DetectorError: a detector can't be loaded.
+
+    """
+    with ExitStack() as stack:
+        faces = stack.enter_context(face_finder(settings.upscale)) if "face" in settings.parts else None
+        hands = stack.enter_context(hand_finder(settings.upscale)) if "hand" in settings.parts else None
+        further = stack.enter_context(open_detectors(settings.detect)) if settings.detect is not None else None
+        pose = stack.enter_context(HolisticPose()) if with_people else None
+
+        def look(picture: Picture) -> Seen:
+            parts = [Part("face", one.box, face_quality(one), one.label) for one in (faces(picture) if faces else ())]
+            for hand in hands(picture) if hands else ():
+                parts.append(Part("hand", hand.box, hand_quality(hand), hand.label, hand.points))
+            for found in (further(picture) if further else {}).values():
+                parts = with_unmeasured(parts, {one.label: [one.box] for one in found}, settings.parts)
+            return Seen(tuple(sorted(parts, key=_order)), tuple(pose(picture)) if pose else ())
+
+        yield look
+
+
+def with_unmeasured(
+    parts: Sequence[Part], boxes: Mapping[str, Sequence[Box]], kinds: Sequence[PartKind] = KINDS
+) -> list[Part]:
+    """Parts and, with quality 0, those boxes by label that aren't at the place of one of them."""
+    found = list(parts)
+    for label, each in boxes.items():
+        kind: PartKind | None = "face" if label == "face" else "hand" if label.endswith("hand") else None
+        for box in each if kind in kinds else ():
+            assert kind is not None
+            if not matches(corners([one.box for one in found if one.kind == kind]), corners([box]), SAME_PLACE):
+                found.append(Part(kind, box, 0.0, label, measured=False))
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """How a picture does against expected parts.
+
+    Attributes:
+        quality_n: of each expected part, in their order; 0 where it isn't found.
+        kinds: of each expected part.
+        extra: found faces, and hands, that aren't expected.
+
+    """
+
+    quality_n: Array
+    kinds: tuple[PartKind, ...]
+    extra: Mapping[str, int]
+
+    def total(self, kind: PartKind) -> float:
+        """Σ quality of the expected parts of a kind."""
+        return float(self.quality_n[[one == kind for one in self.kinds]].sum())
+
+
+def standing(seen: Seen, expected: Sequence[Part]) -> Standing:
+    """Match what is seen with what is expected, kind by kind, as the strict measures do."""
+    quality_n = np.zeros(len(expected))
+    extra = {}
+    for kind in KINDS:
+        places = [place for place, part in enumerate(expected) if part.kind == kind]
+        found = [part for part in seen.parts if part.kind == kind and part.measured]
+        pairs = matches(corners([part.box for part in found]), corners([expected[i].box for i in places]), SAME_PLACE)
+        for index, place in pairs:
+            quality_n[places[place]] = found[index].quality
+        extra[kind] = len(found) - len(pairs)
+    return Standing(quality_n, tuple(part.kind for part in expected), extra)
+
+
+def loss(before: Standing, after: Standing, number: int, gain: float) -> str:
+    """Why a picture whose part `number` was redrawn isn't better; empty if it is. See the module."""
+    change_n = after.quality_n - before.quality_n
+    if change_n[number] < gain:
+        return f"quality {after.quality_n[number]:.2f} after {before.quality_n[number]:.2f}"
+    others_n = np.delete(change_n, number)
+    if (others_n < -TOLERANCE).any():
+        return f"another part would lose {-others_n.min():.2f}"
+    for kind in KINDS:
+        if after.total(kind) < before.total(kind):
+            return f"{kind}s would be worse together"
+        if after.extra[kind] > before.extra[kind]:
+            return f"there would be one more {kind}"
+    return ""
+
+
+def _order(part: Part) -> tuple[int, float, float, float]:
+    return KINDS.index(part.kind), -part.quality, part.box.x0, part.box.y0

@@ -1,0 +1,209 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from tiny_parts import BoardLook, ContrastPainter, boards
+
+from fairhuman.data.validation.journal import Journal
+from fairhuman.errors import DataError
+from fairhuman.record import Box
+from fairhuman.refine.inpaint import Painter
+from fairhuman.refine.page import summary, write_page
+from fairhuman.refine.parts import Look
+from fairhuman.refine.run import RECIPE, ROWS, Done, Started, check_folders, finished, list_sources, refine_folder
+from fairhuman.refine.settings import RefineSettings
+
+BOX = (16, 16, 40, 40)
+WEAK = boards(64, 72, {BOX: 0.3})
+
+
+class Opened:
+    """Painters that were opened, to be counted."""
+
+    def __init__(self) -> None:
+        self.painters: list[ContrastPainter] = []
+
+    @contextmanager
+    def __call__(self) -> Iterator[Painter]:
+        self.painters.append(ContrastPainter(3.0))
+        yield self.painters[-1]
+
+
+@contextmanager
+def look_for_board(_: RefineSettings, __: bool) -> Iterator[Look]:
+    yield BoardLook([("face", Box(*BOX))])
+
+
+def refine(
+    images: Path, out: Path, opened: Opened | None = None, prompts: list[str] | None = None, **given: int
+) -> Done:
+    started = Started(images=str(images), prompts=None, settings=RefineSettings(**given))  # type: ignore[arg-type]
+    check_folders(images, out, started)
+    sources = list_sources(images, prompts)
+    done = refine_folder(sources, out, started, opened or Opened(), start_look=look_for_board)
+    write_page(out, sources, started, done)
+    return done
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    information = PngInfo()
+    information.add_itxt("prompt", "a person, waving")
+    Image.fromarray(WEAK).save(folder / "a.png", pnginfo=information, dpi=(300, 300))
+    Image.fromarray(boards(64, 72, {BOX: 1.0})).save(folder / "b.jpg", quality=95)
+    Image.fromarray(WEAK).convert("L").save(folder / "sub" / "c.webp", lossless=True)
+    (folder / "sub" / "c.txt").write_text("a caption", encoding="utf-8")
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    (folder / "empty.jpg").write_bytes(b"")
+    return folder
+
+
+def test_a_folder_is_refined_copied_and_told_about(images: Path, tmp_path: Path) -> None:
+    out, opened = tmp_path / "out", Opened()
+    done = refine(images, out, opened)
+    assert {row["name"]: (row["output"], row["outcome"]) for row in done.rows} == {
+        "a.png": ("a.png", "refined"),
+        "b.jpg": ("b.jpg", "good"),
+        "sub/c.webp": ("sub/c.png", "refined"),
+    }
+    assert set(done.failed) == {"broken.png", "empty.jpg"} and "cut off" in done.failed["broken.png"]
+    assert (out / "b.jpg").read_bytes() == (images / "b.jpg").read_bytes()
+    with Image.open(out / "a.png") as refined:
+        assert refined.text["prompt"] == "a person, waving"
+        assert json.loads(refined.text["refined"])["parts"][0]["taken"] == 0
+        assert refined.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    with Image.open(out / "sub" / "c.png") as grey:
+        assert grey.mode == "L" and (np.asarray(grey)[:5] == 128).all()
+    assert opened.painters[0].prompts == ["close-up of a face, a person, waving", "close-up of a face, a caption"]
+    assert [row["name"] for row in Journal(out / ROWS)] == ["a.png", "b.jpg", "sub/c.webp"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image") == 4 and "broken.png" in page and "a.png: face 0" in page
+    assert summary(done)[0].startswith("3 faces, 2 poor, 2 of them better")
+
+
+def test_the_same_call_again_does_nothing_and_gives_the_same(images: Path, tmp_path: Path) -> None:
+    out, opened = tmp_path / "out", Opened()
+    (images / "broken.png").unlink()
+    (images / "empty.jpg").unlink()
+    first = refine(images, out)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    again = refine(images, out, opened)
+    assert again.new == 0 and first.new == 3 and list(again.rows) == json.loads(json.dumps(list(first.rows)))
+    assert not opened.painters, "the model isn't loaded"
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == times
+
+
+def test_a_cut_off_row_a_lost_picture_and_a_changed_one_are_done_again(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole = refine(images, out)
+    expected = {path.relative_to(out): path.read_bytes() for path in out.rglob("*.png")}
+    content = (out / ROWS).read_bytes()
+    (out / ROWS).write_bytes(content[:-40])
+    (out / "a.png").unlink()
+    opened = Opened()
+    again = refine(images, out, opened)
+    assert again.new == 2 and len(opened.painters[0].prompts) == 2
+    assert (out / ROWS).read_bytes() == content
+    assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*.png")} == expected
+    Image.fromarray(boards(64, 72, {BOX: 1.0})).convert("L").save(images / "sub" / "c.webp", lossless=True)
+    changed = refine(images, out)
+    assert changed.new == 1 and changed.rows[2]["outcome"] == "good"
+    assert (out / "sub" / "c.webp").is_file() and not (out / "sub" / "c.png").exists()
+    assert len(whole.rows) == 3
+
+
+def test_kill_9_loses_nothing_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for number in range(30):
+        Image.fromarray(np.roll(WEAK, 8 * (number % 2), axis=1)).save(images / f"{number:02d}.png")
+    here = Path(__file__)
+    script = (
+        "import sys; sys.path[:0] = sys.argv[3:]\n"
+        "from pathlib import Path; import test_refine_folder as t\n"
+        "t.refine(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    paths = [str(here.parent), str(here.parents[1] / "evaluate"), str(here.parents[1] / "detect")]
+    process = subprocess.Popen([sys.executable, "-c", script, str(images), str(out), *paths])
+    while process.poll() is None and len(list(out.glob("*.png"))) < 3:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    there = len(finished(out, list_sources(images, None)))
+    done = refine(images, out)
+    assert done.new == 30 - there and len(done.rows) == 30
+    other = tmp_path / "other"
+    refine(images, other)
+    for path in sorted(other.glob("*.png")):
+        assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+def test_prompts_are_shared_out_in_order(images: Path, tmp_path: Path) -> None:
+    opened = Opened()
+    refine(images, tmp_path / "out", opened, prompts=["1", "2", "3", "4", "5"])
+    assert opened.painters[0].prompts == ["close-up of a face, a person, waving", "close-up of a face, 5"]
+    with pytest.raises(DataError, match="5 pictures can't be shared out among 2"):
+        list_sources(images, ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda images, out: (images / "a.jpg").write_bytes(b"x"), r"a\.jpg and a\.png would both become a\.png"),
+        (lambda images, out: (out.mkdir(), (out / "mine.txt").write_text("x")), "holds other things"),
+        (lambda images, out: refine(images, out, seed=1), "begun with settings.seed 1, not 0"),
+    ],
+)
+def test_folders_that_would_lose_something_are_refused(
+    images: Path, tmp_path: Path, spoil: Callable[[Path, Path], object], message: str
+) -> None:
+    out = tmp_path / "out"
+    spoil(images, out)
+    with pytest.raises(DataError, match=message):
+        refine(images, out)
+
+
+@pytest.mark.parametrize("out", [".", "sub", "new", ".."])
+def test_out_must_lie_apart_from_the_pictures(images: Path, out: str) -> None:
+    with pytest.raises(DataError, match="apart"):
+        refine(images, images / out)
+
+
+def test_places_without_pictures_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none"):
+        list_sources(tmp_path / "none", None)
+    with pytest.raises(DataError, match="holds no picture"):
+        list_sources(tmp_path, None)
+
+
+def test_one_picture_will_do(images: Path, tmp_path: Path) -> None:
+    done = refine(images / "a.png", tmp_path / "out")
+    assert [row["name"] for row in done.rows] == ["a.png"]
+
+
+def test_an_animation_is_copied_as_it_is(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    frames = [Image.fromarray(WEAK).convert("P"), Image.fromarray(255 - WEAK).convert("P")]
+    frames[0].save(images / "a.gif", save_all=True, append_images=frames[1:])
+    done = refine(images, tmp_path / "out")
+    assert done.rows[0]["outcome"] == "animated"
+    assert (tmp_path / "out" / "a.gif").read_bytes() == (images / "a.gif").read_bytes()
+
+
+def test_patience_may_change_between_calls(images: Path, tmp_path: Path) -> None:
+    refine(images, tmp_path / "out", seconds=50)
+    assert refine(images, tmp_path / "out", seconds=60).new == 0
+    assert (tmp_path / "out" / RECIPE).is_file()
