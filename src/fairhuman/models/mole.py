@@ -146,7 +146,7 @@ def is_mole(file: Path) -> bool:
     """Whether a file is one that `MoleModel.save` wrote."""
     try:
         with safe_open(file, framework="pt") as opened:
-            return (opened.metadata() or {}).get("format") == FORMAT
+            return bool((opened.metadata() or {}).get("format") == FORMAT)
     except (SafetensorError, OSError):
         return False
 
