@@ -24,6 +24,7 @@ MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
 Inputs = tuple[Batch, Tensor, Tensor]
 EXPERTS = {"face": Expert(3, 6.0), "hand": Expert(2, 1.0)}
 RANK = 3
+ALPHAS = {"face": 2.0, "hand": 4.0}  # small, so that no gate is saturated
 
 
 def shaken(parameters: list[nn.Parameter], seed: int = 2) -> None:
@@ -36,7 +37,7 @@ def shaken(parameters: list[nn.Parameter], seed: int = 2) -> None:
 
 def settings(stage: str, folder: Path | None = None) -> MoleSettings:
     starts = {"start_face": folder / "face", "start_hand": folder / "hand"} if folder and stage == "gates" else {}
-    return MoleSettings.model_validate({"stage": stage, "rank": RANK, **starts})
+    return MoleSettings.model_validate({"stage": stage, "rank": RANK, "alphas": ALPHAS, **starts})
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_stages_of_experts_train_that_expert_alone(stage: str) -> None:
     assert isinstance(parameters, list)
     assert [id(p) for p in parameters] == [id(p) for p in model.trainable_parameters()]
     layers = [module for module in model.pipeline.unet.modules() if isinstance(module, MoleLinear)]
-    assert {tuple(layer.strengths.items()) for layer in layers} == {((stage, {"face": 64, "hand": 128}[stage] / RANK),)}
+    assert {tuple(layer.strengths.items()) for layer in layers} == {((stage, ALPHAS[stage] / RANK),)}
     assert all(name.split(".")[-3:-1] in (["down", stage], ["up", stage]) for name in model.trainable_state())
     trained = {id(p) for p in parameters}
     assert {id(p) for p in model.pipeline.unet.parameters() if p.requires_grad} == trained
@@ -203,7 +204,7 @@ def test_the_file_holds_all_and_loads_back_exactly(make_batch: MakeBatch, tmp_pa
     assert [path.name for path in (tmp_path / "one").iterdir()] == [MOLE_FILE]
     said = read_mole(tmp_path / "one")
     assert said.stage == "gates"
-    assert said.experts == {"face": Expert(RANK, 64.0), "hand": Expert(RANK, 128.0)}
+    assert said.experts == {"face": Expert(RANK, 2.0), "hand": Expert(RANK, 4.0)}
     assert said.shapes["mid_block.attentions.0.transformer_blocks.0.attn2.to_k"] == [160, 128]
     pipeline = build_small(0)
     plain = predict(pipeline, inputs)
@@ -248,15 +249,21 @@ def test_a_state_goes_back_exactly_and_only_to_gates_of_the_same_experts(tmp_pat
 
 def test_start_files_that_do_not_fit_are_named(tmp_path: Path, experts: Path) -> None:
     def start(**values: object) -> None:
-        given = {"stage": "gates", "rank": RANK, "start_face": experts / "face", "start_hand": experts / "hand"}
+        given = {
+            "stage": "gates",
+            "rank": RANK,
+            "alphas": ALPHAS,
+            "start_face": experts / "face",
+            "start_hand": experts / "hand",
+        }
         MoleModel(build_small(0), MoleSettings.model_validate({**given, **values}), seed=0)
 
     with pytest.raises(ModelError, match=r"mole.start_hand '.*face.*must be of stage hand .*found stage face"):
         start(start_hand=experts / "face")
     with pytest.raises(ModelError, match=r"mole.start_face .*rank=4.*found stage face with Expert\(rank=3"):
         start(rank=4)
-    with pytest.raises(ModelError, match=r"mole.start_face .*alpha=1.0.*alpha=64.0"):
-        start(alphas={"face": 1.0})
+    with pytest.raises(ModelError, match=r"mole.start_face .*alpha=1.0.*alpha=2.0"):
+        start(alphas={"face": 1.0, "hand": 4.0})
     with pytest.raises(ModelError, match=rf"{tmp_path}.*expected a file or a folder with {MOLE_FILE}"):
         start(start_face=tmp_path)
 
@@ -264,8 +271,8 @@ def test_start_files_that_do_not_fit_are_named(tmp_path: Path, experts: Path) ->
 def test_a_file_of_another_width_or_depth_is_refused_by_name(tmp_path: Path, experts: Path) -> None:
     config = build_small(0).unet.config
     for change, message in (
-        ({"cross_attention_dim": 96}, r"attn2.to_k is \[64, 128\] \[out, in\] there, \[64, 96\] here"),
-        ({"transformer_layers_per_block": (1, 1, 2)}, r"transformer_blocks.1.* is no such layer"),
+        ({"cross_attention_dim": 96}, r"attn2.to_k \[out, in\] is \[64, 128\] there and \[64, 96\] here"),
+        ({"transformer_layers_per_block": (1, 1, 2)}, r"transformer_blocks.1.* is absent there and \[.*here"),
     ):
         unet = UNet2DConditionModel.from_config({**config, **change})
         before = [name for name, _ in unet.named_parameters()]

@@ -29,6 +29,7 @@ Typed = Callable[..., tuple[int, str, str]]
 RECIPES = Path(__file__).parents[2] / "recipes"
 STAGES = ("face", "hand", "gates")
 RANK = 3
+ALPHAS = {"face": 2.0, "hand": 4.0}  # small, so that no gate is saturated
 stages = pytest.mark.parametrize("stage", STAGES)
 
 
@@ -47,10 +48,11 @@ def shake(model: MoleModel, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained expert of each kind for `model: small-untrained` and for `model: small`, whose U-Nets are alike."""
+    """A trained expert of each stage."""
     folder = tmp_path_factory.mktemp("experts")
     for number, stage in enumerate(("face", "hand")):
-        model = MoleModel(setup.load_pipeline("small-untrained"), MoleSettings(stage=stage, rank=RANK), seed=number)
+        settings = MoleSettings.model_validate({"stage": stage, "rank": RANK, "alphas": ALPHAS})
+        model = MoleModel(setup.load_pipeline("small-untrained"), settings, seed=number)
         shake(model, number)
         model.save(folder / stage)
     return folder
@@ -60,7 +62,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(make_recipe: MakeRecipe, experts: Path) -> MakeRecipe:
     def mole(out: str, stage: str, **values: Any) -> TrainRecipe:
         starts = {f"start_{name}": str(experts / name) for name in ("face", "hand")} if stage == "gates" else {}
-        section = {"stage": stage, "rank": RANK, **starts}
+        section = {"stage": stage, "rank": RANK, "alphas": ALPHAS, **starts}
         return make_recipe(out, **{"kind": "mole", "model": "small-untrained", "mole": section, **values})
 
     return mole
@@ -161,7 +163,7 @@ def test_the_three_stages_follow_each_other_and_the_result_draws(
 ) -> None:
     runs = {stage: train(make(stage, stage, steps=1)).recipe.out / "mole" for stage in ("face", "hand")}
     starts = {f"start_{stage}": str(folder) for stage, folder in runs.items()}
-    gates = train(make("gates", "gates", steps=1, mole={"stage": "gates", "rank": RANK, **starts}))
+    gates = train(make("gates", "gates", steps=1, mole={"stage": "gates", "rank": RANK, "alphas": ALPHAS, **starts}))
     file = gates.recipe.out / "mole" / MOLE_FILE
     options = ("--prompt", "a hat", "--height", 32, "--width", 32, "--steps", 2, "--model", "small-untrained")
     code, _, error = typed("sample", tmp_path / "out", *options, "--mole", file.parent)

@@ -90,11 +90,11 @@ class MoleFile:
             ModelError: names the first layer that differs, and how.
         """
         ours = {name: [*layer.weight.shape] for name, layer in mole_layers(unet).items()}
-        for name in sorted(ours.keys() | self.shapes.keys(), key=[*ours, *self.shapes].index):
-            here, there = ours.get(name, "no such layer"), self.shapes.get(name, "no such layer")
+        for name in dict.fromkeys([*ours, *self.shapes]):
+            here, there = ours.get(name, "absent"), self.shapes.get(name, "absent")
             if here != there:
                 raise ModelError(
-                    f"MoLE {str(self.path)!r}: is for another U-Net: {name} is {there} [out, in] there, {here} here"
+                    f"MoLE {str(self.path)!r}: is for another U-Net: {name} [out, in] is {there} there and {here} here"
                 )
 
     def fill(self, parameters: dict[str, nn.Parameter]) -> None:
@@ -146,7 +146,7 @@ def is_mole(file: Path) -> bool:
     """Whether a file is one that `MoleModel.save` wrote."""
     try:
         with safe_open(file, framework="pt") as opened:
-            return (opened.metadata() or {}).get("format") == FORMAT
+            return bool((opened.metadata() or {}).get("format") == FORMAT)
     except (SafetensorError, OSError):
         return False
 
