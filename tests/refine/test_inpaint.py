@@ -35,7 +35,8 @@ def drawn(painter: Inpainter, seed: int = 0, conditions: dict[str, torch.Tensor]
 
 def test_sides_fit_the_pipeline_the_vae_and_the_u_nets_levels(pipeline: StableDiffusionXLPipeline) -> None:
     painter = Inpainter(pipeline, RefineSettings(size=33, steps=4))
-    assert painter.grid == 16 and painter.least == 48
+    assert painter.grid == 16
+    assert painter.least == 48
     assert Inpainter(pipeline, RefineSettings(steps=4)).least == pipeline.unet.config.sample_size * 4
 
 
