@@ -15,8 +15,12 @@ def plan(box: Box, size: tuple[int, int], least: int = 32) -> Crop:
 def test_a_crop_lies_in_the_picture_on_the_grid_and_is_redrawn_around_the_box(size: tuple[int, int], box: Box) -> None:
     crop = plan(box, size)
     left, top, side = crop.square
-    assert left >= 0 and top >= 0 and left + side <= size[0] and top + side <= size[1]
-    assert crop.worked % 16 == 0 and crop.worked >= 32
+    assert left >= 0
+    assert top >= 0
+    assert left + side <= size[0]
+    assert top + side <= size[1]
+    assert crop.worked % 16 == 0
+    assert crop.worked >= 32
     assert crop.weight_hw.shape == (side, side)
     x, y = int((box.x0 + box.x1) / 2) - left, int((box.y0 + box.y1) / 2) - top
     assert crop.weight_hw[y, x] == 1
@@ -27,20 +31,24 @@ def test_weights_end_softly_inside_the_picture_and_not_at_its_own_edge() -> None
     assert inside[0].max() == inside[-1].max() == inside[:, 0].max() == inside[:, -1].max() == 0
     assert np.abs(np.diff(inside, axis=1)).max() < 0.6
     corner = plan(Box(0, 0, 20, 20), (200, 200)).weight_hw
-    assert corner[0, 0] == 1 and corner[-1].max() == 0
+    assert corner[0, 0] == 1
+    assert corner[-1].max() == 0
 
 
 def test_a_part_longer_than_the_picture_is_high_is_cut_off_softly() -> None:
     crop = plan(Box(20, 5, 180, 35), (200, 40))
     assert crop.square.side == 40
-    assert crop.weight_hw[20, 0] < 0.2 and crop.weight_hw[20, -1] < 0.2 and crop.weight_hw[20, 20] > 0.8
+    assert crop.weight_hw[20, 0] < 0.2
+    assert crop.weight_hw[20, -1] < 0.2
+    assert crop.weight_hw[20, 20] > 0.8
 
 
 def test_small_parts_are_enlarged_middling_ones_kept_and_large_ones_reduced() -> None:
     small, middling, large = (plan(Box(100, 100, 100 + side, 100 + side), (400, 400)) for side in (8, 20, 90))
     assert (small.square.side, small.worked) == (16, 32)
     assert middling.square.side == middling.worked == 48
-    assert large.square.side == 180 and large.worked == MOST_ENLARGED * 32
+    assert large.square.side == 180
+    assert large.worked == MOST_ENLARGED * 32
 
 
 @pytest.mark.parametrize("shape", [(90, 70, 3), (90, 70), (90, 70, 2), (90, 70, 4)])

@@ -17,7 +17,9 @@ def test_near_is_one_what_is_no_hand_is_zero_and_the_hand_lies_between() -> None
     hand_n3 = hand_in_picture()
     hand_n3[:, 2] = np.linspace(0, 40, 21)
     depth_hw = capsule_depth(hand_n3, 128, 128)
-    assert depth_hw.dtype == np.float32 and depth_hw.max() == 1 and depth_hw.min() == 0
+    assert depth_hw.dtype == np.float32
+    assert depth_hw.max() == 1
+    assert depth_hw.min() == 0
     assert depth_hw[depth_hw > 0].min() >= FARTHEST - 1e-6
     assert depth_hw[2, 2] == 0
     for x, y, _ in hand_n3:
@@ -30,7 +32,7 @@ def test_a_finger_that_is_nearer_is_brighter_and_covers_the_one_behind() -> None
     depth_hw = capsule_depth(hand_n3, 128, 128)
     order = [depth_hw[int(hand_n3[tip, 1]), int(hand_n3[tip, 0])] for tip in (7, 11, 15, 19)]
     assert order[0] > max(order[1:])
-    hand_n3[9:13] = hand_n3[5:9] + [0, 0, 30]  # the middle finger behind it
+    hand_n3[9:13] = hand_n3[5:9] + np.array([0, 0, 30])  # the middle finger behind it
     behind = capsule_depth(hand_n3, 128, 128)
     alone = hand_n3.copy()
     alone[5:9, 2] = 30
@@ -53,7 +55,7 @@ def test_a_flat_hand_stays_flat() -> None:
 
 
 def test_a_hand_that_lies_outside_is_black_and_wrong_input_is_refused() -> None:
-    assert not capsule_depth(hand_in_picture() + [500, 0, 0], 64, 48).any()
+    assert not capsule_depth([*hand_in_picture(), 500, 0, 0], 64, 48).any()
     assert capsule_depth(hand_in_picture() - [60, 60, 0], 64, 48).shape == (64, 48)
     with pytest.raises(ValueError, match="finite"):
         capsule_depth(np.full((21, 3), np.inf), 8, 8)
@@ -76,7 +78,9 @@ def test_a_model_by_path_gives_depth_in_0_to_1_and_one_of_another_shape_is_named
     crop[4:8, 4:8] = 200
     crop[8:12, 8:12] = 100
     depth_hw = model(crop)
-    assert depth_hw.shape == (16, 16) and depth_hw[5, 5] == 1 and depth_hw[9, 9] == pytest.approx(0.5)
+    assert depth_hw.shape == (16, 16)
+    assert depth_hw[5, 5] == 1
+    assert depth_hw[9, 9] == pytest.approx(0.5)
     assert depth_hw[0, 0] == 0
     graph = Graph()
     graph.save(tmp_path / "small.onnx", [1, 3, 16, 16], [graph.add("ReduceMean", "images", axes=[1, 2])], {}, rank=4)

@@ -37,7 +37,8 @@ def test_a_repaired_hand_has_human_bones_five_fingers_and_no_crossing_however_br
     broken = turned(open_hand() + generator.normal(0, 25, (21, 3)), *generator.uniform(-1, 1, 3))
     hand_n3 = repaired(broken, LEFT)
     shape = hand_shape(hand_n3)
-    assert shape.fingers == 5 and shape.proportions == 1
+    assert shape.fingers == 5
+    assert shape.proportions == 1
     scale = np.linalg.norm(hand_n3[9] - hand_n3[0]) / np.hypot(4, 94)
     for base, lengths in LENGTHS.items():
         found = [np.linalg.norm(hand_n3[base + k + 1] - hand_n3[base + k]) / scale for k in range(3 if base > 2 else 2)]
@@ -52,20 +53,22 @@ def test_joints_of_a_repaired_hand_bend_as_far_as_a_human_one(seed: int) -> None
         bones = np.diff(hand_n3[list(finger)], axis=0)
         bones /= np.linalg.norm(bones, axis=1, keepdims=True)
         first, second = np.degrees(np.arccos((bones[1:] * bones[:-1]).sum(axis=1).clip(-1, 1)))
-        assert first <= 110.001 and second <= 80.001
+        assert first <= 110.001
+        assert second <= 80.001
 
 
 @pytest.mark.parametrize("label", [LEFT, RIGHT])
 def test_a_repaired_hand_stays_as_it_is_when_it_is_repaired_again(label: str) -> None:
     start = open_hand() if label == LEFT else mirrored(open_hand())
-    once = repaired(turned(start, 0.3, -0.4, 0.8) + [500, 300, 0], label)
+    once = repaired([*turned(start, 0.3, -0.4, 0.8), 500, 300, 0], label)
     assert repaired(once, label) == pytest.approx(once, abs=1e-6)
 
 
 def test_a_plausible_hand_is_moved_little() -> None:
     hand_n3 = open_hand()
     apart = np.linalg.norm(repaired(hand_n3, LEFT) - hand_n3, axis=1)
-    assert apart.mean() < 0.08 * 180 and apart.max() < 0.2 * 180
+    assert apart.mean() < 0.08 * 180
+    assert apart.max() < 0.2 * 180
 
 
 def test_repair_turns_moves_and_grows_with_the_hand() -> None:

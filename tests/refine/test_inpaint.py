@@ -35,7 +35,8 @@ def drawn(painter: Inpainter, seed: int = 0, conditions: dict[str, torch.Tensor]
 
 def test_sides_fit_the_pipeline_the_vae_and_the_u_nets_levels(pipeline: StableDiffusionXLPipeline) -> None:
     painter = Inpainter(pipeline, RefineSettings(size=33, steps=4))
-    assert painter.grid == 16 and painter.least == 48
+    assert painter.grid == 16
+    assert painter.least == 48
     assert Inpainter(pipeline, RefineSettings(steps=4)).least == pipeline.unet.config.sample_size * 4
 
 
@@ -43,7 +44,7 @@ def test_latents_outside_of_the_mask_are_those_of_the_picture(pipeline: StableDi
     painter = Inpainter(pipeline, SETTINGS)
     crop, mask = crop_and_mask()
     black = np.asarray(painter(crop, Image.new("L", (32, 32)), "a hand", {}, torch.Generator())).astype(int)
-    picture_bchw = torch.from_numpy(np.asarray(crop)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    picture_bchw = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None].float() / 127.5 - 1
     decoded = decode_latents(pipeline.vae, encode_pictures(pipeline.vae, picture_bchw))[0]
     expected = ((decoded + 1) * 127.5).round().permute(1, 2, 0).numpy()
     assert np.abs(black - expected).max() <= 1

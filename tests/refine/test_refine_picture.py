@@ -53,7 +53,8 @@ def test_all_outside_of_the_blended_regions_stays_bit_equal_and_poor_parts_gain(
         weight_hw[top : top + side, left : left + side] += crop.weight_hw
     assert (canvas.pixels == before).all()
     assert (result.pixels[weight_hw == 0] == before[weight_hw == 0]).all()
-    assert (result.pixels != before).any() and result.pixels.dtype == before.dtype
+    assert (result.pixels != before).any()
+    assert result.pixels.dtype == before.dtype
     assert [row.outcome for row in rows] == ["refined", "refined"]
     assert all(row.after > row.before + 0.3 for row in rows)
     assert (Canvas.read(result.png()).pixels == result.pixels).all(), "the file has the same pixels"
@@ -73,26 +74,32 @@ def test_a_pipeline_that_makes_noise_alone_changes_nothing(face: float) -> None:
 def test_the_best_attempt_is_taken_and_a_good_one_ends_them() -> None:
     painter = ContrastPainter(1.5, 2.0, 0.5)
     _, rows = refine(weak_canvas(face=0.2, hand=1.0), painter, BoardLook(BOXES))
-    assert rows[0].taken == 1 and len(rows[0].attempts) == 3
+    assert rows[0].taken == 1
+    assert len(rows[0].attempts) == 3
     assert rows[0].after == pytest.approx(rows[0].attempts[1][0], abs=1e-3)
     painter = ContrastPainter(3.0)
     _, rows = refine(weak_canvas(face=0.3, hand=1.0), painter, BoardLook(BOXES))
-    assert len(rows[0].attempts) == 1 and rows[0].taken == 0
+    assert len(rows[0].attempts) == 1
+    assert rows[0].taken == 0
 
 
 def test_good_parts_and_small_ones_are_left_alone() -> None:
     painter = NoisePainter()
     canvas = weak_canvas(face=0.9, hand=0.2)
     result, rows = refine(canvas, painter, BoardLook(BOXES), RefineSettings(least_part=21))
-    assert result is canvas and painter.calls == 0
+    assert result is canvas
+    assert painter.calls == 0
     assert [row.outcome for row in rows] == ["good", "small"]
-    assert counted(rows) == "kept" and counted(rows[:1]) == "good" and counted([]) == "no parts"
+    assert counted(rows) == "kept"
+    assert counted(rows[:1]) == "good"
+    assert counted([]) == "no parts"
 
 
 def test_a_part_that_no_strict_measure_finds_is_redrawn_too() -> None:
     canvas = weak_canvas(face=0.08, hand=1.0)
     _, rows = refine(canvas, ContrastPainter(8.0), BoardLook(BOXES))
-    assert rows[0].before == 0 and rows[0].outcome == "refined"
+    assert rows[0].before == 0
+    assert rows[0].outcome == "refined"
 
 
 class Spoiling:
@@ -129,7 +136,8 @@ FACE_PART, HAND_PART = (Part(kind, box, 0.5, kind) for kind, box in BOXES)
 def test_a_gain_is_refused_where_anything_else_is_lost(then: list[Part], why: str) -> None:
     expected = (FACE_PART, HAND_PART)
     found = loss(standing(Seen(expected), expected), standing(Seen(tuple(then)), expected), 0, gain=0.05)
-    assert found.startswith(why) and bool(found) == bool(why)
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
     settings = RefineSettings(attempts=1, poor_hand=0.0)
     canvas = weak_canvas()
     result, rows = refine(canvas, ContrastPainter(2.0), Spoiling(Seen(expected), Seen(tuple(then))), settings)

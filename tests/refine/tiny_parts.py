@@ -32,7 +32,7 @@ def boards(height: int, width: int, strengths: Mapping[tuple[int, int, int, int]
 
 
 class BoardLook:
-    """Finds the boxes it was given; the quality of each is the strength of the board there, 0 and not found below 0.1."""
+    """Finds the boxes it was given; quality is the strength of the board there, 0 and not found below 0.1."""
 
     def __init__(self, boxes: Sequence[tuple[PartKind, Box]]) -> None:
         self.boxes, self.calls = boxes, 0

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fairhuman.detect.detection import Picture
-from fairhuman.evaluate.crops import Square, square_around
 from fairhuman.record import Box
+from fairhuman.regions.squares import Square, square_around
 
 Weights = NDArray[np.float32]
 

@@ -78,8 +78,8 @@ def export_dataset(
 
     """
     if format not in FORMATS:
-        near = difflib.get_close_matches(format, FORMATS, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(FORMATS)}"
+        close = difflib.get_close_matches(format, FORMATS, 1, 0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(FORMATS)}"
         raise RecipeError(f"--format: there is no export to {format!r}; {hint}")
     if shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, not {shard_rows}")
