@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as T
 
 from fairhuman.data.condition.depth import DepthMap, decode_depth, depth_picture, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
-from fairhuman.data.condition.people import Person, move_people
+from fairhuman.data.condition.people import Person, Points, move_people
 from fairhuman.data.condition.pose import draw_pose
 from fairhuman.detect.detection import in_any
 from fairhuman.refine.crop import Crop
@@ -79,12 +79,12 @@ def people_in_crop(part: Part, crop: Crop, people: Sequence[Person], hand_n3: Ar
             (person, zip(person.hands, whole.hands, strict=True)) for person, whole in zip(moved, people, strict=True)
         )
     ]
-    hands = np.zeros((2, 21, 3))
+    hands = np.zeros((2, 21, 3), np.float32)
     hands[1 if part.label == "right hand" else 0] = np.column_stack([hand_n3[:, :2], np.ones(21)])
     return [*rest, Person(hands=hands)]
 
 
-def _unless_in(part: Part, points_n3: np.ndarray, whole_n3: np.ndarray) -> np.ndarray:
+def _unless_in(part: Part, points_n3: Points, whole_n3: Points) -> Points:
     """Points of a hand, or zeros where the hand's middle, in pixels of the picture, lies in the part's box."""
     known = whole_n3[whole_n3[:, 2] > 0, :2]
     if not len(known):

@@ -130,7 +130,7 @@ class Standing:
 def standing(seen: Seen, expected: Sequence[Part]) -> Standing:
     """Match what is seen with what is expected, kind by kind, as the strict measures do."""
     quality_n = np.zeros(len(expected))
-    extra = {}
+    extra: dict[str, int] = {}
     for kind in KINDS:
         places = [place for place, part in enumerate(expected) if part.kind == kind]
         found = [part for part in seen.parts if part.kind == kind and part.measured]

@@ -91,7 +91,8 @@ def refine_picture(
     first = now = standing(seen, seen.parts)
     rows: list[PartRow] = []
     for number, part in enumerate(seen.parts):
-        outcome, details = KEPT, {}
+        outcome = KEPT
+        details: dict[str, Any] = {}
         if now.quality_n[number] >= settings.poor(part.kind):
             outcome = GOOD
         elif part.side < settings.least_part:
