@@ -55,7 +55,7 @@ def test_a_flat_hand_stays_flat() -> None:
 
 
 def test_a_hand_that_lies_outside_is_black_and_wrong_input_is_refused() -> None:
-    assert not capsule_depth([*hand_in_picture(), 500, 0, 0], 64, 48).any()
+    assert not capsule_depth(hand_in_picture() + np.array([500, 0, 0]), 64, 48).any()
     assert capsule_depth(hand_in_picture() - [60, 60, 0], 64, 48).shape == (64, 48)
     with pytest.raises(ValueError, match="finite"):
         capsule_depth(np.full((21, 3), np.inf), 8, 8)

@@ -60,7 +60,7 @@ def test_joints_of_a_repaired_hand_bend_as_far_as_a_human_one(seed: int) -> None
 @pytest.mark.parametrize("label", [LEFT, RIGHT])
 def test_a_repaired_hand_stays_as_it_is_when_it_is_repaired_again(label: str) -> None:
     start = open_hand() if label == LEFT else mirrored(open_hand())
-    once = repaired([*turned(start, 0.3, -0.4, 0.8), 500, 300, 0], label)
+    once = repaired(turned(start, 0.3, -0.4, 0.8) + np.array([500, 300, 0]), label)
     assert repaired(once, label) == pytest.approx(once, abs=1e-6)
 
 
