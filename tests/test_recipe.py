@@ -9,6 +9,7 @@ from fairhuman import recipe
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.compare.sheet import SheetSettings
 from fairhuman.errors import RecipeError
+from fairhuman.refine.settings import RefineSettings
 from fairhuman.train.settings import TrainRecipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -90,6 +91,9 @@ def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
     if path.name.startswith("compare"):
         compared = recipe.load(CompareRecipe, path)
         assert all(compared.run(cell, seed, None, "test").steps for cell in compared.cells for seed in compared.seeds)
+        return
+    if path.name == "refine.yaml":
+        assert recipe.load(RefineSettings, path).attempts
         return
     if path.name.startswith("paper"):
         assert recipe.load(SheetSettings, path).costs is not None
