@@ -131,7 +131,10 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(
     ours, theirs = ((recipe.out / "mole" / MOLE_FILE).read_bytes() for recipe in (broken, whole))
     assert ours == theirs
     rows = [
-        [{**json.loads(line), "images_per_s": 0} for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
+        [
+            {**json.loads(line), "images_per_s": 0, "waiting": 0}
+            for line in (recipe.out / "metrics.jsonl").read_text().splitlines()
+        ]
         for recipe in (broken, whole)
     ]
     assert rows[0] == rows[1]
