@@ -12,11 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import amortised
 import solver
 from common import RESULTS, one_thread
 from reference import reference_weights
-from sdxl_shape import build_unet
 
 import fairness
 from fairhuman.fairness import solve
@@ -29,12 +27,6 @@ Ratios = dict[str, float]
 def fair_steps() -> Ratios:
     """Exact steps, without and with gradient checkpointing."""
     return _fairness(fairness.cost(quick=False, repeats=ROUNDS))
-
-
-def amortised_steps() -> Ratios:
-    """Ordinary steps of amortised modes."""
-    found = amortised.cost_of(build_unet(quick=False), 4, ROUNDS, quick=False)
-    return _amortised(found)
 
 
 def weights() -> Ratios:
@@ -57,12 +49,11 @@ def committed() -> Ratios:
     return {
         "solver": ours / scipy,
         **_fairness(results["fairness"]["cost"]),
-        **_amortised(results["amortised"]["cost"]["depths 1, 2, 4, batch 4"]),
     }
 
 
-NAMES = ("solver", "fairness", "amortised")
-PARTS: tuple[Callable[[], Ratios], ...] = (weights, fair_steps, amortised_steps)
+NAMES = ("solver", "fairness")
+PARTS: tuple[Callable[[], Ratios], ...] = (weights, fair_steps)
 
 
 def _fairness(cost: Mapping[str, Any]) -> Ratios:
@@ -72,10 +63,6 @@ def _fairness(cost: Mapping[str, Any]) -> Ratios:
         for name, row in cost[label].items()
         if name.startswith("FairBackward")
     }
-
-
-def _amortised(cost: Mapping[str, Any]) -> Ratios:
-    return {name: ratio["median"] for name, ratio in cost["ratio"].items() if name != "plain"}
 
 
 def worse(found: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:
