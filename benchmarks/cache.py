@@ -8,18 +8,16 @@ the resolution of the pictures, 128 and 1024 px, as JPEG. Pictures are coloured 
 decoder what photos do.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from common import arguments, compare, one_thread, save
-from PIL import Image
 
 from fairhuman import recipe as recipes
+from fairhuman.bench.noise import write_noise
 from fairhuman.data.batch import Batch, collate
 from fairhuman.data.encodings import Encodings
 from fairhuman.data.report import LoadReport
@@ -30,26 +28,6 @@ from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 
 WAYS: dict[str, dict[str, bool]] = {"none": {}, "latents": {"latents": True}, "both": {"latents": True, "text": True}}
-
-
-def write_pictures(folder: Path, count: int, size: int) -> Path:
-    """Write an imagefolder of JPEGs with a face and two hands each."""
-    folder.mkdir(parents=True)
-    lines = []
-    for number in range(count):
-        chance = np.random.default_rng((size, number))
-        pixels = np.zeros((size, size, 3))
-        for cells in (4, 16, 64, size):
-            noise = chance.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
-            enlarged = Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
-            pixels += np.asarray(enlarged) * (4 / cells) ** 0.5
-        pixels *= 255 / pixels.max()
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
-        boxes = (np.array([[0.4, 0.1, 0.6, 0.3], [0.2, 0.6, 0.3, 0.7], [0.7, 0.5, 0.8, 0.6]]) * size).tolist()
-        row = {"file_name": f"{number}.jpg", "caption": f"person {number}, waving with both hands"}
-        lines.append(json.dumps(row | {"faces": boxes[:1], "hands": boxes[1:]}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return folder
 
 
 def recipe_of(pictures: Path, work: Path, batch_size: int, resolution: int, cache: dict[str, bool]) -> TrainRecipe:
@@ -106,7 +84,8 @@ class Stepper:
 
 def measure_steps(work: Path, quick: bool) -> dict[str, Any]:
     size = 64 if quick else 128
-    pictures = write_pictures(work / "pictures", 8 if quick else 64, size)
+    pictures = work / "pictures"
+    write_noise(pictures, 8 if quick else 64, (size, size))
     results: dict[str, Any] = {}
     for batch_size in (2,) if quick else (4, 8):
         steppers: dict[str, Stepper] = {}
@@ -131,7 +110,8 @@ def measure_samples(work: Path, quick: bool) -> dict[str, Any]:
     """Load samples whose latents are known and samples whose aren't; what the latents are doesn't matter here."""
     results: dict[str, Any] = {}
     for size in (64,) if quick else (128, 1024):
-        pictures = write_pictures(work / f"pictures-{size}", 4 if quick else 16, size)
+        pictures = work / f"pictures-{size}"
+        write_noise(pictures, 4 if quick else 16, (size, size))
         recipe = recipe_of(pictures, work, 1, size, WAYS["latents"])
         people = setup.load_data(recipe, LoadReport()).train
         kept = Encodings(work / f"kept-{size}")

@@ -13,7 +13,7 @@ Losses = Callable[[], tuple[list[Tensor], Output]]
 
 
 def build_unet(quick: bool, depths: Sequence[int] = (1, 2, 4)) -> UNet2DConditionModel:
-    """49M parameters (a tiny one for `quick`), LoRA r16 on all attention; `depths` of transformers, SDXL: 0, 2, 10."""
+    """49M parameters (a tiny one for `quick`), LoRA r16 on all attention; SDXL's own `depths` are 1, 2, 10."""
     unet = UNet2DConditionModel(
         sample_size=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

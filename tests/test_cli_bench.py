@@ -28,7 +28,7 @@ def test_a_trace(tmp_path: Path, typed: Typed) -> None:
 
 
 def test_memory_of_the_small_model_as_a_table_and_of_a_recipe(tmp_path: Path, typed: Typed) -> None:
-    small = ("model=small", "resolution=64", "ranks=[4,8]", "batch_sizes=[2]")
+    small = ("model=small", "resolution=64", "ranks=[4,8]", "batch_sizes=[2]", "kinds=[lora]")
     code, said, errors = typed("bench", "--memory", *small, "--out", tmp_path / "memory.json")
     assert code == 0, errors
     rows = json.loads((tmp_path / "memory.json").read_text())["rows"]

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fairhuman import recipe as recipes
 from fairhuman.commands_control import Steering
+from fairhuman.console import say
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import RecipeError
 from fairhuman.files import read_prompts, writing
@@ -67,7 +69,7 @@ def _show(recipe: TrainRecipe, console: Console) -> None:
         for reason, count in reasons.items():
             console.print(f"  {action}: {reason} ({count})", highlight=False)
     if recipe.cache.latents or recipe.cache.text:
-        console.print(budget(recipe, data).line(), highlight=False, markup=False, soft_wrap=True)
+        say(console, budget(recipe, data).line())
 
 
 @dataclass(frozen=True)
@@ -151,25 +153,21 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
 
 def run_synth(out: Path, values: dict[str, Any], workers: int | None, dry_run: bool, console: Console) -> None:
     """Render synthetic people into a folder, going on with what is there, and say what it holds."""
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     settings = recipes.build(SynthSettings, values, origin="synth")
     missing = sum(map(len, missing_tables(out, settings).values()))
     if dry_run:
-        say(f"{out}: {missing} of {settings.count} pictures to render, {settings!r}")
+        say(console, f"{out}: {missing} of {settings.count} pictures to render, {settings!r}")
         return
     if 0 < missing < settings.count:
-        say(f"{out}: going on, {settings.count - missing} pictures are there")
+        say(console, f"{out}: going on, {settings.count - missing} pictures are there")
     with _counting(console, "rendering", settings.count) as progress:
-        write_people(out, settings, workers, progress, say)
+        write_people(out, settings, workers, progress, partial(say, console))
     found = summarize_people(out)
     spoilt = f", faces and hands spoilt in {found.degraded}" if found.degraded else ""
-    say(f"{found.pictures} pictures, {found.faces} faces, {found.hands} hands{spoilt}")
+    say(console, f"{found.pictures} pictures, {found.faces} faces, {found.hands} hands{spoilt}")
     shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in found.visible.items())
-    say(f"in sight on average: {shares}")
-    say(f"done: {out}; train on it with data={out}")
+    say(console, f"in sight on average: {shares}")
+    say(console, f"done: {out}; train on it with data={out}")
 
 
 @contextmanager

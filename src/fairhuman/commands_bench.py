@@ -1,6 +1,7 @@
 """What `fairhuman bench` does."""
 
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,14 +15,15 @@ from rich.table import Table
 
 from fairhuman import recipe as recipes
 from fairhuman.bench.memory_table import MemoryTableSettings, Row, memory_table
-from fairhuman.bench.speed import BARE, measure_speed, noise_pictures, trace
-from fairhuman.commands_data import say
+from fairhuman.bench.noise import write_noise
+from fairhuman.bench.speed import BARE, measure_speed, modes_of, trace
+from fairhuman.console import say
 from fairhuman.files import write_json, writing
 from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.settings import TrainRecipe
 
 GIB = 2**30
-MODES = ("exact", "output", "tail")
+PICTURES = 64
 DEFAULT: dict[str, Any] = {
     "steps": 1,
     "batch_size": 8,
@@ -41,7 +43,7 @@ def run_speed(
         if dry_run:
             _would(recipe, console)
             return
-        found = measure_speed(recipe, rounds, MODES)
+        found = measure_speed(recipe, rounds, modes_of(recipe))
     clock = "wall-clock" if torch.cuda.is_available() else "CPU"
     table = Table("steps", "pictures a second", f"speed against the {BARE} ({clock} time)", "waiting for data")
     for speed in found:
@@ -115,7 +117,9 @@ def _recipe(path: Path | None, overrides: Sequence[str]) -> Iterator[TrainRecipe
         yield recipes.load(TrainRecipe, path, overrides)
         return
     size = recipes.build(TrainRecipe, {**DEFAULT, "data": "noise", "out": "none"}, overrides).size
-    with noise_pictures(size) as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_noise(folder, PICTURES, size)
         cache = {"latents": True, "text": True, "folder": str(folder / "cache")}
         values = {**DEFAULT, "data": str(folder), "out": str(folder / "out"), "cache": cache}
         yield recipes.build(TrainRecipe, values, overrides)

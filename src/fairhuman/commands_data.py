@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fairhuman import recipe as recipes
+from fairhuman.console import say
 from fairhuman.data.build.run import Workers, build_dataset
 from fairhuman.data.build.settings import BuildRecipe
 from fairhuman.data.report import LoadReport
@@ -79,11 +80,6 @@ def _show_source(source: Path, recipe: BuildRecipe, console: Console) -> None:
     report = LoadReport()
     rows = sum(1 for _ in SOURCES[kind].rows(source, report))
     say(console, f"{source}: {rows} rows, format {kind}; {len(report.skipped())} lines can't be read")
-
-
-def say(console: Console, text: str) -> None:
-    """Print a text as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -11,13 +11,14 @@ from rich.table import Table
 
 from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
-from fairhuman.commands_data import say, settings_of, stages
+from fairhuman.commands_data import settings_of, stages
 from fairhuman.compare.ablation import run_comparison
 from fairhuman.compare.cost_page import CostSettings, write_costs
 from fairhuman.compare.grid import write_grid
 from fairhuman.compare.page import write_comparison
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.compare.sheet import SheetSettings, read_tables, write_sheet
+from fairhuman.console import say
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.held_out import LossSettings, Named, loss_table, measure_losses
 from fairhuman.evaluate.run import Job, evaluate

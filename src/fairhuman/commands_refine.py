@@ -11,7 +11,8 @@ import yaml
 from rich.console import Console
 
 from fairhuman import recipe as recipes
-from fairhuman.commands_data import say, stages
+from fairhuman.commands_data import stages
+from fairhuman.console import say
 from fairhuman.detect.model_file import find_model
 from fairhuman.files import read_prompts, writing
 from fairhuman.generate.guide import Guide, Named

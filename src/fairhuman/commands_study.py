@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from fairhuman import recipe as recipes
+from fairhuman.console import say
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.files import write_text, writing
 from fairhuman.study.study import CREATION, DATABASE, SETTINGS, Design, StudySettings, load_design
@@ -49,8 +50,8 @@ def run_create(
         candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         for text in [*candidates.notes, *candidates.left_out]:
-            _say(console, text)
-        _say(console, f"{folder}: would draw {settings.items} of {len(candidates.rows)} prompts, nothing is written")
+            say(console, text)
+        say(console, f"{folder}: would draw {settings.items} of {len(candidates.rows)} prompts, nothing is written")
         return
     said: list[str] = []
     with stages(console) as progress:
@@ -58,10 +59,10 @@ def run_create(
             folder, methods, prompts, settings, said.append, leave_out=leave_out, zoom_on=zoom_on, progress=progress
         )
     for text in said:
-        _say(console, text)
+        say(console, text)
     trials = len(design.participants[0])
-    _say(console, f"{folder}: {settings.participants} participants, {trials} trials each; done")
-    _say(console, f"put it in front of people with fairhuman study serve {folder}")
+    say(console, f"{folder}: {settings.participants} participants, {trials} trials each; done")
+    say(console, f"put it in front of people with fairhuman study serve {folder}")
 
 
 def run_report(
@@ -76,17 +77,17 @@ def run_report(
     votes = _votes(folder, database, answers, settings, design)
     out = out or (folder / "report" if folder is not None else Path(f"{answers}").with_suffix(".report"))
     for line in votes.bad_lines():
-        _say(console, f"left out: {line}")
+        say(console, f"left out: {line}")
     people = len({vote.participant for vote in votes.votes})
     if dry_run:
-        _say(console, f"{len(votes.votes)} answers of {people} participants; would write into {out}")
+        say(console, f"{len(votes.votes)} answers of {people} participants; would write into {out}")
         return
     facts = Facts()
     if folder is not None and design is not None:
         facts = Facts(design.methods, len(design.participants), *_creation(folder, settings))
     with writing(out):
         page = write_report(votes, settings, facts, out)
-    _say(console, f"{len(votes.votes)} answers of {people} participants; report: {page}")
+    say(console, f"{len(votes.votes)} answers of {people} participants; report: {page}")
 
 
 def run_export(folder: Path, out: Path, database: str | None, dry_run: bool, console: Console) -> None:
@@ -96,13 +97,13 @@ def run_export(folder: Path, out: Path, database: str | None, dry_run: bool, con
     settings, design = _load(folder)
     votes = _votes(folder, database, None, settings, design)
     for line in votes.bad_lines():
-        _say(console, f"left out: {line}")
+        say(console, f"left out: {line}")
     if dry_run:
-        _say(console, f"{len(votes.votes)} answers; would write {out}")
+        say(console, f"{len(votes.votes)} answers; would write {out}")
         return
     with writing(out):
         write_votes(votes.votes, out)
-    _say(console, f"{len(votes.votes)} answers: {out}")
+    say(console, f"{len(votes.votes)} answers: {out}")
 
 
 def run_power(given: Mapping[str, object], overrides: Sequence[str], console: Console) -> None:
@@ -111,9 +112,9 @@ def run_power(given: Mapping[str, object], overrides: Sequence[str], console: Co
 
     settings = recipes.build(PowerSettings, {}, [*_given(given), *overrides], origin="study power")
     participants, tried = find_participants(
-        settings, lambda one: _say(console, f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
+        settings, lambda one: say(console, f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
     )
-    _say(console, describe(settings, participants, tried))
+    say(console, describe(settings, participants, tried))
 
 
 def _given(values: Mapping[str, object]) -> list[str]:
@@ -177,16 +178,16 @@ def run_serve(
     study = load_shown(folder)
     words = load_texts() if texts is None else load_texts(texts)
     if dry_run:
-        _say(console, f"{folder}: {len(study.participants)} participants; would be served at {host}:{port}")
+        say(console, f"{folder}: {len(study.participants)} participants; would be served at {host}:{port}")
         return
     store = open_store(study, database or folder / DATABASE)
     app = create_study_app(study, store, Access(admin, open_link, hosts), words)
 
     def tell(text: str) -> None:
-        _say(console, text)
+        say(console, text)
         if text.startswith("http"):
             root = text.partition("/ ")[0] if url is None else site(url)[0]
-            _say(console, f"progress: {root}/admin/{admin if admin_token is None else 'ADMIN-TOKEN'}")
+            say(console, f"progress: {root}/admin/{admin if admin_token is None else 'ADMIN-TOKEN'}")
 
     try:
         serve(app, host, port, tell, proxy, locked=not open_link)
@@ -202,7 +203,7 @@ def run_links(folder: Path, out: Path | None, url: str, database: str | None, dr
     study = load_shown(folder)
     everybody = range(len(study.participants))
     if dry_run:
-        _say(console, f"{folder}: would write {len(everybody)} links at {base}")
+        say(console, f"{folder}: would write {len(everybody)} links at {base}")
         return
     with writing(folder):
         tokens = participant_tokens(folder, everybody)
@@ -220,10 +221,6 @@ def run_links(folder: Path, out: Path | None, url: str, database: str | None, dr
     else:
         with writing(out):
             write_text(out, text.getvalue())
-        _say(console, f"links: {out}")
+        say(console, f"links: {out}")
     if len(invited) < len(everybody):
-        _say(console, f"{len(everybody) - len(invited)} left out: others have come by the open link, or by other links")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, f"{len(everybody) - len(invited)} left out: others have come by the open link, or by other links")

@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fairhuman.console import say
 from fairhuman.data.dataset import PeopleDataset, region_area, region_coverage
 from fairhuman.data.report import Note
 from fairhuman.generate.guide import Guide
@@ -84,7 +85,7 @@ class ProgressBar(Watcher):
 
     def told(self, text: str) -> None:
         """Show it."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
 
     def validated(self, run: Run, losses: dict[str, float | None]) -> None:
         """Show held-out losses."""

@@ -61,6 +61,19 @@ def pose(count: int = 2) -> Tensor:
     return torch.rand(count, 3, 32, 48, generator=torch.Generator().manual_seed(7))
 
 
+def asked_of_diffusers() -> dict[str, Any]:
+    """What `drawn` draws, in the words of diffusers' pipelines."""
+    return {
+        "prompt": PROMPTS[:2],
+        "image": pose(),
+        "num_inference_steps": 3,
+        "guidance_scale": 3.0,
+        "height": 32,
+        "width": 48,
+        "generator": [picture_generator(5, number, 0) for number in range(2)],
+    }
+
+
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.3, 1.0), (0.0, 0.7)])
 def test_a_controlnet_draws_what_diffusers_pipeline_draws(
     pipeline: StableDiffusionXLPipeline, start: float, end: float
@@ -73,13 +86,7 @@ def test_a_controlnet_draws_what_diffusers_pipeline_draws(
     )
     theirs.set_progress_bar_config(disable=True)
     latents = theirs(
-        PROMPTS[:2],
-        image=pose(),
-        num_inference_steps=3,
-        guidance_scale=3.0,
-        height=32,
-        width=48,
-        generator=[picture_generator(5, number, 0) for number in range(2)],
+        **asked_of_diffusers(),
         controlnet_conditioning_scale=0.8,
         control_guidance_start=start,
         control_guidance_end=end,
@@ -98,13 +105,7 @@ def test_an_adapter_draws_what_diffusers_pipeline_draws(pipeline: StableDiffusio
     )
     theirs.set_progress_bar_config(disable=True)
     latents = theirs(
-        PROMPTS[:2],
-        image=pose(),
-        num_inference_steps=3,
-        guidance_scale=3.0,
-        height=32,
-        width=48,
-        generator=[picture_generator(5, number, 0) for number in range(2)],
+        **asked_of_diffusers(),
         adapter_conditioning_scale=0.8,
         output_type="latent",
     ).images

@@ -14,8 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tiny_parts import BoardLook, ContrastPainter, boards
 
-from fairhuman.data.validation.journal import Journal
 from fairhuman.errors import DataError
+from fairhuman.journal import Journal
 from fairhuman.record import Box
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import summary, write_page

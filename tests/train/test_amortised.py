@@ -1,6 +1,5 @@
 """Runs whose weights are estimated: which steps are exact, going on after a crash, falling back."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from fairhuman.train.loop import Run, Watcher, train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.setup import build_estimator, build_model
+from runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 MODES: dict[str, dict[str, Any]] = {
@@ -28,11 +28,6 @@ class Crash(Watcher):
             raise RuntimeError("crash")
 
 
-def metrics_of(recipe: TrainRecipe) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in ("images_per_s", "waiting")} for row in rows]
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: MakeRecipe, mode: str) -> None:
     whole, broken = (make_recipe(name, **LONG, **MODES[mode]) for name in ("whole", "broken"))
@@ -42,8 +37,8 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: Mak
     assert train(broken).finished
     one, two = (recipe.out / "lora" / "pytorch_lora_weights.safetensors" for recipe in (whole, broken))
     assert one.read_bytes() == two.read_bytes()
-    rows = metrics_of(whole)
-    assert rows == metrics_of(broken)
+    rows = metrics_without_times(whole.out)
+    assert rows == metrics_without_times(broken.out)
     exact = {"output": {1, 2, 3, 4, 5, 9, 13}, "tail": {*range(1, 9), 13}, "ema": {1, 4, 7, 10, 13}}[mode]
     assert {number for number, row in enumerate(rows, start=1) if row["exact"]} == exact
     for row in rows:
@@ -59,8 +54,9 @@ def test_a_limit_that_nothing_reaches_ends_at_the_exact_direction(make_recipe: M
     recipe, exact = make_recipe("strict", steps=8, fairness=strict), make_recipe("exact", steps=8)
     train(recipe)
     train(exact)
-    assert [row["audit_cosine"] is None for row in metrics_of(recipe)] == [True, *[False] * 3, *[True] * 4]
-    assert metrics_of(recipe)[-1]["loss/face"] == metrics_of(exact)[-1]["loss/face"]
+    ours, theirs = metrics_without_times(recipe.out), metrics_without_times(exact.out)
+    assert [row["audit_cosine"] is None for row in ours] == [True, *[False] * 3, *[True] * 4]
+    assert ours[-1]["loss/face"] == theirs[-1]["loss/face"]
 
 
 def test_which_estimators_a_recipe_means(make_recipe: MakeRecipe) -> None:

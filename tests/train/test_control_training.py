@@ -10,7 +10,6 @@ import pytest
 import torch
 from diffusers import ControlNetModel, T2IAdapter
 from PIL import Image
-from torch import Tensor
 
 from fairhuman.data.batch import Batch, collate
 from fairhuman.data.report import LoadReport
@@ -19,18 +18,17 @@ from fairhuman.fairness import (
     ExactEstimator,
     FairBackward,
     FallbackEstimator,
-    LinearScalarization,
     MinimumPotentialDelay,
     OutputEstimator,
-    solve,
 )
 from fairhuman.report.training import write_training_report
 from fairhuman.train import setup
 from fairhuman.train.loop import Run, Watcher, train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.settings import TrainRecipe
-from fairhuman.train.step import Objectives, fair_step
+from fairhuman.train.step import Objectives
 from fairhuman.watch import Previews
+from runs import check_direction, metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 KINDS = ("controlnet", "t2i_adapter")
@@ -82,40 +80,10 @@ def batch_of(data: setup.Data, *positions: int) -> Batch:
     return collate([data.train[position] for position in positions])
 
 
-def directions(objectives: Objectives, batch: Batch, strategy: Any) -> tuple[Tensor, Tensor]:
-    """What a strategy writes into `.grad`, joined, and its weights."""
-    parameters = objectives.model.trainable_parameters()
-    step, _ = fair_step(objectives, FairBackward(parameters, strategy), [batch])
-    joined = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
-    for parameter in parameters:
-        parameter.grad = None
-    return joined.double(), step.weights
-
-
 @both
 def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, kind: str) -> None:
-    """g_i, M and w are stated once more, from plain autograd over all weights."""
     objectives, data = parts(make("run", kind))
-    batch = batch_of(data, 0, 1, 2)
-    parameters = objectives.model.trainable_parameters()
-    masks = objectives.masks(batch)
-    losses, _ = objectives.losses(batch, masks, 4 * masks.sum(dim=(0, 2, 3)))
-    rows = []
-    for loss in losses:
-        assert loss is not None
-        gradient = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]
-        rows.append(torch.cat([g.flatten() for g in flat]).double())
-    gradients_kp = torch.stack(rows)
-    gram_kk = gradients_kp @ gradients_kp.T
-    assert bool((gram_kk.diagonal() > 0).all()), "in the reference's trainers M is 0"
-    weights_k = torch.as_tensor(solve(gram_kk, alpha=2.0))
-    expected = weights_k @ gradients_kp
-    found, found_weights = directions(objectives, batch, MinimumPotentialDelay())
-    torch.testing.assert_close(found, expected / expected.norm(), rtol=0, atol=1e-5)
-    torch.testing.assert_close(found_weights / found_weights.sum(), weights_k / weights_k.sum(), rtol=1e-3, atol=0)
-    plain, _ = directions(objectives, batch, LinearScalarization())
-    assert float(plain @ found) < 0.999 * float(plain.norm()), "MPD does something"
+    check_direction(objectives, batch_of(data, 0, 1, 2), unlike_plain=0.999, unused=True)
 
 
 @both
@@ -177,14 +145,7 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make: MakeRecipe
     for name in ("diffusion_pytorch_model.safetensors", "config.json", "conditions.json"):
         ours, theirs = ((recipe.out / values["kind"] / name).read_bytes() for recipe in (broken, whole))
         assert ours == theirs, name
-    rows = [
-        [
-            {**json.loads(line), "images_per_s": 0, "waiting": 0}
-            for line in (recipe.out / "metrics.jsonl").read_text().splitlines()
-        ]
-        for recipe in (broken, whole)
-    ]
-    assert rows[0] == rows[1]
+    assert metrics_without_times(broken.out) == metrics_without_times(whole.out)
     if whole.validation.every:
         assert (broken.out / "validation.jsonl").read_text() == (whole.out / "validation.jsonl").read_text()
 
@@ -237,11 +198,11 @@ def test_pose_and_depth_are_trained_together(make: MakeRecipe, people: Path, tmp
 @both
 def test_which_estimators_a_recipe_means(make: MakeRecipe, kind: str) -> None:
     model = setup.build_model(make("run", kind), torch.device("cpu"))
-    found = setup.build_estimator(make("run", kind, fairness={"mode": "output"}), model, batched=False)
+    found = setup.build_estimator(make("run", kind, fairness={"mode": "output"}), model)
     assert isinstance(found, FallbackEstimator)
     assert [type(one) for one in found.estimators] == [OutputEstimator, ExactEstimator]
     with pytest.raises(ModelError, match=r"fairness.mode tail: no trained parameter.*modes exact, ema and output"):
-        setup.build_estimator(make("run", kind, fairness={"mode": "tail"}), model, batched=False)
+        setup.build_estimator(make("run", kind, fairness={"mode": "tail"}), model)
 
 
 @both

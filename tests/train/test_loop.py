@@ -22,6 +22,7 @@ from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.setup import split
+from runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 
@@ -49,10 +50,6 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def without_time(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{key: value for key, value in row.items() if key not in ("images_per_s", "waiting")} for row in rows]
-
-
 def lora_bytes(recipe: TrainRecipe) -> bytes:
     return (recipe.out / "lora" / "pytorch_lora_weights.safetensors").read_bytes()
 
@@ -77,7 +74,7 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: Mak
     assert [path.name for path in (broken.out / "checkpoints").iterdir()] == ["step-0000002"]
     assert train(broken).finished
     assert lora_bytes(broken) == lora_bytes(whole)
-    assert without_time(lines(broken.out / "metrics.jsonl")) == without_time(lines(whole.out / "metrics.jsonl"))
+    assert metrics_without_times(broken.out) == metrics_without_times(whole.out)
     if whole.validation.every:
         assert lines(broken.out / "validation.jsonl") == lines(whole.out / "validation.jsonl")
 

@@ -88,6 +88,13 @@ def test_an_amortised_run_says_what_its_audits_need(make_recipe: MakeRecipe) -> 
     assert exact.total == amortised.total
 
 
+def test_one_objective_has_no_pairs(make_recipe: MakeRecipe) -> None:
+    """As in MoLE's own loss, where no region is named."""
+    one = {"regions": {"names": []}, "kind": "full"}
+    pairs = memory_of(make_recipe(**one, fairness={"pairwise": True}))
+    assert pairs.step == pytest.approx(memory_of(make_recipe(**one, strategy="ls")).step, rel=0.05)
+
+
 def test_sdxl_by_its_shape_alone(make_recipe: MakeRecipe) -> None:
     """A rank of 256 with exact MPD at 1024 x 1024 fits a card of 24 GB."""
     recipe = make_recipe(

@@ -1,20 +1,16 @@
 """The trainer's steps against a bare loop over tensors that are in memory already, in turn, in one process."""
 
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from fairhuman import recipe as recipes
@@ -25,7 +21,7 @@ from fairhuman.train.loop import Run, set_up, take_step
 from fairhuman.train.settings import TrainRecipe
 
 BARE = "bare loop"
-PICTURES = 64
+WARM_UP = 10  # rounds: estimators are exact at first, and what is made once is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +44,9 @@ class Speed:
 def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> list[Speed]:
     """Take a step of each way in turn, `rounds` times after warming up.
 
-    The bare loop is U-Net forward, one loss, backward and optimiser; no data, no VAE, no text encoders. The others are
-    whole steps of the trainer: the plain sum (LS), and the recipe's strategy in each of `modes`. An amortised mode is
-    measured in its ordinary steps; its audits come on top, one in `every`.
+    The bare loop is the model's forward pass, one loss, backward and optimiser; no data, no VAE, no text encoders.
+    The others are whole steps of the trainer: the plain sum (LS), and the recipe's strategy in each of `modes`. An
+    amortised mode is measured in its ordinary steps; its audits come on top, one in `every`.
 
     Args:
         recipe: of the run; nothing is written.
@@ -85,7 +81,10 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
     ]
 
 
-WARM_UP = 10  # rounds: estimators are exact at first, and what is made once is made
+def modes_of(recipe: TrainRecipe) -> tuple[str, ...]:
+    """Return the modes of fairness that a run like this can have."""
+    decoder = recipe.control is None and not recipe.fairness.pairwise  # what `tail` needs
+    return ("exact", "output", "tail") if decoder else ("exact", "output")
 
 
 def trace(recipe: TrainRecipe, path: Path, steps: int = 3) -> None:
@@ -121,16 +120,15 @@ def _trainer(run: Run) -> Callable[[], float]:
 
 
 def _bare(run: Run) -> Callable[[], float]:
-    """Forward, backward and optimiser of the U-Net alone."""
+    """Forward, backward and optimiser alone."""
     batches = iter(setup.build_loader(run.recipe, run.data, 0, 1, 0))
     parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
+    precision = run.objectives.precision
 
     def take() -> float:
-        for inputs, target in parts:
-            with torch.autocast(
-                target.device.type, run.objectives.precision, enabled=run.objectives.precision is not None
-            ):
-                prediction = run.model.pipeline.unet(**inputs).sample
+        for batch, noisy, target, steps in parts:
+            with torch.autocast(noisy.device.type, precision, enabled=precision is not None):
+                prediction = run.model.predict(batch, noisy, steps)
             nn.functional.mse_loss(prediction.float(), target).backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
@@ -139,21 +137,14 @@ def _bare(run: Run) -> Callable[[], float]:
     return take
 
 
-def _inputs(run: Run, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
-    pipeline = run.model.pipeline
-    factor, channels = vae_factor(pipeline.vae), pipeline.vae.config.latent_channels
-    shape = (len(batch.keys), channels, *(side // factor for side in run.recipe.size))
-    noisy, target = torch.randn(2, *shape, device=run.process.device)
-    dtype = pipeline.unet.dtype
+def _inputs(run: Run, batch: Batch) -> tuple[Batch, Tensor, Tensor, Tensor]:
+    """A batch whose captions are encoded already, latents, what to predict, and timesteps."""
+    vae = run.model.pipeline.vae
+    size = (side // vae_factor(vae) for side in run.recipe.size)
+    noisy, target = torch.randn(2, len(batch.keys), vae.config.latent_channels, *size, device=run.process.device)
     with torch.no_grad():
-        embeds, pooled = encode_prompts(pipeline, batch.captions)
-    inputs = {
-        "sample": noisy.to(dtype),
-        "timestep": torch.full((shape[0],), 500, device=noisy.device),
-        "encoder_hidden_states": embeds.to(noisy.device, dtype),
-        "added_cond_kwargs": {"text_embeds": pooled.to(noisy.device, dtype), "time_ids": batch.time_ids_b6},
-    }
-    return inputs, target
+        batch = replace(batch, text=encode_prompts(run.model.pipeline, batch.captions))
+    return batch, noisy, target, torch.full((len(batch.keys),), 500, device=noisy.device)
 
 
 def _finish(device: torch.device) -> None:
@@ -163,23 +154,3 @@ def _finish(device: torch.device) -> None:
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:
     return min(values), statistics.median(values), max(values)
-
-
-@contextmanager
-def noise_pictures(size: tuple[int, int]) -> Iterator[Path]:
-    """A data set of noise with a face and a hand box in each picture: what is in them doesn't matter to speed."""
-    height, width = size
-    generator = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        lines = []
-        for number in range(PICTURES):
-            coarse = generator.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-            Image.fromarray(coarse).resize((width, height)).save(folder / f"{number}.jpg", quality=90)
-            boxes = {
-                "faces": [[width / 4, height / 8, width / 2, height / 3]],
-                "hands": [[0, height / 2, width / 4, height * 0.75]],
-            }
-            lines.append(json.dumps({"file_name": f"{number}.jpg", "caption": f"noise number {number}", **boxes}))
-        (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        yield folder

@@ -18,11 +18,11 @@ from fairhuman import recipe as recipes
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES, Found, pictures, read_caption
 from fairhuman.data.stored import PictureError, read_bytes
-from fairhuman.data.validation.journal import Journal
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.guard import Failure, Guarded
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.files import alone, write_atomically, write_text
+from fairhuman.journal import Journal
 from fairhuman.recipe import Settings
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import open_conditions

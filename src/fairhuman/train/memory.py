@@ -129,7 +129,9 @@ def _batch(recipe: TrainRecipe, pictures: Tensor) -> Batch:
     names = recipe.control.conditions if recipe.control is not None else ()
     conditions: dict[str, Tensor] = {name: torch.empty(count, CONDITIONS[name], *pictures.shape[2:]) for name in names}
     captions = ["a person"] * count
-    return Batch(pictures, masks, masks[:, :, 0, 0], captions, torch.empty(count, 6), [], [], masks[:, 0], conditions)
+    return Batch(
+        pictures, masks, masks[:, :, 0, 0], captions, torch.empty(count, 6), [], [], torch.empty(count), conditions
+    )
 
 
 def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Parameter], exact: bool) -> None:
@@ -139,9 +141,8 @@ def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Par
         assert total is not None
         torch.autograd.grad(total, parameters, allow_unused=True)
     elif recipe.fairness.pairwise:
-        held = torch.autograd.grad(losses[0], parameters, retain_graph=True, allow_unused=True)
-        other = torch.autograd.grad(losses[1], parameters, retain_graph=True, allow_unused=True)
-        del held, other
+        rows = [torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses[:2]]
+        del rows
     elif setup.batched(recipe):
         seeds = torch.eye(len(losses))
         torch.autograd.grad(torch.stack(losses), parameters, seeds, is_grads_batched=True, allow_unused=True)

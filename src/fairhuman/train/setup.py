@@ -308,6 +308,7 @@ def build_fair_backward(
         strategy,
         length=recipe.fairness.length,
         radius=recipe.fairness.radius,
+        batched=batched(recipe),
         estimator=build_estimator(recipe, model),
         scaler=scaler,
         names=recipe.regions.objectives,

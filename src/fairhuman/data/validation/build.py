@@ -10,7 +10,6 @@ from typing import Any
 
 from fairhuman.data.caption.item import Caption
 from fairhuman.data.validation.candidates import Funnel, Progress, filter_candidates, read_candidates
-from fairhuman.data.validation.journal import Journal
 from fairhuman.data.validation.looks import Look
 from fairhuman.data.validation.page import write_page
 from fairhuman.data.validation.picture_files import box_numbers, picture_file
@@ -22,6 +21,7 @@ from fairhuman.data.validation.workplace import LOOKS, MANIFEST, PROMPTS, finish
 from fairhuman.detect.guard import Failure
 from fairhuman.errors import DataError
 from fairhuman.files import write_atomically, write_json, writing
+from fairhuman.journal import Journal
 from fairhuman.record import HumanRecord, region_column
 
 FEWEST_FAILURES = 10  # of a model, before they are counted as a share

@@ -10,10 +10,10 @@ from fairhuman.data.filters import PERSON, Clarity, Filter, Measures, measure, r
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SOURCES, source_kind
 from fairhuman.data.sources.rows import iterate_records
-from fairhuman.data.validation.journal import Journal
 from fairhuman.data.validation.looks import Look, look_at
 from fairhuman.data.validation.settings import ValidationSettings
 from fairhuman.errors import DataError
+from fairhuman.journal import Journal
 from fairhuman.record import Finding, HumanRecord
 
 REGIONS = ("face", "hand", PERSON)

@@ -10,7 +10,7 @@ from functools import partial
 from fairhuman.data.decode import PictureLimits, decode
 from fairhuman.data.filters import clarity
 from fairhuman.data.stored import PictureError, read_bytes
-from fairhuman.data.validation.journal import Journal
+from fairhuman.journal import Journal
 from fairhuman.record import Finding, HumanRecord
 
 BLOCK = 128  # pictures between two writes of the journal

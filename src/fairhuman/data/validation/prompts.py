@@ -8,10 +8,10 @@ from fairhuman.data.caption.template import sentence
 from fairhuman.data.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
 from fairhuman.data.validation.grammar import names_person
-from fairhuman.data.validation.journal import Journal
 from fairhuman.data.validation.settings import ValidationSettings
 from fairhuman.data.validation.shorten import short_prompt, words_of
 from fairhuman.detect.guard import Failure
+from fairhuman.journal import Journal
 from fairhuman.record import HumanRecord
 
 NO_CAPTION, NO_PERSON = "no caption to make a prompt of", "prompt names no person"

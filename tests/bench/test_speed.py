@@ -1,0 +1,48 @@
+"""Measuring a run's speed: which ways there are, and that the bare loop trains what the run trains."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fairhuman import recipe as recipes
+from fairhuman.bench import speed
+from fairhuman.bench.noise import write_noise
+from fairhuman.bench.speed import BARE, measure_speed, modes_of
+from fairhuman.train.settings import TrainRecipe
+
+
+def recipe_of(folder: Path, **values: Any) -> TrainRecipe:
+    common = {"data": str(folder), "out": str(folder / "out"), "steps": 1, "resolution": 32, "lora": {"rank": 2}}
+    common |= {"batch_size": 2, "validation": {"every": 0}, "preview": {"count": 0}}
+    return recipes.build(TrainRecipe, {**common, **values})
+
+
+def test_a_mode_that_a_run_cannot_have_is_not_measured(tmp_path: Path) -> None:
+    assert modes_of(recipe_of(tmp_path)) == ("exact", "output", "tail")
+    assert modes_of(recipe_of(tmp_path, kind="t2i_adapter")) == ("exact", "output")
+    assert modes_of(recipe_of(tmp_path, fairness={"pairwise": True})) == ("exact", "output")
+
+
+def test_an_adapter_is_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_noise(tmp_path, 4, (32, 32))
+    rows = (tmp_path / "metadata.jsonl").read_text().splitlines()
+    points = np.column_stack([np.linspace(4, 28, 17), np.linspace(4, 28, 17), np.ones(17)]).tolist()
+    (tmp_path / "metadata.jsonl").write_text("\n".join(f'{row[:-1]}, "pose": {points}}}' for row in rows))
+    monkeypatch.setattr(speed, "WARM_UP", 1)
+    recipe = recipe_of(tmp_path, kind="t2i_adapter")
+    found = measure_speed(recipe, 1, ["exact"])
+    assert [one.name for one in found] == [BARE, "LS", "mpd, exact"]
+    assert found[0].ratio == (1.0, 1.0, 1.0)
+    assert all(one.images_per_s[0] > 0.0 for one in found)
+
+
+def test_noise_is_the_same_each_time_and_of_the_size_asked_for(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a", 2, (24, 40))
+    write_noise(tmp_path / "b", 2, (24, 40))
+    first, second = ((tmp_path / name / "1.jpg").read_bytes() for name in "ab")
+    assert first == second != (tmp_path / "a" / "0.jpg").read_bytes()
+    with Image.open(tmp_path / "a" / "1.jpg") as picture:
+        assert picture.size == (40, 24)
