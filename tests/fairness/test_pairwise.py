@@ -47,7 +47,7 @@ def test_it_holds_two_gradients() -> None:
 
     plain = peak(FairBackward(trained(unet), LinearScalarization()))
     assert peak(fair_backward(unet, "pairwise")) - plain <= 1.2 * size
-    assert peak(FairBackward(trained(unet), MinimumPotentialDelay())) - plain > 1.8 * size
+    assert peak(FairBackward(trained(unet), MinimumPotentialDelay())) - plain > 1.6 * size
 
 
 def test_accumulation_is_refused() -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_losses, world_size
+from fairhuman.fairness.distributed import average_losses, numbers, world_size
 from fairhuman.fairness.estimators import Estimate, Estimator, ExactEstimator, MicroBatch, Output
 from fairhuman.fairness.estimators.estimator import weighted_sum
 from fairhuman.fairness.fair_step import FairStep
@@ -254,16 +254,17 @@ class FairBackward:
             raise ValueError(f"{len(losses)} losses in a step that began with {len(self._losses)}")
         if not losses:
             raise ValueError("losses is empty")
-        for i, loss in enumerate(losses):
-            if loss is None:
-                continue
+        present = {i: loss for i, loss in enumerate(losses) if loss is not None}
+        for i, loss in present.items():
             if loss.numel() != 1:
                 raise ValueError(f"{self._name(i)} must be a scalar, got shape {tuple(loss.shape)}")
             if not loss.requires_grad:
                 raise ValueError(f"{self._name(i)} depends on no parameter; pass None for an absent objective")
-            # With other processes, all have to hear of it: they do when gradients have been averaged.
-            if self.scaler is None and world_size(self.process_group) == 1 and not bool(loss.isfinite()):
-                raise FloatingPointError(f"{self._name(i)} is {loss.item()}")
+        # With other processes, all have to hear of it: they do when gradients have been averaged.
+        if self.scaler is None and world_size(self.process_group) == 1:
+            for i, value in zip(present, numbers(list(present.values())), strict=True):
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"{self._name(i)} is {value}")
         return losses
 
     def _name(self, i: int) -> str:

@@ -80,10 +80,16 @@ def average_losses(
 
     An objective that is absent in one process alone counts as 0 there, as its gradient does.
     """
-    rows = [[0.0, 0.0] if loss is None else [loss.item(), 1.0] for loss in losses]
+    values = iter(numbers([loss for loss in losses if loss is not None]))
+    rows = [[0.0, 0.0] if loss is None else [next(values), 1.0] for loss in losses]
     table = sum_numbers(torch.tensor(rows, dtype=torch.float64), device, group)
     rows = [[total / world_size(group), count] for total, count in table.tolist()]
     return [value if count > 0.0 else None for value, count in rows]
+
+
+def numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Return the values of tensors of one element, fetched from their device at once."""
+    return torch.stack([scalar.detach().reshape(()) for scalar in scalars]).tolist() if scalars else []
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
