@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -94,4 +93,4 @@ def test_the_documented_way_from_pictures_to_a_report(tmp_path, servers, open_pa
         found = results["everybody"][question]
         assert (found["votes"], found["participants"], found["items"]) == (PAIRS * PARTICIPANTS, PARTICIPANTS, PAIRS)
         assert {name: score["value"] for name, score in found["scores"].items()} == {"base": 0.0, "MPD": 1.0}
-    assert os.path.getsize(folder / "report/report.html") > 10_000
+    assert (folder / "report/report.html").stat().st_size > 10_000
