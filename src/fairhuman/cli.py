@@ -17,8 +17,6 @@ from fairhuman.errors import FairHumanError, RecipeError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
-for command in (refine, evaluate, losses, compare, grid, cost, paper, bench):
-    app.command()(command)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show what would be done; write nothing.")]
 
@@ -147,6 +145,10 @@ def demo(
 
     settings = recipe.build(DemoSettings, {"targets": targets, "model": model}, origin="demo")
     raise typer.Exit(run_demo(out, dry_run, Console(), settings))
+
+
+for command in (refine, evaluate, losses, grid, compare, cost, paper, bench):
+    app.command()(command)
 
 
 def main() -> None:

@@ -89,10 +89,11 @@ def test_an_amortised_run_says_what_its_audits_need(make_recipe: MakeRecipe) -> 
 
 
 def test_one_objective_has_no_pairs(make_recipe: MakeRecipe) -> None:
-    """As in MoLE's own loss, where no region is named."""
+    """As in MoLE's own loss, where no region is named: one gradient is held, beside the graph, which lives on."""
     one = {"regions": {"names": []}, "kind": "full"}
     pairs = memory_of(make_recipe(**one, fairness={"pairwise": True}))
-    assert pairs.step == pytest.approx(memory_of(make_recipe(**one, strategy="ls")).step, rel=0.05)
+    plain = memory_of(make_recipe(**one, strategy="ls"))
+    assert plain.step <= pairs.step < plain.step + pairs.trained / 2
 
 
 def test_sdxl_by_its_shape_alone(make_recipe: MakeRecipe) -> None:

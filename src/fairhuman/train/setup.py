@@ -368,7 +368,9 @@ def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strate
             ) from error
         optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(groups, **adam)
         return optimizer
-    return (torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam)(groups, **adam)
+    # A LoRA is hundreds of small tensors: one kernel for all takes a fifth of the time on a CPU.
+    fused = model.trainable_parameters()[0].device.type in ("cpu", "cuda")
+    return (torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam)(groups, **adam, fused=fused or None)
 
 
 def build_schedule(recipe: TrainRecipe, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
