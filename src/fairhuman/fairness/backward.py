@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_losses, numbers, world_size
+from fairhuman.fairness.distributed import as_shard, average_losses, numbers, sharded, sum_shards, world_size
 from fairhuman.fairness.estimators import Estimate, Estimator, ExactEstimator, MicroBatch, Output
-from fairhuman.fairness.estimators.estimator import weighted_sum
+from fairhuman.fairness.estimators.estimator import completed, weighted_sum
 from fairhuman.fairness.fair_step import FairStep
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
 
@@ -27,7 +27,8 @@ class FairBackward:
     Gradient accumulation: `fair(losses, sync=False)` for all micro-batches but the last. The K gradients are summed
     over micro-batches, and weighed once at the end. Several processes: gradients are averaged over processes here,
     before the Gram matrix is built, so all replicas take the same step; `DistributedDataParallel` isn't needed, and
-    doesn't disturb. fp16: pass the `GradScaler`; losses are given unscaled, the Gram matrix is that of the unscaled
+    doesn't disturb. Parameters that FSDP2 has sharded (`fully_shard`) stay so: the K gradients are shards, M is the sum
+    of what each process has of it, K x K numbers. fp16: pass the `GradScaler`; losses are given unscaled, the Gram matrix is that of the unscaled
     gradients, `.grad` is left scaled for `scaler.step(optimizer)`, and an overflow skips the step as usual.
 
     Length of d = s Σ w_i g_i, which takes the place of gradient clipping:
@@ -50,7 +51,8 @@ class FairBackward:
         process_group: as in `torch.distributed`; None is the default group.
 
     Raises:
-        ValueError: no parameter to train, or a setting out of range.
+        ValueError: no parameter to train, a setting out of range, or what sharded parameters can't do: `batched`, a
+            `scaler`, an estimator that cuts the graph.
     """
 
     def __init__(
@@ -73,6 +75,9 @@ class FairBackward:
             raise ValueError(f"length must be radius, clip or scalarized, got {length!r}")
         if not radius > 0.0:
             raise ValueError(f"radius must be > 0, got {radius}")
+        self._sharded = sharded(self.parameters)
+        if self._sharded and scaler is not None and scaler.is_enabled():
+            raise ValueError("scaler must be None where parameters are sharded: train them in bf16 or fp32")
         self.strategy = strategy
         self.length = length
         self.radius = radius
@@ -127,6 +132,8 @@ class FairBackward:
         first = not self._losses
         values = [None if loss is None else loss.detach().double() for loss in losses]
         self._losses = values if first else [_sum(a, b) for a, b in zip(self._losses, values, strict=True)]
+        if self._sharded:
+            losses = completed(losses, output, self.parameters[0].device, self.process_group)
         scaled = (
             losses if self.scaler is None else [None if loss is None else self.scaler.scale(loss) for loss in losses]
         )
@@ -137,7 +144,7 @@ class FairBackward:
             return
         if first and not measure:
             if not self.strategy.needs_losses:
-                self._weights = self.strategy.weights([None if v is None else 0.0 for v in values])
+                self._weights = self.strategy.weights([None if loss is None else 0.0 for loss in losses])
             elif sync and _finite(totals := self._total_losses()):
                 self._weights = self.strategy.weights(totals)
         self._plain.add(MicroBatch(scaled if self._weights is None else [weighted_sum(scaled, self._weights)]))
@@ -149,7 +156,7 @@ class FairBackward:
         self._require(losses, "")
         loss_weighting = isinstance(self.strategy, LossWeighting)
         estimate = (self._plain if loss_weighting else self.estimator).finish(factor)
-        norm = _norm(estimate.direction) / factor
+        norm = self._norm(estimate.direction) / factor
         taken = math.isfinite(norm) and _finite(losses)
         step = self._taken(estimate, norm, factor) if taken else self._skipped(estimate)
         self._start_step()
@@ -244,7 +251,15 @@ class FairBackward:
             torch._foreach_mul_(tensors, scale)
         for parameter, tensor in zip(self.parameters, direction, strict=True):
             if tensor is not None:
-                parameter.grad = tensor if parameter.grad is None else parameter.grad.add_(tensor)
+                gradient = as_shard(tensor, parameter)
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+    def _norm(self, direction: Sequence[Tensor | None]) -> float:
+        """Return ‖d‖, accumulated in float64."""
+        present = [tensor for tensor in direction if tensor is not None]
+        norms = torch._foreach_norm(present, 2, dtype=torch.float64) if present else ()
+        norm = torch.stack(norms).norm().cpu() if norms else torch.zeros((), dtype=torch.float64)
+        return float(sum_shards(norm.square(), self.parameters).sqrt() if self._sharded else norm)
 
     def _total_losses(self) -> list[float | None]:
         return average_losses(self._losses, self.parameters[0].device, self.process_group)
@@ -294,13 +309,6 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 def _finite(losses: Sequence[float | None]) -> bool:
     return all(loss is None or math.isfinite(loss) for loss in losses)
-
-
-def _norm(tensors: Sequence[Tensor | None]) -> float:
-    """‖·‖ over all tensors, accumulated in float64."""
-    present = [tensor for tensor in tensors if tensor is not None]
-    norms = torch._foreach_norm(present, 2, dtype=torch.float64) if present else ()
-    return torch.stack(norms).norm().item() if norms else 0.0
 
 
 def _epsilon(tensors: Sequence[Tensor | None]) -> float:

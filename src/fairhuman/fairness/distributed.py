@@ -1,10 +1,12 @@
-"""Averages over processes, a bounded bucket at a time."""
+"""Averages over processes, a bounded bucket at a time; sums over the shards of FSDP2's parameters."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 _BUCKET_BYTES = 32 * 2**20
 
@@ -36,7 +38,17 @@ def average_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) 
 def any_process(
     flags: Sequence[Sequence[bool]], device: torch.device, group: dist.ProcessGroup | None = None
 ) -> list[list[bool]]:
-    """Return for each flag whether it is set in any process."""
+    """Return for each flag whether it is set in any process.
+
+    Almost always all processes have the same flags. So hashes of them are compared first, which are two numbers; the
+    flags themselves are sent where these differ.
+    """
+    text = bytes(flag for row in flags for flag in row)
+    number = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+    ends = torch.tensor([number, -number], device=device)
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=group)
+    if int(ends[0]) == -int(ends[1]):
+        return [list(row) for row in flags]
     table = torch.tensor(flags, dtype=torch.int32, device=device)
     dist.all_reduce(table, op=dist.ReduceOp.MAX, group=group)
     return [[value > 0 for value in row] for row in table.tolist()]
@@ -50,8 +62,11 @@ def present_anywhere(here: Sequence[bool], device: torch.device, group: dist.Pro
 def average_gradients_(
     gradients: Sequence[list[Tensor | None]], parameters: Sequence[Tensor], group: dist.ProcessGroup | None = None
 ) -> None:
-    """Average K gradients over processes, a tensor a parameter; what some processes lack counts as zero."""
-    if world_size(group) == 1:
+    """Average K gradients over processes, a tensor a parameter; what some processes lack counts as zero.
+
+    Gradients of sharded parameters are averages already.
+    """
+    if world_size(group) == 1 or sharded(parameters):
         return
     here = [[tensor is not None for tensor in gradient] for gradient in gradients]
     anywhere = any_process(here, parameters[0].device, group)
@@ -104,3 +119,58 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         size += nbytes
     if bucket:
         yield bucket
+
+
+# --- parameters of which each process holds a part: FSDP2, `torch.distributed.fsdp.fully_shard` -----------------------
+
+
+def sharded(parameters: Sequence[Tensor]) -> bool:
+    """Return whether the parameters are sharded.
+
+    Raises:
+        ValueError: some are and some aren't, or one is in another way than `fully_shard` does it.
+    """
+    parts = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
+    if not parts:
+        return False
+    if len(parts) < len(parameters):
+        raise ValueError(f"parameters must all be sharded or none, found {len(parts)} of {len(parameters)}")
+    for parameter in parts:
+        if sum(isinstance(placement, Shard) for placement in parameter.placements) != 1:
+            raise ValueError(f"parameters must be sharded over one dimension of a mesh, found {parameter.placements}")
+    return True
+
+
+def sum_shards(table: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Return the sum of a few numbers, each process's being those of its shards; `table` where there are none.
+
+    With a mesh of two dimensions (`fully_shard` of copies), over the one that is sharded.
+    """
+    if not sharded(parameters):
+        return table
+    first = parameters[0]
+    assert isinstance(first, DTensor)
+    dimension = next(i for i, placement in enumerate(first.placements) if isinstance(placement, Shard))
+    return sum_numbers(table, first.device, first.device_mesh.get_group(dimension))
+
+
+def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return `parameter`'s share of a tensor of its whole shape, which all processes have; a plain one: all of it."""
+    if not isinstance(parameter, DTensor):
+        return tensor
+    moved = tensor.to(parameter.device)
+    return distribute_tensor(moved, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor with the shards of all processes, which must all ask for it; a plain one as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def as_shard(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return what this process has of a gradient as the gradient of `parameter`."""
+    if not isinstance(parameter, DTensor):
+        return tensor
+    mesh, placements = parameter.device_mesh, parameter.placements
+    shape, stride = parameter.shape, parameter.stride()
+    return DTensor.from_local(tensor, mesh, placements, run_check=False, shape=shape, stride=stride)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, present_anywhere
 from fairhuman.fairness.estimators.audited import Audited, Exact
-from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, add_, own, weighted_sum
+from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, add_, differentiate, weighted_sum
 
 
 class RunningGram:
@@ -91,8 +91,7 @@ class EmaEstimator(Audited):
             self._weights = self._weigh(self._gram)
         loss = None if self.auditing else weighted_sum(losses, self._weights)
         if loss is not None:
-            gradient = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-            self._gradient = add_(self._gradient, own(gradient))
+            self._gradient = add_(self._gradient, differentiate(loss, self.parameters))
 
     def _estimate(self) -> Estimate:
         assert self._gram is not None

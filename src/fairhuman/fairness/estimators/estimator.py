@@ -7,6 +7,9 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from fairhuman.fairness.distributed import present_anywhere, sharded
 
 Gradient = list[Tensor | None]
 Weigh = Callable[[Tensor], list[float]]
@@ -81,6 +84,53 @@ class Estimator(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+
+def differentiate(loss: Tensor, parameters: Sequence[Tensor], keep: bool = False) -> Gradient:
+    """Return ∂loss/∂p of each parameter, to be written in place; None where it doesn't depend on one.
+
+    Of sharded parameters: this process's shards of the gradient's average over processes. FSDP2 makes these in hooks
+    of `backward` alone (`torch.autograd.grad` would return None without a word), so all processes must come here.
+    `.grad` is left as it was.
+
+    Args:
+        loss: a scalar.
+        parameters: all sharded or none.
+        keep: the graph, for another pass.
+    """
+    if not sharded(parameters):
+        return own(torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True))
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        torch.autograd.backward(loss, retain_graph=keep)
+        found = [parameter.grad for parameter in parameters]
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
+    return [gradient.to_local() if isinstance(gradient, DTensor) else None for gradient in found]
+
+
+def completed(
+    losses: Sequence[Tensor | None], output: Output | None, device: torch.device, group: dist.ProcessGroup | None
+) -> list[Tensor | None]:
+    """Give an objective that other processes have, and this one hasn't, a loss of 0; for sharded parameters.
+
+    FSDP2 gathers parameters and scatters gradients in each backward pass, so all processes have to take the same ones.
+
+    Raises:
+        ValueError: in all processes, where one has no loss at all and isn't given the output.
+    """
+    some = next((loss for loss in losses if loss is not None), None)
+    if some is None and output is not None:
+        some = output.prediction_b.sum()
+    here = [*(loss is not None for loss in losses), some is None]
+    *anywhere, stuck = present_anywhere(here, device, group)
+    if stuck and any(anywhere):
+        raise ValueError("a process has no loss at all, and parameters are sharded: give fair(losses, output=...)")
+    zeros = [some * 0.0 if some is not None and there else None for there in anywhere]
+    return [zero if loss is None else loss for loss, zero in zip(losses, zeros, strict=True)]
 
 
 def add_(total: Gradient, gradient: Sequence[Tensor | None]) -> Gradient:

@@ -7,8 +7,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_
-from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, Weigh, add_, gram_of, own, weighted
+from fairhuman.fairness.distributed import average_gradients_, sharded, sum_shards
+from fairhuman.fairness.estimators.estimator import (
+    Estimate,
+    Gradient,
+    MicroBatch,
+    Weigh,
+    add_,
+    differentiate,
+    gram_of,
+    own,
+    weighted,
+)
 
 
 class ExactEstimator:
@@ -23,6 +33,9 @@ class ExactEstimator:
             as fast on a CPU (`benchmarks/fairness.py`). Limits, all PyTorch's: dropout in a checkpointed block and a
             model compiled by inductor are errors; an operation without a batching rule, such as fused attention, runs
             K times, with a warning; an infinity in one objective's gradient can turn the others' into NaN.
+
+    Raises:
+        ValueError: batched, but the parameters are sharded, whose gradients come from `backward`, a pass each.
     """
 
     accumulates = True
@@ -30,6 +43,8 @@ class ExactEstimator:
     def __init__(self, parameters: Sequence[nn.Parameter], batched: bool = False) -> None:
         self.parameters = list(parameters)
         self.batched = batched
+        if batched and sharded(self.parameters):
+            raise ValueError("batched must be False where parameters are sharded, found True")
         self._gradients: list[Gradient] = []
 
     def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
@@ -52,20 +67,20 @@ class ExactEstimator:
             # A gradient that no seed reaches (that of `round`) comes as one row for all.
             batches = tuple(b.contiguous() if b is not None and b.stride(0) == 0 else b for b in batches)
             for row, (i, _) in enumerate(present):
-                self._accumulate(i, [None if batch is None else batch[row] for batch in batches])
+                self._accumulate(i, own([None if batch is None else batch[row] for batch in batches]))
             return
         for position, (i, loss) in enumerate(present):
             keep = position + 1 < len(present)
-            self._accumulate(i, torch.autograd.grad(loss, self.parameters, retain_graph=keep, allow_unused=True))
+            self._accumulate(i, differentiate(loss, self.parameters, keep))
 
-    def _accumulate(self, objective: int, gradient: Sequence[Tensor | None]) -> None:
-        self._gradients[objective] = add_(self._gradients[objective], own(gradient))
+    def _accumulate(self, objective: int, gradient: Gradient) -> None:
+        self._gradients[objective] = add_(self._gradients[objective], gradient)
 
     def collect(self, scale: float = 1.0) -> Tensor:
         """Average all gradients over processes, and return the M of what is 1 / scale of them."""
         average_gradients_(self._gradients, self.parameters, self._group)
         self._scale = scale
-        return gram_of(self._gradients) / scale**2
+        return sum_shards(gram_of(self._gradients), self.parameters) / scale**2
 
     def partial_gram(self, positions: Collection[int]) -> Tensor:
         """Return what the parameters at `positions` contribute to M, after `collect`."""

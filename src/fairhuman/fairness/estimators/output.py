@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
 from fairhuman.fairness.estimators.audited import Audited, Exact
-from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, own, weighted_sum
+from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, differentiate, weighted_sum
 
 LEVELS = (-5.6, 6.6)  # log SNR of SDXL's noise schedule, between its ends' outer hundredths
 
@@ -139,7 +139,7 @@ class OutputEstimator(Audited):
         loss = weighted_sum(self._losses, weights)
         gradient: Gradient = [None] * len(self.parameters)
         if loss is not None:
-            gradient = own(torch.autograd.grad(loss, self.parameters, allow_unused=True))
+            gradient = differentiate(loss, self.parameters)
         average_gradients_([gradient], self.parameters, self._group)
         return Estimate(weights, gradient, gram, exact=False)
 

@@ -7,8 +7,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_
-from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, Weigh, inner, own, weighted_sum
+from fairhuman.fairness.distributed import average_gradients_, sum_shards
+from fairhuman.fairness.estimators.estimator import (
+    Estimate,
+    Gradient,
+    MicroBatch,
+    Weigh,
+    differentiate,
+    inner,
+    weighted_sum,
+)
 
 
 class PairwiseEstimator:
@@ -49,7 +57,7 @@ class PairwiseEstimator:
                 gram[i, i] = inner(other, other)
                 gram[held, i] = gram[i, held] = inner(gradient, other)
             held, gradient = left.pop(), other  # the last one is there already
-        return gram / scale**2
+        return sum_shards(gram, self.parameters) / scale**2
 
     def finish(self, scale: float = 1.0) -> Estimate:
         """Return the exact direction."""
@@ -65,7 +73,7 @@ class PairwiseEstimator:
     def _gradient(self, loss: Tensor | None, keep: bool = True) -> Gradient:
         gradient: Gradient = [None] * len(self.parameters)
         if loss is not None:
-            gradient = own(torch.autograd.grad(loss, self.parameters, retain_graph=keep, allow_unused=True))
+            gradient = differentiate(loss, self.parameters, keep)
         average_gradients_([gradient], self.parameters, self._group)
         return gradient
 

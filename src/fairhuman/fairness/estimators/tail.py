@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_
+from fairhuman.fairness.distributed import average_gradients_, sharded
 from fairhuman.fairness.estimators.audited import Audited, cosine_of
 from fairhuman.fairness.estimators.cut import Cut, Place, places
 from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, gram_of, own, weighted
@@ -34,7 +34,8 @@ class TailEstimator(Audited):
         close: mean cosine to the exact direction that a place needs; the lowest one is taken where none has it.
 
     Raises:
-        ValueError: a network without up blocks; no trained parameter above `place`, or in the up blocks at all.
+        ValueError: a network without up blocks; no trained parameter above `place`, or in the up blocks at all;
+            sharded parameters.
     """
 
     def __init__(
@@ -47,6 +48,10 @@ class TailEstimator(Audited):
         trial: int = 8,
         close: float = 0.99,
     ) -> None:
+        if sharded(parameters):
+            raise ValueError(
+                "parameters are sharded: FSDP2 can't stop half-way down; modes exact, output and ema take them"
+            )
         self._exact = exact or ExactEstimator(parameters)  # knows parts of the K gradients
         super().__init__(parameters, every, self._exact)
         self._unet, self._trial, self._close = unet, trial, close

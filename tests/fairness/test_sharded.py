@@ -1,0 +1,91 @@
+"""Parameters that FSDP2 has sharded over 2 and 3 processes, against whole ones on the joined batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sharded_worker import CASES, Case, steps
+
+WORKER = Path(__file__).with_name("sharded_worker.py")
+WORLDS = (2, 3)
+# Sums in another order; 4 steps of length 0.05 (SGD, length radius).
+TOLERANCE = 1e-5
+
+Found = dict[int, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """Run two processes, then three; what each wrote."""
+    folder = tmp_path_factory.mktemp("sharded")
+    for world in WORLDS:
+        workers = [
+            subprocess.Popen(
+                [sys.executable, str(WORKER), str(folder), str(rank), str(world)],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        try:
+            outputs = [worker.communicate(timeout=240)[0] for worker in workers]
+        finally:
+            for worker in workers:
+                worker.kill()
+        assert [worker.returncode for worker in workers] == [0] * world, "\n".join(outputs)[-4000:]
+    return {w: [torch.load(folder / f"{w}-{r}.pt", weights_only=False) for r in range(w)] for w in WORLDS}
+
+
+def check(found: Found, world: int, name: str, case: Case) -> None:
+    """Bit-equal in all processes, and as one process on the joined batch has it, which moved."""
+    alone = steps(case, 0, 1)
+    for parts in zip(*(run[name] for run in found[world]), alone, strict=True):
+        *processes, whole = parts
+        for parameters, weights, gram in processes:
+            assert torch.equal(parameters, processes[0][0])
+            assert torch.equal(weights, processes[0][1])
+            torch.testing.assert_close(parameters, whole[0], rtol=0, atol=TOLERANCE)
+            torch.testing.assert_close(weights, whole[1], rtol=1e-3, atol=0)
+            assert (gram is None) == (whole[2] is None)
+            if gram is not None:
+                assert torch.equal(gram, processes[0][2])
+                torch.testing.assert_close(gram, whole[2], rtol=1e-4, atol=1e-4 * float(whole[2].diagonal().max()))
+    assert (alone[-1][0] - alone[0][0]).norm() > 0.05
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("world", WORLDS)
+def test_sharded_training_is_that_of_one_process_on_the_joined_batch(found: Found, world: int, case: Case) -> None:
+    """Batches are uneven, 4 and 2 samples, where there are two; M comes from sums over shards."""
+    check(found, world, str(case), case)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_mesh_of_copies_and_shards(found: Found, world: int) -> None:
+    """Only over its shards M is summed."""
+    check(found, world, "copies", CASES[0])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("scaler", "scaler must be None where parameters are sharded"),
+        ("batched", "batched must be False where parameters are sharded"),
+        ("tail", "FSDP2 can't stop half-way down; modes exact, output and ema"),
+        ("mixed", "parameters must all be sharded or none, found 13 of 14"),
+        ("nan", "losses[1] isn't finite"),
+        ("no loss", "give fair(losses, output=...)"),
+        ("after", "(True, True, True)"),
+    ],
+)
+def test_what_cant_be_is_said_in_all_processes(found: Found, world: int, what: str, text: str) -> None:
+    """And after it the processes still agree on a step."""
+    for run in found[world]:
+        assert text in run["refused"][what]
