@@ -28,8 +28,9 @@ class FairBackward:
     over micro-batches, and weighed once at the end. Several processes: gradients are averaged over processes here,
     before the Gram matrix is built, so all replicas take the same step; `DistributedDataParallel` isn't needed, and
     doesn't disturb. Parameters that FSDP2 has sharded (`fully_shard`) stay so: the K gradients are shards, M is the sum
-    of what each process has of it, K x K numbers. fp16: pass the `GradScaler`; losses are given unscaled, the Gram matrix is that of the unscaled
-    gradients, `.grad` is left scaled for `scaler.step(optimizer)`, and an overflow skips the step as usual.
+    of what each process has of it, K x K numbers. fp16: pass the `GradScaler`; losses are given unscaled, the Gram
+    matrix is that of the unscaled gradients, `.grad` is left scaled for `scaler.step(optimizer)`, and an overflow skips
+    the step as usual.
 
     Length of d = s Σ w_i g_i, which takes the place of gradient clipping:
         radius: ‖d‖ = r, the constraint of FairHuman's Eq. 6.

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
+from fairhuman.fairness.distributed import shard_of
 from fairhuman.files import write_atomically
 from fairhuman.models.sdxl import encode_prompts
 
@@ -49,12 +51,15 @@ def predict_noise(
 
 
 def copy_state(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Copy parameters to the CPU, exactly."""
-    return {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
+    """Copy parameters to the CPU, exactly; a sharded one stays as it is."""
+    return {
+        name: parameter.detach() if isinstance(parameter, DTensor) else parameter.detach().cpu().clone()
+        for name, parameter in named.items()
+    }
 
 
 def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
-    """Copy `state` into parameters of the same names and shapes.
+    """Copy `state` into parameters of the same names and shapes; into a sharded one its share.
 
     Raises:
         ModelError: names that are missing or too many, or another shape; names the first.
@@ -69,7 +74,7 @@ def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
             )
     with torch.no_grad():
         for name, parameter in named.items():
-            parameter.copy_(state[name])
+            parameter.copy_(shard_of(state[name], parameter))
 
 
 class FullModel:

@@ -10,24 +10,49 @@ from pathlib import Path
 from typing import IO
 
 import torch
+import torch.distributed as dist
 
 from fairhuman import recipe as recipes
 from fairhuman.errors import RecipeError, TrainingError
+from fairhuman.fairness.distributed import world_size
 from fairhuman.train.memory import cheapest_changes, memory_of
 from fairhuman.train.settings import TrainRecipe, free_on_resume
 
 
-def check_earlier_part(recipe: TrainRecipe, at_step: int) -> None:
+def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, processes: int) -> None:
     """Check that the run that goes on from a checkpoint is the one that the folder's recipe started.
 
+    The number of processes may be another one, and with it `batch_size` and `accumulate`, as long as a step has the
+    same samples: then it has them in the same order, and its result is the same up to the rounding of sums.
+
+    Args:
+        recipe: what is to be gone on with.
+        at_step: of the checkpoint.
+        samples: of a step of the earlier part, over all processes; None: not known, then all must be the same.
+        processes: now.
+
     Raises:
-        RecipeError: a setting that steps depend on differs, or the run has gone further than `steps`; names it.
+        RecipeError: a setting that steps depend on differs, a step would have other samples, or the run has gone
+            further than `steps`; names it.
     """
     path = recipe.out / "recipe.yaml"
     if not path.is_file():
         return
+    earlier, now = recipes.load(TrainRecipe, path), recipe.samples(processes)
+    if samples is not None and samples != now:
+        raise RecipeError(
+            f"{recipe.out} holds a run of {samples} samples a step, but batch_size {recipe.batch_size} x accumulate "
+            f"{recipe.accumulate} x {processes} processes are {now}. Choose batch_size and accumulate so that they are "
+            f"{samples}, or another out"
+        )
     fixed = () if recipe.schedule.name.startswith("constant") else ("steps",)
-    for name, (old, new) in recipes.differences(recipes.load(TrainRecipe, path), recipe).items():
+    divided = () if samples is None else ("batch_size", "accumulate")
+    if "accumulate" in divided and recipe.fairness.mode in ("output", "tail"):
+        if (earlier.accumulate > 1) != (recipe.accumulate > 1):  # then mode ema stands in
+            divided = ("batch_size",)
+    for name, (old, new) in recipes.differences(earlier, recipe).items():
+        if name in divided:
+            continue
         if name in fixed or not free_on_resume(name):
             raise RecipeError(
                 f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
@@ -85,6 +110,14 @@ def explained(recipe: TrainRecipe) -> Iterator[None]:
         ) from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(_out_of_memory(recipe, device_bytes())) from error
+    except RuntimeError as error:
+        if world_size() == 1 or not _is_of_another_process(error):
+            raise
+        raise TrainingError(
+            "another process of the run ended, or didn't answer in processes.timeout = "
+            f"{recipe.processes.timeout} s ({' '.join(str(error).split())[:200]}); its own message says why. Start the "
+            "same command again: it goes on from the last complete checkpoint"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TrainingError(
@@ -94,6 +127,11 @@ def explained(recipe: TrainRecipe) -> Iterator[None]:
         if error.filename is None:
             raise
         raise TrainingError(f"{error.filename}: {error.strerror}") from error
+
+
+def _is_of_another_process(error: RuntimeError) -> bool:
+    """Whether a collective failed: NCCL's errors have classes, gloo's a text."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def device_bytes() -> int:

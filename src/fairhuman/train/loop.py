@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from diffusers.training_utils import EMAModel
+from torch import nn
 
 from fairhuman import __version__
 from fairhuman import recipe as recipes
@@ -30,7 +32,7 @@ from fairhuman.files import write_atomically, write_json
 from fairhuman.models import TrainableModel
 from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.report.overlay import overlay_sheet
-from fairhuman.train import setup
+from fairhuman.train import setup, sharding
 from fairhuman.train.caches import Caches
 from fairhuman.train.checkpoint import Checkpoints
 from fairhuman.train.guard import check_earlier_part, explained, locked, signals
@@ -65,7 +67,10 @@ class Watcher:
 
 @dataclass
 class Run:
-    """All parts of a run, and the step that it is at."""
+    """All parts of a run, and the step that it is at.
+
+    sharded: networks of which each process has a part; see `sharding`.
+    """
 
     recipe: TrainRecipe
     process: PartialState
@@ -80,6 +85,7 @@ class Run:
     average: EMAModel | None
     checkpoints: Checkpoints
     watchers: Sequence[Watcher]
+    sharded: Sequence[nn.Module] = field(default_factory=list)
     step: int = 0
     stopped_by: int | None = None
 
@@ -105,7 +111,9 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
     Raises:
         FairHumanError: bad data, model or settings; out of memory or disk; a loss that isn't finite.
     """
-    process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # what `accelerate launch --cpu` sets
+    timeout = timedelta(seconds=recipe.processes.timeout)
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # what `accelerate launch --cpu` sets
+    process = PartialState(cpu=cpu, timeout=timeout)
     with explained(recipe), locked(recipe.out, bool(process.is_main_process)):
         run = set_up(recipe, process, watchers)
         tracker = (
@@ -193,6 +201,8 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         if process.is_main_process:
             report.save(recipe.out / "data_report.json")
     model = setup.build_model(recipe, process.device)
+    in_parts = recipe.processes.sharding == "fsdp" and process.num_processes > 1
+    sharded = sharding.shard(model, process.device) if in_parts else []
     caches = Caches(recipe, data, model.pipeline)
     strategy = setup.build_strategy(recipe, process.device)
     scaler = torch.amp.GradScaler(process.device.type) if recipe.precision == "fp16" else None
@@ -220,6 +230,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         average=EMAModel(model.trainable_parameters(), decay=decay, use_ema_warmup=True) if decay else None,
         checkpoints=Checkpoints(recipe.out / "checkpoints", recipe.keep_checkpoints),
         watchers=watchers,
+        sharded=sharded,
     )
     _resume(run)
     if process.is_main_process:
@@ -230,7 +241,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
 
 def _write_overlay(run: Run) -> None:
     """Show the samples that come next, with their masks at picture resolution and on the latent grid."""
-    samples = run.recipe.batch_size * run.recipe.accumulate * run.process.num_processes
+    samples = run.recipe.samples(run.process.num_processes)
     first = run.step * samples
     bucketed = run.recipe.view.bucket_aspect is not None  # then the next step may have another resolution
     count = min(16, samples if bucketed else len(run.data.train))
@@ -247,7 +258,7 @@ def _resume(run: Run) -> None:
     if loaded is None:
         return
     trainable, state = loaded
-    check_earlier_part(run.recipe, state["step"])
+    check_earlier_part(run.recipe, state["step"], state.get("samples"), run.process.num_processes)
     if state["data"] != run.data.fingerprint:
         raise DataError(
             f"{run.recipe.data_name}: other records than those the run in {run.recipe.out} was trained on and held out "
@@ -255,7 +266,7 @@ def _resume(run: Run) -> None:
             "back, or choose another out"
         )
     run.model.load_trainable_state(trainable)
-    run.optimizer.load_state_dict(state["optimizer"])
+    run.optimizer.load_state_dict(sharding.spread(state["optimizer"], run.optimizer))
     run.schedule.load_state_dict(state["schedule"])
     run.fair.load_state_dict(state["fair"])
     if run.scaler is not None:
@@ -267,25 +278,35 @@ def _resume(run: Run) -> None:
 
 
 def _save_checkpoint(run: Run) -> None:
+    if run.sharded or run.main:
+        optimizer, trainable = run.optimizer.state_dict(), run.model.trainable_state()
+    if run.sharded:
+        optimizer, trainable = sharding.joined((optimizer, trainable), run.main)
     if run.main:
         state = {
             "data": run.data.fingerprint,
-            "optimizer": run.optimizer.state_dict(),
+            "samples": run.recipe.samples(run.process.num_processes),
+            "optimizer": optimizer,
             "schedule": run.schedule.state_dict(),
             "fair": run.fair.state_dict(),
             "scaler": run.scaler.state_dict() if run.scaler is not None else None,
             "average": run.average.state_dict() if run.average is not None else None,
         }
-        run.checkpoints.save(run.step, run.model.trainable_state(), state)
+        run.checkpoints.save(run.step, trainable, state)
         run.data.report.save(run.recipe.out / "data_report.json")
     run.process.wait_for_everyone()
 
 
 def _save_product(run: Run) -> None:
     """Write the result, with averaged weights where there are some."""
+    state = sharding.joined(run.model.trainable_state(), run.main) if run.sharded else None
     if run.main:
+        model = run.model
+        if state is not None:
+            model = setup.build_model(run.recipe, torch.device("cpu"))  # one that isn't sharded
+            model.load_trainable_state(state)
         with _averaged(run):
-            run.model.save(run.product)
+            model.save(run.product)
         write_json(run.recipe.out / "summary.json", _summary(run))
     run.process.wait_for_everyone()
 
@@ -300,14 +321,21 @@ def _look(run: Run, tracker: Tracker | None) -> None:
     ends = run.step == 0 or run.finished
     validate = run.data.held_out is not None and (ends or _due(run.step, run.recipe.validation.every))
     preview = run.recipe.preview.count > 0 and (ends or _due(run.step, run.recipe.preview.every))
-    if tracker is not None and (validate or preview):
-        done = run.step in tracker.validated
-        with _averaged(run):
-            if validate and not done:
-                _validate(run, tracker)
-            for watcher in run.watchers if preview and not (validate and done) else ():
-                watcher.preview(run)
+    if validate or preview:
+        with sharding.gathered(run.sharded):
+            if tracker is not None:
+                _measure(run, tracker, validate, preview)
     run.process.wait_for_everyone()
+
+
+def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
+    """Validate and draw, in the main process."""
+    done = run.step in tracker.validated
+    with _averaged(run):
+        if validate and not done:
+            _validate(run, tracker)
+        for watcher in run.watchers if preview and not (validate and done) else ():
+            watcher.preview(run)
 
 
 def _validate(run: Run, tracker: Tracker) -> None:

@@ -36,7 +36,7 @@ def step_metrics(
     audit_cosine: of the estimated to the exact direction.
     """
     names = recipe.regions.objectives
-    samples = recipe.batch_size * recipe.accumulate * processes
+    samples = recipe.samples(processes)
     metrics: Metrics = {"images": number * samples, "images_per_s": samples / times[0], "waiting": times[1] / times[0]}
     total = float(step.weights.sum())
     share = sum(step.present) / total if total > 0 else 0.0

@@ -172,6 +172,19 @@ class PreviewSettings(Settings):
     strength: float = Field(default=0.55, gt=0.0, le=1.0, description="how far a held-out photo is noised")
 
 
+class ProcessSettings(Settings):
+    """Of several processes, as `accelerate launch` starts them."""
+
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none",
+        description="none: each process has all weights; fsdp: of trained weights, gradients and optimizer each has a "
+        "part (FSDP2), for kinds full, controlnet and t2i_adapter",
+    )
+    timeout: int = Field(
+        default=1800, ge=1, description="seconds to wait for another process before the run ends with an error"
+    )
+
+
 class TrackSettings(Settings):
     """TensorBoard is always written."""
 
@@ -223,6 +236,7 @@ class TrainRecipe(Settings):
     validation: ValidationSettings = ValidationSettings()
     preview: PreviewSettings = PreviewSettings()
     track: TrackSettings = TrackSettings()
+    processes: ProcessSettings = ProcessSettings()
 
     @property
     def control(self) -> ControlSettings | None:
@@ -233,6 +247,10 @@ class TrainRecipe(Settings):
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+
+    def samples(self, processes: int) -> int:
+        """Samples of an optimiser step over all processes."""
+        return self.batch_size * self.accumulate * processes
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -324,6 +342,25 @@ class TrainRecipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _can_be_sharded(self) -> "TrainRecipe":
+        if self.processes.sharding == "none":
+            return self
+        allowed: dict[str, tuple[object, tuple[object, ...]]] = {
+            "kind": (self.kind, ("full", "controlnet", "t2i_adapter")),
+            "full.text_encoders": (self.kind == "full" and self.full.text_encoders, (False,)),
+            "fairness.mode": (self.fairness.mode, ("exact", "output", "ema")),
+            "precision": (self.precision, ("fp32", "bf16")),
+            "compile": (self.compile, (False,)),
+            "optimizer.name": (self.optimizer.name, ("adam", "adamw", "sgd")),
+            "ema.decay": (self.ema.decay, (None,)),
+        }
+        for name, (found, known) in allowed.items():
+            if found not in known:
+                expected = " or ".join(str(value) for value in known)
+                raise ValueError(f"processes.sharding=fsdp needs {name} to be {expected}, found {found}")
+        return self
+
+    @model_validator(mode="after")
     def _scales_name_objectives(self) -> "TrainRecipe":
         self.regions.factors()
         return self
@@ -345,6 +382,7 @@ FREE_ON_RESUME = frozenset(
         "cache.folder",
         "track.",
         "preview.",
+        "processes.timeout",
     }
 )
 

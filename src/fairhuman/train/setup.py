@@ -185,7 +185,7 @@ def _order(recipe: TrainRecipe, shares: Sequence[Share], train: Sequence[HumanRe
     """Return the order of the training samples."""
     if recipe.view.bucket_aspect is None:
         return mixed_order(recipe.seed, shares)
-    samples = recipe.batch_size * recipe.accumulate * world_size()
+    samples = recipe.samples(world_size())
     sizes = [(record.height, record.width) for record in train]
     return bucketed_order(recipe.seed, shares, sizes, recipe.sizes, samples)
 
@@ -318,10 +318,11 @@ def build_fair_backward(
 def batched(recipe: TrainRecipe) -> bool:
     """Whether the K gradients of an exact step come in one batched pass.
 
-    Under gradient checkpointing it recomputes activations once; it can't run compiled or with dropout.
+    Under gradient checkpointing it recomputes activations once; it can't run compiled, with dropout or sharded.
     """
     dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
-    return recipe.gradient_checkpointing and not recipe.compile and not dropout
+    whole = recipe.processes.sharding == "none"
+    return recipe.gradient_checkpointing and not recipe.compile and not dropout and whole
 
 
 def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
@@ -335,7 +336,7 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
     if mode == "ema" or recipe.accumulate > 1:
         return FallbackEstimator([EmaEstimator(parameters, every or 8, last), last], fairness.limit)
     ladder: list[Estimator] = [last]
-    if not fairness.pairwise:
+    if not fairness.pairwise and recipe.processes.sharding == "none":
         try:
             ladder.insert(0, TailEstimator(model.pipeline.unet, parameters, every or 200, exact))
         except ValueError as error:

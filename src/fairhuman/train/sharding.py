@@ -1,0 +1,95 @@
+"""Trained weights in shards, one a process: FSDP2, for models of which one device can't hold gradients and optimizer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from diffusers.models.adapter import AdapterBlock
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from fairhuman.errors import TrainingError
+from fairhuman.fairness.distributed import shard_of, whole, world_size
+from fairhuman.models import TrainableModel
+from fairhuman.models.control import ControlModel
+
+# Each is gathered when it is needed, and given up after it; what is in none of them with the whole network.
+UNITS = (BasicTransformerBlock, ResnetBlock2D, AdapterBlock)
+
+
+def shard(model: TrainableModel, device: torch.device) -> list[nn.Module]:
+    """Shard the network that is trained over all processes, in place; return it, in a list. Frozen ones stay whole.
+
+    Parameters become `DTensor`s; so do gradients, and the optimizer's state if it is made after this.
+
+    Raises:
+        TrainingError: PyTorch is too old.
+    """
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise TrainingError(f"processes.sharding is fsdp, which needs PyTorch 2.14, found {torch.__version__}")
+    network = model.control.network if isinstance(model, ControlModel) else model.pipeline.unet
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for module in list(network.modules()):
+        if isinstance(module, UNITS):
+            fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
+    return [network]
+
+
+@contextmanager
+def gathered(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """Have the weights whole in all processes for a while, so that one of them alone can use the networks.
+
+    All processes must come in and go out. The device must have room for the weights.
+    """
+    modules = [cast("FSDPModule", m) for network in networks for m in network.modules() if isinstance(m, FSDPModule)]
+    for module in modules:
+        module.unshard()
+        module.set_reshard_after_forward(False, recurse=False)
+    used: set[nn.Module] = set()
+    handles = [network.register_forward_hook(lambda network, *_: used.add(network)) for network in networks]
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.set_reshard_after_forward(True, recurse=False)
+            module.reshard()
+        for handle in handles:
+            handle.remove()
+        for network in used:
+            # What a process has used alone, it would gather in advance in its next backward pass, also alone.
+            cast("FSDPModule", network).reset_iter_state()
+
+
+def joined(state: Any, keep: bool) -> Any:
+    """Return a nest of dictionaries and lists with all its shards joined, on the CPU; all processes must ask.
+
+    keep: whether this process wants them; another one takes part, one tensor at a time, and has None in their place.
+    """
+    if isinstance(state, Tensor):
+        full = whole(state)
+        return full.cpu() if keep else None
+    if isinstance(state, Mapping):
+        return {name: joined(value, keep) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(joined(value, keep) for value in state)
+    return state
+
+
+def spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what `joined` made of an optimizer's `state_dict` as shards for `optimizer`'s parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shards = {
+        number: {
+            name: shard_of(value, parameters[number])
+            if isinstance(value, Tensor) and value.shape == parameters[number].shape
+            else value
+            for name, value in values.items()
+        }
+        for number, values in state["state"].items()
+    }
+    return {**state, "state": shards}
