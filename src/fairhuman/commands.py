@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -126,7 +128,7 @@ class SampleJob:
 
 
 def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console: Console) -> None:
-    """Draw pictures into a folder, named by prompt and picture."""
+    """Draw pictures into a folder, named by prompt and picture; of several processes each draws some."""
     settings = recipes.build(SampleSettings, values, origin="sample")
     prompts = job.all_prompts()
     job.check(settings.steps)
@@ -140,11 +142,14 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
     pipeline = load_pipeline(job.model, dtype=setup.DTYPES[job.precision] or torch.float32)
     lora = load_lora(pipeline, job.lora, job.lora_weight, job.fuse is not False) if job.lora is not None else None
     mole = load_mole(pipeline.unet, job.mole) if job.mole is not None else None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+    device, share = state.device, (state.process_index, state.num_processes)
     for part in networks(pipeline):
         part.to(device)
     guides = job.steering.open(pipeline, asked, settings, console)
-    for picture in sample(pipeline, prompts, settings, job.model, lora, guides=guides, asked=asked, mole=mole):
+    for picture in sample(
+        pipeline, prompts, settings, job.model, lora, guides=guides, asked=asked, mole=mole, share=share
+    ):
         path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"
         with writing(path):
             save_png(picture.image, path, picture.metadata)

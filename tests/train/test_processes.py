@@ -1,27 +1,33 @@
-"""Two processes train as one does on the joined batch."""
+"""Two and three processes train as one does on the joined batch, whatever becomes of one of them."""
 
-import os
-import socket
-import subprocess
-import sys
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from launched import finish, start, train_in
 from safetensors.torch import load_file
 
 from fairhuman import recipe
+from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.settings import TrainRecipe
 
+MakeRecipe = Callable[..., TrainRecipe]
 PROCESSES = ("one", "two")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def check_same_lora(one: Path, other: Path) -> None:
+    """Within 1e-4 of the largest entry, and something was trained."""
+    ours, theirs = (load_file(run / "lora" / "pytorch_lora_weights.safetensors") for run in (one, other))
+    assert ours.keys() == theirs.keys()
+    largest = max(float(tensor.abs().max()) for tensor in ours.values())
+    moved = max(float(tensor.abs().max()) for name, tensor in ours.items() if "lora_B" in name)
+    assert moved > 0.01 * largest
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-4 * largest), name
 
 
 @pytest.mark.parametrize(("strategy", "kept"), [("mpd", False), ("uw", True)])
@@ -47,37 +53,9 @@ def test_two_processes_train_as_one_on_the_joined_batch(
     caches = {name: {"latents": kept, "text": kept, "folder": str(tmp_path / "caches" / name)} for name in PROCESSES}
     one = recipe.build(TrainRecipe, {**settings, "out": str(tmp_path / "one"), "batch_size": 4, "cache": caches["one"]})
     train(one)
-    path = tmp_path / "two.yaml"
     two = {**settings, "out": str(tmp_path / "two"), "batch_size": 2, "cache": caches["two"]}
-    path.write_text(yaml.safe_dump(two), encoding="utf-8")
-    environment = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-    }
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "fairhuman.cli", "train", str(path)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(outputs)
-    ours, theirs = (load_file(tmp_path / name / "lora" / "pytorch_lora_weights.safetensors") for name in PROCESSES)
-    assert ours.keys() == theirs.keys()
-    largest = max(float(tensor.abs().max()) for tensor in ours.values())
-    moved = max(float(tensor.abs().max()) for name, tensor in ours.items() if "lora_B" in name)
-    assert moved > 0.01 * largest
-    for name in ours:
-        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-4 * largest), name
+    finish(train_in(recipe.build(TrainRecipe, two), tmp_path, 2))
+    check_same_lora(tmp_path / "one", tmp_path / "two")
     assert (tmp_path / "one" / "metrics.jsonl").read_text().count("\n") == 3
     assert (tmp_path / "two" / "metrics.jsonl").read_text().count("\n") == 3
     found = [set[str]() for _ in PROCESSES]
@@ -87,3 +65,52 @@ def test_two_processes_train_as_one_on_the_joined_batch(
             names.update(load_file(file))
     assert found[0] == found[1]
     assert bool(found[0]) == kept
+
+
+def steps_taken(out: Path) -> int:
+    file = out / "metrics.jsonl"
+    return file.read_text(encoding="utf-8").count("\n") if file.exists() else 0
+
+
+def test_a_killed_process_ends_the_run_and_other_numbers_of_processes_go_on(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    """Two processes, then three, then one: 6 samples a step, the same ones as in a run of one process all along.
+
+    The one that is left ends with an error that says what happened.
+    """
+    settings = {"optimizer": {"name": "sgd"}, "learning_rate": 0.05, "lora": {"rank": 2}, "checkpoint_every": 1}
+    first = make_recipe("run", batch_size=3, steps=5000, processes={"timeout": 120}, **settings)
+    workers = train_in(first, tmp_path, 2)
+    while steps_taken(first.out) < 3 and all(worker.poll() is None for worker in workers):
+        time.sleep(0.1)
+    workers[1].send_signal(signal.SIGKILL)
+    said, _ = finish(workers, [1, -signal.SIGKILL])
+    assert "error: another process of the run ended, or didn't answer in processes.timeout = 120 s" in said
+    assert "it goes on from the last complete checkpoint" in said
+
+    at = int(max(path.name for path in (first.out / "checkpoints").iterdir()).removeprefix("step-"))
+    with pytest.raises(RecipeError, match=r"6 samples a step, but batch_size 3 x accumulate 1 x 1 processes are 3"):
+        train(make_recipe("run", batch_size=3, steps=at + 2, **settings))
+    finish(train_in(make_recipe("run", batch_size=2, steps=at + 2, **settings), tmp_path, 3))
+    train(make_recipe("run", batch_size=2, accumulate=3, steps=at + 4, **settings))
+    train(make_recipe("alone", batch_size=6, steps=at + 4, **settings))
+    check_same_lora(tmp_path / "alone", first.out)
+
+
+def test_a_division_that_would_change_the_estimator_is_refused(make_recipe: MakeRecipe) -> None:
+    """Where gradients are accumulated, ema stands in for mode output."""
+    train(make_recipe(batch_size=4, steps=1, fairness={"mode": "output"}))
+    with pytest.raises(RecipeError, match="holds a run with another accumulate: 1 there, 2 now"):
+        train(make_recipe(batch_size=2, accumulate=2, steps=2, fairness={"mode": "output"}))
+
+
+def test_pictures_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+    """Nor does any byte of their files: processes take whole batches in turn."""
+    common = ["--count", 5, "--batch-size", 2, "--steps", 2, "--height", 32, "--width", 32]
+    for processes, out in enumerate(PROCESSES, start=1):
+        outputs = finish(start(["sample", tmp_path / out, "--prompt", "a hand", *common], processes))
+        assert all("a hand" in output for output in outputs), "each of them draws some"
+    one, two = ({file.name: file.read_bytes() for file in (tmp_path / out).iterdir()} for out in PROCESSES)
+    assert len(one) == 5
+    assert one == two

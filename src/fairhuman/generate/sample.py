@@ -141,13 +141,15 @@ def sample(
     guides: Sequence[Guide] = (),
     asked: Asked | None = None,
     mole: MoleFile | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Picture]:
     """Draw `images_per_prompt` pictures for every prompt, in order; `pipeline` stays as it is.
 
     The noise of a picture depends on (seed, index of the prompt, number of the picture) alone: not on the
     batch size, the order, or the other prompts. `indices` numbers the prompts where they are a part or a
     permutation of a longer list, of `asked` too. `model`, `lora` and `mole` are for the metadata; `guides` follow what
-    is asked for, the null condition where nothing is.
+    is asked for, the null condition where nothing is. `share` (k, n): only every n-th batch, from the k-th on, for the
+    k-th of n processes; whole batches, so that not even rounding depends on it.
     """
     numbers = list(range(len(prompts))) if indices is None else list(indices)
     if len(numbers) != len(prompts):
@@ -158,7 +160,8 @@ def sample(
         for picture in range(settings.images_per_prompt)
     ]
     size = picture_size(pipeline, settings)
-    for start in range(0, len(jobs), settings.batch_size):
+    first, processes = share
+    for start in range(first * settings.batch_size, len(jobs), processes * settings.batch_size):
         batch = jobs[start : start + settings.batch_size]
         views = asked.views([number for _, number, _ in batch], size) if asked is not None else {}
         pictures_bchw = draw(

@@ -46,10 +46,9 @@ def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, p
             f"{samples}, or another out"
         )
     fixed = () if recipe.schedule.name.startswith("constant") else ("steps",)
-    divided = () if samples is None else ("batch_size", "accumulate")
-    if "accumulate" in divided and recipe.fairness.mode in ("output", "tail"):
-        if (earlier.accumulate > 1) != (recipe.accumulate > 1):  # then mode ema stands in
-            divided = ("batch_size",)
+    divided = frozenset(("batch_size", "accumulate") if samples is not None else ())
+    if recipe.fairness.mode in ("output", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
+        divided -= {"accumulate"}  # another estimator would go on, ema
     for name, (old, new) in recipes.differences(earlier, recipe).items():
         if name in divided:
             continue

@@ -130,7 +130,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
 
 def _train(run: Run, tracker: Tracker | None) -> None:
     recipe = run.recipe
-    processes, rank = run.process.num_processes, run.process.process_index
+    processes, rank, started_at = run.process.num_processes, run.process.process_index, run.step
     batches = iter(setup.build_loader(recipe, run.data, run.step, processes, rank))
     if run.main:
         _write_overlay(run)
@@ -151,7 +151,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             _agree_on_stop(run)
             if run.finished or run.stopped_by is not None or run.step % recipe.checkpoint_every == 0:
                 _save_checkpoint(run)
-    if run.finished and not run.product.exists():
+    if run.finished and _main_says(run, run.step > started_at or not run.product.exists()):
         _save_product(run)
 
 
@@ -382,6 +382,15 @@ def _averaged(run: Run) -> Iterator[None]:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _main_says(run: Run, flag: bool) -> bool:
+    """Return the main process's `flag` in all; others may see its folder a moment later, or not at all."""
+    if world_size() == 1:
+        return flag
+    told = torch.tensor(int(flag), device=run.process.device)
+    dist.broadcast(told, src=0)
+    return bool(told)
 
 
 def _agree_on_stop(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Trained weights in shards, one a process: FSDP2, for models of which one device can't hold gradients and optimizer."""
+"""Trained weights in shards, one a process: FSDP2, where one device can't hold gradients and the optimizer's state."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
