@@ -151,7 +151,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found: dict[str, Any] = {str(case): steps(case, rank, world) for case in CASES}
-        found["copies"] = steps(CASES[0], rank, world, (1, world))
+        found["copies"] = steps(CASES[0], rank, world, (world, 1))
         found["refused"] = refused(rank, world)
     torch.save(found, folder / f"{world}-{rank}.pt")
     dist.destroy_process_group()

@@ -68,7 +68,7 @@ def test_sharded_training_is_that_of_one_process_on_the_joined_batch(found: Foun
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_mesh_of_copies_and_shards(found: Found, world: int) -> None:
-    """Only over its shards M is summed."""
+    """M is summed over its shards, of which each process has all here, and not over copies."""
     check(found, world, "copies", CASES[0])
 
 
