@@ -190,7 +190,7 @@ def work(rank: int, world: int, port: int, quick: bool, parts: Sequence[str], qu
             found[f"full: FSDP2, {mode}"] = bytes_of(quick, True, True, mode)
         results["bytes"] = found
     if "scaling" in parts:
-        results["scaling"] = scaling(quick, rank, 1 if quick else 5, 1 if quick else 2)
+        results["scaling"] = scaling(quick, rank, 1 if quick else 5, 1)
     if rank == 0:
         queue.put(results)
     dist.barrier()
