@@ -105,6 +105,7 @@ def test_a_division_that_would_change_the_estimator_is_refused(make_recipe: Make
         train(make_recipe(batch_size=2, accumulate=2, steps=2, fairness={"mode": "output"}))
 
 
+@pytest.mark.slow
 def test_pictures_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     """Nor does any byte of their files: processes take whole batches in turn."""
     common = ["--count", 5, "--batch-size", 2, "--steps", 2, "--height", 32, "--width", 32]

@@ -59,6 +59,7 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return float(torch.stack([(one[name] - other[name]).double().norm() for name in one]).norm())
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_in_two_shards_is_that_of_one_process(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """Weights within 1e-6 after two steps of length 0.05; held-out losses and product come from whole weights."""
     values: dict[str, Any] = {
