@@ -273,7 +273,7 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
     for wrong in (["edges=a"], ["pose"], ["pose="], [f"pose={poses}", "pose=none"]):
         with pytest.raises(RecipeError, match="--control"):
             read_asked(wrong, 2)
-    with pytest.raises(DataError, match=r"is 48x32, the picture to draw 32x32: give --width and --height"):
+    with pytest.raises(DataError, match=r"is 48x32, the picture 32x32: they must have one aspect ratio"):
         read_asked([f"pose={poses}"], 2).check((32, 32))
     read_asked([f"pose={poses}"], 2).check((64, 96))
 

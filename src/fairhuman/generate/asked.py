@@ -47,8 +47,8 @@ class Asked:
         counts = {name: sum(record is None for record in each) for name, each in self.records.items()}
         return {name: n for name, n in counts.items() if 0 < n < len(self.records[name])}
 
-    def check(self, size: tuple[int, int]) -> None:
-        """Check that all conditions can be shown at (height, width).
+    def check(self, size: tuple[int, int], indices: Sequence[int] | None = None) -> None:
+        """Check that the conditions of all prompts, or of some, can be shown at (height, width).
 
         Raises:
             DataError: one has another aspect ratio; names it and both sizes.
@@ -56,12 +56,12 @@ class Asked:
         """
         height, width = size
         for name, each in self.records.items():
-            for record in each:
+            for record in each if indices is None else [each[index] for index in indices]:
                 ratio = 1.0 if record is None else record.width * height / (record.height * width)
                 if record is not None and abs(ratio - 1) > _ASPECT:
                     raise DataError(
-                        f"{name} {record.location}: is {record.width}x{record.height}, the picture to draw "
-                        f"{width}x{height}: give --width and --height of the same aspect ratio"
+                        f"{name} {record.location}: is {record.width}x{record.height}, the picture "
+                        f"{width}x{height}: they must have one aspect ratio (fairhuman sample: --width and --height)"
                     )
 
     def views(self, indices: Sequence[int], size: tuple[int, int]) -> dict[str, Tensor]:
