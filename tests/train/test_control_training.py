@@ -217,4 +217,7 @@ def test_previews_and_the_report_of_a_run_show_what_is_followed(make: MakeRecipe
             assert before.read_bytes() != after.read_bytes()
     assert run.data.held_out is not None
     assert all(run.data.held_out[number].shown_conditions["pose"] for number in range(3)), "nothing is dropped there"
-    assert write_training_report(recipe.out).is_file()
+    with Image.open(recipe.out / "previews" / index["rows"][0]["conditions"]["pose"].rpartition("/")[2]) as pose:
+        assert np.ptp(np.asarray(pose)) > 100
+    page = write_training_report(recipe.out).read_text(encoding="utf-8")
+    assert page.count('alt="pose"') == 2 * len(index["rows"]), "beside the photos, and beside what captions gave"
