@@ -16,7 +16,8 @@ from fairhuman.console import say
 from fairhuman.detect.model_file import find_model
 from fairhuman.files import read_prompts, writing
 from fairhuman.generate.guide import Guide, Named
-from fairhuman.generate.sample import check_lora_weight, check_steps, find_lora, load_lora
+from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
+from fairhuman.generate.sample import check_steps
 from fairhuman.models.sdxl import check_location, load_pipeline, networks, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
 from fairhuman.refine.inpaint import Inpainter, Painter

@@ -14,7 +14,7 @@ from fairhuman.data.batch import Batch
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import ModelError, RecipeError
-from fairhuman.generate.sample import find_lora, load_lora
+from fairhuman.generate.lora import find_lora, load_lora
 from fairhuman.models.full import predict_noise
 from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor

@@ -22,7 +22,8 @@ from fairhuman.data.batch import Batch
 from fairhuman.data.condition_view import CONDITIONS
 from fairhuman.errors import ModelError
 from fairhuman.files import write_atomically, write_json
-from fairhuman.models.full import copy_state, predict_noise, put_state
+from fairhuman.models.full import predict_noise
+from fairhuman.models.weights import NamedWeights
 from fairhuman.recipe import Settings
 
 CONDITIONS_FILE = "conditions.json"
@@ -113,7 +114,7 @@ class Control(ABC):
         return joined_bchw.expand(-1, self.channels, -1, -1) if joined_bchw.shape[1] == 1 else joined_bchw
 
 
-class ControlModel:
+class ControlModel(NamedWeights):
     """The base is frozen, a ControlNet or T2I-adapter beside it is trained in float32.
 
     Args:
@@ -145,20 +146,9 @@ class ControlModel:
 
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b, residuals=residuals)
 
-    def _named(self) -> dict[str, nn.Parameter]:
-        return dict(self.control.network.named_parameters())
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
+    def trained(self) -> dict[str, nn.Parameter]:
         """Return all weights of the network."""
-        return list(self._named().values())
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Return copies of the weights by name."""
-        return copy_state(self._named())
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a state back, exactly."""
-        put_state(self._named(), state)
+        return dict(self.control.network.named_parameters())
 
     def save(self, folder: Path) -> None:
         """Write a folder that diffusers' `from_pretrained` reads, with `conditions.json` beside the weights."""
