@@ -90,7 +90,10 @@ def _check(settings: RefineSettings) -> list[tuple[str, Named]]:
     if settings.hand_depth != CAPSULES:
         find_model(settings.hand_depth)
     given = (("controlnet", settings.controlnets), ("t2i_adapter", settings.adapters))
-    return [(kind, Named.parse(text)) for kind, texts in given for text in texts]
+    guides = [(kind, Named.parse(text)) for kind, texts in given for text in texts]
+    for kind, named in guides:
+        named.check(CONTROLS[kind])
+    return guides
 
 
 @contextmanager

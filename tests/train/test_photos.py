@@ -14,6 +14,7 @@ from fairhuman.train.loop import train
 from fairhuman.train.settings import TrainRecipe
 
 Typed = Callable[..., tuple[int, str, str]]
+CLOSEUPS = ("min_side=16", "size=128", "max_enlarge=4")  # as the recipes say
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -72,7 +73,7 @@ def test_photos_with_poses_train_control_and_mole(photos: Path, tmp_path: Path, 
     said = done("data", "build", photos, people, "min_side=128", "condition={}", "--workers", 0)
     assert "20 kept" in said
     for part in ("face", "hand"):
-        done("data", "export", people, closeups / part, "--format", "parquet", "--closeups", part, "min_side=8")
+        done("data", "export", people, closeups / part, "--format", "parquet", "--closeups", part, *CLOSEUPS)
     runs = {
         "controlnet-small": ("controlnet", people, []),
         "t2i-adapter-small": ("t2i_adapter", people, []),

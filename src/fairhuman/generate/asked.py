@@ -124,7 +124,11 @@ def _read(name: str, place: Path) -> list[HumanRecord | None]:
         raise DataError(f"--control {name}={place}: there is no such file or folder")
     files = _condition_files(place)
     if files is None:
-        known: list[HumanRecord] = read_source(place, (), SourceSettings(), LoadReport())
+        try:
+            known: list[HumanRecord] = read_source(place, (), SourceSettings(), LoadReport())
+        except DataError as error:
+            wanted = "a picture, a .json, a folder of these or a data set"
+            raise DataError(f"--control {name}={place}: expected {wanted}; {error}") from error
         if all(getattr(record, name) is None for record in known):
             raise DataError(f"--control {name}={place}: no record of this data set has a {name}")
         found = [record if getattr(record, name) is not None else None for record in known]
@@ -172,7 +176,7 @@ def _from_json(path: Path) -> HumanRecord:
         if min(width, height) < 1:
             raise ValueError(f"size {width}x{height}")
         people_from_source(people)
-    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, DataError) as error:
         wanted = '{"width", "height", "people"}'
         raise DataError(
             f"--control pose={path}: expected JSON {wanted}, found {type(error).__name__}: {error}"
