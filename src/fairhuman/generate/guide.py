@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fairhuman.data.condition_view import CONDITIONS
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.control import Control, config_of
-from fairhuman.models.sdxl import is_hub_id
+from fairhuman.models.sdxl import cast, is_hub_id
 
 _ADDED = ("down_block_additional_residuals", "down_intrablock_additional_residuals")  # lists; the third is a tensor
 _MID = "mid_block_additional_residual"
@@ -103,9 +103,8 @@ class Named:
     def open(self, kind: type[Control], pipeline: StableDiffusionXLPipeline, start: float, end: float) -> Guide:
         """Load it beside the pipeline's U-Net, in its type."""
         control = kind.load(self.place, pipeline, self.conditions)
-        # Module's own `to`: that of diffusers warns of every cast, even of one that changes nothing.
-        nn.Module.to(control.network, pipeline.unet.device, pipeline.unet.dtype)
-        control.network.requires_grad_(False).eval()
+        cast(control.network, pipeline.unet.dtype)
+        control.network.to(pipeline.unet.device).requires_grad_(False).eval()
         return Guide(control, self.strength, start, end, self.place)
 
 

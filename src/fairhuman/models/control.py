@@ -23,6 +23,7 @@ from fairhuman.data.condition_view import CONDITIONS
 from fairhuman.errors import ModelError
 from fairhuman.files import write_atomically, write_json
 from fairhuman.models.full import predict_noise
+from fairhuman.models.sdxl import is_hub_id
 from fairhuman.models.weights import NamedWeights
 from fairhuman.recipe import Settings
 
@@ -222,6 +223,8 @@ def config_of(kind: type[Control], place: str) -> dict[str, Any]:
 
     """
     expected = kind.NETWORK.__name__
+    if not Path(place).is_dir() and not is_hub_id(place):
+        raise ModelError(f"{kind.KIND} {place!r}: expected a folder or hub id of a {expected}, found no such folder")
     try:
         config = dict(kind.NETWORK.load_config(place))
     except (OSError, ValueError) as error:
