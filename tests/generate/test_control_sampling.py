@@ -237,6 +237,7 @@ def test_null_and_missing_conditions_are_told_apart_from_mistakes(tmp_path: Path
         points = [[10.0, 10.0, 1.0]] * 17
         rows.append({"file_name": f"images/{number}.png", "caption": "a", "pose": None if number == 1 else points})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "report.json").write_text("{}")  # as builds and rendered people have them
     asked = read_asked([f"pose={folder}", "depth=none"], 3)
     assert asked.missing() == {"pose": 1}
     views = asked.views([0, 1, 2], (32, 48))

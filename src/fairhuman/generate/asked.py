@@ -146,14 +146,14 @@ def _condition_files(place: Path) -> list[Path] | None:
     suffixes = PICTURE_SUFFIXES | {".json"}
     if place.is_file():
         return [place] if place.suffix.lower() in suffixes else None
-    files = sorted(
-        path for path in place.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
-    if not files:
+    try:
+        kind = source_kind(place)  # a data set may have JSON of its own beside its tables
+    except DataError:
+        kind = "folder"  # JSON alone is no data set
+    if kind != "folder":
         return None
-    if all(path.suffix.lower() == ".json" for path in files):
-        return files
-    return files if source_kind(place) == "folder" else None
+    files = (path for path in place.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(files) or None
 
 
 def _from_file(name: str, path: Path) -> HumanRecord:
