@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -36,6 +37,18 @@ def write_figures(folder: Path, count: int, size: int = 128, seed: int = 0) -> N
         }
         lines.append(json.dumps(row))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def give_poses(folder: Path, without: int = 0, **others: Any) -> None:
+    """Give the figures a pose each, COCO's 17 points around the face; the first few get none. All get `others`."""
+    path = folder / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        x0, y0, x1, y1 = row["faces"][0]
+        steps = np.linspace(0, 1, 17)
+        points = np.stack([x0 + (x1 - x0) * steps, y0 + 2 * (y1 - y0) * steps, np.ones(17)], axis=1)
+        row.update({"pose": points.round(2).tolist() if number >= without else None, **others})
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
 
 
 def _box(x: float, y: float, width: float, height: float, size: int) -> list[float]:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from figures import write_figures
+from figures import give_poses, write_figures
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/data.md", "docs/evaluation.md", "docs/comparing.md")
@@ -24,6 +25,7 @@ PAGES = ("README.md", "docs/data.md", "docs/evaluation.md", "docs/comparing.md")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
     write_figures(folder, 8, 64, seed=2)
+    give_poses(folder)
     return folder
 
 
@@ -114,8 +116,42 @@ def test_a_dry_run_shows_everything_and_writes_nothing(tmp_path: Path, people: P
     assert not (tmp_path / "run").exists()
 
 
-def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_lora(tmp_path: Path, people: Path) -> None:
-    path = recipe_file(tmp_path, people)
+def mole_starts(folder: Path) -> dict[str, str]:
+    """Random experts of rank 2, to train gates on."""
+    from fairhuman.models.mole import MoleModel, MoleSettings
+    from fairhuman.models.sdxl import load_pipeline
+
+    for stage in ("face", "hand"):
+        model = MoleModel(load_pipeline("small"), MoleSettings(stage=stage, rank=2), seed=0)
+        for parameter in model.trainable_parameters():
+            parameter.data += 0.05
+        model.save(folder / stage)
+    return {f"start_{stage}": str(folder / stage) for stage in ("face", "hand")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("lora", {}),
+        *(
+            pytest.param(kind, values, marks=pytest.mark.slow, id=name)
+            for name, kind, values in (
+                ("full", "full", {}),
+                ("controlnet", "controlnet", {"fairness": {"mode": "output", "every": 3}}),
+                ("adapter", "t2i_adapter", {"strategy": "uw"}),
+                ("expert", "mole", {"mole": {"stage": "hand", "rank": 2}}),
+                ("gates", "mole", {"mole": {"stage": "gates", "rank": 2}, "ema": {"decay": 0.9}}),
+            )
+        ),
+    ],
+)
+def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_result(
+    tmp_path: Path, people: Path, kind: str, values: dict[str, Any]
+) -> None:
+    if values.get("mole", {}).get("stage") == "gates":
+        values = {**values, "mole": {**values["mole"], **mole_starts(tmp_path / "experts")}}
+    path = recipe_file(tmp_path, people, kind=kind, **values)
+    product = "model" if kind == "full" else kind
     arguments = ("train", path)
     assert run(*arguments, f"out={tmp_path / 'whole'}").returncode == 0
     step = random.SystemRandom().randrange(1, 5)
@@ -123,15 +159,17 @@ def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_lora(tmp_pat
     wait_for_step(process, tmp_path / "run", step)
     process.kill()
     process.communicate()
-    assert not (tmp_path / "run" / "lora").exists()
+    assert not (tmp_path / "run" / product).exists()
     saved = list((tmp_path / "run" / "checkpoints").glob("step-*[0-9]"))
     again = run(*arguments)
     assert again.returncode == 0, again.stderr
     assert ("going on from step" in again.stdout) == bool(saved)  # the kill may come before the first checkpoint
-    for name in ("pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"):
-        assert (tmp_path / "run" / "lora" / name).read_bytes() == (tmp_path / "whole" / "lora" / name).read_bytes(), (
-            step
-        )
+    ours, theirs = (
+        {file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+        for folder in (tmp_path / name / product for name in ("run", "whole"))
+    )
+    assert any(name.suffix == ".safetensors" for name in theirs)
+    assert ours == theirs, step
     assert [row["step"] for row in metrics(tmp_path / "run")] == list(range(1, 9))
     assert (tmp_path / "run" / "report.html").is_file()
 

@@ -10,6 +10,8 @@ from PIL import Image
 from fairhuman.commands_measure import named_places
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.held_out import Named
+from fairhuman.models.mole import MoleModel, MoleSettings
+from fairhuman.models.sdxl import load_pipeline
 from figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -75,6 +77,25 @@ def test_losses_of_the_small_model(tmp_path: Path, typed: Typed) -> None:
         "resolution must be a multiple of 16"
         in typed("losses", tmp_path / "people", "--model", "small", "resolution=72")[2]
     )
+
+
+def test_losses_of_a_mole(tmp_path: Path, typed: Typed) -> None:
+    write_figures(tmp_path / "people", 2, 64, seed=2)
+    model = MoleModel(load_pipeline("small"), MoleSettings(stage="face", rank=2), seed=0)
+    model.save(tmp_path / "new")
+    for parameter in model.trainable_parameters():
+        parameter.data += 0.05
+    model.save(tmp_path / "trained")
+    models = [f"{name}=small+{tmp_path / name}" for name in ("new", "trained")]
+    options = ["resolution=64", "timesteps=[0.4]", "--out", tmp_path / "losses.json", "--model", "base=small"]
+    code, _, errors = typed("losses", tmp_path / "people", *options, "--model", models[0], "--model", models[1])
+    assert code == 0, errors
+    found = json.loads((tmp_path / "losses.json").read_text())["losses"]
+    changes = {one["model"]: one["change"]["value"] for one in found if one["objective"] == "global" and one["change"]}
+    assert changes["new"] == 0.0
+    assert abs(changes["trained"]) > 1e-3
+    code, _, errors = typed("losses", tmp_path / "people", *options, "--model", f"{models[0]}@0.5")
+    assert (code, "a MoLE has no weight" in errors) == (2, True), errors
 
 
 def test_models_are_named_with_their_lora(tmp_path: Path) -> None:

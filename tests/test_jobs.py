@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fairhuman import recipe as recipes
 from fairhuman.errors import FairHumanError
-from fairhuman.jobs import Job, duration, run_jobs, sampling_job
+from fairhuman.jobs import Job, duration, run_jobs, sampling_job, training_job
+from fairhuman.train.settings import TrainRecipe
 
 
 def job(folder: Path, name: str, *arguments: str, needs: Path | None = None, done: float = 0.0) -> Job:
@@ -27,6 +29,20 @@ def test_what_is_done_is_left_and_what_needs_another_waits_for_it(tmp_path: Path
     assert "finished done" not in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.log", "last.log"]
     assert first.log.read_text().startswith("fairhuman ")
+
+
+def test_a_training_job_of_any_kind_is_done_when_result_and_report_are_there(tmp_path: Path) -> None:
+    for kind, product in (("lora", "lora"), ("full", "model"), ("controlnet", "controlnet"), ("mole", "mole")):
+        recipe = TrainRecipe(kind=kind, steps=1, data=tmp_path, out=tmp_path / "runs" / kind)
+        made = training_job(kind, recipe)
+        assert made.done() == 0.0
+        (recipe.out / product).mkdir(parents=True)
+        recipes.save(recipe, recipe.out / "recipe.yaml")
+        assert made.done() == 0.0, "its report isn't written yet"
+        (recipe.out / "report.html").touch()
+        assert made.done() == 1.0
+        other = training_job(kind, recipe.model_copy(update={"seed": 1}))
+        assert other.done() == 0.0, "the result of other settings"
 
 
 def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:

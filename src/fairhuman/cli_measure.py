@@ -36,7 +36,8 @@ def losses(
     data: Annotated[Path, typer.Argument(help="Data set with boxes or masks that no model was trained on.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as resolution=128.")] = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="NAME=MODEL or NAME=MODEL+LORA@WEIGHT; may be repeated.")
+        list[str] | None,
+        typer.Option("--model", help="NAME=MODEL, =MODEL+LORA@WEIGHT or =MODEL+MOLE; may be repeated."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for all numbers.")] = None,
     dry_run: DryRun = False,
@@ -67,6 +68,9 @@ def compare(
 def grid(
     out: Annotated[Path, typer.Argument(help="Folder for grid.html, grid.png and grid.pdf.")],
     method: Methods = None,
+    control: Annotated[
+        list[str] | None, typer.Option(help="pose=PLACE or depth=PLACE that pictures follow, as given to sample.")
+    ] = None,
     zoom_on: Annotated[str | None, typer.Option(help="Method in whose pictures faces and hands are found.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Rows, drawn at random; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
@@ -74,11 +78,11 @@ def grid(
 ) -> None:
     """Put pictures of several methods for the same prompts side by side, with zoomed faces and hands.
 
-    Example: fairhuman grid grid --method base=samples/base --method MPD=samples/mpd --zoom-on MPD --count 8
+    Example: fairhuman grid grid --method base=samples/base --method MPD=samples/mpd --control pose=POSES --count 8
     """
     from fairhuman.commands_measure import run_grid
 
-    run_grid(out, method or [], zoom_on, count, seed, dry_run, Console())
+    run_grid(out, method or [], control or [], zoom_on, count, seed, dry_run, Console())
 
 
 def cost(

@@ -21,15 +21,8 @@ from fairhuman.console import say
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import RecipeError
 from fairhuman.files import read_prompts, writing
-from fairhuman.generate.sample import (
-    SampleSettings,
-    check_lora_weight,
-    check_steps,
-    find_lora,
-    load_lora,
-    sample,
-    save_png,
-)
+from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
+from fairhuman.generate.sample import SampleSettings, check_steps, sample, save_png
 from fairhuman.models.mole import find_mole, load_mole
 from fairhuman.models.sdxl import check_location, load_pipeline, networks, scheduler_config
 from fairhuman.synth.people import SynthSettings, missing_tables, write_people

@@ -43,7 +43,8 @@ class Steering:
             raise RecipeError(
                 f"--control-start and --control-end: expected 0 <= start < end <= 1, found {self.start}, {self.end}"
             )
-        self.named()
+        for kind, named in self.named():
+            named.check(CONTROLS[kind])
         return read_asked(self.conditions, count)
 
     def open(

@@ -112,6 +112,7 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
 def run_grid(
     out: Path,
     named: Sequence[str],
+    control: Sequence[str],
     zoom_on: str | None,
     count: int | None,
     seed: int,
@@ -126,7 +127,7 @@ def run_grid(
         _would(methods, out, console)
         return
     with writing(out):
-        say(console, f"grid: {write_grid(methods, out, count=count, seed=seed, zoom_on=zoom_on)}")
+        say(console, f"grid: {write_grid(methods, out, count=count, seed=seed, zoom_on=zoom_on, control=control)}")
 
 
 def run_cost(out: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:

@@ -16,7 +16,8 @@ from fairhuman.console import say
 from fairhuman.detect.model_file import find_model
 from fairhuman.files import read_prompts, writing
 from fairhuman.generate.guide import Guide, Named
-from fairhuman.generate.sample import check_lora_weight, check_steps, find_lora, load_lora
+from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
+from fairhuman.generate.sample import check_steps
 from fairhuman.models.sdxl import check_location, load_pipeline, networks, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
 from fairhuman.refine.inpaint import Inpainter, Painter
@@ -89,7 +90,10 @@ def _check(settings: RefineSettings) -> list[tuple[str, Named]]:
     if settings.hand_depth != CAPSULES:
         find_model(settings.hand_depth)
     given = (("controlnet", settings.controlnets), ("t2i_adapter", settings.adapters))
-    return [(kind, Named.parse(text)) for kind, texts in given for text in texts]
+    guides = [(kind, Named.parse(text)) for kind, texts in given for text in texts]
+    for kind, named in guides:
+        named.check(CONTROLS[kind])
+    return guides
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from fairhuman.errors import FairHumanError
-from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.recipe import differences, load, save
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.train.guard import signals
@@ -49,14 +48,14 @@ class Job:
 
 
 def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Job:
-    """A training run of kind `lora`; its recipe and log are written beside its folder."""
+    """A training run; its recipe and log are written beside its folder."""
     file = recipe.out.with_name(f"{recipe.out.name}.yaml")
     save(recipe, file)
-    finished = (recipe.out / "lora" / DIFFUSERS_FILE, recipe.out / "report.html")
+    finished = (recipe.product, recipe.out / "report.html")
     earlier = recipe.out / "recipe.yaml"
 
     def done() -> float:
-        if all(path.is_file() for path in finished):
+        if all(path.exists() for path in finished):
             # the command itself says what is wrong with the folder of another run
             return 0.0 if differences(load(TrainRecipe, earlier), recipe) else 1.0
         steps_n = read_metrics(recipe.out).steps_n

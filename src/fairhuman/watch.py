@@ -138,7 +138,7 @@ def report(run: Run, console: Console) -> Path:
     """Write the run's report, and say how it ended and what to do next."""
     path = write_training_report(run.recipe.out)
     if run.finished:
-        console.print(f"done: {run.product}", highlight=False)
+        console.print(f"done: {run.recipe.product}", highlight=False)
     else:
         console.print(f"stopped after step {run.step}; the same command goes on from there", highlight=False)
     console.print(f"report: {path}", highlight=False)

@@ -237,6 +237,7 @@ def test_null_and_missing_conditions_are_told_apart_from_mistakes(tmp_path: Path
         points = [[10.0, 10.0, 1.0]] * 17
         rows.append({"file_name": f"images/{number}.png", "caption": "a", "pose": None if number == 1 else points})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "report.json").write_text("{}")  # as builds and rendered people have them
     asked = read_asked([f"pose={folder}", "depth=none"], 3)
     assert asked.missing() == {"pose": 1}
     views = asked.views([0, 1, 2], (32, 48))
@@ -258,7 +259,9 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
     for number in range(2):
         write_depth(deep / f"{number}.png")
         write_pose(poses / f"{'ab'[number]}.json")
+    Image.new("L", (48, 32), 9).save(tmp_path / "grey.png")
     (tmp_path / "bad.json").write_text('{"width": 3}')
+    (tmp_path / "endless.json").write_text('{"width": 1e400, "height": 3, "people": []}')
     mistakes: list[tuple[list[str], int, str]] = [
         ([f"depth={colour}"], 1, "depth must be grey with 16 bits.*mode RGB"),
         ([f"depth={poses / 'a.json'}"], 1, "expected a picture, found JSON"),
@@ -266,6 +269,9 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
         ([f"pose={poses}", f"depth={deep}"], 2, "must have one name, found a and 0"),
         ([f"pose={tmp_path / 'none'}"], 1, "there is no such file"),
         ([f"pose={tmp_path / 'bad.json'}"], 1, r"expected JSON .*KeyError"),
+        ([f"pose={tmp_path / 'endless.json'}"], 1, r"expected JSON .*OverflowError"),
+        ([f"pose={place(tmp_path, 'empty')}"], 1, "expected a picture, a .json, a folder of these or a data set"),
+        ([f"depth={tmp_path / 'grey.png'}"], 1, "depth must be grey with 16 bits.*mode L"),
     ]
     for given, count, message in mistakes:
         with pytest.raises(DataError, match=message):
@@ -273,7 +279,7 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
     for wrong in (["edges=a"], ["pose"], ["pose="], [f"pose={poses}", "pose=none"]):
         with pytest.raises(RecipeError, match="--control"):
             read_asked(wrong, 2)
-    with pytest.raises(DataError, match=r"is 48x32, the picture to draw 32x32: give --width and --height"):
+    with pytest.raises(DataError, match=r"is 48x32, the picture 32x32: they must have one aspect ratio"):
         read_asked([f"pose={poses}"], 2).check((32, 32))
     read_asked([f"pose={poses}"], 2).check((64, 96))
 
@@ -319,3 +325,8 @@ def test_the_command_draws_with_control(typed: Typed, tmp_path: Path) -> None:
     assert typed("sample", tmp_path / "two", *options, *net, "--control-start", 0.9, "--control-end", 0.8)[0] == 2
     code, _, error = typed("sample", tmp_path / "two", *options, "--t2i-adapter", tmp_path / "net", *net[2:])
     assert (code, "expected a T2IAdapter, found ControlNetModel" in error) == (1, True)
+    assert typed("sample", tmp_path / "two", *options, "--t2i-adapter", tmp_path / "net", *net[2:], "--dry-run")[0] == 1
+    (tmp_path / "net" / "diffusion_pytorch_model.safetensors").unlink()
+    code, _, error = typed("sample", tmp_path / "two", *options, *net)
+    assert code == 1
+    assert "its weights can't be loaded: Error no file named diffusion_pytorch_model.safetensors" in error

@@ -42,6 +42,7 @@ def test_pictures_and_index_are_written(tmp_path: Path) -> None:
         "caption": "a hat",
         "seed": 1,
         "photo": "previews/photo-00.png",
+        "conditions": {},
         "boxes": {"face": [[1.0, 2.0, 10.0, 12.5]], "hand": []},
         "steps": {
             str(step): {way: f"previews/step-{step:06d}/row-00-{way}.png" for way in ("caption", "photo")}

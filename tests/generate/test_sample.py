@@ -10,15 +10,8 @@ from pydantic import ValidationError
 
 from fairhuman import __version__
 from fairhuman.errors import ModelError, RecipeError
-from fairhuman.generate.sample import (
-    Picture,
-    SampleSettings,
-    check_steps,
-    load_lora,
-    picture_generator,
-    sample,
-    save_png,
-)
+from fairhuman.generate.lora import load_lora
+from fairhuman.generate.sample import Picture, SampleSettings, check_steps, picture_generator, sample, save_png
 from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import LoraModel, LoraSettings
 from fairhuman.models.sdxl import decode_latents

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tiny_parts import BoardLook, ContrastPainter, boards
 
-from fairhuman.errors import DataError
+from fairhuman.errors import DataError, ModelError
 from fairhuman.journal import Journal
 from fairhuman.record import Box
 from fairhuman.refine.inpaint import Painter
@@ -183,6 +183,19 @@ def test_folders_that_would_lose_something_are_refused(
     spoil(images, out)
     with pytest.raises(DataError, match=message):
         refine(images, out)
+
+
+def test_a_first_try_that_failed_keeps_no_setting_from_being_changed(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def broken() -> AbstractContextManager[Painter]:
+        raise ModelError("no such model")
+
+    settings = RefineSettings(seed=1)
+    started = Started(images=str(images), prompts=None, settings=settings)
+    with pytest.raises(ModelError):
+        refine_folder(list_sources(images, None), out, started, broken)
+    assert refine(images, out).new > 0
 
 
 @pytest.mark.parametrize("out", [".", "sub", "new", ".."])

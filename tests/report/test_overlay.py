@@ -98,3 +98,23 @@ def test_a_caption_of_30000_characters_takes_no_time(letter: str) -> None:
     assert time.perf_counter() - start < 2  # one measurement a character takes minutes
     assert sheet.size == overlay_sheet(**batch(1)).size
     assert _fitting(caption, 526).endswith("…")
+
+
+def test_conditions_stand_beside_the_masks_and_missing_ones_are_said() -> None:
+    pose = torch.zeros(2, 3, 128, 128)
+    pose[0, 0, 32:96, 32:64] = 1.0  # red; the second sample has none
+    depth = torch.linspace(0, 1, 128).expand(2, 1, 128, 128)
+    plain = overlay_sheet(**batch(2))
+    sheet = overlay_sheet(**batch(2), conditions={"pose": pose, "depth": depth})
+    assert sheet.height == plain.height
+    pixels = np.asarray(sheet).astype(int)[MARGIN + 18 * 4 :]
+    wide = 4 * SIDE + 3 * GAP
+    first, second = (pixels[:SIDE, MARGIN + n * (wide + MARGIN) + 2 * (SIDE + GAP) :] for n in (0, 1))
+    red = np.argwhere(first[:, :SIDE, 0] - first[:, :SIDE, 1] > 200) * 128 / SIDE
+    np.testing.assert_allclose([red.min(axis=0), red.max(axis=0) + 1], [[32, 32], [96, 64]], atol=2)
+    assert second[: SIDE // 4, :SIDE].max() > 100, "says that there is none"
+    assert second[SIDE // 4 :, :SIDE].max() == 0
+    grey = first[SIDE // 2, SIDE + GAP : 2 * SIDE + GAP]
+    assert np.ptp(grey, axis=1).max() == 0
+    assert (np.diff(grey[:, 0]) >= 0).all()
+    assert np.ptp(grey[:, 0]) > 240

@@ -85,7 +85,7 @@ def test_a_run_has_the_same_bits_with_a_full_an_empty_and_no_cache(
 def test_cached_training_is_uncached_training_up_to_float16(make_recipe: MakeRecipe) -> None:
     values = {"view": CENTER, "steps": 3, "optimizer": {"name": "sgd"}, "learning_rate": 0.1}
     cached, plain = make_recipe("cached", cache=BOTH, **values), make_recipe("plain", **values)
-    ours, theirs = (load_file(train(r).product / "pytorch_lora_weights.safetensors") for r in (cached, plain))
+    ours, theirs = (load_file(train(r).recipe.product / "pytorch_lora_weights.safetensors") for r in (cached, plain))
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=0.02, atol=0.002 * float(tensor.abs().max()))
     assert any(not torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -1,6 +1,7 @@
 """ControlNet and T2I-adapter through the one step and loop: the direction, dropped conditions, going on."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from fairhuman.train.metrics import Metrics
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives
 from fairhuman.watch import Previews
+from figures import give_poses
 from runs import check_direction, metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -42,16 +44,9 @@ class Crash(Watcher):
 
 
 def posed(people: Path, folder: Path, without: int = 0, **others: Any) -> Path:
-    """The drawn people with a pose each (COCO's 17 points around the face box); the first few have none."""
-    (folder / "images").mkdir(parents=True)
-    rows = [json.loads(line) for line in (people / "metadata.jsonl").read_text().splitlines()]
-    for number, row in enumerate(rows):
-        (folder / row["file_name"]).write_bytes((people / row["file_name"]).read_bytes())
-        x0, y0, x1, y1 = row["faces"][0]
-        steps = np.linspace(0, 1, 17)
-        points = np.stack([x0 + (x1 - x0) * steps, y0 + 2 * (y1 - y0) * steps, np.ones(17)], axis=1)
-        row.update({"pose": points.round(2).tolist() if number >= without else None, **others})
-    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    """The drawn people with a pose each; the first few have none."""
+    shutil.copytree(people, folder)
+    give_poses(folder, without, **others)
     return folder
 
 
@@ -217,4 +212,7 @@ def test_previews_and_the_report_of_a_run_show_what_is_followed(make: MakeRecipe
             assert before.read_bytes() != after.read_bytes()
     assert run.data.held_out is not None
     assert all(run.data.held_out[number].shown_conditions["pose"] for number in range(3)), "nothing is dropped there"
-    assert write_training_report(recipe.out).is_file()
+    with Image.open(recipe.out / "previews" / index["rows"][0]["conditions"]["pose"].rpartition("/")[2]) as pose:
+        assert np.ptp(np.asarray(pose)) > 100
+    page = write_training_report(recipe.out).read_text(encoding="utf-8")
+    assert page.count('alt="pose"') == 2 * len(index["rows"]), "beside the photos, and beside what captions gave"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from fairhuman.data.report import Note
 from fairhuman.errors import FairHumanError, RecipeError, TrainingError
+from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
 from fairhuman.train import guard
@@ -241,6 +242,24 @@ def test_the_lora_that_is_saved_is_the_averaged_one(make_recipe: MakeRecipe) -> 
     for name, tensor in saved.items():
         key = name.removeprefix("unet.").replace(".weight", ".default.weight")
         assert torch.equal(tensor, shadows[key]), name
+
+
+def test_a_result_appears_whole_or_not_at_all(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(steps=1)
+
+    def half(model: LoraModel, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pytorch_lora_weights.safetensors").write_bytes(b"half")
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LoraModel, "save", half)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(recipe)
+    assert not recipe.product.exists()
+    train(recipe)
+    assert len(load_file(recipe.product / "pytorch_lora_weights.safetensors")) > 0
+    assert sorted(path.name for path in recipe.product.parent.iterdir() if path.name.startswith(".")) == [".lock"]
 
 
 def test_every_run_shows_what_the_model_sees(make_recipe: MakeRecipe) -> None:

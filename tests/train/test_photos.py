@@ -1,7 +1,9 @@
-"""The photo recipes on 20 real photos: from a random start, then LoRA with MPD on top of it."""
+"""Recipes on 20 real photos: from a random start, then a LoRA on top; ControlNet, adapter and MoLE after a build."""
 
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import train
 from fairhuman.train.settings import TrainRecipe
 
+Typed = Callable[..., tuple[int, str, str]]
+CLOSEUPS = ("min_side=16", "size=128", "max_enlarge=4")  # as the recipes say
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -54,3 +58,42 @@ def test_photos_from_a_random_start_to_a_fair_lora(photos: Path, tmp_path: Path)
     page = write_training_report(lora_run).read_text(encoding="utf-8")
     assert page.count("data:image/") > 5
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_photos_with_poses_train_control_and_mole(photos: Path, tmp_path: Path, typed: Typed) -> None:
+    """As a user does it: build with conditions, cut close-ups, train; the poses are the photos' own 33 landmarks."""
+
+    def done(*arguments: object) -> str:
+        code, said, error = typed(*arguments)
+        assert code == 0, error
+        return said
+
+    people, closeups = tmp_path / "people", tmp_path / "closeups"
+    said = done("data", "build", photos, people, "min_side=128", "condition={}", "--workers", 0)
+    assert "20 kept" in said
+    for part in ("face", "hand"):
+        done("data", "export", people, closeups / part, "--format", "parquet", "--closeups", part, *CLOSEUPS)
+    runs = {
+        "controlnet-small": ("controlnet", people, []),
+        "t2i-adapter-small": ("t2i_adapter", people, []),
+        "mole-small-face": ("mole", closeups / "face", []),
+        "mole-small-hand": ("mole", closeups / "hand", []),
+        "mole-small-gates": (
+            "mole",
+            people,
+            [f"mole.start_{part}={tmp_path / f'mole-small-{part}' / 'mole'}" for part in ("face", "hand")],
+        ),
+    }
+    short = ["resolution=64", "steps=3", "batch_size=2", "validation.share=0.2", "validation.every=3"]
+    short += ["preview.count=1", "preview.steps=2"]
+    for name, (kind, data, further) in runs.items():
+        out = tmp_path / name
+        done("train", RECIPES / f"{name}.yaml", f"data={data}", f"out={out}", *short, *further)
+        rows = lines(out / "metrics.jsonl")
+        assert len(rows) == 3
+        assert all(math.isfinite(row["loss/global"]) for row in rows)  # type: ignore[arg-type]
+        assert list((out / kind).glob("*.safetensors"))
+        if kind != "mole":
+            assert all(row["condition_known/pose"] == 1.0 for row in rows), "every photo has a pose"
+            assert (out / "report.html").read_text(encoding="utf-8").count('alt="pose"') == 2

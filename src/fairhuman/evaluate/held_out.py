@@ -14,8 +14,9 @@ from fairhuman.data.batch import Batch
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import ModelError, RecipeError
-from fairhuman.generate.sample import load_lora
+from fairhuman.generate.lora import find_lora, load_lora
 from fairhuman.models.full import predict_noise
+from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
 from fairhuman.recipe import Settings
 from fairhuman.regions.objectives import RegionSettings
@@ -45,7 +46,7 @@ class LossSettings(Settings):
 
 @dataclass(frozen=True)
 class Named:
-    """A model to measure: a pipeline's folder or hub id, and a LoRA on it."""
+    """A model to measure: a pipeline's folder or hub id, and a LoRA or a MoLE on it."""
 
     model: str
     lora: Path | None = None
@@ -99,13 +100,30 @@ def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettin
         if settings.resolution % grid:
             raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
         if one.lora is not None:
-            load_lora(pipeline, one.lora, one.weight)
+            _put_on(pipeline, one.lora, one.weight)
         for part in networks(pipeline):
             part.to(device)
         precision = DTYPES[settings.precision]
         objectives = Objectives(_Pipeline(pipeline), settings.regions, NoiseSettings(), settings.seed, precision)
         found[name] = held_out_losses(objectives, dataset, settings.timesteps, settings.batch_size, device)
     return found
+
+
+def _put_on(pipeline: StableDiffusionXLPipeline, place: Path, weight: float) -> None:
+    """Put a LoRA into the pipeline, or a MoLE on its U-Net: a file or a folder of either.
+
+    Raises:
+        ModelError: there is none, or it doesn't fit.
+        RecipeError: a MoLE with a weight; its gates say how much it counts.
+
+    """
+    file = place / MOLE_FILE if (place / MOLE_FILE).is_file() else find_lora(place)
+    if not is_mole(file):
+        load_lora(pipeline, file, weight)
+    elif weight != 1.0:
+        raise RecipeError(f"{place}@{weight:g}: a MoLE has no weight, its gates say how much it counts; leave it out")
+    else:
+        load_mole(pipeline.unet, file)
 
 
 def loss_table(found: Mapping[str, HeldOut]) -> list[tuple[str, str, Estimate, Estimate | None]]:

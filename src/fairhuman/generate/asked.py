@@ -47,8 +47,8 @@ class Asked:
         counts = {name: sum(record is None for record in each) for name, each in self.records.items()}
         return {name: n for name, n in counts.items() if 0 < n < len(self.records[name])}
 
-    def check(self, size: tuple[int, int]) -> None:
-        """Check that all conditions can be shown at (height, width).
+    def check(self, size: tuple[int, int], indices: Sequence[int] | None = None) -> None:
+        """Check that the conditions of all prompts, or of some, can be shown at (height, width).
 
         Raises:
             DataError: one has another aspect ratio; names it and both sizes.
@@ -56,12 +56,12 @@ class Asked:
         """
         height, width = size
         for name, each in self.records.items():
-            for record in each:
+            for record in each if indices is None else [each[index] for index in indices]:
                 ratio = 1.0 if record is None else record.width * height / (record.height * width)
                 if record is not None and abs(ratio - 1) > _ASPECT:
                     raise DataError(
-                        f"{name} {record.location}: is {record.width}x{record.height}, the picture to draw "
-                        f"{width}x{height}: give --width and --height of the same aspect ratio"
+                        f"{name} {record.location}: is {record.width}x{record.height}, the picture "
+                        f"{width}x{height}: they must have one aspect ratio (fairhuman sample: --width and --height)"
                     )
 
     def views(self, indices: Sequence[int], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -124,7 +124,11 @@ def _read(name: str, place: Path) -> list[HumanRecord | None]:
         raise DataError(f"--control {name}={place}: there is no such file or folder")
     files = _condition_files(place)
     if files is None:
-        known: list[HumanRecord] = read_source(place, (), SourceSettings(), LoadReport())
+        try:
+            known: list[HumanRecord] = read_source(place, (), SourceSettings(), LoadReport())
+        except DataError as error:
+            wanted = "a picture, a .json, a folder of these or a data set"
+            raise DataError(f"--control {name}={place}: expected {wanted}; {error}") from error
         if all(getattr(record, name) is None for record in known):
             raise DataError(f"--control {name}={place}: no record of this data set has a {name}")
         found = [record if getattr(record, name) is not None else None for record in known]
@@ -142,14 +146,14 @@ def _condition_files(place: Path) -> list[Path] | None:
     suffixes = PICTURE_SUFFIXES | {".json"}
     if place.is_file():
         return [place] if place.suffix.lower() in suffixes else None
-    files = sorted(
-        path for path in place.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
-    if not files:
+    try:
+        kind = source_kind(place)  # a data set may have JSON of its own beside its tables
+    except DataError:
+        kind = "folder"  # JSON alone is no data set
+    if kind != "folder":
         return None
-    if all(path.suffix.lower() == ".json" for path in files):
-        return files
-    return files if source_kind(place) == "folder" else None
+    files = (path for path in place.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(files) or None
 
 
 def _from_file(name: str, path: Path) -> HumanRecord:
@@ -172,7 +176,7 @@ def _from_json(path: Path) -> HumanRecord:
         if min(width, height) < 1:
             raise ValueError(f"size {width}x{height}")
         people_from_source(people)
-    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, DataError) as error:
         wanted = '{"width", "height", "people"}'
         raise DataError(
             f"--control pose={path}: expected JSON {wanted}, found {type(error).__name__}: {error}"

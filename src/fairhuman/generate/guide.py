@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from fairhuman.data.condition_view import CONDITIONS
 from fairhuman.errors import ModelError, RecipeError
-from fairhuman.models.control import Control
-from fairhuman.models.sdxl import is_hub_id
+from fairhuman.models.control import Control, config_of
+from fairhuman.models.sdxl import cast, is_hub_id
 
 _ADDED = ("down_block_additional_residuals", "down_intrablock_additional_residuals")  # lists; the third is a tensor
 _MID = "mid_block_additional_residual"
@@ -95,10 +95,16 @@ class Named:
             raise ModelError(f"control {place!r}: expected a folder or a hub id, found no such folder")
         return cls(place, conditions, strength)
 
+    def check(self, kind: type[Control]) -> None:
+        """Check what a folder says of itself; a hub isn't asked. Errors as of `config_of`."""
+        if Path(self.place).is_dir():
+            config_of(kind, self.place)
+
     def open(self, kind: type[Control], pipeline: StableDiffusionXLPipeline, start: float, end: float) -> Guide:
         """Load it beside the pipeline's U-Net, in its type."""
         control = kind.load(self.place, pipeline, self.conditions)
-        control.network.to(pipeline.unet.device, pipeline.unet.dtype).requires_grad_(False).eval()
+        cast(control.network, pipeline.unet.dtype)
+        control.network.to(pipeline.unet.device).requires_grad_(False).eval()
         return Guide(control, self.strength, start, end, self.place)
 
 

@@ -21,9 +21,7 @@ INDEX = Path("previews") / "index.json"
 
 @dataclass(frozen=True, slots=True)
 class PreviewRow:
-    """One held-out photo [3, H, W] in [-1, 1], and boxes (x0, y0, x1, y1) in its pixels by region; conditions of
-    its size.
-    """
+    """A held-out photo [3, H, W] in [-1, 1], boxes (x0, y0, x1, y1) in its pixels by region, conditions of its size."""
 
     caption: str
     seed: int
@@ -36,10 +34,8 @@ class PreviewRow:
 class PreviewSet:
     """Fixed rows, drawn in two ways: from the caption alone, and from the noised photo.
 
-    The second keeps the composition, so faces and hands are where the photo has them and can be compared
-    from step to
-    step: the latent is noised to `strength` of the schedule with the row's own noise, and denoised by the
-        model.
+    The second keeps the composition, so faces and hands are where the photo has them and can be compared from step to
+    step: the latent is noised to `strength` of the schedule with the row's own noise, and denoised by the model.
     """
 
     rows: Sequence[PreviewRow]
@@ -50,8 +46,7 @@ class PreviewSet:
     guides: Sequence[Guide] = ()
 
     def render(self, pipeline: StableDiffusionXLPipeline, step: int, folder: Path) -> None:
-        """Write `previews/step-<step>/row-<row>-{caption,photo}.png` below `folder` and note them in the
-        index.
+        """Write `previews/step-<step>/row-<row>-{caption,photo}.png` below `folder` and note them in the index.
 
         The model's modes, precision and device and all global generators stay as they are.
         """
@@ -96,16 +91,21 @@ class PreviewSet:
         )
 
     def _read_index(self, folder: Path) -> list[dict[str, Any]]:
-        """Write the photos; return the index's rows, with the steps of an earlier part of the run."""
+        """Write photos and conditions; return the index's rows, with the steps of an earlier part of the run."""
         entries: list[dict[str, Any]] = []
         for number, row in enumerate(self.rows):
             photo = INDEX.parent / f"photo-{number:02d}.png"
             save_png(to_image(row.picture_chw), folder / photo, {"caption": row.caption})
+            shown = {name: INDEX.parent / f"{name}-{number:02d}.png" for name in row.conditions}
+            for name, path in shown.items():
+                condition_3hw = row.conditions[name].expand(3, -1, -1)
+                save_png(to_image(2 * condition_3hw - 1), folder / path, {"caption": row.caption})
             entries.append(
                 {
                     "caption": row.caption,
                     "seed": row.seed,
                     "photo": photo.as_posix(),
+                    "conditions": {name: path.as_posix() for name, path in shown.items()},
                     "boxes": {name: [list(box) for box in boxes] for name, boxes in row.boxes.items()},
                     "steps": {},
                 }

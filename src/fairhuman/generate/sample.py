@@ -1,15 +1,10 @@
-"""Pictures for prompts: UniPC from the pipeline's own noise schedule, a generator of its own for each
-picture.
+"""Pictures for prompts: UniPC from the pipeline's own noise schedule, a generator of its own for each picture.
 
-Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", NeurIPS
-2023.
+Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", NeurIPS 2023.
 """
 
 import json
-import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +17,15 @@ from pydantic import Field
 from torch import Tensor
 
 from fairhuman import __version__
-from fairhuman.errors import ModelError, RecipeError
+from fairhuman.errors import RecipeError
 from fairhuman.files import write_atomically
 from fairhuman.generate.asked import Asked
 from fairhuman.generate.guide import Guide, steered, zeros
-from fairhuman.models.lora import DIFFUSERS_FILE, misfits
-from fairhuman.models.mole import MoleFile, is_mole
+from fairhuman.generate.lora import Lora
+from fairhuman.models.mole import MoleFile
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, evaluating, vae_factor
 from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.recipe import Settings
-
-_ADAPTER = "fairhuman"
-# what diffusers logs on every load of a LoRA for the U-Net alone, and the whole of an error that is raised anyway
-_NOISE = ("No LoRA keys associated to", f"Loading {_ADAPTER} was unsuccessful")
-_NOISY = ("diffusers.loaders.lora_base", "diffusers.loaders.peft")
 
 
 class SampleSettings(Settings):
@@ -52,14 +42,6 @@ class SampleSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Lora:
-    """A LoRA in use: where it came from, and its weight."""
-
-    path: Path
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
 class Picture:
     """One picture, whence it came, and what to write beside it."""
 
@@ -67,68 +49,6 @@ class Picture:
     prompt_index: int
     picture_index: int
     metadata: Mapping[str, str]
-
-
-def check_lora_weight(weight: float) -> None:
-    """Check the strength of a LoRA.
-
-    Raises:
-        RecipeError: it isn't finite.
-    """
-    if not math.isfinite(weight):
-        raise RecipeError(f"LoRA weight: expected a finite number, found {weight}")
-
-
-def find_lora(path: Path) -> Path:
-    """Return the file of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`), unread.
-
-    Raises:
-        ModelError: no such file.
-    """
-    file = path / DIFFUSERS_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise ModelError(f"LoRA {str(path)!r}: expected a file or a folder with {DIFFUSERS_FILE}, found none")
-    return file
-
-
-def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:
-    """Put a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) into the pipeline.
-
-    Fused, W + weight (alpha / rank) B A becomes the weight: no memory and no time beyond the base.
-    Otherwise the updates run beside it, and their weight can be changed.
-
-    Raises:
-        RecipeError: a weight that isn't finite.
-        ModelError: no such file, or one that doesn't fit the pipeline.
-    """
-    check_lora_weight(weight)
-    file = find_lora(path)
-    if is_mole(file):
-        raise ModelError(
-            f"LoRA {str(file)!r}: is a MoLE, whose gates can't be fused; give it as --mole, or to load_mole"
-        )
-    unet = pipeline.unet
-    try:
-        state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
-        wrong = misfits(unet, state)
-        if wrong:
-            raise ModelError(
-                f"LoRA {str(file)!r}: expected one for this U-Net, but {len(wrong)} of its {len(state)} tensors "
-                f"don't fit: {'; '.join(wrong[:2])}"
-            )
-        with _quiet():
-            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=_ADAPTER)
-    except (ValueError, RuntimeError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ModelError(f"LoRA {str(file)!r}: expected one for this U-Net, loading failed: {reason}") from error
-    if _ADAPTER not in pipeline.get_list_adapters().get("unet", []):
-        raise ModelError(f"LoRA {str(file)!r}: expected weights for the U-Net, found none")
-    if fuse:
-        pipeline.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
-        pipeline.unload_lora_weights()
-    else:
-        pipeline.set_adapters([_ADAPTER], [weight])
-    return Lora(file, weight)
 
 
 def sample(
@@ -297,23 +217,6 @@ def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> Non
     for key, value in metadata.items():
         information.add_itxt(key, value)
     write_atomically(path, lambda partial: image.save(partial, format="PNG", pnginfo=information))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep diffusers from logging `_NOISE`; all else is logged."""
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_NOISE)
-
-    loggers = [logging.getLogger(name) for name in _NOISY]
-    for logger in loggers:
-        logger.addFilter(wanted)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(wanted)
 
 
 def with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:

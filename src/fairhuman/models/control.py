@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from diffusers import ControlNetModel, ModelMixin, StableDiffusionXLPipeline
@@ -22,7 +22,9 @@ from fairhuman.data.batch import Batch
 from fairhuman.data.condition_view import CONDITIONS
 from fairhuman.errors import ModelError
 from fairhuman.files import write_atomically, write_json
-from fairhuman.models.full import copy_state, predict_noise, put_state
+from fairhuman.models.full import predict_noise
+from fairhuman.models.sdxl import is_hub_id
+from fairhuman.models.weights import NamedWeights
 from fairhuman.recipe import Settings
 
 CONDITIONS_FILE = "conditions.json"
@@ -58,6 +60,8 @@ class Control(ABC):
     """
 
     KIND: ClassVar[str]  # in messages
+    NETWORK: ClassVar[type[ModelMixin]]
+    CHANNELS: ClassVar[str]  # name of that setting of the network
 
     def __init__(self, network: ModelMixin, conditions: Sequence[str], channels: int) -> None:
         self.network = network
@@ -66,18 +70,32 @@ class Control(ABC):
 
     @classmethod
     @abstractmethod
-    def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> "Control":
+    def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> Self:
         """Return an untrained one that fits the pipeline; what is random in it comes from `seed` alone."""
 
-    @classmethod
+    @staticmethod
     @abstractmethod
-    def load(cls, place: str, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str] | None) -> "Control":
+    def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
+        """Check a network's configuration against the pipeline.
+
+        Raises:
+            ModelError: it is for another family, another width, or another VAE; says which.
+
+        """
+
+    @classmethod
+    def load(cls, place: str, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str] | None) -> Self:
         """Return that of a folder or hub id, in float32; None: of the conditions that its folder states.
 
         Raises:
             ModelError: nothing there, or it doesn't fit the pipeline or the conditions; says what it is for.
 
         """
+        config = config_of(cls, place)
+        cls.check_fits(place, config, pipeline)
+        channels = int(config.get(cls.CHANNELS, 3))
+        names = conditions_for(cls.KIND, place, conditions, channels)
+        return cls(_weights(cls, place), names, channels)
 
     @abstractmethod
     def residuals(
@@ -113,7 +131,7 @@ class Control(ABC):
         return joined_bchw.expand(-1, self.channels, -1, -1) if joined_bchw.shape[1] == 1 else joined_bchw
 
 
-class ControlModel:
+class ControlModel(NamedWeights):
     """The base is frozen, a ControlNet or T2I-adapter beside it is trained in float32.
 
     Args:
@@ -145,20 +163,9 @@ class ControlModel:
 
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b, residuals=residuals)
 
-    def _named(self) -> dict[str, nn.Parameter]:
-        return dict(self.control.network.named_parameters())
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
+    def trained(self) -> dict[str, nn.Parameter]:
         """Return all weights of the network."""
-        return list(self._named().values())
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Return copies of the weights by name."""
-        return copy_state(self._named())
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a state back, exactly."""
-        put_state(self._named(), state)
+        return dict(self.control.network.named_parameters())
 
     def save(self, folder: Path) -> None:
         """Write a folder that diffusers' `from_pretrained` reads, with `conditions.json` beside the weights."""
@@ -208,33 +215,36 @@ def conditions_for(kind: str, place: str, conditions: Sequence[str] | None, chan
     return asked
 
 
-def config_of(kind: str, place: str, expected: type[ModelMixin]) -> dict[str, Any]:
+def config_of(kind: type[Control], place: str) -> dict[str, Any]:
     """Return the configuration of a checkpoint without its weights.
 
     Raises:
         ModelError: nothing there, or another class.
 
     """
+    expected = kind.NETWORK.__name__
+    if not Path(place).is_dir() and not is_hub_id(place):
+        raise ModelError(f"{kind.KIND} {place!r}: expected a folder or hub id of a {expected}, found no such folder")
     try:
-        config = dict(expected.load_config(place))
+        config = dict(kind.NETWORK.load_config(place))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{kind} {place!r}: expected a folder or hub id of a {expected.__name__}: {reason}") from error
+        raise ModelError(f"{kind.KIND} {place!r}: expected a folder or hub id of a {expected}: {reason}") from error
     found = config.get("_class_name")
-    if found != expected.__name__:
-        raise ModelError(f"{kind} {place!r}: expected a {expected.__name__}, found {found}")
+    if found != expected:
+        raise ModelError(f"{kind.KIND} {place!r}: expected a {expected}, found {found}")
     return config
 
 
-def load_network(kind: str, place: str, expected: type[ModelMixin]) -> ModelMixin:
-    """Load the weights, float32.
+def _weights(kind: type[Control], place: str) -> ModelMixin:
+    """Load a network, float32; of a pickle nobody knows what it does, so only safetensors are read.
 
     Raises:
-        ModelError: they are missing, damaged, or not those of the configuration.
+        ModelError: the weights are missing, damaged, or not those of the configuration.
 
     """
     try:
-        return expected.from_pretrained(place, dtype=torch.float32)
+        return kind.NETWORK.from_pretrained(place, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{kind} {place!r}: its weights can't be loaded: {reason}") from error
+        raise ModelError(f"{kind.KIND} {place!r}: its weights can't be loaded: {reason}") from error

@@ -5,14 +5,14 @@ at zero, so a new one changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import ControlNetModel, StableDiffusionXLPipeline
 from torch import Tensor
 
 from fairhuman.errors import ModelError
-from fairhuman.models.control import Control, channels_of, conditions_for, config_of, load_network
+from fairhuman.models.control import Control, channels_of
 from fairhuman.models.sdxl import vae_factor
 
 # Widths of the stem that brings the condition to the latents' size; a halving between each two.
@@ -24,9 +24,11 @@ class ControlNet(Control):
     """diffusers' `ControlNetModel` for SDXL: 1,251 million parameters beside SDXL's 2,567."""
 
     KIND = "ControlNet"
+    NETWORK = ControlNetModel
+    CHANNELS = "conditioning_channels"
 
     @classmethod
-    def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> "ControlNet":
+    def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> Self:
         """Return one that starts from the U-Net's weights; the stem is random.
 
         Raises:
@@ -42,15 +44,31 @@ class ControlNet(Control):
             )
         return cls(network, conditions, channels_of(conditions))
 
-    @classmethod
-    def load(cls, place: str, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str] | None) -> "ControlNet":
-        """Return that of a folder or hub id; errors as of `Control.load`."""
-        config = config_of(cls.KIND, place, ControlNetModel)
-        check_fits(place, config, pipeline)
-        channels = int(config.get("conditioning_channels", 3))
-        names = conditions_for(cls.KIND, place, conditions, channels)
-        network = load_network(cls.KIND, place, ControlNetModel)
-        return cls(network, names, channels)
+    @staticmethod
+    def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
+        """Check its configuration; see `Control.check_fits`."""
+        unet = pipeline.unet.config
+        width = config.get("cross_attention_dim")
+        if config.get("addition_embed_type") != "text_time":
+            family = {_SD_1: "Stable Diffusion 1", _SD_2: "Stable Diffusion 2"}.get(width or 0, "another family")
+            raise ModelError(
+                f"ControlNet {place!r}: is one of {family} (cross_attention_dim {width}, no addition_embed_type), "
+                "expected one of SDXL"
+            )
+        names = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
+        for name in (*names, "addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+            found, expected = _plain(config.get(name)), _plain(unet[name])
+            if found != expected:
+                raise ModelError(
+                    f"ControlNet {place!r}: has {name} {found}, this U-Net {expected}: it is for another one"
+                )
+        halvings = len(config.get("conditioning_embedding_out_channels") or STEM) - 1
+        factor = vae_factor(pipeline.vae)
+        if 2**halvings != factor:
+            raise ModelError(
+                f"ControlNet {place!r}: shrinks its condition {2**halvings} times "
+                f"(conditioning_embedding_out_channels), the VAE its picture {factor} times: it is for another VAE"
+            )
 
     def residuals(
         self,
@@ -90,35 +108,6 @@ def stem(factor: int) -> tuple[int, ...]:
     if factor != 2**halvings or halvings >= len(STEM):
         raise ModelError(f"ControlNet: its stem can be made for a VAE's factor of 1, 2, 4 or 8, found {factor}")
     return STEM[: halvings + 1]
-
-
-def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
-    """Check a ControlNet's configuration against the pipeline.
-
-    Raises:
-        ModelError: it is for another family, another width, or another VAE; says which.
-
-    """
-    unet = pipeline.unet.config
-    width = config.get("cross_attention_dim")
-    if config.get("addition_embed_type") != "text_time":
-        family = {_SD_1: "Stable Diffusion 1", _SD_2: "Stable Diffusion 2"}.get(width or 0, "another family")
-        raise ModelError(
-            f"ControlNet {place!r}: is one of {family} (cross_attention_dim {width}, no addition_embed_type), "
-            "expected one of SDXL"
-        )
-    names = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
-    for name in (*names, "addition_time_embed_dim", "projection_class_embeddings_input_dim"):
-        found, expected = _plain(config.get(name)), _plain(unet[name])
-        if found != expected:
-            raise ModelError(f"ControlNet {place!r}: has {name} {found}, this U-Net {expected}: it is for another one")
-    halvings = len(config.get("conditioning_embedding_out_channels") or STEM) - 1
-    factor = vae_factor(pipeline.vae)
-    if 2**halvings != factor:
-        raise ModelError(
-            f"ControlNet {place!r}: shrinks its condition {2**halvings} times "
-            f"(conditioning_embedding_out_channels), the VAE its picture {factor} times: it is for another VAE"
-        )
 
 
 def _plain(value: Any) -> Any:

@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from fairhuman.data.batch import Batch
-from fairhuman.errors import ModelError
-from fairhuman.fairness.distributed import shard_of
 from fairhuman.files import write_atomically
 from fairhuman.models.sdxl import encode_prompts
+from fairhuman.models.weights import NamedWeights
 
 # From the U-Net's latents, and the captions and time ids that it is given, to further arguments of it.
 Residuals = Callable[[Tensor, Mapping[str, Any]], dict[str, Any]]
@@ -50,34 +48,7 @@ def predict_noise(
     return prediction.float()
 
 
-def copy_state(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Copy parameters to the CPU, exactly; a sharded one stays as it is."""
-    return {
-        name: parameter.detach() if isinstance(parameter, DTensor) else parameter.detach().cpu().clone()
-        for name, parameter in named.items()
-    }
-
-
-def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
-    """Copy `state` into parameters of the same names and shapes; into a sharded one its share.
-
-    Raises:
-        ModelError: names that are missing or too many, or another shape; names the first.
-    """
-    for name in sorted(named.keys() ^ state.keys()):
-        where = "is missing in the state" if name in named else "of the state is no parameter of this model"
-        raise ModelError(f"trainable state: {name!r} {where} ({len(state)} tensors for {len(named)} parameters)")
-    for name, parameter in named.items():
-        if state[name].shape != parameter.shape:
-            raise ModelError(
-                f"trainable state: {name!r} must have shape {list(parameter.shape)}, found {list(state[name].shape)}"
-            )
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(shard_of(state[name], parameter))
-
-
-class FullModel:
+class FullModel(NamedWeights):
     """All weights of the U-Net are trained, in float32; use autocast for half precision.
 
     Args:
@@ -110,7 +81,8 @@ class FullModel:
         """Return the U-Net's prediction, float32."""
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b, self._train_text)
 
-    def _named(self) -> dict[str, nn.Parameter]:
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return all weights of the U-Net, then those of the text encoders that are trained."""
         parts = ("unet", "text_encoder", "text_encoder_2")
         return {
             f"{part}.{name}": parameter
@@ -118,18 +90,6 @@ class FullModel:
             for name, parameter in getattr(self.pipeline, part).named_parameters()
             if parameter.requires_grad
         }
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return all weights of the U-Net, then those of the text encoders that are trained."""
-        return list(self._named().values())
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Return copies of the trained weights by name."""
-        return copy_state(self._named())
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a state back, exactly."""
-        put_state(self._named(), state)
 
     def save(self, folder: Path) -> None:
         """Write the whole pipeline under a temporary name, then put it in the place of `folder`."""

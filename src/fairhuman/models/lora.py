@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.files import write_atomically
-from fairhuman.models.full import copy_state, predict_noise, put_state
+from fairhuman.models.full import predict_noise
+from fairhuman.models.weights import NamedWeights
 from fairhuman.recipe import Settings
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -129,7 +130,7 @@ def misfits(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str
     return found
 
 
-class LoraModel:
+class LoraModel(NamedWeights):
     """The base is frozen, low-rank updates of some of the U-Net's layers are trained.
 
     Args:
@@ -159,17 +160,9 @@ class LoraModel:
         """Return the U-Net's prediction, float32."""
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
+    def trained(self) -> dict[str, nn.Parameter]:
         """Return A and B of every target, in module order."""
-        return list(self._parameters.values())
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Return copies of A and B by name."""
-        return copy_state(self._parameters)
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a state back, exactly."""
-        put_state(self._parameters, state)
+        return self._parameters
 
     def save(self, folder: Path) -> None:
         """Write the updates for diffusers and for kohya, ComfyUI, A1111; a file appears whole or not at all.

@@ -19,9 +19,10 @@ from fairhuman import __version__
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.files import write_atomically
-from fairhuman.models.full import copy_state, predict_noise, put_state
+from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import sort_header
 from fairhuman.models.mole_linear import EXPERTS, Expert, add_mole, mole_layers
+from fairhuman.models.weights import NamedWeights, copy_state, find_weights, put_state
 from fairhuman.recipe import Settings
 
 MOLE_FILE = "mole.safetensors"
@@ -117,10 +118,7 @@ def find_mole(path: Path) -> Path:
     Raises:
         ModelError: no such file.
     """
-    file = path / MOLE_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise ModelError(f"MoLE {str(path)!r}: expected a file or a folder with {MOLE_FILE}, found none")
-    return file
+    return find_weights("MoLE", path, MOLE_FILE)
 
 
 def read_mole(path: Path) -> MoleFile:
@@ -168,7 +166,7 @@ def load_mole(unet: UNet2DConditionModel, path: Path) -> MoleFile:
     return file
 
 
-class MoleModel:
+class MoleModel(NamedWeights):
     """The base is frozen; an expert, or the gates of two frozen ones, are trained in float32.
 
     Args:
@@ -211,13 +209,13 @@ class MoleModel:
         """Return the U-Net's prediction, float32."""
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
+    def trained(self) -> dict[str, nn.Parameter]:
         """Return A and B of the expert, or all gates, in module order."""
-        return list(self._trained.values())
+        return self._trained
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return copies of them by name, and of frozen experts a digest, as the gates are worth nothing to others."""
-        state = copy_state(self._trained)
+        state = super().trainable_state()
         return {**state, _DIGEST: self._digest} if self._frozen else state
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
@@ -230,7 +228,7 @@ class MoleModel:
         if self._frozen and not torch.equal(state.pop(_DIGEST, torch.empty(0)), self._digest):
             starts = " and ".join(str(place) for place in self.settings.starts.values())
             raise ModelError(f"trainable state: its gates were trained with other experts than those of {starts}")
-        put_state(self._trained, state)
+        super().load_trainable_state(state)
 
     @cached_property
     def _digest(self) -> Tensor:

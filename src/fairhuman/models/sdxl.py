@@ -34,7 +34,7 @@ def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32)
     if model == UNTRAINED:
         pipeline = build_small(seed)
         for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
-            _cast(part, dtype)
+            cast(part, dtype)
     else:
         check_location(model)
         try:
@@ -42,7 +42,7 @@ def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32)
         except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"model {model!r}: expected {_EXPECTED}, but loading failed: {reason}") from error
-    _cast(pipeline.vae, torch.float32)
+    cast(pipeline.vae, torch.float32)
     check_sdxl(pipeline, model)
     return pipeline
 
@@ -139,7 +139,7 @@ def latent_moments(vae: AutoencoderKL, pictures_bchw: Tensor) -> tuple[Tensor, T
             f"pictures must be [B, 3, H, W] with H and W multiples of the VAE's factor {factor}, "
             f"found {list(pictures_bchw.shape)}"
         )
-    _cast(vae, torch.float32)
+    cast(vae, torch.float32)
     with torch.no_grad(), torch.autocast(pictures_bchw.device.type, enabled=False):
         posterior = vae.encode(pictures_bchw.float()).latent_dist
     shift, scale = _shift_and_scale(vae)
@@ -154,7 +154,7 @@ def decode_latents(vae: AutoencoderKL, latents_bchw: Tensor) -> Tensor:
     Raises:
         ModelError: a picture that isn't finite.
     """
-    _cast(vae, torch.float32)
+    cast(vae, torch.float32)
     shift, scale = _shift_and_scale(vae)
     with torch.no_grad(), torch.autocast(latents_bchw.device.type, enabled=False):
         pictures_bchw: Tensor = vae.decode(latents_bchw.float() / scale + shift).sample
@@ -249,10 +249,10 @@ def _location(model: str) -> str:
     return str(SMALL_FOLDER) if model == SMALL else model
 
 
-def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Cast in place where needed: diffusers warns on every cast, even one that changes nothing."""
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast in place where needed, by Module's own `to`: that of diffusers warns of every cast."""
     if any(parameter.dtype != dtype for parameter in module.parameters()):
-        module.to(dtype)
+        nn.Module.to(module, dtype)
 
 
 def _shift_and_scale(vae: AutoencoderKL) -> tuple[float, float]:

@@ -5,14 +5,14 @@ AAAI 2024; `full_adapter_xl` is diffusers' form of it for SDXL.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import StableDiffusionXLPipeline, T2IAdapter
 from torch import Tensor
 
 from fairhuman.errors import ModelError
-from fairhuman.models.control import Control, channels_of, conditions_for, config_of, load_network
+from fairhuman.models.control import Control, channels_of
 from fairhuman.models.sdxl import vae_factor
 
 TYPE = "full_adapter_xl"
@@ -27,9 +27,11 @@ class Adapter(Control):
     """
 
     KIND = "T2I-adapter"
+    NETWORK = T2IAdapter
+    CHANNELS = "in_channels"
 
     @classmethod
-    def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> "Adapter":
+    def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> Self:
         """Return a random one.
 
         Raises:
@@ -46,14 +48,22 @@ class Adapter(Control):
             )
         return cls(network, conditions, channels_of(conditions))
 
-    @classmethod
-    def load(cls, place: str, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str] | None) -> "Adapter":
-        """Return that of a folder or hub id; errors as of `Control.load`."""
-        config = config_of(cls.KIND, place, T2IAdapter)
-        check_fits(place, config, pipeline)
-        channels = int(config.get("in_channels", 3))
-        names = conditions_for(cls.KIND, place, conditions, channels)
-        return cls(load_network(cls.KIND, place, T2IAdapter), names, channels)
+    @staticmethod
+    def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
+        """Check its configuration; see `Control.check_fits`."""
+        kind = config.get("adapter_type")
+        if kind != TYPE:
+            raise ModelError(
+                f"T2I-adapter {place!r}: is a {kind}, as Stable Diffusion 1 has them, expected a {TYPE} of SDXL"
+            )
+        found, expected = list(config.get("channels", ())), widths(pipeline)
+        if found != expected:
+            raise ModelError(f"T2I-adapter {place!r}: has channels {found}, this U-Net needs {expected}")
+        factor, needed = int(config.get("downscale_factor", 0)), _shrink(pipeline)
+        if factor != needed:
+            raise ModelError(
+                f"T2I-adapter {place!r}: has downscale_factor {factor}, twice the factor of this VAE is {needed}"
+            )
 
     def residuals(
         self,
@@ -92,25 +102,3 @@ def widths(pipeline: StableDiffusionXLPipeline) -> list[int]:
 def _shrink(pipeline: StableDiffusionXLPipeline) -> int:
     """Return pixels per cell of the first feature, which is half as large as the latents."""
     return 2 * vae_factor(pipeline.vae)
-
-
-def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
-    """Check an adapter's configuration against the pipeline.
-
-    Raises:
-        ModelError: it is for Stable Diffusion 1, another width, or another VAE; says which.
-
-    """
-    kind = config.get("adapter_type")
-    if kind != TYPE:
-        raise ModelError(
-            f"T2I-adapter {place!r}: is a {kind}, as Stable Diffusion 1 has them, expected a {TYPE} of SDXL"
-        )
-    found, expected = list(config.get("channels", ())), widths(pipeline)
-    if found != expected:
-        raise ModelError(f"T2I-adapter {place!r}: has channels {found}, this U-Net needs {expected}")
-    factor = int(config.get("downscale_factor", 0))
-    if factor != _shrink(pipeline):
-        raise ModelError(
-            f"T2I-adapter {place!r}: has downscale_factor {factor}, twice the factor of this VAE is {_shrink(pipeline)}"
-        )

@@ -108,7 +108,7 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[Source]:
 
 
 def check_folders(images: Path, out: Path, started: Started) -> None:
-    """Check that `out` is new or was begun by the same call.
+    """Check that `out` is new or was begun by the same call; where no picture is done yet, settings may change.
 
     Raises:
         DataError: it lies in `images` or around it, holds other things, or was begun with other settings; names them.
@@ -126,7 +126,8 @@ def check_folders(images: Path, out: Path, started: Started) -> None:
             for name, pair in recipes.differences(earlier, started).items()
             if name.removeprefix("settings.") not in RefineSettings.EXECUTION
         }
-        for name, (before, now) in changed.items():
+        pictures_are_there = {path.name for path in out.iterdir()} - {RECIPE, ROWS, LOCK}
+        for name, (before, now) in changed.items() if pictures_are_there else ():
             raise DataError(f"{out}: was begun with {name} {before!r}, not {now!r}; give another folder")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: holds other things and no {RECIPE}; give a new folder")

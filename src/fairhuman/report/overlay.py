@@ -1,11 +1,12 @@
 """The overlay sheet: what the model really sees of each region, in the picture and on the latent grid.
 
-Left of each pair: the picture after resize, crop and flip, with every region tinted and outlined. Right: the
-masks that weight the losses, a square a latent cell. If a mask slips off its face, this is where it shows.
+Left: the picture after resize, crop and flip, with every region tinted and outlined. Right of it the masks that weight
+the losses, a square a latent cell, and then the conditions. If a mask or a pose slips off its face, this is where it
+shows.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -25,8 +26,8 @@ SIDE, GAP, MARGIN, LINE = (
     16,
     18,
 )  # pixels: longest side of a panel, between panels, around, a text line
-PAIRS_A_ROW = 2
-LONGEST = 300  # characters of a line that are measured; the narrowest letters fill a pair of panels with fewer
+SAMPLES_A_ROW = 2
+LONGEST = 300  # characters of a line that are measured; the narrowest letters fill all panels with fewer
 
 
 def overlay_sheet(
@@ -36,6 +37,7 @@ def overlay_sheet(
     names: Sequence[str],
     captions: Sequence[str],
     known_br: torch.Tensor,
+    conditions: Mapping[str, torch.Tensor] | None = None,
 ) -> Image.Image:
     """A contact sheet of up to 16 samples.
 
@@ -46,12 +48,14 @@ def overlay_sheet(
         names: the R regions.
         captions: the B captions, as the text encoders get them.
         known_br: whether the region is annotated in the sample.
+        conditions: [B, C, H, W] in [0, 1] at picture resolution, grey or coloured, by name; zeros where there is none.
 
     Raises:
         ValueError: the shapes don't fit each other.
     """
     b, r = len(captions), len(names)
     shapes = [tuple(t.shape) for t in (pictures_bchw, masks_brhw, latent_masks_brhw, known_br)]
+    conditions = conditions or {}
     fits = pictures_bchw.shape[:2] == (b, 3) and masks_brhw.shape == (b, r, *pictures_bchw.shape[2:])
     if not fits or latent_masks_brhw.shape[:2] != (b, r) or known_br.shape != (b, r):
         raise ValueError(f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: {shapes}")
@@ -63,26 +67,30 @@ def overlay_sheet(
     height, width = pictures_bhwc.shape[1:3]
     panel = (round(SIDE * width / max(height, width)), round(SIDE * height / max(height, width)))
     legend = _legend_lines(masks, latent_masks, known, names)
-    pair = (2 * panel[0] + GAP, panel[1] + (1 + r) * LINE + GAP)
+    panels = 2 + len(conditions)
+    block = (panels * panel[0] + (panels - 1) * GAP, panel[1] + (1 + r) * LINE + GAP)
     top = MARGIN + LINE * (len(legend) + 2)
-    rows = -(-shown // PAIRS_A_ROW)
-    columns = min(shown, PAIRS_A_ROW)
-    sheet_width = max(MARGIN + columns * (pair[0] + MARGIN), 640)
-    sheet = Image.new("RGB", (sheet_width, top + rows * (pair[1] + MARGIN)), "white")
+    rows = -(-shown // SAMPLES_A_ROW)
+    columns = min(shown, SAMPLES_A_ROW)
+    sheet_width = max(MARGIN + columns * (block[0] + MARGIN), 640)
+    sheet = Image.new("RGB", (sheet_width, top + rows * (block[1] + MARGIN)), "white")
     draw = ImageDraw.Draw(sheet)
-    _draw_head(draw, legend, palette, shown, b)
+    _draw_head(draw, legend, palette, shown, b, list(conditions))
     for i in range(shown):
-        x = MARGIN + (i % PAIRS_A_ROW) * (pair[0] + MARGIN)
-        y = top + (i // PAIRS_A_ROW) * (pair[1] + MARGIN)
-        sheet.paste(_picture_panel(pictures_bhwc[i], masks[i], palette, panel), (x, y))
-        sheet.paste(_latent_panel(latent_masks[i], palette, panel), (x + panel[0] + GAP, y))
+        x = MARGIN + (i % SAMPLES_A_ROW) * (block[0] + MARGIN)
+        y = top + (i // SAMPLES_A_ROW) * (block[1] + MARGIN)
+        drawn = [_picture_panel(pictures_bhwc[i], masks[i], palette, panel)]
+        drawn.append(_latent_panel(latent_masks[i], palette, panel))
+        drawn += [_condition_panel(name, _numpy(each[i]), panel) for name, each in conditions.items()]
+        for number, picture in enumerate(drawn):
+            sheet.paste(picture, (x + number * (panel[0] + GAP), y))
         y += panel[1] + 4
-        draw.text((x, y), _fitting(captions[i] or "(empty caption)", pair[0]), font=_font(), fill="#222222")
+        draw.text((x, y), _fitting(captions[i] or "(empty caption)", block[0]), font=_font(), fill="#222222")
         for j, name in enumerate(names):
             y += LINE
             draw.rectangle((x, y + 4, x + 9, y + 13), fill=_hex(palette[j]))
             line = _sample_line(name, masks[i, j], latent_masks[i, j], bool(known[i, j]))
-            draw.text((x + 15, y), _fitting(line, pair[0] - 15), font=_font(), fill="#222222")
+            draw.text((x + 15, y), _fitting(line, block[0] - 15), font=_font(), fill="#222222")
     return sheet
 
 
@@ -120,6 +128,16 @@ def _latent_panel(masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) 
     return panel
 
 
+def _condition_panel(name: str, condition_chw: Pixels, size: tuple[int, int]) -> Image.Image:
+    """What a ControlNet or T2I-adapter sees."""
+    condition_hwc = condition_chw.transpose(1, 2, 0).repeat(3 // len(condition_chw), axis=2)
+    panel = _resized(condition_hwc, size, Image.Resampling.BILINEAR)
+    if not condition_chw.any():
+        draw = ImageDraw.Draw(panel)
+        draw.text((8, 6), _fitting(f"no {name}: dropped, or there is none", size[0] - 16), font=_font(), fill="#B0B0B0")
+    return panel
+
+
 def _legend_lines(masks: Pixels, latent_masks: Pixels, known: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
     """Per region: in how many samples it is annotated and present, and how much it covers there."""
     lines = []
@@ -137,8 +155,11 @@ def _sample_line(name: str, mask_hw: Pixels, latent_mask_hw: Pixels, known: bool
     return f"{name}: {_percent(mask_hw.mean())}, {cells:.1f} latent cells" if cells else f"{name}: none in view"
 
 
-def _draw_head(draw: ImageDraw.ImageDraw, legend: list[str], palette_r3: Pixels, shown: int, b: int) -> None:
-    title = f"What the model sees: {shown} of {b} samples. Left the picture, right the masks on the latent grid"
+def _draw_head(
+    draw: ImageDraw.ImageDraw, legend: list[str], palette_r3: Pixels, shown: int, b: int, conditions: list[str]
+) -> None:
+    beside = f", then {' and '.join(conditions)}" if conditions else ""
+    title = f"What the model sees: {shown} of {b} samples. Left the picture, right the masks on the latent grid{beside}"
     draw.text((MARGIN, MARGIN - 4), title, font=_font(14), fill="#222222")
     for j, line in enumerate(legend):
         y = MARGIN + (j + 1) * LINE + 4

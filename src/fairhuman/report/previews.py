@@ -34,7 +34,10 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class PreviewRow:
-    """One held-out photo before and after, and what the model drew from its caption at (step, picture)."""
+    """One held-out photo before and after, and what the model drew from its caption at (step, picture).
+
+    `conditions` are what was followed, (name, picture).
+    """
 
     caption: str
     seed: str
@@ -42,6 +45,7 @@ class PreviewRow:
     before: Shot | None
     after: Shot | None
     drawn: Sequence[tuple[int, str]]
+    conditions: Sequence[tuple[str, str]]
 
 
 def read_previews(run: Path) -> tuple[list[PreviewRow], tuple[int, int]]:
@@ -69,6 +73,7 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewR
     size = photo.size if photo else (1, 1)
     names = {step: entry.get("steps", {}).get(str(step), {}) for step in (first, last)}
     shots = {step: shot(open_picture(run, files.get("photo")), boxes, size) for step, files in names.items()}
+    conditions = {name: open_picture(run, file) for name, file in (entry.get("conditions") or {}).items()}
     drawn = {step: open_picture(run, files.get("caption")) for step, files in names.items()}
     return PreviewRow(
         caption=str(entry.get("caption", "")),
@@ -77,6 +82,7 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewR
         before=shots[first],
         after=shots[last] if first != last else None,
         drawn=[(step, picture_uri(picture, PICTURE)) for step, picture in drawn.items() if picture],
+        conditions=[(name, picture_uri(picture, PICTURE)) for name, picture in conditions.items() if picture],
     )
 
 

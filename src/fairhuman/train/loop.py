@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -95,11 +94,6 @@ class Run:
         return bool(self.process.is_main_process)
 
     @property
-    def product(self) -> Path:
-        """The folder that the result goes to: a whole pipeline in `model`, else one named by its kind."""
-        return self.recipe.out / ("model" if self.recipe.kind == "full" else self.recipe.kind)
-
-    @property
     def finished(self) -> bool:
         """Whether all steps are done."""
         return self.step >= self.recipe.steps
@@ -151,7 +145,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             _agree_on_stop(run)
             if run.finished or run.stopped_by is not None or run.step % recipe.checkpoint_every == 0:
                 _save_checkpoint(run)
-    if run.finished and _main_says(run, run.step > started_at or not run.product.exists()):
+    if run.finished and _main_says(run, run.step > started_at or not recipe.product.exists()):
         _save_product(run)
 
 
@@ -249,7 +243,8 @@ def _write_overlay(run: Run) -> None:
     batch = collate([pictured[first + i] for i in range(count)])
     latent_brhw = run.objectives.masks(batch)[:, 1:]
     names = run.recipe.regions.names
-    sheet = overlay_sheet(batch.pictures_bchw, batch.masks_brhw, latent_brhw, names, batch.captions, batch.known_br)
+    masks = (batch.masks_brhw, latent_brhw)
+    sheet = overlay_sheet(batch.pictures_bchw, *masks, names, batch.captions, batch.known_br, batch.conditions)
     write_atomically(run.recipe.out / "overlay.png", lambda partial: sheet.save(partial, format="PNG"))
 
 
@@ -298,7 +293,7 @@ def _save_checkpoint(run: Run) -> None:
 
 
 def _save_product(run: Run) -> None:
-    """Write the result, with averaged weights where there are some."""
+    """Write the result, with averaged weights where there are some; its folder appears whole or not at all."""
     state = sharding.joined(run.model.trainable_state(), run.main) if run.sharded else None
     if run.main:
         model = run.model
@@ -306,7 +301,7 @@ def _save_product(run: Run) -> None:
             model = setup.build_model(run.recipe, torch.device("cpu"))  # one that isn't sharded
             model.load_trainable_state(state)
         with _averaged(run):
-            model.save(run.product)
+            write_atomically(run.recipe.product, model.save)
         write_json(run.recipe.out / "summary.json", _summary(run))
     run.process.wait_for_everyone()
 

@@ -244,6 +244,11 @@ class TrainRecipe(Settings):
         return {"controlnet": self.controlnet, "t2i_adapter": self.t2i_adapter}.get(self.kind)
 
     @property
+    def product(self) -> Path:
+        """The folder that the result goes to: a whole pipeline in `model`, else one named by the kind."""
+        return self.out / ("model" if self.kind == "full" else self.kind)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution

@@ -90,6 +90,11 @@ def test_what_can_not_be_loaded_is_named(changes: dict[str, str], message: str, 
         pass
 
 
+def test_a_name_that_is_neither_folder_nor_hub_id_is_refused_at_once() -> None:
+    with pytest.raises(ModelError, match="there is no such folder"), open_depth(DepthSettings(model="nope")):
+        pass
+
+
 def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with (

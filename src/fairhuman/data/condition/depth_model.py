@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,8 @@ def _load(settings: DepthSettings) -> tuple[Any, Any]:
 
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if not Path(settings.model).is_dir() and settings.model.count("/") != 1:
+            raise FileNotFoundError("there is no such folder")  # the hub would be asked for a minute
         device = torch.device(automatic if settings.device == "auto" else settings.device)
         processor = AutoImageProcessor.from_pretrained(settings.model)
         model = AutoModelForDepthEstimation.from_pretrained(settings.model).eval().to(device)

@@ -1,0 +1,104 @@
+"""A trained LoRA in a pipeline that draws."""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusers import StableDiffusionXLPipeline
+
+from fairhuman.errors import ModelError, RecipeError
+from fairhuman.models.lora import DIFFUSERS_FILE, misfits
+from fairhuman.models.mole import is_mole
+from fairhuman.models.weights import find_weights
+
+_ADAPTER = "fairhuman"
+# what diffusers logs on every load of a LoRA for the U-Net alone, and the whole of an error that is raised anyway
+_NOISE = ("No LoRA keys associated to", f"Loading {_ADAPTER} was unsuccessful")
+_NOISY = ("diffusers.loaders.lora_base", "diffusers.loaders.peft")
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A LoRA in use: where it came from, and its weight."""
+
+    path: Path
+    weight: float
+
+
+def check_lora_weight(weight: float) -> None:
+    """Check the strength of a LoRA.
+
+    Raises:
+        RecipeError: it isn't finite.
+    """
+    if not math.isfinite(weight):
+        raise RecipeError(f"LoRA weight: expected a finite number, found {weight}")
+
+
+def find_lora(path: Path) -> Path:
+    """Return the file of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`), unread.
+
+    Raises:
+        ModelError: no such file.
+    """
+    return find_weights("LoRA", path, DIFFUSERS_FILE)
+
+
+def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:
+    """Put a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) into the pipeline.
+
+    Fused, W + weight (alpha / rank) B A becomes the weight: no memory and no time beyond the base.
+    Otherwise the updates run beside it, and their weight can be changed.
+
+    Raises:
+        RecipeError: a weight that isn't finite.
+        ModelError: no such file, or one that doesn't fit the pipeline.
+    """
+    check_lora_weight(weight)
+    file = find_lora(path)
+    if is_mole(file):
+        raise ModelError(
+            f"LoRA {str(file)!r}: is a MoLE, whose gates can't be fused; give it as --mole, or to load_mole"
+        )
+    unet = pipeline.unet
+    try:
+        state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
+        wrong = misfits(unet, state)
+        if wrong:
+            raise ModelError(
+                f"LoRA {str(file)!r}: expected one for this U-Net, but {len(wrong)} of its {len(state)} tensors "
+                f"don't fit: {'; '.join(wrong[:2])}"
+            )
+        with _quiet():
+            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=_ADAPTER)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ModelError(f"LoRA {str(file)!r}: expected one for this U-Net, loading failed: {reason}") from error
+    if _ADAPTER not in pipeline.get_list_adapters().get("unet", []):
+        raise ModelError(f"LoRA {str(file)!r}: expected weights for the U-Net, found none")
+    if fuse:
+        pipeline.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
+        pipeline.unload_lora_weights()
+    else:
+        pipeline.set_adapters([_ADAPTER], [weight])
+    return Lora(file, weight)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep diffusers from logging `_NOISE`; all else is logged."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_NOISE)
+
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    for logger in loggers:
+        logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(wanted)
