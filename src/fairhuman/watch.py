@@ -21,8 +21,8 @@ from fairhuman.generate.guide import Guide
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.models.control import ControlModel
 from fairhuman.report.training import write_training_report
-from fairhuman.train.loop import Run, Watcher
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.run import Run, Watcher
 
 
 class ProgressBar(Watcher):

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fairhuman.fairness import EmaEstimator, ExactEstimator, FallbackEstimator, OutputEstimator, TailEstimator
-from fairhuman.train.loop import Run, Watcher, train
+from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.run import Run, Watcher
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.setup import build_estimator, build_model
 from runs import metrics_without_times

@@ -20,7 +20,8 @@ from fairhuman.models.sdxl import encode_prompts, load_pipeline
 from fairhuman.train import caches, setup
 from fairhuman.train.caches import Caches, budget
 from fairhuman.train.fill import Filled, fill
-from fairhuman.train.loop import Run, Watcher, train
+from fairhuman.train.loop import train
+from fairhuman.train.run import Run, Watcher
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.texts import TextCache
 from figures import write_figures

@@ -21,8 +21,9 @@ from fairhuman.data.sampler import BucketOrder
 from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.record import Cell
 from fairhuman.train import setup
-from fairhuman.train.loop import Run, Watcher, train
+from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.run import Run, Watcher
 from fairhuman.train.settings import TrainRecipe
 
 MakeRecipe = Callable[..., TrainRecipe]

@@ -16,8 +16,9 @@ from fairhuman.errors import RecipeError
 from fairhuman.models.mole import MOLE_FILE, MoleModel, MoleSettings
 from fairhuman.report.training import write_training_report
 from fairhuman.train import setup
-from fairhuman.train.loop import Run, Watcher, train
+from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.run import Run, Watcher
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives
 from fairhuman.watch import Previews

@@ -17,7 +17,8 @@ from fairhuman import recipe as recipes
 from fairhuman.data.batch import Batch
 from fairhuman.models.sdxl import encode_prompts, vae_factor
 from fairhuman.train import setup
-from fairhuman.train.loop import Run, set_up, take_step
+from fairhuman.train.loop import take_step
+from fairhuman.train.run import Run, set_up
 from fairhuman.train.settings import TrainRecipe
 
 BARE = "bare loop"
