@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
+from fairhuman.generate.sample import save_png
 from figures import give_poses, write_figures
 
 ROOT = Path(__file__).parents[1]
@@ -231,6 +234,17 @@ def test_sample_checks_before_it_draws(
     assert not out.exists()
 
 
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of 110 prompts by two methods, as `fairhuman sample` writes them."""
+    folder = tmp_path_factory.mktemp("samples")
+    for method, shade in (("base", 20), ("mpd", 200)):
+        for number in range(110):
+            texts = {"prompt": f"person {number}", "prompt_index": str(number), "picture_index": "0", "seed": "0"}
+            save_png(Image.new("RGB", (64, 64), (shade, number, 0)), folder / method / f"{number:05d}-00.png", texts)
+    return folder
+
+
 def documented_commands() -> list[str]:
     pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
     blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)]
@@ -239,10 +253,18 @@ def documented_commands() -> list[str]:
 
 
 @pytest.mark.parametrize("line", documented_commands())
-def test_every_documented_command_works(line: str, tmp_path: Path, people: Path) -> None:
+def test_every_documented_command_works(
+    line: str,
+    tmp_path: Path,
+    people: Path,
+    samples: Path,
+    typed: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """`make` targets exist; the others run, those that need a hub, a GPU or hours with --dry-run or for two steps."""
     made = re.sub(r"\bruns/people\b|(?<= )(people|val)(?= |$)", "PEOPLE", line)  # what a command before has made
     line = re.sub(r"PEOPLE|PHOTOS", str(people), made).replace("runs/", f"{tmp_path}/runs/")
+    line = re.sub(r"\bsamples/", f"{samples}/", line)
     program, *arguments = shlex.split(line)
     if program == "make":
         listed = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -254,7 +276,9 @@ def test_every_documented_command_works(line: str, tmp_path: Path, people: Path)
         (lora / "pytorch_lora_weights.safetensors").touch()
     if program == "fairhuman":
         dry = [] if "--dry-run" in arguments or arguments[:2] == ["data", "check"] else ["--dry-run"]
-        done = run(*arguments, *dry)
+        monkeypatch.chdir(ROOT)
+        code, _, error = typed(*arguments, *dry)
+        assert code == 0, error
     else:
         assert program == "python"
         short = line.replace("--minutes 25", "--steps 2 --size 32")
@@ -267,7 +291,7 @@ def test_every_documented_command_works(line: str, tmp_path: Path, people: Path)
             timeout=300,
             check=False,
         )
-    assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_readme_s_four_lines_work() -> None:
