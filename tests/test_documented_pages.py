@@ -19,6 +19,7 @@ SHORT: dict[str, list[str]] = {
     "sample": ["--steps", "1", "--height", "32", "--width", "32"],
     "refine": ["steps=2", "attempts=1"],
     "grid": ["--count", "1"],
+    "losses": ["timesteps=[0.4]"],
 }
 CHECKED = ("synth", "data build", "train recipes/controlnet-sdxl", "evaluate", "bench")
 SMALLER = {"min_side=16": "min_side=4", "size=128": "size=32", "max_enlarge=4": "max_enlarge=32"}
