@@ -57,7 +57,7 @@ def started(source, out, *options, workers=2):
 
 
 def finished(process):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=1800)
     return process.returncode, output
 
 
