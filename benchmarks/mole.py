@@ -158,17 +158,6 @@ def series(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) -> Se
     return series_of({name: (found["base"], one) for name, one in found.items() if name != "base"})
 
 
-def seconds_of(plan: Plan, run: tuple[str, float, int]) -> float:
-    """Seconds that training took, without loading: pictures over the pictures a second of each step."""
-    stages = ("face", "hand", "gates") if run[0] == MOLE else ("",)
-    total = 0.0
-    for stage in stages:
-        made = training(plan, *run, stage)
-        rows = [json.loads(line) for line in (made.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        total += sum(plan.batch_size / row["images_per_s"] for row in rows)
-    return total
-
-
 def prepare(plan: Plan, console: Console) -> None:
     """People, close-ups and prompts."""
     for name, count, seed in plan.sets:
@@ -225,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else Plan(options.work, options.steps)
     )
     prepare(plan, console)
-    results: dict[str, Any] = {"learning rate": {}, "change": {}, "seconds of training": {}}
+    results: dict[str, Any] = {"learning rate": {}, "change": {}}
     found, firsts = {}, {}
     for method in (LS, MPD, MOLE):
         tuning = {rate: (method, rate, plan.seeds[0]) for rate in plan.rates}
@@ -244,7 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: {**asdict(change(found[method], name)), "seeds": seed_changes(found[method], name)}
             for name in OBJECTIVES
         }
-        results["seconds of training"][method] = [seconds_of(plan, run) for run in runs]
     for other in (LS, MOLE):
         differences = {name: asdict(change(found[MPD], name, found[other])) for name in OBJECTIVES}
         results["change"][f"{MPD} - {other}"] = differences
