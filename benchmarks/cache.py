@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from common import arguments, compare, one_thread, save
 
 from fairhuman import recipe as recipes
@@ -22,10 +23,10 @@ from fairhuman.data.batch import Batch, collate
 from fairhuman.data.encodings import Encodings
 from fairhuman.data.report import LoadReport
 from fairhuman.train import setup
-from fairhuman.train.caches import Caches
 from fairhuman.train.fill import fill
+from fairhuman.train.run import set_up
 from fairhuman.train.settings import TrainRecipe
-from fairhuman.train.step import Objectives, fair_step
+from fairhuman.train.step import fair_step
 
 WAYS: dict[str, dict[str, bool]] = {"none": {}, "latents": {"latents": True}, "both": {"latents": True, "text": True}}
 
@@ -53,22 +54,13 @@ class Stepper:
 
     def __init__(self, recipe: TrainRecipe) -> None:
         self.recipe = recipe
-        device = torch.device("cpu")
-        model = setup.build_model(recipe, device)
-        caches = Caches(recipe, setup.load_data(recipe, LoadReport()), model.pipeline)
-        strategy = setup.build_strategy(recipe, device)
-        self.people = caches.data.train
-        self.objectives = Objectives(
-            model,
-            recipe.regions,
-            recipe.noise,
-            recipe.seed,
-            setup.DTYPES[recipe.precision],
-            caches.latents,
-            caches.texts,
+        run = set_up(recipe, PartialState(cpu=True))
+        self.people, self.objectives, self.fair, self.optimizer = (
+            run.data.train,
+            run.objectives,
+            run.fair,
+            run.optimizer,
         )
-        self.fair = setup.build_fair_backward(recipe, model, strategy, None)
-        self.optimizer = setup.build_optimizer(recipe, model, strategy)
         self.position = 0
 
     def load(self) -> Batch:

@@ -19,12 +19,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from common import arguments, one_thread, save, spread
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
 from sdxl_shape import build_unet, three_losses
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from fairhuman.fairness import (
@@ -36,6 +32,7 @@ from fairhuman.fairness import (
     OutputEstimator,
     PairwiseEstimator,
 )
+from fairhuman.train.sharding import shard_network
 
 PARTS = ("bytes", "scaling")
 COLLECTIVES = ("all_reduce", "all_gather_single", "reduce_scatter_single")
@@ -93,14 +90,6 @@ def unet_of(quick: bool, full: bool) -> UNet2DConditionModel:
     return unet
 
 
-def shard(unet: UNet2DConditionModel) -> None:
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    for module in list(unet.modules()):
-        if isinstance(module, BasicTransformerBlock | ResnetBlock2D):
-            fully_shard(module, mesh=mesh, reshard_after_forward=True)
-    fully_shard(unet, mesh=mesh, reshard_after_forward=True)
-
-
 def plain_ddp(quick: bool, full: bool) -> dict[str, int]:
     """Bytes of PyTorch's own `DistributedDataParallel`, from its buckets, one backward pass of the summed losses."""
     unet = unet_of(quick, full)
@@ -122,7 +111,7 @@ def bytes_of(quick: bool, full: bool, sharded: bool, mode: str) -> dict[str, int
     """Bytes of one ordinary step of `FairBackward`, forward pass included; the first step has taught it."""
     unet = unet_of(quick, full)
     if sharded:
-        shard(unet)
+        shard_network(unet, torch.device("cpu"))
     losses, fair = three_losses(unet, quick, 1), fair_backward(mode, unet)
     for step in range(2):
         with counted() as found:
@@ -176,7 +165,6 @@ def scaling(quick: bool, rank: int, rounds: int, steps: int) -> dict[str, Any]:
 def work(rank: int, world: int, port: int, quick: bool, parts: Sequence[str], queue: Any) -> None:
     """Measure in one process; the first one reports."""
     one_thread()
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     results: dict[str, Any] = {}
     if "bytes" in parts:

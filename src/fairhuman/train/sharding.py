@@ -32,12 +32,17 @@ def shard(model: TrainableModel, device: torch.device) -> list[nn.Module]:
     if not hasattr(FSDPModule, "reset_iter_state"):
         raise TrainingError(f"processes.sharding is fsdp, which needs PyTorch 2.14, found {torch.__version__}")
     network = model.control.network if isinstance(model, ControlModel) else model.pipeline.unet
+    shard_network(network, device)
+    return [network]
+
+
+def shard_network(network: nn.Module, device: torch.device) -> None:
+    """Shard a network's `UNITS`, and what is in none of them with the whole, in place."""
     mesh = init_device_mesh(device.type, (world_size(),))
     for module in list(network.modules()):
         if isinstance(module, UNITS):
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
     fully_shard(network, mesh=mesh, reshard_after_forward=True)
-    return [network]
 
 
 @contextmanager
