@@ -1,5 +1,7 @@
 """The participant's page in a real browser: a whole session, back, reload, no network, two tabs."""
 
+from urllib.parse import urljoin
+
 import pytest
 from small_study import METHODS
 from study_tab import Tab, choices, stored
@@ -107,10 +109,12 @@ def test_a_browser_closed_without_a_network_sends_its_answers_when_it_comes_back
     tab.page.route("**/api/answers", lambda route: route.abort())
     tab.press("2")
     tab.press("t")
-    context, url = tab.page.context, tab.page.url
+    again = Tab(tab.page.context.new_page())
+    again.page.goto(urljoin(tab.page.url, "/static/study.js"))  # any page of the server sees what the browser has stored
+    again.page.wait_for_function("() => Object.keys(localStorage).filter(name => name.startsWith('study:')).length === 2")
+    url = tab.page.url
     tab.page.close()
     assert stored(folder) == []
-    again = Tab(context.new_page())
     again.page.goto(url)
     assert again.ready() == 2
     again.saved()
