@@ -10,10 +10,12 @@
 - distance: training by each one from the same start on the same batches; the distance of its final parameters to those
   of exact MPD, as a share of how far exact MPD went.
 
-All with K = 3 (the whole, faces, hands), area-normalised losses, one thread, float32.
+All with K = 3 (the whole, faces, hands), area-normalised losses, one thread, float32. Each run of training that is done
+is kept in the work folder, so the same command again goes on; delete the folder to measure again.
 """
 
 import gc
+import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -155,6 +157,14 @@ def adam(model: TrainableModel) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.trainable_parameters(), lr=1e-3)
 
 
+def once(file: Path, measure: Callable[[], Any]) -> Any:
+    """Return what `file` holds, or else measure and keep it there."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(measure()), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def flat(tensors: list[Tensor | None]) -> Tensor:
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors if tensor is not None]).double()
 
@@ -202,7 +212,7 @@ def summary(cosines: list[float]) -> dict[str, float]:
     }
 
 
-def cosine(people: Path, photos: Path | None, quick: bool) -> dict[str, Any]:
+def cosine(work: Path, people: Path, photos: Path | None, quick: bool) -> dict[str, Any]:
     """By kind of run and seed."""
     kinds: dict[str, tuple[Path, Mapping[str, Any]]] = {
         "people": (people, {}),
@@ -217,7 +227,9 @@ def cosine(people: Path, photos: Path | None, quick: bool) -> dict[str, Any]:
         for seed in SEEDS[:1] if quick else SEEDS:
             if quick:
                 values = {**values, "resolution": 64, "batch_size": 2}
-            found.setdefault(kind, {})[f"seed {seed}"] = one = judge(data, seed, 12 if quick else STEPS, **values)
+            steps = 12 if quick else STEPS
+            one = once(work / f"cosine, {kind}, seed {seed}.json", partial(judge, data, seed, steps, **values))
+            found.setdefault(kind, {})[f"seed {seed}"] = one
             print(f"{kind}, seed {seed} (tail at {one['tail' + chr(39) + 's place']})")
             for name, row in one.items():
                 if isinstance(row, dict):
@@ -243,17 +255,25 @@ def parameters_after(data: Path, seed: int, steps: int, mode: str) -> tuple[Tens
     return start, flat(list(parameters))
 
 
-def distance(people: Path, quick: bool) -> dict[str, Any]:
-    """Distance to exact MPD's parameters, its displacement = 1, by mode and seed."""
+def distances(people: Path, seed: int, steps: int) -> dict[str, float]:
+    """Distance to exact MPD's parameters, its displacement = 1, by mode."""
+    start, exact = parameters_after(people, seed, steps, "exact")
+    found = {}
+    for mode in (*EVERY, "LS"):
+        _, ended = parameters_after(people, seed, steps, mode)
+        found[mode] = float((ended - exact).norm() / (exact - start).norm())
+        print(f"seed {seed}: {mode} ends at {found[mode]:.3f} of exact MPD's displacement from it", flush=True)
+    return found
+
+
+def distance(work: Path, people: Path, quick: bool) -> dict[str, Any]:
+    """Distances by mode and seed."""
     found: dict[str, Any] = {}
     for seed in SEEDS[:1] if quick else SEEDS:
         steps = 10 if quick else STEPS
-        start, exact = parameters_after(people, seed, steps, "exact")
-        for mode in (*EVERY, "LS"):
-            _, ended = parameters_after(people, seed, steps, mode)
-            share = float((ended - exact).norm() / (exact - start).norm())
+        shares = once(work / f"distance, seed {seed}.json", partial(distances, people, seed, steps))
+        for mode, share in shares.items():
             found.setdefault(mode, {})[f"seed {seed}"] = share
-            print(f"seed {seed}: {mode} ends at {share:.3f} of exact MPD's displacement from it", flush=True)
     for shares in found.values():
         shares["mean"] = statistics.mean(shares.values())
     return found
@@ -261,11 +281,15 @@ def distance(people: Path, quick: bool) -> dict[str, Any]:
 
 def main() -> None:
     options = arguments(
-        __doc__, PARTS, photos="photos with boxes, for part cosine", work="where people are rendered (runs/amortised)"
+        __doc__,
+        PARTS,
+        photos="photos with boxes, for part cosine",
+        work="where people are rendered and runs are kept (runs/amortised)",
     )
     one_thread()
     quick = options.quick
-    people = (options.work or Path("runs/amortised")) / ("people-quick" if quick else "people")
+    work = (options.work or Path("runs/amortised")) / ("quick" if quick else "full")
+    people = work / "people"
     if set(options.parts) & {"cosine", "distance"}:
         values = {"count": 16 if quick else 2000, "size": 64 if quick else 128, "seed": 61}
         run_synth(people, values, workers=None, dry_run=False, console=Console())
@@ -273,8 +297,8 @@ def main() -> None:
     for part in options.parts:
         ways: dict[str, Callable[[], dict[str, Any]]] = {
             "cost": partial(cost, quick),
-            "cosine": partial(cosine, people, options.photos, quick),
-            "distance": partial(distance, people, quick),
+            "cosine": partial(cosine, work, people, options.photos, quick),
+            "distance": partial(distance, work, people, quick),
         }
         save("amortised", settings, {part: ways[part]()}, options)
 
