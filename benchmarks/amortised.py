@@ -44,6 +44,7 @@ from fairhuman.fairness import (
 from fairhuman.fairness.estimators.cut import Place
 from fairhuman.models import TrainableModel
 from fairhuman.train import setup
+from fairhuman.train.data import build_loader, load_data
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 
@@ -149,7 +150,7 @@ def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Obje
     recipe = recipes.build(TrainRecipe, recipes.merge(base, values))
     model = setup.build_model(recipe, torch.device("cpu"))
     objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed)
-    batches = iter(setup.build_loader(recipe, setup.load_data(recipe, LoadReport()), 0, 1, 0))
+    batches = iter(build_loader(recipe, load_data(recipe, LoadReport()), 0, 1, 0))
     return model, objectives, batches
 
 

@@ -22,7 +22,7 @@ from fairhuman.bench.noise import write_noise
 from fairhuman.data.batch import Batch, collate
 from fairhuman.data.encodings import Encodings
 from fairhuman.data.report import LoadReport
-from fairhuman.train import setup
+from fairhuman.train.data import load_data
 from fairhuman.train.fill import fill
 from fairhuman.train.run import set_up
 from fairhuman.train.settings import TrainRecipe
@@ -105,7 +105,7 @@ def measure_samples(work: Path, quick: bool) -> dict[str, Any]:
         pictures = work / f"pictures-{size}"
         write_noise(pictures, 4 if quick else 16, (size, size))
         recipe = recipe_of(pictures, work, 1, size, WAYS["latents"])
-        people = setup.load_data(recipe, LoadReport()).train
+        people = load_data(recipe, LoadReport()).train
         kept = Encodings(work / f"kept-{size}")
         for index in range(len(people)):
             for view, _ in people.views(index, recipe.size):

@@ -29,6 +29,7 @@ from fairhuman.synth.people import SynthSettings, missing_tables, write_people
 from fairhuman.synth.summary import summarize_people
 from fairhuman.train import setup
 from fairhuman.train.caches import budget
+from fairhuman.train.data import load_data
 from fairhuman.train.loop import train
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.watch import Previews, ProgressBar, report
@@ -55,7 +56,7 @@ def _show(recipe: TrainRecipe, console: Console) -> None:
     if missing:
         return
     notes = LoadReport()
-    data = setup.load_data(recipe, notes)
+    data = load_data(recipe, notes)
     held_out = len(data.held_out) if data.held_out is not None else 0
     console.print(
         f"data {recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out", highlight=False

@@ -280,13 +280,14 @@ def run_cache(path: Path, overrides: Sequence[str], dry_run: bool, console: Cons
 
 
 def _fill_caches(path: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:
-    from fairhuman.train import caches, fill, setup
+    from fairhuman.train import caches, fill
+    from fairhuman.train.data import load_data
     from fairhuman.train.settings import TrainRecipe
 
     recipe = recipes.load(TrainRecipe, path, overrides)
     report = LoadReport()
     if dry_run:
-        say(console, caches.budget(recipe, setup.load_data(recipe, report)).line())
+        say(console, caches.budget(recipe, load_data(recipe, report)).line())
         _say_counts(console, report)
         return
     with stages(console) as progress:

@@ -1,7 +1,5 @@
 """The participant's page in a real browser: a whole session, back, reload, no network, two tabs."""
 
-from urllib.parse import urljoin
-
 import pytest
 from small_study import METHODS
 from study_tab import Tab, choices, stored
@@ -106,18 +104,40 @@ def test_a_browser_closed_without_a_network_sends_its_answers_when_it_comes_back
     folder, opened = taking_part(trials=3)
     tab = opened(expected="Failed to load resource")
     tab.ready()
-    tab.page.route("**/api/answers", lambda route: route.abort())
+    context, url = tab.page.context, tab.page.url
+    context.route("**/api/answers", lambda route: route.abort())
     tab.press("2")
     tab.press("t")
-    again = Tab(tab.page.context.new_page())
-    again.page.goto(urljoin(tab.page.url, "/static/study.js"))  # any page of the server sees what the browser has stored
-    again.page.wait_for_function("() => Object.keys(localStorage).filter(name => name.startsWith('study:')).length === 2")
-    url = tab.page.url
     tab.page.close()
     assert stored(folder) == []
+    context.unroute("**/api/answers")
+    again = Tab(context.new_page())
     again.page.goto(url)
     assert again.ready() == 2
     again.saved()
+    assert choices(folder) == [(0, "overall", 1), (0, "regional", None)]
+
+
+def test_what_another_tab_sends_while_this_one_loads_is_not_asked_again(taking_part):
+    folder, opened = taking_part(trials=3)
+    tab = opened(expected="Failed to load resource")
+    tab.ready()
+    tab.page.route("**/api/answers", lambda route: route.abort())
+    tab.press("2")
+    tab.press("t")
+
+    def load(route):
+        response = route.fetch()
+        assert response.json()["answers"] == []
+        tab.page.unroute("**/api/answers")
+        tab.page.evaluate("dispatchEvent(new Event('online'))")
+        tab.saved()
+        route.fulfill(response=response)
+
+    other = Tab(tab.page.context.new_page())
+    other.page.route("**/api/trials", load)
+    other.page.goto(tab.page.url)
+    assert other.ready() == 2
     assert choices(folder) == [(0, "overall", 1), (0, "regional", None)]
 
 

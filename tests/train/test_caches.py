@@ -17,8 +17,9 @@ from fairhuman.data.report import LoadReport
 from fairhuman.errors import FairHumanError
 from fairhuman.models.fingerprint import SDXL_SIZE, encoded_size, text_fingerprint, vae_fingerprint
 from fairhuman.models.sdxl import encode_prompts, load_pipeline
-from fairhuman.train import caches, setup
+from fairhuman.train import caches
 from fairhuman.train.caches import Caches, budget
+from fairhuman.train.data import build_loader, load_data
 from fairhuman.train.fill import Filled, fill
 from fairhuman.train.loop import train
 from fairhuman.train.run import Run, Watcher
@@ -95,12 +96,12 @@ def test_cached_training_is_uncached_training_up_to_float16(make_recipe: MakeRec
 def test_a_cached_run_in_worker_processes_decodes_no_picture_that_is_known(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(view=CENTER, cache=BOTH, steps=12, source={"workers": 2})
     filled(recipe)
-    data = setup.load_data(recipe, LoadReport())
+    data = load_data(recipe, LoadReport())
     data = Caches(recipe, data, load_pipeline("small")).data
-    batches = list(setup.build_loader(recipe, data, 0, 1, 0))
+    batches = list(build_loader(recipe, data, 0, 1, 0))
     assert len(batches) == 12
     assert all(len(batch.pictures_bchw) == 0 and batch.pictures_bchw.shape[1:] == (3, 32, 32) for batch in batches)
-    plain = list(setup.build_loader(recipe, data.reading(None), 0, 1, 0))
+    plain = list(build_loader(recipe, data.reading(None), 0, 1, 0))
     for ours, theirs in zip(batches, plain, strict=True):
         assert len(theirs.pictures_bchw) == 2
         assert torch.equal(ours.masks_brhw, theirs.masks_brhw)
@@ -111,7 +112,7 @@ def test_a_cached_run_in_worker_processes_decodes_no_picture_that_is_known(make_
 def test_variants_are_few_crops_of_each_record_in_both_flips(make_recipe: MakeRecipe) -> None:
     view = {"crop": "random", "zoom": [1.0, 1.6], "keep_region": 0.5}
     recipe = make_recipe(view=view, cache={"latents": True, "variants": 3}, seed=4)
-    people = setup.load_data(recipe, LoadReport()).train
+    people = load_data(recipe, LoadReport()).train
     samples = [people[position] for position in range(40 * len(people))]
     drawn: dict[str, set[object]] = {}
     for sample in samples:
@@ -120,9 +121,9 @@ def test_variants_are_few_crops_of_each_record_in_both_flips(make_recipe: MakeRe
         assert sample.time_ids_6.tolist()[2:4] == [sample.draw.top, left]
     assert all(len(draws) == 6 for draws in drawn.values())
     assert len({draw for draws in drawn.values() for draw in draws}) > 5 * len(people)
-    later = setup.load_data(recipe, LoadReport()).train
+    later = load_data(recipe, LoadReport()).train
     assert [later[position].draw for position in (7, 99)] == [samples[position].draw for position in (7, 99)]
-    other = setup.load_data(recipe.model_copy(update={"seed": 5}), LoadReport()).train
+    other = load_data(recipe.model_copy(update={"seed": 5}), LoadReport()).train
     assert sum(other[position].draw not in drawn[other[position].key] for position in range(40)) > 20
 
 
@@ -285,7 +286,7 @@ def test_the_budget_of_sdxl_is_that_of_its_shapes(make_recipe: MakeRecipe) -> No
     assert SDXL_SIZE.latent_bytes((1024, 1024)) == 2 * 2 * 4 * 128 * 128 == 262_144
     assert SDXL_SIZE.text_bytes == 2 * (77 * 2048 + 1280) == 317_952
     recipe = make_recipe(view={"crop": "random"}, cache=BOTH | {"variants": 3})
-    small = budget(recipe, setup.load_data(recipe, LoadReport()))
+    small = budget(recipe, load_data(recipe, LoadReport()))
     assert (small.views, small.view_bytes) == (12 * 2 * 3, 2 * 2 * 4 * 8 * 8)
     assert small.text_bytes == 2 * (77 * 128 + 64)
     assert small.texts <= 13

@@ -24,6 +24,7 @@ from fairhuman.fairness import (
 )
 from fairhuman.report.training import write_training_report
 from fairhuman.train import setup
+from fairhuman.train.data import Data, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.run import Run, Watcher
@@ -62,9 +63,9 @@ def make(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> MakeRecipe:
     return control
 
 
-def parts(recipe: TrainRecipe) -> tuple[Objectives, setup.Data]:
+def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
     """A model past its start, where a ControlNet's zero layers leave most gradients zero."""
-    data = setup.load_data(recipe, LoadReport())
+    data = load_data(recipe, LoadReport())
     model = setup.build_model(recipe, torch.device("cpu"))
     generator = torch.Generator().manual_seed(3)
     for parameter in model.trainable_parameters():
@@ -72,7 +73,7 @@ def parts(recipe: TrainRecipe) -> tuple[Objectives, setup.Data]:
     return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data
 
 
-def batch_of(data: setup.Data, *positions: int) -> Batch:
+def batch_of(data: Data, *positions: int) -> Batch:
     return collate([data.train[position] for position in positions])
 
 
@@ -95,7 +96,7 @@ def test_facts_2_01_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) ->
 @both
 def test_facts_2_14_conditions_are_dropped_sample_by_sample_from_the_seed(make: MakeRecipe, kind: str) -> None:
     recipe = make("run", kind, **{kind: {"condition_dropout": 0.3}})
-    data = setup.load_data(recipe, LoadReport()).train
+    data = load_data(recipe, LoadReport()).train
     shown = [data[position].shown_conditions["pose"] for position in range(200)]
     assert 0.6 < sum(shown) / len(shown) < 0.8
     for position in (0, 50, 199):
@@ -106,7 +107,7 @@ def test_facts_2_14_conditions_are_dropped_sample_by_sample_from_the_seed(make: 
     batches = [shown[start : start + 4] for start in range(0, 200, 4)]
     assert any(len(set(batch)) == 2 for batch in batches), "not all of a batch or none"
     never = make("never", kind, **{kind: {"condition_dropout": 0.0}})
-    kept = setup.load_data(never, LoadReport()).train
+    kept = load_data(never, LoadReport()).train
     for position in range(12):  # whatever else is drawn is the same
         assert torch.equal(kept[position].picture_chw, data[position].picture_chw)
         assert kept[position].draw == data[position].draw
@@ -115,7 +116,7 @@ def test_facts_2_14_conditions_are_dropped_sample_by_sample_from_the_seed(make: 
 
 @both
 def test_facts_2_14_time_ids_are_those_of_the_samples_own_crop(make: MakeRecipe, kind: str) -> None:
-    data = setup.load_data(make("run", kind, view={"zoom": (1.0, 1.5), "keep_region": 0.0}), LoadReport()).train
+    data = load_data(make("run", kind, view={"zoom": (1.0, 1.5), "keep_region": 0.0}), LoadReport()).train
     ids = torch.stack([data[position].time_ids_6 for position in range(12)])
     assert len(ids[:, 2:4].unique(dim=0)) > 3
     for position in range(12):
@@ -168,14 +169,14 @@ def test_rows_without_a_condition_count_as_dropped(make: MakeRecipe) -> None:
 
 def test_a_condition_that_no_record_has_is_an_error_that_names_it(make: MakeRecipe) -> None:
     with pytest.raises(DataError, match=r"controlnet.conditions asks for depth, and no record to train on has it"):
-        setup.load_data(make("run", "controlnet", controlnet={"conditions": ["pose", "depth"]}), LoadReport())
+        load_data(make("run", "controlnet", controlnet={"conditions": ["pose", "depth"]}), LoadReport())
 
 
 def test_a_colour_picture_in_the_place_of_depth_is_an_error_that_says_so(make: MakeRecipe, people: Path) -> None:
     depth = {"depth": str(next((people / "images").iterdir()))}
     recipe = make("run", "controlnet", others=depth, controlnet={"conditions": ["depth"]}, source={})
     with pytest.raises(DataError, match="depth"):
-        setup.load_data(recipe, LoadReport())
+        load_data(recipe, LoadReport())
 
 
 def test_pose_and_depth_are_trained_together(make: MakeRecipe, people: Path, tmp_path: Path) -> None:

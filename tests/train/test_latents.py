@@ -13,7 +13,7 @@ from fairhuman.data.report import LoadReport
 from fairhuman.data.views import View
 from fairhuman.errors import RecipeError
 from fairhuman.models.sdxl import latent_moments, load_pipeline
-from fairhuman.train import setup
+from fairhuman.train.data import load_data
 from fairhuman.train.latents import LatentCache
 from fairhuman.train.settings import TrainRecipe
 
@@ -22,7 +22,7 @@ MakeRecipe = Callable[..., TrainRecipe]
 
 def test_a_view_is_encoded_once_and_its_mirror_image_apart(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     kept = Encodings(tmp_path / "kept")
-    data = setup.load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport()).reading(kept)
+    data = load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport()).reading(kept)
     plain = data.reading(None)
     vae = load_pipeline("small").vae
     encoded: list[int] = []
@@ -46,7 +46,7 @@ def test_a_view_is_encoded_once_and_its_mirror_image_apart(make_recipe: MakeReci
 
 def test_what_is_kept_does_not_depend_on_the_rest_of_its_batch(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """A run that goes on may have lost what it kept, in the middle of an epoch."""
-    data = setup.load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport())
+    data = load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport())
     vae = load_pipeline("small").vae
     chance = torch.Generator().manual_seed(0)
     noise = [

@@ -17,13 +17,13 @@ from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
 from fairhuman.train import guard
+from fairhuman.train.data import split
 from fairhuman.train.guard import explained, locked
 from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.run import Run, Watcher
 from fairhuman.train.settings import TrainRecipe
-from fairhuman.train.setup import split
 from runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]

@@ -13,6 +13,7 @@ from fairhuman.data.report import LoadReport
 from fairhuman.models.control import ControlModel
 from fairhuman.models.sdxl import networks
 from fairhuman.train import setup
+from fairhuman.train.data import load_data
 from fairhuman.train.live_bytes import LiveBytes, without_memory
 from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, memory_of
 from fairhuman.train.settings import TrainRecipe
@@ -61,7 +62,7 @@ def test_a_step_takes_what_was_computed(make_recipe: MakeRecipe, name: str) -> N
     recipe = make_recipe(batch_size=4, resolution=64, **WAYS[name])
     expected = memory_of(recipe)
     model = setup.build_model(recipe, torch.device("cpu"))
-    data = setup.load_data(recipe.model_copy(update={"kind": "lora"}), LoadReport())  # needs no pose
+    data = load_data(recipe.model_copy(update={"kind": "lora"}), LoadReport())  # needs no pose
     objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed, setup.DTYPES[recipe.precision])
     fair = setup.build_fair_backward(recipe, model, setup.build_strategy(recipe, torch.device("cpu")), None)
     batch = replace(collate([data.train[k] for k in range(4)]), conditions={"pose": torch.rand(4, 3, 64, 64)})

@@ -20,7 +20,7 @@ from fairhuman.data.report import LoadReport
 from fairhuman.data.sampler import BucketOrder
 from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.record import Cell
-from fairhuman.train import setup
+from fairhuman.train.data import Data, build_loader, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.run import Run, Watcher
@@ -53,11 +53,11 @@ def two(tmp_path: Path) -> list[dict[str, Any]]:
     return [{"path": str(first)}, {"path": str(write(tmp_path / "second", [TALL] * 5 + [WIDE] * 3))}]
 
 
-def load(recipe: TrainRecipe) -> setup.Data:
-    return setup.load_data(recipe, LoadReport())
+def load(recipe: TrainRecipe) -> Data:
+    return load_data(recipe, LoadReport())
 
 
-def drawn(data: setup.Data, positions: int) -> Counter[str]:
+def drawn(data: Data, positions: int) -> Counter[str]:
     """How many samples each source gave."""
     order = data.train.order
     return Counter(data.train.records[order.index(position)].key[0] for position in range(positions))
@@ -141,7 +141,7 @@ def test_the_fingerprint_tells_mixtures_apart(make_recipe: MakeRecipe, two: list
 
 
 def batches(recipe: TrainRecipe) -> list[Batch]:
-    return list(setup.build_loader(recipe, load(recipe), 0, 1, 0))
+    return list(build_loader(recipe, load(recipe), 0, 1, 0))
 
 
 def test_each_batch_has_one_bucket_and_says_so_in_its_time_ids(
@@ -206,7 +206,7 @@ def test_buckets_that_do_not_fit_are_refused(make_recipe: MakeRecipe, two: list[
 def test_pictures_inside_tables_are_copied_unless_that_is_off(
     make_recipe: MakeRecipe, two: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "cached", partial(cached, small=0))
+    monkeypatch.setattr("fairhuman.train.data.cached", partial(cached, small=0))
     monkeypatch.setenv("FAIRHUMAN_CACHE", str(tmp_path / "cache"))
     folder = Path(two[0]["path"])
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -16,6 +16,7 @@ from fairhuman.errors import RecipeError
 from fairhuman.models.mole import MOLE_FILE, MoleModel, MoleSettings
 from fairhuman.report.training import write_training_report
 from fairhuman.train import setup
+from fairhuman.train.data import Data, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.run import Run, Watcher
@@ -68,8 +69,8 @@ def make(make_recipe: MakeRecipe, experts: Path) -> MakeRecipe:
     return mole
 
 
-def parts(recipe: TrainRecipe) -> tuple[Objectives, setup.Data]:
-    data = setup.load_data(recipe, LoadReport())
+def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
+    data = load_data(recipe, LoadReport())
     model = setup.build_model(recipe, torch.device("cpu"))
     assert isinstance(model, MoleModel)
     shake(model, 3)

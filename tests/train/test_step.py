@@ -12,19 +12,20 @@ from fairhuman.errors import ModelError
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
 from fairhuman.models.sdxl import encode_pictures
 from fairhuman.train import setup
+from fairhuman.train.data import Data, load_data
 from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Chance, Objectives, fair_step, prediction_target, sample_weights, signal_to_noise
 
 MakeRecipe = Callable[..., TrainRecipe]
 
 
-def parts(recipe: TrainRecipe) -> tuple[Objectives, setup.Data]:
-    data = setup.load_data(recipe, LoadReport())
+def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
+    data = load_data(recipe, LoadReport())
     model = setup.build_model(recipe, torch.device("cpu"))
     return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data
 
 
-def batch_of(data: setup.Data, *positions: int) -> Batch:
+def batch_of(data: Data, *positions: int) -> Batch:
     return collate([data.train[position] for position in positions])
 
 

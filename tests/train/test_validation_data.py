@@ -11,7 +11,7 @@ import torch
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import DataError
 from fairhuman.report.run_folder import read_validation
-from fairhuman.train import setup
+from fairhuman.train.data import load_data
 from fairhuman.train.loop import train
 from fairhuman.train.settings import TrainRecipe
 from figures import write_figures
@@ -28,14 +28,14 @@ def others(tmp_path: Path) -> Path:
 
 def test_it_is_held_out_whole_and_nothing_is_taken_off_the_training_data(make_recipe: MakeRecipe, others: Path) -> None:
     validation = {"every": 2, "data": str(others), "share": 0.5}
-    data = setup.load_data(make_recipe(validation=validation), LoadReport())
+    data = load_data(make_recipe(validation=validation), LoadReport())
     assert data.held_out is not None
     assert (len(data.train), len(data.held_out)) == (12, 5)
     assert {record.key for record in data.held_out.records}.isdisjoint(record.key for record in data.train.records)
-    fewer = setup.load_data(make_recipe(validation={**validation, "count": 3}), LoadReport())
+    fewer = load_data(make_recipe(validation={**validation, "count": 3}), LoadReport())
     assert fewer.held_out is not None
     assert len(fewer.held_out) == 3
-    assert setup.load_data(make_recipe(validation={"every": 0, "data": str(others)}), LoadReport()).held_out is None
+    assert load_data(make_recipe(validation={"every": 0, "data": str(others)}), LoadReport()).held_out is None
 
 
 def test_losses_are_measured_in_plain_boxes_whatever_is_trained_on(make_recipe: MakeRecipe, others: Path) -> None:
@@ -43,7 +43,7 @@ def test_losses_are_measured_in_plain_boxes_whatever_is_trained_on(make_recipe: 
     soft = {"shape": "ellipse", "soft_edge": 3.0}
 
     def masks(**values: object) -> tuple[torch.Tensor, torch.Tensor]:
-        data = setup.load_data(make_recipe(view={"crop": "center", "flip_probability": 0.0}, **values), LoadReport())
+        data = load_data(make_recipe(view={"crop": "center", "flip_probability": 0.0}, **values), LoadReport())
         assert data.held_out is not None
         return data.train[0].masks_rhw, data.held_out[0].masks_rhw
 
@@ -62,7 +62,7 @@ def test_the_training_data_s_own_held_out_rows_are_not_trained_on(
     rows[0]["split"] = "test"
     (tmp_path / "split" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     recipe = make_recipe(data=str(tmp_path / "split"), validation={"every": 2, "data": str(others)})
-    data = setup.load_data(recipe, LoadReport())
+    data = load_data(recipe, LoadReport())
     assert (len(data.train), len(data.held_out or ())) == (11, 5)
 
 

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from fairhuman import recipe as recipes
 from fairhuman.data.batch import Batch
 from fairhuman.models.sdxl import encode_prompts, vae_factor
-from fairhuman.train import setup
+from fairhuman.train.data import build_loader
 from fairhuman.train.loop import take_step
 from fairhuman.train.run import Run, set_up
 from fairhuman.train.settings import TrainRecipe
@@ -111,7 +111,7 @@ def _run(recipe: TrainRecipe) -> Run:
 
 def _trainer(run: Run) -> Callable[[], float]:
     """A step as the loop takes it, which returns its share of waiting."""
-    batches = iter(setup.build_loader(run.recipe, run.data, 0, 1, 0))
+    batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
 
     def take() -> float:
         _, metrics = take_step(run, batches)
@@ -122,7 +122,7 @@ def _trainer(run: Run) -> Callable[[], float]:
 
 def _bare(run: Run) -> Callable[[], float]:
     """Forward, backward and optimiser alone."""
-    batches = iter(setup.build_loader(run.recipe, run.data, 0, 1, 0))
+    batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
     parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
     precision = run.objectives.precision
 

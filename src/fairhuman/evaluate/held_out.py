@@ -21,8 +21,9 @@ from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
 from fairhuman.recipe import Settings
 from fairhuman.regions.objectives import RegionSettings
 from fairhuman.report.statistics import Estimate, pooled_ratio, relative_change
+from fairhuman.train.data import fixed_dataset
 from fairhuman.train.settings import NoiseSettings
-from fairhuman.train.setup import DTYPES, fixed_dataset
+from fairhuman.train.setup import DTYPES
 from fairhuman.train.step import Objectives
 from fairhuman.train.validation import HeldOut, held_out_losses
 

@@ -9,9 +9,10 @@ from diffusers import StableDiffusionXLPipeline
 from fairhuman.data.encodings import RESERVE, Encodings, others
 from fairhuman.models.fingerprint import encoded_size, text_fingerprint, vae_fingerprint
 from fairhuman.synth.cache import cache_folder
+from fairhuman.train.data import Data
 from fairhuman.train.latents import LatentCache
 from fairhuman.train.settings import TrainRecipe
-from fairhuman.train.setup import DTYPES, Data
+from fairhuman.train.setup import DTYPES
 from fairhuman.train.texts import TextCache
 
 

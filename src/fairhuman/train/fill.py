@@ -15,6 +15,7 @@ from fairhuman.data.views import View, digest
 from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.train import setup
 from fairhuman.train.caches import Caches, captions
+from fairhuman.train.data import load_data
 from fairhuman.train.settings import TrainRecipe
 
 Progress = Callable[[str, int, int | None], None]
@@ -62,7 +63,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
     """
     if not (recipe.cache.latents or recipe.cache.text):
         raise RecipeError("nothing to compute: cache.latents and cache.text are both false")
-    data = setup.load_data(recipe, report)
+    data = load_data(recipe, report)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     caches = Caches(recipe, data, setup.build_model(recipe, device).pipeline)
     for text in caches.opening() + caches.news():

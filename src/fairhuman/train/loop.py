@@ -21,6 +21,7 @@ from fairhuman.files import write_atomically
 from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.train import setup, sharding
+from fairhuman.train.data import build_loader
 from fairhuman.train.guard import explained, locked, signals
 from fairhuman.train.metrics import Metrics, step_metrics
 from fairhuman.train.run import Run, Watcher, averaged, save_checkpoint, save_product, set_up
@@ -56,7 +57,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
 def _train(run: Run, tracker: Tracker | None) -> None:
     recipe = run.recipe
     processes, rank, started_at = run.process.num_processes, run.process.process_index, run.step
-    batches = iter(setup.build_loader(recipe, run.data, run.step, processes, rank))
+    batches = iter(build_loader(recipe, run.data, run.step, processes, rank))
     if run.main:
         _write_overlay(run)
         for watcher in run.watchers:

@@ -22,6 +22,7 @@ from fairhuman.models import TrainableModel
 from fairhuman.train import setup, sharding
 from fairhuman.train.caches import Caches
 from fairhuman.train.checkpoint import Checkpoints
+from fairhuman.train.data import Data, load_data
 from fairhuman.train.guard import check_earlier_part
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.settings import TrainRecipe
@@ -59,7 +60,7 @@ class Run:
 
     recipe: TrainRecipe
     process: PartialState
-    data: setup.Data
+    data: Data
     caches: Caches
     model: TrainableModel
     objectives: Objectives
@@ -89,7 +90,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
     """Build all parts, and put them where the newest checkpoint was."""
     report = LoadReport()
     try:
-        data = setup.load_data(recipe, report)
+        data = load_data(recipe, report)
     finally:
         if process.is_main_process:
             report.save(recipe.out / "data_report.json")

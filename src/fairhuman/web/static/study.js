@@ -263,8 +263,9 @@ function remembered() {
 }
 
 find("shortcuts").checked = remembered();
+for (const [, each] of queue.pending()) answers.set(stepOf(each), each.choice); // another tab may send them while this one loads
 const loaded = await load();
 trials = loaded.trials;
-for (const each of [...loaded.answers, ...queue.pending().map(([, pending]) => pending)]) answers.set(stepOf(each), each.choice);
+for (const each of loaded.answers) if (!answers.has(stepOf(each))) answers.set(stepOf(each), each.choice);
 show(firstOpen());
 queue.hurry();

@@ -1,0 +1,201 @@
+"""What a run trains and measures on: read, checked, split, in its order."""
+
+import hashlib
+import json
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from fairhuman.data.batch import Batch, collate
+from fairhuman.data.cache import arrow_folder, cached
+from fairhuman.data.check import check_records
+from fairhuman.data.dataset import PeopleDataset
+from fairhuman.data.decode import PictureLimits
+from fairhuman.data.encodings import Encodings
+from fairhuman.data.order import Share, bucketed_order, mixed_order
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sampler import Order, StepBatches
+from fairhuman.data.sources import read_source
+from fairhuman.errors import DataError
+from fairhuman.fairness.distributed import world_size
+from fairhuman.record import HumanRecord
+from fairhuman.regions.objectives import RegionSettings
+from fairhuman.regions.transforms import JointTransform
+from fairhuman.train.conditions import check_conditions
+from fairhuman.train.settings import DataSource, TrainRecipe
+
+HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and held-out samples; `held_out` is None where none were asked for."""
+
+    train: PeopleDataset
+    held_out: PeopleDataset | None
+    report: LoadReport
+    sources: Sequence[DataSource]
+
+    def reading(self, latents: Encodings | None) -> "Data":
+        """The same samples, as `PeopleDataset.reading`."""
+        place = json.dumps([str(source.path.absolute()) for source in self.sources])
+        held_out = self.held_out.reading(latents, place) if self.held_out is not None else None
+        return replace(self, train=self.train.reading(latents, place), held_out=held_out)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of which records are trained on and held out, in their order, and what is said of each source."""
+        parts = [self.train.records, self.held_out.records if self.held_out is not None else ()]
+        keys: list[Any] = [[record.key for record in records] for records in parts]
+        said = [[source.repeats or 1, source.weight, source.regions] for source in self.sources]
+        text = json.dumps(keys if said == [[1, None, None]] else [*keys, said])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
+    """Read, check and split the records of a recipe. What was found is in `report`, also when this raises."""
+    records, source_of = _read_sources(recipe, report)
+    train, held_out = split(records, recipe)
+    if recipe.validation.data is not None and recipe.validation.every:
+        others = _read(recipe.validation.data, recipe.regions.names, recipe, report)
+        # Pictures of one name in both data sets stay apart.
+        held_out = [replace(record, key=f"validation/{record.key}") for record in others]
+        held_out = _draw(held_out, recipe.validation.count, recipe.seed)
+    shares = _shares(recipe, [source_of[record.key] for record in train])
+    conditions = recipe.control.conditions if recipe.control is not None else ()
+    check_conditions(recipe, train, held_out)
+    view = recipe.view
+    moving = JointTransform(recipe.size, view.crop, view.flip_probability, view.keep_region, view.zoom)
+    dataset = PeopleDataset(
+        _cached(train, recipe),
+        recipe.regions.names,
+        moving,
+        recipe.regions.mask,
+        view.caption_dropout,
+        recipe.seed,
+        recipe.source.limits,
+        _order(recipe, shares, train),
+        conditions,
+        recipe.control.condition_dropout if recipe.control is not None else 0.0,
+        variants=recipe.cache.variants if recipe.cache.variants > 1 else 0,
+    )
+    if not held_out or not recipe.validation.every:
+        return Data(dataset, None, report, recipe.sources)
+    measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
+    limits = recipe.source.limits
+    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, limits, conditions)
+    return Data(dataset, fixed, report, recipe.sources)
+
+
+def fixed_dataset(
+    records: Sequence[HumanRecord],
+    size: tuple[int, int],
+    regions: RegionSettings,
+    seed: int,
+    limits: PictureLimits,
+    conditions: Sequence[str] = (),
+) -> PeopleDataset:
+    """Samples to measure on: nothing about them is drawn, they are the same each time."""
+    still = JointTransform(size, "center", flip_probability=0.0, keep_region=1.0)
+    return PeopleDataset(records, regions.names, still, regions.mask, 0.0, seed, limits, None, conditions)
+
+
+def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRecord], dict[str, int]]:
+    """Return the records of all sources, and the source of each key; of several, the key says which it is."""
+    records: list[HumanRecord] = []
+    source_of: dict[str, int] = {}
+    for number, source in enumerate(recipe.sources):
+        regions = recipe.regions.names if source.regions is None else source.regions
+        found = _read(source.path, regions, recipe, report)
+        if len(recipe.sources) > 1:
+            found = [replace(record, key=f"{number}/{record.key}") for record in found]
+        source_of |= {record.key: number for record in found}
+        records += found
+    return records, source_of
+
+
+def _read(data: Path, regions: Sequence[str], recipe: TrainRecipe, report: LoadReport) -> list[HumanRecord]:
+    """Return the records of a data set that can be used."""
+    source = recipe.source
+    records = read_source(data, regions, source, report)
+    return check_records(records, report, source.check == "full", source.limits, source.max_reject_share)
+
+
+def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe) -> Sequence[HumanRecord]:
+    """Return the records with pictures that are fast to read."""
+    chosen = recipe.source.cache
+    if chosen is False:
+        return records
+    return cached(records, arrow_folder() if chosen is True else chosen)
+
+
+def _shares(recipe: TrainRecipe, source_of: Sequence[int]) -> list[Share]:
+    """Return which training records are of which source, and how often they come."""
+    shares: list[Share] = []
+    for number, source in enumerate(recipe.sources):
+        records = [index for index, other in enumerate(source_of) if other == number]
+        if not records:
+            raise DataError(f"{source.path}: every record is held out; none to train on")
+        shares.append(Share(records, source.repeats or 1, source.weight))
+    return shares
+
+
+def _order(recipe: TrainRecipe, shares: Sequence[Share], train: Sequence[HumanRecord]) -> Order:
+    """Return the order of the training samples."""
+    if recipe.view.bucket_aspect is None:
+        return mixed_order(recipe.seed, shares)
+    samples = recipe.samples(world_size())
+    sizes = [(record.height, record.width) for record in train]
+    return bucketed_order(recipe.seed, shares, sizes, recipe.sizes, samples)
+
+
+def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[HumanRecord], list[HumanRecord]]:
+    """Return records to train on and to hold out: by the data set's own split, or a seeded share of them.
+
+    Where `validation.data` is another data set nothing is taken off the training records but their own split.
+    Who is held out follows from the seed and the record's key alone, so that it stays so when records come or go.
+    """
+    settings = recipe.validation
+    held_out = [record for record in records if record.split in HELD_OUT_SPLITS]
+    train = [record for record in records if record.split not in HELD_OUT_SPLITS]
+    if not held_out and settings.every and settings.data is None:
+        held_out = _draw(train, min(settings.count, int(settings.share * len(train))), recipe.seed)
+        chosen = {record.key for record in held_out}
+        train = [record for record in train if record.key not in chosen]
+    if not train:
+        raise DataError(
+            f"{recipe.data_name}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}); none to train on"
+        )
+    return train, _draw(held_out, settings.count, recipe.seed)
+
+
+def _draw(records: Sequence[HumanRecord], count: int, seed: int) -> list[HumanRecord]:
+    """Return `count` records, in their order: those whose hash of (seed, key) is smallest."""
+    ordered = sorted(records, key=lambda record: hashlib.sha256(f"{seed} {record.key}".encode()).digest())
+    chosen = {record.key for record in ordered[:count]}
+    return [record for record in records if record.key in chosen]
+
+
+def build_loader(recipe: TrainRecipe, data: Data, start_step: int, processes: int, rank: int) -> Iterable[Batch]:
+    """Return the micro-batches of this process from `start_step` on."""
+    batches = StepBatches(recipe.batch_size, recipe.steps, start_step, recipe.accumulate, processes, rank)
+    loader: Iterable[Batch] = DataLoader(
+        data.train,
+        batch_sampler=batches,
+        num_workers=recipe.source.workers,
+        collate_fn=collate,
+        worker_init_fn=_ignore_interrupts,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return loader
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the training process stops the others when it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
