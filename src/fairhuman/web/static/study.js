@@ -263,7 +263,7 @@ function remembered() {
 }
 
 find("shortcuts").checked = remembered();
-for (const [, each] of queue.pending()) answers.set(stepOf(each), each.choice); // another tab may send them while this one loads
+for (const [, each] of queue.pending()) answers.set(stepOf(each), each.choice); // may be sent before this is loaded
 const loaded = await load();
 trials = loaded.trials;
 for (const each of loaded.answers) if (!answers.has(stepOf(each))) answers.set(stepOf(each), each.choice);
