@@ -45,7 +45,7 @@ from fairhuman.fairness.estimators.cut import Place
 from fairhuman.models import TrainableModel
 from fairhuman.train import setup
 from fairhuman.train.data import build_loader, load_data
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 
 PARTS = ("cost", "cosine", "distance")

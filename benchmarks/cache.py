@@ -24,8 +24,8 @@ from fairhuman.data.encodings import Encodings
 from fairhuman.data.report import LoadReport
 from fairhuman.train.data import load_data
 from fairhuman.train.fill import fill
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import set_up
-from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import fair_step
 
 WAYS: dict[str, dict[str, bool]] = {"none": {}, "latents": {"latents": True}, "both": {"latents": True, "text": True}}

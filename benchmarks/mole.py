@@ -37,7 +37,7 @@ from fairhuman.files import write_json
 from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.report.changes import Series, change, seed_changes, series_of
 from fairhuman.report.run_folder import Evaluation
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 ROOT = Path(__file__).parents[1]
 LS, MPD, MOLE = "LoRA LS", "LoRA MPD", "MoLE"

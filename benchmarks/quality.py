@@ -36,7 +36,7 @@ from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.jobs import Job, duration, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series, seed_changes
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 Method = tuple[str, str]  # strategy, targets of the LoRA
 Run = tuple[Job, Path]

@@ -12,7 +12,7 @@ from rich.console import Console
 from fairhuman import recipe as recipes
 from fairhuman.errors import FairHumanError
 from fairhuman.jobs import Job, duration, run_jobs, sampling_job, training_job
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 
 def job(folder: Path, name: str, *arguments: str, needs: Path | None = None, done: float = 0.0) -> Job:

@@ -10,7 +10,7 @@ from fairhuman.compare.settings import CompareRecipe
 from fairhuman.compare.sheet import SheetSettings
 from fairhuman.errors import RecipeError
 from fairhuman.refine.settings import RefineSettings
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

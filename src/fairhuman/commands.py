@@ -31,7 +31,7 @@ from fairhuman.train import setup
 from fairhuman.train.caches import budget
 from fairhuman.train.data import load_data
 from fairhuman.train.loop import train
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.watch import Previews, ProgressBar, report
 
 

@@ -20,7 +20,7 @@ from fairhuman.bench.speed import BARE, measure_speed, modes_of, trace
 from fairhuman.console import say
 from fairhuman.files import write_json, writing
 from fairhuman.train.memory import Memory, memory_of
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 GIB = 2**30
 PICTURES = 64

@@ -282,7 +282,7 @@ def run_cache(path: Path, overrides: Sequence[str], dry_run: bool, console: Cons
 def _fill_caches(path: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:
     from fairhuman.train import caches, fill
     from fairhuman.train.data import load_data
-    from fairhuman.train.settings import TrainRecipe
+    from fairhuman.train.recipe import TrainRecipe
 
     recipe = recipes.load(TrainRecipe, path, overrides)
     report = LoadReport()

@@ -28,7 +28,7 @@ from fairhuman.files import write_text
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.models.sdxl import SMALL, check_location
 from fairhuman.report.demo import TITLES, Samples, write_demo_report
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 METHODS = ("mpd", "ls")  # the slower one first
 # All is annotated: pictures are checked, and put where any other source's would be.

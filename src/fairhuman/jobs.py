@@ -14,7 +14,7 @@ from fairhuman.errors import FairHumanError
 from fairhuman.recipe import differences, load, save
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.train.guard import signals
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 30.0  # between two lines where the output isn't a terminal

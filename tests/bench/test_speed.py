@@ -11,7 +11,7 @@ from fairhuman import recipe as recipes
 from fairhuman.bench import speed
 from fairhuman.bench.noise import write_noise
 from fairhuman.bench.speed import BARE, measure_speed, modes_of
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 
 def recipe_of(folder: Path, **values: Any) -> TrainRecipe:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fairhuman import recipe
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]

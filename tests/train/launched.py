@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 Workers = list[subprocess.Popen[str]]
 

@@ -9,8 +9,8 @@ import torch
 from fairhuman.fairness import EmaEstimator, ExactEstimator, FallbackEstimator, OutputEstimator, TailEstimator
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.setup import build_estimator, build_model
 from runs import metrics_without_times
 

@@ -22,8 +22,8 @@ from fairhuman.train.caches import Caches, budget
 from fairhuman.train.data import build_loader, load_data
 from fairhuman.train.fill import Filled, fill
 from fairhuman.train.loop import train
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.texts import TextCache
 from figures import write_figures
 

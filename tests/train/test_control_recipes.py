@@ -21,7 +21,7 @@ from fairhuman.record import HumanRecord
 from fairhuman.report.statistics import ratio_difference
 from fairhuman.synth.people import SynthSettings, write_people
 from fairhuman.train.loop import train
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.setup import CONTROLS
 
 RECIPES = Path(__file__).parents[2] / "recipes"

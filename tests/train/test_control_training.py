@@ -27,8 +27,8 @@ from fairhuman.train import setup
 from fairhuman.train.data import Data, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import Objectives
 from fairhuman.watch import Previews
 from figures import give_poses

@@ -15,7 +15,7 @@ from fairhuman.errors import RecipeError
 from fairhuman.models.sdxl import latent_moments, load_pipeline
 from fairhuman.train.data import load_data
 from fairhuman.train.latents import LatentCache
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 MakeRecipe = Callable[..., TrainRecipe]
 

@@ -22,8 +22,8 @@ from fairhuman.train.guard import explained, locked
 from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from fairhuman.train.settings import TrainRecipe
 from runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]

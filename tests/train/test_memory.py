@@ -16,7 +16,7 @@ from fairhuman.train import setup
 from fairhuman.train.data import load_data
 from fairhuman.train.live_bytes import LiveBytes, without_memory
 from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, memory_of
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 
 MakeRecipe = Callable[..., TrainRecipe]

@@ -23,8 +23,8 @@ from fairhuman.record import Cell
 from fairhuman.train.data import Data, build_loader, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from fairhuman.train.settings import TrainRecipe
 
 MakeRecipe = Callable[..., TrainRecipe]
 WIDE, TALL, SQUARE = (96, 32), (32, 96), (48, 48)

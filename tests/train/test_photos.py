@@ -11,7 +11,7 @@ import pytest
 from fairhuman import recipe
 from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import train
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 Typed = Callable[..., tuple[int, str, str]]
 CLOSEUPS = ("min_side=16", "size=128", "max_enlarge=4")  # as the recipes say

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from fairhuman import recipe
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 MakeRecipe = Callable[..., TrainRecipe]
 PROCESSES = ("one", "two")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]

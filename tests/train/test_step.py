@@ -13,7 +13,7 @@ from fairhuman.fairness import FairBackward, MinimumPotentialDelay
 from fairhuman.models.sdxl import encode_pictures
 from fairhuman.train import setup
 from fairhuman.train.data import Data, load_data
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Chance, Objectives, fair_step, prediction_target, sample_weights, signal_to_noise
 
 MakeRecipe = Callable[..., TrainRecipe]

@@ -13,7 +13,7 @@ from fairhuman.errors import DataError
 from fairhuman.report.run_folder import read_validation
 from fairhuman.train.data import load_data
 from fairhuman.train.loop import train
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]

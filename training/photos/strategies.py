@@ -13,7 +13,7 @@ from rich.console import Console
 from fairhuman import recipe
 from fairhuman.report.plots import strategies_figure
 from fairhuman.train.loop import train
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.watch import ProgressBar, report
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pydantic import Field
 from fairhuman import recipe as recipes
 from fairhuman.recipe import Settings
 from fairhuman.train.memory import SDXL, Memory, memory_of
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 WAYS: dict[str, dict[str, Any]] = {
     "LS": {"strategy": "ls"},

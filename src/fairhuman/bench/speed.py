@@ -18,8 +18,8 @@ from fairhuman.data.batch import Batch
 from fairhuman.models.sdxl import encode_prompts, vae_factor
 from fairhuman.train.data import build_loader
 from fairhuman.train.loop import take_step
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, set_up
-from fairhuman.train.settings import TrainRecipe
 
 BARE = "bare loop"
 WARM_UP = 10  # rounds: estimators are exact at first, and what is made once is made

@@ -17,7 +17,7 @@ from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.jobs import Job, run_jobs, training_job
 from fairhuman.report.changes import Series, change, series_of
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 GLOBAL = "global"
 TIMES = {"mpd": 2.0, "nash": 2.0, "alpha": 2.0}  # a step's cost in those of the plain sum, for the estimate of time

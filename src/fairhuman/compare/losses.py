@@ -18,7 +18,7 @@ from fairhuman.errors import DataError
 from fairhuman.files import write_atomically
 from fairhuman.report.changes import Pair, read_pair
 from fairhuman.report.run_folder import Evaluation
-from fairhuman.train.settings import TrainRecipe, free_on_resume
+from fairhuman.train.recipe import TrainRecipe, free_on_resume
 
 
 def keep_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:

@@ -10,7 +10,7 @@ from fairhuman import recipe as recipes
 from fairhuman.errors import RecipeError
 from fairhuman.recipe import Settings
 from fairhuman.synth.people import SynthSettings
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
 OWN = ("out", "seed", "validation.data", "validation.every")  # what the comparison sets itself

@@ -11,7 +11,7 @@ from fairhuman.models.fingerprint import encoded_size, text_fingerprint, vae_fin
 from fairhuman.synth.cache import cache_folder
 from fairhuman.train.data import Data
 from fairhuman.train.latents import LatentCache
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.setup import DTYPES
 from fairhuman.train.texts import TextCache
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fairhuman.data.condition_view import read_conditions
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 _TRIED = 16  # records: enough to tell a data set of unusable conditions from one with a few
 

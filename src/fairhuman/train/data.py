@@ -28,7 +28,8 @@ from fairhuman.record import HumanRecord
 from fairhuman.regions.objectives import RegionSettings
 from fairhuman.regions.transforms import JointTransform
 from fairhuman.train.conditions import check_conditions
-from fairhuman.train.settings import DataSource, TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import DataSource
 
 HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
 

@@ -16,7 +16,7 @@ from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.train import setup
 from fairhuman.train.caches import Caches, captions
 from fairhuman.train.data import load_data
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 Progress = Callable[[str, int, int | None], None]
 Views = list[tuple[View, torch.Tensor | None]]

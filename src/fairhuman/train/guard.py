@@ -16,7 +16,7 @@ from fairhuman import recipe as recipes
 from fairhuman.errors import RecipeError, TrainingError
 from fairhuman.fairness.distributed import world_size
 from fairhuman.train.memory import cheapest_changes, memory_of
-from fairhuman.train.settings import TrainRecipe, free_on_resume
+from fairhuman.train.recipe import TrainRecipe, free_on_resume
 
 
 def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, processes: int) -> None:

@@ -24,8 +24,8 @@ from fairhuman.train import setup, sharding
 from fairhuman.train.data import build_loader
 from fairhuman.train.guard import explained, locked, signals
 from fairhuman.train.metrics import Metrics, step_metrics
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher, averaged, save_checkpoint, save_product, set_up
-from fairhuman.train.settings import TrainRecipe
 from fairhuman.train.step import fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses

@@ -19,7 +19,7 @@ from fairhuman.models.control import ControlModel
 from fairhuman.models.sdxl import SMALL, SMALL_FOLDER, UNTRAINED, networks, vae_factor
 from fairhuman.train import setup
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, without_memory
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 SDXL = "sdxl"
 # Bytes of optimizer state a trained value.

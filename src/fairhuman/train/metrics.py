@@ -10,7 +10,7 @@ from fairhuman.data.batch import Batch
 from fairhuman.fairness import FairStep
 from fairhuman.fairness.distributed import world_size
 from fairhuman.regions.objectives import coverage
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 Metrics = dict[str, float | int | bool | None]
 

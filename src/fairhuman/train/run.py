@@ -25,7 +25,7 @@ from fairhuman.train.checkpoint import Checkpoints
 from fairhuman.train.data import Data, load_data
 from fairhuman.train.guard import check_earlier_part
 from fairhuman.train.metrics import Metrics
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives
 
 

@@ -39,7 +39,7 @@ from fairhuman.models.mole import MoleModel
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
 from fairhuman.models.t2i_adapter import Adapter
 from fairhuman.randomness import Stream, mixed_seed
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONTROLS: dict[str, type[Control]] = {"controlnet": ControlNet, "t2i_adapter": Adapter}

@@ -19,7 +19,7 @@ from fairhuman.data.sources.folder import folder_rows
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Box, HumanRecord
 from fairhuman.train.loop import train
-from fairhuman.train.settings import TrainRecipe
+from fairhuman.train.recipe import TrainRecipe
 
 REGIONS = {
     "cosmicman": ("face",),

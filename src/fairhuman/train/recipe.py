@@ -1,0 +1,236 @@
+"""The recipe of a training run: all settings, and what must hold between them."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from fairhuman.data.order import bucket_resolutions
+from fairhuman.fairness import STRATEGIES
+from fairhuman.models.control import ControlSettings
+from fairhuman.models.lora import LoraSettings
+from fairhuman.models.mole import MoleSettings
+from fairhuman.recipe import Settings
+from fairhuman.regions.objectives import RegionSettings
+from fairhuman.train.settings import (
+    CacheSettings,
+    DataSource,
+    EmaSettings,
+    FairnessSettings,
+    FullSettings,
+    NoiseSettings,
+    OptimizerSettings,
+    PreviewSettings,
+    ProcessSettings,
+    ScheduleSettings,
+    SourceOptions,
+    TrackSettings,
+    ValidationSettings,
+    ViewSettings,
+)
+
+
+def _data_kind(value: Any) -> str:
+    return "sources" if isinstance(value, list | tuple) else "path"
+
+
+class TrainRecipe(Settings):
+    """A training run. Read by `fairhuman train`."""
+
+    kind: Literal["lora", "full", "controlnet", "t2i_adapter", "mole"] = "lora"
+    model: str = Field(
+        default="small", description="'small' (ships with the package), 'small-untrained', a folder or a hub id"
+    )
+    data: Annotated[
+        Annotated[Path, Tag("path")] | Annotated[tuple[DataSource, ...], Tag("sources")], Discriminator(_data_kind)
+    ] = Field(description="a folder, a file, or a list of {path, repeats or weight, regions}")
+    out: Path = Field(description="the run's folder; the same again resumes")
+    seed: int = Field(default=0, ge=0)
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int = Field(default=1, ge=1, description="per process and micro-batch")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches of an optimiser step")
+    resolution: int | tuple[int, int] = Field(default=1024, description="pixels; (height, width)")
+    learning_rate: float = Field(default=1e-5, gt=0.0)
+    strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES")
+    checkpoint_every: int = Field(default=500, ge=1, description="steps")
+    keep_checkpoints: int = Field(default=2, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+    compile: bool = Field(default=False, description="torch.compile of the U-Net's repeated blocks")
+
+    lora: LoraSettings = LoraSettings()
+    full: FullSettings = FullSettings()
+    controlnet: ControlSettings = ControlSettings()
+    t2i_adapter: ControlSettings = ControlSettings()
+    mole: MoleSettings = MoleSettings()
+    source: SourceOptions = SourceOptions()
+    cache: CacheSettings = CacheSettings()
+    view: ViewSettings = ViewSettings()
+    regions: RegionSettings = RegionSettings()
+    noise: NoiseSettings = NoiseSettings()
+    fairness: FairnessSettings = FairnessSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    ema: EmaSettings = EmaSettings()
+    validation: ValidationSettings = ValidationSettings()
+    preview: PreviewSettings = PreviewSettings()
+    track: TrackSettings = TrackSettings()
+    processes: ProcessSettings = ProcessSettings()
+
+    @property
+    def control(self) -> ControlSettings | None:
+        """What is followed, of the kinds that follow something."""
+        return {"controlnet": self.controlnet, "t2i_adapter": self.t2i_adapter}.get(self.kind)
+
+    @property
+    def product(self) -> Path:
+        """The folder that the result goes to: a whole pipeline in `model`, else one named by the kind."""
+        return self.out / ("model" if self.kind == "full" else self.kind)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+
+    def samples(self, processes: int) -> int:
+        """Samples of an optimiser step over all processes."""
+        return self.batch_size * self.accumulate * processes
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each bucket, or of all samples."""
+        aspect = self.view.bucket_aspect
+        return [self.size] if aspect is None else bucket_resolutions(self.size, aspect, self.view.bucket_step)
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The data sets to train on; at least one."""
+        return (DataSource(path=self.data),) if isinstance(self.data, Path) else self.data
+
+    @property
+    def data_name(self) -> str:
+        """The data sets in messages."""
+        return ", ".join(str(source.path) for source in self.sources)
+
+    @field_validator("resolution")
+    @classmethod
+    def _positive(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+        sides = (value,) if isinstance(value, int) else value
+        if min(sides) < 16:
+            raise ValueError("must be at least 16 pixels")
+        return value
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in STRATEGIES:
+            raise ValueError(f"must be one of {', '.join(STRATEGIES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _views_come_again(self) -> "TrainRecipe":
+        view, cache = self.view, self.cache
+        still = view.crop == "center" and view.zoom == (1.0, 1.0) and view.keep_region == 0.0
+        if cache.latents and not still and cache.variants == 1:
+            raise ValueError(
+                "cache.latents needs views that come again: view.crop=center, view.zoom=[1,1] and view.keep_region=0, "
+                f"found {view.crop}, {list(view.zoom)} and {view.keep_region}; or cache.variants of at least 2, which "
+                "keeps that many crops of each picture for the whole run"
+            )
+        if cache.variants > 1 and (still or not cache.latents):
+            why = "all crops of a picture are the same here" if cache.latents else "cache.latents is false"
+            raise ValueError(f"cache.variants must be 1, as {why}; found {cache.variants}")
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_are_frozen(self) -> "TrainRecipe":
+        if self.cache.text and self.kind == "full" and self.full.text_encoders:
+            raise ValueError("cache.text needs frozen text encoders, but full.text_encoders is true")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> "TrainRecipe":
+        if not self.sources:
+            raise ValueError("data must name at least one data set, the list is empty")
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            without = self.sources[weighted.index(False)]
+            raise ValueError(f"data: all sources have a weight or none has one; there is none for {without.path}")
+        annotated: set[str] = set()
+        for source in self.sources:
+            names = self.regions.names if source.regions is None else source.regions
+            for name in names:
+                if name not in self.regions.names:
+                    known = ", ".join(self.regions.names)
+                    raise ValueError(f"data: {source.path} has the region {name!r}, regions.names are {known}")
+            annotated.update(names)
+        for name in self.regions.names:
+            if name not in annotated:
+                raise ValueError(f"data: no source annotates the region {name!r} of regions.names")
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_fit(self) -> "TrainRecipe":
+        step = self.view.bucket_step
+        if self.view.bucket_aspect is not None and any(side % step for side in self.size):
+            raise ValueError(f"resolution must be a multiple of view.bucket_step = {step}, found {self.size}")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_of_one_graph(self) -> "TrainRecipe":
+        if self.fairness.pairwise and (self.accumulate > 1 or self.fairness.mode == "tail"):
+            raise ValueError(
+                f"fairness.pairwise needs accumulate=1 and a fairness.mode other than tail, found {self.accumulate} "
+                f"and {self.fairness.mode}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> "TrainRecipe":
+        if self.processes.sharding == "none":
+            return self
+        allowed: dict[str, tuple[object, tuple[object, ...]]] = {
+            "kind": (self.kind, ("full", "controlnet", "t2i_adapter")),
+            "full.text_encoders": (self.kind == "full" and self.full.text_encoders, (False,)),
+            "fairness.mode": (self.fairness.mode, ("exact", "output", "ema")),
+            "precision": (self.precision, ("fp32", "bf16")),
+            "compile": (self.compile, (False,)),
+            "optimizer.name": (self.optimizer.name, ("adam", "adamw", "sgd")),
+            "ema.decay": (self.ema.decay, (None,)),
+        }
+        for name, (found, known) in allowed.items():
+            if found not in known:
+                expected = " or ".join(str(value) for value in known)
+                raise ValueError(f"processes.sharding=fsdp needs {name} to be {expected}, found {found}")
+        return self
+
+    @model_validator(mode="after")
+    def _scales_name_objectives(self) -> "TrainRecipe":
+        self.regions.factors()
+        return self
+
+
+# What may differ between the parts of a run that is resumed, as no step's result depends on it; "x." is a section.
+# Data sets may move: which records they hold is checked apart.
+# `steps` is one only where the learning rate doesn't depend on it.
+FREE_ON_RESUME = frozenset(
+    {
+        "data",
+        "validation.data",
+        "out",
+        "steps",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "source.workers",
+        "source.cache",
+        "cache.folder",
+        "track.",
+        "preview.",
+        "processes.timeout",
+    }
+)
+
+
+def free_on_resume(name: str) -> bool:
+    """Whether the setting of this dotted name is one of `FREE_ON_RESUME`."""
+    return name in FREE_ON_RESUME or f"{name.partition('.')[0]}." in FREE_ON_RESUME
