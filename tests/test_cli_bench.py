@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Typed = Callable[..., tuple[int, str, str]]
 TINY = ("resolution=32", "batch_size=2", "lora.rank=2")
 
@@ -24,7 +26,12 @@ def test_a_trace(tmp_path: Path, typed: Typed) -> None:
     assert code == 0, errors
     assert f"trace: {tmp_path / 'trace.json'}" in said
     names = {event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}
-    assert "aten::conv2d" in names
+    assert {"aten::conv2d", "fairhuman: prediction"} <= names
+    parts = ("loading", "latents", "prediction", "direction", "optimizer", "the rest")
+    shares = [float(row.split()[-2].rstrip("%")) for part in parts for row in said.splitlines() if f" {part} " in row]
+    assert len(shares) == len(parts)
+    assert min(shares) >= 0.0
+    assert sum(shares) == pytest.approx(100.0, abs=0.5)
 
 
 def test_memory_of_the_small_model_as_a_table_and_of_a_recipe(tmp_path: Path, typed: Typed) -> None:

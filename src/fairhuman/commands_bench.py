@@ -56,13 +56,17 @@ def run_speed(
 
 
 def run_profile(path: Path | None, overrides: Sequence[str], out: Path, dry_run: bool, console: Console) -> None:
-    """Write a trace of three steps."""
+    """Write a trace of some steps, and print where their time went."""
     with _recipe(path, overrides) as recipe:
         if dry_run:
             _would(recipe, console)
             return
         with writing(out):
-            trace(recipe, out)
+            spent = trace(recipe, out)
+    table = Table("of a step", "ms", "share")
+    for name, seconds in spent.items():
+        table.add_row(name, f"{1000 * seconds:.1f}", f"{seconds / sum(spent.values()):.1%}")
+    console.print(table)
     say(console, f"trace: {out}; open it in perfetto.dev or chrome://tracing")
 
 

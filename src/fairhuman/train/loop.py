@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from torch.profiler import record_function
 
 from fairhuman.data.batch import Batch, collate
 from fairhuman.errors import DataError
@@ -26,7 +27,7 @@ from fairhuman.train.guard import explained, locked, signals
 from fairhuman.train.metrics import Metrics, step_metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher, averaged, save_checkpoint, save_product, set_up
-from fairhuman.train.step import fair_step
+from fairhuman.train.step import PARTS, fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses
 
@@ -84,7 +85,8 @@ def _train(run: Run, tracker: Tracker | None) -> None:
 def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]:
     """Take one step with the next batches; return these and what it did."""
     started = time.perf_counter()
-    micro = [next(batches).to(run.process.device) for _ in range(run.recipe.accumulate)]
+    with record_function(PARTS["loading"]):
+        micro = [next(batches).to(run.process.device) for _ in range(run.recipe.accumulate)]
     loaded = time.perf_counter()
     step, areas_k = _step(run, micro)
     run.step += 1
@@ -106,13 +108,14 @@ def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
         torch.manual_seed(mixed_seed(recipe.seed, Stream.DROPOUT, run.step, run.process.process_index))
     measure = _due(run.step, recipe.fairness.measure_every)
     step, areas_k = fair_step(run.objectives, run.fair, micro, measure)
-    if run.scaler is None:
-        run.optimizer.step()
-    else:
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
-    setup.advance(run.schedule)
+    with record_function(PARTS["optimizer"]):
+        if run.scaler is None:
+            run.optimizer.step()
+        else:
+            run.scaler.step(run.optimizer)
+            run.scaler.update()
+        run.optimizer.zero_grad(set_to_none=True)
+        setup.advance(run.schedule)
     if run.average is not None and not step.skipped:
         run.average.step(run.model.trainable_parameters())
     return step, areas_k

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from diffusers import DDPMScheduler
 from torch import Tensor
+from torch.profiler import record_function
 
 from fairhuman.data.batch import Batch
 from fairhuman.errors import ModelError
@@ -34,6 +35,8 @@ from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.texts import TextCache
 
 Precision = torch.dtype | None
+# Parts of a step, as a profiler's trace calls them.
+PARTS = {name: f"fairhuman: {name}" for name in ("loading", "latents", "prediction", "direction", "optimizer")}
 
 
 class Chance(NamedTuple):
@@ -80,10 +83,11 @@ class Objectives:
 
     def residual(self, batch: Batch, chance: Chance) -> Tensor:
         """Return e [B, C, h, w], float32: the model's prediction minus what the scheduler's type says it predicts."""
-        latents = self._encode(batch, chance.encoding_bchw)
-        noisy = self.scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
-        batch = batch if self.texts is None else self.texts.added(batch)
-        with self._autocast(latents.device):
+        with record_function(PARTS["latents"]):
+            latents = self._encode(batch, chance.encoding_bchw)
+            noisy = self.scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
+        with record_function(PARTS["prediction"]), self._autocast(latents.device):
+            batch = batch if self.texts is None else self.texts.added(batch)
             prediction = self.model.predict(batch, noisy, chance.timesteps_b)
         return prediction.float() - prediction_target(self.scheduler, latents, chance.noise_bchw, chance.timesteps_b)
 
@@ -129,7 +133,8 @@ def fair_step(
     step: FairStep | None = None
     for number, (batch, mask) in enumerate(zip(batches, masks, strict=True), start=1):
         losses, output = objectives.losses(batch, mask, denominators_k)
-        step = fair(losses, output=output, sync=number == len(batches), measure=measure)
+        with record_function(PARTS["direction"]):
+            step = fair(losses, output=output, sync=number == len(batches), measure=measure)
     assert step is not None
     return step, areas_k
 
