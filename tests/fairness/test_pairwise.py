@@ -39,11 +39,14 @@ def test_it_holds_two_gradients() -> None:
     unet = small_unet("all")
     size = sum(4 * p.numel() for p in trained(unet))
 
-    def peak(fair: FairBackward) -> int:
-        take(fair, unet)  # what is allocated once
+    def once(fair: FairBackward) -> int:
         unet.zero_grad()
         found, output = losses(unet, 1)
         return peak_bytes(lambda: fair(found, output=output))
+
+    def peak(fair: FairBackward) -> int:
+        take(fair, unet)  # what is allocated once
+        return min(once(fair) for _ in range(3))  # the profiler may miss that something is freed
 
     plain = peak(FairBackward(trained(unet), LinearScalarization()))
     assert peak(fair_backward(unet, "pairwise")) - plain <= 1.2 * size
