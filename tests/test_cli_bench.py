@@ -22,7 +22,7 @@ def test_speed_against_a_bare_loop(tmp_path: Path, typed: Typed) -> None:
 
 
 def test_a_trace(tmp_path: Path, typed: Typed) -> None:
-    code, said, errors = typed("bench", *TINY, "--profile", tmp_path / "trace.json")
+    code, said, errors = typed("bench", *TINY, "precision=bf16", "--profile", tmp_path / "trace.json")
     assert code == 0, errors
     assert f"trace: {tmp_path / 'trace.json'}" in said
     names = {event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}

@@ -86,9 +86,10 @@ class Objectives:
         with record_function(PARTS["latents"]):
             latents = self._encode(batch, chance.encoding_bchw)
             noisy = self.scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
-        with record_function(PARTS["prediction"]), self._autocast(latents.device):
+        with record_function(PARTS["prediction"]):
             batch = batch if self.texts is None else self.texts.added(batch)
-            prediction = self.model.predict(batch, noisy, chance.timesteps_b)
+            with self._autocast(latents.device):
+                prediction = self.model.predict(batch, noisy, chance.timesteps_b)
         return prediction.float() - prediction_target(self.scheduler, latents, chance.noise_bchw, chance.timesteps_b)
 
     def _encode(self, batch: Batch, noise_bchw: Tensor) -> Tensor:
