@@ -39,6 +39,7 @@ types: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/solver.py
 	$(BIN)/python benchmarks/fairness.py
+	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/amortised.py
 
 bench-data: $(STAMP)

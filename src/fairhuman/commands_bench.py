@@ -15,26 +15,14 @@ from rich.table import Table
 
 from fairhuman import recipe as recipes
 from fairhuman.bench.memory_table import MemoryTableSettings, Row, memory_table
-from fairhuman.bench.noise import write_noise
+from fairhuman.bench.noise import noise_recipe
 from fairhuman.bench.speed import BARE, measure_speed, modes_of, trace
 from fairhuman.console import say
-from fairhuman.data.report import LoadReport
 from fairhuman.files import write_json, writing
-from fairhuman.train.fill import fill
 from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
 GIB = 2**30
-PICTURES = 64
-DEFAULT: dict[str, Any] = {
-    "steps": 1,
-    "batch_size": 8,
-    "resolution": 128,
-    "lora": {"rank": 16},
-    "view": {"crop": "center"},
-    "preview": {"count": 0},
-    "validation": {"every": 0},
-}
 
 
 def run_speed(
@@ -119,20 +107,12 @@ def _plain(memory: Memory) -> dict[str, int | None]:
 
 @contextmanager
 def _recipe(path: Path | None, overrides: Sequence[str], fill_caches: bool) -> Iterator[TrainRecipe]:
-    """The recipe to measure; without one, of pictures of noise, whose caches are full as after a first epoch."""
+    """The recipe to measure; without one, of pictures of noise."""
     if path is not None:
         yield recipes.load(TrainRecipe, path, overrides)
         return
-    size = recipes.build(TrainRecipe, {**DEFAULT, "data": "noise", "out": "none"}, overrides).size
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_noise(folder, PICTURES, size)
-        cache = {"latents": True, "text": True, "folder": str(folder / "cache")}
-        values = {**DEFAULT, "data": str(folder), "out": str(folder / "out"), "cache": cache}
-        recipe = recipes.build(TrainRecipe, values, overrides)
-        if fill_caches and (recipe.cache.latents or recipe.cache.text):
-            fill(recipe, LoadReport(), say=lambda _: None, progress=lambda *_: None)
-        yield recipe
+    with tempfile.TemporaryDirectory() as folder:
+        yield noise_recipe(Path(folder), overrides, fill_caches)
 
 
 def _would(recipe: TrainRecipe, console: Console) -> None:

@@ -1,10 +1,45 @@
 """Pictures that cost what photos cost, for measuring: what is in them doesn't matter to speed."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from fairhuman import recipe as recipes
+from fairhuman.data.report import LoadReport
+from fairhuman.train.fill import fill
+from fairhuman.train.recipe import TrainRecipe
+
+PICTURES = 64
+DEFAULT: dict[str, Any] = {
+    "steps": 1,
+    "batch_size": 8,
+    "resolution": 128,
+    "lora": {"rank": 16},
+    "view": {"crop": "center"},
+    "preview": {"count": 0},
+    "validation": {"every": 0},
+}
+
+
+def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool = True) -> TrainRecipe:
+    """Write pictures, and return a recipe that trains on them, with caches as they are after the first epoch.
+
+    Args:
+        folder: of pictures, run and caches.
+        overrides: of `DEFAULT`, as key=value.
+        fill_caches: False leaves that to the first steps.
+    """
+    cache = {"latents": True, "text": True, "folder": str(folder / "cache")}
+    values = {**DEFAULT, "data": str(folder), "out": str(folder / "out"), "cache": cache}
+    recipe = recipes.build(TrainRecipe, values, overrides)
+    write_noise(folder, PICTURES, recipe.size)
+    if fill_caches and (recipe.cache.latents or recipe.cache.text):
+        fill(recipe, LoadReport(), say=lambda _: None, progress=lambda *_: None)
+    return recipe
 
 
 def write_noise(folder: Path, count: int, size: tuple[int, int]) -> None:

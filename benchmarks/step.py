@@ -1,0 +1,94 @@
+"""Steps of the trainer, all from the file to the optimiser, against a bare loop over tensors that are in memory.
+
+.venv/bin/python benchmarks/step.py [--quick] [--parts speed profile]
+
+- speed: pictures a second of LS and of MPD in each mode, as a ratio to the bare loop's; how long a step waits for data.
+- profile: which parts of a step its time goes to, with and without kept latents and text embeddings.
+
+What `fairhuman bench` does, for two models and two batch sizes: the small SDXL, and the same with a U-Net of 49M
+parameters in SDXL's pattern; 128 px, LoRA of rank 16 on attention, bfloat16 as in the recipes of SDXL, one thread.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import arguments, one_thread, save
+from diffusers import UNet2DConditionModel
+
+from fairhuman.bench.noise import noise_recipe
+from fairhuman.bench.speed import measure_speed, modes_of, trace
+from fairhuman.models.sdxl import load_pipeline
+
+BATCHES = (2, 8)
+ROUNDS = 9
+
+
+def models(folder: Path, quick: bool) -> dict[str, str]:
+    """Where they are, by name."""
+    if quick:
+        return {"small": "small"}
+    pipeline = load_pipeline("small")
+    larger = {
+        "block_out_channels": (64, 128, 256),
+        "layers_per_block": 2,
+        "transformer_layers_per_block": (1, 2, 4),
+        "attention_head_dim": (2, 4, 8),
+    }
+    pipeline.unet = UNet2DConditionModel.from_config({**pipeline.unet.config, **larger})
+    parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+    pipeline.save_pretrained(folder / "larger")
+    return {"small": "small", f"{parameters / 1e6:.0f}M": str(folder / "larger")}
+
+
+def overrides(model: str, batch: int, quick: bool) -> list[str]:
+    values = [f"model={model}", f"batch_size={batch}", "precision=bf16", "fairness.measure_every=0"]
+    return [*values, "resolution=64"] if quick else values
+
+
+def speed(quick: bool) -> dict[str, Any]:
+    """By model and batch size."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in models(Path(folder), quick).items():
+            for batch in BATCHES[:1] if quick else BATCHES:
+                with tempfile.TemporaryDirectory() as work:
+                    recipe = noise_recipe(Path(work), overrides(model, batch, quick))
+                    measured = measure_speed(recipe, 2 if quick else ROUNDS, modes_of(recipe))
+                found[f"{name}, batch {batch}"] = {way.name: asdict(way) for way in measured}
+                for way in measured:
+                    ratio = " / ".join(f"{value:.3f}" for value in way.ratio)
+                    print(f"{name}, batch {batch}: {way.name:14} {ratio}, waiting {way.waiting[1]:.1%}", flush=True)
+    return found
+
+
+def profile(quick: bool) -> dict[str, Any]:
+    """Seconds of a step of LS by its parts."""
+    found: dict[str, Any] = {}
+    for kept in ("false", "true"):
+        with tempfile.TemporaryDirectory() as work:
+            caches = [f"cache.latents={kept}", f"cache.text={kept}"]
+            recipe = noise_recipe(Path(work), [*overrides("small", 8, quick), "strategy=ls", *caches])
+            spent = trace(recipe, Path(work) / "trace.json")
+        found["kept" if kept == "true" else "not kept"] = spent
+        print(kept, {part: f"{seconds / sum(spent.values()):.1%}" for part, seconds in spent.items()})
+    return found
+
+
+def main() -> None:
+    options = arguments(__doc__, ("speed", "profile"))
+    one_thread()
+    ways: dict[str, Callable[[], dict[str, Any]]] = {
+        "speed": partial(speed, options.quick),
+        "profile": partial(profile, options.quick),
+    }
+    settings = {"rounds": ROUNDS, "resolution": 128, "rank": 16, "precision": "bf16"}
+    for part in options.parts:
+        save("step", settings, {part: ways[part]()}, options)
+
+
+if __name__ == "__main__":
+    main()
