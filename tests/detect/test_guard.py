@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.detect.guard import Failure, guarded_map
+from fairhuman.detect.guard import guarded_map
+from fairhuman.detect.worker import Failure
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from fairhuman.detect import DetectorError
-from fairhuman.detect.guard import Failure, Guarded, resident_mb
+from fairhuman.detect.guard import Guarded
+from fairhuman.detect.worker import Failure, resident_mb
 
 kept: list[bytearray] = []
 

@@ -8,7 +8,7 @@ MediaPipe, onnxruntime and rtmlib (`pip install 'fairhuman[detect]'`) are import
 
 from fairhuman.detect.detection import PARTS, Detection, Detector, DetectorError, Picture
 from fairhuman.detect.faces import FaceDetector
-from fairhuman.detect.guard import Failure, Guarded, guarded_map
+from fairhuman.detect.guard import Guarded, guarded_map
 from fairhuman.detect.hand_vote import HandVote
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.onnx import OnnxDetector
@@ -17,6 +17,7 @@ from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.rates import DETECTORS, PartRates, Share, detection_rates, find_parts, part_rates
 from fairhuman.detect.settings import DetectSettings, detector_names, open_detectors
 from fairhuman.detect.whole_body import WholeBodyDetector
+from fairhuman.detect.worker import Failure
 
 __all__ = [
     "DETECTORS",

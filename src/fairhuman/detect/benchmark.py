@@ -20,12 +20,13 @@ from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.detect.bundled import source_name
 from fairhuman.detect.detection import Detection, Picture
-from fairhuman.detect.guard import Failure, guarded_map
+from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.hand_vote import with_flesh
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.overlap import corners, matches
 from fairhuman.detect.rates import Expected, Share, wilson
 from fairhuman.detect.settings import DetectSettings, Finder, detector_names, open_detectors
+from fairhuman.detect.worker import Failure
 from fairhuman.record import Box, HumanRecord
 
 OVERLAPS = (0.5, 0.3)

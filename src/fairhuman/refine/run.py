@@ -19,7 +19,8 @@ from fairhuman.data.report import LoadReport
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES, Found, pictures, read_caption
 from fairhuman.data.stored import PictureError, read_bytes
 from fairhuman.detect.detection import Picture
-from fairhuman.detect.guard import Failure, Guarded
+from fairhuman.detect.guard import Guarded
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.files import alone, write_atomically, write_text
 from fairhuman.journal import Journal

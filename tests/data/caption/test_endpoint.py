@@ -14,7 +14,7 @@ from server import GOOD, Answer, endpoint, error, said
 from fairhuman.data.caption import Caption, CaptionItem, EndpointSettings, TokenBudget
 from fairhuman.data.caption.endpoint import EndpointCaptioner
 from fairhuman.data.stored import PictureError
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 
 Items = Callable[..., CaptionItem]

@@ -8,7 +8,7 @@ import pytest
 
 from fairhuman.data.caption import CAPTIONERS, Caption, CaptionItem, CaptionSettings, TokenBudget, open_captioner
 from fairhuman.data.caption.text import TextCaptioner
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.recipe import build
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fairhuman.data.caption import Caption, CaptionItem, TemplateSettings, TokenBudget
 from fairhuman.data.caption.template import TemplateCaptioner, counted, sentence
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.synth.person import random_person
 
 JSON = st.recursive(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fairhuman.data.caption import Caption, TokenBudget, clean_text
 from fairhuman.data.caption.tokens import SMALL_FOLDER, load_tokenizers
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 from fairhuman.models.tokenizer import build_tokenizer
 

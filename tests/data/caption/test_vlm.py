@@ -17,7 +17,7 @@ from fairhuman.data.caption import (
 )
 from fairhuman.data.caption.vlm import TransformersCaptioner
 from fairhuman.data.stored import PictureError
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 
 Items = Callable[..., CaptionItem]

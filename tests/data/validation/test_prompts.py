@@ -20,7 +20,7 @@ from fairhuman.data.caption import Caption, CaptionItem
 from fairhuman.data.decode import PictureLimits
 from fairhuman.data.validation import ValidationSettings, build_validation
 from fairhuman.data.validation.prompts import NO_PERSON, model_prompts
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.journal import Journal
 from fairhuman.recipe import build

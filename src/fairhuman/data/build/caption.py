@@ -13,7 +13,7 @@ from fairhuman.data.build.rows import RowReader
 from fairhuman.data.build.tier import Item, Look, Result
 from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSettings, open_captioner
 from fairhuman.data.stored import PictureError
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.recipe import Settings
 from fairhuman.record import HumanRecord
 

@@ -14,7 +14,8 @@ from fairhuman.data.build.rows import RowReader
 from fairhuman.data.build.tier import Item, Look, Result
 from fairhuman.data.condition import PEOPLE_TYPE, Conditions, ConditionSettings, Given, open_conditions
 from fairhuman.data.stored import PictureError
-from fairhuman.detect.guard import Failure, Guarded
+from fairhuman.detect.guard import Guarded
+from fairhuman.detect.worker import Failure
 
 BATCH = 8
 SECONDS = 300.0

@@ -12,8 +12,9 @@ import pyarrow
 from fairhuman.data.build.rows import BOXES, RowReader, box_rows
 from fairhuman.data.build.tier import Item, Look, Result
 from fairhuman.data.stored import PictureError
-from fairhuman.detect.guard import Failure, Guarded
+from fairhuman.detect.guard import Guarded
 from fairhuman.detect.settings import DetectSettings, Part, detector_names, open_detectors
+from fairhuman.detect.worker import Failure
 from fairhuman.record import region_column
 
 SECONDS = 120.0  # time limit of one picture

@@ -20,7 +20,7 @@ from fairhuman.data.caption.item import Caption, CaptionItem
 from fairhuman.data.caption.pace import Pace, asked_to_wait, back_off
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.caption.vision import VisionSettings, answered, load_picture, question
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.regions.boxes import shorten
 

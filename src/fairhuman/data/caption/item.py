@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 from PIL import Image
 
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 
 _JOINERS = "\u200c\u200d"  # invisible, but they hold emoji together and part letters of Persian and Indic scripts
 _MARKERS = re.compile(r"<\|(startoftext|endoftext)\|>", re.IGNORECASE)

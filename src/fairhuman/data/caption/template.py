@@ -11,7 +11,7 @@ from fairhuman.data.caption.attributes import Words, as_key, as_word, read_attri
 from fairhuman.data.caption.english import listed, people, person, with_article
 from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.recipe import Settings
 
 _SHOTS = {

@@ -6,7 +6,7 @@ from typing import Self
 
 from fairhuman.data.caption.item import Caption, CaptionItem
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 
 
 class TextCaptioner:

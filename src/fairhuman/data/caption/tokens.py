@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fairhuman.data.caption.item import Caption, clean_text
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 from fairhuman.recipe import Settings
 

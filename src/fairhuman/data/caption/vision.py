@@ -6,7 +6,7 @@ from pydantic import Field
 from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.stored import PictureError
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.recipe import Settings
 
 PROMPT = (

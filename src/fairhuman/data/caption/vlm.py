@@ -10,7 +10,7 @@ from PIL import Image
 from fairhuman.data.caption.item import Caption, CaptionItem
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.caption.vision import TransformersSettings, answered, load_picture, question
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 
 Asked = tuple[str, Image.Image]  # the question and its picture

@@ -18,7 +18,7 @@ from fairhuman.data.validation.sampling import draw, mix, overlap
 from fairhuman.data.validation.settings import ValidationSettings
 from fairhuman.data.validation.strata import Stratum, stratum
 from fairhuman.data.validation.workplace import LOOKS, MANIFEST, PROMPTS, finished_set, identity, workplace
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.files import write_atomically, write_json, writing
 from fairhuman.journal import Journal

@@ -10,7 +10,7 @@ from fairhuman.data.validation.candidates import Progress
 from fairhuman.data.validation.grammar import names_person
 from fairhuman.data.validation.settings import ValidationSettings
 from fairhuman.data.validation.shorten import short_prompt, words_of
-from fairhuman.detect.guard import Failure
+from fairhuman.detect.worker import Failure
 from fairhuman.journal import Journal
 from fairhuman.record import HumanRecord
 
