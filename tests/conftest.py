@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 import torch  # after OMP_NUM_THREADS is set
 import uvicorn
+from hypothesis import HealthCheck, settings
 from starlette.applications import Starlette
 
 from fairhuman.cli import main
 
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 CHROMIUM = "/usr/bin/chromium"
 QUIET = [
     "--headless",
