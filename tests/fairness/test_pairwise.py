@@ -35,7 +35,7 @@ def test_any_number_of_objectives(size: int) -> None:
 
 
 def test_it_holds_two_gradients() -> None:
-    """A plain step holds one, so that this is 1 × P beyond it, where K = 3 at once are 2 × P beyond it."""
+    """A plain step holds one, so that this is about 1 × P beyond it, where K = 3 at once are 2 × P beyond it."""
     unet = small_unet("all")
     size = sum(4 * p.numel() for p in trained(unet))
 
@@ -49,8 +49,8 @@ def test_it_holds_two_gradients() -> None:
         return min(once(fair) for _ in range(3))  # the profiler may miss that something is freed
 
     plain = peak(FairBackward(trained(unet), LinearScalarization()))
-    assert peak(fair_backward(unet, "pairwise")) - plain <= 1.2 * size
-    assert peak(FairBackward(trained(unet), MinimumPotentialDelay())) - plain > 1.6 * size
+    assert peak(fair_backward(unet, "pairwise")) - plain <= 1.35 * size
+    assert peak(FairBackward(trained(unet), MinimumPotentialDelay())) - plain > 1.7 * size
 
 
 def test_accumulation_is_refused() -> None:
