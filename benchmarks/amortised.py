@@ -42,6 +42,7 @@ from fairhuman.fairness import (
     TailEstimator,
 )
 from fairhuman.fairness.estimators.cut import Place
+from fairhuman.files import write_json
 from fairhuman.models import TrainableModel
 from fairhuman.train import setup
 from fairhuman.train.data import build_loader, load_data
@@ -162,7 +163,7 @@ def once(file: Path, measure: Callable[[], Any]) -> Any:
     """Return what `file` holds, or else measure and keep it there."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(measure()), encoding="utf-8")
+        write_json(file, measure())  # whole or not at all
     return json.loads(file.read_text(encoding="utf-8"))
 
 
