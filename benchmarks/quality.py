@@ -133,7 +133,7 @@ def jobs_of(plan: Plan, split: str, runs: Mapping[Method, Sequence[tuple[float, 
 
 def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str, Job]:
     """The base's samples and those of each method's first seed."""
-    options = sampling_options(plan.model, plan.sample_steps, plan.guidance, plan.size, seed=0)
+    options = sampling_options(plan.model, plan.sample_steps, plan.guidance, (plan.size, plan.size), seed=0)
     seconds = START_SECONDS + plan.samples * plan.sample_steps * SAMPLE_STEP_SECONDS
     prompts, folder = plan.work / "prompts.txt", plan.work / f"steps-{plan.steps}" / "samples"
     jobs = {"base": sampling_job("samples base", folder / "base", prompts, plan.samples, options, None, seconds)}

@@ -21,7 +21,7 @@ SHORT: dict[str, list[str]] = {
     "grid": ["--count", "1"],
     "losses": ["timesteps=[0.4]"],
 }
-CHECKED = ("synth", "data build", "train recipes/controlnet-sdxl", "evaluate", "bench")
+CHECKED = ("synth", "data build", "train recipes/controlnet-sdxl", "evaluate", "bench", "compare")
 SMALLER = {"min_side=16": "min_side=4", "size=128": "size=32", "max_enlarge=4": "max_enlarge=32"}
 
 

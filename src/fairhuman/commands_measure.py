@@ -13,9 +13,10 @@ from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
 from fairhuman.commands_data import settings_of, stages
 from fairhuman.compare.ablation import run_comparison
-from fairhuman.compare.cost_page import CostSettings, write_costs
+from fairhuman.compare.cost_page import CostSettings, read_costs, write_costs
 from fairhuman.compare.grid import write_grid
 from fairhuman.compare.page import write_comparison
+from fairhuman.compare.pictures import draw_grid
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.compare.sheet import SheetSettings, read_tables, write_sheet
 from fairhuman.console import say
@@ -103,10 +104,20 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
 
     found = run_comparison(recipe, render, console)
     if isinstance(found, int):
-        say(console, "stopped; the same command goes on from there")
-        return 128 + found
-    say(console, f"report: {write_comparison(recipe, found)}")
+        return _stopped(found, console)
+    shown = draw_grid(recipe, recipe.grid, found, console) if recipe.grid else None
+    if isinstance(shown, int):
+        return _stopped(shown, console)
+    costs = recipe.results_folder / "costs"
+    if recipe.cost is not None and read_costs(recipe.cost, costs) is None:
+        write_costs(recipe.cost, costs)
+    say(console, f"report: {write_comparison(recipe, found, shown)}")
     return 1 if found.failed else 0
+
+
+def _stopped(signal: int, console: Console) -> int:
+    say(console, "stopped; the same command goes on from there")
+    return 128 + signal
 
 
 def run_grid(

@@ -144,7 +144,7 @@ def write_prompts(people: Path, count: int, file: Path) -> list[str]:
 def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[jobs.Job]:
     """The commands, with their seconds on one core of 2026."""
     options = jobs.sampling_options(
-        settings.model, settings.sample_steps, settings.guidance, settings.size, settings.seed
+        settings.model, settings.sample_steps, settings.guidance, (settings.size, settings.size), settings.seed
     )
     draws = settings.samples * settings.sample_steps
     commands = [

@@ -64,10 +64,10 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Job:
     return Job(name, ("train", str(file)), recipe.out.with_name(f"{recipe.out.name}.log"), done, cost)
 
 
-def sampling_options(model: str, steps: int, guidance: float, size: int, seed: int) -> list[object]:
-    """Options of `fairhuman sample` for quick square pictures."""
+def sampling_options(model: str | Path, steps: int, guidance: float, size: tuple[int, int], seed: int) -> list[object]:
+    """Options of `fairhuman sample` for quick pictures of (height, width)."""
     options: list[object] = ["--model", model, "--steps", steps, "--guidance", guidance, "--seed", seed]
-    return [*options, "--height", size, "--width", size, "--batch-size", 8, "--precision", "bf16"]
+    return [*options, "--height", size[0], "--width", size[1], "--batch-size", 8, "--precision", "bf16"]
 
 
 def sampling_job(

@@ -1,8 +1,10 @@
 """Costs at inference as a command gives them: measured on a model, counted on SDXL's true shape."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,13 +14,13 @@ from fairhuman.compare.cost import (
     MIB,
     MOLE,
     UNFUSED,
-    CostTable,
     ExtraMemory,
     Spread,
     measure_costs,
     table_for_sdxl,
     with_mole,
 )
+from fairhuman.errors import DataError
 from fairhuman.files import write_json, write_text
 from fairhuman.models.sdxl import load_pipeline, networks
 from fairhuman.recipe import Settings
@@ -64,8 +66,8 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
         "cost.html",
         title="Costs at inference",
         model=settings.model,
-        measured=measured,
-        variants=_variants(measured),
+        measured=document["measured"],
+        variants=variants(document),
         counted=[(name, *_counted(one)) for name, one in counted],
     )
     path = out / "report.html"
@@ -73,17 +75,33 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
     return path
 
 
-def _variants(measured: CostTable) -> list[tuple[str, ...]]:
+def read_costs(settings: CostSettings, out: Path) -> dict[str, Any] | None:
+    """What `write_costs` wrote into `costs.json`; None where there is none, or one of other settings.
+
+    Raises:
+        DataError: the file can't be read.
+
+    """
+    path = out / "costs.json"
+    if not path.is_file():
+        return None
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return document if document["settings"] == settings.model_dump(mode="json") else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: can't be read, delete it to measure again: {error}") from error
+
+
+def variants(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Lines of the table of measured costs."""
     return [
         (
-            one.name,
-            f"{one.extra_parameter_bytes / MIB:.3g}",
-            "not known" if one.extra_peak_bytes is None else f"{one.extra_peak_bytes / MIB:.3g}",
-            _spread(one.wall_s),
-            _spread(one.wall_ratio),
-            _spread(one.cpu_ratio),
+            one["name"],
+            f"{one['extra_parameter_bytes'] / MIB:.3g}",
+            "not known" if one["extra_peak_bytes"] is None else f"{one['extra_peak_bytes'] / MIB:.3g}",
+            *(_spread(Spread(**one[name])) for name in ("wall_s", "wall_ratio", "cpu_ratio")),
         )
-        for one in measured.variants
+        for one in document["measured"]["variants"]
     ]
 
 

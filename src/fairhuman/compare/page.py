@@ -4,21 +4,31 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from fairhuman.compare.ablation import Outcome, at_edge
 from fairhuman.compare.analysis import Contrast, contrasts, document
+from fairhuman.compare.cost_page import CostSettings, read_costs, variants
+from fairhuman.compare.pictures import Shown
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.files import write_json, write_text
 from fairhuman.report import plots
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
-from fairhuman.report.html import figure_uri, render
+from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.training import interval, verdict
 
 MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 
 
-def write_comparison(recipe: CompareRecipe, outcome: Outcome) -> Path:
-    """Write `results.json` and `report.html` into the comparison's folder of results; return the page's path."""
+def write_comparison(recipe: CompareRecipe, outcome: Outcome, shown: Shown | None = None) -> Path:
+    """Write `results.json` and `report.html` into the comparison's folder of results; return the page's path.
+
+    Args:
+        recipe: of the comparison; where it asks for costs, they are in the folder of results.
+        outcome: of its runs.
+        shown: its grid.
+
+    """
     folder = recipe.results_folder
     write_json(folder / "results.json", document(recipe, outcome))
     first = next(iter(outcome.series.values()))
@@ -43,6 +53,8 @@ def write_comparison(recipe: CompareRecipe, outcome: Outcome) -> Path:
             for against, cells in contrasts(recipe, outcome).items()
         ],
         rates=[_rates(outcome, cell) for cell in outcome.tuned],
+        grid=_grid(recipe, shown) if shown else None,
+        costs=_costs(recipe, recipe.cost) if recipe.cost else None,
         runs=_reports(recipe, outcome),
         failed=sorted(outcome.failed.items()),
         settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
@@ -50,6 +62,21 @@ def write_comparison(recipe: CompareRecipe, outcome: Outcome) -> Path:
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _grid(recipe: CompareRecipe, shown: Shown) -> dict[str, Any]:
+    with Image.open(shown.page.with_suffix(".png")) as figure:
+        picture = picture_uri(figure, longest=1600)
+    link = shown.page.relative_to(recipe.results_folder).as_posix()
+    return {"seed": shown.seed, "missing": shown.missing, "link": link, "picture": picture}
+
+
+def _costs(recipe: CompareRecipe, settings: CostSettings) -> dict[str, Any] | None:
+    document = read_costs(settings, recipe.results_folder / "costs")
+    if document is None:
+        return None
+    lines = variants(document)
+    return {"model": settings.model, "measured": document["measured"], "variants": lines, "link": "costs/report.html"}
 
 
 def _reports(recipe: CompareRecipe, outcome: Outcome) -> list[tuple[str, str]]:

@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from fairhuman import recipe as recipes
+from fairhuman.compare.cost_page import CostSettings
 from fairhuman.errors import RecipeError
 from fairhuman.recipe import Settings
 from fairhuman.synth.people import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
 
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
+BASE = "base"
 OWN = ("out", "seed", "validation.data", "validation.every")  # what the comparison sets itself
 
 
@@ -37,6 +39,21 @@ class TuningSettings(Settings):
         return {cell: lender for lender, cells in self.same.items() for cell in cells}
 
 
+class GridSettings(Settings):
+    """Pictures of the base and every cell for the same prompts and conditions, with the same noise."""
+
+    data: str = Field(
+        description="data set, or name of one of `people`, a dozen pictures: every caption is a prompt, and pose and "
+        "depth are what cells follow that follow one"
+    )
+    steps: int = Field(default=30, ge=1, description="of UniPC")
+    guidance: float = Field(default=7.5, ge=1.0)
+    seed: int = Field(default=0, ge=0, description="of the noise")
+    zoom_on: str | None = Field(
+        default=None, description="cell, or 'base', in whose pictures faces and hands are found"
+    )
+
+
 class CompareRecipe(Settings):
     """Everything about a comparison.
 
@@ -59,6 +76,8 @@ class CompareRecipe(Settings):
     tuning: TuningSettings | None = None
     test: str = Field(description="data set, or name of one of `people`: the losses that are reported")
     people: dict[str, SynthSettings] = Field(default={}, description="sets of synthetic people to render")
+    grid: GridSettings | None = Field(default=None, description="also pictures, by the first seed's weights")
+    cost: CostSettings | None = Field(default=None, description="also what LoRA and MoLE cost at inference")
     margin: float = Field(default=0.02, gt=0, description="changes within ± this count as the same, of the base's loss")
     processes: int = Field(default=2, ge=1, description="runs at once, a thread each")
 
@@ -68,6 +87,8 @@ class CompareRecipe(Settings):
         for name in cells:
             if not CELL.fullmatch(name):
                 raise ValueError(f"a cell's name must be 1 to 60 letters, digits, spaces or .,=+×_-, found {name!r}")
+        if BASE in cells:
+            raise ValueError(f"a cell can't be named {BASE!r}: that is what all are compared with")
         slugs = [slug(name) for name in cells]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of cells must differ in more than spaces and case, found {', '.join(cells)}")
@@ -81,6 +102,9 @@ class CompareRecipe(Settings):
                     raise ValueError(f"against must name cells, which are {', '.join(self.cells)}; found {name!r}")
             if against in others:
                 raise ValueError(f"against compares {against!r} with itself")
+        if self.grid is not None and self.grid.zoom_on not in (None, BASE, *self.cells):
+            known = ", ".join([BASE, *self.cells])
+            raise ValueError(f"grid.zoom_on must be one of {known}; found {self.grid.zoom_on!r}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, found {self.seeds}")
         if self.tuning is not None:

@@ -1,0 +1,87 @@
+"""The pictures of a comparison: the base and every cell, drawn for the same prompts and conditions, in one grid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from fairhuman.compare.ablation import Outcome
+from fairhuman.compare.grid import write_grid
+from fairhuman.compare.settings import BASE, CompareRecipe, GridSettings
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.views import digest
+from fairhuman.errors import DataError
+from fairhuman.files import write_text
+from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options
+from fairhuman.train.recipe import TrainRecipe
+
+OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2i_adapter": "--t2i-adapter"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What became of a comparison's grid.
+
+    Attributes:
+        page: of the grid.
+        seed: of the runs whose weights drew it.
+        missing: cells that aren't in it, as their run isn't in the comparison's folder any more, or failed.
+    """
+
+    page: Path
+    seed: int
+    missing: list[str]
+
+
+def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: Outcome, console: Console) -> Shown | int:
+    """Draw what isn't drawn yet and write the grid; or the number of the signal that ended it early.
+
+    Raises:
+        DataError: the prompts can't be read, or there is none.
+        FairHumanError: a command that draws failed, with the end of what it said.
+
+    """
+    seed = recipe.seeds[0]
+    runs = {cell: recipe.run(cell, seed, rate, "test") for cell, rate in outcome.picked.items()}
+    there = {cell: run for cell, run in runs.items() if seed in outcome.seeds.get(cell, ()) and run.product.exists()}
+    asked = recipe.people[grid.data].model_dump_json() if grid.data in recipe.people else grid.data
+    folder = recipe.out / "samples" / digest(grid.model_dump_json() + asked)[:12]
+    count = _write_prompts(recipe.data(grid.data), folder / "prompts.txt")
+    methods = {BASE: folder / BASE, **{cell: folder / run.out.name for cell, run in there.items()}}
+    first = next(iter(runs.values()))
+    jobs = [_job(methods[BASE], first.model, first, count, grid, [])]
+    for cell, run in there.items():
+        model = run.product if run.kind == "full" else run.model
+        jobs.append(_job(methods[cell], model, run, count, grid, _weights(run, recipe.data(grid.data))))
+    signal = run_jobs(jobs, console, recipe.processes)
+    if signal is not None:
+        return signal
+    followed = dict.fromkeys(name for run in there.values() if run.control for name in run.control.conditions)
+    control = [f"{name}={recipe.data(grid.data)}" for name in followed]
+    page = write_grid(methods, recipe.results_folder / "grid", zoom_on=grid.zoom_on, control=control)
+    return Shown(page, seed, [cell for cell in recipe.cells if cell not in there])
+
+
+def _write_prompts(data: Path, file: Path) -> int:
+    """Write the captions of all records, a line each; their number."""
+    records = read_source(data, (), SourceSettings(), LoadReport())
+    prompts = [" ".join(record.caption.split()) for record in records]
+    empty = [record.key for record, prompt in zip(records, prompts, strict=True) if not prompt]
+    if not prompts or empty:
+        raise DataError(f"{data}: a grid needs a caption of every record, {len(empty)} of {len(prompts)} have none")
+    write_text(file, "\n".join(prompts) + "\n")
+    return len(prompts)
+
+
+def _job(out: Path, model: str | Path, run: TrainRecipe, count: int, grid: GridSettings, weights: list[object]) -> Job:
+    options = [*sampling_options(model, grid.steps, grid.guidance, run.size, grid.seed), *weights]
+    return sampling_job(f"pictures {out.name}", out, out.parent / "prompts.txt", count, options)
+
+
+def _weights(run: TrainRecipe, asked: Path) -> list[object]:
+    """Options that draw with what a run trained beside the base, under the conditions of a data set."""
+    options: list[object] = [OPTIONS[run.kind], run.product] if run.kind in OPTIONS else []
+    for name in run.control.conditions if run.control else ():
+        options += ["--control", f"{name}={asked}"]
+    return options

@@ -1,0 +1,78 @@
+"""The grid and the costs of a comparison, made by its own command."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from fairhuman import recipe as recipes
+from fairhuman.compare.cost_page import CostSettings, read_costs
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.errors import DataError, RecipeError
+
+Typed = Callable[..., tuple[int, str, str]]
+PEOPLE = {"count": 3, "size": 64}
+VALUES = {
+    "people": {name: {**PEOPLE, "seed": seed} for seed, name in enumerate(("train", "test", "shown"))},
+    "train": {
+        "kind": "controlnet",
+        "model": "small-untrained",
+        "data": "train",
+        "steps": 1,
+        "resolution": 64,
+        "preview": {"count": 0},
+        "controlnet": {"conditions": ["pose"]},
+    },
+    "cells": {"LS": {"strategy": "ls"}, "MPD": {"strategy": "mpd"}},
+    "against": "LS",
+    "seeds": [1],
+    "test": "test",
+    "grid": {"data": "shown", "steps": 1, "guidance": 1.0},
+    "cost": {"model": "small-untrained", "rank": 2, "size": 64, "steps": 1, "repeats": 1},
+}
+
+
+def test_a_comparison_with_pictures_and_costs(tmp_path: Path, typed: Typed) -> None:
+    file, out = tmp_path / "compare.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump({**VALUES, "out": str(out)}))
+    code, said, wrong = typed("compare", file)
+    assert code == 0, said + wrong
+    pictures = sorted((out / "samples").rglob("*.png"))
+    assert len(pictures) == 3 * 3, "of the base, LS and MPD"
+    with Image.open(next(path for path in pictures if path.parent.name.startswith("mpd"))) as picture:
+        assert "asked_pose" in picture.text  # type: ignore[attr-defined]
+    page, grid = (out / "report.html").read_text(), (out / "grid" / "grid.html").read_text()
+    assert all(f'<th scope="col">{name}</th>' in grid for name in ("pose", "base", "LS", "MPD"))
+    assert 'href="grid/grid.html"' in page
+    assert "LoRA, fused" in page
+    assert "Not in it" not in page
+    first = {path: path.stat().st_mtime_ns for path in (*pictures, out / "costs" / "costs.json")}
+    shutil.rmtree(out / "runs" / "test" / "mpd-seed-1")
+    assert typed("compare", file)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in first} == first, "what is there is kept"
+    assert "Not in it, as their run isn't here any more or failed: MPD." in (out / "report.html").read_text()
+
+
+def test_a_grid_zooms_on_what_is_in_it(tmp_path: Path) -> None:
+    grid = {"data": "shown", "zoom_on": "RLW"}
+    with pytest.raises(RecipeError, match=r"grid.zoom_on must be one of base, LS, MPD; found 'RLW'"):
+        recipes.build(CompareRecipe, {**VALUES, "out": str(tmp_path), "grid": grid}, origin="compare")
+    cells = {"base": {}, "LS": {}}
+    with pytest.raises(RecipeError, match="a cell can't be named 'base'"):
+        recipes.build(CompareRecipe, {**VALUES, "out": str(tmp_path), "cells": cells}, origin="compare")
+
+
+def test_costs_are_kept_as_long_as_their_settings_hold(tmp_path: Path) -> None:
+    settings = CostSettings(rank=4)
+    assert read_costs(settings, tmp_path) is None
+    file = tmp_path / "costs.json"
+    file.write_text(json.dumps({"settings": settings.model_dump(mode="json"), "measured": {}}))
+    assert read_costs(settings, tmp_path) is not None
+    assert read_costs(CostSettings(rank=8), tmp_path) is None
+    file.write_text("[]")
+    with pytest.raises(DataError, match=r"costs.json: can't be read, delete it to measure again"):
+        read_costs(settings, tmp_path)
