@@ -15,7 +15,8 @@ import pytest
 
 from fairhuman.detect import DetectorError
 from fairhuman.detect.guard import Guarded
-from fairhuman.detect.worker import Failure, resident_mb
+from fairhuman.detect.worker import Failure
+from fairhuman.resident import resident_mb
 
 kept: list[bytearray] = []
 

@@ -1,9 +1,13 @@
 """Times of an evaluation: those between two reports of one kind of work, never those across methods or before."""
 
+import subprocess
+import sys
+
 import pytest
 
 from fairhuman.evaluate import pace as module
 from fairhuman.evaluate.pace import Pace, peak_mb
+from fairhuman.resident import peak_bytes
 
 
 def test_time_between_reports_of_one_kind(monkeypatch):
@@ -22,3 +26,11 @@ def test_time_between_reports_of_one_kind(monkeypatch):
 
 def test_memory_is_in_megabytes():
     assert 20 < peak_mb() < 100_000
+
+
+def test_memory_of_a_process_is_its_own_not_that_of_who_started_it():
+    held = bytearray(600 * 2**20)
+    held[::4096] = b"x" * len(held[::4096])
+    script = "from fairhuman.resident import peak_bytes; print(peak_bytes())"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(said.stdout) < 300e6 < peak_bytes()

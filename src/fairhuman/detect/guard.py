@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from fairhuman.detect.detection import DetectorError
-from fairhuman.detect.worker import Failure, Worker, resident_mb, with_news
+from fairhuman.detect.worker import Failure, Worker, with_news
+from fairhuman.resident import resident_mb
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

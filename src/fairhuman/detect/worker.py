@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 from fairhuman.detect.detection import DetectorError
@@ -149,12 +148,3 @@ def _answer(pipe: Connection, work: Callable[[Any], Any]) -> None:
 
 def _failure(error: Exception) -> Failure:
     return Failure(f"{type(error).__name__}: {error}")
-
-
-def resident_mb(pid: int | None) -> float:
-    """Resident memory of a process in MiB; 0 where it, or /proc, isn't there."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

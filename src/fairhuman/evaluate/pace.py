@@ -4,6 +4,7 @@ import resource
 import time
 
 from fairhuman.evaluate.pictures import Progress
+from fairhuman.resident import peak_bytes
 
 PLANNED = 5000  # pictures of a test set, as in the paper
 
@@ -36,5 +37,4 @@ class Pace:
 
 def peak_mb() -> float:
     """Highest resident memory so far, in MB: of this process and of the largest one that it started and that ended."""
-    own, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return (own + child) / 1000
+    return peak_bytes() / 1e6 + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000

@@ -1,8 +1,6 @@
 """A run: its parts, built from a recipe, put where the newest checkpoint was, and saved."""
 
 import platform
-import resource
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from fairhuman.errors import DataError
 from fairhuman.fairness import FairBackward
 from fairhuman.files import write_atomically, write_json
 from fairhuman.models import TrainableModel
+from fairhuman.resident import peak_bytes
 from fairhuman.train import setup, sharding
 from fairhuman.train.caches import Caches
 from fairhuman.train.checkpoint import Checkpoints
@@ -223,4 +222,4 @@ def _peak_memory(device: torch.device) -> int:
     """Return the most bytes that were in use so far: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_bytes()

@@ -1,0 +1,123 @@
+"""What `fairhuman evaluate` takes: seconds a picture of 1024 px and peak memory, and what that makes of 5,000 pictures.
+
+.venv/bin/python benchmarks/evaluation.py [--quick] [--parts no-download hps ...]
+
+Each part is a command of its own, with two workers, on synthetic people. The networks that need weights have their true
+shape and random weights, as their time doesn't depend on what they say. Loading is left out of the seconds a picture
+and is given apart; features and findings aren't cached before.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from common import arguments, save
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
+
+from fairhuman.evaluate.blip import TEXT, VISION, RewardNetwork
+from fairhuman.evaluate.pace import PLANNED
+from fairhuman.models.tokenizer import build_tokenizer
+from fairhuman.synth.people import SynthSettings, write_people
+
+MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+# ViT-L/14 as in openai/clip-vit-large-patch14, config.json
+CLIP_VISION = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+CLIP_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+
+
+def hps(folder: Path) -> list[str]:
+    """Settings with HPS v2.1's network."""
+    network = open_clip.CLIP(**open_clip.get_model_config("ViT-H-14"))
+    torch.save({"state_dict": network.state_dict()}, folder / "hps.pt")
+    return ["metrics=[hps]", f"hps.weights={folder / 'hps.pt'}"]
+
+
+def image_reward(folder: Path) -> list[str]:
+    """Settings with ImageReward's network."""
+    network = RewardNetwork(BlipVisionConfig(**VISION), BlipTextConfig(**TEXT))
+    torch.save(network.state_dict(), folder / "reward.pt")
+    words = [*MARKS, *(f"word{number}" for number in range(TEXT["vocab_size"] - 2 - len(MARKS)))]
+    BertTokenizer(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder / "bert")
+    given = {"weights": folder / "reward.pt", "tokenizer": folder / "bert"}
+    return ["metrics=[image_reward]", *(f"image_reward.{name}={path}" for name, path in given.items())]
+
+
+def clip_score(folder: Path) -> list[str]:
+    """Settings with CLIP ViT-L/14."""
+    tokenizer = build_tokenizer(max_length=77)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPConfig(
+        text_config={**CLIP_TEXT, **ends}, vision_config={**CLIP_VISION, "patch_size": 14}, projection_dim=768
+    )
+    CLIPModel(config).save_pretrained(folder / "clip")
+    tokenizer.save_pretrained(folder / "clip")
+    return ["metrics=[clip_score]", f"clip_score.weights={folder / 'clip'}"]
+
+
+def fid(folder: Path) -> list[str]:
+    """Settings with the Inception network of FID."""
+
+    class Empty(FeatureExtractorInceptionV3):  # type: ignore[misc]  # torch-fidelity has no types
+        """Takes no weights where the original would download them."""
+
+        def load_state_dict(self, *_: Any, **__: Any) -> None:
+            """Stay random."""
+
+    torch.save({}, folder / "none.pt")
+    network = Empty("inception", ["2048"], feature_extractor_weights_path=str(folder / "none.pt"))
+    torch.save(network.state_dict(), folder / "inception.pt")
+    return ["metrics=[fid]", f"inception.weights={folder / 'inception.pt'}"]
+
+
+PARTS: Mapping[str, Callable[[Path], list[str]]] = {
+    "no-download": lambda _: [],
+    "hps": hps,
+    "image_reward": image_reward,
+    "clip_score": clip_score,
+    "fid": fid,
+}
+
+
+def measured(people: Path, settings: list[str], folder: Path) -> dict[str, Any]:
+    """Of one command: seconds a picture of each kind of work, seconds of all, peak memory, and 5,000 pictures."""
+    out, began = folder / "out", time.perf_counter()
+    command = [sys.executable, "-m", "fairhuman.cli", "evaluate", str(people), "--reference", str(people)]
+    folders = ["--out", str(out), "--cache", str(folder / "cache")]
+    subprocess.run([*command, *folders, *settings, "workers=2"], check=True, stdout=subprocess.DEVNULL)
+    wall = time.perf_counter() - began
+    found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    seconds = {what: one["seconds"] for what, one in found["seconds_per_picture"].items()}
+    timed = sum(one["seconds"] * one["pictures"] for one in found["seconds_per_picture"].values())
+    return {
+        "seconds_per_picture": seconds,
+        "starting_s": wall - timed,
+        "peak_mb": found["peak_mb"],
+        f"minutes_of_{PLANNED}": (wall - timed + PLANNED * sum(seconds.values())) / 60,
+    }
+
+
+def main() -> None:
+    """Render people and run each part's command."""
+    options = arguments(__doc__, tuple(PARTS))
+    people = SynthSettings(count=2 if options.quick else 24, size=64 if options.quick else 1024, seed=9)
+    with tempfile.TemporaryDirectory() as work:
+        write_people(Path(work) / "people", people)
+        for part in options.parts:
+            folder = Path(work) / part
+            folder.mkdir()
+            result = measured(Path(work) / "people", PARTS[part](folder), folder)
+            print(f"{part}: {result}")
+            settings = {**people.model_dump(), "workers": 2, "threads of torch": torch.get_num_threads()}
+            save("evaluation", settings, {part: result}, options)
+
+
+if __name__ == "__main__":
+    main()
