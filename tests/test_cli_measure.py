@@ -52,6 +52,14 @@ def test_bad_input_is_named(pictures: Path, typed: Typed) -> None:
     assert "no such recipe" in typed("compare", pictures / "none.yaml")[2]
 
 
+def test_what_is_left_out_and_why_is_said(pictures: Path, typed: Typed) -> None:
+    (pictures / "a" / "3.png").write_bytes(b"not a picture")
+    code, said, _ = typed("evaluate", pictures / "a", "--cache", pictures / "cache", "metrics=[fid]")
+    assert code == 0
+    assert "a: skipped: not a picture (1)" in said
+    assert "no FID and KID: they need a --reference" in said
+
+
 def test_a_grid_of_two_methods(pictures: Path, typed: Typed) -> None:
     methods = ("--method", pictures / "a", "--method", f"other={pictures / 'b'}")
     code, said, _ = typed("grid", pictures / "grid", *methods, "--count", 2)

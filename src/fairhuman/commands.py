@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fairhuman import recipe as recipes
 from fairhuman.commands_control import Steering
-from fairhuman.console import say
+from fairhuman.console import say, say_counts
 from fairhuman.data.report import LoadReport
 from fairhuman.errors import RecipeError
 from fairhuman.files import read_prompts, writing
@@ -61,9 +61,7 @@ def _show(recipe: TrainRecipe, console: Console) -> None:
     console.print(
         f"data {recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out", highlight=False
     )
-    for action, reasons in notes.counts().items():
-        for reason, count in reasons.items():
-            console.print(f"  {action}: {reason} ({count})", highlight=False)
+    say_counts(console, notes.counts(), "  ")
     if recipe.cache.latents or recipe.cache.text:
         say(console, budget(recipe, data).line())
 

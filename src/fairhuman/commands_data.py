@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fairhuman import recipe as recipes
-from fairhuman.console import say
+from fairhuman.console import say, say_counts
 from fairhuman.data.build.run import Workers, build_dataset
 from fairhuman.data.build.settings import BuildRecipe
 from fairhuman.data.report import LoadReport
@@ -181,7 +181,7 @@ def run_detector_benchmark(
         say(console, f"{where}: {', '.join(said)}")
     for number, reason in found.failures.items():
         say(console, f"picture {number}: left out, {reason}")
-    _say_counts(console, report)
+    say_counts(console, report.counts())
     if file is not None:
         with writing(file):
             write_json(file, {"scores": [asdict(score) for score in found.scores], "failures": dict(found.failures)})
@@ -255,7 +255,7 @@ def run_export(
         return
     with stages(console) as progress:
         summary = export_dataset(path, out, format, shard_rows, progress=progress, near=near)
-    _say_counts(console, summary.report)
+    say_counts(console, summary.report.counts())
     say(console, f"{summary.records} {'records' if near is None else 'close-ups'}; done: {summary.out}")
 
 
@@ -274,7 +274,7 @@ def run_cache(path: Path, overrides: Sequence[str], dry_run: bool, console: Cons
     report = LoadReport()
     records = read_source(path, (), SourceSettings(), report)
     copies = copy_tables(records, arrow_folder(), ("pose", "depth"))
-    _say_counts(console, report)
+    say_counts(console, report.counts())
     where = "small enough to be kept in main memory" if copies.in_memory else f"copied to {arrow_folder()}"
     say(console, f"{copies.tables} tables, {where}; {copies.removed} stale copies removed")
 
@@ -288,11 +288,11 @@ def _fill_caches(path: Path, overrides: Sequence[str], dry_run: bool, console: C
     report = LoadReport()
     if dry_run:
         say(console, caches.budget(recipe, load_data(recipe, report)).line())
-        _say_counts(console, report)
+        say_counts(console, report.counts())
         return
     with stages(console) as progress:
         found = fill.fill(recipe, report, lambda text: say(console, text), progress)
-    _say_counts(console, report)
+    say_counts(console, report.counts())
     for note in found.notes:
         say(console, str(note))
     for name, new in found.new.items():
@@ -300,12 +300,6 @@ def _fill_caches(path: Path, overrides: Sequence[str], dry_run: bool, console: C
         say(console, f"{name}: {new} new, {found.kept[name]} were there{unused}")
     if found.changed:
         say(console, f"{found.changed} new views are of pictures that have changed; their old latents aren't used")
-
-
-def _say_counts(console: Console, report: LoadReport) -> None:
-    for action, reasons in report.counts().items():
-        for reason, number in reasons.items():
-            say(console, f"{action}: {reason} ({number})")
 
 
 def _would(path: Path, what: str, where: Path, console: Console) -> None:

@@ -19,7 +19,7 @@ from fairhuman.compare.page import write_comparison
 from fairhuman.compare.pictures import draw_grid
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.compare.sheet import SheetSettings, read_tables, write_sheet
-from fairhuman.console import say
+from fairhuman.console import say, say_counts
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.held_out import LossSettings, Named, loss_table, measure_losses
 from fairhuman.evaluate.run import Job, evaluate
@@ -54,6 +54,10 @@ def run_evaluation(
     with writing(out), stages(console) as progress:
         done = evaluate(job, settings, out, progress)
     if done is not None:
+        for name, noted in done.reports.items():
+            say_counts(console, noted.counts(), f"{name}: ")
+        for warning in done.found.warnings:
+            say(console, warning)
         say(console, f"features are kept in {job.cache}; report: {done.page}")
 
 

@@ -75,11 +75,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The page, the pictures and all that was measured."""
+    """The page, the pictures, all that was measured, and what was noted about the pictures of each method."""
 
     page: Path
     methods: Methods
     found: Found
+    reports: Mapping[str, LoadReport]
 
 
 def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress = lambda *_: None) -> Evaluated | None:
@@ -114,7 +115,7 @@ def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress
     found.seconds, found.peak_mb = pace.seconds(), peak_mb()
     _write(job, settings, out, methods, reports, found)
     page = write_page(job.baseline, settings, out, methods, reference, reports, found)
-    return Evaluated(page, methods, found)
+    return Evaluated(page, methods, found, reports)
 
 
 def _read(path: Path, prompts: Sequence[str] | None, tools: Tools, report: LoadReport) -> list[Pictured]:
