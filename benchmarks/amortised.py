@@ -216,14 +216,14 @@ def summary(cosines: list[float]) -> dict[str, float]:
 
 def cosine(work: Path, people: Path, photos: Path | None, quick: bool) -> dict[str, Any]:
     """By kind of run and seed."""
-    kinds: dict[str, tuple[Path, Mapping[str, Any]]] = {
-        "people": (people, {}),
+    kinds: dict[str, tuple[Path, Mapping[str, Any]]] = {"people": (people, {})}
+    if photos is not None:
+        kinds["photos"] = (photos, {"view": {"keep_region": 0.5, "crop": "random"}})
+    kinds |= {
         "people, attention and convolutions": (people, {"lora": {"targets": "attention+conv"}}),
         "people, losses over the whole latent": (people, {"regions": {"normalize": "image"}}),
         "people, batch 16": (people, {"batch_size": 16}),
     }
-    if photos is not None:
-        kinds["photos"] = (photos, {"view": {"keep_region": 0.5, "crop": "random"}})
     found: dict[str, Any] = {}
     for kind, (data, values) in kinds.items():
         for seed in SEEDS[:1] if quick else SEEDS:
