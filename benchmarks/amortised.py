@@ -293,7 +293,7 @@ def main() -> None:
     work = (options.work or Path("runs/amortised")) / ("quick" if quick else "full")
     people = work / "people"
     if set(options.parts) & {"cosine", "distance"}:
-        values = {"count": 16 if quick else 2000, "size": 64 if quick else 128, "seed": 61}
+        values = {"count": 16 if quick else 2000, "size": 64 if quick else 128, "seed": 41}
         run_synth(people, values, workers=None, dry_run=False, console=Console())
     settings = {"every": EVERY, "steps": STEPS, "rank": 16, "batch": 4, "learning rate": 1e-3, "targets": TARGETS}
     for part in options.parts:
