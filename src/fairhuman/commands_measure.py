@@ -20,7 +20,7 @@ from fairhuman.compare.pictures import draw_grid
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.compare.sheet import SheetSettings, read_tables, write_sheet
 from fairhuman.console import say, say_counts
-from fairhuman.errors import RecipeError
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.evaluate.held_out import LossSettings, Named, loss_table, measure_losses
 from fairhuman.evaluate.run import Job, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
@@ -106,16 +106,21 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
     def render(out: Path, values: dict[str, Any]) -> None:
         run_synth(out, values, None, False, console)
 
+    if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():
+        raise DataError(f"{recipe.grid.data}: there is no such file or folder, grid.data asks for it")
     found = run_comparison(recipe, render, console)
     if isinstance(found, int):
         return _stopped(found, console)
+    page = write_comparison(recipe, found)
     shown = draw_grid(recipe, recipe.grid, found, console) if recipe.grid else None
     if isinstance(shown, int):
         return _stopped(shown, console)
     costs = recipe.results_folder / "costs"
     if recipe.cost is not None and read_costs(recipe.cost, costs) is None:
         write_costs(recipe.cost, costs)
-    say(console, f"report: {write_comparison(recipe, found, shown)}")
+    if recipe.grid is not None or recipe.cost is not None:
+        page = write_comparison(recipe, found, shown)
+    say(console, f"report: {page}")
     return 1 if found.failed else 0
 
 

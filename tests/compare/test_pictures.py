@@ -11,6 +11,7 @@ from PIL import Image
 
 from fairhuman import recipe as recipes
 from fairhuman.compare.cost_page import CostSettings, read_costs
+from fairhuman.compare.pictures import _write_prompts
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError, RecipeError
 
@@ -66,6 +67,14 @@ def test_a_grid_zooms_on_what_is_in_it(tmp_path: Path) -> None:
         recipes.build(CompareRecipe, {**VALUES, "out": str(tmp_path), "cells": cells}, origin="compare")
 
 
+def test_a_grid_of_nothing_is_refused_before_anything_is_trained(tmp_path: Path, typed: Typed) -> None:
+    file = tmp_path / "compare.yaml"
+    grid = {**VALUES["grid"], "data": str(tmp_path / "none")}  # type: ignore[dict-item]
+    file.write_text(yaml.safe_dump({**VALUES, "out": str(tmp_path / "out"), "grid": grid}))
+    assert "none: there is no such file or folder, grid.data asks for it" in typed("compare", file)[2]
+    assert not (tmp_path / "out").exists()
+
+
 def test_costs_are_kept_as_long_as_their_settings_hold(tmp_path: Path) -> None:
     settings = CostSettings(rank=4)
     assert read_costs(settings, tmp_path) is None
@@ -76,3 +85,17 @@ def test_costs_are_kept_as_long_as_their_settings_hold(tmp_path: Path) -> None:
     file.write_text("[]")
     with pytest.raises(DataError, match=r"costs.json: can't be read, delete it to measure again"):
         read_costs(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [(["a hat"] * 65, "a grid shows all records, 64 at most, found 65"), (["a hat", " "], "1 of 2 have none")],
+)
+def test_a_grid_has_a_prompt_a_row_and_few_rows(tmp_path: Path, captions: list[str], message: str) -> None:
+    lines = []
+    for number, caption in enumerate(captions):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": caption}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=message):
+        _write_prompts(tmp_path, tmp_path / "prompts.txt")

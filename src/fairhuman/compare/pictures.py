@@ -16,6 +16,7 @@ from fairhuman.files import write_text
 from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options
 from fairhuman.train.recipe import TrainRecipe
 
+MOST_ROWS = 64
 OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2i_adapter": "--t2i-adapter"}
 
 
@@ -38,7 +39,7 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: Outcome, conso
     """Draw what isn't drawn yet and write the grid; or the number of the signal that ended it early.
 
     Raises:
-        DataError: the prompts can't be read, or there is none.
+        DataError: the prompts can't be read, there is none, or more than 64.
         FairHumanError: a command that draws failed, with the end of what it said.
 
     """
@@ -59,7 +60,8 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: Outcome, conso
         return signal
     followed = dict.fromkeys(name for run in there.values() if run.control for name in run.control.conditions)
     control = [f"{name}={recipe.data(grid.data)}" for name in followed]
-    page = write_grid(methods, recipe.results_folder / "grid", zoom_on=grid.zoom_on, control=control)
+    zoom_on = grid.zoom_on if grid.zoom_on in methods else None
+    page = write_grid(methods, recipe.results_folder / "grid", zoom_on=zoom_on, control=control)
     return Shown(page, seed, [cell for cell in recipe.cells if cell not in there])
 
 
@@ -67,6 +69,8 @@ def _write_prompts(data: Path, file: Path) -> int:
     """Write the captions of all records, a line each; their number."""
     records = read_source(data, (), SourceSettings(), LoadReport())
     prompts = [" ".join(record.caption.split()) for record in records]
+    if len(prompts) > MOST_ROWS:
+        raise DataError(f"{data}: a grid shows all records, {MOST_ROWS} at most, found {len(prompts)}")
     empty = [record.key for record, prompt in zip(records, prompts, strict=True) if not prompt]
     if not prompts or empty:
         raise DataError(f"{data}: a grid needs a caption of every record, {len(empty)} of {len(prompts)} have none")
