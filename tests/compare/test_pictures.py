@@ -95,7 +95,7 @@ def test_a_grid_has_a_prompt_a_row_and_few_rows(tmp_path: Path, captions: list[s
     lines = []
     for number, caption in enumerate(captions):
         Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
-        lines.append(json.dumps({"file_name": f"{number}.png", "text": caption}))
+        lines.append(json.dumps({"file_name": f"{number}.png", "caption": caption}))
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     with pytest.raises(DataError, match=message):
         _write_prompts(tmp_path, tmp_path / "prompts.txt")
