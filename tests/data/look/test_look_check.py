@@ -7,7 +7,8 @@ import pytest
 from tiny_pictures import encoded, picture
 
 from fairhuman.data.look.check import check_dataset
-from fairhuman.data.sources import SourceSettings
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 
 
@@ -96,3 +97,9 @@ def test_names_give_the_terminal_no_commands(folder):
     text = check_dataset(root).lines()
     assert all(line.isprintable() for line in text)
     assert any("\\x1b[2J\\nno.png" in line for line in text)
+
+
+def test_a_caption_may_be_called_text_as_in_data_sets_of_hugging_face(folder):
+    root = folder([{"file_name": "0.png", "text": "a hat"}, {"file_name": "1.png", "text": "x", "caption": "a shoe"}])
+    records = read_source(root, (), SourceSettings(), LoadReport())
+    assert [record.caption for record in records] == ["a hat", "a shoe"]

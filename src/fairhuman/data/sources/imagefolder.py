@@ -1,7 +1,7 @@
 """Hugging Face's imagefolder layout: pictures and `metadata.jsonl`, `.csv` or `.parquet`.
 
-Columns: `file_name` (path inside the folder), `caption`, `faces`, `hands`, `persons`, any region's own name, `masks`
-(by region: a path, {bytes, path}, or {path, labels} of a map whose pixels are class numbers), `pose`, `depth`,
+Columns: `file_name` (path inside the folder), `caption` or `text`, `faces`, `hands`, `persons`, any region's own name,
+`masks` (by region: a path, {bytes, path}, or {path, labels} of a map whose pixels are class numbers), `pose`, `depth`,
 `split`, `width`, `height`, `key`, `attributes` (whatever else is known, by name).
 https://huggingface.co/docs/datasets/image_dataset
 """

@@ -19,6 +19,7 @@ from fairhuman.record import Box, Cell, DepthKind, Finding, HumanRecord, LabelMa
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
+CAPTIONS = frozenset({"caption", "text"})  # columns of the caption; the first where there are both
 
 
 class SourceSettings(Settings):
@@ -87,9 +88,9 @@ def records_from_rows(
     columns = sorted({column for row in rows for column in row.values})
     if rows:
         _require_columns(rows, columns, picture_column, regions, root)
-    if rows and "caption" not in columns:
+    captioned = not CAPTIONS.isdisjoint(columns)
+    if rows and not captioned:
         report.add(str(root), STAGE, Finding("warned", "no record has a caption", f"columns: {', '.join(columns)}"))
-    captioned = "caption" in columns
     return list(iterate_records(rows, root, picture_column, regions, settings, report, captioned))
 
 
@@ -191,7 +192,7 @@ class _RowReader:
         return key if keys[key] == 1 else f"{key}#{keys[key]}"
 
     def _caption(self) -> str:
-        value = self.row.values.get("caption")
+        value = self.row.values.get("caption", self.row.values.get("text"))
         if value is not None and not isinstance(value, str):
             self._note(Finding("dropped", "caption is not text", shorten(value)))
             return ""
