@@ -3,10 +3,14 @@
 import json
 import re
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from tiny_pictures import encoded, picture
 
 from fairhuman.data.look.check import check_dataset
+from fairhuman.data.look.columns import read_columns
+from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError, RecipeError
@@ -103,3 +107,14 @@ def test_a_caption_may_be_called_text_as_in_data_sets_of_hugging_face(folder):
     root = folder([{"file_name": "0.png", "text": "a hat"}, {"file_name": "1.png", "text": "x", "caption": "a shoe"}])
     records = read_source(root, (), SourceSettings(), LoadReport())
     assert [record.caption for record in records] == ["a hat", "a shoe"]
+    (root / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a hat"}\n')
+    assert "no record has a caption" not in check_dataset(root).report.counts().get("warned", {})
+
+
+def test_statistics_of_a_table_with_text(tmp_path):
+    sizes = {"width": [64, 64], "height": [64, 64]}
+    pictures = [{"bytes": encoded(picture(64, 64)), "path": None}] * 2
+    table = pyarrow.table({"image": pictures, "text": ["a hat", "a red hat"], **sizes})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    found = next(read_columns(open_dataset(tmp_path), LoadReport())).table
+    assert found.column("caption").to_pylist() == ["a hat", "a red hat"]

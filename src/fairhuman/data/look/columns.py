@@ -15,6 +15,7 @@ from fairhuman.data.build.rows import BOXES, box_rows
 from fairhuman.data.look.reading import DataSet, columns_of
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources.parquet import parquet_files
+from fairhuman.data.sources.rows import CAPTION, TEXT
 from fairhuman.errors import DataError
 from fairhuman.record import region_column
 
@@ -61,6 +62,8 @@ def read_columns(dataset: DataSet, report: LoadReport) -> Iterator[Columns]:
 def _usable(schema: pyarrow.Schema, regions: Sequence[str]) -> list[str]:
     """Columns that statistics are made of and that have their type."""
     fits = {**dict.fromkeys(NUMBERS, _is_number), **dict.fromkeys(TEXTS, _is_text)}
+    if CAPTION not in schema.names:
+        fits[TEXT] = _is_text
     for region in regions:
         boxes, scores, _, by = columns_of(region)
         fits |= {boxes: _is_boxes, scores: _is_scores, by: _is_text}
@@ -92,13 +95,14 @@ def _of_file(path: Path, regions: Sequence[str]) -> Iterator[Columns]:
     with pyarrow.parquet.ParquetFile(path) as file:
         masks = _mask_leaves([file.schema.column(n).path for n in range(len(file.schema))])
         names = _usable(file.schema_arrow, regions)
+        own = [CAPTION if name == TEXT else name for name in names]
         for batch in file.iter_batches(ROWS, columns=[*names, *masks.values()]):
             table = pyarrow.Table.from_batches([batch])
             painted = {
                 name: pyarrow.compute.struct_field(table.column("masks"), [name]).is_valid().to_numpy()
                 for name in masks
             }
-            yield Columns(table.select(names), painted)
+            yield Columns(table.select(names).rename_columns(own), painted)
 
 
 def _mask_leaves(leaves: Sequence[str]) -> dict[str, str]:

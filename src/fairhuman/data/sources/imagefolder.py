@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources.parquet import rows_of_file
-from fairhuman.data.sources.rows import STAGE, Row, readable
+from fairhuman.data.sources.rows import STAGE, Row, readable, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
@@ -68,7 +68,7 @@ def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
             if line in first_seen:
                 report.add(location, STAGE, Finding("warned", "exact repeat of a line", f"line {first_seen[line]}"))
             first_seen.setdefault(line, number)
-            yield Row(location, values)
+            yield Row(location, with_caption(values))
 
 
 def _csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
@@ -84,7 +84,7 @@ def _csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
         if None in cells or None in cells.values():
             report.add(location, STAGE, Finding("skipped", "line has not as many cells as the head line"))
             continue
-        yield Row(location, {name: _cell(name, text) for name, text in cells.items()})
+        yield Row(location, with_caption({name: _cell(name, text) for name, text in cells.items()}))
 
 
 def _cell(name: str, text: str) -> object:

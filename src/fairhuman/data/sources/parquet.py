@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sources.rows import Row, readable
+from fairhuman.data.sources.rows import Row, readable, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import Cell
 
@@ -50,7 +50,7 @@ def rows_of_file(path: Path) -> Iterator[Row]:
                             field = tuple(leaf.split(".")[:-1])
                             _inside(row, field)["bytes"] = Cell(path, number, field)
                         number += 1
-                        yield Row(f"{path.name}:{number}", row)
+                        yield Row(f"{path.name}:{number}", with_caption(row))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error
 

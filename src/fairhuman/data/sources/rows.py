@@ -19,7 +19,7 @@ from fairhuman.record import Box, Cell, DepthKind, Finding, HumanRecord, LabelMa
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
-CAPTIONS = frozenset({"caption", "text"})  # columns of the caption; the first where there are both
+CAPTION, TEXT = "caption", "text"  # columns of the caption: ours, and the name of many data sets of Hugging Face
 
 
 class SourceSettings(Settings):
@@ -55,6 +55,13 @@ def printable(name: str) -> str:
     return name.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
+def with_caption(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns with `text` under the name of `caption`, where there is no `caption`."""
+    if TEXT in values and CAPTION not in values:
+        return {CAPTION if name == TEXT else name: value for name, value in values.items()}
+    return dict(values)
+
+
 class Row(NamedTuple):
     """What one line of a source holds, and where it is (`file:line`)."""
 
@@ -88,7 +95,7 @@ def records_from_rows(
     columns = sorted({column for row in rows for column in row.values})
     if rows:
         _require_columns(rows, columns, picture_column, regions, root)
-    captioned = not CAPTIONS.isdisjoint(columns)
+    captioned = CAPTION in columns
     if rows and not captioned:
         report.add(str(root), STAGE, Finding("warned", "no record has a caption", f"columns: {', '.join(columns)}"))
     return list(iterate_records(rows, root, picture_column, regions, settings, report, captioned))
@@ -192,7 +199,7 @@ class _RowReader:
         return key if keys[key] == 1 else f"{key}#{keys[key]}"
 
     def _caption(self) -> str:
-        value = self.row.values.get("caption", self.row.values.get("text"))
+        value = self.row.values.get(CAPTION)
         if value is not None and not isinstance(value, str):
             self._note(Finding("dropped", "caption is not text", shorten(value)))
             return ""
