@@ -39,6 +39,7 @@ from fairhuman.fairness import (
     LinearScalarization,
     MinimumPotentialDelay,
     OutputEstimator,
+    SplitEstimator,
     TailEstimator,
 )
 from fairhuman.fairness.estimators.cut import Place
@@ -50,7 +51,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 
 PARTS = ("cost", "cosine", "distance")
-EVERY = {"output": 32, "tail": 200, "ema": 8}
+EVERY = {"output": 32, "split": 200, "tail": 200, "ema": 8}
 TARGETS = {
     "output": {"cost": 1.05, "mean": 0.945, "p5": 0.83},
     "tail": {"cost": 1.40, "mean": 0.985, "p5": 0.95},
@@ -63,12 +64,17 @@ STEPS, SEEDS = 300, (0, 1)
 
 def estimators(model: TrainableModel) -> dict[str, Estimator]:
     """As recipes have them."""
-    parameters = model.trainable_parameters()
-    return {
+    parameters, unet = model.trainable_parameters(), model.pipeline.unet
+    found: dict[str, Estimator] = {
         "output": OutputEstimator(parameters, EVERY["output"]),
-        "tail": TailEstimator(model.pipeline.unet, parameters, EVERY["tail"]),
+        "tail": TailEstimator(unet, parameters, EVERY["tail"]),
         "ema": EmaEstimator(parameters, EVERY["ema"]),
     }
+    try:
+        found["split"] = SplitEstimator(unet, parameters, EVERY["split"])
+    except ValueError as error:
+        print(f"without split: {error}")
+    return found
 
 
 # --- cost ----------------------------------------------------------------------------------------------------------
@@ -93,13 +99,15 @@ def cost_of(unet: Any, batch: int, repeats: int, quick: bool) -> dict[str, Any]:
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     never = 10**9
     last = len(unet.up_blocks) - 2  # the last up block has no attention
+    attentions = len(unet.up_blocks[last].attentions)
+    places = {
+        f"from the last {number} attentions": Place(last, attentions - number) for number in range(1, attentions)
+    } | {"from the last block": Place(last)}
     choices: dict[str, Estimator | None] = {
         "exact": None,
         "output": OutputEstimator(parameters, never, warm_up=1),
-        "tail from the last attention": TailEstimator(
-            unet, parameters, never, place=Place(last, len(unet.up_blocks[last].attentions) - 1)
-        ),
-        "tail from the last block": TailEstimator(unet, parameters, never, place=Place(last)),
+        **{f"tail {name}": TailEstimator(unet, parameters, never, place=place) for name, place in places.items()},
+        **{f"split {name}": SplitEstimator(unet, parameters, never, place=place) for name, place in places.items()},
         "ema": EmaEstimator(parameters, never),
     }
     plain = FairBackward(parameters, LinearScalarization())
@@ -121,7 +129,7 @@ def cost_of(unet: Any, batch: int, repeats: int, quick: bool) -> dict[str, Any]:
         result["ratio"][name] = row["ratio"]
         if (every := EVERY.get(name.split(" ", maxsplit=1)[0])) is not None:
             result["with audits"][name] = row["ratio"]["median"] + (exact - row["ratio"]["median"]) / every
-        print(f"  {name:30} {row['ratio']['min']:.3f} / {row['ratio']['median']:.3f} / {row['ratio']['max']:.3f}")
+        print(f"  {name:32} {row['ratio']['min']:.3f} / {row['ratio']['median']:.3f} / {row['ratio']['max']:.3f}")
     return result
 
 
@@ -198,9 +206,11 @@ def judge(data: Path, seed: int, steps: int, **values: Any) -> dict[str, Any]:
             if name != "exact":
                 cosines[name].append(float(torch.cosine_similarity(direction, directions["exact"], dim=0)))
         optimizer.step()  # the exact one came last
-    tail = judged["tail"].estimator
-    found = {name: summary(values) for name, values in cosines.items() if values}
-    return {"tail's place": str(tail.place) if isinstance(tail, TailEstimator) else "", **found}
+    found: dict[str, Any] = {name: summary(values) for name, values in cosines.items() if values}
+    for name, fair in judged.items():
+        if isinstance(fair.estimator, TailEstimator):
+            found[f"{name}'s place"] = str(fair.estimator.place)
+    return found
 
 
 def summary(cosines: list[float]) -> dict[str, float]:
@@ -232,7 +242,7 @@ def cosine(work: Path, people: Path, photos: Path | None, quick: bool) -> dict[s
             steps = 12 if quick else STEPS
             one = once(work / f"cosine, {kind}, seed {seed}.json", partial(judge, data, seed, steps, **values))
             found.setdefault(kind, {})[f"seed {seed}"] = one
-            print(f"{kind}, seed {seed} (tail at {one['tail' + chr(39) + 's place']})")
+            print(f"{kind}, seed {seed}")
             for name, row in one.items():
                 if isinstance(row, dict):
                     print(f"  {name:8} {row['mean']:.3f} / {row['p5']:.3f} / {row['min']:.3f}", flush=True)

@@ -21,7 +21,9 @@ def recipe_of(folder: Path, **values: Any) -> TrainRecipe:
 
 
 def test_a_mode_that_a_run_cannot_have_is_not_measured(tmp_path: Path) -> None:
-    assert modes_of(recipe_of(tmp_path)) == ("exact", "output", "tail")
+    assert modes_of(recipe_of(tmp_path)) == ("exact", "output", "split", "tail")
+    convolutions = {"rank": 2, "targets": "attention+conv"}
+    assert modes_of(recipe_of(tmp_path, lora=convolutions)) == ("exact", "output", "tail")
     assert modes_of(recipe_of(tmp_path, kind="t2i_adapter")) == ("exact", "output")
     assert modes_of(recipe_of(tmp_path, fairness={"pairwise": True})) == ("exact", "output")
 

@@ -18,6 +18,7 @@ from fairhuman.fairness import (
     Output,
     OutputEstimator,
     PairwiseEstimator,
+    SplitEstimator,
     Strategy,
     TailEstimator,
 )
@@ -97,6 +98,7 @@ ESTIMATORS: dict[str, Callable[[nn.Module, int], Estimator]] = {
     "ema": lambda unet, every: EmaEstimator(trained(unet), every),
     "output": lambda unet, every: OutputEstimator(trained(unet), every, warm_up=1),
     "tail": lambda unet, every: TailEstimator(unet, trained(unet), every, trial=1),
+    "split": lambda unet, every: SplitEstimator(unet, trained(unet), every, trial=1),
 }
 
 

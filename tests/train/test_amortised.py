@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from fairhuman.fairness import EmaEstimator, ExactEstimator, FallbackEstimator, OutputEstimator, TailEstimator
+from fairhuman.errors import ModelError, RecipeError
+from fairhuman.fairness import (
+    EmaEstimator,
+    ExactEstimator,
+    FallbackEstimator,
+    OutputEstimator,
+    SplitEstimator,
+    TailEstimator,
+)
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
@@ -18,6 +26,7 @@ MakeRecipe = Callable[..., TrainRecipe]
 MODES: dict[str, dict[str, Any]] = {
     "output": {"fairness": {"mode": "output", "every": 4, "limit": -1.0}},
     "tail": {"fairness": {"mode": "tail", "every": 12, "limit": -1.0}},
+    "split": {"fairness": {"mode": "split", "every": 12, "limit": -1.0}},
     "ema": {"fairness": {"mode": "ema", "every": 3, "limit": -1.0}, "accumulate": 2},
 }
 LONG = {"steps": 14, "checkpoint_every": 5, "batch_size": 1}
@@ -40,7 +49,8 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: Mak
     assert one.read_bytes() == two.read_bytes()
     rows = metrics_without_times(whole.out)
     assert rows == metrics_without_times(broken.out)
-    exact = {"output": {1, 2, 3, 4, 5, 9, 13}, "tail": {*range(1, 9), 13}, "ema": {1, 4, 7, 10, 13}}[mode]
+    tail = {*range(1, 9), 13}
+    exact = {"output": {1, 2, 3, 4, 5, 9, 13}, "split": tail, "tail": tail, "ema": {1, 4, 7, 10, 13}}[mode]
     assert {number for number, row in enumerate(rows, start=1) if row["exact"]} == exact
     for row in rows:
         assert row["exact"] or row["audit_cosine"] is None
@@ -69,6 +79,18 @@ def test_which_estimators_a_recipe_means(make_recipe: MakeRecipe) -> None:
 
     assert kinds() == [ExactEstimator]
     assert kinds(fairness={"mode": "tail"}) == [TailEstimator, ExactEstimator]
-    assert kinds(fairness={"mode": "output"}) == [OutputEstimator, TailEstimator, ExactEstimator]
-    for mode in ("output", "tail", "ema"):
+    assert kinds(fairness={"mode": "split"}) == [SplitEstimator, TailEstimator, ExactEstimator]
+    assert kinds(fairness={"mode": "output"}) == [OutputEstimator, SplitEstimator, TailEstimator, ExactEstimator]
+    assert kinds(fairness={"mode": "output"}, compile=True) == [OutputEstimator, TailEstimator, ExactEstimator]
+    for mode in ("output", "split", "tail", "ema"):
         assert kinds(fairness={"mode": mode}, accumulate=2) == [EmaEstimator, ExactEstimator]
+
+
+def test_where_split_does_not_fit(make_recipe: MakeRecipe) -> None:
+    values = {"fairness": {"mode": "split"}, "lora": {"targets": "attention+conv", "rank": 2}}
+    recipe = make_recipe(**values)
+    model = build_model(recipe, torch.device("cpu"))
+    with pytest.raises(ModelError, match=r"fairness.mode split: .* needs a LoRA on these alone, tail takes any"):
+        build_estimator(recipe, model)
+    with pytest.raises(RecipeError, match=r"fairness.mode=split looks into the network's layers and needs compile"):
+        make_recipe(fairness={"mode": "split"}, compile=True)

@@ -15,6 +15,7 @@ from fairhuman.fairness.estimators import (
     Output,
     OutputEstimator,
     PairwiseEstimator,
+    SplitEstimator,
     TailEstimator,
 )
 from fairhuman.fairness.fair_step import FairStep
@@ -60,6 +61,7 @@ __all__ = [
     "RandomLossWeighting",
     "ScaleInvariant",
     "SolverInfo",
+    "SplitEstimator",
     "Strategy",
     "TailEstimator",
     "UncertaintyWeighting",

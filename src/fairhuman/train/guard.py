@@ -47,7 +47,7 @@ def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, p
         )
     fixed = () if recipe.schedule.name.startswith("constant") else ("steps",)
     divided = frozenset(("batch_size", "accumulate") if samples is not None else ())
-    if recipe.fairness.mode in ("output", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
+    if recipe.fairness.mode in ("output", "split", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
         divided -= {"accumulate"}  # another estimator would go on, ema
     for name, (old, new) in recipes.differences(earlier, recipe).items():
         if name in divided:

@@ -178,11 +178,13 @@ class TrainRecipe(Settings):
 
     @model_validator(mode="after")
     def _pairs_of_one_graph(self) -> "TrainRecipe":
-        if self.fairness.pairwise and (self.accumulate > 1 or self.fairness.mode == "tail"):
+        if self.fairness.pairwise and (self.accumulate > 1 or self.fairness.mode in ("split", "tail")):
             raise ValueError(
-                f"fairness.pairwise needs accumulate=1 and a fairness.mode other than tail, found {self.accumulate} "
-                f"and {self.fairness.mode}"
+                "fairness.pairwise needs accumulate=1 and a fairness.mode other than split and tail, found "
+                f"{self.accumulate} and {self.fairness.mode}"
             )
+        if self.fairness.mode == "split" and self.compile:
+            raise ValueError("fairness.mode=split looks into the network's layers and needs compile=false, found true")
         return self
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class FullSettings(Settings):
     text_encoders: bool = Field(default=False, description="train both text encoders too")
 
 
-Mode = Literal["exact", "output", "tail", "ema"]
+Mode = Literal["exact", "output", "split", "tail", "ema"]
 
 
 class FairnessSettings(Settings):
@@ -42,11 +42,13 @@ class FairnessSettings(Settings):
 
     mode: Mode = Field(
         default="exact",
-        description="of nash, mpd and alpha: exact, or an estimate of the Gram matrix, audited: output, tail, or ema, "
-        "which stands in for them where gradients are accumulated",
+        description="of nash, mpd and alpha: exact, or an estimate of the Gram matrix, audited: output, split, tail "
+        "or ema, which stands in for them where gradients are accumulated",
     )
     every: int | None = Field(
-        default=None, ge=1, description="steps between audits, which are exact; None: 32 output, 200 tail, 8 ema"
+        default=None,
+        ge=1,
+        description="steps between audits, which are exact; None: 32 output, 200 split and tail, 8 ema",
     )
     limit: float = Field(
         default=0.9, ge=-1.0, le=1.0, description="mean cosine of three audits under which a dearer mode takes over"
@@ -54,7 +56,7 @@ class FairnessSettings(Settings):
     pairwise: bool = Field(
         default=False,
         description="exact steps hold 2 gradients instead of K, with 5 passes instead of 3 where K = 3; without "
-        "accumulation, and not in mode tail",
+        "accumulation, and not in modes split and tail",
     )
     length: Length = "radius"
     radius: float = Field(default=1.0, gt=0.0, description="r, where length is radius or clip")

@@ -25,6 +25,7 @@ from fairhuman.fairness import (
     OutputEstimator,
     PairwiseEstimator,
     RandomLossWeighting,
+    SplitEstimator,
     Strategy,
     TailEstimator,
     UncertaintyWeighting,
@@ -146,11 +147,15 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
         return FallbackEstimator([EmaEstimator(parameters, every or 8, last), last], fairness.limit)
     ladder: list[Estimator] = [last]
     if not fairness.pairwise and recipe.processes.sharding == "none":
-        try:
-            ladder.insert(0, TailEstimator(model.pipeline.unet, parameters, every or 200, exact))
-        except ValueError as error:
-            if mode == "tail":
-                raise ModelError(f"fairness.mode tail: {error}") from error
+        kinds: dict[str, type[TailEstimator]] = {"tail": TailEstimator, "split": SplitEstimator}
+        if mode == "tail" or recipe.compile:  # what is compiled can't be looked into
+            del kinds["split"]
+        for name, kind in kinds.items():
+            try:
+                ladder.insert(0, kind(model.pipeline.unet, parameters, every or 200, exact))
+            except ValueError as error:
+                if mode == name:
+                    raise ModelError(f"fairness.mode {mode}: {error}") from error
     if mode == "output":
         ladder.insert(0, OutputEstimator(parameters, every or 32, last))
     return FallbackEstimator(ladder, fairness.limit)

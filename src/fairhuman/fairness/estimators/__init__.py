@@ -6,6 +6,7 @@ from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.fallback import FallbackEstimator
 from fairhuman.fairness.estimators.output import OutputEstimator
 from fairhuman.fairness.estimators.pairwise import PairwiseEstimator
+from fairhuman.fairness.estimators.split import SplitEstimator
 from fairhuman.fairness.estimators.tail import TailEstimator
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Output",
     "OutputEstimator",
     "PairwiseEstimator",
+    "SplitEstimator",
     "TailEstimator",
 ]

@@ -53,13 +53,15 @@ class Cut:
         self.crossings: list[Tensor] = []
         self._below: list[Tensor] = []
 
-    def pull_back(self, cotangents: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> Gradient:
-        """Return the gradient for `parameters` below that comes from gradients at the crossings. The graph is freed."""
+    def pull_back(
+        self, cotangents: Sequence[Tensor | None], parameters: Sequence[nn.Parameter], keep: bool = False
+    ) -> Gradient:
+        """Return the gradient for `parameters` below that comes from gradients at the crossings. `keep`: the graph."""
         flows = [(crossing, c) for crossing, c in zip(self.crossings, cotangents, strict=True) if c is not None]
         if not flows or not parameters:
             return [None] * len(parameters)
         crossings, reached = zip(*flows, strict=True)
-        return own(torch.autograd.grad(crossings, parameters, reached, allow_unused=True))
+        return own(torch.autograd.grad(crossings, parameters, reached, retain_graph=keep, allow_unused=True))
 
     def _enter_block(self, block: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Mark what comes from below: of the lowest block all, of the others the skip connections."""

@@ -112,6 +112,23 @@ def differentiate(loss: Tensor, parameters: Sequence[Tensor], keep: bool = False
     return [gradient.to_local() if isinstance(gradient, DTensor) else None for gradient in found]
 
 
+def at_output(micro: MicroBatch, mode: str) -> tuple[Output, list[Tensor | None]]:
+    """Return the output and ∂L_i/∂output of each loss, shaped as the prediction; None: absent. The graph is kept.
+
+    Raises:
+        ValueError: the output isn't known.
+    """
+    output = micro.output
+    if output is None:
+        raise ValueError(
+            f"mode {mode} looks at gradients at the network's output: give it, fair(losses, output=Output(prediction))"
+        )
+    return output, [
+        None if loss is None else torch.autograd.grad(loss, output.prediction_b, retain_graph=True)[0]
+        for loss in micro.losses
+    ]
+
+
 def completed(
     losses: Sequence[Tensor | None], output: Output | None, device: torch.device, group: dist.ProcessGroup | None
 ) -> list[Tensor | None]:

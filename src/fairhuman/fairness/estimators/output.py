@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
 from fairhuman.fairness.estimators.audited import Audited, Exact
-from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, differentiate, weighted_sum
+from fairhuman.fairness.estimators.estimator import (
+    Estimate,
+    Gradient,
+    MicroBatch,
+    at_output,
+    differentiate,
+    weighted_sum,
+)
 
 LEVELS = (-5.6, 6.6)  # log SNR of SDXL's noise schedule, between its ends' outer hundredths
 
@@ -118,15 +125,9 @@ class OutputEstimator(Audited):
         self._losses: Sequence[Tensor | None] = ()
 
     def _take(self, micro: MicroBatch) -> None:
-        if micro.output is None:
-            raise ValueError("mode output weighs gradients at the network's output: give it, fair(losses, output=...)")
+        output, cotangents = at_output(micro, "output")
         self._losses = micro.losses
-        prediction_b = micro.output.prediction_b
-        cotangents = [
-            None if loss is None else torch.autograd.grad(loss, prediction_b, retain_graph=True)[0]
-            for loss in micro.losses
-        ]
-        self._features = self.gains.features(cotangents, micro.output.levels_b)
+        self._features = self.gains.features(cotangents, output.levels_b)
 
     def _averaged(self) -> Tensor:
         """Return F [bins, K, K] of the gradients averaged over processes."""

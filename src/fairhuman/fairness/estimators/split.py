@@ -1,0 +1,299 @@
+"""The split tail: one small extra pass for all regions together, told apart by where in the picture they are."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
+from fairhuman.fairness.estimators.cut import Place
+from fairhuman.fairness.estimators.estimator import (
+    Estimate,
+    Gradient,
+    MicroBatch,
+    add_,
+    at_output,
+    gram_of,
+    inner,
+    own,
+    weighted,
+)
+from fairhuman.fairness.estimators.exact import ExactEstimator
+from fairhuman.fairness.estimators.output import OutputGains
+from fairhuman.fairness.estimators.shares import Shares
+from fairhuman.fairness.estimators.tail import TailEstimator, widened
+
+LOCAL, MIXED = (".to_q", ".to_out.0"), (".to_k", ".to_v")  # a token of a query or an output is a place in the picture
+PATIENCE, MOST_OVERLAP = 8, 0.5  # steps after which regions are refused that share more of the smaller one's area
+
+
+@dataclass
+class _Passes:
+    """What two passes through the top found.
+
+    rough, near: weights u of the first pass and v of the second one.
+    mixture, whole: gradients of Σ_{i>0} u_i L_i and of Σ v_i L_i: of the crossings, then of `mixed` parameters.
+    parts: of `local` parameters, of each region alone (None: not there), and of Σ v_i L_i in the place of the first.
+    gram: M of the local parameters.
+    """
+
+    rough: list[float]
+    near: list[float]
+    mixture: Gradient
+    whole: Gradient
+    parts: list[Gradient]
+    gram: Tensor
+
+
+class SplitEstimator(TailEstimator):
+    """A tail (see `TailEstimator`) with two passes through the top instead of K, for one loss over the whole picture
+    and others over regions of it.
+
+    The first pass is that of Σ_{i>0} u_i L_i, with rough weights u from the gradients at the output (`OutputGains`). At
+    each layer its gradient is shared out to the regions by place (`Shares`, of the energies ‖u_i ∂L_i/∂output‖²), which
+    gives each region's gradients of the queries' and outputs' parameters, and with their Gram matrix better weights v.
+    The second pass is the top of an ordinary backward pass, of Σ v_i L_i; the first objective's gradient follows by
+    subtraction. The whole Gram matrix gives w. With it the gradients at the cut are weighed anew, by place again, and
+    sent down. The gains learn from each step.
+
+    So with w = v, with one region, or with none the direction is Σ w_i g_i exactly. Audits compare whole directions,
+    not weights alone.
+
+    Args:
+        unet, parameters, every, exact, place, trial, close: as of `TailEstimator`.
+        gains: of the rough weights.
+
+    Raises:
+        ValueError: as `TailEstimator`; above each place where the network can be cut something else than projections
+            of attention is trained.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        every: int = 200,
+        exact: ExactEstimator | None = None,
+        place: Place | None = None,
+        trial: int = 8,
+        close: float = 0.99,
+        gains: OutputGains | None = None,
+    ) -> None:
+        self._projections = _projections(unet, list(parameters))
+        self._handles: list[Any] = []
+        self.gains = gains or OutputGains()
+        self._overlaps: list[float] = []  # of the first steps
+        super().__init__(unet, parameters, every, exact, place, trial, close)
+        known = {p for positions in self._projections.values() for p in positions}
+        fitting = {place: top for place, top in self._above.items() if known.issuperset(top)}
+        if not fitting or (place is not None and place not in fitting):
+            top = self._above[place or next(iter(self._above))]
+            others = len(set(top) - known)
+            raise ValueError(
+                f"{others} of the {len(top)} trained parameters near the output of {type(unet).__name__} aren't those "
+                "of attention's to_q, to_k, to_v and to_out; mode split needs a LoRA on these alone, tail takes any"
+            )
+        self._above = fitting
+
+    def _choose(self, place: Place) -> None:
+        super()._choose(place)
+        for handle in self._handles:
+            handle.remove()
+        top = set(self._above[place])
+        chosen = {name: where for name, where in self._projections.items() if top.issuperset(where)}
+        self._local = {name: where for name, where in chosen.items() if name.endswith(LOCAL)}
+        self._mixed = [p for name, where in chosen.items() if name not in self._local for p in where]
+        modules = dict(self._unet.named_modules())
+        self._outputs: dict[str, Tensor] = {}
+        self._handles = [modules[name].register_forward_hook(partial(self._keep, name)) for name in self._local]
+        for name, module in modules.items():  # a layer that is computed again has other outputs
+            if getattr(module, "gradient_checkpointing", False) and any(
+                local.startswith(f"{name}.transformer_blocks") for local in self._local
+            ):
+                module.gradient_checkpointing = False
+
+    def _keep(self, name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+        if output.requires_grad:
+            self._outputs[name] = output
+
+    def _start(self) -> None:
+        super()._start()
+        self._outputs = {}
+        self._found: _Passes | None = None
+        self._guessed: Gradient | None = None
+
+    def _take(self, micro: MicroBatch) -> None:
+        if self.place is None:
+            return
+        output, cotangents = at_output(micro, "split")
+        prediction = output.prediction_b
+        energies = [None if c is None else c.float().square().sum(dim=1) for c in cotangents]
+        self._check_overlap(energies[1:])
+        features = self.gains.features(cotangents, output.levels_b)
+        features = sum_numbers(features, prediction.device, self._group) / world_size(self._group) ** 2
+        rough = self._weigh(self.gains.guess(features))
+        self._shares = Shares([None if e is None else w * w * e for w, e in zip(rough[1:], energies[1:], strict=True)])
+        self._found = self._pass_twice(prediction, cotangents, rough, features, keep=self.auditing)
+        self.gains.learn(features, self._found.gram)
+        if self.auditing:  # before the exact passes free the graph
+            self._guessed = self._combined(self._found, self._weigh(self._found.gram), keep=True)
+
+    def _check_overlap(self, energies: Sequence[Tensor | None]) -> None:
+        """Look at the first steps of this process: shares can't tell regions apart that lie in one another."""
+        there = [energy > 0 for energy in energies if energy is not None]
+        if len(self._overlaps) >= PATIENCE or len(there) < 2:
+            return
+        pairs = [(a, b) for i, a in enumerate(there) for b in there[:i]]
+        self._overlaps.append(
+            max(float((a & b).sum() / torch.minimum(a.sum(), b.sum()).clamp(min=1)) for a, b in pairs)
+        )
+        if len(self._overlaps) == PATIENCE and (mean := sum(self._overlaps) / PATIENCE) > MOST_OVERLAP:
+            raise ValueError(
+                f"regions share {mean:.0%} of the smaller one's area, more than {MOST_OVERLAP:.0%}, mean of {PATIENCE} "
+                "steps: mode split can't tell them apart, tail can"
+            )
+
+    def _pass_twice(
+        self,
+        prediction: Tensor,
+        cotangents: Sequence[Tensor | None],
+        rough: list[float],
+        features_nkk: Tensor,
+        keep: bool,
+    ) -> _Passes:
+        assert self._cut is not None
+        crossings, mixed = self._cut.crossings, [self.parameters[p] for p in self._mixed]
+        outputs = [self._outputs[name] for name in self._local]
+        owned = [[self.parameters[p] for p in where] for where in self._local.values()]
+        local = [parameter for layer in owned for parameter in layer]
+        ahead, size = len(crossings), len(crossings) + len(mixed)
+        parts: list[Gradient] = [[None] * len(local) for _ in rough]
+        mixture: Gradient = [None] * size
+        seed = _sum(rough[1:], cotangents[1:])
+        if seed is not None:
+            inputs = [*crossings, *mixed, *outputs]
+            found = torch.autograd.grad(prediction, inputs, seed, retain_graph=True, allow_unused=True)
+            mixture = own(found[:size])
+            at = 0
+            for output, delta, layer in zip(outputs, found[size:], owned, strict=True):
+                for row, weight in enumerate(rough[1:]):
+                    if delta is not None and weight != 0.0:
+                        part = delta * self._shares.at(row, delta) / weight
+                        found_i = torch.autograd.grad(output, layer, part, retain_graph=True, allow_unused=True)
+                        parts[row + 1][at : at + len(layer)] = found_i
+                at += len(layer)
+        average_gradients_(parts[1:], local, self._group)
+        near = self._weigh(_replaced(self.gains.guess(features_nkk), gram_of(parts)))
+        seed = _sum(near, cotangents)
+        whole: Gradient = [None] * size
+        if seed is not None:
+            inputs = [*crossings, *mixed, *local]
+            found = torch.autograd.grad(prediction, inputs, seed, retain_graph=keep, allow_unused=True)
+            if all(tensor is None for tensor in found[:ahead]):
+                raise ValueError("the losses must come from the last call of the U-Net, and they don't")
+            whole, parts[0] = own(found[:size]), own(found[size:])
+        average_gradients_(parts[:1], local, self._group)
+        sides = [mixture[ahead:], whole[ahead:]]
+        average_gradients_(sides, mixed, self._group)
+        mixture[ahead:], whole[ahead:] = sides
+        return _Passes(rough, near, mixture, whole, parts, _gram(parts, near))
+
+    def _combined(self, found: _Passes, weights: Sequence[float], keep: bool = False) -> Gradient:
+        """Return Σ w_i g_i = w_0 / v_0 Σ v_i g_i + Σ_{i>0} (w_i - v_i w_0 / v_0) g_i, the latter by place.
+
+        `keep`: the passes, and the graph.
+        """
+        assert self._cut is not None
+        rough, near = found.rough, found.near
+        first = weights[0] / near[0] if near[0] != 0.0 else 0.0
+        lacking = [w - first * v for w, v in zip(weights, near, strict=True)][1:]
+        factors = [c / u if u != 0.0 else 0.0 for c, u in zip(lacking, rough[1:], strict=True)]
+        parts = [[None if t is None else t.clone() for t in part] for part in found.parts] if keep else found.parts
+        local = [p for where in self._local.values() for p in where]
+        found_at = list(zip(local, weighted(parts, [first, *lacking]), strict=True))
+        norms = [r * math.sqrt(max(float(found.gram[i, i]), 0.0)) for i, r in enumerate(rough) if i > 0]
+        mean = sum(n * c for n, c in zip(norms, factors, strict=True)) / sum(norms) if any(norms) else 0.0
+        ahead = len(self._cut.crossings)
+        flows: Gradient = []
+        for k, (one, other) in enumerate(zip(found.whole, found.mixture, strict=True)):
+            share: Tensor | float = mean
+            if other is not None and k < ahead:
+                share = sum((c * self._shares.at(row, other) for row, c in enumerate(factors) if c), torch.zeros(()))
+            scaled: Gradient = [None if one is None else first * one]
+            flows += add_(scaled, [None if other is None else other * share])
+        found_at += zip(self._mixed, flows[ahead:], strict=True)
+        bottom = sorted(set(range(len(self.parameters))) - set(local) - set(self._mixed))
+        below = [self.parameters[p] for p in bottom]
+        pulled = self._cut.pull_back(flows[:ahead], below, keep)
+        average_gradients_([pulled], below, self._group)
+        at = dict([*found_at, *zip(bottom, pulled, strict=True)])
+        return [at[p] for p in range(len(self.parameters))]
+
+    def _estimate(self) -> Estimate:
+        assert self._found is not None
+        gram = self._found.gram / self._scale**2
+        weights = self._weigh(gram)
+        return Estimate(weights, self._combined(self._found, weights), gram, exact=False)
+
+    def finish(self, scale: float) -> Estimate:
+        """Return the estimated direction or, in an audit, the exact one and the cosine of both."""
+        guessed = self._guessed
+        estimate = super().finish(scale)
+        if guessed is not None:
+            one, other = inner(guessed, guessed), inner(estimate.direction, estimate.direction)
+            cosine = float(inner(guessed, estimate.direction) / (one * other).sqrt())
+            estimate = replace(estimate, cosine=cosine)
+        return estimate
+
+    def _guess(self) -> list[float] | None:
+        return None  # see `finish`
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return also the gains, and how much regions overlapped in the first steps."""
+        return {**super().state_dict(), "gains": self.gains.state_dict(), "overlaps": self._overlaps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.gains.load_state_dict(state["gains"])
+        self._overlaps = list(state["overlaps"])
+
+
+def _sum(weights: Sequence[float], tensors: Sequence[Tensor | None]) -> Tensor | None:
+    terms = [w * t for w, t in zip(weights, tensors, strict=True) if t is not None and w != 0.0]
+    return torch.stack(terms).sum(dim=0) if terms else None
+
+
+def _gram(parts: Sequence[Gradient], near: Sequence[float]) -> Tensor:
+    """M of g_i, i > 0, and g_0 = (Σ v_i g_i - Σ_{i>0} v_i g_i) / v_0, whose first term is `parts[0]`."""
+    sums = gram_of(parts)
+    change = torch.eye(len(parts), dtype=torch.float64)
+    change[0] = torch.tensor([1.0, *(-v for v in near[1:])], dtype=torch.float64) / near[0] if near[0] != 0.0 else 0.0
+    gram = change @ sums @ change.T
+    gram[0, 0] = gram[0, 0].clamp_min(0.0)
+    return widened(gram)
+
+
+def _replaced(guess: Tensor, regions: Tensor) -> Tensor:
+    """A guess of M with the regions' block as it was found, and the first objective's cosines to them kept."""
+    known = regions.diagonal()[1:].sqrt()
+    ratio = torch.where(guess.diagonal()[1:] > 0.0, known / guess.diagonal()[1:].sqrt(), 0.0)
+    mended = guess.clone()
+    mended[1:, 1:] = regions[1:, 1:]
+    mended[0, 1:], mended[1:, 0] = guess[0, 1:] * ratio, guess[1:, 0] * ratio
+    return mended
+
+
+def _projections(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, list[int]]:
+    """Return the trained parameters of each projection of attention, by its name."""
+    place = {id(parameter): p for p, parameter in enumerate(parameters)}
+    found = {
+        name: [place[id(parameter)] for parameter in module.parameters() if id(parameter) in place]
+        for name, module in unet.named_modules()
+        if name.endswith(LOCAL + MIXED)
+    }
+    return {name: positions for name, positions in found.items() if positions}
