@@ -101,13 +101,21 @@ def cost_of(unet: Any, batch: int, repeats: int, quick: bool) -> dict[str, Any]:
     last = len(unet.up_blocks) - 2  # the last up block has no attention
     attentions = len(unet.up_blocks[last].attentions)
     places = {
-        f"from the last {number} attentions": Place(last, attentions - number) for number in range(1, attentions)
-    } | {"from the last block": Place(last)}
+        "attention": Place(last, attentions - 1),
+        "two attentions": Place(last, attentions - 2),
+        "block": Place(last),
+    }
     choices: dict[str, Estimator | None] = {
         "exact": None,
         "output": OutputEstimator(parameters, never, warm_up=1),
-        **{f"tail {name}": TailEstimator(unet, parameters, never, place=place) for name, place in places.items()},
-        **{f"split {name}": SplitEstimator(unet, parameters, never, place=place) for name, place in places.items()},
+        **{
+            f"tail from the last {name}": TailEstimator(unet, parameters, never, place=place)
+            for name, place in places.items()
+        },
+        **{
+            f"split from the last {name}": SplitEstimator(unet, parameters, never, place=place)
+            for name, place in places.items()
+        },
         "ema": EmaEstimator(parameters, never),
     }
     plain = FairBackward(parameters, LinearScalarization())
