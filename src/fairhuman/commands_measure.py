@@ -13,6 +13,7 @@ from fairhuman import recipe as recipes
 from fairhuman.commands import run_synth
 from fairhuman.commands_data import settings_of, stages
 from fairhuman.compare.ablation import run_comparison
+from fairhuman.compare.analysis import contrasts
 from fairhuman.compare.cost_page import CostSettings, read_costs, write_costs
 from fairhuman.compare.grid import write_grid
 from fairhuman.compare.page import write_comparison
@@ -111,7 +112,8 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
     found = run_comparison(recipe, render, console)
     if isinstance(found, int):
         return _stopped(found, console)
-    page = write_comparison(recipe, found)
+    differences = contrasts(recipe, found)
+    page = write_comparison(recipe, found, differences)
     shown = draw_grid(recipe, recipe.grid, found, console) if recipe.grid else None
     if isinstance(shown, int):
         return _stopped(shown, console)
@@ -119,7 +121,7 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
     if recipe.cost is not None and read_costs(recipe.cost, costs) is None:
         write_costs(recipe.cost, costs)
     if recipe.grid is not None or recipe.cost is not None:
-        page = write_comparison(recipe, found, shown)
+        page = write_comparison(recipe, found, differences, shown)
     say(console, f"report: {page}")
     return 1 if found.failed else 0
 

@@ -34,6 +34,14 @@ def build(folder, **values):
     return recipes.build(CompareRecipe, {**common, **values}, origin="compare")
 
 
+def told(recipe, outcome):
+    return document(recipe, outcome, contrasts(recipe, outcome))
+
+
+def written(recipe, outcome):
+    return write_comparison(recipe, outcome, contrasts(recipe, outcome))
+
+
 @pytest.fixture
 def train(monkeypatch):
     """Training that writes held-out losses of 40 samples, as `effects` has them; runs named in `broken` fail."""
@@ -146,7 +154,7 @@ def test_a_whole_comparison(tmp_path, train):
     assert rendered == [("train", 4), ("test", 4)]
     assert outcome.picked == {"LS": 1e-4, "MPD": 1e-3}, "LS spoils the whole picture at the higher rate"
     assert outcome.seeds == {"LS": [1, 2, 3], "MPD": [1, 2, 3]}
-    found = document(recipe, outcome)
+    found = told(recipe, outcome)
     assert found["change"]["MPD"]["face"]["value"] == pytest.approx(-0.03, abs=0.005)
     face, whole = (found["difference"]["LS"]["MPD"][name] for name in ("face", "global"))
     assert face["verdict"] == "lower"
@@ -203,16 +211,16 @@ def test_cells_may_be_compared_with_several(tmp_path, train):
 def test_losses_are_kept_apart_from_runs_and_enough_to_go_on(tmp_path, train):
     trained, _ = train
     recipe = build(tmp_path, results=str(tmp_path / "results"), tuning={"data": "tune", "learning_rates": [1e-3]})
-    first = document(recipe, run_comparison(recipe, lambda *_: None, QUIET))
+    first = told(recipe, run_comparison(recipe, lambda *_: None, QUIET))
     assert len(trained) == 8
     shutil.rmtree(recipe.out)
     again = build(tmp_path / "elsewhere", results=str(tmp_path / "results"), tuning=recipe.tuning.model_dump())
-    assert document(again, run_comparison(again, lambda *_: None, QUIET)) == first
+    assert told(again, run_comparison(again, lambda *_: None, QUIET)) == first
     assert len(trained) == 8, "nothing is run twice, wherever runs lie"
     more = build(tmp_path, **{**again.model_dump(mode="json"), "seeds": [1, 2, 3, 4]})
     run_comparison(more, lambda *_: None, QUIET)
     assert len(trained) == 10
-    page = write_comparison(more, run_comparison(more, lambda *_: None, QUIET))
+    page = written(more, run_comparison(more, lambda *_: None, QUIET))
     assert page == tmp_path / "results" / "report.html"
     assert "The runs" not in page.read_text(), "runs that don't lie beside the page aren't linked"
 
@@ -264,7 +272,7 @@ def test_the_page_and_the_numbers_are_written(tmp_path, train):
     _, broken = train
     broken.add("mpd-0.001-seed-2")
     recipe = build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
-    path = write_comparison(recipe, run_comparison(recipe, lambda *_: None, QUIET))
+    path = written(recipe, run_comparison(recipe, lambda *_: None, QUIET))
     page = path.read_text()
     for text in ("Against LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001"):
         assert text in page

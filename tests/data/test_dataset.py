@@ -115,6 +115,17 @@ def test_a_painted_mask_wins_over_boxes(people, tmp_path):
     assert all(float(dataset([record], transform=close)[i].masks_rhw[0].sum()) == 400 for i in range(8))
 
 
+def test_boxes_win_over_a_painted_mask_where_the_recipe_says_so(people, tmp_path):
+    path = tmp_path / "mask.png"
+    path.write_bytes(encoded(Image.new("L", (40, 64), 255)))
+    boxes = MaskSettings(painted=False)
+    record = replace(people(1)[0], masks={"face": path}, boxes={"face": (Box(8, 8, 16, 24),)})
+    plain = JointTransform((64, 40), flip_probability=0.0)
+    assert float(dataset([record], transform=plain, masks=boxes)[0].masks_rhw[0].sum()) == 8 * 16
+    alone = replace(record, boxes={"face": ()})
+    assert float(dataset([alone], transform=plain, masks=boxes)[0].masks_rhw[0].sum()) == 64 * 40, "there are no boxes"
+
+
 def test_user_defined_regions_and_no_regions(people):
     record = replace(people(1)[0], boxes={"feet": (Box(1, 1, 30, 30),)})
     assert float(dataset([record], regions=("feet", "text"))[0].masks_rhw[0].sum()) > 0

@@ -8,6 +8,7 @@ from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report.changes import base_loss, change, seed_changes
 from fairhuman.report.statistics import Estimate
 
+Contrasts = dict[str, dict[str, dict[str, "Contrast"]]]  # by cell that is compared with, by cell, by objective
 Verdict = Literal["lower", "higher", "same", "undecided"]
 LEVEL = 0.95
 
@@ -29,8 +30,8 @@ class Contrast:
     verdict: Verdict
 
 
-def contrasts(recipe: CompareRecipe, outcome: Outcome) -> dict[str, dict[str, dict[str, Contrast]]]:
-    """By cell that is compared with, by cell, by objective; seeds and noise are paired."""
+def contrasts(recipe: CompareRecipe, outcome: Outcome) -> Contrasts:
+    """All that the recipe asks for; seeds and noise are paired. Seconds a number, as far tails take many resamples."""
     pairs = [
         (against, cell)
         for against, cells in recipe.contrasts.items()
@@ -38,7 +39,7 @@ def contrasts(recipe: CompareRecipe, outcome: Outcome) -> dict[str, dict[str, di
         if against in outcome.series and cell in outcome.series
     ]
     level = 1 - (1 - LEVEL) / max(1, sum(len(outcome.series[cell].first) for _, cell in pairs))
-    found: dict[str, dict[str, dict[str, Contrast]]] = {}
+    found: Contrasts = {}
     for against, cell in pairs:
         series, reference = shared_seeds(outcome, cell, against)
         found.setdefault(against, {})[cell] = {
@@ -57,7 +58,7 @@ def verdict(interval: Estimate, margin: float) -> Verdict:
     return "same" if -margin <= interval.low and interval.high <= margin else "undecided"
 
 
-def document(recipe: CompareRecipe, outcome: Outcome) -> dict[str, Any]:
+def document(recipe: CompareRecipe, outcome: Outcome, differences: Contrasts) -> dict[str, Any]:
     """All numbers, ready for JSON."""
     first = next(iter(outcome.series.values()))
     return {
@@ -69,7 +70,7 @@ def document(recipe: CompareRecipe, outcome: Outcome) -> dict[str, Any]:
         "margin": recipe.margin,
         "difference": {
             against: {cell: {name: asdict(one) for name, one in found.items()} for cell, found in cells.items()}
-            for against, cells in contrasts(recipe, outcome).items()
+            for against, cells in differences.items()
         },
         "learning rate": {
             cell: {"picked": rate, "tuning": outcome.tuned.get(cell)} for cell, rate in outcome.picked.items()

@@ -7,7 +7,7 @@ import yaml
 from PIL import Image
 
 from fairhuman.compare.ablation import Outcome, at_edge
-from fairhuman.compare.analysis import Contrast, contrasts, document
+from fairhuman.compare.analysis import Contrast, Contrasts, document
 from fairhuman.compare.cost_page import CostSettings, read_costs, variants
 from fairhuman.compare.pictures import Shown
 from fairhuman.compare.settings import CompareRecipe
@@ -20,17 +20,20 @@ from fairhuman.report.training import interval, verdict
 MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 
 
-def write_comparison(recipe: CompareRecipe, outcome: Outcome, shown: Shown | None = None) -> Path:
+def write_comparison(
+    recipe: CompareRecipe, outcome: Outcome, differences: Contrasts, shown: Shown | None = None
+) -> Path:
     """Write `results.json` and `report.html` into the comparison's folder of results; return the page's path.
 
     Args:
         recipe: of the comparison; where it asks for costs, they are in the folder of results.
         outcome: of its runs.
+        differences: of its cells.
         shown: its grid.
 
     """
     folder = recipe.results_folder
-    write_json(folder / "results.json", document(recipe, outcome))
+    write_json(folder / "results.json", document(recipe, outcome, differences))
     first = next(iter(outcome.series.values()))
     names = list(first.first)
     palette = plots.colours(names)
@@ -50,7 +53,7 @@ def write_comparison(recipe: CompareRecipe, outcome: Outcome, shown: Shown | Non
         margin=f"{recipe.margin:.0%}",
         differences=[
             (against, [(cell, [_difference(one) for one in found.values()]) for cell, found in cells.items()])
-            for against, cells in contrasts(recipe, outcome).items()
+            for against, cells in differences.items()
         ],
         rates=[_rates(outcome, cell) for cell in outcome.tuned],
         grid=_grid(recipe, shown) if shown else None,

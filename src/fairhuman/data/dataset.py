@@ -206,7 +206,7 @@ class PeopleDataset(Dataset[Sample]):
         painted = {
             name: _of_size(record, name, decode_mask(record.masks[name], self.limits))
             for name in self.regions
-            if name in record.masks
+            if name in record.masks and (self.masks.painted or not record.boxes.get(name))
         }
         places = {name: self._places(record, painted, name) for name in self.regions}
         return _Around(painted, places, *read_conditions(record, self.conditions, self.limits))

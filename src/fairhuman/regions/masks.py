@@ -15,7 +15,7 @@ ELLIPSE_ROWS = 8  # lines per pixel row on which an ellipse is measured
 
 
 class MaskSettings(Settings):
-    """How a box becomes a mask. Painted masks are used as they were painted."""
+    """How a box becomes a mask. Painted masks are used as they were painted, and win over boxes."""
 
     shape: Literal["rectangle", "ellipse"] = "rectangle"
     padding: float = Field(
@@ -24,6 +24,7 @@ class MaskSettings(Settings):
     soft_edge: float = Field(
         default=0.0, ge=0.0, le=256.0, description="sigma in pixels of the Gaussian that softens the edge"
     )
+    painted: bool = Field(default=True, description="whether a painted mask wins over the boxes that are there too")
 
 
 def boxes_to_mask(boxes_n4: Tensor, size: tuple[int, int], settings: MaskSettings | None = None) -> Tensor:
