@@ -13,6 +13,8 @@ from fairhuman import recipe as recipes
 from fairhuman.compare.cost_page import CostSettings, read_costs
 from fairhuman.compare.pictures import _write_prompts
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.data.report import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, RecipeError
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -32,7 +34,7 @@ VALUES = {
     "against": "LS",
     "seeds": [1],
     "test": "test",
-    "grid": {"data": "shown", "steps": 1, "guidance": 1.0},
+    "grid": {"data": "shown", "steps": 1, "guidance": 1.0, "zoom_on": "expected"},
     "cost": {"model": "small-untrained", "rank": 2, "size": 64, "steps": 1, "repeats": 1},
 }
 
@@ -49,6 +51,7 @@ def test_a_comparison_with_pictures_and_costs(tmp_path: Path, typed: Typed) -> N
     page, grid = (out / "report.html").read_text(), (out / "grid" / "grid.html").read_text()
     assert all(f'<th scope="col">{name}</th>' in grid for name in ("pose", "base", "LS", "MPD"))
     assert 'href="grid/grid.html"' in page
+    assert 'alt="MPD: face"' in grid, "close-ups where the boxes are"
     assert "LoRA, fused" in page
     assert "Not in it" not in page
     first = {path: path.stat().st_mtime_ns for path in (*pictures, out / "costs" / "costs.json")}
@@ -60,7 +63,7 @@ def test_a_comparison_with_pictures_and_costs(tmp_path: Path, typed: Typed) -> N
 
 def test_a_grid_zooms_on_what_is_in_it(tmp_path: Path) -> None:
     grid = {"data": "shown", "zoom_on": "RLW"}
-    with pytest.raises(RecipeError, match=r"grid.zoom_on must be one of base, LS, MPD; found 'RLW'"):
+    with pytest.raises(RecipeError, match=r"grid.zoom_on must be one of base, expected, LS, MPD; found 'RLW'"):
         recipes.build(CompareRecipe, {**VALUES, "out": str(tmp_path), "grid": grid}, origin="compare")
     cells = {"base": {}, "LS": {}}
     with pytest.raises(RecipeError, match="a cell can't be named 'base'"):
@@ -97,5 +100,6 @@ def test_a_grid_has_a_prompt_a_row_and_few_rows(tmp_path: Path, captions: list[s
         Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
         lines.append(json.dumps({"file_name": f"{number}.png", "caption": caption}))
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    records = read_source(tmp_path, (), SourceSettings(), LoadReport())
     with pytest.raises(DataError, match=message):
-        _write_prompts(tmp_path, tmp_path / "prompts.txt")
+        _write_prompts(records, tmp_path, tmp_path / "prompts.txt")

@@ -1,19 +1,22 @@
 """The pictures of a comparison: the base and every cell, drawn for the same prompts and conditions, in one grid."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from fairhuman.compare.ablation import Outcome
+from fairhuman.compare.frames import ZOOMED, Boxes
 from fairhuman.compare.grid import write_grid
-from fairhuman.compare.settings import BASE, CompareRecipe, GridSettings
+from fairhuman.compare.settings import BASE, EXPECTED, CompareRecipe, GridSettings
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.views import digest
 from fairhuman.errors import DataError
 from fairhuman.files import write_text
 from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options
+from fairhuman.record import Box, HumanRecord
 from fairhuman.train.recipe import TrainRecipe
 
 MOST_ROWS = 64
@@ -48,7 +51,9 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: Outcome, conso
     there = {cell: run for cell, run in runs.items() if seed in outcome.seeds.get(cell, ()) and run.product.exists()}
     asked = recipe.people[grid.data].model_dump_json() if grid.data in recipe.people else grid.data
     folder = recipe.out / "samples" / digest(grid.model_dump_json() + asked)[:12]
-    count = _write_prompts(recipe.data(grid.data), folder / "prompts.txt")
+    records = read_source(recipe.data(grid.data), ZOOMED, SourceSettings(), LoadReport())
+    _write_prompts(records, recipe.data(grid.data), folder / "prompts.txt")
+    count = len(records)
     methods = {BASE: folder / BASE, **{cell: folder / run.out.name for cell, run in there.items()}}
     first = next(iter(runs.values()))
     jobs = [_job(methods[BASE], first.model, first, count, grid, [])]
@@ -61,13 +66,23 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: Outcome, conso
     followed = dict.fromkeys(name for run in there.values() if run.control for name in run.control.conditions)
     control = [f"{name}={recipe.data(grid.data)}" for name in followed]
     zoom_on = grid.zoom_on if grid.zoom_on in methods else None
-    page = write_grid(methods, recipe.results_folder / "grid", zoom_on=zoom_on, control=control)
+    expected = [_boxes(record, first.size) for record in records] if grid.zoom_on == EXPECTED else None
+    out = recipe.results_folder / "grid"
+    page = write_grid(methods, out, zoom_on=zoom_on, expected=expected, control=control)
     return Shown(page, seed, [cell for cell in recipe.cells if cell not in there])
 
 
-def _write_prompts(data: Path, file: Path) -> int:
-    """Write the captions of all records, a line each; their number."""
-    records = read_source(data, (), SourceSettings(), LoadReport())
+def _boxes(record: HumanRecord, size: tuple[int, int]) -> Boxes:
+    """Faces and hands of a record in pixels of (height, width)."""
+    x, y = size[1] / record.width, size[0] / record.height
+    return {
+        part: [Box(x * box.x0, y * box.y0, x * box.x1, y * box.y1) for box in record.boxes.get(part) or ()]
+        for part in ZOOMED
+    }
+
+
+def _write_prompts(records: Sequence[HumanRecord], data: Path, file: Path) -> None:
+    """Write the captions of all records, a line each."""
     prompts = [" ".join(record.caption.split()) for record in records]
     if len(prompts) > MOST_ROWS:
         raise DataError(f"{data}: a grid shows all records, {MOST_ROWS} at most, found {len(prompts)}")
@@ -75,7 +90,6 @@ def _write_prompts(data: Path, file: Path) -> int:
     if not prompts or empty:
         raise DataError(f"{data}: a grid needs a caption of every record, {len(empty)} of {len(prompts)} have none")
     write_text(file, "\n".join(prompts) + "\n")
-    return len(prompts)
 
 
 def _job(out: Path, model: str | Path, run: TrainRecipe, count: int, grid: GridSettings, weights: list[object]) -> Job:

@@ -14,7 +14,7 @@ from fairhuman.synth.people import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
 
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
-BASE = "base"
+BASE, EXPECTED = "base", "expected"
 OWN = ("out", "seed", "validation.data", "validation.every")  # what the comparison sets itself
 
 
@@ -50,7 +50,8 @@ class GridSettings(Settings):
     guidance: float = Field(default=7.5, ge=1.0)
     seed: int = Field(default=0, ge=0, description="of the noise")
     zoom_on: str | None = Field(
-        default=None, description="cell, or 'base', in whose pictures faces and hands are found"
+        default=None,
+        description="cell, or 'base', in whose pictures faces and hands are found; 'expected': `data`'s boxes",
     )
 
 
@@ -87,8 +88,8 @@ class CompareRecipe(Settings):
         for name in cells:
             if not CELL.fullmatch(name):
                 raise ValueError(f"a cell's name must be 1 to 60 letters, digits, spaces or .,=+×_-, found {name!r}")
-        if BASE in cells:
-            raise ValueError(f"a cell can't be named {BASE!r}: that is what all are compared with")
+        if taken := [name for name in (BASE, EXPECTED) if name in cells]:
+            raise ValueError(f"a cell can't be named {taken[0]!r}, which means something else here")
         slugs = [slug(name) for name in cells]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of cells must differ in more than spaces and case, found {', '.join(cells)}")
@@ -102,8 +103,8 @@ class CompareRecipe(Settings):
                     raise ValueError(f"against must name cells, which are {', '.join(self.cells)}; found {name!r}")
             if against in others:
                 raise ValueError(f"against compares {against!r} with itself")
-        if self.grid is not None and self.grid.zoom_on not in (None, BASE, *self.cells):
-            known = ", ".join([BASE, *self.cells])
+        if self.grid is not None and self.grid.zoom_on not in (None, BASE, EXPECTED, *self.cells):
+            known = ", ".join([BASE, EXPECTED, *self.cells])
             raise ValueError(f"grid.zoom_on must be one of {known}; found {self.grid.zoom_on!r}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, found {self.seeds}")
