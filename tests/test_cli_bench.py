@@ -14,7 +14,7 @@ def test_speed_against_a_bare_loop(tmp_path: Path, typed: Typed) -> None:
     code, said, errors = typed("bench", *TINY, "--rounds", 2, "--out", tmp_path / "speed.json")
     assert code == 0, errors
     found = {one["name"]: one for one in json.loads((tmp_path / "speed.json").read_text())["speed"]}
-    assert list(found) == ["bare loop", "LS", "mpd, exact", "mpd, output", "mpd, tail"]
+    assert list(found) == ["bare loop", "LS", "mpd, exact", "mpd, output", "mpd, split", "mpd, tail"]
     assert found["bare loop"]["ratio"] == [1.0, 1.0, 1.0]
     assert 0.0 < found["mpd, exact"]["ratio"][1] < found["LS"]["ratio"][1] < 1.0
     assert found["LS"]["waiting"][1] > found["bare loop"]["waiting"][1] == 0.0
