@@ -43,6 +43,12 @@ def test_every_folder_of_tests_is_looked_into(request: pytest.FixtureRequest) ->
     assert not [name for name in names for pattern in patterns if fnmatch.fnmatch(name, pattern)]
 
 
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """Else one of the two is not collected, which shows only where both are run at once."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
+
+
 def test_the_readme_s_links_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
