@@ -80,7 +80,7 @@ def test_which_estimators_a_recipe_means(make_recipe: MakeRecipe) -> None:
     assert kinds() == [ExactEstimator]
     assert kinds(fairness={"mode": "tail"}) == [TailEstimator, ExactEstimator]
     assert kinds(fairness={"mode": "split"}) == [SplitEstimator, TailEstimator, ExactEstimator]
-    assert kinds(fairness={"mode": "output"}) == [OutputEstimator, SplitEstimator, TailEstimator, ExactEstimator]
+    assert kinds(fairness={"mode": "output"}) == [OutputEstimator, TailEstimator, ExactEstimator]
     assert kinds(fairness={"mode": "output"}, compile=True) == [OutputEstimator, TailEstimator, ExactEstimator]
     for mode in ("output", "split", "tail", "ema"):
         assert kinds(fairness={"mode": mode}, accumulate=2) == [EmaEstimator, ExactEstimator]

@@ -85,13 +85,9 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
 
 def modes_of(recipe: TrainRecipe) -> tuple[str, ...]:
     """Return the modes of fairness that a run like this can have."""
-    decoder = recipe.control is None and not recipe.fairness.pairwise  # what `tail` needs
-    if not decoder:
-        return ("exact", "output")
-    attention = (
-        recipe.kind == "lora" and recipe.lora.targets == "attention" and not recipe.compile
-    )  # what `split` needs
-    return ("exact", "output", "split", "tail") if attention else ("exact", "output", "tail")
+    tail = recipe.control is None and not recipe.fairness.pairwise
+    split = tail and recipe.kind == "lora" and recipe.lora.targets == "attention" and not recipe.compile
+    return ("exact", "output", *(["split"] if split else []), *(["tail"] if tail else []))
 
 
 def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:

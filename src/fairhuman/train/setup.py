@@ -147,9 +147,9 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
         return FallbackEstimator([EmaEstimator(parameters, every or 8, last), last], fairness.limit)
     ladder: list[Estimator] = [last]
     if not fairness.pairwise and recipe.processes.sharding == "none":
-        kinds: dict[str, type[TailEstimator]] = {"tail": TailEstimator, "split": SplitEstimator}
-        if mode == "tail" or recipe.compile:  # what is compiled can't be looked into
-            del kinds["split"]
+        kinds: dict[str, type[TailEstimator]] = {"tail": TailEstimator}
+        if mode == "split":  # by name alone: it ends a run whose regions lie in one another
+            kinds["split"] = SplitEstimator
         for name, kind in kinds.items():
             try:
                 ladder.insert(0, kind(model.pipeline.unet, parameters, every or 200, exact))
