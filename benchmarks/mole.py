@@ -96,6 +96,7 @@ def training(plan: Plan, method: str, rate: float, seed: int, stage: str = "") -
         "resolution": plan.size,
         "learning_rate": rate,
         "strategy": "mpd" if method == MPD else "ls",
+        "fairness": {"mode": "exact"},
         "precision": "bf16",
         "cache": {"latents": True, "folder": str(plan.work / "cache")},
         "view": {"crop": "center"},

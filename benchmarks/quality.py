@@ -103,6 +103,7 @@ def recipe(plan: Plan, strategy: str, targets: str, rate: float, seed: int, spli
         "resolution": plan.size,
         "learning_rate": rate,
         "strategy": strategy,
+        "fairness": {"mode": "exact"},
         "checkpoint_every": 100,
         "keep_checkpoints": 1,
         "precision": "bf16",

@@ -30,7 +30,7 @@ from fairhuman.models.sdxl import SMALL, check_location
 from fairhuman.report.demo import TITLES, Samples, write_demo_report
 from fairhuman.train.recipe import TrainRecipe
 
-METHODS = ("mpd", "ls")  # the slower one first
+METHODS = ("mpd", "ls")
 # All is annotated: pictures are checked, and put where any other source's would be.
 BUILD = recipes.build(BuildRecipe, {"min_side": None, "detect": None, "caption": {"kind": "text"}}, origin="demo")
 
@@ -147,9 +147,7 @@ def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) ->
         settings.model, settings.sample_steps, settings.guidance, (settings.size, settings.size), settings.seed
     )
     draws = settings.samples * settings.sample_steps
-    commands = [
-        jobs.training_job(name, runs[name], settings.steps * (0.6 if name == "mpd" else 0.35)) for name in METHODS
-    ]
+    commands = [jobs.training_job(name, runs[name], settings.steps * 0.35) for name in METHODS]
     for name in TITLES:
         lora = runs[name].out / "lora" / DIFFUSERS_FILE if name in runs else None
         sampled = out / "samples" / name

@@ -62,7 +62,10 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: Mak
 
 def test_a_limit_that_nothing_reaches_ends_at_the_exact_direction(make_recipe: MakeRecipe) -> None:
     strict = {"mode": "ema", "every": 1, "limit": 1.0}
-    recipe, exact = make_recipe("strict", steps=8, fairness=strict), make_recipe("exact", steps=8)
+    recipe, exact = (
+        make_recipe("strict", steps=8, fairness=strict),
+        make_recipe("exact", steps=8, fairness={"mode": "exact"}),
+    )
     train(recipe)
     train(exact)
     ours, theirs = metrics_without_times(recipe.out), metrics_without_times(exact.out)
@@ -77,10 +80,10 @@ def test_which_estimators_a_recipe_means(make_recipe: MakeRecipe) -> None:
         found = build_estimator(make_recipe(**values), model)
         return [type(one) for one in (found.estimators if isinstance(found, FallbackEstimator) else [found])]
 
-    assert kinds() == [ExactEstimator]
+    assert kinds(fairness={"mode": "exact"}) == [ExactEstimator]
     assert kinds(fairness={"mode": "tail"}) == [TailEstimator, ExactEstimator]
     assert kinds(fairness={"mode": "split"}) == [SplitEstimator, TailEstimator, ExactEstimator]
-    assert kinds(fairness={"mode": "output"}) == [OutputEstimator, TailEstimator, ExactEstimator]
+    assert kinds() == [OutputEstimator, TailEstimator, ExactEstimator]
     assert kinds(fairness={"mode": "output"}, compile=True) == [OutputEstimator, TailEstimator, ExactEstimator]
     for mode in ("output", "split", "tail", "ema"):
         assert kinds(fairness={"mode": mode}, accumulate=2) == [EmaEstimator, ExactEstimator]

@@ -20,16 +20,18 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 
 MakeRecipe = Callable[..., TrainRecipe]
+EXACT = {"fairness": {"mode": "exact"}}
+PAIRS = {"fairness": {"mode": "exact", "pairwise": True}}
 WAYS: dict[str, dict[str, Any]] = {
     "LoRA, LS": {"strategy": "ls"},
-    "LoRA, MPD": {},
-    "LoRA, MPD, bf16": {"precision": "bf16"},
-    "LoRA, MPD, checkpointing": {"gradient_checkpointing": True},
-    "full, MPD": {"kind": "full"},
-    "ControlNet, MPD, pairs": {"kind": "controlnet", "fairness": {"pairwise": True}},
-    "T2I-adapter, MPD": {"kind": "t2i_adapter"},
-    "MoLE, MPD": {"kind": "mole", "mole": {"rank": 4}},
-    "full, MPD, pairs": {"kind": "full", "fairness": {"pairwise": True}},
+    "LoRA, MPD": EXACT,
+    "LoRA, MPD, bf16": {**EXACT, "precision": "bf16"},
+    "LoRA, MPD, checkpointing": {**EXACT, "gradient_checkpointing": True},
+    "full, MPD": {**EXACT, "kind": "full"},
+    "ControlNet, MPD, pairs": {**PAIRS, "kind": "controlnet"},
+    "T2I-adapter, MPD": {**EXACT, "kind": "t2i_adapter"},
+    "MoLE, MPD": {**EXACT, "kind": "mole", "mole": {"rank": 4}},
+    "full, MPD, pairs": {**PAIRS, "kind": "full"},
 }
 
 
@@ -92,17 +94,15 @@ def test_an_amortised_run_says_what_its_audits_need(make_recipe: MakeRecipe) -> 
 def test_one_objective_has_no_pairs(make_recipe: MakeRecipe) -> None:
     """As in MoLE's own loss, where no region is named: one gradient is held, beside the graph, which lives on."""
     one = {"regions": {"names": []}, "kind": "full"}
-    pairs = memory_of(make_recipe(**one, fairness={"pairwise": True}))
+    pairs = memory_of(make_recipe(**one, **PAIRS))
     plain = memory_of(make_recipe(**one, strategy="ls"))
     assert plain.step <= pairs.step < plain.step + pairs.trained / 2
 
 
 def test_sdxl_by_its_shape_alone(make_recipe: MakeRecipe) -> None:
     """A rank of 256 with exact MPD at 1024 x 1024 fits a card of 24 GB."""
-    recipe = make_recipe(
-        model="sdxl", resolution=1024, batch_size=1, lora={"rank": 256}, precision="bf16", gradient_checkpointing=True
-    )
-    found = memory_of(recipe)
+    size: dict[str, Any] = {"model": "sdxl", "resolution": 1024, "batch_size": 1, "lora": {"rank": 256}}
+    found = memory_of(make_recipe(**size, **EXACT, precision="bf16", gradient_checkpointing=True))
     assert found.trained == 4 * 371_589_120
     assert found.frozen == 2 * (2_567_463_684 + 123_060_480 + 694_659_840) + 4 * 83_653_863
     assert found.optimizer == 2 * found.trained
@@ -111,7 +111,7 @@ def test_sdxl_by_its_shape_alone(make_recipe: MakeRecipe) -> None:
 
 
 def test_the_cheapest_changes_that_fit(make_recipe: MakeRecipe) -> None:
-    recipe = make_recipe(kind="full", batch_size=4, resolution=64)
+    recipe = make_recipe(kind="full", batch_size=4, resolution=64, **EXACT)
     now = memory_of(recipe).needed
     found = cheapest_changes(recipe, now - 2**20)
     assert [change.overrides for change in found] == [
@@ -125,6 +125,8 @@ def test_the_cheapest_changes_that_fit(make_recipe: MakeRecipe) -> None:
     assert len(together) == 1
     assert {*found[0].overrides, *found[1].overrides} <= set(together[0].overrides)
     assert cheapest_changes(recipe, CONTEXT) == []
+    amortised = cheapest_changes(make_recipe(kind="full", batch_size=4, resolution=64), now - 2**20)
+    assert amortised[0].overrides == ("fairness.pairwise=true",)
 
 
 def test_totals() -> None:

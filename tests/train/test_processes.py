@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,8 @@ def test_a_killed_process_ends_the_run_and_other_numbers_of_processes_go_on(
 
     The one that is left ends with an error that says what happened.
     """
-    settings = {"optimizer": {"name": "sgd"}, "learning_rate": 0.05, "lora": {"rank": 2}, "checkpoint_every": 1}
+    settings: dict[str, Any] = {"optimizer": {"name": "sgd"}, "learning_rate": 0.05, "lora": {"rank": 2}}
+    settings |= {"checkpoint_every": 1, "fairness": {"mode": "exact"}}  # the same with accumulation
     first = make_recipe("run", batch_size=3, steps=5000, processes={"timeout": 120}, **settings)
     workers = train_in(first, tmp_path, 2)
     while steps_taken(first.out) < 3 and all(worker.poll() is None for worker in workers):

@@ -40,6 +40,7 @@ def main() -> None:
             f"strategy={strategy}",
             f"validation.every={args.steps}",
             "preview.count=0",
+            "fairness.mode=exact",
             "fairness.measure_every=5",
             "fairness.dwa_window=10",
         ]

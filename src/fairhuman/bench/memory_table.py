@@ -13,7 +13,7 @@ from fairhuman.train.recipe import TrainRecipe
 
 WAYS: dict[str, dict[str, Any]] = {
     "LS": {"strategy": "ls"},
-    "MPD, exact": {"strategy": "mpd"},
+    "MPD, exact": {"strategy": "mpd", "fairness": {"mode": "exact"}},
     "MPD, amortised": {"strategy": "mpd", "fairness": {"mode": "output"}},
     "MPD, amortised, pairs": {"strategy": "mpd", "fairness": {"mode": "output", "pairwise": True}},
 }

@@ -20,7 +20,7 @@ from fairhuman.report.changes import Series, change, series_of
 from fairhuman.train.recipe import TrainRecipe
 
 GLOBAL = "global"
-TIMES = {"mpd": 2.0, "nash": 2.0, "alpha": 2.0}  # a step's cost in those of the plain sum, for the estimate of time
+EXACT = 2.0  # cost of a step with K gradients, in those of a step with one; for the estimate of time
 Render = Callable[[Path, dict[str, Any]], object]
 
 
@@ -117,7 +117,10 @@ def changes(series: Series) -> dict[str, float]:
 def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Outcome, console: Console) -> int | None:
     """Run those whose losses aren't kept yet, the longest first, and keep them; failures are noted."""
     left = {run.out.name: run for run in runs if kept_losses(recipe, run) is None}
-    costs = {name: run.steps * TIMES.get(run.strategy, 1.0) for name, run in left.items()}
+    costs = {
+        name: run.steps * (EXACT if run.balances and run.fairness.mode == "exact" else 1.0)
+        for name, run in left.items()
+    }
     jobs = [training_job(name, left[name], costs[name]) for name in sorted(left, key=lambda name: -costs[name])]
 
     def ended(job: Job, error: FairHumanError | None) -> None:

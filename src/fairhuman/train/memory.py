@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from fairhuman import recipe as recipes
 from fairhuman.data.batch import Batch
 from fairhuman.data.condition_view import CONDITIONS
-from fairhuman.fairness import STRATEGIES, LossWeighting
 from fairhuman.fairness.estimators.estimator import weighted_sum
 from fairhuman.models import TrainableModel
 from fairhuman.models.architecture import build_sdxl_shape, build_shape
@@ -82,7 +81,7 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
         optimizer = 0
-    amortised = recipe.fairness.mode != "exact" and not issubclass(STRATEGIES[recipe.strategy], LossWeighting)
+    amortised = recipe.balances and recipe.fairness.mode != "exact"
     encode, step = _peaks(recipe, model, exact=not amortised)
     audit = _peaks(recipe, model, exact=True)[1] if amortised else None
     return Memory(frozen, trained, optimizer, encode, step, audit, update=2 * trained)
@@ -136,7 +135,7 @@ def _batch(recipe: TrainRecipe, pictures: Tensor) -> Batch:
 
 def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Parameter], exact: bool) -> None:
     """Do what the estimators of `fairness` do with the graph, where values don't matter."""
-    if not exact or issubclass(STRATEGIES[recipe.strategy], LossWeighting):
+    if not (exact and recipe.balances):
         total = weighted_sum(losses, [1.0] * len(losses))
         assert total is not None
         torch.autograd.grad(total, parameters, allow_unused=True)
@@ -186,9 +185,9 @@ def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3) -> list[Cha
 
 def _options(recipe: TrainRecipe) -> Iterable[tuple[str, ...]]:
     """Yield changes that save memory and cost little, from the cheapest to the dearest."""
-    balancing = not issubclass(STRATEGIES[recipe.strategy], LossWeighting)
-    if balancing and recipe.accumulate == 1 and not recipe.fairness.pairwise:
-        yield "fairness.mode=output", "fairness.pairwise=true"  # audits hold two gradients, ordinary steps one
+    if recipe.balances and recipe.accumulate == 1 and not recipe.fairness.pairwise:
+        mode = () if recipe.fairness.mode in ("output", "ema") else ("fairness.mode=output",)
+        yield *mode, "fairness.pairwise=true"  # audits hold two gradients, ordinary steps one
     if recipe.precision == "fp32":
         yield ("precision=bf16",)
     if recipe.optimizer.name in ("adam", "adamw"):

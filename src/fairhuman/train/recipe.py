@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from fairhuman.data.order import bucket_resolutions
-from fairhuman.fairness import STRATEGIES
+from fairhuman.fairness import STRATEGIES, LossWeighting
 from fairhuman.models.control import ControlSettings
 from fairhuman.models.lora import LoraSettings
 from fairhuman.models.mole import MoleSettings
@@ -81,6 +81,11 @@ class TrainRecipe(Settings):
     def control(self) -> ControlSettings | None:
         """What is followed, of the kinds that follow something."""
         return {"controlnet": self.controlnet, "t2i_adapter": self.t2i_adapter}.get(self.kind)
+
+    @property
+    def balances(self) -> bool:
+        """Whether its strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` matters."""
+        return not issubclass(STRATEGIES[self.strategy], LossWeighting)
 
     @property
     def product(self) -> Path:

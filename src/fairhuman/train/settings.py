@@ -41,7 +41,7 @@ class FairnessSettings(Settings):
     """How K gradients become one."""
 
     mode: Mode = Field(
-        default="exact",
+        default="output",
         description="of nash, mpd and alpha: exact, or an estimate of the Gram matrix, audited: output, split, tail "
         "or ema, which stands in for them where gradients are accumulated",
     )
