@@ -1,29 +1,34 @@
 """What caches of latents and text embeddings save: a training step with and without them, and loading a sample.
 
-.venv/bin/python benchmarks/cache.py [--quick] [--parts step sample]
+.venv/bin/python benchmarks/cache.py [--quick] [--parts step sample demo]
 
 `step`: LS on the small SDXL in bfloat16, LoRA of rank 16, 128 px, batch 4 and 8, all from the file to the optimiser;
 and how much of it is loading the batch, which workers can hide. `sample`: the time that loading one sample takes at
 the resolution of the pictures, 128 and 1024 px, as JPEG. Pictures are coloured noise at several scales, which costs a
-decoder what photos do.
+decoder what photos do. `demo`: the training of `make demo`, MPD and LS with validation and previews and with caches
+that are empty at first, against the same without caches, and without caches and by exact MPD, as it was once.
 """
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from common import arguments, compare, one_thread, save
+from rich.console import Console
 
 from fairhuman import recipe as recipes
 from fairhuman.bench.noise import write_noise
 from fairhuman.data.batch import Batch, collate
 from fairhuman.data.encodings import Encodings
 from fairhuman.data.report import LoadReport
+from fairhuman.demo import METHODS, DemoSettings, demo_recipe, make_people
 from fairhuman.train.data import load_data
 from fairhuman.train.fill import fill
+from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import set_up
 from fairhuman.train.step import fair_step
@@ -123,14 +128,43 @@ def measure_samples(work: Path, quick: bool) -> dict[str, Any]:
     return results
 
 
+def measure_demo(work: Path, quick: bool) -> dict[str, Any]:
+    sizes = {"people": 8, "held_out": 8, "samples": 2, "steps": 2, "size": 64, "previews": 0} if quick else {}
+    settings = DemoSettings(**sizes)
+    make_people(work, settings, Console())
+    without = {"cache": {"latents": False, "text": False}}
+    changes: dict[str, dict[str, Any]] = {
+        "now": {},
+        "without caches": without,
+        "exact, without caches": without | {"fairness": {"mode": "exact"}},
+    }
+
+    def trained(changed: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory(dir=work) as out:
+            for method in METHODS:
+                values = demo_recipe(work, settings, method).model_dump(mode="json")
+                moved = {"out": f"{out}/{method}", "cache": {"folder": f"{out}/cache"}}
+                train(recipes.build(TrainRecipe, recipes.merge(recipes.merge(values, moved), changed)))
+
+    results = compare({way: partial(trained, changed) for way, changed in changes.items()}, "without caches", 2)
+    for way, found in results.items():
+        print(f"{way:22} {found['cpu_s']['median']:.0f} s of CPU time, ratio {found['ratio']['median']:.3f}")
+    return results
+
+
 def main() -> None:
-    parts = {"step": measure_steps, "sample": measure_samples}
+    parts = {"step": measure_steps, "sample": measure_samples, "demo": measure_demo}
     options = arguments(__doc__, tuple(parts))
     one_thread()
     for part in options.parts:
         with tempfile.TemporaryDirectory() as work:
             found = parts[part](Path(work), options.quick)
-        save("cache", {"repeats": {"step": 15, "sample": 9}, "baseline": "none"}, {part: found}, options)
+        save(
+            "cache",
+            {"repeats": {"step": 15, "sample": 9, "demo": 2}, "baseline": "none, or without caches"},
+            {part: found},
+            options,
+        )
 
 
 if __name__ == "__main__":

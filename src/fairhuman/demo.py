@@ -68,16 +68,13 @@ def run_demo(out: Path, dry_run: bool, console: Console, settings: DemoSettings 
     """
     settings = settings or DemoSettings()
     check_location(settings.model)
-    runs = {name: _recipe(out, settings, name) for name in METHODS}
+    runs = {name: demo_recipe(out, settings, name) for name in METHODS}
     if dry_run:
         for recipe in runs.values():
             console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False)
         return 0
     _begin(out, settings)
-    for part, count, seed in (("train", settings.people, 0), ("held-out", settings.held_out, 1)):
-        values = {"count": count, "size": settings.size, "seed": settings.seed + seed}
-        run_synth(out / "people" / part, values, None, False, console)
-        build_dataset(out / "people" / part, out / "data" / part, BUILD)
+    make_people(out, settings, console)
     prompts = write_prompts(out / "data" / "held-out", settings.samples, out / "prompts.txt")
     console.print("fine-tuning with MPD and with LS, then drawing with all three models", highlight=False)
     signal = jobs.run_jobs(_jobs(out, settings, runs), console, at_once=min(2, os.cpu_count() or 1))
@@ -105,7 +102,15 @@ def _begin(out: Path, settings: DemoSettings) -> None:
     recipes.save(settings, kept)
 
 
-def _recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
+def make_people(out: Path, settings: DemoSettings, console: Console) -> None:
+    """Render the demo's people, those to train on and those held out, and build data sets of them."""
+    for part, count, seed in (("train", settings.people, 0), ("held-out", settings.held_out, 1)):
+        values = {"count": count, "size": settings.size, "seed": settings.seed + seed}
+        run_synth(out / "people" / part, values, None, False, console)
+        build_dataset(out / "people" / part, out / "data" / part, BUILD)
+
+
+def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
     """The run of a strategy: all the same but for `strategy`, so that order and noise are too."""
     values: dict[str, Any] = {
         "model": settings.model,

@@ -205,7 +205,7 @@ def test_out_of_memory_says_what_to_change(make_recipe: MakeRecipe, monkeypatch:
     needed = memory_of(recipe).needed
     monkeypatch.setattr(guard, "device_bytes", lambda: needed - 2**20)
     with (
-        pytest.raises(TrainingError, match=r"about 0.\d GiB.*fit: fairness.mode=output .* \(0.6 GiB\); or optimizer"),
+        pytest.raises(TrainingError, match=r"about 0.\d GiB.*fit: fairness.pairwise=true \(0.6 GiB\); or optimizer"),
         explained(recipe),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
