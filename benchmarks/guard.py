@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import amortised
 import solver
 from common import RESULTS, one_thread
 from reference import reference_weights
+from sdxl_shape import build_unet
 
 import fairness
 from fairhuman.fairness import solve
@@ -27,6 +29,11 @@ Ratios = dict[str, float]
 def fair_steps() -> Ratios:
     """Exact steps, without and with gradient checkpointing."""
     return _fairness(fairness.cost(quick=False, repeats=ROUNDS))
+
+
+def modes() -> Ratios:
+    """Ordinary steps of amortised modes."""
+    return _modes(amortised.cost_of(build_unet(quick=False, depths=(1, 2, 4)), 1, ROUNDS, quick=False))
 
 
 def weights() -> Ratios:
@@ -49,11 +56,12 @@ def committed() -> Ratios:
     return {
         "solver": ours / scipy,
         **_fairness(results["fairness"]["cost"]),
+        **_modes(results["amortised"]["cost"]["depths 1, 2, 4, batch 1"]),
     }
 
 
-NAMES = ("solver", "fairness")
-PARTS: tuple[Callable[[], Ratios], ...] = (weights, fair_steps)
+NAMES = ("solver", "fairness", "amortised")
+PARTS: tuple[Callable[[], Ratios], ...] = (weights, fair_steps, modes)
 
 
 def _fairness(cost: Mapping[str, Any]) -> Ratios:
@@ -63,6 +71,10 @@ def _fairness(cost: Mapping[str, Any]) -> Ratios:
         for name, row in cost[label].items()
         if name.startswith("FairBackward")
     }
+
+
+def _modes(cost: Mapping[str, Any]) -> Ratios:
+    return {f"mode {name}": row["median"] for name, row in cost["ratio"].items() if name not in ("plain", "exact")}
 
 
 def worse(found: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:

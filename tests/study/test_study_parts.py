@@ -199,8 +199,8 @@ def test_a_folder_that_is_no_study_is_named(study_folder, tmp_path):
 def test_attention_checks_look_like_any_other_trial(study_folder, make_app):
     folder = study_folder(trials=3)
     design = load_design(folder)
-    check = Item("a check", dict(zip(("real", "bad"), design.items[2].pictures.values(), strict=True)), {}, "real")
-    trials = (Trial(0, METHODS[:2]), Trial(2, ("bad", "real")), Trial(1, METHODS[:2]))
+    check = Item("a check", dict(zip(("real", "spoilt"), design.items[2].pictures.values(), strict=True)), {}, "real")
+    trials = (Trial(0, METHODS[:2]), Trial(2, ("spoilt", "real")), Trial(1, METHODS[:2]))
     spoil(folder, items=(*design.items[:2], check), participants=(trials,))
     app, tokens = make_app(folder)
     with TestClient(app, base_url="http://127.0.0.1:8000") as client:
@@ -209,4 +209,4 @@ def test_attention_checks_look_like_any_other_trial(study_folder, make_app):
         answer = client.get(f"{root}/api/trials")
     assert [set(trial) for trial in answer.json()["trials"]] == [{"prompt", "pictures", "zooms"}] * 3
     assert "real" not in answer.text
-    assert "bad" not in answer.text
+    assert "spoilt" not in answer.text
