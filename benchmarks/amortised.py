@@ -82,7 +82,7 @@ def estimators(model: TrainableModel) -> dict[str, Estimator]:
 
 def cost(quick: bool) -> dict[str, Any]:
     """Ratios by net and batch."""
-    repeats = 2 if quick else 15
+    repeats = 2 if quick else 9
     found = {}
     for depths in ((1, 2, 4), (1, 2, 10)):
         for batch in (1, 4):
