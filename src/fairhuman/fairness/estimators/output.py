@@ -100,7 +100,7 @@ class OutputEstimator(Audited):
         parameters: what to differentiate for.
         every: steps from one exact step to the next, after the first `warm_up`, which are all exact.
         exact: how exact steps are taken.
-        warm_up: exact steps at the start.
+        warm_up: exact steps at the start, to learn gains from; a single one tells them to a factor of e or so.
         gains: with settings of their own.
     """
 
@@ -109,7 +109,7 @@ class OutputEstimator(Audited):
         parameters: Sequence[nn.Parameter],
         every: int = 32,
         exact: Exact | None = None,
-        warm_up: int = 4,
+        warm_up: int = 16,
         gains: OutputGains | None = None,
     ) -> None:
         super().__init__(parameters, every, exact)
@@ -146,7 +146,7 @@ class OutputEstimator(Audited):
 
     def _guess(self) -> list[float] | None:
         self._seen = self._averaged()
-        return self._weigh(self.gains.guess(self._seen))
+        return None if self.steps < self.warm_up else self._weigh(self.gains.guess(self._seen))
 
     def _learn(self, gram: Tensor) -> None:
         self.gains.learn(self._seen, gram)
