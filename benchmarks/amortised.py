@@ -1,12 +1,13 @@
 """What estimators of the Gram matrix cost, how close their directions are, and where training with them ends.
 
-.venv/bin/python benchmarks/amortised.py [--quick] [--parts cost cosine distance] [--photos FOLDER] [--work FOLDER]
+.venv/bin/python benchmarks/amortised.py [--quick] [--parts PART ...] [--photos FOLDER] [--work FOLDER]
 
 - cost: a step's forward and backward, as a ratio of CPU time to the plain sum's, on SDXL-shaped U-Nets with a LoRA on
   all attention. "with audits" adds the exact steps in their share.
 - cosine: training by exact MPD on the small SDXL; at each step every estimator is asked for its direction on the same
   batch, noise and weights, and judged by the cosine to the exact one. Steps that an estimator takes exactly aren't
   counted. Each has a state of its own, and learns from its own audits alone. With --photos also on a folder of photos.
+- variants: the same with large batches, with convolutions as targets, and with losses over the whole latent.
 - distance: training by each one from the same start on the same batches; the distance of its final parameters to those
   of exact MPD, as a share of how far exact MPD went.
 
@@ -50,7 +51,7 @@ from fairhuman.train.data import build_loader, load_data
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 
-PARTS = ("cost", "cosine", "distance")
+PARTS = ("cost", "cosine", "variants", "distance")
 EVERY = {"output": 32, "split": 200, "tail": 200, "ema": 8}
 TARGETS = {
     "output": {"cost": 1.05, "mean": 0.945, "p5": 0.83},
@@ -233,20 +234,33 @@ def summary(cosines: list[float]) -> dict[str, float]:
     }
 
 
-def cosine(work: Path, people: Path, photos: Path | None, quick: bool) -> dict[str, Any]:
-    """By kind of run and seed: the two that have targets for all modes twice, large batches twice for `ema`, which is
-    meant for them, what else may change once."""
-    every: tuple[str, ...] = tuple(EVERY)
-    kinds: dict[str, tuple[Path, Mapping[str, Any], Sequence[str], Sequence[int]]] = {
-        "people": (people, {}, every, SEEDS)
-    }
+Kind = tuple[Path, Mapping[str, Any], Sequence[str], Sequence[int]]  # data, settings, modes, seeds
+
+
+def targeted(people: Path, photos: Path | None) -> dict[str, Kind]:
+    """The kinds of run that have targets: all modes, twice."""
+    kinds: dict[str, Kind] = {"people": (people, {}, tuple(EVERY), SEEDS)}
     if photos is not None:
-        kinds["photos"] = (photos, {"view": {"keep_region": 0.5, "crop": "random"}}, every, SEEDS)
-    kinds |= {
+        kinds["photos"] = (photos, {"view": {"keep_region": 0.5, "crop": "random"}}, tuple(EVERY), SEEDS)
+    return kinds
+
+
+def variants(people: Path) -> dict[str, Kind]:
+    """Large batches twice for `ema`, which is meant for them; what else may change, once."""
+    return {
         "people, batch 16": (people, {"batch_size": 16}, ("ema",), SEEDS),
-        "people, attention and convolutions": (people, {"lora": {"targets": "attention+conv"}}, every, SEEDS[:1]),
-        "people, losses over the whole latent": (people, {"regions": {"normalize": "image"}}, every, SEEDS[:1]),
+        "people, attention and convolutions": (
+            people,
+            {"lora": {"targets": "attention+conv"}},
+            tuple(EVERY),
+            SEEDS[:1],
+        ),
+        "people, losses over the whole latent": (people, {"regions": {"normalize": "image"}}, tuple(EVERY), SEEDS[:1]),
     }
+
+
+def cosine(work: Path, kinds: Mapping[str, Kind], quick: bool) -> dict[str, Any]:
+    """Summaries by kind of run, seed and mode."""
     found: dict[str, Any] = {}
     for kind, (data, values, modes, seeds) in kinds.items():
         for seed in seeds[:1] if quick else seeds:
@@ -315,14 +329,15 @@ def main() -> None:
     quick = options.quick
     work = (options.work or Path("runs/amortised")) / ("quick" if quick else "full")
     people = work / "people"
-    if set(options.parts) & {"cosine", "distance"}:
+    if set(options.parts) != {"cost"}:
         values = {"count": 16 if quick else 2000, "size": 64 if quick else 128, "seed": 41}
         run_synth(people, values, workers=None, dry_run=False, console=Console())
     settings = {"every": EVERY, "steps": STEPS, "rank": 16, "batch": 4, "learning rate": 1e-3, "targets": TARGETS}
     for part in options.parts:
         ways: dict[str, Callable[[], dict[str, Any]]] = {
             "cost": partial(cost, quick),
-            "cosine": partial(cosine, work, people, options.photos, quick),
+            "cosine": partial(cosine, work, targeted(people, options.photos), quick),
+            "variants": partial(cosine, work, variants(people), quick),
             "distance": partial(distance, work, people, quick),
         }
         save("amortised", settings, {part: ways[part]()}, options)

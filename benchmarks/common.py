@@ -2,18 +2,16 @@
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from fairhuman.origin import origin
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -91,20 +89,13 @@ def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any], opt
     folder = options.out or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path: Path = folder / f"{name}{'-quick' if options.quick else ''}.json"
-    origin = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True), "threads": 1},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("torch", "diffusers", "peft", "scipy", "torchjd")},
-        },
-    }
+    measured = origin(("scipy", "torchjd"))
     document = {"benchmark": name, "settings": dict(settings)}
     if "parts" in options:
         kept = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else {}
-        document["results"] = kept | {part: {**origin, **rounded(result)} for part, result in results.items()}
+        document["results"] = kept | {part: {**measured, **rounded(result)} for part, result in results.items()}
     else:
-        document |= {**origin, "results": rounded(results)}
+        document |= {**measured, "results": rounded(results)}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
     return path
@@ -117,13 +108,6 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def one_thread(seed: int = 0) -> None:

@@ -1,6 +1,5 @@
 """What `fairhuman bench` does."""
 
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from fairhuman.bench.noise import noise_recipe
 from fairhuman.bench.speed import BARE, measure_speed, modes_of, trace
 from fairhuman.console import say
 from fairhuman.files import write_json, writing
+from fairhuman.origin import origin
 from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
@@ -122,7 +122,7 @@ def _would(recipe: TrainRecipe, console: Console) -> None:
 def _save(out: Path | None, values: dict[str, Any], console: Console) -> None:
     if out is not None:
         with writing(out):
-            write_json(out, {"torch": torch.__version__, "python": sys.version.split()[0], **values})
+            write_json(out, {**origin(), **values})
         say(console, f"numbers: {out}")
 
 

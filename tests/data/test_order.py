@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fairhuman.data.order import Share, bucket_resolutions, bucketed_order, mixed_order
+from fairhuman.data.order import Share, bucket_resolutions, bucketed_order, cropped_share, mixed_order
 from fairhuman.data.sampler import Order, SampleOrder
 
 # SDXL: Podell et al. 2023, appendix I: the longer sides by the shorter side.
@@ -88,6 +88,15 @@ def test_each_record_is_shown_in_the_bucket_nearest_to_it():
         seen.add(record)
         assert order.resolution(position) == nearest(sizes[record], order.resolutions)
     assert len(seen) == 300
+
+
+def test_buckets_crop_less_away():
+    assert cropped_share([(512, 512), (512, 256), (300, 600)], [(64, 64)] * 3) == pytest.approx((0 + 1 / 2 + 1 / 2) / 3)
+    sizes = random_sizes(300)
+    order = bucketed_order(1, [Share(range(300))], sizes, bucket_resolutions((512, 512), 2.0, 64), 8)
+    shown = order.resolutions_of_records()
+    bucketed = cropped_share(sizes, [shown[record] for record in range(300)])
+    assert 0.0 < bucketed < cropped_share(sizes, [(512, 512)] * 300) / 2
 
 
 def test_a_bucket_without_a_full_batch_is_closed():

@@ -8,6 +8,7 @@ import torch
 from small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
 from torch import Tensor, nn
 
+from fairhuman.errors import TrainingError
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, SplitEstimator
 from fairhuman.fairness.estimators import Estimate, MicroBatch
 from fairhuman.fairness.estimators.cut import Place
@@ -132,9 +133,11 @@ def test_only_projections_of_attention_may_be_trained_near_the_output(targets: s
         SplitEstimator(unet, trained(unet))
 
 
-def test_regions_inside_one_another_are_refused_in_the_end() -> None:
+@pytest.mark.parametrize("place", [Place(1, 1), None])
+def test_regions_inside_one_another_are_refused_in_the_end(place: Place | None) -> None:
     unet = small_unet()
-    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, Place(1, 1)))
+    split = SplitEstimator(unet, trained(unet), every=0, place=place)  # None: still in its trial
+    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split)
 
     def nested(seed: int) -> None:
         found, output = losses(unet, seed)
@@ -143,7 +146,9 @@ def test_regions_inside_one_another_are_refused_in_the_end() -> None:
 
     for seed in range(7):
         nested(seed)
-    with pytest.raises(ValueError, match=r"regions share 100% of the smaller one's area, more than 50%, .*, tail can"):
+    with pytest.raises(
+        TrainingError, match=r"regions apart that share 100% of the smaller one's area, more than 50%, .* tail can"
+    ):
         nested(7)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -23,7 +23,7 @@ from fairhuman.train.run import Run, set_up
 from fairhuman.train.step import PARTS
 
 BARE = "bare loop"
-WARM_UP = 10  # rounds: estimators are exact at first, and what is made once is made
+WARM_UP = 20  # rounds: estimators are exact at first (`output` for 16 steps), and what is made once is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,21 @@ class Speed:
         images_per_s: pictures a second.
         ratio: of its speed to the bare loop's of the same round, in CPU time on a CPU, else in wall-clock time.
         waiting: share of a step that data was waited for; of the bare loop none.
+        exact: share of the rounds that took all K gradients.
     """
 
     name: str
     images_per_s: tuple[float, float, float]
     ratio: tuple[float, float, float]
     waiting: tuple[float, float, float]
+    exact: float
+
+
+class Taken(NamedTuple):
+    """What a step says of itself."""
+
+    waiting: float = 0.0
+    exact: bool = False
 
 
 def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> list[Speed]:
@@ -60,16 +69,16 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
         ways[f"{recipe.strategy}, {mode}"] = _trainer(_run(_with(recipe, fairness={"mode": mode, "every": 10**6})))
     device = PartialState().device
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    waiting: dict[str, list[float]] = {name: [] for name in ways}
+    took: dict[str, list[Taken]] = {name: [] for name in ways}
     for number in range(WARM_UP + rounds):
         for name, way in ways.items():
             _finish(device)
             wall, cpu = time.perf_counter(), time.process_time()
-            waited = way()
+            taken = way()
             _finish(device)
             if number >= WARM_UP:
                 seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-                waiting[name].append(waited)
+                took[name].append(taken)
     clock = 1 if device.type == "cpu" else 0
     images = recipe.batch_size * recipe.accumulate
     return [
@@ -77,7 +86,8 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
             name,
             _spread([images / wall for wall, _ in seconds[name]]),
             _spread([bare[clock] / ours[clock] for bare, ours in zip(seconds[BARE], seconds[name], strict=True)]),
-            _spread(waiting[name]),
+            _spread([taken.waiting for taken in took[name]]),
+            statistics.mean(taken.exact for taken in took[name]),
         )
         for name in ways
     ]
@@ -120,31 +130,31 @@ def _run(recipe: TrainRecipe) -> Run:
         return set_up(_with(recipe, out=folder, steps=10**9), PartialState())
 
 
-def _trainer(run: Run) -> Callable[[], float]:
-    """A step as the loop takes it, which returns its share of waiting."""
+def _trainer(run: Run) -> Callable[[], Taken]:
+    """A step as the loop takes it."""
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
 
-    def take() -> float:
+    def take() -> Taken:
         _, metrics = take_step(run, batches)
-        return float(metrics["waiting"] or 0.0)
+        return Taken(float(metrics["waiting"] or 0.0), bool(metrics["exact"]))
 
     return take
 
 
-def _bare(run: Run) -> Callable[[], float]:
+def _bare(run: Run) -> Callable[[], Taken]:
     """Forward, backward and optimiser alone."""
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
     parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
     precision = run.objectives.precision
 
-    def take() -> float:
+    def take() -> Taken:
         for batch, noisy, target, steps in parts:
             with torch.autocast(noisy.device.type, precision, enabled=precision is not None):
                 prediction = run.model.predict(batch, noisy, steps)
             nn.functional.mse_loss(prediction.float(), target).backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
-        return 0.0
+        return Taken()
 
     return take
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from fairhuman.compare.ablation import Outcome, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.origin import origin
 from fairhuman.report.changes import base_loss, change, seed_changes
 from fairhuman.report.statistics import Estimate
 
@@ -62,6 +63,7 @@ def document(recipe: CompareRecipe, outcome: Outcome, differences: Contrasts) ->
     """All numbers, ready for JSON."""
     first = next(iter(outcome.series.values()))
     return {
+        **origin(),
         "base loss": {name: asdict(base_loss(first, name)) for name in first.first},
         "change": {
             cell: {name: {**asdict(change(series, name)), "seeds": seed_changes(series, name)} for name in series.first}

@@ -82,6 +82,21 @@ def bucket_resolutions(size: Size, max_aspect: float, step: int) -> list[Size]:
     return sorted((h, w) for h, w in found if max(h, w) <= max_aspect * min(h, w) or (h, w) == size)
 
 
+def cropped_share(sizes: Sequence[Size], resolutions: Sequence[Size]) -> float:
+    """Return the share of a picture's area that lies outside its view, mean over pictures; without zoom.
+
+    A picture is scaled to cover its resolution: with a its aspect ratio and b that of its resolution, 1 - min(a, b) /
+    max(a, b) of it is outside.
+
+    Args:
+        sizes: (height, width) of each picture.
+        resolutions: at which each one is shown.
+
+    """
+    a, b = (np.asarray(one, np.float64)[:, 0] / np.asarray(one, np.float64)[:, 1] for one in (sizes, resolutions))
+    return float(np.mean(1.0 - np.minimum(a, b) / np.maximum(a, b)))
+
+
 def _samples_an_epoch(shares: Sequence[Share], records: int) -> list[Fraction]:
     """How often a record of each source comes in an epoch, which has as many samples as there are records by weight."""
     if any(share.weight is None for share in shares):

@@ -18,9 +18,9 @@ from fairhuman.data.check import check_records
 from fairhuman.data.dataset import PeopleDataset
 from fairhuman.data.decode import PictureLimits
 from fairhuman.data.encodings import Encodings
-from fairhuman.data.order import Share, bucketed_order, mixed_order
+from fairhuman.data.order import Share, bucketed_order, cropped_share, mixed_order
 from fairhuman.data.report import LoadReport
-from fairhuman.data.sampler import Order, StepBatches
+from fairhuman.data.sampler import BucketOrder, Order, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.errors import DataError
 from fairhuman.fairness.distributed import world_size
@@ -48,6 +48,17 @@ class Data:
         place = json.dumps([str(source.path.absolute()) for source in self.sources])
         held_out = self.held_out.reading(latents, place) if self.held_out is not None else None
         return replace(self, train=self.train.reading(latents, place), held_out=held_out)
+
+    @cached_property
+    def cropped_share(self) -> float:
+        """Share of a training picture's area that is outside its view, in the mean; without zoom."""
+        order = self.train.order
+        shown = order.resolutions_of_records() if isinstance(order, BucketOrder) else {}
+        pairs = [
+            ((record.height, record.width), shown.get(number, self.train.transform.resolution))
+            for number, record in enumerate(self.train.records)
+        ]
+        return cropped_share(*zip(*pairs, strict=True))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,6 +1,5 @@
 """A run: its parts, built from a recipe, put where the newest checkpoint was, and saved."""
 
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,13 +9,13 @@ from accelerate import PartialState
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from fairhuman import __version__
 from fairhuman import recipe as recipes
 from fairhuman.data.report import LoadReport, Note
 from fairhuman.errors import DataError
 from fairhuman.fairness import FairBackward
 from fairhuman.files import write_atomically, write_json
 from fairhuman.models import TrainableModel
+from fairhuman.origin import origin
 from fairhuman.resident import peak_bytes
 from fairhuman.train import setup, sharding
 from fairhuman.train.caches import Caches
@@ -210,11 +209,11 @@ def _summary(run: Run) -> dict[str, object]:
     return {
         "trained_values": setup.trained_count(run.model.trainable_parameters()),
         "pictures": len(run.data.train),
+        "cropped_share": run.data.cropped_share,
         "device": str(run.process.device),
         "processes": run.process.num_processes,
         "peak_memory_mib": _peak_memory(run.process.device) // 2**20,
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "threads": torch.get_num_threads()},
-        "versions": {"fairhuman": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        **origin(),
     }
 
 

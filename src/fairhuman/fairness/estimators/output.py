@@ -47,10 +47,10 @@ class OutputGains:
         present = {i: c.flatten(1).float() for i, c in enumerate(cotangents) if c is not None}
         samples = next((len(c) for c in present.values()), 0)
         products = torch.zeros(samples, size, size, dtype=torch.float64)
-        for i, a in present.items():
-            for j, b in present.items():
-                if j <= i:
-                    products[:, i, j] = products[:, j, i] = torch.linalg.vecdot(a, b).double().cpu()
+        pairs = [(i, j) for i in present for j in present if j <= i]
+        found = [torch.linalg.vecdot(present[i], present[j]) for i, j in pairs]
+        for (i, j), row_b in zip(pairs, torch.stack(found).cpu().double() if found else (), strict=True):
+            products[:, i, j] = products[:, j, i] = row_b
         place_b = torch.zeros(samples, dtype=torch.long)
         if levels_b is not None:
             low, high = LEVELS

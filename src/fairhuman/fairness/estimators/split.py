@@ -1,6 +1,7 @@
 """The split tail: one small extra pass for all regions together, told apart by where in the picture they are."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fairhuman.errors import TrainingError
 from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
 from fairhuman.fairness.estimators.cut import Place
 from fairhuman.fairness.estimators.estimator import (
@@ -27,7 +29,8 @@ from fairhuman.fairness.estimators.output import OutputGains
 from fairhuman.fairness.estimators.shares import Shares
 from fairhuman.fairness.estimators.tail import TailEstimator, widened
 
-LOCAL, MIXED = (".to_q", ".to_out.0"), (".to_k", ".to_v")  # a token of a query or an output is a place in the picture
+PROJECTION = re.compile(r"\.(to_q|to_k|to_v|to_out\.0)(\.|$)")  # a layer of attention, or of a LoRA on one
+LOCAL = re.compile(r"\.(to_q|to_out\.0)(\.|$)")  # its tokens are places in the picture
 PATIENCE, MOST_OVERLAP = 8, 0.5  # steps after which regions are refused that share more of the smaller one's area
 
 
@@ -65,11 +68,11 @@ class SplitEstimator(TailEstimator):
 
     Args:
         unet, parameters, every, exact, place, trial, close: as of `TailEstimator`.
-        gains: of the rough weights.
 
     Raises:
         ValueError: as `TailEstimator`; above each place where the network can be cut something else than projections
             of attention is trained.
+        TrainingError: in the first steps, of regions that lie in one another.
     """
 
     def __init__(
@@ -81,14 +84,13 @@ class SplitEstimator(TailEstimator):
         place: Place | None = None,
         trial: int = 8,
         close: float = 0.99,
-        gains: OutputGains | None = None,
     ) -> None:
-        self._projections = _projections(unet, list(parameters))
+        self._layers = _layers(unet, list(parameters))
         self._handles: list[Any] = []
-        self.gains = gains or OutputGains()
+        self.gains = OutputGains()  # of the rough weights
         self._overlaps: list[float] = []  # of the first steps
         super().__init__(unet, parameters, every, exact, place, trial, close)
-        known = {p for positions in self._projections.values() for p in positions}
+        known = {p for positions in self._layers.values() for p in positions}
         fitting = {place: top for place, top in self._above.items() if known.issuperset(top)}
         if not fitting or (place is not None and place not in fitting):
             top = self._above[place or next(iter(self._above))]
@@ -104,11 +106,11 @@ class SplitEstimator(TailEstimator):
         for handle in self._handles:
             handle.remove()
         top = set(self._above[place])
-        chosen = {name: where for name, where in self._projections.items() if top.issuperset(where)}
-        self._local = {name: where for name, where in chosen.items() if name.endswith(LOCAL)}
+        chosen = {name: where for name, where in self._layers.items() if top.issuperset(where)}
+        self._local = {name: where for name, where in chosen.items() if LOCAL.search(name)}
         self._mixed = [p for name, where in chosen.items() if name not in self._local for p in where]
         modules = dict(self._unet.named_modules())
-        self._outputs: dict[str, Tensor] = {}
+        self._passed: dict[str, tuple[Tensor, Tensor]] = {}  # what entered and left the local layers
         self._handles = [modules[name].register_forward_hook(partial(self._keep, name)) for name in self._local]
         for name, module in modules.items():  # a layer that is computed again has other outputs
             if getattr(module, "gradient_checkpointing", False) and any(
@@ -116,23 +118,23 @@ class SplitEstimator(TailEstimator):
             ):
                 module.gradient_checkpointing = False
 
-    def _keep(self, name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+    def _keep(self, name: str, _: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         if output.requires_grad:
-            self._outputs[name] = output
+            self._passed[name] = (args[0].detach(), output)
 
     def _start(self) -> None:
         super()._start()
-        self._outputs = {}
+        self._passed = {}
         self._found: _Passes | None = None
         self._guessed: Gradient | None = None
 
     def _take(self, micro: MicroBatch) -> None:
-        if self.place is None:
-            return
         output, cotangents = at_output(micro, "split")
         prediction = output.prediction_b
         energies = [None if c is None else c.float().square().sum(dim=1) for c in cotangents]
-        self._check_overlap(energies[1:])
+        self._check_overlap(energies[1:], prediction.device)
+        if self.place is None:
+            return
         features = self.gains.features(cotangents, output.levels_b)
         features = sum_numbers(features, prediction.device, self._group) / world_size(self._group) ** 2
         rough = self._weigh(self.gains.guess(features))
@@ -142,60 +144,52 @@ class SplitEstimator(TailEstimator):
         if self.auditing:  # before the exact passes free the graph
             self._guessed = self._combined(self._found, self._weigh(self._found.gram), keep=True)
 
-    def _check_overlap(self, energies: Sequence[Tensor | None]) -> None:
-        """Look at the first steps of this process: shares can't tell regions apart that lie in one another."""
-        there = [energy > 0 for energy in energies if energy is not None]
-        if len(self._overlaps) >= PATIENCE or len(there) < 2:
+    def _check_overlap(self, energies: Sequence[Tensor | None], device: torch.device) -> None:
+        """Look at the first steps that have two regions: shares can't tell regions apart that lie in one another."""
+        if len(self._overlaps) >= PATIENCE:
             return
+        there = [energy > 0 for energy in energies if energy is not None]
         pairs = [(a, b) for i, a in enumerate(there) for b in there[:i]]
-        self._overlaps.append(
-            max(float((a & b).sum() / torch.minimum(a.sum(), b.sum()).clamp(min=1)) for a, b in pairs)
-        )
+        shared = [float((a & b).sum() / torch.minimum(a.sum(), b.sum()).clamp(min=1)) for a, b in pairs]
+        most, count = sum_numbers(torch.tensor([max(shared, default=0.0), bool(shared)]), device, self._group).tolist()
+        self._overlaps += [most / count] if count else []
         if len(self._overlaps) == PATIENCE and (mean := sum(self._overlaps) / PATIENCE) > MOST_OVERLAP:
-            raise ValueError(
-                f"regions share {mean:.0%} of the smaller one's area, more than {MOST_OVERLAP:.0%}, mean of {PATIENCE} "
-                "steps: mode split can't tell them apart, tail can"
+            raise TrainingError(
+                f"fairness.mode=split can't tell regions apart that share {mean:.0%} of the smaller one's area, "
+                f"more than {MOST_OVERLAP:.0%}, mean of {PATIENCE} steps; mode tail can"
             )
 
     def _pass_twice(
-        self,
-        prediction: Tensor,
-        cotangents: Sequence[Tensor | None],
-        rough: list[float],
-        features_nkk: Tensor,
-        keep: bool,
+        self, prediction: Tensor, cotangents: Sequence[Tensor | None], rough: list[float], features: Tensor, keep: bool
     ) -> _Passes:
         assert self._cut is not None
         crossings, mixed = self._cut.crossings, [self.parameters[p] for p in self._mixed]
-        outputs = [self._outputs[name] for name in self._local]
+        entered, left = zip(*(self._passed[name] for name in self._local), strict=True)
         owned = [[self.parameters[p] for p in where] for where in self._local.values()]
         local = [parameter for layer in owned for parameter in layer]
         ahead, size = len(crossings), len(crossings) + len(mixed)
-        parts: list[Gradient] = [[None] * len(local) for _ in rough]
-        mixture: Gradient = [None] * size
-        seed = _sum(rough[1:], cotangents[1:])
-        if seed is not None:
-            inputs = [*crossings, *mixed, *outputs]
-            found = torch.autograd.grad(prediction, inputs, seed, retain_graph=True, allow_unused=True)
-            mixture = own(found[:size])
-            at = 0
-            for output, delta, layer in zip(outputs, found[size:], owned, strict=True):
-                for row, weight in enumerate(rough[1:]):
-                    if delta is not None and weight != 0.0:
-                        part = delta * self._shares.at(row, delta) / weight
-                        found_i = torch.autograd.grad(output, layer, part, retain_graph=True, allow_unused=True)
-                        parts[row + 1][at : at + len(layer)] = found_i
-                at += len(layer)
-        average_gradients_(parts[1:], local, self._group)
-        near = self._weigh(_replaced(self.gains.guess(features_nkk), gram_of(parts)))
-        seed = _sum(near, cotangents)
-        whole: Gradient = [None] * size
-        if seed is not None:
-            inputs = [*crossings, *mixed, *local]
-            found = torch.autograd.grad(prediction, inputs, seed, retain_graph=keep, allow_unused=True)
+
+        def down(seed: Tensor, wanted: Sequence[Tensor], keep: bool) -> tuple[Gradient, list[Any]]:
+            inputs = [*crossings, *mixed, *wanted]
+            found = own(torch.autograd.grad(prediction, inputs, seed, retain_graph=keep, allow_unused=True))
             if all(tensor is None for tensor in found[:ahead]):
                 raise ValueError("the losses must come from the last call of the U-Net, and they don't")
-            whole, parts[0] = own(found[:size]), own(found[size:])
+            return found[:size], found[size:]
+
+        parts: list[Gradient] = [[None] * len(local) for _ in rough]
+        mixture: Gradient = [None] * size
+        if (seed := _sum(rough[1:], cotangents[1:])) is not None:
+            mixture, deltas = down(seed, left, keep=True)
+            passed = list(zip(owned, entered, deltas, strict=True))
+            for i, weight in enumerate(rough):
+                if i > 0 and weight != 0.0:
+                    share = partial(self._shares.at, i - 1)
+                    parts[i] = [_of_linear(p, x, y * (share(y) / weight)) for layer, x, y in passed for p in layer]
+        average_gradients_(parts[1:], local, self._group)
+        near = self._weigh(_replaced(self.gains.guess(features), gram_of(parts)))
+        whole: Gradient = [None] * size
+        if (seed := _sum(near, cotangents)) is not None:
+            whole, parts[0] = down(seed, local, keep)
         average_gradients_(parts[:1], local, self._group)
         sides = [mixture[ahead:], whole[ahead:]]
         average_gradients_(sides, mixed, self._group)
@@ -288,12 +282,20 @@ def _replaced(guess: Tensor, regions: Tensor) -> Tensor:
     return mended
 
 
-def _projections(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, list[int]]:
-    """Return the trained parameters of each projection of attention, by its name."""
+def _layers(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, list[int]]:
+    """Return the trained parameters of each linear layer in a projection of attention, by the layer's name."""
     place = {id(parameter): p for p, parameter in enumerate(parameters)}
-    found = {
-        name: [place[id(parameter)] for parameter in module.parameters() if id(parameter) in place]
+    return {
+        name: positions
         for name, module in unet.named_modules()
-        if name.endswith(LOCAL + MIXED)
+        if isinstance(module, nn.Linear)
+        and PROJECTION.search(name)
+        and (positions := [place[id(parameter)] for parameter in module.parameters() if id(parameter) in place])
     }
-    return {name: positions for name, positions in found.items() if positions}
+
+
+def _of_linear(parameter: nn.Parameter, x: Tensor, delta: Tensor) -> Tensor:
+    """Return the gradient of a linear layer's weight, δᵀx, or of its bias, Σ δ."""
+    rows = delta.flatten(end_dim=-2)
+    found = rows.T @ x.flatten(end_dim=-2).to(rows.dtype) if parameter.dim() == 2 else rows.sum(dim=0)
+    return found.to(parameter.dtype)
