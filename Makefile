@@ -40,7 +40,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/solver.py
 	$(BIN)/python benchmarks/fairness.py
 	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/amortised.py
+	$(BIN)/python benchmarks/amortised.py --parts cost
 
 bench-data: $(STAMP)
 	$(BIN)/python benchmarks/data.py

@@ -15,6 +15,7 @@ All with K = 3 (the whole, faces, hands), area-normalised losses, one thread, fl
 is kept in the work folder, so the same command again goes on; delete the folder to measure again.
 """
 
+import argparse
 import gc
 import json
 import statistics
@@ -105,6 +106,7 @@ def cost_of(unet: Any, batch: int, repeats: int, quick: bool) -> dict[str, Any]:
         "attention": Place(last, attentions - 1),
         "two attentions": Place(last, attentions - 2),
         "block": Place(last),
+        "two blocks": Place(last - 1),
     }
     choices: dict[str, Estimator | None] = {
         "exact": None,
@@ -238,10 +240,12 @@ Kind = tuple[Path, Mapping[str, Any], Sequence[str], Sequence[int]]  # data, set
 
 
 def targeted(people: Path, photos: Path | None) -> dict[str, Kind]:
-    """The kinds of run that have targets: all modes, twice."""
+    """The kinds of run that have targets: all modes, twice; and a run after the default mode's warm-up was chosen."""
     kinds: dict[str, Kind] = {"people": (people, {}, tuple(EVERY), SEEDS)}
     if photos is not None:
-        kinds["photos"] = (photos, {"view": {"keep_region": 0.5, "crop": "random"}}, tuple(EVERY), SEEDS)
+        view = {"view": {"keep_region": 0.5, "crop": "random"}}
+        kinds["photos"] = (photos, view, tuple(EVERY), SEEDS)
+        kinds["photos, afterwards"] = (photos, view, ("output",), (2,))
     return kinds
 
 
@@ -318,6 +322,18 @@ def distance(work: Path, people: Path, quick: bool) -> dict[str, Any]:
     return found
 
 
+def work_folder(options: argparse.Namespace) -> Path:
+    """Where people are rendered and runs are kept."""
+    folder: Path = options.work or Path("runs/amortised")
+    return folder / ("quick" if options.quick else "full")
+
+
+def render_people(folder: Path, quick: bool) -> None:
+    """Those that are there already stay."""
+    values = {"count": 16 if quick else 2000, "size": 64 if quick else 128, "seed": 41}
+    run_synth(folder, values, workers=None, dry_run=False, console=Console())
+
+
 def main() -> None:
     options = arguments(
         __doc__,
@@ -327,11 +343,10 @@ def main() -> None:
     )
     one_thread()
     quick = options.quick
-    work = (options.work or Path("runs/amortised")) / ("quick" if quick else "full")
+    work = work_folder(options)
     people = work / "people"
     if set(options.parts) != {"cost"}:
-        values = {"count": 16 if quick else 2000, "size": 64 if quick else 128, "seed": 41}
-        run_synth(people, values, workers=None, dry_run=False, console=Console())
+        render_people(people, quick)
     settings = {"every": EVERY, "steps": STEPS, "rank": 16, "batch": 4, "learning rate": 1e-3, "targets": TARGETS}
     for part in options.parts:
         ways: dict[str, Callable[[], dict[str, Any]]] = {

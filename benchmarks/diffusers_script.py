@@ -88,7 +88,7 @@ def main() -> None:
     options = arguments(__doc__, script="train_text_to_image_lora_sdxl.py of diffusers")
     if options.script is None or not options.script.is_file():
         sys.exit("--script: give the path of diffusers' train_text_to_image_lora_sdxl.py")
-    short, long, rounds = (1, 2, 1) if options.quick else (10, 50, 5)
+    short, long, rounds = (1, 2, 1) if options.quick else (20, 60, 5)
     ours = {
         "LS, float32": {"strategy": "ls", "precision": "fp32"},
         "LS, float32, kept": {"strategy": "ls", "precision": "fp32", "cache": KEPT},

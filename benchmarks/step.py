@@ -1,9 +1,10 @@
 """Steps of the trainer, all from the file to the optimiser, against a bare loop over tensors that are in memory.
 
-.venv/bin/python benchmarks/step.py [--quick] [--parts speed profile]
+.venv/bin/python benchmarks/step.py [--quick] [--parts speed profile layout]
 
 - speed: pictures a second of LS and of MPD in each mode, as a ratio to the bare loop's; how long a step waits for data.
 - profile: which parts of a step its time goes to, with and without kept latents and text embeddings.
+- layout: forward and backward of the 49M U-Net in memory format channels-last, as a ratio to the ordinary one.
 
 What `fairhuman bench` does, for two models and two batch sizes: the small SDXL, and the same with a U-Net of 49M
 parameters in SDXL's pattern; 128 px, LoRA of rank 16 on attention, bfloat16 as in the recipes of SDXL, one thread.
@@ -16,8 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import arguments, one_thread, save
+import torch
+from common import arguments, compare, one_thread, save
 from diffusers import UNet2DConditionModel
+from sdxl_shape import Losses, build_unet, three_losses
 
 from fairhuman.bench.noise import noise_recipe
 from fairhuman.bench.speed import measure_speed, modes_of, trace
@@ -78,12 +81,32 @@ def profile(quick: bool) -> dict[str, Any]:
     return found
 
 
+def layout(quick: bool) -> dict[str, Any]:
+    """Ratios by batch size, float32."""
+    forms = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+    found: dict[str, Any] = {}
+    for batch in BATCHES:
+        ways: dict[str, Callable[[], object]] = {}
+        for name, form in forms.items():
+            unet = build_unet(quick).to(memory_format=form)
+            ways[name] = partial(there_and_back, three_losses(unet, quick, batch))
+        ratio = compare(ways, "contiguous", 2 if quick else ROUNDS)["channels last"]["ratio"]
+        found[f"49M, batch {batch}"] = {"channels last": ratio}
+        print(f"49M, batch {batch}: channels last {ratio['min']:.3f} / {ratio['median']:.3f} / {ratio['max']:.3f}")
+    return found
+
+
+def there_and_back(forward: Losses) -> None:
+    forward()[0][0].backward()  # type: ignore[no-untyped-call]
+
+
 def main() -> None:
-    options = arguments(__doc__, ("speed", "profile"))
+    options = arguments(__doc__, ("speed", "profile", "layout"))
     one_thread()
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "speed": partial(speed, options.quick),
         "profile": partial(profile, options.quick),
+        "layout": partial(layout, options.quick),
     }
     settings = {"rounds": ROUNDS, "resolution": 128, "rank": 16, "precision": "bf16"}
     for part in options.parts:

@@ -126,7 +126,7 @@ def bench(
     memory: Annotated[
         bool, typer.Option("--memory", help="What runs need, from shapes: the recipe's, or SDXL's.")
     ] = False,
-    profile: Annotated[Path | None, typer.Option(help="Write a Chrome trace of three steps here instead.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="Write a Chrome trace of five steps here instead.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each way.")] = 15,
     out: Annotated[Path | None, typer.Option(help="JSON file for all numbers.")] = None,
     dry_run: DryRun = False,

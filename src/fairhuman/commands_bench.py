@@ -35,10 +35,16 @@ def run_speed(
             return
         found = measure_speed(recipe, rounds, modes_of(recipe))
     clock = "wall-clock" if torch.cuda.is_available() else "CPU"
-    table = Table("steps", "pictures a second", f"speed against the {BARE} ({clock} time)", "waiting for data")
+    table = Table(
+        "steps", "pictures a second", f"speed against the {BARE} ({clock} time)", "waiting for data", "warm-up, s"
+    )
     for speed in found:
         table.add_row(
-            speed.name, _three(speed.images_per_s, "{:.3g}"), _three(speed.ratio, "{:.3f}"), f"{speed.waiting[1]:.1%}"
+            speed.name,
+            _three(speed.images_per_s, "{:.3g}"),
+            _three(speed.ratio, "{:.3f}"),
+            f"{speed.waiting[1]:.1%}",
+            f"{speed.warm_up_s:.1f}",
         )
     console.print(table)
     say(console, f"minimum / median / maximum of {rounds} rounds; amortised modes without their audits")

@@ -36,6 +36,7 @@ class Speed:
         ratio: of its speed to the bare loop's of the same round, in CPU time on a CPU, else in wall-clock time.
         waiting: share of a step that data was waited for; of the bare loop none.
         exact: share of the rounds that took all K gradients.
+        warm_up_s: what the rounds before took, compiling among it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Speed:
     ratio: tuple[float, float, float]
     waiting: tuple[float, float, float]
     exact: float
+    warm_up_s: float
 
 
 class Taken(NamedTuple):
@@ -70,14 +72,18 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
     device = PartialState().device
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     took: dict[str, list[Taken]] = {name: [] for name in ways}
+    warm_up_s = dict.fromkeys(ways, 0.0)
     for number in range(WARM_UP + rounds):
         for name, way in ways.items():
             _finish(device)
             wall, cpu = time.perf_counter(), time.process_time()
             taken = way()
             _finish(device)
-            if number >= WARM_UP:
-                seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            spent = time.perf_counter() - wall, time.process_time() - cpu
+            if number < WARM_UP:
+                warm_up_s[name] += spent[0]
+            else:
+                seconds[name].append(spent)
                 took[name].append(taken)
     clock = 1 if device.type == "cpu" else 0
     images = recipe.batch_size * recipe.accumulate
@@ -88,6 +94,7 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
             _spread([bare[clock] / ours[clock] for bare, ours in zip(seconds[BARE], seconds[name], strict=True)]),
             _spread([taken.waiting for taken in took[name]]),
             statistics.mean(taken.exact for taken in took[name]),
+            warm_up_s[name],
         )
         for name in ways
     ]

@@ -1,0 +1,105 @@
+"""What mode `output` must learn, and from how many exact steps.
+
+.venv/bin/python benchmarks/gains.py [--quick] [--photos FOLDER] [--work FOLDER]
+
+Training by exact MPD (as in amortised.py, part cosine) is recorded: each step's products of the gradients at the
+output, and the exact Gram matrix. Gains (`OutputGains`) are then learnt from the recording, as the mode would: from
+the first n steps and one in 32 after. Shown is the cosine of the direction to the exact one, in the steps that aren't
+exact for any n: by n; with the exact norms and the output's own cosines; and with exact cosines and the gains' norms.
+Each recording is kept in the work folder.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from amortised import EVERY, STEPS, adam, once, render_people, summary, targeted, training, work_folder
+from common import arguments, one_thread, save
+from torch import Tensor
+
+from fairhuman.fairness import FairBackward, MinimumPotentialDelay
+from fairhuman.fairness.estimators.audited import cosine_of
+from fairhuman.fairness.estimators.estimator import MicroBatch, at_output
+from fairhuman.fairness.estimators.output import OutputGains
+from fairhuman.train.step import fair_step
+
+WARM_UPS = (4, 8, 16, 32)
+
+
+class _Recorder(FairBackward):
+    """Keeps what mode `output` would see of each step, and the exact Gram matrix."""
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        super().__init__(parameters, MinimumPotentialDelay())
+        self.seen: list[dict[str, Any]] = []
+
+    def __call__(self, losses: Any, *, output: Any = None, **options: Any) -> Any:
+        given, cotangents = at_output(MicroBatch(losses, output), "output")
+        features = OutputGains().features(cotangents, given.levels_b)
+        step = super().__call__(losses, **options)
+        self.seen.append({"features": features.tolist(), "gram": step.gram.tolist()})
+        return step
+
+
+def record(data: Path, seed: int, steps: int, **values: Any) -> list[dict[str, Any]]:
+    """Train by exact MPD."""
+    model, objectives, batches = training(data, seed, **values)
+    fair, optimizer = _Recorder(model.trainable_parameters()), adam(model)
+    for _ in range(steps):
+        fair_step(objectives, fair, [next(batches)])
+        optimizer.step()
+        optimizer.zero_grad()
+    return fair.seen
+
+
+def replay(
+    seen: Sequence[Mapping[str, Any]], first: int, mended: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, float]:
+    """Cosines of the directions of `mended` (guess, exact), of gains learnt from `first` steps and one in 32 after."""
+    gains, strategy, cosines = OutputGains(), MinimumPotentialDelay(), []
+    for number, step in enumerate(seen):
+        features, gram = (torch.tensor(step[name], dtype=torch.float64) for name in ("features", "gram"))
+        if number < first or number % EVERY["output"] == 0:
+            gains.learn(features, gram)
+        elif number >= max(WARM_UPS):
+            guess = mended(gains.guess(features), gram)
+            cosines.append(cosine_of(strategy.weights(guess), strategy.weights(gram), gram))
+    return summary(cosines)
+
+
+def norms_of(one: Tensor, cosines_of: Tensor) -> Tensor:
+    """A Gram matrix with the norms of one and the cosines of the other; an absent objective stays so."""
+    sides = torch.where(cosines_of.diagonal() > 0.0, one.diagonal() / cosines_of.diagonal(), 0.0).sqrt()
+    return cosines_of * torch.outer(sides, sides)
+
+
+def main() -> None:
+    options = arguments(
+        __doc__, photos="photos with boxes", work="where people are rendered and recordings are kept (runs/amortised)"
+    )
+    one_thread()
+    quick = options.quick
+    work = work_folder(options)
+    render_people(work / "people", quick)
+    found: dict[str, Any] = {}
+    for kind, (data, values, _, seeds) in targeted(work / "people", options.photos).items():
+        for seed in seeds[:1] if quick else seeds:
+            if quick:  # shows that it works
+                values = {**values, "resolution": 64, "batch_size": 2}
+            steps = 40 if quick else STEPS
+            seen = once(work / f"recording, {kind}, seed {seed}.json", partial(record, data, seed, steps, **values))
+            rows = {f"{n} exact steps": replay(seen, n, lambda guess, _: guess) for n in WARM_UPS}
+            rows["exact norms"] = replay(seen, WARM_UPS[0], lambda guess, exact: norms_of(exact, guess))
+            rows["exact cosines, 16 exact steps"] = replay(seen, 16, norms_of)
+            found.setdefault(kind, {})[f"seed {seed}"] = rows
+            for name, row in rows.items():
+                print(
+                    f"{kind}, seed {seed}: {name:30} {row['mean']:.3f} / {row['p5']:.3f} / {row['min']:.3f}", flush=True
+                )
+    save("gains", {"steps": STEPS, "every": EVERY["output"]}, found, options)
+
+
+if __name__ == "__main__":
+    main()
