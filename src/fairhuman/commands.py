@@ -58,10 +58,10 @@ def _show(recipe: TrainRecipe, console: Console) -> None:
     notes = LoadReport()
     data = load_data(recipe, notes)
     held_out = len(data.held_out) if data.held_out is not None else 0
-    console.print(
+    say(
+        console,
         f"data {recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out; "
         f"{data.cropped_share:.1%} of a picture's area is outside its view, in the mean",
-        highlight=False,
     )
     say_counts(console, notes.counts(), "  ")
     if recipe.cache.latents or recipe.cache.text:

@@ -17,80 +17,77 @@ from fairhuman.fairness.estimators.estimator import (
     weighted_sum,
 )
 
-LEVELS = (-5.6, 6.6)  # log SNR of SDXL's noise schedule, between its ends' outer hundredths
-
 
 class OutputGains:
     """How much of an objective's gradient at the output arrives at the parameters.
 
-    With c_i [B, ...] the gradient of L_i at the network's output, F_nij = Σ ⟨c_i, c_j⟩ over the samples in bin n of
-    noise levels, and C = Σ_n F_n:
+    With c_i [B, ...] the gradient of L_i at the network's output and λ_b the noise levels (log SNR) of the samples,
+    C_ij = Σ_b ⟨c_ib, c_jb⟩, and λ_i = Σ_b λ_b ‖c_ib‖² / C_ii:
 
-        M_ii ≈ Σ_n κ_in F_nii,        M_ij ≈ C_ij √(M_ii M_jj / (C_ii C_jj))
+        M_ii ≈ κ_i C_ii,        log κ_i = α_i + β_i λ_i,        M_ij ≈ C_ij √(κ_i κ_j)
 
-    The gains κ are learnt from exact steps; the cosines between objectives are taken from the output, where a region's
-    is that of its share in the whole.
+    α and β are learnt from exact steps, by least squares; the cosines between objectives are taken from the output,
+    where a region's is that of its share in the whole.
 
     Args:
-        bins: of noise levels.
-        rate: weight of a new step, in (0, 1]; 1 / n for the n-th step while that is more.
+        memory: weight of an exact step against that of the one after, in (0, 1]: gains change as training goes on.
+        steadiness: how slow β is to leave 0, ≥ 0: as many exact steps, all with λ off the mean by 1.
     """
 
-    def __init__(self, bins: int = 3, rate: float = 0.3) -> None:
-        self.bins, self.rate = bins, rate
-        self._logs: Tensor | None = None
-        self._counts = torch.zeros(0)
+    def __init__(self, memory: float = 0.95, steadiness: float = 1.0) -> None:
+        self.memory = memory
+        self._prior = torch.diag(torch.tensor([1e-3, steadiness], dtype=torch.float64))
+        self._squares_k22 = self._products_k2 = torch.zeros(0)
 
     def features(self, cotangents: Sequence[Tensor | None], levels_b: Tensor | None) -> Tensor:
-        """Return F [bins, K, K], float64 on the CPU, of the samples of this process."""
+        """Return Σ_b ⟨c_ib, c_jb⟩ and Σ_b λ_b ⟨c_ib, c_jb⟩ [2, K, K], float64 on the CPU, of this process's samples."""
         size = len(cotangents)
         present = {i: c.flatten(1).float() for i, c in enumerate(cotangents) if c is not None}
-        samples = next((len(c) for c in present.values()), 0)
-        products = torch.zeros(samples, size, size, dtype=torch.float64)
         pairs = [(i, j) for i in present for j in present if j <= i]
-        found = [torch.linalg.vecdot(present[i], present[j]) for i, j in pairs]
-        for (i, j), row_b in zip(pairs, torch.stack(found).cpu().double() if found else (), strict=True):
-            products[:, i, j] = products[:, j, i] = row_b
-        place_b = torch.zeros(samples, dtype=torch.long)
-        if levels_b is not None:
-            low, high = LEVELS
-            place_b = ((levels_b.double().cpu() - low) / (high - low) * self.bins).long().clamp(0, self.bins - 1)
-        return torch.zeros(self.bins, size, size, dtype=torch.float64).index_add_(0, place_b, products)
+        features = torch.zeros(2, size, size, dtype=torch.float64)
+        if not pairs:
+            return features
+        products_nb = torch.stack([torch.linalg.vecdot(present[i], present[j]) for i, j in pairs]).cpu().double()
+        levels = products_nb.new_zeros(products_nb.shape[1]) if levels_b is None else levels_b.cpu().double()
+        for (i, j), row_b in zip(pairs, products_nb, strict=True):
+            features[:, i, j] = features[:, j, i] = torch.stack([row_b.sum(), row_b @ levels])
+        return features
 
-    def guess(self, features_nkk: Tensor) -> Tensor:
+    def guess(self, features: Tensor) -> Tensor:
         """Return M; before the first `learn`, C."""
-        total = features_nkk.sum(dim=0)
-        ratio = torch.where(total.diagonal() > 0.0, self._parts(features_nkk).sum(dim=0) / total.diagonal(), 0.0).sqrt()
-        return total * torch.outer(ratio, ratio)
+        if not len(self._squares_k22):
+            return features[0]
+        solved_k2 = torch.linalg.solve(self._squares_k22 + self._prior, self._products_k2)
+        roots = (solved_k2 * _known(features)).sum(dim=1).div(2.0).exp()
+        return features[0] * torch.outer(roots, roots)
 
-    def learn(self, features_nkk: Tensor, gram: Tensor) -> None:
+    def learn(self, features: Tensor, gram: Tensor) -> None:
         """Take in the exact M of a step; one that isn't finite teaches nothing."""
         if not bool(gram.isfinite().all()):
             return
-        parts_nk = self._parts(features_nkk)
-        here = (gram.diagonal() > 0.0) & (parts_nk.sum(dim=0) > 0.0)
-        if self._logs is None:
-            self._logs, self._counts = torch.zeros_like(parts_nk), torch.zeros_like(gram.diagonal())
-        self._counts = self._counts + here
-        wrong_k = (gram.diagonal() / parts_nk.sum(dim=0)).log()
-        # At first all bins learn alike, then each as much as it had to do with it.
-        first = self._counts == 1
-        blame_nk = torch.where(first, 1.0, parts_nk / parts_nk.sum(dim=0))
-        share_k = (1.0 / self._counts).clamp_min(self.rate)
-        self._logs = torch.where(here, self._logs + share_k * blame_nk * wrong_k, self._logs)
-
-    def _parts(self, features_nkk: Tensor) -> Tensor:
-        """Return κ_in F_nii [bins, K]."""
-        squares_nk = features_nkk.diagonal(dim1=1, dim2=2)
-        return squares_nk if self._logs is None else squares_nk * self._logs.exp()
+        norms = features[0].diagonal()
+        here = (gram.diagonal() > 0.0) & (norms > 0.0) & norms.isfinite()
+        known_k2 = torch.where(here[:, None], _known(features), 0.0)
+        log_gains = torch.where(here, gram.diagonal() / norms, 1.0).log()
+        if not len(self._squares_k22):
+            self._squares_k22, self._products_k2 = torch.zeros(len(here), 2, 2).double(), torch.zeros_like(known_k2)
+        kept = torch.where(here, self.memory, 1.0)[:, None]
+        self._products_k2 = kept * self._products_k2 + known_k2 * log_gains[:, None]
+        self._squares_k22 = kept[..., None] * self._squares_k22 + known_k2[:, :, None] * known_k2[:, None]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return log κ and how often each objective was there."""
-        return {"logs": self._logs, "counts": self._counts}
+        """Return the sums of least squares."""
+        return {"squares": self._squares_k22, "products": self._products_k2}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._logs, self._counts = state["logs"], state["counts"]
+        self._squares_k22, self._products_k2 = state["squares"], state["products"]
+
+
+def _known(features: Tensor) -> Tensor:
+    """Return (1, λ_i) [K, 2]; of an absent objective (1, 0)."""
+    norms, levels = features.diagonal(dim1=1, dim2=2)
+    return torch.stack([torch.ones_like(norms), torch.where(norms > 0.0, levels / norms, 0.0)], dim=1)
 
 
 class OutputEstimator(Audited):
@@ -130,7 +127,7 @@ class OutputEstimator(Audited):
         self._features = self.gains.features(cotangents, output.levels_b)
 
     def _averaged(self) -> Tensor:
-        """Return F [bins, K, K] of the gradients averaged over processes."""
+        """Return the features of the gradients averaged over processes."""
         total = sum_numbers(self._features, self.parameters[0].device, self._group)
         return total / (self._scale * world_size(self._group)) ** 2
 
