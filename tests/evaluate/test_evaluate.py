@@ -102,24 +102,38 @@ def test_confidences_of_pictures_without_people(folders):
 
 
 def test_detectors_look_once_at_each_content(folders, monkeypatch):
-    looked = []
-
-    def find(pictures, **_):
-        looked.append(len(pictures))
-        return reversed([(index, Finding()) for index in range(len(pictures))])
-
-    monkeypatch.setattr("fairhuman.evaluate.confidences.find_each", find)
+    strict, official = fake_detectors(monkeypatch)
     monkeypatch.setattr("fairhuman.evaluate.tools.PART", 4)
-    monkeypatch.setattr(
-        "fairhuman.evaluate.confidences.official_scores", lambda pictures, **_: [OfficialScores((), ())] * len(pictures)
-    )
     options = settings("metrics=[strict, official]")
-    evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
-    assert sum(looked) == 12
+    first = evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
+    assert (sum(strict), official) == (12, [6, 6])
     for number in range(6):
         (folders / "sharp" / f"{number}.png").rename(folders / "sharp" / f"x{number}.png")
-    evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
-    assert sum(looked) == 12
+    again = evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
+    assert (sum(strict), official) == (12, [6, 6])
+    results = [
+        [one.measured for one in done.found.results if one.metric.name == "official face confidence"]
+        for done in (first, again)
+    ]
+    assert results[0] == results[1]
+    assert [one.value for one in results[0]] == pytest.approx([0.95, 0.95])
+
+
+def test_official_confidences_go_with_the_order_and_the_detectors(folders, monkeypatch):
+    """The same pictures in another order are another film; and half a film isn't kept."""
+    _, official = fake_detectors(monkeypatch)
+    options = settings("metrics=[official]")
+    evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
+    (folders / "sharp" / "0.png").rename(folders / "sharp" / "6.png")
+    evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
+    assert official == [6, 6]
+    (folders / "sharp" / "6.png").unlink()
+    evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
+    assert official == [6, 6, 5]
+    evaluate(job(folders, "sharp", prompts=None), settings("metrics=[official]", "upscale=1"), folders / "out")
+    monkeypatch.setattr("fairhuman.evaluate.confidences.source_name", lambda model: f"mediapipe-9 {model}")
+    evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
+    assert official == [6, 6, 5, 5, 5]
 
 
 def test_missing_weights_are_named_with_what_runs_without(folders):
