@@ -142,6 +142,33 @@ def test_missing_weights_are_named_with_what_runs_without(folders):
         evaluate(job(folders, "sharp"), options, folders / "out")
 
 
+def test_weights_are_looked_for_before_anything_is_measured(folders, monkeypatch):
+    """All that is missing is said at once; without a reference there is no FID to need any."""
+    monkeypatch.setattr(evaluation, "GROUPS", dict.fromkeys(evaluation.GROUPS))  # a call would raise TypeError
+    places = [f"{name}={folders / 'none'}" for name in ("hps.weights", "image_reward.weights", "inception.weights")]
+    options = settings("metrics=[strict, hps, image_reward, fid]", *places)
+    missing = r"hps\.weights.*image_reward\.weights.*FID.*leave 'hps', 'image_reward', 'fid' out.*others: strict$"
+    with pytest.raises(WeightsError, match=missing):
+        evaluate(job(folders, "sharp"), options, folders / "out")
+    with pytest.raises(WeightsError, match=r"leave 'hps', 'image_reward' out of metrics; the others: strict, fid$"):
+        evaluate(job(folders, "sharp", reference=None), options, folders / "out")
+    options = settings("metrics=[strict, depth_agreement]", f"depth.model={folders / 'none'}")
+    with pytest.raises(WeightsError, match=r"^depth\.model .*no such folder.*leave 'depth_agreement' out of metrics"):
+        evaluate(job(folders, "sharp"), options, folders / "out")
+
+
+def test_processes_wait_long_for_the_one_that_works_alone(folders, monkeypatch):
+    given = []
+
+    def state(**options):
+        given.append(options)
+        return PartialState()
+
+    monkeypatch.setattr(evaluation, "PartialState", state)
+    evaluate(job(folders, "sharp"), settings("metrics=[efficientnet]"), folders / "out")
+    assert given[0]["timeout"] >= timedelta(hours=12)
+
+
 def test_methods_without_a_prompt_in_common_are_refused(folders):
     (folders / "other").mkdir()
     info = PngInfo()
