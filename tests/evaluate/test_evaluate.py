@@ -120,7 +120,7 @@ def test_detectors_look_once_at_each_content(folders, monkeypatch):
 
 
 def test_official_confidences_go_with_the_order_and_the_detectors(folders, monkeypatch):
-    """The same pictures in another order are another film; and half a film isn't kept."""
+    """The same pictures in another order are another film, and so are fewer of them."""
     _, official = fake_detectors(monkeypatch)
     options = settings("metrics=[official]")
     evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
@@ -205,7 +205,7 @@ def test_a_single_picture_has_no_distance_and_every_other_number(folders, monkey
     assert "sharp has 1" in done.page.read_text()
 
 
-def test_a_reference_of_a_single_picture_is_named(folders, tmp_path):
+def test_a_reference_of_a_single_picture_is_named(folders):
     for number in range(1, 8):
         (folders / "reference" / f"{number}.png").unlink()
     options = settings("metrics=[efficientnet]")
