@@ -40,7 +40,16 @@ def test_pictures_are_measured_against_each_other(pictures: Path, typed: Typed) 
     code, said, _ = typed("evaluate", pictures / "c", *common, "--dry-run", "metrics=[fid]")
     assert code == 0
     assert "- fid" in said
+    assert f"prompts: {pictures / 'prompts.txt'}, 3 of them" in said
+    assert f"reference: {pictures / 'a'}, read as folder" in said
     assert f"c: {pictures / 'c'}, not there yet" in said
+
+
+@pytest.mark.parametrize("option", ["--prompts", "--reference"])
+def test_a_dry_run_looks_for_prompts_and_reference(pictures: Path, typed: Typed, option: str) -> None:
+    code, said, errors = typed("evaluate", pictures / "a", option, pictures / "none", "--dry-run")
+    assert (code, "would write" in said) == (1, False)
+    assert f"{pictures / 'none'}: " in errors
 
 
 def test_bad_input_is_named(pictures: Path, typed: Typed) -> None:

@@ -21,11 +21,12 @@ from fairhuman.compare.pictures import draw_grid
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.compare.sheet import SheetSettings, read_tables, write_sheet
 from fairhuman.console import say, say_counts
+from fairhuman.data.sources import source_kind
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.evaluate.held_out import LossSettings, Named, loss_table, measure_losses
 from fairhuman.evaluate.run import Job, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
-from fairhuman.files import write_json, writing
+from fairhuman.files import read_prompts, write_json, writing
 from fairhuman.report.training import interval
 from fairhuman.synth.cache import cache_folder
 
@@ -50,6 +51,10 @@ def run_evaluation(
     out = out or first.with_name(f"{first.name}-evaluation")
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+        if prompts is not None:
+            say(console, f"prompts: {prompts}, {len(read_prompts(prompts))} of them")
+        if reference is not None:
+            say(console, f"reference: {reference}, read as {source_kind(reference)}")
         _would(methods, out, console)
         return
     with writing(out), stages(console) as progress:

@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from accelerate import PartialState
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from fairhuman import recipe as recipes
-from fairhuman.errors import DataError, FairHumanError
+from fairhuman.errors import DataError
 from fairhuman.evaluate import run as evaluation
+from fairhuman.evaluate.efficientnet import TITLE
 from fairhuman.evaluate.extractor import WeightsError
 from fairhuman.evaluate.findings import Finding
 from fairhuman.evaluate.official import OfficialScores
@@ -46,6 +49,23 @@ def job(folder, *methods, **values):
 
 def settings(*overrides):
     return recipes.build(EvaluateSettings, {}, overrides)
+
+
+def fake_detectors(monkeypatch):
+    """Strict ones find nothing, official ones a face in each picture; how many pictures they were given, by call."""
+    strict, official = [], []
+
+    def find(pictures, **_):
+        strict.append(len(pictures))
+        return reversed([(index, Finding()) for index in range(len(pictures))])
+
+    def score(pictures, **_):
+        official.append(len(pictures))
+        return [OfficialScores((0.9 + 0.02 * number,), ()) for number in range(len(pictures))]
+
+    monkeypatch.setattr("fairhuman.evaluate.confidences.find_each", find)
+    monkeypatch.setattr("fairhuman.evaluate.confidences.official_scores", score)
+    return strict, official
 
 
 def test_numbers_of_two_methods(folders, monkeypatch):
@@ -82,30 +102,71 @@ def test_confidences_of_pictures_without_people(folders):
 
 
 def test_detectors_look_once_at_each_content(folders, monkeypatch):
-    looked = []
-
-    def find(pictures, **_):
-        looked.append(len(pictures))
-        return reversed([(index, Finding()) for index in range(len(pictures))])
-
-    monkeypatch.setattr("fairhuman.evaluate.confidences.find_each", find)
+    strict, official = fake_detectors(monkeypatch)
     monkeypatch.setattr("fairhuman.evaluate.tools.PART", 4)
-    monkeypatch.setattr(
-        "fairhuman.evaluate.confidences.official_scores", lambda pictures, **_: [OfficialScores((), ())] * len(pictures)
-    )
     options = settings("metrics=[strict, official]")
-    evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
-    assert sum(looked) == 12
+    first = evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
+    assert (sum(strict), official) == (12, [6, 6])
     for number in range(6):
         (folders / "sharp" / f"{number}.png").rename(folders / "sharp" / f"x{number}.png")
-    evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
-    assert sum(looked) == 12
+    again = evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
+    assert (sum(strict), official) == (12, [6, 6])
+    results = [
+        [one.measured for one in done.found.results if one.metric.name == "official face confidence"]
+        for done in (first, again)
+    ]
+    assert results[0] == results[1]
+    assert [one.value for one in results[0]] == pytest.approx([0.95, 0.95])
+
+
+def test_official_confidences_go_with_the_order_and_the_detectors(folders, monkeypatch):
+    """The same pictures in another order are another film, and so are fewer of them."""
+    _, official = fake_detectors(monkeypatch)
+    options = settings("metrics=[official]")
+    evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
+    (folders / "sharp" / "0.png").rename(folders / "sharp" / "6.png")
+    evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
+    assert official == [6, 6]
+    (folders / "sharp" / "6.png").unlink()
+    evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
+    assert official == [6, 6, 5]
+    evaluate(job(folders, "sharp", prompts=None), settings("metrics=[official]", "upscale=1"), folders / "out")
+    monkeypatch.setattr("fairhuman.evaluate.confidences.source_name", lambda model: f"mediapipe-9 {model}")
+    evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
+    assert official == [6, 6, 5, 5, 5]
 
 
 def test_missing_weights_are_named_with_what_runs_without(folders):
     options = settings("metrics=[efficientnet, fid]", f"inception.weights={folders / 'none.pth'}")
     with pytest.raises(WeightsError, match=r"none.pth.*leave 'fid' out of metrics; the others: efficientnet"):
         evaluate(job(folders, "sharp"), options, folders / "out")
+
+
+def test_weights_are_looked_for_before_anything_is_measured(folders, monkeypatch):
+    """All that is missing is said at once; without a reference there is no FID to need any."""
+    monkeypatch.setattr(evaluation, "GROUPS", dict.fromkeys(evaluation.GROUPS))  # a call would raise TypeError
+    places = [f"{name}={folders / 'none'}" for name in ("hps.weights", "image_reward.weights", "inception.weights")]
+    options = settings("metrics=[strict, hps, image_reward, fid]", *places)
+    missing = r"hps\.weights.*image_reward\.weights.*FID.*leave 'hps', 'image_reward', 'fid' out.*others: strict$"
+    with pytest.raises(WeightsError, match=missing):
+        evaluate(job(folders, "sharp"), options, folders / "out")
+    with pytest.raises(WeightsError, match=r"leave 'hps', 'image_reward' out of metrics; the others: strict, fid$"):
+        evaluate(job(folders, "sharp", reference=None), options, folders / "out")
+    options = settings("metrics=[strict, depth_agreement]", f"depth.model={folders / 'none'}")
+    with pytest.raises(WeightsError, match=r"^depth\.model .*no such folder.*leave 'depth_agreement' out of metrics"):
+        evaluate(job(folders, "sharp"), options, folders / "out")
+
+
+def test_processes_wait_long_for_the_one_that_works_alone(folders, monkeypatch):
+    given = []
+
+    def state(**options):
+        given.append(options)
+        return PartialState()
+
+    monkeypatch.setattr(evaluation, "PartialState", state)
+    evaluate(job(folders, "sharp"), settings("metrics=[efficientnet]"), folders / "out")
+    assert given[0]["timeout"] >= timedelta(hours=12)
 
 
 def test_methods_without_a_prompt_in_common_are_refused(folders):
@@ -132,6 +193,27 @@ def test_methods_that_lack_pictures_are_compared_on_those_they_share(folders):
     assert "0.png" in (folders / "out" / "report.html").read_text()
 
 
+def test_a_single_picture_has_no_distance_and_every_other_number(folders, monkeypatch):
+    fake_detectors(monkeypatch)
+    for number in range(1, 6):
+        (folders / "sharp" / f"{number}.png").unlink()
+    done = evaluate(job(folders, "sharp", prompts=None), settings("expected.face=1"), folders / "out")
+    assert {"strict face confidence", "official face confidence"} <= {one.metric.name for one in done.found.results}
+    assert not any("distance" in one.metric.name for one in done.found.results)
+    (warning,) = [text for text in done.found.warnings if "distance" in text]
+    assert warning == f"no {TITLE}: a distance needs at least 2 pictures in each set, sharp has 1"
+    assert "sharp has 1" in done.page.read_text()
+
+
+def test_a_reference_of_a_single_picture_is_named(folders):
+    for number in range(1, 8):
+        (folders / "reference" / f"{number}.png").unlink()
+    options = settings("metrics=[efficientnet]")
+    done = evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
+    assert not done.found.results
+    assert any(text.endswith("at least 2 pictures in each set, the reference has 1") for text in done.found.warnings)
+
+
 def test_one_picture_and_no_reference(folders):
     for number in range(1, 6):
         (folders / "sharp" / f"{number}.png").unlink()
@@ -139,8 +221,6 @@ def test_one_picture_and_no_reference(folders):
         job(folders, "sharp", reference=None, prompts=None), settings("metrics=[efficientnet]"), folders / "out"
     )
     assert "it needs a --reference" in done.page.read_text()
-    with pytest.raises(FairHumanError, match=r"a distance needs at least 2 pictures in each set, not 1"):
-        evaluate(job(folders, "sharp", prompts=None), settings("metrics=[efficientnet]"), folders / "out")
 
 
 @pytest.mark.parametrize(("text", "rule"), [("", "holds no prompt"), (None, "expected a UTF-8 text file")])

@@ -1,16 +1,24 @@
-"""Blurred and pixelated faces and hands: strict measures fall with the strength, also where official ones don't."""
+"""Blurred and pixelated faces and hands: strict measures fall with the strength, also where official ones don't.
+
+The distance of damaged pictures to the same ones undamaged grows with the strength.
+"""
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fairhuman.detect import Picture
 from fairhuman.evaluate.degrade import blur, pixelate
+from fairhuman.evaluate.distances import frechet_distance
+from fairhuman.evaluate.efficientnet import EfficientNetLite0
+from fairhuman.evaluate.extractor import Features
 from fairhuman.evaluate.findings import Finding, face_finder, hand_finder
 from fairhuman.evaluate.official import official_confidence, official_scorer
 from fairhuman.evaluate.strict import strict_faces, strict_hands
@@ -20,6 +28,7 @@ from fairhuman.synth.render import render
 
 Degrade = Callable[[Picture, float, Sequence[Box]], Picture]
 SEED = 303
+DAMAGE = [(pixelate, (32, 16, 8, 4)), (blur, (0.02, 0.04, 0.08, 0.16))]
 TOLERANCE = 0.01  # a confidence is that much higher or lower by chance: for nearly perfect and for nearly lost parts
 
 
@@ -41,9 +50,9 @@ def people() -> list[Person]:
     return render_people(3)
 
 
-def render_people(count: int) -> list[Person]:
+def render_people(count: int, size: int = 512) -> list[Person]:
     body = Body()
-    drawn = [render(body, SEED, number, 512, pose="hands up") for number in range(count)]
+    drawn = [render(body, SEED, number, size, pose="hands up") for number in range(count)]
     return [
         Person(
             one.image,
@@ -102,13 +111,18 @@ def _check_falls(rows: Sequence[Confidences]) -> None:
     assert (left[:2] < official).all(), table
 
 
-@pytest.mark.parametrize(("degrade", "strengths"), [(pixelate, (16, 8, 4)), (blur, (0.02, 0.04, 0.08))])
-def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, strengths: tuple[float, ...]) -> None:
+def read_photos(shared: Path, start: int, every: int) -> tuple[list[Picture], list[list[Box]]]:
+    """Some of the photos with faces, and the boxes of these."""
     folder = shared / "data" / "ccp"
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if row["faces"]][100::250]
+    rows = [row for row in rows if row["faces"]][start::every]
     boxes = [[Box(*face[:4]) for face in row["faces"]] for row in rows]
-    photos = [np.asarray(Image.open(folder / row["file_name"]).convert("RGB")) for row in rows]
+    return [np.asarray(Image.open(folder / row["file_name"]).convert("RGB")) for row in rows], boxes
+
+
+@pytest.mark.parametrize(("degrade", "strengths"), [(pixelate, (16, 8, 4)), (blur, (0.02, 0.04, 0.08))])
+def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, strengths: tuple[float, ...]) -> None:
+    photos, boxes = read_photos(shared, start=100, every=250)
     assert len(photos) >= 6
     with face_finder() as faces:
         clean = [Finding(faces(photo)) for photo in photos]
@@ -119,3 +133,53 @@ def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, s
     assert means[0] > 0.8
     assert means == sorted(means, reverse=True)
     assert means[-1] < 0.1
+
+
+@pytest.fixture(scope="module")
+def extractor() -> EfficientNetLite0:
+    return EfficientNetLite0()
+
+
+def distances(
+    extractor: EfficientNetLite0,
+    pictures: Sequence[Picture],
+    boxes: Sequence[Sequence[Box]],
+    degrade: Degrade,
+    strengths: Sequence[float],
+) -> list[float]:
+    """Of the pictures damaged inside their boxes to the same ones undamaged."""
+
+    def features(images: Sequence[Picture]) -> Features:
+        return extractor.extract(torch.stack([extractor.prepare(Image.fromarray(image)) for image in images]))
+
+    clean = features(pictures)
+    return [
+        frechet_distance(
+            clean, features([degrade(image, strength, own) for image, own in zip(pictures, boxes, strict=True)])
+        )
+        for strength in strengths
+    ]
+
+
+@pytest.mark.parametrize(("degrade", "strengths"), DAMAGE)
+def test_the_distance_of_synthetic_people_grows_with_damage(
+    extractor: EfficientNetLite0, degrade: Degrade, strengths: tuple[float, ...]
+) -> None:
+    people = render_people(6, 128)
+    boxes = [one.faces + one.hands for one in people]
+    _check_grows(distances(extractor, [one.image for one in people], boxes, degrade, strengths))
+
+
+@pytest.mark.parametrize(("degrade", "strengths"), DAMAGE)
+def test_the_distance_of_photos_grows_with_damage_to_faces(
+    shared: Path, extractor: EfficientNetLite0, degrade: Degrade, strengths: tuple[float, ...]
+) -> None:
+    photos, boxes = read_photos(shared, start=0, every=94)
+    assert len(photos) == 20
+    _check_grows(distances(extractor, photos, boxes, degrade, strengths))
+
+
+def _check_grows(found: Sequence[float]) -> None:
+    assert found[0] > 0.1
+    assert all(stronger > 1.02 * weaker for weaker, stronger in pairwise(found)), found
+    assert found[-1] > 3 * found[0], found

@@ -1,5 +1,6 @@
 """Groups of metrics over what detectors find: strict confidences, and the official ones beside them."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,8 +10,9 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from fairhuman.detect.bundled import source_name
+from fairhuman.evaluate.cache import FINDINGS, Rows
 from fairhuman.evaluate.findings import Finding, find_each
-from fairhuman.evaluate.official import official_scores
+from fairhuman.evaluate.official import OfficialScores, official_scores
 from fairhuman.evaluate.pictures import PARTS, Pictured
 from fairhuman.evaluate.results import Found, Methods, Metric
 from fairhuman.evaluate.strict import Expected, StrictScores, strict_faces, strict_hands
@@ -18,6 +20,8 @@ from fairhuman.evaluate.tools import Decoded, Tools
 
 FINDING = TypeAdapter(Finding)
 VERSION = 1  # of what `find` looks for
+OFFICIAL_SCORES = TypeAdapter(list[OfficialScores])
+OFFICIAL_VERSION = 1  # of what `official_scores` does
 STRICT: dict[str, Callable[[Sequence[Finding], Sequence[Expected]], StrictScores]] = {
     "face": strict_faces,
     "hand": strict_hands,
@@ -59,7 +63,7 @@ def measure_strict(
 def find_in(pictures: Sequence[Pictured], tools: Tools) -> list[Finding]:
     """Faces and hands of pictures, each looked for once."""
     upscale = tools.settings.upscale
-    kind = f"findings-{VERSION}-{source_name('strict').split()[0]}-x{upscale}"
+    kind = f"findings-{VERSION}-{_detectors('strict')}-x{upscale}"
     look = partial(find_each, upscale=upscale, workers=tools.settings.workers)
     return tools.findings(kind, pictures, look, partial(FINDING.dump_python, mode="json"), FINDING.validate_python)
 
@@ -139,14 +143,28 @@ def measure_official(
     """
     if not tools.state.is_main_process:
         return
-    scores = {
-        method: official_scores(
-            Decoded(pictures), upscale=tools.settings.upscale, progress=partial(tools.progress, f"official, {method}")
-        )
-        for method, pictures in methods.items()
-    }
+    scores = {method: _official(method, pictures, tools) for method, pictures in methods.items()}
     for part in PARTS:
         lists = {method: [getattr(one, f"{part}s") for one in each] for method, each in scores.items()}
         metric = Metric(f"official {part} confidence", "higher", OFFICIAL[part], OFFICIAL_BLIND)
         table = {m: ([sum(one) for one in each], [len(one) for one in each]) for m, each in lists.items()}
         found.add_scores(metric, table, methods, against)
+
+
+def _official(method: str, pictures: Sequence[Pictured], tools: Tools) -> list[OfficialScores]:
+    """Scores of a method's pictures, kept for all of them in this order together, as one depends on those before it."""
+    upscale, watch = tools.settings.upscale, partial(tools.progress, f"official, {method}")
+    rows: Rows[str] = Rows(tools.cache / f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}", FINDINGS)
+    key = hashlib.sha256(b"".join(picture.sha256 for picture in pictures)).digest()
+    known = rows.read([key])
+    if key in known:
+        watch(len(pictures), len(pictures))
+        return OFFICIAL_SCORES.validate_json(known[key])
+    scores = official_scores(Decoded(pictures), upscale=upscale, progress=watch)
+    rows.add({key: OFFICIAL_SCORES.dump_json(scores).decode()})
+    return scores
+
+
+def _detectors(what: str) -> str:
+    """MediaPipe and its version, for the names of what is kept."""
+    return source_name(what).split()[0]

@@ -51,7 +51,7 @@ class Inception:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        path = _find(weights)
+        path = find_weights(weights)
         network = _network(path)
         # All of its layers but the last one, in the order in which its forward uses them: that one takes uint8 only.
         self._trunk = nn.Sequential(*list(network.children())[:-1]).to(device)
@@ -84,7 +84,13 @@ class Inception:
         return features_bd.cpu().numpy()
 
 
-def _find(weights: str | Path | None) -> Path:
+def find_weights(weights: str | Path | None) -> Path:
+    """The file at a path.
+
+    Raises:
+        WeightsError: there is none; says which is wanted and where it is.
+
+    """
     path = Path(weights).expanduser() if weights else None
     if path is None or not path.is_file():
         why = "none is given" if path is None else f"there is no file {str(path)!r}"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow
@@ -16,8 +17,8 @@ from fairhuman.errors import DataError
 from fairhuman.evaluate.cache import FINDINGS, Rows
 from fairhuman.evaluate.confidences import measure_official, measure_strict
 from fairhuman.evaluate.depth_agreement import measure_depth_agreement
-from fairhuman.evaluate.extractor import WeightsError
 from fairhuman.evaluate.intervals import Measured
+from fairhuman.evaluate.needed import check_weights, leaving_out
 from fairhuman.evaluate.pace import Pace, peak_mb
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import CHECKED, Pictured, Progress, read_pictures
@@ -42,6 +43,8 @@ GROUPS: Mapping[str, Measure] = {
     "pose_agreement": measure_pose_agreement,
     "depth_agreement": measure_depth_agreement,
 }
+# Of processes for each other: the official confidences are computed by one alone, an hour for 60,000 pictures.
+LONGEST_WAIT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,16 @@ def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress
 
     Raises:
         DataError: pictures, prompts or reference that can't be used.
-        WeightsError: weights of a group are missing: says which, and which groups run without.
+        WeightsError: weights of a group are missing, which is seen before anything is measured: says which, and which
+            groups run without.
         FairHumanError: features that aren't finite, detectors that fail.
 
     """
-    state = PartialState()
+    state = PartialState(timeout=LONGEST_WAIT)
     pace = Pace(progress if state.is_main_process else lambda *_: None)
     tools = Tools(settings, job.cache, state, pace)
+    with state.main_process_first():
+        check_weights(settings, with_reference=job.reference is not None)
     reports = {name: LoadReport() for name in [*job.methods, "reference"]}
     prompts = read_prompts(job.prompts) if job.prompts is not None else None
     methods = {name: _read(path, prompts, tools, reports[name]) for name, path in job.methods.items()}
@@ -105,11 +111,8 @@ def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress
     found = Found()
     _compare_pictures(methods, job.baseline, found)
     for name in settings.metrics:
-        try:
+        with leaving_out(settings, name):
             GROUPS[name](methods, reference, job.baseline, tools, found)
-        except WeightsError as error:
-            others = ", ".join(group for group in settings.metrics if group != name) or "none"
-            raise WeightsError(f"{error}. Or leave {name!r} out of metrics; the others: {others}") from error
     if not state.is_main_process:
         return None
     found.seconds, found.peak_mb = pace.seconds(), peak_mb()

@@ -63,6 +63,8 @@ def measure_efficientnet(
     if reference is None:
         found.warnings.append(f"no {TITLE}: it needs a --reference")
         return
+    if _too_few(TITLE, "pictures", methods, reference, found):
+        return
     extractor = EfficientNetLite0(batch_size=tools.settings.batch_size, device=tools.device)
     metric = Metric(TITLE, "lower", FRECHET, BLIND)
     _measure({metric: measure_frechet}, extractor, methods, reference, against, tools, found)
@@ -78,16 +80,24 @@ def measure_fid(
     settings = tools.settings
     extractor = Inception(settings.inception.weights, batch_size=settings.batch_size, device=tools.device)
     suffix = "" if extractor.published else " on other weights"
-    whole = _metrics("", suffix, BLIND)
-    _measure(whole, extractor, methods, reference, against, tools, found)
+    if not _too_few("FID and KID", "pictures", methods, reference, found):
+        _measure(_metrics("", suffix, BLIND), extractor, methods, reference, against, tools, found)
     for part in PARTS:
         crops = {method: _crops(pictures, part, method, tools, found) for method, pictures in methods.items()}
         true = _crops(reference, part, "reference", tools, found)
-        few = [name for name, each in {**crops, "reference": true}.items() if len(each) < 2]
-        if few:
-            found.warnings.append(f"no {part} FID: fewer than 2 crops of {', '.join(few)}")
-            continue
-        _measure(_metrics(f"{part} ", suffix, CROP_BLIND), extractor, crops, true, against, tools, found)
+        if not _too_few(f"{part} FID and KID", f"{part} crops", crops, true, found):
+            _measure(_metrics(f"{part} ", suffix, CROP_BLIND), extractor, crops, true, against, tools, found)
+
+
+def _too_few(
+    metric: str, what: str, methods: Mapping[str, Sequence[Looked]], reference: Sequence[Looked], found: Found
+) -> bool:
+    """Whether a set has fewer than 2 pictures or crops, which have no covariance; if so, notes why."""
+    sets = [*methods.items(), ("the reference", reference)]
+    few = [f"{name} has {len(each)}" for name, each in sets if len(each) < 2]
+    if few:
+        found.warnings.append(f"no {metric}: a distance needs at least 2 {what} in each set, {', '.join(few)}")
+    return bool(few)
 
 
 def _metrics(region: str, suffix: str, blind: str) -> dict[Metric, Measure]:

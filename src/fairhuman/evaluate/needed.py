@@ -1,0 +1,59 @@
+"""Weights that groups of metrics need: looked for before anything is measured."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from fairhuman.data.condition.depth_model import open_depth
+from fairhuman.errors import ModelError
+from fairhuman.evaluate import clip_score, hps, image_reward, inception
+from fairhuman.evaluate.extractor import WeightsError
+from fairhuman.evaluate.settings import EvaluateSettings, Group
+
+
+def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
+    """See that the files of all chosen groups are there; what comes from the hub is downloaded now.
+
+    Whether they hold what they should is seen when they are loaded.
+
+    Raises:
+        WeightsError: some aren't: says which of all groups, and which groups run without.
+
+    """
+    missing: dict[Group, str] = {}
+    for name in settings.metrics:
+        try:
+            _find(name, settings, with_reference)
+        except (WeightsError, ModelError) as error:
+            missing[name] = str(error)
+    if missing:
+        raise _without(settings, missing)
+
+
+@contextmanager
+def leaving_out(settings: EvaluateSettings, name: Group) -> Iterator[None]:
+    """Add to a `WeightsError` of a group which groups run without its weights."""
+    try:
+        yield
+    except WeightsError as error:
+        raise _without(settings, {name: str(error)}) from error
+
+
+def _find(name: Group, settings: EvaluateSettings, with_reference: bool) -> None:
+    if name == "hps":
+        hps.SOURCE.find(settings.hps.weights)
+    elif name == "image_reward":
+        image_reward.SOURCE.find(settings.image_reward.weights)
+        image_reward.TOKENIZER.find(settings.image_reward.tokenizer)
+    elif name == "clip_score":
+        clip_score.SOURCE.find(settings.clip_score.weights)
+    elif name == "fid" and with_reference:
+        inception.find_weights(settings.inception.weights)
+    elif name == "depth_agreement" and settings.depth is not None:
+        with open_depth(settings.depth):
+            pass
+
+
+def _without(settings: EvaluateSettings, missing: Mapping[Group, str]) -> WeightsError:
+    names = ", ".join(map(repr, missing))
+    others = ", ".join(group for group in settings.metrics if group not in missing) or "none"
+    return WeightsError(f"{'. '.join(missing.values())}. Or leave {names} out of metrics; the others: {others}")

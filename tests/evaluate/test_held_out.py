@@ -1,0 +1,30 @@
+"""Held-out losses: a model that is made worse has higher ones, the more the worse it is."""
+
+from pathlib import Path
+
+import torch
+
+from fairhuman.evaluate.held_out import LossSettings, Named, measure_losses
+from fairhuman.models.lora import LoraModel, LoraSettings
+from fairhuman.models.sdxl import load_pipeline
+from fairhuman.synth.people import SynthSettings, write_people
+
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+
+
+def test_more_noise_in_a_lora_is_a_higher_loss_of_each_objective(tmp_path: Path) -> None:
+    """On what the small model has learned to draw: on other pictures noise may help."""
+    write_people(tmp_path / "people", SynthSettings(count=4, size=128, seed=7), workers=1)
+    model = LoraModel(load_pipeline("small"), LoraSettings(rank=4), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.trained().items():
+        if "lora_B" in name:  # zero at the start: the update is this noise times A
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+    model.save(tmp_path / "noise")
+    models = {str(weight): Named("small", tmp_path / "noise", weight) for weight in WEIGHTS}
+    settings = LossSettings(resolution=128, timesteps=(0.2, 0.5, 0.8))
+    found = [one.losses() for one in measure_losses(models, tmp_path / "people", settings).values()]
+    for objective in ("global", "face", "hand"):
+        losses = [one[objective] or 0.0 for one in found]
+        assert losses == sorted(losses), objective
+        assert losses[-1] > 1.02 * losses[0] > 0, objective
