@@ -42,8 +42,10 @@ def test_memory_of_the_small_model_as_a_table_and_of_a_recipe(tmp_path: Path, ty
     assert code == 0, errors
     rows = json.loads((tmp_path / "memory.json").read_text())["rows"]
     assert [(row["kind"], row["way"]) for row in rows[:2]] == [("LoRA 4", "LS"), ("LoRA 4", "MPD, exact")]
-    assert len(rows) == 8
-    assert rows[4]["memory"]["trained"] == 2 * rows[0]["memory"]["trained"]
+    assert len(rows) == 10
+    assert rows[5]["memory"]["trained"] == 2 * rows[0]["memory"]["trained"]
+    pairs = {row["way"]: row["memory"] for row in rows[:5]}
+    assert pairs["MPD, exact, pairs"]["step"] == pairs["MPD, amortised, pairs"]["audit"]
     assert "LoRA 8, MPD, amortised" in said
     recipe = tmp_path / "run.yaml"
     recipe.write_text("data: none\nout: none\nsteps: 1\nresolution: 64\n", encoding="utf-8")

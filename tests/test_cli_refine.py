@@ -1,9 +1,21 @@
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
+
+from fairhuman import commands_refine
+from fairhuman.models.architecture import build_small
+from fairhuman.models.control import ControlModel
+from fairhuman.models.controlnet import ControlNet
+from fairhuman.models.lora import LoraModel, LoraSettings
+from fairhuman.refine.inpaint import Inpainter
+from fairhuman.synth.body import Body
+from fairhuman.synth.render import render
 
 Typed = Callable[..., tuple[int, str, str]]
 
@@ -41,14 +53,36 @@ def test_a_dry_run_shows_the_settings_and_writes_nothing(typed: Typed, images: P
         (["--model", "NONE"], 1, "model 'NONE'"),
         (["steps=2000"], 2, "steps"),
         (["--prompts", "NONE.txt"], 1, "NONE.txt"),
+        (["--controlnet", "edges=NONE"], 2, "CONDITIONS are pose or depth"),
+        (
+            ["depth.model=NONE", "--controlnet", "depth=owner/name"],
+            1,
+            "depth.model 'NONE' on 'auto': expected a hub id",
+        ),
+        (["depth.model=images"], 1, "the folder has no config.json"),
+        (["depth.model=owner/name"], 2, "depth.model: no guide follows depth; give one"),
+        (["depth.model=owner/name", "--controlnet", "pose"], 2, "depth.model: no guide follows depth; give one"),
+        (["hand_depth=empty.onnx", "--controlnet", "pose"], 2, "hand_depth: no guide follows depth; give one"),
+        (["parts=[foot]"], 2, "parts.0: input should be 'face' or 'hand', found 'foot'\n"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_loaded(
-    typed: Typed, images: Path, tmp_path: Path, options: list[str], code: int, message: str
+    typed: Typed,
+    images: Path,
+    tmp_path: Path,
+    options: list[str],
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found, _, errors = typed("refine", images, "--out", tmp_path / "out", *options)
+    small = build_small(0)
+    ControlModel(small, ControlNet.new(small, ("pose",), 0)).save(tmp_path / "pose")
+    (tmp_path / "empty.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    found, _, errors = typed("refine", images, "--out", tmp_path / "out", *options, "--dry-run")
     assert found == code
     assert message in errors
+    assert "at least 1 item" not in errors
     assert not (tmp_path / "out").exists()
 
 
@@ -58,3 +92,42 @@ def test_a_picture_of_nobody_is_copied_by_the_real_detectors(typed: Typed, image
     assert "1 no parts" in shown
     assert (tmp_path / "out" / "noise.png").read_bytes() == (images / "noise.png").read_bytes()
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_face_is_redrawn_with_a_lora_and_under_a_controlnet(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = build_small(0)
+    control = ControlModel(small, ControlNet.new(small, ("pose", "depth"), seed=1))
+    lora = LoraModel(build_small(0), LoraSettings(rank=2), seed=1)
+    with torch.no_grad():
+        for parameter in (*control.trainable_parameters(), *lora.trainable_parameters()):
+            parameter += 0.05
+    control.save(tmp_path / "net")
+    lora.save(tmp_path / "lora")
+    (tmp_path / "people").mkdir()
+    Image.fromarray(render(Body(), 404, 0, 256).image).save(tmp_path / "people" / "one.png")
+    drawn: list[bytes] = []
+
+    class Watched(Inpainter):
+        def __call__(
+            self,
+            crop: Image.Image,
+            mask: Image.Image,
+            prompt: str,
+            conditions: Mapping[str, Tensor],
+            generator: torch.Generator,
+        ) -> Image.Image:
+            made = super().__call__(crop, mask, prompt, conditions, generator)
+            drawn.append(made.tobytes())
+            return made
+
+    monkeypatch.setattr(commands_refine, "Inpainter", Watched)
+    of_face = ("--model", "small-untrained", "parts=[face]", "poor_face=1", "steps=2", "attempts=1")
+    net, weights = ("--controlnet", tmp_path / "net"), ("--lora", tmp_path / "lora")
+    for name, options in {"both": (*net, *weights), "guided": net}.items():
+        code, _, errors = typed("refine", tmp_path / "people", "--out", tmp_path / name, *of_face, *options)
+        assert code == 0, errors
+    assert len(set(drawn)) == 2, "the LoRA takes part"
+    [face] = json.loads((tmp_path / "both" / "refined.jsonl").read_text())["parts"]
+    assert (face["kind"], len(face["attempts"]), face["without"]) == ("face", 1, ["depth"])

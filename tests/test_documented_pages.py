@@ -65,9 +65,6 @@ def run_page(page: str, typed: Typed) -> None:
 
 
 def test_the_page_of_control(place: Path, typed: Typed) -> None:
-    control = place / "runs" / "controlnet-ls" / "controlnet"
-    short = [f"{ROOT}/recipes/controlnet-small.yaml", "data=people", f"out={control.parent}", *SHORT["train"]]
-    assert typed("train", *short, "strategy=ls")[0] == 0
     run_page("control.md", typed)
     assert (place / "figure4" / "grid.png").is_file()
 

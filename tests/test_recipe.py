@@ -86,6 +86,15 @@ def test_differences_are_listed_by_dotted_name() -> None:
     }
 
 
+def test_wrong_items_are_named_alone_and_none_is_too_few() -> None:
+    """Pydantic also counts the items that are right."""
+    with pytest.raises(RecipeError) as error:
+        recipe.build(RefineSettings, {}, ["parts=[foot]"])
+    assert str(error.value) == "recipe: parts.0: input should be 'face' or 'hand', found 'foot'"
+    with pytest.raises(RecipeError, match="parts: tuple should have at least 1 item"):
+        recipe.build(RefineSettings, {}, ["parts=[]"])
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
     if path.name.startswith("compare"):
@@ -123,6 +132,9 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
         (["regions.names=[global]"], "must be distinct, not empty and not 'global'"),
         (["resolution=8"], "resolution: .*at least 16 pixels"),
         (["validation.timesteps=[1.0]"], "validation.timesteps: .*0 <= t < 1"),
+        (["controlnet.conditions=[edges]"], "conditions.0: input should be 'pose' or 'depth', found 'edges'$"),
+        (["controlnet.conditions=[depth]"], "controlnet: its settings are of kind controlnet alone, found kind lora"),
+        (["kind=controlnet", "t2i_adapter.start=a"], "t2i_adapter: .* kind t2i_adapter alone, found kind controlnet"),
         (["learning_rate=0"], "learning_rate: input should be greater than 0"),
     ],
 )

@@ -53,6 +53,9 @@ def _show(recipe: TrainRecipe, console: Console) -> None:
     missing = [source.path for source in recipe.sources if not source.path.exists()]
     for path in missing:
         console.print(f"data {path}: not there yet", highlight=False)
+    for name, start in recipe.mole.starts.items():
+        if start is not None and not start.exists():
+            console.print(f"mole.start_{name} {start}: not there yet", highlight=False)
     if missing:
         return
     notes = LoadReport()
@@ -126,7 +129,7 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
     settings = recipes.build(SampleSettings, values, origin="sample")
     prompts = job.all_prompts()
     job.check(settings.steps)
-    asked = job.steering.read(len(prompts))
+    asked = job.steering.read(len(prompts), settings.steps)
     if dry_run:
         console.print(f"{len(prompts)} prompts x {settings.images_per_prompt}, {settings!r}", highlight=False)
         return

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from fairhuman.errors import RecipeError
 from fairhuman.generate.asked import Asked, read_asked
-from fairhuman.generate.guide import Guide, Named, check_followed
+from fairhuman.generate.guide import Guide, Named, check_followed, within
 from fairhuman.generate.sample import SampleSettings, picture_size
 from fairhuman.train.setup import CONTROLS
 
@@ -28,20 +28,31 @@ class Steering:
         given = (("controlnet", self.controlnets), ("t2i_adapter", self.adapters))
         return [(kind, Named.parse(text)) for kind, texts in given for text in texts]
 
-    def read(self, count: int) -> Asked:
-        """Check what can be checked without the model, and read the conditions of `count` prompts.
+    def read(self, count: int, steps: int) -> Asked:
+        """Check what can be checked without the model, and read the conditions of `count` prompts, drawn in `steps`.
 
         Raises:
-            RecipeError: conditions without a network, or a wrong option.
+            RecipeError: conditions or a window without a network, a window without a step, or a wrong option.
             ModelError: no such folder.
             DataError: conditions that can't be used; see `read_asked`.
 
         """
-        if self.conditions and not self.controlnets and not self.adapters:
-            raise RecipeError("--control: give --controlnet FOLDER or --t2i-adapter FOLDER, which follows it")
+        if not self.controlnets and not self.adapters:
+            follower = "give --controlnet FOLDER or --t2i-adapter FOLDER, which follows it"
+            if self.conditions:
+                raise RecipeError(f"--control: {follower}")
+            if (self.start, self.end) != (0.0, 1.0):
+                raise RecipeError(
+                    f"--control-start and --control-end: {follower}; found {self.start}, {self.end} and neither"
+                )
         if not 0.0 <= self.start < self.end <= 1.0:
             raise RecipeError(
                 f"--control-start and --control-end: expected 0 <= start < end <= 1, found {self.start}, {self.end}"
+            )
+        if not any(within(step, steps, self.start, self.end) for step in range(steps)):
+            raise RecipeError(
+                f"--control-start and --control-end: expected a whole step between them, found {self.start}, "
+                f"{self.end} and --steps {steps}"
             )
         for kind, named in self.named():
             named.check(CONTROLS[kind])

@@ -13,7 +13,9 @@ from rich.console import Console
 from fairhuman import recipe as recipes
 from fairhuman.commands_data import stages
 from fairhuman.console import say
+from fairhuman.data.condition.depth_model import check_depth_model
 from fairhuman.detect.model_file import find_model
+from fairhuman.errors import RecipeError
 from fairhuman.files import read_prompts, writing
 from fairhuman.generate.guide import Guide, Named
 from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
@@ -75,8 +77,8 @@ def _check(settings: RefineSettings) -> list[tuple[str, Named]]:
     """Check all that can be checked without loading the model; return the guides, unopened.
 
     Raises:
-        RecipeError: too many steps, a weight that isn't finite.
-        ModelError: no such model, LoRA or guide.
+        RecipeError: too many steps, a weight that isn't finite, a model of depth that no guide follows.
+        ModelError: no such model, LoRA, guide or model of depth.
         DetectorError: no such model of a hand's depth.
 
     """
@@ -89,10 +91,19 @@ def _check(settings: RefineSettings) -> list[tuple[str, Named]]:
         check_steps(schedule, settings.steps)
     if settings.hand_depth != CAPSULES:
         find_model(settings.hand_depth)
+    if settings.depth is not None:
+        check_depth_model(settings.depth)
     given = (("controlnet", settings.controlnets), ("t2i_adapter", settings.adapters))
     guides = [(kind, Named.parse(text)) for kind, texts in given for text in texts]
     for kind, named in guides:
         named.check(CONTROLS[kind])
+    if settings.depth is not None or settings.hand_depth != CAPSULES:
+        follows = [named.follows(CONTROLS[kind]) for kind, named in guides]
+        if all(names is not None and "depth" not in names for names in follows):
+            name = "hand_depth" if settings.depth is None else "depth.model"
+            raise RecipeError(
+                f"{name}: no guide follows depth; give one, as --controlnet depth=FOLDER, or leave it out"
+            )
     return guides
 
 

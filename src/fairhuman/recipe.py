@@ -59,7 +59,7 @@ def build(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(kind, origin, problem) for problem in error.errors())) from error
+        raise RecipeError("\n".join(_explain(kind, origin, problem) for problem in _problems(error))) from error
 
 
 def save(settings: BaseModel, path: Path) -> None:
@@ -119,6 +119,16 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
             raise RecipeError(f"override {override!r}: {key} is the value {inner!r}, not a section")
         values = inner
     values[keys[-1]] = value
+
+
+def _problems(error: ValidationError) -> Iterator[Any]:
+    """Problems without those that follow from others: of a list with wrong items, only the right ones are counted."""
+    found = error.errors()
+    for problem in found:
+        place = problem["loc"]
+        inside = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in found)
+        if not (problem["type"] == "too_short" and inside):
+            yield problem
 
 
 def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:

@@ -18,11 +18,12 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
+from fairhuman.commands_control import Steering
 from fairhuman.data.condition.depth import decode_depth
 from fairhuman.data.condition.people import people_from_list
 from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.generate.asked import read_asked
-from fairhuman.generate.guide import Guide, Named, check_followed
+from fairhuman.generate.guide import Guide, Named, check_followed, within
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.generate.sample import SampleSettings, draw, picture_generator, sample
 from fairhuman.models.architecture import build_small
@@ -271,7 +272,7 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
         ([f"pose={tmp_path / 'bad.json'}"], 1, r"expected JSON .*KeyError"),
         ([f"pose={tmp_path / 'endless.json'}"], 1, r"expected JSON .*OverflowError"),
         ([f"pose={place(tmp_path, 'empty')}"], 1, "expected a picture, a .json, a folder of these or a data set"),
-        ([f"depth={tmp_path / 'grey.png'}"], 1, "depth must be grey with 16 bits.*mode L"),
+        ([f"depth={tmp_path / 'grey.png'}"], 1, "depth must be grey with 16 bits.*mode L; if that is depth.* 257"),
     ]
     for given, count, message in mistakes:
         with pytest.raises(DataError, match=message):
@@ -304,8 +305,31 @@ def test_how_a_network_is_named(tmp_path: Path) -> None:
     assert Named.parse("depth=owner/name") == Named("owner/name", ("depth",), 1.0)
     with pytest.raises(ModelError, match="expected a folder or a hub id"):
         Named.parse(str(tmp_path / "none"))
-    with pytest.raises(RecipeError, match=r"expected \[CONDITIONS=\]FOLDER"):
-        Named.parse("pose=")
+    rule = r"expected \[CONDITIONS=\]FOLDER\[@STRENGTH\].* pose or depth, .* finite number"
+    for text in (
+        "pose=",
+        f"edges={folder}",
+        f"pose+edges={folder}",
+        f"{folder}@nan",
+        f"{folder}@1e999",
+        "owner/name@x",
+    ):
+        with pytest.raises(RecipeError, match=rule):
+            Named.parse(text)
+
+
+@pytest.mark.parametrize(("start", "end", "steps"), [(0.9, 0.92, 30), (0.9, 1.0, 2), (0.0, 0.3, 3)])
+def test_a_window_without_a_step_is_refused(tmp_path: Path, start: float, end: float, steps: int) -> None:
+    window = Steering(("owner/name",), start=start, end=end)
+    with pytest.raises(RecipeError, match=rf"a whole step between them, found {start}, {end} and --steps {steps}"):
+        window.read(1, steps)
+    assert not any(within(step, steps, start, end) for step in range(steps))
+
+
+def test_a_window_without_a_network_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"--control-start and --control-end: give --controlnet.*found 0.0, 0.5"):
+        Steering(end=0.5).read(1, 30)
+    Steering().read(1, 30)
 
 
 def test_the_command_draws_with_control(typed: Typed, tmp_path: Path) -> None:
@@ -323,6 +347,8 @@ def test_the_command_draws_with_control(typed: Typed, tmp_path: Path) -> None:
     code, _, error = typed("sample", tmp_path / "two", *options, *net[2:])
     assert (code, "--control: give --controlnet FOLDER" in error) == (2, True)
     assert typed("sample", tmp_path / "two", *options, *net, "--control-start", 0.9, "--control-end", 0.8)[0] == 2
+    code, _, error = typed("sample", tmp_path / "two", *options, *net, "--control-start", 0.9, "--dry-run")
+    assert (code, "a whole step between them, found 0.9, 1.0 and --steps 2" in error) == (2, True)
     code, _, error = typed("sample", tmp_path / "two", *options, "--t2i-adapter", tmp_path / "net", *net[2:])
     assert (code, "expected a T2IAdapter, found ControlNetModel" in error) == (1, True)
     assert typed("sample", tmp_path / "two", *options, "--t2i-adapter", tmp_path / "net", *net[2:], "--dry-run")[0] == 1

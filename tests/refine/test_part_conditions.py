@@ -1,9 +1,15 @@
+from collections.abc import Sequence
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hands_and_faces import open_hand
 from PIL import Image
 
+from fairhuman.data.condition.depth import DepthMap
+from fairhuman.data.condition.depth_model import DepthSettings
 from fairhuman.data.condition.people import Person
+from fairhuman.detect.detection import Picture
 from fairhuman.record import Box
 from fairhuman.refine.conditions import hand_in_crop, open_conditions, people_in_crop
 from fairhuman.refine.crop import Crop, plan_crop
@@ -55,9 +61,41 @@ def test_a_repaired_hand_takes_the_place_of_the_one_that_was_seen_there(label: s
     assert not people[0].hands[0].any(), "the broken one is gone"
     assert people[0].hands[1].any(), "the other one stays"
     assert people[1].hands[side, :, :2] == pytest.approx(hand_n3[:, :2], abs=1e-3)
-    unchanged = people_in_crop(part, crop, [Person(hands=seen)], None)
-    assert unchanged[0].hands[0].any()
-    assert len(unchanged) == 1
+    [unrepaired] = people_in_crop(part, crop, [Person(hands=seen)], None)
+    assert not unrepaired.hands[0].any(), "the broken one is gone here too"
+    assert unrepaired.hands[1].any()
+    [beside] = people_in_crop(FACE, crop, [Person(hands=seen)], None)
+    assert beside.hands.any(axis=(1, 2)).all(), "a face leaves hands as they are"
+
+
+class _Flat:
+    """An estimator that sees something everywhere."""
+
+    kind = "metric_mm"
+
+    def __call__(self, pictures: Sequence[Picture]) -> list[DepthMap]:
+        return [np.add(1, picture[..., 0], dtype=np.float32) for picture in pictures]
+
+
+def test_of_a_hand_beyond_repair_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    line_n3 = np.linspace([105, 105, 0], [130, 150, 0], 21)
+    part = Part("hand", HAND.box, 0.1, "left hand", tuple(map(tuple, line_n3.tolist())))
+    crop = crop_of(part)
+    assert hand_in_crop(part, crop) is None
+    monkeypatch.setattr("fairhuman.refine.conditions.open_depth", lambda _: nullcontext(_Flat()))
+    picture = Image.fromarray(np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.uint8))
+    seen = np.zeros((2, 21, 3))
+    seen[0] = np.column_stack([line_n3[:, :2], np.ones(21)])
+    with open_conditions(RefineSettings(depth=DepthSettings()), ["pose", "depth"]) as conditions:
+        assert conditions(part, crop, picture, [Person(hands=seen)]) == {}
+        body = np.column_stack([np.linspace(90, 140, 18), np.linspace(90, 170, 18), np.ones(18)])
+        assert conditions(part, crop, picture, [Person(body, seen)]).keys() == {"pose"}, "of the body, which is known"
+        assert conditions(FACE, crop_of(FACE), picture, ()).keys() == {"depth"}, "faces have the picture's own"
+
+
+def test_a_pose_of_nobody_is_left_out() -> None:
+    with open_conditions(RefineSettings(), ["pose"]) as conditions:
+        assert conditions(FACE, crop_of(FACE), Image.new("RGB", (256, 256)), ()) == {}
 
 
 def test_the_pose_of_a_part_is_drawn_in_its_crop() -> None:

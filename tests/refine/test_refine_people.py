@@ -71,7 +71,13 @@ def _knowing(look: Look, one: Spoilt) -> Look:
 
 
 @pytest.mark.slow
-def test_a_third_of_damaged_faces_and_hands_get_better() -> None:
+@pytest.mark.timeout(3600)
+def test_a_third_of_damaged_parts_get_better_most_of_them_faces() -> None:
+    """4 of 6 faces and 3 of 12 hands: hands alone don't reach 30 %."""
     rows = [row for each in refine_people(spoilt_people(6)) for row in each]
+    better = {kind: [row.outcome == REFINED for row in rows if row.kind == kind] for kind in KINDS}
     assert len(rows) >= 15
-    assert sum(row.outcome == REFINED for row in rows) / len(rows) >= 0.3
+    assert sum(map(sum, better.values())) / len(rows) >= 0.3
+    shares = {kind: sum(each) / len(each) for kind, each in better.items()}
+    assert shares["face"] >= 0.5, shares
+    assert shares["hand"] >= 0.15, shares

@@ -168,6 +168,17 @@ def test_the_papers_runs(stage: str, steps: int, rate: float) -> None:
     assert (paper.strategy, paper.regions.objectives, paper.optimizer.name) == ("ls", ("global",), "adam")
 
 
+def test_a_dry_run_of_gates_says_which_experts_are_missing(
+    typed: Typed, tmp_path: Path, experts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("train", RECIPES / "mole-small-gates.yaml", f"mole.start_hand={experts / 'hand'}", "--dry-run")
+    code, said, _ = typed(*options)
+    assert code == 0
+    assert "mole.start_face runs/mole-small/face/mole: not there yet" in said
+    assert "mole.start_hand " not in said
+
+
 @pytest.mark.parametrize("size", ["small", "sdxl"])
 def test_the_runs_of_a_size_feed_each_other(size: str) -> None:
     face, hand, gates = (recipes.load(TrainRecipe, RECIPES / f"mole-{size}-{stage}.yaml") for stage in STAGES)

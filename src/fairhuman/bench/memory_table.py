@@ -14,6 +14,7 @@ from fairhuman.train.recipe import TrainRecipe
 WAYS: dict[str, dict[str, Any]] = {
     "LS": {"strategy": "ls"},
     "MPD, exact": {"strategy": "mpd", "fairness": {"mode": "exact"}},
+    "MPD, exact, pairs": {"strategy": "mpd", "fairness": {"mode": "exact", "pairwise": True}},
     "MPD, amortised": {"strategy": "mpd", "fairness": {"mode": "output"}},
     "MPD, amortised, pairs": {"strategy": "mpd", "fairness": {"mode": "output", "pairwise": True}},
 }

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fairhuman.data.condition_view import CONDITIONS
 from fairhuman.errors import ModelError, RecipeError
-from fairhuman.models.control import Control, config_of
+from fairhuman.models.control import Control, config_of, stated_conditions
 from fairhuman.models.sdxl import cast, is_hub_id
 
 _ADDED = ("down_block_additional_residuals", "down_intrablock_additional_residuals")  # lists; the third is a tensor
@@ -53,7 +53,7 @@ class Guide:
 
     def active(self, step: int, steps: int) -> bool:
         """Whether it takes part in a step, counted from 0, as diffusers' pipelines decide it."""
-        return step / steps >= self.start and (step + 1) / steps <= self.end
+        return within(step, steps, self.start, self.end)
 
     def described(self) -> dict[str, Any]:
         """Return what a picture says of it."""
@@ -65,6 +65,11 @@ class Guide:
             "start": self.start,
             "end": self.end,
         }
+
+
+def within(step: int, steps: int, start: float, end: float) -> bool:
+    """Whether a step, counted from 0, lies wholly between two shares of the steps."""
+    return step / steps >= start and (step + 1) / steps <= end
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Named:
         """Read `[CONDITION[+CONDITION]=]PLACE[@STRENGTH]`, unopened.
 
         Raises:
-            RecipeError: no place.
+            RecipeError: no place, another condition, or a strength that isn't a finite number.
             ModelError: no such folder, and no hub id.
 
         """
@@ -88,12 +93,20 @@ class Named:
         known = sign and set(names.split("+")) <= CONDITIONS.keys()
         conditions, rest = (tuple(names.split("+")), rest) if known else (None, text)
         number = re.fullmatch(r"(.+)@([-+.\deE]+)", rest)
-        place, strength = (number[1], float(number[2])) if number and _is_number(number[2]) else (rest, 1.0)
-        if not place:
-            raise RecipeError(f"expected [CONDITIONS=]FOLDER[@STRENGTH], found {text!r}")
-        if not Path(place).is_dir() and not is_hub_id(place):
+        place, strength = (number[1], float(number[2])) if number and _is_finite(number[2]) else (rest, 1.0)
+        found = Path(place).is_dir() or is_hub_id(place)
+        if not place or (not found and re.search("[=@]", place)):
+            raise RecipeError(
+                f"control: expected [CONDITIONS=]FOLDER[@STRENGTH], where CONDITIONS are {' or '.join(CONDITIONS)}, or "
+                f"both with a + between, and STRENGTH is a finite number; found {text!r}, no folder {place!r}"
+            )
+        if not found:
             raise ModelError(f"control {place!r}: expected a folder or a hub id, found no such folder")
         return cls(place, conditions, strength)
+
+    def follows(self, kind: type[Control]) -> tuple[str, ...] | None:
+        """What it follows, if that can be told without loading it, else None. Errors as of `stated_conditions`."""
+        return self.conditions or stated_conditions(kind.KIND, self.place)
 
     def check(self, kind: type[Control]) -> None:
         """Check what a folder says of itself; a hub isn't asked. Errors as of `config_of`."""
@@ -172,12 +185,11 @@ def _sum(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     return total
 
 
-def _is_number(text: str) -> bool:
+def _is_finite(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def zeros(guides: Sequence[Guide], count: int, size: tuple[int, int]) -> dict[str, Tensor]:

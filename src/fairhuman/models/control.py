@@ -183,6 +183,25 @@ def channels_of(conditions: Sequence[str]) -> int:
     return sum(CONDITIONS[name] for name in conditions)
 
 
+def stated_conditions(kind: str, place: str) -> tuple[str, ...] | None:
+    """Return what a folder says that it follows; None where it doesn't, or isn't one.
+
+    Raises:
+        ModelError: its `conditions.json` isn't one.
+
+    """
+    file = Path(place) / CONDITIONS_FILE
+    if not file.is_file():
+        return None
+    try:
+        stated = tuple(json.loads(file.read_text(encoding="utf-8"))["conditions"])
+        if not stated or not set(stated) <= CONDITIONS.keys():
+            raise ValueError(f"conditions {stated}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file}: expected the conditions of a {kind}, found {error}") from error
+    return stated
+
+
 def conditions_for(kind: str, place: str, conditions: Sequence[str] | None, channels: int) -> tuple[str, ...]:
     """Return which conditions a checkpoint of so many input channels follows.
 
@@ -192,15 +211,7 @@ def conditions_for(kind: str, place: str, conditions: Sequence[str] | None, chan
         ModelError: it isn't known, or contradicts what is asked for, or the channels; names both.
 
     """
-    file = Path(place) / CONDITIONS_FILE
-    stated: tuple[str, ...] | None = None
-    if file.is_file():
-        try:
-            stated = tuple(json.loads(file.read_text(encoding="utf-8"))["conditions"])
-            if not stated or not set(stated) <= CONDITIONS.keys():
-                raise ValueError(f"conditions {stated}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{file}: expected the conditions of a {kind}, found {error}") from error
+    stated = stated_conditions(kind, place)
     asked = tuple(conditions) if conditions is not None else stated
     if asked is None:
         raise ModelError(

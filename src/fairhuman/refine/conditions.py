@@ -29,6 +29,8 @@ Conditions = Callable[[Part, Crop, Image.Image, Sequence[Person]], dict[str, Ten
 def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterator[Conditions]:
     """A function that gives the conditions of a part, [1, C, S, S] in 0..1 by name; a missing one isn't known.
 
+    One that would be all zeros is left out, as it shows nothing.
+
     It takes the part, its crop, the picture of the crop as it is redrawn, and the people of the whole picture.
 
     Raises:
@@ -52,7 +54,7 @@ def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterato
             if "pose" in follows:
                 drawn = draw_pose(people_in_crop(part, crop, people, hand_n3), crop.worked, crop.worked)
                 found["pose"] = T.pil_to_tensor(drawn)[None].float() / 255
-            return found
+            return {name: picture_bchw for name, picture_bchw in found.items() if picture_bchw.any()}
 
         yield conditions
 
@@ -67,11 +69,11 @@ def hand_in_crop(part: Part, crop: Crop) -> Array | None:
 
 
 def people_in_crop(part: Part, crop: Crop, people: Sequence[Person], hand_n3: Array | None) -> list[Person]:
-    """People in pixels of the crop as it is redrawn; a repaired hand takes the place of what was seen of it."""
+    """People in pixels of the crop as it is redrawn; a repaired hand, or none, takes the place of what was seen."""
     left, top, side = crop.square
     scale = crop.worked / side
     moved = move_people(people, (scale, scale), (left * scale, top * scale))
-    if hand_n3 is None:
+    if part.kind != "hand":
         return moved
     rest = [
         Person(person.body, np.stack([_unless_in(part, points_n3, own) for points_n3, own in pairs]), person.face)
@@ -79,6 +81,8 @@ def people_in_crop(part: Part, crop: Crop, people: Sequence[Person], hand_n3: Ar
             (person, zip(person.hands, whole.hands, strict=True)) for person, whole in zip(moved, people, strict=True)
         )
     ]
+    if hand_n3 is None:
+        return rest
     hands = np.zeros((2, 21, 3), np.float32)
     hands[1 if part.label == "right hand" else 0] = np.column_stack([hand_n3[:, :2], np.ones(21)])
     return [*rest, Person(hands=hands)]
@@ -104,8 +108,8 @@ def _depth(
         small = picture.resize((hand_model.side, hand_model.side), Image.Resampling.LANCZOS)
         depth = Image.fromarray(hand_model(np.asarray(small))).resize(picture.size, Image.Resampling.BILINEAR)
         return np.array(depth)
-    if part.kind == "hand" and hand_n3 is not None:
-        return capsule_depth(hand_n3, picture.height, picture.width)
+    if part.kind == "hand":  # the picture's own depth is that of a poor hand
+        return None if hand_n3 is None else capsule_depth(hand_n3, picture.height, picture.width)
     if estimator is None:
         return None
     found_hw = estimator([np.asarray(picture)])[0]

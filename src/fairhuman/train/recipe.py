@@ -212,6 +212,13 @@ class TrainRecipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _controls_are_of_the_kind(self) -> "TrainRecipe":
+        for name in ("controlnet", "t2i_adapter"):
+            if name != self.kind and getattr(self, name) != ControlSettings():
+                raise ValueError(f"{name}: its settings are of kind {name} alone, found kind {self.kind}")
+        return self
+
+    @model_validator(mode="after")
     def _scales_name_objectives(self) -> "TrainRecipe":
         self.regions.factors()
         return self

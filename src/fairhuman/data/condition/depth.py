@@ -64,7 +64,8 @@ def decode_depth(stored: Stored) -> Depth16:
     """
     facts = inspect(stored, ANY_SHAPE)
     if facts.mode not in GREY16:
-        raise PictureError("depth must be grey with 16 bits", f"{picture_name(stored)} has mode {facts.mode}")
+        remedy = "; if that is depth, save np.asarray(image).astype(np.uint16) * 257" if facts.mode == "L" else ""
+        raise PictureError("depth must be grey with 16 bits", f"{picture_name(stored)} has mode {facts.mode}{remedy}")
     try:
         with Image.open(io.BytesIO(read_bytes(stored)), formats=[facts.kind]) as image:
             return np.asarray(image).astype(np.uint16)  # from the byte order of the file to that of the machine

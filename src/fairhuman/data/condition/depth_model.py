@@ -91,6 +91,20 @@ class DepthEstimator:
             return self._model(pixel_values=batch_bchw).predicted_depth.float().cpu()
 
 
+def check_depth_model(settings: DepthSettings) -> None:
+    """Say early, without loading, that a model is neither a folder of one nor a possible hub id; a hub isn't asked.
+
+    Raises:
+        ModelError: names it and the rule.
+
+    """
+    place = Path(settings.model)
+    if not place.is_dir() and settings.model.count("/") != 1:
+        raise _unfit(settings, "there is no such folder")
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise _unfit(settings, "the folder has no config.json")
+
+
 @contextmanager
 def open_depth(settings: DepthSettings) -> Iterator[DepthEstimator]:
     """Load a model for the time of a `with` block.
@@ -107,20 +121,22 @@ def _load(settings: DepthSettings) -> tuple[Any, Any]:
     import torch
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
+    check_depth_model(settings)  # the hub would be asked for a minute
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        if not Path(settings.model).is_dir() and settings.model.count("/") != 1:
-            raise FileNotFoundError("there is no such folder")  # the hub would be asked for a minute
         device = torch.device(automatic if settings.device == "auto" else settings.device)
         processor = AutoImageProcessor.from_pretrained(settings.model)
         model = AutoModelForDepthEstimation.from_pretrained(settings.model).eval().to(device)
     except Exception as error:  # the hub's client, the parsers of files and devices have errors of their own
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"depth.model {settings.model!r} on {settings.device!r}: expected a hub id or the folder of a "
-            f"transformers model for depth estimation: {reason}"
-        ) from error
+        raise _unfit(settings, " ".join(str(error).split())) from error
     return processor, model
+
+
+def _unfit(settings: DepthSettings, reason: str) -> ModelError:
+    return ModelError(
+        f"depth.model {settings.model!r} on {settings.device!r}: expected a hub id or the folder of a "
+        f"transformers model for depth estimation: {reason}"
+    )
 
 
 def _kind(config: Any) -> DepthKind:
