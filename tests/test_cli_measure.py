@@ -136,6 +136,8 @@ def test_costs_and_the_paper_sheet(tmp_path: Path, typed: Typed) -> None:
     code, _, errors = typed("paper", tmp_path / "other", *costs)
     assert code == 2
     assert "say how these numbers came about" in errors
+    code, _, errors = typed("paper", tmp_path / "other")
+    assert (code, "nothing of ours" in errors, (tmp_path / "other").exists()) == (2, True, False)
     code, _, errors = typed("cost", tmp_path / "costs", "rank=0")
     assert code == 2
     assert "rank" in errors

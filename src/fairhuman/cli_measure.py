@@ -106,7 +106,7 @@ def paper(
     ] = None,
     costs: Annotated[Path | None, typer.Option(help="costs.json of fairhuman cost.")] = None,
     evaluation: Annotated[
-        Path | None, typer.Option(help="metrics.json of fairhuman evaluate; methods named as in the paper.")
+        Path | None, typer.Option(help="metrics.json of fairhuman evaluate; methods named as the paper's rows, or MPD.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML file of these words.")] = None,
     dry_run: DryRun = False,

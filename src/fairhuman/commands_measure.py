@@ -174,12 +174,16 @@ def run_paper(
 ) -> None:
     """Write the paper sheet, and say where it is."""
     said = settings_of(SheetSettings, recipe, overrides, "paper")
-    files = {"costs": costs, "evaluation": evaluation}
-    if dry_run:
-        _would({name: path for name, path in files.items() if path is not None}, out, console)
+    files = {name: path for name, path in (("costs", costs), ("evaluation", evaluation)) if path is not None}
+    if dry_run and files:
+        _would(files, out, console)
         return
+    tables = read_tables(costs, evaluation, said)
+    for table in tables.values():
+        if table.note:
+            say(console, table.note)
     with writing(out):
-        say(console, f"paper sheet: {write_sheet(read_tables(costs, evaluation, said), out)}")
+        say(console, f"paper sheet: {write_sheet(tables, out)}")
 
 
 def _would(methods: Mapping[str, Path], out: Path, console: Console) -> None:

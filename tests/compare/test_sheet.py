@@ -57,6 +57,25 @@ def test_only_metrics_of_the_paper_and_methods_of_its_rows_are_taken():
     assert metric_values({"metrics": metrics}) == {("SI", "Hand Confi."): 90.0, ("LS", "HPS"): 30.0}
 
 
+def test_our_name_of_the_papers_method_is_known_and_what_is_not_taken_is_said(tmp_path):
+    file = tmp_path / "metrics.json"
+
+    def sheet(*methods):
+        metrics = [{"name": "FID", "method": name, "value": 40.0 + n} for n, name in enumerate(methods)]
+        file.write_text(json.dumps({"metrics": metrics}))
+        said = SheetSettings.model_validate({"evaluation": WORDS})
+        page = write_sheet(read_tables(None, file, said), tmp_path).read_text()
+        sheet = json.loads((tmp_path / "paper.json").read_text())
+        return {one["row"]: one["ours"] for one in sheet["rows"] if one["ours"] is not None}, sheet["notes"], page
+
+    assert sheet("LS", "MPD")[:2] == ({"LS": 40.0, "MPD-FairGrad": 41.0}, {})
+    ours, notes, page = sheet("base", "MPD", "MPD-FairGrad", "mpd")
+    assert ours == {"MPD-FairGrad": 42.0}, "the row's own name wins"
+    assert notes["Table 2"].startswith("Not taken of the evaluation: base, MPD, mpd. Methods that are known: LS, DWA,")
+    assert notes["Table 2"] in page
+    assert "Table 3 (LoRA ranks 64, 128, 256): not available to us" in page
+
+
 def test_numbers_need_words_and_a_file_of_ours(costs, tmp_path):
     with pytest.raises(RecipeError, match=r"costs.json: say how these numbers came about: costs.model"):
         read_tables(costs, None, SheetSettings())
@@ -64,6 +83,10 @@ def test_numbers_need_words_and_a_file_of_ours(costs, tmp_path):
     with pytest.raises(DataError, match=r"costs.json: expected the JSON of fairhuman evaluate; KeyError"):
         read_tables(None, costs, said)
     other = tmp_path / "metrics.json"
-    other.write_text('{"metrics": []}')
-    with pytest.raises(DataError, match=r"metrics.json: has none of the published rows LS, DWA.* and columns HPS"):
+    other.write_text('{"metrics": [{"name": "FID", "method": "mine", "value": 1.0}]}')
+    with pytest.raises(DataError, match=r"metrics.json: has none of the .* rows LS, .* columns HPS.*: mine\. .*, MPD;"):
         read_tables(None, other, said)
+    with pytest.raises(DataError, match=r"nope.json: there is no such file; --costs wants the JSON of fairhuman cost"):
+        read_tables(tmp_path / "nope.json", None, SheetSettings())
+    with pytest.raises(RecipeError, match=r"nothing of ours: give --costs FILE"):
+        read_tables(None, None, said)
