@@ -141,3 +141,21 @@ def test_costs_and_the_paper_sheet(tmp_path: Path, typed: Typed) -> None:
     code, _, errors = typed("cost", tmp_path / "costs", "rank=0")
     assert code == 2
     assert "rank" in errors
+
+
+def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "there").mkdir()
+    recipe = tmp_path / "compare.yaml"
+    recipe.write_text(
+        f"out: {tmp_path / 'out'}\n"
+        f"train: {{data: {tmp_path / 'none'}, steps: 1}}\n"
+        f"cells: {{LS: {{}}, there: {{data: {tmp_path / 'there'}}}, made: {{data: people}}}}\n"
+        "people: {people: {count: 2, seed: 1}}\n"
+        f"tuning: {{data: {tmp_path / 'tuning'}, learning_rates: [1.0e-3]}}\n"
+        f"test: {tmp_path / 'test'}\n"
+        f"grid: {{data: {tmp_path / 'test'}}}\n"
+    )
+    code, said, _ = typed("compare", recipe, "--dry-run")
+    assert code == 0
+    told = [line for line in said.splitlines() if line.endswith("not there yet")]
+    assert told == [f"data {tmp_path / name}: not there yet" for name in ("none", "test", "tuning")]

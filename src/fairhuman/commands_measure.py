@@ -28,6 +28,7 @@ from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.files import write_json, writing
 from fairhuman.report.training import interval
 from fairhuman.synth.cache import cache_folder
+from fairhuman.train.recipe import TrainRecipe
 
 Inputs = tuple[Path | None, Path | None, str | None, Path | None]
 
@@ -101,6 +102,8 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
         console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         tuning = recipe.tuning
         rates = len(tuning.learning_rates) * (len(recipe.cells) - len(tuning.lenders)) if tuning else 0
+        for path in _missing(recipe, runs):
+            say(console, f"data {path}: not there yet")
         say(console, f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
         return 0
 
@@ -124,6 +127,14 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
         page = write_comparison(recipe, found, differences, shown)
     say(console, f"report: {page}")
     return 1 if found.failed else 0
+
+
+def _missing(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Path]:
+    """Data sets of a comparison that aren't there, besides the people that it renders."""
+    named = [recipe.test, *([recipe.tuning.data] if recipe.tuning else []), *([recipe.grid.data] if recipe.grid else [])]
+    paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, named)]
+    rendered = {recipe.data(name) for name in recipe.people}
+    return [path for path in dict.fromkeys(paths) if path not in rendered and not path.exists()]
 
 
 def _stopped(signal: int, console: Console) -> int:
