@@ -15,6 +15,7 @@ from fairhuman.models.sdxl import load_pipeline
 from figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @pytest.fixture
@@ -159,3 +160,15 @@ def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, t
     assert code == 0
     told = [line for line in said.splitlines() if line.endswith("not there yet")]
     assert told == [f"data {tmp_path / name}: not there yet" for name in ("none", "test", "tuning")]
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("compare*.yaml")), ids=lambda path: path.name)
+def test_dry_runs_of_the_comparisons_of_the_repository(
+    recipe: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said, errors = typed("compare", recipe, "--dry-run")
+    assert code == 0, errors
+    assert "to find learning rates" in said
+    assert ("data people-test: not there yet" in said) == (recipe.name == "compare-sdxl.yaml")
+    assert not list(tmp_path.iterdir())
