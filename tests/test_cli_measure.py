@@ -77,9 +77,13 @@ def test_losses_of_the_small_model(tmp_path: Path, typed: Typed) -> None:
     )
     assert code == 0, errors
     assert "change against base" in said
+    assert "p, corrected" in said
     found = json.loads((tmp_path / "losses.json").read_text())
     lines = {(one["model"], one["objective"]): one for one in found["losses"]}
     assert lines["same", "global"]["change"]["value"] == 0.0, "the same model on the same noise"
+    assert (lines["same", "global"]["p"], lines["same", "global"]["p_holm"]) == (1.0, 1.0)
+    assert lines["base", "global"]["p"] is lines["base", "global"]["change"] is None
+    assert lines["base", "global"]["loss"]["standard_error"] > 0
     assert lines["base", "global"]["loss"]["value"] == lines["same", "global"]["loss"]["value"] > 0
     assert len(found["samples"]["base"]["keys"]) == 2
     assert (

@@ -1,7 +1,7 @@
 """What the commands that measure and compare do."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +76,17 @@ def run_losses(
         say(console, f"would measure {', '.join(models)} on {data}")
         return
     found = measure_losses(models, data, settings)
-    table = Table("model", "objective", "loss", f"change against {next(iter(models))}", "pictures")
+    table = Table("model", "objective", "loss", f"change against {next(iter(models))}", "p", "p, corrected", "pictures")
     lines = loss_table(found)
-    for name, objective, loss, change in lines:
-        table.add_row(
-            name, objective, interval(loss, "{:.4g}"), interval(change, "{:+.2%}") if change else "", str(loss.n)
-        )
+    for line in lines:
+        change = interval(line.change, "{:+.2%}") if line.change else ""
+        tests = ("" if math.isnan(p) else f"{p:.2g}" for p in (line.p, line.p_holm))
+        table.add_row(line.model, line.objective, interval(line.loss, "{:.4g}"), change, *tests, str(line.loss.n))
     console.print(table)
+    if len(models) > 1:
+        say(console, "brackets: 95 % over pictures; p: the models swapped in pictures, corrected by Holm for all lines")
     if out is not None:
-        numbers = [
-            {"model": name, "objective": objective, "loss": asdict(loss), "change": asdict(change) if change else None}
-            for name, objective, loss, change in lines
-        ]
+        numbers = [line.plain() for line in lines]
         with writing(out):
             samples = {name: one.line() for name, one in found.items()}
             write_json(out, {"settings": settings.model_dump(mode="json"), "losses": numbers, "samples": samples})

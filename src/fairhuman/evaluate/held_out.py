@@ -1,9 +1,10 @@
 """Held-out denoising losses of models: the cheapest sensitive measure, on the same noise for all of them."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -14,6 +15,7 @@ from fairhuman.data.batch import Batch
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import ModelError, RecipeError
+from fairhuman.evaluate.intervals import holm, paired_difference
 from fairhuman.generate.lora import find_lora, load_lora
 from fairhuman.models.full import predict_noise
 from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
@@ -127,16 +129,50 @@ def _put_on(pipeline: StableDiffusionXLPipeline, place: Path, weight: float) -> 
         load_mole(pipeline.unet, file)
 
 
-def loss_table(found: Mapping[str, HeldOut]) -> list[tuple[str, str, Estimate, Estimate | None]]:
-    """Model, objective, loss, and its change against the first model (None for that one), paired by picture."""
+@dataclass(frozen=True)
+class LossLine:
+    """A model's loss of one objective.
+
+    Attributes:
+        model: its name.
+        objective: of the loss.
+        loss: with its interval over pictures.
+        change: against the first model, paired by picture; None for that one.
+        p: of the two-sided test that both models are exchangeable in each picture, see `paired_difference`.
+        p_holm: after Holm's correction for all lines of the table.
+
+    """
+
+    model: str
+    objective: str
+    loss: Estimate
+    change: Estimate | None = None
+    p: float = math.nan
+    p_holm: float = math.nan
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON: null where there is no number."""
+        tests = {name: None if math.isnan(p) else p for name, p in (("p", self.p), ("p_holm", self.p_holm))}
+        change = self.change.plain() if self.change else None
+        return {"model": self.model, "objective": self.objective, "loss": self.loss.plain(), "change": change, **tests}
+
+
+def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
+    """Losses of all models, and their changes against the first, paired by picture and tested."""
     first = next(iter(found.values()))
-    table: list[tuple[str, str, Estimate, Estimate | None]] = []
+    table = []
     for name, held_out in found.items():
         for objective in held_out.errors:
             own = _sums(held_out, objective)
-            change = None if held_out is first else relative_change(_sums(first, objective), own)
-            table.append((name, objective, pooled_ratio(*own), change))
-    return table
+            line = LossLine(name, objective, pooled_ratio(*own))
+            if held_out is not first:
+                reference = _sums(first, objective)
+                change = relative_change(reference, own)
+                p = paired_difference(own, reference, held_out.keys).p if math.isfinite(change.value) else math.nan
+                line = replace(line, change=change, p=p)
+            table.append(line)
+    corrected = holm([line.p for line in table])
+    return [replace(line, p_holm=p) for line, p in zip(table, corrected, strict=True)]
 
 
 def _sums(held_out: HeldOut, objective: str) -> tuple[Sequence[float], Sequence[float]]:
