@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from fairhuman.commands_data import settings_of, stages
 from fairhuman.compare.ablation import run_comparison
 from fairhuman.compare.analysis import contrasts
 from fairhuman.compare.cost_page import CostSettings, read_costs, write_costs
+from fairhuman.compare.drawing import DrawSettings, draw_models, models_of
 from fairhuman.compare.grid import write_grid
 from fairhuman.compare.page import write_comparison
-from fairhuman.compare.pictures import draw_grid
-from fairhuman.compare.settings import CompareRecipe
+from fairhuman.compare.pictures import draw_grid, expected_boxes
+from fairhuman.compare.settings import EXPECTED, CompareRecipe
 from fairhuman.compare.sheet import SheetSettings, read_tables, write_sheet
 from fairhuman.console import say, say_counts
 from fairhuman.errors import DataError, RecipeError
@@ -130,7 +132,11 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
 
 def _missing(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Path]:
     """Data sets of a comparison that aren't there, besides the people that it renders."""
-    named = [recipe.test, *([recipe.tuning.data] if recipe.tuning else []), *([recipe.grid.data] if recipe.grid else [])]
+    named = [
+        recipe.test,
+        *([recipe.tuning.data] if recipe.tuning else []),
+        *([recipe.grid.data] if recipe.grid else []),
+    ]
     paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, named)]
     rendered = {recipe.data(name) for name in recipe.people}
     return [path for path in dict.fromkeys(paths) if path not in rendered and not path.exists()]
@@ -141,25 +147,66 @@ def _stopped(signal: int, console: Console) -> int:
     return 128 + signal
 
 
-def run_grid(
-    out: Path,
-    named: Sequence[str],
-    control: Sequence[str],
-    zoom_on: str | None,
-    count: int | None,
-    seed: int,
-    dry_run: bool,
-    console: Console,
-) -> None:
-    """Write the grid of methods, and say where it is."""
-    methods = named_folders(named)
-    if not methods:
-        raise RecipeError("no method: give --method NAME=FOLDER, once for each column")
+@dataclass(frozen=True)
+class GridJob:
+    """The options of `fairhuman grid`, as they were typed."""
+
+    methods: Sequence[str]
+    prompts: Path | None = None
+    control: Sequence[str] = ()
+    zoom_on: str | None = None
+    data: Path | None = None
+    rows: Sequence[int] | None = None
+    count: int | None = None
+    seed: int = 0
+
+    def check(self, places: Mapping[str, str]) -> None:
+        """Check what can be checked before anything is drawn.
+
+        Raises:
+            RecipeError: no method, a zoom on none of them, or `data` and `zoom_on` that don't go together.
+            DataError: no such data.
+
+        """
+        if not places:
+            raise RecipeError("no method: give --method NAME=FOLDER or NAME=MODEL, once for each column")
+        if self.zoom_on not in (None, EXPECTED, *places):
+            raise RecipeError(f"--zoom-on must be {EXPECTED} or one of {', '.join(places)}, found {self.zoom_on!r}")
+        if (self.zoom_on == EXPECTED) != (self.data is not None):
+            raise RecipeError(f"--zoom-on {EXPECTED} and --data go together: close-ups are cut where its boxes are")
+        if self.data is not None and not self.data.exists():
+            raise DataError(f"{self.data}: there is no such file or folder")
+
+
+def run_grid(job: GridJob, out: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> int:
+    """Draw what models have to, write the grid, and say where it is; the exit code, 128 + n after signal n."""
+    settings = recipes.build(DrawSettings, {}, overrides, origin="grid")
+    places = named_places(job.methods)
+    job.check(places)
     if dry_run:
-        _would(methods, out, console)
-        return
+        _would({name: Path(place) for name, place in places.items()}, out, console)
+        return 0
+    models = models_of(places, job.prompts)
+    methods = {name: Path(place) for name, place in places.items()}
     with writing(out):
-        say(console, f"grid: {write_grid(methods, out, count=count, seed=seed, zoom_on=zoom_on, control=control)}")
+        if job.prompts is not None:
+            drawn = draw_models(models, job.prompts, settings, out / "samples", console)
+            if isinstance(drawn, int):
+                return _stopped(drawn, console)
+            methods |= drawn
+        expected = expected_boxes(methods, job.data) if job.data is not None else None
+        page = write_grid(
+            methods,
+            out,
+            rows=job.rows,
+            count=job.count,
+            seed=job.seed,
+            zoom_on=None if expected is not None else job.zoom_on,
+            expected=expected,
+            control=job.control,
+        )
+    say(console, f"grid: {page}")
+    return 0
 
 
 def run_cost(out: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:

@@ -73,6 +73,24 @@ class Named:
             raise RecipeError(f"expected MODEL, MODEL+LORA or MODEL+LORA@WEIGHT, found {text!r}")
         return cls(model, Path(path) if path else None, strength)
 
+    def added(self) -> tuple[Path, bool] | None:
+        """The file of what is on the model, unread, and whether that is a MoLE; None where nothing is.
+
+        Raises:
+            ModelError: no such file.
+            RecipeError: a MoLE with a weight; its gates say how much it counts.
+
+        """
+        if self.lora is None:
+            return None
+        file = self.lora / MOLE_FILE if (self.lora / MOLE_FILE).is_file() else find_lora(self.lora)
+        mole = is_mole(file)
+        if mole and self.weight != 1.0:
+            raise RecipeError(
+                f"{self.lora}@{self.weight:g}: a MoLE has no weight, its gates say how much it counts; leave it out"
+            )
+        return file, mole
+
 
 class _Pipeline:
     """A pipeline as a `Model`."""
@@ -89,7 +107,8 @@ def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettin
 
     Raises:
         DataError: the data can't be used.
-        ModelError: a model or LoRA can't be used.
+        ModelError: a model, LoRA or MoLE can't be used.
+        RecipeError: a MoLE with a weight.
 
     """
     records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
@@ -102,31 +121,17 @@ def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettin
         grid = vae_factor(pipeline.vae) * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
         if settings.resolution % grid:
             raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
-        if one.lora is not None:
-            _put_on(pipeline, one.lora, one.weight)
+        added = one.added()
+        if added is not None and added[1]:
+            load_mole(pipeline.unet, added[0])
+        elif added is not None:
+            load_lora(pipeline, added[0], one.weight)
         for part in networks(pipeline):
             part.to(device)
         precision = DTYPES[settings.precision]
         objectives = Objectives(_Pipeline(pipeline), settings.regions, NoiseSettings(), settings.seed, precision)
         found[name] = held_out_losses(objectives, dataset, settings.timesteps, settings.batch_size, device)
     return found
-
-
-def _put_on(pipeline: StableDiffusionXLPipeline, place: Path, weight: float) -> None:
-    """Put a LoRA into the pipeline, or a MoLE on its U-Net: a file or a folder of either.
-
-    Raises:
-        ModelError: there is none, or it doesn't fit.
-        RecipeError: a MoLE with a weight; its gates say how much it counts.
-
-    """
-    file = place / MOLE_FILE if (place / MOLE_FILE).is_file() else find_lora(place)
-    if not is_mole(file):
-        load_lora(pipeline, file, weight)
-    elif weight != 1.0:
-        raise RecipeError(f"{place}@{weight:g}: a MoLE has no weight, its gates say how much it counts; leave it out")
-    else:
-        load_mole(pipeline.unet, file)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ loss of the `area` normalisation, not a mean of ratios. Samples without the regi
 it and are left out.
 
 The standard error and the percentile interval are those of the bootstrap (Efron, Tibshirani, An Introduction to the
-Bootstrap, 1993, ch. 6 and 13) over whole samples: each of `resamples` draws takes n samples with replacement and forms the ratio of sums.
+Bootstrap, 1993, ch. 6 and 13) over whole samples: each of `resamples` draws takes n samples with replacement and forms
+the ratio of sums.
 Where several seeds were evaluated on the same samples, seeds and samples are both drawn (`change_over_seeds`).
 """
 
