@@ -15,6 +15,7 @@ from fairhuman.models.sdxl import load_pipeline
 from figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @pytest.fixture
@@ -85,9 +86,13 @@ def test_losses_of_the_small_model(tmp_path: Path, typed: Typed) -> None:
     )
     assert code == 0, errors
     assert "change against base" in said
+    assert "p, corrected" in said
     found = json.loads((tmp_path / "losses.json").read_text())
     lines = {(one["model"], one["objective"]): one for one in found["losses"]}
     assert lines["same", "global"]["change"]["value"] == 0.0, "the same model on the same noise"
+    assert (lines["same", "global"]["p"], lines["same", "global"]["p_holm"]) == (1.0, 1.0)
+    assert lines["base", "global"]["p"] is lines["base", "global"]["change"] is None
+    assert lines["base", "global"]["loss"]["standard_error"] > 0
     assert lines["base", "global"]["loss"]["value"] == lines["same", "global"]["loss"]["value"] > 0
     assert len(found["samples"]["base"]["keys"]) == 2
     assert (
@@ -145,6 +150,38 @@ def test_costs_and_the_paper_sheet(tmp_path: Path, typed: Typed) -> None:
     code, _, errors = typed("paper", tmp_path / "other", *costs)
     assert code == 2
     assert "say how these numbers came about" in errors
+    code, _, errors = typed("paper", tmp_path / "other")
+    assert (code, "nothing of ours" in errors, (tmp_path / "other").exists()) == (2, True, False)
     code, _, errors = typed("cost", tmp_path / "costs", "rank=0")
     assert code == 2
     assert "rank" in errors
+
+
+def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "there").mkdir()
+    recipe = tmp_path / "compare.yaml"
+    recipe.write_text(
+        f"out: {tmp_path / 'out'}\n"
+        f"train: {{data: {tmp_path / 'none'}, steps: 1}}\n"
+        f"cells: {{LS: {{}}, there: {{data: {tmp_path / 'there'}}}, made: {{data: people}}}}\n"
+        "people: {people: {count: 2, seed: 1}}\n"
+        f"tuning: {{data: {tmp_path / 'tuning'}, learning_rates: [1.0e-3]}}\n"
+        f"test: {tmp_path / 'test'}\n"
+        f"grid: {{data: {tmp_path / 'test'}}}\n"
+    )
+    code, said, _ = typed("compare", recipe, "--dry-run")
+    assert code == 0
+    told = [line for line in said.splitlines() if line.endswith("not there yet")]
+    assert told == [f"data {tmp_path / name}: not there yet" for name in ("none", "test", "tuning")]
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("compare*.yaml")), ids=lambda path: path.name)
+def test_dry_runs_of_the_comparisons_of_the_repository(
+    recipe: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said, errors = typed("compare", recipe, "--dry-run")
+    assert code == 0, errors
+    assert "to find learning rates" in said
+    assert ("data people-test: not there yet" in said) == (recipe.name == "compare-sdxl.yaml")
+    assert not list(tmp_path.iterdir())

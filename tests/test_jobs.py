@@ -53,7 +53,9 @@ def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:
 def test_one_who_is_told_of_ends_decides_what_a_failure_means(tmp_path: Path) -> None:
     ends: dict[str, str] = {}
     jobs = [job(tmp_path, "wrong", "nonsense"), job(tmp_path, "right")]
-    assert run_jobs(jobs, Console(quiet=True), 1, lambda job, error: ends.update({job.name: str(error)})) is None
+    console = Console(record=True, width=200)
+    assert run_jobs(jobs, console, 1, lambda job, error: ends.update({job.name: str(error)})) is None
+    assert console.export_text().splitlines() == ["wrong failed", "right done, 100% of all, about 0 s left"]
     assert list(ends) == ["wrong", "right"], "the others go on"
     assert ends["right"] == "None"
     assert ends["wrong"].startswith("wrong ended with exit code 2")

@@ -117,6 +117,22 @@ def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
         )
 
 
+def test_the_recipe_of_alpha_4_differs_from_the_papers_in_that_alone() -> None:
+    paper, ours = (recipe.load(TrainRecipe, RECIPES / f"lora-sdxl{name}.yaml") for name in ("", "-alpha4"))
+    assert set(recipe.differences(paper, ours)) == {"out", "strategy", "fairness.alpha"}
+    assert (ours.strategy, ours.fairness.alpha) == ("alpha", 4.0)
+
+
+def test_runs_of_the_full_size_comparison_are_the_papers() -> None:
+    paper = recipe.load(TrainRecipe, RECIPES / "lora-sdxl.yaml")
+    compared = recipe.load(CompareRecipe, RECIPES / "compare-sdxl.yaml")
+    own = {"out", "seed", "validation.data", "validation.every", "validation.count"}
+    runs = {cell: compared.run(cell, 1, None, "test") for cell in compared.cells}
+    assert set(recipe.differences(paper, runs["MPD"])) == own
+    assert [run.lora.rank for cell, run in runs.items() if cell.startswith("MPD")] == [256, 64, 128]
+    assert {run.strategy for run in runs.values()} == {"ls", "dwa", "uw", "rlw", "si", "nash", "mpd", "alpha"}
+
+
 @pytest.mark.parametrize("rank", [64, 128, 256])
 def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
     name = "lora-sdxl.yaml" if rank == 256 else f"lora-sdxl-{rank}.yaml"

@@ -67,11 +67,29 @@ def compare(
 
 def grid(
     out: Annotated[Path, typer.Argument(help="Folder for grid.html, grid.png and grid.pdf.")],
-    method: Methods = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="How models draw, such as resolution=128 steps=30 seed=0.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="NAME=FOLDER of pictures, or =MODEL, =MODEL+LORA@WEIGHT, =MODEL+MOLE, which draws; may be repeated.",
+        ),
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line, for models to draw.")] = None,
     control: Annotated[
         list[str] | None, typer.Option(help="pose=PLACE or depth=PLACE that pictures follow, as given to sample.")
     ] = None,
-    zoom_on: Annotated[str | None, typer.Option(help="Method in whose pictures faces and hands are found.")] = None,
+    zoom_on: Annotated[
+        str | None, typer.Option(help="Method in whose pictures faces and hands are found; 'expected': --data's boxes.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set, a record a prompt: where faces and hands are expected.")
+    ] = None,
+    row: Annotated[
+        list[int] | None, typer.Option("--row", help="Number of a row to show, from 0; may be repeated.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Rows, drawn at random; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
     dry_run: DryRun = False,
@@ -80,9 +98,10 @@ def grid(
 
     Example: fairhuman grid grid --method base=samples/base --method MPD=samples/mpd --control pose=POSES --count 8
     """
-    from fairhuman.commands_measure import run_grid
+    from fairhuman.commands_measure import GridJob, run_grid
 
-    run_grid(out, method or [], control or [], zoom_on, count, seed, dry_run, Console())
+    job = GridJob(method or [], prompts, control or [], zoom_on, data, row or None, count, seed)
+    raise typer.Exit(run_grid(job, out, overrides or [], dry_run, Console()))
 
 
 def cost(
@@ -106,7 +125,7 @@ def paper(
     ] = None,
     costs: Annotated[Path | None, typer.Option(help="costs.json of fairhuman cost.")] = None,
     evaluation: Annotated[
-        Path | None, typer.Option(help="metrics.json of fairhuman evaluate; methods named as in the paper.")
+        Path | None, typer.Option(help="metrics.json of fairhuman evaluate; methods named as the paper's rows, or MPD.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML file of these words.")] = None,
     dry_run: DryRun = False,

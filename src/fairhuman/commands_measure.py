@@ -1,7 +1,8 @@
 """What the commands that measure and compare do."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from fairhuman.commands_data import settings_of, stages
 from fairhuman.compare.ablation import run_comparison
 from fairhuman.compare.analysis import contrasts
 from fairhuman.compare.cost_page import CostSettings, read_costs, write_costs
+from fairhuman.compare.drawing import DrawSettings, draw_models, models_of
 from fairhuman.compare.grid import write_grid
 from fairhuman.compare.page import write_comparison
-from fairhuman.compare.pictures import draw_grid
-from fairhuman.compare.settings import CompareRecipe
+from fairhuman.compare.pictures import draw_grid, expected_boxes
+from fairhuman.compare.settings import EXPECTED, CompareRecipe
 from fairhuman.compare.sheet import SheetSettings, read_tables, write_sheet
 from fairhuman.console import say, say_counts
 from fairhuman.data.sources import source_kind
@@ -29,6 +31,7 @@ from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.files import read_prompts, write_json, writing
 from fairhuman.report.training import interval
 from fairhuman.synth.cache import cache_folder
+from fairhuman.train.recipe import TrainRecipe
 
 Inputs = tuple[Path | None, Path | None, str | None, Path | None]
 
@@ -80,18 +83,17 @@ def run_losses(
         say(console, f"would measure {', '.join(models)} on {data}")
         return
     found = measure_losses(models, data, settings)
-    table = Table("model", "objective", "loss", f"change against {next(iter(models))}", "pictures")
+    table = Table("model", "objective", "loss", f"change against {next(iter(models))}", "p", "p, corrected", "pictures")
     lines = loss_table(found)
-    for name, objective, loss, change in lines:
-        table.add_row(
-            name, objective, interval(loss, "{:.4g}"), interval(change, "{:+.2%}") if change else "", str(loss.n)
-        )
+    for line in lines:
+        change = interval(line.change, "{:+.2%}") if line.change else ""
+        tests = ("" if math.isnan(p) else f"{p:.2g}" for p in (line.p, line.p_holm))
+        table.add_row(line.model, line.objective, interval(line.loss, "{:.4g}"), change, *tests, str(line.loss.n))
     console.print(table)
+    if len(models) > 1:
+        say(console, "brackets: 95 % over pictures; p: the models swapped in pictures, corrected by Holm for all lines")
     if out is not None:
-        numbers = [
-            {"model": name, "objective": objective, "loss": asdict(loss), "change": asdict(change) if change else None}
-            for name, objective, loss, change in lines
-        ]
+        numbers = [line.plain() for line in lines]
         with writing(out):
             samples = {name: one.line() for name, one in found.items()}
             write_json(out, {"settings": settings.model_dump(mode="json"), "losses": numbers, "samples": samples})
@@ -106,6 +108,8 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
         console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         tuning = recipe.tuning
         rates = len(tuning.learning_rates) * (len(recipe.cells) - len(tuning.lenders)) if tuning else 0
+        for path in _missing(recipe, runs):
+            say(console, f"data {path}: not there yet")
         say(console, f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
         return 0
 
@@ -131,30 +135,83 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
     return 1 if found.failed else 0
 
 
+def _missing(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Path]:
+    """Data sets of a comparison that aren't there, besides the people that it renders."""
+    named = [
+        recipe.test,
+        *([recipe.tuning.data] if recipe.tuning else []),
+        *([recipe.grid.data] if recipe.grid else []),
+    ]
+    paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, named)]
+    rendered = {recipe.data(name) for name in recipe.people}
+    return [path for path in dict.fromkeys(paths) if path not in rendered and not path.exists()]
+
+
 def _stopped(signal: int, console: Console) -> int:
     say(console, "stopped; the same command goes on from there")
     return 128 + signal
 
 
-def run_grid(
-    out: Path,
-    named: Sequence[str],
-    control: Sequence[str],
-    zoom_on: str | None,
-    count: int | None,
-    seed: int,
-    dry_run: bool,
-    console: Console,
-) -> None:
-    """Write the grid of methods, and say where it is."""
-    methods = named_folders(named)
-    if not methods:
-        raise RecipeError("no method: give --method NAME=FOLDER, once for each column")
+@dataclass(frozen=True)
+class GridJob:
+    """The options of `fairhuman grid`, as they were typed."""
+
+    methods: Sequence[str]
+    prompts: Path | None = None
+    control: Sequence[str] = ()
+    zoom_on: str | None = None
+    data: Path | None = None
+    rows: Sequence[int] | None = None
+    count: int | None = None
+    seed: int = 0
+
+    def check(self, places: Mapping[str, str]) -> None:
+        """Check what can be checked before anything is drawn.
+
+        Raises:
+            RecipeError: no method, a zoom on none of them, or `data` and `zoom_on` that don't go together.
+            DataError: no such data.
+
+        """
+        if not places:
+            raise RecipeError("no method: give --method NAME=FOLDER or NAME=MODEL, once for each column")
+        if self.zoom_on not in (None, EXPECTED, *places):
+            raise RecipeError(f"--zoom-on must be {EXPECTED} or one of {', '.join(places)}, found {self.zoom_on!r}")
+        if (self.zoom_on == EXPECTED) != (self.data is not None):
+            raise RecipeError(f"--zoom-on {EXPECTED} and --data go together: close-ups are cut where its boxes are")
+        if self.data is not None and not self.data.exists():
+            raise DataError(f"{self.data}: there is no such file or folder")
+
+
+def run_grid(job: GridJob, out: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> int:
+    """Draw what models have to, write the grid, and say where it is; the exit code, 128 + n after signal n."""
+    settings = recipes.build(DrawSettings, {}, overrides, origin="grid")
+    places = named_places(job.methods)
+    job.check(places)
     if dry_run:
-        _would(methods, out, console)
-        return
+        _would({name: Path(place) for name, place in places.items()}, out, console)
+        return 0
+    models = models_of(places, job.prompts)
+    methods = {name: Path(place) for name, place in places.items()}
     with writing(out):
-        say(console, f"grid: {write_grid(methods, out, count=count, seed=seed, zoom_on=zoom_on, control=control)}")
+        if job.prompts is not None:
+            drawn = draw_models(models, job.prompts, settings, out / "samples", console)
+            if isinstance(drawn, int):
+                return _stopped(drawn, console)
+            methods |= drawn
+        expected = expected_boxes(methods, job.data) if job.data is not None else None
+        page = write_grid(
+            methods,
+            out,
+            rows=job.rows,
+            count=job.count,
+            seed=job.seed,
+            zoom_on=None if expected is not None else job.zoom_on,
+            expected=expected,
+            control=job.control,
+        )
+    say(console, f"grid: {page}")
+    return 0
 
 
 def run_cost(out: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:
@@ -179,12 +236,16 @@ def run_paper(
 ) -> None:
     """Write the paper sheet, and say where it is."""
     said = settings_of(SheetSettings, recipe, overrides, "paper")
-    files = {"costs": costs, "evaluation": evaluation}
-    if dry_run:
-        _would({name: path for name, path in files.items() if path is not None}, out, console)
+    files = {name: path for name, path in (("costs", costs), ("evaluation", evaluation)) if path is not None}
+    if dry_run and files:
+        _would(files, out, console)
         return
+    tables = read_tables(costs, evaluation, said)
+    for table in tables.values():
+        if table.note:
+            say(console, table.note)
     with writing(out):
-        say(console, f"paper sheet: {write_sheet(read_tables(costs, evaluation, said), out)}")
+        say(console, f"paper sheet: {write_sheet(tables, out)}")
 
 
 def _would(methods: Mapping[str, Path], out: Path, console: Console) -> None:

@@ -116,14 +116,16 @@ def run_jobs(
                 time.sleep(POLL_SECONDS)
                 for job, process in list(running.values()):
                     code = process.poll()
-                    if code is not None:
-                        del running[job.name]
-                        error = _error(job, code)
-                        if ended is not None:
-                            ended(job, error)
-                        elif error is not None:
-                            raise error
-                    clock.look(job, finished=code is not None)
+                    if code is None:
+                        clock.look(job)
+                        continue
+                    del running[job.name]
+                    error = _error(job, code)
+                    if ended is not None:
+                        ended(job, error)
+                    elif error is not None:
+                        raise error
+                    clock.end(job, failed=error is not None)
                 status.update(clock.text(list(running)))
         finally:
             for _, process in running.values():
@@ -142,11 +144,16 @@ class _Clock:
         self._started = self._told = time.monotonic()
         self._first = self._spent()
 
-    def look(self, job: Job, finished: bool) -> None:
+    def look(self, job: Job) -> None:
         """Ask a job how far it is."""
-        self.shares[job.name] = 1.0 if finished else job.done()
-        if finished:
-            self._tell(f"{job.name} done, {self._whole()}")
+        self.shares[job.name] = job.done()
+
+    def end(self, job: Job, failed: bool) -> None:
+        """Say that a job is over; what a failed one left undone isn't waited for any more."""
+        if failed:
+            self._costs[job.name] *= self.shares[job.name]
+        self.shares[job.name] = 1.0
+        self._tell(f"{job.name} failed" if failed else f"{job.name} done, {self._whole()}")
 
     def text(self, running: Sequence[str]) -> str:
         """One line; printed now and then where the output isn't a terminal."""

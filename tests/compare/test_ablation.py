@@ -159,6 +159,7 @@ def test_a_whole_comparison(tmp_path, train):
     face, whole = (found["difference"]["LS"]["MPD"][name] for name in ("face", "global"))
     assert face["verdict"] == "lower"
     assert whole["verdict"] == "lower", "small, and sure: the noise is paired"
+    assert face["estimate"]["standard_error"] > 0
     assert face["family"]["low"] < face["estimate"]["low"] < face["estimate"]["high"] < face["family"]["high"]
     assert json.loads(json.dumps(found)) is not None
 

@@ -64,6 +64,19 @@ def test_paired_interval_covers_the_truth_and_is_far_narrower_than_an_unpaired_o
     assert np.mean(widths) < 0.2 * np.mean(unpaired)
 
 
+def test_the_standard_error_is_the_spread_of_the_value_over_repetitions() -> None:
+    generator = np.random.default_rng(4)
+    found = []
+    for seed in range(RUNS):
+        areas, before, after = simulated(generator)
+        found.append(relative_change((before, areas), (after, areas), seed=seed, resamples=500))
+    errors = [one.standard_error for one in found]
+    assert np.mean(errors) == pytest.approx(np.std([one.value for one in found], ddof=1), rel=0.15)
+    widths = [one.high - one.low for one in found]
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * np.mean(errors), rel=0.05)
+    assert pooled_ratio([3.0], [2.0]).plain() == {"value": 1.5, "low": 1.5, "high": 1.5, "n": 1, "standard_error": None}
+
+
 def test_samples_without_the_region_change_nothing() -> None:
     with_absent = pooled_ratio([1.0, 0.0, 3.0, 0.0], [1.0, 0.0, 2.0, 0.0], seed=3)
     assert with_absent == pooled_ratio([1.0, 3.0], [1.0, 2.0], seed=3)

@@ -63,6 +63,14 @@ def test_the_interval_covers_the_truth_with_five_seeds(of_seeds: float, of_sampl
     assert 0.91 <= hits / RUNS <= 0.995
 
 
+def test_the_standard_error_is_the_spread_of_the_value_over_repetitions() -> None:
+    generator = np.random.default_rng(6)
+    found = [change_over_seeds(*simulated(generator, 5, 0.02, 0.1), resamples=400) for _ in range(RUNS)]
+    spread = np.std([one.value for one in found], ddof=1)
+    # the crossed bootstrap is on average too wide, never too narrow
+    assert spread < 1.1 * np.sqrt(np.mean([one.standard_error**2 for one in found])) < 1.4 * spread
+
+
 def test_samples_without_the_region_say_nothing() -> None:
     first, last = simulated(np.random.default_rng(5), 3, 0.02, 0.05)
     padded = [tuple(np.concatenate([part, np.zeros((3, 4))], axis=1) for part in pair) for pair in (first, last)]

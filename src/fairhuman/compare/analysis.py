@@ -1,6 +1,6 @@
 """What a comparison says: changes against the base, differences between cells, and what may be concluded from them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fairhuman.compare.ablation import Outcome, shared_seeds
@@ -29,6 +29,10 @@ class Contrast:
     estimate: Estimate
     family: Estimate
     verdict: Verdict
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"estimate": self.estimate.plain(), "family": self.family.plain(), "verdict": self.verdict}
 
 
 def contrasts(recipe: CompareRecipe, outcome: Outcome) -> Contrasts:
@@ -64,14 +68,14 @@ def document(recipe: CompareRecipe, outcome: Outcome, differences: Contrasts) ->
     first = next(iter(outcome.series.values()))
     return {
         **origin(),
-        "base loss": {name: asdict(base_loss(first, name)) for name in first.first},
+        "base loss": {name: base_loss(first, name).plain() for name in first.first},
         "change": {
-            cell: {name: {**asdict(change(series, name)), "seeds": seed_changes(series, name)} for name in series.first}
+            cell: {name: {**change(series, name).plain(), "seeds": seed_changes(series, name)} for name in series.first}
             for cell, series in outcome.series.items()
         },
         "margin": recipe.margin,
         "difference": {
-            against: {cell: {name: asdict(one) for name, one in found.items()} for cell, found in cells.items()}
+            against: {cell: {name: one.plain() for name, one in found.items()} for cell, found in cells.items()}
             for against, cells in differences.items()
         },
         "learning rate": {

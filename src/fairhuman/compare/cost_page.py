@@ -22,18 +22,22 @@ from fairhuman.compare.cost import (
 )
 from fairhuman.errors import DataError
 from fairhuman.files import write_json, write_text
+from fairhuman.models.architecture import build_sdxl_shape
 from fairhuman.models.sdxl import load_pipeline, networks
 from fairhuman.recipe import Settings
 from fairhuman.report.html import render
 from fairhuman.train.setup import DTYPES
 
+SHAPE = "sdxl-shape"
 RANKS = (64, 128, 256)  # of the paper's ablation
 
 
 class CostSettings(Settings):
     """What is measured."""
 
-    model: str = Field(default="small", description="'small', a folder or a hub id")
+    model: str = Field(
+        default="small", description="'small', a folder or a hub id; 'sdxl-shape': SDXL's true shape, random weights"
+    )
     rank: int = Field(default=16, ge=1, description="of the LoRA and of both experts of the MoLE")
     size: int = Field(default=128, ge=8, description="height and width in pixels")
     steps: int = Field(default=30, ge=1, description="of UniPC")
@@ -48,9 +52,14 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
         ModelError: the model can't be used.
 
     """
-    pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32)
+    dtype = DTYPES[settings.precision] or torch.float32
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if settings.model == SHAPE:
+        pipeline = build_sdxl_shape(device, dtype)
+    else:
+        pipeline = load_pipeline(settings.model, dtype=dtype)
     for part in networks(pipeline):
-        part.to("cuda" if torch.cuda.is_available() else "cpu")
+        part.to(device)
     moles = {MOLE: with_mole(pipeline, settings.rank)}
     measured = measure_costs(pipeline, settings.rank, settings.size, settings.steps, settings.repeats, moles)
     tables = {rank: {one.name: one for one in table_for_sdxl(rank)} for rank in RANKS}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 SOURCE = "FairHuman, supplementary material"
+ABSENT = "Table 3 (LoRA ranks 64, 128, 256): not available to us. It is in the main article, not in the supplement."
 Better = Literal["higher", "lower"]
 
 
@@ -42,10 +43,14 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class OurTable:
-    """Our own numbers for some cells of one table, in the units of its columns, and how they came about."""
+    """Our own numbers for some cells of one table, in the units of its columns, and how they came about.
+
+    `note`: a sentence on what of ours has no place in it; empty where all has.
+    """
 
     setup: Setup
     values: Mapping[tuple[str, str], float]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class PaperSheet:
-    """All published numbers with ours beside them, and what differs; `dataclasses.asdict` makes it ready for JSON."""
+    """All published numbers with ours beside them, and what differs; `dataclasses.asdict` makes it ready for JSON.
+
+    `notes`: by table, what of ours has no place in it. `absent`: what was published and isn't here.
+    """
 
     source: str
     rows: tuple[SheetRow, ...]
     differences: tuple[Difference, ...]
+    notes: Mapping[str, str]
+    absent: str
 
 
 COLUMNS: Mapping[str, Mapping[str, Column]] = {
@@ -162,7 +172,8 @@ def paper_sheet(ours: Mapping[str, OurTable]) -> PaperSheet:
         for cell, published in PUBLISHED.items()
     ]
     differences = [_difference(table, field.name, ours.get(table)) for table in PAPER_SETUPS for field in fields(Setup)]
-    return PaperSheet(SOURCE, tuple(rows), tuple(differences))
+    notes = {table: each.note for table, each in ours.items() if each.note}
+    return PaperSheet(SOURCE, tuple(rows), tuple(differences), notes, ABSENT)
 
 
 def _difference(table: str, aspect: str, ours: OurTable | None) -> Difference:

@@ -1,6 +1,6 @@
 """The pictures of a comparison: the base and every cell, drawn for the same prompts and conditions, in one grid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from rich.console import Console
 from fairhuman.compare.ablation import Outcome
 from fairhuman.compare.frames import ZOOMED, Boxes
 from fairhuman.compare.grid import write_grid
+from fairhuman.compare.matching import match_pictures
 from fairhuman.compare.settings import BASE, EXPECTED, CompareRecipe, GridSettings
+from fairhuman.data.decode import inspect
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.views import digest
@@ -70,6 +72,25 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: Outcome, conso
     out = recipe.results_folder / "grid"
     page = write_grid(methods, out, zoom_on=zoom_on, expected=expected, control=control)
     return Shown(page, seed, [cell for cell in recipe.cells if cell not in there])
+
+
+def expected_boxes(methods: Mapping[str, Path], data: Path) -> list[Boxes]:
+    """Faces and hands of a data set's k-th record for each matched row of prompt k, in pixels of its first picture.
+
+    Raises:
+        DataError: the data can't be read, or hasn't as many records as there are prompts; or as of `match_pictures`.
+
+    """
+    rows = match_pictures(methods)
+    records = read_source(data, ZOOMED, SourceSettings(), LoadReport())
+    prompts = 1 + max(row.key[0] for row in rows)
+    if len(records) != prompts:
+        raise DataError(f"{data}: expected a record for each of the {prompts} prompts, in order, found {len(records)}")
+    found = []
+    for row in rows:
+        facts = inspect(next(iter(row.pictures.values())).file)
+        found.append(_boxes(records[row.key[0]], (facts.height, facts.width)))
+    return found
 
 
 def _boxes(record: HumanRecord, size: tuple[int, int]) -> Boxes:

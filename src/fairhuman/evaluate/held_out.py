@@ -1,9 +1,10 @@
 """Held-out denoising losses of models: the cheapest sensitive measure, on the same noise for all of them."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -14,6 +15,7 @@ from fairhuman.data.batch import Batch
 from fairhuman.data.report import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import ModelError, RecipeError
+from fairhuman.evaluate.intervals import holm, paired_difference
 from fairhuman.generate.lora import find_lora, load_lora
 from fairhuman.models.full import predict_noise
 from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
@@ -71,6 +73,24 @@ class Named:
             raise RecipeError(f"expected MODEL, MODEL+LORA or MODEL+LORA@WEIGHT, found {text!r}")
         return cls(model, Path(path) if path else None, strength)
 
+    def added(self) -> tuple[Path, bool] | None:
+        """The file of what is on the model, unread, and whether that is a MoLE; None where nothing is.
+
+        Raises:
+            ModelError: no such file.
+            RecipeError: a MoLE with a weight; its gates say how much it counts.
+
+        """
+        if self.lora is None:
+            return None
+        file = self.lora / MOLE_FILE if (self.lora / MOLE_FILE).is_file() else find_lora(self.lora)
+        mole = is_mole(file)
+        if mole and self.weight != 1.0:
+            raise RecipeError(
+                f"{self.lora}@{self.weight:g}: a MoLE has no weight, its gates say how much it counts; leave it out"
+            )
+        return file, mole
+
 
 class _Pipeline:
     """A pipeline as a `Model`."""
@@ -87,7 +107,8 @@ def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettin
 
     Raises:
         DataError: the data can't be used.
-        ModelError: a model or LoRA can't be used.
+        ModelError: a model, LoRA or MoLE can't be used.
+        RecipeError: a MoLE with a weight.
 
     """
     records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
@@ -100,8 +121,11 @@ def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettin
         grid = vae_factor(pipeline.vae) * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
         if settings.resolution % grid:
             raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
-        if one.lora is not None:
-            _put_on(pipeline, one.lora, one.weight)
+        added = one.added()
+        if added is not None and added[1]:
+            load_mole(pipeline.unet, added[0])
+        elif added is not None:
+            load_lora(pipeline, added[0], one.weight)
         for part in networks(pipeline):
             part.to(device)
         precision = DTYPES[settings.precision]
@@ -110,33 +134,50 @@ def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettin
     return found
 
 
-def _put_on(pipeline: StableDiffusionXLPipeline, place: Path, weight: float) -> None:
-    """Put a LoRA into the pipeline, or a MoLE on its U-Net: a file or a folder of either.
+@dataclass(frozen=True)
+class LossLine:
+    """A model's loss of one objective.
 
-    Raises:
-        ModelError: there is none, or it doesn't fit.
-        RecipeError: a MoLE with a weight; its gates say how much it counts.
+    Attributes:
+        model: its name.
+        objective: of the loss.
+        loss: with its interval over pictures.
+        change: against the first model, paired by picture; None for that one.
+        p: of the two-sided test that both models are exchangeable in each picture, see `paired_difference`.
+        p_holm: after Holm's correction for all lines of the table.
 
     """
-    file = place / MOLE_FILE if (place / MOLE_FILE).is_file() else find_lora(place)
-    if not is_mole(file):
-        load_lora(pipeline, file, weight)
-    elif weight != 1.0:
-        raise RecipeError(f"{place}@{weight:g}: a MoLE has no weight, its gates say how much it counts; leave it out")
-    else:
-        load_mole(pipeline.unet, file)
+
+    model: str
+    objective: str
+    loss: Estimate
+    change: Estimate | None = None
+    p: float = math.nan
+    p_holm: float = math.nan
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON: null where there is no number."""
+        tests = {name: None if math.isnan(p) else p for name, p in (("p", self.p), ("p_holm", self.p_holm))}
+        change = self.change.plain() if self.change else None
+        return {"model": self.model, "objective": self.objective, "loss": self.loss.plain(), "change": change, **tests}
 
 
-def loss_table(found: Mapping[str, HeldOut]) -> list[tuple[str, str, Estimate, Estimate | None]]:
-    """Model, objective, loss, and its change against the first model (None for that one), paired by picture."""
+def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
+    """Losses of all models, and their changes against the first, paired by picture and tested."""
     first = next(iter(found.values()))
-    table: list[tuple[str, str, Estimate, Estimate | None]] = []
+    table = []
     for name, held_out in found.items():
         for objective in held_out.errors:
             own = _sums(held_out, objective)
-            change = None if held_out is first else relative_change(_sums(first, objective), own)
-            table.append((name, objective, pooled_ratio(*own), change))
-    return table
+            line = LossLine(name, objective, pooled_ratio(*own))
+            if held_out is not first:
+                reference = _sums(first, objective)
+                change = relative_change(reference, own)
+                p = paired_difference(own, reference, held_out.keys).p if math.isfinite(change.value) else math.nan
+                line = replace(line, change=change, p=p)
+            table.append(line)
+    corrected = holm([line.p for line in table])
+    return [replace(line, p_holm=p) for line, p in zip(table, corrected, strict=True)]
 
 
 def _sums(held_out: HeldOut, objective: str) -> tuple[Sequence[float], Sequence[float]]:

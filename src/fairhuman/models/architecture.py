@@ -91,14 +91,25 @@ def build_small(seed: int = 0) -> StableDiffusionXLPipeline:
     return pipeline
 
 
-def build_sdxl_shape() -> StableDiffusionXLPipeline:
-    """Build SDXL base 1.0 on the `meta` device: all shapes, no weights, no memory."""
-    with torch.device("meta"):
+def build_sdxl_shape(
+    device: torch.device | str = "meta", dtype: torch.dtype = torch.float32, seed: int = 0
+) -> StableDiffusionXLPipeline:
+    """Build SDXL base 1.0 without its weights.
+
+    Args:
+        device: `meta`: all shapes, no weights, no memory; any other: random weights, made there from `seed` alone.
+        dtype: of the U-Net and the text encoders; the VAE is float32.
+        seed: of the weights.
+
+    """
+    on = torch.device(device)
+    with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []), on:
+        torch.manual_seed(seed)
         return _assemble(
             AutoencoderKL(**_SDXL_VAE),
-            CLIPTextModel(CLIPTextConfig(**_SDXL_TEXT, **_CLIP_L)),
-            CLIPTextModelWithProjection(CLIPTextConfig(**_SDXL_TEXT, **_OPEN_CLIP_G)),
-            UNet2DConditionModel(**sdxl_unet_config()),
+            CLIPTextModel(CLIPTextConfig(**_SDXL_TEXT, **_CLIP_L)).to(dtype),
+            CLIPTextModelWithProjection(CLIPTextConfig(**_SDXL_TEXT, **_OPEN_CLIP_G)).to(dtype),
+            UNet2DConditionModel(**sdxl_unet_config()).to(dtype),
         )
 
 

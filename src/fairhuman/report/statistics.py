@@ -4,13 +4,15 @@ A held-out loss is pooled, L = Σ_n e_n / Σ_n a_n, with e_n the summed error an
 loss of the `area` normalisation, not a mean of ratios. Samples without the region (a_n = 0) say nothing about
 it and are left out.
 
-The interval is the percentile bootstrap (Efron, Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13)
-over whole samples: each of `resamples` draws takes n samples with replacement and forms the ratio of sums.
+The standard error and the percentile interval are those of the bootstrap (Efron, Tibshirani, An Introduction to the
+Bootstrap, 1993, ch. 6 and 13) over whole samples: each of `resamples` draws takes n samples with replacement and forms
+the ratio of sums.
 Where several seeds were evaluated on the same samples, seeds and samples are both drawn (`change_over_seeds`).
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -23,12 +25,20 @@ CELLS_A_BLOCK = 4_000_000  # counts in memory at once: 32 MB
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value, its interval and the number of samples behind it; NaN where there is nothing to estimate."""
+    """A value, its interval and the number of samples behind it; NaN where there is nothing to estimate.
+
+    `standard_error`: of the value; here the spread of the bootstrap's draws. NaN with one sample, or where not known.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    standard_error: float = math.nan
+
+    def plain(self) -> dict[str, float | None]:
+        """Ready for JSON: null instead of NaN."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def pooled_ratio(
@@ -152,10 +162,12 @@ def change_over_seeds(
     picked = max(s - 1, 1)
     weights_bs = generator.multinomial(picked, np.full(s, 1 / s), size=resamples) / picked
     tail = (1 - level) / 2
-    low, high = np.quantile((weights_bs * changes_bs).sum(axis=1), [tail, 1 - tail])
+    means_b = (weights_bs * changes_bs).sum(axis=1)
+    low, high = np.quantile(means_b, [tail, 1 - tail])
     value = float(changes_s.mean())
     stretch = _stretch(changes_s, changes_bs, n, tail)
-    return Estimate(value, float(value + stretch * (low - value)), float(value + stretch * (high - value)), n)
+    low, high = (float(value + stretch * (end - value)) for end in (low, high))
+    return Estimate(value, low, high, n, _spread(means_b, n))
 
 
 def _seed_table(*evaluations: tuple[Array, Array]) -> Array:
@@ -225,5 +237,10 @@ def _bootstrap(
             counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))
             values.append(statistic(counts_bn @ table_nc))
     tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), n)
+    values_b = np.concatenate(values)
+    low, high = np.quantile(values_b, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), n, _spread(values_b, n))
+
+
+def _spread(values_b: Array, n: int) -> float:
+    return float(values_b.std(ddof=1)) if n > 1 and len(values_b) > 1 else np.nan

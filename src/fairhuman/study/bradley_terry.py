@@ -128,8 +128,9 @@ def _estimate(votes: Sequence[Vote], method: str, value: float, influence_v: Arr
     counts = numbered(people)[1], numbered(items)[1]
     if not seen or min(counts) < 2:
         return Estimate(value, np.nan, np.nan, seen)
-    half = half_width(two_way_variance(influence_v, people, items), *counts)
-    return Estimate(value, value - half, value + half, seen)
+    variance = two_way_variance(influence_v, people, items)
+    half = half_width(variance, *counts)
+    return Estimate(value, value - half, value + half, seen, float(np.sqrt(variance)))
 
 
 def _comparisons(votes: Sequence[Vote], methods: Sequence[str]) -> list[tuple[int, int, int, int]]:

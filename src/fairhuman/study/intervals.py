@@ -82,7 +82,7 @@ def mean_interval(
     tail = (1 - LEVEL) / 2
     stretch = np.sqrt(variance / spread) * _quantile(people, things) / NormalDist().inv_cdf(1 - tail)
     low, high = value + stretch * (np.quantile(means_b, [tail, 1 - tail]) - value)
-    return Estimate(value, float(max(low, 0.0)), float(min(high, 1.0)), count)
+    return Estimate(value, float(max(low, 0.0)), float(min(high, 1.0)), count, float(np.sqrt(variance)))
 
 
 def _pigeonhole(tops_pi: Array, counts_pi: Array, resamples: int) -> Array:

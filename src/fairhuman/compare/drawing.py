@@ -1,0 +1,90 @@
+"""Methods of a grid that are models: their pictures, drawn for the same prompts and with the same noise."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from rich.console import Console
+
+from fairhuman.compare.pictures import MOST_ROWS
+from fairhuman.compare.settings import slug
+from fairhuman.data.views import digest
+from fairhuman.errors import DataError, RecipeError
+from fairhuman.evaluate.held_out import Named
+from fairhuman.files import read_prompts, write_text
+from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options
+from fairhuman.models.sdxl import check_location
+from fairhuman.recipe import Settings
+
+
+class DrawSettings(Settings):
+    """How the models of a grid draw."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes"})
+
+    resolution: int = Field(default=1024, ge=8, multiple_of=8, description="pixels a side")
+    steps: int = Field(default=30, ge=1, description="of UniPC")
+    guidance: float = Field(default=7.5, ge=1.0)
+    seed: int = Field(default=0, ge=0, description="of the noise")
+    processes: int = Field(default=2, ge=1, description="models that draw at once, a thread each")
+
+
+def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, Named]:
+    """Methods that aren't folders of pictures, and so must draw.
+
+    Raises:
+        DataError: there is one and no prompts.
+        RecipeError: prompts and no model, or as `Named.parse` and `Named.added`.
+        ModelError: no such model, LoRA or MoLE.
+
+    """
+    drawing = {name: place for name, place in places.items() if not _holds_pictures(Path(place))}
+    if prompts is None and drawing:
+        name, place = next(iter(drawing.items()))
+        raise DataError(
+            f"method {name!r}: expected a folder of pictures, found none at {place}; a model draws with --prompts FILE"
+        )
+    if prompts is not None and not drawing:
+        raise RecipeError("--prompts: all methods are folders of pictures, and no model is given that draws")
+    models = {name: Named.parse(place) for name, place in drawing.items()}
+    for model in models.values():
+        check_location(model.model)
+        model.added()
+    return models
+
+
+def draw_models(
+    models: Mapping[str, Named], prompts: Path, settings: DrawSettings, out: Path, console: Console
+) -> dict[str, Path] | int:
+    """Draw what isn't drawn yet into folders of `out`, by name; or the number of the signal that ended it early.
+
+    Raises:
+        DataError: the prompts can't be read, or are more than 64.
+        FairHumanError: a command that draws failed, with the end of what it said.
+
+    """
+    texts = read_prompts(prompts)
+    if len(texts) > MOST_ROWS:
+        raise DataError(f"{prompts}: a grid draws {MOST_ROWS} prompts at most, found {len(texts)}")
+    lines = "\n".join(texts) + "\n"
+    folder = out / digest(f"{settings.decisive()}{lines}")[:12]
+    write_text(folder / "prompts.txt", lines)
+    folders = {name: folder / f"{slug(name)}-{digest(str(model))[:8]}" for name, model in models.items()}
+    jobs = [_job(name, model, folders[name], len(texts), settings) for name, model in models.items()]
+    signal = run_jobs(jobs, console, settings.processes)
+    return folders if signal is None else signal
+
+
+def _holds_pictures(place: Path) -> bool:
+    return place.is_dir() and not (place / "model_index.json").is_file()
+
+
+def _job(name: str, model: Named, out: Path, count: int, settings: DrawSettings) -> Job:
+    size = (settings.resolution, settings.resolution)
+    options = sampling_options(model.model, settings.steps, settings.guidance, size, settings.seed)
+    added = model.added()
+    if added is not None:
+        file, mole = added
+        options += ["--mole", file] if mole else ["--lora", file, "--lora-weight", model.weight]
+    return sampling_job(f"pictures of {name}", out, out.parent / "prompts.txt", count, options)
