@@ -191,10 +191,10 @@ def weighted(gradients: Sequence[Gradient], weights: Sequence[float]) -> Gradien
     return total
 
 
-def weighted_sum(losses: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor | None:
-    """Return Σ w_i L_i over objectives that are there; None where there are none."""
-    terms = [w * loss for w, loss in zip(weights, losses, strict=True) if loss is not None and w != 0.0]
-    return torch.stack(terms).sum() if terms else None
+def weighted_sum(tensors: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor | None:
+    """Return Σ w_i t_i of losses, or of gradients at the output, that are there; None where there are none."""
+    terms = [w * tensor for w, tensor in zip(weights, tensors, strict=True) if tensor is not None and w != 0.0]
+    return torch.stack(terms).sum(dim=0) if terms else None
 
 
 def gram_of(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:

@@ -23,6 +23,7 @@ from fairhuman.fairness.estimators.estimator import (
     inner,
     own,
     weighted,
+    weighted_sum,
 )
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.output import OutputGains
@@ -178,7 +179,7 @@ class SplitEstimator(TailEstimator):
 
         parts: list[Gradient] = [[None] * len(local) for _ in rough]
         mixture: Gradient = [None] * size
-        if (seed := _sum(rough[1:], cotangents[1:])) is not None:
+        if (seed := weighted_sum(cotangents[1:], rough[1:])) is not None:
             mixture, deltas = down(seed, left, keep=True)
             passed = list(zip(owned, entered, deltas, strict=True))
             for i, weight in enumerate(rough):
@@ -188,7 +189,7 @@ class SplitEstimator(TailEstimator):
         average_gradients_(parts[1:], local, self._group)
         near = self._weigh(_replaced(self.gains.guess(features), gram_of(parts)))
         whole: Gradient = [None] * size
-        if (seed := _sum(near, cotangents)) is not None:
+        if (seed := weighted_sum(cotangents, near)) is not None:
             whole, parts[0] = down(seed, local, keep)
         average_gradients_(parts[:1], local, self._group)
         sides = [mixture[ahead:], whole[ahead:]]
@@ -255,11 +256,6 @@ class SplitEstimator(TailEstimator):
         super().load_state_dict(state)
         self.gains.load_state_dict(state["gains"])
         self._overlaps = list(state["overlaps"])
-
-
-def _sum(weights: Sequence[float], tensors: Sequence[Tensor | None]) -> Tensor | None:
-    terms = [w * t for w, t in zip(weights, tensors, strict=True) if t is not None and w != 0.0]
-    return torch.stack(terms).sum(dim=0) if terms else None
 
 
 def _gram(parts: Sequence[Gradient], near: Sequence[float]) -> Tensor:
