@@ -9,6 +9,8 @@ exact for any n: by n; with the exact norms and the output's own cosines; and wi
 Each recording is kept in the work folder.
 """
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -57,8 +59,10 @@ def record(data: Path, seed: int, steps: int, **values: Any) -> list[dict[str, A
 def replay(
     seen: Sequence[Mapping[str, Any]], first: int, mended: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, float]:
-    """Cosines of the directions of `mended` (guess, exact), of gains learnt from `first` steps and one in 32 after."""
-    gains, strategy, cosines = OutputGains(), MinimumPotentialDelay(), []
+    """Cosines of the directions of `mended` (guess, exact), of gains learnt from `first` steps and one in 32 after;
+    and the factor, in the geometric mean, between guessed and exact norms."""
+    gains, strategy = OutputGains(), MinimumPotentialDelay()
+    cosines, logs = [], []
     for number, step in enumerate(seen):
         features, gram = (torch.tensor(step[name], dtype=torch.float64) for name in ("features", "gram"))
         if number < first or number % EVERY["output"] == 0:
@@ -66,7 +70,9 @@ def replay(
         elif number >= max(WARM_UPS):
             guess = mended(gains.guess(features), gram)
             cosines.append(cosine_of(strategy.weights(guess), strategy.weights(gram), gram))
-    return summary(cosines)
+            here = gram.diagonal() > 0.0
+            logs.append(float((guess.diagonal()[here] / gram.diagonal()[here]).log().abs().mean() / 2.0))
+    return {**summary(cosines), "norms are off by": math.exp(statistics.mean(logs))}
 
 
 def norms_of(one: Tensor, cosines_of: Tensor) -> Tensor:
@@ -95,9 +101,8 @@ def main() -> None:
             rows["exact cosines, 16 exact steps"] = replay(seen, 16, norms_of)
             found.setdefault(kind, {})[f"seed {seed}"] = rows
             for name, row in rows.items():
-                print(
-                    f"{kind}, seed {seed}: {name:30} {row['mean']:.3f} / {row['p5']:.3f} / {row['min']:.3f}", flush=True
-                )
+                shown = f"{row['mean']:.3f} / {row['p5']:.3f} / {row['min']:.3f}, norms x {row['norms are off by']:.2f}"
+                print(f"{kind}, seed {seed}: {name:30} {shown}", flush=True)
     save("gains", {"steps": STEPS, "every": EVERY["output"]}, found, options)
 
 

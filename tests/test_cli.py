@@ -265,6 +265,10 @@ def test_every_documented_command_works(
     made = re.sub(r"\bruns/people\b|(?<= )(people|val)(?= |$)", "PEOPLE", line)  # what a command before has made
     line = re.sub(r"PEOPLE|PHOTOS", str(people), made).replace("runs/", f"{tmp_path}/runs/")
     line = re.sub(r"\bsamples/", f"{samples}/", line)
+    (tmp_path / "prompts.txt").write_text("a person\n", encoding="utf-8")  # one's own, as photos are
+    line = line.replace("prompts.txt", str(tmp_path / "prompts.txt")).replace(
+        "--reference photos", f"--reference {people}"
+    )
     program, *arguments = shlex.split(line)
     if program == "make":
         listed = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from fairhuman.compare.ablation import Outcome, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
-from fairhuman.origin import origin
 from fairhuman.report.changes import base_loss, change, seed_changes
 from fairhuman.report.statistics import Estimate
 
@@ -67,7 +66,6 @@ def document(recipe: CompareRecipe, outcome: Outcome, differences: Contrasts) ->
     """All numbers, ready for JSON."""
     first = next(iter(outcome.series.values()))
     return {
-        **origin(),
         "base loss": {name: base_loss(first, name).plain() for name in first.first},
         "change": {
             cell: {name: {**change(series, name).plain(), "seeds": seed_changes(series, name)} for name in series.first}

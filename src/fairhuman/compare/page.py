@@ -12,6 +12,7 @@ from fairhuman.compare.cost_page import CostSettings, read_costs, variants
 from fairhuman.compare.pictures import Shown
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.files import write_json, write_text
+from fairhuman.origin import origin
 from fairhuman.report import plots
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
 from fairhuman.report.html import figure_uri, picture_uri, render
@@ -33,7 +34,7 @@ def write_comparison(
 
     """
     folder = recipe.results_folder
-    write_json(folder / "results.json", document(recipe, outcome, differences))
+    write_json(folder / "results.json", {**origin(), **document(recipe, outcome, differences)})
     first = next(iter(outcome.series.values()))
     names = list(first.first)
     palette = plots.colours(names)
