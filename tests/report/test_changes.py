@@ -1,6 +1,7 @@
 """Changes between runs: paired by key whatever the order, refused where they aren't paired, drawn."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,9 @@ def test_a_difference_needs_the_same_base_on_the_same_noise(tmp_path: Path) -> N
     )
     difference = change(mpd, "face", ls)
     assert (difference.value, difference.low, difference.high) == pytest.approx((-0.05, -0.05, -0.05))
+    errors_sn, areas_sn = ls.first["face"]
+    elsewhere = replace(ls, first={**ls.first, "face": (errors_sn * 1.004, areas_sn)})
+    assert change(mpd, "face", elsewhere).value == pytest.approx(-0.05, abs=0.005), "another machine rounds otherwise"
     other = read_series([write_run(tmp_path / "other", 0.9, order, noise=0.5)])
     with pytest.raises(DataError, match="aren't paired"):
         change(mpd, "face", other)

@@ -24,6 +24,7 @@ from fairhuman.errors import DataError
 from fairhuman.files import write_json, write_text
 from fairhuman.models.architecture import build_sdxl_shape
 from fairhuman.models.sdxl import load_pipeline, networks
+from fairhuman.origin import origin
 from fairhuman.recipe import Settings
 from fairhuman.report.html import render
 from fairhuman.train.setup import DTYPES
@@ -66,6 +67,7 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
     counted = [(f"{UNFUSED}, rank {rank}", table[UNFUSED]) for rank, table in tables.items()]
     counted += [(name, tables[RANKS[-1]][name]) for name in (FUSED, MOLE)]
     document = {
+        **origin(),
         "settings": settings.model_dump(mode="json"),
         "measured": asdict(measured),
         "counted": {name: asdict(one) for name, one in counted},
