@@ -188,11 +188,11 @@ def run_grid(job: GridJob, out: Path, overrides: Sequence[str], dry_run: bool, c
     settings = recipes.build(DrawSettings, {}, overrides, origin="grid")
     places = named_places(job.methods)
     job.check(places)
+    methods = {name: Path(place) for name, place in places.items()}
     if dry_run:
-        _would({name: Path(place) for name, place in places.items()}, out, console)
+        _would(methods, out, console)
         return 0
     models = models_of(places, job.prompts)
-    methods = {name: Path(place) for name, place in places.items()}
     with writing(out):
         if job.prompts is not None:
             drawn = draw_models(models, job.prompts, settings, out / "samples", console)

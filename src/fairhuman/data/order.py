@@ -93,7 +93,7 @@ def cropped_share(sizes: Sequence[Size], resolutions: Sequence[Size]) -> float:
         resolutions: at which each one is shown.
 
     """
-    a, b = (np.asarray(one, np.float64)[:, 0] / np.asarray(one, np.float64)[:, 1] for one in (sizes, resolutions))
+    a, b = (np.divide(*np.asarray(one, np.float64).T) for one in (sizes, resolutions))
     return float(np.mean(1.0 - np.minimum(a, b) / np.maximum(a, b)))
 
 
