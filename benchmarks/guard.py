@@ -8,17 +8,21 @@ that is worse is measured once more, and only what is worse again counts.
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import amortised
 import solver
+import step
 from common import RESULTS, one_thread
 from reference import reference_weights
 from sdxl_shape import build_unet
 
 import fairness
+from fairhuman.bench.speed import BARE
 from fairhuman.fairness import solve
 
 WORSE = 1.2
@@ -34,6 +38,12 @@ def fair_steps() -> Ratios:
 def modes() -> Ratios:
     """Ordinary steps of amortised modes."""
     return _modes(amortised.cost_of(build_unet(quick=False, depths=(1, 2, 4)), 1, ROUNDS, quick=False))
+
+
+def steps() -> Ratios:
+    """Whole steps of the trainer, as multiples of the bare loop's."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _steps(step.speed_of(Path(folder), "small", 2, ROUNDS, ("output",)))
 
 
 def weights() -> Ratios:
@@ -57,11 +67,12 @@ def committed() -> Ratios:
         "solver": ours / scipy,
         **_fairness(results["fairness"]["cost"]),
         **_modes(results["amortised"]["cost"]["depths 1, 2, 4, batch 1"]),
+        **_steps(results["step"]["speed"]["small, batch 2"]),
     }
 
 
-NAMES = ("solver", "fairness", "amortised")
-PARTS: tuple[Callable[[], Ratios], ...] = (weights, fair_steps, modes)
+NAMES = ("solver", "fairness", "amortised", "step")
+PARTS: tuple[Callable[[], Ratios], ...] = (weights, fair_steps, modes, steps)
 
 
 def _fairness(cost: Mapping[str, Any]) -> Ratios:
@@ -75,6 +86,11 @@ def _fairness(cost: Mapping[str, Any]) -> Ratios:
 
 def _modes(cost: Mapping[str, Any]) -> Ratios:
     return {f"mode {name}": row["median"] for name, row in cost["ratio"].items() if name not in ("plain", "exact")}
+
+
+def _steps(speed: Mapping[str, Any]) -> Ratios:
+    """`speed` is in pictures a second."""
+    return {f"trainer, {name}": 1.0 / way["ratio"][1] for name, way in speed.items() if name != BARE}
 
 
 def worse(found: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:

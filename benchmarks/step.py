@@ -11,7 +11,7 @@ parameters in SDXL's pattern; 128 px, LoRA of rank 16 on attention, bfloat16 as 
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -59,13 +59,20 @@ def speed(quick: bool) -> dict[str, Any]:
         for name, model in models(Path(folder), quick).items():
             for batch in BATCHES[:1] if quick else BATCHES:
                 with tempfile.TemporaryDirectory() as work:
-                    recipe = noise_recipe(Path(work), overrides(model, batch, quick))
-                    measured = measure_speed(recipe, 2 if quick else ROUNDS, modes_of(recipe))
-                found[f"{name}, batch {batch}"] = {way.name: asdict(way) for way in measured}
-                for way in measured:
-                    ratio = " / ".join(f"{value:.3f}" for value in way.ratio)
-                    print(f"{name}, batch {batch}: {way.name:14} {ratio}, waiting {way.waiting[1]:.1%}", flush=True)
+                    measured = speed_of(Path(work), model, batch, 2 if quick else ROUNDS, quick=quick)
+                found[f"{name}, batch {batch}"] = measured
+                for way, row in measured.items():
+                    ratio = " / ".join(f"{value:.3f}" for value in row["ratio"])
+                    print(f"{name}, batch {batch}: {way:14} {ratio}, waiting {row['waiting'][1]:.1%}", flush=True)
     return found
+
+
+def speed_of(
+    work: Path, model: str, batch: int, rounds: int, modes: Sequence[str] | None = None, *, quick: bool = False
+) -> dict[str, Any]:
+    """By way; all modes that there are by default."""
+    recipe = noise_recipe(work, overrides(model, batch, quick))
+    return {way.name: asdict(way) for way in measure_speed(recipe, rounds, modes or modes_of(recipe))}
 
 
 def profile(quick: bool) -> dict[str, Any]:

@@ -20,6 +20,6 @@ def test_all_that_is_measured_has_a_committed_ratio(monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     guard = importlib.import_module("guard")
     known = guard.committed()
-    assert {"solver", "FairBackward, MPD, sequential, no checkpointing", "mode output"} <= known.keys()
+    assert {"solver", "FairBackward, MPD, sequential, no checkpointing", "mode output", "trainer, LS"} <= known.keys()
     assert all(0.0 < value < 5.0 for value in known.values())
     assert guard.weights().keys() <= known.keys()

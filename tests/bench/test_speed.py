@@ -41,6 +41,20 @@ def test_an_adapter_is_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert all(one.images_per_s[0] > 0.0 for one in found)
 
 
+def test_an_amortised_mode_is_warm_after_its_exact_steps() -> None:
+    taken = []
+
+    def step() -> speed.Taken:
+        taken.append(len(taken) < 5)
+        return speed.Taken(exact=taken[-1])
+
+    speed._warm_up(step, amortised=True)
+    assert taken == [True] * 5 + [False] * speed.WARM_UP
+    taken.clear()
+    speed._warm_up(step, amortised=False)
+    assert len(taken) == speed.WARM_UP
+
+
 def test_noise_is_the_same_each_time_and_of_the_size_asked_for(tmp_path: Path) -> None:
     write_noise(tmp_path / "a", 2, (24, 40))
     write_noise(tmp_path / "b", 2, (24, 40))

@@ -91,6 +91,16 @@ def test_the_place_is_the_first_that_is_close_enough() -> None:
     assert chosen == {-1.0: ATTENTION_PLACES[0], 1.1: ATTENTION_PLACES[-1]}
 
 
+def test_the_first_half_of_the_trial_does_not_count() -> None:
+    unet = small_unet()
+    tail = TailEstimator(unet, trained(unet), trial=2, close=0.5)
+    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=tail)
+    take(fair, unet, 0)
+    tail._cosines = [[-1.0] * len(ATTENTION_PLACES)]
+    take(fair, unet, 1)
+    assert tail.place == ATTENTION_PLACES[0]
+
+
 def test_weights_are_those_of_the_gram_matrix_above() -> None:
     unet = small_unet()
     tail = TailEstimator(unet, trained(unet), every=0, place=Place(1))

@@ -23,7 +23,8 @@ from fairhuman.train.run import Run, set_up
 from fairhuman.train.step import PARTS
 
 BARE = "bare loop"
-WARM_UP = 20  # rounds: estimators are exact at first (`output` for 16 steps), and what is made once is made
+WARM_UP = 4  # steps such as will be timed: what is made once is made
+LONGEST_WARM_UP = 64  # steps: an amortised mode takes exact ones first
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Speed:
         ratio: of its speed to the bare loop's of the same round, in CPU time on a CPU, else in wall-clock time.
         waiting: share of a step that data was waited for; of the bare loop none.
         exact: share of the rounds that took all K gradients.
-        warm_up_s: what the rounds before took, compiling among it.
+        warm_up_s: what the steps before took, compiling among it.
     """
 
     name: str
@@ -67,24 +68,21 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
         modes: of fairness.
     """
     ways = {BARE: _bare(_run(recipe)), "LS": _trainer(_run(_with(recipe, strategy="ls")))}
-    for mode in modes:
-        ways[f"{recipe.strategy}, {mode}"] = _trainer(_run(_with(recipe, fairness={"mode": mode, "every": 10**6})))
+    amortised = {f"{recipe.strategy}, {mode}": mode != "exact" for mode in modes}
+    for name, mode in zip(amortised, modes, strict=True):
+        ways[name] = _trainer(_run(_with(recipe, fairness={"mode": mode, "every": 10**6})))
     device = PartialState().device
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     took: dict[str, list[Taken]] = {name: [] for name in ways}
-    warm_up_s = dict.fromkeys(ways, 0.0)
-    for number in range(WARM_UP + rounds):
+    warm_up_s = {name: _warm_up(way, amortised.get(name, False)) for name, way in ways.items()}
+    for _ in range(rounds):
         for name, way in ways.items():
             _finish(device)
             wall, cpu = time.perf_counter(), time.process_time()
             taken = way()
             _finish(device)
-            spent = time.perf_counter() - wall, time.process_time() - cpu
-            if number < WARM_UP:
-                warm_up_s[name] += spent[0]
-            else:
-                seconds[name].append(spent)
-                took[name].append(taken)
+            seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            took[name].append(taken)
     clock = 1 if device.type == "cpu" else 0
     images = recipe.batch_size * recipe.accumulate
     return [
@@ -115,8 +113,7 @@ def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
         only the trace tells; these are the CPU's.
     """
     take = _trainer(_run(recipe))
-    for _ in range(WARM_UP):
-        take()
+    _warm_up(take, amortised=recipe.fairness.mode != "exact")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities, record_shapes=True) as profiler:
         for _ in range(steps):
@@ -126,6 +123,17 @@ def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
     spent = {event.key: event.cpu_time_total / 1e6 / steps for event in profiler.key_averages()}
     parts = {name: spent.get(key, 0.0) for name, key in PARTS.items()}
     return {**parts, "the rest": spent["fairhuman: step"] - sum(parts.values())}
+
+
+def _warm_up(way: Callable[[], Taken], amortised: bool) -> float:
+    """Take `WARM_UP` steps; of an amortised mode ordinary ones. Return seconds."""
+    start, left = time.perf_counter(), WARM_UP
+    for _ in range(LONGEST_WARM_UP):
+        if left == 0:
+            break
+        exact = way().exact
+        left -= not (amortised and exact)
+    return time.perf_counter() - start
 
 
 def _with(recipe: TrainRecipe, **values: Any) -> TrainRecipe:

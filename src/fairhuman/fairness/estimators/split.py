@@ -83,8 +83,8 @@ class SplitEstimator(TailEstimator):
         every: int = 200,
         exact: ExactEstimator | None = None,
         place: Place | None = None,
-        trial: int = 8,
-        close: float = 0.99,
+        trial: int = 32,
+        close: float = 0.985,
     ) -> None:
         self._layers = _layers(unet, list(parameters))
         self._handles: list[Any] = []

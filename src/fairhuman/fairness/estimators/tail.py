@@ -1,5 +1,6 @@
 """The tail: the exact Gram matrix of the gradients near the output, and one backward pass through the rest."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,9 @@ class TailEstimator(Audited):
     The graph is cut in the decoder (`Cut`). After the K passes the gradients at the cut are combined with the weights,
     and one pass takes them down. So the direction is Σ w_i g_i, exactly; only w is estimated.
 
-    Where: the highest place whose weights came close enough to the exact ones in the first `trial` steps, which are
-    exact. So it fits any targets of a LoRA, and full fine-tuning.
+    Where: the highest place whose weights came close enough to the exact ones in a trial, the first steps, which are
+    exact. So it fits any targets of a LoRA, and full fine-tuning. The first half of the trial doesn't count: as long as
+    a LoRA's B is near its zero start, its A has hardly a gradient, and layers tell less of each other than later.
 
     Args:
         unet: a diffusers U-Net; the losses of a step come from its last call.
@@ -45,7 +47,7 @@ class TailEstimator(Audited):
         every: int = 200,
         exact: ExactEstimator | None = None,
         place: Place | None = None,
-        trial: int = 8,
+        trial: int = 32,
         close: float = 0.99,
     ) -> None:
         if sharded(parameters):
@@ -124,7 +126,7 @@ class TailEstimator(Audited):
         exact = self._weigh(gram)
         self._cosines.append([cosine_of(self._weights_at(place), exact, gram) for place in self._above])
         if len(self._cosines) >= self._trial:
-            means = [sum(column) / len(column) for column in zip(*self._cosines, strict=True)]
+            means = [statistics.mean(column) for column in zip(*self._cosines[self._trial // 2 :], strict=True)]
             close = [place for place, mean in zip(self._above, means, strict=True) if mean >= self._close]
             self._choose(close[0] if close else list(self._above)[-1])
 
