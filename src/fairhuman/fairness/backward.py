@@ -178,7 +178,7 @@ class FairBackward:
         shares = norm if gram is None or not estimate.exact else float((weights * gram.diagonal().sqrt()).norm())
         ridge = self.strategy.ridge_used if isinstance(self.strategy, GradientBalancing) else 0.0
         stationary = norm <= max(4.0 * _epsilon(estimate.direction), 2.0 * ridge) * shares
-        scale = 0.0 if stationary else self._scale(natural * norm, weights, gram, estimate.exact)
+        scale = 0.0 if stationary else self._scale(natural * norm, natural * weights, gram, estimate.exact)
         self._write(estimate.direction, natural * scale)
         return FairStep(
             natural * weights,

@@ -62,7 +62,8 @@ class SplitEstimator(TailEstimator):
     gives each region's gradients of the queries' and outputs' parameters, and with their Gram matrix better weights v.
     The second pass is the top of an ordinary backward pass, of Σ v_i L_i; the first objective's gradient follows by
     subtraction. The whole Gram matrix gives w. With it the gradients at the cut are weighed anew, by place again, and
-    sent down. The gains learn from each step.
+    sent down. The gains learn from exact steps alone: where v_0 is small, g_0 is mostly noise here, whose length would
+    teach a still smaller one.
 
     So with w = v, with one region, or with none the direction is Σ w_i g_i exactly. Audits compare whole directions,
     not weights alone.
@@ -134,14 +135,13 @@ class SplitEstimator(TailEstimator):
         prediction = output.prediction_b
         energies = [None if c is None else c.float().square().sum(dim=1) for c in cotangents]
         self._check_overlap(energies[1:], prediction.device)
+        features = sum_numbers(self.gains.features(cotangents, output.levels_b), prediction.device, self._group)
+        self._features = features / world_size(self._group) ** 2
         if self.place is None:
             return
-        features = self.gains.features(cotangents, output.levels_b)
-        features = sum_numbers(features, prediction.device, self._group) / world_size(self._group) ** 2
-        rough = self._weigh(self.gains.guess(features))
+        rough = self._weigh(self.gains.guess(self._features))
         self._shares = Shares([None if e is None else w * w * e for w, e in zip(rough[1:], energies[1:], strict=True)])
-        self._found = self._pass_twice(prediction, cotangents, rough, features, keep=self.auditing)
-        self.gains.learn(features, self._found.gram)
+        self._found = self._pass_twice(prediction, cotangents, rough, keep=self.auditing)
         if self.auditing:  # before the exact passes free the graph
             self._guessed = self._combined(self._found, self._weigh(self._found.gram), keep=True)
 
@@ -161,7 +161,7 @@ class SplitEstimator(TailEstimator):
             )
 
     def _pass_twice(
-        self, prediction: Tensor, cotangents: Sequence[Tensor | None], rough: list[float], features: Tensor, keep: bool
+        self, prediction: Tensor, cotangents: Sequence[Tensor | None], rough: list[float], keep: bool
     ) -> _Passes:
         assert self._cut is not None
         crossings, mixed = self._cut.crossings, [self.parameters[p] for p in self._mixed]
@@ -187,7 +187,7 @@ class SplitEstimator(TailEstimator):
                     share = partial(self._shares.at, i - 1)
                     parts[i] = [_of_linear(p, x, y * (share(y) / weight)) for layer, x, y in passed for p in layer]
         average_gradients_(parts[1:], local, self._group)
-        near = self._weigh(_replaced(self.gains.guess(features), gram_of(parts)))
+        near = self._weigh(_replaced(self.gains.guess(self._features), gram_of(parts)))
         whole: Gradient = [None] * size
         if (seed := weighted_sum(cotangents, near)) is not None:
             whole, parts[0] = down(seed, local, keep)
@@ -244,8 +244,12 @@ class SplitEstimator(TailEstimator):
             estimate = replace(estimate, cosine=cosine)
         return estimate
 
-    def _guess(self) -> list[float] | None:
-        return None  # see `finish`
+    def _guess(self) -> None:
+        """See `finish`."""
+
+    def _learn(self, gram: Tensor) -> None:
+        self.gains.learn(self._features / self._scale**2, gram)
+        super()._learn(gram)
 
     def state_dict(self) -> dict[str, Any]:
         """Return also the gains, and how much regions overlapped in the first steps."""
@@ -269,12 +273,12 @@ def _gram(parts: Sequence[Gradient], near: Sequence[float]) -> Tensor:
 
 
 def _replaced(guess: Tensor, regions: Tensor) -> Tensor:
-    """A guess of M with the regions' block as it was found, and the first objective's cosines to them kept."""
-    known = regions.diagonal()[1:].sqrt()
-    ratio = torch.where(guess.diagonal()[1:] > 0.0, known / guess.diagonal()[1:].sqrt(), 0.0)
-    mended = guess.clone()
+    """A guess of M with the regions' block as found, and the first objective's norm and cosines against theirs kept."""
+    ratio = torch.where(guess.diagonal() > 0.0, regions.diagonal() / guess.diagonal(), 0.0).sqrt()
+    found = ratio[1:][ratio[1:] > 0.0]
+    ratio[0] = found.log().mean().exp() if len(found) else 1.0
+    mended = guess * torch.outer(ratio, ratio)
     mended[1:, 1:] = regions[1:, 1:]
-    mended[0, 1:], mended[1:, 0] = guess[0, 1:] * ratio, guess[1:, 0] * ratio
     return mended
 
 
