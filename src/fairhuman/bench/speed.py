@@ -67,14 +67,14 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
         rounds: that count.
         modes: of fairness.
     """
-    ways = {BARE: _bare(_run(recipe)), "LS": _trainer(_run(_with(recipe, strategy="ls")))}
-    amortised = {f"{recipe.strategy}, {mode}": mode != "exact" for mode in modes}
-    for name, mode in zip(amortised, modes, strict=True):
-        ways[name] = _trainer(_run(_with(recipe, fairness={"mode": mode, "every": 10**6})))
+    trained = {BARE: recipe, "LS": _with(recipe, strategy="ls")}
+    for mode in modes:
+        trained[f"{recipe.strategy}, {mode}"] = _with(recipe, fairness={"mode": mode, "every": 10**6})
+    ways = {name: (_bare if name == BARE else _trainer)(_run(one)) for name, one in trained.items()}
     device = PartialState().device
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     took: dict[str, list[Taken]] = {name: [] for name in ways}
-    warm_up_s = {name: _warm_up(way, amortised.get(name, False)) for name, way in ways.items()}
+    warm_up_s = {name: _warm_up(way, trained[name].amortised) for name, way in ways.items()}
     for _ in range(rounds):
         for name, way in ways.items():
             _finish(device)
@@ -113,7 +113,7 @@ def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
         only the trace tells; these are the CPU's.
     """
     take = _trainer(_run(recipe))
-    _warm_up(take, amortised=recipe.fairness.mode != "exact")
+    _warm_up(take, recipe.amortised)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities, record_shapes=True) as profiler:
         for _ in range(steps):

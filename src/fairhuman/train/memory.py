@@ -81,9 +81,8 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
         optimizer = 0
-    amortised = recipe.balances and recipe.fairness.mode != "exact"
-    encode, step = _peaks(recipe, model, exact=not amortised)
-    audit = _peaks(recipe, model, exact=True)[1] if amortised else None
+    encode, step = _peaks(recipe, model, exact=not recipe.amortised)
+    audit = _peaks(recipe, model, exact=True)[1] if recipe.amortised else None
     return Memory(frozen, trained, optimizer, encode, step, audit, update=2 * trained)
 
 

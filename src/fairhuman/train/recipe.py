@@ -88,6 +88,11 @@ class TrainRecipe(Settings):
         return not issubclass(STRATEGIES[self.strategy], LossWeighting)
 
     @property
+    def amortised(self) -> bool:
+        """Whether most steps take an estimate of the Gram matrix."""
+        return self.balances and self.fairness.mode != "exact"
+
+    @property
     def product(self) -> Path:
         """The folder that the result goes to: a whole pipeline in `model`, else one named by the kind."""
         return self.out / ("model" if self.kind == "full" else self.kind)

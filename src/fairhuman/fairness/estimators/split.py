@@ -160,9 +160,7 @@ class SplitEstimator(TailEstimator):
                 f"more than {MOST_OVERLAP:.0%}, mean of {PATIENCE} steps; mode tail can"
             )
 
-    def _pass_twice(
-        self, prediction: Tensor, cotangents: Sequence[Tensor | None], rough: list[float], keep: bool
-    ) -> _Passes:
+    def _pass_twice(self, prediction: Tensor, cotangents: Gradient, rough: list[float], keep: bool) -> _Passes:
         assert self._cut is not None
         crossings, mixed = self._cut.crossings, [self.parameters[p] for p in self._mixed]
         entered, left = zip(*(self._passed[name] for name in self._local), strict=True)
