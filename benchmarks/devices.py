@@ -187,6 +187,7 @@ def work(rank: int, world: int, port: int, quick: bool, parts: Sequence[str], qu
 
 def main() -> None:
     options = arguments(__doc__, PARTS)
+    one_thread()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
