@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fairhuman import recipe
 from fairhuman.compare.settings import CompareRecipe
@@ -24,6 +24,12 @@ class Outer(recipe.Settings):
     steps: int
     learning_rate: float = 1e-3
     inner: Inner = Inner()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Outer":
+        if self.steps < 0:
+            raise ValueError(f"SDXL takes no negative steps, found {self.steps}")
+        return self
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -62,7 +68,9 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         ("learning_rate: 1\n", [], r"the setting 'steps' is missing"),
         ("steps: 1\n", ["inner.rank=0"], r"inner.rank: input should be greater than or equal to 1, found 0"),
         ("steps: many\n", [], r"steps: .*integer.*found 'many'"),
+        ("steps: -4\n", [], r"r.yaml: SDXL takes no negative steps, found -4$"),
         ("steps: 1\n", ["steps"], r"override 'steps': expected key=value"),
+        ("steps: 1\n", ["r.yaml"], r"override 'r.yaml': expected key=value; .* given as --recipe"),
         ("steps: 1\n", ["steps.x=1"], r"override 'steps.x=1': steps is the value 1, not a section"),
         ("steps: 1\n", ["steps=[1"], r"override 'steps=\[1': the value isn't YAML"),
         ("- 1\n", [], r"r.yaml: expected a mapping of settings, found list"),

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fairhuman import recipe as recipes
-from fairhuman.bench.memory_table import MemoryTableSettings, Row, memory_table
+from fairhuman.bench.memory_table import MemoryTableSettings, Row, memory_table, rows_of
 from fairhuman.bench.noise import noise_recipe
 from fairhuman.bench.speed import BARE, measure_speed, modes_of, trace
 from fairhuman.console import say
@@ -90,20 +91,21 @@ def run_memory(path: Path | None, overrides: Sequence[str], out: Path | None, dr
     with console.status("computing") as status:
         for row in memory_table(settings):
             rows.append(row)
-            status.update(f"{len(rows)} runs computed")
-    console.print(_memory_table(rows))
+            status.update(f"{len(rows)} of {rows_of(settings)} runs computed")
+    for (batch_size, precision), group in groupby(rows, key=lambda row: (row.batch_size, row.precision)):
+        console.print(_memory_table(f"batch {batch_size}, {precision}", list(group)))
     say(console, "GiB, from shapes alone; weights and audit: see the docs on performance")
     lines = [{**asdict(row), "memory": _plain(row.memory)} for row in rows]
     _save(out, {"settings": settings.model_dump(mode="json"), "rows": lines}, console)
 
 
-def _memory_table(rows: Sequence[Row]) -> Table:
-    table = Table("run", "batch", "type", "weights", "optimizer", "step", "audit", "device")
+def _memory_table(title: str, rows: Sequence[Row]) -> Table:
+    table = Table("run", "weights", "Adam", "step", "audit", "device", title=title, title_justify="left")
     for row in rows:
         memory = row.memory
         held = (memory.frozen + memory.trained, memory.optimizer, memory.step, memory.audit, memory.needed)
         shown = ("" if value is None else f"{value / GIB:.1f}" for value in held)
-        table.add_row(f"{row.kind}, {row.way}", str(row.batch_size), row.precision, *shown)
+        table.add_row(f"{row.kind}, {row.way}", *shown)
     return table
 
 

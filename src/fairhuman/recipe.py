@@ -54,7 +54,8 @@ def build(
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
-            raise RecipeError(f"override {override!r}: expected key=value")
+            hint = "; where a command's recipe is optional, it is given as --recipe" if key.endswith(".yaml") else ""
+            raise RecipeError(f"override {override!r}: expected key=value{hint}")
         _set(values, key.split("."), _parse(text, override), override)
     try:
         return kind.model_validate(values)
@@ -143,6 +144,8 @@ def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{origin}: the setting {name!r} is missing"
     message = problem["msg"][:1].lower() + problem["msg"][1:]
+    if problem["type"] == "value_error":  # one of our own rules
+        message = problem["msg"].removeprefix("Value error, ")
     return f"{origin}: {name}: {message}, found {problem['input']!r}" if name else f"{origin}: {message}"
 
 

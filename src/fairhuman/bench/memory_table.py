@@ -1,7 +1,8 @@
 """The table of what training runs need, for SDXL or any pipeline of its shape."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 from pydantic import Field
@@ -15,10 +16,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "LS": {"strategy": "ls"},
     "MPD, exact": {"strategy": "mpd", "fairness": {"mode": "exact"}},
     "MPD, exact, pairs": {"strategy": "mpd", "fairness": {"mode": "exact", "pairwise": True}},
-    "MPD, amortised": {"strategy": "mpd", "fairness": {"mode": "output"}},
-    "MPD, amortised, pairs": {"strategy": "mpd", "fairness": {"mode": "output", "pairwise": True}},
 }
-
+AMORTISED = {"MPD, amortised": "MPD, exact", "MPD, amortised, pairs": "MPD, exact, pairs"}  # audited by such steps
 
 NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full fine-tuning"}
 
@@ -28,10 +27,12 @@ class MemoryTableSettings(Settings):
 
     model: str = Field(default=SDXL, description="'sdxl' (base 1.0, by its shape), 'small', a folder or a hub id")
     resolution: int = Field(default=1024, ge=16)
-    ranks: tuple[int, ...] = Field(default=(64, 128, 256), description="of LoRA on attention")
-    kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] = ("lora", "controlnet", "t2i_adapter")
-    batch_sizes: tuple[int, ...] = (1, 4)
-    precisions: tuple[str, ...] = ("bf16",)
+    ranks: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1, description="of LoRA on attention")
+    kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] = Field(
+        default=("lora", "controlnet", "t2i_adapter"), min_length=1
+    )
+    batch_sizes: tuple[int, ...] = Field(default=(1, 4), min_length=1)
+    precisions: tuple[str, ...] = Field(default=("bf16",), min_length=1)
     gradient_checkpointing: bool = True
 
 
@@ -47,17 +48,32 @@ class Row:
 
 
 def memory_table(settings: MemoryTableSettings) -> Iterator[Row]:
-    """Compute the rows one by one; each takes seconds to a minute."""
+    """Compute the rows one by one; each takes seconds to a minute.
+
+    Those of amortised modes follow from others: an ordinary step is LS's, an audit an exact step.
+    """
+    for kind, values, precision, batch_size in _runs(settings):
+        found: dict[str, Memory] = {}
+        for way, own in WAYS.items():
+            found[way] = memory_of(_recipe(settings, precision, batch_size, [values, own]))
+            yield Row(kind, way, batch_size, precision, found[way])
+        for way, audit in AMORTISED.items():
+            memory = replace(found[audit], step=found["LS"].step, audit=found[audit].step)
+            yield Row(kind, way, batch_size, precision, memory)
+
+
+def rows_of(settings: MemoryTableSettings) -> int:
+    """How many rows the table has."""
+    return len(list(_runs(settings))) * (len(WAYS) + len(AMORTISED))
+
+
+def _runs(settings: MemoryTableSettings) -> Iterator[tuple[str, dict[str, Any], str, int]]:
     kinds: dict[str, dict[str, Any]] = {}
     ranks = {f"LoRA {rank}": {"lora": {"rank": rank}} for rank in settings.ranks}
     for chosen in settings.kinds:
         kinds |= ranks if chosen == "lora" else {NAMES[chosen]: {"kind": chosen}}
-    for precision in settings.precisions:
-        for batch_size in settings.batch_sizes:
-            for kind, values in kinds.items():
-                for way, own in WAYS.items():
-                    recipe = _recipe(settings, precision, batch_size, [values, own])
-                    yield Row(kind, way, batch_size, precision, memory_of(recipe))
+    for precision, batch_size, (kind, values) in product(settings.precisions, settings.batch_sizes, kinds.items()):
+        yield kind, values, precision, batch_size
 
 
 def _recipe(

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from fairhuman.models.tokenizer import build_tokenizer
@@ -105,12 +106,21 @@ def build_sdxl_shape(
     on = torch.device(device)
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []), on:
         torch.manual_seed(seed)
-        return _assemble(
+        pipeline = _assemble(
             AutoencoderKL(**_SDXL_VAE),
-            CLIPTextModel(CLIPTextConfig(**_SDXL_TEXT, **_CLIP_L)).to(dtype),
-            CLIPTextModelWithProjection(CLIPTextConfig(**_SDXL_TEXT, **_OPEN_CLIP_G)).to(dtype),
-            UNet2DConditionModel(**sdxl_unet_config()).to(dtype),
+            CLIPTextModel(CLIPTextConfig(**_SDXL_TEXT, **_CLIP_L)),
+            CLIPTextModelWithProjection(CLIPTextConfig(**_SDXL_TEXT, **_OPEN_CLIP_G)),
+            UNet2DConditionModel(**sdxl_unet_config()),
         )
+    for part in (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.unet):
+        cast(part, dtype)
+    return pipeline
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast in place where needed, by Module's own `to`: that of diffusers warns of every cast."""
+    if any(parameter.dtype != dtype for parameter in module.parameters()):
+        nn.Module.to(module, dtype)
 
 
 def build_shape(folder: str) -> StableDiffusionXLPipeline:

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, Stab
 from torch import Tensor, nn
 
 from fairhuman.errors import ModelError
-from fairhuman.models.architecture import build_small, sdxl_scheduler
+from fairhuman.models.architecture import build_small, cast, sdxl_scheduler
 
 SMALL, UNTRAINED = "small", "small-untrained"
 SMALL_FOLDER = Path(__file__).with_name("small")
@@ -247,12 +247,6 @@ def is_hub_id(text: str) -> bool:
 
 def _location(model: str) -> str:
     return str(SMALL_FOLDER) if model == SMALL else model
-
-
-def cast(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast in place where needed, by Module's own `to`: that of diffusers warns of every cast."""
-    if any(parameter.dtype != dtype for parameter in module.parameters()):
-        nn.Module.to(module, dtype)
 
 
 def _shift_and_scale(vae: AutoencoderKL) -> tuple[float, float]:

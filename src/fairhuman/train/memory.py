@@ -13,7 +13,7 @@ from fairhuman.data.batch import Batch
 from fairhuman.data.condition_view import CONDITIONS
 from fairhuman.fairness.estimators.estimator import weighted_sum
 from fairhuman.models import TrainableModel
-from fairhuman.models.architecture import build_sdxl_shape, build_shape
+from fairhuman.models.architecture import build_sdxl_shape, build_shape, cast
 from fairhuman.models.control import ControlModel
 from fairhuman.models.sdxl import SMALL, SMALL_FOLDER, UNTRAINED, networks, vae_factor
 from fairhuman.train import setup
@@ -72,7 +72,7 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     dtype = setup.DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = _shape(recipe.model)
     for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
-        nn.Module.to(part, dtype or torch.float32)
+        cast(part, dtype or torch.float32)
     with torch.device("meta"):
         model = setup.trainable(recipe, pipeline)
     changing = {id(parameter) for parameter in model.trainable_parameters()}

@@ -1,0 +1,27 @@
+"""The table of what training runs need."""
+
+from dataclasses import asdict
+
+import pytest
+
+from fairhuman import recipe
+from fairhuman.bench.memory_table import MemoryTableSettings, memory_table, rows_of
+from fairhuman.train.memory import memory_of
+from fairhuman.train.recipe import TrainRecipe
+
+
+@pytest.mark.parametrize("kind", ["lora", "controlnet"])
+def test_rows_of_amortised_modes_are_what_such_runs_need(kind: str) -> None:
+    settings = MemoryTableSettings(model="small", resolution=64, ranks=(4,), kinds=(kind,), batch_sizes=(2,))
+    rows = {row.way: row.memory for row in memory_table(settings)}
+    assert len(rows) == rows_of(settings) == 5
+    for way, pairwise in {"MPD, amortised": False, "MPD, amortised, pairs": True}.items():
+        values = {
+            **{"model": "small", "data": "none", "out": "none", "steps": 1, "resolution": 64, "batch_size": 2},
+            **{"kind": kind, "precision": "bf16", "gradient_checkpointing": True},
+            **({"lora": {"rank": 4}} if kind == "lora" else {}),
+            "fairness": {"mode": "output", "pairwise": pairwise},
+        }
+        expected = memory_of(recipe.build(TrainRecipe, values))
+        assert expected.audit is not None
+        assert asdict(rows[way]) == asdict(expected)
