@@ -1,5 +1,6 @@
 """What PyTorch's allocator on the CPU held."""
 
+import gc
 from collections.abc import Callable
 
 from torch.profiler import ProfilerActivity, profile
@@ -7,6 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 def peak_bytes(call: Callable[[], object]) -> int:
     """Highest sum of live bytes in PyTorch's CPU allocator during `call`, beyond what was live before."""
+    gc.collect()  # else what others left in cycles may be freed during the call, and count as less than nothing
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
