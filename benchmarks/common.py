@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from fairhuman.origin import origin
 
@@ -66,19 +65,6 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     """Minimum, median, maximum."""
     found = sorted(values)
     return {"min": found[0], "median": statistics.median(found), "max": found[-1]}
-
-
-def peak_bytes(way: Callable[[], object]) -> int:
-    """Highest sum of live bytes that PyTorch's CPU allocator held for `way`, beyond what was live before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        way()
-    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
-    events = [event for event in results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
 
 
 def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any], options: argparse.Namespace) -> Path:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from common import arguments, compare, one_thread, peak_bytes, save
+from common import arguments, compare, one_thread, save
 from reference import reference_backward
 from sdxl_shape import build_unet, three_losses
 from torch import Tensor, nn
 from torchjd.aggregation import FairGrad
 from torchjd.autojac import backward, jac_to_grad
 
+from fairhuman.bench.allocator import peak_bytes
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay
 
 Losses = Callable[[], Sequence[Tensor]]

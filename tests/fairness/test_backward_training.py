@@ -20,7 +20,7 @@ from tiny_net import (
 )
 from torch import Tensor, nn
 
-from allocator import peak_bytes
+from fairhuman.bench.allocator import peak_bytes
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, solve
 
 both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])

@@ -15,7 +15,7 @@ from small_unet import (
     true_gradients,
 )
 
-from allocator import peak_bytes
+from fairhuman.bench.allocator import peak_bytes
 from fairhuman.fairness import (
     AlphaFair,
     FairBackward,

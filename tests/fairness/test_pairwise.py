@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_unet import fair_backward, flat_grad, losses, small_unet, take, true_gradients
 
-from allocator import peak_bytes
+from fairhuman.bench.allocator import peak_bytes
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, PairwiseEstimator, solve
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from allocator import peak_bytes
+from fairhuman.bench.allocator import peak_bytes
 from fairhuman.data.batch import collate
 from fairhuman.data.report import LoadReport
 from fairhuman.models import TrainableModel

@@ -7,7 +7,10 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """Highest sum of live bytes in PyTorch's CPU allocator during `call`, beyond what was live before."""
+    """Highest sum of live bytes in PyTorch's CPU allocator during `call`, beyond what was live before.
+
+    Bytes, from the events of PyTorch's profiler.
+    """
     gc.collect()  # else what others left in cycles may be freed during the call, and count as less than nothing
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
