@@ -87,11 +87,11 @@ def run_memory(path: Path | None, overrides: Sequence[str], out: Path | None, dr
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         return
-    rows = []
+    rows, count = [], rows_of(settings)
     with console.status("computing") as status:
         for row in memory_table(settings):
             rows.append(row)
-            status.update(f"{len(rows)} of {rows_of(settings)} runs computed")
+            status.update(f"{len(rows)} of {count} runs computed")
     for (batch_size, precision), group in groupby(rows, key=lambda row: (row.batch_size, row.precision)):
         console.print(_memory_table(f"batch {batch_size}, {precision}", list(group)))
     say(console, "GiB, from shapes alone; weights and audit: see the docs on performance")

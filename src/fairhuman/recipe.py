@@ -143,9 +143,8 @@ def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
         return f"{origin}: unknown setting {name!r}; {hint}"
     if problem["type"] == "missing":
         return f"{origin}: the setting {name!r} is missing"
-    message = problem["msg"][:1].lower() + problem["msg"][1:]
-    if problem["type"] == "value_error":  # one of our own rules
-        message = problem["msg"].removeprefix("Value error, ")
+    own = problem["type"] == "value_error"  # a rule of ours; pydantic puts words before it
+    message = str(problem["ctx"]["error"]) if own else problem["msg"][:1].lower() + problem["msg"][1:]
     return f"{origin}: {name}: {message}, found {problem['input']!r}" if name else f"{origin}: {message}"
 
 

@@ -81,9 +81,8 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
         optimizer = 0
-    encode, step = _peaks(recipe, model, exact=not recipe.amortised)
-    audit = _peaks(recipe, model, exact=True)[1] if recipe.amortised else None
-    return Memory(frozen, trained, optimizer, encode, step, audit, update=2 * trained)
+    encode, step, *audits = _peaks(recipe, model, [False, True] if recipe.amortised else [True])
+    return Memory(frozen, trained, optimizer, encode, step, next(iter(audits), None), update=2 * trained)
 
 
 def _shape(model: str) -> StableDiffusionXLPipeline:
@@ -97,8 +96,8 @@ def _networks(model: TrainableModel) -> list[nn.Module]:
     return [*networks(model.pipeline), *([model.control.network] if isinstance(model, ControlModel) else [])]
 
 
-def _peaks(recipe: TrainRecipe, model: TrainableModel, exact: bool) -> tuple[int, int]:
-    """Peaks of encoding pictures and of a step, beyond the weights."""
+def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) -> list[int]:
+    """Peaks of encoding pictures and of steps, exact (True) or ordinary, beyond the weights."""
     pipeline = model.pipeline
     batch, channels, factor = recipe.batch_size, pipeline.vae.config.latent_channels, vae_factor(pipeline.vae)
     height, width = recipe.sizes[0]
@@ -110,15 +109,17 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, exact: bool) -> tuple[int
         pictures = torch.empty(batch, 3, height, width)
         with LiveBytes(known) as live, torch.no_grad():
             pipeline.vae.encode(pictures)
-        encode = live.peak
+        peaks = [live.peak]
         masks_kbhw = torch.empty(len(recipe.regions.objectives), batch, height // factor, width // factor)
-        with LiveBytes(known) as live:
-            noisy = torch.empty(batch, channels, height // factor, width // factor)
-            with autocast:
-                prediction = model.predict(_batch(recipe, pictures), noisy, torch.empty(batch))
-            squares_bhw = (prediction.float() - noisy).square().sum(dim=1)
-            _backward(recipe, [(squares_bhw * mask).sum() for mask in masks_kbhw], parameters, exact)
-    return encode, live.peak
+        for exact in steps:
+            with LiveBytes(known) as live:
+                noisy = torch.empty(batch, channels, height // factor, width // factor)
+                with autocast:
+                    prediction = model.predict(_batch(recipe, pictures), noisy, torch.empty(batch))
+                squares_bhw = (prediction.float() - noisy).square().sum(dim=1)
+                _backward(recipe, [(squares_bhw * mask).sum() for mask in masks_kbhw], parameters, exact)
+            peaks.append(live.peak)
+    return peaks
 
 
 def _batch(recipe: TrainRecipe, pictures: Tensor) -> Batch:
