@@ -31,10 +31,10 @@ from rich.console import Console
 from sdxl_shape import build_unet, three_losses
 from torch import Tensor
 
-from fairhuman import recipe as recipes
-from fairhuman.commands import run_synth
-from fairhuman.data.batch import Batch
-from fairhuman.data.report import LoadReport
+from fairhuman import config as recipes
+from fairhuman.cli.commands import run_synth
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import (
     EmaEstimator,
     Estimator,
@@ -46,12 +46,12 @@ from fairhuman.fairness import (
     TailEstimator,
 )
 from fairhuman.fairness.estimators.cut import Place
-from fairhuman.files import write_json
-from fairhuman.models import TrainableModel
-from fairhuman.train import setup
+from fairhuman.models.model import TrainableModel
 from fairhuman.train.data import build_loader, load_data
+from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
+from fairhuman.utils.files import write_json
 
 PARTS = ("cost", "cosine", "variants", "distance")
 EVERY = {"output": 32, "split": 200, "tail": 200, "ema": 8}
@@ -169,7 +169,7 @@ def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Obje
         "validation": {"every": 0},
     }
     recipe = recipes.build(TrainRecipe, recipes.merge(base, values))
-    model = setup.build_model(recipe, torch.device("cpu"))
+    model = build_model(recipe, torch.device("cpu"))
     objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed)
     batches = iter(build_loader(recipe, load_data(recipe, LoadReport()), 0, 1, 0))
     return model, objectives, batches

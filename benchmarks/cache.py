@@ -20,14 +20,15 @@ from accelerate import PartialState
 from common import arguments, compare, one_thread, save
 from rich.console import Console
 
-from fairhuman import recipe as recipes
+from fairhuman import config as recipes
 from fairhuman.bench.noise import write_noise
-from fairhuman.data.batch import Batch, collate
-from fairhuman.data.encodings import Encodings
-from fairhuman.data.report import LoadReport
-from fairhuman.demo import METHODS, DemoSettings, demo_recipe, make_people
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import Batch, collate
+from fairhuman.data.samples.encodings import Encodings
+from fairhuman.demo.run import METHODS, demo_recipe, make_people
+from fairhuman.demo.settings import DemoSettings
+from fairhuman.train.cache.fill import fill
 from fairhuman.train.data import load_data
-from fairhuman.train.fill import fill
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import set_up

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fairhuman.origin import origin
+from fairhuman.utils.provenance import origin
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fairhuman.data.build.check import CheckTier
-from fairhuman.data.build.detect import DetectTier
-from fairhuman.data.build.tier import Item, Look, Result
-from fairhuman.data.build.write import ShardWriter
+from fairhuman.data.pipeline.check import CheckTier
+from fairhuman.data.pipeline.detect import DetectTier
+from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.data.pipeline.write import ShardWriter
 
 
 @dataclass(frozen=True)

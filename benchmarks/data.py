@@ -27,16 +27,16 @@ from common import arguments, save, spread
 from constant_tiers import ConstantCheck, ConstantDetect, EmptyShards
 from PIL import Image
 
-from fairhuman.data.build.check import CheckTier
-from fairhuman.data.build.detect import DetectTier
-from fairhuman.data.build.engine import run_tasks
-from fairhuman.data.build.manifest import blocks_of, list_source
-from fairhuman.data.build.rows import RowReader
-from fairhuman.data.build.select import select
-from fairhuman.data.build.tier import TierTable, start
-from fairhuman.data.decode import decode
-from fairhuman.data.filters import FilterSettings
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.filters import FilterSettings
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.check import CheckTier
+from fairhuman.data.pipeline.detect import DetectTier
+from fairhuman.data.pipeline.engine import run_tasks
+from fairhuman.data.pipeline.manifest import blocks_of, list_source
+from fairhuman.data.pipeline.rows import RowReader
+from fairhuman.data.pipeline.select import select
+from fairhuman.data.pipeline.tier import TierTable, start
 from fairhuman.data.sources import SOURCES, Source, SourceSettings
 from fairhuman.data.sources.rows import Row
 from fairhuman.detect.settings import DetectSettings, open_detectors

@@ -26,7 +26,7 @@ from typing import Any
 from common import arguments, save, spread
 
 from fairhuman.bench.noise import write_noise
-from fairhuman.models.sdxl import SMALL_FOLDER
+from fairhuman.models.locations import SMALL_FOLDER
 
 BATCH, RANK, SIZE = 4, 16, 128
 KEPT = {"latents": True, "text": True}

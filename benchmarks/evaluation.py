@@ -23,12 +23,13 @@ from common import arguments, save
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
-from fairhuman.evaluate.blip import TEXT, VISION, RewardNetwork
-from fairhuman.evaluate.distances import measure_frechet, measure_kernel
-from fairhuman.evaluate.intervals import mean
+from fairhuman.evaluate.metrics.distances import measure_frechet, measure_kernel
+from fairhuman.evaluate.networks.blip import TEXT, VISION, RewardNetwork
 from fairhuman.evaluate.pace import PLANNED
 from fairhuman.models.tokenizer import build_tokenizer
-from fairhuman.synth.people import SynthSettings, write_people
+from fairhuman.stats.paired import mean
+from fairhuman.synth.people import write_people
+from fairhuman.synth.settings import SynthSettings
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # ViT-L/14 as in openai/clip-vit-large-patch14, config.json

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torchjd.aggregation import FairGrad
 from torchjd.autojac import backward, jac_to_grad
 
-from fairhuman.bench.allocator import peak_bytes
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay
+from fairhuman.utils.memory import peak_allocated_bytes
 
 Losses = Callable[[], Sequence[Tensor]]
 
@@ -90,7 +90,7 @@ def memory(quick: bool) -> dict[str, float]:
     for name, way in ways(losses, parameters).items():
         way()  # what is allocated once (the first call's caches) isn't counted
         clear(parameters)
-        peaks[name] = peak_bytes(way) / size
+        peaks[name] = peak_allocated_bytes(way) / size
         clear(parameters)
     extra = {name: peak - peaks["plain sum"] for name, peak in peaks.items()}
     print("memory beyond the plain step, multiples of P")

@@ -25,19 +25,19 @@ import numpy as np
 from common import save
 from rich.console import Console
 
-from fairhuman import recipe as recipes
-from fairhuman.commands import run_synth
-from fairhuman.commands_data import run_export
-from fairhuman.compare.ablation import at_edge, pick
-from fairhuman.demo import write_prompts
+from fairhuman import config as recipes
+from fairhuman.cli.commands import run_synth
+from fairhuman.cli.commands_data import run_export
+from fairhuman.compare.jobs import Job, run_jobs, sampling_job, sampling_options, training_job
+from fairhuman.compare.runs import at_edge, pick
+from fairhuman.demo.run import write_prompts
 from fairhuman.evaluate import run as evaluation
-from fairhuman.evaluate.held_out import LossSettings, Named, measure_losses
-from fairhuman.evaluate.settings import EvaluateSettings
-from fairhuman.files import write_json
-from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options, training_job
+from fairhuman.evaluate.metrics.held_out_losses import Named, measure_losses
+from fairhuman.evaluate.settings import EvaluateSettings, LossSettings
 from fairhuman.report.changes import Series, change, seed_changes, series_of
 from fairhuman.report.run_folder import Evaluation
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.files import write_json
 
 ROOT = Path(__file__).parents[1]
 LS, MPD, MOLE = "LoRA LS", "LoRA MPD", "MoLE"

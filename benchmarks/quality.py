@@ -26,16 +26,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from fairhuman import recipe as recipes
-from fairhuman.commands import run_synth
-from fairhuman.compare import ablation
-from fairhuman.demo import write_prompts
+from fairhuman import config as recipes
+from fairhuman.cli.commands import run_synth
+from fairhuman.compare import runs as ablation
+from fairhuman.compare.jobs import Job, run_jobs, sampling_job, sampling_options, training_job
+from fairhuman.demo.run import write_prompts
 from fairhuman.detect.bundled import load_solutions
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.settings import EvaluateSettings
-from fairhuman.jobs import Job, duration, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series, seed_changes
+from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
 
 Method = tuple[str, str]  # strategy, targets of the LoRA

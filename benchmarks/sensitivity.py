@@ -18,20 +18,20 @@ import torch
 from common import arguments, one_thread, save
 from PIL import Image
 
-from fairhuman.data.decode import decode
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.data.stored import read_bytes
 from fairhuman.detect import Picture
-from fairhuman.evaluate.degrade import blur, pixelate
-from fairhuman.evaluate.distances import frechet_distance
-from fairhuman.evaluate.efficientnet import EfficientNetLite0
-from fairhuman.evaluate.extractor import Features
-from fairhuman.evaluate.findings import Finding, face_finder, hand_finder
-from fairhuman.evaluate.official import official_confidence, official_scorer
-from fairhuman.evaluate.strict import strict_faces, strict_hands
+from fairhuman.evaluate.metrics.distances import frechet_distance
+from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
+from fairhuman.evaluate.networks.extractor import Features
+from fairhuman.evaluate.people.degrade import blur, pixelate
+from fairhuman.evaluate.people.detections import Finding, face_finder, hand_finder
+from fairhuman.evaluate.people.official import official_confidence, official_scorer
+from fairhuman.evaluate.people.strict import strict_faces, strict_hands
 from fairhuman.record import Box
-from fairhuman.report.statistics import Estimate
+from fairhuman.stats.bootstrap import Estimate
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
 

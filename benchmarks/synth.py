@@ -24,9 +24,10 @@ from common import arguments, save
 
 from fairhuman.detect import DETECTORS, detection_rates
 from fairhuman.synth.body import Body
-from fairhuman.synth.cache import cache_folder
-from fairhuman.synth.people import SynthSettings, people_row
+from fairhuman.synth.people import people_row
 from fairhuman.synth.render import Rendering, render
+from fairhuman.synth.settings import SynthSettings
+from fairhuman.utils.files import cache_folder
 
 SIZES = (128, 256, 512)
 PROCESSES = (1, 2)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairhuman.data.batch import Batch
+from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, Strategy, solve
 from fairhuman.train.step import Objectives, fair_step
 

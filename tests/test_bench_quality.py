@@ -32,7 +32,7 @@ def test_the_rule_takes_the_best_rate_within_the_limit_else_the_one_that_spoils_
 def test_runs_of_a_seed_differ_in_the_method_alone() -> None:
     from quality import Plan, recipe
 
-    from fairhuman.recipe import differences
+    from fairhuman.config import differences
 
     plan = Plan("small", Path("work"))
     ls, mpd = (recipe(plan, strategy, "attention", 1e-3, 1, "test") for strategy in ("ls", "mpd"))

@@ -121,8 +121,9 @@ def test_a_dry_run_shows_everything_and_writes_nothing(tmp_path: Path, people: P
 
 def mole_starts(folder: Path) -> dict[str, str]:
     """Random experts of rank 2, to train gates on."""
-    from fairhuman.models.mole import MoleModel, MoleSettings
+    from fairhuman.models.mole import MoleModel
     from fairhuman.models.sdxl import load_pipeline
+    from fairhuman.models.settings import MoleSettings
 
     for stage in ("face", "hand"):
         model = MoleModel(load_pipeline("small"), MoleSettings(stage=stage, rank=2), seed=0)

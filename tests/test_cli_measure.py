@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fairhuman.commands_measure import named_places
+from fairhuman.cli.commands_measure import named_places
 from fairhuman.errors import RecipeError
-from fairhuman.evaluate.held_out import Named
-from fairhuman.models.mole import MoleModel, MoleSettings
+from fairhuman.evaluate.metrics.held_out_losses import Named
+from fairhuman.models.mole import MoleModel
 from fairhuman.models.sdxl import load_pipeline
+from fairhuman.models.settings import MoleSettings
 from figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]

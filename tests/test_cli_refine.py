@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fairhuman import commands_refine
+from fairhuman.cli import commands_refine
 from fairhuman.models.architecture import build_small
 from fairhuman.models.control import ControlModel
 from fairhuman.models.controlnet import ControlNet
-from fairhuman.models.lora import LoraModel, LoraSettings
+from fairhuman.models.lora import LoraModel
+from fairhuman.models.settings import LoraSettings
 from fairhuman.refine.inpaint import Inpainter
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fairhuman.demo import DemoSettings, run_demo
+from fairhuman.demo.run import run_demo
+from fairhuman.demo.settings import DemoSettings
 from fairhuman.errors import RecipeError
 from fairhuman.report.run_folder import read_metrics, read_validation
 

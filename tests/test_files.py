@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.files import write_atomically, write_json, write_text
+from fairhuman.utils.files import write_atomically, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:

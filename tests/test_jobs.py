@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fairhuman import recipe as recipes
+from fairhuman import config as recipes
+from fairhuman.compare.jobs import Job, run_jobs, sampling_job, training_job
 from fairhuman.errors import FairHumanError
-from fairhuman.jobs import Job, duration, run_jobs, sampling_job, training_job
+from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import Field, model_validator
 
-from fairhuman import recipe
+from fairhuman import config as recipe
+from fairhuman.compare.paper.settings import SheetSettings
 from fairhuman.compare.settings import CompareRecipe
-from fairhuman.compare.sheet import SheetSettings
 from fairhuman.errors import RecipeError
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.train.recipe import TrainRecipe

@@ -4,8 +4,9 @@ from dataclasses import asdict
 
 import pytest
 
-from fairhuman import recipe
-from fairhuman.bench.memory_table import MemoryTableSettings, memory_table, rows_of
+from fairhuman import config as recipe
+from fairhuman.bench.memory_table import memory_table, rows_of
+from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.train.memory import memory_of
 from fairhuman.train.recipe import TrainRecipe
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman import recipe as recipes
+from fairhuman import config as recipes
 from fairhuman.bench import speed
 from fairhuman.bench.noise import write_noise
 from fairhuman.bench.speed import BARE, measure_speed, modes_of

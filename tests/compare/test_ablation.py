@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fairhuman import recipe as recipes
-from fairhuman.compare import ablation
-from fairhuman.compare.ablation import Outcome, pick, run_comparison, shared_seeds
+from fairhuman import config as recipes
+from fairhuman.compare import runs as ablation
 from fairhuman.compare.analysis import contrasts, document, verdict
 from fairhuman.compare.page import write_comparison
+from fairhuman.compare.runs import Outcome, pick, run_comparison, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.config import differences
 from fairhuman.errors import DataError, FairHumanError, RecipeError
-from fairhuman.recipe import differences
-from fairhuman.report.statistics import Estimate
+from fairhuman.stats.bootstrap import Estimate
 
 QUIET = Console(quiet=True)
 NAMES = ("global", "face", "hand")

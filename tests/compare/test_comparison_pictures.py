@@ -9,11 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from fairhuman import recipe as recipes
-from fairhuman.compare.cost_page import CostSettings, read_costs
+from fairhuman import config as recipes
+from fairhuman.compare.paper.cost_page import read_costs
+from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import _write_prompts
 from fairhuman.compare.settings import CompareRecipe
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, RecipeError
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
-from fairhuman.compare.cost import (
+from fairhuman.compare.paper.cost import (
     BASE,
     FUSED,
     MIB,
@@ -23,9 +23,11 @@ from fairhuman.compare.cost import (
     with_mole,
 )
 from fairhuman.errors import ModelError
-from fairhuman.generate.sample import SampleSettings, draw, picture_generator
+from fairhuman.generate.sample import draw, picture_generator
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.architecture import build_small
-from fairhuman.models.lora import LoraSettings, add_lora
+from fairhuman.models.lora import add_lora
+from fairhuman.models.settings import LoraSettings
 
 
 @pytest.fixture(scope="module")

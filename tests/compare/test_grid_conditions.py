@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.compare.grid import write_grid
-from fairhuman.compare.grid_figure import GAP, HEIGHT, MARGIN
+from fairhuman.compare.grid.grid import write_grid
+from fairhuman.compare.grid.grid_figure import GAP, HEIGHT, MARGIN
 from fairhuman.errors import DataError
 from fairhuman.generate.asked import read_asked
 from fairhuman.generate.sample import save_png

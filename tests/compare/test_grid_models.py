@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fairhuman.models.mole import MoleModel, MoleSettings
+from fairhuman.models.mole import MoleModel
 from fairhuman.models.sdxl import load_pipeline
+from fairhuman.models.settings import MoleSettings
 from figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.compare.paper import COLUMNS, PAPER_SETUPS, PUBLISHED, OurTable, Setup, paper_sheet
+from fairhuman.compare.paper.published import COLUMNS, PAPER_SETUPS, PUBLISHED, OurTable, Setup, paper_sheet
 
 SETUP = Setup("the small SDXL", "rendered people", "300 steps", PAPER_SETUPS["Table 2"].metrics)
 

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from fairhuman.compare.cost import mole_parameters
-from fairhuman.compare.cost_page import CostSettings, write_costs
-from fairhuman.compare.sheet import SheetSettings, metric_values, read_tables, write_sheet
+from fairhuman.compare.paper.cost import mole_parameters
+from fairhuman.compare.paper.cost_page import write_costs
+from fairhuman.compare.paper.settings import CostSettings, SheetSettings
+from fairhuman.compare.paper.sheet import metric_values, read_tables, write_sheet
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.models import architecture
 from fairhuman.models.architecture import build_small

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.compare.zoom import Frame, choose_frames, cut
+from fairhuman.compare.grid.zoom import Frame, choose_frames, cut
 from fairhuman.record import Box
 from fairhuman.report.previews import AROUND
 

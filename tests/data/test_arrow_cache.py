@@ -13,11 +13,11 @@ import torch
 from tiny_pictures import encoded, picture
 from torch.utils.data import DataLoader
 
-from fairhuman.data.batch import collate
-from fairhuman.data.cache import arrow_folder, cached, copy_tables
-from fairhuman.data.dataset import PeopleDataset
-from fairhuman.data.sampler import StepBatches
-from fairhuman.data.stored import PictureError, read_bytes
+from fairhuman.data.pictures.arrow_copies import arrow_folder, cached, copy_tables
+from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.samples.batch import collate
+from fairhuman.data.samples.dataset import PeopleDataset
+from fairhuman.data.samples.sampler import StepBatches
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.record import Cell, HumanRecord, LabelMap, Span
 from fairhuman.regions.transforms import JointTransform

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairhuman.data.check import check_records
-from fairhuman.data.decode import decode
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.check import check_records
 from fairhuman.errors import DataError
 from fairhuman.record import Box, HumanRecord
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from tiny_pictures import encoded
 
-from fairhuman.data.check import check_records
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.check import check_records
 from fairhuman.errors import DataError
 from fairhuman.record import Box, Finding
 

@@ -9,12 +9,12 @@ from PIL import Image
 from tiny_pictures import encoded, picture
 from torch.utils.data import DataLoader
 
-from fairhuman.data.batch import collate
 from fairhuman.data.condition.depth import depth_png
 from fairhuman.data.condition.people import Person, people_to_list
 from fairhuman.data.condition.pose import COLOURS, draw_pose
-from fairhuman.data.dataset import PeopleDataset
-from fairhuman.data.sampler import StepBatches
+from fairhuman.data.samples.batch import collate
+from fairhuman.data.samples.dataset import PeopleDataset
+from fairhuman.data.samples.sampler import StepBatches
 from fairhuman.record import HumanRecord
 from fairhuman.regions.transforms import JointTransform
 

@@ -9,12 +9,13 @@ from PIL import Image
 from tiny_pictures import encoded
 from torch.utils.data import DataLoader
 
-from fairhuman.data.batch import Batch, collate
-from fairhuman.data.dataset import PeopleDataset, region_area, region_coverage
-from fairhuman.data.sampler import StepBatches
+from fairhuman.data.samples.batch import Batch, collate
+from fairhuman.data.samples.dataset import PeopleDataset, region_area, region_coverage
+from fairhuman.data.samples.sampler import StepBatches
 from fairhuman.errors import DataError
 from fairhuman.record import Box, HumanRecord
-from fairhuman.regions.masks import MaskSettings, boxes_to_mask
+from fairhuman.regions.masks import boxes_to_mask
+from fairhuman.regions.settings import MaskSettings
 from fairhuman.regions.transforms import JointTransform
 
 REGIONS = ("face", "hand")

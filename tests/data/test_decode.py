@@ -12,8 +12,8 @@ import pytest
 from PIL import ExifTags, Image, ImageFile
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.decode import PictureLimits, decode, decode_mask, inspect
-from fairhuman.data.stored import PictureError, byte_length, read_bytes
+from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
+from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
 from fairhuman.errors import DataError
 from fairhuman.record import LabelMap
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairhuman.data import encodings
-from fairhuman.data.encodings import Encodings, others
+from fairhuman.data.samples import encodings
+from fairhuman.data.samples.encodings import Encodings, others
 
 
 def tensor(number: int, size: int = 64) -> torch.Tensor:
@@ -91,7 +91,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from fairhuman.data import encodings
+from fairhuman.data.samples import encodings
 save = encodings.save_file
 def half(tensors, path):
     save(tensors, path)

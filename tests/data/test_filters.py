@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
-from fairhuman.data.filters import (
+from fairhuman.config import build
+from fairhuman.data.pictures.filters import (
     Clarity,
     FacesAndHands,
     FilterSettings,
@@ -18,7 +19,6 @@ from fairhuman.data.filters import (
     resolve,
 )
 from fairhuman.errors import RecipeError
-from fairhuman.recipe import build
 from fairhuman.record import Box, HumanRecord
 
 ALL_ON = FilterSettings(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from fairhuman.data.order import Share, bucket_resolutions, bucketed_order, cropped_share, mixed_order
-from fairhuman.data.sampler import Order, SampleOrder
+from fairhuman.data.samples.buckets import bucket_resolutions, cropped_share
+from fairhuman.data.samples.order import Share, bucketed_order, mixed_order
+from fairhuman.data.samples.sampler import Order, SampleOrder
 
 # SDXL: Podell et al. 2023, appendix I: the longer sides by the shorter side.
 SDXL = {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fairhuman.data.report import LoadReport, note
+from fairhuman.data.pictures.notes import LoadReport, note
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 

@@ -8,8 +8,8 @@ from itertools import pairwise, product
 import pytest
 import torch
 
-from fairhuman.data.sampler import BucketOrder, SampleOrder, StepBatches, WeightedOrder
-from fairhuman.randomness import seeded_generator
+from fairhuman.data.samples.sampler import BucketOrder, SampleOrder, StepBatches, WeightedOrder
+from fairhuman.utils.randomness import seeded_generator
 
 
 def test_each_epoch_is_a_permutation_of_its_own():

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from tiny_onnx import save_yolo
 
-from fairhuman.data.report import LoadReport
+from fairhuman.config import build
+from fairhuman.data.look.detectors import Benchmark, PartScore, benchmark_data_set, benchmark_detectors
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.detect import Picture
-from fairhuman.detect.benchmark import Benchmark, PartScore, benchmark_data_set, benchmark_detectors
 from fairhuman.detect.settings import DetectSettings
 from fairhuman.errors import DataError
-from fairhuman.recipe import build
 from fairhuman.record import Box
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render

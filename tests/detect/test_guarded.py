@@ -16,7 +16,7 @@ import pytest
 from fairhuman.detect import DetectorError
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
-from fairhuman.resident import resident_mb
+from fairhuman.utils.memory import resident_mb
 
 kept: list[bytearray] = []
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.detect import bundled
-from fairhuman.stderr import without_lines
+from fairhuman.utils.native_stderr import without_lines
 
 CHATTER = (
     b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from tiny_onnx import save_pose, save_yolo, save_yolox
 
+from fairhuman.config import build
 from fairhuman.detect import DetectorError
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.settings import DetectSettings, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import RecipeError
-from fairhuman.recipe import build
 
 
 def bright(width: int, height: int) -> np.ndarray:

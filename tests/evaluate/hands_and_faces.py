@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.evaluate.findings import FoundPart
-from fairhuman.evaluate.looks import FACE_POINTS, LOOKS
+from fairhuman.evaluate.people.detections import FoundPart
+from fairhuman.evaluate.people.looks import FACE_POINTS, LOOKS
 from fairhuman.record import Box
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny_prompt_networks import PROMPTS, check_rows_depend_on_their_own_picture_and_prompt, picture, write_clip
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from fairhuman.evaluate.clip_score import CLIPScore
-from fairhuman.evaluate.extractor import WeightsError
+from fairhuman.evaluate.networks.clip_score import CLIPScore
+from fairhuman.evaluate.networks.extractor import WeightsError
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scipy.stats import spearmanr
 
-from fairhuman import recipe as recipes
+from fairhuman import config as recipes
 from fairhuman.data.condition.people import Person, people_to_list, person_from_coco
 from fairhuman.errors import DataError
-from fairhuman.evaluate.depth_agreement import rank_correlation
-from fairhuman.evaluate.pose_agreement import SIGMAS, key_point_similarity, pose_agreement
+from fairhuman.evaluate.metrics.depth_agreement import rank_correlation
+from fairhuman.evaluate.metrics.pose_agreement import SIGMAS, key_point_similarity, pose_agreement
 from fairhuman.evaluate.run import Evaluated, Job, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fairhuman.evaluate.crops import GROWTH, MIN_SIDE, plan_crops
+from fairhuman.evaluate.people.crops import GROWTH, MIN_SIDE, plan_crops
 from fairhuman.record import Box
 from fairhuman.regions.squares import Square, cut, square_around
 

@@ -12,7 +12,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
 from fairhuman.errors import DataError
-from fairhuman.evaluate.distances import (
+from fairhuman.evaluate.metrics.distances import (
     Distance,
     check_size,
     frechet_distance,
@@ -169,7 +169,7 @@ def test_the_kernel_distance_is_its_definition_pair_by_pair() -> None:
 def test_blocks_of_the_kernel_matrix_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = sets(30, 25, 4)
     whole = measure_kernel(x, y)
-    monkeypatch.setattr("fairhuman.evaluate.distances.BLOCK", 7)
+    monkeypatch.setattr("fairhuman.evaluate.metrics.distances.BLOCK", 7)
     parts = measure_kernel(x, y)
     assert parts.value == pytest.approx(whole.value, rel=1e-12)
     assert parts.shares1 == pytest.approx(whole.shares1)

@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from fairhuman.evaluate.distances import frechet_distance
-from fairhuman.evaluate.efficientnet import TITLE, EfficientNetLite0
+from fairhuman.evaluate.metrics.distances import frechet_distance
+from fairhuman.evaluate.networks.efficientnet import TITLE, EfficientNetLite0
 
 
 @pytest.fixture(scope="module")

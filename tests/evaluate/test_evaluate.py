@@ -13,13 +13,13 @@ from accelerate import PartialState
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
-from fairhuman import recipe as recipes
+from fairhuman import config as recipes
 from fairhuman.errors import DataError
 from fairhuman.evaluate import run as evaluation
-from fairhuman.evaluate.efficientnet import TITLE
-from fairhuman.evaluate.extractor import WeightsError
-from fairhuman.evaluate.findings import Finding
-from fairhuman.evaluate.official import OfficialScores
+from fairhuman.evaluate.networks.efficientnet import TITLE
+from fairhuman.evaluate.networks.extractor import WeightsError
+from fairhuman.evaluate.people.detections import Finding
+from fairhuman.evaluate.people.official import OfficialScores
 from fairhuman.evaluate.run import Job, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
 
@@ -63,8 +63,8 @@ def fake_detectors(monkeypatch):
         official.append(len(pictures))
         return [OfficialScores((0.9 + 0.02 * number,), ()) for number in range(len(pictures))]
 
-    monkeypatch.setattr("fairhuman.evaluate.confidences.find_each", find)
-    monkeypatch.setattr("fairhuman.evaluate.confidences.official_scores", score)
+    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.find_each", find)
+    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.official_scores", score)
     return strict, official
 
 
@@ -82,7 +82,7 @@ def test_numbers_of_two_methods(folders, monkeypatch):
     assert difference["p_holm"] >= difference["p"]
     assert any("can't fill the covariance" in text for text in found["warnings"])
     assert name in done.page.read_text()
-    monkeypatch.setattr("fairhuman.evaluate.efficientnet.EfficientNetLite0.extract", None)
+    monkeypatch.setattr("fairhuman.evaluate.networks.efficientnet.EfficientNetLite0.extract", None)
     evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "again")
     assert json.loads((folders / "again" / "metrics.json").read_text())["metrics"] == found["metrics"]
 
@@ -131,7 +131,7 @@ def test_official_confidences_go_with_the_order_and_the_detectors(folders, monke
     evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
     assert official == [6, 6, 5]
     evaluate(job(folders, "sharp", prompts=None), settings("metrics=[official]", "upscale=1"), folders / "out")
-    monkeypatch.setattr("fairhuman.evaluate.confidences.source_name", lambda model: f"mediapipe-9 {model}")
+    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.source_name", lambda model: f"mediapipe-9 {model}")
     evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
     assert official == [6, 6, 5, 5, 5]
 

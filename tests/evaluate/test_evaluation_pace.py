@@ -7,7 +7,7 @@ import pytest
 
 from fairhuman.evaluate import pace as module
 from fairhuman.evaluate.pace import Pace, peak_mb
-from fairhuman.resident import peak_bytes
+from fairhuman.utils.memory import peak_resident_bytes
 
 
 def test_time_between_reports_of_one_kind(monkeypatch):
@@ -31,6 +31,6 @@ def test_memory_is_in_megabytes():
 def test_memory_of_a_process_is_its_own_not_that_of_who_started_it():
     held = bytearray(600 * 2**20)
     held[::4096] = b"x" * len(held[::4096])
-    script = "from fairhuman.resident import peak_bytes; print(peak_bytes())"
+    script = "from fairhuman.utils.memory import peak_resident_bytes; print(peak_resident_bytes())"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(said.stdout) < 300e6 < peak_bytes()
+    assert int(said.stdout) < 300e6 < peak_resident_bytes()

@@ -5,7 +5,7 @@ import math
 import pytest
 from hands_and_faces import found_face
 
-from fairhuman.evaluate.face_shape import FaceShape, face_shape
+from fairhuman.evaluate.people.face_shape import FaceShape, face_shape
 from fairhuman.record import Box
 
 FACE = Box(100, 100, 200, 200)

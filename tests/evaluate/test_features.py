@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from fairhuman.errors import FairHumanError
-from fairhuman.evaluate import features as features_module
-from fairhuman.evaluate.features import features_of
+from fairhuman.evaluate.networks import features as features_module
+from fairhuman.evaluate.networks.features import features_of
 from fairhuman.evaluate.pictures import Pictured
 from fairhuman.record import HumanRecord
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from fairhuman.detect import DetectorError, Picture
 from fairhuman.detect.detection import in_any
-from fairhuman.evaluate.findings import FINDINGS, Finding, find
-from fairhuman.evaluate.looks import FACE_POINTS, LOOKS
+from fairhuman.evaluate.people.detections import FINDINGS, Finding, find
+from fairhuman.evaluate.people.looks import FACE_POINTS, LOOKS
 from fairhuman.record import Box
 
 NAMES = ("aflw_image04476.jpg", "freihand_00000355.jpg", "onehand10k_784.jpg")

@@ -6,7 +6,7 @@ from hands_and_faces import open_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairhuman.evaluate.hand_shape import LEAST, MOST, HandShape, hand_shape
+from fairhuman.evaluate.people.hand_shape import LEAST, MOST, HandShape, hand_shape
 
 
 def test_an_open_hand_is_plausible() -> None:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import torch
 
-from fairhuman.evaluate.held_out import LossSettings, Named, measure_losses
-from fairhuman.models.lora import LoraModel, LoraSettings
+from fairhuman.evaluate.metrics.held_out_losses import Named, measure_losses
+from fairhuman.evaluate.settings import LossSettings
+from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import load_pipeline
-from fairhuman.synth.people import SynthSettings, write_people
+from fairhuman.models.settings import LoraSettings
+from fairhuman.synth.people import write_people
+from fairhuman.synth.settings import SynthSettings
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 

@@ -25,9 +25,9 @@ from tiny_prompt_networks import (
 from torch import Tensor
 from torch.nn import functional
 
-from fairhuman.evaluate.extractor import WeightsError
-from fairhuman.evaluate.hps import HumanPreferenceScore, fit_square
-from fairhuman.evaluate.prompt_score import CLIP_MEAN, CLIP_STD, normalized
+from fairhuman.evaluate.networks.extractor import WeightsError
+from fairhuman.evaluate.networks.hps import HumanPreferenceScore, fit_square
+from fairhuman.evaluate.networks.prompt_score import CLIP_MEAN, CLIP_STD, normalized
 
 
 def tower(name: str, width: int, layers: int) -> Shapes:

@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BlipTextConfig, BlipVisionConfig
 
-from fairhuman.evaluate.blip import IGNORED, TEXT, VISION, RewardNetwork, renamed
-from fairhuman.evaluate.extractor import WeightsError
-from fairhuman.evaluate.image_reward import MAX_TOKENS, ImageReward
+from fairhuman.evaluate.networks.blip import IGNORED, TEXT, VISION, RewardNetwork, renamed
+from fairhuman.evaluate.networks.extractor import WeightsError
+from fairhuman.evaluate.networks.image_reward import MAX_TOKENS, ImageReward
 
 EYE, MIND = "blip.visual_encoder", "blip.text_encoder"
 

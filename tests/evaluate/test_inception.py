@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from fairhuman.evaluate.extractor import WeightsError
-from fairhuman.evaluate.inception import FILE, SHA256, Inception
+from fairhuman.evaluate.networks.extractor import WeightsError
+from fairhuman.evaluate.networks.inception import FILE, SHA256, Inception
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,9 @@ def test_other_weights_are_not_called_by_the_name_of_the_published_ones(
 ) -> None:
     assert (extractor.published, extractor.name) == (False, "inception-other")
     assert SHA256.startswith(FILE.split("-")[-1].removesuffix(".pth"))
-    monkeypatch.setattr("fairhuman.evaluate.inception.SHA256", hashlib.sha256(weights.read_bytes()).hexdigest())
+    monkeypatch.setattr(
+        "fairhuman.evaluate.networks.inception.SHA256", hashlib.sha256(weights.read_bytes()).hexdigest()
+    )
     same = Inception(weights)
     assert (same.published, same.name) == (True, "inception-2015")
     assert same.fingerprint == extractor.fingerprint

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fairhuman.evaluate.intervals import holm, mean, paired_difference, ratio
+from fairhuman.stats.paired import holm, mean, paired_difference, ratio
 
 
 def compare(a, b, prompts):

@@ -10,7 +10,7 @@ from hands_and_faces import open_hand
 from PIL import Image
 
 from fairhuman.detect import Detection, FaceDetector, HandDetector, Picture
-from fairhuman.evaluate.looks import (
+from fairhuman.evaluate.people.looks import (
     FACE_POINTS,
     LOOKS,
     FaceLandmarks,

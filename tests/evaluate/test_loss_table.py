@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from fairhuman.evaluate.held_out import loss_table
-from fairhuman.evaluate.intervals import holm, paired_difference
+from fairhuman.evaluate.metrics.held_out_losses import loss_table
+from fairhuman.stats.paired import holm, paired_difference
 from fairhuman.train.validation import HeldOut
 
 N = 40

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError
 from fairhuman.evaluate.cache import FINDINGS, Rows
 from fairhuman.evaluate.pictures import read_pictures

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from fairhuman.detect import Picture
-from fairhuman.evaluate.degrade import MARGIN, blur, pixelate
+from fairhuman.evaluate.people.degrade import MARGIN, blur, pixelate
 from fairhuman.record import Box
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hands_and_faces import found_face, found_hand
 
-from fairhuman.evaluate.findings import Finding, FoundPart
-from fairhuman.evaluate.strict import Expected, face_quality, hand_quality, strict_faces, strict_hands
+from fairhuman.evaluate.people.detections import Finding, FoundPart
+from fairhuman.evaluate.people.strict import Expected, face_quality, hand_quality, strict_faces, strict_hands
 from fairhuman.record import Box
 
 HERE, THERE, FAR = Box(10, 10, 110, 110), Box(200, 10, 300, 110), Box(10, 300, 110, 400)

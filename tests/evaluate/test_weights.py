@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fairhuman.evaluate.extractor import WeightsError
-from fairhuman.evaluate.weights import Source, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.extractor import WeightsError
+from fairhuman.evaluate.networks.weights import Source, fill, fingerprint, read_state
 
 FILE = Source(metric="A score", option="score.weights", hub="someone/score:score.pt", size="3 GB")
 FOLDER = Source(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertTokenizer, CLIPConfig, CLIPModel
 
-from fairhuman.evaluate.extractor import Extractor
+from fairhuman.evaluate.networks.extractor import Extractor
 from fairhuman.models.tokenizer import build_tokenizer
 
 Shapes = dict[str, tuple[int, ...]]

@@ -20,8 +20,8 @@ from tiny_net import (
 )
 from torch import Tensor, nn
 
-from fairhuman.bench.allocator import peak_bytes
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, solve
+from fairhuman.utils.memory import peak_allocated_bytes
 
 both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
 every = pytest.mark.parametrize("name", STRATEGIES)
@@ -228,7 +228,7 @@ def test_facts_2_12_extra_memory_is_at_most_one_set_of_gradients_an_objective(
     for call in (plain_step, fair_step):
         for measured in (False, True):  # what is allocated once isn't counted
             net.zero_grad()
-            peak = peak_bytes(call) if measured else call()
+            peak = peak_allocated_bytes(call) if measured else call()
         peaks.append(peak)
     net.zero_grad()
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())

@@ -15,7 +15,6 @@ from small_unet import (
     true_gradients,
 )
 
-from fairhuman.bench.allocator import peak_bytes
 from fairhuman.fairness import (
     AlphaFair,
     FairBackward,
@@ -27,6 +26,7 @@ from fairhuman.fairness import (
     OutputEstimator,
     solve,
 )
+from fairhuman.utils.memory import peak_allocated_bytes
 
 amortised = pytest.mark.parametrize("mode", ESTIMATORS)
 takes_all = pytest.mark.parametrize("mode", [mode for mode in ESTIMATORS if mode != "split"])  # LoRA on attention alone
@@ -171,7 +171,7 @@ def test_an_ordinary_step_holds_no_more_than_one_gradient_beside_the_direction(m
     def peak(call: object) -> int:
         unet.zero_grad()
         found, output = losses(unet, 1)
-        return peak_bytes(lambda: call(found, output))  # type: ignore[operator]
+        return peak_allocated_bytes(lambda: call(found, output))  # type: ignore[operator]
 
     plain = peak(lambda found, _: FairBackward(trained(unet), LinearScalarization())(found))
     assert peak(lambda found, output: fair(found, output=output)) - plain <= 1.1 * size

@@ -7,8 +7,8 @@ import pytest
 import torch
 from small_unet import fair_backward, flat_grad, losses, small_unet, take, true_gradients
 
-from fairhuman.bench.allocator import peak_bytes
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, PairwiseEstimator, solve
+from fairhuman.utils.memory import peak_allocated_bytes
 
 
 @pytest.mark.parametrize("absent", [False, True])
@@ -46,7 +46,7 @@ def test_it_holds_two_gradients() -> None:
         net.zero_grad()
         output = net(torch.ones(2, 256))
         found = [(output * weight).square().mean() for weight in torch.eye(3, 256)]
-        return peak_bytes(lambda: fair(found))
+        return peak_allocated_bytes(lambda: fair(found))
 
     def peak(fair: FairBackward) -> float:
         return statistics.median(once(fair) for _ in range(7))  # the profiler misses an event now and then

@@ -18,14 +18,15 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from fairhuman.commands_control import Steering
+from fairhuman.cli.commands_control import Steering
 from fairhuman.data.condition.depth import decode_depth
 from fairhuman.data.condition.people import people_from_list
 from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.generate.asked import read_asked
 from fairhuman.generate.guide import Guide, Named, check_followed, within
 from fairhuman.generate.preview import PreviewRow, PreviewSet
-from fairhuman.generate.sample import SampleSettings, draw, picture_generator, sample
+from fairhuman.generate.sample import draw, picture_generator, sample
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.architecture import build_small
 from fairhuman.models.control import Control, ControlModel
 from fairhuman.models.controlnet import ControlNet

@@ -9,8 +9,9 @@ from PIL import Image
 
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.models.architecture import build_small
-from fairhuman.models.lora import LoraModel, LoraSettings
+from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import decode_latents, encode_pictures
+from fairhuman.models.settings import LoraSettings
 
 
 def previews(strength: float = 0.55) -> PreviewSet:

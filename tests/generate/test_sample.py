@@ -11,10 +11,12 @@ from pydantic import ValidationError
 from fairhuman import __version__
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.lora import load_lora
-from fairhuman.generate.sample import Picture, SampleSettings, check_steps, picture_generator, sample, save_png
+from fairhuman.generate.sample import Picture, check_steps, picture_generator, sample, save_png
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.architecture import build_small
-from fairhuman.models.lora import LoraModel, LoraSettings
+from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import decode_latents
+from fairhuman.models.settings import LoraSettings
 
 PROMPTS = ["a person in a red shirt", "", "two hands, waving"]
 SMALL = SampleSettings(steps=3, height=32, width=48, images_per_prompt=2, batch_size=1, seed=5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairhuman.data.batch import Batch
+from fairhuman.data.samples.batch import Batch
 from fairhuman.regions.transforms import Draw
 
 

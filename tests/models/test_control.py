@@ -11,12 +11,13 @@ from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline,
 from pydantic import ValidationError
 from torch import Tensor
 
-from fairhuman.data.batch import Batch
+from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
-from fairhuman.models.control import Control, ControlModel, ControlSettings, channels_of
+from fairhuman.models.control import Control, ControlModel, channels_of
 from fairhuman.models.controlnet import ControlNet, stem
 from fairhuman.models.full import predict_noise
+from fairhuman.models.settings import ControlSettings
 from fairhuman.models.t2i_adapter import Adapter
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairhuman.data.batch import Batch
+from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small
 from fairhuman.models.full import FullModel

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fairhuman.data.batch import Batch
+from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.full import predict_noise
-from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, LoraSettings, add_lora, misfits, to_kohya
+from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, add_lora, misfits, to_kohya
+from fairhuman.models.settings import LoraSettings
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
 SETTINGS = [

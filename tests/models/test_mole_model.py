@@ -11,14 +11,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fairhuman.compare.cost import mole_parameters
-from fairhuman.data.batch import Batch
+from fairhuman.compare.paper.cost import mole_parameters
+from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.full import predict_noise
-from fairhuman.models.lora import LoraModel, LoraSettings
-from fairhuman.models.mole import MOLE_FILE, Alphas, MoleModel, MoleSettings, load_mole, read_mole
-from fairhuman.models.mole_linear import Expert, MoleLinear, add_mole, mole_layers
+from fairhuman.models.lora import LoraModel
+from fairhuman.models.mole import MOLE_FILE, MoleModel, load_mole, read_mole
+from fairhuman.models.mole_linear import MoleLinear, add_mole, mole_layers
+from fairhuman.models.settings import Alphas, Expert, LoraSettings, MoleSettings
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
 Inputs = tuple[Batch, Tensor, Tensor]

@@ -3,7 +3,7 @@ import pytest
 from hands_and_faces import open_hand
 from numpy.typing import NDArray
 
-from fairhuman.evaluate.hand_shape import FINGERS, hand_shape
+from fairhuman.evaluate.people.hand_shape import FINGERS, hand_shape
 from fairhuman.refine.hand_repair import LENGTHS, repaired_hand
 
 Array = NDArray[np.float64]

@@ -15,13 +15,13 @@ from PIL.PngImagePlugin import PngInfo
 from tiny_parts import BoardLook, ContrastPainter, boards
 
 from fairhuman.errors import DataError, ModelError
-from fairhuman.journal import Journal
 from fairhuman.record import Box
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import summary, write_page
 from fairhuman.refine.parts import Look
 from fairhuman.refine.run import RECIPE, ROWS, Done, Started, check_folders, finished, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
+from fairhuman.utils.journal import Journal
 
 BOX = (16, 16, 40, 40)
 WEAK = boards(64, 72, {BOX: 0.3})

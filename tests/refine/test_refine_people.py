@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fairhuman.detect.detection import Picture
-from fairhuman.evaluate.degrade import pixelate
+from fairhuman.evaluate.people.degrade import pixelate
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fairhuman.regions.masks import MaskSettings, boxes_to_mask, to_latent_grid, union
+from fairhuman.regions.masks import boxes_to_mask, to_latent_grid, union
+from fairhuman.regions.settings import MaskSettings
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> torch.Tensor:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairhuman.regions.objectives import RegionSettings, coverage, denominators, masked_losses, objective_masks
+from fairhuman.regions.objectives import coverage, denominators, masked_losses, objective_masks
+from fairhuman.regions.settings import RegionSettings
 
 
 def by_hand(
@@ -44,7 +45,7 @@ def test_losses_equal_the_formula(case: tuple[Tensor, Tensor, Tensor], normalize
     residual, weights, masks = case
     settings = RegionSettings(names=("face", "hand", "feet"), normalize=normalize, scale={"face": 25.0})
     divisors = denominators(masks.sum(dim=(0, 2, 3)), residual.shape[1], settings.normalize)
-    losses = masked_losses(residual, weights, masks, divisors, settings.factors())
+    losses = masked_losses(residual, weights, masks, divisors, torch.tensor(settings.factors()))
     expected = by_hand(residual.numpy(), weights.numpy(), masks.numpy(), normalize, [1.0, 25.0, 1.0, 1.0])
     assert losses[2] is None
     assert expected[2] is None
@@ -78,7 +79,7 @@ def test_facts_2_08_region_losses_are_means_over_the_region_unless_asked_for() -
     own = masked_losses(residual, torch.ones(1), full, denominators(areas, 4, "area"), torch.ones(2))
     assert [loss.item() for loss in own if loss is not None] == pytest.approx([4.0, 4.0])
     scale = RegionSettings(names=("face",), normalize="image", scale={"face": 25.0}).factors()
-    reference = masked_losses(residual, torch.ones(1), full, denominators(areas, 4, "image"), scale)
+    reference = masked_losses(residual, torch.ones(1), full, denominators(areas, 4, "image"), torch.tensor(scale))
     assert [loss.item() for loss in reference if loss is not None] == pytest.approx([4.0, 25.0 * 4.0 * 4 / 64])
 
 

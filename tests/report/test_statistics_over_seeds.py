@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairhuman.report.statistics import change_over_seeds, relative_change
+from fairhuman.stats.bootstrap import change_over_seeds, relative_change
 
 RUNS = 200
 Pair = tuple[np.ndarray, np.ndarray]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairhuman import recipe
+from fairhuman import config as recipe
 from fairhuman.study.study import PICTURES, SETTINGS, Design, Item, StudySettings, Trial, save_design
 
 ADMIN = "admin-token-of-the-tests"

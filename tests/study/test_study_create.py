@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman import recipe
+from fairhuman import config as recipe
 from fairhuman.detect import Picture
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.generate.sample import save_png

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 from study_tab import Tab
 
-from fairhuman.demo import TITLES, DemoSettings
+from fairhuman.demo.run import TITLES
+from fairhuman.demo.settings import DemoSettings
 from fairhuman.generate.sample import save_png
 from fairhuman.study.study import load_design
 

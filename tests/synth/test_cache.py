@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fairhuman.errors import FairHumanError
-from fairhuman.synth.cache import cache_folder, kept_folder
+from fairhuman.synth.cache import kept_folder
+from fairhuman.utils.files import cache_folder
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from scipy.ndimage import distance_transform_edt, laplace
 
 from fairhuman.synth.body import Body
 from fairhuman.synth.degrade import degrade
-from fairhuman.synth.people import SynthSettings, people_row
+from fairhuman.synth.people import people_row
 from fairhuman.synth.render import render
+from fairhuman.synth.settings import SynthSettings
 
 
 @pytest.mark.parametrize("size", [64, 128])

@@ -15,16 +15,17 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from fairhuman.data.dataset import PeopleDataset
-from fairhuman.data.report import LoadReport
+from fairhuman.config import build
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError, RecipeError
-from fairhuman.recipe import build
 from fairhuman.regions.transforms import JointTransform
 from fairhuman.synth import people, workers
 from fairhuman.synth.body import Body
-from fairhuman.synth.people import SCHEMA, SynthSettings, missing_tables, write_people
+from fairhuman.synth.people import SCHEMA, missing_tables, write_people
 from fairhuman.synth.render import KEYPOINTS, render
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.synth.summary import summarize_people
 
 TABLE_ROWS = 8

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fairhuman import recipe
+from fairhuman import config as recipe
 from fairhuman.train.recipe import TrainRecipe
 from figures import write_figures
 

@@ -15,11 +15,12 @@ from fairhuman.fairness import (
     SplitEstimator,
     TailEstimator,
 )
+from fairhuman.train.fairness import build_estimator
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from fairhuman.train.setup import build_estimator, build_model
 from runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]

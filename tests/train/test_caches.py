@@ -11,20 +11,20 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from fairhuman.data import encodings
-from fairhuman.data.encodings import Encodings
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples import encodings
+from fairhuman.data.samples.encodings import Encodings
 from fairhuman.errors import FairHumanError
 from fairhuman.models.fingerprint import SDXL_SIZE, encoded_size, text_fingerprint, vae_fingerprint
 from fairhuman.models.sdxl import encode_prompts, load_pipeline
-from fairhuman.train import caches
-from fairhuman.train.caches import Caches, budget
+from fairhuman.train.cache import plan as caches
+from fairhuman.train.cache.fill import Filled, fill
+from fairhuman.train.cache.plan import Caches, budget
+from fairhuman.train.cache.texts import TextCache
 from fairhuman.train.data import build_loader, load_data
-from fairhuman.train.fill import Filled, fill
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from fairhuman.train.texts import TextCache
 from figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]

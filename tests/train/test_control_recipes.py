@@ -6,23 +6,25 @@ import numpy as np
 import pytest
 from diffusers import StableDiffusionXLPipeline
 
-from fairhuman import recipe
+from fairhuman import config as recipe
 from fairhuman.data.condition.people import Person, people_from_source, person_from_mediapipe
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarged, reduced
-from fairhuman.evaluate.pose_agreement import pose_agreement
+from fairhuman.evaluate.metrics.pose_agreement import pose_agreement
 from fairhuman.generate.asked import Asked
 from fairhuman.generate.guide import Guide
-from fairhuman.generate.sample import SampleSettings, sample
+from fairhuman.generate.sample import sample
+from fairhuman.generate.settings import SampleSettings
+from fairhuman.models.registry import CONTROLS
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
-from fairhuman.report.statistics import ratio_difference
-from fairhuman.synth.people import SynthSettings, write_people
+from fairhuman.stats.bootstrap import ratio_difference
+from fairhuman.synth.people import write_people
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.setup import CONTROLS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 KINDS = ("controlnet", "t2i_adapter")

@@ -12,8 +12,9 @@ import torch
 from diffusers import ControlNetModel, T2IAdapter
 from PIL import Image
 
-from fairhuman.data.batch import Batch, collate
-from fairhuman.data.report import LoadReport
+from fairhuman.cli.watch import Previews
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import DataError, ModelError
 from fairhuman.fairness import (
     ExactEstimator,
@@ -23,14 +24,14 @@ from fairhuman.fairness import (
     OutputEstimator,
 )
 from fairhuman.report.training import write_training_report
-from fairhuman.train import setup
 from fairhuman.train.data import Data, load_data
+from fairhuman.train.fairness import build_estimator
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
 from fairhuman.train.step import Objectives
-from fairhuman.watch import Previews
 from figures import give_poses
 from runs import check_direction, metrics_without_times
 
@@ -66,7 +67,7 @@ def make(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> MakeRecipe:
 def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
     """A model past its start, where a ControlNet's zero layers leave most gradients zero."""
     data = load_data(recipe, LoadReport())
-    model = setup.build_model(recipe, torch.device("cpu"))
+    model = build_model(recipe, torch.device("cpu"))
     generator = torch.Generator().manual_seed(3)
     for parameter in model.trainable_parameters():
         parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
@@ -86,7 +87,7 @@ def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeReci
 @both
 def test_facts_2_01_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) -> None:
     recipe = make("run", kind)
-    model = setup.build_model(recipe, torch.device("cpu"))
+    model = build_model(recipe, torch.device("cpu"))
     parameters = (parameter for parameter in model.trainable_parameters())
     assert sum(1 for _ in parameters) > 0
     with pytest.raises(ValueError, match="a generator was used up"):
@@ -153,9 +154,9 @@ def test_a_run_leaves_a_folder_for_diffusers_and_can_be_gone_on_from(make: MakeR
         loaded = plain.from_pretrained(run.recipe.out / kind).state_dict()
         assert all(torch.equal(loaded[name], tensor) for name, tensor in run.model.trainable_state().items())
         later = make(f"later-{kind}", kind, steps=1, **{kind: {"start": str(run.recipe.out / kind)}})
-        model = setup.build_model(later, torch.device("cpu"))
+        model = build_model(later, torch.device("cpu"))
         assert all(torch.equal(loaded[name], tensor) for name, tensor in model.trainable_state().items())
-        fresh = setup.build_model(make("fresh", kind), torch.device("cpu")).trainable_state()
+        fresh = build_model(make("fresh", kind), torch.device("cpu")).trainable_state()
         assert any(not torch.equal(loaded[name], tensor) for name, tensor in fresh.items())
 
 
@@ -194,12 +195,12 @@ def test_pose_and_depth_are_trained_together(make: MakeRecipe, people: Path, tmp
 
 @both
 def test_which_estimators_a_recipe_means(make: MakeRecipe, kind: str) -> None:
-    model = setup.build_model(make("run", kind), torch.device("cpu"))
-    found = setup.build_estimator(make("run", kind, fairness={"mode": "output"}), model)
+    model = build_model(make("run", kind), torch.device("cpu"))
+    found = build_estimator(make("run", kind, fairness={"mode": "output"}), model)
     assert isinstance(found, FallbackEstimator)
     assert [type(one) for one in found.estimators] == [OutputEstimator, ExactEstimator]
     with pytest.raises(ModelError, match=r"fairness.mode tail: no trained parameter.*modes exact, ema and output"):
-        setup.build_estimator(make("run", kind, fairness={"mode": "tail"}), model)
+        build_estimator(make("run", kind, fairness={"mode": "tail"}), model)
 
 
 @both

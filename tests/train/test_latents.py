@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairhuman.data.batch import Batch, collate
-from fairhuman.data.encodings import Encodings
-from fairhuman.data.report import LoadReport
-from fairhuman.data.views import View
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import Batch, collate
+from fairhuman.data.samples.encodings import Encodings
+from fairhuman.data.samples.views import View
 from fairhuman.errors import RecipeError
 from fairhuman.models.sdxl import latent_moments, load_pipeline
+from fairhuman.train.cache.latents import LatentCache
 from fairhuman.train.data import load_data
-from fairhuman.train.latents import LatentCache
 from fairhuman.train.recipe import TrainRecipe
 
 MakeRecipe = Callable[..., TrainRecipe]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fairhuman.data.report import Note
+from fairhuman.data.pictures.notes import Note
 from fairhuman.errors import FairHumanError, RecipeError, TrainingError
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import load_pipeline

@@ -7,18 +7,21 @@ from typing import Any
 import pytest
 import torch
 
-from fairhuman.bench.allocator import peak_bytes
-from fairhuman.data.batch import collate
-from fairhuman.data.report import LoadReport
-from fairhuman.models import TrainableModel
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import collate
 from fairhuman.models.control import ControlModel
+from fairhuman.models.model import TrainableModel
+from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import networks
-from fairhuman.train import setup
 from fairhuman.train.data import load_data
+from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.live_bytes import LiveBytes, without_memory
 from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, memory_of
+from fairhuman.train.model import build_model
+from fairhuman.train.optimizer import build_optimizer
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
+from fairhuman.utils.memory import peak_allocated_bytes
 
 MakeRecipe = Callable[..., TrainRecipe]
 EXACT = {"fairness": {"mode": "exact"}}
@@ -65,11 +68,11 @@ def test_a_step_takes_what_was_computed(make_recipe: MakeRecipe, name: str) -> N
     recipe = make_recipe(batch_size=4, resolution=64, **WAYS[name])
     expected = memory_of(recipe)
     model, take_step = prepared(recipe, torch.device("cpu"))
-    assert max(expected.step, expected.encode) == pytest.approx(peak_bytes(take_step), rel=0.1)
+    assert max(expected.step, expected.encode) == pytest.approx(peak_allocated_bytes(take_step), rel=0.1)
     control = [model.control.network] if isinstance(model, ControlModel) else []
     weights = [p for network in (*networks(model.pipeline), *control) for p in network.parameters()]
     assert expected.frozen + expected.trained == sum(p.numel() * p.element_size() for p in weights)
-    optimizer = setup.build_optimizer(recipe, model, setup.build_strategy(recipe, torch.device("cpu")))
+    optimizer = build_optimizer(recipe, model, build_strategy(recipe, torch.device("cpu")))
     optimizer.step()
     state = [t for values in optimizer.state.values() for t in values.values() if torch.is_tensor(t) and t.numel() > 1]
     assert expected.optimizer == sum(4 * tensor.numel() for tensor in state)
@@ -91,10 +94,10 @@ def test_a_step_on_cuda_takes_what_was_computed(make_recipe: MakeRecipe, name: s
 
 def prepared(recipe: TrainRecipe, device: torch.device) -> tuple[TrainableModel, Callable[[], object]]:
     """A model, and a step of it that has been taken once, so that what is allocated once is there."""
-    model = setup.build_model(recipe, device)
+    model = build_model(recipe, device)
     data = load_data(recipe.model_copy(update={"kind": "lora"}), LoadReport())  # needs no pose
-    objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed, setup.DTYPES[recipe.precision])
-    fair = setup.build_fair_backward(recipe, model, setup.build_strategy(recipe, device), None)
+    objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed, DTYPES[recipe.precision])
+    fair = build_fair_backward(recipe, model, build_strategy(recipe, device), None)
     pose = {"pose": torch.rand(4, 3, 64, 64)}
     batch = replace(collate([data.train[k] for k in range(4)]), conditions=pose).to(device)
     fair_step(objectives, fair, [batch])

@@ -14,10 +14,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from fairhuman.data.batch import Batch
-from fairhuman.data.cache import cached
-from fairhuman.data.report import LoadReport
-from fairhuman.data.sampler import BucketOrder
+from fairhuman.data.pictures.arrow_copies import cached
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import Batch
+from fairhuman.data.samples.sampler import BucketOrder
 from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.record import Cell
 from fairhuman.train.data import Data, build_loader, load_data

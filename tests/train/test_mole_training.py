@@ -9,20 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
-from fairhuman import recipe as recipes
-from fairhuman.data.batch import collate
-from fairhuman.data.report import LoadReport
+from fairhuman import config as recipes
+from fairhuman.cli.watch import Previews
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import collate
 from fairhuman.errors import RecipeError
-from fairhuman.models.mole import MOLE_FILE, MoleModel, MoleSettings
+from fairhuman.models.mole import MOLE_FILE, MoleModel
+from fairhuman.models.settings import MoleSettings
 from fairhuman.report.training import write_training_report
-from fairhuman.train import setup
 from fairhuman.train.data import Data, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.model import build_model, load_pipeline
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
 from fairhuman.train.step import Objectives
-from fairhuman.watch import Previews
 from runs import check_direction, metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -53,7 +54,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("experts")
     for number, stage in enumerate(("face", "hand")):
         settings = MoleSettings.model_validate({"stage": stage, "rank": RANK, "alphas": ALPHAS})
-        model = MoleModel(setup.load_pipeline("small-untrained"), settings, seed=number)
+        model = MoleModel(load_pipeline("small-untrained"), settings, seed=number)
         shake(model, number)
         model.save(folder / stage)
     return folder
@@ -71,7 +72,7 @@ def make(make_recipe: MakeRecipe, experts: Path) -> MakeRecipe:
 
 def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
     data = load_data(recipe, LoadReport())
-    model = setup.build_model(recipe, torch.device("cpu"))
+    model = build_model(recipe, torch.device("cpu"))
     assert isinstance(model, MoleModel)
     shake(model, 3)
     return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data

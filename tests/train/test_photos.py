@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman import recipe
+from fairhuman import config as recipe
 from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe

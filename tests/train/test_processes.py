@@ -11,7 +11,7 @@ import torch
 from launched import finish, start, train_in
 from safetensors.torch import load_file
 
-from fairhuman import recipe
+from fairhuman import config as recipe
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe

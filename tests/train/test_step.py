@@ -6,22 +6,23 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from fairhuman.data.batch import Batch, collate
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import ModelError
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
+from fairhuman.models.diffusion import prediction_target, sample_weights, signal_to_noise
 from fairhuman.models.sdxl import encode_pictures
-from fairhuman.train import setup
 from fairhuman.train.data import Data, load_data
+from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.step import Chance, Objectives, fair_step, prediction_target, sample_weights, signal_to_noise
+from fairhuman.train.step import Chance, Objectives, fair_step
 
 MakeRecipe = Callable[..., TrainRecipe]
 
 
 def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
     data = load_data(recipe, LoadReport())
-    model = setup.build_model(recipe, torch.device("cpu"))
+    model = build_model(recipe, torch.device("cpu"))
     return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError
 from fairhuman.report.run_folder import read_validation
 from fairhuman.train.data import load_data

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from fairhuman.recipe import Settings
+from fairhuman.config import Settings
 from fairhuman.web import app as web
 from fairhuman.web.app import MAX_BODY, SECURITY_HEADERS, RefusedError, create_app, page, read_json
 

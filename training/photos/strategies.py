@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairhuman import recipe
+from fairhuman import config as recipe
+from fairhuman.cli.watch import ProgressBar, report
 from fairhuman.report.plots import strategies_figure
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.watch import ProgressBar, report
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ("ls", "dwa", "uw", "rlw", "si", "nash", "mpd")

@@ -22,12 +22,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from fairhuman.detect import Detection, PoseDetector, find_parts, part_rates
-from fairhuman.files import write_json
-from fairhuman.generate.sample import SampleSettings, sample
+from fairhuman.generate.sample import sample
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import decode_latents, encode_pictures, load_pipeline
 from fairhuman.synth.body import Body
 from fairhuman.synth.person import CLOTHES
 from fairhuman.synth.render import Rendering, render
+from fairhuman.utils.files import write_json
 
 Found = list[dict[str, list[Detection]]]
 SIZE, ENLARGED = 128, 4

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from fairhuman.files import write_atomically
-from fairhuman.models.sdxl import SMALL_FOLDER, check_sdxl
+from fairhuman.models.locations import SMALL_FOLDER
+from fairhuman.models.sdxl import check_sdxl
+from fairhuman.utils.files import write_atomically
 
 LARGEST_FILE, LARGEST_FOLDER = 16 * 2**20, 20 * 10**6
 CARD = "README.md"

@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from fairhuman import recipe as recipes
-from fairhuman.recipe import Settings
-from fairhuman.train.memory import SDXL, Memory, memory_of
+from fairhuman import config as recipes
+from fairhuman.bench.settings import MemoryTableSettings
+from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -20,20 +18,6 @@ WAYS: dict[str, dict[str, Any]] = {
 AMORTISED = {"MPD, amortised": "MPD, exact", "MPD, amortised, pairs": "MPD, exact, pairs"}  # audited by such steps
 
 NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full fine-tuning"}
-
-
-class MemoryTableSettings(Settings):
-    """Which runs are in the table: all combinations."""
-
-    model: str = Field(default=SDXL, description="'sdxl' (base 1.0, by its shape), 'small', a folder or a hub id")
-    resolution: int = Field(default=1024, ge=16)
-    ranks: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1, description="of LoRA on attention")
-    kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] = Field(
-        default=("lora", "controlnet", "t2i_adapter"), min_length=1
-    )
-    batch_sizes: tuple[int, ...] = Field(default=(1, 4), min_length=1)
-    precisions: tuple[str, ...] = Field(default=("bf16",), min_length=1)
-    gradient_checkpointing: bool = True
 
 
 @dataclass(frozen=True, slots=True)

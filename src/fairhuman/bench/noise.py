@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fairhuman import recipe as recipes
-from fairhuman.data.report import LoadReport
-from fairhuman.train.fill import fill
+from fairhuman import config as recipes
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.train.cache.fill import fill
 from fairhuman.train.recipe import TrainRecipe
 
 PICTURES = 64

@@ -13,8 +13,8 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from fairhuman import recipe as recipes
-from fairhuman.data.batch import Batch
+from fairhuman import config as recipes
+from fairhuman.data.samples.batch import Batch
 from fairhuman.models.sdxl import encode_prompts, vae_factor
 from fairhuman.train.data import build_loader
 from fairhuman.train.loop import take_step

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fairhuman.compare.ablation import Outcome, shared_seeds
+from fairhuman.compare.runs import Outcome, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report.changes import base_loss, change, seed_changes
-from fairhuman.report.statistics import Estimate
+from fairhuman.stats.bootstrap import Estimate
 
 Contrasts = dict[str, dict[str, dict[str, "Contrast"]]]  # by cell that is compared with, by cell, by objective
 Verdict = Literal["lower", "higher", "same", "undecided"]

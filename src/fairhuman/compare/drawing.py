@@ -2,32 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import Field
 from rich.console import Console
 
+from fairhuman.compare.jobs import Job, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.pictures import MOST_ROWS
-from fairhuman.compare.settings import slug
-from fairhuman.data.views import digest
+from fairhuman.compare.settings import DrawSettings, slug
+from fairhuman.data.samples.views import digest
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.evaluate.held_out import Named
-from fairhuman.files import read_prompts, write_text
-from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options
-from fairhuman.models.sdxl import check_location
-from fairhuman.recipe import Settings
-
-
-class DrawSettings(Settings):
-    """How the models of a grid draw."""
-
-    EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes"})
-
-    resolution: int = Field(default=1024, ge=8, multiple_of=8, description="pixels a side")
-    steps: int = Field(default=30, ge=1, description="of UniPC")
-    guidance: float = Field(default=7.5, ge=1.0)
-    seed: int = Field(default=0, ge=0, description="of the noise")
-    processes: int = Field(default=2, ge=1, description="models that draw at once, a thread each")
+from fairhuman.evaluate.metrics.held_out_losses import Named
+from fairhuman.models.locations import check_location
+from fairhuman.utils.files import read_prompts, write_text
 
 
 def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, Named]:

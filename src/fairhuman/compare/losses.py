@@ -12,13 +12,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from fairhuman import recipe as recipes
+from fairhuman import config as recipes
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
-from fairhuman.files import write_atomically
 from fairhuman.report.changes import Pair, read_pair
 from fairhuman.report.run_folder import Evaluation
-from fairhuman.train.recipe import TrainRecipe, free_on_resume
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.resume import free_on_resume
+from fairhuman.utils.files import write_atomically
 
 
 def keep_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:

@@ -6,17 +6,18 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from fairhuman.compare.ablation import Outcome, at_edge
 from fairhuman.compare.analysis import Contrast, Contrasts, document
-from fairhuman.compare.cost_page import CostSettings, read_costs, variants
+from fairhuman.compare.paper.cost_page import read_costs, variants
+from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import Shown
+from fairhuman.compare.runs import Outcome, at_edge
 from fairhuman.compare.settings import CompareRecipe
-from fairhuman.files import write_json, write_text
-from fairhuman.origin import origin
 from fairhuman.report import plots
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.training import interval, verdict
+from fairhuman.utils.files import write_json, write_text
+from fairhuman.utils.provenance import origin
 
 MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 

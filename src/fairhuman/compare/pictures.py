@@ -6,20 +6,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairhuman.compare.ablation import Outcome
-from fairhuman.compare.frames import ZOOMED, Boxes
-from fairhuman.compare.grid import write_grid
-from fairhuman.compare.matching import match_pictures
+from fairhuman.compare.grid.frames import ZOOMED, Boxes
+from fairhuman.compare.grid.grid import write_grid
+from fairhuman.compare.grid.matching import match_pictures
+from fairhuman.compare.jobs import Job, run_jobs, sampling_job, sampling_options
+from fairhuman.compare.runs import Outcome
 from fairhuman.compare.settings import BASE, EXPECTED, CompareRecipe, GridSettings
-from fairhuman.data.decode import inspect
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import inspect
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.views import digest
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.data.views import digest
 from fairhuman.errors import DataError
-from fairhuman.files import write_text
-from fairhuman.jobs import Job, run_jobs, sampling_job, sampling_options
 from fairhuman.record import Box, HumanRecord
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.files import write_text
 
 MOST_ROWS = 64
 OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2i_adapter": "--t2i-adapter"}

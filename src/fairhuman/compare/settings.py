@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from fairhuman import recipe as recipes
-from fairhuman.compare.cost_page import CostSettings
+from fairhuman import config as recipes
+from fairhuman.compare.paper.settings import CostSettings
+from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
-from fairhuman.recipe import Settings
-from fairhuman.synth.people import SynthSettings
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
 
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
@@ -163,3 +163,15 @@ class CompareRecipe(Settings):
 def slug(name: str) -> str:
     """A cell's name as part of a folder's."""
     return re.sub(r"[^\w.+=-]+", "-", name.casefold()).strip("-")
+
+
+class DrawSettings(Settings):
+    """How the models of a grid draw."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes"})
+
+    resolution: int = Field(default=1024, ge=8, multiple_of=8, description="pixels a side")
+    steps: int = Field(default=30, ge=1, description="of UniPC")
+    guidance: float = Field(default=7.5, ge=1.0)
+    seed: int = Field(default=0, ge=0, description="of the noise")
+    processes: int = Field(default=2, ge=1, description="models that draw at once, a thread each")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairhuman.detect.detection import DetectorError, Picture
-from fairhuman.stderr import without_lines
+from fairhuman.utils.native_stderr import without_lines
 
 WARM_UP_SIDE = 64  # pixels
 NEEDED = "detectors need mediapipe 0.10.21, the last version with its models inside: pip install 'fairhuman[detect]'"

@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from fairhuman.detect.detection import DetectorError
 from fairhuman.detect.worker import Failure, Worker, with_news
-from fairhuman.resident import resident_mb
+from fairhuman.utils.memory import resident_mb
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from fairhuman.config import Settings
 from fairhuman.detect.bundled import source_name
 from fairhuman.detect.detection import PARTS, Detection, Detector, Picture, check_picture
 from fairhuman.detect.faces import FaceDetector
@@ -15,7 +16,6 @@ from fairhuman.detect.onnx import OnnxDetector
 from fairhuman.detect.persons import PersonDetector
 from fairhuman.detect.scale import enlarged, reduced
 from fairhuman.detect.whole_body import WholeBodyDetector, source_of
-from fairhuman.recipe import Settings
 
 Part = Literal["face", "hand", "person"]
 Kind = Literal["mediapipe", "onnx", "whole-body"]

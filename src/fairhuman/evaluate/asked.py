@@ -17,7 +17,7 @@ from PIL import Image
 
 from fairhuman.data.condition.depth import decode_depth, depth_picture
 from fairhuman.data.condition.people import Person, move_people, people_from_list, people_from_source
-from fairhuman.data.stored import read_bytes
+from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.errors import DataError
 from fairhuman.evaluate.pictures import Pictured
 from fairhuman.evaluate.results import Methods, shared

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import pyarrow
 
-from fairhuman.data.build.tables import read_table, write_table
+from fairhuman.data.pipeline.tables import read_table, write_table
 from fairhuman.errors import FairHumanError
 
 Key = bytes

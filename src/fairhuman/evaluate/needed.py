@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from fairhuman.data.condition.depth_model import open_depth
 from fairhuman.errors import ModelError
-from fairhuman.evaluate import clip_score, hps, image_reward, inception
-from fairhuman.evaluate.extractor import WeightsError
+from fairhuman.evaluate.networks import clip_score, hps, image_reward, inception
+from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.evaluate.settings import EvaluateSettings, Group
 
 

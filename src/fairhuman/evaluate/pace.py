@@ -4,7 +4,7 @@ import resource
 import time
 
 from fairhuman.evaluate.pictures import Progress
-from fairhuman.resident import peak_bytes
+from fairhuman.utils.memory import peak_resident_bytes
 
 PLANNED = 5000  # pictures of a test set, as in the paper
 
@@ -37,4 +37,4 @@ class Pace:
 
 def peak_mb() -> float:
     """Highest resident memory so far, in MB: of this process and of the largest one that it started and that ended."""
-    return peak_bytes() / 1e6 + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+    return peak_resident_bytes() / 1e6 + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000

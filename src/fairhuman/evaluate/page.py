@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from fairhuman.data.report import LoadReport
-from fairhuman.evaluate.intervals import Measured
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.evaluate.pace import PLANNED
 from fairhuman.evaluate.pictures import Pictured
 from fairhuman.evaluate.results import Contrast, Found, Methods, Metric
 from fairhuman.evaluate.settings import EvaluateSettings
-from fairhuman.files import write_text
-from fairhuman.jobs import duration
 from fairhuman.report.html import picture_uri, render
+from fairhuman.report.text import duration
+from fairhuman.stats.paired import Measured
+from fairhuman.utils.files import write_text
 
 SHOWN = 6  # pictures at either end
 SIDE = 220  # pixels of their longer side

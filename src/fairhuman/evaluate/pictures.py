@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from fairhuman.data.decode import decode
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
-from fairhuman.data.stored import PictureError, read_bytes
 from fairhuman.errors import DataError
 from fairhuman.evaluate.cache import Key, Rows
 from fairhuman.record import HumanRecord

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from fairhuman.evaluate.findings import Finding
-from fairhuman.evaluate.intervals import Difference, Measured, Values, holm, paired_difference, ratio
+from fairhuman.evaluate.people.detections import Finding
 from fairhuman.evaluate.pictures import Pictured
-from fairhuman.report.statistics import Array
+from fairhuman.stats.bootstrap import Array
+from fairhuman.stats.paired import Difference, Measured, Values, holm, paired_difference, ratio
 
 Methods = Mapping[str, Sequence[Pictured]]
 

@@ -11,24 +11,24 @@ import torch
 from accelerate import PartialState
 
 from fairhuman import __version__
-from fairhuman.data.build.tables import write_table
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.tables import write_table
 from fairhuman.errors import DataError
 from fairhuman.evaluate.cache import FINDINGS, Rows
-from fairhuman.evaluate.confidences import measure_official, measure_strict
-from fairhuman.evaluate.depth_agreement import measure_depth_agreement
-from fairhuman.evaluate.intervals import Measured
+from fairhuman.evaluate.metrics.confidences import measure_official, measure_strict
+from fairhuman.evaluate.metrics.depth_agreement import measure_depth_agreement
+from fairhuman.evaluate.metrics.pose_agreement import measure_pose_agreement
+from fairhuman.evaluate.metrics.prompt_scores import measure_clip_score, measure_hps, measure_image_reward
+from fairhuman.evaluate.metrics.set_distances import measure_efficientnet, measure_fid
 from fairhuman.evaluate.needed import check_weights, leaving_out
 from fairhuman.evaluate.pace import Pace, peak_mb
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import CHECKED, Pictured, Progress, read_pictures
-from fairhuman.evaluate.pose_agreement import measure_pose_agreement
 from fairhuman.evaluate.results import Found, Methods, shared
-from fairhuman.evaluate.scores import measure_clip_score, measure_hps, measure_image_reward
-from fairhuman.evaluate.sets import measure_efficientnet, measure_fid
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import Tools
-from fairhuman.files import read_prompts, write_json
+from fairhuman.stats.paired import Measured
+from fairhuman.utils.files import read_prompts, write_json
 
 Measure = Callable[[Methods, Sequence[Pictured] | None, str | None, Tools, Found], None]
 

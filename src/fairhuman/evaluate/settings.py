@@ -4,8 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from fairhuman.config import Settings
 from fairhuman.data.condition.depth_model import DepthSettings
-from fairhuman.recipe import Settings
+from fairhuman.data.sources import SourceSettings
+from fairhuman.regions.settings import RegionSettings
 
 Group = Literal[
     "strict",
@@ -57,3 +59,20 @@ class EvaluateSettings(Settings):
     upscale: int = Field(default=4, ge=1, description="pictures of up to 256 px are enlarged so before detection")
     batch_size: int = Field(default=16, ge=1, description="pictures at once in a network")
     workers: int = Field(default=2, ge=1, description="processes of the detectors, threads that decode")
+
+
+class LossSettings(Settings):
+    """How losses are measured."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
+    resolution: int = Field(default=1024, ge=8, description="pixels a side")
+    timesteps: tuple[float, ...] = Field(
+        default=tuple(round(0.05 + 0.1 * k, 2) for k in range(10)), min_length=1, description="shares of the schedule"
+    )
+    seed: int = Field(default=0, ge=0, description="of the noise")
+    count: int | None = Field(default=None, ge=1, description="pictures, the first ones; None: all")
+    regions: RegionSettings = RegionSettings()
+    source: SourceSettings = SourceSettings()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch_size: int = Field(default=8, ge=1)

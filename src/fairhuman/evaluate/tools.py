@@ -12,8 +12,8 @@ from accelerate import PartialState
 
 from fairhuman.detect.detection import Picture
 from fairhuman.evaluate.cache import FINDINGS, Rows
-from fairhuman.evaluate.extractor import Extractor, Features
-from fairhuman.evaluate.features import Looked, features_of
+from fairhuman.evaluate.networks.extractor import Extractor, Features
+from fairhuman.evaluate.networks.features import Looked, features_of
 from fairhuman.evaluate.pictures import Pictured, Progress
 from fairhuman.evaluate.settings import EvaluateSettings
 

@@ -17,12 +17,12 @@ from torchvision.transforms.v2 import functional as T
 
 from fairhuman.data.condition.depth import ANY_SHAPE, encode_depth
 from fairhuman.data.condition.people import move_people, people_from_source, people_to_list
-from fairhuman.data.condition_view import CONDITIONS, conditions_in_view, read_conditions
-from fairhuman.data.decode import inspect
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import inspect
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.samples.conditions import CONDITIONS, conditions_in_view, read_conditions
 from fairhuman.data.sources import SourceSettings, read_source, source_kind
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
-from fairhuman.data.stored import PictureError
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import HumanRecord
 from fairhuman.regions.transforms import Draw, JointTransform

@@ -18,11 +18,11 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from fairhuman.data.condition_view import CONDITIONS
+from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.architecture import cast
 from fairhuman.models.control import Control, config_of, stated_conditions
-from fairhuman.models.sdxl import is_hub_id
+from fairhuman.models.locations import is_hub_id
 
 _ADDED = ("down_block_additional_residuals", "down_intrablock_additional_residuals")  # lists; the third is a tensor
 _MID = "mid_block_additional_residual"

@@ -10,11 +10,12 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from fairhuman.files import write_json
 from fairhuman.generate.guide import Guide
-from fairhuman.generate.sample import SampleSettings, draw, picture_generator, save_png, to_image
+from fairhuman.generate.sample import draw, picture_generator, save_png, to_image
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import encode_pictures
-from fairhuman.randomness import Stream, seeded_generator
+from fairhuman.utils.files import write_json
+from fairhuman.utils.randomness import Stream, seeded_generator
 
 INDEX = Path("previews") / "index.json"
 

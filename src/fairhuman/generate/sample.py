@@ -13,32 +13,18 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UniPCMultistepScheduler
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field
 from torch import Tensor
 
 from fairhuman import __version__
 from fairhuman.errors import RecipeError
-from fairhuman.files import write_atomically
 from fairhuman.generate.asked import Asked
 from fairhuman.generate.guide import Guide, steered, zeros
 from fairhuman.generate.lora import Lora
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.mole import MoleFile
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, evaluating, vae_factor
-from fairhuman.randomness import Stream, seeded_generator
-from fairhuman.recipe import Settings
-
-
-class SampleSettings(Settings):
-    """How pictures are drawn; nothing is added to a prompt."""
-
-    steps: int = Field(default=30, ge=1)
-    guidance: float = Field(default=7.5, ge=1, description="classifier-free guidance; 1 = none")
-    height: int | None = Field(default=None, ge=8, multiple_of=8, description="None = the model's own size")
-    width: int | None = Field(default=None, ge=8, multiple_of=8)
-    negative_prompt: str = ""
-    images_per_prompt: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=4, ge=1)
-    seed: int = Field(default=0, ge=0)
+from fairhuman.utils.files import write_atomically
+from fairhuman.utils.randomness import Stream, seeded_generator
 
 
 @dataclass(frozen=True, slots=True)

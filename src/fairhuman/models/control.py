@@ -10,43 +10,22 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import ControlNetModel, ModelMixin, StableDiffusionXLPipeline
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from fairhuman import __version__
-from fairhuman.data.batch import Batch
-from fairhuman.data.condition_view import CONDITIONS
+from fairhuman.data.samples.batch import Batch
+from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.errors import ModelError
-from fairhuman.files import write_atomically, write_json
 from fairhuman.models.full import predict_noise
-from fairhuman.models.sdxl import is_hub_id
+from fairhuman.models.locations import is_hub_id
 from fairhuman.models.weights import NamedWeights
-from fairhuman.recipe import Settings
+from fairhuman.utils.files import write_atomically, write_json
 
 CONDITIONS_FILE = "conditions.json"
-
-
-class ControlSettings(Settings):
-    """What a ControlNet or T2I-adapter is trained to follow."""
-
-    conditions: tuple[Literal["pose", "depth"], ...] = Field(
-        default=("pose",), min_length=1, description="their channels (pose 3, depth 1) are joined in this order"
-    )
-    start: str | None = Field(default=None, description="folder or hub id of a checkpoint; None: a new one")
-    condition_dropout: float = Field(
-        default=0.3, ge=0.0, le=1.0, description="chance of each condition of each sample to be zeros"
-    )
-
-    @field_validator("conditions")
-    @classmethod
-    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError("must name each condition once")
-        return names
 
 
 class Control(ABC):

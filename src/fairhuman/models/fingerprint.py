@@ -11,7 +11,7 @@ from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
 from fairhuman.errors import ModelError
-from fairhuman.models.sdxl import SMALL, SMALL_FOLDER, UNTRAINED, check_location
+from fairhuman.models.locations import SMALL, SMALL_FOLDER, UNTRAINED, check_location
 
 # Says nothing about what a network computes.
 _WHENCE = ("transformers_version", "dtype", "torch_dtype")

@@ -9,10 +9,10 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from fairhuman.data.batch import Batch
-from fairhuman.files import write_atomically
+from fairhuman.data.samples.batch import Batch
 from fairhuman.models.sdxl import encode_prompts
 from fairhuman.models.weights import NamedWeights
+from fairhuman.utils.files import write_atomically
 
 # From the U-Net's latents, and the captions and time ids that it is given, to further arguments of it.
 Residuals = Callable[[Tensor, Mapping[str, Any]], dict[str, Any]]

@@ -6,46 +6,27 @@ Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fairhuman.data.batch import Batch
+from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
-from fairhuman.files import write_atomically
 from fairhuman.models.full import predict_noise
+from fairhuman.models.settings import LoraSettings
 from fairhuman.models.weights import NamedWeights
-from fairhuman.recipe import Settings
+from fairhuman.utils.files import write_atomically
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"
 _ADAPTER = "default"
-
-
-class LoraSettings(Settings):
-    """What is trained, and how much of it."""
-
-    rank: int = Field(default=64, ge=1, description="rank of every update")
-    alpha: float | None = Field(default=None, gt=0, description="strength: alpha / rank; None = rank, strength 1")
-    targets: Literal["attention", "attention+conv"] | list[str] = Field(
-        default="attention",
-        description="'attention': q, k, v, out; 'attention+conv': the residual blocks' too; or ends of names",
-    )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of every update, in training")
-
-    @property
-    def strength(self) -> float:
-        """The factor alpha / rank of the update."""
-        return (self.alpha or self.rank) / self.rank
 
 
 def resolve_targets(unet: UNet2DConditionModel, targets: str | list[str]) -> list[str]:

@@ -6,66 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fairhuman import __version__
-from fairhuman.data.batch import Batch
+from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
-from fairhuman.files import write_atomically
 from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import sort_header
-from fairhuman.models.mole_linear import EXPERTS, Expert, add_mole, mole_layers
+from fairhuman.models.mole_linear import add_mole, mole_layers
+from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
 from fairhuman.models.weights import NamedWeights, copy_state, find_weights, put_state
-from fairhuman.recipe import Settings
+from fairhuman.utils.files import write_atomically
 
 MOLE_FILE = "mole.safetensors"
 FORMAT = "fairhuman-mole-1"
 _DIGEST = "experts.sha256"
-
-
-class Alphas(Settings):
-    """Strength of each expert: alpha / rank."""
-
-    face: float = Field(default=64.0, gt=0)
-    hand: float = Field(default=128.0, gt=0)
-
-
-class MoleSettings(Settings):
-    """Which part of MoLE is trained."""
-
-    stage: Literal["face", "hand", "gates"] = Field(
-        default="face", description="one expert alone, without gates; or the gates, both experts frozen"
-    )
-    rank: int = Field(default=256, ge=1, description="of both experts")
-    alphas: Alphas = Alphas()
-    start_face: Path | None = Field(default=None, description="of stage gates: file or folder of stage face")
-    start_hand: Path | None = Field(default=None, description="of stage gates: file or folder of stage hand")
-
-    @model_validator(mode="after")
-    def _experts_come_first(self) -> "MoleSettings":
-        for name, place in self.starts.items():
-            if (place is None) is (self.stage == "gates"):
-                rule = "needs the file of stage " + name if place is None else "is of stage gates alone"
-                raise ValueError(f"mole.start_{name} {rule}, found {place} with stage {self.stage}")
-        return self
-
-    @property
-    def starts(self) -> dict[str, Path | None]:
-        """Where each expert comes from."""
-        return {"face": self.start_face, "hand": self.start_hand}
-
-    @property
-    def experts(self) -> dict[str, Expert]:
-        """The experts of the stage."""
-        names = EXPERTS if self.stage == "gates" else (self.stage,)
-        return {name: Expert(self.rank, getattr(self.alphas, name)) for name in names}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ Zhu et al., "MoLE: Enhancing Human-centric Text-to-image Diffusion via Mixture o
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -23,15 +22,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from fairhuman.errors import ModelError
-
-EXPERTS = ("face", "hand")
-
-
-class Expert(NamedTuple):
-    """Size and strength of an expert."""
-
-    rank: int
-    alpha: float
+from fairhuman.models.settings import Expert
 
 
 class MoleLinear(nn.Module):

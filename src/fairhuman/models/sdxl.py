@@ -1,6 +1,5 @@
 """SDXL pipelines: load one, turn pictures and captions into what the U-Net reads."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,8 @@ from torch import Tensor, nn
 
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, cast, sdxl_scheduler
+from fairhuman.models.locations import EXPECTED, UNTRAINED, check_location, location_of
 
-SMALL, UNTRAINED = "small", "small-untrained"
-SMALL_FOLDER = Path(__file__).with_name("small")
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 _VAE_OVERFLOWS = "its weights overflow; use madebyollin/sdxl-vae-fp16-fix, or a VAE saved in float32"
 
 
@@ -38,10 +34,10 @@ def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32)
     else:
         check_location(model)
         try:
-            pipeline = StableDiffusionXLPipeline.from_pretrained(_location(model), dtype=dtype)
+            pipeline = StableDiffusionXLPipeline.from_pretrained(location_of(model), dtype=dtype)
         except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
             reason = " ".join(str(error).split())
-            raise ModelError(f"model {model!r}: expected {_EXPECTED}, but loading failed: {reason}") from error
+            raise ModelError(f"model {model!r}: expected {EXPECTED}, but loading failed: {reason}") from error
     cast(pipeline.vae, torch.float32)
     check_sdxl(pipeline, model)
     return pipeline
@@ -55,7 +51,7 @@ def check_sdxl(pipeline: StableDiffusionXLPipeline, name: str) -> None:
     """
     for part in ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         if getattr(pipeline, part, None) is None:
-            raise ModelError(f"model {name!r}: expected {_EXPECTED}, found no {part}")
+            raise ModelError(f"model {name!r}: expected {EXPECTED}, found no {part}")
     unet, encoders = pipeline.unet.config, (pipeline.text_encoder.config, pipeline.text_encoder_2.config)
     if unet.addition_embed_type != "text_time":
         raise ModelError(
@@ -100,12 +96,12 @@ def scheduler_config(model: str) -> Mapping[str, Any] | None:
     """
     if model == UNTRAINED:
         return dict(sdxl_scheduler().config)
-    if not Path(_location(model)).exists():
+    if not Path(location_of(model)).exists():
         return None
     try:
-        return dict(EulerDiscreteScheduler.load_config(_location(model), subfolder="scheduler"))
+        return dict(EulerDiscreteScheduler.load_config(location_of(model), subfolder="scheduler"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"model {model!r}: expected {_EXPECTED}, found no readable scheduler") from error
+        raise ModelError(f"model {model!r}: expected {EXPECTED}, found no readable scheduler") from error
 
 
 def noise_scheduler(pipeline: StableDiffusionXLPipeline) -> DDPMScheduler:
@@ -217,36 +213,6 @@ def evaluating(pipeline: StableDiffusionXLPipeline) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def check_location(model: str) -> None:
-    """Say early, without loading, what is wrong with `model`, where diffusers' own message wouldn't.
-
-    Raises:
-        ModelError: not the folder of an SDXL, and none of the other kinds of `load_pipeline`.
-    """
-    if model == UNTRAINED:
-        return
-    path = Path(_location(model))
-    if not path.exists():
-        if not is_hub_id(model):
-            raise ModelError(f"model {model!r}: expected {SMALL!r}, {_EXPECTED} or a hub id, found no such folder")
-        return
-    if not (path / "model_index.json").is_file():
-        kind = "a folder without model_index.json" if path.is_dir() else "a single file"
-        raise ModelError(f"model {model!r}: expected {_EXPECTED}, found {kind}")
-    found = StableDiffusionXLPipeline.load_config(path).get("_class_name", "no class name")
-    if not found.startswith("StableDiffusionXL"):
-        raise ModelError(f"model {model!r}: expected {_EXPECTED}, found {found}")
-
-
-def is_hub_id(text: str) -> bool:
-    """Whether a text could be the name of a repository, `OWNER/NAME`."""
-    return _HUB_ID.fullmatch(text) is not None
-
-
-def _location(model: str) -> str:
-    return str(SMALL_FOLDER) if model == SMALL else model
 
 
 def _shift_and_scale(vae: AutoencoderKL) -> tuple[float, float]:

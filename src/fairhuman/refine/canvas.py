@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from fairhuman.data.decode import FORMATS, GREY16, decode
+from fairhuman.data.pictures.decode import FORMATS, GREY16, decode
 from fairhuman.detect.detection import Picture
 
 Pixels = NDArray[Any]  # [H, W], [H, W, 2], [H, W, 3] or [H, W, 4], uint8; of 16-bit grey [H, W], uint16
@@ -46,7 +46,7 @@ class Canvas:
         """Read a picture's file.
 
         Raises:
-            PictureError: it isn't a picture, or one that can't be used; see `fairhuman.data.decode`.
+            PictureError: it isn't a picture, or one that can't be used; see `fairhuman.data.pictures.decode`.
 
         """
         decode(content)  # says what is wrong with it

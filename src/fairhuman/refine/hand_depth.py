@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fairhuman.data.condition.depth import DepthMap
 from fairhuman.detect.detection import DetectorError, Picture, check_picture
 from fairhuman.detect.model_file import described, find_model, open_session
-from fairhuman.evaluate.hand_shape import FINGERS, INDEX_KNUCKLE, LITTLE_KNUCKLE
+from fairhuman.evaluate.people.hand_shape import FINGERS, INDEX_KNUCKLE, LITTLE_KNUCKLE
 
 Array = NDArray[np.float64]
 

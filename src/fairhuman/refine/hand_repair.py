@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.evaluate.hand_shape import FINGERS, PROPORTIONS, THUMB, hand_shape
+from fairhuman.evaluate.people.hand_shape import FINGERS, PROPORTIONS, THUMB, hand_shape
 
 Array = NDArray[np.float64]
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
 from fairhuman.generate.guide import Guide, steered, zeros
-from fairhuman.generate.sample import SampleSettings, check_steps, prompt_arguments, to_image, with_unipc
+from fairhuman.generate.sample import check_steps, prompt_arguments, to_image, with_unipc
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_pictures, evaluating, vae_factor
 from fairhuman.refine.settings import RefineSettings
 

@@ -10,12 +10,12 @@ import yaml
 from PIL import Image
 
 from fairhuman.errors import DataError
-from fairhuman.files import write_text
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.picture import GOOD, KEPT, REFINED
 from fairhuman.refine.run import Done, Source, Started
 from fairhuman.refine.settings import KINDS
 from fairhuman.report.html import picture_uri, render
+from fairhuman.utils.files import write_text
 
 SHOWN = 60  # refined parts, and kept ones
 SIDE = 256  # pixels of a crop

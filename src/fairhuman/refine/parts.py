@@ -17,8 +17,8 @@ from fairhuman.data.condition.people import Person
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.overlap import corners, matches
 from fairhuman.detect.settings import open_detectors
-from fairhuman.evaluate.findings import face_finder, hand_finder
-from fairhuman.evaluate.strict import SAME_PLACE, face_quality, hand_quality
+from fairhuman.evaluate.people.detections import face_finder, hand_finder
+from fairhuman.evaluate.people.strict import SAME_PLACE, face_quality, hand_quality
 from fairhuman.record import Box
 from fairhuman.refine.settings import KINDS, PartKind, RefineSettings
 

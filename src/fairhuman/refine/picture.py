@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import Conditions
@@ -16,6 +15,7 @@ from fairhuman.refine.crop import Crop, plan_crop
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.parts import Look, Part, Seen, Standing, loss, standing
 from fairhuman.refine.settings import RefineSettings
+from fairhuman.utils.randomness import Stream, seeded_generator
 
 GOOD, SMALL, KEPT, REFINED = "good", "small", "kept", "refined"  # what became of a part
 

@@ -14,23 +14,23 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fairhuman import __version__
-from fairhuman import recipe as recipes
-from fairhuman.data.report import LoadReport
+from fairhuman import config as recipes
+from fairhuman.config import Settings
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES, Found, pictures, read_caption
-from fairhuman.data.stored import PictureError, read_bytes
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.files import alone, write_atomically, write_text
-from fairhuman.journal import Journal
-from fairhuman.recipe import Settings
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import open_conditions
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.parts import Look, Seen, open_look
 from fairhuman.refine.picture import REFINED, PartRow, Tools, counted, refine_picture
 from fairhuman.refine.settings import RefineSettings
+from fairhuman.utils.files import alone, write_atomically, write_text
+from fairhuman.utils.journal import Journal
 
 RECIPE, ROWS, LOCK = "refine.yaml", "refined.jsonl", ".refine.lock"
 ANIMATED = "animated"

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from fairhuman.config import Settings
 from fairhuman.data.condition.depth_model import DepthSettings
 from fairhuman.detect.settings import DetectSettings
-from fairhuman.recipe import Settings
 
 PartKind = Literal["face", "hand"]
 KINDS: tuple[PartKind, ...] = ("face", "hand")
@@ -16,7 +16,7 @@ PROMPT = "{prompt}"  # stands for the picture's own prompt
 class RefineSettings(Settings):
     """What is redrawn, with what, and how.
 
-    Quality is the strict one of the evaluation, 0..1 (`fairhuman.evaluate.strict`).
+    Quality is the strict one of the evaluation, 0..1 (`fairhuman.evaluate.people.strict`).
     """
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"seconds"})

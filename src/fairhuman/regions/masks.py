@@ -2,29 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from fairhuman.recipe import Settings
+from fairhuman.regions.settings import MaskSettings
 
 ELLIPSE_ROWS = 8  # lines per pixel row on which an ellipse is measured
-
-
-class MaskSettings(Settings):
-    """How a box becomes a mask. Painted masks are used as they were painted, and win over boxes."""
-
-    shape: Literal["rectangle", "ellipse"] = "rectangle"
-    padding: float = Field(
-        default=0.0, ge=0.0, le=10.0, description="added on each side, as a share of the box's longer side"
-    )
-    soft_edge: float = Field(
-        default=0.0, ge=0.0, le=256.0, description="sigma in pixels of the Gaussian that softens the edge"
-    )
-    painted: bool = Field(default=True, description="whether a painted mask wins over the boxes that are there too")
 
 
 def boxes_to_mask(boxes_n4: Tensor, size: tuple[int, int], settings: MaskSettings | None = None) -> Tensor:

@@ -10,57 +10,13 @@ Both sums run over every micro-batch and process, so how a step is divided chang
 is absent: it has no loss, it isn't averaged in as zero.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor
 
-from fairhuman.recipe import Settings
-from fairhuman.regions.masks import MaskSettings, to_latent_grid
-
-GLOBAL = "global"
-Normalize = Literal["area", "image"]
-
-
-class RegionSettings(Settings):
-    """Which objectives there are beside the global one, and how their losses are measured."""
-
-    names: tuple[str, ...] = Field(default=("face", "hand"), description="face, hand, or any annotated region")
-    normalize: Normalize = "area"
-    scale: Mapping[str, float] = Field(default_factory=dict, description="factor c of an objective's loss")
-    mask: MaskSettings = MaskSettings()
-
-    @field_validator("names")
-    @classmethod
-    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if GLOBAL in names or len(set(names)) < len(names) or not all(names):
-            raise ValueError(f"must be distinct, not empty and not {GLOBAL!r}")
-        return names
-
-    @field_validator("scale")
-    @classmethod
-    def _positive(cls, scale: Mapping[str, float]) -> Mapping[str, float]:
-        if not all(value > 0.0 for value in scale.values()):
-            raise ValueError("factors must be > 0")
-        return scale
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        """All objectives, the global one first."""
-        return (GLOBAL, *self.names)
-
-    def factors(self) -> Tensor:
-        """Return c [K].
-
-        Raises:
-            ValueError: `scale` names an objective that there isn't.
-        """
-        unknown = sorted(set(self.scale) - set(self.objectives))
-        if unknown:
-            raise ValueError(f"regions.scale names {unknown[0]!r}, the objectives are {', '.join(self.objectives)}")
-        return torch.tensor([self.scale.get(name, 1.0) for name in self.objectives])
+from fairhuman.regions.masks import to_latent_grid
+from fairhuman.regions.settings import Normalize
 
 
 def objective_masks(masks_brhw: Tensor, factor: int) -> Tensor:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fairhuman.errors import DataError
 from fairhuman.report.plots import GRID, INK, colours
 from fairhuman.report.run_folder import Evaluation, read_validation
-from fairhuman.report.statistics import Array, Estimate, change_over_seeds, pooled_ratio
+from fairhuman.stats.bootstrap import Array, Estimate, change_over_seeds, pooled_ratio
 
 Sums = Mapping[str, tuple[Array, Array]]
 Pair = tuple[Evaluation, Evaluation]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fairhuman.report.statistics import Array
+from fairhuman.stats.bootstrap import Array
 
 OBJECTIVES_FIRST = ("global", "face", "hand")
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fairhuman.files import write_text
 from fairhuman.report import plots
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import Evaluation, Metrics, read_json, read_metrics, read_validation
-from fairhuman.report.statistics import Estimate, pooled_ratio, relative_change
+from fairhuman.stats.bootstrap import Estimate, pooled_ratio, relative_change
+from fairhuman.utils.files import write_text
 
 SHEET = 2200  # longest side of the overlay sheet in pixels
 HEAD = ("model", "strategy", "steps", "data", "batch_size", "resolution", "learning_rate", "seed")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.errors import DataError
-from fairhuman.files import write_atomically, write_json
 from fairhuman.study.candidates import JOIN, TIE
+from fairhuman.utils.files import write_atomically, write_json
 
 COLUMNS = ("participant", "trial", "question", "prompt", "shown", "chosen", "seconds", "given", "item", "better")
 OPTIONAL = ("prompt", "seconds", "given", "item", "better")  # a table from elsewhere may lack them

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fairhuman.recipe import Settings
+from fairhuman.config import Settings
 
 TOKEN = r"^[A-Za-z0-9_-]{43}$"  # 32 bytes in base64url
 MAX_SECONDS = 86_400.0

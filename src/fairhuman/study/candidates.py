@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman.compare.matching import MatchedRow, match_pictures, setting_notes
+from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.files import read_prompts
+from fairhuman.utils.files import read_prompts
 
 TIE, JOIN = "tie", "|"  # what stands for a tie among methods' names in tables, and between names
 
@@ -36,7 +36,7 @@ def find_candidates(methods: Mapping[str, Path], prompts: Path | None, leave_out
     """Match the methods' pictures, and leave out what a method lacks or a person has named.
 
     Args:
-        methods: a name to a folder of pictures each, see `fairhuman.compare.matching`.
+        methods: a name to a folder of pictures each, see `fairhuman.compare.grid.matching`.
         prompts: text file, a prompt a line; may be None where the pictures tell theirs.
         leave_out: text file, a prompt or the name of a picture's file a line.
 

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairhuman import recipe
-from fairhuman.compare.frames import Detect, detected_frames
-from fairhuman.compare.zoom import Frame, cut
-from fairhuman.data.decode import decode, inspect
-from fairhuman.data.stored import PictureError
+from fairhuman import config as recipe
+from fairhuman.compare.grid.frames import Detect, detected_frames
+from fairhuman.compare.grid.zoom import Frame, cut
+from fairhuman.data.pictures.decode import decode, inspect
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect import Picture
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.files import alone, write_atomically, write_json, writing
 from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
 from fairhuman.study.design import make_trials
 from fairhuman.study.pictures import SHARP, fit, spoil, write_alike
 from fairhuman.study.study import CREATION, DESIGN, PICTURES, SETTINGS, Design, Item, StudySettings, save_design
+from fairhuman.utils.files import alone, write_atomically, write_json, writing
 
 ZOOM = 384  # pixels a side of an enlarged face or hand
 Say = Callable[[str], None]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from fairhuman.report.statistics import CELLS_A_BLOCK, Array, Estimate
+from fairhuman.stats.bootstrap import CELLS_A_BLOCK, Array, Estimate
 
 LEVEL = 0.95
 

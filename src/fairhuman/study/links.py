@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.files import alone
+from fairhuman.utils.files import alone
 
 SECRET = "links.key"
 _BYTES = 32

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from fairhuman.evaluate.degrade import blur, pixelate
+from fairhuman.evaluate.people.degrade import blur, pixelate
 
 QUALITY = 95  # of JPEG, with full colour resolution: no artefact that a face or hand could be blamed for
 CELLS, SIGMA = 20, 0.03  # of attention checks: squares along the longer side; spread in parts of it

@@ -9,9 +9,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
 
+from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
-from fairhuman.recipe import Settings
-from fairhuman.report.statistics import Array
+from fairhuman.stats.bootstrap import Array
 from fairhuman.study.design import item_orders
 from fairhuman.study.intervals import half_width, variance_of_sums
 

@@ -11,15 +11,15 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fairhuman.files import write_atomically, write_json, write_text
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, colours
-from fairhuman.report.statistics import Estimate
 from fairhuman.report.training import interval
+from fairhuman.stats.bootstrap import Estimate
 from fairhuman.study.analysis import Analysis, Result, analyse, document
 from fairhuman.study.answers import Votes, write_votes
 from fairhuman.study.exclusion import Conduct
 from fairhuman.study.study import StudySettings
+from fairhuman.utils.files import write_atomically, write_json, write_text
 
 PAGE, CHART, RESULTS, ANSWERS = "report.html", "scores.png", "results.json", "answers.csv"
 FAINT = 0.35  # of the bars before exclusion, beside those after it

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman import recipe
+from fairhuman import config as recipe
 from fairhuman.errors import DataError
 from fairhuman.study.study import PICTURES, SETTINGS, Design, Item, StudySettings, Trial, load_design
 

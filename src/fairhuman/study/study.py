@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from fairhuman.config import Settings
 from fairhuman.errors import DataError
-from fairhuman.files import write_json
-from fairhuman.recipe import Settings
+from fairhuman.utils.files import write_json
 
 SETTINGS, DESIGN, PICTURES, DATABASE = "study.yaml", "design.json", "pictures", "study.sqlite"
 CREATION = "creation.json"  # how the study came about, for the report; like the design never served

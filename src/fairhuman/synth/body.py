@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from fairhuman.synth.cache import Say, cache_folder, kept_folder
+from fairhuman.synth.cache import Say, kept_folder
 from fairhuman.synth.engine import start_warp
 from fairhuman.synth.person import FACIAL_ACTIONS, Person
+from fairhuman.utils.files import cache_folder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

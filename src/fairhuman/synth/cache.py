@@ -1,6 +1,5 @@
 """What is made once a machine and kept: the body model and Warp's compiled kernel."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,18 +7,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from fairhuman.errors import FairHumanError
-from fairhuman.files import write_atomically
+from fairhuman.utils.files import cache_folder, write_atomically
 
 Say = Callable[[str], None]
-
-
-def cache_folder() -> Path:
-    """Return where the body model (42 MB) and Warp's compiled kernel (0.1 MB) are kept.
-
-    `FAIRHUMAN_CACHE`, or else `fairhuman` in `XDG_CACHE_HOME` or `~/.cache`.
-    """
-    chosen = os.environ.get("FAIRHUMAN_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fairhuman"
 
 
 def kept_folder(name: str, fill: Callable[[Path], object], say: Say) -> Path:

@@ -6,8 +6,9 @@ from functools import cache
 
 import warp as wp
 
-from fairhuman.stderr import without_lines
-from fairhuman.synth.cache import cache_error, cache_folder
+from fairhuman.synth.cache import cache_error
+from fairhuman.utils.files import cache_folder
+from fairhuman.utils.native_stderr import without_lines
 
 # Rays are cast on the CPU, so a machine without a GPU lacks nothing; no setting of Warp's keeps this line back.
 _NO_GPU = re.compile(rb"^Warp CUDA warning: Could not find or load the NVIDIA CUDA driver\..*\n", re.MULTILINE)

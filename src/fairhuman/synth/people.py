@@ -13,16 +13,15 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from PIL import Image
-from pydantic import Field
 
 from fairhuman.errors import DataError
-from fairhuman.files import write_atomically, write_json, writing
-from fairhuman.recipe import Settings
 from fairhuman.synth.body import Array, Body
 from fairhuman.synth.cache import Say
 from fairhuman.synth.degrade import degrade
-from fairhuman.synth.render import LARGEST_SIZE, MASKS, REGIONS, SMALLEST_SIZE, Rendering, render
+from fairhuman.synth.render import MASKS, REGIONS, Rendering, render
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.synth.workers import rendered_rows
+from fairhuman.utils.files import write_atomically, write_json, writing
 
 _TABLE = re.compile(r"people-\d{7}-\d{7}\.parquet")
 _TABLE_ROWS = 128
@@ -47,23 +46,6 @@ SCHEMA = pyarrow.schema(
         ("source", pyarrow.string()),
     ]
 )
-
-
-class SynthSettings(Settings):
-    """What to render.
-
-    Attributes:
-        count: pictures; a larger count later adds to the same ones.
-        size: pixels a side.
-        seed: picture k follows from (seed, k).
-        degraded: share of the pictures, in [0, 1], whose faces and hands are blurred and warped.
-
-    """
-
-    count: int = Field(ge=1, le=10_000_000)
-    size: int = Field(default=256, ge=SMALLEST_SIZE, le=LARGEST_SIZE)
-    seed: int = Field(default=0, ge=0)
-    degraded: float = Field(default=0.0, ge=0, le=1)
 
 
 def write_people(

@@ -12,11 +12,11 @@ from fairhuman.synth.cast import Caster, Hits
 from fairhuman.synth.person import POSES, Person, random_person
 from fairhuman.synth.pose import Pose
 from fairhuman.synth.scene import Camera, Light, draw_background, half_body_camera, random_light
+from fairhuman.synth.settings import LARGEST_SIZE, SMALLEST_SIZE
 from fairhuman.synth.shade import Points, points_hit, shade
 from fairhuman.synth.surface import Surface, build_surface, on_face
 
 SUBPIXELS = 2
-SMALLEST_SIZE, LARGEST_SIZE = 16, 4096
 REGIONS = ("face", "left_hand", "right_hand")  # what has a box and a visibility
 MASKS = ("face", "hand", "left_hand", "right_hand", "person")  # `hand` is both hands
 _FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairhuman.errors import TrainingError
-from fairhuman.files import remove_atomically, write_atomically
+from fairhuman.utils.files import remove_atomically, write_atomically
 
 _NAME = re.compile(r"step-(\d+)")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fairhuman.data.condition_view import read_conditions
+from fairhuman.data.samples.conditions import read_conditions
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.train.recipe import TrainRecipe

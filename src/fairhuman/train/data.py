@@ -12,20 +12,21 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from fairhuman.data.batch import Batch, collate
-from fairhuman.data.cache import arrow_folder, cached
-from fairhuman.data.check import check_records
-from fairhuman.data.dataset import PeopleDataset
-from fairhuman.data.decode import PictureLimits
-from fairhuman.data.encodings import Encodings
-from fairhuman.data.order import Share, bucketed_order, cropped_share, mixed_order
-from fairhuman.data.report import LoadReport
-from fairhuman.data.sampler import BucketOrder, Order, StepBatches
+from fairhuman.data.pictures.arrow_copies import arrow_folder, cached
+from fairhuman.data.pictures.decode import PictureLimits
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import Batch, collate
+from fairhuman.data.samples.buckets import cropped_share
+from fairhuman.data.samples.dataset import PeopleDataset
+from fairhuman.data.samples.encodings import Encodings
+from fairhuman.data.samples.order import Share, bucketed_order, mixed_order
+from fairhuman.data.samples.sampler import BucketOrder, Order, StepBatches
 from fairhuman.data.sources import read_source
+from fairhuman.data.sources.check import check_records
 from fairhuman.errors import DataError
 from fairhuman.fairness.distributed import world_size
 from fairhuman.record import HumanRecord
-from fairhuman.regions.objectives import RegionSettings
+from fairhuman.regions.settings import RegionSettings
 from fairhuman.regions.transforms import JointTransform
 from fairhuman.train.conditions import check_conditions
 from fairhuman.train.recipe import TrainRecipe

@@ -1,10 +1,9 @@
-"""What surrounds a run: one run a folder and one recipe a run, orderly stops, failures explained."""
+"""What surrounds a run: one run a folder, failures explained."""
 
 import errno
 import fcntl
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -12,70 +11,10 @@ from typing import IO
 import torch
 import torch.distributed as dist
 
-from fairhuman import recipe as recipes
-from fairhuman.errors import RecipeError, TrainingError
+from fairhuman.errors import TrainingError
 from fairhuman.fairness.distributed import world_size
 from fairhuman.train.memory import cheapest_changes, memory_of
-from fairhuman.train.recipe import TrainRecipe, free_on_resume
-
-
-def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, processes: int) -> None:
-    """Check that the run that goes on from a checkpoint is the one that the folder's recipe started.
-
-    The number of processes may be another one, and with it `batch_size` and `accumulate`, as long as a step has the
-    same samples: then it has them in the same order, and its result is the same up to the rounding of sums.
-
-    Args:
-        recipe: what is to be gone on with.
-        at_step: of the checkpoint.
-        samples: of a step of the earlier part, over all processes; None: not known, then all must be the same.
-        processes: now.
-
-    Raises:
-        RecipeError: a setting that steps depend on differs, a step would have other samples, or the run has gone
-            further than `steps`; names it.
-    """
-    path = recipe.out / "recipe.yaml"
-    if not path.is_file():
-        return
-    earlier, now = recipes.load(TrainRecipe, path), recipe.samples(processes)
-    if samples is not None and samples != now:
-        raise RecipeError(
-            f"{recipe.out} holds a run of {samples} samples a step, but batch_size {recipe.batch_size} x accumulate "
-            f"{recipe.accumulate} x {processes} processes are {now}. Choose batch_size and accumulate so that they are "
-            f"{samples}, or another out"
-        )
-    fixed = () if recipe.schedule.name.startswith("constant") else ("steps",)
-    divided = frozenset(("batch_size", "accumulate") if samples is not None else ())
-    if recipe.fairness.mode in ("output", "split", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
-        divided -= {"accumulate"}  # another estimator would go on, ema
-    for name, (old, new) in recipes.differences(earlier, recipe).items():
-        if name in divided:
-            continue
-        if name in fixed or not free_on_resume(name):
-            raise RecipeError(
-                f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
-                "Choose another out, or the same settings to go on"
-            )
-    if at_step > recipe.steps:
-        raise RecipeError(f"steps is {recipe.steps}, but the run in {recipe.out} is at step {at_step} already")
-
-
-@contextmanager
-def signals(stopped: Callable[[], bool], stop: Callable[[int], None]) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a stop after the step; a second one ends at once."""
-
-    def handle(number: int, _frame: object) -> None:
-        if stopped():
-            raise KeyboardInterrupt
-        stop(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+from fairhuman.train.recipe import TrainRecipe
 
 
 @contextmanager

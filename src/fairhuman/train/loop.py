@@ -14,22 +14,24 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch.profiler import record_function
 
-from fairhuman.data.batch import Batch, collate
+from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import DataError
 from fairhuman.fairness import FairStep
 from fairhuman.fairness.distributed import world_size
-from fairhuman.files import write_atomically
-from fairhuman.randomness import Stream, mixed_seed
 from fairhuman.report.overlay import overlay_sheet
-from fairhuman.train import setup, sharding
+from fairhuman.train import sharding
 from fairhuman.train.data import build_loader
-from fairhuman.train.guard import explained, locked, signals
+from fairhuman.train.guard import explained, locked
 from fairhuman.train.metrics import Metrics, step_metrics
+from fairhuman.train.optimizer import advance
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher, averaged, save_checkpoint, save_product, set_up
 from fairhuman.train.step import PARTS, fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses
+from fairhuman.utils.files import write_atomically
+from fairhuman.utils.randomness import Stream, mixed_seed
+from fairhuman.utils.signals import signals
 
 
 def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
@@ -115,7 +117,7 @@ def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
             run.scaler.step(run.optimizer)
             run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)
-        setup.advance(run.schedule)
+        advance(run.schedule)
     if run.average is not None and not step.skipped:
         run.average.step(run.model.trainable_parameters())
     return step, areas_k

@@ -8,19 +8,21 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from fairhuman import recipe as recipes
-from fairhuman.data.batch import Batch
-from fairhuman.data.condition_view import CONDITIONS
+from fairhuman import config as recipes
+from fairhuman.data.samples.batch import Batch
+from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.fairness.estimators.estimator import weighted_sum
-from fairhuman.models import TrainableModel
 from fairhuman.models.architecture import build_sdxl_shape, build_shape, cast
 from fairhuman.models.control import ControlModel
-from fairhuman.models.sdxl import SMALL, SMALL_FOLDER, UNTRAINED, networks, vae_factor
-from fairhuman.train import setup
+from fairhuman.models.locations import SDXL, SMALL, SMALL_FOLDER, UNTRAINED
+from fairhuman.models.model import TrainableModel
+from fairhuman.models.registry import DTYPES
+from fairhuman.models.sdxl import networks, vae_factor
+from fairhuman.train.fairness import batched
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, without_memory
+from fairhuman.train.model import trainable
 from fairhuman.train.recipe import TrainRecipe
 
-SDXL = "sdxl"
 # Bytes of optimizer state a trained value.
 STATE_BYTES: Mapping[str, int] = {"adam": 8, "adamw": 8, "adamw8bit": 2, "sgd": 4}
 # Of PyTorch's own libraries and its allocator's gaps on a GPU: context 0.5 GiB, fragmentation some percent.
@@ -69,12 +71,12 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     Raises:
         OSError: the model's configurations can't be read.
     """
-    dtype = setup.DTYPES[recipe.precision] if recipe.kind != "full" else None
+    dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = _shape(recipe.model)
     for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
         cast(part, dtype or torch.float32)
     with torch.device("meta"):
-        model = setup.trainable(recipe, pipeline)
+        model = trainable(recipe, pipeline)
     changing = {id(parameter) for parameter in model.trainable_parameters()}
     frozen = bytes_of(p for whole in _networks(model) for p in whole.parameters() if id(p) not in changing)
     trained = sum(4 * p.numel() for p in model.trainable_parameters())
@@ -101,7 +103,7 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) ->
     pipeline = model.pipeline
     batch, channels, factor = recipe.batch_size, pipeline.vae.config.latent_channels, vae_factor(pipeline.vae)
     height, width = recipe.sizes[0]
-    precision = setup.DTYPES[recipe.precision]
+    precision = DTYPES[recipe.precision]
     autocast = torch.autocast("cpu", precision, enabled=precision is not None)
     with without_memory(*_networks(model)):
         known = [p for whole in _networks(model) for p in whole.parameters()]
@@ -142,7 +144,7 @@ def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Par
     elif recipe.fairness.pairwise:
         rows = [torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses[:2]]
         del rows
-    elif setup.batched(recipe):
+    elif batched(recipe):
         seeds = torch.eye(len(losses))
         torch.autograd.grad(torch.stack(losses), parameters, seeds, is_grads_batched=True, allow_unused=True)
     else:

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fairhuman.data.batch import Batch
+from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairStep
 from fairhuman.fairness.distributed import world_size
 from fairhuman.regions.objectives import coverage

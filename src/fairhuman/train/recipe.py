@@ -5,13 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from fairhuman.data.order import bucket_resolutions
+from fairhuman.config import Settings
+from fairhuman.data.samples.buckets import bucket_resolutions
 from fairhuman.fairness import STRATEGIES, LossWeighting
-from fairhuman.models.control import ControlSettings
-from fairhuman.models.lora import LoraSettings
-from fairhuman.models.mole import MoleSettings
-from fairhuman.recipe import Settings
-from fairhuman.regions.objectives import RegionSettings
+from fairhuman.models.settings import ControlSettings, LoraSettings, MoleSettings
+from fairhuman.regions.settings import RegionSettings
 from fairhuman.train.settings import (
     CacheSettings,
     DataSource,
@@ -227,29 +225,3 @@ class TrainRecipe(Settings):
     def _scales_name_objectives(self) -> "TrainRecipe":
         self.regions.factors()
         return self
-
-
-# What may differ between the parts of a run that is resumed, as no step's result depends on it; "x." is a section.
-# Data sets may move: which records they hold is checked apart.
-# `steps` is one only where the learning rate doesn't depend on it.
-FREE_ON_RESUME = frozenset(
-    {
-        "data",
-        "validation.data",
-        "out",
-        "steps",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "source.workers",
-        "source.cache",
-        "cache.folder",
-        "track.",
-        "preview.",
-        "processes.timeout",
-    }
-)
-
-
-def free_on_resume(name: str) -> bool:
-    """Whether the setting of this dotted name is one of `FREE_ON_RESUME`."""
-    return name in FREE_ON_RESUME or f"{name.partition('.')[0]}." in FREE_ON_RESUME

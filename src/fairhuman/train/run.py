@@ -9,22 +9,26 @@ from accelerate import PartialState
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from fairhuman import recipe as recipes
-from fairhuman.data.report import LoadReport, Note
+from fairhuman import config as recipes
+from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.errors import DataError
 from fairhuman.fairness import FairBackward
-from fairhuman.files import write_atomically, write_json
-from fairhuman.models import TrainableModel
-from fairhuman.origin import origin
-from fairhuman.resident import peak_bytes
-from fairhuman.train import setup, sharding
-from fairhuman.train.caches import Caches
+from fairhuman.models.model import TrainableModel
+from fairhuman.models.registry import DTYPES
+from fairhuman.train import sharding
+from fairhuman.train.cache.plan import Caches
 from fairhuman.train.checkpoint import Checkpoints
 from fairhuman.train.data import Data, load_data
-from fairhuman.train.guard import check_earlier_part
+from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.model import build_model
+from fairhuman.train.optimizer import build_optimizer, build_schedule, trained_count
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.resume import check_earlier_part
 from fairhuman.train.step import Objectives
+from fairhuman.utils.files import write_atomically, write_json
+from fairhuman.utils.memory import peak_resident_bytes
+from fairhuman.utils.provenance import origin
 
 
 class Watcher:
@@ -92,13 +96,13 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
     finally:
         if process.is_main_process:
             report.save(recipe.out / "data_report.json")
-    model = setup.build_model(recipe, process.device)
+    model = build_model(recipe, process.device)
     in_parts = recipe.processes.sharding == "fsdp" and process.num_processes > 1
     sharded = sharding.shard(model, process.device) if in_parts else []
     caches = Caches(recipe, data, model.pipeline)
-    strategy = setup.build_strategy(recipe, process.device)
+    strategy = build_strategy(recipe, process.device)
     scaler = torch.amp.GradScaler(process.device.type) if recipe.precision == "fp16" else None
-    optimizer = setup.build_optimizer(recipe, model, strategy)
+    optimizer = build_optimizer(recipe, model, strategy)
     decay = recipe.ema.decay
     run = Run(
         recipe=recipe,
@@ -111,13 +115,13 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
             recipe.regions,
             recipe.noise,
             recipe.seed,
-            setup.DTYPES[recipe.precision],
+            DTYPES[recipe.precision],
             caches.latents,
             caches.texts,
         ),
-        fair=setup.build_fair_backward(recipe, model, strategy, scaler),
+        fair=build_fair_backward(recipe, model, strategy, scaler),
         optimizer=optimizer,
-        schedule=setup.build_schedule(recipe, optimizer),
+        schedule=build_schedule(recipe, optimizer),
         scaler=scaler,
         average=EMAModel(model.trainable_parameters(), decay=decay, use_ema_warmup=True) if decay else None,
         checkpoints=Checkpoints(recipe.out / "checkpoints", recipe.keep_checkpoints),
@@ -182,7 +186,7 @@ def save_product(run: Run) -> None:
     if run.main:
         model = run.model
         if state is not None:
-            model = setup.build_model(run.recipe, torch.device("cpu"))  # one that isn't sharded
+            model = build_model(run.recipe, torch.device("cpu"))  # one that isn't sharded
             model.load_trainable_state(state)
         with averaged(run):
             write_atomically(run.recipe.product, model.save)
@@ -207,7 +211,7 @@ def averaged(run: Run) -> Iterator[None]:
 
 def _summary(run: Run) -> dict[str, object]:
     return {
-        "trained_values": setup.trained_count(run.model.trainable_parameters()),
+        "trained_values": trained_count(run.model.trainable_parameters()),
         "pictures": len(run.data.train),
         "cropped_share": run.data.cropped_share,
         "device": str(run.process.device),
@@ -221,4 +225,4 @@ def _peak_memory(device: torch.device) -> int:
     """Return the most bytes that were in use so far: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return peak_bytes()
+    return peak_resident_bytes()

@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fairhuman.config import Settings
 from fairhuman.data.sources import SourceSettings
 from fairhuman.fairness import Length
-from fairhuman.recipe import Settings
-from fairhuman.regions.masks import MaskSettings
+from fairhuman.regions.settings import MaskSettings
 
 
 class DataSource(Settings):

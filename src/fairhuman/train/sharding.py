@@ -14,8 +14,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from fairhuman.errors import TrainingError
 from fairhuman.fairness.distributed import shard_of, whole, world_size
-from fairhuman.models import TrainableModel
 from fairhuman.models.control import ControlModel
+from fairhuman.models.model import TrainableModel
 
 # Each is gathered when it is needed, and given up after it; what is in none of them with the whole network.
 UNITS = (BasicTransformerBlock, ResnetBlock2D, AdapterBlock)

@@ -22,17 +22,18 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.profiler import record_function
 
-from fairhuman.data.batch import Batch
-from fairhuman.errors import ModelError
+from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairBackward, FairStep, Output
 from fairhuman.fairness.distributed import world_size
-from fairhuman.models import Model
+from fairhuman.models.diffusion import prediction_target, sample_weights, signal_to_noise
+from fairhuman.models.model import Model
 from fairhuman.models.sdxl import encode_pictures, noise_scheduler, vae_factor
-from fairhuman.randomness import Stream, seeded_generator
-from fairhuman.regions.objectives import RegionSettings, denominators, masked_losses, objective_masks
-from fairhuman.train.latents import LatentCache
+from fairhuman.regions.objectives import denominators, masked_losses, objective_masks
+from fairhuman.regions.settings import RegionSettings
+from fairhuman.train.cache.latents import LatentCache
+from fairhuman.train.cache.texts import TextCache
 from fairhuman.train.settings import NoiseSettings
-from fairhuman.train.texts import TextCache
+from fairhuman.utils.randomness import Stream, seeded_generator
 
 Precision = torch.dtype | None
 # Parts of a step, as a profiler's trace calls them.
@@ -77,7 +78,7 @@ class Objectives:
         chance = self._draw(batch, masks_bkhw.shape[-2:])
         residual_bchw = self.residual(batch, chance)
         weights_b = sample_weights(self.scheduler, chance.timesteps_b, self.noise.min_snr_gamma)
-        factors_k = self.regions.factors().to(denominators_k)
+        factors_k = denominators_k.new_tensor(self.regions.factors())
         losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
         return losses, Output(residual_bchw, signal_to_noise(self.scheduler, chance.timesteps_b).log())
 
@@ -138,40 +139,3 @@ def fair_step(
             step = fair(losses, output=output, sync=number == len(batches), measure=measure)
     assert step is not None
     return step, areas_k
-
-
-def prediction_target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps_b: Tensor) -> Tensor:
-    """Return what a model of the scheduler's `prediction_type` is to predict: noise, velocity or the latents."""
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return noise
-    if kind == "v_prediction":
-        velocity: Tensor = scheduler.get_velocity(latents, noise, timesteps_b)
-        return velocity
-    if kind == "sample":
-        return latents
-    raise ModelError(f"scheduler: prediction_type must be epsilon, v_prediction or sample, found {kind!r}")
-
-
-def signal_to_noise(scheduler: DDPMScheduler, timesteps_b: Tensor) -> Tensor:
-    """Return SNR = ᾱ / (1 - ᾱ) [B]."""
-    alphas_b: Tensor = scheduler.alphas_cumprod.to(timesteps_b.device)[timesteps_b]
-    return alphas_b / (1.0 - alphas_b)
-
-
-def sample_weights(scheduler: DDPMScheduler, timesteps_b: Tensor, gamma: float | None) -> Tensor:
-    """Return v [B], the min-SNR weight of each sample, or ones.
-
-    With s = min(SNR, γ): s/SNR for epsilon, s/(SNR+1) for velocity, s for sample prediction. Hang et
-    al., Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV 2023.
-    """
-    if gamma is None:
-        return torch.ones(timesteps_b.shape, device=timesteps_b.device)
-    snr_b = signal_to_noise(scheduler, timesteps_b)
-    clipped_b = snr_b.clamp(max=gamma)
-    weights: dict[str, Tensor] = {
-        "epsilon": clipped_b / snr_b,
-        "v_prediction": clipped_b / (snr_b + 1.0),
-        "sample": clipped_b,
-    }
-    return weights[scheduler.config.prediction_type]

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fairhuman.errors import TrainingError
-from fairhuman.files import write_text
+from fairhuman.utils.files import write_text
 
 
 class Tracker:

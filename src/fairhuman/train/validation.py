@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairhuman.data.batch import Batch, collate
-from fairhuman.data.dataset import PeopleDataset
+from fairhuman.data.samples.batch import Batch, collate
+from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.models.sdxl import evaluating
-from fairhuman.randomness import Stream, seeded_generator
 from fairhuman.train.step import Chance, Objectives
+from fairhuman.utils.randomness import Stream, seeded_generator
 
 
 @dataclass(frozen=True)

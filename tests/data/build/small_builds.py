@@ -5,9 +5,9 @@ import hashlib
 import pyarrow
 import pyarrow.parquet
 
-from fairhuman import recipe as recipes
-from fairhuman.data.build.run import Workers, build_dataset
-from fairhuman.data.build.settings import BuildRecipe
+from fairhuman import config as recipes
+from fairhuman.data.pipeline.run import Workers, build_dataset
+from fairhuman.data.pipeline.settings import BuildRecipe
 
 CHEAP = ["min_side=null", "detect=null", "caption.kind=text", "block_rows=4", "shard_rows=6"]
 

@@ -6,8 +6,8 @@ import os
 import pytest
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.build.manifest import blocks_of, list_source, numbered_files, read_block
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.manifest import blocks_of, list_source, numbered_files, read_block
 from fairhuman.data.sources import SOURCES
 from fairhuman.errors import DataError
 

@@ -14,12 +14,12 @@ from PIL import Image
 from small_builds import build, contents, rejected, rows, settings
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.build import write
-from fairhuman.data.build.run import Workers, build_dataset
-from fairhuman.data.check import check_records
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import read_bytes
+from fairhuman.data.pipeline import write
+from fairhuman.data.pipeline.run import Workers, build_dataset
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.data.stored import read_bytes
+from fairhuman.data.sources.check import check_records
 from fairhuman.errors import DataError
 from fairhuman.record import Box, region_column
 

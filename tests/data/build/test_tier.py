@@ -12,11 +12,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from fairhuman.data.build.engine import run_tasks
-from fairhuman.data.build.manifest import SCHEMA, Block, blocks_of, numbered_files
-from fairhuman.data.build.tier import Item, Look, Result, TierTable, rows_by_id, start
+from fairhuman.data.pipeline.engine import run_tasks
+from fairhuman.data.pipeline.manifest import SCHEMA, Block, blocks_of, numbered_files
+from fairhuman.data.pipeline.tier import Item, Look, Result, TierTable, rows_by_id, start
 from fairhuman.errors import FairHumanError
-from fairhuman.files import write_atomically
+from fairhuman.utils.files import write_atomically
 
 
 @dataclass(frozen=True)

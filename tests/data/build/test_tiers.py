@@ -12,8 +12,8 @@ from PIL import Image
 from small_builds import build, rejected, rows
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.build import detect as detect_tier
-from fairhuman.data.build import rows as build_rows
+from fairhuman.data.pipeline import detect as detect_tier
+from fairhuman.data.pipeline import rows as build_rows
 from fairhuman.errors import DataError
 
 TEXT = ("caption.kind=text", "detect=null")
@@ -74,7 +74,7 @@ def test_failed_detections_are_tried_again_when_asked_for(photos, tmp_path, cras
 
 
 def test_too_many_failures_end_the_build_with_reasons(tmp_path, crashing, monkeypatch):
-    monkeypatch.setattr("fairhuman.data.build.run.FIRST_FAILURES", 2)
+    monkeypatch.setattr("fairhuman.data.pipeline.run.FIRST_FAILURES", 2)
     root = tmp_path / "photos"
     root.mkdir()
     for i in range(5):

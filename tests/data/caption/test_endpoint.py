@@ -13,7 +13,7 @@ from server import GOOD, Answer, endpoint, error, said
 
 from fairhuman.data.caption import Caption, CaptionItem, EndpointSettings, TokenBudget
 from fairhuman.data.caption.endpoint import EndpointCaptioner
-from fairhuman.data.stored import PictureError
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 

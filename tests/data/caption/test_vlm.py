@@ -16,7 +16,7 @@ from fairhuman.data.caption import (
     open_captioner,
 )
 from fairhuman.data.caption.vlm import TransformersCaptioner
-from fairhuman.data.stored import PictureError
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 

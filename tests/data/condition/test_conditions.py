@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fairhuman.config import build
 from fairhuman.data.condition import (
     Conditions,
     ConditionSettings,
@@ -26,7 +27,6 @@ from fairhuman.data.condition import conditions as module
 from fairhuman.data.condition.people import Person
 from fairhuman.detect.detection import Picture
 from fairhuman.errors import ModelError, RecipeError
-from fairhuman.recipe import build
 from fairhuman.record import Finding
 
 HEIGHT, WIDTH = 32, 40

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.data.condition import decode_depth, depth_picture, depth_png, encode_depth
-from fairhuman.data.stored import PictureError
+from fairhuman.data.pictures.stored import PictureError
 
 ALL = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 

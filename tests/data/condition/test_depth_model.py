@@ -15,9 +15,9 @@ from transformers import (
     GLPNImageProcessor,
 )
 
+from fairhuman.config import build
 from fairhuman.data.condition import DepthSettings, open_depth
 from fairhuman.errors import ModelError
-from fairhuman.recipe import build
 
 SIZES = [(40, 40), (60, 30), (40, 40), (1, 1), (50, 50), (30, 61), (20, 40)]
 

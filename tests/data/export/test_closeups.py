@@ -9,9 +9,9 @@ from PIL import Image
 
 from fairhuman.data.condition import people_from_source
 from fairhuman.data.condition.depth import decode_depth
-from fairhuman.data.decode import decode, decode_mask
 from fairhuman.data.export import CloseupSettings, export_dataset
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode, decode_mask
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Box, HumanRecord

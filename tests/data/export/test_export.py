@@ -18,12 +18,12 @@ from webdataset.autodecode import Decoder, imagehandler
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from fairhuman.data.condition import people_from_source, people_to_list
-from fairhuman.data.decode import decode, decode_mask
 from fairhuman.data.export import FORMATS, export_dataset
 from fairhuman.data.export.run import MARK
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode, decode_mask
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.data.stored import read_bytes
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.record import Box
 

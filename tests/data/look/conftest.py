@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tiny_pictures import encoded, picture
 
-from fairhuman import recipe as recipes
-from fairhuman.data.build.run import Workers, build_dataset
-from fairhuman.data.build.settings import BuildRecipe
+from fairhuman import config as recipes
+from fairhuman.data.pipeline.run import Workers, build_dataset
+from fairhuman.data.pipeline.settings import BuildRecipe
 
 SETTINGS = ["min_side=41", "detect=null", "caption.kind=text", "condition.pose=none", "shard_rows=4"]
 

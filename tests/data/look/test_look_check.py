@@ -11,7 +11,7 @@ from tiny_pictures import encoded, picture
 from fairhuman.data.look.check import check_dataset
 from fairhuman.data.look.columns import read_columns
 from fairhuman.data.look.reading import open_dataset
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 

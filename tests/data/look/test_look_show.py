@@ -14,7 +14,7 @@ from tiny_pictures import encoded, picture
 
 from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.look.show import SCRIPT, show_dataset
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError, FairHumanError
 
 CHROMIUM = "/usr/bin/chromium"

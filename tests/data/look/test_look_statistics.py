@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.build.rows import BOXES
-from fairhuman.data.build.write import PICTURE
 from fairhuman.data.caption.tokens import TokenBudget, TokenSettings
 from fairhuman.data.export import export_dataset
 from fairhuman.data.look.columns import Columns
 from fairhuman.data.look.figures import percent, write_statistics
 from fairhuman.data.look.statistics import dataset_statistics, spread
 from fairhuman.data.look.tally import CAPTIONS, Tally
+from fairhuman.data.pipeline.rows import BOXES
+from fairhuman.data.pipeline.write import PICTURE
 from fairhuman.errors import DataError, FairHumanError
 
 ROWS = [

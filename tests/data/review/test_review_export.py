@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review import ReviewSettings, apply_review
 from fairhuman.data.review.events import FILE, TABLES
 from fairhuman.data.review.pictures import load_pictures

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from formats import put, write_bodyhands
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.record import Box
 

@@ -9,10 +9,10 @@ import pytest
 from formats import AA_IDS, write_cosmicman
 from PIL import Image
 
-from fairhuman.data.check import check_records
-from fairhuman.data.decode import decode_mask
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode_mask
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source, source_kind
+from fairhuman.data.sources.check import check_records
 from fairhuman.record import LabelMap
 
 

@@ -11,9 +11,9 @@ from formats import AA_IDS, AA_TEXT, FORMATS, Person
 from PIL import Image
 from tiny_pictures import encoded, picture
 
-from fairhuman import recipe
-from fairhuman.data.decode import decode_mask
-from fairhuman.data.report import LoadReport
+from fairhuman import config as recipe
+from fairhuman.data.pictures.decode import decode_mask
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
 from fairhuman.data.sources.folder import folder_rows
 from fairhuman.errors import DataError, RecipeError

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source
 from fairhuman.errors import DataError
 from fairhuman.record import Box, LabelMap
@@ -274,8 +274,8 @@ def test_pictures_that_vanish_while_they_are_compared(folder):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from fairhuman.data.check import check_records
-from fairhuman.data.report import LoadReport
+from fairhuman.data.sources.check import check_records
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError
 

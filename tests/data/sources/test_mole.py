@@ -6,7 +6,7 @@ import pytest
 from formats import put
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source, source_kind
 from fairhuman.errors import DataError
 

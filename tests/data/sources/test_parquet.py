@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import byte_length, picture_name, read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.data.stored import byte_length, picture_name, read_bytes
 from fairhuman.errors import DataError
 from fairhuman.record import Box, Cell
 

@@ -12,10 +12,10 @@ from PIL import Image
 from tiny_pictures import encoded, picture
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.webdataset import webdataset_rows
-from fairhuman.data.stored import read_bytes
 from fairhuman.errors import DataError
 from fairhuman.record import Box, Span
 

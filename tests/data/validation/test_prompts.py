@@ -16,15 +16,15 @@ from typing import Any, Self
 import pytest
 from PIL import Image
 
+from fairhuman.config import build
 from fairhuman.data.caption import Caption, CaptionItem
-from fairhuman.data.decode import PictureLimits
+from fairhuman.data.pictures.decode import PictureLimits
 from fairhuman.data.validation import ValidationSettings, build_validation
 from fairhuman.data.validation.prompts import NO_PERSON, model_prompts
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
-from fairhuman.journal import Journal
-from fairhuman.recipe import build
 from fairhuman.record import HumanRecord
+from fairhuman.utils.journal import Journal
 from figures import write_figures
 
 PAUSE = 0.1  # seconds of an answer
@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_with_the_prompts_it_has(endpoint: tuple[str, Any],
     write_figures(tmp_path / "source", 20)
     chosen = values(url, 12)
     script = (
-        "import json, sys; from pathlib import Path; from fairhuman.recipe import build\n"
+        "import json, sys; from pathlib import Path; from fairhuman.config import build\n"
         "from fairhuman.data.validation import ValidationSettings, build_validation\n"
         "build_validation(Path(sys.argv[1]), Path(sys.argv[2]), build(ValidationSettings, json.loads(sys.argv[3])))"
     )

@@ -10,11 +10,11 @@ import pytest
 from filelock import FileLock
 from PIL import Image, ImageFilter
 
-from fairhuman.data.report import LoadReport
+from fairhuman.config import build
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.validation import ValidationSettings, build_validation
 from fairhuman.errors import DataError, FairHumanError, RecipeError
-from fairhuman.recipe import build
 from figures import write_figures
 
 SMALL = {"min_side": 64, "min_clarity_percentile": None}

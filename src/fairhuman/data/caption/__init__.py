@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from fairhuman.config import Settings
 from fairhuman.data.caption.endpoint import EndpointCaptioner, EndpointSettings
 from fairhuman.data.caption.item import Caption, Captioner, CaptionItem, clean_text
 from fairhuman.data.caption.template import TemplateCaptioner, TemplateSettings
 from fairhuman.data.caption.text import TextCaptioner
 from fairhuman.data.caption.tokens import TokenBudget, TokenSettings
 from fairhuman.data.caption.vision import TransformersSettings
-from fairhuman.recipe import Settings
 
 __all__ = [
     "CAPTIONERS",

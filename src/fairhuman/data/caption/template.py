@@ -7,12 +7,12 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator
 
+from fairhuman.config import Settings
 from fairhuman.data.caption.attributes import Words, as_key, as_word, read_attributes
 from fairhuman.data.caption.english import listed, people, person, with_article
 from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.detect.worker import Failure
-from fairhuman.recipe import Settings
 
 _SHOTS = {
     "full body": "full-body shot",

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from fairhuman.config import Settings
 from fairhuman.data.caption.item import Caption, clean_text
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
-from fairhuman.recipe import Settings
 
 PARTS = ("tokenizer", "tokenizer_2")
 # Known by its place: importing fairhuman.models would load diffusers for two small files.

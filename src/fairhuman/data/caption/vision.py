@@ -3,11 +3,11 @@
 from PIL import Image
 from pydantic import Field
 
+from fairhuman.config import Settings
 from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.data.stored import PictureError
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.worker import Failure
-from fairhuman.recipe import Settings
 
 PROMPT = (
     "Describe this picture concisely and accurately: the people, their poses, hands, expressions and clothes, and the "

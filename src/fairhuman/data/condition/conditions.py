@@ -9,19 +9,19 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from PIL import Image
 from pydantic import Field, model_validator
 
+from fairhuman.config import Settings
 from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, DepthSettings, open_depth
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import Person, people_from_source, people_to_list
 from fairhuman.data.condition.pose import draw_pose, is_drawn
 from fairhuman.data.condition.whole_body import WholeBodyPose
-from fairhuman.data.decode import decode
-from fairhuman.data.stored import PictureError
+from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.settings import WholeBodySettings
 from fairhuman.detect.whole_body import WholeBodyDetector
 from fairhuman.errors import DataError
-from fairhuman.recipe import Settings
 from fairhuman.record import DepthKind, Finding, Stored
 from fairhuman.regions.boxes import shorten
 

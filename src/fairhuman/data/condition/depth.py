@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairhuman.data.decode import GREY16, PictureLimits, inspect
-from fairhuman.data.stored import PictureError, picture_name, read_bytes
+from fairhuman.data.pictures.decode import GREY16, PictureLimits, inspect
+from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
 from fairhuman.record import DepthKind, Stored
 
 Depth16 = NDArray[np.uint16]

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from fairhuman.config import Settings
 from fairhuman.data.condition.depth import DepthMap
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.errors import ModelError
-from fairhuman.recipe import Settings
 from fairhuman.record import DepthKind
 
 # What the models' outputs are; those of other types need more than a resize to become depth.

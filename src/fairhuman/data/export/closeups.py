@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from fairhuman.data.build.write import jpeg, png
-from fairhuman.data.check import STAGE
+from fairhuman.config import Settings
 from fairhuman.data.condition import people_from_source, people_to_list
 from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.people import move_people
-from fairhuman.data.decode import decode, decode_mask
 from fairhuman.data.export.sample import Sample
 from fairhuman.data.look.reading import columns_of
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode, decode_mask
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.write import jpeg, png
+from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
-from fairhuman.recipe import Settings
 from fairhuman.record import Box, Finding, region_column
 from fairhuman.regions.boxes import clip_boxes
 from fairhuman.regions.squares import Square, cut, longer_side, square_around

@@ -8,7 +8,7 @@ from typing import Any
 from fairhuman.data.export.names import Names
 from fairhuman.data.export.sample import Sample, as_text
 from fairhuman.data.look.reading import DataSet
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 
 
 def write_imagefolder(

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from fairhuman.data.build.rows import RowReader
-from fairhuman.data.build.write import ROW_GROUP, ShardWriter
-from fairhuman.data.check import STAGE
 from fairhuman.data.condition import people_from_source, people_to_list
 from fairhuman.data.export.sample import Sample, as_text
 from fairhuman.data.look.reading import DataSet, columns_of, masks_of
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.rows import RowReader
+from fairhuman.data.pipeline.write import ROW_GROUP, ShardWriter
 from fairhuman.data.sources import SOURCES
+from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 

@@ -15,10 +15,10 @@ from fairhuman.data.export.sample import Sample, samples
 from fairhuman.data.export.webdataset import write_webdataset
 from fairhuman.data.look.check import Progress
 from fairhuman.data.look.reading import AS_IT_IS, DataSet, open_dataset, usable_or_error
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.files import alone, write_atomically, writing
+from fairhuman.utils.files import alone, write_atomically, writing
 
 MARK = "export.json"  # says whose export a folder is
 Writer = Callable[[Path, Iterator[Sample], DataSet, int, LoadReport], None]

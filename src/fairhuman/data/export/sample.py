@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairhuman.data.build.rows import box_rows
-from fairhuman.data.build.write import png, stored_form
-from fairhuman.data.check import STAGE
-from fairhuman.data.decode import decode_mask, inspect
 from fairhuman.data.look.reading import DataSet, Seen, columns_of
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode_mask, inspect
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.pipeline.rows import box_rows
+from fairhuman.data.pipeline.write import png, stored_form
 from fairhuman.data.sources import SOURCES
+from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import locate
-from fairhuman.data.stored import PictureError, read_bytes
 from fairhuman.record import Cell, LabelMap, Painted, Span, Stored
 
 # Columns of the row that are taken as they are, where they are there.

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from fairhuman.data.check import STAGE
 from fairhuman.data.export.names import Names
 from fairhuman.data.export.sample import Sample
 from fairhuman.data.look.reading import DataSet
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.check import STAGE
 from fairhuman.record import Finding
 
 _REGION = re.compile(r"[a-z0-9_-]+")  # readers take endings in lower case, and cut them at dots

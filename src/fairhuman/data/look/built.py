@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from fairhuman.data.build.manifest import ManifestRow, numbered_files, read_block
-from fairhuman.data.build.report import REJECTED
 from fairhuman.data.look.reading import DataSet, read_report
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.manifest import ManifestRow, numbered_files, read_block
+from fairhuman.data.pipeline.report import REJECTED
 from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord

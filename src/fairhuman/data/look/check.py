@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import get_args
 
 from fairhuman.data.look.reading import AS_IT_IS, open_dataset
-from fairhuman.data.report import LoadReport, Note
+from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.sources.rows import STAGE
-from fairhuman.files import write_json, writing
 from fairhuman.record import Action, Finding
+from fairhuman.utils.files import write_json, writing
 
 Progress = Callable[[str, int, int | None], None]  # stage, records done, records of all where that is known
 SAME = Finding("warned", "same picture as another record")

@@ -11,9 +11,9 @@ import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from fairhuman.data.build.rows import BOXES, box_rows
 from fairhuman.data.look.reading import DataSet, columns_of
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.rows import BOXES, box_rows
 from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import CAPTION, TEXT
 from fairhuman.errors import DataError

@@ -12,9 +12,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from fairhuman.data.look.check import printed
 from fairhuman.data.look.statistics import Statistics, spread
 from fairhuman.data.look.tally import Numbers, RegionStatistics
-from fairhuman.files import write_text, writing
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, OBJECTIVE_COLOURS, SIZE, colours
+from fairhuman.utils.files import write_text, writing
 
 BLUE = OBJECTIVE_COLOURS["global"]
 BINS = 40

@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from fairhuman.data.check import STAGE
 from fairhuman.data.condition import decode_depth, depth_picture, draw_pose, move_people, people_from_source
-from fairhuman.data.decode import decode, decode_mask
 from fairhuman.data.look.reading import DataSet
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import decode, decode_mask
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import Row
-from fairhuman.data.stored import PictureError
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord, Painted
 from fairhuman.report.html import picture_uri

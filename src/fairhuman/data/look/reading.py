@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.build.report import REPORT
-from fairhuman.data.check import STAGE, decoded
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
+from fairhuman.data.pipeline.report import REPORT
 from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
+from fairhuman.data.sources.check import STAGE, decoded
 from fairhuman.data.sources.rows import Row
-from fairhuman.data.stored import PictureError, picture_name, read_bytes
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, Finding, HumanRecord, region_column
 

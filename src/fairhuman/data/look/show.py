@@ -13,13 +13,13 @@ from fairhuman.data.look.built import Example, Group, rejected_groups, source_of
 from fairhuman.data.look.check import Progress, place, printed
 from fairhuman.data.look.layers import Layers, draw_layers
 from fairhuman.data.look.reading import AS_IT_IS, DataSet, columns_of, open_dataset, read_report, usable_or_error
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.sources.rows import Row
-from fairhuman.files import write_text, writing
 from fairhuman.record import HumanRecord
 from fairhuman.report.html import render
 from fairhuman.report.plots import colours
+from fairhuman.utils.files import write_text, writing
 
 REJECTED_EXAMPLES = 6  # of each reason
 NOTES = 50  # shown

@@ -12,9 +12,9 @@ from fairhuman.data.look.check import Progress
 from fairhuman.data.look.columns import read_columns
 from fairhuman.data.look.reading import AS_IT_IS, open_dataset, read_report, usable_or_error
 from fairhuman.data.look.tally import Numbers, RegionStatistics, Tally
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
-from fairhuman.files import write_json, writing
+from fairhuman.utils.files import write_json, writing
 
 QUANTILES = (5, 25, 50, 75, 95)  # percent
 

@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from fairhuman.data.report import LoadReport
+from fairhuman.config import Settings
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.review.events import FILE, TABLES
 from fairhuman.data.review.pictures import boxes_of, load_pictures, shown_picture
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
 from fairhuman.data.review.store import ReviewStore, Work
-from fairhuman.data.stored import PictureError
-from fairhuman.recipe import Settings
 from fairhuman.record import REGION_COLUMNS
 from fairhuman.web.app import RefusedError, create_app, page, read_json
 from fairhuman.web.database import open_database

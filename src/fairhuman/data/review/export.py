@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review.events import DROP, FILE, KEEP, TABLES, Decision, standing_decisions
 from fairhuman.data.review.pictures import Picture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.summary import Summary, outcomes, summarize
 from fairhuman.errors import DataError
-from fairhuman.files import write_json, write_text, writing
+from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import open_database, transaction
 
 REVIEWED, REPORT = "reviewed.jsonl", "review.json"

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.decode import PictureLimits, decode, inspect
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
 from fairhuman.data.sources.rows import printable
-from fairhuman.data.stored import read_bytes
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, HumanRecord
 

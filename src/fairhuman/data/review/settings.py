@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from fairhuman.config import Settings
 from fairhuman.data.sources import SourceSettings
-from fairhuman.recipe import Settings
 
 MAX_NAME = 60  # characters
 # Why a picture is dropped, in the order of the number keys; the names are stored, so they must stay.

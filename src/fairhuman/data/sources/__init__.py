@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
 from fairhuman.data.sources.bodyhands import bodyhands_rows, is_bodyhands
 from fairhuman.data.sources.cosmicman import cosmicman_rows, is_cosmicman
 from fairhuman.data.sources.folder import folder_rows, has_pictures
@@ -17,7 +18,6 @@ from fairhuman.data.sources.parquet import parquet_files, parquet_rows
 from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, iterate_records, records_from_rows
 from fairhuman.data.sources.webdataset import is_webdataset, webdataset_rows
 from fairhuman.data.sources.wholebody import is_wholebody, wholebody_rows
-from fairhuman.data.stored import PictureError, byte_length, read_bytes
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Finding, HumanRecord
 

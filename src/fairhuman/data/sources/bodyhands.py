@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
 from fairhuman.data.sources.rows import STAGE, Row, locate, printable, readable
-from fairhuman.data.stored import PictureError, byte_length, read_bytes
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 

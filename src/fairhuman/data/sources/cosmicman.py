@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.parquet import parquet_files, rows_of_file
 from fairhuman.data.sources.rows import STAGE, Row
 from fairhuman.record import Finding

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import STAGE, Row, printable
 from fairhuman.record import Finding
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.parquet import rows_of_file
 from fairhuman.data.sources.rows import STAGE, Row, readable, with_caption
 from fairhuman.errors import DataError

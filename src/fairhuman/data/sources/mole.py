@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import pictures, read_caption
 from fairhuman.data.sources.rows import Row, printable, readable
 from fairhuman.errors import DataError

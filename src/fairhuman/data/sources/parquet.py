@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import Row, readable, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import Cell

@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
-from fairhuman.data.decode import PictureFacts, PictureLimits, inspect
-from fairhuman.data.report import LoadReport
-from fairhuman.data.stored import PictureError, picture_name
+from fairhuman.config import Settings
+from fairhuman.data.pictures.decode import PictureFacts, PictureLimits, inspect
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, picture_name
 from fairhuman.errors import DataError
-from fairhuman.recipe import Settings
 from fairhuman.record import Box, Cell, DepthKind, Finding, HumanRecord, LabelMap, Painted, Span, Stored, region_column
 from fairhuman.regions.boxes import parse_boxes, shorten
 

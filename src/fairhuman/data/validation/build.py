@@ -20,9 +20,9 @@ from fairhuman.data.validation.strata import Stratum, stratum
 from fairhuman.data.validation.workplace import LOOKS, MANIFEST, PROMPTS, finished_set, identity, workplace
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
-from fairhuman.files import write_atomically, write_json, writing
-from fairhuman.journal import Journal
 from fairhuman.record import HumanRecord, region_column
+from fairhuman.utils.files import write_atomically, write_json, writing
+from fairhuman.utils.journal import Journal
 
 FEWEST_FAILURES = 10  # of a model, before they are counted as a share
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.filters import PERSON, Clarity, Filter, Measures, measure, resolve
-from fairhuman.data.report import LoadReport
+from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, measure, resolve
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SOURCES, source_kind
 from fairhuman.data.sources.rows import iterate_records
 from fairhuman.data.validation.looks import Look, look_at
 from fairhuman.data.validation.settings import ValidationSettings
 from fairhuman.errors import DataError
-from fairhuman.journal import Journal
 from fairhuman.record import Finding, HumanRecord
+from fairhuman.utils.journal import Journal
 
 REGIONS = ("face", "hand", PERSON)
 Progress = Callable[[str, int, int], None]

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from fairhuman.data.decode import PictureLimits, decode
-from fairhuman.data.filters import clarity
-from fairhuman.data.stored import PictureError, read_bytes
-from fairhuman.journal import Journal
+from fairhuman.data.pictures.decode import PictureLimits, decode
+from fairhuman.data.pictures.filters import clarity
+from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.record import Finding, HumanRecord
+from fairhuman.utils.journal import Journal
 
 BLOCK = 128  # pictures between two writes of the journal
 THREADS = min(4, os.cpu_count() or 1)

@@ -9,11 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import ImageDraw
 
-from fairhuman.data.decode import PictureLimits, decode
-from fairhuman.files import write_text
+from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.record import HumanRecord
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.plots import INK, OBJECTIVE_COLOURS
+from fairhuman.utils.files import write_text
 
 SHOWN = 24  # pictures of the sample sheet
 THUMBNAIL = 400  # pixels of the longest side

@@ -3,8 +3,8 @@
 import io
 from collections.abc import Mapping
 
-from fairhuman.data.decode import PictureLimits, decode, inspect
-from fairhuman.data.stored import read_bytes
+from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
+from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.record import Box, HumanRecord
 
 ENDINGS: Mapping[str, str] = {

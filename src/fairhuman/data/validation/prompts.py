@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSettings, TokenBudget, open_captioner
 from fairhuman.data.caption.template import sentence
-from fairhuman.data.decode import PictureLimits, decode
+from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
 from fairhuman.data.validation.grammar import names_person
 from fairhuman.data.validation.settings import ValidationSettings
 from fairhuman.data.validation.shorten import short_prompt, words_of
 from fairhuman.detect.worker import Failure
-from fairhuman.journal import Journal
 from fairhuman.record import HumanRecord
+from fairhuman.utils.journal import Journal
 
 NO_CAPTION, NO_PERSON = "no caption to make a prompt of", "prompt names no person"
 

@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fairhuman.config import Settings
 from fairhuman.data.caption import EndpointSettings, TokenSettings, TransformersSettings
-from fairhuman.data.filters import FilterSettings, Need
+from fairhuman.data.pictures.filters import FilterSettings, Need
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.validation.sampling import Allocation, Sampling
 from fairhuman.data.validation.shorten import MAX_WORDS
-from fairhuman.recipe import Settings
 
 BRIEF = (
     "Describe the people in this picture in one brief and clear sentence of at most 20 words: who they are, what they "

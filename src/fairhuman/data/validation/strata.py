@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fairhuman.data.filters import PERSON
+from fairhuman.data.pictures.filters import PERSON
 from fairhuman.record import HumanRecord
 
 UNKNOWN = "unknown"

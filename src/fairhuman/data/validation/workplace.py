@@ -12,13 +12,13 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from fairhuman import __version__
-from fairhuman.data.stored import byte_length
+from fairhuman.config import differences
+from fairhuman.data.pictures.stored import byte_length
 from fairhuman.data.validation.picture_files import box_numbers
 from fairhuman.data.validation.settings import ValidationSettings
 from fairhuman.errors import DataError
-from fairhuman.files import write_json
-from fairhuman.recipe import differences
 from fairhuman.record import Cell, HumanRecord
+from fairhuman.utils.files import write_json
 
 MANIFEST = "manifest.json"
 BEGUN, LOOKS, PROMPTS = "begun.json", "looks.jsonl", "prompts.jsonl"

@@ -1,0 +1,22 @@
+"""Which runs the memory table covers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from fairhuman.config import Settings
+from fairhuman.models.locations import SDXL
+
+
+class MemoryTableSettings(Settings):
+    """Which runs are in the table: all combinations."""
+
+    model: str = Field(default=SDXL, description="'sdxl' (base 1.0, by its shape), 'small', a folder or a hub id")
+    resolution: int = Field(default=1024, ge=16)
+    ranks: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1, description="of LoRA on attention")
+    kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] = Field(
+        default=("lora", "controlnet", "t2i_adapter"), min_length=1
+    )
+    batch_sizes: tuple[int, ...] = Field(default=(1, 4), min_length=1)
+    precisions: tuple[str, ...] = Field(default=("bf16",), min_length=1)
+    gradient_checkpointing: bool = True

@@ -1,0 +1,5 @@
+"""`python -m fairhuman.cli`."""
+
+from fairhuman.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Methods side by side: the same prompts, close-ups of the same faces and hands."""

@@ -1,0 +1,140 @@
+"""The grid's figure, one pixel a picture's pixel, as PNG and PDF."""
+
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageFont
+
+from fairhuman.errors import RecipeError
+from fairhuman.report.plots import INK
+from fairhuman.utils.files import write_atomically
+
+HEIGHT = 320  # pixels of all pictures in the grid
+GAP, MARGIN, LINE, TEXT = 6, 14, 18, 13  # pixels in the figure: between things, around, a line of text, its letters
+PROMPT_LINES = 3  # the page has the whole prompt
+DPI = 100
+MOST_PIXELS = 30_000  # of a side of the figure
+SOFT = "#5b5b5b"
+
+
+@dataclass(frozen=True, slots=True)
+class GridCell:
+    """A method's picture at the common height, and its close-ups; None where there is no frame."""
+
+    method: str
+    file: str
+    size: tuple[int, int]
+    picture: Image.Image
+    zooms: Mapping[str, Image.Image | None]
+
+
+@dataclass(frozen=True, slots=True)
+class GridRow:
+    """A prompt by all methods, and what they were asked to follow, by name."""
+
+    number: int
+    prompt: str
+    cells: Sequence[GridCell]
+    asked: Mapping[str, Image.Image] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[tuple[str, Image.Image]]:
+        """All pictures from left to right, with their titles."""
+        return [*self.asked.items(), *((cell.method, cell.picture) for cell in self.cells)]
+
+
+def grid_figure(grid: Sequence[GridRow], notes: Sequence[str]) -> Figure:
+    """The grid as a figure of one pixel a picture's pixel at 100 dpi; letters that DejaVu Sans lacks are boxes.
+
+    Raises:
+        RecipeError: it would be larger than 30,000 pixels.
+    """
+    titles = [title for title, _ in grid[0].columns]
+    widths = [max(row.columns[column][1].width for row in grid) for column in range(len(titles))]
+    parts = list(grid[0].cells[0].zooms)
+    zoom = (min(widths) - GAP * (len(parts) - 1)) // max(len(parts), 1)
+    width = sum(widths) + GAP * (len(widths) - 1) + 2 * MARGIN
+    head = [_lines(title, of_column, 2) for title, of_column in zip(titles, widths, strict=True)]
+    prompts = [_lines(row.prompt, width - 2 * MARGIN, PROMPT_LINES) for row in grid]
+    foot = [line for note in notes for line in _lines(note, width - 2 * MARGIN, PROMPT_LINES)]
+    pictures = HEIGHT + (GAP + zoom if parts else 0)
+    tops = np.cumsum([MARGIN + LINE * max(map(len, head)), *(pictures + LINE * (len(p) + 1) for p in prompts)])
+    height = int(tops[-1]) + LINE * len(foot) + MARGIN
+    if max(width, height) > MOST_PIXELS:
+        raise RecipeError(f"rows: a figure may have {MOST_PIXELS} pixels a side, {len(grid)} rows take {height}; fewer")
+    figure, axes = _canvas(width, height)
+    for row, prompt, top in zip(grid, prompts, tops[:-1].tolist(), strict=True):
+        left = MARGIN
+        zooms: list[Mapping[str, Image.Image | None]] = [{}] * len(row.asked) + [cell.zooms for cell in row.cells]
+        for (_, picture), close_ups, of_column in zip(row.columns, zooms, widths, strict=True):
+            _draw(axes, picture, left, top)
+            for number, (part, close_up) in enumerate(close_ups.items()):
+                place = (left + number * (zoom + GAP), top + HEIGHT + GAP)
+                if close_up is None:
+                    _write(axes, [f"no {part}"], place[0], place[1] + zoom // 2, SOFT)
+                else:
+                    _draw(axes, close_up.resize((zoom, zoom), Image.Resampling.LANCZOS), *place)
+            left += of_column + GAP
+        _write(axes, prompt, MARGIN, top + pictures + GAP)
+    left = MARGIN
+    for lines, of_column in zip(head, widths, strict=True):
+        _write(axes, lines, left, MARGIN - 4, weight="bold")
+        left += of_column + GAP
+    _write(axes, foot, MARGIN, int(tops[-1]), SOFT)
+    return figure
+
+
+def _lines(text: str, width: int, most: int) -> list[str]:
+    """The text in lines of about `width` pixels, by the mean width of its own letters; the rest is left out, with …"""
+    text = " ".join(text.split())
+    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", TEXT)
+    letters = int(0.92 * width * len(text) / max(font.getlength(text), 1.0))
+    return textwrap.wrap(text, max(letters, 2), max_lines=most, placeholder="…")
+
+
+def _canvas(width: int, height: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _draw(axes: Axes, picture: Image.Image, left: int, top: int) -> None:
+    extent = (left, left + picture.width, top + picture.height, top)
+    axes.imshow(np.asarray(picture), extent=extent, interpolation="none", aspect="auto")
+
+
+def _write(axes: Axes, lines: Sequence[str], left: int, top: int, colour: str = INK, weight: str = "normal") -> None:
+    for number, line in enumerate(lines):
+        axes.text(
+            left,
+            top + (number + 0.5) * LINE,
+            line,
+            fontsize=TEXT * 72 / DPI,
+            color=colour,
+            weight=weight,
+            va="center",
+            parse_math=False,
+            clip_on=True,
+        )
+
+
+def save_figure(figure: Figure, out: Path) -> None:
+    """PNG and PDF; text stays text in the PDF, and the same grid gives the same bytes."""
+    with warnings.catch_warnings(), mpl.rc_context({"pdf.fonttype": 42}):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+            write_atomically(
+                out / f"grid.{kind}",
+                partial(figure.savefig, format=kind, metadata=metadata),
+            )

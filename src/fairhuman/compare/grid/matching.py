@@ -1,0 +1,177 @@
+"""Pictures of several methods matched into rows of one prompt each, and what their making differs in.
+
+A method is a folder. Pictures of `fairhuman sample` say in PNG text entries what they were drawn from, and are matched
+by (prompt_index, picture_index). Folders without such entries are matched by the order of their file names, in which 2
+comes before 10, and taken for what they are given as.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from fairhuman.data.pictures.decode import inspect
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.errors import DataError
+
+IDENTITY = ("prompt", "prompt_index", "picture_index")
+SETTINGS = ("seed", "steps", "guidance", "scheduler", "negative_prompt")
+Key = tuple[int, int]  # prompt_index, picture_index
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture's file and its text entries; none where it isn't one of `fairhuman sample`."""
+
+    file: Path
+    entries: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedRow:
+    """One prompt, drawn by every method; the prompt is None where no method tells it."""
+
+    key: Key
+    prompt: str | None
+    pictures: Mapping[str, Drawn]
+
+
+def match_pictures(methods: Mapping[str, Path], lacking: list[str] | None = None) -> list[MatchedRow]:
+    """Rows in the order of their keys; with no text entries anywhere, in that of the file names.
+
+    Args:
+        methods: a name to a folder of pictures each.
+        lacking: where given, rows that a method lacks are left out and named here; else they are an error.
+
+    Raises:
+        DataError: a folder without pictures, one in which only some have text entries, a picture that a method lacks,
+            or prompts that disagree: names method, picture and both values.
+    """
+    if not methods:
+        raise DataError("methods: expected at least one, found none")
+    drawn = {name: _read_folder(name, folder) for name, folder in methods.items()}
+    told = {name: _by_key(name, pictures) for name, pictures in drawn.items() if pictures[0].entries}
+    untold = {name: pictures for name, pictures in drawn.items() if name not in told}
+    keys = sorted({key for pictures in told.values() for key in pictures})
+    if not told:
+        keys = [(number, 0) for number in range(len(next(iter(drawn.values()))))]
+    for name, pictures in untold.items():
+        if len(pictures) != len(keys):
+            raise DataError(
+                f"method {name!r}: its pictures have no text entries and are matched by file name, so there must be as "
+                f"many as in {next(iter(told or drawn))!r}, {len(keys)}; found {len(pictures)}"
+            )
+    without = {key: [name for name in told if key not in told[name]] for key in keys} if lacking is not None else {}
+    if lacking is not None:
+        lacking += [f"prompt {key[0]}, picture {key[1]}: not by {', '.join(of)}" for key, of in without.items() if of]
+    return [
+        MatchedRow(
+            key,
+            _prompt(told, key),
+            {name: told[name][key] if name in told else untold[name][number] for name in methods},
+        )
+        for number, key in enumerate(keys)
+        if not without.get(key)
+    ]
+
+
+def setting_notes(rows: Sequence[MatchedRow]) -> list[str]:
+    """The seed, the settings that differ within a row, and whose pictures don't tell: one sentence each."""
+    names = list(rows[0].pictures)
+    told = [name for name in names if rows[0].pictures[name].entries]
+    notes = []
+    for setting in SETTINGS:
+        values = {name: [row.pictures[name].entries.get(setting, "") for row in rows] for name in told}
+        shown = {
+            name: ", ".join(value or "none" for value in dict.fromkeys(of_rows)) for name, of_rows in values.items()
+        }
+        if len({tuple(of_rows) for of_rows in values.values()}) > 1:
+            listed = "; ".join(f"{name}: {text}" for name, text in shown.items())
+            meaning = ", so the pictures of a row differ by their noise too" if setting == "seed" else ""
+            notes.append(f"The methods' {setting.replace('_', ' ')} differs{meaning} ({listed}).")
+        elif setting == "seed" and told:
+            notes.append(f"The same seed in all of {', '.join(told)}: {shown[told[0]]}.")
+    notes += [
+        f"{name}: no text entries; matched by the order of file names. Its prompts, seeds and settings aren't known."
+        for name in names
+        if name not in told
+    ]
+    return notes
+
+
+def _read_folder(name: str, folder: Path) -> list[Drawn]:
+    if not folder.is_dir():
+        raise DataError(f"method {name!r}: expected a folder of pictures, found none at {folder}")
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."]
+    if not files:
+        raise DataError(f"method {name!r}: expected pictures in {folder}, found none")
+    pictures = [Drawn(file, _entries(name, file)) for file in sorted(files, key=_natural)]
+    without = [picture.file.name for picture in pictures if not picture.entries]
+    if 0 < len(without) < len(pictures):
+        raise DataError(
+            f"method {name!r}: either all pictures or none must have the text entries {', '.join(IDENTITY)}; "
+            f"{len(without)} of {len(pictures)} have none, the first is {without[0]}"
+        )
+    return pictures
+
+
+def _natural(file: Path) -> tuple[list[int | str], str]:
+    parts = re.split(r"([0-9]+)", file.stem)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
+
+
+def _entries(name: str, file: Path) -> dict[str, str]:
+    """Text entries of a PNG that has those of `IDENTITY`; nothing is decoded."""
+    try:
+        kind = inspect(file).kind
+    except PictureError as error:
+        raise DataError(f"method {name!r}: {error}") from error
+    if kind != "PNG":
+        return {}
+    with Image.open(file, formats=("PNG",)) as image:
+        texts = {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
+    return texts if all(key in texts for key in IDENTITY) else {}
+
+
+def _by_key(name: str, pictures: Sequence[Drawn]) -> dict[Key, Drawn]:
+    found: dict[Key, Drawn] = {}
+    for picture in pictures:
+        texts = [picture.entries[entry] for entry in IDENTITY[1:]]
+        if not all(re.fullmatch("[0-9]+", text) for text in texts):
+            raise DataError(
+                f"method {name!r}: {picture.file.name}: prompt_index and picture_index must be numbers from 0, "
+                f"found {texts[0]!r} and {texts[1]!r}"
+            )
+        key = (int(texts[0]), int(texts[1]))
+        if key in found:
+            raise DataError(
+                f"method {name!r}: {found[key].file.name} and {picture.file.name} are both picture {key[1]} of "
+                f"prompt {key[0]}; a folder must hold one run's pictures"
+            )
+        found[key] = picture
+    return found
+
+
+def _prompt(told: Mapping[str, Mapping[Key, Drawn]], key: Key) -> str | None:
+    """The prompt of a row that all methods tell."""
+    having = {name: pictures[key] for name, pictures in told.items() if key in pictures}
+    if not having:
+        return None
+    first, reference = next(iter(having.items()))
+    prompt = reference.entries["prompt"]
+    for name in told:
+        if name not in having:
+            raise DataError(
+                f"method {name!r}: lacks picture {key[1]} of prompt {key[0]}, {prompt!r}, which {first!r} has in "
+                f"{reference.file.name}"
+            )
+        other = having[name].entries["prompt"]
+        if other != prompt:
+            raise DataError(
+                f"method {name!r}: {having[name].file.name} was drawn from {other!r}, but {reference.file.name} of "
+                f"{first!r} from {prompt!r}; both are picture {key[1]} of prompt {key[0]}"
+            )
+    return prompt

@@ -1,0 +1,1 @@
+"""The paper's published tables, and our numbers beside them."""

@@ -1,0 +1,142 @@
+"""The paper sheet out of files: our costs and evaluations beside the published tables."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fairhuman.compare.paper.cost import FUSED, MIB, MOLE
+from fairhuman.compare.paper.published import COLUMNS, PUBLISHED, OurTable, PaperSheet, Setup, paper_sheet
+from fairhuman.compare.paper.settings import SetupSettings, SheetSettings
+from fairhuman.errors import DataError, RecipeError
+from fairhuman.report.html import render
+from fairhuman.utils.files import write_json, write_text
+
+# Our metric for a published column, and what it is multiplied by for that column's unit.
+METRICS: Mapping[str, tuple[str, float]] = {
+    "HPS v2.1": ("HPS", 1.0),
+    "ImageReward": ("IR", 1.0),
+    "FID": ("FID", 1.0),
+    "official hand confidence": ("Hand Confi.", 100.0),
+    "official face confidence": ("Face Confi.", 100.0),
+}
+ROWS = {FUSED: "Ours", MOLE: "MoLE"}
+ALIASES = {"MPD": "MPD-FairGrad"}  # our name of a strategy for a published row
+
+
+def read_tables(costs: Path | None, evaluation: Path | None, said: SheetSettings) -> dict[str, OurTable]:
+    """Our numbers out of `costs.json` of `fairhuman cost` and `metrics.json` of `fairhuman evaluate`.
+
+    Raises:
+        DataError: a file that isn't there, isn't of these commands, or has no number that was published.
+        RecipeError: no file, or numbers without a word on how they came about.
+
+    """
+    if costs is None and evaluation is None:
+        raise RecipeError(
+            "nothing of ours: give --costs FILE, the costs.json of fairhuman cost, or --evaluation FILE, the "
+            "metrics.json of fairhuman evaluate"
+        )
+    tables = {}
+    parts = (
+        ("Table 1", "costs", "cost", costs, cost_values),
+        ("Table 2", "evaluation", "evaluate", evaluation, metric_values),
+    )
+    for table, name, command, path, values_of in parts:
+        if path is None:
+            continue
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file; --{name} wants the JSON of fairhuman {command}")
+        setup: SetupSettings | None = getattr(said, name)
+        if setup is None:
+            raise RecipeError(f"{path}: say how these numbers came about: {name}.model, .data, .scale and .metrics")
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            values = values_of(document)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: expected the JSON of fairhuman {command}; {error!r}") from error
+        note = left_out(document) if name == "evaluation" else ""
+        if not values:
+            rows = dict.fromkeys(cell.row for cell in PUBLISHED if cell.table == table)
+            known = f"published rows {', '.join(rows)} and columns {', '.join(COLUMNS[table])}"
+            raise DataError(f"{path}: has none of the {known}. {note}".rstrip())
+        tables[table] = OurTable(Setup(**setup.model_dump()), values, note)
+    return tables
+
+
+def cost_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """Table 1: MiB of parameters beyond the base, and the median ratio of time."""
+    values = {}
+    for variant in document["measured"]["variants"]:
+        if variant["name"] in ROWS:
+            row = ROWS[variant["name"]]
+            values[row, "Extra Memory Usage"] = variant["extra_parameter_bytes"] / MIB
+            values[row, "Inference Time"] = variant["wall_ratio"]["median"]
+    return values
+
+
+def metric_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """Table 2: methods that have the name of a published row, or of `ALIASES` where none has the row's own."""
+    rows = _rows(document)
+    return {
+        (rows[one["method"]], METRICS[one["name"]][0]): METRICS[one["name"]][1] * one["value"]
+        for one in document["metrics"]
+        if one["name"] in METRICS and one["method"] in rows and one["value"] is not None
+    }
+
+
+def left_out(document: Mapping[str, Any]) -> str:
+    """Which methods `metric_values` takes nothing of, and what it knows; empty where it takes something of all."""
+    rows, taken = _rows(document), {row for row, _ in metric_values(document)}
+    without = [
+        name for name in dict.fromkeys(one["method"] for one in document["metrics"]) if rows.get(name) not in taken
+    ]
+    if not without:
+        return ""
+    known = [*dict.fromkeys(cell.row for cell in PUBLISHED if cell.table == "Table 2"), *ALIASES]
+    return (
+        f"Not taken of the evaluation: {', '.join(without)}. Methods that are known: {', '.join(known)}; "
+        f"metrics that are known: {', '.join(METRICS)}."
+    )
+
+
+def _rows(document: Mapping[str, Any]) -> dict[str, str]:
+    """The published row of each method that has one."""
+    known = {cell.row for cell in PUBLISHED if cell.table == "Table 2"}
+    names = {one["method"] for one in document["metrics"]}
+    rows = {name: name if name in known else ALIASES.get(name) for name in names}
+    return {name: row for name, row in rows.items() if row is not None and (row == name or row not in names)}
+
+
+def write_sheet(tables: Mapping[str, OurTable], out: Path) -> Path:
+    """Write `paper.json` and `paper.html`; return the page's path."""
+    sheet = paper_sheet(tables)
+    write_json(out / "paper.json", asdict(sheet))
+    path = out / "paper.html"
+    write_text(path, render("paper.html", title="The published tables, and ours", tables=_tables(sheet), sheet=sheet))
+    return path
+
+
+def _tables(sheet: PaperSheet) -> list[dict[str, Any]]:
+    tables = []
+    for table, columns in COLUMNS.items():
+        numbers = {(row.row, row.column): row for row in sheet.rows if row.table == table}
+        rows = dict.fromkeys(row for row, _ in numbers)
+        tables.append(
+            {
+                "name": table,
+                "columns": [(name, column.unit, column.better) for name, column in columns.items()],
+                "rows": [
+                    (row, [(f"{numbers[row, name].published:g}", _text(numbers[row, name].ours)) for name in columns])
+                    for row in rows
+                ],
+                "note": sheet.notes.get(table),
+                "differences": [one for one in sheet.differences if one.table == table],
+            }
+        )
+    return tables
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

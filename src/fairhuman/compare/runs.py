@@ -1,0 +1,168 @@
+"""Runs of a comparison: people, tuning, then every cell with every seed; finished runs are kept, failed ones reported.
+
+The same command goes on where it was stopped, and takes in cells and seeds that were added since.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fairhuman import config as recipes
+from fairhuman.compare.jobs import Job, run_jobs, training_job
+from fairhuman.compare.losses import keep_losses, kept_losses
+from fairhuman.compare.settings import CompareRecipe, TuningSettings
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.report.changes import Series, change, series_of
+from fairhuman.train.recipe import TrainRecipe
+
+GLOBAL = "global"
+EXACT = 2.0  # cost of a step with K gradients, in those of a step with one; for the estimate of time
+Render = Callable[[Path, dict[str, Any]], object]
+
+
+@dataclass
+class Outcome:
+    """What came of a comparison.
+
+    Attributes:
+        series: held-out sums of each cell's runs that ended, seeds in the order of `seeds`.
+        seeds: of each cell's runs that ended.
+        tuned: by cell, the changes at each learning rate, by objective.
+        picked: learning rate of each cell; None where nothing was tuned.
+        failed: name of a run to what it said.
+
+    """
+
+    series: dict[str, Series] = field(default_factory=dict)
+    seeds: dict[str, list[int]] = field(default_factory=dict)
+    tuned: dict[str, dict[float, dict[str, float]]] = field(default_factory=dict)
+    picked: dict[str, float | None] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> Outcome | int:
+    """Do all that isn't done yet; the outcome, or the number of the signal that ended it early.
+
+    Raises:
+        FairHumanError: settings that training doesn't have; not one run of a cell ended.
+
+    """
+    for name, people in recipe.people.items():
+        render(recipe.out / "people" / name, people.model_dump())
+    recipes.save(recipe, recipe.out / "compare.yaml")
+    outcome = Outcome(picked=dict.fromkeys(recipe.cells, None))
+    if recipe.tuning is not None:
+        signal = _tune(recipe, recipe.tuning, outcome, console)
+        if signal is not None:
+            return signal
+    runs = {
+        cell: {seed: recipe.run(cell, seed, rate, "test") for seed in recipe.seeds}
+        for cell, rate in outcome.picked.items()
+    }
+    signal = _train([run for seeds in runs.values() for run in seeds.values()], recipe, outcome, console)
+    if signal is not None:
+        return signal
+    for cell, seeds in runs.items():
+        ended = {seed: run for seed, run in seeds.items() if run.out.name not in outcome.failed}
+        if ended:
+            outcome.series[cell], outcome.seeds[cell] = _series(recipe, list(ended.values())), list(ended)
+    if not outcome.series:
+        raise FairHumanError(f"{recipe.out}: no run of the comparison ended. {next(iter(outcome.failed.values()))}")
+    return outcome
+
+
+def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: Outcome, console: Console) -> int | None:
+    """Fill in `tuned` and `picked`; return the number of the signal that ended it early."""
+    runs = {
+        cell: {rate: recipe.run(cell, tuning.seed, rate, "tuning") for rate in tuning.learning_rates}
+        for cell in recipe.cells
+        if cell not in tuning.lenders
+    }
+    signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, console)
+    if signal is not None:
+        return signal
+    for cell, rates in runs.items():
+        ended = {rate: run for rate, run in rates.items() if run.out.name not in outcome.failed}
+        if not ended:
+            raise FairHumanError(f"cell {cell!r}: no tuning run ended. {next(iter(outcome.failed.values()))}")
+        tuned = {rate: changes(_series(recipe, [run])) for rate, run in ended.items()}
+        outcome.tuned[cell], outcome.picked[cell] = tuned, pick(tuned, tuning.max_global)
+        console.print(f"learning rate of {cell}: {outcome.picked[cell]:g}{at_edge(tuned, outcome.picked[cell])}")
+    outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.lenders.items()}
+    return None
+
+
+def pick(tuned: Mapping[float, Mapping[str, float]], max_global: float) -> float:
+    """The learning rate by the rule of `TuningSettings`."""
+    allowed = {rate: found for rate, found in tuned.items() if found[GLOBAL] <= max_global}
+    if allowed:
+        return min(allowed, key=lambda rate: sum(value for name, value in allowed[rate].items() if name != GLOBAL))
+    return min(tuned, key=lambda rate: tuned[rate][GLOBAL])
+
+
+def at_edge(tuned: Mapping[float, object], rate: float | None) -> str:
+    """A remark where a rate is the smallest or largest that was tried."""
+    return " (at the edge of the grid)" if len(tuned) > 1 and rate in (min(tuned), max(tuned)) else ""
+
+
+def changes(series: Series) -> dict[str, float]:
+    """Change of each held-out loss of one run."""
+    return {name: change(series, name).value for name in series.first}
+
+
+def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Outcome, console: Console) -> int | None:
+    """Run those whose losses aren't kept yet, the longest first, and keep them; failures are noted."""
+    left = {run.out.name: run for run in runs if kept_losses(recipe, run) is None}
+    costs = {
+        name: run.steps * (EXACT if run.balances and run.fairness.mode == "exact" else 1.0)
+        for name, run in left.items()
+    }
+    jobs = [training_job(name, left[name], costs[name]) for name in sorted(left, key=lambda name: -costs[name])]
+
+    def ended(job: Job, error: FairHumanError | None) -> None:
+        if error is None:
+            keep_losses(recipe, left[job.name])
+        else:
+            outcome.failed[job.name] = str(error)
+            console.print(f"{error}", highlight=False, markup=False)
+
+    for job in jobs:
+        if job.done() == 1.0:  # by an earlier command that was killed before it could keep them
+            ended(job, None)
+    return run_jobs(
+        [job for job in jobs if kept_losses(recipe, left[job.name]) is None], console, recipe.processes, ended
+    )
+
+
+def _series(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Series:
+    """The kept losses of runs that ended."""
+    pairs = {run.out.name: kept_losses(recipe, run) for run in runs}
+    return series_of({name: pair for name, pair in pairs.items() if pair is not None})
+
+
+def shared_seeds(outcome: Outcome, a: str, b: str) -> tuple[Series, Series]:
+    """The series of two cells, cut to the seeds that both have.
+
+    Raises:
+        DataError: there is none.
+
+    """
+    both = [seed for seed in outcome.seeds[a] if seed in outcome.seeds[b]]
+    if not both:
+        raise DataError(f"{a} and {b} have no seed in common: {outcome.seeds[a]} and {outcome.seeds[b]}")
+    cut = partial(_cut, outcome, both)
+    return cut(a), cut(b)
+
+
+def _cut(outcome: Outcome, seeds: Sequence[int], cell: str) -> Series:
+    rows = [outcome.seeds[cell].index(seed) for seed in seeds]
+    series = outcome.series[cell]
+    first, last = (
+        {name: (errors[rows], areas[rows]) for name, (errors, areas) in sums.items()}
+        for sums in (series.first, series.last)
+    )
+    return Series(series.keys, first, last)

@@ -1,0 +1,255 @@
+"""Pictures from files or bytes: what a header says, and the upright RGB picture; never half a picture.
+
+Pillow is asked for the type by content, in a fixed list of formats. Its own defaults that spoil pictures in
+silence are handled here: 16-bit grey is clipped to white by `convert`, transparent pixels show the colour
+hidden below, the EXIF orientation is ignored, and with LOAD_TRUNCATED_IMAGES a cut-off file gives a grey half.
+"""
+
+import errno
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
+from pydantic import Field
+
+from fairhuman.config import Settings
+from fairhuman.data.pictures.stored import PictureError, byte_length, picture_name, read_bytes, unreadable
+from fairhuman.errors import DataError
+from fairhuman.record import Finding, LabelMap, Painted, Stored
+from fairhuman.regions.boxes import shorten
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+WHITE = (255, 255, 255)
+PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's own default of MAX_IMAGE_PIXELS, which is neither read nor changed here
+NARROW_GREY = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0..255, by these factors
+GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+class PictureLimits(Settings):
+    """What a picture must keep to; all of it is checked on the header, before anything is decoded."""
+
+    min_side: int = Field(default=16, ge=1, description="pixels of the shorter side")
+    max_aspect: float = Field(default=8.0, ge=1.0, description="longer side through shorter side")
+    max_pixels: int = Field(default=PILLOW_LIMIT, ge=1, le=PILLOW_LIMIT, description="width times height")
+
+
+DEFAULT_LIMITS = PictureLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What a header says: type by content, Pillow's mode, *upright* size, and what decoding will change."""
+
+    kind: str
+    mode: str
+    width: int
+    height: int
+    conversions: tuple[Finding, ...]
+
+
+class Decoded(NamedTuple):
+    """An upright RGB picture and what was changed to get it."""
+
+    picture: Image.Image
+    conversions: tuple[Finding, ...]
+
+
+def inspect(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFacts:
+    """Read the header of a picture, decoding nothing.
+
+    Raises:
+        PictureError: missing, unreadable, empty, not a picture, too small, too long, too large.
+
+    """
+    with _open(source, limits) as image:
+        try:
+            width, height = _upright_size(image)
+            return PictureFacts(str(image.format), image.mode, width, height, _conversions(image, source))
+        except Exception as error:  # looking for a second frame reads beyond the header
+            raise _damaged(source, error) from error
+
+
+def decode(source: Stored, limits: PictureLimits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE) -> Decoded:
+    """Decode a picture to upright RGB, 8 bits.
+
+    EXIF orientation first; 16-bit grey scaled by 1/257; transparent pixels laid on `background`; grey,
+    palette and CMYK converted; the first frame of an animation.
+
+    Raises:
+        PictureError: as `inspect`, and for a file that is cut off or damaged.
+        DataError: if somebody switched PIL.ImageFile.LOAD_TRUNCATED_IMAGES on: half pictures could not be
+            told from whole ones.
+
+    """
+    _refuse_half_pictures()
+    with _open(source, limits) as image:
+        try:
+            conversions = _conversions(image, source)
+            image.load()
+            return Decoded(_to_rgb(ImageOps.exif_transpose(image), background), conversions)
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise _damaged(source, error) from error
+
+
+def decode_mask(mask: Painted, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Decode a painted mask: upright, mode L, white = region; what is transparent is outside of it.
+
+    Of a label map the region is where a pixel's number, or its index into the palette, is one of the labels.
+
+    Raises:
+        PictureError: as `decode`; a label map in colours, or in a format that blurs its numbers.
+        DataError: as `decode`.
+
+    """
+    if isinstance(mask, LabelMap):
+        return _decode_labels(mask, limits)
+    return decode(mask, limits, background=(0, 0, 0)).picture.convert("L")
+
+
+def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
+    _refuse_half_pictures()
+    with _open(mask.stored, limits) as image:
+        name = picture_name(mask.stored)
+        if image.mode not in ("1", "L", "P", *GREY16):
+            raise PictureError("label map has not one number a pixel", f"{name} has the mode {image.mode}")
+        if image.format == "JPEG":
+            raise PictureError("label map is in a lossy format", f"{name} is JPEG")
+        try:
+            tile = image.tile[:1] if isinstance(image, ImageFile.ImageFile) else []
+            factor = NARROW_GREY.get(str(tile[0].args), 1) if tile else 1
+            image.load()
+            labels_hw = np.asarray(ImageOps.exif_transpose(image)) // factor
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise _damaged(mask.stored, error) from error
+    return Image.fromarray(np.isin(labels_hw, mask.labels).astype(np.uint8) * 255)
+
+
+def _refuse_half_pictures() -> None:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise DataError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES must be False: with it, cut-off pictures are half grey, "
+            "without an error"
+        )
+
+
+def _open(source: Stored, limits: PictureLimits) -> Image.Image:
+    """Open within the limits, or say why not."""
+    name = picture_name(source)
+    if not byte_length(source):
+        raise PictureError("file is empty (0 bytes)", name)
+    try:
+        image = Image.open(source if isinstance(source, Path) else io.BytesIO(read_bytes(source)), formats=FORMATS)
+    except PictureError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError("too many pixels, refused from the header", _named(source, error)) from error
+    except Exception as error:  # a parser may raise anything on a file that isn't of its kind
+        if _is_of_the_system(error):
+            raise unreadable(source, error) from error
+        raise PictureError("not a picture", f"{name} begins with {_start(source)!r}") from error
+    try:
+        _check_limits(image, name, limits)
+    except PictureError:
+        image.close()
+        raise
+    return image
+
+
+def _check_limits(image: Image.Image, name: str, limits: PictureLimits) -> None:
+    width, height = image.size
+    shown = f"{name} is {width}x{height}"
+    if width * height > limits.max_pixels:
+        raise PictureError("too many pixels, refused from the header", f"{shown}, more than {limits.max_pixels}")
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise PictureError("too long and narrow", f"{shown}, max_aspect is {limits.max_aspect:g}")
+    if min(width, height) < limits.min_side:
+        raise PictureError("too small", f"{shown}, min_side is {limits.min_side}")
+    if image.mode in ("I", "F"):
+        raise PictureError("no known range of brightness", f"{name} has 32 bits a pixel, mode {image.mode}")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 = upright, without decoding."""
+    if image.format == "TIFF":  # Pillow turns TIFF by itself, and reports the upright size
+        return 1
+    if image.format == "PNG" and "exif" not in image.info:  # getexif would decode all of it to look behind the pixels
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF: Pillow shows such a picture as it is stored, and so do we
+        return 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image) in TURNED else (width, height)
+
+
+def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
+    """What `decode` changes, or what is odd, as far as the header tells."""
+    name = picture_name(source)
+    found: list[Finding] = []
+    if isinstance(source, Path):
+        expected = Image.registered_extensions().get(source.suffix.lower())
+        if expected and {expected, image.format} - {"JPEG", "MPO"} and expected != image.format:
+            found.append(Finding("warned", f"content is {image.format}, not what the name says", name))
+    if getattr(image, "is_animated", False):
+        found.append(Finding("warned", "only the first frame is used", name))
+    if _orientation(image) in range(2, 9):
+        found.append(
+            Finding(
+                "converted",
+                "turned upright by its EXIF orientation",
+                f"{name}, orientation {_orientation(image)}",
+            )
+        )
+    if image.mode in GREY16:
+        found.append(Finding("converted", "16-bit grey scaled by 1/257", name))
+    elif image.has_transparency_data:
+        found.append(Finding("converted", "transparent pixels laid on the background", name))
+    elif image.mode != "RGB":
+        found.append(Finding("converted", f"{image.mode} to RGB", name))
+    return tuple(found)
+
+
+def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    if image.mode in GREY16:
+        grey_hw = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((grey_hw + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        canvas = Image.new("RGBA", layered.size, (*background, 255))
+        return Image.alpha_composite(canvas, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _start(source: Stored) -> bytes:
+    if not isinstance(source, Path):
+        return read_bytes(source)[:16]
+    try:
+        with source.open("rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise unreadable(source, error) from error
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Whether the system refused, rather than Pillow, whose OSErrors about the content have no number.
+
+    EINVAL is about the content as well: a damaged file sent the parser to a place before its start.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
+def _damaged(source: Stored, error: Exception) -> PictureError:
+    if _is_of_the_system(error):
+        return unreadable(source, error)
+    return PictureError("picture is cut off or damaged", _named(source, error))
+
+
+def _named(source: Stored, error: Exception) -> str:
+    return shorten(f"{picture_name(source)}: {error or type(error).__name__}", 200)

@@ -1,0 +1,82 @@
+"""What happened to which record, and why: nothing is left out without a line here."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fairhuman.errors import DataError
+from fairhuman.record import Action, Finding
+from fairhuman.utils.files import write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One finding with its place. `line` counts from 1 and is None where a file has no lines."""
+
+    file: str
+    line: int | None
+    stage: str
+    action: Action
+    reason: str
+    value: str = ""
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.action}, {self.reason}" + (f" ({self.value})" if self.value else "")
+
+
+@dataclass
+class LoadReport:
+    """Notes in the order of their records, with counts."""
+
+    notes: list[Note] = field(default_factory=list)
+
+    def add(self, location: str, stage: str, finding: Finding) -> None:
+        """Note a finding at a record's location (`file:line`, or a file alone)."""
+        self.notes.append(note(location, stage, finding))
+
+    def extend(self, notes: Iterable[Note]) -> None:
+        """Add notes that were collected elsewhere, such as in a worker (see `Batch.notes`)."""
+        self.notes.extend(notes)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of notes by action, then by reason, the most frequent first."""
+        counted = Counter((entry.action, entry.reason) for entry in self.notes)
+        by_action: dict[str, dict[str, int]] = {}
+        for (action, reason), number in counted.most_common():
+            by_action.setdefault(action, {})[reason] = number
+        return by_action
+
+    def skipped(self) -> list[Note]:
+        """Notes of records that were left out."""
+        return [entry for entry in self.notes if entry.action == "skipped"]
+
+    def check_share(self, max_share: float, total: int) -> None:
+        """Refuse a source of which too much had to be left out.
+
+        Raises:
+            DataError: if more than `max_share` (0..1) of `total` records were skipped; names the first ten
+                reasons.
+
+        """
+        skipped = self.skipped()
+        if len(skipped) <= max_share * total:
+            return
+        first = "".join(f"\n  {entry}" for entry in skipped[:10])
+        raise DataError(
+            f"{len(skipped)} of {total} records had to be skipped ({len(skipped) / max(total, 1):.0%}), "
+            f"more than max_reject_share = {max_share:.0%}. The first reasons:{first}"
+        )
+
+    def save(self, path: Path) -> None:
+        """Write counts and notes as JSON, atomically."""
+        write_json(path, {"counts": self.counts(), "notes": [asdict(entry) for entry in self.notes]})
+
+
+def note(location: str, stage: str, finding: Finding) -> Note:
+    """A finding at a location: `metadata.jsonl:12` is file and line, anything else a file."""
+    file, _, line = location.rpartition(":")
+    if file and line.isdecimal():
+        return Note(file, int(line), stage, *finding)
+    return Note(location, None, stage, *finding)

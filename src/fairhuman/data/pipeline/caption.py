@@ -1,0 +1,119 @@
+"""The third tier: a caption for every kept row."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import pyarrow
+from PIL import Image
+
+from fairhuman.config import Settings
+from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSettings, open_captioner
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.pipeline.rows import RowReader
+from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.detect.worker import Failure
+from fairhuman.record import HumanRecord
+
+
+@dataclass(frozen=True)
+class CaptionTier:
+    """Writes captions with one captioner.
+
+    Only the template, which costs nothing, reads how many persons were detected: new detectors cost no captions of a
+    model.
+    """
+
+    reader: RowReader
+    caption: CaptionSettings
+    detected: bool
+
+    name: ClassVar[str] = "caption"
+    version: ClassVar[int] = 1
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What was detected counts for the template alone."""
+        return ("check", "detect") if self.detected and self.caption.kind == "template" else ("check",)
+
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """The settings that the results depend on."""
+        section: Settings | None = getattr(self.caption, self.caption.kind, None)
+        own = section.decisive() if section is not None else None
+        return {"kind": self.caption.kind, "tokens": self.caption.tokens.decisive(), self.caption.kind: own}
+
+    @property
+    def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
+        """Of its table; tokens of both tokenizers."""
+        tokens = pyarrow.list_(pyarrow.int32())
+        return [
+            ("caption", pyarrow.string()),
+            ("caption_by", pyarrow.string()),
+            ("tokens", tokens),
+            ("cut", pyarrow.bool_()),
+            ("over", pyarrow.bool_()),
+        ]
+
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What a row of the table says was changed or is odd."""
+        if row["cut"]:
+            yield "converted", "caption cut to the limit of tokens"
+        if row["over"]:
+            yield "warned", "caption has more tokens than the model reads"
+
+    @contextmanager
+    def open(self) -> Iterator[Look]:
+        """Load the captioner."""
+        with open_captioner(self.caption) as captioner:
+            yield partial(self._look, captioner)
+
+    def _look(self, captioner: Captioner, items: Sequence[Item]) -> list[Result]:
+        results: list[Result] = []
+        for first in range(0, len(items), captioner.batch_size):
+            results += self._batch(captioner, items[first : first + captioner.batch_size])
+        return results
+
+    def _batch(self, captioner: Captioner, items: Sequence[Item]) -> list[Result]:
+        results: dict[int, Result] = {}
+        asked: dict[int, CaptionItem] = {}
+        for item in items:
+            check = item.earlier["check"]
+            try:
+                record = self.reader.checked(item.row, check)
+            except PictureError as error:
+                results[item.row.id] = Result.failure(error)
+                continue
+            attributes = dict(record.attributes)
+            persons = check.get("persons") or item.earlier.get("detect", {}).get("persons")
+            if persons:
+                attributes.setdefault("persons", persons)
+            picture = partial(self._picture, item, record, results)
+            asked[item.row.id] = CaptionItem(item.row.key, record.caption, attributes, picture=picture)
+        for identity, answer in zip(asked, captioner.caption(list(asked.values())), strict=True):
+            results.setdefault(identity, self._result(captioner, answer))
+        return [results[item.row.id] for item in items]
+
+    def _picture(self, item: Item, record: HumanRecord, results: dict[int, Result]) -> Image.Image:
+        """The picture, when a captioner asks for it; why it can't be had is this row's result, not the captioner's."""
+        try:
+            return self.reader.decoded(record, item.earlier["check"])
+        except PictureError as error:
+            results[item.row.id] = Result.failure(error)
+            raise
+
+    @staticmethod
+    def _result(captioner: Captioner, answer: Caption | Failure) -> Result:
+        if isinstance(answer, Failure):
+            return Result({}, "failed", "no caption", answer.reason)
+        return Result(
+            {
+                "caption": answer.text,
+                "caption_by": captioner.name,
+                "tokens": list(answer.tokens),
+                "cut": answer.cut,
+                "over": answer.over,
+            }
+        )

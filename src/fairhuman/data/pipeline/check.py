@@ -1,0 +1,104 @@
+"""The first tier: is the picture what it says, what are its bytes, and what can be measured of it at once?"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pyarrow
+from PIL import Image
+
+from fairhuman.data.pictures.filters import clarity
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.pipeline.rows import BOXES, RowReader, box_rows
+from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.data.sources.check import decoded
+from fairhuman.errors import FairHumanError
+from fairhuman.record import region_column
+
+
+@dataclass(frozen=True)
+class CheckTier:
+    """Reads, decodes and measures a picture, and keeps what its source says about it.
+
+    Attributes:
+        reader: of the source's rows.
+        perceptual: whether the 64-bit perceptual hash is measured, which near duplicates are found by.
+
+    """
+
+    reader: RowReader
+    perceptual: bool = False
+
+    name: ClassVar[str] = "check"
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """The settings that the results depend on."""
+        source = self.reader.source
+        limits, regions = source.limits.decisive(), self.reader.regions
+        own = {"regions": regions, "empty_means": source.empty_means, "limits": limits}
+        return own | ({"perceptual": True} if self.perceptual else {})
+
+    @property
+    def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
+        """Of its table; `findings` is JSON."""
+        return [
+            ("location", pyarrow.string()),
+            ("width", pyarrow.int32()),
+            ("height", pyarrow.int32()),
+            ("sha256", pyarrow.binary()),
+            ("phash", pyarrow.uint64()),
+            ("clarity", pyarrow.float64()),
+            *((region_column(region), BOXES) for region in self.reader.regions),
+            ("masks", pyarrow.list_(pyarrow.string())),
+            ("findings", pyarrow.string()),
+        ]
+
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What a row of the table says was changed or is odd."""
+        return {(action, reason) for action, reason, _ in json.loads(row["findings"]) if action != "skipped"}
+
+    @contextmanager
+    def open(self) -> Iterator[Look]:
+        """Nothing has to be loaded."""
+        yield lambda items: [self._look(item) for item in items]
+
+    def _look(self, item: Item) -> Result:
+        report = LoadReport()
+        record = self.reader.read(item.row, report)
+        findings: list[tuple[str, ...]] = [(note.action, note.reason, note.value) for note in report.notes]
+        columns: dict[str, Any] = {"location": item.row.location}
+        try:
+            if record is None:
+                skipped = report.skipped()[-1]
+                raise PictureError(skipped.reason, skipped.value)
+            content = read_bytes(record.image)
+            checked, picture, found = decoded(replace(record, image=content), self.reader.source.limits)
+        except PictureError as error:
+            columns["findings"] = json.dumps(findings)
+            return Result(columns, "rejected", error.finding.reason, error.finding.value)
+        columns |= {
+            "width": checked.width,
+            "height": checked.height,
+            "sha256": hashlib.sha256(content).digest(),
+            "phash": _perceptual_hash(picture) if self.perceptual else None,
+            "clarity": clarity(picture),
+            "masks": sorted(checked.masks),
+            "findings": json.dumps([*findings, *found]),
+        }
+        columns |= {region_column(region): box_rows(checked.boxes[region]) for region in self.reader.regions}
+        return Result(columns)
+
+
+def _perceptual_hash(picture: Image.Image) -> int:
+    try:
+        import imagehash
+    except ImportError as error:
+        raise FairHumanError(f"duplicates=near needs ImageHash: pip install 'fairhuman[data]' ({error})") from error
+    return int(str(imagehash.phash(picture)), 16)

@@ -1,0 +1,80 @@
+"""The second tier: faces, hands and persons that the source doesn't annotate."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow
+
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.pipeline.rows import BOXES, RowReader, box_rows
+from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.detect.guard import Guarded
+from fairhuman.detect.settings import DetectSettings, Part, detector_names, open_detectors
+from fairhuman.detect.worker import Failure
+from fairhuman.record import region_column
+
+SECONDS = 120.0  # time limit of one picture
+
+
+@dataclass(frozen=True)
+class DetectTier:
+    """Fills in what is unknown; parts that the source annotates are not looked for."""
+
+    reader: RowReader
+    detect: DetectSettings
+
+    name: ClassVar[str] = "detect"
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ("check",)
+
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """The settings that the results depend on."""
+        return self.detect.decisive()
+
+    @property
+    def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
+        """Of its table: boxes with their scores, votes where detectors vote; null where there was nothing to do."""
+        columns = []
+        for part in self.detect.kinds:
+            columns += [(region_column(part), BOXES), (f"{part}_by", pyarrow.string())]
+            columns += [(f"{part}_votes", pyarrow.list_(pyarrow.int32()))]
+        return columns
+
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:  # noqa: ARG002 the signature of all
+        """A detector changes nothing."""
+        return ()
+
+    @contextmanager
+    def open(self) -> Iterator[Look]:
+        """A process for the detectors, which native code may kill."""
+        names = detector_names(self.detect)
+        with Guarded(partial(open_detectors, self.detect), SECONDS) as guarded:
+            yield lambda items: [self._look(item, guarded, names) for item in items]
+
+    def _look(self, item: Item, guarded: Guarded[Any, Any], names: Mapping[Part, str]) -> Result:
+        check = item.earlier["check"]
+        missing = [
+            part for part in self.detect.kinds if check.get(region_column(part)) is None and part not in check["masks"]
+        ]
+        if not missing:
+            return Result()
+        try:
+            record = self.reader.checked(item.row, check)
+            picture = np.asarray(self.reader.decoded(record, check))
+        except PictureError as error:
+            return Result.failure(error)
+        found = guarded.call(picture)
+        if isinstance(found, Failure):
+            return Result({}, "failed", "detector failed", found.reason)
+        columns: dict[str, Any] = {}
+        for part in missing:
+            columns[f"{part}_by"] = names[part]
+            columns[region_column(part)] = box_rows([one.box for one in found[part]])
+            if any(one.votes is not None for one in found[part]):
+                columns[f"{part}_votes"] = [one.votes for one in found[part]]
+        return Result(columns)

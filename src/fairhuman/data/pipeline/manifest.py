@@ -1,0 +1,265 @@
+"""What a source holds, written down once: blocks of rows, each row with an identity that changes when it does.
+
+A block is a Parquet file `000012-<digest>.parquet`. Its digest follows from the identities of its rows, so the names in
+a folder tell what is there. Listing the source again keeps every row where it is: what has changed is replaced in its
+place, what is new is appended in new blocks, what is gone leaves its block.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+from numpy.typing import NDArray
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.tables import read_table, write_table
+from fairhuman.data.pipeline.values import from_json, to_json
+from fairhuman.data.sources import Source
+from fairhuman.data.sources.rows import Row, printable
+from fairhuman.errors import DataError
+from fairhuman.record import Cell, Span
+
+Ids = NDArray[np.uint64]
+
+SCHEMA = pyarrow.schema(
+    [
+        ("id", pyarrow.uint64()),
+        ("key_id", pyarrow.uint64()),  # hash of the key alone
+        ("key", pyarrow.string()),
+        ("location", pyarrow.string()),
+        ("values", pyarrow.string()),  # JSON
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows, by identity, in order."""
+
+    number: int
+    ids: Ids
+
+    @property
+    def name(self) -> str:
+        """Name of a table of exactly these rows."""
+        return f"{self.number:06d}-{hashlib.blake2b(self.ids.tobytes(), digest_size=6).hexdigest()}.parquet"
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One row of the source.
+
+    Attributes:
+        id: hash of the key, the values, and size and time of the file that holds the picture.
+        key: unique in the source.
+        location: such as `metadata.jsonl:12`.
+        values: what the source gave, as JSON.
+
+    """
+
+    id: int
+    key: str
+    location: str
+    values: str
+
+    def row(self, root: Path) -> Row:
+        """As the source gave it; `root` is the folder that its files are in."""
+        return Row(self.location, from_json(self.values, root))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a look at the source found."""
+
+    rows: int
+    new: int
+    changed: int
+    gone: int
+
+
+def list_source(
+    folder: Path,
+    source: Source,
+    path: Path,
+    block_rows: int,
+    report: LoadReport,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Listing:
+    """Bring the manifest in `folder` in line with the source; goes on where it was stopped.
+
+    Args:
+        folder: of the manifest.
+        source: format of what is at `path`.
+        path: the source.
+        block_rows: rows of a new block, ≥ 1.
+        report: gets the findings about lines that give no row.
+        progress: told the number of rows found so far, now and then.
+
+    Raises:
+        DataError: the source can't be read, or no row has its picture's column.
+        OSError: the manifest can't be written.
+
+    """
+    known = _Known(folder)
+    fresh: list[ManifestRow] = []
+    changed: dict[int, dict[int, ManifestRow]] = {}
+    number = known.next_number
+    rows = new = 0
+    for row in _identified(source, path, report):
+        rows += 1
+        place = known.find(row.key)
+        if place is None:
+            new += 1
+            fresh.append(row)
+            if len(fresh) == block_rows:
+                _write_block(folder, number, fresh)
+                fresh, number = [], number + 1
+        elif place.id != row.id:
+            changed.setdefault(place.block, {})[place.row] = row
+        if rows % 1000 == 0:
+            progress(rows)
+    if fresh:
+        _write_block(folder, number, fresh)
+    gone = known.unseen()
+    for number in sorted({*changed, *gone}):
+        old = known.files[number]
+        replaced, left = changed.get(number, {}), gone.get(number, set())
+        kept = [replaced.get(place, row) for place, row in enumerate(read_block(old)) if place not in left]
+        if _write_block(folder, number, kept) != old:
+            old.unlink()
+    progress(rows)
+    return Listing(rows, new, sum(map(len, changed.values())), sum(map(len, gone.values())))
+
+
+def blocks_of(folder: Path) -> list[Block]:
+    """All blocks of a manifest, in order."""
+    files = sorted(numbered_files(folder).items())
+    return [Block(number, read_ids(path)) for number, path in files]
+
+
+def read_ids(path: Path) -> Ids:
+    """Identities of the rows of a table, in order."""
+    ids: Ids = read_table(path, columns=["id"]).column("id").to_numpy()
+    return ids
+
+
+def read_block(path: Path) -> list[ManifestRow]:
+    """The rows of one block."""
+    table = read_table(path, columns=["id", "key", "location", "values"])
+    return [ManifestRow(**row) for row in table.to_pylist()]
+
+
+def numbered_files(folder: Path) -> dict[int, Path]:
+    """The tables `<number>-<digest>.parquet` of a folder by number; one of each where a kill left two."""
+    if not folder.is_dir():
+        return {}
+    return {int(path.name.partition("-")[0]): path for path in sorted(folder.glob("[0-9]*.parquet"))}
+
+
+def _identified(source: Source, path: Path, report: LoadReport) -> Iterator[ManifestRow]:
+    """Rows with unique keys and their identities; the n-th row of a key gets #n."""
+    root = path if path.is_dir() else path.parent
+    state = _States(root)
+    times: dict[int, int] = {}
+    pictured = 0
+    for row in source.rows(path, report):
+        picture = row.values.get(source.picture)
+        pictured += picture is not None
+        key = _key(row, picture)
+        n = times[_hash(key)] = times.get(_hash(key), 0) + 1
+        key = key if n == 1 else f"{key}#{n}"
+        values = to_json(row.values, root)
+        yield ManifestRow(_hash(f"{key}\0{values}\0{state.of(picture)}"), key, printable(row.location), values)
+    if times and not pictured:
+        raise DataError(f"{path}: no record has the required column '{source.picture}'")
+
+
+def _key(row: Row, picture: Any) -> str:
+    """The row's own key, else the path of its picture, else its place."""
+    path = picture.get("path") if isinstance(picture, Mapping) else picture
+    return printable(str(row.values.get("key") or (path if isinstance(path, str) else None) or row.location))
+
+
+class _States:
+    """What changes when a picture does: size and time of the file that holds it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._containers: dict[Path, str] = {}
+
+    def of(self, picture: Any) -> str:
+        if isinstance(picture, Mapping):
+            picture = picture.get("bytes") or picture.get("path")
+        if isinstance(picture, Span | Cell):
+            if picture.path not in self._containers:
+                self._containers[picture.path] = _state(picture.path)
+            return self._containers[picture.path]
+        return _state(self._root / picture) if isinstance(picture, str) else "no file"
+
+
+def _state(path: Path) -> str:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # not there, a zero byte, a name too long: said where the picture is read
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+@dataclass(frozen=True)
+class _Place:
+    block: int
+    row: int
+    id: int
+
+
+class _Known:
+    """The rows that a manifest has already, found by key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = numbered_files(folder)
+        for path in folder.glob("[0-9]*.parquet"):
+            if path not in self.files.values():
+                path.unlink()  # a run was killed between writing a block and removing the one it replaced
+        self.next_number = max(self.files, default=-1) + 1
+        numbers = sorted(self.files)
+        tables = [read_table(self.files[n], columns=["id", "key_id"]) for n in numbers]
+        joined = pyarrow.concat_tables([SCHEMA.empty_table().select(["id", "key_id"]), *tables])
+        keys: Ids = joined.column("key_id").to_numpy()
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._ids = keys[order], joined.column("id").to_numpy()[order]
+        self._blocks = np.repeat(np.array(numbers, dtype=np.int64), [len(table) for table in tables])[order]
+        self._rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(table)) for table in tables)])[order]
+        self._seen = np.zeros(len(keys), dtype=bool)
+
+    def find(self, key: str) -> _Place | None:
+        """Where a key's row is; it counts as seen from now on."""
+        key_id = np.uint64(_hash(key))
+        at = int(np.searchsorted(self._keys, key_id))
+        if at == len(self._keys) or self._keys[at] != key_id:
+            return None
+        self._seen[at] = True
+        return _Place(int(self._blocks[at]), int(self._rows[at]), int(self._ids[at]))
+
+    def unseen(self) -> dict[int, set[int]]:
+        """Rows, by block, that nobody asked for."""
+        gone: dict[int, set[int]] = {}
+        for at in np.flatnonzero(~self._seen):
+            gone.setdefault(int(self._blocks[at]), set()).add(int(self._rows[at]))
+        return gone
+
+
+def _write_block(folder: Path, number: int, rows: Sequence[ManifestRow]) -> Path:
+    """Write a block; one without rows is written too, so that its number isn't given again."""
+    columns = [{**asdict(row), "key_id": _hash(row.key)} for row in rows]
+    table = pyarrow.Table.from_pylist(columns, schema=SCHEMA)
+    path = folder / Block(number, table.column("id").to_numpy()).name
+    write_table(table, path)
+    return path
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

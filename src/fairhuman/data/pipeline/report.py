@@ -1,0 +1,69 @@
+"""What a build says about itself: counts, reasons, thresholds, files. No times: the same input gives the same file."""
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from fairhuman.data.pictures.filters import Filter
+from fairhuman.data.pipeline.select import Rejected, Selection
+from fairhuman.data.pipeline.settings import BuildRecipe
+from fairhuman.data.pipeline.tables import write_table
+from fairhuman.utils.files import write_json
+
+REPORT, REJECTED = "report.json", "rejected/00000.parquet"
+STAGES = ("read", "check", "detect", "filter", "duplicate", "caption", "condition")
+
+
+def write_report(
+    out: Path, kind: str, recipe: BuildRecipe, selection: Selection, listed: int, shards: Sequence[str]
+) -> dict[str, Any]:
+    """Write `report.json` and the table of rejected rows; what the report says."""
+    rejected = selection.rejected
+    counts = Counter((each.stage, each.reason) for each in rejected)
+    left = listed + sum(each.stage == "read" for each in rejected)
+    funnel = [{"stage": "source", "rows": left}]
+    for stage in STAGES:
+        left -= sum(number for (of, _), number in counts.items() if of == stage)
+        funnel.append({"stage": stage, "rows": left})
+    report = {
+        "format": kind,
+        "kept": left,
+        "funnel": funnel,
+        "rejected": _nested(counts),
+        "notes": _nested(selection.findings),
+        "filters": [
+            {
+                "name": each.name,
+                "unit": each.unit,
+                "low": each.low,
+                "high": each.high,
+                "unknown": selection.unknown[each.name],
+            }
+            for each in selection.filters
+        ],
+        "files": list(shards),
+        "recipe": recipe.model_dump(mode="json"),
+        "version": version("fairhuman"),
+    }
+    table = pyarrow.table(
+        {name: pyarrow.array([getattr(each, name) for each in rejected], pyarrow.string()) for name in Rejected._fields}
+    )
+    write_table(table, out / REJECTED)
+    write_json(out / REPORT, report)
+    return report
+
+
+def _filter(rule: Filter, unknown: int) -> dict[str, Any]:
+    return {"name": rule.name, "unit": rule.unit, "low": rule.low, "high": rule.high, "unknown": unknown}
+
+
+def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Counts by the first word, then by the second, in the order of the alphabet."""
+    nested: dict[str, dict[str, int]] = {}
+    for (outer, inner), number in sorted(counts.items()):
+        nested.setdefault(outer, {})[inner] = number
+    return nested

@@ -1,0 +1,94 @@
+"""Rows of the manifest as records, with what the check found out about them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from PIL import Image
+
+from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.pipeline.manifest import ManifestRow
+from fairhuman.data.sources import SourceSettings
+from fairhuman.data.sources.rows import iterate_records
+from fairhuman.record import Box, HumanRecord
+
+CHANGED = "picture changed while the data set was built"
+BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))  # x0, y0, x1, y1 and, where there is one, the score
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """How rows of one source become records, in any process.
+
+    Attributes:
+        root: folder that its files are in.
+        picture: column of the picture.
+        regions: whose boxes are read.
+        source: how rows are read.
+
+    """
+
+    root: Path
+    picture: str
+    regions: tuple[str, ...]
+    source: SourceSettings
+
+    def read(self, row: ManifestRow, report: LoadReport) -> HumanRecord | None:
+        """The record of a row, with all painted masks that it has; None where it can't be used."""
+        given = row.row(self.root)
+        masks = given.values.get("masks")
+        regions = [*self.regions, *(masks if isinstance(masks, Mapping) else ())]
+        records = iterate_records([given], self.root, self.picture, regions, self.source, report)
+        record = next(iter(records), None)
+        return record if record is None else replace(record, key=row.key)
+
+    def checked(self, row: ManifestRow, check: Mapping[str, Any]) -> HumanRecord:
+        """The record of a row that passed the check, without the masks that didn't.
+
+        Raises:
+            PictureError: its picture is no longer what was checked.
+
+        """
+        record = self.read(row, LoadReport())
+        if record is None or (record.width, record.height) != (check["width"], check["height"]):
+            raise PictureError(CHANGED, row.location)
+        return replace(record, masks={name: mask for name, mask in record.masks.items() if name in check["masks"]})
+
+    def decoded(self, record: HumanRecord, check: Mapping[str, Any]) -> Image.Image:
+        """The upright picture of a record, as `checked` gives it.
+
+        Raises:
+            PictureError: it can't be read, or is no longer what was checked.
+
+        """
+        return decode(checked_bytes(record, check["sha256"]), self.source.limits).picture
+
+
+def checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
+    """The bytes of a record's picture.
+
+    Raises:
+        PictureError: they can't be read, or are no longer those that were checked.
+
+    """
+    content = read_bytes(record.image)
+    if hashlib.sha256(content).digest() != sha256:
+        raise PictureError(CHANGED, record.location)
+    return content
+
+
+def box_rows(boxes: Sequence[Box] | None) -> list[list[float]] | None:
+    """Boxes as a table holds them."""
+    if boxes is None:
+        return None
+    return [[b.x0, b.y0, b.x1, b.y1] if b.score is None else [b.x0, b.y0, b.x1, b.y1, b.score] for b in boxes]
+
+
+def row_boxes(rows: Sequence[Sequence[float]] | None) -> tuple[Box, ...] | None:
+    """Boxes from a table."""
+    return None if rows is None else tuple(Box(*row) for row in rows)

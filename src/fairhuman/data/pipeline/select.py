@@ -1,0 +1,211 @@
+"""Which checked rows are kept: duplicates and filters, over measures that are in the tables already."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from fairhuman.data.pictures.filters import Filter, FilterSettings, Measures, covered_share, resolve
+from fairhuman.data.pipeline.manifest import Block
+from fairhuman.data.pipeline.rows import row_boxes
+from fairhuman.data.pipeline.tier import TierTable
+from fairhuman.record import Box
+
+Duplicates = Literal["keep", "exact", "near"]
+HASH_BITS = 64
+
+
+class Rejected(NamedTuple):
+    """A row that is left out."""
+
+    key: str
+    location: str
+    stage: str
+    reason: str
+    value: str
+
+
+@dataclass
+class Selection:
+    """What is kept, and why the rest isn't.
+
+    Attributes:
+        kept: blocks of the rows that are kept.
+        rejected: the others, in order.
+        filters: with the thresholds that were used.
+        unknown: for each filter, rows that it couldn't judge and let pass.
+        masks: names of the painted masks of the kept rows.
+        findings: number of rows by what was done to them and why.
+
+    """
+
+    kept: list[Block] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    filters: Sequence[Filter] = ()
+    unknown: Counter[str] = field(default_factory=Counter)
+    masks: set[str] = field(default_factory=set)
+    findings: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def select(
+    blocks: Sequence[Block],
+    check: TierTable,
+    detect: TierTable | None,
+    filters: FilterSettings,
+    duplicates: Duplicates = "exact",
+    near_bits: int = 3,
+) -> Selection:
+    """Judge every row of `blocks`; of good pictures that are the same the first one counts.
+
+    Args:
+        blocks: all rows of the source.
+        check, detect: tables that cover them; None where nothing was to be detected.
+        filters: thresholds.
+        duplicates: `exact` leaves out pictures with the same bytes, `near` also those whose perceptual hashes differ in
+            at most `near_bits` of 64 bits.
+        near_bits: 0..15.
+
+    """
+    selection = Selection()
+    measures = (row.measures for _, rows in _rows(blocks, check, detect) for row in rows if row.measures is not None)
+    selection.filters = resolve(filters, measures)
+    seen = _Seen(duplicates, near_bits)
+    for block, rows in _rows(blocks, check, detect):
+        kept = np.ones(len(rows), dtype=bool)
+        for place, row in enumerate(rows):
+            selection.findings.update(row.findings)
+            why = row.refused or _judge(row.measures, selection) or seen.judge(row)
+            if why is not None:
+                kept[place] = False
+                selection.rejected.append(Rejected(row.key, row.location, *why))
+            else:
+                selection.masks |= row.masks
+        selection.kept.append(Block(block.number, block.ids[kept]))
+    return selection
+
+
+class _Why(NamedTuple):
+    stage: str
+    reason: str
+    value: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    key: str
+    location: str
+    sha256: bytes
+    phash: int | None
+    measures: Measures | None
+    refused: _Why | None
+    masks: frozenset[str]
+    findings: frozenset[tuple[str, str]]
+
+
+def _rows(blocks: Sequence[Block], check: TierTable, detect: TierTable | None) -> Iterator[tuple[Block, list[_Row]]]:
+    """What is known of every row, block by block, in the order of their ids."""
+    read_check, read_detect = check.reader(), detect.reader() if detect is not None else None
+    findings = check.tier.findings
+    for block in blocks:
+        checks = read_check(block.number)
+        detections = read_detect(block.number) if read_detect is not None else {}
+        yield (
+            block,
+            [
+                _row(checks[identity], detections.get(identity, {}), frozenset(findings(checks[identity])))
+                for identity in block.ids.tolist()
+            ],
+        )
+
+
+def _row(check: Mapping[str, Any], detect: Mapping[str, Any], findings: frozenset[tuple[str, str]]) -> _Row:
+    refused = next(
+        (
+            _Why(stage, row["reason"], row["value"])
+            for stage, row in (("check", check), ("detect", detect))
+            if row and row["status"] != "ok"
+        ),
+        None,
+    )
+    measures = None if refused is not None else _measures(check, detect)
+    masks = frozenset(check["masks"] or ())
+    return _Row(check["key"], check["location"], check["sha256"], check["phash"], measures, refused, masks, findings)
+
+
+def _measures(check: Mapping[str, Any], detect: Mapping[str, Any]) -> Measures:
+    def boxes(column: str) -> tuple[Box, ...] | None:
+        return row_boxes(check[column] if check.get(column) is not None else detect.get(column))
+
+    width, height = check["width"], check["height"]
+    persons, faces, hands = (boxes(column) for column in ("persons", "faces", "hands"))
+    return Measures(
+        width,
+        height,
+        check["clarity"],
+        None if persons is None else len(persons),
+        None if persons is None else covered_share(persons, width, height),
+        _count(faces, "face" in check["masks"]),
+        _count(hands, "hand" in check["masks"]),
+    )
+
+
+def _count(boxes: Sequence[Box] | None, painted: bool) -> int | None:
+    """A painted mask counts as one."""
+    return len(boxes) if boxes is not None else 1 if painted else None
+
+
+def _judge(measures: Measures | None, selection: Selection) -> _Why | None:
+    if measures is None:
+        return None
+    for rule in selection.filters:
+        if rule.value(measures) is None:
+            selection.unknown[rule.name] += 1
+        rejection = rule.judge(measures)
+        if rejection is not None:
+            return _Why("filter", rejection.reason, f"{rejection.value:.6g}")
+    return None
+
+
+class _Seen:
+    """Pictures that came before.
+
+    Two hashes that differ in at most k bits agree in one of k + 1 parts of the 64 bits at least, so only those that
+    share a part are compared.
+    """
+
+    def __init__(self, duplicates: Duplicates, near_bits: int) -> None:
+        if not 0 <= near_bits <= 15:
+            raise ValueError(f"near_bits must be in 0..15, not {near_bits}")
+        self._exact: dict[bytes, str] | None = None if duplicates == "keep" else {}
+        self._near_bits = near_bits
+        edges = np.linspace(0, HASH_BITS, near_bits + 2).round().astype(int).tolist()
+        self._parts = [(low, (1 << (high - low)) - 1) for low, high in pairwise(edges)]
+        self._near: list[dict[int, list[tuple[int, str]]]] | None = (
+            [{} for _ in self._parts] if duplicates == "near" else None
+        )
+
+    def judge(self, row: _Row) -> _Why | None:
+        """Whether a picture was there before; it counts from now on if not."""
+        if self._exact is not None:
+            first = self._exact.setdefault(row.sha256[:16], row.key)
+            if first != row.key:
+                return _Why("duplicate", "same picture as another", f"that of {first}")
+        return self._judge_near(row) if self._near is not None else None
+
+    def _judge_near(self, row: _Row) -> _Why | None:
+        assert self._near is not None
+        assert row.phash is not None
+        places = [
+            table.setdefault((row.phash >> shift) & mask, [])
+            for table, (shift, mask) in zip(self._near, self._parts, strict=True)
+        ]
+        for phash, key in (entry for place in places for entry in place):
+            bits = (phash ^ row.phash).bit_count()
+            if bits <= self._near_bits:
+                return _Why("duplicate", "nearly the same picture as another", f"that of {key}, {bits} bits differ")
+        for place in places:
+            place.append((row.phash, row.key))
+        return None

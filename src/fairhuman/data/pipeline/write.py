@@ -1,0 +1,271 @@
+"""The data set itself: Parquet shards of what is kept, as `fairhuman train` and Hugging Face `datasets` read them."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+from PIL import Image
+
+from fairhuman.data.condition import PEOPLE_TYPE
+from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
+from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
+from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, box_rows, checked_bytes
+from fairhuman.data.pipeline.tier import Outcome, TierTable, rows_by_id
+from fairhuman.record import HumanRecord, LabelMap, region_column
+from fairhuman.utils.files import write_atomically
+
+VERSION = 1  # is raised when the same rows are written in another way
+ROW_GROUP = 64  # rows: a reader that wants one picture has to read those of its group
+PICTURE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+PLAIN_KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one block that go into a shard, and the tables that know them."""
+
+    manifest: Path
+    tables: Mapping[str, Path]
+    ids: Ids
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of the data set."""
+
+    target: Path
+    parts: tuple[Part, ...]
+
+    @property
+    def rows(self) -> int:
+        """Their number."""
+        return sum(len(part.ids) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes one shard after another, in any process.
+
+    Attributes:
+        reader: of the source's rows.
+        masks: names of all painted masks of the data set.
+        name: of the source.
+
+    """
+
+    reader: RowReader
+    masks: tuple[str, ...]
+    name: str
+
+    def plan(
+        self, folder: Path, blocks: Sequence[Block], manifest: Path, tables: Mapping[str, TierTable], rows: int
+    ) -> list[Shard]:
+        """Cut the kept rows, in order, into shards of `rows`; a shard's name follows from all that is in it."""
+        manifest_files = numbered_files(manifest)
+        files = {name: numbered_files(table.folder) for name, table in tables.items()}
+        mine = [VERSION, self.masks, self.reader.regions, self.name, [table.fingerprint for table in tables.values()]]
+        shards: list[Shard] = []
+        parts: list[Part] = []
+        left = rows
+
+        def close() -> None:
+            content = json.dumps(mine).encode() + b"".join(part.ids.tobytes() for part in parts)
+            digest = hashlib.blake2b(content, digest_size=6).hexdigest()
+            shards.append(Shard(folder / f"{len(shards):05d}-{digest}.parquet", tuple(parts)))
+            parts.clear()
+
+        for block in blocks:
+            ids = block.ids
+            while len(ids):
+                taken, ids = ids[:left], ids[left:]
+                known = {name: found[block.number] for name, found in files.items() if block.number in found}
+                parts.append(Part(manifest_files[block.number], known, taken))
+                left -= len(taken)
+                if left == 0:
+                    close()
+                    left = rows
+        if parts:
+            close()
+        return shards
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        """Columns of the data set, with the mark by which Hugging Face `datasets` knows pictures."""
+        regions = self.reader.regions
+        found = [(region_column(region), BOXES) for region in regions]
+        for region in regions:
+            found += [(f"{region}_scores", pyarrow.list_(pyarrow.float32()))]
+            found += [(f"{region}_votes", pyarrow.list_(pyarrow.int32())), (f"{region}_by", pyarrow.string())]
+        schema = pyarrow.schema(
+            [
+                ("key", pyarrow.string()),
+                ("image", PICTURE),
+                ("width", pyarrow.int32()),
+                ("height", pyarrow.int32()),
+                ("caption", pyarrow.string()),
+                ("caption_by", pyarrow.string()),
+                ("source_caption", pyarrow.string()),
+                *found,
+                ("masks", pyarrow.struct([(name, PICTURE) for name in self.masks])),
+                ("pose", PEOPLE_TYPE),
+                ("pose_picture", PICTURE),
+                ("pose_by", pyarrow.string()),
+                ("depth", PICTURE),
+                ("depth_kind", pyarrow.string()),
+                ("depth_by", pyarrow.string()),
+                ("clarity", pyarrow.float32()),
+                ("attributes", pyarrow.string()),
+                ("split", pyarrow.string()),
+                ("source", pyarrow.string()),
+            ]
+        )
+        return schema.with_metadata(huggingface_metadata(schema))
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Shard], Outcome]]:
+        """Nothing has to be loaded."""
+        yield self._write
+
+    def _write(self, shard: Shard) -> Outcome:
+        """Write a shard; or, where pictures have changed, say which."""
+        changed: list[int] = []
+
+        def write(path: Path) -> None:
+            with pyarrow.parquet.ParquetWriter(path, self.schema, compression="none") as file:
+                rows = self._rows(shard, changed)
+                while group := list(islice(rows, ROW_GROUP)):
+                    file.write_table(pyarrow.Table.from_pylist(group, schema=self.schema))
+            if changed:
+                raise PictureError(CHANGED)
+
+        try:
+            write_atomically(shard.target, write)
+        except PictureError:
+            if not changed:
+                raise
+        return Outcome(shard.rows, shard.rows, changed=changed)
+
+    def _rows(self, shard: Shard, changed: list[int]) -> Iterator[dict[str, Any]]:
+        for part in shard.parts:
+            rows = {row.id: row for row in read_block(part.manifest)}
+            tables = {name: rows_by_id(path) for name, path in part.tables.items()}
+            for identity in part.ids.tolist():
+                try:
+                    yield self._row(rows[identity], {name: table[identity] for name, table in tables.items()})
+                except PictureError:
+                    changed.append(identity)
+
+    def _row(self, row: ManifestRow, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        check, caption, condition = found["check"], found["caption"], found.get("condition", {})
+        record = self.reader.checked(row, check)
+        content, kind = stored_form(checked_bytes(record, check["sha256"]), self.reader.source.limits)
+        values = {
+            "key": row.key,
+            "image": {"bytes": content, "path": f"{row.key}.{kind}"},
+            "width": record.width,
+            "height": record.height,
+            "caption": caption["caption"],
+            "caption_by": caption["caption_by"],
+            "source_caption": record.caption,
+            "masks": {name: self._mask(record, name) for name in self.masks},
+            "pose": condition.get("pose"),
+            "pose_picture": _picture(condition.get("pose_png")),
+            "pose_by": condition.get("pose_by"),
+            "depth": _picture(condition.get("depth_png")),
+            "depth_kind": condition.get("depth_kind"),
+            "depth_by": condition.get("depth_by"),
+            "clarity": check["clarity"],
+            "attributes": json.dumps(dict(record.attributes), default=str) if record.attributes else None,
+            "split": record.split,
+            "source": self.name,
+        }
+        for region in self.reader.regions:
+            values |= self._boxes(region, record, found.get("detect", {}))
+        return values
+
+    def _boxes(self, region: str, record: HumanRecord, detect: Mapping[str, Any]) -> dict[str, Any]:
+        """Boxes of the source where it has them; otherwise those that were detected.
+
+        A detector that found none doesn't know that there is none: the boxes are null then, `*_by` says who looked.
+        """
+        rows: list[list[float]] | None = box_rows(record.boxes[region])
+        votes, by = None, None if rows is None else "source"
+        if rows is None:
+            rows = detect.get(region_column(region)) or None
+            votes, by = detect.get(f"{region}_votes"), detect.get(f"{region}_by")
+        scores = [row[4] if len(row) == 5 else None for row in rows or ()]
+        return {
+            region_column(region): None if rows is None else [row[:4] for row in rows],
+            f"{region}_scores": scores if any(score is not None for score in scores) else None,
+            f"{region}_votes": votes,
+            f"{region}_by": by,
+        }
+
+    def _mask(self, record: HumanRecord, name: str) -> dict[str, Any] | None:
+        mask = record.masks.get(name)
+        if mask is None:
+            return None
+        if isinstance(mask, LabelMap):
+            return _picture(png(decode_mask(mask, self.reader.source.limits)))
+        return _picture(read_bytes(mask))
+
+
+def stored_form(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
+    """The bytes to store, and their kind: as they are if every program sees the same upright RGB or grey picture.
+
+    Otherwise decoded as training does and written again: a JPEG as JPEG (quality 95, full colour), all else as PNG.
+    """
+    facts = inspect(content, limits)
+    changes = {finding.reason for finding in facts.conversions if finding.action == "converted"}
+    if facts.kind in PLAIN_KINDS and changes <= {"L to RGB"}:
+        return content, PLAIN_KINDS[facts.kind]
+    picture = decode(content, limits).picture
+    if facts.kind != "JPEG":
+        return png(picture), "png"
+    return jpeg(picture), "jpg"
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """A picture as JPEG, quality 95, full colour."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def _picture(content: bytes | None) -> dict[str, Any] | None:
+    return None if content is None else {"bytes": content, "path": None}
+
+
+def huggingface_metadata(schema: pyarrow.Schema) -> dict[bytes, bytes]:
+    """What Hugging Face `datasets` reads of a schema: which columns are pictures.
+
+    https://github.com/huggingface/datasets, `Features.arrow_schema`.
+    """
+    features = {field.name: _feature(field.type) for field in schema}
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def _feature(kind: pyarrow.DataType) -> Any:
+    if kind == PICTURE:
+        return {"_type": "Image"}
+    if pyarrow.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    if pyarrow.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    return {"dtype": {"float": "float32", "double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}

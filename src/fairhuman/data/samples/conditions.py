@@ -1,0 +1,116 @@
+"""Pose and depth of a record, moved with its picture.
+
+A pose kept as key points is drawn after the move, at the sample's resolution, with left and right changed where the
+view is mirrored. A pose kept as a *picture* says by its colours what is left and right, which mirroring would turn into
+a lie: so a record with one is not mirrored where its pose is asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as T
+
+from fairhuman.data.condition.depth import decode_depth, depth_picture
+from fairhuman.data.condition.people import Person, flip_people, move_people, people_from_source
+from fairhuman.data.condition.pose import draw_pose
+from fairhuman.data.pictures.decode import PictureLimits, decode
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.errors import DataError
+from fairhuman.record import Finding, HumanRecord
+from fairhuman.regions.transforms import Draw
+
+# By name, with the channels that a sample has of it.
+CONDITIONS: Mapping[str, int] = {"pose": 3, "depth": 1}
+Condition = Tensor | list[Person]  # a tensor is a tv_tensors Image or Mask, which says how it is resized
+
+
+def read_conditions(
+    record: HumanRecord, names: Sequence[str], limits: PictureLimits
+) -> tuple[dict[str, Condition], list[Finding]]:
+    """Conditions that the record has, by name, and why others can't be used.
+
+    A pose is a picture (`Image`) or people, depth 0..1 with near = 1 (`Mask`).
+    """
+    found: dict[str, Condition] = {}
+    findings: list[Finding] = []
+    for name in names:
+        if getattr(record, name) is None:
+            continue
+        try:
+            found[name] = _pose(record, limits) if name == "pose" else _depth(record)
+        except PictureError as error:
+            findings.append(error.finding._replace(action="dropped", value=f"{name}: {error.finding.value}"))
+        except DataError as error:
+            findings.append(Finding("dropped", f"{name} can't be used", str(error)))
+    return found, findings
+
+
+def can_be_mirrored(conditions: Mapping[str, Condition]) -> bool:
+    """Whether a mirrored view would still be true."""
+    return not isinstance(conditions.get("pose"), tv_tensors.Image)
+
+
+def conditions_in_view(
+    conditions: Mapping[str, Condition],
+    moved: Mapping[str, Tensor],
+    names: Sequence[str],
+    draw: Draw,
+    size: tuple[int, int],
+    resolution: tuple[int, int],
+) -> dict[str, Tensor]:
+    """Each condition as the view shows it, float32 [C, H, W] in 0..1; zeros where the record has none.
+
+    Args:
+        conditions: from `read_conditions`.
+        moved: pictures among them after the draw.
+        names: of all conditions asked for.
+        draw: that of the sample.
+        size: (height, width) of the upright picture.
+        resolution: of the sample.
+
+    """
+    seen = {name: torch.zeros(CONDITIONS[name], *resolution) for name in names}
+    for name, condition in conditions.items():
+        if isinstance(condition, list):
+            seen[name] = _drawn(condition, draw, size, resolution)
+        elif isinstance(condition, tv_tensors.Image):
+            seen[name] = moved[name].float() / 255.0
+        else:  # interpolation may leave 0..1 by rounding
+            seen[name] = moved[name].clamp(0, 1)
+    return seen
+
+
+def _pose(record: HumanRecord, limits: PictureLimits) -> Condition:
+    if isinstance(record.pose, list):
+        return people_from_source(record.pose)
+    assert record.pose is not None
+    picture = decode(record.pose, limits).picture
+    _check_size((picture.height, picture.width), record)
+    pose_chw: Tensor = tv_tensors.Image(T.pil_to_tensor(picture))
+    return pose_chw
+
+
+def _depth(record: HumanRecord) -> Condition:
+    if record.depth is None or isinstance(record.depth, list):
+        raise PictureError("depth is not a picture")
+    depth_hw = decode_depth(record.depth)
+    _check_size(depth_hw.shape, record)
+    depth_1hw: Tensor = tv_tensors.Mask(torch.from_numpy(depth_picture(depth_hw, record.depth_kind))[None])
+    return depth_1hw
+
+
+def _check_size(found: tuple[int, ...], record: HumanRecord) -> None:
+    if found != (record.height, record.width):
+        shown = f"{found[1]}x{found[0]}, the picture is {record.width}x{record.height}"
+        raise PictureError("condition has not the size of its picture", shown)
+
+
+def _drawn(people: Sequence[Person], draw: Draw, size: tuple[int, int], resolution: tuple[int, int]) -> Tensor:
+    height, width = resolution
+    scale = (draw.resized_hw[1] / size[1], draw.resized_hw[0] / size[0])
+    people = move_people(people, scale, (draw.left, draw.top))
+    picture = draw_pose(flip_people(people, width) if draw.flip else people, height, width)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255.0

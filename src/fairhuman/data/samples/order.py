@@ -1,0 +1,87 @@
+"""The order of a run's samples: how often each source comes, and which records share a batch."""
+
+from array import array
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairhuman.data.samples.buckets import Size
+from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder, WeightedOrder
+
+
+class Share(NamedTuple):
+    """Records of one source, by number, and how often they come: `repeats` times an epoch, or by `weight`."""
+
+    records: Sequence[int]
+    repeats: int = 1
+    weight: float | None = None
+
+
+def mixed_order(seed: int, shares: Sequence[Share], part: tuple[int, ...] = ()) -> Order:
+    """Order of several sources, all with repeats or all with weights; see `SampleOrder` and `WeightedOrder`."""
+    if any(share.weight is None for share in shares):
+        if len(shares) == 1 and shares[0].repeats == 1:
+            return SampleOrder(seed, shares[0].records, part)
+        repeated = array("q", [number for share in shares for number in share.records for _ in range(share.repeats)])
+        return SampleOrder(seed, repeated, part)
+    sources = [SampleOrder(seed, share.records, (*part, number)) for number, share in enumerate(shares, start=1)]
+    return WeightedOrder(seed, sources, [Fraction(share.weight or 0) for share in shares], part)
+
+
+def bucketed_order(
+    seed: int, shares: Sequence[Share], sizes: Sequence[Size], resolutions: Sequence[Size], batch: int
+) -> BucketOrder:
+    """Order in which each batch holds records of one bucket.
+
+    A record goes to the bucket whose aspect ratio is nearest to its own (by the ratio's logarithm). A bucket that
+    has less than one batch an epoch is closed, the smallest first, and its records go to the nearest one that is open.
+
+    Args:
+        seed: ≥ 0.
+        shares: as for `mixed_order`.
+        sizes: (height, width) of each record.
+        resolutions: of the buckets.
+        batch: samples of a step over all processes and micro-batches.
+
+    """
+    lengths = _samples_an_epoch(shares, len(sizes))
+    aspects = np.log([height / width for height, width in sizes])
+    centres = np.log([height / width for height, width in resolutions])
+    opened = np.argsort(centres)
+    while True:
+        middles = (centres[opened][1:] + centres[opened][:-1]) / 2
+        bucket_of = opened[np.searchsorted(middles, aspects)]
+        length_of: dict[int, Fraction] = {}
+        for share, length in zip(shares, lengths, strict=True):
+            for bucket, count in zip(*np.unique(bucket_of[share.records], return_counts=True), strict=True):
+                length_of[int(bucket)] = length_of.get(int(bucket), Fraction(0)) + int(count) * length
+        smallest = min(length_of, key=lambda bucket: (length_of[bucket], bucket))
+        if len(length_of) == 1 or length_of[smallest] >= batch:
+            break
+        opened = opened[np.isin(opened, [bucket for bucket in length_of if bucket != smallest])]
+    kept = sorted(length_of)
+    orders = [_order_of_bucket(seed, shares, bucket_of == bucket, (bucket + 1,)) for bucket in kept]
+    return BucketOrder(seed, [resolutions[k] for k in kept], orders, [length_of[k] for k in kept], batch)
+
+
+def _samples_an_epoch(shares: Sequence[Share], records: int) -> list[Fraction]:
+    """How often a record of each source comes in an epoch, which has as many samples as there are records by weight."""
+    if any(share.weight is None for share in shares):
+        return [Fraction(share.repeats) for share in shares]
+    total = sum(Fraction(share.weight or 0) for share in shares)
+    return [Fraction(share.weight or 0) / total * records / len(share.records) for share in shares]
+
+
+def _order_of_bucket(seed: int, shares: Sequence[Share], inside: NDArray[np.bool_], part: tuple[int, ...]) -> Order:
+    """Order of the records of one bucket; a source's weight in it goes by its records there."""
+    kept: list[Share] = []
+    for share in shares:
+        numbers = np.asarray(share.records, np.int64)
+        records = array("q", numbers[inside[numbers]].tobytes())
+        if records:
+            weight = None if share.weight is None else share.weight * len(records) / len(share.records)
+            kept.append(Share(records, share.repeats, weight))
+    return mixed_order(seed, kept, part)

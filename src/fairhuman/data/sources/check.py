@@ -1,0 +1,107 @@
+"""Look at every picture of a list of records before anything is trained on them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from PIL import Image
+
+from fairhuman.data.pictures.decode import DEFAULT_LIMITS, PictureLimits, decode, decode_mask, inspect
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, picture_name
+from fairhuman.data.sources.rows import STAGE as READ
+from fairhuman.record import Box, Finding, HumanRecord
+from fairhuman.regions.boxes import clip_boxes
+
+STAGE = "check"
+MASK_SIZE = "mask has not the size of its picture"
+
+
+def check_records(
+    records: Sequence[HumanRecord],
+    report: LoadReport,
+    full: bool,
+    limits: PictureLimits = DEFAULT_LIMITS,
+    max_reject_share: float = 0.2,
+    threads: int = 4,
+) -> list[HumanRecord]:
+    """Keep the records whose pictures are what they say.
+
+    Args:
+        records: from a source or built by hand; their order is kept.
+        report: gets the findings; what it says was skipped by reading counts among the rejects.
+        full: decode every picture and painted mask, which alone finds files that are cut off; otherwise
+            read headers.
+        limits: what a picture must keep to.
+        max_reject_share: of the records first found, which are those given and those skipped by reading, 0..1.
+        threads: pictures looked at side by side; the result doesn't depend on it.
+
+    Returns:
+        The usable records. Where a picture's real upright size is not that of its record, the real size
+        wins and the boxes are clipped again. A painted mask that can't be used is dropped, and the boxes of
+        its region count again.
+
+    Raises:
+        DataError: if more than `max_reject_share` can't be used; with the first ten reasons.
+
+    """
+    own = LoadReport()
+    kept: list[HumanRecord] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for record, (checked, findings) in zip(records, pool.map(partial(_check, full, limits), records), strict=True):
+            for finding in findings:
+                own.add(record.location or record.key, STAGE, finding)
+            if checked is not None:
+                kept.append(checked)
+    skipped = [entry for entry in report.skipped() if entry.stage == READ]
+    report.extend(own.notes)
+    LoadReport(skipped + own.notes).check_share(max_reject_share, len(records) + len(skipped))
+    return kept
+
+
+def _check(full: bool, limits: PictureLimits, record: HumanRecord) -> tuple[HumanRecord | None, list[Finding]]:
+    try:
+        if full:
+            checked, _, findings = decoded(record, limits)
+            return checked, findings
+        facts = inspect(record.image, limits)
+    except PictureError as error:
+        return None, [error.finding]
+    return with_real_size(record, facts.width, facts.height)
+
+
+def decoded(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Image.Image, list[Finding]]:
+    """The record as its picture and painted masks turn out to be, the upright picture, and what was found.
+
+    Raises:
+        PictureError: the picture can't be used.
+
+    """
+    picture = decode(record.image, limits).picture
+    checked, findings = with_real_size(record, *picture.size)
+    masks = dict(checked.masks)
+    for region, mask in checked.masks.items():
+        try:
+            painted = decode_mask(mask, limits)
+            if painted.size != picture.size:
+                raise PictureError(MASK_SIZE, f"{painted.size[0]}x{painted.size[1]}")
+        except PictureError as error:
+            del masks[region]
+            findings.append(error.finding._replace(action="dropped", value=f"mask of {region}: {error.finding.value}"))
+    return replace(checked, masks=masks), picture, findings
+
+
+def with_real_size(record: HumanRecord, width: int, height: int) -> tuple[HumanRecord, list[Finding]]:
+    """The record with the picture's real upright size: boxes clipped to it, masks of another size dropped."""
+    if (width, height) == (record.width, record.height):
+        return record, []
+    shown = f"{picture_name(record.image)}: {record.width}x{record.height} stated, {width}x{height} real"
+    findings = [Finding("converted", "size was wrong, the picture's own is used", shown)]
+    boxes: dict[str, tuple[Box, ...] | None] = {}
+    for region, stated in record.boxes.items():
+        kept, found = clip_boxes(stated or (), width, height)
+        findings += found
+        boxes[region] = (kept or None) if stated else stated
+    findings += [Finding("dropped", MASK_SIZE, f"mask of {name}") for name in record.masks]
+    return replace(record, width=width, height=height, boxes=boxes, masks={}), findings

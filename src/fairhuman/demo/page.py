@@ -1,0 +1,149 @@
+"""The page of the demo: base, LS and MPD beside each other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from fairhuman.evaluate.page import contrast_mark, number_text
+from fairhuman.evaluate.results import Found
+from fairhuman.evaluate.run import Evaluated
+from fairhuman.report import plots
+from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series
+from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.previews import Shot, open_picture, read_previews, shot
+from fairhuman.report.run_folder import read_metrics
+from fairhuman.report.training import SHEET, interval, verdict
+from fairhuman.stats.bootstrap import Estimate
+from fairhuman.utils.files import write_text
+
+TITLES = {"base": "base", "ls": "LS", "mpd": "MPD"}
+SHOWN = 8  # samples in the grid
+Stages = list[tuple[str, Shot]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures for the same prompts by all of `TITLES`.
+
+    Attributes:
+        prompts: the texts.
+        pictures: files by title, in the order of the prompts.
+        measured: their faces and hands; None if nobody looked.
+        note: why nobody looked.
+    """
+
+    prompts: Sequence[str]
+    pictures: Mapping[str, Sequence[Path]]
+    measured: Evaluated | None
+    note: str = ""
+
+
+def write_demo_report(
+    out: Path,
+    runs: Mapping[str, Path],
+    samples: Samples,
+    settings: Mapping[str, Any],
+    settings_text: str,
+    facts: Sequence[tuple[str, str]],
+) -> Path:
+    """Write `report.html` into the demo's folder from its two runs, `ls` and `mpd`, and return its path.
+
+    Raises:
+        DataError: the runs have no held-out losses, or weren't evaluated on the same ones.
+    """
+    series = {name: read_series([run]) for name, run in runs.items()}
+    names = list(series["ls"].first)
+    palette = plots.colours(names)
+    overlay = open_picture(runs["mpd"], "overlay.png")
+    measured = samples.measured
+    page = render(
+        "demo.html",
+        title="Fair fine-tuning of a small SDXL",
+        settings=settings,
+        settings_text=settings_text,
+        facts=facts,
+        changes=[_line(series, name, palette[name]) for name in names],
+        changes_plot=figure_uri(
+            changes_figure({TITLES[m]: {name: change(series[m], name) for name in names} for m in series})
+        ),
+        titles=list(TITLES.values()),
+        numbers=_numbers(measured.found) if measured else [],
+        evaluation=measured.page.relative_to(out).as_posix() if measured else None,
+        note=samples.note,
+        rows=_held_out(runs),
+        samples=[(samples.prompts[i], _drawn(samples, i)) for i in range(min(SHOWN, len(samples.prompts)))],
+        samples_count=len(samples.prompts),
+        strategies_plot=figure_uri(plots.strategies_figure(runs)),
+        coverage_plot=figure_uri(plots.coverage_figure(read_metrics(runs["mpd"]))),
+        overlay=picture_uri(overlay, SHEET, quality=80) if overlay else None,
+        links=[(TITLES[name], (run / "report.html").relative_to(out).as_posix()) for name, run in runs.items()],
+    )
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _line(series: Mapping[str, Series], name: str, colour: str) -> dict[str, Any]:
+    """A line of the table: base, change by LS, change by MPD, their difference."""
+    changes = [change(series["ls"], name), change(series["mpd"], name), change(series["mpd"], name, series["ls"])]
+    base = base_loss(series["ls"], name)
+    return {
+        "name": name,
+        "colour": colour,
+        "n": base.n,
+        "base": interval(base, "{:.4g}"),
+        "cells": [_cell(estimate) for estimate in changes],
+    }
+
+
+def _cell(estimate: Estimate) -> tuple[str, str]:
+    return verdict(estimate)[0], interval(estimate, "{:+.1%}")
+
+
+def _numbers(found: Found) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Metric, what it is, and its number for each method, marked where it differs from the base's."""
+    marks = {(one.metric, one.method): contrast_mark(one) for one in found.corrected()}
+    metrics = dict.fromkeys(result.metric for result in found.results)
+    numbers = {(result.metric, result.method): result.measured for result in found.results}
+    return [
+        (
+            m.name,
+            m.what,
+            [(marks.get((m, title), ""), number_text(m, numbers.get((m, title)))) for title in TITLES.values()],
+        )
+        for m in metrics
+    ]
+
+
+def _held_out(runs: Mapping[str, Path]) -> list[tuple[str, Stages]]:
+    """The preview rows of both runs side by side: the picture, the base's, and each method's."""
+    ls_rows, mpd_rows = (read_previews(runs[name])[0] for name in ("ls", "mpd"))
+    rows = []
+    for ls, mpd in zip(ls_rows, mpd_rows, strict=True):
+        shots = {"held-out picture": ls.photo, "base": ls.before, "LS": ls.after, "MPD": mpd.after}
+        stages = [(title, shown) for title, shown in shots.items() if shown is not None]
+        rows.append((ls.caption, stages))
+    return rows
+
+
+def _drawn(samples: Samples, number: int) -> Stages:
+    stages = []
+    for title in TITLES.values():
+        with Image.open(samples.pictures[title][number]) as file:
+            picture = file.convert("RGB")
+        shown = shot(picture, _boxes(samples.measured, title, number), picture.size)
+        if shown is not None:
+            stages.append((title, shown))
+    return stages
+
+
+def _boxes(measured: Evaluated | None, title: str, number: int) -> dict[str, list[tuple[float, ...]]] | None:
+    """Boxes by region of one sample; None if nobody looked."""
+    if measured is None:
+        return None
+    found = measured.found.findings[title][number]
+    parts = {"face": found.faces, "hand": found.hands}
+    return {name: [(p.box.x0, p.box.y0, p.box.x1, p.box.y1) for p in each] for name, each in parts.items()}

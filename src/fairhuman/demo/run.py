@@ -1,0 +1,166 @@
+"""The demo: render people, fine-tune a small SDXL by LS and by MPD from the same seeds, sample, measure, report.
+
+Every part is kept in the folder once it is done, so the same command goes on where it was stopped.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from fairhuman import config as recipes
+from fairhuman.cli.commands import run_synth
+from fairhuman.compare import jobs
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.run import build_dataset
+from fairhuman.data.pipeline.settings import BuildRecipe
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.demo.page import TITLES, Samples, write_demo_report
+from fairhuman.demo.settings import DemoSettings
+from fairhuman.detect import DetectorError
+from fairhuman.detect.bundled import load_solutions
+from fairhuman.errors import RecipeError
+from fairhuman.evaluate.run import Job, evaluate
+from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.models.locations import check_location
+from fairhuman.models.lora import DIFFUSERS_FILE
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.files import write_text
+
+METHODS = ("mpd", "ls")
+# All is annotated: pictures are checked, and put where any other source's would be.
+BUILD = recipes.build(BuildRecipe, {"min_side": None, "detect": None, "caption": {"kind": "text"}}, origin="demo")
+
+
+def run_demo(out: Path, dry_run: bool, console: Console, settings: DemoSettings | None = None) -> int:
+    """Do all that isn't done yet in `out`; return the exit code, 128 + n after signal n.
+
+    Raises:
+        FairHumanError: `out` holds a demo of other settings; a part failed, with what it said.
+    """
+    settings = settings or DemoSettings()
+    check_location(settings.model)
+    runs = {name: demo_recipe(out, settings, name) for name in METHODS}
+    if dry_run:
+        for recipe in runs.values():
+            console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False)
+        return 0
+    _begin(out, settings)
+    make_people(out, settings, console)
+    prompts = write_prompts(out / "data" / "held-out", settings.samples, out / "prompts.txt")
+    console.print("fine-tuning with MPD and with LS, then drawing with all three models", highlight=False)
+    signal = jobs.run_jobs(_jobs(out, settings, runs), console, at_once=min(2, os.cpu_count() or 1))
+    if signal is not None:
+        console.print("stopped; the same command goes on from there", highlight=False)
+        return 128 + signal
+    path = write_demo_report(
+        out,
+        {name: runs[name].out for name in ("ls", "mpd")},
+        _look(out, prompts, console),
+        settings.model_dump(),
+        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
+        _facts(settings),
+    )
+    console.print(f"report: {path}", highlight=False, markup=False)
+    return 0
+
+
+def _begin(out: Path, settings: DemoSettings) -> None:
+    """Keep the settings, and see that they are those that the folder was begun with."""
+    kept = out / "demo.yaml"
+    if kept.is_file():
+        for name, (old, new) in recipes.differences(recipes.load(DemoSettings, kept), settings).items():
+            raise RecipeError(f"{out} holds a demo with another {name}: {old!r} there, {new!r} now. Choose another out")
+    recipes.save(settings, kept)
+
+
+def make_people(out: Path, settings: DemoSettings, console: Console) -> None:
+    """Render the demo's people, those to train on and those held out, and build data sets of them."""
+    for part, count, seed in (("train", settings.people, 0), ("held-out", settings.held_out, 1)):
+        values = {"count": count, "size": settings.size, "seed": settings.seed + seed}
+        run_synth(out / "people" / part, values, None, False, console)
+        build_dataset(out / "people" / part, out / "data" / part, BUILD)
+
+
+def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
+    """The run of a strategy: all the same but for `strategy`, so that order and noise are too."""
+    values: dict[str, Any] = {
+        "model": settings.model,
+        "data": str(out / "data" / "train"),
+        "out": str(out / strategy),
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "resolution": settings.size,
+        "learning_rate": settings.learning_rate,
+        "strategy": strategy,
+        "checkpoint_every": 50,
+        "precision": "bf16",
+        "cache": {"latents": True, "text": True, "folder": str(out / "cache")},
+        "lora": {"rank": settings.rank, "targets": settings.targets},
+        "view": {"crop": "center"},
+        "schedule": {"name": "cosine", "warmup_steps": settings.steps // 10},
+        "validation": {
+            "data": str(out / "data" / "held-out"),
+            "every": max(1, settings.steps // 2),
+            "count": settings.held_out,
+        },
+        "preview": {"count": settings.previews, "steps": settings.sample_steps, "guidance": settings.guidance},
+    }
+    return recipes.build(TrainRecipe, values, origin="demo")
+
+
+def write_prompts(people: Path, count: int, file: Path) -> list[str]:
+    """Write the captions of the first `count` people of a data set into `file`, a line each, and return them."""
+    records = read_source(people, ("face", "hand"), SourceSettings(), LoadReport())
+    prompts = [" ".join(record.caption.split()) for record in records[:count]]
+    write_text(file, "\n".join(prompts) + "\n")
+    return prompts
+
+
+def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[jobs.Job]:
+    """The commands, with their seconds on one core of 2026."""
+    options = jobs.sampling_options(
+        settings.model, settings.sample_steps, settings.guidance, (settings.size, settings.size), settings.seed
+    )
+    draws = settings.samples * settings.sample_steps
+    commands = [jobs.training_job(name, runs[name], settings.steps * 0.35) for name in METHODS]
+    for name in TITLES:
+        lora = runs[name].out / "lora" / DIFFUSERS_FILE if name in runs else None
+        sampled = out / "samples" / name
+        commands.append(
+            jobs.sampling_job(
+                f"samples {name}", sampled, out / "prompts.txt", settings.samples, options, lora, draws / 30
+            )
+        )
+    return commands
+
+
+def _look(out: Path, prompts: Sequence[str], console: Console) -> Samples:
+    """Measure faces and hands of the samples; without detectors the report says what is missing."""
+    folders = {title: out / "samples" / name for name, title in TITLES.items()}
+    pictures = {title: sorted(folder.glob("*.png")) for title, folder in folders.items()}
+    try:
+        load_solutions()
+    except DetectorError as error:
+        console.print(f"samples not measured: {error}", highlight=False, markup=False)
+        return Samples(prompts, pictures, None, str(error))
+    console.print("looking for faces and hands in the samples", highlight=False)
+    job = Job(folders, out / "prompts.txt", out / "data" / "held-out", TITLES["base"], out / "features")
+    settings = EvaluateSettings(metrics=["strict"], workers=min(2, os.cpu_count() or 1))
+    return Samples(prompts, pictures, evaluate(job, settings, out / "evaluation"))
+
+
+def _facts(settings: DemoSettings) -> list[tuple[str, str]]:
+    return [
+        ("base", settings.model),
+        ("LoRA", f"rank {settings.rank} on {settings.targets}"),
+        ("people trained on", str(settings.people)),
+        ("people held out", str(settings.held_out)),
+        ("steps", f"{settings.steps} of {settings.batch_size} pictures"),
+        ("learning rate", f"{settings.learning_rate:g}"),
+        ("seed", str(settings.seed)),
+    ]

@@ -1,0 +1,1 @@
+"""Metrics: functions over features and detections that are computed once."""

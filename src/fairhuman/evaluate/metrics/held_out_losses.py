@@ -1,0 +1,165 @@
+"""Held-out denoising losses of models: the cheapest sensitive measure, on the same noise for all of them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import Batch
+from fairhuman.data.sources import read_source
+from fairhuman.errors import ModelError, RecipeError
+from fairhuman.evaluate.settings import LossSettings
+from fairhuman.generate.lora import find_lora, load_lora
+from fairhuman.models.full import predict_noise
+from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
+from fairhuman.models.registry import DTYPES
+from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.stats.bootstrap import Estimate, pooled_ratio, relative_change
+from fairhuman.stats.paired import holm, paired_difference
+from fairhuman.train.data import fixed_dataset
+from fairhuman.train.settings import NoiseSettings
+from fairhuman.train.step import Objectives
+from fairhuman.train.validation import HeldOut, held_out_losses
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model to measure: a pipeline's folder or hub id, and a LoRA or a MoLE on it."""
+
+    model: str
+    lora: Path | None = None
+    weight: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Named":
+        """`MODEL`, `MODEL+LORA` or `MODEL+LORA@WEIGHT`.
+
+        Raises:
+            RecipeError: an empty part, or a weight that is no number.
+
+        """
+        model, plus, lora = text.partition("+")
+        path, at, weight = lora.rpartition("@") if "@" in lora else (lora, "", "1")
+        try:
+            strength = float(weight)
+        except ValueError as error:
+            raise RecipeError(f"expected MODEL+LORA@WEIGHT with a number as weight, found {text!r}") from error
+        if not model or (plus and not path) or (at and not path):
+            raise RecipeError(f"expected MODEL, MODEL+LORA or MODEL+LORA@WEIGHT, found {text!r}")
+        return cls(model, Path(path) if path else None, strength)
+
+    def added(self) -> tuple[Path, bool] | None:
+        """The file of what is on the model, unread, and whether that is a MoLE; None where nothing is.
+
+        Raises:
+            ModelError: no such file.
+            RecipeError: a MoLE with a weight; its gates say how much it counts.
+
+        """
+        if self.lora is None:
+            return None
+        file = self.lora / MOLE_FILE if (self.lora / MOLE_FILE).is_file() else find_lora(self.lora)
+        mole = is_mole(file)
+        if mole and self.weight != 1.0:
+            raise RecipeError(
+                f"{self.lora}@{self.weight:g}: a MoLE has no weight, its gates say how much it counts; leave it out"
+            )
+        return file, mole
+
+
+class _Pipeline:
+    """A pipeline as a `Model`."""
+
+    def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
+        self.pipeline = pipeline
+
+    def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
+        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
+
+
+def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettings) -> dict[str, HeldOut]:
+    """Squared errors of each model on the pictures of `data`, by name.
+
+    Raises:
+        DataError: the data can't be used.
+        ModelError: a model, LoRA or MoLE can't be used.
+        RecipeError: a MoLE with a weight.
+
+    """
+    records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
+    size = (settings.resolution, settings.resolution)
+    dataset = fixed_dataset(records, size, settings.regions, settings.seed, settings.source.limits)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = {}
+    for name, one in models.items():
+        pipeline = load_pipeline(one.model, dtype=DTYPES[settings.precision] or torch.float32)
+        grid = vae_factor(pipeline.vae) * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+        if settings.resolution % grid:
+            raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
+        added = one.added()
+        if added is not None and added[1]:
+            load_mole(pipeline.unet, added[0])
+        elif added is not None:
+            load_lora(pipeline, added[0], one.weight)
+        for part in networks(pipeline):
+            part.to(device)
+        precision = DTYPES[settings.precision]
+        objectives = Objectives(_Pipeline(pipeline), settings.regions, NoiseSettings(), settings.seed, precision)
+        found[name] = held_out_losses(objectives, dataset, settings.timesteps, settings.batch_size, device)
+    return found
+
+
+@dataclass(frozen=True)
+class LossLine:
+    """A model's loss of one objective.
+
+    Attributes:
+        model: its name.
+        objective: of the loss.
+        loss: with its interval over pictures.
+        change: against the first model, paired by picture; None for that one.
+        p: of the two-sided test that both models are exchangeable in each picture, see `paired_difference`.
+        p_holm: after Holm's correction for all lines of the table.
+
+    """
+
+    model: str
+    objective: str
+    loss: Estimate
+    change: Estimate | None = None
+    p: float = math.nan
+    p_holm: float = math.nan
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON: null where there is no number."""
+        tests = {name: None if math.isnan(p) else p for name, p in (("p", self.p), ("p_holm", self.p_holm))}
+        change = self.change.plain() if self.change else None
+        return {"model": self.model, "objective": self.objective, "loss": self.loss.plain(), "change": change, **tests}
+
+
+def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
+    """Losses of all models, and their changes against the first, paired by picture and tested."""
+    first = next(iter(found.values()))
+    table = []
+    for name, held_out in found.items():
+        for objective in held_out.errors:
+            own = _sums(held_out, objective)
+            line = LossLine(name, objective, pooled_ratio(*own))
+            if held_out is not first:
+                reference = _sums(first, objective)
+                change = relative_change(reference, own)
+                p = paired_difference(own, reference, held_out.keys).p if math.isfinite(change.value) else math.nan
+                line = replace(line, change=change, p=p)
+            table.append(line)
+    corrected = holm([line.p for line in table])
+    return [replace(line, p_holm=p) for line, p in zip(table, corrected, strict=True)]
+
+
+def _sums(held_out: HeldOut, objective: str) -> tuple[Sequence[float], Sequence[float]]:
+    return held_out.errors[objective], held_out.areas[objective]

@@ -1,0 +1,68 @@
+"""Groups of metrics that read prompts: HPS v2.1, ImageReward, CLIPScore."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from fairhuman.evaluate.networks.clip_score import CLIPScore
+from fairhuman.evaluate.networks.hps import HumanPreferenceScore
+from fairhuman.evaluate.networks.image_reward import ImageReward
+from fairhuman.evaluate.networks.prompt_score import PromptScore
+from fairhuman.evaluate.pictures import Pictured
+from fairhuman.evaluate.results import Found, Methods, Metric
+from fairhuman.evaluate.tools import Tools
+
+METRICS: Mapping[str, Metric] = {
+    "hps": Metric(
+        "HPS v2.1",
+        "higher",
+        "100 cos of picture and prompt, by a CLIP trained on people's choices",
+        "details of small hands and faces: the picture is looked at in 224 pixels",
+    ),
+    "image_reward": Metric(
+        "ImageReward",
+        "higher",
+        "100 times a standardised reward, by a BLIP trained on people's rankings",
+        "what lies outside of the middle square, and the prompt beyond its first 35 tokens",
+    ),
+    "clip_score": Metric(
+        "CLIPScore", "higher", "100 max(cos, 0) of picture and prompt, by CLIP", "how well the picture is drawn"
+    ),
+}
+
+
+def _open(kind: str, tools: Tools) -> PromptScore:
+    settings, device, batch_size = tools.settings, tools.device, tools.settings.batch_size
+    if kind == "hps":
+        return HumanPreferenceScore(settings.hps.weights, batch_size=batch_size, device=device)
+    if kind == "image_reward":
+        own = settings.image_reward
+        return ImageReward(own.weights, own.tokenizer, batch_size=batch_size, device=device)
+    return CLIPScore(settings.clip_score.weights, batch_size=batch_size, device=device)
+
+
+def measure_score(
+    kind: str,
+    methods: Methods,
+    _: Sequence[Pictured] | None,
+    against: str | None,
+    tools: Tools,
+    found: Found,
+    open_network: Callable[[str, Tools], PromptScore] = _open,
+) -> None:
+    """One of `METRICS`, for all methods."""
+    network = open_network(kind, tools)
+    scores = {}
+    for method, pictures in methods.items():
+        values_n = network.shown(tools.features(network, pictures))[:, 0].astype(np.float64)
+        scores[method] = values_n, np.ones(len(values_n))
+    found.add_scores(METRICS[kind], scores, methods, against)
+    cut = network.count_cut(sorted({picture.prompt for pictures in methods.values() for picture in pictures}))
+    if cut:
+        found.warnings.append(f"{METRICS[kind].name} reads {network.max_tokens} tokens: {cut} prompts are longer")
+
+
+measure_hps = partial(measure_score, "hps")
+measure_image_reward = partial(measure_score, "image_reward")
+measure_clip_score = partial(measure_score, "clip_score")

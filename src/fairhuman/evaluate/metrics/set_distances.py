@@ -1,0 +1,153 @@
+"""Groups of metrics between sets of pictures: FID and KID, of whole pictures and of face and hand crops."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from fairhuman.evaluate.cache import Key
+from fairhuman.evaluate.metrics.confidences import find_in
+from fairhuman.evaluate.metrics.distances import (
+    Distance,
+    check_size,
+    measure_frechet,
+    measure_kernel,
+    paired_difference,
+)
+from fairhuman.evaluate.networks.efficientnet import TITLE, EfficientNetLite0
+from fairhuman.evaluate.networks.extractor import Extractor, Features
+from fairhuman.evaluate.networks.features import Looked
+from fairhuman.evaluate.networks.inception import Inception
+from fairhuman.evaluate.people.crops import plan_crops
+from fairhuman.evaluate.pictures import PARTS, Pictured
+from fairhuman.evaluate.results import Contrast, Found, Methods, Metric, Result
+from fairhuman.evaluate.tools import Tools
+from fairhuman.regions.squares import Square, cut
+
+BLIND = "single bad pictures, and a hand or face that is a small part of the picture"
+CROP_BLIND = "hands and faces that aren't found: they aren't cut out"
+FRECHET = "between the Gaussians of both sets' features"
+KERNEL = "unbiased squared MMD of both sets' features"
+Measure = Callable[[Features, Features, Sequence[str], Sequence[str]], Distance]
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A square of a picture, looked at like a picture of its own; crops of one picture share its group."""
+
+    picture: Pictured
+    square: Square
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.picture.name} {tuple(self.square)}"
+
+    @property
+    def prompt(self) -> str:
+        """Of the picture."""
+        return self.picture.prompt
+
+    @property
+    def group(self) -> str:
+        """Of the picture."""
+        return self.picture.group
+
+    def key(self, with_prompt: bool = False) -> Key:
+        """What it is known by in the cache."""
+        return self.picture.key(with_prompt) + str(tuple(self.square)).encode()
+
+    def image(self) -> Image.Image:
+        """Its pixels."""
+        return cut(self.picture.image(), self.square)
+
+
+def measure_efficientnet(
+    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+) -> None:
+    """The Fréchet distance that runs without a download; never called FID."""
+    if reference is None:
+        found.warnings.append(f"no {TITLE}: it needs a --reference")
+        return
+    if _too_few(TITLE, "pictures", methods, reference, found):
+        return
+    extractor = EfficientNetLite0(batch_size=tools.settings.batch_size, device=tools.device)
+    metric = Metric(TITLE, "lower", FRECHET, BLIND)
+    _measure({metric: measure_frechet}, extractor, methods, reference, against, tools, found)
+
+
+def measure_fid(
+    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+) -> None:
+    """FID and KID of pictures, and of face and hand crops."""
+    if reference is None:
+        found.warnings.append("no FID and KID: they need a --reference")
+        return
+    settings = tools.settings
+    extractor = Inception(settings.inception.weights, batch_size=settings.batch_size, device=tools.device)
+    suffix = "" if extractor.published else " on other weights"
+    if not _too_few("FID and KID", "pictures", methods, reference, found):
+        _measure(_metrics("", suffix, BLIND), extractor, methods, reference, against, tools, found)
+    for part in PARTS:
+        crops = {method: _crops(pictures, part, method, tools, found) for method, pictures in methods.items()}
+        true = _crops(reference, part, "reference", tools, found)
+        if not _too_few(f"{part} FID and KID", f"{part} crops", crops, true, found):
+            _measure(_metrics(f"{part} ", suffix, CROP_BLIND), extractor, crops, true, against, tools, found)
+
+
+def _too_few(
+    metric: str, what: str, methods: Mapping[str, Sequence[Looked]], reference: Sequence[Looked], found: Found
+) -> bool:
+    """Whether a set has fewer than 2 pictures or crops, which have no covariance; if so, notes why."""
+    sets = [*methods.items(), ("the reference", reference)]
+    few = [f"{name} has {len(each)}" for name, each in sets if len(each) < 2]
+    if few:
+        found.warnings.append(f"no {metric}: a distance needs at least 2 {what} in each set, {', '.join(few)}")
+    return bool(few)
+
+
+def _metrics(region: str, suffix: str, blind: str) -> dict[Metric, Measure]:
+    return {
+        Metric(f"{region}FID{suffix}", "lower", FRECHET, blind): measure_frechet,
+        Metric(f"{region}KID{suffix}", "lower", KERNEL, blind): measure_kernel,
+    }
+
+
+def _crops(pictures: Sequence[Pictured], part: str, name: str, tools: Tools, found: Found) -> list[Crop]:
+    """Crops of what one detector finds, in both sets alike."""
+    boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in find_in(pictures, tools)]
+    plan = plan_crops(boxes, [(picture.record.width, picture.record.height) for picture in pictures])
+    found.warnings.append(
+        f"{part} crops of {name}: {len(plan.crops)} of {plan.pictures} pictures; none found in {plan.without_box} "
+        f"pictures, {plan.too_small} too small"
+    )
+    return [Crop(pictures[place], square) for place, square in plan.crops]
+
+
+def _measure(
+    metrics: Mapping[Metric, Measure],
+    extractor: Extractor,
+    methods: Mapping[str, Sequence[Looked]],
+    reference: Sequence[Looked],
+    against: str | None,
+    tools: Tools,
+    found: Found,
+) -> None:
+    true_md = tools.features(extractor, reference)
+    groups1 = [picture.group for picture in reference]
+    features = {method: tools.features(extractor, pictures) for method, pictures in methods.items()}
+    for size in sorted({len(reference), *map(len, methods.values())}):
+        warning = check_size(size, extractor.width)
+        if warning is not None:
+            found.warnings.append(f"{extractor.name}: {warning}")
+    for metric, measure in metrics.items():
+        distances = {
+            method: measure(rows, true_md, [picture.group for picture in methods[method]], groups1)
+            for method, rows in features.items()
+        }
+        found.results += [Result(metric, method, one.measured()) for method, one in distances.items()]
+        found.contrasts += [
+            Contrast(metric, method, against, paired_difference(one, distances[against]))
+            for method, one in distances.items()
+            if against is not None and method != against
+        ]

@@ -1,0 +1,104 @@
+"""Human preference score HPS v2.1: how much people would like a picture for its prompt."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from fairhuman.errors import FairHumanError
+from fairhuman.evaluate.networks.extractor import Features
+from fairhuman.evaluate.networks.prompt_score import PromptScore, colours, normalized
+from fairhuman.evaluate.networks.weights import Source, fill, fingerprint, read_state
+
+SOURCE = Source(metric="HPS v2.1", option="hps.weights", hub="xswu/HPSv2:HPS_v2.1_compressed.pt", size="about 2 GB")
+
+
+class HumanPreferenceScore(PromptScore):
+    """HPS v2.1, a CLIP fine-tuned on people's choices between pictures of the same prompt.
+
+    score = cos(f(picture), g(prompt)), in -1..1; real pictures lie near 0.2..0.35. No logit scale. Wu et al., Human
+    Preference Score v2, 2023; weights and preprocessing as in the package hpsv2 1.2.0 (github.com/tgxs002/HPSv2).
+
+    The whole picture is seen: its longest side is resized to the network's, the rest is black. hpsv2 resizes a
+    tensor and leaves smoothing to torchvision, which smooths by default from 0.17 on and didn't before: the authors'
+    own tables of 2023 are without, those of newer installations with it. The two differ, so never mix them.
+
+    Args:
+        weights: path or hub id (`owner/name:file`); None = the original on the hub. A local path needs no network.
+        architecture: as open_clip names it.
+        antialias: whether to smooth when a picture shrinks, as hpsv2 does with torchvision 0.17 and newer.
+        batch_size: pictures at once.
+        device: as torch names it.
+
+    Raises:
+        WeightsError: the weights aren't to be had, or aren't those of the architecture.
+        FairHumanError: open_clip isn't installed.
+        ValueError: open_clip has no such architecture, or `batch_size` is less than 1.
+
+    """
+
+    name = "hps-v2.1"
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        *,
+        architecture: str = "ViT-H-14",
+        antialias: bool = True,
+        batch_size: int = 16,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        open_clip = _import_open_clip()
+        config = open_clip.get_model_config(architecture)
+        if config is None:
+            raise ValueError(f"architecture must be one of open_clip's, not {architecture!r}")
+        path = SOURCE.find(weights)
+        network = open_clip.CLIP(**config)
+        fill(network, read_state(path, "state_dict"), path)
+        self._tokenizer = open_clip.get_tokenizer(architecture)
+        self._side: int = config["vision_cfg"]["image_size"]
+        self._antialias = antialias
+        mark = fingerprint(f"hps 1, {architecture}, antialias {antialias}", [path])
+        super().__init__(network, mark, self._tokenizer.context_length, batch_size, device)
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """The whole picture in a black square, [3, side, side]; see `PromptScore`."""
+        return normalized(fit_square(colours(image), self._side, self._antialias))
+
+    @staticmethod
+    def shown(rows: Features) -> Features:
+        """100 cos."""
+        return 100.0 * rows
+
+    def _score(self, images_bchw: Tensor, prompts: list[str]) -> Tensor:
+        tokens = self._tokenizer(prompts).to(images_bchw.device)
+        pictures_bd: Tensor = self._network.encode_image(images_bchw, normalize=True)
+        prompts_bd: Tensor = self._network.encode_text(tokens, normalize=True)
+        return (pictures_bd * prompts_bd).sum(dim=-1)
+
+    def _count_tokens(self, prompt: str) -> int:
+        return len(self._tokenizer.encode(prompt)) + 2
+
+
+def fit_square(image_chw: Tensor, side: int, antialias: bool) -> Tensor:
+    """A picture [C, H, W] in the middle of a black square [C, side, side], its longer side as long as the square.
+
+    Bicubic; values may leave 0..1 at sharp edges and stay so, as in hpsv2.
+    """
+    scale = side / max(image_chw.shape[1:])
+    height, width = (max(1, round(scale * length)) for length in image_chw.shape[1:])
+    resized = functional.resize(image_chw, [height, width], InterpolationMode.BICUBIC, antialias=antialias)
+    left, top = (side - width) // 2, (side - height) // 2
+    square_chw: Tensor = functional.pad(resized, [left, top, side - width - left, side - height - top])
+    return square_chw
+
+
+def _import_open_clip() -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise FairHumanError(f"{SOURCE.metric} needs open_clip: pip install 'fairhuman[evaluate]' ({error})") from error
+    return open_clip

@@ -1,0 +1,124 @@
+"""What the networks share that say how well a picture fits its prompt: one number a picture, CLIP's colours."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from fairhuman.evaluate.networks.extractor import Features
+
+# Mean and standard deviation of the colours in CLIP's training set, 0..1 (github.com/openai/CLIP, clip.py).
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class PromptScore(ABC):
+    """An `Extractor` of one number a picture, by a network that reads the prompt too; in float32.
+
+    Args:
+        network: holds all weights; set to evaluation and moved to the device.
+        fingerprint: of weights and preprocessing.
+        max_tokens: of a prompt, with the marks of its start and end; what is beyond isn't read.
+        batch_size: pictures at once.
+        device: as torch names it.
+
+    Raises:
+        ValueError: `batch_size` is less than 1.
+
+    """
+
+    name: str
+    reads_prompt = True
+    width = 1
+
+    def __init__(
+        self, network: nn.Module, fingerprint: str, max_tokens: int, batch_size: int, device: torch.device | str
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.fingerprint = fingerprint
+        self.max_tokens = max_tokens
+        self.batch_size = batch_size
+        self._device = torch.device(device)
+        self._network: Any = network.float().eval().requires_grad_(False).to(self._device)
+
+    @abstractmethod
+    def prepare(self, image: Image.Image) -> Tensor:
+        """The network's input [3, side, side], float32 on the CPU, of an upright RGB picture.
+
+        Raises:
+            ValueError: the picture isn't RGB.
+
+        """
+
+    def extract(self, images_bchw: Tensor, prompts: Sequence[str]) -> Features:
+        """A number for each prepared picture and its prompt, [B, 1].
+
+        Raises:
+            ValueError: there aren't as many prompts as pictures.
+
+        """
+        if images_bchw.ndim != 4 or len(images_bchw) != len(prompts):
+            raise ValueError(
+                f"{self.name}: expected pictures [B, 3, H, W] and B prompts, "
+                f"not {tuple(images_bchw.shape)} and {len(prompts)} prompts"
+            )
+        with torch.inference_mode():
+            scores_b = self._score(images_bchw.to(self._device), list(prompts))
+        return scores_b[:, None].cpu().numpy()
+
+    def count_cut(self, prompts: Sequence[str]) -> int:
+        """How many prompts are longer than what the network reads."""
+        return sum(self._count_tokens(prompt) > self.max_tokens for prompt in prompts)
+
+    @staticmethod
+    @abstractmethod
+    def shown(rows: Features) -> Features:
+        """The numbers as tables show them."""
+
+    @abstractmethod
+    def _score(self, images_bchw: Tensor, prompts: list[str]) -> Tensor:
+        """A number for each picture, [B]."""
+
+    @abstractmethod
+    def _count_tokens(self, prompt: str) -> int:
+        """Tokens of the whole prompt, with the marks of its start and end."""
+
+
+def colours(image: Image.Image) -> Tensor:
+    """A picture as a tensor [3, H, W], float32, 0..1.
+
+    Raises:
+        ValueError: the picture isn't RGB.
+
+    """
+    if image.mode != "RGB":
+        raise ValueError(f"the picture must be RGB, not {image.mode}")
+    image_chw: Tensor = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)
+    return image_chw
+
+
+def normalized(image_chw: Tensor) -> Tensor:
+    """Colours 0..1 to mean 0 and deviation 1 over CLIP's training set."""
+    normalized_chw: Tensor = functional.normalize(image_chw, list(CLIP_MEAN), list(CLIP_STD))
+    return normalized_chw
+
+
+def centre_square(image: Image.Image, side: int) -> Tensor:
+    """The middle of a picture as CLIP and ImageReward look at it, [3, side, side].
+
+    The shorter side is resized to `side` by Pillow's bicubic filter, which smooths when it shrinks; what is beyond
+    the middle square isn't seen (github.com/openai/CLIP, clip.py; github.com/THUDM/ImageReward, ImageReward.py).
+    transformers' processor cuts some pictures a pixel further to one side, where an odd number is cut off.
+
+    Raises:
+        ValueError: the picture isn't RGB.
+
+    """
+    resized = functional.resize(image, [side], InterpolationMode.BICUBIC)
+    return normalized(colours(functional.center_crop(resized, [side, side])))

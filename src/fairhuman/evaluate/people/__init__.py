@@ -1,0 +1,1 @@
+"""How people look in a picture: detections, shapes, strict and official confidences."""

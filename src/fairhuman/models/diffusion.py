@@ -1,0 +1,44 @@
+"""What a diffusion model predicts, and how its samples are weighted, for each prediction type."""
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from fairhuman.errors import ModelError
+
+
+def prediction_target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps_b: Tensor) -> Tensor:
+    """Return what a model of the scheduler's `prediction_type` is to predict: noise, velocity or the latents."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        velocity: Tensor = scheduler.get_velocity(latents, noise, timesteps_b)
+        return velocity
+    if kind == "sample":
+        return latents
+    raise ModelError(f"scheduler: prediction_type must be epsilon, v_prediction or sample, found {kind!r}")
+
+
+def signal_to_noise(scheduler: DDPMScheduler, timesteps_b: Tensor) -> Tensor:
+    """Return SNR = ᾱ / (1 - ᾱ) [B]."""
+    alphas_b: Tensor = scheduler.alphas_cumprod.to(timesteps_b.device)[timesteps_b]
+    return alphas_b / (1.0 - alphas_b)
+
+
+def sample_weights(scheduler: DDPMScheduler, timesteps_b: Tensor, gamma: float | None) -> Tensor:
+    """Return v [B], the min-SNR weight of each sample, or ones.
+
+    With s = min(SNR, γ): s/SNR for epsilon, s/(SNR+1) for velocity, s for sample prediction. Hang et
+    al., Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV 2023.
+    """
+    if gamma is None:
+        return torch.ones(timesteps_b.shape, device=timesteps_b.device)
+    snr_b = signal_to_noise(scheduler, timesteps_b)
+    clipped_b = snr_b.clamp(max=gamma)
+    weights: dict[str, Tensor] = {
+        "epsilon": clipped_b / snr_b,
+        "v_prediction": clipped_b / (snr_b + 1.0),
+        "sample": clipped_b,
+    }
+    return weights[scheduler.config.prediction_type]

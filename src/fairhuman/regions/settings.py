@@ -1,0 +1,64 @@
+"""Which regions have an objective of their own, and how a box becomes a mask."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from fairhuman.config import Settings
+
+
+class MaskSettings(Settings):
+    """How a box becomes a mask. Painted masks are used as they were painted, and win over boxes."""
+
+    shape: Literal["rectangle", "ellipse"] = "rectangle"
+    padding: float = Field(
+        default=0.0, ge=0.0, le=10.0, description="added on each side, as a share of the box's longer side"
+    )
+    soft_edge: float = Field(
+        default=0.0, ge=0.0, le=256.0, description="sigma in pixels of the Gaussian that softens the edge"
+    )
+    painted: bool = Field(default=True, description="whether a painted mask wins over the boxes that are there too")
+
+
+GLOBAL = "global"
+Normalize = Literal["area", "image"]
+
+
+class RegionSettings(Settings):
+    """Which objectives there are beside the global one, and how their losses are measured."""
+
+    names: tuple[str, ...] = Field(default=("face", "hand"), description="face, hand, or any annotated region")
+    normalize: Normalize = "area"
+    scale: Mapping[str, float] = Field(default_factory=dict, description="factor c of an objective's loss")
+    mask: MaskSettings = MaskSettings()
+
+    @field_validator("names")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if GLOBAL in names or len(set(names)) < len(names) or not all(names):
+            raise ValueError(f"must be distinct, not empty and not {GLOBAL!r}")
+        return names
+
+    @field_validator("scale")
+    @classmethod
+    def _positive(cls, scale: Mapping[str, float]) -> Mapping[str, float]:
+        if not all(value > 0.0 for value in scale.values()):
+            raise ValueError("factors must be > 0")
+        return scale
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """All objectives, the global one first."""
+        return (GLOBAL, *self.names)
+
+    def factors(self) -> tuple[float, ...]:
+        """Return the factor c of each of the K objectives.
+
+        Raises:
+            ValueError: `scale` names an objective that there isn't.
+        """
+        unknown = sorted(set(self.scale) - set(self.objectives))
+        if unknown:
+            raise ValueError(f"regions.scale names {unknown[0]!r}, the objectives are {', '.join(self.objectives)}")
+        return tuple(self.scale.get(name, 1.0) for name in self.objectives)

@@ -1,0 +1,168 @@
+"""Numbers over pictures with their error bars, paired differences of two methods, and tests corrected for their number.
+
+Every number is a ratio of sums r = Σ_i t_i / Σ_i b_i over pictures i: a mean has b = 1, a confidence has in b how many
+parts are expected. Pictures of one prompt resemble each other, so whole prompts are drawn: intervals are percentile
+bootstraps over prompts (`fairhuman.stats.bootstrap.pooled_ratio`), t_p and b_p the sums of a prompt.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairhuman.stats.bootstrap import Array, pooled_ratio, ratio_difference
+
+FLIPS = 9999
+Values = Sequence[float] | Array
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A number and how sure it is.
+
+    Attributes:
+        value: the number; NaN where there is nothing to measure.
+        standard_error: of `value`; NaN with one prompt.
+        low, high: ends of the 95 % interval.
+        n: pictures that count.
+        prompts: the independent units that these pictures come from.
+
+    """
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    n: int
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Method a against method b on the same prompts.
+
+    Attributes:
+        measured: r_a - r_b; n counts the pictures that both have.
+        p: of the two-sided test that the methods are exchangeable within each prompt; NaN with nothing to test.
+
+    """
+
+    measured: Measured
+    p: float
+
+
+def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, resamples: int = 2000) -> Measured:
+    """Σ tops / Σ bottoms over pictures, with its interval over prompts; pictures with a NaN are left out.
+
+    The standard error is that of a ratio with whole prompts as units (Cochran, Sampling Techniques, 1977, Eq. 6.13):
+    √(P / (P - 1) Σ_p (t_p - r b_p)²) / Σ_p b_p.
+
+    Raises:
+        ValueError: the lengths differ, a value is infinite, or a bottom is negative.
+
+    """
+    columns_nc = _columns([tops_n, bottoms_n], prompts_n)
+    known_n = ~np.isnan(columns_nc).any(axis=1)
+    sums_pc = _by_prompt(columns_nc, prompts_n, known_n)
+    found = pooled_ratio(*sums_pc.T, resamples=resamples)
+    return Measured(found.value, _error(_influence(sums_pc)), found.low, found.high, int(known_n.sum()), len(sums_pc))
+
+
+def mean(values_n: Values, prompts_n: Sequence[Hashable], *, resamples: int = 2000) -> Measured:
+    """Mean over pictures: the `ratio` with bottoms of 1."""
+    return ratio(values_n, np.ones(len(values_n)), prompts_n, resamples=resamples)
+
+
+def paired_difference(
+    a: tuple[Values, Values],
+    b: tuple[Values, Values],
+    prompts_n: Sequence[Hashable],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """r_a - r_b for tops and bottoms of the same pictures by two methods, its interval over prompts, and a test.
+
+    The test swaps the methods within prompts (Fisher, The Design of Experiments, 1935, § 21): all ways of it where
+    there are at most 9,999, else as many random ones. Pictures of which either method knows nothing are left out.
+
+    Raises:
+        ValueError: as of `ratio`.
+
+    """
+    columns_nc = _columns([*a, *b], prompts_n)
+    known_n = ~np.isnan(columns_nc).any(axis=1)
+    sums_pc = _by_prompt(columns_nc, prompts_n, known_n)
+    a_pc, b_pc = sums_pc[:, :2], sums_pc[:, 2:]
+    found = ratio_difference((b_pc[:, 0], b_pc[:, 1]), (a_pc[:, 0], a_pc[:, 1]), resamples=resamples)
+    error = _error(_influence(a_pc) - _influence(b_pc))
+    n, prompts = int(known_n.sum()), len(sums_pc)
+    measured = Measured(found.value, error, found.low, found.high, n, prompts)
+    return Difference(measured, _swap_test(a_pc, b_pc, found.value, seed))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p-values for their number (Holm, Scand. J. Statist. 6, 1979); NaN stays NaN.
+
+    The i-th smallest of m becomes max over j ≤ i of min(1, (m - j + 1) p_(j)).
+    """
+    p_m = np.asarray(p_values, np.float64)
+    corrected = np.full(len(p_m), np.nan)
+    known = np.flatnonzero(~np.isnan(p_m))
+    order = known[np.argsort(p_m[known], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, factors * p_m[order]))
+    return [float(p) for p in corrected]
+
+
+def _columns(columns: Sequence[Values], prompts_n: Sequence[Hashable]) -> Array:
+    """Columns side by side [N, C]."""
+    arrays = [np.asarray(column, np.float64) for column in columns]
+    lengths = [array.shape for array in arrays]
+    if any(shape != (len(prompts_n),) for shape in lengths):
+        raise ValueError(f"expected a value a picture, got {len(prompts_n)} prompts and values {lengths}")
+    columns_nc = np.stack(arrays, axis=1)
+    if np.isinf(columns_nc).any():
+        place = int(np.isinf(columns_nc).any(axis=1).argmax())
+        raise ValueError(f"values must be finite or NaN, those of picture {place} aren't")
+    return columns_nc
+
+
+def _by_prompt(columns_nc: Array, prompts_n: Sequence[Hashable], known_n: Array) -> Array:
+    """Sums [P, C] over the known pictures of each prompt, prompts in the order in which they come."""
+    numbers: dict[Hashable, int] = {}
+    places = [numbers.setdefault(prompt, len(numbers)) for prompt, k in zip(prompts_n, known_n, strict=True) if k]
+    sums_pc = np.zeros((len(numbers), columns_nc.shape[1]))
+    np.add.at(sums_pc, places, columns_nc[known_n])
+    return sums_pc
+
+
+def _influence(sums_pc: Array) -> Array:
+    """(t_p - r b_p) / Σ b: what each prompt moves the ratio by, [P]."""
+    total = sums_pc[:, 1].sum()
+    if not total > 0:
+        return np.full(len(sums_pc), np.nan)
+    return np.asarray((sums_pc[:, 0] - sums_pc[:, 0].sum() / total * sums_pc[:, 1]) / total)
+
+
+def _error(influence_p: Array) -> float:
+    prompts = len(influence_p)
+    return float(np.sqrt(prompts / (prompts - 1) * (influence_p**2).sum())) if prompts > 1 else float("nan")
+
+
+def _swap_test(a_pc: Array, b_pc: Array, value: float, seed: int) -> float:
+    """Share of swaps whose difference is at least as large as `value`."""
+    prompts = len(a_pc)
+    if prompts == 0 or not np.isfinite(value):
+        return float("nan")
+    exact = 2**prompts <= FLIPS
+    if exact:
+        swaps_fp = np.arange(2**prompts)[:, None] >> np.arange(prompts) & 1
+    else:
+        swaps_fp = np.random.default_rng(seed).integers(0, 2, (FLIPS, prompts))
+    moved_fc = swaps_fp @ (b_pc - a_pc)
+    a_fc, b_fc = a_pc.sum(axis=0) + moved_fc, b_pc.sum(axis=0) - moved_fc
+    with np.errstate(divide="ignore", invalid="ignore"):  # a swap may leave a method without any detection
+        differences_f = a_fc[:, 0] / a_fc[:, 1] - b_fc[:, 0] / b_fc[:, 1]
+    as_large = int((~(np.abs(differences_f) < abs(value) * (1 - 1e-12))).sum())
+    return as_large / 2**prompts if exact else (as_large + 1) / (FLIPS + 1)

@@ -1,0 +1,1 @@
+"""What frozen networks made, kept on disk."""

@@ -1,0 +1,138 @@
+"""Caches filled ahead of a run, as `fairhuman data cache RECIPE` does."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from fairhuman.data.pictures.notes import LoadReport, Note, note
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.samples.dataset import PeopleDataset
+from fairhuman.data.samples.encodings import Encodings
+from fairhuman.data.samples.sampler import BucketOrder
+from fairhuman.data.samples.views import View, digest
+from fairhuman.errors import FairHumanError, RecipeError
+from fairhuman.train.cache.plan import Caches, captions
+from fairhuman.train.data import load_data
+from fairhuman.train.model import build_model
+from fairhuman.train.recipe import TrainRecipe
+
+Progress = Callable[[str, int, int | None], None]
+Views = list[tuple[View, torch.Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was there, by cache: tensors of the recipe that were kept already, new ones, others; bad pictures."""
+
+    kept: dict[str, int]
+    new: dict[str, int]
+    unused: dict[str, int]
+    changed: int
+    notes: list[Note]
+
+
+class _EveryView(Dataset[tuple[Views, Note | None]]):
+    """A record an item: its views, or why there are none."""
+
+    def __init__(self, people: PeopleDataset) -> None:
+        self._people = people
+        order = people.order
+        self._resolutions = order.resolutions_of_records() if isinstance(order, BucketOrder) else {}
+
+    def __len__(self) -> int:
+        return len(self._people)
+
+    def __getitem__(self, index: int) -> tuple[Views, Note | None]:
+        resolution = self._resolutions.get(index, self._people.transform.resolution)
+        try:
+            return self._people.views(index, resolution), None
+        except PictureError as error:
+            record = self._people.records[index]
+            return [], note(record.location or record.key, "cache", error.finding)
+
+
+def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], progress: Progress) -> Filled:
+    """Compute all latents and embeddings that a run can ask for and that aren't there; the same again goes on.
+
+    Raises:
+        RecipeError: the recipe asks for no cache.
+        FairHumanError: too little space, a folder that can't be written; bad data or model.
+
+    """
+    if not (recipe.cache.latents or recipe.cache.text):
+        raise RecipeError("nothing to compute: cache.latents and cache.text are both false")
+    data = load_data(recipe, report)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    caches = Caches(recipe, data, build_model(recipe, device).pipeline)
+    for text in caches.opening() + caches.news():
+        say(text)
+    room = caches.budget.room
+    if caches.missing > room:
+        raise FairHumanError(
+            f"{caches.budget.folder}: about {caches.missing / 2**20:,.0f} MiB more are needed, but only "
+            f"{room / 2**20:,.0f} MiB may be used; free space, or give another folder as cache.folder"
+        )
+    notes: list[Note] = []
+    try:
+        views = _fill_latents(caches, recipe, device, notes, progress)
+        wanted = {"latents": views, "texts": _fill_texts(caches, progress)}
+    finally:
+        for kept in caches.kept.values():
+            kept.flush()
+    for kept in caches.kept.values():
+        _check(kept)
+    new = {name: kept.added for name, kept in caches.kept.items()}
+    return Filled(
+        {name: wanted[name] - new[name] for name in caches.kept},
+        new,
+        {name: len(kept) - wanted[name] for name, kept in caches.kept.items()},
+        sum(kept.changed for kept in caches.kept.values()),
+        notes,
+    )
+
+
+def _fill_latents(
+    caches: Caches, recipe: TrainRecipe, device: torch.device, notes: list[Note], progress: Progress
+) -> int:
+    """Return how many views the recipe has."""
+    if caches.latents is None:
+        return 0
+    data = caches.data
+    people = [data.train, *([data.held_out] if data.held_out is not None else [])]
+    seen: set[str] = set()
+    total = sum(map(len, people))
+    for done, (views, found) in enumerate(_loaded(people, recipe.source.workers), start=1):
+        if found is not None:
+            notes.append(found)
+        for view, picture_chw in views:
+            seen.add(view.key)
+            if picture_chw is not None:
+                caches.latents.of_picture(view.key, view.origin, picture_chw.to(device))
+        _check(caches.latents.kept)
+        progress("latents", done, total)
+    return len(seen)
+
+
+def _loaded(people: list[PeopleDataset], workers: int) -> Iterator[tuple[Views, Note | None]]:
+    for one in people:
+        yield from DataLoader(_EveryView(one), batch_size=None, num_workers=workers)
+
+
+def _fill_texts(caches: Caches, progress: Progress) -> int:
+    """Return how many captions the recipe has."""
+    if caches.texts is None:
+        return 0
+    found = captions(caches.recipe, caches.data)
+    for done, caption in enumerate(found, start=1):
+        caches.texts.embeddings([caption])
+        _check(caches.texts.kept)
+        progress("texts", done, len(found))
+    return len({digest(caption) for caption in found})
+
+
+def _check(kept: Encodings) -> None:
+    """Stop at once where nothing more can be kept: a run would go on, but this has no other purpose."""
+    if kept.full:
+        raise FairHumanError(kept.notes[-1])

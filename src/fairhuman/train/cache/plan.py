@@ -1,0 +1,154 @@
+"""The caches of a run: where they are, what they need at most, what is said of them."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusers import StableDiffusionXLPipeline
+
+from fairhuman.data.samples.encodings import RESERVE, Encodings, others
+from fairhuman.models.fingerprint import encoded_size, text_fingerprint, vae_fingerprint
+from fairhuman.models.registry import DTYPES
+from fairhuman.train.cache.latents import LatentCache
+from fairhuman.train.cache.texts import TextCache
+from fairhuman.train.data import Data
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.files import cache_folder
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run's caches hold in the end: counts, and bytes of one."""
+
+    folder: Path
+    views: int
+    view_bytes: int
+    texts: int
+    text_bytes: int
+
+    @property
+    def needed(self) -> int:
+        """Bytes of all."""
+        return self.views * self.view_bytes + self.texts * self.text_bytes
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be written: those that are free, without the reserve."""
+        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        return max(0, shutil.disk_usage(there).free - RESERVE)
+
+    def line(self) -> str:
+        """All of it in words."""
+        parts = [
+            f"{count} {name} of {size / 1000:.0f} KB"
+            for count, name, size in (
+                (self.views, "latents", self.view_bytes),
+                (self.texts, "texts", self.text_bytes),
+            )
+            if count
+        ]
+        whole = f"{_mib(self.needed)} when complete ({', '.join(parts)})"
+        return f"cache {self.folder}: {whole}; {_mib(self.room)} may be used"
+
+
+def budget(recipe: TrainRecipe, data: Data) -> Budget:
+    """Count views and unique captions.
+
+    Raises:
+        ModelError: a model's folder without readable configs.
+
+    """
+    size = encoded_size(recipe.model)
+    held_out = data.held_out.records if data.held_out is not None else ()
+    flips = 1 if recipe.view.flip_probability in (0.0, 1.0) else 2
+    views = len(data.train) * flips * recipe.cache.variants + len(held_out)
+    return Budget(
+        recipe.cache.folder or cache_folder() / "encodings",
+        views if recipe.cache.latents else 0,
+        max(size.latent_bytes(resolution) for resolution in recipe.sizes),
+        len(captions(recipe, data)) if recipe.cache.text else 0,
+        size.text_bytes,
+    )
+
+
+def captions(recipe: TrainRecipe, data: Data) -> list[str]:
+    """Return the captions that a run reads, each once."""
+    datasets = [data.train, *([data.held_out] if data.held_out is not None else [])]
+    found = dict.fromkeys(record.caption for dataset in datasets for record in dataset.records)
+    return list(found | ({"": None} if recipe.view.caption_dropout > 0.0 else {}))
+
+
+class Caches:
+    """The caches that a recipe asks for, of the networks of a pipeline.
+
+    Args:
+        recipe: whose `cache` is meant.
+        data: of the run, for the budget.
+        pipeline: the run's.
+
+    Attributes:
+        latents, texts: None where they aren't asked for.
+        data: the run's, without pictures whose latents are kept.
+
+    """
+
+    def __init__(self, recipe: TrainRecipe, data: Data, pipeline: StableDiffusionXLPipeline) -> None:
+        self.recipe = recipe
+        self.budget = budget(recipe, data)
+        self.latents: LatentCache | None = None
+        self.texts: TextCache | None = None
+        self.data = data
+        if recipe.cache.latents:
+            kept = Encodings(self.budget.folder / f"latents-{vae_fingerprint(pipeline)}")
+            self.latents = LatentCache(kept, pipeline.vae)
+            self.data = data.reading(kept)
+        if recipe.cache.text:
+            precision = DTYPES[recipe.precision]
+            kept = Encodings(self.budget.folder / f"texts-{text_fingerprint(pipeline, precision)}")
+            self.texts = TextCache(kept, pipeline, precision)
+
+    @property
+    def kept(self) -> dict[str, Encodings]:
+        """What is on disk, by name."""
+        caches = {"latents": self.latents, "texts": self.texts}
+        return {name: cache.kept for name, cache in caches.items() if cache is not None}
+
+    def opening(self) -> list[str]:
+        """Return what there is to say before the first step."""
+        if not self.kept:
+            return []
+        lines = [self.budget.line()]
+        for name, kept in self.kept.items():
+            strange = others(kept.folder)
+            lines.append(
+                f"  {name}: {len(kept)} at hand" + (f"; {strange} of other models, not used" if strange else "")
+            )
+        if self.missing > self.budget.room:
+            lines.append(f"  about {_mib(self.missing)} more are needed: what doesn't fit is computed each time")
+        return lines
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to be written, if what is at hand is of this run."""
+        plan = self.budget
+        texts, views = (len(cache.kept) if cache is not None else 0 for cache in (self.texts, self.latents))
+        return max(0, plan.texts - texts) * plan.text_bytes + max(0, plan.views - views) * plan.view_bytes
+
+    def news(self) -> list[str]:
+        """Return what there is to say since the last time."""
+        found = [text for kept in self.kept.values() for text in kept.notes]
+        for kept in self.kept.values():
+            kept.notes.clear()
+        return found
+
+    def close(self) -> list[str]:
+        """Write what isn't yet written; return what there is to say."""
+        for kept in self.kept.values():
+            kept.flush()
+        changed = sum(kept.changed for kept in self.kept.values())
+        said = [f"cache: {changed} views of pictures that were changed since were encoded anew"] if changed else []
+        return self.news() + said
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

@@ -1,0 +1,57 @@
+"""Embeddings of captions that are read again: frozen text encoders need not be asked twice."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
+
+from fairhuman.data.samples.batch import Batch
+from fairhuman.data.samples.encodings import Encodings
+from fairhuman.data.samples.views import digest
+from fairhuman.models.sdxl import check_finite, encode_prompts
+
+
+class TextCache:
+    """Both embeddings of each caption, [77, D] and [P] one after the other, in float16.
+
+    Of SDXL that is 318 KB a caption. As with latents, the first use is rounded as the later ones are, and each caption
+    is encoded by itself.
+
+    Args:
+        kept: where they are kept.
+        pipeline: whose text encoders aren't trained.
+        precision: the autocast type of the run; None: the encoders' own.
+
+    """
+
+    def __init__(self, kept: Encodings, pipeline: StableDiffusionXLPipeline, precision: torch.dtype | None) -> None:
+        self.kept = kept
+        self._pipeline, self._precision = pipeline, precision
+
+    def added(self, batch: Batch) -> Batch:
+        """Return the batch with the embeddings of its captions, on the device of its pictures."""
+        embeds_bnd, pooled_bp = self.embeddings(batch.captions)
+        device = batch.pictures_bchw.device
+        return replace(batch, text=(embeds_bnd.to(device), pooled_bp.to(device)))
+
+    def embeddings(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return embeddings [B, 77, D] and pooled ones [B, P], as `encode_prompts` does, in float16 on the CPU."""
+        pooled = self._pipeline.text_encoder_2.config.projection_dim
+        flat = torch.stack([self._one(caption) for caption in captions])
+        tokens = self._pipeline.tokenizer.model_max_length
+        return flat[:, :-pooled].reshape(len(captions), tokens, -1), flat[:, -pooled:]
+
+    def _one(self, caption: str) -> Tensor:
+        key = digest(caption)
+        flat = self.kept.get(key)
+        if flat is None:
+            device = self._pipeline.text_encoder.device
+            enabled = self._precision is not None
+            with torch.no_grad(), torch.autocast(device.type, self._precision, enabled=enabled):
+                embeds_bnd, pooled_bp = encode_prompts(self._pipeline, [caption])
+            flat = torch.cat([embeds_bnd.flatten(), pooled_bp.flatten()]).half().cpu()
+            check_finite(flat, f"embeddings of {caption!r} in float16", "they overflow; set cache.text=false")
+            self.kept.add(key, flat)
+        return flat

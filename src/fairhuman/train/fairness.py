@@ -1,0 +1,99 @@
+"""The strategy, the estimator and the `FairBackward` of a run, from its recipe."""
+
+import torch
+
+from fairhuman.errors import ModelError
+from fairhuman.fairness import (
+    STRATEGIES,
+    AlphaFair,
+    DynamicWeightAverage,
+    EmaEstimator,
+    Estimator,
+    ExactEstimator,
+    FairBackward,
+    FallbackEstimator,
+    MinimumPotentialDelay,
+    NashMTL,
+    OutputEstimator,
+    PairwiseEstimator,
+    RandomLossWeighting,
+    SplitEstimator,
+    Strategy,
+    TailEstimator,
+    UncertaintyWeighting,
+)
+from fairhuman.fairness.estimators.audited import Exact
+from fairhuman.models.model import TrainableModel
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.randomness import Stream, mixed_seed
+
+
+def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
+    """Return the recipe's strategy, with its settings."""
+    fairness = recipe.fairness
+    kind = STRATEGIES[recipe.strategy]
+    if kind is AlphaFair:
+        return AlphaFair(fairness.alpha, fairness.ridge)
+    if kind is MinimumPotentialDelay or kind is NashMTL:
+        return kind(fairness.ridge)
+    if kind is DynamicWeightAverage:
+        return DynamicWeightAverage(fairness.dwa_temperature, fairness.dwa_window)
+    if kind is RandomLossWeighting:
+        return RandomLossWeighting(mixed_seed(recipe.seed, Stream.STRATEGY))
+    if kind is UncertaintyWeighting:
+        strategy = UncertaintyWeighting(len(recipe.regions.objectives))
+        strategy.s.data = strategy.s.data.to(device)
+        return strategy
+    return kind()
+
+
+def build_fair_backward(
+    recipe: TrainRecipe, model: TrainableModel, strategy: Strategy, scaler: torch.amp.GradScaler | None
+) -> FairBackward:
+    """Return the run's `FairBackward`."""
+    return FairBackward(
+        model.trainable_parameters(),
+        strategy,
+        length=recipe.fairness.length,
+        radius=recipe.fairness.radius,
+        batched=batched(recipe),
+        estimator=build_estimator(recipe, model),
+        scaler=scaler,
+        names=recipe.regions.objectives,
+    )
+
+
+def batched(recipe: TrainRecipe) -> bool:
+    """Whether the K gradients of an exact step come in one batched pass.
+
+    Under gradient checkpointing it recomputes activations once; it can't run compiled, with dropout or sharded.
+    """
+    dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
+    whole = recipe.processes.sharding == "none"
+    return recipe.gradient_checkpointing and not recipe.compile and not dropout and whole
+
+
+def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
+    """Return the recipe's estimator and, after it, the dearer ones that take over where its audits are bad."""
+    fairness, parameters = recipe.fairness, model.trainable_parameters()
+    mode, every = fairness.mode, fairness.every
+    exact = ExactEstimator(parameters, batched(recipe))
+    last: Exact = PairwiseEstimator(parameters) if fairness.pairwise else exact
+    if mode == "exact":
+        return last
+    if mode == "ema" or recipe.accumulate > 1:
+        return FallbackEstimator([EmaEstimator(parameters, every or 8, last), last], fairness.limit)
+    ladder: list[Estimator] = [last]
+    if not fairness.pairwise and recipe.processes.sharding == "none":
+        kinds: dict[str, type[TailEstimator]] = {"tail": TailEstimator}
+        if mode == "split":  # by name alone: it ends a run whose regions lie in one another
+            kinds["split"] = SplitEstimator
+        for name, kind in kinds.items():
+            try:
+                ladder.insert(0, kind(model.pipeline.unet, parameters, every or 200, exact))
+            except ValueError as error:
+                if mode == name:
+                    raise ModelError(f"fairness.mode {mode}: {error}") from error
+    if mode == "output":
+        ladder.insert(0, OutputEstimator(parameters, every or 32, last))
+    return FallbackEstimator(ladder, fairness.limit)

@@ -1,0 +1,1 @@
+"""Files, locks, signals, random numbers, memory: what any program needs."""

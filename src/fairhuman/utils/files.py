@@ -1,0 +1,149 @@
+"""Files that appear whole or not at all, whatever kills the process; and lists of prompts."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from fairhuman.errors import DataError, FairHumanError
+
+_NEARLY_FULL = 16 * 2**20  # bytes
+
+
+def cache_folder() -> Path:
+    """Return where the body model (42 MB) and Warp's compiled kernel (0.1 MB) are kept.
+
+    `FAIRHUMAN_CACHE`, or else `fairhuman` in `XDG_CACHE_HOME` or `~/.cache`.
+    """
+    chosen = os.environ.get("FAIRHUMAN_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fairhuman"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file or folder under a temporary name beside `path`, then put it in the place of `path`.
+
+    File contents reach the disk before the name does. A folder that was there is replaced as a whole. Files get the
+    rights that the user's umask gives new files, whoever wrote them.
+
+    Raises:
+        OSError: as `write` does; with errno ENOSPC where it failed in another way while the disk was full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    _remove(partial)
+    try:
+        _write(partial, write)
+        umask = os.umask(0)
+        os.umask(umask)
+        for file in [partial] if partial.is_file() else sorted(partial.rglob("*")):
+            if file.is_file():
+                file.chmod(0o666 & ~umask)
+            _flush(file)
+        if path.is_dir():
+            old = path.with_name(f".{path.name}.old")
+            _remove(old)
+            path.replace(old)
+            partial.replace(path)
+            _remove(old)
+        else:
+            partial.replace(path)
+        _flush(path.parent)
+    finally:
+        _remove(partial)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a text file, one a line; empty lines don't count.
+
+    Raises:
+        DataError: it can't be read, or holds none.
+
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a UTF-8 text file, a prompt a line; {error}") from error
+    if not any(lines):
+        raise DataError(f"{path}: holds no prompt")
+    return [line for line in lines if line]
+
+
+@contextmanager
+def writing(path: Path, advice: str = "") -> Iterator[None]:
+    """Turn what the system says against reading and writing at `path` into a FairHumanError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise FairHumanError(f"{path}: can't be written: {error.strerror or error}{advice}") from error
+
+
+@contextmanager
+def alone(file: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of `file`, which a killed process lets go of.
+
+    Raises:
+        DataError: `busy`, where another process holds it.
+        OSError: the file can't be made.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()  # says why where that can't be, which the lock doesn't
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise DataError(f"{busy}; wait for it or give another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_atomically(folder: Path) -> None:
+    """Remove a folder so that it is there whole or not at all."""
+    old = folder.with_name(f".{folder.name}.old")
+    _remove(old)
+    folder.replace(old)
+    _remove(old)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file atomically."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN isn't JSON and is refused."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False))
+
+
+def _write(partial: Path, write: Callable[[Path], object]) -> None:
+    """Writers in other languages don't raise OSError: a full disk is a RuntimeError to one, another's own error."""
+    try:
+        write(partial)
+    except OSError:
+        raise
+    except Exception as error:
+        if shutil.disk_usage(partial.parent).free < _NEARLY_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+        raise
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
