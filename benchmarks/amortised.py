@@ -45,7 +45,7 @@ from fairhuman.fairness import (
     SplitEstimator,
     TailEstimator,
 )
-from fairhuman.fairness.estimators.cut import Place
+from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.models.model import TrainableModel
 from fairhuman.train.data import build_loader, load_data
 from fairhuman.train.model import build_model
@@ -104,10 +104,10 @@ def cost_of(unet: Any, batch: int, repeats: int, quick: bool) -> dict[str, Any]:
     last = len(unet.up_blocks) - 2  # the last up block has no attention
     attentions = len(unet.up_blocks[last].attentions)
     places = {
-        "attention": Place(last, attentions - 1),
-        "two attentions": Place(last, attentions - 2),
-        "block": Place(last),
-        "two blocks": Place(last - 1),
+        "attention": CutPoint(last, attentions - 1),
+        "two attentions": CutPoint(last, attentions - 2),
+        "block": CutPoint(last),
+        "two blocks": CutPoint(last - 1),
     }
     choices: dict[str, Estimator | None] = {
         "exact": None,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.detect import DetectTier
-from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
 from fairhuman.data.pipeline.write import ShardWriter
 
 
@@ -19,10 +19,10 @@ class ConstantCheck(CheckTier):
     def open(self) -> Iterator[Look]:
         yield lambda items: [self.constant(item) for item in items]
 
-    def constant(self, item: Item) -> Result:
+    def constant(self, item: TierRow) -> TierResult:
         columns = {"location": item.row.location, "width": 512, "height": 512, "clarity": 300.0}
         columns |= {"sha256": item.row.id.to_bytes(8, "big") * 4, "phash": item.row.id, "masks": []}
-        return Result({**columns, "findings": "[]"})
+        return TierResult({**columns, "findings": "[]"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ConstantDetect(DetectTier):
         columns: dict[str, Any] = {"persons": [[100.0, 50.0, 400.0, 512.0, 0.9]], "person_by": "constant"}
         columns |= {"faces": [[200.0, 80.0, 290.0, 190.0, 0.9]], "face_by": "constant"}
         columns |= {"hands": [[90.0, 300.0, 140.0, 350.0, 0.9]] * 2, "hand_votes": [3, 4], "hand_by": "constant"}
-        yield lambda items: [Result(columns) for _ in items]
+        yield lambda items: [TierResult(columns) for _ in items]
 
 
 class EmptyShards(ShardWriter):

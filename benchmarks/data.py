@@ -37,7 +37,7 @@ from fairhuman.data.pipeline.manifest import blocks_of, list_source
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import select
 from fairhuman.data.pipeline.tier import TierTable, start
-from fairhuman.data.sources import SOURCES, Source, SourceSettings
+from fairhuman.data.sources import SOURCES, SourceFormat, SourceSettings
 from fairhuman.data.sources.rows import Row
 from fairhuman.detect.settings import DetectSettings, open_detectors
 from fairhuman.synth.body import Body
@@ -135,7 +135,7 @@ def rows_of(count: int) -> Callable[[Path, LoadReport], Iterator[Row]]:
 def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -> dict[str, Any]:
     """Everything but the looking, over `count` records; `stop_after` is the share of the detect tier that is done."""
     seconds: dict[str, float] = {}
-    source = Source("generated", lambda _: True, rows_of(count))
+    source = SourceFormat("generated", lambda _: True, rows_of(count))
     reader = RowReader(out, "image", REGIONS, SourceSettings())
     manifest = out / "manifest"
 

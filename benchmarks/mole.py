@@ -28,14 +28,14 @@ from rich.console import Console
 from fairhuman import config as recipes
 from fairhuman.cli.commands import run_synth
 from fairhuman.cli.commands_data import run_export
-from fairhuman.compare.jobs import Job, run_jobs, sampling_job, sampling_options, training_job
+from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.compare.runs import at_edge, pick
 from fairhuman.demo.run import write_prompts
 from fairhuman.evaluate import run as evaluation
-from fairhuman.evaluate.metrics.held_out_losses import Named, measure_losses
+from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, measure_losses
 from fairhuman.evaluate.settings import EvaluateSettings, LossSettings
 from fairhuman.report.changes import Series, change, seed_changes, series_of
-from fairhuman.report.run_folder import Evaluation
+from fairhuman.report.run_folder import HeldOutEvaluation
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import write_json
 
@@ -124,7 +124,7 @@ def train_all(plan: Plan, runs: Sequence[tuple[str, float, int]], console: Conso
         work([training_job(str(one.out.relative_to(plan.work)), one, one.steps) for one in wave], console, processes)
 
 
-def work(jobs: Sequence[Job], console: Console, processes: int) -> None:
+def work(jobs: Sequence[Command], console: Console, processes: int) -> None:
     """Run jobs; leave when a signal came."""
     signal = run_jobs(jobs, console, processes)
     if signal is not None:
@@ -132,13 +132,15 @@ def work(jobs: Sequence[Job], console: Console, processes: int) -> None:
         sys.exit(128 + signal)
 
 
-def evaluations(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) -> dict[str, Evaluation]:
+def evaluations(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) -> dict[str, HeldOutEvaluation]:
     """Held-out losses of the base and of runs, on the same noise; kept beside each run."""
     settings = LossSettings(resolution=plan.size, timesteps=plan.timesteps, precision="bf16")
-    places: dict[str, tuple[Named, Path]] = {"base": (Named("small"), plan.work / "runs" / f"base-{split}.json")}
+    places: dict[str, tuple[ModelSpec, Path]] = {
+        "base": (ModelSpec("small"), plan.work / "runs" / f"base-{split}.json")
+    }
     for run in runs:
         made = last_run(plan, *run)
-        places[str(made.out)] = Named("small", made.product), made.out / f"losses-{split}.json"
+        places[str(made.out)] = ModelSpec("small", made.product), made.out / f"losses-{split}.json"
     for name, (model, file) in places.items():
         if not file.is_file():
             [found] = measure_losses({name: model}, plan.people(split), settings).values()
@@ -146,11 +148,11 @@ def evaluations(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) 
     return {name: read_losses(file) for name, (_, file) in places.items()}
 
 
-def read_losses(file: Path) -> Evaluation:
+def read_losses(file: Path) -> HeldOutEvaluation:
     """What `HeldOut.line` became."""
     line = json.loads(file.read_text(encoding="utf-8"))
     sums = {part: {name: np.array(one[part]) for name, one in line["objectives"].items()} for part in ("error", "area")}
-    return Evaluation(0, tuple(line["keys"]), sums["error"], sums["area"])
+    return HeldOutEvaluation(0, tuple(line["keys"]), sums["error"], sums["area"])
 
 
 def series(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) -> Series:
@@ -182,7 +184,9 @@ def found_in_samples(plan: Plan, firsts: Mapping[str, TrainRecipe], console: Con
         jobs.append(sampling_job(name, folders[name], plan.work / "prompts.txt", plan.samples, [*options, *beside]))
     work(jobs, console, processes)
     folder = plan.work / "evaluation"
-    job = evaluation.Job(folders, plan.work / "prompts.txt", plan.people("test"), "base", folder / "features")
+    job = evaluation.EvaluationInputs(
+        folders, plan.work / "prompts.txt", plan.people("test"), "base", folder / "features"
+    )
     done = evaluation.evaluate(job, EvaluateSettings(metrics=["strict"]), folder)
     assert done is not None
     metrics: dict[str, Any] = {}

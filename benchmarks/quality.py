@@ -29,7 +29,7 @@ from rich.console import Console
 from fairhuman import config as recipes
 from fairhuman.cli.commands import run_synth
 from fairhuman.compare import runs as ablation
-from fairhuman.compare.jobs import Job, run_jobs, sampling_job, sampling_options, training_job
+from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.demo.run import write_prompts
 from fairhuman.detect.bundled import load_solutions
 from fairhuman.evaluate import run as evaluation
@@ -40,7 +40,7 @@ from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
 
 Method = tuple[str, str]  # strategy, targets of the LoRA
-Run = tuple[Job, Path]
+Run = tuple[Command, Path]
 ROOT = Path(__file__).parents[1]
 OBJECTIVES = ("global", "face", "hand")
 TARGETS = ("attention", "attention+conv")
@@ -133,7 +133,7 @@ def jobs_of(plan: Plan, split: str, runs: Mapping[Method, Sequence[tuple[float, 
     return jobs
 
 
-def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str, Job]:
+def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str, Command]:
     """The base's samples and those of each method's first seed."""
     options = sampling_options(plan.model, plan.sample_steps, plan.guidance, (plan.size, plan.size), seed=0)
     seconds = START_SECONDS + plan.samples * plan.sample_steps * SAMPLE_STEP_SECONDS
@@ -188,7 +188,7 @@ def detection(plan: Plan, folders: Mapping[str, Path], console: Console) -> dict
     console.print("looking for faces and hands in the samples", highlight=False)
     folder = plan.work / f"steps-{plan.steps}" / "evaluation"
     people = plan.work / "people" / "test"
-    job = evaluation.Job(folders, plan.work / "prompts.txt", people, "base", folder / "features")
+    job = evaluation.EvaluationInputs(folders, plan.work / "prompts.txt", people, "base", folder / "features")
     done = evaluation.evaluate(job, EvaluateSettings(metrics=["strict"]), folder)
     assert done is not None
     metrics: dict[str, Any] = {}
@@ -242,7 +242,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
             say(f"{metric:28}{name:40}{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]")
 
 
-def run(jobs: Sequence[Job], console: Console, processes: int) -> None:
+def run(jobs: Sequence[Command], console: Console, processes: int) -> None:
     """Run jobs; leave when a signal came."""
     signal = run_jobs(jobs, console, processes)
     if signal is not None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fairhuman.cli.commands_measure import named_places
 from fairhuman.errors import RecipeError
-from fairhuman.evaluate.metrics.held_out_losses import Named
+from fairhuman.evaluate.metrics.held_out_losses import ModelSpec
 from fairhuman.models.mole import MoleModel
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import MoleSettings
@@ -122,11 +122,11 @@ def test_losses_of_a_mole(tmp_path: Path, typed: Typed) -> None:
 
 
 def test_models_are_named_with_their_lora(tmp_path: Path) -> None:
-    assert Named.parse("small") == Named("small", None, 1.0)
-    assert Named.parse("owner/name+runs/a/lora@0.3") == Named("owner/name", Path("runs/a/lora"), 0.3)
+    assert ModelSpec.parse("small") == ModelSpec("small", None, 1.0)
+    assert ModelSpec.parse("owner/name+runs/a/lora@0.3") == ModelSpec("owner/name", Path("runs/a/lora"), 0.3)
     for text in ("", "small+", "small+@0.3", "small+a@b"):
         with pytest.raises(RecipeError, match="expected MODEL"):
-            Named.parse(text)
+            ModelSpec.parse(text)
 
 
 def test_places_have_one_name_each() -> None:

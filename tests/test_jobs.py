@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from fairhuman import config as recipes
-from fairhuman.compare.jobs import Job, run_jobs, sampling_job, training_job
+from fairhuman.compare.jobs import Command, run_jobs, sampling_job, training_job
 from fairhuman.errors import FairHumanError
 from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
 
 
-def job(folder: Path, name: str, *arguments: str, needs: Path | None = None, done: float = 0.0) -> Job:
-    return Job(name, arguments or ("--version",), folder / f"{name}.log", lambda: done, needs=needs)
+def job(folder: Path, name: str, *arguments: str, needs: Path | None = None, done: float = 0.0) -> Command:
+    return Command(name, arguments or ("--version",), folder / f"{name}.log", lambda: done, needs=needs)
 
 
 def test_what_is_done_is_left_and_what_needs_another_waits_for_it(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class FileSpan:
     """`length` bytes of a file from `offset` on: a member of a tar, a value in an Arrow table."""
 
     path: Path
@@ -35,7 +35,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A picture inside a Parquet table: `row` of the file, from 0; `field` is its column, then names within that."""
 
     path: Path
@@ -43,7 +43,7 @@ class Cell:
     field: tuple[str, ...]
 
 
-Stored = Path | bytes | Span | Cell
+Stored = Path | bytes | FileSpan | TableCell
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,9 @@ def test_an_adapter_is_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_amortised_mode_is_warm_after_its_exact_steps() -> None:
     taken = []
 
-    def step() -> speed.Taken:
+    def step() -> speed.StepFacts:
         taken.append(len(taken) < 5)
-        return speed.Taken(exact=taken[-1])
+        return speed.StepFacts(exact=taken[-1])
 
     speed._warm_up(step, amortised=True)
     assert taken == [True] * 5 + [False] * speed.WARM_UP

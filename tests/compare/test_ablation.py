@@ -11,7 +11,7 @@ from fairhuman import config as recipes
 from fairhuman.compare import runs as ablation
 from fairhuman.compare.analysis import contrasts, document, verdict
 from fairhuman.compare.page import write_comparison
-from fairhuman.compare.runs import Outcome, pick, run_comparison, shared_seeds
+from fairhuman.compare.runs import ComparisonRuns, pick, run_comparison, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.config import differences
 from fairhuman.errors import DataError, FairHumanError, RecipeError
@@ -195,7 +195,7 @@ def test_verdicts(low, high, expected):
 def test_without_a_cell_to_compare_with_there_are_no_differences(tmp_path, train):
     recipe = build(tmp_path, against=None)
     assert contrasts(recipe, run_comparison(recipe, lambda *_: None, QUIET)) == {}
-    assert contrasts(build(tmp_path), Outcome()) == {}
+    assert contrasts(build(tmp_path), ComparisonRuns()) == {}
 
 
 def test_cells_may_be_compared_with_several(tmp_path, train):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.compare.grid.zoom import Frame, choose_frames, cut
+from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames, cut
 from fairhuman.record import Box
 from fairhuman.report.previews import AROUND
 
@@ -20,13 +20,13 @@ def gradient(width: int, height: int) -> Image.Image:
 def test_frame_is_the_largest_box_with_its_surroundings() -> None:
     boxes = {"hand": [Box(0, 0, 10, 10), Box(40, 60, 60, 70), Box(90, 90, 95, 99)]}
     frames = choose_frames(boxes, (100, 200), ("face", "hand"))
-    assert frames == {"hand": Frame(0.5, 65 / 200, AROUND * 20 / 200)}
+    assert frames == {"hand": ZoomFrame(0.5, 65 / 200, AROUND * 20 / 200)}
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 200), (120, 60), (60, 120)])
 @pytest.mark.parametrize(("x", "y"), [(0.5, 0.5), (0.4, 0.6)])
 def test_the_same_frame_shows_the_same_place_at_any_size(size: tuple[int, int], x: float, y: float) -> None:
-    pixels_hwc = np.asarray(cut(gradient(*size), Frame(x, y, 0.3), 40), dtype=float)
+    pixels_hwc = np.asarray(cut(gradient(*size), ZoomFrame(x, y, 0.3), 40), dtype=float)
     assert pixels_hwc.shape == (40, 40, 3)
     assert pixels_hwc[..., 0].mean() / 255 == pytest.approx(x, abs=0.02)
     assert pixels_hwc[..., 1].mean() / 255 == pytest.approx(y, abs=0.02)
@@ -36,11 +36,11 @@ def test_the_same_frame_shows_the_same_place_at_any_size(size: tuple[int, int], 
 @pytest.mark.parametrize(("x", "y", "side"), [(0.0, 0.0, 0.2), (1.0, 0.5, 0.4), (0.5, 1.0, 3.0)])
 def test_a_frame_stays_inside(x: float, y: float, side: float) -> None:
     white = Image.new("RGB", (50, 30), "white")
-    assert cut(white, Frame(x, y, side), 20).getcolors() == [(400, (255, 255, 255))]
+    assert cut(white, ZoomFrame(x, y, side), 20).getcolors() == [(400, (255, 255, 255))]
 
 
 def test_a_frame_beyond_the_edge_is_moved_not_shrunk() -> None:
-    pixels_hwc = np.asarray(cut(gradient(100, 100), Frame(0.0, 0.5, 0.4), 40), dtype=float) / 255
+    pixels_hwc = np.asarray(cut(gradient(100, 100), ZoomFrame(0.0, 0.5, 0.4), 40), dtype=float) / 255
     assert pixels_hwc[:, -1, 0].mean() == pytest.approx(0.4, abs=0.02)
 
 

@@ -19,7 +19,7 @@ from fairhuman.data.samples.batch import collate
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.sampler import StepBatches
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.record import Cell, HumanRecord, LabelMap, Span
+from fairhuman.record import FileSpan, HumanRecord, LabelMap, TableCell
 from fairhuman.regions.transforms import JointTransform
 
 COUNT = 12
@@ -34,12 +34,12 @@ def table(path: Path, seed: int = 0) -> list[HumanRecord]:
     return [
         HumanRecord(
             f"{path.stem}{i}",
-            Cell(path, i, ("image",)),
+            TableCell(path, i, ("image",)),
             40,
             30,
             "",
-            masks={"face": Cell(path, i, ("masks", "face"))},
-            depth=Cell(path, i, ("depth",)),
+            masks={"face": TableCell(path, i, ("masks", "face"))},
+            depth=TableCell(path, i, ("depth",)),
         )
         for i in range(COUNT)
     ]
@@ -63,7 +63,7 @@ def test_the_copied_bytes_are_those_of_the_table(records, tmp_path, piece):
     copies = arrow(records, tmp_path / "copies", piece=piece)
     for record, copy in zip(records, copies, strict=True):
         for cell, span in ((record.image, copy.image), (record.masks["face"], copy.masks["face"])):
-            assert isinstance(span, Span)
+            assert isinstance(span, FileSpan)
             assert read_bytes(span) == read_bytes(cell)
         assert copy.depth == record.depth  # wasn't asked for
     assert (len(pieces(tmp_path / "copies")) == 2) == (piece == 2**30)
@@ -77,7 +77,7 @@ def test_it_is_an_arrow_file_that_says_what_it_holds(records, tmp_path):
         assert len(held) == 2 * COUNT
         source = Path(json.loads((path.parent / "table.json").read_text())["path"])
         for row, field, content in zip(*held.to_pydict().values(), strict=True):
-            assert read_bytes(Cell(source, row, tuple(json.loads(field)))) == content
+            assert read_bytes(TableCell(source, row, tuple(json.loads(field)))) == content
 
 
 def test_what_is_there_is_not_copied_again(records, tmp_path):
@@ -126,7 +126,7 @@ def fresh(records):
     """The same records at a path that nobody has read before: readers keep what they read of a table."""
     other = records[0].image.path.with_name("fresh.parquet")
     shutil.copy(records[0].image.path, other)
-    return [HumanRecord("", Cell(other, i, ("image",)), 40, 30, "") for i in range(COUNT)]
+    return [HumanRecord("", TableCell(other, i, ("image",)), 40, 30, "") for i in range(COUNT)]
 
 
 def test_small_tables_stay_in_memory(records, tmp_path):
@@ -136,14 +136,14 @@ def test_small_tables_stay_in_memory(records, tmp_path):
     assert not (tmp_path / "copies").exists()
     limit = sum(path.stat().st_size for path in tmp_path.glob("*.parquet"))
     assert isinstance(cached(records, tmp_path / "copies", small=limit)[0].image, bytes)
-    assert isinstance(cached(records, tmp_path / "copies", small=limit - 1)[0].image, Span)
+    assert isinstance(cached(records, tmp_path / "copies", small=limit - 1)[0].image, FileSpan)
 
 
 def test_what_is_no_cell_is_left_alone(tmp_path):
     others = [
         HumanRecord("a", tmp_path / "a.png", 1, 1, ""),
         HumanRecord("b", b"123", 1, 1, "", pose=[[1, 2, 3]]),
-        HumanRecord("c", Span(tmp_path / "c.tar", 3, 4), 1, 1, ""),
+        HumanRecord("c", FileSpan(tmp_path / "c.tar", 3, 4), 1, 1, ""),
     ]
     assert arrow(others, tmp_path / "copies", conditions=("pose", "depth")) == others
     assert not (tmp_path / "copies").exists()
@@ -155,7 +155,7 @@ def test_the_picture_of_a_label_map_is_copied(records, tmp_path):
     mask = copy.masks["face"]
     assert isinstance(mask, LabelMap)
     assert mask.labels == (3, 4)
-    assert isinstance(mask.stored, Span)
+    assert isinstance(mask.stored, FileSpan)
     assert read_bytes(mask.stored) == read_bytes(cell)
 
 
@@ -174,12 +174,12 @@ def test_a_cell_that_cannot_be_read_stays_one_and_is_tried_once(records, tmp_pat
     assert pieces(tmp_path / "copies") == before
 
 
-def bad_cells(path: Path) -> list[Cell]:
+def bad_cells(path: Path) -> list[TableCell]:
     return [
-        Cell(path, 99, ("image",)),
-        Cell(path, 0, ("nothing",)),
-        Cell(path, 0, ("image", "more")),
-        Cell(path.with_name("gone.parquet"), 0, ("image",)),
+        TableCell(path, 99, ("image",)),
+        TableCell(path, 0, ("nothing",)),
+        TableCell(path, 0, ("image", "more")),
+        TableCell(path.with_name("gone.parquet"), 0, ("image",)),
     ]
 
 

@@ -10,7 +10,7 @@ from tiny_pictures import encoded, picture
 from torch.utils.data import DataLoader
 
 from fairhuman.data.condition.depth import depth_png
-from fairhuman.data.condition.people import Person, people_to_list
+from fairhuman.data.condition.people import PersonPose, people_to_list
 from fairhuman.data.condition.pose import COLOURS, draw_pose
 from fairhuman.data.samples.batch import collate
 from fairhuman.data.samples.dataset import PeopleDataset
@@ -25,12 +25,12 @@ MIRRORED = JointTransform((HEIGHT, WIDTH), flip_probability=1.0)
 MOVING = JointTransform((192, 160), keep_region=0.0, zoom=(1.0, 1.4))
 
 
-def person() -> Person:
+def person() -> PersonPose:
     body = np.zeros((18, 3), np.float32)
     places = {2: (120, 80), 3: (80, 160), RIGHT_WRIST: (56, 240), 5: (240, 80), 6: (296, 120), LEFT_WRIST: (344, 48)}
     for point, (x, y) in places.items():
         body[point] = (x, y, 1)
-    return Person(body=body)
+    return PersonPose(body=body)
 
 
 def record(**conditions) -> HumanRecord:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from fairhuman.data.samples.buckets import bucket_resolutions, cropped_share
-from fairhuman.data.samples.order import Share, bucketed_order, mixed_order
+from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_order
 from fairhuman.data.samples.sampler import Order, SampleOrder
 
 # SDXL: Podell et al. 2023, appendix I: the longer sides by the shorter side.
@@ -28,19 +28,19 @@ def random_sizes(count: int, seed: int = 0) -> list[tuple[int, int]]:
 
 
 def test_one_plain_source_is_the_plain_order():
-    plain, mixed = SampleOrder(5, range(9)), mixed_order(5, [Share(range(9))])
+    plain, mixed = SampleOrder(5, range(9)), mixed_order(5, [SourceShare(range(9))])
     assert [mixed.index(position) for position in range(30)] == [plain.index(position) for position in range(30)]
 
 
 def test_repeats_within_each_epoch():
-    order = mixed_order(5, [Share(range(4), repeats=3), Share(range(4, 10))])
+    order = mixed_order(5, [SourceShare(range(4), repeats=3), SourceShare(range(4, 10))])
     expected = Counter({record: 3 if record < 4 else 1 for record in range(10)})
     for epoch in range(4):
         assert Counter(order.index(position) for position in range(18 * epoch, 18 * epoch + 18)) == expected
 
 
 def test_weights_are_shares_of_samples_whatever_the_sizes():
-    order = mixed_order(5, [Share(range(40), weight=1), Share(range(40, 44), weight=3)])
+    order = mixed_order(5, [SourceShare(range(40), weight=1), SourceShare(range(40, 44), weight=3)])
     counts = drawn(order, 400)
     assert sum(counts[record] for record in range(40)) == pytest.approx(100, abs=2)
     assert {counts[record] for record in range(40, 44)} == {75}
@@ -48,7 +48,7 @@ def test_weights_are_shares_of_samples_whatever_the_sizes():
 
 
 def test_two_sources_of_one_size_have_orders_of_their_own():
-    order = mixed_order(5, [Share(range(50), weight=1), Share(range(50, 100), weight=1)])
+    order = mixed_order(5, [SourceShare(range(50), weight=1), SourceShare(range(50, 100), weight=1)])
     seen = [order.index(position) for position in range(100)]
     assert [record for record in seen if record < 50] != [record - 50 for record in seen if record >= 50]
 
@@ -81,7 +81,7 @@ def nearest(size: tuple[int, int], resolutions: Sequence[tuple[int, int]]) -> tu
 
 def test_each_record_is_shown_in_the_bucket_nearest_to_it():
     sizes = random_sizes(300)
-    order = bucketed_order(1, [Share(range(300))], sizes, bucket_resolutions((512, 512), 2.0, 64), 8)
+    order = bucketed_order(1, [SourceShare(range(300))], sizes, bucket_resolutions((512, 512), 2.0, 64), 8)
     assert len(order.resolutions) > 3
     seen = set()
     for position in range(900):
@@ -94,7 +94,7 @@ def test_each_record_is_shown_in_the_bucket_nearest_to_it():
 def test_buckets_crop_less_away():
     assert cropped_share([(512, 512), (512, 256), (300, 600)], [(64, 64)] * 3) == pytest.approx((0 + 1 / 2 + 1 / 2) / 3)
     sizes = random_sizes(300)
-    order = bucketed_order(1, [Share(range(300))], sizes, bucket_resolutions((512, 512), 2.0, 64), 8)
+    order = bucketed_order(1, [SourceShare(range(300))], sizes, bucket_resolutions((512, 512), 2.0, 64), 8)
     shown = order.resolutions_of_records()
     bucketed = cropped_share(sizes, [shown[record] for record in range(300)])
     assert 0.0 < bucketed < cropped_share(sizes, [(512, 512)] * 300) / 2
@@ -103,23 +103,23 @@ def test_buckets_crop_less_away():
 def test_a_bucket_without_a_full_batch_is_closed():
     sizes = [(512, 512)] * 20 + [(640, 384)] * 3 + [(384, 640)] * 9
     resolutions = [(640, 384), (512, 512), (384, 640)]
-    order = bucketed_order(1, [Share(range(32))], sizes, resolutions, 8)
+    order = bucketed_order(1, [SourceShare(range(32))], sizes, resolutions, 8)
     assert list(order.resolutions) == [(512, 512), (384, 640)]
     assert [int(length) for length in order.lengths] == [23, 9]
-    few = bucketed_order(1, [Share(range(5))], random_sizes(5), resolutions, 8)
+    few = bucketed_order(1, [SourceShare(range(5))], random_sizes(5), resolutions, 8)
     assert len(few.resolutions) == 1
     assert set(drawn(few, 16).values()) == {3, 4}
     # Repeats are samples too.
-    order = bucketed_order(1, [Share(range(20)), Share(range(20, 32), repeats=3)], sizes, resolutions, 8)
+    order = bucketed_order(1, [SourceShare(range(20)), SourceShare(range(20, 32), repeats=3)], sizes, resolutions, 8)
     assert [int(length) for length in order.lengths] == [9, 20, 27]
 
 
 def test_repeats_and_weights_hold_with_buckets():
     sizes, resolutions = random_sizes(90), bucket_resolutions((512, 512), 2.0, 128)
-    repeated = bucketed_order(1, [Share(range(30), repeats=2), Share(range(30, 90))], sizes, resolutions, 4)
+    repeated = bucketed_order(1, [SourceShare(range(30), repeats=2), SourceShare(range(30, 90))], sizes, resolutions, 4)
     counts = drawn(repeated, 10 * 120)
     assert all(abs(counts[record] - (20 if record < 30 else 10)) <= 2 for record in range(90))
-    weights = [Share(range(30), weight=3), Share(range(30, 90), weight=1)]
+    weights = [SourceShare(range(30), weight=3), SourceShare(range(30, 90), weight=1)]
     weighted = bucketed_order(1, weights, sizes, resolutions, 4)
     counts = drawn(weighted, 40 * 90)
     assert sum(weighted.lengths) == pytest.approx(90)

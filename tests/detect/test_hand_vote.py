@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.detect import Detection, HandDetector, Picture
-from fairhuman.detect.hand_vote import HandVote, Place, _crop, elect
+from fairhuman.detect.hand_vote import HandPlace, HandVote, _crop, elect
 from fairhuman.detect.hands import flesh_box
 from fairhuman.record import Box
 
@@ -57,17 +57,17 @@ def test_the_order_of_looks_changes_nothing() -> None:
 
 def test_a_crop_lies_around_its_place_and_goes_on_beyond_the_edge() -> None:
     image = np.arange(100 * 80 * 3, dtype=np.uint32).astype(np.uint8).reshape(100, 80, 3)
-    inside = _crop(image, Place(40, 50, 20), 1.0)
+    inside = _crop(image, HandPlace(40, 50, 20), 1.0)
     assert inside is not None
     assert (inside.x, inside.y) == (30, 40)
     assert np.array_equal(inside.picture, image[40:60, 30:50])
-    corner = _crop(image, Place(0, 0, 20), 2.0)
+    corner = _crop(image, HandPlace(0, 0, 20), 2.0)
     assert corner is not None
     assert corner.picture.shape == (40, 40, 3)
     assert np.array_equal(corner.picture[20:, 20:], image[:20, :20])
     assert (corner.picture[:20, :20] == image[0, 0]).all()
-    assert _crop(image, Place(-30, 50, 20), 1.0) is None
-    assert _crop(image, Place(40, 50, 4000), 1.0) is None  # never much larger than the picture
+    assert _crop(image, HandPlace(-30, 50, 20), 1.0) is None
+    assert _crop(image, HandPlace(40, 50, 4000), 1.0) is None  # never much larger than the picture
 
 
 def test_the_box_covers_the_flesh_and_stays_in_the_picture() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.evaluate.people.detections import FoundPart
+from fairhuman.evaluate.people.detections import PartDetection
 from fairhuman.evaluate.people.looks import FACE_POINTS, LOOKS
 from fairhuman.record import Box
 
@@ -29,7 +29,7 @@ def open_hand() -> NDArray[np.float64]:
     return points_n3
 
 
-def found_hand(box: Box, presence: float = 1.0, apart: float = 0.0, seed: int = 0) -> FoundPart:
+def found_hand(box: Box, presence: float = 1.0, apart: float = 0.0, seed: int = 0) -> PartDetection:
     """An open hand in a box; its looks are `apart` pixels (standard deviation) apart."""
     hand_n3 = open_hand()
     scale = (box.y1 - box.y0) / 200
@@ -38,7 +38,7 @@ def found_hand(box: Box, presence: float = 1.0, apart: float = 0.0, seed: int = 
     return _part(box, "left hand", points_n3, 2 * (box.y1 - box.y0), presence, points_n3[:, :2] + noise)
 
 
-def found_face(box: Box, presence: float = 1.0, apart: float = 0.0, seed: int = 0) -> FoundPart:
+def found_face(box: Box, presence: float = 1.0, apart: float = 0.0, seed: int = 0) -> PartDetection:
     """A face in a box; its looks are `apart` pixels (standard deviation) apart."""
     generator = np.random.default_rng(seed)
     points_n2 = generator.uniform([box.x0, box.y0], [box.x1, box.y1], (len(FACE_POINTS), 2))
@@ -48,8 +48,8 @@ def found_face(box: Box, presence: float = 1.0, apart: float = 0.0, seed: int = 
 
 def _part(
     box: Box, label: str, points_n3: NDArray[np.float64], size: float, presence: float, looks_lnd: NDArray[np.float64]
-) -> FoundPart:
-    return FoundPart(
+) -> PartDetection:
+    return PartDetection(
         box=box,
         label=label,
         points=tuple(map(tuple, points_n3.tolist())),

@@ -12,11 +12,11 @@ from PIL.PngImagePlugin import PngInfo
 from scipy.stats import spearmanr
 
 from fairhuman import config as recipes
-from fairhuman.data.condition.people import Person, people_to_list, person_from_coco
+from fairhuman.data.condition.people import PersonPose, people_to_list, person_from_coco
 from fairhuman.errors import DataError
 from fairhuman.evaluate.metrics.depth_agreement import rank_correlation
 from fairhuman.evaluate.metrics.pose_agreement import SIGMAS, key_point_similarity, pose_agreement
-from fairhuman.evaluate.run import Evaluated, Job, evaluate
+from fairhuman.evaluate.run import Evaluation, EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
 
 sys.path.append(str(Path(__file__).parents[1] / "data" / "condition"))
@@ -98,8 +98,8 @@ def save(path: Path, prompt: str, number: int, seed: int, **texts: str) -> None:
     Image.fromarray(pixels).save(path, pnginfo=info)
 
 
-def measured(folder: Path, *methods: str, options: tuple[str, ...], reference: Path | None = None) -> Evaluated:
-    job = Job({name: folder / name for name in methods}, None, reference, None, folder / "cache")
+def measured(folder: Path, *methods: str, options: tuple[str, ...], reference: Path | None = None) -> Evaluation:
+    job = EvaluationInputs({name: folder / name for name in methods}, None, reference, None, folder / "cache")
     done = evaluate(job, recipes.build(EvaluateSettings, {}, (*options, "upscale=1")), folder / "out")
     assert done is not None
     return done
@@ -183,7 +183,7 @@ def test_a_photo_agrees_with_its_own_pose_and_not_with_anothers(shared: Path, tm
 def test_hidden_points_are_asked_for_too() -> None:
     points = coco_points()
     points[9, 2] = 0.5
-    assert isinstance(person_from_coco(points), Person)
+    assert isinstance(person_from_coco(points), PersonPose)
     far = points.copy()
     far[9, 0] += 60
     value = key_point_similarity(person_from_coco(points), person_from_coco(far).body, (100, 80))

@@ -18,9 +18,9 @@ from fairhuman.errors import DataError
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.networks.efficientnet import TITLE
 from fairhuman.evaluate.networks.extractor import WeightsError
-from fairhuman.evaluate.people.detections import Finding
+from fairhuman.evaluate.people.detections import ImageDetections
 from fairhuman.evaluate.people.official import OfficialScores
-from fairhuman.evaluate.run import Job, evaluate
+from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
 
 
@@ -44,7 +44,7 @@ def folders(tmp_path):
 
 def job(folder, *methods, **values):
     common = {"prompts": folder / "prompts.txt", "reference": folder / "reference", "against": None}
-    return Job({name: folder / name for name in methods}, **{**common, **values}, cache=folder / "cache")
+    return EvaluationInputs({name: folder / name for name in methods}, **{**common, **values}, cache=folder / "cache")
 
 
 def settings(*overrides):
@@ -57,7 +57,7 @@ def fake_detectors(monkeypatch):
 
     def find(pictures, **_):
         strict.append(len(pictures))
-        return reversed([(index, Finding()) for index in range(len(pictures))])
+        return reversed([(index, ImageDetections()) for index in range(len(pictures))])
 
     def score(pictures, **_):
         official.append(len(pictures))

@@ -6,14 +6,14 @@ import sys
 import pytest
 
 from fairhuman.evaluate import pace as module
-from fairhuman.evaluate.pace import Pace, peak_mb
+from fairhuman.evaluate.pace import TimedProgress, peak_mb
 from fairhuman.utils.memory import peak_resident_bytes
 
 
 def test_time_between_reports_of_one_kind(monkeypatch):
     now, told = [0.0], []
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
-    pace = Pace(lambda *report: told.append(report))
+    pace = TimedProgress(lambda *report: told.append(report))
     reports = [(10.0, "faces", 0), (12.0, "faces", 4), (13.0, "scores", 2), (20.0, "faces", 6)]
     reports += [(50.0, "faces", 0), (51.0, "faces", 6), (60.0, "scores", 2)]  # another method; all was kept
     for at, what, done in reports:

@@ -10,7 +10,7 @@ from PIL import Image
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks import features as features_module
 from fairhuman.evaluate.networks.features import features_of
-from fairhuman.evaluate.pictures import Pictured
+from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.record import HumanRecord
 
 
@@ -37,7 +37,7 @@ def pictured(folder, number, prompt="a"):
     path = folder / f"{number}.png"
     Image.new("RGB", (20 + number, 16), (number, 2 * number, 3 * number)).save(path)
     record = HumanRecord(path.name, path, 20 + number, 16, "", location=path.name)
-    return Pictured(record, hashlib.sha256(path.read_bytes()).digest(), prompt, prompt)
+    return EvalImage(record, hashlib.sha256(path.read_bytes()).digest(), prompt, prompt)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_what_is_known_is_not_computed_again(pictures, tmp_path, monkeypatch):
 def test_another_prompt_or_other_weights_are_other_features(pictures, tmp_path):
     extractor = MeanColour()
     features_of(extractor, pictures[:1], tmp_path / "cache")
-    other = Pictured(pictures[0].record, pictures[0].sha256, "longer", "longer")
+    other = EvalImage(pictures[0].record, pictures[0].sha256, "longer", "longer")
     assert features_of(extractor, [other], tmp_path / "cache")[0, 3] == 6
     assert extractor.seen == 2
     silent = MeanColour(reads_prompt=False)
@@ -99,7 +99,7 @@ def test_features_that_are_not_finite_are_refused_by_name(pictures, tmp_path):
 
 
 def test_a_network_that_reads_prompts_needs_them(pictures, tmp_path):
-    silent = Pictured(pictures[3].record, pictures[3].sha256, "", "")
+    silent = EvalImage(pictures[3].record, pictures[3].sha256, "", "")
     with pytest.raises(FairHumanError, match=r"^mean-colour measures how .* fits its prompt, and 3.png has none"):
         features_of(MeanColour(), [*pictures[:2], silent], tmp_path / "cache")
 

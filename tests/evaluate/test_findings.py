@@ -10,7 +10,7 @@ from PIL import Image
 
 from fairhuman.detect import DetectorError, Picture
 from fairhuman.detect.detection import in_any
-from fairhuman.evaluate.people.detections import FINDINGS, Finding, find
+from fairhuman.evaluate.people.detections import FINDINGS, ImageDetections, find
 from fairhuman.evaluate.people.looks import FACE_POINTS, LOOKS
 from fairhuman.record import Box
 
@@ -25,11 +25,11 @@ def pictures(shared: Path) -> list[Picture]:
 
 
 @pytest.fixture(scope="module")
-def findings(pictures: list[Picture]) -> list[Finding]:
+def findings(pictures: list[Picture]) -> list[ImageDetections]:
     return find(pictures)
 
 
-def test_faces_and_hands_are_found_where_they_are(findings: list[Finding]) -> None:
+def test_faces_and_hands_are_found_where_they_are(findings: list[ImageDetections]) -> None:
     assert [(len(one.faces), len(one.hands)) for one in findings] == [(1, 0), (0, 1), (0, 1), (0, 0)]
     (face,), (small,), (hand,) = findings[0].faces, findings[1].hands, findings[2].hands
     for part, true, points in ((face, Box(119, 130, 206, 254), 6), (small, Box(48, 81, 159, 154), 21),
@@ -46,15 +46,15 @@ def test_faces_and_hands_are_found_where_they_are(findings: list[Finding]) -> No
     assert hand.votes is not None
 
 
-def test_findings_come_back_from_json(findings: list[Finding]) -> None:
+def test_findings_come_back_from_json(findings: list[ImageDetections]) -> None:
     text = FINDINGS.dump_json(findings)
     assert FINDINGS.validate_json(text) == findings
     assert set(json.loads(text)[0]) == {"faces", "hands"}
 
 
 @pytest.mark.slow
-def test_order_and_processes_change_nothing(pictures: list[Picture], findings: list[Finding]) -> None:
-    turned: Sequence[Finding] = find(pictures[::-1], workers=2)[::-1]
+def test_order_and_processes_change_nothing(pictures: list[Picture], findings: list[ImageDetections]) -> None:
+    turned: Sequence[ImageDetections] = find(pictures[::-1], workers=2)[::-1]
     assert list(turned) == findings
 
 

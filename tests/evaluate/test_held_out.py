@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from fairhuman.evaluate.metrics.held_out_losses import Named, measure_losses
+from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, measure_losses
 from fairhuman.evaluate.settings import LossSettings
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import load_pipeline
@@ -24,7 +24,7 @@ def test_more_noise_in_a_lora_is_a_higher_loss_of_each_objective(tmp_path: Path)
         if "lora_B" in name:  # zero at the start: the update is this noise times A
             parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     model.save(tmp_path / "noise")
-    models = {str(weight): Named("small", tmp_path / "noise", weight) for weight in WEIGHTS}
+    models = {str(weight): ModelSpec("small", tmp_path / "noise", weight) for weight in WEIGHTS}
     settings = LossSettings(resolution=128, timesteps=(0.2, 0.5, 0.8))
     found = [one.losses() for one in measure_losses(models, tmp_path / "people", settings).values()]
     for objective in ("global", "face", "hand"):

@@ -19,7 +19,7 @@ from fairhuman.evaluate.metrics.distances import frechet_distance
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
-from fairhuman.evaluate.people.detections import Finding, face_finder, hand_finder
+from fairhuman.evaluate.people.detections import ImageDetections, face_finder, hand_finder
 from fairhuman.evaluate.people.official import official_confidence, official_scorer
 from fairhuman.evaluate.people.strict import strict_faces, strict_hands
 from fairhuman.record import Box
@@ -68,7 +68,7 @@ def confidences(people: Sequence[Person], degrade: Degrade | None = None, streng
     with face_finder() as faces, hand_finder() as hands, official_scorer() as score:
         for one in people:
             image = one.image if degrade is None else degrade(one.image, strength, one.faces + one.hands)
-            findings.append(Finding(faces(image), hands(image)))
+            findings.append(ImageDetections(faces(image), hands(image)))
             official.append(score(image))
     return Confidences(
         strict_faces(findings, [one.faces for one in people]).confidence().value,
@@ -125,10 +125,12 @@ def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, s
     photos, boxes = read_photos(shared, start=100, every=250)
     assert len(photos) >= 6
     with face_finder() as faces:
-        clean = [Finding(faces(photo)) for photo in photos]
+        clean = [ImageDetections(faces(photo)) for photo in photos]
         means = [strict_faces(clean, boxes).confidence().value]
         for strength in strengths:
-            found = [Finding(faces(degrade(photo, strength, box))) for photo, box in zip(photos, boxes, strict=True)]
+            found = [
+                ImageDetections(faces(degrade(photo, strength, box))) for photo, box in zip(photos, boxes, strict=True)
+            ]
             means.append(strict_faces(found, boxes).confidence().value)
     assert means[0] > 0.8
     assert means == sorted(means, reverse=True)

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from hands_and_faces import found_face, found_hand
 
-from fairhuman.evaluate.people.detections import Finding, FoundPart
+from fairhuman.evaluate.people.detections import ImageDetections, PartDetection
 from fairhuman.evaluate.people.strict import Expected, face_quality, hand_quality, strict_faces, strict_hands
 from fairhuman.record import Box
 
 HERE, THERE, FAR = Box(10, 10, 110, 110), Box(200, 10, 300, 110), Box(10, 300, 110, 400)
 
 
-def _hands(*hands: FoundPart) -> Finding:
-    return Finding(hands=hands)
+def _hands(*hands: PartDetection) -> ImageDetections:
+    return ImageDetections(hands=hands)
 
 
 def test_perfect_hands_where_they_are_expected_score_1() -> None:
@@ -50,7 +50,11 @@ def test_one_hand_is_not_counted_for_two_places() -> None:
 
 
 def test_nothing_expected_and_unknown_are_not_the_same() -> None:
-    findings = [Finding(faces=(found_face(HERE, 0.6),)), Finding(), Finding(faces=(found_face(HERE),))]
+    findings = [
+        ImageDetections(faces=(found_face(HERE, 0.6),)),
+        ImageDetections(),
+        ImageDetections(faces=(found_face(HERE),)),
+    ]
     scores = strict_faces(findings, [(), None, None])
     assert np.isnan(scores.confidence_n).all()
     assert np.isnan(scores.confidence().value)
@@ -61,7 +65,7 @@ def test_nothing_expected_and_unknown_are_not_the_same() -> None:
 
 
 def test_pictures_weigh_by_what_they_should_have() -> None:
-    scores = strict_faces([Finding(faces=(found_face(HERE),)), Finding()], [1, 3])
+    scores = strict_faces([ImageDetections(faces=(found_face(HERE),)), ImageDetections()], [1, 3])
     assert scores.confidence().value == 0.25
     assert np.nanmean(scores.confidence_n) == 0.5
     assert scores.confidence().low <= 0.25 <= scores.confidence().high
@@ -73,7 +77,7 @@ def test_quality_falls_with_each_factor() -> None:
         assert quality(found(HERE, 0.4)) == pytest.approx(0.4)
         assert 0 < quality(found(HERE, apart=8)) < quality(found(HERE, apart=4)) < 1
     hand = found_hand(HERE)
-    merged = FoundPart(hand.box, hand.label, (*hand.points[:10], *hand.points[6:9], *hand.points[13:]), hand.size,
+    merged = PartDetection(hand.box, hand.label, (*hand.points[:10], *hand.points[6:9], *hand.points[13:]), hand.size,
                        hand.presence, hand.looks)  # fmt: skip
     assert hand_quality(merged) < 0.9
 
@@ -96,6 +100,6 @@ def test_no_pictures_have_no_scores() -> None:
 
 def test_bad_expectations_are_refused() -> None:
     with pytest.raises(ValueError, match="an entry for each of 1 pictures, not 2"):
-        strict_faces([Finding()], [None, None])
+        strict_faces([ImageDetections()], [None, None])
     with pytest.raises(ValueError, match=r"expected\[0\] must not be negative, not -1"):
-        strict_hands([Finding()], [-1])
+        strict_hands([ImageDetections()], [-1])

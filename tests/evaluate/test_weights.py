@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from fairhuman.evaluate.networks.extractor import WeightsError
-from fairhuman.evaluate.networks.weights import Source, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.weights import WeightsSource, fill, fingerprint, read_state
 
-FILE = Source(metric="A score", option="score.weights", hub="someone/score:score.pt", size="3 GB")
-FOLDER = Source(
+FILE = WeightsSource(metric="A score", option="score.weights", hub="someone/score:score.pt", size="3 GB")
+FOLDER = WeightsSource(
     metric="A score", option="score.folder", hub="someone/score", size="3 GB", files=("*.json", "*.safetensors")
 )
 
@@ -39,7 +39,7 @@ def test_a_local_path_is_taken_as_it_is(tmp_path: Path) -> None:
         (FOLDER, "other/one", "other/one"),
     ],
 )
-def test_what_the_hub_does_not_give_is_named(source: Source, given: str | None, wanted: str) -> None:
+def test_what_the_hub_does_not_give_is_named(source: WeightsSource, given: str | None, wanted: str) -> None:
     with pytest.raises(WeightsError) as caught:
         source.find(given)
     page = f"https://huggingface.co/{wanted.partition(':')[0]}"
@@ -55,7 +55,7 @@ def test_what_the_hub_does_not_give_is_named(source: Source, given: str | None, 
         (FOLDER, "someone/score:score.pt", "score.folder must be a folder or a hub id such as owner/name; there"),
     ],
 )
-def test_what_is_neither_a_path_nor_a_hub_id_is_refused(source: Source, given: str, message: str) -> None:
+def test_what_is_neither_a_path_nor_a_hub_id_is_refused(source: WeightsSource, given: str, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         source.find(given)
 

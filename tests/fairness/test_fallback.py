@@ -17,7 +17,7 @@ from fairhuman.fairness import (
     TailEstimator,
     solve,
 )
-from fairhuman.fairness.estimators import Estimate, MicroBatch
+from fairhuman.fairness.estimators import GramEstimate, MicroBatch
 
 
 class Scripted:
@@ -34,8 +34,8 @@ class Scripted:
     def add(self, micro: MicroBatch) -> None:
         pass
 
-    def finish(self, scale: float) -> Estimate:
-        return Estimate([1.0], [], torch.ones(1, 1), cosine=self.left.pop(0))
+    def finish(self, scale: float) -> GramEstimate:
+        return GramEstimate([1.0], [], torch.ones(1, 1), cosine=self.left.pop(0))
 
     def state_dict(self) -> dict[str, Any]:
         return {"left": self.left}

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from fairhuman.errors import TrainingError
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, SplitEstimator
-from fairhuman.fairness.estimators import Estimate, MicroBatch
-from fairhuman.fairness.estimators.cut import Place
+from fairhuman.fairness.estimators import GramEstimate, MicroBatch
+from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.fairness.estimators.shares import Shares
 
-PLACES = [Place(1, 1), Place(1), Place(0, 1)]
+PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1)]
 
 
-def split_at(unet: nn.Module, place: Place, every: int = 0) -> SplitEstimator:
+def split_at(unet: nn.Module, place: CutPoint, every: int = 0) -> SplitEstimator:
     return SplitEstimator(unet, trained(unet), every, place=place)
 
 
@@ -27,7 +27,7 @@ def changing_weights() -> Iterator[list[float]]:
         yield [1.0 + 0.1 * number, 2.0 - 0.3 * (number % 3), 0.5 * number]
 
 
-def estimate(split: SplitEstimator, unet: nn.Module, absent: Sequence[int], fixed: bool) -> Estimate:
+def estimate(split: SplitEstimator, unet: nn.Module, absent: Sequence[int], fixed: bool) -> GramEstimate:
     """A step whose weights don't come from the Gram matrix."""
     weights = changing_weights()
 
@@ -49,7 +49,7 @@ def flat(direction: Sequence[Tensor | None], unet: nn.Module) -> Tensor:
 @pytest.mark.parametrize("place", PLACES, ids=str)
 @pytest.mark.parametrize("absent", [(), (0,), (1,)], ids=str)
 def test_with_weights_as_they_were_thought_it_is_the_combination_of_the_gradients(
-    place: Place, absent: tuple[int, ...]
+    place: CutPoint, absent: tuple[int, ...]
 ) -> None:
     unet = small_unet()
     rows = true_gradients(unet)
@@ -62,7 +62,7 @@ def test_with_weights_as_they_were_thought_it_is_the_combination_of_the_gradient
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 @pytest.mark.parametrize("absent", [(1,), (2,), (1, 2), (0, 1)], ids=str)
-def test_with_one_region_or_none_it_is_exact_for_any_weights(place: Place, absent: tuple[int, ...]) -> None:
+def test_with_one_region_or_none_it_is_exact_for_any_weights(place: CutPoint, absent: tuple[int, ...]) -> None:
     unet = small_unet()
     rows = true_gradients(unet)
     found = estimate(split_at(unet, place), unet, absent, fixed=False)
@@ -74,7 +74,7 @@ def test_with_one_region_or_none_it_is_exact_for_any_weights(place: Place, absen
 def test_a_step_without_a_region_is_the_plain_one() -> None:
     unet = small_unet()
     rows = true_gradients(unet)
-    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, Place(1)))
+    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, CutPoint(1)))
     found, output = losses(unet)
     unet.zero_grad()
     fair([found[0], None, None], output=output)
@@ -95,7 +95,7 @@ def cosines_of(fair: FairBackward, unet: nn.Module) -> list[float]:
 
 def test_with_two_regions_it_comes_close() -> None:
     unet = small_unet()
-    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, Place(0, 1)))
+    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, CutPoint(0, 1)))
     cosines = cosines_of(fair, unet)
     assert min(cosines) > 0.9
     assert sum(cosines) / len(cosines) > 0.97
@@ -120,7 +120,7 @@ def test_audits_compare_whole_directions() -> None:
     exact = FairBackward(trained(unet), MinimumPotentialDelay())
     for seed in range(3):
         plain, audited = (  # of the first step, whose gains have learnt nothing
-            FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, Place(1), every=every))
+            FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, CutPoint(1), every=every))
             for every in (0, 1)
         )
         take(plain, unet, seed)
@@ -155,8 +155,8 @@ def test_only_projections_of_attention_may_be_trained_near_the_output(targets: s
         SplitEstimator(unet, trained(unet))
 
 
-@pytest.mark.parametrize("place", [Place(1, 1), None])
-def test_regions_inside_one_another_are_refused_in_the_end(place: Place | None) -> None:
+@pytest.mark.parametrize("place", [CutPoint(1, 1), None])
+def test_regions_inside_one_another_are_refused_in_the_end(place: CutPoint | None) -> None:
     unet = small_unet()
     split = SplitEstimator(unet, trained(unet), every=0, place=place)  # None: still in its trial
     fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split)
@@ -176,7 +176,7 @@ def test_regions_inside_one_another_are_refused_in_the_end(place: Place | None) 
 
 def test_it_asks_for_the_output_and_for_the_last_call() -> None:
     unet = small_unet()
-    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, Place(1, 1)))
+    fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, CutPoint(1, 1)))
     with pytest.raises(ValueError, match=r"mode split looks at gradients at the network.s output: give it"):
         fair(losses(unet)[0])
     found, output = losses(unet)
@@ -188,7 +188,7 @@ def test_it_asks_for_the_output_and_for_the_last_call() -> None:
 def test_layers_whose_outputs_are_told_apart_are_not_computed_again() -> None:
     unet = small_unet()
     unet.enable_gradient_checkpointing()
-    split_at(unet, Place(1, 1))
+    split_at(unet, CutPoint(1, 1))
     flags = [attention.gradient_checkpointing for attention in unet.up_blocks[1].attentions]
     assert flags == [True, False]
 

@@ -7,10 +7,10 @@ from small_unet import losses, small_unet, take, trained, true_gradients
 from torch import nn
 
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, TailEstimator, solve
-from fairhuman.fairness.estimators.cut import Cut, Place, places
+from fairhuman.fairness.estimators.cut import Cut, CutPoint, places
 from fairhuman.fairness.estimators.tail import widened
 
-ATTENTION_PLACES = [Place(1, 1), Place(1), Place(0, 1), Place(0)]
+ATTENTION_PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1), CutPoint(0)]
 
 
 def names_above(targets: str) -> dict[str, set[str]]:
@@ -43,7 +43,7 @@ def test_between_attentions_it_is_cut_only_where_embeddings_are_not_trained() ->
 
 
 @pytest.mark.parametrize("place", ATTENTION_PLACES, ids=str)
-def test_a_cut_changes_no_value_and_no_gradient(place: Place) -> None:
+def test_a_cut_changes_no_value_and_no_gradient(place: CutPoint) -> None:
     unet, cut_unet = small_unet(), small_unet()
     Cut(cut_unet, place)
     for i in range(3):
@@ -103,8 +103,8 @@ def test_the_first_half_of_the_trial_does_not_count() -> None:
 
 def test_weights_are_those_of_the_gram_matrix_above() -> None:
     unet = small_unet()
-    tail = TailEstimator(unet, trained(unet), every=0, place=Place(1))
-    above = places(unet, trained(unet))[Place(1)]
+    tail = TailEstimator(unet, trained(unet), every=0, place=CutPoint(1))
+    above = places(unet, trained(unet))[CutPoint(1)]
     sizes = [p.numel() for p in trained(unet)]
     here = torch.cat([torch.full((size,), i in above) for i, size in enumerate(sizes)])
     rows = true_gradients(unet)[:, here]
@@ -126,7 +126,7 @@ def test_widened_keeps_norms_and_limits_agreement() -> None:
 
 def test_losses_of_an_earlier_call_are_an_error() -> None:
     unet = small_unet()
-    tail = TailEstimator(unet, trained(unet), every=0, place=Place(1, 1))
+    tail = TailEstimator(unet, trained(unet), every=0, place=CutPoint(1, 1))
     fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=tail)
     found, _ = losses(unet)
     losses(unet, 1)
@@ -144,4 +144,4 @@ def test_networks_without_a_decoder_are_refused() -> None:
     with pytest.raises(ValueError, match="no trained parameter in the U-Net's up blocks"):
         TailEstimator(unet, below)
     with pytest.raises(ValueError, match=r"place must be one of up_blocks\.1\.attentions\.1, .*, got up_blocks\.2"):
-        TailEstimator(unet, trained(unet), place=Place(2))
+        TailEstimator(unet, trained(unet), place=CutPoint(2))

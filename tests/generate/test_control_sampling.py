@@ -23,7 +23,7 @@ from fairhuman.data.condition.depth import decode_depth
 from fairhuman.data.condition.people import people_from_list
 from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.generate.asked import read_asked
-from fairhuman.generate.guide import Guide, Named, check_followed, within
+from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.generate.sample import draw, picture_generator, sample
 from fairhuman.generate.settings import SampleSettings
@@ -54,7 +54,7 @@ def control(kind: type[Control], pipeline: StableDiffusionXLPipeline, *names: st
     return made
 
 
-def drawn(pipeline: StableDiffusionXLPipeline, guides: list[Guide], **conditions: Tensor) -> Tensor:
+def drawn(pipeline: StableDiffusionXLPipeline, guides: list[ActiveControl], **conditions: Tensor) -> Tensor:
     generators = [picture_generator(5, number, 0) for number in range(2)]
     return draw(pipeline, PROMPTS[:2], generators, SMALL, guides=guides, conditions=conditions)
 
@@ -94,7 +94,7 @@ def test_a_controlnet_draws_what_diffusers_pipeline_draws(
         control_guidance_end=end,
         output_type="latent",
     ).images
-    found = drawn(pipeline, [Guide(made, 0.8, start, end)], pose=pose())
+    found = drawn(pipeline, [ActiveControl(made, 0.8, start, end)], pose=pose())
     torch.testing.assert_close(found, decode_latents(pipeline.vae, latents), rtol=0, atol=1e-4)
     assert (found - drawn(pipeline, [])).abs().max() > 0.01
 
@@ -111,14 +111,17 @@ def test_an_adapter_draws_what_diffusers_pipeline_draws(pipeline: StableDiffusio
         adapter_conditioning_scale=0.8,
         output_type="latent",
     ).images
-    found = drawn(pipeline, [Guide(made, 0.8)], pose=pose())
+    found = drawn(pipeline, [ActiveControl(made, 0.8)], pose=pose())
     torch.testing.assert_close(found, decode_latents(pipeline.vae, latents), rtol=0, atol=1e-4)
     assert (found - drawn(pipeline, [])).abs().max() > 0.01
 
 
 def test_pose_and_depth_can_come_from_two_networks_at_once(pipeline: StableDiffusionXLPipeline) -> None:
     depth = pose()[:, :1]
-    guides = [Guide(control(ControlNet, pipeline, "pose")), Guide(control(ControlNet, pipeline, "depth"), 0.5)]
+    guides = [
+        ActiveControl(control(ControlNet, pipeline, "pose")),
+        ActiveControl(control(ControlNet, pipeline, "depth"), 0.5),
+    ]
     both = drawn(pipeline, guides, pose=pose(), depth=depth)
     theirs = StableDiffusionXLControlNetPipeline(
         **{**pipeline.components, "scheduler": UniPCMultistepScheduler.from_config(pipeline.scheduler.config)},
@@ -138,16 +141,18 @@ def test_pose_and_depth_can_come_from_two_networks_at_once(pipeline: StableDiffu
         output_type="latent",
     ).images
     torch.testing.assert_close(both, decode_latents(pipeline.vae, latents), rtol=0, atol=1e-4)
-    adapter = Guide(control(Adapter, pipeline, "depth"))
+    adapter = ActiveControl(control(Adapter, pipeline, "depth"))
     mixed = drawn(pipeline, [guides[0], adapter], pose=pose(), depth=depth)
     assert (mixed - drawn(pipeline, guides[:1], pose=pose())).abs().max() > 1e-3
     twice = drawn(pipeline, [adapter, adapter], depth=depth)
-    torch.testing.assert_close(twice, drawn(pipeline, [Guide(adapter.control, 2.0)], depth=depth), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        twice, drawn(pipeline, [ActiveControl(adapter.control, 2.0)], depth=depth), rtol=0, atol=1e-4
+    )
 
 
 def test_the_null_condition_is_zeros_and_networks_leave_nothing_behind(pipeline: StableDiffusionXLPipeline) -> None:
     plain = drawn(pipeline, [])
-    guides = [Guide(control(ControlNet, pipeline, "pose", "depth"))]
+    guides = [ActiveControl(control(ControlNet, pipeline, "pose", "depth"))]
     null = drawn(pipeline, guides)
     zeros = {"pose": torch.zeros(2, 3, 32, 48), "depth": torch.zeros(2, 1, 32, 48)}
     assert torch.equal(null, drawn(pipeline, guides, **zeros))
@@ -160,7 +165,7 @@ def test_the_null_condition_is_zeros_and_networks_leave_nothing_behind(pipeline:
 def test_a_steered_picture_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
     for number in range(3):
         write_pose(tmp_path / f"{number}.json", x=10 + 10 * number)
-    guides = [Guide(control(ControlNet, pipeline, "pose"))]
+    guides = [ActiveControl(control(ControlNet, pipeline, "pose"))]
     asked = read_asked([f"pose={tmp_path}"], 3)
     found = list(sample(pipeline, PROMPTS, SMALL, guides=guides, asked=asked))
     [last] = sample(pipeline, PROMPTS[2:], SMALL, indices=[2], guides=guides, asked=asked)
@@ -171,7 +176,7 @@ def test_a_steered_picture_does_not_depend_on_the_others(pipeline: StableDiffusi
 
 
 def test_previews_follow_their_rows_conditions(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
-    guides = [Guide(ControlModel(pipeline, control(ControlNet, pipeline, "pose")).control)]
+    guides = [ActiveControl(ControlModel(pipeline, control(ControlNet, pipeline, "pose")).control)]
     photo = torch.zeros(3, 32, 48)
     pictures = []
     for number, condition in enumerate((pose(1)[0], torch.zeros(3, 32, 48))):
@@ -197,7 +202,7 @@ def test_a_picture_says_what_it_was_asked_for(pipeline: StableDiffusionXLPipelin
     write_pose(tmp_path / "pose.json", x=48.0, width=96, height=64)
     write_depth(tmp_path / "depth.png", 96, 64)
     asked = read_asked([f"pose={tmp_path / 'pose.json'}", f"depth={tmp_path / 'depth.png'}"], 1)
-    guides = [Guide(control(ControlNet, pipeline, "pose", "depth"), 0.7, 0.1, 0.9, "runs/x")]
+    guides = [ActiveControl(control(ControlNet, pipeline, "pose", "depth"), 0.7, 0.1, 0.9, "runs/x")]
     [picture] = sample(pipeline, PROMPTS[:1], SMALL, guides=guides, asked=asked)
     [person] = people_from_list(json.loads(picture.metadata["asked_pose"]))
     assert person.body[0].tolist() == pytest.approx([24.0, 2.0, 1.0]), "in pixels of the drawn picture"
@@ -287,7 +292,7 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_given_and_followed_conditions_must_match(pipeline: StableDiffusionXLPipeline) -> None:
-    guide = Guide(ControlNet.new(pipeline, ("pose",), 0), place="runs/x")
+    guide = ActiveControl(ControlNet.new(pipeline, ("pose",), 0), place="runs/x")
     with pytest.raises(RecipeError, match=r"ControlNet 'runs/x' follows pose: give --control pose=PLACE, or pose=none"):
         check_followed([guide], [])
     with pytest.raises(RecipeError, match="depth: no ControlNet or T2I-adapter follows it"):
@@ -295,17 +300,17 @@ def test_given_and_followed_conditions_must_match(pipeline: StableDiffusionXLPip
     wrong: list[dict[str, Any]] = [{"start": 0.5, "end": 0.5}, {"end": 1.5}, {"strength": float("nan")}]
     for values in wrong:
         with pytest.raises(RecipeError, match="control"):
-            Guide(guide.control, **values)
+            ActiveControl(guide.control, **values)
 
 
 def test_how_a_network_is_named(tmp_path: Path) -> None:
     folder = place(tmp_path, "a@b")
-    assert Named.parse(str(folder)) == Named(str(folder), None, 1.0)
-    assert Named.parse(f"{folder}@0.5") == Named(str(folder), None, 0.5)
-    assert Named.parse(f"pose+depth={folder}@2") == Named(str(folder), ("pose", "depth"), 2.0)
-    assert Named.parse("depth=owner/name") == Named("owner/name", ("depth",), 1.0)
+    assert ControlSpec.parse(str(folder)) == ControlSpec(str(folder), None, 1.0)
+    assert ControlSpec.parse(f"{folder}@0.5") == ControlSpec(str(folder), None, 0.5)
+    assert ControlSpec.parse(f"pose+depth={folder}@2") == ControlSpec(str(folder), ("pose", "depth"), 2.0)
+    assert ControlSpec.parse("depth=owner/name") == ControlSpec("owner/name", ("depth",), 1.0)
     with pytest.raises(ModelError, match="expected a folder or a hub id"):
-        Named.parse(str(tmp_path / "none"))
+        ControlSpec.parse(str(tmp_path / "none"))
     rule = r"expected \[CONDITIONS=\]FOLDER\[@STRENGTH\].* pose or depth, .* finite number"
     for text in (
         "pose=",
@@ -316,7 +321,7 @@ def test_how_a_network_is_named(tmp_path: Path) -> None:
         "owner/name@x",
     ):
         with pytest.raises(RecipeError, match=rule):
-            Named.parse(text)
+            ControlSpec.parse(text)
 
 
 @pytest.mark.parametrize(("start", "end", "steps"), [(0.9, 0.92, 30), (0.9, 1.0, 2), (0.0, 0.3, 3)])

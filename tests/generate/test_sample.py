@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from fairhuman import __version__
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.lora import load_lora
-from fairhuman.generate.sample import Picture, check_steps, picture_generator, sample, save_png
+from fairhuman.generate.sample import SampledPicture, check_steps, picture_generator, sample, save_png
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import LoraModel
@@ -38,7 +38,7 @@ def lora_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pixels(pictures: list[Picture]) -> dict[tuple[int, int], np.ndarray]:
+def pixels(pictures: list[SampledPicture]) -> dict[tuple[int, int], np.ndarray]:
     return {(p.prompt_index, p.picture_index): np.asarray(p.image).astype(int) for p in pictures}
 
 

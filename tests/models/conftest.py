@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fairhuman.data.samples.batch import Batch
-from fairhuman.regions.transforms import Draw
+from fairhuman.regions.transforms import ViewDraw
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def make_batch() -> Callable[[int], tuple[Batch, Tensor, Tensor]]:
             captions=["a person in a red shirt", "", "a hat", "two hands"][:size],
             time_ids_b6=torch.tensor([[64.0, 80.0, 0.0, 16.0, 64.0, 64.0]]).repeat(size, 1),
             keys=[str(i) for i in range(size)],
-            draws=[Draw((64, 64), 0, 0, False)] * size,
+            draws=[ViewDraw((64, 64), 0, 0, False)] * size,
             positions_b=torch.arange(size),
         )
         noisy_latents_bchw = torch.randn(size, 4, 16, 16, generator=generator)

@@ -3,10 +3,10 @@ import pytest
 from PIL import Image
 
 from fairhuman.record import Box
-from fairhuman.refine.crop import MOST_ENLARGED, Crop, plan_crop
+from fairhuman.refine.crop import MOST_ENLARGED, RefineCrop, plan_crop
 
 
-def plan(box: Box, size: tuple[int, int], least: int = 32) -> Crop:
+def plan(box: Box, size: tuple[int, int], least: int = 32) -> RefineCrop:
     return plan_crop(box, size, context=2.0, margin=0.15, feather=0.15, least=least, grid=16)
 
 

@@ -5,7 +5,7 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from fairhuman.errors import RecipeError
-from fairhuman.generate.guide import Guide
+from fairhuman.generate.guide import ActiveControl
 from fairhuman.models.architecture import build_small
 from fairhuman.models.controlnet import ControlNet
 from fairhuman.models.sdxl import decode_latents, encode_pictures
@@ -67,7 +67,7 @@ def test_a_guide_steers_by_its_condition_and_follows_zeros_where_there_is_none(
         for parameter in control.network.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     control.network.eval()
-    painter = Inpainter(pipeline, SETTINGS, [Guide(control)])
+    painter = Inpainter(pipeline, SETTINGS, [ActiveControl(control)])
     assert painter.follows == ("depth",)
     nothing = drawn(painter)
     assert (nothing == drawn(painter, conditions={"depth": torch.zeros(1, 1, 32, 32)})).all()

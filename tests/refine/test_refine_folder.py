@@ -19,7 +19,16 @@ from fairhuman.record import Box
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import summary, write_page
 from fairhuman.refine.parts import Look
-from fairhuman.refine.run import RECIPE, ROWS, Done, Started, check_folders, finished, list_sources, refine_folder
+from fairhuman.refine.run import (
+    RECIPE,
+    ROWS,
+    RefineManifest,
+    RefineOutcome,
+    check_folders,
+    finished,
+    list_sources,
+    refine_folder,
+)
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.journal import Journal
 
@@ -46,8 +55,8 @@ def look_for_board(_: RefineSettings, __: bool) -> Iterator[Look]:
 
 def refine(
     images: Path, out: Path, opened: Opened | None = None, prompts: list[str] | None = None, **given: int
-) -> Done:
-    started = Started(images=str(images), prompts=None, settings=RefineSettings(**given))  # type: ignore[arg-type]
+) -> RefineOutcome:
+    started = RefineManifest(images=str(images), prompts=None, settings=RefineSettings(**given))  # type: ignore[arg-type]
     check_folders(images, out, started)
     sources = list_sources(images, prompts)
     done = refine_folder(sources, out, started, opened or Opened(), start_look=look_for_board)
@@ -192,7 +201,7 @@ def test_a_first_try_that_failed_keeps_no_setting_from_being_changed(images: Pat
         raise ModelError("no such model")
 
     settings = RefineSettings(seed=1)
-    started = Started(images=str(images), prompts=None, settings=settings)
+    started = RefineManifest(images=str(images), prompts=None, settings=settings)
     with pytest.raises(ModelError):
         refine_folder(list_sources(images, None), out, started, broken)
     assert refine(images, out).new > 0

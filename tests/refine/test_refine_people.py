@@ -12,8 +12,8 @@ from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.inpaint import Inpainter
-from fairhuman.refine.parts import Look, Seen, open_look, with_unmeasured
-from fairhuman.refine.picture import REFINED, PartRow, Tools, refine_picture
+from fairhuman.refine.parts import Look, PictureParts, open_look, with_unmeasured
+from fairhuman.refine.picture import REFINED, PartRow, RefineTools, refine_picture
 from fairhuman.refine.settings import KINDS, RefineSettings
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
@@ -52,7 +52,7 @@ def refine_people(people: Sequence[Spoilt], settings: RefineSettings = SETTINGS)
     found = []
     with open_look(settings) as look:
         for number, one in enumerate(people):
-            tools = Tools(_knowing(look, one), painter, lambda *_: {})
+            tools = RefineTools(_knowing(look, one), painter, lambda *_: {})
             stored = Canvas(np.asarray(one.image), {}, {})
             result, rows = refine_picture(stored, str(number), one.prompt, settings, tools)
             found.append(rows)
@@ -64,8 +64,8 @@ def refine_people(people: Sequence[Spoilt], settings: RefineSettings = SETTINGS)
 
 
 def _knowing(look: Look, one: Spoilt) -> Look:
-    def all_parts(picture: Picture) -> Seen:
-        return Seen(tuple(with_unmeasured(look(picture).parts, one.boxes)))
+    def all_parts(picture: Picture) -> PictureParts:
+        return PictureParts(tuple(with_unmeasured(look(picture).parts, one.boxes)))
 
     return all_parts
 

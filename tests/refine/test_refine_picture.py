@@ -10,8 +10,8 @@ from fairhuman.detect.detection import Picture
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.parts import Look, Part, Seen, loss, standing, with_unmeasured
-from fairhuman.refine.picture import PartRow, Tools, counted, crop_of, refine_picture
+from fairhuman.refine.parts import BodyPart, Look, PictureParts, loss, standing, with_unmeasured
+from fairhuman.refine.picture import PartRow, RefineTools, counted, crop_of, refine_picture
 from fairhuman.refine.settings import RefineSettings
 
 FACE, HAND = (16, 16, 40, 40), (72, 48, 92, 68)
@@ -34,7 +34,7 @@ def file_of(picture: Picture, mode: str = "RGB") -> bytes:
 def refine(
     canvas: Canvas, painter: Painter, look: Look, settings: RefineSettings = SETTINGS, name: str = "a.png"
 ) -> tuple[Canvas, list[PartRow]]:
-    return refine_picture(canvas, name, "two people", settings, Tools(look, painter, lambda *_: {}))
+    return refine_picture(canvas, name, "two people", settings, RefineTools(look, painter, lambda *_: {}))
 
 
 def weak_canvas(mode: str = "RGB", face: float = 0.3, hand: float = 0.25) -> Canvas:
@@ -105,42 +105,49 @@ def test_a_part_that_no_strict_measure_finds_is_redrawn_too() -> None:
 class Spoiling:
     """Draws well, but whoever looks finds one more hand, or a worse one elsewhere, after a change."""
 
-    def __init__(self, first: Seen, then: Seen) -> None:
+    def __init__(self, first: PictureParts, then: PictureParts) -> None:
         self.answers = [first, then]
 
-    def __call__(self, picture: Picture) -> Seen:
+    def __call__(self, picture: Picture) -> PictureParts:
         return self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
 
 
-FACE_PART, HAND_PART = (Part(kind, box, 0.5, kind) for kind, box in BOXES)
+FACE_PART, HAND_PART = (BodyPart(kind, box, 0.5, kind) for kind, box in BOXES)
 
 
 @pytest.mark.parametrize(
     ("then", "why"),
     [
-        ([Part("face", Box(*FACE), 0.9, "face"), Part("hand", Box(*HAND), 0.7, "hand")], ""),
+        ([BodyPart("face", Box(*FACE), 0.9, "face"), BodyPart("hand", Box(*HAND), 0.7, "hand")], ""),
         (
-            [Part("face", Box(*FACE), 0.9, "face"), Part("hand", Box(*HAND), 0.4, "hand")],
+            [BodyPart("face", Box(*FACE), 0.9, "face"), BodyPart("hand", Box(*HAND), 0.4, "hand")],
             "another part would lose 0.10",
         ),
-        ([Part("face", Box(*FACE), 0.9, "face"), Part("hand", Box(*HAND), 0.499, "hand")], "hands would be worse"),
-        ([Part("face", Box(*FACE), 0.9, "face")], "another part would lose 0.50"),
-        ([Part("face", Box(*FACE), 0.52, "face"), HAND_PART], "quality 0.52 after 0.50"),
-        ([Part("face", Box(60, 60, 80, 80), 0.9, "face"), HAND_PART], "quality 0.00 after 0.50"),
         (
-            [Part("face", Box(*FACE), 0.9, "face"), HAND_PART, Part("hand", Box(0, 80, 20, 100), 0.9, "hand")],
+            [BodyPart("face", Box(*FACE), 0.9, "face"), BodyPart("hand", Box(*HAND), 0.499, "hand")],
+            "hands would be worse",
+        ),
+        ([BodyPart("face", Box(*FACE), 0.9, "face")], "another part would lose 0.50"),
+        ([BodyPart("face", Box(*FACE), 0.52, "face"), HAND_PART], "quality 0.52 after 0.50"),
+        ([BodyPart("face", Box(60, 60, 80, 80), 0.9, "face"), HAND_PART], "quality 0.00 after 0.50"),
+        (
+            [BodyPart("face", Box(*FACE), 0.9, "face"), HAND_PART, BodyPart("hand", Box(0, 80, 20, 100), 0.9, "hand")],
             "there would be one more hand",
         ),
     ],
 )
-def test_a_gain_is_refused_where_anything_else_is_lost(then: list[Part], why: str) -> None:
+def test_a_gain_is_refused_where_anything_else_is_lost(then: list[BodyPart], why: str) -> None:
     expected = (FACE_PART, HAND_PART)
-    found = loss(standing(Seen(expected), expected), standing(Seen(tuple(then)), expected), 0, gain=0.05)
+    found = loss(
+        standing(PictureParts(expected), expected), standing(PictureParts(tuple(then)), expected), 0, gain=0.05
+    )
     assert found.startswith(why)
     assert bool(found) == bool(why)
     settings = RefineSettings(attempts=1, poor_hand=0.0)
     canvas = weak_canvas()
-    result, rows = refine(canvas, ContrastPainter(2.0), Spoiling(Seen(expected), Seen(tuple(then))), settings)
+    result, rows = refine(
+        canvas, ContrastPainter(2.0), Spoiling(PictureParts(expected), PictureParts(tuple(then))), settings
+    )
     assert (result is canvas) == bool(why)
     assert rows[0].outcome == ("kept" if why else "refined")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fairhuman.detect.detection import Picture
 from fairhuman.record import Box
-from fairhuman.refine.parts import Part, Seen
+from fairhuman.refine.parts import BodyPart, PictureParts
 from fairhuman.refine.settings import PartKind
 
 CONTRAST = 100
@@ -37,7 +37,7 @@ class BoardLook:
     def __init__(self, boxes: Sequence[tuple[PartKind, Box]]) -> None:
         self.boxes, self.calls = boxes, 0
 
-    def __call__(self, picture: Picture) -> Seen:
+    def __call__(self, picture: Picture) -> PictureParts:
         self.calls += 1
         pattern = board(*picture.shape[:2])
         parts = []
@@ -45,8 +45,8 @@ class BoardLook:
             where = slice(int(box.y0), int(box.y1)), slice(int(box.x0), int(box.x1))
             values = picture[where].mean(axis=2) - 128.0
             strength = float(np.clip((values * pattern[where]).mean() / CONTRAST, 0, 1))
-            parts.append(Part(kind, box, strength if strength > 0.1 else 0.0, kind, measured=strength > 0.1))
-        return Seen(tuple(parts))
+            parts.append(BodyPart(kind, box, strength if strength > 0.1 else 0.0, kind, measured=strength > 0.1))
+        return PictureParts(tuple(parts))
 
 
 class _Painter:

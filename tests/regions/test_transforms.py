@@ -8,7 +8,7 @@ from torchvision import tv_tensors
 
 from fairhuman.record import Box
 from fairhuman.regions.masks import boxes_to_mask
-from fairhuman.regions.transforms import Draw, JointTransform, as_bounding_boxes
+from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes
 
 
 def generator(seed: int) -> torch.Generator:
@@ -194,7 +194,7 @@ def test_time_ids_say_where_the_view_comes_from():
         picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator(seed))
         view = transform.apply(draw, {"": tv_tensors.Image(picture)})[""]
         whole = JointTransform(draw.resized_hw, flip_probability=0.0)
-        resized = whole.apply(Draw(draw.resized_hw, 0, 0, flip=False), {"": tv_tensors.Image(picture)})[""]
+        resized = whole.apply(ViewDraw(draw.resized_hw, 0, 0, flip=False), {"": tv_tensors.Image(picture)})[""]
         shown = resized.flip(-1) if draw.flip else resized
         original_h, original_w, top, left, target_h, target_w = transform.time_ids(draw, size)
         assert (original_h, original_w) == size
@@ -203,8 +203,8 @@ def test_time_ids_say_where_the_view_comes_from():
 
 def test_time_ids_of_a_mirrored_crop_by_hand():
     transform = JointTransform((64, 48))
-    assert transform.time_ids(Draw((64, 100), 0, 10, flip=False), (128, 200)) == (128, 200, 0, 10, 64, 48)
-    assert transform.time_ids(Draw((64, 100), 0, 10, flip=True), (128, 200)) == (128, 200, 0, 42, 64, 48)
+    assert transform.time_ids(ViewDraw((64, 100), 0, 10, flip=False), (128, 200)) == (128, 200, 0, 10, 64, 48)
+    assert transform.time_ids(ViewDraw((64, 100), 0, 10, flip=True), (128, 200)) == (128, 200, 0, 42, 64, 48)
 
 
 @pytest.mark.parametrize(
@@ -218,4 +218,4 @@ def test_settings_out_of_range_name_themselves(settings):
 
 def test_plain_tensors_are_refused():
     with pytest.raises(TypeError, match="depth must be"):
-        JointTransform((8, 8)).apply(Draw((8, 8), 0, 0, flip=False), {"depth": torch.zeros(1, 8, 8)})
+        JointTransform((8, 8)).apply(ViewDraw((8, 8), 0, 0, flip=False), {"depth": torch.zeros(1, 8, 8)})

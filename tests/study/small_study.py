@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fairhuman import config as recipe
-from fairhuman.study.study import PICTURES, SETTINGS, Design, Item, StudySettings, Trial, save_design
+from fairhuman.study.study import PICTURES, SETTINGS, Design, StudyItem, StudySettings, Trial, save_design
 
 ADMIN = "admin-token-of-the-tests"
 METHODS = ("our_method", "baseline_x", "third_way", "fourth_one")
@@ -45,7 +45,7 @@ def write_study(
 
     methods = METHODS[:shown]
     items = tuple(
-        Item(
+        StudyItem(
             prompt.format(i),
             {method: add(size) for method in methods},
             {method: tuple(add((48, 48)) for _ in range(zooms)) for method in methods},

@@ -14,15 +14,15 @@ from simulated_votes import vote
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.study.answers import COLUMNS, Vote, read_votes, write_votes
 from fairhuman.study.recorded import read_database
-from fairhuman.study.study import DATABASE, Design, Item, Trial
+from fairhuman.study.study import DATABASE, Design, StudyItem, Trial
 
 QUESTIONS = ("overall", "regional")
 DESIGN = Design(
     ("A", "B"),
     (
-        Item("one", {"A": "1", "B": "2"}, {"A": (), "B": ()}),
-        Item("two", {"A": "3", "B": "4"}, {"A": (), "B": ()}),
-        Item("two", {"sharp": "5", "blurred": "6"}, {"sharp": (), "blurred": ()}, "sharp"),
+        StudyItem("one", {"A": "1", "B": "2"}, {"A": (), "B": ()}),
+        StudyItem("two", {"A": "3", "B": "4"}, {"A": (), "B": ()}),
+        StudyItem("two", {"sharp": "5", "blurred": "6"}, {"sharp": (), "blurred": ()}, "sharp"),
     ),
     ((Trial(1, ("B", "A")), Trial(2, ("blurred", "sharp"))), (Trial(0, ("A", "B")), Trial(2, ("sharp", "blurred")))),
 )

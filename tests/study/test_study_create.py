@@ -28,7 +28,7 @@ from fairhuman.study.study import (
     PICTURES,
     SETTINGS,
     Design,
-    Item,
+    StudyItem,
     StudySettings,
     load_design,
 )
@@ -78,11 +78,11 @@ def make(
     return design, said
 
 
-def real(design: Design) -> list[Item]:
+def real(design: Design) -> list[StudyItem]:
     return [item for item in design.items if item.better is None]
 
 
-def files(item: Item) -> list[list[str]]:
+def files(item: StudyItem) -> list[list[str]]:
     """Groups of file names that people see together."""
     return [list(item.pictures.values()), *map(list, zip(*item.zooms.values(), strict=True))]
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from fairhuman.errors import RecipeError
 from fairhuman.study.balance import share_out
 from fairhuman.study.design import item_orders, make_trials
-from fairhuman.study.study import Item, StudySettings, Trial
+from fairhuman.study.study import StudyItem, StudySettings, Trial
 
 
-def checks(count: int, shown: int) -> list[Item]:
+def checks(count: int, shown: int) -> list[StudyItem]:
     names = ["sharp", "blurred", "pixelated", "both"][:shown]
-    return [Item(f"check {n}", {name: f"{n}{name}.jpg" for name in names}, {}, "sharp") for n in range(count)]
+    return [StudyItem(f"check {n}", {name: f"{n}{name}.jpg" for name in names}, {}, "sharp") for n in range(count)]
 
 
 def trials(

@@ -12,7 +12,7 @@ from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.study.limits import MOST_BUCKETS, RateLimit
 from fairhuman.study.links import SECRET, participant_tokens, site
 from fairhuman.study.shown import load_shown
-from fairhuman.study.study import DESIGN, SETTINGS, Design, Item, Trial, load_design, save_design
+from fairhuman.study.study import DESIGN, SETTINGS, Design, StudyItem, Trial, load_design, save_design
 from fairhuman.study.texts import DEFAULT, load_texts
 from fairhuman.web.app import RefusedError
 
@@ -171,10 +171,13 @@ def spoil(folder, **changes):
         ({"participants": ((Trial(-1, METHODS[:2]),),)}, "found -1"),
         ({"participants": ((Trial(0, ("nobody", METHODS[0])),),)}, "nobody"),
         ({"participants": ((Trial(0, METHODS[:1]),),)}, "two or more"),
-        ({"items": (Item("x", {"a": "../study.yaml", "b": "b.jpg"}, {}),)}, "name must be plain"),
-        ({"items": (Item("x", {"a": "gone.jpg", "b": "b.jpg"}, {}),)}, "gone.jpg: the picture can't be read"),
-        ({"items": (Item("x", {"a": "a.svg", "b": "b.svg"}, {}),)}, "end in one of .jpg"),
-        ({"items": (Item("x", {"a": "a.jpg", "b": "b.jpg"}, {"a": ("c.jpg",)}),)}, r"different numbers .* \[0, 1\]"),
+        ({"items": (StudyItem("x", {"a": "../study.yaml", "b": "b.jpg"}, {}),)}, "name must be plain"),
+        ({"items": (StudyItem("x", {"a": "gone.jpg", "b": "b.jpg"}, {}),)}, "gone.jpg: the picture can't be read"),
+        ({"items": (StudyItem("x", {"a": "a.svg", "b": "b.svg"}, {}),)}, "end in one of .jpg"),
+        (
+            {"items": (StudyItem("x", {"a": "a.jpg", "b": "b.jpg"}, {"a": ("c.jpg",)}),)},
+            r"different numbers .* \[0, 1\]",
+        ),
     ],
 )
 def test_a_design_that_can_t_be_shown_is_refused(study_folder, changes, said):
@@ -199,7 +202,9 @@ def test_a_folder_that_is_no_study_is_named(study_folder, tmp_path):
 def test_attention_checks_look_like_any_other_trial(study_folder, make_app):
     folder = study_folder(trials=3)
     design = load_design(folder)
-    check = Item("a check", dict(zip(("real", "spoilt"), design.items[2].pictures.values(), strict=True)), {}, "real")
+    check = StudyItem(
+        "a check", dict(zip(("real", "spoilt"), design.items[2].pictures.values(), strict=True)), {}, "real"
+    )
     trials = (Trial(0, METHODS[:2]), Trial(2, ("spoilt", "real")), Trial(1, METHODS[:2]))
     spoil(folder, items=(*design.items[:2], check), participants=(trials,))
     app, tokens = make_app(folder)

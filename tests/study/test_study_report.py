@@ -11,7 +11,7 @@ from simulated_votes import simulate, vote
 
 from fairhuman.study.analysis import analyse
 from fairhuman.study.answers import Vote, Votes, read_votes
-from fairhuman.study.report import Facts, scores_figure, write_report
+from fairhuman.study.report import StudyFacts, scores_figure, write_report
 from fairhuman.study.study import StudySettings
 
 EVIL = "<script>alert(1)</script>$x$"
@@ -34,7 +34,9 @@ def answers() -> Votes:
 
 def test_numbers_with_and_without_exclusion(tmp_path: Path) -> None:
     """Of nine who stay ours gets (0.5 + 6) / 8; the tenth adds eight zeros."""
-    page = write_report(answers(), StudySettings(), Facts(("base", "ours"), 12, ["made by hand"], ["lost"]), tmp_path)
+    page = write_report(
+        answers(), StudySettings(), StudyFacts(("base", "ours"), 12, ["made by hand"], ["lost"]), tmp_path
+    )
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["kept"]["overall"]["scores"]["ours"]["value"] == pytest.approx(6.5 / 8)
     assert found["everybody"]["overall"]["scores"]["ours"]["value"] == pytest.approx(9 * 6.5 / 80)
@@ -54,7 +56,7 @@ def test_numbers_with_and_without_exclusion(tmp_path: Path) -> None:
 
 def test_where_nobody_is_left_out_there_is_one_analysis(tmp_path: Path) -> None:
     votes = Votes(simulate({"A": 0.5, "B": -0.5}, np.random.default_rng(0), people=6, items=6))
-    text = write_report(votes, StudySettings(), Facts(), tmp_path).read_text()
+    text = write_report(votes, StudySettings(), StudyFacts(), tmp_path).read_text()
     assert "both analyses are the same" in text
     assert "After exclusion" not in text
     assert "our defaults" in text, "without a study nobody fixed the rules beforehand"
@@ -69,7 +71,7 @@ def test_the_page_stands_alone_and_runs_nothing(tmp_path: Path) -> None:
     ]
     votes.bad.append(EVIL)
     settings = StudySettings(title=EVIL)
-    text = write_report(votes, settings, Facts((), None, [EVIL], [EVIL]), tmp_path).read_text()
+    text = write_report(votes, settings, StudyFacts((), None, [EVIL], [EVIL]), tmp_path).read_text()
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;$x$" in text
     assert not [link for link in re.findall(r'(?:src|href)="([^"]*)"', text) if not link.startswith(("data:", "#"))]
@@ -87,11 +89,11 @@ def test_bars_stand_for_the_scores() -> None:
 def test_no_answers_a_single_one_or_none_that_are_left_make_a_page_too(tmp_path: Path) -> None:
     assert (
         "There are no answers yet"
-        in write_report(Votes([]), StudySettings(), Facts(("a", "b"), 3), tmp_path).read_text()
+        in write_report(Votes([]), StudySettings(), StudyFacts(("a", "b"), 3), tmp_path).read_text()
     )
-    write_report(Votes([vote(0, "AB", "A")]), StudySettings(), Facts(), tmp_path)
+    write_report(Votes([vote(0, "AB", "A")]), StudySettings(), StudyFacts(), tmp_path)
     fast = Votes([vote(0, "AB", "A", seconds=0.1), vote(1, "AB", None, seconds=0.1)])
-    write_report(fast, StudySettings(), Facts(), tmp_path)
+    write_report(fast, StudySettings(), StudyFacts(), tmp_path)
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["kept"]["overall"]["votes"] == 0
     assert found["kept"]["overall"]["scores"]["A"]["value"] is None

@@ -5,7 +5,7 @@ import threading
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, event, insert, select
 
-from fairhuman.study.together import Together
+from fairhuman.study.together import GroupCommit
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import open_database, transaction
 
@@ -22,7 +22,7 @@ def engine(database):
 
 def at_once(engine, writes):
     """Run writes from threads that all wait for the same turn; what each came to, by its place."""
-    together, found = Together(engine), {}
+    together, found = GroupCommit(engine), {}
 
     def run(place):
         try:

@@ -18,7 +18,7 @@ from fairhuman.errors import FairHumanError
 from fairhuman.models.fingerprint import SDXL_SIZE, encoded_size, text_fingerprint, vae_fingerprint
 from fairhuman.models.sdxl import encode_prompts, load_pipeline
 from fairhuman.train.cache import plan as caches
-from fairhuman.train.cache.fill import Filled, fill
+from fairhuman.train.cache.fill import CacheFill, fill
 from fairhuman.train.cache.plan import Caches, budget
 from fairhuman.train.cache.texts import TextCache
 from fairhuman.train.data import build_loader, load_data
@@ -50,7 +50,7 @@ def lora_bytes(recipe: TrainRecipe) -> bytes:
     return (recipe.out / "lora" / "pytorch_lora_weights.safetensors").read_bytes()
 
 
-def filled(recipe: TrainRecipe) -> Filled:
+def filled(recipe: TrainRecipe) -> CacheFill:
     return fill(recipe, LoadReport(), lambda _text: None, lambda *_done: None)
 
 

@@ -7,14 +7,14 @@ import pytest
 from diffusers import StableDiffusionXLPipeline
 
 from fairhuman import config as recipe
-from fairhuman.data.condition.people import Person, people_from_source, person_from_mediapipe
+from fairhuman.data.condition.people import PersonPose, people_from_source, person_from_mediapipe
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarged, reduced
 from fairhuman.evaluate.metrics.pose_agreement import pose_agreement
-from fairhuman.generate.asked import Asked
-from fairhuman.generate.guide import Guide
+from fairhuman.generate.asked import ControlInputs
+from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.sample import sample
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.registry import CONTROLS
@@ -53,11 +53,14 @@ def people_of(folder: Path, count: int, seed: int) -> list[HumanRecord]:
 
 
 def agreements(
-    pipeline: StableDiffusionXLPipeline, guides: list[Guide], records: list[HumanRecord], shown: list[HumanRecord]
+    pipeline: StableDiffusionXLPipeline,
+    guides: list[ActiveControl],
+    records: list[HumanRecord],
+    shown: list[HumanRecord],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tops and bottoms of OKS: each record's pose, and a picture drawn for its caption and the pose shown."""
     settings = SampleSettings(steps=10, guidance=2.5, seed=3, batch_size=8)
-    asked = Asked({"pose": shown}) if guides else None
+    asked = ControlInputs({"pose": shown}) if guides else None
     values = []
     with PoseDetector() as detector:
         pictures = sample(pipeline, [one.caption for one in records], settings, guides=guides, asked=asked)
@@ -69,7 +72,7 @@ def agreements(
     return np.array([value or 0.0 for value in values]), np.array([float(value is not None) for value in values])
 
 
-def person_in(detector: PoseDetector, image: np.ndarray) -> Person | None:
+def person_in(detector: PoseDetector, image: np.ndarray) -> PersonPose | None:
     larger, factor = enlarged(image, 4)
     people = [reduced(one, factor) for one in detector.detect(larger)]
     if not people or people[0].landmarks_n3 is None:
@@ -90,7 +93,7 @@ def test_a_network_trained_on_synthetic_people_follows_their_poses(tmp_path: Pat
     assert train(recipe.load(TrainRecipe, path, overrides)).finished
     others = people_of(tmp_path / "others", 48, seed=2)
     pipeline = load_pipeline("small")
-    guides = [Guide(CONTROLS[kind].load(str(tmp_path / "run" / kind), pipeline, None))]
+    guides = [ActiveControl(CONTROLS[kind].load(str(tmp_path / "run" / kind), pipeline, None))]
     own = agreements(pipeline, guides, others, others)
     shuffled = agreements(pipeline, guides, others, [*others[1:], others[0]])
     free = agreements(pipeline, [], others, others)

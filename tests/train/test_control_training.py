@@ -24,7 +24,7 @@ from fairhuman.fairness import (
     OutputEstimator,
 )
 from fairhuman.report.training import write_training_report
-from fairhuman.train.data import Data, load_data
+from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_estimator
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
@@ -64,7 +64,7 @@ def make(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> MakeRecipe:
     return control
 
 
-def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
+def parts(recipe: TrainRecipe) -> tuple[Objectives, RunData]:
     """A model past its start, where a ControlNet's zero layers leave most gradients zero."""
     data = load_data(recipe, LoadReport())
     model = build_model(recipe, torch.device("cpu"))
@@ -74,7 +74,7 @@ def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
     return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data
 
 
-def batch_of(data: Data, *positions: int) -> Batch:
+def batch_of(data: RunData, *positions: int) -> Batch:
     return collate([data.train[position] for position in positions])
 
 

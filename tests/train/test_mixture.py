@@ -19,8 +19,8 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.samples.sampler import BucketOrder
 from fairhuman.errors import DataError, ModelError, RecipeError
-from fairhuman.record import Cell
-from fairhuman.train.data import Data, build_loader, load_data
+from fairhuman.record import TableCell
+from fairhuman.train.data import RunData, build_loader, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
@@ -53,11 +53,11 @@ def two(tmp_path: Path) -> list[dict[str, Any]]:
     return [{"path": str(first)}, {"path": str(write(tmp_path / "second", [TALL] * 5 + [WIDE] * 3))}]
 
 
-def load(recipe: TrainRecipe) -> Data:
+def load(recipe: TrainRecipe) -> RunData:
     return load_data(recipe, LoadReport())
 
 
-def drawn(data: Data, positions: int) -> Counter[str]:
+def drawn(data: RunData, positions: int) -> Counter[str]:
     """How many samples each source gave."""
     order = data.train.order
     return Counter(data.train.records[order.index(position)].key[0] for position in range(positions))
@@ -216,7 +216,7 @@ def test_pictures_inside_tables_are_copied_unless_that_is_off(
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), table)
     recipes = [make_recipe(data=str(table), source={"cache": cache}) for cache in (True, str(tmp_path / "own"), False)]
     shared, own, off = (load(recipe) for recipe in recipes)
-    assert all(isinstance(record.image, Cell) for record in off.train.records)
+    assert all(isinstance(record.image, TableCell) for record in off.train.records)
     assert list((tmp_path / "cache" / "arrow").rglob("*.arrow"))
     assert list((tmp_path / "own").rglob("*.arrow"))
     for position in range(4):

@@ -17,7 +17,7 @@ from fairhuman.errors import RecipeError
 from fairhuman.models.mole import MOLE_FILE, MoleModel
 from fairhuman.models.settings import MoleSettings
 from fairhuman.report.training import write_training_report
-from fairhuman.train.data import Data, load_data
+from fairhuman.train.data import RunData, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model, load_pipeline
@@ -70,7 +70,7 @@ def make(make_recipe: MakeRecipe, experts: Path) -> MakeRecipe:
     return mole
 
 
-def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
+def parts(recipe: TrainRecipe) -> tuple[Objectives, RunData]:
     data = load_data(recipe, LoadReport())
     model = build_model(recipe, torch.device("cpu"))
     assert isinstance(model, MoleModel)

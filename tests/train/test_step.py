@@ -12,21 +12,21 @@ from fairhuman.errors import ModelError
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
 from fairhuman.models.diffusion import prediction_target, sample_weights, signal_to_noise
 from fairhuman.models.sdxl import encode_pictures
-from fairhuman.train.data import Data, load_data
+from fairhuman.train.data import RunData, load_data
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.step import Chance, Objectives, fair_step
+from fairhuman.train.step import NoiseDraw, Objectives, fair_step
 
 MakeRecipe = Callable[..., TrainRecipe]
 
 
-def parts(recipe: TrainRecipe) -> tuple[Objectives, Data]:
+def parts(recipe: TrainRecipe) -> tuple[Objectives, RunData]:
     data = load_data(recipe, LoadReport())
     model = build_model(recipe, torch.device("cpu"))
     return Objectives(model, recipe.regions, recipe.noise, recipe.seed), data
 
 
-def batch_of(data: Data, *positions: int) -> Batch:
+def batch_of(data: RunData, *positions: int) -> Batch:
     return collate([data.train[position] for position in positions])
 
 
@@ -151,7 +151,7 @@ def test_the_residual_is_that_of_the_noised_picture(make_recipe: MakeRecipe) -> 
     objectives, data = parts(make_recipe())
     batch = batch_of(data, 0)
     zeros = torch.zeros(1, 4, 8, 8)
-    chance = Chance(zeros, torch.ones_like(zeros), torch.tensor([300]))
+    chance = NoiseDraw(zeros, torch.ones_like(zeros), torch.tensor([300]))
     latents = encode_pictures(objectives.model.pipeline.vae, batch.pictures_bchw)
     alpha = float(objectives.scheduler.alphas_cumprod[300])
     noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5

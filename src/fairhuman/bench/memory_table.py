@@ -21,7 +21,7 @@ NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MemoryRow:
     """One run and what it needs."""
 
     kind: str
@@ -31,7 +31,7 @@ class Row:
     memory: Memory
 
 
-def memory_table(settings: MemoryTableSettings) -> Iterator[Row]:
+def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
     """Compute the rows one by one; each takes seconds to a minute.
 
     Those of amortised modes follow from others: an ordinary step is LS's, an audit an exact step.
@@ -40,10 +40,10 @@ def memory_table(settings: MemoryTableSettings) -> Iterator[Row]:
         found: dict[str, Memory] = {}
         for way, own in WAYS.items():
             found[way] = memory_of(_recipe(settings, precision, batch_size, [values, own]))
-            yield Row(kind, way, batch_size, precision, found[way])
+            yield MemoryRow(kind, way, batch_size, precision, found[way])
         for way, audit in AMORTISED.items():
             memory = replace(found[audit], step=found["LS"].step, audit=found[audit].step)
-            yield Row(kind, way, batch_size, precision, memory)
+            yield MemoryRow(kind, way, batch_size, precision, memory)
 
 
 def rows_of(settings: MemoryTableSettings) -> int:

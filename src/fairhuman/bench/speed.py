@@ -48,7 +48,7 @@ class Speed:
     warm_up_s: float
 
 
-class Taken(NamedTuple):
+class StepFacts(NamedTuple):
     """What a step says of itself."""
 
     waiting: float = 0.0
@@ -73,7 +73,7 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
     ways = {name: (_bare if name == BARE else _trainer)(_run(one)) for name, one in trained.items()}
     device = PartialState().device
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    took: dict[str, list[Taken]] = {name: [] for name in ways}
+    took: dict[str, list[StepFacts]] = {name: [] for name in ways}
     warm_up_s = {name: _warm_up(way, trained[name].amortised) for name, way in ways.items()}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -125,7 +125,7 @@ def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
     return {**parts, "the rest": spent["fairhuman: step"] - sum(parts.values())}
 
 
-def _warm_up(way: Callable[[], Taken], amortised: bool) -> float:
+def _warm_up(way: Callable[[], StepFacts], amortised: bool) -> float:
     """Take `WARM_UP` steps; of an amortised mode ordinary ones. Return seconds."""
     start, left = time.perf_counter(), WARM_UP
     for _ in range(LONGEST_WARM_UP):
@@ -145,31 +145,31 @@ def _run(recipe: TrainRecipe) -> Run:
         return set_up(_with(recipe, out=folder, steps=10**9), PartialState())
 
 
-def _trainer(run: Run) -> Callable[[], Taken]:
+def _trainer(run: Run) -> Callable[[], StepFacts]:
     """A step as the loop takes it."""
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
 
-    def take() -> Taken:
+    def take() -> StepFacts:
         _, metrics = take_step(run, batches)
-        return Taken(float(metrics["waiting"] or 0.0), bool(metrics["exact"]))
+        return StepFacts(float(metrics["waiting"] or 0.0), bool(metrics["exact"]))
 
     return take
 
 
-def _bare(run: Run) -> Callable[[], Taken]:
+def _bare(run: Run) -> Callable[[], StepFacts]:
     """Forward, backward and optimiser alone."""
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
     parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
     precision = run.objectives.precision
 
-    def take() -> Taken:
+    def take() -> StepFacts:
         for batch, noisy, target, steps in parts:
             with torch.autocast(noisy.device.type, precision, enabled=precision is not None):
                 prediction = run.model.predict(batch, noisy, steps)
             nn.functional.mse_loss(prediction.float(), target).backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
-        return Taken()
+        return StepFacts()
 
     return take
 

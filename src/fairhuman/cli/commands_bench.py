@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fairhuman import config as recipes
-from fairhuman.bench.memory_table import Row, memory_table, rows_of
+from fairhuman.bench.memory_table import MemoryRow, memory_table, rows_of
 from fairhuman.bench.noise import noise_recipe
 from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.bench.speed import BARE, measure_speed, modes_of, trace
@@ -100,7 +100,7 @@ def run_memory(path: Path | None, overrides: Sequence[str], out: Path | None, dr
     _save(out, {"settings": settings.model_dump(mode="json"), "rows": lines}, console)
 
 
-def _memory_table(title: str, rows: Sequence[Row]) -> Table:
+def _memory_table(title: str, rows: Sequence[MemoryRow]) -> Table:
     table = Table("run", "weights", "Adam", "step", "audit", "device", title=title, title_justify="left")
     for row in rows:
         memory = row.memory

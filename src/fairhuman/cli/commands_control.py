@@ -7,8 +7,8 @@ from diffusers import StableDiffusionXLPipeline
 from rich.console import Console
 
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import Asked, read_asked
-from fairhuman.generate.guide import Guide, Named, check_followed, within
+from fairhuman.generate.asked import ControlInputs, read_asked
+from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
 from fairhuman.generate.sample import picture_size
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.registry import CONTROLS
@@ -24,12 +24,12 @@ class Steering:
     start: float = 0.0
     end: float = 1.0
 
-    def named(self) -> list[tuple[str, Named]]:
-        """Return kinds and places of the networks; errors as of `Named.parse`."""
+    def named(self) -> list[tuple[str, ControlSpec]]:
+        """Return kinds and places of the networks; errors as of `ControlSpec.parse`."""
         given = (("controlnet", self.controlnets), ("t2i_adapter", self.adapters))
-        return [(kind, Named.parse(text)) for kind, texts in given for text in texts]
+        return [(kind, ControlSpec.parse(text)) for kind, texts in given for text in texts]
 
-    def read(self, count: int, steps: int) -> Asked:
+    def read(self, count: int, steps: int) -> ControlInputs:
         """Check what can be checked without the model, and read the conditions of `count` prompts, drawn in `steps`.
 
         Raises:
@@ -60,8 +60,8 @@ class Steering:
         return read_asked(self.conditions, count)
 
     def open(
-        self, pipeline: StableDiffusionXLPipeline, asked: Asked, settings: SampleSettings, console: Console
-    ) -> list[Guide]:
+        self, pipeline: StableDiffusionXLPipeline, asked: ControlInputs, settings: SampleSettings, console: Console
+    ) -> list[ActiveControl]:
         """Load the networks beside the pipeline, check that they and the conditions fit, say what is missing.
 
         Raises:

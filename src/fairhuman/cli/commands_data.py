@@ -112,10 +112,10 @@ def run_validation(
     console: Console,
 ) -> None:
     """Make a validation set and say what came of it."""
-    from fairhuman.data.validation import ValidationSettings, build_validation
+    from fairhuman.data.validation import ValidationSetSettings, build_validation
 
     given = [f"{name}={value}" for name, value in values.items()]
-    settings = settings_of(ValidationSettings, path, [*given, *overrides], "data validation")
+    settings = settings_of(ValidationSetSettings, path, [*given, *overrides], "data validation")
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         return

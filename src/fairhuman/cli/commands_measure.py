@@ -26,8 +26,8 @@ from fairhuman.compare.runs import run_comparison
 from fairhuman.compare.settings import EXPECTED, CompareRecipe, DrawSettings
 from fairhuman.data.sources import source_kind
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.evaluate.metrics.held_out_losses import Named, loss_table, measure_losses
-from fairhuman.evaluate.run import Job, evaluate
+from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, loss_table, measure_losses
+from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings, LossSettings
 from fairhuman.report.training import interval
 from fairhuman.train.recipe import TrainRecipe
@@ -49,7 +49,7 @@ def run_evaluation(
     prompts, reference, against, cache = inputs
     settings = settings_of(EvaluateSettings, recipe, overrides, "evaluate")
     methods = named_folders(named)
-    job = Job(methods, prompts, reference, against, cache or cache_folder() / "features")
+    job = EvaluationInputs(methods, prompts, reference, against, cache or cache_folder() / "features")
     first = next(iter(methods.values()))
     out = out or first.with_name(f"{first.name}-evaluation")
     if dry_run:
@@ -75,7 +75,7 @@ def run_losses(
 ) -> None:
     """Measure held-out losses and print them as a table."""
     settings = recipes.build(LossSettings, {}, overrides, origin="losses")
-    models = {name: Named.parse(text) for name, text in named_places(named).items()}
+    models = {name: ModelSpec.parse(text) for name, text in named_places(named).items()}
     if not models:
         raise RecipeError("no model: give --model NAME=MODEL, once for each")
     if dry_run:

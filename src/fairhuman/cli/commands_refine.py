@@ -16,7 +16,7 @@ from fairhuman.cli.console import say
 from fairhuman.data.condition.depth_model import check_depth_model
 from fairhuman.detect.model_file import find_model
 from fairhuman.errors import RecipeError
-from fairhuman.generate.guide import Guide, Named
+from fairhuman.generate.guide import ActiveControl, ControlSpec
 from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
 from fairhuman.generate.sample import check_steps
 from fairhuman.models.locations import check_location
@@ -25,7 +25,7 @@ from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
 from fairhuman.refine.inpaint import Inpainter, Painter
 from fairhuman.refine.page import summary, write_page
-from fairhuman.refine.run import Started, check_folders, finished, list_sources, refine_folder
+from fairhuman.refine.run import RefineManifest, check_folders, finished, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.files import read_prompts, writing
 
@@ -47,7 +47,7 @@ def run_refinement(
     settings = _settings(job.recipe, values, overrides)
     guides = _check(settings)
     sources = list_sources(job.images, read_prompts(job.prompts) if job.prompts is not None else None)
-    started = Started(
+    started = RefineManifest(
         images=str(job.images), prompts=str(job.prompts) if job.prompts is not None else None, settings=settings
     )
     check_folders(job.images, job.out, started)
@@ -74,7 +74,7 @@ def _settings(recipe: Path | None, values: dict[str, Any], overrides: Sequence[s
     return recipes.build(RefineSettings, given, overrides, origin="refine")
 
 
-def _check(settings: RefineSettings) -> list[tuple[str, Named]]:
+def _check(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
     """Check all that can be checked without loading the model; return the guides, unopened.
 
     Raises:
@@ -95,7 +95,7 @@ def _check(settings: RefineSettings) -> list[tuple[str, Named]]:
     if settings.depth is not None:
         check_depth_model(settings.depth)
     given = (("controlnet", settings.controlnets), ("t2i_adapter", settings.adapters))
-    guides = [(kind, Named.parse(text)) for kind, texts in given for text in texts]
+    guides = [(kind, ControlSpec.parse(text)) for kind, texts in given for text in texts]
     for kind, named in guides:
         named.check(CONTROLS[kind])
     if settings.depth is not None or settings.hand_depth != CAPSULES:
@@ -109,7 +109,7 @@ def _check(settings: RefineSettings) -> list[tuple[str, Named]]:
 
 
 @contextmanager
-def _painter(settings: RefineSettings, named: Sequence[tuple[str, Named]]) -> Iterator[Painter]:
+def _painter(settings: RefineSettings, named: Sequence[tuple[str, ControlSpec]]) -> Iterator[Painter]:
     """Load the model, the LoRA and the guides."""
     pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32)
     if settings.lora is not None:
@@ -117,5 +117,5 @@ def _painter(settings: RefineSettings, named: Sequence[tuple[str, Named]]) -> It
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for part in networks(pipeline):
         part.to(device)
-    guides: list[Guide] = [one.open(CONTROLS[kind], pipeline, 0.0, 1.0) for kind, one in named]
+    guides: list[ActiveControl] = [one.open(CONTROLS[kind], pipeline, 0.0, 1.0) for kind, one in named]
     yield Inpainter(pipeline, settings, guides)

@@ -69,7 +69,7 @@ def run_report(
     folder: Path | None, database: str | None, answers: Path | None, out: Path | None, dry_run: bool, console: Console
 ) -> None:
     """Write a study's report, and say where it is."""
-    from fairhuman.study.report import Facts, write_report
+    from fairhuman.study.report import StudyFacts, write_report
 
     if folder is None and answers is None:
         raise RecipeError("nothing to report on: give a study's folder, or --answers FILE")
@@ -82,9 +82,9 @@ def run_report(
     if dry_run:
         say(console, f"{len(votes.votes)} answers of {people} participants; would write into {out}")
         return
-    facts = Facts()
+    facts = StudyFacts()
     if folder is not None and design is not None:
-        facts = Facts(design.methods, len(design.participants), *_creation(folder, settings))
+        facts = StudyFacts(design.methods, len(design.participants), *_creation(folder, settings))
     with writing(out):
         page = write_report(votes, settings, facts, out)
     say(console, f"{len(votes.votes)} answers of {people} participants; report: {page}")

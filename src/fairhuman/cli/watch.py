@@ -17,7 +17,7 @@ from rich.progress import (
 from fairhuman.cli.console import say
 from fairhuman.data.pictures.notes import Note
 from fairhuman.data.samples.dataset import PeopleDataset, region_area, region_coverage
-from fairhuman.generate.guide import Guide
+from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.models.control import ControlModel
 from fairhuman.report.training import write_training_report
@@ -104,7 +104,7 @@ class Previews(Watcher):
         settings = run.recipe.preview
         source = run.data.held_out or run.data.train
         rows = preview_rows(source, settings.count, run.recipe.seed)
-        guides = [Guide(run.model.control)] if isinstance(run.model, ControlModel) else []
+        guides = [ActiveControl(run.model.control)] if isinstance(run.model, ControlModel) else []
         chosen = (settings.steps, settings.guidance, settings.strength)
         self._previews = PreviewSet(rows, *chosen, guides=guides) if rows else None
 

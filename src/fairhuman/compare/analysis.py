@@ -3,18 +3,18 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fairhuman.compare.runs import Outcome, shared_seeds
+from fairhuman.compare.runs import ComparisonRuns, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report.changes import base_loss, change, seed_changes
 from fairhuman.stats.bootstrap import Estimate
 
-Contrasts = dict[str, dict[str, dict[str, "Contrast"]]]  # by cell that is compared with, by cell, by objective
+Contrasts = dict[str, dict[str, dict[str, "CellContrast"]]]  # by cell that is compared with, by cell, by objective
 Verdict = Literal["lower", "higher", "same", "undecided"]
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Contrast:
+class CellContrast:
     """A cell against another one, in parts of the base's loss.
 
     Attributes:
@@ -34,7 +34,7 @@ class Contrast:
         return {"estimate": self.estimate.plain(), "family": self.family.plain(), "verdict": self.verdict}
 
 
-def contrasts(recipe: CompareRecipe, outcome: Outcome) -> Contrasts:
+def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
     """All that the recipe asks for; seeds and noise are paired. Seconds a number, as far tails take many resamples."""
     pairs = [
         (against, cell)
@@ -62,7 +62,7 @@ def verdict(interval: Estimate, margin: float) -> Verdict:
     return "same" if -margin <= interval.low and interval.high <= margin else "undecided"
 
 
-def document(recipe: CompareRecipe, outcome: Outcome, differences: Contrasts) -> dict[str, Any]:
+def document(recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contrasts) -> dict[str, Any]:
     """All numbers, ready for JSON."""
     first = next(iter(outcome.series.values()))
     return {
@@ -84,5 +84,5 @@ def document(recipe: CompareRecipe, outcome: Outcome, differences: Contrasts) ->
     }
 
 
-def _contrast(estimate: Estimate, family: Estimate, margin: float) -> Contrast:
-    return Contrast(estimate, family, verdict(family, margin))
+def _contrast(estimate: Estimate, family: Estimate, margin: float) -> CellContrast:
+    return CellContrast(estimate, family, verdict(family, margin))

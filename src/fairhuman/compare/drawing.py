@@ -5,22 +5,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairhuman.compare.jobs import Job, run_jobs, sampling_job, sampling_options
+from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.pictures import MOST_ROWS
 from fairhuman.compare.settings import DrawSettings, slug
 from fairhuman.data.samples.views import digest
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.evaluate.metrics.held_out_losses import Named
+from fairhuman.evaluate.metrics.held_out_losses import ModelSpec
 from fairhuman.models.locations import check_location
 from fairhuman.utils.files import read_prompts, write_text
 
 
-def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, Named]:
+def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, ModelSpec]:
     """Methods that aren't folders of pictures, and so must draw.
 
     Raises:
         DataError: there is one and no prompts.
-        RecipeError: prompts and no model, or as `Named.parse` and `Named.added`.
+        RecipeError: prompts and no model, or as `ModelSpec.parse` and `ModelSpec.added`.
         ModelError: no such model, LoRA or MoLE.
 
     """
@@ -32,7 +32,7 @@ def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, Name
         )
     if prompts is not None and not drawing:
         raise RecipeError("--prompts: all methods are folders of pictures, and no model is given that draws")
-    models = {name: Named.parse(place) for name, place in drawing.items()}
+    models = {name: ModelSpec.parse(place) for name, place in drawing.items()}
     for model in models.values():
         check_location(model.model)
         model.added()
@@ -40,7 +40,7 @@ def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, Name
 
 
 def draw_models(
-    models: Mapping[str, Named], prompts: Path, settings: DrawSettings, out: Path, console: Console
+    models: Mapping[str, ModelSpec], prompts: Path, settings: DrawSettings, out: Path, console: Console
 ) -> dict[str, Path] | int:
     """Draw what isn't drawn yet into folders of `out`, by name; or the number of the signal that ended it early.
 
@@ -65,7 +65,7 @@ def _holds_pictures(place: Path) -> bool:
     return place.is_dir() and not (place / "model_index.json").is_file()
 
 
-def _job(name: str, model: Named, out: Path, count: int, settings: DrawSettings) -> Job:
+def _job(name: str, model: ModelSpec, out: Path, count: int, settings: DrawSettings) -> Command:
     size = (settings.resolution, settings.resolution)
     options = sampling_options(model.model, settings.steps, settings.guidance, size, settings.seed)
     added = model.added()

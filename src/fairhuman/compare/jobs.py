@@ -23,7 +23,7 @@ TAIL = 1500  # characters of a log that an error shows
 
 
 @dataclass(frozen=True)
-class Job:
+class Command:
     """One command that goes on where it was stopped.
 
     Attributes:
@@ -48,7 +48,7 @@ class Job:
         return self.needs is None or self.needs.exists()
 
 
-def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Job:
+def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
     """A training run; its recipe and log are written beside its folder."""
     file = recipe.out.with_name(f"{recipe.out.name}.yaml")
     save(recipe, file)
@@ -62,7 +62,7 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Job:
         steps_n = read_metrics(recipe.out).steps_n
         return min(0.99, steps_n[-1] / recipe.steps) if len(steps_n) else 0.0
 
-    return Job(name, ("train", str(file)), recipe.out.with_name(f"{recipe.out.name}.log"), done, cost)
+    return Command(name, ("train", str(file)), recipe.out.with_name(f"{recipe.out.name}.log"), done, cost)
 
 
 def sampling_options(model: str | Path, steps: int, guidance: float, size: tuple[int, int], seed: int) -> list[object]:
@@ -79,20 +79,20 @@ def sampling_job(
     options: Sequence[object],
     lora: Path | None = None,
     cost: float = 1.0,
-) -> Job:
+) -> Command:
     """One picture for each of the `count` lines of `prompts`; `options` are those of `fairhuman sample`."""
     arguments = ("sample", str(out), "--prompts", str(prompts), *map(str, options))
     if lora is not None:
         arguments += ("--lora", str(lora))
     log = out.with_name(f"{out.name}.log")
-    return Job(name, arguments, log, lambda: len(list(out.glob("*.png"))) / count, cost, needs=lora)
+    return Command(name, arguments, log, lambda: len(list(out.glob("*.png"))) / count, cost, needs=lora)
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Sequence[Command],
     console: Console,
     at_once: int = 2,
-    ended: Callable[[Job, FairHumanError | None], object] | None = None,
+    ended: Callable[[Command, FairHumanError | None], object] | None = None,
 ) -> int | None:
     """Run what isn't done yet, in order of readiness; return the number of the signal that ended it early, or None.
 
@@ -105,7 +105,7 @@ def run_jobs(
     caught: list[int] = []
     clock = _Clock(jobs, console)
     waiting = [job for job in jobs if clock.shares[job.name] < 1.0]
-    running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
+    running: dict[str, tuple[Command, subprocess.Popen[bytes]]] = {}
     with signals(lambda: bool(caught), caught.append), console.status("") as status:
         try:
             while (waiting or running) and not caught:
@@ -139,17 +139,17 @@ def run_jobs(
 class _Clock:
     """How far all jobs are, and how long the rest will take at the speed so far."""
 
-    def __init__(self, jobs: Sequence[Job], console: Console) -> None:
+    def __init__(self, jobs: Sequence[Command], console: Console) -> None:
         self._costs, self._console = {job.name: job.cost for job in jobs}, console
         self.shares = {job.name: job.done() for job in jobs}
         self._started = self._told = time.monotonic()
         self._first = self._spent()
 
-    def look(self, job: Job) -> None:
+    def look(self, job: Command) -> None:
         """Ask a job how far it is."""
         self.shares[job.name] = job.done()
 
-    def end(self, job: Job, failed: bool) -> None:
+    def end(self, job: Command, failed: bool) -> None:
         """Say that a job is over; what a failed one left undone isn't waited for any more."""
         if failed:
             self._costs[job.name] *= self.shares[job.name]
@@ -178,7 +178,7 @@ class _Clock:
         return sum(cost * self.shares[name] for name, cost in self._costs.items())
 
 
-def _start(job: Job) -> "subprocess.Popen[bytes]":
+def _start(job: Command) -> "subprocess.Popen[bytes]":
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     with job.log.open("ab") as log:
@@ -193,7 +193,7 @@ def _start(job: Job) -> "subprocess.Popen[bytes]":
         )
 
 
-def _error(job: Job, code: int) -> FairHumanError | None:
+def _error(job: Command, code: int) -> FairHumanError | None:
     if code == 0:
         return None
     tail = job.log.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()

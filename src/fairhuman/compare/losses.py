@@ -16,7 +16,7 @@ from fairhuman import config as recipes
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
 from fairhuman.report.changes import Pair, read_pair
-from fairhuman.report.run_folder import Evaluation
+from fairhuman.report.run_folder import HeldOutEvaluation
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import free_on_resume
 from fairhuman.utils.files import write_atomically
@@ -64,11 +64,11 @@ def kept_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
     return first, last
 
 
-def _evaluation(arrays: Mapping[str, Any], part: str, keys: tuple[str, ...]) -> Evaluation:
+def _evaluation(arrays: Mapping[str, Any], part: str, keys: tuple[str, ...]) -> HeldOutEvaluation:
     names = [name.removeprefix(f"{part} ") for name in arrays if name.startswith(f"{part} ")]
     sums = {name: arrays[f"{part} {name}"].astype(np.float64) for name in names if name != "step"}
     errors, areas = ({name: both[row] for name, both in sums.items()} for row in (0, 1))
-    return Evaluation(int(arrays[f"{part} step"]), keys, errors, areas)
+    return HeldOutEvaluation(int(arrays[f"{part} step"]), keys, errors, areas)
 
 
 def _file(recipe: CompareRecipe, run: TrainRecipe) -> Path:

@@ -6,11 +6,11 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from fairhuman.compare.analysis import Contrast, Contrasts, document
+from fairhuman.compare.analysis import CellContrast, Contrasts, document
 from fairhuman.compare.paper.cost_page import read_costs, variants
 from fairhuman.compare.paper.settings import CostSettings
-from fairhuman.compare.pictures import Shown
-from fairhuman.compare.runs import Outcome, at_edge
+from fairhuman.compare.pictures import GridResult
+from fairhuman.compare.runs import ComparisonRuns, at_edge
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report import plots
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
@@ -23,7 +23,7 @@ MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 
 
 def write_comparison(
-    recipe: CompareRecipe, outcome: Outcome, differences: Contrasts, shown: Shown | None = None
+    recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contrasts, shown: GridResult | None = None
 ) -> Path:
     """Write `results.json` and `report.html` into the comparison's folder of results; return the page's path.
 
@@ -69,7 +69,7 @@ def write_comparison(
     return path
 
 
-def _grid(recipe: CompareRecipe, shown: Shown) -> dict[str, Any]:
+def _grid(recipe: CompareRecipe, shown: GridResult) -> dict[str, Any]:
     with Image.open(shown.page.with_suffix(".png")) as figure:
         picture = picture_uri(figure, longest=1600)
     link = shown.page.relative_to(recipe.results_folder).as_posix()
@@ -84,7 +84,7 @@ def _costs(recipe: CompareRecipe, settings: CostSettings) -> dict[str, Any] | No
     return {"model": settings.model, "measured": document["measured"], "variants": lines, "link": "costs/report.html"}
 
 
-def _reports(recipe: CompareRecipe, outcome: Outcome) -> list[tuple[str, str]]:
+def _reports(recipe: CompareRecipe, outcome: ComparisonRuns) -> list[tuple[str, str]]:
     """Titles and links of the reports of runs that lie beside the page."""
     reports = []
     for cell, seeds in outcome.seeds.items():
@@ -95,11 +95,11 @@ def _reports(recipe: CompareRecipe, outcome: Outcome) -> list[tuple[str, str]]:
     return reports
 
 
-def _difference(contrast: Contrast) -> tuple[str, str, str]:
+def _difference(contrast: CellContrast) -> tuple[str, str, str]:
     return MARKS[contrast.verdict], interval(contrast.estimate, "{:+.2%}"), contrast.verdict
 
 
-def _rates(outcome: Outcome, cell: str) -> dict[str, Any]:
+def _rates(outcome: ComparisonRuns, cell: str) -> dict[str, Any]:
     tuned, picked = outcome.tuned[cell], outcome.picked[cell]
     return {
         "cell": cell,

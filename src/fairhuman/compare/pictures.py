@@ -9,8 +9,8 @@ from rich.console import Console
 from fairhuman.compare.grid.frames import ZOOMED, Boxes
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.grid.matching import match_pictures
-from fairhuman.compare.jobs import Job, run_jobs, sampling_job, sampling_options
-from fairhuman.compare.runs import Outcome
+from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
+from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import BASE, EXPECTED, CompareRecipe, GridSettings
 from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
@@ -26,7 +26,7 @@ OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2
 
 
 @dataclass(frozen=True)
-class Shown:
+class GridResult:
     """What became of a comparison's grid.
 
     Attributes:
@@ -40,7 +40,7 @@ class Shown:
     missing: list[str]
 
 
-def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: Outcome, console: Console) -> Shown | int:
+def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns, console: Console) -> GridResult | int:
     """Draw what isn't drawn yet and write the grid; or the number of the signal that ended it early.
 
     Raises:
@@ -71,7 +71,7 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: Outcome, conso
     expected = [_boxes(record, first.size) for record in records] if grid.zoom_on == EXPECTED else None
     out = recipe.results_folder / "grid"
     page = write_grid(methods, out, zoom_on=zoom_on, expected=expected, control=control)
-    return Shown(page, seed, [cell for cell in recipe.cells if cell not in there])
+    return GridResult(page, seed, [cell for cell in recipe.cells if cell not in there])
 
 
 def expected_boxes(methods: Mapping[str, Path], data: Path) -> list[Boxes]:
@@ -113,7 +113,9 @@ def _write_prompts(records: Sequence[HumanRecord], data: Path, file: Path) -> No
     write_text(file, "\n".join(prompts) + "\n")
 
 
-def _job(out: Path, model: str | Path, run: TrainRecipe, count: int, grid: GridSettings, weights: list[object]) -> Job:
+def _job(
+    out: Path, model: str | Path, run: TrainRecipe, count: int, grid: GridSettings, weights: list[object]
+) -> Command:
     options = [*sampling_options(model, grid.steps, grid.guidance, run.size, grid.seed), *weights]
     return sampling_job(f"pictures {out.name}", out, out.parent / "prompts.txt", count, options)
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from fairhuman import config as recipes
-from fairhuman.compare.jobs import Job, run_jobs, training_job
+from fairhuman.compare.jobs import Command, run_jobs, training_job
 from fairhuman.compare.losses import keep_losses, kept_losses
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
@@ -25,7 +25,7 @@ Render = Callable[[Path, dict[str, Any]], object]
 
 
 @dataclass
-class Outcome:
+class ComparisonRuns:
     """What came of a comparison.
 
     Attributes:
@@ -44,7 +44,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> Outcome | int:
+def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> ComparisonRuns | int:
     """Do all that isn't done yet; the outcome, or the number of the signal that ended it early.
 
     Raises:
@@ -54,7 +54,7 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> O
     for name, people in recipe.people.items():
         render(recipe.out / "people" / name, people.model_dump())
     recipes.save(recipe, recipe.out / "compare.yaml")
-    outcome = Outcome(picked=dict.fromkeys(recipe.cells, None))
+    outcome = ComparisonRuns(picked=dict.fromkeys(recipe.cells, None))
     if recipe.tuning is not None:
         signal = _tune(recipe, recipe.tuning, outcome, console)
         if signal is not None:
@@ -75,7 +75,7 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> O
     return outcome
 
 
-def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: Outcome, console: Console) -> int | None:
+def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns, console: Console) -> int | None:
     """Fill in `tuned` and `picked`; return the number of the signal that ended it early."""
     runs = {
         cell: {rate: recipe.run(cell, tuning.seed, rate, "tuning") for rate in tuning.learning_rates}
@@ -114,7 +114,7 @@ def changes(series: Series) -> dict[str, float]:
     return {name: change(series, name).value for name in series.first}
 
 
-def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Outcome, console: Console) -> int | None:
+def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, console: Console) -> int | None:
     """Run those whose losses aren't kept yet, the longest first, and keep them; failures are noted."""
     left = {run.out.name: run for run in runs if kept_losses(recipe, run) is None}
     costs = {
@@ -123,7 +123,7 @@ def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Outcome,
     }
     jobs = [training_job(name, left[name], costs[name]) for name in sorted(left, key=lambda name: -costs[name])]
 
-    def ended(job: Job, error: FairHumanError | None) -> None:
+    def ended(job: Command, error: FairHumanError | None) -> None:
         if error is None:
             keep_losses(recipe, left[job.name])
         else:
@@ -144,7 +144,7 @@ def _series(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Series:
     return series_of({name: pair for name, pair in pairs.items() if pair is not None})
 
 
-def shared_seeds(outcome: Outcome, a: str, b: str) -> tuple[Series, Series]:
+def shared_seeds(outcome: ComparisonRuns, a: str, b: str) -> tuple[Series, Series]:
     """The series of two cells, cut to the seeds that both have.
 
     Raises:
@@ -158,7 +158,7 @@ def shared_seeds(outcome: Outcome, a: str, b: str) -> tuple[Series, Series]:
     return cut(a), cut(b)
 
 
-def _cut(outcome: Outcome, seeds: Sequence[int], cell: str) -> Series:
+def _cut(outcome: ComparisonRuns, seeds: Sequence[int], cell: str) -> Series:
     rows = [outcome.seeds[cell].index(seed) for seed in seeds]
     series = outcome.series[cell]
     first, last = (

@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image
 
 from fairhuman.evaluate.page import contrast_mark, number_text
-from fairhuman.evaluate.results import Found
-from fairhuman.evaluate.run import Evaluated
+from fairhuman.evaluate.results import EvaluationResults
+from fairhuman.evaluate.run import Evaluation
 from fairhuman.report import plots
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series
 from fairhuman.report.html import figure_uri, picture_uri, render
-from fairhuman.report.previews import Shot, open_picture, read_previews, shot
+from fairhuman.report.previews import PictureWithZooms, open_picture, read_previews, shot
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.training import SHEET, interval, verdict
 from fairhuman.stats.bootstrap import Estimate
@@ -21,7 +21,7 @@ from fairhuman.utils.files import write_text
 
 TITLES = {"base": "base", "ls": "LS", "mpd": "MPD"}
 SHOWN = 8  # samples in the grid
-Stages = list[tuple[str, Shot]]
+Stages = list[tuple[str, PictureWithZooms]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Samples:
 
     prompts: Sequence[str]
     pictures: Mapping[str, Sequence[Path]]
-    measured: Evaluated | None
+    measured: Evaluation | None
     note: str = ""
 
 
@@ -103,7 +103,7 @@ def _cell(estimate: Estimate) -> tuple[str, str]:
     return verdict(estimate)[0], interval(estimate, "{:+.1%}")
 
 
-def _numbers(found: Found) -> list[tuple[str, str, list[tuple[str, str]]]]:
+def _numbers(found: EvaluationResults) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Metric, what it is, and its number for each method, marked where it differs from the base's."""
     marks = {(one.metric, one.method): contrast_mark(one) for one in found.corrected()}
     metrics = dict.fromkeys(result.metric for result in found.results)
@@ -140,7 +140,7 @@ def _drawn(samples: Samples, number: int) -> Stages:
     return stages
 
 
-def _boxes(measured: Evaluated | None, title: str, number: int) -> dict[str, list[tuple[float, ...]]] | None:
+def _boxes(measured: Evaluation | None, title: str, number: int) -> dict[str, list[tuple[float, ...]]] | None:
     """Boxes by region of one sample; None if nobody looked."""
     if measured is None:
         return None

@@ -23,7 +23,7 @@ from fairhuman.demo.settings import DemoSettings
 from fairhuman.detect import DetectorError
 from fairhuman.detect.bundled import load_solutions
 from fairhuman.errors import RecipeError
-from fairhuman.evaluate.run import Job, evaluate
+from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.models.locations import check_location
 from fairhuman.models.lora import DIFFUSERS_FILE
@@ -121,7 +121,7 @@ def write_prompts(people: Path, count: int, file: Path) -> list[str]:
     return prompts
 
 
-def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[jobs.Job]:
+def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[jobs.Command]:
     """The commands, with their seconds on one core of 2026."""
     options = jobs.sampling_options(
         settings.model, settings.sample_steps, settings.guidance, (settings.size, settings.size), settings.seed
@@ -149,7 +149,7 @@ def _look(out: Path, prompts: Sequence[str], console: Console) -> Samples:
         console.print(f"samples not measured: {error}", highlight=False, markup=False)
         return Samples(prompts, pictures, None, str(error))
     console.print("looking for faces and hands in the samples", highlight=False)
-    job = Job(folders, out / "prompts.txt", out / "data" / "held-out", TITLES["base"], out / "features")
+    job = EvaluationInputs(folders, out / "prompts.txt", out / "data" / "held-out", TITLES["base"], out / "features")
     settings = EvaluateSettings(metrics=["strict"], workers=min(2, os.cpu_count() or 1))
     return Samples(prompts, pictures, evaluate(job, settings, out / "evaluation"))
 

@@ -28,7 +28,7 @@ ARMS = ((15, 13, 11, 19, 17), (16, 14, 12, 20, 18))
 BLANK = np.zeros((64, 64, 3), dtype=np.uint8)
 
 
-class Place(NamedTuple):
+class HandPlace(NamedTuple):
     """Where a hand may be: x and y in pixels, and the length of an arm's segment there."""
 
     x: float
@@ -49,7 +49,7 @@ class HolisticModel(BundledModel):
             confidence,
         )
 
-    def look(self, image: Picture) -> tuple[list[Detection], list[Place]]:
+    def look(self, image: Picture) -> tuple[list[Detection], list[HandPlace]]:
         """Hands, whose score is 0 because Holistic gives none, and places of the wrists."""
         # Its static mode still starts from the hands of the picture before, if they lie near; a blank one clears them.
         self._process(BLANK)
@@ -72,7 +72,7 @@ class HolisticModel(BundledModel):
             lower = float(np.linalg.norm(points_n2[wrist] - points_n2[elbow]))
             upper = float(np.linalg.norm(points_n2[elbow] - points_n2[shoulder]))
             x, y = (points_n2[wrist] + points_n2[[index, little]].mean(axis=0)) / 2
-            places.append(Place(float(x), float(y), max(lower, upper)))
+            places.append(HandPlace(float(x), float(y), max(lower, upper)))
         return hands, places
 
 
@@ -121,7 +121,7 @@ class HandVote:
         hands = elect([[with_flesh(hand, image) for hand in ballot] for ballot in ballots], self.votes)
         return [replace(hand, source=self.source) for hand in hands[: self.most]]
 
-    def _look_close(self, image: Picture, places: Sequence[Place], scale: float) -> list[Detection]:
+    def _look_close(self, image: Picture, places: Sequence[HandPlace], scale: float) -> list[Detection]:
         found = []
         for place in places:
             crop = _crop(image, place, scale)
@@ -199,12 +199,12 @@ class _Crop(NamedTuple):
     y: int
 
 
-def _place(hand: Detection) -> Place:
+def _place(hand: Detection) -> HandPlace:
     x, y = hand.centre
-    return Place(x, y, ARM_PER_HAND * max(hand.box.x1 - hand.box.x0, hand.box.y1 - hand.box.y0))
+    return HandPlace(x, y, ARM_PER_HAND * max(hand.box.x1 - hand.box.x0, hand.box.y1 - hand.box.y0))
 
 
-def _crop(image: Picture, place: Place, scale: float) -> _Crop | None:
+def _crop(image: Picture, place: HandPlace, scale: float) -> _Crop | None:
     """The square around a place, filled up with the picture's edge; None if too little of it is in the picture."""
     height, width = image.shape[:2]
     side = max(round(place.arm * scale), SMALLEST_CROP)

@@ -25,7 +25,7 @@ DETECTORS: Mapping[str, Callable[[], Detector]] = {"face": FaceDetector, "hand":
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Proportion:
     """Successes through n, with its Wilson interval; NaN where n is 0."""
 
     value: float
@@ -50,10 +50,10 @@ class PartRates:
 
     """
 
-    found: Share
+    found: Proportion
     score_where_found: float
     score_zero_where_none: float
-    on_target: Share | None = None
+    on_target: Proportion | None = None
 
 
 def detection_rates(
@@ -134,7 +134,7 @@ def part_rates(
     return rates
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Share:
+def wilson(successes: int, n: int, level: float = 0.95) -> Proportion:
     """Share of successes with Wilson's score interval (Wilson, JASA 1927, Eq. 4): right for shares near 0 and 1.
 
     centre = (p + z²/2n) / (1 + z²/n), half = z √(p (1 - p)/n + z²/4n²) / (1 + z²/n), z the normal quantile.
@@ -148,14 +148,14 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Share:
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
     if n == 0:
-        return Share(math.nan, math.nan, math.nan, 0)
+        return Proportion(math.nan, math.nan, math.nan, 0)
     z = NormalDist().inv_cdf((1 + level) / 2)
     p = successes / n
     centre, stretch = p + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low = 0.0 if successes == 0 else (centre - half) / stretch
     high = 1.0 if successes == n else (centre + half) / stretch
-    return Share(p, low, high, n)
+    return Proportion(p, low, high, n)
 
 
 def _rates(detections: Sequence[Sequence[Detection]], truth: Sequence[Sequence[Box] | None] | None) -> PartRates:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fairhuman.data.condition.depth import decode_depth, depth_picture
-from fairhuman.data.condition.people import Person, move_people, people_from_list, people_from_source
+from fairhuman.data.condition.people import PersonPose, move_people, people_from_list, people_from_source
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.errors import DataError
-from fairhuman.evaluate.pictures import Pictured
+from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import Methods, shared
 from fairhuman.generate.asked import DEPTH_TEXT, POSE_TEXT
 
@@ -27,30 +27,32 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class AskedPose:
+class RequestedPose:
     """People in pixels of a picture of `size` (width, height)."""
 
-    people: tuple[Person, ...]
+    people: tuple[PersonPose, ...]
     size: tuple[int, int]
 
-    def at(self, size: tuple[int, int]) -> list[Person]:
+    def at(self, size: tuple[int, int]) -> list[PersonPose]:
         """Return them in pixels of a picture of another size."""
         scale = (size[0] / self.size[0], size[1] / self.size[1])
         return list(self.people) if size == self.size else move_people(self.people, scale, (0, 0))
 
 
-def asked_poses(methods: Methods, reference: Sequence[Pictured] | None) -> dict[str, list[AskedPose | None]]:
+def asked_poses(methods: Methods, reference: Sequence[EvalImage] | None) -> dict[str, list[RequestedPose | None]]:
     """Return the pose that each picture of each method was asked for; errors as of `asked_of`."""
     return asked_of(methods, reference, _pose)
 
 
-def asked_depths(methods: Methods, reference: Sequence[Pictured] | None) -> dict[str, list[NDArray[np.float32] | None]]:
+def asked_depths(
+    methods: Methods, reference: Sequence[EvalImage] | None
+) -> dict[str, list[NDArray[np.float32] | None]]:
     """Return the depth [h, w] that each picture was asked for, near = large, of any size; errors as of `asked_of`."""
     return asked_of(methods, reference, _depth)
 
 
 def asked_of(
-    methods: Methods, reference: Sequence[Pictured] | None, read: Callable[[Pictured], Value | None]
+    methods: Methods, reference: Sequence[EvalImage] | None, read: Callable[[EvalImage], Value | None]
 ) -> dict[str, list[Value | None]]:
     """Return what `read` finds for each picture, its own or that of the picture it is compared with.
 
@@ -83,29 +85,29 @@ def known_values(values: Sequence[float | None]) -> NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def _told(picture: Pictured, read: Callable[[Pictured], Value | None]) -> Value | None:
+def _told(picture: EvalImage, read: Callable[[EvalImage], Value | None]) -> Value | None:
     try:
         return read(picture)
     except (ValueError, KeyError, TypeError, DataError) as error:
         raise DataError(f"{picture.record.location}: what it was asked for can't be read: {error}") from error
 
 
-def _texts(picture: Pictured) -> Mapping[str, str]:
+def _texts(picture: EvalImage) -> Mapping[str, str]:
     with Image.open(BytesIO(read_bytes(picture.record.image))) as image:
         return {str(name): value for name, value in image.info.items() if isinstance(value, str)}
 
 
-def _pose(picture: Pictured) -> AskedPose | None:
+def _pose(picture: EvalImage) -> RequestedPose | None:
     size = (picture.record.width, picture.record.height)
     text = _texts(picture).get(POSE_TEXT)
     if text is not None:
-        return AskedPose(tuple(people_from_list(json.loads(text))), size)
+        return RequestedPose(tuple(people_from_list(json.loads(text))), size)
     if isinstance(picture.record.pose, list):
-        return AskedPose(tuple(people_from_source(picture.record.pose)), size)
+        return RequestedPose(tuple(people_from_source(picture.record.pose)), size)
     return None
 
 
-def _depth(picture: Pictured) -> NDArray[np.float32] | None:
+def _depth(picture: EvalImage) -> NDArray[np.float32] | None:
     text = _texts(picture).get(DEPTH_TEXT)
     if text is not None:
         return depth_picture(decode_depth(base64.b64decode(text, validate=True)), "relative")

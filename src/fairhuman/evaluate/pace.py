@@ -9,7 +9,7 @@ from fairhuman.utils.memory import peak_resident_bytes
 PLANNED = 5000  # pictures of a test set, as in the paper
 
 
-class Pace:
+class TimedProgress:
     """A `Progress` that hands on what it is told, and keeps the time between two reports of one kind of work.
 
     What comes before the first report of a kind, such as loading a network, isn't in it.

@@ -8,8 +8,8 @@ import yaml
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.evaluate.pace import PLANNED
-from fairhuman.evaluate.pictures import Pictured
-from fairhuman.evaluate.results import Contrast, Found, Methods, Metric
+from fairhuman.evaluate.pictures import EvalImage
+from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Metric
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.text import duration
@@ -26,9 +26,9 @@ def write_page(
     settings: EvaluateSettings,
     out: Path,
     methods: Methods,
-    reference: Sequence[Pictured] | None,
+    reference: Sequence[EvalImage] | None,
     reports: Mapping[str, LoadReport],
-    found: Found,
+    found: EvaluationResults,
 ) -> Path:
     """Write `report.html` and return its path."""
     metrics = list(dict.fromkeys(result.metric for result in found.results))
@@ -87,11 +87,13 @@ def contrast_mark(contrast: Contrast) -> str:
     return ("down" if gained else "up") if contrast.corrected < SURE else ""
 
 
-def _shown(metric: Metric, found: Found) -> bool:
+def _shown(metric: Metric, found: EvaluationResults) -> bool:
     return metric.by_picture and any(metric.name in columns for columns in found.columns.values())
 
 
-def _ends(metric: Metric, methods: Methods, found: Found) -> tuple[str, list[tuple[str, list[tuple[str, str]]]]]:
+def _ends(
+    metric: Metric, methods: Methods, found: EvaluationResults
+) -> tuple[str, list[tuple[str, list[tuple[str, str]]]]]:
     """The pictures of all methods with the lowest and the highest values."""
     rated = [
         (float(value), f"{name}: {picture.name}", picture)

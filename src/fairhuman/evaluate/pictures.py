@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Pictured:
+class EvalImage:
     """A picture that can be measured.
 
     Attributes:
@@ -70,7 +70,7 @@ def read_pictures(
     report: LoadReport,
     workers: int = 2,
     progress: Progress = lambda *_: None,
-) -> list[Pictured]:
+) -> list[EvalImage]:
     """All pictures of a source in the order of their keys; those that can't be decoded are noted and left out.
 
     The prompt of a picture is what its PNG says (`fairhuman sample` writes it), else the line of `prompts`, else the
@@ -101,7 +101,7 @@ def read_pictures(
     told = _pictures_told(records, workers, report)
     chosen = _prompts(path, [(record, text) for record, _, text in told], prompts)
     pictures = [
-        Pictured(record, sha, prompt, group) for (record, sha, _), (prompt, group) in zip(told, chosen, strict=True)
+        EvalImage(record, sha, prompt, group) for (record, sha, _), (prompt, group) in zip(told, chosen, strict=True)
     ]
     return _decodable(pictures, checked, workers, report, progress)
 
@@ -158,8 +158,8 @@ def _prompts(
 
 
 def _decodable(
-    pictures: Sequence[Pictured], checked: Rows[str], workers: int, report: LoadReport, progress: Progress
-) -> list[Pictured]:
+    pictures: Sequence[EvalImage], checked: Rows[str], workers: int, report: LoadReport, progress: Progress
+) -> list[EvalImage]:
     """Those that can be decoded; looked at once for each content."""
     known = {key: json.loads(row) for key, row in checked.read([picture.sha256 for picture in pictures]).items()}
     new = {picture.sha256: picture for picture in pictures if picture.sha256 not in known}
@@ -178,7 +178,7 @@ def _decodable(
     return kept
 
 
-def _verdict(picture: Pictured) -> list[str] | None:
+def _verdict(picture: EvalImage) -> list[str] | None:
     """Why a picture can't be decoded."""
     try:
         picture.image()

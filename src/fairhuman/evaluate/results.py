@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from fairhuman.evaluate.people.detections import Finding
-from fairhuman.evaluate.pictures import Pictured
+from fairhuman.evaluate.people.detections import ImageDetections
+from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.stats.bootstrap import Array
 from fairhuman.stats.paired import Difference, Measured, Values, holm, paired_difference, ratio
 
-Methods = Mapping[str, Sequence[Pictured]]
+Methods = Mapping[str, Sequence[EvalImage]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Result:
+class MetricResult:
     """A metric's number for a method."""
 
     metric: Metric
@@ -58,7 +58,7 @@ class Contrast:
 
 
 @dataclass
-class Found:
+class EvaluationResults:
     """All that was measured, in the order in which it was.
 
     Attributes:
@@ -73,11 +73,11 @@ class Found:
 
     """
 
-    results: list[Result] = field(default_factory=list)
+    results: list[MetricResult] = field(default_factory=list)
     contrasts: list[Contrast] = field(default_factory=list)
     columns: dict[str, dict[str, Array]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    findings: dict[str, list[ImageDetections]] = field(default_factory=dict)
     seconds: dict[str, tuple[int, float]] = field(default_factory=dict)
     peak_mb: float = float("nan")
 
@@ -87,7 +87,7 @@ class Found:
         """Take in tops and bottoms of each method's pictures (`intervals.ratio`), and compare on shared pictures."""
         for method, (tops_n, bottoms_n) in scores.items():
             groups = [picture.group for picture in methods[method]]
-            self.results.append(Result(metric, method, ratio(tops_n, bottoms_n, groups)))
+            self.results.append(MetricResult(metric, method, ratio(tops_n, bottoms_n, groups)))
             columns = self.columns.setdefault(method, {})
             columns[metric.name] = np.asarray(tops_n, np.float64)
             if not np.array_equal(bottoms_n, np.ones(len(tops_n))):
@@ -107,14 +107,14 @@ class Found:
         return [replace(contrast, corrected=p) for contrast, p in zip(self.contrasts, ps, strict=True)]
 
 
-def shared(a: Sequence[Pictured], b: Sequence[Pictured]) -> tuple[list[int], list[int]]:
+def shared(a: Sequence[EvalImage], b: Sequence[EvalImage]) -> tuple[list[int], list[int]]:
     """Places of the pictures that both methods have: the k-th of a prompt is the same sample in both."""
     places_a, places_b = _places(a), _places(b)
     both = [place for place in places_a if place in places_b]
     return [places_a[place] for place in both], [places_b[place] for place in both]
 
 
-def _places(pictures: Sequence[Pictured]) -> dict[tuple[str, int], int]:
+def _places(pictures: Sequence[EvalImage]) -> dict[tuple[str, int], int]:
     counts: Counter[str] = Counter()
     places = {}
     for row, picture in enumerate(pictures):

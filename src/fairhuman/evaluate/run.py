@@ -21,16 +21,16 @@ from fairhuman.evaluate.metrics.pose_agreement import measure_pose_agreement
 from fairhuman.evaluate.metrics.prompt_scores import measure_clip_score, measure_hps, measure_image_reward
 from fairhuman.evaluate.metrics.set_distances import measure_efficientnet, measure_fid
 from fairhuman.evaluate.needed import check_weights, leaving_out
-from fairhuman.evaluate.pace import Pace, peak_mb
+from fairhuman.evaluate.pace import TimedProgress, peak_mb
 from fairhuman.evaluate.page import write_page
-from fairhuman.evaluate.pictures import CHECKED, Pictured, Progress, read_pictures
-from fairhuman.evaluate.results import Found, Methods, shared
+from fairhuman.evaluate.pictures import CHECKED, EvalImage, Progress, read_pictures
+from fairhuman.evaluate.results import EvaluationResults, Methods, shared
 from fairhuman.evaluate.settings import EvaluateSettings
-from fairhuman.evaluate.tools import Tools
+from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import read_prompts, write_json
 
-Measure = Callable[[Methods, Sequence[Pictured] | None, str | None, Tools, Found], None]
+Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
 
 GROUPS: Mapping[str, Measure] = {
     "strict": measure_strict,
@@ -48,7 +48,7 @@ LONGEST_WAIT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationInputs:
     """What is measured.
 
     Attributes:
@@ -77,16 +77,18 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluation:
     """The page, the pictures, all that was measured, and what was noted about the pictures of each method."""
 
     page: Path
     methods: Methods
-    found: Found
+    found: EvaluationResults
     reports: Mapping[str, LoadReport]
 
 
-def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress = lambda *_: None) -> Evaluated | None:
+def evaluate(
+    job: EvaluationInputs, settings: EvaluateSettings, out: Path, progress: Progress = lambda *_: None
+) -> Evaluation | None:
     """Measure all groups; write `metrics.json`, `per_image.parquet` and `report.html` into `out`.
 
     None in all processes of `accelerate launch` but the main one. What was found out about a picture is in the cache,
@@ -100,15 +102,15 @@ def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress
 
     """
     state = PartialState(timeout=LONGEST_WAIT)
-    pace = Pace(progress if state.is_main_process else lambda *_: None)
-    tools = Tools(settings, job.cache, state, pace)
+    pace = TimedProgress(progress if state.is_main_process else lambda *_: None)
+    tools = EvaluationTools(settings, job.cache, state, pace)
     with state.main_process_first():
         check_weights(settings, with_reference=job.reference is not None)
     reports = {name: LoadReport() for name in [*job.methods, "reference"]}
     prompts = read_prompts(job.prompts) if job.prompts is not None else None
     methods = {name: _read(path, prompts, tools, reports[name]) for name, path in job.methods.items()}
     reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
-    found = Found()
+    found = EvaluationResults()
     _compare_pictures(methods, job.baseline, found)
     for name in settings.metrics:
         with leaving_out(settings, name):
@@ -118,16 +120,16 @@ def evaluate(job: Job, settings: EvaluateSettings, out: Path, progress: Progress
     found.seconds, found.peak_mb = pace.seconds(), peak_mb()
     _write(job, settings, out, methods, reports, found)
     page = write_page(job.baseline, settings, out, methods, reference, reports, found)
-    return Evaluated(page, methods, found, reports)
+    return Evaluation(page, methods, found, reports)
 
 
-def _read(path: Path, prompts: Sequence[str] | None, tools: Tools, report: LoadReport) -> list[Pictured]:
+def _read(path: Path, prompts: Sequence[str] | None, tools: EvaluationTools, report: LoadReport) -> list[EvalImage]:
     checked: Rows[str] = Rows(tools.cache / CHECKED, FINDINGS)
     with tools.state.main_process_first():
         return read_pictures(path, prompts, checked, report, tools.settings.workers, tools.progress)
 
 
-def _compare_pictures(methods: Methods, baseline: str | None, found: Found) -> None:
+def _compare_pictures(methods: Methods, baseline: str | None, found: EvaluationResults) -> None:
     """See that methods can be paired; what one of them lacks is said."""
     for name, pictures in methods.items():
         if baseline is None or name == baseline:
@@ -143,7 +145,12 @@ def _compare_pictures(methods: Methods, baseline: str | None, found: Found) -> N
 
 
 def _write(
-    job: Job, settings: EvaluateSettings, out: Path, methods: Methods, reports: Mapping[str, LoadReport], found: Found
+    job: EvaluationInputs,
+    settings: EvaluateSettings,
+    out: Path,
+    methods: Methods,
+    reports: Mapping[str, LoadReport],
+    found: EvaluationResults,
 ) -> None:
     contrasts = found.corrected()
     write_json(

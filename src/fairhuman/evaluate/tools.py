@@ -13,8 +13,8 @@ from accelerate import PartialState
 from fairhuman.detect.detection import Picture
 from fairhuman.evaluate.cache import FINDINGS, Rows
 from fairhuman.evaluate.networks.extractor import Extractor, Features
-from fairhuman.evaluate.networks.features import Looked, features_of
-from fairhuman.evaluate.pictures import Pictured, Progress
+from fairhuman.evaluate.networks.features import ImageLike, features_of
+from fairhuman.evaluate.pictures import EvalImage, Progress
 from fairhuman.evaluate.settings import EvaluateSettings
 
 Value = TypeVar("Value")
@@ -22,7 +22,7 @@ PART = 64  # pictures between two writes of what detectors found
 
 
 @dataclass(frozen=True)
-class Tools:
+class EvaluationTools:
     """Shared by the groups of one evaluation.
 
     Of several processes (`accelerate launch`) each one computes a share of the features into the cache, which all read
@@ -39,7 +39,7 @@ class Tools:
         """Of this process."""
         return torch.device(self.state.device)
 
-    def features(self, extractor: Extractor, pictures: Sequence[Looked]) -> Features:
+    def features(self, extractor: Extractor, pictures: Sequence[ImageLike]) -> Features:
         """Features of all pictures [N, width]."""
         if self.state.num_processes > 1:
             own = pictures[self.state.process_index :: self.state.num_processes]
@@ -50,7 +50,7 @@ class Tools:
     def findings(
         self,
         kind: str,
-        pictures: Sequence[Pictured],
+        pictures: Sequence[EvalImage],
         find: Callable[[Sequence[Picture]], Iterable[tuple[int, Value]]],
         dump: Callable[[Value], object],
         load: Callable[[object], Value],
@@ -62,7 +62,7 @@ class Tools:
         new = list({picture.sha256: picture for picture in own if picture.sha256 not in known}.values())
         self.progress(kind, len(known), len(known) + len(new))
         part: dict[bytes, str] = {}
-        for done, (index, one) in enumerate(find(Decoded(new)), start=1):
+        for done, (index, one) in enumerate(find(LazyPictures(new)), start=1):
             part[new[index].sha256] = json.dumps(dump(one))
             if len(part) == PART or done == len(new):
                 rows.add(part)
@@ -73,10 +73,10 @@ class Tools:
         return [load(json.loads(everything[picture.sha256])) for picture in pictures]
 
 
-class Decoded(Sequence[Picture]):
+class LazyPictures(Sequence[Picture]):
     """Pictures that are decoded when they are asked for."""
 
-    def __init__(self, pictures: Sequence[Pictured]) -> None:
+    def __init__(self, pictures: Sequence[EvalImage]) -> None:
         self._pictures = pictures
 
     def __len__(self) -> int:

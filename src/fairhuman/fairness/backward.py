@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import as_shard, average_losses, numbers, sharded, sum_shards, world_size
-from fairhuman.fairness.estimators import Estimate, Estimator, ExactEstimator, MicroBatch, Output
+from fairhuman.fairness.estimators import Estimator, ExactEstimator, GramEstimate, MicroBatch, Output
 from fairhuman.fairness.estimators.estimator import completed, weighted_sum
 from fairhuman.fairness.fair_step import FairStep
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
@@ -163,7 +163,7 @@ class FairBackward:
         self._start_step()
         return step
 
-    def _taken(self, estimate: Estimate, norm: float, factor: float) -> FairStep:
+    def _taken(self, estimate: GramEstimate, norm: float, factor: float) -> FairStep:
         weights = torch.tensor(estimate.weights, dtype=torch.float64)
         gram: Tensor | None = estimate.gram
         if isinstance(self.strategy, GradientBalancing):
@@ -192,7 +192,7 @@ class FairBackward:
             cosine=estimate.cosine,
         )
 
-    def _skipped(self, estimate: Estimate) -> FairStep:
+    def _skipped(self, estimate: GramEstimate) -> FairStep:
         """Make `.grad` NaN, so that the `GradScaler` skips this step too and lowers its scale; or raise."""
         if self.scaler is None:
             raise FloatingPointError("the gradient of the weighted sum of the losses isn't finite")

@@ -25,7 +25,7 @@ from fairhuman.data.sources import SourceSettings, read_source, source_kind
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import HumanRecord
-from fairhuman.regions.transforms import Draw, JointTransform
+from fairhuman.regions.transforms import JointTransform, ViewDraw
 
 NULL = "none"  # the place of the null condition
 POSE_TEXT, DEPTH_TEXT = "asked_pose", "asked_depth"  # names of the PNG's texts
@@ -34,7 +34,7 @@ _ASPECT = 0.02  # that a condition may be wider or narrower than the picture
 
 
 @dataclass(frozen=True)
-class Asked:
+class ControlInputs:
     """Conditions by name, one a prompt; None: the null condition.
 
     They are read where they are asked for, as a thousand of them at 1024 px don't fit into memory.
@@ -88,7 +88,7 @@ class Asked:
         return texts
 
 
-def read_asked(given: Sequence[str], count: int) -> Asked:
+def read_asked(given: Sequence[str], count: int) -> ControlInputs:
     """Read `NAME=PLACE` of each condition for `count` prompts; PLACE is a file, a folder, a data set or `none`.
 
     Raises:
@@ -116,7 +116,7 @@ def read_asked(given: Sequence[str], count: int) -> Asked:
         for pair in zip(*stems.values(), strict=True):
             if len(set(pair)) > 1:
                 raise DataError(f"--control: files of one prompt must have one name, found {' and '.join(pair)}")
-    return Asked(records)
+    return ControlInputs(records)
 
 
 def _read(name: str, place: Path) -> list[HumanRecord | None]:
@@ -189,7 +189,7 @@ def _view(name: str, record: HumanRecord | None, size: tuple[int, int]) -> Tenso
     if record is None:
         return torch.zeros(CONDITIONS[name], *size)
     conditions, _ = read_conditions(record, [name], ANY_SHAPE)
-    draw = Draw(size, 0, 0, flip=False)
+    draw = ViewDraw(size, 0, 0, flip=False)
     pictures = {key: item for key, item in conditions.items() if not isinstance(item, list)}
     moved = {key: item.as_subclass(Tensor) for key, item in JointTransform(size).apply(draw, pictures).items()}
     return conditions_in_view(conditions, moved, [name], draw, (record.height, record.width), size)[name]

@@ -29,7 +29,7 @@ _MID = "mid_block_additional_residual"
 
 
 @dataclass(frozen=True)
-class Guide:
+class ActiveControl:
     """A control in use.
 
     Attributes:
@@ -74,7 +74,7 @@ def within(step: int, steps: int, start: float, end: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Named:
+class ControlSpec:
     """A guide as it is asked for: `PLACE`, `CONDITIONS=PLACE`, each with `@STRENGTH` after it."""
 
     place: str
@@ -82,7 +82,7 @@ class Named:
     strength: float
 
     @classmethod
-    def parse(cls, text: str) -> "Named":
+    def parse(cls, text: str) -> "ControlSpec":
         """Read `[CONDITION[+CONDITION]=]PLACE[@STRENGTH]`, unopened.
 
         Raises:
@@ -114,15 +114,15 @@ class Named:
         if Path(self.place).is_dir():
             config_of(kind, self.place)
 
-    def open(self, kind: type[Control], pipeline: StableDiffusionXLPipeline, start: float, end: float) -> Guide:
+    def open(self, kind: type[Control], pipeline: StableDiffusionXLPipeline, start: float, end: float) -> ActiveControl:
         """Load it beside the pipeline's U-Net, in its type."""
         control = kind.load(self.place, pipeline, self.conditions)
         cast(control.network, pipeline.unet.dtype)
         control.network.to(pipeline.unet.device).requires_grad_(False).eval()
-        return Guide(control, self.strength, start, end, self.place)
+        return ActiveControl(control, self.strength, start, end, self.place)
 
 
-def check_followed(guides: Sequence[Guide], names: Sequence[str]) -> None:
+def check_followed(guides: Sequence[ActiveControl], names: Sequence[str]) -> None:
     """Check that every condition that is given is followed, and every one that is followed is given.
 
     Raises:
@@ -142,7 +142,7 @@ def check_followed(guides: Sequence[Guide], names: Sequence[str]) -> None:
 
 @contextmanager
 def steered(
-    unet: nn.Module, scheduler: Any, guides: Sequence[Guide], conditions: Mapping[str, Tensor]
+    unet: nn.Module, scheduler: Any, guides: Sequence[ActiveControl], conditions: Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Let guides add to what the U-Net computes.
 
@@ -193,7 +193,7 @@ def _is_finite(text: str) -> bool:
         return False
 
 
-def zeros(guides: Sequence[Guide], count: int, size: tuple[int, int]) -> dict[str, Tensor]:
+def zeros(guides: Sequence[ActiveControl], count: int, size: tuple[int, int]) -> dict[str, Tensor]:
     """Return the null condition of all that guides follow, [count, C, H, W] at (height, width)."""
     names = {name for guide in guides for name in guide.control.conditions}
     return {name: torch.zeros(count, CONDITIONS[name], *size) for name in names}

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from fairhuman.generate.guide import Guide
+from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.sample import draw, picture_generator, save_png, to_image
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import encode_pictures
@@ -44,7 +44,7 @@ class PreviewSet:
     guidance: float = 3.0
     strength: float = 0.55
     batch_size: int = 4
-    guides: Sequence[Guide] = ()
+    guides: Sequence[ActiveControl] = ()
 
     def render(self, pipeline: StableDiffusionXLPipeline, step: int, folder: Path) -> None:
         """Write `previews/step-<step>/row-<row>-{caption,photo}.png` below `folder` and note them in the index.

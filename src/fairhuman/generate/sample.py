@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fairhuman import __version__
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import Asked
-from fairhuman.generate.guide import Guide, steered, zeros
+from fairhuman.generate.asked import ControlInputs
+from fairhuman.generate.guide import ActiveControl, steered, zeros
 from fairhuman.generate.lora import Lora
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.mole import MoleFile
@@ -28,7 +28,7 @@ from fairhuman.utils.randomness import Stream, seeded_generator
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class SampledPicture:
     """One picture, whence it came, and what to write beside it."""
 
     image: Image.Image
@@ -44,11 +44,11 @@ def sample(
     model: str = "",
     lora: Lora | None = None,
     indices: Sequence[int] | None = None,
-    guides: Sequence[Guide] = (),
-    asked: Asked | None = None,
+    guides: Sequence[ActiveControl] = (),
+    asked: ControlInputs | None = None,
     mole: MoleFile | None = None,
     share: tuple[int, int] = (0, 1),
-) -> Iterator[Picture]:
+) -> Iterator[SampledPicture]:
     """Draw `images_per_prompt` pictures for every prompt, in order; `pipeline` stays as it is.
 
     The noise of a picture depends on (seed, index of the prompt, number of the picture) alone: not on the
@@ -98,7 +98,7 @@ def sample(
             if guides:
                 metadata["control"] = json.dumps([guide.described() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}
-            yield Picture(to_image(picture_chw), number, picture, metadata)
+            yield SampledPicture(to_image(picture_chw), number, picture, metadata)
 
 
 def draw(
@@ -108,7 +108,7 @@ def draw(
     settings: SampleSettings,
     start_latents_bchw: Tensor | None = None,
     strength: float = 1.0,
-    guides: Sequence[Guide] = (),
+    guides: Sequence[ActiveControl] = (),
     conditions: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Draw one picture a prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th from the i-th

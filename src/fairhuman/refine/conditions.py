@@ -11,18 +11,18 @@ from torchvision.transforms.v2 import functional as T
 
 from fairhuman.data.condition.depth import DepthMap, decode_depth, depth_picture, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
-from fairhuman.data.condition.people import Person, Points, move_people
+from fairhuman.data.condition.people import PersonPose, Points, move_people
 from fairhuman.data.condition.pose import draw_pose
 from fairhuman.detect.detection import in_any
-from fairhuman.refine.crop import Crop
+from fairhuman.refine.crop import RefineCrop
 from fairhuman.refine.hand_depth import HandDepthModel, capsule_depth
 from fairhuman.refine.hand_repair import Array, repaired_hand
-from fairhuman.refine.parts import Part
+from fairhuman.refine.parts import BodyPart
 from fairhuman.refine.settings import RefineSettings
 
 CAPSULES = "capsules"
 
-Conditions = Callable[[Part, Crop, Image.Image, Sequence[Person]], dict[str, Tensor]]
+Conditions = Callable[[BodyPart, RefineCrop, Image.Image, Sequence[PersonPose]], dict[str, Tensor]]
 
 
 @contextmanager
@@ -44,7 +44,9 @@ def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterato
             hand_model = HandDepthModel(settings.hand_depth) if settings.hand_depth != CAPSULES else None
             estimator = stack.enter_context(open_depth(settings.depth)) if settings.depth is not None else None
 
-        def conditions(part: Part, crop: Crop, picture: Image.Image, people: Sequence[Person]) -> dict[str, Tensor]:
+        def conditions(
+            part: BodyPart, crop: RefineCrop, picture: Image.Image, people: Sequence[PersonPose]
+        ) -> dict[str, Tensor]:
             hand_n3 = hand_in_crop(part, crop) if part.points else None
             found = {}
             if "depth" in follows:
@@ -59,7 +61,7 @@ def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterato
         yield conditions
 
 
-def hand_in_crop(part: Part, crop: Crop) -> Array | None:
+def hand_in_crop(part: BodyPart, crop: RefineCrop) -> Array | None:
     """The repaired hand [21, 3] in pixels of the crop as it is redrawn; None where the landmarks are beyond repair."""
     repaired_n3 = repaired_hand(part.points, part.label)
     if repaired_n3 is None:
@@ -68,7 +70,9 @@ def hand_in_crop(part: Part, crop: Crop) -> Array | None:
     return (repaired_n3 - [left, top, 0]) * (crop.worked / side)
 
 
-def people_in_crop(part: Part, crop: Crop, people: Sequence[Person], hand_n3: Array | None) -> list[Person]:
+def people_in_crop(
+    part: BodyPart, crop: RefineCrop, people: Sequence[PersonPose], hand_n3: Array | None
+) -> list[PersonPose]:
     """People in pixels of the crop as it is redrawn; a repaired hand, or none, takes the place of what was seen."""
     left, top, side = crop.square
     scale = crop.worked / side
@@ -76,7 +80,7 @@ def people_in_crop(part: Part, crop: Crop, people: Sequence[Person], hand_n3: Ar
     if part.kind != "hand":
         return moved
     rest = [
-        Person(person.body, np.stack([_unless_in(part, points_n3, own) for points_n3, own in pairs]), person.face)
+        PersonPose(person.body, np.stack([_unless_in(part, points_n3, own) for points_n3, own in pairs]), person.face)
         for person, pairs in (
             (person, zip(person.hands, whole.hands, strict=True)) for person, whole in zip(moved, people, strict=True)
         )
@@ -85,10 +89,10 @@ def people_in_crop(part: Part, crop: Crop, people: Sequence[Person], hand_n3: Ar
         return rest
     hands = np.zeros((2, 21, 3), np.float32)
     hands[1 if part.label == "right hand" else 0] = np.column_stack([hand_n3[:, :2], np.ones(21)])
-    return [*rest, Person(hands=hands)]
+    return [*rest, PersonPose(hands=hands)]
 
 
-def _unless_in(part: Part, points_n3: Points, whole_n3: Points) -> Points:
+def _unless_in(part: BodyPart, points_n3: Points, whole_n3: Points) -> Points:
     """Points of a hand, or zeros where the hand's middle, in pixels of the picture, lies in the part's box."""
     known = whole_n3[whole_n3[:, 2] > 0, :2]
     if not len(known):
@@ -98,7 +102,7 @@ def _unless_in(part: Part, points_n3: Points, whole_n3: Points) -> Points:
 
 
 def _depth(
-    part: Part,
+    part: BodyPart,
     picture: Image.Image,
     hand_n3: Array | None,
     hand_model: HandDepthModel | None,

@@ -20,7 +20,7 @@ MOST_ENLARGED = 2  # a crop is redrawn at its own side up to so many times the l
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Crop:
+class RefineCrop:
     """One part of a picture, to be redrawn.
 
     Attributes:
@@ -67,7 +67,7 @@ class Crop:
 
 def plan_crop(
     box: Box, size: tuple[int, int], *, context: float, margin: float, feather: float, least: int, grid: int
-) -> Crop:
+) -> RefineCrop:
     """The crop of a box in a picture of (width, height).
 
     Args:
@@ -85,7 +85,7 @@ def plan_crop(
     worked = min(max(least, -(-square.side // grid) * grid), MOST_ENLARGED * least)
     if least <= square.side < MOST_ENLARGED * least and worked <= min(size):
         square = _grown(square, worked, size)  # nothing is resampled then
-    return Crop(square, worked, _weights(box, square, size, margin * longer, max(feather * longer, 1.0)))
+    return RefineCrop(square, worked, _weights(box, square, size, margin * longer, max(feather * longer, 1.0)))
 
 
 def _grown(square: Square, side: int, size: tuple[int, int]) -> Square:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from fairhuman.generate.guide import Guide, steered, zeros
+from fairhuman.generate.guide import ActiveControl, steered, zeros
 from fairhuman.generate.sample import check_steps, prompt_arguments, to_image, with_unipc
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_pictures, evaluating, vae_factor
@@ -73,7 +73,7 @@ class Inpainter:
     """
 
     def __init__(
-        self, pipeline: StableDiffusionXLPipeline, settings: RefineSettings, guides: Sequence[Guide] = ()
+        self, pipeline: StableDiffusionXLPipeline, settings: RefineSettings, guides: Sequence[ActiveControl] = ()
     ) -> None:
         check_steps(pipeline.scheduler.config, settings.steps)
         self._pipeline, self._settings, self._guides = pipeline, settings, guides

@@ -12,7 +12,7 @@ from PIL import Image
 from fairhuman.errors import DataError
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.picture import GOOD, KEPT, REFINED
-from fairhuman.refine.run import Done, Source, Started
+from fairhuman.refine.run import RefineManifest, RefineOutcome, RefineSource
 from fairhuman.refine.settings import KINDS
 from fairhuman.report.html import picture_uri, render
 from fairhuman.utils.files import write_text
@@ -21,7 +21,7 @@ SHOWN = 60  # refined parts, and kept ones
 SIDE = 256  # pixels of a crop
 
 
-def write_page(out: Path, sources: Sequence[Source], started: Started, done: Done) -> Path:
+def write_page(out: Path, sources: Sequence[RefineSource], started: RefineManifest, done: RefineOutcome) -> Path:
     """Write `report.html` into `out` and return its path."""
     paths = {source.name: source.path for source in sources}
     parts = [(row, part) for row in done.rows for part in row["parts"]]
@@ -43,7 +43,7 @@ def write_page(out: Path, sources: Sequence[Source], started: Started, done: Don
     return path
 
 
-def summary(done: Done) -> list[str]:
+def summary(done: RefineOutcome) -> list[str]:
     """What a call found, a line each thing."""
     lines = []
     for kind in KINDS:

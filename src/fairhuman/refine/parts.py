@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairhuman.data.condition.holistic import HolisticPose
-from fairhuman.data.condition.people import Person
+from fairhuman.data.condition.people import PersonPose
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.overlap import corners, matches
 from fairhuman.detect.settings import open_detectors
@@ -29,7 +29,7 @@ TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BodyPart:
     """One face or hand.
 
     Attributes:
@@ -56,14 +56,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PictureParts:
     """Parts of one picture, faces before hands, each kind best first; people where poses were asked for."""
 
-    parts: tuple[Part, ...] = ()
-    people: tuple[Person, ...] = ()
+    parts: tuple[BodyPart, ...] = ()
+    people: tuple[PersonPose, ...] = ()
 
 
-Look = Callable[[Picture], Seen]
+Look = Callable[[Picture], PictureParts]
 
 
 @contextmanager
@@ -82,20 +82,22 @@ def open_look(settings: RefineSettings, with_people: bool = False) -> Iterator[L
         further = stack.enter_context(open_detectors(settings.detect)) if settings.detect is not None else None
         pose = stack.enter_context(HolisticPose()) if with_people else None
 
-        def look(picture: Picture) -> Seen:
-            parts = [Part("face", one.box, face_quality(one), one.label) for one in (faces(picture) if faces else ())]
+        def look(picture: Picture) -> PictureParts:
+            parts = [
+                BodyPart("face", one.box, face_quality(one), one.label) for one in (faces(picture) if faces else ())
+            ]
             for hand in hands(picture) if hands else ():
-                parts.append(Part("hand", hand.box, hand_quality(hand), hand.label, hand.points))
+                parts.append(BodyPart("hand", hand.box, hand_quality(hand), hand.label, hand.points))
             for found in (further(picture) if further else {}).values():
                 parts = with_unmeasured(parts, {one.label: [one.box] for one in found}, settings.parts)
-            return Seen(tuple(sorted(parts, key=_order)), tuple(pose(picture)) if pose else ())
+            return PictureParts(tuple(sorted(parts, key=_order)), tuple(pose(picture)) if pose else ())
 
         yield look
 
 
 def with_unmeasured(
-    parts: Sequence[Part], boxes: Mapping[str, Sequence[Box]], kinds: Sequence[PartKind] = KINDS
-) -> list[Part]:
+    parts: Sequence[BodyPart], boxes: Mapping[str, Sequence[Box]], kinds: Sequence[PartKind] = KINDS
+) -> list[BodyPart]:
     """Parts and, with quality 0, those boxes by label that aren't at the place of one of them."""
     found = list(parts)
     for label, each in boxes.items():
@@ -103,12 +105,12 @@ def with_unmeasured(
         for box in each if kind in kinds else ():
             assert kind is not None
             if not matches(corners([one.box for one in found if one.kind == kind]), corners([box]), SAME_PLACE):
-                found.append(Part(kind, box, 0.0, label, measured=False))
+                found.append(BodyPart(kind, box, 0.0, label, measured=False))
     return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Standing:
+class PartScores:
     """How a picture does against expected parts.
 
     Attributes:
@@ -127,7 +129,7 @@ class Standing:
         return float(self.quality_n[[one == kind for one in self.kinds]].sum())
 
 
-def standing(seen: Seen, expected: Sequence[Part]) -> Standing:
+def standing(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
     """Match what is seen with what is expected, kind by kind, as the strict measures do."""
     quality_n = np.zeros(len(expected))
     extra: dict[str, int] = {}
@@ -138,10 +140,10 @@ def standing(seen: Seen, expected: Sequence[Part]) -> Standing:
         for index, place in pairs:
             quality_n[places[place]] = found[index].quality
         extra[kind] = len(found) - len(pairs)
-    return Standing(quality_n, tuple(part.kind for part in expected), extra)
+    return PartScores(quality_n, tuple(part.kind for part in expected), extra)
 
 
-def loss(before: Standing, after: Standing, number: int, gain: float) -> str:
+def loss(before: PartScores, after: PartScores, number: int, gain: float) -> str:
     """Why a picture whose part `number` was redrawn isn't better; empty if it is. See the module."""
     change_n = after.quality_n - before.quality_n
     if change_n[number] < gain:
@@ -157,5 +159,5 @@ def loss(before: Standing, after: Standing, number: int, gain: float) -> str:
     return ""
 
 
-def _order(part: Part) -> tuple[int, float, float, float]:
+def _order(part: BodyPart) -> tuple[int, float, float, float]:
     return KINDS.index(part.kind), -part.quality, part.box.x0, part.box.y0

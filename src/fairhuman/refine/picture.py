@@ -11,9 +11,9 @@ from typing import Any
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import Conditions
-from fairhuman.refine.crop import Crop, plan_crop
+from fairhuman.refine.crop import RefineCrop, plan_crop
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.parts import Look, Part, Seen, Standing, loss, standing
+from fairhuman.refine.parts import BodyPart, Look, PartScores, PictureParts, loss, standing
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
@@ -56,7 +56,7 @@ class PartRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class RefineTools:
     """What a picture is refined with."""
 
     look: Look
@@ -67,12 +67,12 @@ class Tools:
 @dataclass(frozen=True, slots=True)
 class _Try:
     canvas: Canvas
-    after: Standing
+    after: PartScores
     number: int
 
 
 def refine_picture(
-    canvas: Canvas, name: str, prompt: str, settings: RefineSettings, tools: Tools
+    canvas: Canvas, name: str, prompt: str, settings: RefineSettings, tools: RefineTools
 ) -> tuple[Canvas, list[PartRow]]:
     """The picture with its poor parts redrawn where that made it better, and what was done.
 
@@ -110,9 +110,9 @@ def _redraw(
     name: str,
     prompt: str,
     settings: RefineSettings,
-    tools: Tools,
-    seen: Seen,
-    now: Standing,
+    tools: RefineTools,
+    seen: PictureParts,
+    now: PartScores,
     number: int,
 ) -> tuple[_Try | None, dict[str, Any]]:
     """The best attempt at one part, if one is better than what is there, and the row's details."""
@@ -143,7 +143,7 @@ def _redraw(
     }
 
 
-def crop_of(box: Box, size: tuple[int, int], settings: RefineSettings, painter: Painter) -> Crop:
+def crop_of(box: Box, size: tuple[int, int], settings: RefineSettings, painter: Painter) -> RefineCrop:
     """The crop of a part in a picture of (width, height)."""
     return plan_crop(
         box,
@@ -156,14 +156,16 @@ def crop_of(box: Box, size: tuple[int, int], settings: RefineSettings, painter: 
     )
 
 
-def _row(number: int, part: Part, first: Standing, now: Standing, outcome: str, details: dict[str, Any]) -> PartRow:
+def _row(
+    number: int, part: BodyPart, first: PartScores, now: PartScores, outcome: str, details: dict[str, Any]
+) -> PartRow:
     box = part.box
     before, after = float(first.quality_n[number]), float(now.quality_n[number])
     place = (box.x0, box.y0, box.x1, box.y1)
     return PartRow(number, part.kind, part.label, place, before, after, outcome, **details)
 
 
-def _with_after(row: PartRow, last: Standing) -> PartRow:
+def _with_after(row: PartRow, last: PartScores) -> PartRow:
     """A part's quality may have moved a little since, as its neighbours were redrawn."""
     return PartRow(**{**row.plain(), "after": float(last.quality_n[row.number])})
 

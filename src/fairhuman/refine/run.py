@@ -18,7 +18,7 @@ from fairhuman import config as recipes
 from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.sources.folder import PICTURE_SUFFIXES, Found, pictures, read_caption
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES, PictureWithCaption, pictures, read_caption
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
@@ -26,8 +26,8 @@ from fairhuman.errors import DataError, FairHumanError
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import open_conditions
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.parts import Look, Seen, open_look
-from fairhuman.refine.picture import REFINED, PartRow, Tools, counted, refine_picture
+from fairhuman.refine.parts import Look, PictureParts, open_look
+from fairhuman.refine.picture import REFINED, PartRow, RefineTools, counted, refine_picture
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.files import alone, write_atomically, write_text
 from fairhuman.utils.journal import Journal
@@ -39,7 +39,7 @@ Opener = Callable[[], AbstractContextManager[Painter]]
 Progress = Callable[[str, int, int], None]
 
 
-class Started(Settings):
+class RefineManifest(Settings):
     """What a folder of refined pictures was begun with."""
 
     images: str
@@ -48,7 +48,7 @@ class Started(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RefineSource:
     """One picture to refine; `prompt` is what is known of it beside its own file."""
 
     name: str
@@ -57,7 +57,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class RefineOutcome:
     """What a call found: the rows of all finished pictures in order, those left out and why, and how many were new."""
 
     rows: Sequence[Mapping[str, Any]]
@@ -69,7 +69,7 @@ class _NotSeenError(FairHumanError):
     """The detectors didn't come back from this picture."""
 
 
-def list_sources(images: Path, prompts: Sequence[str] | None) -> list[Source]:
+def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSource]:
     """The pictures of a folder at any depth by name, or the one of a file.
 
     A PNG's own prompt comes first; then the line of `prompts`, of which N pictures share P lines, N / P each in order;
@@ -82,7 +82,7 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[Source]:
     """
     report = LoadReport()
     if images.is_file() and images.suffix.lower() in PICTURE_SUFFIXES:
-        root, found = images.parent, [Found(images.name, None)]
+        root, found = images.parent, [PictureWithCaption(images.name, None)]
     elif images.is_dir():
         root, found = images, list(pictures(images, report))
     else:
@@ -104,11 +104,11 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[Source]:
         prompt = prompts[place * len(prompts) // len(found)] if prompts is not None else ""
         if prompts is None and one.caption is not None:
             prompt = read_caption(root / one.caption, report)
-        sources.append(Source(one.name, root / one.name, prompt))
+        sources.append(RefineSource(one.name, root / one.name, prompt))
     return sources
 
 
-def check_folders(images: Path, out: Path, started: Started) -> None:
+def check_folders(images: Path, out: Path, started: RefineManifest) -> None:
     """Check that `out` is new or was begun by the same call; where no picture is done yet, settings may change.
 
     Raises:
@@ -121,7 +121,7 @@ def check_folders(images: Path, out: Path, started: Started) -> None:
     if not images.is_dir() and inside == outside:
         raise DataError(f"{out}: must not be the folder of {images.name}")
     if (out / RECIPE).is_file():
-        earlier = recipes.load(Started, out / RECIPE)
+        earlier = recipes.load(RefineManifest, out / RECIPE)
         changed = {
             name: pair
             for name, pair in recipes.differences(earlier, started).items()
@@ -134,7 +134,7 @@ def check_folders(images: Path, out: Path, started: Started) -> None:
         raise DataError(f"{out}: holds other things and no {RECIPE}; give a new folder")
 
 
-def finished(out: Path, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+def finished(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[str, Any]]:
     """Rows of the pictures that are done, by name; a source that has changed, or whose result is gone, isn't.
 
     Reads alone: another process may be writing.
@@ -154,13 +154,13 @@ def finished(out: Path, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
 
 
 def refine_folder(
-    sources: Sequence[Source],
+    sources: Sequence[RefineSource],
     out: Path,
-    started: Started,
+    started: RefineManifest,
     open_painter: Opener,
     progress: Progress = lambda *_: None,
     start_look: Callable[[RefineSettings, bool], AbstractContextManager[Look]] | None = None,
-) -> Done:
+) -> RefineOutcome:
     """Refine what isn't done yet.
 
     Args:
@@ -198,10 +198,12 @@ def refine_folder(
                     progress("refine", len(done) + len(failed), len(sources))
         rows = [done[source.name] for source in sources if source.name in done]
         _compact(out / ROWS, rows)
-        return Done(rows, failed, len(waiting) - len(failed))
+        return RefineOutcome(rows, failed, len(waiting) - len(failed))
 
 
-def _refine(source: Source, out: Path, settings: RefineSettings, tools: Tools, earlier: str | None) -> dict[str, Any]:
+def _refine(
+    source: RefineSource, out: Path, settings: RefineSettings, tools: RefineTools, earlier: str | None
+) -> dict[str, Any]:
     """Refine and write one picture; the row of it."""
     content = read_bytes(source.path)
     canvas = Canvas.read(content)
@@ -234,21 +236,21 @@ def _open_tools(
     settings: RefineSettings,
     open_painter: Opener,
     start_look: Callable[[RefineSettings, bool], AbstractContextManager[Look]],
-) -> Iterator[Tools]:
+) -> Iterator[RefineTools]:
     with ExitStack() as stack:
         painter = stack.enter_context(open_painter())
         conditions = stack.enter_context(open_conditions(settings, painter.follows))
         look = stack.enter_context(start_look(settings, "pose" in painter.follows))
-        yield Tools(look, painter, conditions)
+        yield RefineTools(look, painter, conditions)
 
 
 @contextmanager
 def _guarded_look(settings: RefineSettings, with_people: bool) -> Iterator[Look]:
     """The detectors in a process of their own: a crash costs one picture and not the run."""
     start = partial(open_look, settings, with_people)
-    with Guarded[Picture, Seen](start, settings.seconds) as process:
+    with Guarded[Picture, PictureParts](start, settings.seconds) as process:
 
-        def look(picture: Picture) -> Seen:
+        def look(picture: Picture) -> PictureParts:
             found = process.call(picture)
             if isinstance(found, Failure):
                 raise _NotSeenError(f"the detectors didn't come back: {found.reason}")

@@ -1,7 +1,7 @@
 """One random draw of resize, crop and flip for all that must move together.
 
 The order is: resize so that the picture covers the target, crop to the target, flip. Picture, painted
-masks, boxes and conditions all go through `JointTransform.apply` with the same `Draw`, so that none of them
+masks, boxes and conditions all go through `JointTransform.apply` with the same `ViewDraw`, so that none of them
 can slip against another.
 """
 
@@ -20,7 +20,7 @@ from fairhuman.record import Box
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class ViewDraw:
     """What one draw decided: resize to `resized_hw`, crop the target at (`top`, `left`), mirror if `flip`."""
 
     resized_hw: tuple[int, int]
@@ -61,7 +61,7 @@ class JointTransform:
         if not 1.0 <= self.zoom[0] <= self.zoom[1] < math.inf:
             raise ValueError(f"zoom must be (low, high) with 1 <= low <= high, not {self.zoom}")
 
-    def draw(self, generator: torch.Generator, size: tuple[int, int], boxes: Sequence[Box] = ()) -> Draw:
+    def draw(self, generator: torch.Generator, size: tuple[int, int], boxes: Sequence[Box] = ()) -> ViewDraw:
         """Decide resize, crop and flip of one sample.
 
         Args:
@@ -80,14 +80,14 @@ class JointTransform:
         rows, columns = resized_hw[0] / height, resized_hw[1] / width
         span_y = (kept.y0 * rows, kept.y1 * rows) if kept else None
         span_x = (kept.x0 * columns, kept.x1 * columns) if kept else None
-        return Draw(
+        return ViewDraw(
             resized_hw,
             top=self._start(resized_hw[0], target_h, span_y, chance[3]),
             left=self._start(resized_hw[1], target_w, span_x, chance[4]),
             flip=chance[5] < self.flip_probability,
         )
 
-    def apply(self, draw: Draw, items: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def apply(self, draw: ViewDraw, items: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Send everything that belongs to one picture through one draw.
 
         Args:
@@ -112,7 +112,7 @@ class JointTransform:
             moved[name] = T.horizontal_flip(cropped) if draw.flip else cropped
         return moved
 
-    def time_ids(self, draw: Draw, original_hw: tuple[int, int]) -> tuple[int, int, int, int, int, int]:
+    def time_ids(self, draw: ViewDraw, original_hw: tuple[int, int]) -> tuple[int, int, int, int, int, int]:
         """SDXL's (original_h, original_w, crop_top, crop_left, target_h, target_w) of this very draw.
 
         SDXL counts crops from the left of the picture *as shown*. The flip comes after the crop here, so

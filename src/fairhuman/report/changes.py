@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from fairhuman.errors import DataError
 from fairhuman.report.plots import GRID, INK, colours
-from fairhuman.report.run_folder import Evaluation, read_validation
+from fairhuman.report.run_folder import HeldOutEvaluation, read_validation
 from fairhuman.stats.bootstrap import Array, Estimate, change_over_seeds, pooled_ratio
 
 Sums = Mapping[str, tuple[Array, Array]]
-Pair = tuple[Evaluation, Evaluation]
+Pair = tuple[HeldOutEvaluation, HeldOutEvaluation]
 SAME_NOISE = 1e-2  # of a picture's loss: another machine's rounding makes up to 0.5 %, other noise 20 % and more
 
 
@@ -138,7 +138,7 @@ def changes_figure(
     return figure
 
 
-def _stack(evaluations: Sequence[Evaluation]) -> Sums:
+def _stack(evaluations: Sequence[HeldOutEvaluation]) -> Sums:
     """Sums by objective, samples in the order of their keys: seeds see them in orders of their own."""
     orders = [np.argsort(np.array(evaluation.keys)) for evaluation in evaluations]
 

@@ -25,7 +25,7 @@ class Zoom:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class PictureWithZooms:
     """A picture and its zooms, as data URIs."""
 
     picture: str
@@ -33,7 +33,7 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True)
-class PreviewRow:
+class PreviewPictures:
     """One held-out photo before and after, and what the model drew from its caption at (step, picture).
 
     `conditions` are what was followed, (name, picture).
@@ -41,14 +41,14 @@ class PreviewRow:
 
     caption: str
     seed: str
-    photo: Shot | None
-    before: Shot | None
-    after: Shot | None
+    photo: PictureWithZooms | None
+    before: PictureWithZooms | None
+    after: PictureWithZooms | None
     drawn: Sequence[tuple[int, str]]
     conditions: Sequence[tuple[str, str]]
 
 
-def read_previews(run: Path) -> tuple[list[PreviewRow], tuple[int, int]]:
+def read_previews(run: Path) -> tuple[list[PreviewPictures], tuple[int, int]]:
     """The rows of `previews/index.json` that have a picture, and the first and the last step among them."""
     entries = read_json(run / "previews" / "index.json").get("rows", [])
     steps = sorted({int(step) for entry in entries for step in entry.get("steps", {})})
@@ -68,14 +68,14 @@ def open_picture(run: Path, name: str | None) -> Image.Image | None:
         return None
 
 
-def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewRow:
+def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewPictures:
     boxes, photo = entry.get("boxes") or {}, open_picture(run, entry.get("photo"))
     size = photo.size if photo else (1, 1)
     names = {step: entry.get("steps", {}).get(str(step), {}) for step in (first, last)}
     shots = {step: shot(open_picture(run, files.get("photo")), boxes, size) for step, files in names.items()}
     conditions = {name: open_picture(run, file) for name, file in (entry.get("conditions") or {}).items()}
     drawn = {step: open_picture(run, files.get("caption")) for step, files in names.items()}
-    return PreviewRow(
+    return PreviewPictures(
         caption=str(entry.get("caption", "")),
         seed=str(entry.get("seed", "?")),
         photo=shot(photo, boxes, size, outlined=True),
@@ -88,7 +88,7 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewR
 
 def shot(
     picture: Image.Image | None, boxes: Mapping[str, Any] | None, size: tuple[int, int], outlined: bool = False
-) -> Shot | None:
+) -> PictureWithZooms | None:
     """The picture and a zoom on the largest box of each region; boxes are in pixels of a `size` picture.
 
     No picture: nothing. No boxes, not even empty ones: no zooms.
@@ -109,7 +109,7 @@ def shot(
         draw = ImageDraw.Draw(picture)
         for box, colour in outlines:
             draw.rectangle(box, outline=colour, width=max(1, round(max(picture.size) / 220)))
-    return Shot(picture_uri(picture, PICTURE), zooms)
+    return PictureWithZooms(picture_uri(picture, PICTURE), zooms)
 
 
 def _zoom(picture: Image.Image, box: Sequence[float]) -> Image.Image:

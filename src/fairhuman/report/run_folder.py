@@ -29,7 +29,7 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class HeldOutEvaluation:
     """One line of `validation.jsonl`: per objective the summed error and the area of each held-out sample."""
 
     step: int
@@ -68,7 +68,7 @@ def read_metrics(run: Path) -> Metrics:
     return Metrics(np.array(steps, dtype=np.float64), columns)
 
 
-def read_validation(run: Path) -> list[Evaluation]:
+def read_validation(run: Path) -> list[HeldOutEvaluation]:
     """`validation.jsonl` in the order of steps; of a step that was evaluated twice the later line counts."""
     evaluations = {}
     for row in read_lines(run / "validation.jsonl"):
@@ -77,7 +77,7 @@ def read_validation(run: Path) -> list[Evaluation]:
         objectives: dict[str, dict[str, list[Any]]] = row.get("objectives", {})
         names = [name for name in OBJECTIVES_FIRST if name in objectives]
         names += [name for name in objectives if name not in names]
-        evaluations[int(row["step"])] = Evaluation(
+        evaluations[int(row["step"])] = HeldOutEvaluation(
             step=int(row["step"]),
             keys=tuple(str(key) for key in row.get("keys", ())),
             errors={name: np.array([_number(e) for e in objectives[name]["error"]]) for name in names},

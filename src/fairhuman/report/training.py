@@ -11,7 +11,7 @@ import yaml
 from fairhuman.report import plots
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.previews import open_picture, read_previews
-from fairhuman.report.run_folder import Evaluation, Metrics, read_json, read_metrics, read_validation
+from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
 from fairhuman.stats.bootstrap import Estimate, pooled_ratio, relative_change
 from fairhuman.utils.files import write_text
 
@@ -56,7 +56,7 @@ def write_training_report(run: Path) -> Path:
 
 
 def _facts(
-    recipe: Mapping[str, Any], metrics: Metrics, evaluations: Sequence[Evaluation], summary: Mapping[str, Any]
+    recipe: Mapping[str, Any], metrics: Metrics, evaluations: Sequence[HeldOutEvaluation], summary: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     facts = [(name.replace("_", " "), _plain(recipe[name])) for name in HEAD if name in recipe]
     if len(metrics.steps_n):
@@ -81,7 +81,7 @@ def _recipe(text: str) -> tuple[dict[str, Any], list[str]]:
     return (recipe, []) if isinstance(recipe, dict) else ({}, ["recipe.yaml holds no settings"])
 
 
-def _heldout_lines(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
+def _heldout_lines(evaluations: Sequence[HeldOutEvaluation]) -> list[dict[str, str]]:
     """A table line per objective: first and last loss, and the paired change where samples are the same."""
     if not evaluations:
         return []
@@ -109,7 +109,7 @@ def _heldout_lines(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
     return lines
 
 
-def _change(first: Evaluation, last: Evaluation, name: str) -> Estimate | None:
+def _change(first: HeldOutEvaluation, last: HeldOutEvaluation, name: str) -> Estimate | None:
     """Paired change of one objective; None where the samples are not the same ones."""
     if first.keys != last.keys or len(first.errors[name]) != len(last.errors[name]):
         return None
@@ -129,7 +129,7 @@ def verdict(change: Estimate | None) -> tuple[str, str]:
     return ("up", "higher") if change.low > 0 else ("", "no clear change")
 
 
-def _heldout_plot(evaluations: Sequence[Evaluation]) -> str | None:
+def _heldout_plot(evaluations: Sequence[HeldOutEvaluation]) -> str | None:
     if len(evaluations) < 2:
         return None
     first = evaluations[0]

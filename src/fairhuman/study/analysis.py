@@ -8,16 +8,16 @@ from typing import Any
 from fairhuman.stats.bootstrap import Estimate
 from fairhuman.study.agreement import votes_alpha
 from fairhuman.study.answers import Vote, Votes
-from fairhuman.study.bias import Balance, Times, answer_times, balance, place_shares
+from fairhuman.study.bias import AnswerTimes, PlaceBalance, answer_times, balance, place_shares
 from fairhuman.study.bradley_terry import Strengths, fit_strengths
-from fairhuman.study.exclusion import Conduct, judge_participants, keep
+from fairhuman.study.exclusion import ParticipantConduct, judge_participants, keep
 from fairhuman.study.intervals import numbered
-from fairhuman.study.scores import Meeting, meetings, method_score
+from fairhuman.study.scores import PairRecord, meetings, method_score
 from fairhuman.study.study import StudySettings
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class StudyResult:
     """What one question gave among some participants; attention checks don't count.
 
     Attributes:
@@ -38,12 +38,12 @@ class Result:
     items: int
     ties: int
     scores: Mapping[str, Estimate]
-    meetings: Mapping[tuple[str, str], Meeting]
+    meetings: Mapping[tuple[str, str], PairRecord]
     strengths: Strengths
     alpha: float
     places: Sequence[Estimate]
-    times: Times
-    balance: Balance
+    times: AnswerTimes
+    balance: PlaceBalance
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ class Analysis:
 
     methods: tuple[str, ...]
     questions: tuple[str, ...]
-    conduct: Sequence[Conduct]
-    everybody: Mapping[str, Result]
-    kept: Mapping[str, Result]
+    conduct: Sequence[ParticipantConduct]
+    everybody: Mapping[str, StudyResult]
+    kept: Mapping[str, StudyResult]
 
     @property
-    def out(self) -> list[Conduct]:
+    def out(self) -> list[ParticipantConduct]:
         """Those whom a rule leaves out."""
         return [one for one in self.conduct if one.reasons]
 
@@ -103,9 +103,9 @@ def document(analysis: Analysis, votes: Votes, settings: StudySettings, notes: S
     return {name: _without_nan(value) for name, value in content.items()}
 
 
-def _result(votes: Sequence[Vote], question: str, methods: Sequence[str]) -> Result:
+def _result(votes: Sequence[Vote], question: str, methods: Sequence[str]) -> StudyResult:
     votes = [vote for vote in votes if vote.question == question]
-    return Result(
+    return StudyResult(
         votes=len(votes),
         participants=numbered([vote.participant for vote in votes])[1],
         items=numbered([vote.item for vote in votes])[1],
@@ -120,7 +120,7 @@ def _result(votes: Sequence[Vote], question: str, methods: Sequence[str]) -> Res
     )
 
 
-def _plain(result: Result) -> dict[str, Any]:
+def _plain(result: StudyResult) -> dict[str, Any]:
     plain = asdict(result)
     plain["meetings"] = [{"method": a, "against": b, **asdict(found)} for (a, b), found in result.meetings.items()]
     return plain

@@ -10,13 +10,13 @@ TOKEN = r"^[A-Za-z0-9_-]{43}$"  # 32 bytes in base64url
 MAX_SECONDS = 86_400.0
 
 
-class Joined(Settings):
+class JoinBody(Settings):
     """Body of what a visitor sends to take part; their browser made the token."""
 
     token: str = Field(pattern=TOKEN)
 
 
-class Given(Settings):
+class AnswerBody(Settings):
     """Body of an answer."""
 
     key: str = Field(pattern=r"^[A-Za-z0-9-]{16,64}$", description="the same for the same answer sent again")
@@ -42,7 +42,7 @@ def describe(title: str) -> dict[str, Any]:
         "paths": {
             "/": {"get": {"responses": {"200": page}}},
             "/health": {"get": {"responses": {"200": _answer("It runs", _json({"type": "object"}))}}},
-            "/api/join": _post(Joined, "A new participant", {"type": "object"}, _refusals(404, 409, 429)),
+            "/api/join": _post(JoinBody, "A new participant", {"type": "object"}, _refusals(404, 409, 429)),
             "/p/{token}": {"get": {"parameters": [token], "responses": {"200": page, **lost}}},
             "/p/{token}/consent": {
                 "post": {
@@ -57,7 +57,7 @@ def describe(title: str) -> dict[str, Any]:
                 }
             },
             "/p/{token}/api/answers": {
-                **_post(Given, "It is on the disk", saved, {**_refusals(403, 409), **lost}),
+                **_post(AnswerBody, "It is on the disk", saved, {**_refusals(403, 409), **lost}),
                 "parameters": [token],
             },
             "/p/{token}/pictures/{name}": {

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from fairhuman.study.api import Given, Joined, describe
+from fairhuman.study.api import AnswerBody, JoinBody, describe
 from fairhuman.study.limits import RateLimit
 from fairhuman.study.shown import TYPES, ShownStudy
 from fairhuman.study.store import StudyStore, token_digest
@@ -83,7 +83,7 @@ class _Pages:
     async def join(self, request: Request) -> Response:
         if not self.access.open_link:
             raise RefusedError(404, "This study is by invitation.")
-        joined = await read_json(request, Joined)
+        joined = await read_json(request, JoinBody)
         self.joining.take(_address(request))
         await run_in_threadpool(self.store.join, joined.token)
         return JSONResponse({})
@@ -114,7 +114,7 @@ class _Pages:
         )
 
     async def answer(self, request: Request) -> Response:
-        given = await read_json(request, Given)
+        given = await read_json(request, AnswerBody)
 
         def keep() -> int:
             number = self._participant(request)

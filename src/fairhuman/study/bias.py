@@ -16,7 +16,7 @@ LOTS = 999
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
+class PlaceBalance:
     """How evenly methods stood at each place in the votes that were given.
 
     Attributes:
@@ -32,7 +32,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class AnswerTimes:
     """Seconds an answer took: the 5th, 25th, 50th, 75th and 95th percentile; NaN where none are known."""
 
     n: int
@@ -57,7 +57,7 @@ def place_shares(votes: Sequence[Vote]) -> list[Estimate]:
     return shares
 
 
-def balance(votes: Sequence[Vote], methods: Sequence[str]) -> Balance:
+def balance(votes: Sequence[Vote], methods: Sequence[str]) -> PlaceBalance:
     """χ² = Σ (n - n̄)² / n̄ of the votes n in which a method stood at a place, n̄ the method's mean over places.
 
     A trial holds each place once, so the n hang together and χ² has no table; p is that of 999 lots, in each of which
@@ -81,7 +81,7 @@ def balance(votes: Sequence[Vote], methods: Sequence[str]) -> Balance:
         counts_mk[:, : group_vk.shape[1]] += _count(group_vk, len(methods))
     counts = {name: tuple(int(n) for n in row) for name, row in zip(methods, counts_mk, strict=True)}
     p = (1 + int((lots >= statistic - 1e-9).sum())) / (1 + LOTS) if votes else math.nan
-    return Balance(counts, float(statistic) if votes else math.nan, p)
+    return PlaceBalance(counts, float(statistic) if votes else math.nan, p)
 
 
 def _count(group_vk: NDArray[np.int64], methods: int) -> NDArray[np.int64]:
@@ -96,10 +96,10 @@ def _unevenness(counts_mk: NDArray[np.int64]) -> float:
     return float(((counts_mk - means_mk) ** 2 / means_mk).sum())
 
 
-def answer_times(votes: Sequence[Vote]) -> Times:
+def answer_times(votes: Sequence[Vote]) -> AnswerTimes:
     """Percentiles of the seconds that are known."""
     known = [vote.seconds for vote in votes if math.isfinite(vote.seconds)]
     if not known:
-        return Times(0, (math.nan,) * 5)
+        return AnswerTimes(0, (math.nan,) * 5)
     low, quarter, half, three, high = (float(value) for value in np.percentile(known, (5, 25, 50, 75, 95)))
-    return Times(len(known), (low, quarter, half, three, high))
+    return AnswerTimes(len(known), (low, quarter, half, three, high))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fairhuman import config as recipe
 from fairhuman.compare.grid.frames import Detect, detected_frames
-from fairhuman.compare.grid.zoom import Frame, cut
+from fairhuman.compare.grid.zoom import ZoomFrame, cut
 from fairhuman.data.pictures.decode import decode, inspect
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect import Picture
@@ -21,7 +21,7 @@ from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
 from fairhuman.study.design import make_trials
 from fairhuman.study.pictures import SHARP, fit, spoil, write_alike
-from fairhuman.study.study import CREATION, DESIGN, PICTURES, SETTINGS, Design, Item, StudySettings, save_design
+from fairhuman.study.study import CREATION, DESIGN, PICTURES, SETTINGS, Design, StudyItem, StudySettings, save_design
 from fairhuman.utils.files import alone, write_atomically, write_json, writing
 
 ZOOM = 384  # pixels a side of an enlarged face or hand
@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PictureGroup:
     """Pictures that are shown together: an item by all methods, or an attention check made of one picture.
 
     spoilt: the method whose picture a check is made of; None for an item.
@@ -54,7 +54,7 @@ class Group:
 class _Guides(Sequence[Picture]):
     """The picture of each group in which faces and hands are looked for, decoded on demand."""
 
-    def __init__(self, groups: Sequence[Group], zoom_on: str, shown: int) -> None:
+    def __init__(self, groups: Sequence[PictureGroup], zoom_on: str, shown: int) -> None:
         self.groups, self.zoom_on, self.shown = groups, zoom_on, shown
 
     def __len__(self) -> int:
@@ -174,7 +174,7 @@ def _enough(rows: int, items: int, left_out: Sequence[str]) -> None:
 
 def _draw(
     candidates: Candidates, methods: Sequence[str], settings: StudySettings, progress: Progress
-) -> tuple[list[Group], list[str]]:
+) -> tuple[list[PictureGroup], list[str]]:
     """Items and checks, and which pictures couldn't be decoded: the next prompt takes the place of theirs."""
     generator = np.random.default_rng([settings.seed, 0])
     rows = [candidates.rows[place] for place in shuffled(len(candidates.rows), generator)]
@@ -191,9 +191,10 @@ def _draw(
     spare = list(islice(usable, settings.checks)) or items
     first = int(generator.integers(len(methods)))
     checks = [
-        Group(spare[number % len(spare)], methods[(first + number) % len(methods)]) for number in range(settings.checks)
+        PictureGroup(spare[number % len(spare)], methods[(first + number) % len(methods)])
+        for number in range(settings.checks)
     ]
-    return [*map(Group, items), *checks], damaged
+    return [*map(PictureGroup, items), *checks], damaged
 
 
 def _usable(rows: Sequence[Candidate], damaged: list[str]) -> Iterator[Candidate]:
@@ -208,8 +209,8 @@ def _usable(rows: Sequence[Candidate], damaged: list[str]) -> Iterator[Candidate
 
 
 def _frames(
-    groups: Sequence[Group], zoom_on: str, settings: StudySettings, detect: Detect | None
-) -> list[dict[str, Frame]]:
+    groups: Sequence[PictureGroup], zoom_on: str, settings: StudySettings, detect: Detect | None
+) -> list[dict[str, ZoomFrame]]:
     """Where to enlarge, where a question asks for it."""
     if not any(question.zoom for question in settings.questions):
         return [{} for _ in groups]
@@ -217,8 +218,12 @@ def _frames(
 
 
 def _write_items(
-    groups: Sequence[Group], frames: Sequence[Mapping[str, Frame]], folder: Path, shown: int, progress: Progress
-) -> tuple[list[Item], dict[str, int]]:
+    groups: Sequence[PictureGroup],
+    frames: Sequence[Mapping[str, ZoomFrame]],
+    folder: Path,
+    shown: int,
+    progress: Progress,
+) -> tuple[list[StudyItem], dict[str, int]]:
     """Write all pictures and close-ups; and of how many items each method's picture was resized."""
     items = []
     resized: dict[str, int] = {}
@@ -234,7 +239,7 @@ def _write_items(
             cuts = write_alike({name: cut(picture, frame, ZOOM) for name, picture in pictures.items()}, folder)
             zooms = {name: (*names, cuts[name]) for name, names in zooms.items()}
         better = None if group.spoilt is None else SHARP
-        items.append(Item(group.source.prompt, write_alike(pictures, folder), zooms, better))
+        items.append(StudyItem(group.source.prompt, write_alike(pictures, folder), zooms, better))
         progress("write", done, len(groups))
     return items, resized
 
@@ -243,7 +248,7 @@ def _notes(
     candidates: Candidates,
     damaged: Sequence[str],
     resized: Mapping[str, int],
-    frames: Sequence[Mapping[str, Frame]],
+    frames: Sequence[Mapping[str, ZoomFrame]],
     zoom_on: str,
     settings: StudySettings,
 ) -> list[str]:

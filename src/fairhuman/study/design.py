@@ -18,13 +18,13 @@ import numpy as np
 
 from fairhuman.errors import RecipeError
 from fairhuman.study.balance import Chain, share_out, shuffled
-from fairhuman.study.study import Item, StudySettings, Trial
+from fairhuman.study.study import StudyItem, StudySettings, Trial
 
 Order = list[list[int]]  # by participant, the items in their order
 
 
 def make_trials(
-    settings: StudySettings, methods: Sequence[str], checks: Sequence[Item]
+    settings: StudySettings, methods: Sequence[str], checks: Sequence[StudyItem]
 ) -> tuple[tuple[Trial, ...], ...]:
     """The trials of each participant, items numbered as in `Design.items`: real ones, then the checks.
 
@@ -121,7 +121,9 @@ def _arrange(
     ]
 
 
-def _check_trials(settings: StudySettings, checks: Sequence[Item], generator: np.random.Generator) -> list[list[Trial]]:
+def _check_trials(
+    settings: StudySettings, checks: Sequence[StudyItem], generator: np.random.Generator
+) -> list[list[Trial]]:
     """Each participant's attention checks in a random order; the right picture equally often at each place."""
     elements = [(participant, check) for participant in range(settings.participants) for check in range(len(checks))]
     mixed = [elements[place] for place in shuffled(len(elements), generator)]

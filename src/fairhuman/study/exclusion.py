@@ -12,7 +12,7 @@ from fairhuman.study.study import ExclusionSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Conduct:
+class ParticipantConduct:
     """How somebody took part.
 
     Attributes:
@@ -37,7 +37,7 @@ class Conduct:
     reasons: tuple[str, ...]
 
 
-def judge_participants(votes: Votes, rules: ExclusionSettings) -> list[Conduct]:
+def judge_participants(votes: Votes, rules: ExclusionSettings) -> list[ParticipantConduct]:
     """How everybody took part who answered at all, and which rules that breaks.
 
     Without a design a whole session is what the most diligent participant answered. What isn't known breaks no rule.
@@ -49,7 +49,7 @@ def judge_participants(votes: Votes, rules: ExclusionSettings) -> list[Conduct]:
     return [_judge(participant, own, expected, rules) for participant, own in by_participant.items()]
 
 
-def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: ExclusionSettings) -> Conduct:
+def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: ExclusionSettings) -> ParticipantConduct:
     checks = {vote.trial for vote in votes if vote.better is not None}
     failed = len({vote.trial for vote in votes if vote.better is not None and vote.chosen != vote.better})
     known = [vote.seconds for vote in votes if math.isfinite(vote.seconds)]
@@ -69,10 +69,10 @@ def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: Exclus
         reasons.append(f"{same_side:.0%} of answers for one side, at most {rules.max_same_side:.0%} may be")
     if share < rules.min_answers:
         reasons.append(f"{share:.0%} of the questions answered, at least {rules.min_answers:.0%} must be")
-    return Conduct(participant, len(votes), share, len(checks), failed, seconds, same_side, tuple(reasons))
+    return ParticipantConduct(participant, len(votes), share, len(checks), failed, seconds, same_side, tuple(reasons))
 
 
-def keep(votes: Sequence[Vote], conduct: Sequence[Conduct]) -> list[Vote]:
+def keep(votes: Sequence[Vote], conduct: Sequence[ParticipantConduct]) -> list[Vote]:
     """The votes of those who stay."""
     out = {one.participant for one in conduct if one.reasons}
     return [vote for vote in votes if vote.participant not in out]

@@ -15,9 +15,9 @@ from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, colours
 from fairhuman.report.training import interval
 from fairhuman.stats.bootstrap import Estimate
-from fairhuman.study.analysis import Analysis, Result, analyse, document
+from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
 from fairhuman.study.answers import Votes, write_votes
-from fairhuman.study.exclusion import Conduct
+from fairhuman.study.exclusion import ParticipantConduct
 from fairhuman.study.study import StudySettings
 from fairhuman.utils.files import write_atomically, write_json, write_text
 
@@ -26,7 +26,7 @@ FAINT = 0.35  # of the bars before exclusion, beside those after it
 
 
 @dataclass(frozen=True)
-class Facts:
+class StudyFacts:
     """What a report says beside the answers' numbers.
 
     Attributes:
@@ -43,7 +43,7 @@ class Facts:
     left_out: Sequence[str] = ()
 
 
-def write_report(votes: Votes, settings: StudySettings, facts: Facts, out: Path) -> Path:
+def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: Path) -> Path:
     """Write page, chart, numbers and raw answers into `out`; return the page's path."""
     analysis = analyse(votes, settings, facts.methods)
     texts = {question.name: question.text for question in settings.questions}
@@ -112,7 +112,7 @@ def scores_figure(analysis: Analysis) -> Figure:
     return figure
 
 
-def _facts(analysis: Analysis, facts: Facts) -> list[tuple[str, str]]:
+def _facts(analysis: Analysis, facts: StudyFacts) -> list[tuple[str, str]]:
     results = list(analysis.everybody.values())
     votes = sum(result.votes for result in results)
     answered = len(analysis.conduct)
@@ -135,7 +135,7 @@ def _groups(analysis: Analysis, question: str) -> list[dict[str, Any]]:
     return [{"name": name, **_numbers(result, analysis.methods)} for name, result in groups]
 
 
-def _numbers(result: Result, methods: Sequence[str]) -> dict[str, Any]:
+def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
     half = result.times.percentiles
     return {
         "participants": result.participants,
@@ -159,7 +159,7 @@ def _numbers(result: Result, methods: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _meeting(result: Result, a: str, b: str) -> tuple[str, str, str]:
+def _meeting(result: StudyResult, a: str, b: str) -> tuple[str, str, str]:
     """Share, interval and counts."""
     met = result.meetings[a, b]
     share, _, ends = _interval(met.share, "{:.0%}").partition(" ")
@@ -186,7 +186,7 @@ def _rules(settings: StudySettings) -> list[str]:
     ]
 
 
-def _participant(one: Conduct) -> tuple[str, str, str, str, str, str]:
+def _participant(one: ParticipantConduct) -> tuple[str, str, str, str, str, str]:
     return (
         one.participant,
         f"{one.answers} ({one.share:.0%})",
@@ -197,7 +197,7 @@ def _participant(one: Conduct) -> tuple[str, str, str, str, str, str]:
     )
 
 
-def _failures(conduct: Sequence[Conduct]) -> str:
+def _failures(conduct: Sequence[ParticipantConduct]) -> str:
     """How many participants failed how many checks."""
     asked = [one.failed for one in conduct if one.checks]
     if not asked:
@@ -206,9 +206,9 @@ def _failures(conduct: Sequence[Conduct]) -> str:
     return f"Of {len(asked)} participants with attention checks, {', '.join(counts)}."
 
 
-def _counts(result: Result) -> list[tuple[str, tuple[int, ...]]]:
+def _counts(result: StudyResult) -> list[tuple[str, tuple[int, ...]]]:
     return list(result.balance.counts.items())
 
 
-def _even(result: Result) -> tuple[str, str]:
+def _even(result: StudyResult) -> tuple[str, str]:
     return _number(result.balance.statistic, "{:.2f}"), _number(result.balance.p, "{:.3f}")

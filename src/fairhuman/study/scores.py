@@ -13,7 +13,7 @@ from fairhuman.study.intervals import mean_interval
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class PairRecord:
     """How two methods did where both were shown and one of them, or neither, was chosen.
 
     Attributes:
@@ -28,10 +28,10 @@ class Meeting:
     share: Estimate
 
     @property
-    def turned(self) -> "Meeting":
+    def turned(self) -> "PairRecord":
         """The same from the other side."""
         one = self.share
-        return Meeting(self.losses, self.ties, self.wins, Estimate(1 - one.value, 1 - one.high, 1 - one.low, one.n))
+        return PairRecord(self.losses, self.ties, self.wins, Estimate(1 - one.value, 1 - one.high, 1 - one.low, one.n))
 
 
 def vote_score(vote: Vote, method: str) -> float:
@@ -48,12 +48,14 @@ def method_score(votes: Sequence[Vote], method: str, *, resamples: int = 2000) -
     return mean_interval(scores_n, [v.participant for v in seen], [v.item for v in seen], resamples=resamples)
 
 
-def meetings(votes: Sequence[Vote], methods: Sequence[str], *, resamples: int = 2000) -> dict[tuple[str, str], Meeting]:
+def meetings(
+    votes: Sequence[Vote], methods: Sequence[str], *, resamples: int = 2000
+) -> dict[tuple[str, str], PairRecord]:
     """Each ordered pair of methods; among more than two pictures the top one beats each other one."""
     found = {}
     for a, b in combinations(methods, 2):
         met = [vote for vote in votes if a in vote.shown and b in vote.shown and vote.chosen in (a, b, None)]
         chosen = Counter(vote.chosen for vote in met)
-        found[a, b] = Meeting(chosen[a], chosen[None], chosen[b], method_score(met, a, resamples=resamples))
+        found[a, b] = PairRecord(chosen[a], chosen[None], chosen[b], method_score(met, a, resamples=resamples))
         found[b, a] = found[a, b].turned
     return found

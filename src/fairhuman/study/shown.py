@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fairhuman import config as recipe
 from fairhuman.errors import DataError
-from fairhuman.study.study import PICTURES, SETTINGS, Design, Item, StudySettings, Trial, load_design
+from fairhuman.study.study import PICTURES, SETTINGS, Design, StudyItem, StudySettings, Trial, load_design
 
 TYPES: Mapping[str, str] = {
     ".jpg": "image/jpeg",
@@ -90,7 +90,7 @@ def _names(pictures: tuple[str, ...], zooms: tuple[tuple[str, ...], ...]) -> Ite
         yield from names
 
 
-def _check_files(folder: Path, index: int, item: Item) -> None:
+def _check_files(folder: Path, index: int, item: StudyItem) -> None:
     """Pictures of an item that stand at the same place must look alike from outside."""
     counts = {len(item.zooms.get(method, ())) for method in item.pictures}
     if len(counts) > 1:

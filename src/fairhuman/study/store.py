@@ -34,7 +34,7 @@ from sqlalchemy import (
 from fairhuman.errors import DataError
 from fairhuman.study.shown import ShownStudy
 from fairhuman.study.study import Answer
-from fairhuman.study.together import Together
+from fairhuman.study.together import GroupCommit
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import one_at_a_time, open_database, transaction
 
@@ -121,7 +121,7 @@ class StudyStore:
         self._trials = study.participants
         self._questions = tuple(question.name for question in study.settings.questions)
         self._known: dict[str, int] = {}  # a token stays with its participant, so that pictures needn't ask again
-        self._together = Together(engine)
+        self._together = GroupCommit(engine)
 
     def close(self) -> None:
         """Let go of the database."""

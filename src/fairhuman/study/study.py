@@ -76,7 +76,7 @@ class StudySettings(Settings):
 
 
 @dataclass(frozen=True)
-class Item:
+class StudyItem:
     """One prompt, drawn by all methods; or an attention check.
 
     pictures: method to the name of its file in `pictures/`.
@@ -103,7 +103,7 @@ class Design:
     """All items, and each participant's trials in order. Real items first, attention checks after them."""
 
     methods: tuple[str, ...]
-    items: tuple[Item, ...]
+    items: tuple[StudyItem, ...]
     participants: tuple[tuple[Trial, ...], ...]
 
 
@@ -153,6 +153,6 @@ def load_design(folder: Path) -> Design:
         raise DataError(f"{path}: isn't the design of a study: {error!r}") from error
 
 
-def _item(values: Mapping[str, Any]) -> Item:
+def _item(values: Mapping[str, Any]) -> StudyItem:
     zooms = {method: tuple(names) for method, names in values["zooms"].items()}
-    return Item(values["prompt"], dict(values["pictures"]), zooms, values["better"])
+    return StudyItem(values["prompt"], dict(values["pictures"]), zooms, values["better"])

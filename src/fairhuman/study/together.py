@@ -21,7 +21,7 @@ class _Job:
     done: bool = False
 
 
-class Together:
+class GroupCommit:
     """Threads that come while the disk is busy are written all at once by the first of them whose turn it is.
 
     Each is answered after the commit that holds what it wrote. On databases that take several writers each write has a

@@ -18,7 +18,7 @@ _NO_LIGHT = np.zeros(3)
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
+class RayHits:
     """What N rays met; `face` is -1 where nothing was met, and the rest is then 0.
 
     Attributes:
@@ -98,7 +98,7 @@ class Caster:
             indices=wp.array(triangles.reshape(-1), dtype=wp.int32, device=self._device),
         )
 
-    def cast(self, origin: Array, directions: Array, light: Array = _NO_LIGHT) -> Hits:
+    def cast(self, origin: Array, directions: Array, light: Array = _NO_LIGHT) -> RayHits:
         """Cast rays from `origin` [3] along unit `directions` [N, 3].
 
         `light` [3] is the unit direction to it; without it no shadow rays are cast and nothing is lit.
@@ -122,7 +122,7 @@ class Caster:
             outputs=[face, weights, distance, lit],
             device=self._device,
         )
-        return Hits(face.numpy(), weights.numpy(), distance.numpy(), lit.numpy().astype(bool))
+        return RayHits(face.numpy(), weights.numpy(), distance.numpy(), lit.numpy().astype(bool))
 
     def _vectors(self, values: Array) -> "wp.array":
         return wp.array(np.ascontiguousarray(values, dtype=np.float32), dtype=wp.vec3, device=self._device)

@@ -8,12 +8,12 @@ import numpy as np
 from fairhuman.errors import DataError
 from fairhuman.record import Box
 from fairhuman.synth.body import COCO_KEYPOINTS, Array, Body
-from fairhuman.synth.cast import Caster, Hits
+from fairhuman.synth.cast import Caster, RayHits
 from fairhuman.synth.person import POSES, Person, random_person
 from fairhuman.synth.pose import Pose
 from fairhuman.synth.scene import Camera, Light, draw_background, half_body_camera, random_light
 from fairhuman.synth.settings import LARGEST_SIZE, SMALLEST_SIZE
-from fairhuman.synth.shade import Points, points_hit, shade
+from fairhuman.synth.shade import SurfacePoints, points_hit, shade
 from fairhuman.synth.surface import Surface, build_surface, on_face
 
 SUBPIXELS = 2
@@ -87,7 +87,7 @@ def render(body: Body, seed: int, number: int, size: int, pose: str | None = Non
     rays = camera.rays(samples)
     hits = caster.cast(camera.eye, rays, light.direction)
     met = np.flatnonzero(hits.face >= 0)
-    seen = Hits(hits.face[met], hits.weights[met], hits.distance[met], hits.lit[met])
+    seen = RayHits(hits.face[met], hits.weights[met], hits.distance[met], hits.lit[met])
     points = points_hit(body, scene.person, surface, seen, rays[met])
     colours = background.reshape(-1, 3)
     colours[met] = shade(body, scene.person, points, rays[met], light, seen.lit, camera.forward)
@@ -128,7 +128,7 @@ def _shrink(samples: Array, size: int) -> Array:
     return np.asarray(samples.reshape(size, SUBPIXELS, size, SUBPIXELS, -1).mean((1, 3)))
 
 
-def _regions(points: Points, met: Array, size: int) -> tuple[dict[str, Array], dict[str, Box]]:
+def _regions(points: SurfacePoints, met: Array, size: int) -> tuple[dict[str, Array], dict[str, Box]]:
     """Return masks and boxes of what the rays number `met` hit."""
     hand = (points.hand > 0.5) & ~points.cloth
     left = points.template[:, 0] > 0

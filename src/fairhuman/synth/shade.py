@@ -5,18 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairhuman.synth.body import Array, Body
-from fairhuman.synth.cast import Hits
+from fairhuman.synth.cast import RayHits
 from fairhuman.synth.person import CLOTHES, HAIRS, SKINS, Person
 from fairhuman.synth.scene import Light
-from fairhuman.synth.surface import Part, Surface, above_hairline, clothed, on_face
+from fairhuman.synth.surface import Surface, SurfacePart, above_hairline, clothed, on_face
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class SurfacePoints:
     """The N points of a surface that rays hit, with what the template says of them.
 
     Attributes:
-        part: see `Part`, [N].
+        part: see `SurfacePart`, [N].
         normals: unit, towards the camera, [N, 3].
         template: place on the template in metres, [N, 3].
         head, hand, lips, along_arm: as in `Anatomy`, [N].
@@ -36,7 +36,7 @@ class Points:
     face: Array
 
 
-def points_hit(body: Body, person: Person, surface: Surface, hits: Hits, rays: Array) -> Points:
+def points_hit(body: Body, person: Person, surface: Surface, hits: RayHits, rays: Array) -> SurfacePoints:
     """Look up the N points that `hits` names (those with `face` >= 0), for rays [N, 3]."""
     corners = surface.triangles[hits.face]
     anatomy = body.anatomy
@@ -55,8 +55,8 @@ def points_hit(body: Body, person: Person, surface: Surface, hits: Hits, rays: A
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     part = surface.parts[hits.face]
     head, along_arm = values[:, 6], values[:, 9]
-    skin = part == Part.SKIN
-    return Points(
+    skin = part == SurfacePart.SKIN
+    return SurfacePoints(
         part=part,
         normals=normals,
         template=template,
@@ -65,11 +65,13 @@ def points_hit(body: Body, person: Person, surface: Surface, hits: Hits, rays: A
         lips=values[:, 8],
         along_arm=along_arm,
         cloth=skin & clothed(body, person, template, along_arm),
-        face=(skin & on_face(body, person, template, head)) | (part == Part.EYE) | (part == Part.LASH),
+        face=(skin & on_face(body, person, template, head)) | (part == SurfacePart.EYE) | (part == SurfacePart.LASH),
     )
 
 
-def shade(body: Body, person: Person, points: Points, rays: Array, light: Light, lit: Array, forward: Array) -> Array:
+def shade(
+    body: Body, person: Person, points: SurfacePoints, rays: Array, light: Light, lit: Array, forward: Array
+) -> Array:
     """Return linear colours [N, 3]: ambient from above and from the camera, Lambert's law, a small highlight."""
     colour, gloss = _materials(body, person, points)
     towards = light.direction.astype(np.float32)
@@ -84,13 +86,13 @@ def shade(body: Body, person: Person, points: Points, rays: Array, light: Light,
     return shaded
 
 
-def _materials(body: Body, person: Person, points: Points) -> tuple[Array, Array]:
+def _materials(body: Body, person: Person, points: SurfacePoints) -> tuple[Array, Array]:
     """Return reflectances [N, 3] and the strength of the highlight [N]."""
     skin_colour, hair_colour = (np.array(c, np.float32) for c in (SKINS[person.skin], HAIRS[person.hair]))
     count = len(points.part)
     colour = np.tile(skin_colour, (count, 1))
     gloss = np.full(count, 0.06, np.float32)
-    skin = points.part == Part.SKIN
+    skin = points.part == SurfacePart.SKIN
     _paint_face(body, person, points, colour, skin_colour, hair_colour)
     x, y, z = points.template.T
     if person.hair_length != "bald":
@@ -99,11 +101,11 @@ def _materials(body: Body, person: Person, points: Points) -> tuple[Array, Array
         if person.hair_length == "buzz cut":
             scalp, strands = 0.8 * scalp, 0 * strands
         _mix(colour, hair_colour * (1 + strands[:, None]), scalp)
-    hair = points.part == Part.HAIR
+    hair = points.part == SurfacePart.HAIR
     colour[hair] = hair_colour * (1 + 0.10 * np.sin(x[hair] * 500 + np.sin(z[hair] * 60) * 3))[:, None]
     gloss[hair] = 0.13
-    colour[points.part == Part.LASH] = 0.05
-    eye = points.part == Part.EYE
+    colour[points.part == SurfacePart.LASH] = 0.05
+    eye = points.part == SurfacePart.EYE
     radius = np.hypot(np.abs(x[eye]) - abs(body.anatomy.eye[0]), z[eye] - body.anatomy.eye[2])
     iris = np.where((radius < 0.0062)[:, None], np.array(person.iris, np.float32), 0.93)
     colour[eye] = np.where((radius < 0.0028)[:, None], 0.02, iris)
@@ -113,12 +115,12 @@ def _materials(body: Body, person: Person, points: Points) -> tuple[Array, Array
 
 
 def _paint_face(
-    body: Body, person: Person, points: Points, colour: Array, skin_colour: Array, hair_colour: Array
+    body: Body, person: Person, points: SurfacePoints, colour: Array, skin_colour: Array, hair_colour: Array
 ) -> None:
     """Paint cheeks, lips, brows and eye sockets into `colour`; distances are metres on the template."""
     eye_x, eye_z = abs(body.anatomy.eye[0]), body.anatomy.eye[2]
     x, z = np.abs(points.template[:, 0]), points.template[:, 2]
-    front = points.face & (points.part == Part.SKIN)
+    front = points.face & (points.part == SurfacePart.SKIN)
     cheek = front * np.exp(-(((x - 1.05 * eye_x) / 0.018) ** 2 + ((z - eye_z + 0.038) / 0.018) ** 2))
     colour *= 1 - 0.10 * cheek[:, None] * np.array([0.2, 1, 1], np.float32)
     red = (0.80, 0.52, 0.52) if person.gender == "woman" else (0.86, 0.66, 0.63)
@@ -130,7 +132,7 @@ def _paint_face(
     colour *= 1 - 0.14 * socket[:, None]
 
 
-def _paint_clothes(body: Body, person: Person, points: Points, colour: Array) -> None:
+def _paint_clothes(body: Body, person: Person, points: SurfacePoints, colour: Array) -> None:
     z = points.template[:, 2]
     trousers = points.cloth & (z < body.anatomy.hip + 0.07) & (points.along_arm < 0.3)
     top = points.cloth & ~trousers

@@ -17,7 +17,7 @@ _HAIRLINE_BACK = (0.02, 0.085)
 _FRONT = 0.055  # of the head counts as face up to this far behind the eyes, metres
 
 
-class Part(IntEnum):
+class SurfacePart(IntEnum):
     """What a triangle belongs to; 0 is where no ray hits."""
 
     SKIN = 1
@@ -45,7 +45,7 @@ def build_surface(body: Body, person: Person, posed: Array) -> Surface:
     anatomy = body.anatomy
     dressed = clothed(body, person, body.template, anatomy.along_arm) & on_skin
     vertices[dressed] += vertex_normals(posed, skin)[dressed] * person.puff
-    parts = {Part.SKIN: skin, Part.EYE: body.faces["eyes"], Part.LASH: body.faces["lashes"]}
+    parts = {SurfacePart.SKIN: skin, SurfacePart.EYE: body.faces["eyes"], SurfacePart.LASH: body.faces["lashes"]}
     if person.hair_length in ("short", "medium", "long"):
         head = np.flatnonzero((anatomy.head > 0.5) & on_skin)
         height = np.clip(above_hairline(body, body.template[head]) / 0.03, 0, 1) * person.hair_thickness
@@ -53,7 +53,7 @@ def build_surface(body: Body, person: Person, posed: Array) -> Surface:
         outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
         vertices[head] += outwards * height[:, None]
     if person.hair_length in ("medium", "long"):
-        parts[Part.HAIR] = _long_hair(body, person)
+        parts[SurfacePart.HAIR] = _long_hair(body, person)
     triangles = np.concatenate(list(parts.values())).astype(np.int32)
     numbers = np.concatenate([np.full(len(faces), part, np.int32) for part, faces in parts.items()])
     return Surface(vertices, vertex_normals(vertices, triangles), triangles, numbers)

@@ -19,7 +19,7 @@ from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.buckets import cropped_share
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.data.samples.order import Share, bucketed_order, mixed_order
+from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_order
 from fairhuman.data.samples.sampler import BucketOrder, Order, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.check import check_records
@@ -36,7 +36,7 @@ HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Data:
+class RunData:
     """Training and held-out samples; `held_out` is None where none were asked for."""
 
     train: PeopleDataset
@@ -44,7 +44,7 @@ class Data:
     report: LoadReport
     sources: Sequence[DataSource]
 
-    def reading(self, latents: Encodings | None) -> "Data":
+    def reading(self, latents: Encodings | None) -> "RunData":
         """The same samples, as `PeopleDataset.reading`."""
         place = json.dumps([str(source.path.absolute()) for source in self.sources])
         held_out = self.held_out.reading(latents, place) if self.held_out is not None else None
@@ -71,7 +71,7 @@ class Data:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
+def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     """Read, check and split the records of a recipe. What was found is in `report`, also when this raises."""
     records, source_of = _read_sources(recipe, report)
     train, held_out = split(records, recipe)
@@ -99,11 +99,11 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> Data:
         variants=recipe.cache.variants if recipe.cache.variants > 1 else 0,
     )
     if not held_out or not recipe.validation.every:
-        return Data(dataset, None, report, recipe.sources)
+        return RunData(dataset, None, report, recipe.sources)
     measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
     limits = recipe.source.limits
     fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, limits, conditions)
-    return Data(dataset, fixed, report, recipe.sources)
+    return RunData(dataset, fixed, report, recipe.sources)
 
 
 def fixed_dataset(
@@ -148,18 +148,18 @@ def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe) -> Sequence[Hum
     return cached(records, arrow_folder() if chosen is True else chosen)
 
 
-def _shares(recipe: TrainRecipe, source_of: Sequence[int]) -> list[Share]:
+def _shares(recipe: TrainRecipe, source_of: Sequence[int]) -> list[SourceShare]:
     """Return which training records are of which source, and how often they come."""
-    shares: list[Share] = []
+    shares: list[SourceShare] = []
     for number, source in enumerate(recipe.sources):
         records = [index for index, other in enumerate(source_of) if other == number]
         if not records:
             raise DataError(f"{source.path}: every record is held out; none to train on")
-        shares.append(Share(records, source.repeats or 1, source.weight))
+        shares.append(SourceShare(records, source.repeats or 1, source.weight))
     return shares
 
 
-def _order(recipe: TrainRecipe, shares: Sequence[Share], train: Sequence[HumanRecord]) -> Order:
+def _order(recipe: TrainRecipe, shares: Sequence[SourceShare], train: Sequence[HumanRecord]) -> Order:
     """Return the order of the training samples."""
     if recipe.view.bucket_aspect is None:
         return mixed_order(recipe.seed, shares)
@@ -195,7 +195,7 @@ def _draw(records: Sequence[HumanRecord], count: int, seed: int) -> list[HumanRe
     return [record for record in records if record.key in chosen]
 
 
-def build_loader(recipe: TrainRecipe, data: Data, start_step: int, processes: int, rank: int) -> Iterable[Batch]:
+def build_loader(recipe: TrainRecipe, data: RunData, start_step: int, processes: int, rank: int) -> Iterable[Batch]:
     """Return the micro-batches of this process from `start_step` on."""
     batches = StepBatches(recipe.batch_size, recipe.steps, start_step, recipe.accumulate, processes, rank)
     loader: Iterable[Batch] = DataLoader(

@@ -157,7 +157,7 @@ def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Par
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MemoryChange:
     """Settings to change, and what the run needs then."""
 
     overrides: tuple[str, ...]
@@ -168,16 +168,16 @@ class Change:
         return f"{' '.join(self.overrides)} ({self.memory.needed / 2**30:.1f} GiB)"
 
 
-def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3) -> list[Change]:
+def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3) -> list[MemoryChange]:
     """Return changes with which a run fits into `limit` bytes, the cheapest in time first.
 
     Single changes; where fewer than `most` of them are enough, also the first changes together that are.
     """
     options = list(_options(recipe))
     together = [tuple(chain(*options[:count])) for count in range(2, len(options) + 1)]
-    fitting: list[Change] = []
+    fitting: list[MemoryChange] = []
     for overrides in (*options, *together):
-        change = Change(overrides, memory_of(_changed(recipe, overrides)))
+        change = MemoryChange(overrides, memory_of(_changed(recipe, overrides)))
         if change.memory.needed <= limit:
             fitting.append(change)
         if len(fitting) == most or (fitting and overrides in together):

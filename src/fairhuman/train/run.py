@@ -18,7 +18,7 @@ from fairhuman.models.registry import DTYPES
 from fairhuman.train import sharding
 from fairhuman.train.cache.plan import Caches
 from fairhuman.train.checkpoint import Checkpoints
-from fairhuman.train.data import Data, load_data
+from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model
@@ -62,7 +62,7 @@ class Run:
 
     recipe: TrainRecipe
     process: PartialState
-    data: Data
+    data: RunData
     caches: Caches
     model: TrainableModel
     objectives: Objectives
@@ -148,7 +148,7 @@ def _resume(run: Run) -> None:
             "back, or choose another out"
         )
     run.model.load_trainable_state(trainable)
-    run.optimizer.load_state_dict(sharding.spread(state["optimizer"], run.optimizer))
+    run.optimizer.load_state_dict(sharding.scatter_state(state["optimizer"], run.optimizer))
     run.schedule.load_state_dict(state["schedule"])
     run.fair.load_state_dict(state["fair"])
     if run.scaler is not None:
@@ -164,7 +164,7 @@ def save_checkpoint(run: Run) -> None:
     if run.sharded or run.main:
         optimizer, trainable = run.optimizer.state_dict(), run.model.trainable_state()
     if run.sharded:
-        optimizer, trainable = sharding.joined((optimizer, trainable), run.main)
+        optimizer, trainable = sharding.gather_state((optimizer, trainable), run.main)
     if run.main:
         state = {
             "data": run.data.fingerprint,
@@ -182,7 +182,7 @@ def save_checkpoint(run: Run) -> None:
 
 def save_product(run: Run) -> None:
     """Write the result, with averaged weights where there are some; its folder appears whole or not at all."""
-    state = sharding.joined(run.model.trainable_state(), run.main) if run.sharded else None
+    state = sharding.gather_state(run.model.trainable_state(), run.main) if run.sharded else None
     if run.main:
         model = run.model
         if state is not None:

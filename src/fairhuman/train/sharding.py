@@ -70,7 +70,7 @@ def gathered(networks: Sequence[nn.Module]) -> Iterator[None]:
             cast("FSDPModule", network).reset_iter_state()
 
 
-def joined(state: Any, keep: bool) -> Any:
+def gather_state(state: Any, keep: bool) -> Any:
     """Return a nest of dictionaries and lists with all its shards joined, on the CPU; all processes must ask.
 
     keep: whether this process wants them; another one takes part, one tensor at a time, and has None in their place.
@@ -79,14 +79,14 @@ def joined(state: Any, keep: bool) -> Any:
         full = whole(state)
         return full.cpu() if keep else None
     if isinstance(state, Mapping):
-        return {name: joined(value, keep) for name, value in state.items()}
+        return {name: gather_state(value, keep) for name, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(joined(value, keep) for value in state)
+        return type(state)(gather_state(value, keep) for value in state)
     return state
 
 
-def spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return what `joined` made of an optimizer's `state_dict` as shards for `optimizer`'s parameters."""
+def scatter_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what `gather_state` made of an optimizer's `state_dict` as shards for `optimizer`'s parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shards = {
         number: {

@@ -40,7 +40,7 @@ Precision = torch.dtype | None
 PARTS = {name: f"fairhuman: {name}" for name in ("loading", "latents", "prediction", "direction", "optimizer")}
 
 
-class Chance(NamedTuple):
+class NoiseDraw(NamedTuple):
     """What is drawn for the samples of a batch: standard normals [B, C, h, w] and timesteps [B]."""
 
     encoding_bchw: Tensor
@@ -82,7 +82,7 @@ class Objectives:
         losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
         return losses, Output(residual_bchw, signal_to_noise(self.scheduler, chance.timesteps_b).log())
 
-    def residual(self, batch: Batch, chance: Chance) -> Tensor:
+    def residual(self, batch: Batch, chance: NoiseDraw) -> Tensor:
         """Return e [B, C, h, w], float32: the model's prediction minus what the scheduler's type says it predicts."""
         with record_function(PARTS["latents"]):
             latents = self._encode(batch, chance.encoding_bchw)
@@ -102,7 +102,7 @@ class Objectives:
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         return torch.autocast(device.type, self.precision, enabled=self.precision is not None)
 
-    def _draw(self, batch: Batch, size: Sequence[int]) -> Chance:
+    def _draw(self, batch: Batch, size: Sequence[int]) -> NoiseDraw:
         channels = self.model.pipeline.vae.config.latent_channels
         encodings, noises, steps = [], [], []
         for position in batch.positions_b.tolist():
@@ -113,7 +113,7 @@ class Objectives:
             steps.append(torch.randint(self.scheduler.config.num_train_timesteps, (), generator=generator))
         device = batch.pictures_bchw.device
         drawn = (torch.stack(encodings), torch.stack(noises), torch.stack(steps))
-        return Chance(*(tensor.to(device) for tensor in drawn))
+        return NoiseDraw(*(tensor.to(device) for tensor in drawn))
 
 
 def fair_step(

@@ -9,7 +9,7 @@ from torch import Tensor
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.models.sdxl import evaluating
-from fairhuman.train.step import Chance, Objectives
+from fairhuman.train.step import NoiseDraw, Objectives
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 
@@ -65,7 +65,7 @@ def held_out_losses(
     )
 
 
-def _chance(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float) -> Chance:
+def _chance(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float) -> NoiseDraw:
     """Noise of (seed, sample, timestep); the latent is the mean of the encoding."""
     shape = (objectives.model.pipeline.vae.config.latent_channels, *masks.shape[-2:])
     noises = [
@@ -74,4 +74,4 @@ def _chance(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: 
     ]
     noise_bchw = torch.stack(noises).to(masks.device)
     step = torch.full((len(noises),), int(share * objectives.scheduler.config.num_train_timesteps), device=masks.device)
-    return Chance(torch.zeros_like(noise_bchw), noise_bchw, step)
+    return NoiseDraw(torch.zeros_like(noise_bchw), noise_bchw, step)

@@ -14,7 +14,7 @@ import pytest
 
 from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import SCHEMA, Block, blocks_of, numbered_files
-from fairhuman.data.pipeline.tier import Item, Look, Result, TierTable, rows_by_id, start
+from fairhuman.data.pipeline.tier import Look, TierResult, TierRow, TierTable, rows_by_id, start
 from fairhuman.errors import FairHumanError
 from fairhuman.utils.files import write_atomically
 
@@ -42,13 +42,13 @@ class Length:
     def open(self) -> Iterator[Look]:
         yield lambda items: [self.look(item) for item in items]
 
-    def look(self, item: Item) -> Result:
+    def look(self, item: TierRow) -> TierResult:
         self.looked_at.append(item.row.key)
         if "x" in item.row.key and not self.cured:
-            return Result({}, "failed", "an x", item.row.key)
+            return TierResult({}, "failed", "an x", item.row.key)
         if "r" in item.row.key:
-            return Result({}, "rejected", "an r", item.row.key)
-        return Result({"length": self.times * len(item.row.key)})
+            return TierResult({}, "rejected", "an r", item.row.key)
+        return TierResult({"length": self.times * len(item.row.key)})
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Double(Length):
     name: ClassVar[str] = "double"
     needs: ClassVar[tuple[str, ...]] = ("length",)
 
-    def look(self, item: Item) -> Result:
+    def look(self, item: TierRow) -> TierResult:
         self.looked_at.append(item.row.key)
-        return Result({"length": 2 * item.earlier["length"]["length"]})
+        return TierResult({"length": 2 * item.earlier["length"]["length"]})
 
 
 def write_manifest(folder, *blocks):

@@ -5,7 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from fairhuman.data.caption.pace import Pace, asked_to_wait, back_off
+from fairhuman.data.caption.pace import RequestPacer, asked_to_wait, back_off
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
 
 def times(count: int, per_minute: float | None, hold: float = 0.0) -> list[float]:
     clock = Clock()
-    pace = Pace(per_minute, clock.now, clock.sleep)
+    pace = RequestPacer(per_minute, clock.now, clock.sleep)
 
     async def ask() -> list[float]:
         found = []

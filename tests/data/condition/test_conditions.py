@@ -12,10 +12,10 @@ from PIL import Image
 
 from fairhuman.config import build
 from fairhuman.data.condition import (
+    ConditionInputs,
     Conditions,
     ConditionSettings,
     DepthSettings,
-    Given,
     decode_depth,
     depth_picture,
     depth_png,
@@ -24,7 +24,7 @@ from fairhuman.data.condition import (
     people_from_list,
 )
 from fairhuman.data.condition import conditions as module
-from fairhuman.data.condition.people import Person
+from fairhuman.data.condition.people import PersonPose
 from fairhuman.detect.detection import Picture
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.record import Finding
@@ -41,11 +41,11 @@ class CornerPose(AbstractContextManager):
 
     source = "corners 1.0"
 
-    def __call__(self, image: Picture) -> list[Person]:
+    def __call__(self, image: Picture) -> list[PersonPose]:
         height, width = image.shape[:2]
         body = np.zeros((18, 3))
         body[:2] = [[0, 0, image.mean() / 255], [width, height, image.mean() / 255]]
-        return [Person(body), Person()]
+        return [PersonPose(body), PersonPose()]
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -56,7 +56,7 @@ def corner_pose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POSE_ESTIMATORS", {"mediapipe": lambda _: CornerPose()})
 
 
-def conditions(given: list[Given], settings: ConditionSettings = KEPT_ONLY) -> list[Conditions]:
+def conditions(given: list[ConditionInputs], settings: ConditionSettings = KEPT_ONLY) -> list[Conditions]:
     with open_conditions(settings) as estimate:
         return estimate(given)
 
@@ -74,13 +74,13 @@ def jpeg(size: tuple[int, int]) -> bytes:
 
 
 def test_without_anything_nothing_is_known() -> None:
-    assert conditions([Given(PICTURE)]) == [Conditions()]
+    assert conditions([ConditionInputs(PICTURE)]) == [Conditions()]
     assert conditions([]) == []
 
 
 def test_a_source_s_conditions_are_kept_as_they_are() -> None:
     stored = depth_png(MILLIMETRES)
-    (found,) = conditions([Given(PICTURE, BODY, stored, "metric_mm")])
+    (found,) = conditions([ConditionInputs(PICTURE, BODY, stored, "metric_mm")])
     assert found.pose is not None
     people = people_from_list(found.pose)
     np.testing.assert_array_equal(people[0].body, np.float32(BODY))
@@ -92,7 +92,11 @@ def test_a_source_s_conditions_are_kept_as_they_are() -> None:
 
 def test_a_source_s_conditions_win_over_estimates(corner_pose: None, depth_model: str) -> None:
     settings = ConditionSettings(depth=DepthSettings(model=depth_model))
-    given = [Given(PICTURE, BODY, None), Given(PICTURE, None, depth_png(MILLIMETRES), "metric_mm"), Given(PICTURE)]
+    given = [
+        ConditionInputs(PICTURE, BODY, None),
+        ConditionInputs(PICTURE, None, depth_png(MILLIMETRES), "metric_mm"),
+        ConditionInputs(PICTURE),
+    ]
     found = conditions(given, settings)
     assert [one.pose_by for one in found] == ["source", "corners 1.0", "corners 1.0"]
     assert [one.depth_by for one in found] == [depth_model, "source", depth_model]
@@ -107,7 +111,7 @@ def test_a_source_s_conditions_win_over_estimates(corner_pose: None, depth_model
 
 def test_estimated_people_without_a_sure_point_are_not_kept(corner_pose: None) -> None:
     dark, bright = np.zeros_like(PICTURE), np.full_like(PICTURE, 255)
-    found = conditions([Given(dark), Given(bright)], ConditionSettings())
+    found = conditions([ConditionInputs(dark), ConditionInputs(bright)], ConditionSettings())
     assert found[0] == Conditions()
     assert found[1].pose is not None
     assert len(found[1].pose) == 1
@@ -115,16 +119,16 @@ def test_estimated_people_without_a_sure_point_are_not_kept(corner_pose: None) -
 
 
 def test_nobody_in_a_source_s_picture_is_not_the_same_as_not_known(corner_pose: None) -> None:
-    (found,) = conditions([Given(PICTURE, [])], ConditionSettings())
+    (found,) = conditions([ConditionInputs(PICTURE, [])], ConditionSettings())
     assert (found.pose, found.pose_by) == ([], "source")
     assert pixels(found.pose_png).shape == PICTURE.shape
     assert not pixels(found.pose_png).any()
 
 
 def test_a_source_s_pose_picture_is_kept(tmp_path: Path) -> None:
-    drawn = draw_pose([Person(np.array(BODY))], HEIGHT, WIDTH)
+    drawn = draw_pose([PersonPose(np.array(BODY))], HEIGHT, WIDTH)
     drawn.save(tmp_path / "pose.png")
-    (found,) = conditions([Given(PICTURE, tmp_path / "pose.png")])
+    (found,) = conditions([ConditionInputs(PICTURE, tmp_path / "pose.png")])
     np.testing.assert_array_equal(pixels(found.pose_png), np.asarray(drawn))
     assert (found.pose, found.pose_by) == (None, "source")
 
@@ -133,30 +137,39 @@ def test_a_source_s_pose_picture_is_kept(tmp_path: Path) -> None:
     ("given", "finding"),
     [
         (
-            Given(PICTURE, [[1, 2]]),
+            ConditionInputs(PICTURE, [[1, 2]]),
             Finding(
                 "dropped", "pose can't be used", "pose must be [N, 3] or [people, N, 3] with N of 17, 18, 33, 59, "
             ),
         ),
-        (Given(PICTURE, jpeg((41, 32))), Finding("dropped", "pose: not as large as its picture", "41x32, not 40x32")),
-        (Given(PICTURE, b"no picture"), Finding("dropped", "pose: not a picture", "10 bytes begins with")),
-        (Given(PICTURE, None, jpeg((40, 32))), Finding("dropped", "depth: depth must be grey with 16 bits", "")),
         (
-            Given(PICTURE, None, depth_png(MILLIMETRES.T.copy())),
+            ConditionInputs(PICTURE, jpeg((41, 32))),
+            Finding("dropped", "pose: not as large as its picture", "41x32, not 40x32"),
+        ),
+        (ConditionInputs(PICTURE, b"no picture"), Finding("dropped", "pose: not a picture", "10 bytes begins with")),
+        (
+            ConditionInputs(PICTURE, None, jpeg((40, 32))),
+            Finding("dropped", "depth: depth must be grey with 16 bits", ""),
+        ),
+        (
+            ConditionInputs(PICTURE, None, depth_png(MILLIMETRES.T.copy())),
             Finding("dropped", "depth: not as large as its picture", "32x40, not 40x32"),
         ),
         (
-            Given(PICTURE, None, [[1.0]]),
+            ConditionInputs(PICTURE, None, [[1.0]]),
             Finding("dropped", "depth can't be used", "depth must be a picture, found a list of 1"),
         ),
-        (Given(PICTURE, None, Path("gone.png")), Finding("dropped", "depth: file does not exist", "gone.png")),
+        (
+            ConditionInputs(PICTURE, None, Path("gone.png")),
+            Finding("dropped", "depth: file does not exist", "gone.png"),
+        ),
     ],
 )
 def test_what_can_not_be_used_is_named_and_estimated_instead(
-    given: Given, finding: Finding, corner_pose: None, depth_model: str
+    given: ConditionInputs, finding: Finding, corner_pose: None, depth_model: str
 ) -> None:
     for settings in (KEPT_ONLY, ConditionSettings(depth=DepthSettings(model=depth_model))):
-        found, other = conditions([given, Given(PICTURE)], settings)
+        found, other = conditions([given, ConditionInputs(PICTURE)], settings)
         (note,) = found.findings
         assert (note.action, note.reason) == (finding.action, finding.reason)
         assert note.value.startswith(finding.value)
@@ -180,7 +193,7 @@ def test_settings_are_checked_and_start_a_process() -> None:
         with pytest.raises(RecipeError):
             build(ConditionSettings, {}, [wrong])
     with pickle.loads(pickle.dumps(partial(open_conditions, KEPT_ONLY)))() as estimate:
-        assert estimate([Given(PICTURE)]) == [Conditions()]
+        assert estimate([ConditionInputs(PICTURE)]) == [Conditions()]
 
 
 def test_a_depth_model_that_is_not_there_is_named() -> None:

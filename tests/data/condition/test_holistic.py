@@ -11,15 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.data.condition import ConditionSettings, Given, HolisticPose, open_conditions, people_from_source
-from fairhuman.data.condition.people import BODY_POINTS, Person, flip_people
+from fairhuman.data.condition import (
+    ConditionInputs,
+    ConditionSettings,
+    HolisticPose,
+    open_conditions,
+    people_from_source,
+)
+from fairhuman.data.condition.people import BODY_POINTS, PersonPose, flip_people
 from fairhuman.detect.guard import guarded_map
 
 NAMES = ("0007", "0043")
 
 
 @pytest.fixture(scope="module")
-def photos(shared: Path) -> list[tuple[np.ndarray, Person]]:
+def photos(shared: Path) -> list[tuple[np.ndarray, PersonPose]]:
     """Street photos with the whole person, and the pose that CCP's copy has for them."""
     folder = shared / "data" / "ccp"
     if not folder.is_dir():
@@ -48,7 +54,7 @@ def distances(first: np.ndarray, second: np.ndarray, score: float = 0.5) -> np.n
     return np.asarray(np.linalg.norm((first - second)[..., :2], axis=-1)[sure])
 
 
-def test_the_body_is_where_ccp_says(photos: list[tuple[np.ndarray, Person]], holistic: HolisticPose) -> None:
+def test_the_body_is_where_ccp_says(photos: list[tuple[np.ndarray, PersonPose]], holistic: HolisticPose) -> None:
     assert holistic.source == "mediapipe-0.10.21 holistic"
     for picture, expected in photos:
         (person,) = holistic(picture)
@@ -58,7 +64,7 @@ def test_the_body_is_where_ccp_says(photos: list[tuple[np.ndarray, Person]], hol
 
 
 def test_hands_and_face_lie_at_their_ends_of_the_body(
-    photos: list[tuple[np.ndarray, Person]], holistic: HolisticPose
+    photos: list[tuple[np.ndarray, PersonPose]], holistic: HolisticPose
 ) -> None:
     for picture, _ in photos:
         (person,) = holistic(picture)
@@ -76,7 +82,7 @@ def test_hands_and_face_lie_at_their_ends_of_the_body(
 
 
 def test_a_mirrored_photo_has_the_mirrored_pose(
-    photos: list[tuple[np.ndarray, Person]], holistic: HolisticPose
+    photos: list[tuple[np.ndarray, PersonPose]], holistic: HolisticPose
 ) -> None:
     for picture, _ in photos:
         (person,), (mirrored,) = holistic(picture), flip_people(holistic(picture[:, ::-1]), picture.shape[1])
@@ -92,8 +98,8 @@ def test_nobody_is_found_in_a_blank_picture(size: tuple[int, int], holistic: Hol
         holistic(np.zeros((*size, 3), np.float32))  # type: ignore[arg-type]
 
 
-def test_conditions_come_out_of_a_guarded_process(photos: list[tuple[np.ndarray, Person]]) -> None:
-    given = [[Given(picture)] for picture, _ in photos]
+def test_conditions_come_out_of_a_guarded_process(photos: list[tuple[np.ndarray, PersonPose]]) -> None:
+    given = [[ConditionInputs(picture)] for picture, _ in photos]
     found = dict(guarded_map(partial(open_conditions, ConditionSettings()), given, workers=1, seconds=300))
     assert sorted(found) == [0, 1]
     for index, (picture, expected) in enumerate(photos):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fairhuman.data.condition import (
     PEOPLE_TYPE,
-    Person,
+    PersonPose,
     flip_people,
     move_people,
     people_from_list,
@@ -32,11 +32,11 @@ def random_points(*shape: int, seed: int = 0) -> np.ndarray:
     return points * (points[..., 2:] > 0)
 
 
-def random_person(seed: int = 0) -> Person:
-    return Person(*(random_points(*shape[:-1], seed=seed + number) for number, shape in enumerate(SHAPES.values())))
+def random_person(seed: int = 0) -> PersonPose:
+    return PersonPose(*(random_points(*shape[:-1], seed=seed + number) for number, shape in enumerate(SHAPES.values())))
 
 
-def assert_same(first: list[Person], second: list[Person]) -> None:
+def assert_same(first: list[PersonPose], second: list[PersonPose]) -> None:
     assert len(first) == len(second)
     for one, other in zip(first, second, strict=True):
         for part in SHAPES:
@@ -182,12 +182,12 @@ def test_a_point_that_lands_too_far_off_is_not_known_any_more() -> None:
 
 
 def test_lists_go_through_json_and_parquet_s_types_unchanged() -> None:
-    people = [random_person(), Person(), Person(body=random_points(18, seed=5))]
+    people = [random_person(), PersonPose(), PersonPose(body=random_points(18, seed=5))]
     stored = people_to_list(people)
     assert stored[1] == {"body": None, "hands": None, "face": None}
     assert_same(people_from_list(json.loads(json.dumps(stored))), people)
     assert_same(people_from_list(pyarrow.array([stored], type=PEOPLE_TYPE).to_pylist()[0]), people)
-    assert_same(people_from_list([{}]), [Person()])
+    assert_same(people_from_list([{}]), [PersonPose()])
 
 
 def test_a_person_can_not_be_changed() -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fairhuman.data.condition import Person, draw_pose, flip_people, move_people
+from fairhuman.data.condition import PersonPose, draw_pose, flip_people, move_people
 from fairhuman.data.condition.people import BODY_MIRROR, SHAPES
 from fairhuman.data.condition.pose import COLOURS, HAND_COLOURS, HAND_EDGES, LIMBS
 
@@ -20,12 +20,12 @@ def points(part: str, places: dict[tuple[int, ...], tuple[float, float]], score:
     return result
 
 
-def limb_person(limb: int) -> Person:
+def limb_person(limb: int) -> PersonPose:
     start, end = LIMBS[limb]
-    return Person(points("body", {(start,): START, (end,): END}))
+    return PersonPose(points("body", {(start,): START, (end,): END}))
 
 
-def drawn(people: list[Person], height: int = SIDE, width: int = SIDE, min_score: float = 0.3) -> np.ndarray:
+def drawn(people: list[PersonPose], height: int = SIDE, width: int = SIDE, min_score: float = 0.3) -> np.ndarray:
     return np.asarray(draw_pose(people, height, width, min_score)).astype(float)
 
 
@@ -69,18 +69,18 @@ def test_in_the_mirrored_picture_a_limb_is_the_other_side_s(limb: int) -> None:
 def test_hands_have_the_rainbow_s_colours_and_blue_joints_and_faces_white_dots() -> None:
     for edge, (start, end) in enumerate(HAND_EDGES):
         for side in (0, 1):
-            picture = drawn([Person(hands=points("hands", {(side, start): START, (side, end): END}))])
+            picture = drawn([PersonPose(hands=points("hands", {(side, start): START, (side, end): END}))])
             assert colour_at(picture, *MIDDLE) == pytest.approx(HAND_COLOURS[edge], abs=0.51)
             assert colour_at(picture, *START) == colour_at(picture, *END) == [0, 0, 255]
     assert HAND_EDGES[:6] == ((0, 1), (1, 2), (2, 3), (3, 4), (0, 5), (5, 6))
     assert {point for edge in HAND_EDGES for point in edge} == set(range(21))
     assert HAND_COLOURS[0] == (255, 0, 0)
-    assert colour_at(drawn([Person(face=points("face", {(30,): START}))]), *START) == [255, 255, 255]
+    assert colour_at(drawn([PersonPose(face=points("face", {(30,): START}))]), *START) == [255, 255, 255]
 
 
 def test_a_dot_and_a_limb_cover_the_area_that_they_should() -> None:
     for x, y in [(100.0, 100.0), (100.37, 200.61)]:
-        dot = drawn([Person(face=points("face", {(30,): (x, y)}))])[..., 0] / 255
+        dot = drawn([PersonPose(face=points("face", {(30,): (x, y)}))])[..., 0] / 255
         assert dot.sum() == pytest.approx(math.pi * 3**2, rel=0.02)
         rows, columns = np.indices(dot.shape) + 0.5
         assert (dot * columns).sum() / dot.sum() == pytest.approx(x, abs=0.02)
@@ -106,9 +106,9 @@ def test_lines_grow_with_the_picture(factor: int) -> None:
     assert np.abs(small - reduced).max() < 70  # of 255, at edges
 
 
-def whole_person() -> Person:
+def whole_person() -> PersonPose:
     generator = np.random.default_rng(3)
-    return Person(
+    return PersonPose(
         *(
             np.concatenate([generator.uniform(20, 490, (*shape[:-1], 2)), np.ones((*shape[:-1], 1))], axis=-1)
             for shape in SHAPES.values()
@@ -126,28 +126,28 @@ def test_a_whole_person_is_mirrored_in_shape_and_drawn_the_same_twice() -> None:
 
 
 def test_a_point_counts_from_the_least_score_on() -> None:
-    person = Person(points("body", {(0,): START, (1,): END}, score=0.25))
+    person = PersonPose(points("body", {(0,): START, (1,): END}, score=0.25))
     assert drawn([person], min_score=0.25).any()
     assert not drawn([person], min_score=0.26).any()
-    assert not drawn([Person()], min_score=0).any()  # score 0 is never known
+    assert not drawn([PersonPose()], min_score=0).any()  # score 0 is never known
     one_end = points("body", {(0,): START, (1,): END})
     one_end[1, 2] = 0.1
-    picture = drawn([Person(one_end)])
+    picture = drawn([PersonPose(one_end)])
     assert colour_at(picture, *START) == list(COLOURS[0])
     assert colour_at(picture, *MIDDLE) != darker(12)
 
 
 @pytest.mark.parametrize("far", [700.0, -300.0, 1e6, -1e6])
 def test_what_lies_outside_is_cut_off(far: float) -> None:
-    limb = Person(points("body", {(1,): (256.0, 256.0), (2,): (far, 256.0)}))
+    limb = PersonPose(points("body", {(1,): (256.0, 256.0), (2,): (far, 256.0)}))
     picture = drawn([limb])
     assert picture.shape == (SIDE, SIDE, 3)
     edge = SIDE - 1 if far > 0 else 0
     assert picture[256, edge, 0] > 0
     assert not picture[:, SIDE - 1 - edge].any()
-    assert not drawn([Person(face=points("face", {(0,): (far, far)}))]).any()
+    assert not drawn([PersonPose(face=points("face", {(0,): (far, far)}))]).any()
     # A dot whose middle lies just outside still shows.
-    assert drawn([Person(face=points("face", {(0,): (-1.0, 20.0)}))])[20, 0].tolist() == [255, 255, 255]
+    assert drawn([PersonPose(face=points("face", {(0,): (-1.0, 20.0)}))])[20, 0].tolist() == [255, 255, 255]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (16, 24)])
@@ -158,7 +158,7 @@ def test_the_smallest_pictures_are_drawn_too(size: tuple[int, int]) -> None:
 
 
 def test_two_points_at_one_place_are_a_dot() -> None:
-    picture = drawn([Person(points("body", {(0,): START, (1,): START}))])
+    picture = drawn([PersonPose(points("body", {(0,): START, (1,): START}))])
     assert colour_at(picture, *START) == list(COLOURS[1])
 
 

@@ -13,7 +13,7 @@ from tiny_pictures import encoded, picture
 
 from fairhuman.data.caption.tokens import TokenBudget, TokenSettings
 from fairhuman.data.export import export_dataset
-from fairhuman.data.look.columns import Columns
+from fairhuman.data.look.columns import RecordColumns
 from fairhuman.data.look.figures import percent, write_statistics
 from fairhuman.data.look.statistics import dataset_statistics, spread
 from fairhuman.data.look.tally import CAPTIONS, Tally
@@ -142,7 +142,7 @@ def test_cutting_the_table_elsewhere_changes_nothing(sizes, scale):
         for size in cuts:
             ones = pyarrow.array([1] * size, pyarrow.int32())
             text = pyarrow.array(captions[first : first + size], pyarrow.string())
-            tally.add(Columns(pyarrow.table({"width": ones, "height": ones, "caption": text}), {}))
+            tally.add(RecordColumns(pyarrow.table({"width": ones, "height": ones, "caption": text}), {}))
             first += size
     assert parts.captions == whole.captions
     steps = np.diff([int(caption.split()[1]) for caption in whole.captions])

@@ -1,7 +1,7 @@
 """Outcomes and counts of hand-worked decisions."""
 
 from fairhuman.data.review.events import Decision
-from fairhuman.data.review.summary import Summary, outcome, summarize
+from fairhuman.data.review.summary import ReviewSummary, summarize, verdict_of
 
 PROMPTS = {"a": "one", "b": "two", "c": "three", "d": "four"}
 
@@ -13,16 +13,16 @@ def said(number, reviewer, key, action, text=None):
 
 def test_the_majority_wins_and_a_tie_is_nobody_s():
     keep, drop = said(1, "Ada", "a", "keep"), said(2, "Bo", "a", "drop")
-    assert outcome([keep, drop], "one").verdict is None
-    assert outcome([keep, drop, said(3, "Cy", "a", "drop", "unclear")], "one").verdict == "drop"
-    assert outcome([keep, drop, said(3, "Cy", "a", "drop", "unclear")], "one").decision.reason == "unclear"
-    assert outcome([keep], "one").decision is keep
+    assert verdict_of([keep, drop], "one").verdict is None
+    assert verdict_of([keep, drop, said(3, "Cy", "a", "drop", "unclear")], "one").verdict == "drop"
+    assert verdict_of([keep, drop, said(3, "Cy", "a", "drop", "unclear")], "one").decision.reason == "unclear"
+    assert verdict_of([keep], "one").decision is keep
 
 
 def test_an_edited_prompt_goes_before_a_later_unedited_one():
     edited, plain = said(1, "Ada", "a", "keep", "better"), said(2, "Bo", "a", "keep")
-    assert outcome([edited, plain], "one").decision is edited
-    assert outcome([edited, plain, said(3, "Cy", "a", "keep", "best")], "one").decision.prompt == "best"
+    assert verdict_of([edited, plain], "one").decision is edited
+    assert verdict_of([edited, plain, said(3, "Cy", "a", "keep", "best")], "one").decision.prompt == "best"
 
 
 def test_counts():
@@ -34,7 +34,7 @@ def test_counts():
         said(5, "Ada", "c", "drop", "anatomy"),
         said(6, "Ada", "gone", "keep", "no more"),
     ]
-    assert summarize(decisions, PROMPTS, needed=2) == Summary(
+    assert summarize(decisions, PROMPTS, needed=2) == ReviewSummary(
         pictures=4,
         done=2,
         left=2,

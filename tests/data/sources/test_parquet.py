@@ -11,7 +11,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import byte_length, picture_name, read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError
-from fairhuman.record import Box, Cell
+from fairhuman.record import Box, TableCell
 
 
 def row(i: int, **fields) -> dict:
@@ -122,7 +122,7 @@ def test_pictures_stay_in_the_table(tmp_path):
         assert len(records) == (6 if name == "in part" else 7)
         for record in records:
             number = int(record.key[1:])
-            assert record.image == Cell(path, number, ("image",))
+            assert record.image == TableCell(path, number, ("image",))
             assert read_bytes(record.image) == pictures[number]
             assert byte_length(record.image) == len(pictures[number])
         painted = read(path, ("face",))[0][-1].masks["face"]

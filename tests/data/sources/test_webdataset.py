@@ -17,7 +17,7 @@ from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.webdataset import webdataset_rows
 from fairhuman.errors import DataError
-from fairhuman.record import Box, Span
+from fairhuman.record import Box, FileSpan
 
 
 def png(seed: int) -> bytes:
@@ -59,7 +59,7 @@ def test_a_picture_is_a_place_in_the_tar_and_captions_are_beside(tmp_path):
     (first, second), notes = read(tmp_path / "s.tar", ("face",))
     assert notes == []
     assert (first.caption, second.caption) == ("from JSON", "text")
-    assert isinstance(first.image, Span)
+    assert isinstance(first.image, FileSpan)
     assert read_bytes(first.image) == members["a.png"]
     assert (first.key, first.split, first.attributes, first.location) == ("s/a", "val", {"age": 4}, "s.tar/a")
     assert first.boxes["face"] == (Box(1, 2, 11, 12),)

@@ -19,7 +19,7 @@ from PIL import Image
 from fairhuman.config import build
 from fairhuman.data.caption import Caption, CaptionItem
 from fairhuman.data.pictures.decode import PictureLimits
-from fairhuman.data.validation import ValidationSettings, build_validation
+from fairhuman.data.validation import ValidationSetSettings, build_validation
 from fairhuman.data.validation.prompts import NO_PERSON, model_prompts
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
@@ -182,8 +182,8 @@ def test_a_killed_run_goes_on_with_the_prompts_it_has(endpoint: tuple[str, Any],
     kept = len(list(Journal(journal)))
     assert 0 < kept < 12
     with pytest.raises(DataError, match=r"count was 12, now 11(?s:.*)or remove .*\.out\.work"):
-        build_validation(tmp_path / "source", out, build(ValidationSettings, values(url, 11)))
-    assert build_validation(tmp_path / "source", out, build(ValidationSettings, chosen)).pictures == 12
+        build_validation(tmp_path / "source", out, build(ValidationSetSettings, values(url, 11)))
+    assert build_validation(tmp_path / "source", out, build(ValidationSetSettings, chosen)).pictures == 12
     assert len(handler.asked) == 12  # of 20: only what was drawn
     assert sum(handler.asked.values()) - 12 <= 4  # those of the batch that was under way
     rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -201,7 +201,7 @@ def test_a_prompt_that_fails_makes_room_for_the_next_picture(endpoint: tuple[str
     url, handler = endpoint
     write_figures(tmp_path / "source", 8)
     handler.dogs = 3
-    summary = build_validation(tmp_path / "source", tmp_path / "out", build(ValidationSettings, values(url, 5)))
+    summary = build_validation(tmp_path / "source", tmp_path / "out", build(ValidationSetSettings, values(url, 5)))
     assert (summary.pictures, summary.usable, summary.reasons) == (5, 5, {NO_PERSON: 3})
     assert set(handler.asked.values()) == {1}
 
@@ -212,6 +212,6 @@ def test_too_many_failures_end_the_run_with_their_reasons(endpoint: tuple[str, A
     write_figures(tmp_path / "source", 16)
     handler.dogs = 99
     with pytest.raises(DataError, match=r"11 prompts failed, more than prompts.max_failed_share = 0.1") as found:
-        build_validation(tmp_path / "source", tmp_path / "out", build(ValidationSettings, values(url, 2)))
+        build_validation(tmp_path / "source", tmp_path / "out", build(ValidationSetSettings, values(url, 2)))
     assert NO_PERSON in str(found.value)
     assert not (tmp_path / "out").exists()

@@ -13,15 +13,15 @@ from PIL import Image, ImageFilter
 from fairhuman.config import build
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.data.validation import ValidationSettings, build_validation
+from fairhuman.data.validation import ValidationSetSettings, build_validation
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from figures import write_figures
 
 SMALL = {"min_side": 64, "min_clarity_percentile": None}
 
 
-def settings(**values: Any) -> ValidationSettings:
-    return build(ValidationSettings, {"count": 6, "filters": SMALL, **values})
+def settings(**values: Any) -> ValidationSetSettings:
+    return build(ValidationSetSettings, {"count": 6, "filters": SMALL, **values})
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -253,7 +253,7 @@ def test_text_of_the_source_cannot_break_out_of_the_page(source: Path, tmp_path:
 )
 def test_settings_that_make_no_sense_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        build(ValidationSettings, values)
+        build(ValidationSetSettings, values)
 
 
 @pytest.mark.slow

@@ -10,18 +10,18 @@ from torch import Tensor
 from fairhuman.compare.grid.matching import MatchedRow
 from fairhuman.data.condition.people import SHAPES, people_from_list
 from fairhuman.errors import DataError
-from fairhuman.generate.asked import POSE_TEXT, Asked, read_asked
+from fairhuman.generate.asked import POSE_TEXT, ControlInputs, read_asked
 
 _SAME = 0.5  # pixels that a point of the pose that was followed may be off the one that is shown
 
 
-def read_columns(given: Sequence[str], rows: Sequence[MatchedRow]) -> Asked:
+def read_columns(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
     """Read `NAME=PLACE` of each condition for the prompts of all rows; errors as of `read_asked`."""
     return read_asked(given, 1 + max(row.key[0] for row in rows))
 
 
 def condition_pictures(
-    asked: Asked, row: MatchedRow, sizes: Mapping[str, tuple[int, int]], height: int
+    asked: ControlInputs, row: MatchedRow, sizes: Mapping[str, tuple[int, int]], height: int
 ) -> dict[str, Image.Image]:
     """The conditions of a row's prompt by name, as a network sees them, at a height.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fairhuman.compare.grid.zoom import Frame, choose_frames
+from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames
 from fairhuman.detect import FaceDetector, HandDetector, Picture, find_parts
 from fairhuman.record import Box
 
@@ -12,7 +12,7 @@ Detect = Callable[[Picture], Boxes]
 ZOOMED = ("face", "hand")
 
 
-def detected_frames(pictures: Sequence[Picture], detect: Detect | None = None) -> list[dict[str, Frame]]:
+def detected_frames(pictures: Sequence[Picture], detect: Detect | None = None) -> list[dict[str, ZoomFrame]]:
     """The frame of the largest face and of the largest hand of each picture, by part; see `choose_frames`.
 
     Args:

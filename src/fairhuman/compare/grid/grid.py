@@ -15,11 +15,11 @@ from fairhuman.compare.grid.conditions import condition_pictures, read_columns
 from fairhuman.compare.grid.frames import ZOOMED, Boxes, Detect, detected_frames
 from fairhuman.compare.grid.grid_figure import HEIGHT, GridCell, GridRow, grid_figure, save_figure
 from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes
-from fairhuman.compare.grid.zoom import Frame, choose_frames, cut
+from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames, cut
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.generate.asked import Asked
+from fairhuman.generate.asked import ControlInputs
 from fairhuman.report.html import picture_uri, render
 from fairhuman.utils.files import write_text
 
@@ -67,7 +67,7 @@ def write_grid(
         raise RecipeError(f"expected must hold boxes for each of the {len(matched)} rows, found {len(expected)}")
     chosen = [matched[number] for number in numbers]
     zooming = zoom_on is not None or expected is not None
-    frames: list[dict[str, Frame]] = [{} for _ in chosen]
+    frames: list[dict[str, ZoomFrame]] = [{} for _ in chosen]
     if zoom_on is not None:
         frames = _detected_frames(zoom_on, chosen, detect)
     elif expected is not None:
@@ -119,11 +119,11 @@ def choose_rows(total: int, rows: Sequence[int] | None, count: int | None, seed:
     return sorted(drawn.tolist()), f"{count} of {total} rows, drawn at random with seed {seed}."
 
 
-def _detected_frames(name: str, rows: Sequence[MatchedRow], detect: Detect | None) -> list[dict[str, Frame]]:
+def _detected_frames(name: str, rows: Sequence[MatchedRow], detect: Detect | None) -> list[dict[str, ZoomFrame]]:
     return detected_frames([np.asarray(_open(name, row)) for row in rows], detect)
 
 
-def _expected_frames(name: str, rows: Sequence[MatchedRow], expected: Sequence[Boxes]) -> list[dict[str, Frame]]:
+def _expected_frames(name: str, rows: Sequence[MatchedRow], expected: Sequence[Boxes]) -> list[dict[str, ZoomFrame]]:
     frames = []
     for row, boxes in zip(rows, expected, strict=True):
         try:
@@ -140,7 +140,7 @@ def _open(name: str, row: MatchedRow) -> Image.Image:
         raise DataError(f"method {name!r}: {error}") from error
 
 
-def _grid_row(number: int, row: MatchedRow, frames: Mapping[str, Frame], parts: Sequence[str]) -> GridRow:
+def _grid_row(number: int, row: MatchedRow, frames: Mapping[str, ZoomFrame], parts: Sequence[str]) -> GridRow:
     cells = []
     for name, drawn in row.pictures.items():
         picture = _open(name, row)
@@ -151,7 +151,7 @@ def _grid_row(number: int, row: MatchedRow, frames: Mapping[str, Frame], parts: 
     return GridRow(number, row.prompt if row.prompt is not None else cells[0].file, cells)
 
 
-def _with_conditions(grid: Sequence[GridRow], rows: Sequence[MatchedRow], asked: Asked) -> list[GridRow]:
+def _with_conditions(grid: Sequence[GridRow], rows: Sequence[MatchedRow], asked: ControlInputs) -> list[GridRow]:
     sizes = [{cell.method: (cell.size[1], cell.size[0]) for cell in row.cells} for row in grid]
     return [
         replace(row, asked=condition_pictures(asked, matched, of_row, HEIGHT))

@@ -23,7 +23,7 @@ Key = tuple[int, int]  # prompt_index, picture_index
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class PictureFile:
     """A picture's file and its text entries; none where it isn't one of `fairhuman sample`."""
 
     file: Path
@@ -36,7 +36,7 @@ class MatchedRow:
 
     key: Key
     prompt: str | None
-    pictures: Mapping[str, Drawn]
+    pictures: Mapping[str, PictureFile]
 
 
 def match_pictures(methods: Mapping[str, Path], lacking: list[str] | None = None) -> list[MatchedRow]:
@@ -102,13 +102,13 @@ def setting_notes(rows: Sequence[MatchedRow]) -> list[str]:
     return notes
 
 
-def _read_folder(name: str, folder: Path) -> list[Drawn]:
+def _read_folder(name: str, folder: Path) -> list[PictureFile]:
     if not folder.is_dir():
         raise DataError(f"method {name!r}: expected a folder of pictures, found none at {folder}")
     files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."]
     if not files:
         raise DataError(f"method {name!r}: expected pictures in {folder}, found none")
-    pictures = [Drawn(file, _entries(name, file)) for file in sorted(files, key=_natural)]
+    pictures = [PictureFile(file, _entries(name, file)) for file in sorted(files, key=_natural)]
     without = [picture.file.name for picture in pictures if not picture.entries]
     if 0 < len(without) < len(pictures):
         raise DataError(
@@ -136,8 +136,8 @@ def _entries(name: str, file: Path) -> dict[str, str]:
     return texts if all(key in texts for key in IDENTITY) else {}
 
 
-def _by_key(name: str, pictures: Sequence[Drawn]) -> dict[Key, Drawn]:
-    found: dict[Key, Drawn] = {}
+def _by_key(name: str, pictures: Sequence[PictureFile]) -> dict[Key, PictureFile]:
+    found: dict[Key, PictureFile] = {}
     for picture in pictures:
         texts = [picture.entries[entry] for entry in IDENTITY[1:]]
         if not all(re.fullmatch("[0-9]+", text) for text in texts):
@@ -155,7 +155,7 @@ def _by_key(name: str, pictures: Sequence[Drawn]) -> dict[Key, Drawn]:
     return found
 
 
-def _prompt(told: Mapping[str, Mapping[Key, Drawn]], key: Key) -> str | None:
+def _prompt(told: Mapping[str, Mapping[Key, PictureFile]], key: Key) -> str | None:
     """The prompt of a row that all methods tell."""
     having = {name: pictures[key] for name, pictures in told.items() if key in pictures}
     if not having:

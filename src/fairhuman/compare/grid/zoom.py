@@ -16,7 +16,7 @@ LEAST = 4.0  # pixels: a smaller box is framed as if it were this large
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ZoomFrame:
     """A square in a picture of any size.
 
     Attributes:
@@ -30,7 +30,9 @@ class Frame:
     side: float
 
 
-def choose_frames(boxes: Mapping[str, Sequence[Box]], size: tuple[int, int], parts: Sequence[str]) -> dict[str, Frame]:
+def choose_frames(
+    boxes: Mapping[str, Sequence[Box]], size: tuple[int, int], parts: Sequence[str]
+) -> dict[str, ZoomFrame]:
     """The frame of the largest box of each part, `AROUND` times the box's longer side; a part without boxes has none.
 
     Args:
@@ -51,11 +53,13 @@ def choose_frames(boxes: Mapping[str, Sequence[Box]], size: tuple[int, int], par
         found = max(boxes.get(part, ()), key=lambda box: box.area, default=None)
         if found is not None:
             side = AROUND * max(found.x1 - found.x0, found.y1 - found.y0, LEAST)
-            frames[part] = Frame((found.x0 + found.x1) / 2 / width, (found.y0 + found.y1) / 2 / height, side / height)
+            frames[part] = ZoomFrame(
+                (found.x0 + found.x1) / 2 / width, (found.y0 + found.y1) / 2 / height, side / height
+            )
     return frames
 
 
-def cut(picture: Image.Image, frame: Frame, pixels: int) -> Image.Image:
+def cut(picture: Image.Image, frame: ZoomFrame, pixels: int) -> Image.Image:
     """The framed square, enlarged or reduced to `pixels` a side.
 
     A frame that leaves the picture is moved inside, one that is larger than the picture made smaller: the same for all

@@ -16,7 +16,7 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
-from fairhuman.compare.paper.published import PUBLISHED, Cell
+from fairhuman.compare.paper.published import PUBLISHED, PublishedCell
 from fairhuman.errors import ModelError
 from fairhuman.generate.sample import draw, picture_generator
 from fairhuman.generate.settings import SampleSettings
@@ -113,9 +113,9 @@ def table_for_sdxl(rank: int) -> list[ExtraMemory]:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**sdxl_unet_config())
     counts = {FUSED: 0, UNFUSED: lora_parameters(unet, rank), MOLE: mole_parameters(unet)}
-    published = {MOLE: PUBLISHED[Cell("Table 1", "MoLE", "Extra Memory Usage")]}
+    published = {MOLE: PUBLISHED[PublishedCell("Table 1", "MoLE", "Extra Memory Usage")]}
     if rank == PAPER_RANK:
-        published[UNFUSED] = PUBLISHED[Cell("Table 1", "Ours", "Extra Memory Usage")]
+        published[UNFUSED] = PUBLISHED[PublishedCell("Table 1", "Ours", "Extra Memory Usage")]
     return [
         ExtraMemory(name, count, 4 * count / MIB, 2 * count / MIB, published.get(name))
         for name, count in counts.items()

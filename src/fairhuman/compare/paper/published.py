@@ -16,8 +16,8 @@ ABSENT = "Table 3 (LoRA ranks 64, 128, 256): not available to us. It is in the m
 Better = Literal["higher", "lower"]
 
 
-class Cell(NamedTuple):
-    """A place in a published table: `Cell("Table 2", "SI", "FID")`."""
+class PublishedCell(NamedTuple):
+    """A place in a published table: `PublishedCell("Table 2", "SI", "FID")`."""
 
     table: str
     row: str
@@ -67,7 +67,7 @@ class SheetRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class SetupDifference:
     """One aspect of the set-up in both; `ours` is None where there are no numbers of ours. `same`: word for word."""
 
     table: str
@@ -86,7 +86,7 @@ class PaperSheet:
 
     source: str
     rows: tuple[SheetRow, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[SetupDifference, ...]
     notes: Mapping[str, str]
     absent: str
 
@@ -121,8 +121,8 @@ _NUMBERS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     },
 }
 
-PUBLISHED: Mapping[Cell, float] = {
-    Cell(table, row, column): value
+PUBLISHED: Mapping[PublishedCell, float] = {
+    PublishedCell(table, row, column): value
     for table, rows in _NUMBERS.items()
     for row, values in rows.items()
     for column, value in zip(COLUMNS[table], values, strict=True)
@@ -159,7 +159,9 @@ def paper_sheet(ours: Mapping[str, OurTable]) -> PaperSheet:
     Raises:
         ValueError: a table, row or column that wasn't published, or a value that isn't finite.
     """
-    values = {Cell(table, *place): value for table, each in ours.items() for place, value in each.values.items()}
+    values = {
+        PublishedCell(table, *place): value for table, each in ours.items() for place, value in each.values.items()
+    }
     for table in ours:
         _check_known(table, COLUMNS, "table")
     for cell, value in values.items():
@@ -176,10 +178,10 @@ def paper_sheet(ours: Mapping[str, OurTable]) -> PaperSheet:
     return PaperSheet(SOURCE, tuple(rows), tuple(differences), notes, ABSENT)
 
 
-def _difference(table: str, aspect: str, ours: OurTable | None) -> Difference:
+def _difference(table: str, aspect: str, ours: OurTable | None) -> SetupDifference:
     published: str = getattr(PAPER_SETUPS[table], aspect)
     own: str | None = None if ours is None else getattr(ours.setup, aspect)
-    return Difference(table, aspect, published, own, own == published)
+    return SetupDifference(table, aspect, published, own, own == published)
 
 
 def _check_known(name: str, known: Mapping[str, object], what: str) -> None:

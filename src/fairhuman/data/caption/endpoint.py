@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from fairhuman.data.caption.item import Caption, CaptionItem
-from fairhuman.data.caption.pace import Pace, asked_to_wait, back_off
+from fairhuman.data.caption.pace import RequestPacer, asked_to_wait, back_off
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.caption.vision import VisionSettings, answered, load_picture, question
 from fairhuman.detect.worker import Failure
@@ -92,7 +92,7 @@ class EndpointCaptioner:
         self._openai = _openai()
         self._key = _api_key(settings.api_key_env)
         self._chance = random.Random()
-        self._pace = Pace(settings.requests_per_minute, time.monotonic)
+        self._pace = RequestPacer(settings.requests_per_minute, time.monotonic)
         self._failed_in_a_row = 0
         # In a thread of its own: whoever calls may have a running loop, as notebooks do.
         self._runner, self._thread = asyncio.Runner(), ThreadPoolExecutor(1)

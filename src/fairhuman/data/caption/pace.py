@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 
-class Pace:
+class RequestPacer:
     """Spreads requests evenly over time, for all that ask within one event loop.
 
     Args:

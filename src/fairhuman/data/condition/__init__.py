@@ -3,13 +3,13 @@
 MediaPipe and `transformers` are imported when an estimator is opened, not before.
 """
 
-from fairhuman.data.condition.conditions import Conditions, ConditionSettings, Given, open_conditions
+from fairhuman.data.condition.conditions import ConditionInputs, Conditions, ConditionSettings, open_conditions
 from fairhuman.data.condition.depth import decode_depth, depth_picture, depth_png, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, DepthSettings, open_depth
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import (
     PEOPLE_TYPE,
-    Person,
+    PersonPose,
     flip_people,
     move_people,
     people_from_list,
@@ -21,13 +21,13 @@ from fairhuman.data.condition.whole_body import WholeBodyPose
 
 __all__ = [
     "PEOPLE_TYPE",
+    "ConditionInputs",
     "ConditionSettings",
     "Conditions",
     "DepthEstimator",
     "DepthSettings",
-    "Given",
     "HolisticPose",
-    "Person",
+    "PersonPose",
     "WholeBodyPose",
     "decode_depth",
     "depth_picture",

@@ -13,7 +13,7 @@ from fairhuman.config import Settings
 from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, DepthSettings, open_depth
 from fairhuman.data.condition.holistic import HolisticPose
-from fairhuman.data.condition.people import Person, people_from_source, people_to_list
+from fairhuman.data.condition.people import PersonPose, people_from_source, people_to_list
 from fairhuman.data.condition.pose import draw_pose, is_drawn
 from fairhuman.data.condition.whole_body import WholeBodyPose
 from fairhuman.data.pictures.decode import decode
@@ -34,7 +34,7 @@ class PoseEstimator(Protocol):
 
     source: str
 
-    def __call__(self, image: Picture) -> list[Person]:
+    def __call__(self, image: Picture) -> list[PersonPose]:
         """People in an upright RGB picture [H, W, 3], uint8."""
         ...
 
@@ -62,7 +62,7 @@ class ConditionSettings(Settings):
         return self
 
 
-class Given(NamedTuple):
+class ConditionInputs(NamedTuple):
     """A picture [H, W, 3], upright, and the conditions that its source has, as `HumanRecord` holds them."""
 
     picture: Picture
@@ -129,7 +129,7 @@ POSE_ESTIMATORS: Mapping[str, Callable[[ConditionSettings], AbstractContextManag
 
 
 @contextmanager
-def open_conditions(settings: ConditionSettings) -> Iterator[Callable[[Sequence[Given]], list[Conditions]]]:
+def open_conditions(settings: ConditionSettings) -> Iterator[Callable[[Sequence[ConditionInputs]], list[Conditions]]]:
     """Load what is needed for the time of a `with` block.
 
     `partial(open_conditions, settings)` is the `start` of a guarded process. The function takes some pictures at
@@ -146,14 +146,14 @@ def open_conditions(settings: ConditionSettings) -> Iterator[Callable[[Sequence[
             find_pose = stack.enter_context(POSE_ESTIMATORS[settings.pose](settings))
         find_depth = stack.enter_context(open_depth(settings.depth)) if settings.depth else None
 
-        def conditions(given: Sequence[Given]) -> list[Conditions]:
+        def conditions(given: Sequence[ConditionInputs]) -> list[Conditions]:
             return _conditions(given, find_pose, find_depth, settings)
 
         yield conditions
 
 
 def _conditions(
-    given: Sequence[Given],
+    given: Sequence[ConditionInputs],
     find_pose: PoseEstimator | None,
     find_depth: DepthEstimator | None,
     settings: ConditionSettings,
@@ -188,7 +188,7 @@ def _kept(name: str, notes: list[Finding], read: Callable[..., Kept | None], *ar
     return None
 
 
-def _own_pose(item: Given, min_score: float) -> _Pose | None:
+def _own_pose(item: ConditionInputs, min_score: float) -> _Pose | None:
     if item.pose is None:
         return None
     if isinstance(item.pose, list):
@@ -203,12 +203,12 @@ def _found_pose(picture: Picture, find_pose: PoseEstimator, min_score: float) ->
     return _pose(people, picture, min_score, find_pose.source) if people else None
 
 
-def _pose(people: Sequence[Person], picture: Picture, min_score: float, by: str) -> _Pose:
+def _pose(people: Sequence[PersonPose], picture: Picture, min_score: float, by: str) -> _Pose:
     height, width = picture.shape[:2]
     return _Pose(people_to_list(people), _png(draw_pose(people, height, width, min_score)), by)
 
 
-def _own_depth(item: Given) -> _Depth | None:
+def _own_depth(item: ConditionInputs) -> _Depth | None:
     if item.depth is None:
         return None
     if isinstance(item.depth, list):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fairhuman.data.condition.people import Person, Points, person_from_mediapipe
+from fairhuman.data.condition.people import PersonPose, Points, person_from_mediapipe
 from fairhuman.detect.bundled import BundledModel, pixel_points
 from fairhuman.detect.detection import Picture, check_picture
 
@@ -28,7 +28,7 @@ class HolisticPose(BundledModel):
             confidence,
         )
 
-    def __call__(self, image: Picture) -> list[Person]:
+    def __call__(self, image: Picture) -> list[PersonPose]:
         """The person in an upright RGB picture [H, W, 3], uint8: one, or none.
 
         Raises:

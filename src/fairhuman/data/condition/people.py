@@ -69,7 +69,7 @@ def _unknown(part: str) -> Points:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Person:
+class PersonPose:
     """One person's points x, y, score, float32, not to be changed.
 
     Attributes:
@@ -93,21 +93,21 @@ class Person:
             object.__setattr__(self, part, _checked(part, getattr(self, part), shape))
 
 
-def person_from_coco(points_n3: Any) -> Person:
+def person_from_coco(points_n3: Any) -> PersonPose:
     """A person from COCO's 17 body points [17, 3]; scores above 1 (COCO's flag "visible" is 2) count as 1."""
-    return Person(_body(_scored("COCO points", points_n3, 17), _COCO))
+    return PersonPose(_body(_scored("COCO points", points_n3, 17), _COCO))
 
 
-def person_from_whole_body(points_n3: Any) -> Person:
+def person_from_whole_body(points_n3: Any) -> PersonPose:
     """A person from COCO-WholeBody's points [133, 3]: 17 body, 6 feet (not used), 68 face, 21 left and 21 right hand.
 
     Scores are brought into 0..1: those of RTMW and DWPose can be larger.
     """
     points_n3 = _scored("COCO-WholeBody points", points_n3, 133)
-    return Person(_body(points_n3, _COCO), points_n3[91:].reshape(2, 21, 3), points_n3[23:91])
+    return PersonPose(_body(points_n3, _COCO), points_n3[91:].reshape(2, 21, 3), points_n3[23:91])
 
 
-def person_from_synthetic(points_n3: Any) -> Person:
+def person_from_synthetic(points_n3: Any) -> PersonPose:
     """A person from the key points of `fairhuman.synth` [59, 3]: 17 body, 21 left and 21 right hand.
 
     Their third number says whether a point is in sight; where those are that aren't, behind something or outside, is
@@ -119,12 +119,12 @@ def person_from_synthetic(points_n3: Any) -> Person:
     points_n3[:, 2] = np.where(seen, points_n3[:, 2], HIDDEN)
     hands = points_n3[17:].reshape(2, 21, 3)
     hands[seen[17:].reshape(2, 21).mean(axis=1) < 0.5] = 0
-    return Person(_body(points_n3, _COCO), hands)
+    return PersonPose(_body(points_n3, _COCO), hands)
 
 
 def person_from_mediapipe(
     pose_n3: Any, left_hand_n3: Any = None, right_hand_n3: Any = None, mesh_n3: Any = None
-) -> Person:
+) -> PersonPose:
     """A person from MediaPipe's pose [33, 3], hands [21, 3] and face mesh [468 or 478, 3]; None = not found."""
     hands: NDArray[Any] = np.zeros(SHAPES["hands"])
     for side, hand_n3 in enumerate((left_hand_n3, right_hand_n3)):
@@ -133,20 +133,20 @@ def person_from_mediapipe(
     face: NDArray[Any] = np.zeros(SHAPES["face"])
     if mesh_n3 is not None:
         face = _scored("MediaPipe face mesh", mesh_n3, 468, 478)[list(FACE_MESH_68)]
-    return Person(_body(_scored("MediaPipe pose", pose_n3, 33), _BLAZEPOSE), hands, face)
+    return PersonPose(_body(_scored("MediaPipe pose", pose_n3, 33), _BLAZEPOSE), hands, face)
 
 
 # Sources give their key points as they have them: the number of points says which ones they are.
-LAYOUTS: Mapping[int, Callable[[Any], Person]] = {
+LAYOUTS: Mapping[int, Callable[[Any], PersonPose]] = {
     17: person_from_coco,
-    18: Person,
+    18: PersonPose,
     33: person_from_mediapipe,
     59: person_from_synthetic,
     133: person_from_whole_body,
 }
 
 
-def people_from_source(value: Any) -> list[Person]:
+def people_from_source(value: Any) -> list[PersonPose]:
     """People from what a source has as pose: `people_to_list`'s form, or key points [N, 3] or [people, N, 3].
 
     N is 17 (COCO), 18 (OpenPose), 33 (MediaPipe), 59 (synthetic people) or 133 (COCO-WholeBody).
@@ -167,7 +167,7 @@ def people_from_source(value: Any) -> list[Person]:
     return [LAYOUTS[people_pn3.shape[1]](points_n3) for points_n3 in people_pn3]
 
 
-def people_to_list(people: Sequence[Person]) -> list[dict[str, Any]]:
+def people_to_list(people: Sequence[PersonPose]) -> list[dict[str, Any]]:
     """People as plain lists for Parquet (`PEOPLE_TYPE`) and JSON; a part of which no point is known is None."""
     return [
         {part: points.tolist() if (points := getattr(person, part))[..., 2].any() else None for part in SHAPES}
@@ -175,7 +175,7 @@ def people_to_list(people: Sequence[Person]) -> list[dict[str, Any]]:
     ]
 
 
-def people_from_list(value: Any) -> list[Person]:
+def people_from_list(value: Any) -> list[PersonPose]:
     """The inverse of `people_to_list`; a part may also be missing.
 
     Raises:
@@ -187,22 +187,25 @@ def people_from_list(value: Any) -> list[Person]:
     return [_person(index, person) for index, person in enumerate(value)]
 
 
-def flip_people(people: Sequence[Person], width: float) -> list[Person]:
+def flip_people(people: Sequence[PersonPose], width: float) -> list[PersonPose]:
     """People of the mirrored picture: x' = width - x, and left and right change places."""
     mirrored = [
-        Person(person.body[list(BODY_MIRROR)], person.hands[::-1], person.face[list(FACE_MIRROR)]) for person in people
+        PersonPose(person.body[list(BODY_MIRROR)], person.hands[::-1], person.face[list(FACE_MIRROR)])
+        for person in people
     ]
     return move_people(mirrored, (-1, 1), (-width, 0))
 
 
-def move_people(people: Sequence[Person], scale: tuple[float, float], shift: tuple[float, float]) -> list[Person]:
+def move_people(
+    people: Sequence[PersonPose], scale: tuple[float, float], shift: tuple[float, float]
+) -> list[PersonPose]:
     """People of a resized, then cropped picture: x' = scale_x x - left, y' = scale_y y - top; shift is (left, top).
 
     A point that lands farther off than a person's points may be isn't known any more.
     """
     factors, offsets = np.array([*scale, 1.0]), np.array([*shift, 0.0])
     return [
-        Person(*(_near(getattr(person, part).astype(np.float64) * factors - offsets) for part in SHAPES))
+        PersonPose(*(_near(getattr(person, part).astype(np.float64) * factors - offsets) for part in SHAPES))
         for person in people
     ]
 
@@ -211,13 +214,13 @@ def _near(points: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.where((np.abs(points) <= _FARTHEST).all(axis=-1, keepdims=True), points, 0.0))
 
 
-def _person(index: int, value: Any) -> Person:
+def _person(index: int, value: Any) -> PersonPose:
     if not isinstance(value, Mapping):
         raise DataError(f"pose[{index}] must be a mapping of {', '.join(SHAPES)}, found {type(value).__name__}")
     if unknown := set(value) - set(SHAPES):
         raise DataError(f"pose[{index}] must have only {', '.join(SHAPES)}, found {sorted(map(str, unknown))}")
     try:
-        return Person(**{part: points for part, points in value.items() if points is not None})
+        return PersonPose(**{part: points for part, points in value.items() if points is not None})
     except DataError as error:
         raise DataError(f"pose[{index}].{error}") from error
 

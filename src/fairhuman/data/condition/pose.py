@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairhuman.data.condition.people import Person, Points
+from fairhuman.data.condition.people import PersonPose, Points
 
 Array = NDArray[np.float64]
 Colour = tuple[float, ...]
@@ -40,7 +40,7 @@ LIMB, JOINT, HAND_LINE, HAND_JOINT, FACE_DOT = 4.0, 4.0, 1.0, 4.0, 3.0
 _USUAL_SIDE, _SMALLEST_SIDE = 512, 64  # below the latter lines would vanish, so they don't get thinner any more
 
 
-def draw_pose(people: Sequence[Person], height: int, width: int, min_score: float = 0.3) -> Image.Image:
+def draw_pose(people: Sequence[PersonPose], height: int, width: int, min_score: float = 0.3) -> Image.Image:
     """Draw people on black, RGB, as large as the picture that their points belong to.
 
     A point counts if its score is at least `min_score` and not 0; a line needs both its ends. What lies outside of the
@@ -70,7 +70,7 @@ def is_known(points: Points, min_score: float) -> NDArray[np.bool_]:
     return np.asarray((points[..., 2] >= min_score) & (points[..., 2] > 0))
 
 
-def is_drawn(person: Person, min_score: float) -> bool:
+def is_drawn(person: PersonPose, min_score: float) -> bool:
     """Whether a person has at least one point that counts."""
     return any(bool(is_known(points, min_score).any()) for points in (person.body, person.hands, person.face))
 

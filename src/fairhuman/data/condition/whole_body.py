@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fairhuman.data.condition.people import Person, person_from_whole_body
+from fairhuman.data.condition.people import PersonPose, person_from_whole_body
 from fairhuman.detect.detection import Detector, Picture
 
 
@@ -16,7 +16,7 @@ class WholeBodyPose:
         self._detector = detector
         self.source = source
 
-    def __call__(self, image: Picture) -> list[Person]:
+    def __call__(self, image: Picture) -> list[PersonPose]:
         """People in an upright RGB picture [H, W, 3], uint8.
 
         Raises:

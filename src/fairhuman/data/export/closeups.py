@@ -17,7 +17,7 @@ from fairhuman.config import Settings
 from fairhuman.data.condition import people_from_source, people_to_list
 from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.people import move_people
-from fairhuman.data.export.sample import Sample
+from fairhuman.data.export.sample import ExportSample
 from fairhuman.data.look.reading import columns_of
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
@@ -40,8 +40,8 @@ class CloseupSettings(Settings):
 
 
 def closeups(
-    samples: Iterator[Sample], settings: CloseupSettings, regions: Sequence[str], report: LoadReport
-) -> Iterator[Sample]:
+    samples: Iterator[ExportSample], settings: CloseupSettings, regions: Sequence[str], report: LoadReport
+) -> Iterator[ExportSample]:
     """Yield a sample for each box that is large enough, in order; every other box or record is noted.
 
     Args:
@@ -105,7 +105,7 @@ def _view(box: Box, width: int, height: int, settings: CloseupSettings) -> _View
     return _View(square, max(square.side, settings.size))
 
 
-def _closeup(sample: Sample, key: str, view: _View, regions: Sequence[str], report: LoadReport) -> Sample:
+def _closeup(sample: ExportSample, key: str, view: _View, regions: Sequence[str], report: LoadReport) -> ExportSample:
     picture = view.shown(decode(sample.picture, ANY_SHAPE).picture, Image.Resampling.BICUBIC)
     content, kind = (jpeg(picture), "jpg") if sample.kind == "jpg" else (png(picture), "png")
     masks = {
@@ -124,7 +124,7 @@ def _closeup(sample: Sample, key: str, view: _View, regions: Sequence[str], repo
     if depth is not None:
         depth = _depth(depth, view, str(sample.fields.get("depth_kind", "relative")))
     fields = _fields(sample.fields, key, view, regions)
-    return Sample(fields, content, kind, masks, _pose(sample.pose, key, view, report), drawn, depth)
+    return ExportSample(fields, content, kind, masks, _pose(sample.pose, key, view, report), drawn, depth)
 
 
 def _opened(stored: bytes) -> Image.Image:

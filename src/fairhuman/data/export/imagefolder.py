@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.export.names import Names
-from fairhuman.data.export.sample import Sample, as_text
+from fairhuman.data.export.sample import ExportSample, as_text
 from fairhuman.data.look.reading import DataSet
 from fairhuman.data.pictures.notes import LoadReport
 
 
 def write_imagefolder(
-    folder: Path, samples: Iterator[Sample], dataset: DataSet, shard_rows: int, report: LoadReport
+    folder: Path, samples: Iterator[ExportSample], dataset: DataSet, shard_rows: int, report: LoadReport
 ) -> None:
     """Write `images/`, `masks/`, `conditions/` and `metadata.jsonl`."""
     del dataset, shard_rows, report
@@ -27,7 +27,7 @@ def write_imagefolder(
             (folder / kind).rmdir()
 
 
-def _write(folder: Path, name: str, sample: Sample) -> dict[str, Any]:
+def _write(folder: Path, name: str, sample: ExportSample) -> dict[str, Any]:
     """Write the files of a sample; its line."""
 
     def written(path: str, content: bytes) -> str:

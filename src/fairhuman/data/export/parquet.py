@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fairhuman.data.condition import people_from_source, people_to_list
-from fairhuman.data.export.sample import Sample, as_text
+from fairhuman.data.export.sample import ExportSample, as_text
 from fairhuman.data.look.reading import DataSet, columns_of, masks_of
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.rows import RowReader
@@ -21,7 +21,7 @@ from fairhuman.record import Finding
 
 
 def write_parquet(
-    folder: Path, samples: Iterator[Sample], dataset: DataSet, shard_rows: int, report: LoadReport
+    folder: Path, samples: Iterator[ExportSample], dataset: DataSet, shard_rows: int, report: LoadReport
 ) -> None:
     """Write `data/00000.parquet`, ... with `shard_rows` rows each."""
     masks = sorted({*dataset.regions, *(name for row in dataset.rows(LoadReport()) for name in masks_of(row))})
@@ -40,7 +40,7 @@ def write_parquet(
         number += 1
 
 
-def _row(sample: Sample, regions: Sequence[str], masks: Sequence[str], report: LoadReport) -> dict[str, Any]:
+def _row(sample: ExportSample, regions: Sequence[str], masks: Sequence[str], report: LoadReport) -> dict[str, Any]:
     row = {"source_caption": sample.fields["caption"], **sample.fields}
     for region in regions:
         column, scores, _, by = columns_of(region)

@@ -11,7 +11,7 @@ from typing import Any
 from fairhuman.data.export.closeups import CloseupSettings, closeups
 from fairhuman.data.export.imagefolder import write_imagefolder
 from fairhuman.data.export.parquet import write_parquet
-from fairhuman.data.export.sample import Sample, samples
+from fairhuman.data.export.sample import ExportSample, samples
 from fairhuman.data.export.webdataset import write_webdataset
 from fairhuman.data.look.check import Progress
 from fairhuman.data.look.reading import AS_IT_IS, DataSet, open_dataset, usable_or_error
@@ -21,7 +21,7 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.files import alone, write_atomically, writing
 
 MARK = "export.json"  # says whose export a folder is
-Writer = Callable[[Path, Iterator[Sample], DataSet, int, LoadReport], None]
+Writer = Callable[[Path, Iterator[ExportSample], DataSet, int, LoadReport], None]
 FORMATS: Mapping[str, Writer] = {
     "webdataset": write_webdataset,
     "imagefolder": write_imagefolder,
@@ -92,7 +92,7 @@ def export_dataset(
     report = LoadReport()
     written = 0
 
-    def counted() -> Iterator[Sample]:
+    def counted() -> Iterator[ExportSample]:
         nonlocal written
         found = samples(dataset, report)
         for sample in found if near is None else closeups(found, near, dataset.regions, report):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairhuman.data.look.reading import DataSet, Seen, columns_of
+from fairhuman.data.look.reading import DataSet, DecodedRecord, columns_of
 from fairhuman.data.pictures.decode import decode_mask, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
@@ -15,7 +15,7 @@ from fairhuman.data.pipeline.write import png, stored_form
 from fairhuman.data.sources import SOURCES
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import locate
-from fairhuman.record import Cell, LabelMap, Painted, Span, Stored
+from fairhuman.record import FileSpan, LabelMap, Painted, Stored, TableCell
 
 # Columns of the row that are taken as they are, where they are there.
 BESIDE = {
@@ -31,7 +31,7 @@ OWN = ("key", "width", "height", "caption", "source", "split", "attributes")
 
 
 @dataclass(frozen=True)
-class Sample:
+class ExportSample:
     """What is written of a record.
 
     Attributes:
@@ -53,7 +53,7 @@ class Sample:
     depth: bytes | None
 
 
-def samples(dataset: DataSet, report: LoadReport) -> Iterator[Sample]:
+def samples(dataset: DataSet, report: LoadReport) -> Iterator[ExportSample]:
     """All records that can be used, in order; what can't be is noted."""
     for seen in dataset.decoded(report):
         try:
@@ -62,7 +62,7 @@ def samples(dataset: DataSet, report: LoadReport) -> Iterator[Sample]:
             report.add(seen.record.location, STAGE, error.finding)
 
 
-def _sample(dataset: DataSet, seen: Seen, report: LoadReport) -> Sample:
+def _sample(dataset: DataSet, seen: DecodedRecord, report: LoadReport) -> ExportSample:
     record, values = seen.record, seen.row.values
     picture, kind = stored_form(seen.content, dataset.settings.limits)
     masks = {name: _mask(dataset, mask) for name, mask in record.masks.items()}
@@ -72,7 +72,7 @@ def _sample(dataset: DataSet, seen: Seen, report: LoadReport) -> Sample:
         drawn = locate(values["pose_picture"], dataset.root)
     pose_picture = _condition(dataset, seen, "pose", drawn, report)
     depth = _condition(dataset, seen, "depth", None if isinstance(record.depth, list) else record.depth, report)
-    return Sample(_fields(dataset, seen), picture, kind, masks, pose, pose_picture, depth)
+    return ExportSample(_fields(dataset, seen), picture, kind, masks, pose, pose_picture, depth)
 
 
 def _mask(dataset: DataSet, mask: Painted) -> bytes:
@@ -81,7 +81,9 @@ def _mask(dataset: DataSet, mask: Painted) -> bytes:
     return png(decode_mask(mask, dataset.settings.limits))
 
 
-def _condition(dataset: DataSet, seen: Seen, name: str, stored: Stored | None, report: LoadReport) -> bytes | None:
+def _condition(
+    dataset: DataSet, seen: DecodedRecord, name: str, stored: Stored | None, report: LoadReport
+) -> bytes | None:
     """The bytes of a PNG; no other kind has its place in the formats, nor the sixteen bits of depth."""
     if stored is None:
         return None
@@ -95,7 +97,7 @@ def _condition(dataset: DataSet, seen: Seen, name: str, stored: Stored | None, r
         return None
 
 
-def _fields(dataset: DataSet, seen: Seen) -> dict[str, Any]:
+def _fields(dataset: DataSet, seen: DecodedRecord) -> dict[str, Any]:
     record, values = seen.record, seen.row.values
     fields: dict[str, Any] = {
         "key": record.key,
@@ -134,7 +136,7 @@ def _is_plain(value: Any) -> bool:
     """Whether there is something that JSON can hold: nothing, and pictures, it can't."""
     if isinstance(value, Mapping):
         return all(_is_plain(inner) for inner in value.values())
-    return value is not None and not isinstance(value, bytes | Span | Cell)
+    return value is not None and not isinstance(value, bytes | FileSpan | TableCell)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from fairhuman.data.export.names import Names
-from fairhuman.data.export.sample import Sample
+from fairhuman.data.export.sample import ExportSample
 from fairhuman.data.look.reading import DataSet
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.check import STAGE
@@ -19,7 +19,7 @@ _REGION = re.compile(r"[a-z0-9_-]+")  # readers take endings in lower case, and 
 
 
 def write_webdataset(
-    folder: Path, samples: Iterator[Sample], dataset: DataSet, shard_rows: int, report: LoadReport
+    folder: Path, samples: Iterator[ExportSample], dataset: DataSet, shard_rows: int, report: LoadReport
 ) -> None:
     """Write `00000.tar`, `00001.tar`, ... with `shard_rows` samples each; the same samples give the same bytes."""
     del dataset
@@ -36,7 +36,7 @@ def write_webdataset(
         number += 1
 
 
-def _members(sample: Sample, report: LoadReport) -> dict[str, bytes]:
+def _members(sample: ExportSample, report: LoadReport) -> dict[str, bytes]:
     fields = dict(sample.fields)
     if sample.pose is not None:
         fields["pose"] = sample.pose

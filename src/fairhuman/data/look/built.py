@@ -20,7 +20,7 @@ MANIFEST = "manifest"
 
 
 @dataclass(frozen=True)
-class Example:
+class RejectedRow:
     """A row that was left out; `record` is None where its picture can't be found any more."""
 
     key: str
@@ -30,16 +30,16 @@ class Example:
 
 
 @dataclass
-class Group:
+class RejectedGroup:
     """The rows that were left out for one reason: their number, and the first of them."""
 
     stage: str
     reason: str
     number: int = 0
-    examples: list[Example] = field(default_factory=list)
+    examples: list[RejectedRow] = field(default_factory=list)
 
 
-def rejected_groups(path: Path, examples: int) -> list[Group]:
+def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
     """What a build left out, by stage and reason, each with its first examples; empty where it isn't a build.
 
     Raises:
@@ -49,15 +49,15 @@ def rejected_groups(path: Path, examples: int) -> list[Group]:
     file = path / REJECTED
     if not path.is_dir() or not file.is_file():
         return []
-    groups: dict[tuple[str, str], Group] = {}
+    groups: dict[tuple[str, str], RejectedGroup] = {}
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             for batch in table.iter_batches(columns=["key", "location", "stage", "reason", "value"]):
                 for row in batch.to_pylist():
-                    group = groups.setdefault((row["stage"], row["reason"]), Group(row["stage"], row["reason"]))
+                    group = groups.setdefault((row["stage"], row["reason"]), RejectedGroup(row["stage"], row["reason"]))
                     group.number += 1
                     if len(group.examples) < examples:
-                        group.examples.append(Example(row["key"], row["location"], row["value"] or ""))
+                        group.examples.append(RejectedRow(row["key"], row["location"], row["value"] or ""))
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{file}: not a readable table of rejected rows ({error})") from error
     return list(groups.values())
@@ -77,7 +77,7 @@ def source_of(path: Path) -> DataSet | None:
     return source if source.path.exists() else None
 
 
-def with_records(path: Path, source: DataSet, groups: list[Group]) -> None:
+def with_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> None:
     """Give the examples their records, as far as the manifest knows them and their pictures can be opened.
 
     Raises:
@@ -93,7 +93,7 @@ def with_records(path: Path, source: DataSet, groups: list[Group]) -> None:
         group.examples = [_with_record(example, rows.get(example.key), source) for example in group.examples]
 
 
-def _with_record(example: Example, row: ManifestRow | None, source: DataSet) -> Example:
+def _with_record(example: RejectedRow, row: ManifestRow | None, source: DataSet) -> RejectedRow:
     return example if row is None else replace(example, record=source.record(row.row(source.root), LoadReport()))
 
 

@@ -25,7 +25,7 @@ TEXTS = ("caption", "source", "split")
 
 
 @dataclass(frozen=True)
-class Columns:
+class RecordColumns:
     """Some records.
 
     Attributes:
@@ -39,7 +39,7 @@ class Columns:
     painted: Mapping[str, NDArray[np.bool_]]
 
 
-def read_columns(dataset: DataSet, report: LoadReport) -> Iterator[Columns]:
+def read_columns(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns]:
     """All records of a data set: of Parquet tables with sizes their columns alone, else the headers of pictures.
 
     Raises:
@@ -91,7 +91,7 @@ def _is_boxes(kind: pyarrow.DataType) -> bool:
     return _is_list(kind) and _is_scores(kind.value_type)
 
 
-def _of_file(path: Path, regions: Sequence[str]) -> Iterator[Columns]:
+def _of_file(path: Path, regions: Sequence[str]) -> Iterator[RecordColumns]:
     with pyarrow.parquet.ParquetFile(path) as file:
         masks = _mask_leaves([file.schema.column(n).path for n in range(len(file.schema))])
         names = _usable(file.schema_arrow, regions)
@@ -102,7 +102,7 @@ def _of_file(path: Path, regions: Sequence[str]) -> Iterator[Columns]:
                 name: pyarrow.compute.struct_field(table.column("masks"), [name]).is_valid().to_numpy()
                 for name in masks
             }
-            yield Columns(table.select(names).rename_columns(own), painted)
+            yield RecordColumns(table.select(names).rename_columns(own), painted)
 
 
 def _mask_leaves(leaves: Sequence[str]) -> dict[str, str]:
@@ -117,7 +117,7 @@ def _mask_leaves(leaves: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _of_records(dataset: DataSet, report: LoadReport) -> Iterator[Columns]:
+def _of_records(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns]:
     schema = pyarrow.schema(
         [
             ("width", pyarrow.int32()),
@@ -143,4 +143,4 @@ def _of_records(dataset: DataSet, report: LoadReport) -> Iterator[Columns]:
         ]
         names = dict.fromkeys(name for record in some for name in record.masks)
         painted = {name: np.array([name in record.masks for record in some]) for name in names}
-        yield Columns(pyarrow.Table.from_pylist(rows, schema=schema), painted)
+        yield RecordColumns(pyarrow.Table.from_pylist(rows, schema=schema), painted)

@@ -24,7 +24,7 @@ from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.hand_vote import with_flesh
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.overlap import corners, matches
-from fairhuman.detect.rates import Expected, Share, wilson
+from fairhuman.detect.rates import Expected, Proportion, wilson
 from fairhuman.detect.settings import DetectSettings, Finder, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.record import Box, HumanRecord
@@ -54,8 +54,8 @@ class PartScore:
     detector: str
     overlap: float
     pictures: int
-    precision: Share
-    recall: Share
+    precision: Proportion
+    recall: Proportion
 
 
 @dataclass(frozen=True, slots=True)

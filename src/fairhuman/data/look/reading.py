@@ -26,7 +26,7 @@ _AT_ONCE = 16  # pictures in memory
 
 
 @dataclass(frozen=True)
-class Seen:
+class DecodedRecord:
     """A record whose picture and painted masks were decoded.
 
     Attributes:
@@ -90,7 +90,7 @@ class DataSet:
                 n = times[record.key]
                 yield row, record if n == 1 else replace(record, key=f"{record.key}#{n}")
 
-    def decoded(self, report: LoadReport) -> Iterator[Seen]:
+    def decoded(self, report: LoadReport) -> Iterator[DecodedRecord]:
         """All records whose pictures can be decoded; a painted mask that can't be is dropped."""
         records = self.records(report)
         with ThreadPoolExecutor(THREADS) as pool:
@@ -101,14 +101,14 @@ class DataSet:
                     if seen is not None:
                         yield seen
 
-    def _decoded(self, given: tuple[Row, HumanRecord]) -> tuple[Seen | None, list[Finding]]:
+    def _decoded(self, given: tuple[Row, HumanRecord]) -> tuple[DecodedRecord | None, list[Finding]]:
         row, record = given
         try:
             content = read_bytes(record.image)
             checked, _, findings = decoded(replace(record, image=content), self.settings.limits)
         except PictureError as error:
             return None, [error.finding._replace(value=f"{picture_name(record.image)}: {error.finding.value}")]
-        return Seen(row, replace(checked, image=record.image), content), findings
+        return DecodedRecord(row, replace(checked, image=record.image), content), findings
 
 
 def open_dataset(path: Path, settings: SourceSettings = AS_IT_IS, regions: Sequence[str] = ()) -> DataSet:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.look.built import Example, Group, rejected_groups, source_of, with_records
+from fairhuman.data.look.built import RejectedGroup, RejectedRow, rejected_groups, source_of, with_records
 from fairhuman.data.look.check import Progress, place, printed
 from fairhuman.data.look.layers import Layers, draw_layers
 from fairhuman.data.look.reading import AS_IT_IS, DataSet, columns_of, open_dataset, read_report, usable_or_error
@@ -55,7 +55,7 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RejectedCard:
     """A row that a build left out, in words, and its picture where there is one."""
 
     text: str
@@ -183,21 +183,21 @@ def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) ->
 
 
 def _left_out(
-    path: Path, groups: list[Group], source: DataSet | None, palette: dict[str, str]
-) -> list[tuple[Group, list[Shown]]]:
+    path: Path, groups: list[RejectedGroup], source: DataSet | None, palette: dict[str, str]
+) -> list[tuple[RejectedGroup, list[RejectedCard]]]:
     """Each group with its examples, and with their pictures as far as the source still has them."""
     if source is not None:
         with_records(path, source, groups)
     return [(group, [_shown(example, source, palette) for example in group.examples]) for group in groups]
 
 
-def _shown(example: Example, source: DataSet | None, palette: dict[str, str]) -> Shown:
+def _shown(example: RejectedRow, source: DataSet | None, palette: dict[str, str]) -> RejectedCard:
     layers = None
     if source is not None and example.record is not None:
         bare = replace(example.record, masks={}, pose=None, depth=None)
         layers = draw_layers(source, Row(example.location, {}), bare, palette, LoadReport())
     place = f"{example.key} ({example.location})" if example.key not in ("", example.location) else example.location
-    return Shown(f"{place}: {example.value}" if example.value else place, layers)
+    return RejectedCard(f"{place}: {example.value}" if example.value else place, layers)
 
 
 def _facts(dataset: DataSet, cards: Sequence[Card], total: int | None, seed: int | None) -> list[tuple[str, str]]:

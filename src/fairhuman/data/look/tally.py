@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from fairhuman.data.look.columns import Columns
+from fairhuman.data.look.columns import RecordColumns
 from fairhuman.data.look.reading import columns_of
 
 Numbers = NDArray[np.float32]
@@ -62,7 +62,7 @@ class Tally:
         self._scores: dict[str, dict[str, list[Numbers]]] = defaultdict(lambda: defaultdict(list))
         self._regions: dict[str, RegionStatistics] = {region: RegionStatistics() for region in regions}
 
-    def add(self, columns: Columns) -> None:
+    def add(self, columns: RecordColumns) -> None:
         """Count some records in."""
         table = columns.table
         width_n, height_n = (table.column(name).to_numpy().astype(np.float64) for name in ("width", "height"))

@@ -1,7 +1,7 @@
 """Pictures inside Parquet tables, copied to Arrow files where one can be read without its neighbours.
 
 A random picture of a Parquet table costs reading its whole row group. An uncompressed Arrow file holds the same bytes
-one after another, so a picture is a stretch of it, known by place and length: a `Span`, which any process opens by
+one after another, so a picture is a stretch of it, known by place and length: a `FileSpan`, which any process opens by
 itself.
 
 A table has a folder of its own in the cache, named by its path, size and time of change; a table that changes gets
@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.record import Cell, HumanRecord, LabelMap, Span, Stored
+from fairhuman.record import FileSpan, HumanRecord, LabelMap, Stored, TableCell
 from fairhuman.utils.files import cache_folder, remove_atomically, write_atomically, write_json, writing
 
 SMALL = 64 * 2**20  # bytes of all tables together that are kept in main memory instead
@@ -65,9 +65,11 @@ def cached(
     """
     tables = _tables(records, conditions)
     in_memory = _size(tables) <= small
-    places: dict[Cell, Stored] = {}
+    places: dict[TableCell, Stored] = {}
     for table, cells in tables.items():
-        found: Iterable[tuple[Cell, Stored]] = _readable(cells) if in_memory else _copied(table, cells, folder, piece)
+        found: Iterable[tuple[TableCell, Stored]] = (
+            _readable(cells) if in_memory else _copied(table, cells, folder, piece)
+        )
         places.update(found)
     return [_moved(record, places, conditions) for record in records] if places else records
 
@@ -102,13 +104,13 @@ def copy_tables(
     return Copies(len(tables), _size(tables) <= small, removed)
 
 
-def _tables(records: Sequence[HumanRecord], conditions: Sequence[str]) -> dict[Path, set[Cell]]:
+def _tables(records: Sequence[HumanRecord], conditions: Sequence[str]) -> dict[Path, set[TableCell]]:
     """The cells of each Parquet file that the records will be read from."""
-    tables: dict[Path, set[Cell]] = {}
+    tables: dict[Path, set[TableCell]] = {}
     for record in records:
         painted = (mask.stored if isinstance(mask, LabelMap) else mask for mask in record.masks.values())
         for stored in (record.image, *painted, *(getattr(record, name) for name in conditions)):
-            if isinstance(stored, Cell):
+            if isinstance(stored, TableCell):
                 tables.setdefault(stored.path, set()).add(stored)
     return tables
 
@@ -117,20 +119,20 @@ def _size(tables: Iterable[Path]) -> int:
     return sum(table.stat().st_size for table in tables if table.is_file())
 
 
-def _moved(record: HumanRecord, places: Mapping[Cell, Stored], conditions: Sequence[str]) -> HumanRecord:
+def _moved(record: HumanRecord, places: Mapping[TableCell, Stored], conditions: Sequence[str]) -> HumanRecord:
     """The record with each cell replaced by where its bytes are now."""
 
     def place(stored: Any) -> Any:
         if isinstance(stored, LabelMap):
             return replace(stored, stored=place(stored.stored))
-        return places.get(stored, stored) if isinstance(stored, Cell) else stored
+        return places.get(stored, stored) if isinstance(stored, TableCell) else stored
 
     masks = {name: place(mask) for name, mask in record.masks.items()}
     kept = {name: place(getattr(record, name)) for name in conditions}
     return replace(record, image=place(record.image), masks=masks, **kept)
 
 
-def _readable(cells: Iterable[Cell]) -> Iterator[tuple[Cell, bytes]]:
+def _readable(cells: Iterable[TableCell]) -> Iterator[tuple[TableCell, bytes]]:
     """Cells in the order of the table, with their bytes; without those that can't be read."""
     for cell in sorted(cells, key=_place):
         try:
@@ -139,11 +141,11 @@ def _readable(cells: Iterable[Cell]) -> Iterator[tuple[Cell, bytes]]:
             continue
 
 
-def _place(cell: Cell) -> tuple[int, tuple[str, ...]]:
+def _place(cell: TableCell) -> tuple[int, tuple[str, ...]]:
     return cell.row, cell.field
 
 
-def _copied(table: Path, cells: set[Cell], folder: Path, piece: int) -> list[tuple[Cell, Span]]:
+def _copied(table: Path, cells: set[TableCell], folder: Path, piece: int) -> list[tuple[TableCell, FileSpan]]:
     """Where the bytes of a table's cells are, copied first if need be."""
     state = _state(table)
     if state is None:
@@ -183,7 +185,7 @@ def _check_space(home: Path, needed: int) -> None:
         )
 
 
-def _write_piece(waiting: deque[Cell], piece: int, path: Path) -> None:
+def _write_piece(waiting: deque[TableCell], piece: int, path: Path) -> None:
     """Write the first cells of those that wait, about `piece` bytes of them; null where one can't be read."""
     written = 0
     with pyarrow.ipc.new_file(str(path), _SCHEMA) as file:
@@ -203,9 +205,9 @@ def _write_piece(waiting: deque[Cell], piece: int, path: Path) -> None:
             written += size
 
 
-def _held(home: Path, table: Path) -> dict[Cell, Span | None]:
+def _held(home: Path, table: Path) -> dict[TableCell, FileSpan | None]:
     """Cells of a table that the pieces in a folder hold, and where; None: it could not be read."""
-    held: dict[Cell, Span | None] = {}
+    held: dict[TableCell, FileSpan | None] = {}
     for path in sorted(home.glob("*.arrow")):
         try:
             held.update(_held_by_piece(path, table))
@@ -214,7 +216,7 @@ def _held(home: Path, table: Path) -> dict[Cell, Span | None]:
     return held
 
 
-def _held_by_piece(path: Path, table: Path) -> Iterator[tuple[Cell, Span | None]]:
+def _held_by_piece(path: Path, table: Path) -> Iterator[tuple[TableCell, FileSpan | None]]:
     with pyarrow.memory_map(str(path)) as file:
         whole = file.read_buffer()
         reader = pyarrow.ipc.open_file(whole)
@@ -228,4 +230,7 @@ def _held_by_piece(path: Path, table: Path) -> Iterator[tuple[Cell, Span | None]
             for row, field, start, end, known in zip(
                 rows.to_pylist(), fields.to_pylist(), places.tolist(), ends, valid, strict=False
             ):
-                yield Cell(table, row, tuple(json.loads(field))), Span(path, start, end - start) if known else None
+                yield (
+                    TableCell(table, row, tuple(json.loads(field))),
+                    FileSpan(path, start, end - start) if known else None,
+                )

@@ -51,7 +51,7 @@ class PictureFacts:
     conversions: tuple[Finding, ...]
 
 
-class Decoded(NamedTuple):
+class DecodedPicture(NamedTuple):
     """An upright RGB picture and what was changed to get it."""
 
     picture: Image.Image
@@ -73,7 +73,9 @@ def inspect(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFa
             raise _damaged(source, error) from error
 
 
-def decode(source: Stored, limits: PictureLimits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE) -> Decoded:
+def decode(
+    source: Stored, limits: PictureLimits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE
+) -> DecodedPicture:
     """Decode a picture to upright RGB, 8 bits.
 
     EXIF orientation first; 16-bit grey scaled by 1/257; transparent pixels laid on `background`; grey,
@@ -90,7 +92,7 @@ def decode(source: Stored, limits: PictureLimits = DEFAULT_LIMITS, background: t
         try:
             conversions = _conversions(image, source)
             image.load()
-            return Decoded(_to_rgb(ImageOps.exif_transpose(image), background), conversions)
+            return DecodedPicture(_to_rgb(ImageOps.exif_transpose(image), background), conversions)
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(source, error) from error
 

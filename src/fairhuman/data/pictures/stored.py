@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fairhuman.errors import DataError
-from fairhuman.record import Cell, Finding, Span, Stored
+from fairhuman.record import FileSpan, Finding, Stored, TableCell
 from fairhuman.regions.boxes import shorten
 
 
@@ -29,9 +29,9 @@ def picture_name(stored: Stored) -> str:
     """How a picture is called in messages."""
     if isinstance(stored, bytes):
         return f"{len(stored)} bytes"
-    if isinstance(stored, Span):
+    if isinstance(stored, FileSpan):
         return f"{stored.length} bytes at {stored.offset} in {stored.path.name}"
-    if isinstance(stored, Cell):
+    if isinstance(stored, TableCell):
         return f"{'.'.join(stored.field)} of row {stored.row + 1} in {stored.path.name}"
     return stored.name
 
@@ -45,15 +45,15 @@ def byte_length(stored: Stored) -> int:
     """
     if isinstance(stored, bytes):
         return len(stored)
-    if isinstance(stored, Cell):
+    if isinstance(stored, TableCell):
         return len(_cell_bytes(stored))
     try:
-        found = (stored.path if isinstance(stored, Span) else stored).stat()
+        found = (stored.path if isinstance(stored, FileSpan) else stored).stat()
     except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte, a broken network drive
         raise unreadable(stored, error) from error
     if not stat.S_ISREG(found.st_mode):
         raise PictureError("can't be read: not a regular file", picture_name(stored))
-    return stored.length if isinstance(stored, Span) else found.st_size
+    return stored.length if isinstance(stored, FileSpan) else found.st_size
 
 
 def read_bytes(stored: Stored) -> bytes:
@@ -65,10 +65,10 @@ def read_bytes(stored: Stored) -> bytes:
     """
     if isinstance(stored, bytes):
         return stored
-    if isinstance(stored, Cell):
+    if isinstance(stored, TableCell):
         return _cell_bytes(stored)
     try:
-        return _span_bytes(stored) if isinstance(stored, Span) else stored.read_bytes()
+        return _span_bytes(stored) if isinstance(stored, FileSpan) else stored.read_bytes()
     except OSError as error:
         raise unreadable(stored, error) from error
 
@@ -81,7 +81,7 @@ def unreadable(stored: Stored, error: Exception) -> PictureError:
     return PictureError(f"can't be read: {why}", shorten(picture_name(stored), 200))
 
 
-def _span_bytes(span: Span) -> bytes:
+def _span_bytes(span: FileSpan) -> bytes:
     with span.path.open("rb") as file:
         file.seek(span.offset)
         content = file.read(span.length)
@@ -90,7 +90,7 @@ def _span_bytes(span: Span) -> bytes:
     return content
 
 
-def _cell_bytes(cell: Cell) -> bytes:
+def _cell_bytes(cell: TableCell) -> bytes:
     try:
         group, first = _group_of(cell.path, cell.row)
         value = _column(cell.path, group, cell.field[0])[cell.row - first].as_py()

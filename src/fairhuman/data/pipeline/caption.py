@@ -13,7 +13,7 @@ from fairhuman.config import Settings
 from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSettings, open_captioner
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
-from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
 from fairhuman.detect.worker import Failure
 from fairhuman.record import HumanRecord
 
@@ -70,21 +70,21 @@ class CaptionTier:
         with open_captioner(self.caption) as captioner:
             yield partial(self._look, captioner)
 
-    def _look(self, captioner: Captioner, items: Sequence[Item]) -> list[Result]:
-        results: list[Result] = []
+    def _look(self, captioner: Captioner, items: Sequence[TierRow]) -> list[TierResult]:
+        results: list[TierResult] = []
         for first in range(0, len(items), captioner.batch_size):
             results += self._batch(captioner, items[first : first + captioner.batch_size])
         return results
 
-    def _batch(self, captioner: Captioner, items: Sequence[Item]) -> list[Result]:
-        results: dict[int, Result] = {}
+    def _batch(self, captioner: Captioner, items: Sequence[TierRow]) -> list[TierResult]:
+        results: dict[int, TierResult] = {}
         asked: dict[int, CaptionItem] = {}
         for item in items:
             check = item.earlier["check"]
             try:
                 record = self.reader.checked(item.row, check)
             except PictureError as error:
-                results[item.row.id] = Result.failure(error)
+                results[item.row.id] = TierResult.failure(error)
                 continue
             attributes = dict(record.attributes)
             persons = check.get("persons") or item.earlier.get("detect", {}).get("persons")
@@ -96,19 +96,19 @@ class CaptionTier:
             results.setdefault(identity, self._result(captioner, answer))
         return [results[item.row.id] for item in items]
 
-    def _picture(self, item: Item, record: HumanRecord, results: dict[int, Result]) -> Image.Image:
+    def _picture(self, item: TierRow, record: HumanRecord, results: dict[int, TierResult]) -> Image.Image:
         """The picture, when a captioner asks for it; why it can't be had is this row's result, not the captioner's."""
         try:
             return self.reader.decoded(record, item.earlier["check"])
         except PictureError as error:
-            results[item.row.id] = Result.failure(error)
+            results[item.row.id] = TierResult.failure(error)
             raise
 
     @staticmethod
-    def _result(captioner: Captioner, answer: Caption | Failure) -> Result:
+    def _result(captioner: Captioner, answer: Caption | Failure) -> TierResult:
         if isinstance(answer, Failure):
-            return Result({}, "failed", "no caption", answer.reason)
-        return Result(
+            return TierResult({}, "failed", "no caption", answer.reason)
+        return TierResult(
             {
                 "caption": answer.text,
                 "caption_by": captioner.name,

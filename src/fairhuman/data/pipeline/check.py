@@ -14,7 +14,7 @@ from fairhuman.data.pictures.filters import clarity
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.rows import BOXES, RowReader, box_rows
-from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
 from fairhuman.data.sources.check import decoded
 from fairhuman.errors import FairHumanError
 from fairhuman.record import region_column
@@ -69,7 +69,7 @@ class CheckTier:
         """Nothing has to be loaded."""
         yield lambda items: [self._look(item) for item in items]
 
-    def _look(self, item: Item) -> Result:
+    def _look(self, item: TierRow) -> TierResult:
         report = LoadReport()
         record = self.reader.read(item.row, report)
         findings: list[tuple[str, ...]] = [(note.action, note.reason, note.value) for note in report.notes]
@@ -82,7 +82,7 @@ class CheckTier:
             checked, picture, found = decoded(replace(record, image=content), self.reader.source.limits)
         except PictureError as error:
             columns["findings"] = json.dumps(findings)
-            return Result(columns, "rejected", error.finding.reason, error.finding.value)
+            return TierResult(columns, "rejected", error.finding.reason, error.finding.value)
         columns |= {
             "width": checked.width,
             "height": checked.height,
@@ -93,7 +93,7 @@ class CheckTier:
             "findings": json.dumps([*findings, *found]),
         }
         columns |= {region_column(region): box_rows(checked.boxes[region]) for region in self.reader.regions}
-        return Result(columns)
+        return TierResult(columns)
 
 
 def _perceptual_hash(picture: Image.Image) -> int:

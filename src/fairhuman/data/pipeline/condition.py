@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow
 
-from fairhuman.data.condition import PEOPLE_TYPE, Conditions, ConditionSettings, Given, open_conditions
+from fairhuman.data.condition import PEOPLE_TYPE, ConditionInputs, Conditions, ConditionSettings, open_conditions
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
-from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
 
 BATCH = 8
 SECONDS = 300.0
-Estimate = Callable[[list[Given]], list[Conditions] | Failure]
+Estimate = Callable[[list[ConditionInputs]], list[Conditions] | Failure]
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,26 @@ class ConditionTier:
             yield partial(self._look, guarded.call)
 
     def _look(
-        self, estimate: Callable[[list[Given]], list[Conditions] | Failure], items: Sequence[Item]
-    ) -> list[Result]:
-        results: list[Result] = []
+        self, estimate: Callable[[list[ConditionInputs]], list[Conditions] | Failure], items: Sequence[TierRow]
+    ) -> list[TierResult]:
+        results: list[TierResult] = []
         for first in range(0, len(items), BATCH):
             given = [self._given(item) for item in items[first : first + BATCH]]
-            found = iter(self._estimated(estimate, [one for one in given if isinstance(one, Given)]))
-            results += [one if isinstance(one, Result) else _result(next(found)) for one in given]
+            found = iter(self._estimated(estimate, [one for one in given if isinstance(one, ConditionInputs)]))
+            results += [one if isinstance(one, TierResult) else _result(next(found)) for one in given]
         return results
 
-    def _given(self, item: Item) -> Given | Result:
+    def _given(self, item: TierRow) -> ConditionInputs | TierResult:
         check = item.earlier["check"]
         try:
             record = self.reader.checked(item.row, check)
             picture = np.asarray(self.reader.decoded(record, check))
         except PictureError as error:
-            return Result.failure(error)
-        return Given(picture, record.pose, record.depth, record.depth_kind)
+            return TierResult.failure(error)
+        return ConditionInputs(picture, record.pose, record.depth, record.depth_kind)
 
     @staticmethod
-    def _estimated(estimate: Estimate, given: list[Given]) -> list[Conditions | Failure]:
+    def _estimated(estimate: Estimate, given: list[ConditionInputs]) -> list[Conditions | Failure]:
         """A batch that the models don't survive is tried picture by picture, so that one of them is to blame."""
         found = estimate(given) if given else []
         if not isinstance(found, Failure):
@@ -91,9 +91,9 @@ class ConditionTier:
         return [one for each in given for one in ConditionTier._estimated(estimate, [each])]
 
 
-def _result(found: Conditions | Failure) -> Result:
+def _result(found: Conditions | Failure) -> TierResult:
     if isinstance(found, Failure):
-        return Result({}, "failed", "no conditions", found.reason)
+        return TierResult({}, "failed", "no conditions", found.reason)
     columns: dict[str, Any] = {name: getattr(found, name) for name in ("pose", "pose_png", "depth_png", "depth_kind")}
     by = {"pose_by": found.pose_by or None, "depth_by": found.depth_by or None}
-    return Result({**columns, **by, "findings": json.dumps(found.findings)})
+    return TierResult({**columns, **by, "findings": json.dumps(found.findings)})

@@ -11,7 +11,7 @@ import pyarrow
 
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import BOXES, RowReader, box_rows
-from fairhuman.data.pipeline.tier import Item, Look, Result
+from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.settings import DetectSettings, Part, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
@@ -56,25 +56,25 @@ class DetectTier:
         with Guarded(partial(open_detectors, self.detect), SECONDS) as guarded:
             yield lambda items: [self._look(item, guarded, names) for item in items]
 
-    def _look(self, item: Item, guarded: Guarded[Any, Any], names: Mapping[Part, str]) -> Result:
+    def _look(self, item: TierRow, guarded: Guarded[Any, Any], names: Mapping[Part, str]) -> TierResult:
         check = item.earlier["check"]
         missing = [
             part for part in self.detect.kinds if check.get(region_column(part)) is None and part not in check["masks"]
         ]
         if not missing:
-            return Result()
+            return TierResult()
         try:
             record = self.reader.checked(item.row, check)
             picture = np.asarray(self.reader.decoded(record, check))
         except PictureError as error:
-            return Result.failure(error)
+            return TierResult.failure(error)
         found = guarded.call(picture)
         if isinstance(found, Failure):
-            return Result({}, "failed", "detector failed", found.reason)
+            return TierResult({}, "failed", "detector failed", found.reason)
         columns: dict[str, Any] = {}
         for part in missing:
             columns[f"{part}_by"] = names[part]
             columns[region_column(part)] = box_rows([one.box for one in found[part]])
             if any(one.votes is not None for one in found[part]):
                 columns[f"{part}_votes"] = [one.votes for one in found[part]]
-        return Result(columns)
+        return TierResult(columns)

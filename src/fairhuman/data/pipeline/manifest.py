@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.tables import read_table, write_table
 from fairhuman.data.pipeline.values import from_json, to_json
-from fairhuman.data.sources import Source
+from fairhuman.data.sources import SourceFormat
 from fairhuman.data.sources.rows import Row, printable
 from fairhuman.errors import DataError
-from fairhuman.record import Cell, Span
+from fairhuman.record import FileSpan, TableCell
 
 Ids = NDArray[np.uint64]
 
@@ -83,7 +83,7 @@ class Listing:
 
 def list_source(
     folder: Path,
-    source: Source,
+    source: SourceFormat,
     path: Path,
     block_rows: int,
     report: LoadReport,
@@ -160,7 +160,7 @@ def numbered_files(folder: Path) -> dict[int, Path]:
     return {int(path.name.partition("-")[0]): path for path in sorted(folder.glob("[0-9]*.parquet"))}
 
 
-def _identified(source: Source, path: Path, report: LoadReport) -> Iterator[ManifestRow]:
+def _identified(source: SourceFormat, path: Path, report: LoadReport) -> Iterator[ManifestRow]:
     """Rows with unique keys and their identities; the n-th row of a key gets #n."""
     root = path if path.is_dir() else path.parent
     state = _States(root)
@@ -194,7 +194,7 @@ class _States:
     def of(self, picture: Any) -> str:
         if isinstance(picture, Mapping):
             picture = picture.get("bytes") or picture.get("path")
-        if isinstance(picture, Span | Cell):
+        if isinstance(picture, FileSpan | TableCell):
             if picture.path not in self._containers:
                 self._containers[picture.path] = _state(picture.path)
             return self._containers[picture.path]

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 
 from fairhuman.data.pictures.filters import Filter
-from fairhuman.data.pipeline.select import Rejected, Selection
+from fairhuman.data.pipeline.select import RejectedRow, Selection
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.pipeline.tables import write_table
 from fairhuman.utils.files import write_json
@@ -50,7 +50,10 @@ def write_report(
         "version": version("fairhuman"),
     }
     table = pyarrow.table(
-        {name: pyarrow.array([getattr(each, name) for each in rejected], pyarrow.string()) for name in Rejected._fields}
+        {
+            name: pyarrow.array([getattr(each, name) for each in rejected], pyarrow.string())
+            for name in RejectedRow._fields
+        }
     )
     write_table(table, out / REJECTED)
     write_json(out / REPORT, report)

@@ -17,7 +17,7 @@ from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import Block, Listing, blocks_of, list_source
 from fairhuman.data.pipeline.report import write_report
 from fairhuman.data.pipeline.rows import RowReader
-from fairhuman.data.pipeline.select import Rejected, Selection, select
+from fairhuman.data.pipeline.select import RejectedRow, Selection, select
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.pipeline.tier import Tier, TierTable, start
 from fairhuman.data.pipeline.write import ShardWriter
@@ -48,7 +48,7 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildOutcome:
     """What came of a build: what the look at the source found, and the content of `report.json`."""
 
     listing: Listing
@@ -62,7 +62,7 @@ def build_dataset(
     workers: Workers = Workers(),
     retry_failed: bool = False,
     progress: Progress = lambda _stage, _done, _all: None,
-) -> Built:
+) -> BuildOutcome:
     """Build the data set `out` from `source`.
 
     Args:
@@ -96,7 +96,7 @@ class _Build:
         self.tables: dict[str, TierTable] = {}
         self.changed: set[int] = set()
 
-    def run(self, retry_failed: bool) -> Built:
+    def run(self, retry_failed: bool) -> BuildOutcome:
         """See `build_dataset`. Pictures that change meanwhile are looked at again from the start."""
         self._claim()
         for _ in range(ROUNDS):
@@ -107,7 +107,7 @@ class _Build:
                 table.forget(self.changed)
         raise DataError(f"{self.source}: {len(self.changed)} pictures change while the data set is built{AGAIN}")
 
-    def _round(self, retry_failed: bool) -> Built:
+    def _round(self, retry_failed: bool) -> BuildOutcome:
         self.changed.clear()
         notes = LoadReport()
         listing = list_source(
@@ -138,7 +138,7 @@ class _Build:
         report = write_report(self.out, self.kind, recipe, selection, listing.rows, shards)
         if not shards:
             raise DataError(f"{self.out}: no record is kept: {json.dumps(report['rejected'])}")
-        return Built(listing, report)
+        return BuildOutcome(listing, report)
 
     def _claim(self) -> None:
         """Refuse a folder that was built from something else."""
@@ -192,7 +192,7 @@ class _Build:
                 if identity in good:
                     selection.findings.update(table.tier.findings(row))
                 else:
-                    selection.rejected.append(Rejected(row["key"], row["key"], stage, row["reason"], row["value"]))
+                    selection.rejected.append(RejectedRow(row["key"], row["key"], stage, row["reason"], row["value"]))
         return kept
 
     def _write_shards(self, kept: Sequence[Block], masks: set[str]) -> list[str]:
@@ -215,7 +215,7 @@ class _Build:
         return names
 
 
-def _unread(note: Note) -> Rejected:
+def _unread(note: Note) -> RejectedRow:
     """A line of the source that gave no row."""
     place = note.file if note.line is None else f"{note.file}:{note.line}"
-    return Rejected("", place, note.stage, note.reason, note.value)
+    return RejectedRow("", place, note.stage, note.reason, note.value)

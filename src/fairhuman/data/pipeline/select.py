@@ -18,7 +18,7 @@ Duplicates = Literal["keep", "exact", "near"]
 HASH_BITS = 64
 
 
-class Rejected(NamedTuple):
+class RejectedRow(NamedTuple):
     """A row that is left out."""
 
     key: str
@@ -43,7 +43,7 @@ class Selection:
     """
 
     kept: list[Block] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: list[RejectedRow] = field(default_factory=list)
     filters: Sequence[Filter] = ()
     unknown: Counter[str] = field(default_factory=Counter)
     masks: set[str] = field(default_factory=set)
@@ -80,7 +80,7 @@ def select(
             why = row.refused or _judge(row.measures, selection) or seen.judge(row)
             if why is not None:
                 kept[place] = False
-                selection.rejected.append(Rejected(row.key, row.location, *why))
+                selection.rejected.append(RejectedRow(row.key, row.location, *why))
             else:
                 selection.masks |= row.masks
         selection.kept.append(Block(block.number, block.ids[kept]))

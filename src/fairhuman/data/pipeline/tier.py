@@ -37,7 +37,7 @@ SHOWN = 5  # reasons of one block that are handed up
 
 
 @dataclass(frozen=True)
-class Item:
+class TierRow:
     """One row to look at, with what earlier tiers found about it (tier to columns)."""
 
     row: ManifestRow
@@ -45,7 +45,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Result:
+class TierResult:
     """What a tier found out about one row.
 
     `rejected` is a judgement that holds as long as the picture does; `failed` is an accident (a crash, a server that
@@ -58,12 +58,12 @@ class Result:
     value: str = ""
 
     @classmethod
-    def failure(cls, error: PictureError) -> "Result":
+    def failure(cls, error: PictureError) -> "TierResult":
         """That of a row whose picture can't be had."""
         return cls({}, "failed", error.finding.reason, error.finding.value)
 
 
-Look = Callable[[Sequence[Item]], list[Result]]
+Look = Callable[[Sequence[TierRow]], list[TierResult]]
 
 
 class Tier(Protocol):
@@ -114,7 +114,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What became of the rows of a task: how many by status, some reasons, and those whose picture has changed."""
 
     rows: int
@@ -204,25 +204,25 @@ class TierTable:
                 path.unlink()
 
 
-def start(tier: Tier) -> AbstractContextManager[Callable[[Task], Outcome]]:
+def start(tier: Tier) -> AbstractContextManager[Callable[[Task], TaskOutcome]]:
     """What a worker does with tasks, once the tier is open in it."""
     return _started(tier)
 
 
 @contextmanager
-def _started(tier: Tier) -> Iterator[Callable[[Task], Outcome]]:
+def _started(tier: Tier) -> Iterator[Callable[[Task], TaskOutcome]]:
     with tier.open() as look:
         yield partial(_do, tier, look)
 
 
-def _do(tier: Tier, look: Look, task: Task) -> Outcome:
+def _do(tier: Tier, look: Look, task: Task) -> TaskOutcome:
     """Look at the rows of a task that have no result yet, and write its file."""
     rows = read_block(task.manifest)
     old = {} if task.old is None else {row["id"]: row for row in read_table(task.old).to_pylist()}
     wanted = set(task.ids.tolist())
     todo = [row for row in rows if row.id in wanted and row.id not in old]
     earlier = {name: rows_by_id(path) for name, path in task.earlier.items()}
-    items = [Item(row, {name: found[row.id] for name, found in earlier.items()}) for row in todo]
+    items = [TierRow(row, {name: found[row.id] for name, found in earlier.items()}) for row in todo]
     results = look(items) if items else []
     done = dict(old)
     for item, result in zip(items, results, strict=True):
@@ -240,7 +240,7 @@ def _do(tier: Tier, look: Look, task: Task) -> Outcome:
     ]
     counts: Counter[str] = Counter(result.status for result in results)
     changed = [item.row.id for item, result in zip(items, results, strict=True) if result.reason == CHANGED]
-    return Outcome(len(task.ids), len(items), counts, reasons[:SHOWN], changed)
+    return TaskOutcome(len(task.ids), len(items), counts, reasons[:SHOWN], changed)
 
 
 def rows_by_id(path: Path) -> dict[int, dict[str, Any]]:

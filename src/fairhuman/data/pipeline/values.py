@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairhuman.record import Cell, Span
+from fairhuman.record import FileSpan, TableCell
 
 _SPAN, _CELL = "!span", "!cell"
 
@@ -15,9 +15,9 @@ def to_json(values: Mapping[str, Any], root: Path) -> str:
     """Values as JSON; pictures inside other files as places, relative to `root`, so that a data set may move."""
 
     def encode(value: Any) -> Any:
-        if isinstance(value, Span):
+        if isinstance(value, FileSpan):
             return {_SPAN: [os.path.relpath(value.path, root), value.offset, value.length]}
-        if isinstance(value, Cell):
+        if isinstance(value, TableCell):
             return {_CELL: [os.path.relpath(value.path, root), value.row, list(value.field)]}
         return str(value)  # times, decimals: no column that is read has them
 
@@ -30,10 +30,10 @@ def from_json(text: str, root: Path) -> dict[str, Any]:
     def decode(found: dict[str, Any]) -> Any:
         if _SPAN in found:
             name, offset, length = found[_SPAN]
-            return Span(root / name, offset, length)
+            return FileSpan(root / name, offset, length)
         if _CELL in found:
             name, row, field = found[_CELL]
-            return Cell(root / name, row, tuple(field))
+            return TableCell(root / name, row, tuple(field))
         return found
 
     values: dict[str, Any] = json.loads(text, object_hook=decode)

@@ -19,7 +19,7 @@ from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, i
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
 from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, box_rows, checked_bytes
-from fairhuman.data.pipeline.tier import Outcome, TierTable, rows_by_id
+from fairhuman.data.pipeline.tier import TaskOutcome, TierTable, rows_by_id
 from fairhuman.record import HumanRecord, LabelMap, region_column
 from fairhuman.utils.files import write_atomically
 
@@ -30,7 +30,7 @@ PLAIN_KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """Rows of one block that go into a shard, and the tables that know them."""
 
     manifest: Path
@@ -43,7 +43,7 @@ class Shard:
     """One file of the data set."""
 
     target: Path
-    parts: tuple[Part, ...]
+    parts: tuple[ShardPart, ...]
 
     @property
     def rows(self) -> int:
@@ -74,7 +74,7 @@ class ShardWriter:
         files = {name: numbered_files(table.folder) for name, table in tables.items()}
         mine = [VERSION, self.masks, self.reader.regions, self.name, [table.fingerprint for table in tables.values()]]
         shards: list[Shard] = []
-        parts: list[Part] = []
+        parts: list[ShardPart] = []
         left = rows
 
         def close() -> None:
@@ -88,7 +88,7 @@ class ShardWriter:
             while len(ids):
                 taken, ids = ids[:left], ids[left:]
                 known = {name: found[block.number] for name, found in files.items() if block.number in found}
-                parts.append(Part(manifest_files[block.number], known, taken))
+                parts.append(ShardPart(manifest_files[block.number], known, taken))
                 left -= len(taken)
                 if left == 0:
                     close()
@@ -131,11 +131,11 @@ class ShardWriter:
         return schema.with_metadata(huggingface_metadata(schema))
 
     @contextmanager
-    def open(self) -> Iterator[Callable[[Shard], Outcome]]:
+    def open(self) -> Iterator[Callable[[Shard], TaskOutcome]]:
         """Nothing has to be loaded."""
         yield self._write
 
-    def _write(self, shard: Shard) -> Outcome:
+    def _write(self, shard: Shard) -> TaskOutcome:
         """Write a shard; or, where pictures have changed, say which."""
         changed: list[int] = []
 
@@ -152,7 +152,7 @@ class ShardWriter:
         except PictureError:
             if not changed:
                 raise
-        return Outcome(shard.rows, shard.rows, changed=changed)
+        return TaskOutcome(shard.rows, shard.rows, changed=changed)
 
     def _rows(self, shard: Shard, changed: list[int]) -> Iterator[dict[str, Any]]:
         for part in shard.parts:

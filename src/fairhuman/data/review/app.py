@@ -18,7 +18,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.review.events import FILE, TABLES
 from fairhuman.data.review.pictures import boxes_of, load_pictures, shown_picture
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
-from fairhuman.data.review.store import ReviewStore, Work
+from fairhuman.data.review.store import ReviewStore, WorkList
 from fairhuman.record import REGION_COLUMNS
 from fairhuman.web.app import RefusedError, create_app, page, read_json
 from fairhuman.web.database import open_database
@@ -27,13 +27,13 @@ from fairhuman.web.serve import serve
 PICTURE_CACHE = "private, max-age=600"
 
 
-class Asked(Settings):
+class ReviewerBody(Settings):
     """Body of every request that may change something."""
 
     reviewer: Annotated[str, AfterValidator(clean_name)]
 
 
-class Decided(Asked):
+class DecisionBody(ReviewerBody):
     """Body of a decision."""
 
     key: str
@@ -42,7 +42,7 @@ class Decided(Asked):
     reason: str | None = None
 
 
-AskedT = TypeVar("AskedT", bound=Asked)
+AskedT = TypeVar("AskedT", bound=ReviewerBody)
 
 
 def create_review_app(folder: Path, settings: ReviewSettings, report: LoadReport | None = None) -> Starlette:
@@ -99,9 +99,9 @@ class _Review:
             Route("/review", self.review),
             Route("/progress", self.progress),
             Route("/picture", self.picture),
-            Route("/api/work", self._asked(Asked, self.work), methods=["POST"]),
-            Route("/api/decisions", self._asked(Decided, self.decide), methods=["POST"]),
-            Route("/api/undo", self._asked(Asked, self.undo), methods=["POST"]),
+            Route("/api/work", self._asked(ReviewerBody, self.work), methods=["POST"]),
+            Route("/api/decisions", self._asked(DecisionBody, self.decide), methods=["POST"]),
+            Route("/api/undo", self._asked(ReviewerBody, self.undo), methods=["POST"]),
         ]
 
     def start(self, _: Request) -> Response:
@@ -142,13 +142,13 @@ class _Review:
             raise RefusedError(404, f"This picture can't be shown: {error}.") from error
         return Response(content, media_type=kind, headers={"Cache-Control": PICTURE_CACHE})
 
-    def work(self, asked: Asked) -> Mapping[str, Any]:
+    def work(self, asked: ReviewerBody) -> Mapping[str, Any]:
         return self._shown(self.store.work(asked.reviewer))
 
-    def decide(self, asked: Decided) -> Mapping[str, Any]:
+    def decide(self, asked: DecisionBody) -> Mapping[str, Any]:
         return self._shown(self.store.decide(asked.reviewer, asked.key, asked.action, asked.prompt, asked.reason))
 
-    def undo(self, asked: Asked) -> Mapping[str, Any]:
+    def undo(self, asked: ReviewerBody) -> Mapping[str, Any]:
         work, undone = self.store.undo(asked.reviewer)
         return {**self._shown(work), "undone": {"key": undone.key, "prompt": undone.prompt}}
 
@@ -164,7 +164,7 @@ class _Review:
             problem=problem,
         )
 
-    def _shown(self, work: Work) -> dict[str, Any]:
+    def _shown(self, work: WorkList) -> dict[str, Any]:
         """What the page needs to show the pictures in hand, and the progress."""
         return {
             "pictures": [

@@ -8,9 +8,9 @@ from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review.events import DROP, FILE, KEEP, TABLES, Decision, standing_decisions
-from fairhuman.data.review.pictures import Picture, load_pictures
+from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
-from fairhuman.data.review.summary import Summary, outcomes, summarize
+from fairhuman.data.review.summary import ReviewSummary, outcomes, summarize
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import open_database, transaction
@@ -18,7 +18,7 @@ from fairhuman.web.database import open_database, transaction
 REVIEWED, REPORT = "reviewed.jsonl", "review.json"
 
 
-def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Summary:
+def apply_review(folder: Path, settings: ReviewSettings | None = None) -> ReviewSummary:
     """Write `reviewed.jsonl` and `review.json` beside the pictures; again writes the same, whatever was there.
 
     A row of `reviewed.jsonl` is that of the metadata with the final `caption` (and `prompt`, where there was one), and
@@ -52,7 +52,7 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Summar
     return summary
 
 
-def _row(picture: Picture, decision: Decision) -> dict[str, Any]:
+def _row(picture: ReviewPicture, decision: Decision) -> dict[str, Any]:
     texts = dict.fromkeys(["caption", *(["prompt"] if "prompt" in picture.row else [])], decision.prompt)
     return {**picture.row, **texts, "key": decision.key, "reviewer": decision.reviewer, "reviewed_at": _time(decision)}
 

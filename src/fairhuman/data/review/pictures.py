@@ -20,7 +20,7 @@ SHOWN_QUALITY = 95
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ReviewPicture:
     """A record with its prompt and the row that it was read from."""
 
     record: HumanRecord
@@ -28,7 +28,7 @@ class Picture:
     row: Mapping[str, Any]
 
 
-def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) -> dict[str, Picture]:
+def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) -> dict[str, ReviewPicture]:
     """Pictures by key, in the order of their source; the prompt is the `caption`, or else the `prompt`, of a row.
 
     Raises:
@@ -44,11 +44,11 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
         for region, column in REGION_COLUMNS.items()
         if any(isinstance(row.get(column), list) for row in rows.values())
     ]
-    pictures: dict[str, Picture] = {}
+    pictures: dict[str, ReviewPicture] = {}
     for record in read_source(folder, regions, settings, report):
         row = rows[record.location]
         prompt = row.get("prompt")
-        pictures[record.key] = Picture(
+        pictures[record.key] = ReviewPicture(
             record, record.caption or printable(prompt if isinstance(prompt, str) else ""), row
         )
     return pictures

@@ -21,7 +21,7 @@ from fairhuman.data.review.events import (
     standing_reviews,
 )
 from fairhuman.data.review.settings import REASONS, ReviewSettings, clean_text
-from fairhuman.data.review.summary import Summary, summarize
+from fairhuman.data.review.summary import ReviewSummary, summarize
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import transaction
 
@@ -29,7 +29,7 @@ AHEAD = 2  # pictures that a reviewer has in hand: the one on the page, and the 
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkList:
     """What a reviewer sees next.
 
     Attributes:
@@ -76,18 +76,18 @@ class ReviewStore:
                 connection.execute(insert(SECRETS).values(token=found))
             return str(found)
 
-    def summary(self) -> Summary:
+    def summary(self) -> ReviewSummary:
         """Counts of what stands now."""
         with transaction(self.engine) as connection:
             decisions = standing_decisions(connection)
         return summarize(decisions, self.prompts, self.settings.reviews_per_picture)
 
-    def work(self, reviewer: str) -> Work:
+    def work(self, reviewer: str) -> WorkList:
         """Hand out the next pictures, and renew what the reviewer has in hand."""
         with transaction(self.engine) as connection:
             return self._hand_out(connection, reviewer)
 
-    def decide(self, reviewer: str, key: str, action: str, prompt: str | None, reason: str | None) -> Work:
+    def decide(self, reviewer: str, key: str, action: str, prompt: str | None, reason: str | None) -> WorkList:
         """Store a decision; the same one sent again changes nothing.
 
         Args:
@@ -116,7 +116,7 @@ class ReviewStore:
                 raise RefusedError(409, f"You have already decided on this picture ({own.action}); undo that first.")
             return self._hand_out(connection, reviewer)
 
-    def undo(self, reviewer: str) -> tuple[Work, Decision]:
+    def undo(self, reviewer: str) -> tuple[WorkList, Decision]:
         """Take back the reviewer's last decision that stands; its picture comes first again.
 
         Raises:
@@ -161,7 +161,7 @@ class ReviewStore:
     def _add(self, connection: Connection, reviewer: str, key: str, **values: object) -> None:
         connection.execute(insert(EVENTS).values(at=self._clock(), reviewer=reviewer, key=key, **values))
 
-    def _hand_out(self, connection: Connection, reviewer: str, first: str | None = None) -> Work:
+    def _hand_out(self, connection: Connection, reviewer: str, first: str | None = None) -> WorkList:
         now, needed = self._clock(), self.settings.reviews_per_picture
         connection.execute(delete(LEASES).where(LEASES.c.until <= now))
         leases = connection.execute(select(LEASES.c.key, LEASES.c.reviewer)).all()
@@ -177,7 +177,7 @@ class ReviewStore:
         others = (key for key in free if key not in held and key != first)
         keys = tuple(islice(chain([first] if first in free else [], mine, others), AHEAD))
         self._lease(connection, reviewer, keys, now + self.settings.lease_seconds)
-        return Work(
+        return WorkList(
             keys=keys,
             total=len(self.prompts),
             done=len(done & self.prompts.keys()),

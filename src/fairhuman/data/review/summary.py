@@ -8,7 +8,7 @@ from fairhuman.data.review.events import DROP, KEEP, Decision
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Verdict:
     """What the reviewers of one picture say together.
 
     Attributes:
@@ -23,7 +23,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ReviewSummary:
     """Counts of a review.
 
     Attributes:
@@ -53,21 +53,21 @@ class Summary:
     unknown: int
 
 
-def outcome(decisions: Sequence[Decision], prompt: str) -> Outcome:
+def verdict_of(decisions: Sequence[Decision], prompt: str) -> Verdict:
     """What at least one decision on a picture, whose prompt was `prompt`, comes to."""
     votes = Counter(decision.action for decision in decisions)
     if votes[KEEP] == votes[DROP]:
-        return Outcome(None, decisions[-1])
+        return Verdict(None, decisions[-1])
     verdict = KEEP if votes[KEEP] > votes[DROP] else DROP
     agreeing = [decision for decision in decisions if decision.action == verdict]
     edited = [decision for decision in agreeing if decision.prompt not in (None, prompt)]
-    return Outcome(verdict, (edited or agreeing)[-1])
+    return Verdict(verdict, (edited or agreeing)[-1])
 
 
-def outcomes(decisions: Sequence[Decision], prompts: Mapping[str, str]) -> dict[str, Outcome]:
+def outcomes(decisions: Sequence[Decision], prompts: Mapping[str, str]) -> dict[str, Verdict]:
     """Outcome by key, in the order of `prompts`, for the pictures that somebody has decided on."""
     by_key = by_picture(decisions)
-    return {key: outcome(by_key[key], prompt) for key, prompt in prompts.items() if key in by_key}
+    return {key: verdict_of(by_key[key], prompt) for key, prompt in prompts.items() if key in by_key}
 
 
 def by_picture(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
@@ -78,7 +78,7 @@ def by_picture(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
     return dict(found)
 
 
-def summarize(decisions: Sequence[Decision], prompts: Mapping[str, str], needed: int = 1) -> Summary:
+def summarize(decisions: Sequence[Decision], prompts: Mapping[str, str], needed: int = 1) -> ReviewSummary:
     """Count what stands.
 
     Args:
@@ -95,7 +95,7 @@ def summarize(decisions: Sequence[Decision], prompts: Mapping[str, str], needed:
     done = sum(len(group) >= needed for group in groups)
     kept = [(key, each.decision) for key, each in found.items() if each.verdict == KEEP]
     reasons = Counter(str(each.decision.reason) for each in found.values() if each.verdict == DROP)
-    return Summary(
+    return ReviewSummary(
         pictures=len(prompts),
         done=done,
         left=len(prompts) - done,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fairhuman.data.pictures.notes import Note
 from fairhuman.data.samples.views import View
-from fairhuman.regions.transforms import Draw
+from fairhuman.regions.transforms import ViewDraw
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Sample:
     caption: str  # '' where it was dropped
     time_ids_6: Tensor  # float32: original_h, original_w, crop_top, crop_left, target_h, target_w
     key: str
-    draw: Draw
+    draw: ViewDraw
     position: int
     conditions: Mapping[str, Tensor] = field(
         default_factory=dict
@@ -44,7 +44,7 @@ class Batch:
     captions: list[str]
     time_ids_b6: Tensor
     keys: list[str]
-    draws: list[Draw]
+    draws: list[ViewDraw]
     positions_b: Tensor  # int64
     conditions: Mapping[str, Tensor] = field(default_factory=dict)  # [B, C, H, W]
     known_conditions: Mapping[str, Tensor] = field(default_factory=dict)  # bool [B]

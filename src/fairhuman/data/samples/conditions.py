@@ -14,17 +14,17 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as T
 
 from fairhuman.data.condition.depth import decode_depth, depth_picture
-from fairhuman.data.condition.people import Person, flip_people, move_people, people_from_source
+from fairhuman.data.condition.people import PersonPose, flip_people, move_people, people_from_source
 from fairhuman.data.condition.pose import draw_pose
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord
-from fairhuman.regions.transforms import Draw
+from fairhuman.regions.transforms import ViewDraw
 
 # By name, with the channels that a sample has of it.
 CONDITIONS: Mapping[str, int] = {"pose": 3, "depth": 1}
-Condition = Tensor | list[Person]  # a tensor is a tv_tensors Image or Mask, which says how it is resized
+Condition = Tensor | list[PersonPose]  # a tensor is a tv_tensors Image or Mask, which says how it is resized
 
 
 def read_conditions(
@@ -57,7 +57,7 @@ def conditions_in_view(
     conditions: Mapping[str, Condition],
     moved: Mapping[str, Tensor],
     names: Sequence[str],
-    draw: Draw,
+    draw: ViewDraw,
     size: tuple[int, int],
     resolution: tuple[int, int],
 ) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ def _check_size(found: tuple[int, ...], record: HumanRecord) -> None:
         raise PictureError("condition has not the size of its picture", shown)
 
 
-def _drawn(people: Sequence[Person], draw: Draw, size: tuple[int, int], resolution: tuple[int, int]) -> Tensor:
+def _drawn(people: Sequence[PersonPose], draw: ViewDraw, size: tuple[int, int], resolution: tuple[int, int]) -> Tensor:
     height, width = resolution
     scale = (draw.resized_hw[1] / size[1], draw.resized_hw[0] / size[0])
     people = move_people(people, scale, (draw.left, draw.top))

@@ -30,7 +30,7 @@ from fairhuman.errors import DataError
 from fairhuman.record import Box, Finding, HumanRecord
 from fairhuman.regions.masks import boxes_to_mask
 from fairhuman.regions.settings import MaskSettings
-from fairhuman.regions.transforms import Draw, JointTransform, as_bounding_boxes
+from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 _SAME_PLACE = 2.0  # pixels between the boxes of a region and the frame of its painted mask
@@ -223,7 +223,7 @@ class PeopleDataset(Dataset[Sample]):
 
     def _draw(
         self, record: HumanRecord, around: _Around, transform: JointTransform, position: int
-    ) -> tuple[Draw, bool]:
+    ) -> tuple[ViewDraw, bool]:
         """Draw of a position, and whether its caption is dropped."""
         generator = seeded_generator(self.seed, Stream.SAMPLE, position)
         draw = transform.draw(generator, (record.height, record.width), around.boxes)
@@ -233,7 +233,7 @@ class PeopleDataset(Dataset[Sample]):
             draw = replace(self._variant(record, around, transform, number), flip=draw.flip)
         return replace(draw, flip=draw.flip and can_be_mirrored(around.conditions)), dropped
 
-    def _variant(self, record: HumanRecord, around: _Around, transform: JointTransform, number: int) -> Draw:
+    def _variant(self, record: HumanRecord, around: _Around, transform: JointTransform, number: int) -> ViewDraw:
         """Draw of a variant; its flip means nothing."""
         generator = seeded_generator(self.seed, Stream.VARIANT, int(digest(record.key), 16), number)
         return transform.draw(generator, (record.height, record.width), around.boxes)

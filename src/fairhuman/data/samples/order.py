@@ -12,7 +12,7 @@ from fairhuman.data.samples.buckets import Size
 from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder, WeightedOrder
 
 
-class Share(NamedTuple):
+class SourceShare(NamedTuple):
     """Records of one source, by number, and how often they come: `repeats` times an epoch, or by `weight`."""
 
     records: Sequence[int]
@@ -20,7 +20,7 @@ class Share(NamedTuple):
     weight: float | None = None
 
 
-def mixed_order(seed: int, shares: Sequence[Share], part: tuple[int, ...] = ()) -> Order:
+def mixed_order(seed: int, shares: Sequence[SourceShare], part: tuple[int, ...] = ()) -> Order:
     """Order of several sources, all with repeats or all with weights; see `SampleOrder` and `WeightedOrder`."""
     if any(share.weight is None for share in shares):
         if len(shares) == 1 and shares[0].repeats == 1:
@@ -32,7 +32,7 @@ def mixed_order(seed: int, shares: Sequence[Share], part: tuple[int, ...] = ()) 
 
 
 def bucketed_order(
-    seed: int, shares: Sequence[Share], sizes: Sequence[Size], resolutions: Sequence[Size], batch: int
+    seed: int, shares: Sequence[SourceShare], sizes: Sequence[Size], resolutions: Sequence[Size], batch: int
 ) -> BucketOrder:
     """Order in which each batch holds records of one bucket.
 
@@ -67,7 +67,7 @@ def bucketed_order(
     return BucketOrder(seed, [resolutions[k] for k in kept], orders, [length_of[k] for k in kept], batch)
 
 
-def _samples_an_epoch(shares: Sequence[Share], records: int) -> list[Fraction]:
+def _samples_an_epoch(shares: Sequence[SourceShare], records: int) -> list[Fraction]:
     """How often a record of each source comes in an epoch, which has as many samples as there are records by weight."""
     if any(share.weight is None for share in shares):
         return [Fraction(share.repeats) for share in shares]
@@ -75,13 +75,15 @@ def _samples_an_epoch(shares: Sequence[Share], records: int) -> list[Fraction]:
     return [Fraction(share.weight or 0) / total * records / len(share.records) for share in shares]
 
 
-def _order_of_bucket(seed: int, shares: Sequence[Share], inside: NDArray[np.bool_], part: tuple[int, ...]) -> Order:
+def _order_of_bucket(
+    seed: int, shares: Sequence[SourceShare], inside: NDArray[np.bool_], part: tuple[int, ...]
+) -> Order:
     """Order of the records of one bucket; a source's weight in it goes by its records there."""
-    kept: list[Share] = []
+    kept: list[SourceShare] = []
     for share in shares:
         numbers = np.asarray(share.records, np.int64)
         records = array("q", numbers[inside[numbers]].tobytes())
         if records:
             weight = None if share.weight is None else share.weight * len(records) / len(share.records)
-            kept.append(Share(records, share.repeats, weight))
+            kept.append(SourceShare(records, share.repeats, weight))
     return mixed_order(seed, kept, part)

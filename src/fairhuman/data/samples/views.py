@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fairhuman.data.pictures.stored import read_bytes, unreadable
 from fairhuman.record import HumanRecord, Stored
-from fairhuman.regions.transforms import Draw
+from fairhuman.regions.transforms import ViewDraw
 
 
 class View(NamedTuple):
@@ -21,7 +21,7 @@ class View(NamedTuple):
     origin: str
 
 
-def view_of(record: HumanRecord, draw: Draw, resolution: tuple[int, int], place: str = "") -> View:
+def view_of(record: HumanRecord, draw: ViewDraw, resolution: tuple[int, int], place: str = "") -> View:
     """Return the view that a draw gives of a record's picture; `place` tells data sets of equal keys apart.
 
     Raises:

@@ -21,11 +21,11 @@ from fairhuman.data.sources.wholebody import is_wholebody, wholebody_rows
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Finding, HumanRecord
 
-__all__ = ["SOURCES", "Source", "SourceSettings", "iterate_records", "read_source", "source_kind"]
+__all__ = ["SOURCES", "SourceFormat", "SourceSettings", "iterate_records", "read_source", "source_kind"]
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFormat:
     """A format.
 
     Attributes:
@@ -44,17 +44,19 @@ class Source:
 
 
 # In order, the most specific first: the first that matches is taken.
-SOURCES: Mapping[str, Source] = {
-    "imagefolder": Source(" or ".join(METADATA), has_metadata, imagefolder_rows, "file_name"),
-    "cosmicman": Source(
+SOURCES: Mapping[str, SourceFormat] = {
+    "imagefolder": SourceFormat(" or ".join(METADATA), has_metadata, imagefolder_rows, "file_name"),
+    "cosmicman": SourceFormat(
         "*.parquet or label/*.parquet with path, aa_text, aa_ids", is_cosmicman, cosmicman_rows, "path"
     ),
-    "bodyhands": Source("Annotations/ and JPEGImages/", is_bodyhands, bodyhands_rows, "file_name"),
-    "wholebody": Source("*wholebody*.json, also in annotations/", is_wholebody, wholebody_rows, "file_name"),
-    "mole": Source("meta_cap.json, also one folder deeper", is_mole, mole_rows, "file_name"),
-    "webdataset": Source("*.tar", is_webdataset, webdataset_rows),  # before the tables that img2dataset lays beside
-    "parquet": Source("*.parquet or data/*.parquet", lambda path: bool(parquet_files(path)), parquet_rows),
-    "folder": Source("pictures at any depth", has_pictures, folder_rows, "file_name"),
+    "bodyhands": SourceFormat("Annotations/ and JPEGImages/", is_bodyhands, bodyhands_rows, "file_name"),
+    "wholebody": SourceFormat("*wholebody*.json, also in annotations/", is_wholebody, wholebody_rows, "file_name"),
+    "mole": SourceFormat("meta_cap.json, also one folder deeper", is_mole, mole_rows, "file_name"),
+    "webdataset": SourceFormat(
+        "*.tar", is_webdataset, webdataset_rows
+    ),  # before the tables that img2dataset lays beside
+    "parquet": SourceFormat("*.parquet or data/*.parquet", lambda path: bool(parquet_files(path)), parquet_rows),
+    "folder": SourceFormat("pictures at any depth", has_pictures, folder_rows, "file_name"),
 }
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import Row, readable, with_caption
 from fairhuman.errors import DataError
-from fairhuman.record import Cell
+from fairhuman.record import TableCell
 
 
 def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of all sources
@@ -45,10 +45,12 @@ def rows_of_file(path: Path) -> Iterator[Row]:
                 leaves = [leaf for leaf in _leaves(table) if leaf not in filled]
                 for batch in table.iter_batches(batch_size=256, row_groups=[group], columns=leaves):
                     for values in batch.to_pylist():
-                        row = {name: _with_cells(value, Cell(path, number, (name,))) for name, value in values.items()}
+                        row = {
+                            name: _with_cells(value, TableCell(path, number, (name,))) for name, value in values.items()
+                        }
                         for leaf in filled:
                             field = tuple(leaf.split(".")[:-1])
-                            _inside(row, field)["bytes"] = Cell(path, number, field)
+                            _inside(row, field)["bytes"] = TableCell(path, number, field)
                         number += 1
                         yield Row(f"{path.name}:{number}", with_caption(row))
     except (pyarrow.ArrowException, OSError) as error:
@@ -73,7 +75,7 @@ def _filled_leaves(table: Any, group: int) -> list[str]:
     ]
 
 
-def _with_cells(value: Any, cell: Cell) -> Any:
+def _with_cells(value: Any, cell: TableCell) -> Any:
     """The value with a cell wherever it holds bytes; a Parquet map arrives as a list of pairs."""
     if isinstance(value, bytes):
         return cell
@@ -84,7 +86,8 @@ def _with_cells(value: Any, cell: Cell) -> Any:
     if isinstance(value.get("bytes"), bytes):
         return {**value, "bytes": cell}
     return {
-        name: _with_cells(inner, Cell(cell.path, cell.row, (*cell.field, str(name)))) for name, inner in value.items()
+        name: _with_cells(inner, TableCell(cell.path, cell.row, (*cell.field, str(name))))
+        for name, inner in value.items()
     }
 
 

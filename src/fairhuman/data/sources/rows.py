@@ -15,7 +15,18 @@ from fairhuman.data.pictures.decode import PictureFacts, PictureLimits, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name
 from fairhuman.errors import DataError
-from fairhuman.record import Box, Cell, DepthKind, Finding, HumanRecord, LabelMap, Painted, Span, Stored, region_column
+from fairhuman.record import (
+    Box,
+    DepthKind,
+    FileSpan,
+    Finding,
+    HumanRecord,
+    LabelMap,
+    Painted,
+    Stored,
+    TableCell,
+    region_column,
+)
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
@@ -301,7 +312,7 @@ def locate(value: Any, root: Path) -> Stored:
     """
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
-    if isinstance(value, bytes | Span | Cell):
+    if isinstance(value, bytes | FileSpan | TableCell):
         return value
     if not isinstance(value, str) or not value:
         raise PictureError("neither a path nor a picture", shorten(value))

@@ -19,7 +19,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.data.sources.rows import STAGE, Row, printable, readable
 from fairhuman.errors import DataError
-from fairhuman.record import Finding, Span
+from fairhuman.record import FileSpan, Finding
 from fairhuman.regions.boxes import shorten
 
 TARS = ("*.tar", "*.tar.gz", "*.tgz")
@@ -58,7 +58,7 @@ class _Sample:
     """Members with one key; `parts` is by what follows the first dot of their names, in lower case."""
 
     key: str
-    parts: dict[str, Span] = field(default_factory=dict)
+    parts: dict[str, FileSpan] = field(default_factory=dict)
 
 
 def _rows_of_tar(tar: Path, report: LoadReport) -> Iterator[Row]:
@@ -97,7 +97,7 @@ def _samples(tar: Path, report: LoadReport) -> Iterator[_Sample]:
         yield sample
 
 
-def _members(tar: Path, report: LoadReport) -> Iterator[tuple[str, Span]]:
+def _members(tar: Path, report: LoadReport) -> Iterator[tuple[str, FileSpan]]:
     """Name and place of each whole file, by the headers alone; what is no file or cut off is noted."""
     length = tar.stat().st_size
     position = -1
@@ -115,7 +115,7 @@ def _members(tar: Path, report: LoadReport) -> Iterator[tuple[str, Span]]:
                 elif member.offset_data + member.size > length:
                     report.add(_place(tar, member.name), STAGE, Finding("dropped", "member is cut off"))
                 else:
-                    yield member.name, Span(tar, member.offset_data, member.size)
+                    yield member.name, FileSpan(tar, member.offset_data, member.size)
             _check_end(tar, members.offset)
     except (tarfile.TarError, ValueError, OverflowError) as error:
         if position < 0:

@@ -15,7 +15,7 @@ from fairhuman.data.validation.page import write_page
 from fairhuman.data.validation.picture_files import box_numbers, picture_file
 from fairhuman.data.validation.prompts import asking
 from fairhuman.data.validation.sampling import draw, mix, overlap
-from fairhuman.data.validation.settings import ValidationSettings
+from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.data.validation.strata import Stratum, stratum
 from fairhuman.data.validation.workplace import LOOKS, MANIFEST, PROMPTS, finished_set, identity, workplace
 from fairhuman.detect.worker import Failure
@@ -60,7 +60,7 @@ class _Chosen:
 def build_validation(
     source: Path,
     out: Path,
-    settings: ValidationSettings,
+    settings: ValidationSetSettings,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> ValidationSummary:
@@ -104,7 +104,7 @@ def build_validation(
 
 
 def _choose(
-    records: Mapping[str, HumanRecord], settings: ValidationSettings, funnel: Funnel, work: Path, progress: Progress
+    records: Mapping[str, HumanRecord], settings: ValidationSetSettings, funnel: Funnel, work: Path, progress: Progress
 ) -> _Chosen:
     """Draw records and make their prompts; one without a prompt makes room for the next one of the draw."""
     kept, looks = filter_candidates(records, settings, funnel, Journal(work / LOOKS), progress)
@@ -132,12 +132,12 @@ def _choose(
     return _Chosen({key: kept[key] for key in drawn}, looks, prompts, strata)
 
 
-def draw_set(strata: Mapping[str, Stratum], settings: ValidationSettings, seed: int) -> list[str]:
+def draw_set(strata: Mapping[str, Stratum], settings: ValidationSetSettings, seed: int) -> list[str]:
     """The keys of the set that a seed gives."""
     return draw(strata, settings.count, seed, settings.sampling, settings.allocation)
 
 
-def _check_count(usable: int, settings: ValidationSettings, funnel: Funnel) -> None:
+def _check_count(usable: int, settings: ValidationSetSettings, funnel: Funnel) -> None:
     if usable >= settings.count or (settings.allow_fewer and usable):
         return
     most = "".join(f"\n  {reason}: {number}" for reason, number in list(funnel.reasons().items())[:5])
@@ -147,7 +147,7 @@ def _check_count(usable: int, settings: ValidationSettings, funnel: Funnel) -> N
     )
 
 
-def _check_failures(failures: Sequence[Failure], settings: ValidationSettings) -> None:
+def _check_failures(failures: Sequence[Failure], settings: ValidationSetSettings) -> None:
     most = max(FEWEST_FAILURES, settings.prompts.max_failed_share * settings.count)
     if len(failures) > most:
         reasons = Counter(failure.reason for failure in failures).most_common(3)
@@ -160,7 +160,7 @@ def _check_failures(failures: Sequence[Failure], settings: ValidationSettings) -
 
 def _write(
     chosen: _Chosen,
-    settings: ValidationSettings,
+    settings: ValidationSetSettings,
     funnel: Funnel,
     expected: Mapping[str, Any],
     progress: Progress,
@@ -196,7 +196,7 @@ def _row(name: str, record: HumanRecord, chosen: _Chosen, dimensions: Sequence[s
 
 
 def _manifest(
-    chosen: _Chosen, settings: ValidationSettings, funnel: Funnel, expected: Mapping[str, Any]
+    chosen: _Chosen, settings: ValidationSetSettings, funnel: Funnel, expected: Mapping[str, Any]
 ) -> dict[str, Any]:
     draws = [draw_set(chosen.strata, settings, settings.seed + number) for number in range(settings.draws)]
     shares = mix(chosen.strata, settings.strata, list(chosen.records), draws)
@@ -213,7 +213,7 @@ def _manifest(
     }
 
 
-def _strata(chosen: _Chosen, settings: ValidationSettings) -> list[dict[str, Any]]:
+def _strata(chosen: _Chosen, settings: ValidationSetSettings) -> list[dict[str, Any]]:
     """Of a stratified set: how many each stratum has and gave, and whether that was too few for its share."""
     if settings.sampling == "random":
         return []

@@ -11,7 +11,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SOURCES, source_kind
 from fairhuman.data.sources.rows import iterate_records
 from fairhuman.data.validation.looks import Look, look_at
-from fairhuman.data.validation.settings import ValidationSettings
+from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord
 from fairhuman.utils.journal import Journal
@@ -45,7 +45,7 @@ class Funnel:
         return dict(Counter(row["reason"] for row in self.rejected).most_common())
 
 
-def read_candidates(source: Path, settings: ValidationSettings, funnel: Funnel) -> dict[str, HumanRecord]:
+def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funnel) -> dict[str, HumanRecord]:
     """Records of a source by key, with whatever boxes it has; pictures' headers are read.
 
     Raises:
@@ -78,7 +78,7 @@ def read_candidates(source: Path, settings: ValidationSettings, funnel: Funnel) 
 
 def filter_candidates(
     records: Mapping[str, HumanRecord],
-    settings: ValidationSettings,
+    settings: ValidationSetSettings,
     funnel: Funnel,
     journal: Journal,
     progress: Progress,
@@ -120,7 +120,7 @@ def _passing(
 
 def _looked(
     records: Mapping[str, HumanRecord],
-    settings: ValidationSettings,
+    settings: ValidationSetSettings,
     funnel: Funnel,
     journal: Journal,
     progress: Progress,

@@ -8,7 +8,7 @@ from fairhuman.data.caption.template import sentence
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
 from fairhuman.data.validation.grammar import names_person
-from fairhuman.data.validation.settings import ValidationSettings
+from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.data.validation.shorten import short_prompt, words_of
 from fairhuman.detect.worker import Failure
 from fairhuman.record import HumanRecord
@@ -21,7 +21,7 @@ Ask = Callable[[Sequence[tuple[HumanRecord, str]]], Iterable[Caption | Failure]]
 
 
 @contextmanager
-def asking(settings: ValidationSettings, journal: Journal, progress: Progress) -> Iterator[Ask]:
+def asking(settings: ValidationSetSettings, journal: Journal, progress: Progress) -> Iterator[Ask]:
     """A function from records, with the SHA-256 of their pictures, to their prompts, in order."""
     prompts, limits = settings.prompts, settings.source.limits
     if prompts.kind == "rules":

@@ -79,7 +79,7 @@ def allocate(sizes: Mapping[Stratum, int], count: int, allocation: Allocation, s
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ValueShare:
     """How often one value of a dimension occurs, as a share 0..1; mean, standard deviation and range over draws."""
 
     candidates: float
@@ -92,7 +92,7 @@ class Share:
 
 def mix(
     strata: Mapping[str, Stratum], dimensions: Sequence[str], chosen: Sequence[str], draws: Sequence[Sequence[str]]
-) -> dict[str, dict[str, Share]]:
+) -> dict[str, dict[str, ValueShare]]:
     """Shares of the values of each dimension, the most frequent first.
 
     Args:
@@ -102,14 +102,14 @@ def mix(
         draws: keys of repeated draws.
 
     """
-    result: dict[str, dict[str, Share]] = defaultdict(dict)
+    result: dict[str, dict[str, ValueShare]] = defaultdict(dict)
     for place, dimension in enumerate(dimensions):
         of_all = Counter(values[place] for values in strata.values())
         of_chosen = Counter(strata[key][place] for key in chosen)
         of_draws = [Counter(strata[key][place] for key in keys) for keys in draws]
         for value, number in sorted(of_all.items(), key=lambda item: (-item[1], item[0])):
             shares = [counted[value] / counted.total() for counted in of_draws]
-            result[dimension][value] = Share(
+            result[dimension][value] = ValueShare(
                 number / len(strata),
                 of_chosen[value] / len(chosen),
                 fmean(shares),

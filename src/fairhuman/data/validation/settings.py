@@ -61,7 +61,7 @@ class ValidationFilters(FilterSettings):
     )
 
 
-class ValidationSettings(Settings):
+class ValidationSetSettings(Settings):
     """Which pictures make the set, and how their prompts are made."""
 
     count: int = Field(default=5000, ge=1, description="pictures in the set")

@@ -15,16 +15,16 @@ from fairhuman import __version__
 from fairhuman.config import differences
 from fairhuman.data.pictures.stored import byte_length
 from fairhuman.data.validation.picture_files import box_numbers
-from fairhuman.data.validation.settings import ValidationSettings
+from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError
-from fairhuman.record import Cell, HumanRecord
+from fairhuman.record import HumanRecord, TableCell
 from fairhuman.utils.files import write_json
 
 MANIFEST = "manifest.json"
 BEGUN, LOOKS, PROMPTS = "begun.json", "looks.jsonl", "prompts.jsonl"
 
 
-def identity(settings: ValidationSettings, records: Iterable[HumanRecord]) -> dict[str, Any]:
+def identity(settings: ValidationSetSettings, records: Iterable[HumanRecord]) -> dict[str, Any]:
     """What a set follows from: settings, the source as it was read, this package's version.
 
     Raises:
@@ -36,7 +36,7 @@ def identity(settings: ValidationSettings, records: Iterable[HumanRecord]) -> di
         known = {
             "key": record.key,
             "size": (record.width, record.height),
-            "bytes": 0 if isinstance(record.image, Cell) else byte_length(record.image),
+            "bytes": 0 if isinstance(record.image, TableCell) else byte_length(record.image),
             "caption": record.caption,
             "boxes": {name: boxes and [box_numbers(box) for box in boxes] for name, boxes in record.boxes.items()},
             "attributes": record.attributes,
@@ -95,8 +95,8 @@ def workplace(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
 def _compare(out: Path, before: dict[str, Any], now: dict[str, Any], advice: str = "") -> None:
     changed = []
     try:
-        old = ValidationSettings.model_validate(before.get("settings"))
-        new = ValidationSettings.model_validate(now["settings"])
+        old = ValidationSetSettings.model_validate(before.get("settings"))
+        new = ValidationSetSettings.model_validate(now["settings"])
     except ValidationError:
         changed.append("settings that this version doesn't know")
     else:

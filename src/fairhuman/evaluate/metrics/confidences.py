@@ -11,18 +11,18 @@ from pydantic import TypeAdapter
 
 from fairhuman.detect.bundled import source_name
 from fairhuman.evaluate.cache import FINDINGS, Rows
-from fairhuman.evaluate.people.detections import Finding, find_each
+from fairhuman.evaluate.people.detections import ImageDetections, find_each
 from fairhuman.evaluate.people.official import OfficialScores, official_scores
 from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_faces, strict_hands
-from fairhuman.evaluate.pictures import PARTS, Pictured
-from fairhuman.evaluate.results import Found, Methods, Metric
-from fairhuman.evaluate.tools import Decoded, Tools
+from fairhuman.evaluate.pictures import PARTS, EvalImage
+from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
+from fairhuman.evaluate.tools import EvaluationTools, LazyPictures
 
-FINDING = TypeAdapter(Finding)
+FINDING = TypeAdapter(ImageDetections)
 VERSION = 1  # of what `find` looks for
 OFFICIAL_SCORES = TypeAdapter(list[OfficialScores])
 OFFICIAL_VERSION = 1  # of what `official_scores` does
-STRICT: dict[str, Callable[[Sequence[Finding], Sequence[Expected]], StrictScores]] = {
+STRICT: dict[str, Callable[[Sequence[ImageDetections], Sequence[Expected]], StrictScores]] = {
     "face": strict_faces,
     "hand": strict_hands,
 }
@@ -39,7 +39,11 @@ OFFICIAL_BLIND = "what is missing, and nearly all that is wrong with what is fou
 
 
 def measure_strict(
-    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+    methods: Methods,
+    reference: Sequence[EvalImage] | None,
+    against: str | None,
+    tools: EvaluationTools,
+    found: EvaluationResults,
 ) -> None:
     """Confidence, detection rate and precision where it is known what to expect; else what is found at all."""
     scores = {}
@@ -60,7 +64,7 @@ def measure_strict(
         ]
 
 
-def find_in(pictures: Sequence[Pictured], tools: Tools) -> list[Finding]:
+def find_in(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[ImageDetections]:
     """Faces and hands of pictures, each looked for once."""
     upscale = tools.settings.upscale
     kind = f"findings-{VERSION}-{_detectors('strict')}-x{upscale}"
@@ -69,7 +73,7 @@ def find_in(pictures: Sequence[Pictured], tools: Tools) -> list[Finding]:
 
 
 def expected_parts(
-    pictures: Sequence[Pictured], reference: Sequence[Pictured] | None, part: str, tools: Tools
+    pictures: Sequence[EvalImage], reference: Sequence[EvalImage] | None, part: str, tools: EvaluationTools
 ) -> list[Expected]:
     """What each picture should show: its own boxes; else as many as the reference's of the same prompt; else as set."""
     counts: dict[str, list[int]] = defaultdict(list)
@@ -135,7 +139,11 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
 
 
 def measure_official(
-    methods: Methods, _: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+    methods: Methods,
+    _: Sequence[EvalImage] | None,
+    against: str | None,
+    tools: EvaluationTools,
+    found: EvaluationResults,
 ) -> None:
     """The paper's confidences as its code computes them; see `official` for what is wrong with them.
 
@@ -151,7 +159,7 @@ def measure_official(
         found.add_scores(metric, table, methods, against)
 
 
-def _official(method: str, pictures: Sequence[Pictured], tools: Tools) -> list[OfficialScores]:
+def _official(method: str, pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[OfficialScores]:
     """Scores of a method's pictures, kept for all of them in this order together, as one depends on those before it."""
     upscale, watch = tools.settings.upscale, partial(tools.progress, f"official, {method}")
     rows: Rows[str] = Rows(tools.cache / f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}", FINDINGS)
@@ -160,7 +168,7 @@ def _official(method: str, pictures: Sequence[Pictured], tools: Tools) -> list[O
     if key in known:
         watch(len(pictures), len(pictures))
         return OFFICIAL_SCORES.validate_json(known[key])
-    scores = official_scores(Decoded(pictures), upscale=upscale, progress=watch)
+    scores = official_scores(LazyPictures(pictures), upscale=upscale, progress=watch)
     rows.add({key: OFFICIAL_SCORES.dump_json(scores).decode()})
     return scores
 

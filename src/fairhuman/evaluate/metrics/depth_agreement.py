@@ -19,9 +19,9 @@ from fairhuman.data.condition.depth import DepthMap
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.detect.detection import Picture
 from fairhuman.evaluate.asked import asked_depths, known_values
-from fairhuman.evaluate.pictures import Pictured
-from fairhuman.evaluate.results import Found, Methods, Metric
-from fairhuman.evaluate.tools import Tools
+from fairhuman.evaluate.pictures import EvalImage
+from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
+from fairhuman.evaluate.tools import EvaluationTools
 
 GRID = 64
 METRIC = Metric(
@@ -43,7 +43,11 @@ def rank_correlation(asked_hw: NDArray[Any], found_hw: NDArray[Any]) -> float | 
 
 
 def measure_depth_agreement(
-    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+    methods: Methods,
+    reference: Sequence[EvalImage] | None,
+    against: str | None,
+    tools: EvaluationTools,
+    found: EvaluationResults,
 ) -> None:
     """Mean rank correlation over pictures that a depth was asked for."""
     asked = asked_depths(methods, reference)
@@ -66,7 +70,7 @@ def measure_depth_agreement(
     found.add_scores(METRIC, scores, methods, against)
 
 
-def _found(pictures: Sequence[Pictured], estimator: DepthEstimator, tools: Tools) -> list[DepthMap]:
+def _found(pictures: Sequence[EvalImage], estimator: DepthEstimator, tools: EvaluationTools) -> list[DepthMap]:
     """Ranks of each picture's depth on the grid, near = large, equals alike; estimated once."""
     name = hashlib.sha256(f"{estimator.source} {estimator.kind}".encode()).hexdigest()[:16]
     look = partial(_each, estimator=estimator)

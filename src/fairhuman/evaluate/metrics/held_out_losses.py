@@ -29,7 +29,7 @@ from fairhuman.train.validation import HeldOut, held_out_losses
 
 
 @dataclass(frozen=True)
-class Named:
+class ModelSpec:
     """A model to measure: a pipeline's folder or hub id, and a LoRA or a MoLE on it."""
 
     model: str
@@ -37,7 +37,7 @@ class Named:
     weight: float = 1.0
 
     @classmethod
-    def parse(cls, text: str) -> "Named":
+    def parse(cls, text: str) -> "ModelSpec":
         """`MODEL`, `MODEL+LORA` or `MODEL+LORA@WEIGHT`.
 
         Raises:
@@ -83,7 +83,7 @@ class _Pipeline:
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
 
 
-def measure_losses(models: Mapping[str, Named], data: Path, settings: LossSettings) -> dict[str, HeldOut]:
+def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOut]:
     """Squared errors of each model on the pictures of `data`, by name.
 
     Raises:

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.data.condition.people import Person, person_from_mediapipe
+from fairhuman.data.condition.people import PersonPose, person_from_mediapipe
 from fairhuman.detect.bundled import source_name
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarged, reduced
 from fairhuman.evaluate.asked import asked_poses, known_values
-from fairhuman.evaluate.pictures import Pictured
-from fairhuman.evaluate.results import Found, Methods, Metric
-from fairhuman.evaluate.tools import Tools
+from fairhuman.evaluate.pictures import EvalImage
+from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
+from fairhuman.evaluate.tools import EvaluationTools
 
 VERSION = 1  # of what `find_poses` looks for
 # In OpenPose's order without the neck: nose; right shoulder, elbow, wrist; left; hips, knees, ankles; eyes, ears.
@@ -41,7 +41,7 @@ METRIC = Metric(
 )
 
 
-def key_point_similarity(asked: Person, found_n3: Points, size: tuple[int, int]) -> float | None:
+def key_point_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, int]) -> float | None:
     """OKS of an asked person and found body points [18, 3] in a picture of (width, height).
 
     None where fewer than two points are asked for within the picture, or all in one place: there is no scale then.
@@ -57,7 +57,7 @@ def key_point_similarity(asked: Person, found_n3: Points, size: tuple[int, int])
     return float(np.exp(-squares_n / (2 * area * np.square(2 * SIGMAS)))[inside].mean())
 
 
-def pose_agreement(asked: Sequence[Person], found_n3: Points | None, size: tuple[int, int]) -> float | None:
+def pose_agreement(asked: Sequence[PersonPose], found_n3: Points | None, size: tuple[int, int]) -> float | None:
     """OKS of the found person and the asked one that it agrees with best; None where nobody was asked for."""
     nobody = np.full((18, 3), np.inf, np.float32)
     scores = [key_point_similarity(person, nobody if found_n3 is None else found_n3, size) for person in asked]
@@ -66,7 +66,11 @@ def pose_agreement(asked: Sequence[Person], found_n3: Points | None, size: tuple
 
 
 def measure_pose_agreement(
-    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+    methods: Methods,
+    reference: Sequence[EvalImage] | None,
+    against: str | None,
+    tools: EvaluationTools,
+    found: EvaluationResults,
 ) -> None:
     """Mean OKS over pictures that a pose was asked for."""
     asked = asked_poses(methods, reference)
@@ -86,7 +90,7 @@ def measure_pose_agreement(
     found.add_scores(METRIC, scores, methods, against)
 
 
-def find_poses(pictures: Sequence[Pictured], tools: Tools) -> list[Points | None]:
+def find_poses(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[Points | None]:
     """Body points [18, 3] of the person in each picture, looked for once; None where nobody is found."""
     upscale = tools.settings.upscale
     kind = f"pose-{VERSION}-{source_name('pose').split()[0]}-x{upscale}"

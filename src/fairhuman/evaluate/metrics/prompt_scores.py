@@ -9,9 +9,9 @@ from fairhuman.evaluate.networks.clip_score import CLIPScore
 from fairhuman.evaluate.networks.hps import HumanPreferenceScore
 from fairhuman.evaluate.networks.image_reward import ImageReward
 from fairhuman.evaluate.networks.prompt_score import PromptScore
-from fairhuman.evaluate.pictures import Pictured
-from fairhuman.evaluate.results import Found, Methods, Metric
-from fairhuman.evaluate.tools import Tools
+from fairhuman.evaluate.pictures import EvalImage
+from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
+from fairhuman.evaluate.tools import EvaluationTools
 
 METRICS: Mapping[str, Metric] = {
     "hps": Metric(
@@ -32,7 +32,7 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def _open(kind: str, tools: Tools) -> PromptScore:
+def _open(kind: str, tools: EvaluationTools) -> PromptScore:
     settings, device, batch_size = tools.settings, tools.device, tools.settings.batch_size
     if kind == "hps":
         return HumanPreferenceScore(settings.hps.weights, batch_size=batch_size, device=device)
@@ -45,11 +45,11 @@ def _open(kind: str, tools: Tools) -> PromptScore:
 def measure_score(
     kind: str,
     methods: Methods,
-    _: Sequence[Pictured] | None,
+    _: Sequence[EvalImage] | None,
     against: str | None,
-    tools: Tools,
-    found: Found,
-    open_network: Callable[[str, Tools], PromptScore] = _open,
+    tools: EvaluationTools,
+    found: EvaluationResults,
+    open_network: Callable[[str, EvaluationTools], PromptScore] = _open,
 ) -> None:
     """One of `METRICS`, for all methods."""
     network = open_network(kind, tools)

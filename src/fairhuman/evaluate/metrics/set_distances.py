@@ -16,12 +16,12 @@ from fairhuman.evaluate.metrics.distances import (
 )
 from fairhuman.evaluate.networks.efficientnet import TITLE, EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Extractor, Features
-from fairhuman.evaluate.networks.features import Looked
+from fairhuman.evaluate.networks.features import ImageLike
 from fairhuman.evaluate.networks.inception import Inception
 from fairhuman.evaluate.people.crops import plan_crops
-from fairhuman.evaluate.pictures import PARTS, Pictured
-from fairhuman.evaluate.results import Contrast, Found, Methods, Metric, Result
-from fairhuman.evaluate.tools import Tools
+from fairhuman.evaluate.pictures import PARTS, EvalImage
+from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Metric, MetricResult
+from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.regions.squares import Square, cut
 
 BLIND = "single bad pictures, and a hand or face that is a small part of the picture"
@@ -32,10 +32,10 @@ Measure = Callable[[Features, Features, Sequence[str], Sequence[str]], Distance]
 
 
 @dataclass(frozen=True, slots=True)
-class Crop:
+class EvalCrop:
     """A square of a picture, looked at like a picture of its own; crops of one picture share its group."""
 
-    picture: Pictured
+    picture: EvalImage
     square: Square
 
     @property
@@ -63,7 +63,11 @@ class Crop:
 
 
 def measure_efficientnet(
-    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+    methods: Methods,
+    reference: Sequence[EvalImage] | None,
+    against: str | None,
+    tools: EvaluationTools,
+    found: EvaluationResults,
 ) -> None:
     """The Fréchet distance that runs without a download; never called FID."""
     if reference is None:
@@ -77,7 +81,11 @@ def measure_efficientnet(
 
 
 def measure_fid(
-    methods: Methods, reference: Sequence[Pictured] | None, against: str | None, tools: Tools, found: Found
+    methods: Methods,
+    reference: Sequence[EvalImage] | None,
+    against: str | None,
+    tools: EvaluationTools,
+    found: EvaluationResults,
 ) -> None:
     """FID and KID of pictures, and of face and hand crops."""
     if reference is None:
@@ -96,7 +104,11 @@ def measure_fid(
 
 
 def _too_few(
-    metric: str, what: str, methods: Mapping[str, Sequence[Looked]], reference: Sequence[Looked], found: Found
+    metric: str,
+    what: str,
+    methods: Mapping[str, Sequence[ImageLike]],
+    reference: Sequence[ImageLike],
+    found: EvaluationResults,
 ) -> bool:
     """Whether a set has fewer than 2 pictures or crops, which have no covariance; if so, notes why."""
     sets = [*methods.items(), ("the reference", reference)]
@@ -113,7 +125,9 @@ def _metrics(region: str, suffix: str, blind: str) -> dict[Metric, Measure]:
     }
 
 
-def _crops(pictures: Sequence[Pictured], part: str, name: str, tools: Tools, found: Found) -> list[Crop]:
+def _crops(
+    pictures: Sequence[EvalImage], part: str, name: str, tools: EvaluationTools, found: EvaluationResults
+) -> list[EvalCrop]:
     """Crops of what one detector finds, in both sets alike."""
     boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in find_in(pictures, tools)]
     plan = plan_crops(boxes, [(picture.record.width, picture.record.height) for picture in pictures])
@@ -121,17 +135,17 @@ def _crops(pictures: Sequence[Pictured], part: str, name: str, tools: Tools, fou
         f"{part} crops of {name}: {len(plan.crops)} of {plan.pictures} pictures; none found in {plan.without_box} "
         f"pictures, {plan.too_small} too small"
     )
-    return [Crop(pictures[place], square) for place, square in plan.crops]
+    return [EvalCrop(pictures[place], square) for place, square in plan.crops]
 
 
 def _measure(
     metrics: Mapping[Metric, Measure],
     extractor: Extractor,
-    methods: Mapping[str, Sequence[Looked]],
-    reference: Sequence[Looked],
+    methods: Mapping[str, Sequence[ImageLike]],
+    reference: Sequence[ImageLike],
     against: str | None,
-    tools: Tools,
-    found: Found,
+    tools: EvaluationTools,
+    found: EvaluationResults,
 ) -> None:
     true_md = tools.features(extractor, reference)
     groups1 = [picture.group for picture in reference]
@@ -145,7 +159,7 @@ def _measure(
             method: measure(rows, true_md, [picture.group for picture in methods[method]], groups1)
             for method, rows in features.items()
         }
-        found.results += [Result(metric, method, one.measured()) for method, one in distances.items()]
+        found.results += [MetricResult(metric, method, one.measured()) for method, one in distances.items()]
         found.contrasts += [
             Contrast(metric, method, against, paired_difference(one, distances[against]))
             for method, one in distances.items()

@@ -11,9 +11,9 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from fairhuman.evaluate.networks.extractor import Features, WeightsError
 from fairhuman.evaluate.networks.prompt_score import PromptScore, centre_square
-from fairhuman.evaluate.networks.weights import Source, fingerprint
+from fairhuman.evaluate.networks.weights import WeightsSource, fingerprint
 
-SOURCE = Source(
+SOURCE = WeightsSource(
     metric="CLIPScore",
     option="clip_score.weights",
     hub="openai/clip-vit-large-patch14",

@@ -19,7 +19,7 @@ from fairhuman.evaluate.pictures import Progress
 KEEP_EVERY = 256  # pictures: what a kill costs at most, and the size of the cache's files
 
 
-class Looked(Protocol):
+class ImageLike(Protocol):
     """A picture, or a part of one, that networks look at."""
 
     @property
@@ -48,7 +48,7 @@ class Looked(Protocol):
 
 def features_of(
     extractor: Extractor,
-    pictures: Sequence[Looked],
+    pictures: Sequence[ImageLike],
     cache: Path,
     workers: int = 2,
     progress: Progress = lambda *_: None,
@@ -75,10 +75,10 @@ def features_of(
     return np.stack([known[key] for key in keys]) if keys else np.zeros((0, extractor.width), np.float32)
 
 
-def _extract(extractor: Extractor, part: Sequence[tuple[Key, Looked]], workers: int) -> dict[Key, Features]:
+def _extract(extractor: Extractor, part: Sequence[tuple[Key, ImageLike]], workers: int) -> dict[Key, Features]:
     """Features of some pictures by key; threads decode while the network is at work."""
 
-    def prepared(item: tuple[Key, Looked]) -> Tensor:
+    def prepared(item: tuple[Key, ImageLike]) -> Tensor:
         return extractor.prepare(item[1].image())
 
     found: dict[Key, Features] = {}

@@ -11,9 +11,11 @@ from torchvision.transforms.v2 import functional
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.networks.prompt_score import PromptScore, colours, normalized
-from fairhuman.evaluate.networks.weights import Source, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.weights import WeightsSource, fill, fingerprint, read_state
 
-SOURCE = Source(metric="HPS v2.1", option="hps.weights", hub="xswu/HPSv2:HPS_v2.1_compressed.pt", size="about 2 GB")
+SOURCE = WeightsSource(
+    metric="HPS v2.1", option="hps.weights", hub="xswu/HPSv2:HPS_v2.1_compressed.pt", size="about 2 GB"
+)
 
 
 class HumanPreferenceScore(PromptScore):

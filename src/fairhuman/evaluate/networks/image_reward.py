@@ -12,15 +12,15 @@ from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig
 from fairhuman.evaluate.networks.blip import TEXT, VISION, RewardNetwork, renamed
 from fairhuman.evaluate.networks.extractor import Features, WeightsError
 from fairhuman.evaluate.networks.prompt_score import PromptScore, centre_square
-from fairhuman.evaluate.networks.weights import Source, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.weights import WeightsSource, fill, fingerprint, read_state
 
-SOURCE = Source(
+SOURCE = WeightsSource(
     metric="ImageReward",
     option="image_reward.weights",
     hub="zai-org/ImageReward:ImageReward.pt",  # THUDM/ImageReward was its name until 2025
     size="1.8 GB",
 )
-TOKENIZER = Source(
+TOKENIZER = WeightsSource(
     metric="ImageReward",
     option="image_reward.tokenizer",
     hub="google-bert/bert-base-uncased",

@@ -18,7 +18,7 @@ SHOWN = 3  # names of a fault in a message; the rest is counted
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where the weights of a metric come from when nobody says otherwise.
 
     Attributes:

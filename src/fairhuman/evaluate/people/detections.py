@@ -33,7 +33,7 @@ DECIMALS = 3  # of pixels and presences
 
 
 @dataclass(frozen=True, slots=True)
-class FoundPart:
+class PartDetection:
     """One face or hand.
 
     Attributes:
@@ -58,25 +58,27 @@ class FoundPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ImageDetections:
     """Faces and hands of one picture, best first."""
 
-    faces: tuple[FoundPart, ...] = ()
-    hands: tuple[FoundPart, ...] = ()
+    faces: tuple[PartDetection, ...] = ()
+    hands: tuple[PartDetection, ...] = ()
 
 
-PartFinder = Callable[[Picture], tuple[FoundPart, ...]]
-FINDINGS = TypeAdapter(list[Finding])
+PartFinder = Callable[[Picture], tuple[PartDetection, ...]]
+FINDINGS = TypeAdapter(list[ImageDetections])
 
 
-def find(pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0) -> list[Finding]:
+def find(
+    pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0
+) -> list[ImageDetections]:
     """Faces and hands of every picture, in their order; arguments and errors as of `find_each`."""
     return in_order(find_each(pictures, upscale=upscale, workers=workers, seconds=seconds), len(pictures))
 
 
 def find_each(
     pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0
-) -> Generator[tuple[int, Finding], None, None]:
+) -> Generator[tuple[int, ImageDetections], None, None]:
     """Faces and hands of pictures, in their pixels, with the picture's index, as they get ready.
 
     Pictures are taken one by one, so `pictures` may decode them on demand. The result doesn't depend on `workers`.
@@ -112,9 +114,9 @@ def hand_finder(upscale: int = 4) -> Iterator[PartFinder]:
 
 
 @contextmanager
-def _finder(upscale: int) -> Iterator[Callable[[Picture], Finding]]:
+def _finder(upscale: int) -> Iterator[Callable[[Picture], ImageDetections]]:
     with face_finder(upscale) as faces, hand_finder(upscale) as hands:
-        yield lambda picture: Finding(faces(picture), hands(picture))
+        yield lambda picture: ImageDetections(faces(picture), hands(picture))
 
 
 def _parts(
@@ -123,7 +125,7 @@ def _parts(
     region_of: Callable[[Detection], Region],
     upscale: int,
     picture: Picture,
-) -> tuple[FoundPart, ...]:
+) -> tuple[PartDetection, ...]:
     image, factor = enlarged(check_picture(picture), upscale)
     parts = []
     for found in detector.detect(image):
@@ -131,7 +133,7 @@ def _parts(
         presence_l, looks_lnd = model.look(image, region)
         smaller = reduced(found, factor)
         parts.append(
-            FoundPart(
+            PartDetection(
                 box=smaller.box,
                 label=smaller.label,
                 points=tuple((x, y, z) for x, y, z in landmarks_of(smaller).round(DECIMALS).tolist()),

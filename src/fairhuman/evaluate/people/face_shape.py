@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairhuman.evaluate.people.detections import FoundPart
+from fairhuman.evaluate.people.detections import PartDetection
 from fairhuman.evaluate.people.looks import agreement
 
 WIDTH = 1.5  # the model's region through the face in it, see `looks.face_region`
@@ -38,6 +38,6 @@ class FaceShape:
         return self.presence * self.agreement
 
 
-def face_shape(face: FoundPart) -> FaceShape:
+def face_shape(face: PartDetection) -> FaceShape:
     """Fit of a found face."""
     return FaceShape(float(np.mean(face.presence)), agreement(np.array(face.looks), face.size / WIDTH, SPREAD))

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairhuman.detect.overlap import corners, matches
-from fairhuman.evaluate.people.detections import Finding, FoundPart
+from fairhuman.evaluate.people.detections import ImageDetections, PartDetection
 from fairhuman.evaluate.people.face_shape import face_shape
 from fairhuman.evaluate.people.hand_shape import hand_shape
 from fairhuman.evaluate.people.looks import agreement
@@ -89,7 +89,7 @@ class StrictScores:
         return pooled_ratio(top_n[known_n], bottom_n[known_n])
 
 
-def strict_faces(findings: Sequence[Finding], expected: Sequence[Expected]) -> StrictScores:
+def strict_faces(findings: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
     """Strict scores of faces.
 
     Args:
@@ -103,23 +103,23 @@ def strict_faces(findings: Sequence[Finding], expected: Sequence[Expected]) -> S
     return _scores([[(face, face_quality(face)) for face in finding.faces] for finding in findings], expected)
 
 
-def strict_hands(findings: Sequence[Finding], expected: Sequence[Expected]) -> StrictScores:
+def strict_hands(findings: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
     """Strict scores of hands; arguments and errors as of `strict_faces`."""
     return _scores([[(hand, hand_quality(hand)) for hand in finding.hands] for finding in findings], expected)
 
 
-def face_quality(face: FoundPart) -> float:
+def face_quality(face: PartDetection) -> float:
     """presence · agreement of a found face, 0..1."""
     return face_shape(face).fit
 
 
-def hand_quality(hand: FoundPart) -> float:
+def hand_quality(hand: PartDetection) -> float:
     """presence · agreement · plausibility of a found hand, 0..1."""
     alike = agreement(np.array(hand.looks), hand.size / HAND_WIDTH, HAND_SPREAD)
     return float(np.mean(hand.presence)) * alike * hand_shape(hand.points).plausibility
 
 
-Rated = Sequence[tuple[FoundPart, float]]
+Rated = Sequence[tuple[PartDetection, float]]
 
 
 def _scores(rated: Sequence[Rated], expected: Sequence[Expected]) -> StrictScores:

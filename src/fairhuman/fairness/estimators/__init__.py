@@ -1,7 +1,7 @@
 """Estimators: from the losses of a step to its direction, exactly or at the price of ordinary training."""
 
 from fairhuman.fairness.estimators.ema import EmaEstimator
-from fairhuman.fairness.estimators.estimator import Estimate, Estimator, MicroBatch, Output
+from fairhuman.fairness.estimators.estimator import Estimator, GramEstimate, MicroBatch, Output
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.fallback import FallbackEstimator
 from fairhuman.fairness.estimators.output import OutputEstimator
@@ -11,10 +11,10 @@ from fairhuman.fairness.estimators.tail import TailEstimator
 
 __all__ = [
     "EmaEstimator",
-    "Estimate",
     "Estimator",
     "ExactEstimator",
     "FallbackEstimator",
+    "GramEstimate",
     "MicroBatch",
     "Output",
     "OutputEstimator",

@@ -8,7 +8,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.estimators.estimator import Estimate, MicroBatch, Weigh
+from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch, Weigh
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.pairwise import PairwiseEstimator
 
@@ -51,7 +51,7 @@ class Audited(ABC):
         if self.auditing:
             self.exact.add(micro)
 
-    def finish(self, scale: float) -> Estimate:
+    def finish(self, scale: float) -> GramEstimate:
         """Return the estimated direction or, in an audit, the exact one."""
         self._scale = scale
         if not self.auditing:
@@ -62,7 +62,7 @@ class Audited(ABC):
             weights = self._weigh(gram)
             self._learn(gram)
             cosine = None if guess is None else cosine_of(guess, weights, gram)
-            estimate = Estimate(weights, self.exact.combine(weights), gram, cosine=cosine)
+            estimate = GramEstimate(weights, self.exact.combine(weights), gram, cosine=cosine)
         self.steps += 1
         return estimate
 
@@ -83,7 +83,7 @@ class Audited(ABC):
         """Take in a micro-batch. In an audit the graph must stay whole: exact gradients follow."""
 
     @abstractmethod
-    def _estimate(self) -> Estimate:
+    def _estimate(self) -> GramEstimate:
         """Return the estimated direction."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from fairhuman.fairness.estimators.estimator import Gradient, own
 _SKIPS = "res_hidden_states_tuple"  # what the encoder hands to an up block; its layers take from the end
 
 
-class Place(NamedTuple):
+class CutPoint(NamedTuple):
     """Before `up_blocks[block].attentions[attention]`; None: before the whole block."""
 
     block: int
@@ -31,7 +31,7 @@ class Cut:
     and its ordinary backward pass are the same.
     """
 
-    def __init__(self, unet: nn.Module, place: Place) -> None:
+    def __init__(self, unet: nn.Module, place: CutPoint) -> None:
         self._blocks = up_blocks(unet)[place.block :]
         self._lowest = self._blocks[0]
         self._layers_below = 0
@@ -111,7 +111,7 @@ def up_blocks(unet: nn.Module) -> list[nn.Module]:
     return list(blocks)
 
 
-def places(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[Place, list[int]]:
+def places(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[CutPoint, list[int]]:
     """Return where a U-Net can be cut, and which of `parameters` are above, from the fewest to the most.
 
     A place with no more above it than the one before is left out. Between attentions it can be cut where nothing but
@@ -124,13 +124,13 @@ def places(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[Place, l
     inside = {id(p) for name in ("down_blocks", "mid_block", "up_blocks") for p in _parameters(unet, name)}
     only_layers = all(id(parameter) in inside for parameter in parameters)
     head = {id(p) for name in ("conv_norm_out", "conv_out") for p in _parameters(unet, name)}
-    found: dict[Place, list[int]] = {}
+    found: dict[CutPoint, list[int]] = {}
     above = set(head)
     count = 0
     for b in reversed(range(len(blocks))):
         layers = _attentions(blocks[b]) if only_layers else []
-        candidates = [Place(b, i) for i in reversed(range(1, len(layers)))]
-        for place in [*candidates, Place(b)]:
+        candidates = [CutPoint(b, i) for i in reversed(range(1, len(layers)))]
+        for place in [*candidates, CutPoint(b)]:
             ids = above | _ids_above(blocks[b], place.attention)
             positions = [p for p, parameter in enumerate(parameters) if id(parameter) in ids]
             if len(positions) > count:

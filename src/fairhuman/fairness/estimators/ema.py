@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, present_anywhere
 from fairhuman.fairness.estimators.audited import Audited, Exact
-from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, add_, differentiate, weighted_sum
+from fairhuman.fairness.estimators.estimator import (
+    Gradient,
+    GramEstimate,
+    MicroBatch,
+    add_,
+    differentiate,
+    weighted_sum,
+)
 
 
 class RunningGram:
@@ -93,10 +100,10 @@ class EmaEstimator(Audited):
         if loss is not None:
             self._gradient = add_(self._gradient, differentiate(loss, self.parameters))
 
-    def _estimate(self) -> Estimate:
+    def _estimate(self) -> GramEstimate:
         assert self._gram is not None
         average_gradients_([self._gradient], self.parameters, self._group)
-        return Estimate(self._weights, self._gradient, self._gram, exact=False)
+        return GramEstimate(self._weights, self._gradient, self._gram, exact=False)
 
     def _guess(self) -> list[float] | None:
         return self._weights or None

@@ -43,7 +43,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class GramEstimate:
     """What a step comes to, the same in all processes.
 
     weights: w [K].
@@ -76,7 +76,7 @@ class Estimator(Protocol):
     def add(self, micro: MicroBatch) -> None:
         """Take in a micro-batch."""
 
-    def finish(self, scale: float) -> Estimate:
+    def finish(self, scale: float) -> GramEstimate:
         """Choose the weights and return the direction, averaged over processes; losses were `scale` times too large."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, sharded, sum_shards
 from fairhuman.fairness.estimators.estimator import (
-    Estimate,
     Gradient,
+    GramEstimate,
     MicroBatch,
     Weigh,
     add_,
@@ -86,11 +86,11 @@ class ExactEstimator:
         """Return what the parameters at `positions` contribute to M, after `collect`."""
         return gram_of([[gradient[p] for p in positions] for gradient in self._gradients]) / self._scale**2
 
-    def finish(self, scale: float = 1.0) -> Estimate:
+    def finish(self, scale: float = 1.0) -> GramEstimate:
         """Return the exact direction."""
         gram = self.collect(scale)
         weights = self._weigh(gram)
-        return Estimate(weights, self.combine(weights), gram)
+        return GramEstimate(weights, self.combine(weights), gram)
 
     def combine(self, weights: Sequence[float]) -> Gradient:
         """Return Σ w_i g_i; the gradients are given up."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fairhuman.fairness.estimators.estimator import Estimate, Estimator, MicroBatch, Weigh
+from fairhuman.fairness.estimators.estimator import Estimator, GramEstimate, MicroBatch, Weigh
 
 _LOG = logging.getLogger(__name__)
 PATIENCE = 3  # audits whose mean is judged
@@ -52,7 +52,7 @@ class FallbackEstimator:
         """Take in a micro-batch."""
         self.current.add(micro)
 
-    def finish(self, scale: float) -> Estimate:
+    def finish(self, scale: float) -> GramEstimate:
         """Return the direction, and judge an audit."""
         estimate = self.current.finish(scale)
         if estimate.cosine is not None and estimate.cosine == estimate.cosine:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
 from fairhuman.fairness.estimators.audited import Audited, Exact
 from fairhuman.fairness.estimators.estimator import (
-    Estimate,
     Gradient,
+    GramEstimate,
     MicroBatch,
     at_output,
     differentiate,
@@ -131,7 +131,7 @@ class OutputEstimator(Audited):
         total = sum_numbers(self._features, self.parameters[0].device, self._group)
         return total / (self._scale * world_size(self._group)) ** 2
 
-    def _estimate(self) -> Estimate:
+    def _estimate(self) -> GramEstimate:
         gram = self.gains.guess(self._averaged())
         weights = self._weigh(gram)
         loss = weighted_sum(self._losses, weights)
@@ -139,7 +139,7 @@ class OutputEstimator(Audited):
         if loss is not None:
             gradient = differentiate(loss, self.parameters)
         average_gradients_([gradient], self.parameters, self._group)
-        return Estimate(weights, gradient, gram, exact=False)
+        return GramEstimate(weights, gradient, gram, exact=False)
 
     def _guess(self) -> list[float] | None:
         self._seen = self._averaged()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, sum_shards
 from fairhuman.fairness.estimators.estimator import (
-    Estimate,
     Gradient,
+    GramEstimate,
     MicroBatch,
     Weigh,
     differentiate,
@@ -59,11 +59,11 @@ class PairwiseEstimator:
             held, gradient = left.pop(), other  # the last one is there already
         return sum_shards(gram, self.parameters) / scale**2
 
-    def finish(self, scale: float = 1.0) -> Estimate:
+    def finish(self, scale: float = 1.0) -> GramEstimate:
         """Return the exact direction."""
         gram = self.collect(scale)
         weights = self._weigh(gram)
-        return Estimate(weights, self.combine(weights), gram)
+        return GramEstimate(weights, self.combine(weights), gram)
 
     def combine(self, weights: Sequence[float]) -> Gradient:
         """Return Σ w_i g_i. The graph is freed."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from fairhuman.errors import TrainingError
 from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
-from fairhuman.fairness.estimators.cut import Place
+from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.fairness.estimators.estimator import (
-    Estimate,
     Gradient,
+    GramEstimate,
     MicroBatch,
     add_,
     at_output,
@@ -83,7 +83,7 @@ class SplitEstimator(TailEstimator):
         parameters: Sequence[nn.Parameter],
         every: int = 200,
         exact: ExactEstimator | None = None,
-        place: Place | None = None,
+        place: CutPoint | None = None,
         trial: int = 32,
         close: float = 0.985,
     ) -> None:
@@ -103,7 +103,7 @@ class SplitEstimator(TailEstimator):
             )
         self._above = fitting
 
-    def _choose(self, place: Place) -> None:
+    def _choose(self, place: CutPoint) -> None:
         super()._choose(place)
         for handle in self._handles:
             handle.remove()
@@ -226,13 +226,13 @@ class SplitEstimator(TailEstimator):
         at = dict([*found_at, *zip(bottom, pulled, strict=True)])
         return [at[p] for p in range(len(self.parameters))]
 
-    def _estimate(self) -> Estimate:
+    def _estimate(self) -> GramEstimate:
         assert self._found is not None
         gram = self._found.gram / self._scale**2
         weights = self._weigh(gram)
-        return Estimate(weights, self._combined(self._found, weights), gram, exact=False)
+        return GramEstimate(weights, self._combined(self._found, weights), gram, exact=False)
 
-    def finish(self, scale: float) -> Estimate:
+    def finish(self, scale: float) -> GramEstimate:
         """Return the estimated direction or, in an audit, the exact one and the cosine of both."""
         guessed = self._guessed
         estimate = super().finish(scale)

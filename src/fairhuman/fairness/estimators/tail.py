@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, sharded
 from fairhuman.fairness.estimators.audited import Audited, cosine_of
-from fairhuman.fairness.estimators.cut import Cut, Place, places
-from fairhuman.fairness.estimators.estimator import Estimate, Gradient, MicroBatch, gram_of, own, weighted
+from fairhuman.fairness.estimators.cut import Cut, CutPoint, places
+from fairhuman.fairness.estimators.estimator import Gradient, GramEstimate, MicroBatch, gram_of, own, weighted
 from fairhuman.fairness.estimators.exact import ExactEstimator
 
 SMALLEST_EIGENVALUE = 0.02  # of the unit-diagonal Gram matrix: a few parameters exaggerate how much objectives agree
@@ -46,7 +46,7 @@ class TailEstimator(Audited):
         parameters: Sequence[nn.Parameter],
         every: int = 200,
         exact: ExactEstimator | None = None,
-        place: Place | None = None,
+        place: CutPoint | None = None,
         trial: int = 32,
         close: float = 0.99,
     ) -> None:
@@ -62,7 +62,7 @@ class TailEstimator(Audited):
             raise ValueError(f"place must be one of {', '.join(map(str, self._above))}, got {place}")
         self._cosines: list[list[float]] = []  # a row a trial step, a number a place
         self._cut: Cut | None = None
-        self.place: Place | None = None
+        self.place: CutPoint | None = None
         if place is not None:
             self._choose(place)
 
@@ -71,7 +71,7 @@ class TailEstimator(Audited):
         """Whether this step is taken exactly."""
         return self.place is None or super().auditing
 
-    def _choose(self, place: Place) -> None:
+    def _choose(self, place: CutPoint) -> None:
         if self._cut is not None:
             self._cut.remove()
         self.place, self._cut = place, Cut(self._unet, place)
@@ -96,7 +96,7 @@ class TailEstimator(Audited):
         if present and all(tensor is None for tensor in crossed):
             raise ValueError("the losses must come from the last call of the U-Net, and they don't")
 
-    def _estimate(self) -> Estimate:
+    def _estimate(self) -> GramEstimate:
         assert self._cut is not None
         assert self.place is not None
         top = self._above[self.place]
@@ -114,7 +114,7 @@ class TailEstimator(Audited):
         average_gradients_([found], below, self._group)
         for p, gradient in zip(bottom, found, strict=True):
             direction[p] = gradient
-        return Estimate(weights, direction, gram, exact=False)
+        return GramEstimate(weights, direction, gram, exact=False)
 
     def _guess(self) -> list[float] | None:
         return None if self.place is None else self._weights_at(self.place)
@@ -130,7 +130,7 @@ class TailEstimator(Audited):
             close = [place for place, mean in zip(self._above, means, strict=True) if mean >= self._close]
             self._choose(close[0] if close else list(self._above)[-1])
 
-    def _weights_at(self, place: Place) -> list[float]:
+    def _weights_at(self, place: CutPoint) -> list[float]:
         """Return the weights of this exact step as a cut at `place` sees them."""
         return self._weigh(widened(self._exact.partial_gram(self._above[place])))
 
@@ -144,7 +144,7 @@ class TailEstimator(Audited):
         super().load_state_dict(state)
         self._cosines = state["cosines"]
         if state["place"] is not None:
-            self._choose(Place(*state["place"]))
+            self._choose(CutPoint(*state["place"]))
 
 
 def widened(gram: Tensor) -> Tensor:

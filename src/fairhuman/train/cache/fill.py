@@ -23,7 +23,7 @@ Views = list[tuple[View, torch.Tensor | None]]
 
 
 @dataclass(frozen=True)
-class Filled:
+class CacheFill:
     """What was there, by cache: tensors of the recipe that were kept already, new ones, others; bad pictures."""
 
     kept: dict[str, int]
@@ -53,7 +53,7 @@ class _EveryView(Dataset[tuple[Views, Note | None]]):
             return [], note(record.location or record.key, "cache", error.finding)
 
 
-def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], progress: Progress) -> Filled:
+def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], progress: Progress) -> CacheFill:
     """Compute all latents and embeddings that a run can ask for and that aren't there; the same again goes on.
 
     Raises:
@@ -84,7 +84,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
     for kept in caches.kept.values():
         _check(kept)
     new = {name: kept.added for name, kept in caches.kept.items()}
-    return Filled(
+    return CacheFill(
         {name: wanted[name] - new[name] for name in caches.kept},
         new,
         {name: len(kept) - wanted[name] for name, kept in caches.kept.items()},

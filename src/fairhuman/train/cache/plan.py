@@ -11,7 +11,7 @@ from fairhuman.models.fingerprint import encoded_size, text_fingerprint, vae_fin
 from fairhuman.models.registry import DTYPES
 from fairhuman.train.cache.latents import LatentCache
 from fairhuman.train.cache.texts import TextCache
-from fairhuman.train.data import Data
+from fairhuman.train.data import RunData
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import cache_folder
 
@@ -51,7 +51,7 @@ class Budget:
         return f"cache {self.folder}: {whole}; {_mib(self.room)} may be used"
 
 
-def budget(recipe: TrainRecipe, data: Data) -> Budget:
+def budget(recipe: TrainRecipe, data: RunData) -> Budget:
     """Count views and unique captions.
 
     Raises:
@@ -71,7 +71,7 @@ def budget(recipe: TrainRecipe, data: Data) -> Budget:
     )
 
 
-def captions(recipe: TrainRecipe, data: Data) -> list[str]:
+def captions(recipe: TrainRecipe, data: RunData) -> list[str]:
     """Return the captions that a run reads, each once."""
     datasets = [data.train, *([data.held_out] if data.held_out is not None else [])]
     found = dict.fromkeys(record.caption for dataset in datasets for record in dataset.records)
@@ -92,7 +92,7 @@ class Caches:
 
     """
 
-    def __init__(self, recipe: TrainRecipe, data: Data, pipeline: StableDiffusionXLPipeline) -> None:
+    def __init__(self, recipe: TrainRecipe, data: RunData, pipeline: StableDiffusionXLPipeline) -> None:
         self.recipe = recipe
         self.budget = budget(recipe, data)
         self.latents: LatentCache | None = None
