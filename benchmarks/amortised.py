@@ -31,7 +31,7 @@ from rich.console import Console
 from sdxl_shape import build_unet, three_losses
 from torch import Tensor
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch
@@ -168,7 +168,7 @@ def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Obje
         "source": {"check": "header", "cache": False, "max_reject_share": 1.0},
         "validation": {"every": 0},
     }
-    recipe = recipes.build(TrainRecipe, recipes.merge(base, values))
+    recipe = config.build(TrainRecipe, config.merge(base, values))
     model = build_model(recipe, torch.device("cpu"))
     objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed)
     batches = iter(build_loader(recipe, load_data(recipe, LoadReport()), 0, 1, 0))

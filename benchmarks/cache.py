@@ -20,7 +20,7 @@ from accelerate import PartialState
 from common import arguments, compare, one_thread, save
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.bench.noise import write_noise
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
@@ -52,7 +52,7 @@ def recipe_of(pictures: Path, work: Path, batch_size: int, resolution: int, cach
         "validation": {"every": 0},
         "cache": cache | {"folder": str(work / "cache")},
     }
-    return recipes.build(TrainRecipe, values, origin="cache")
+    return config.build(TrainRecipe, values, origin="cache")
 
 
 class Stepper:
@@ -145,7 +145,7 @@ def measure_demo(work: Path, quick: bool) -> dict[str, Any]:
             for method in METHODS:
                 values = demo_recipe(work, settings, method).model_dump(mode="json")
                 moved = {"out": f"{out}/{method}", "cache": {"folder": f"{out}/cache"}}
-                train(recipes.build(TrainRecipe, recipes.merge(recipes.merge(values, moved), changed)))
+                train(config.build(TrainRecipe, config.merge(config.merge(values, moved), changed)))
 
     results = compare({way: partial(trained, changed) for way, changed in changes.items()}, "without caches", 2)
     for way, found in results.items():

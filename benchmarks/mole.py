@@ -25,7 +25,7 @@ import numpy as np
 from common import save
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.cli.commands_data import run_export
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
@@ -105,11 +105,11 @@ def training(plan: Plan, method: str, rate: float, seed: int, stage: str = "") -
         "preview": {"count": 0},
     }
     if not stage:
-        return recipes.build(TrainRecipe, {**values, "lora": {"rank": plan.rank}}, origin="mole")
+        return config.build(TrainRecipe, {**values, "lora": {"rank": plan.rank}}, origin="mole")
     starts = {f"start_{one}": str(plan.work / "runs" / name / one / "mole") for one in ("face", "hand")}
     section = {"stage": stage, "rank": plan.rank, "alphas": {"face": plan.rank / 4, "hand": plan.rank / 2}}
     values |= {"regions": {"names": []}, "mole": {**section, **(starts if stage == "gates" else {})}}
-    return recipes.build(TrainRecipe, values, origin="mole")
+    return config.build(TrainRecipe, values, origin="mole")
 
 
 def last_run(plan: Plan, method: str, rate: float, seed: int) -> TrainRecipe:

@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.compare import runs as ablation
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
@@ -115,7 +115,7 @@ def recipe(plan: Plan, strategy: str, targets: str, rate: float, seed: int, spli
         "validation": {"data": str(plan.work / "people" / split), "every": plan.steps, "count": plan.count(split)},
         "preview": {"count": 0},
     }
-    return recipes.build(TrainRecipe, values, origin="quality")
+    return config.build(TrainRecipe, values, origin="quality")
 
 
 def run_seconds(plan: Plan, strategy: str, split: str) -> float:

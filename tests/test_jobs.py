@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, training_job
 from fairhuman.errors import FairHumanError
 from fairhuman.report.text import duration
@@ -38,7 +38,7 @@ def test_a_training_job_of_any_kind_is_done_when_result_and_report_are_there(tmp
         made = training_job(kind, recipe)
         assert made.done() == 0.0
         (recipe.out / product).mkdir(parents=True)
-        recipes.save(recipe, recipe.out / "recipe.yaml")
+        config.save(recipe, recipe.out / "recipe.yaml")
         assert made.done() == 0.0, "its report isn't written yet"
         (recipe.out / "report.html").touch()
         assert made.done() == 1.0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, model_validator
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.compare.paper.settings import SheetSettings
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import RecipeError
@@ -15,12 +15,12 @@ from fairhuman.train.recipe import TrainRecipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-class Inner(recipe.Settings):
+class Inner(config.Settings):
     rank: int = Field(default=4, ge=1)
     names: tuple[str, ...] = ("a",)
 
 
-class Outer(recipe.Settings):
+class Outer(config.Settings):
     steps: int
     learning_rate: float = 1e-3
     inner: Inner = Inner()
@@ -40,24 +40,24 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_overrides_win_over_the_file_and_reach_into_sections(tmp_path: Path) -> None:
     path = write(tmp_path, "r.yaml", "steps: 3\ninner:\n  rank: 2\n")
-    loaded = recipe.load(Outer, path, ["inner.rank=8", "learning_rate=1e-5", "inner.names=[x, y]"])
+    loaded = config.load(Outer, path, ["inner.rank=8", "learning_rate=1e-5", "inner.names=[x, y]"])
     assert loaded == Outer(steps=3, learning_rate=1e-5, inner=Inner(rank=8, names=("x", "y")))
 
 
 def test_a_saved_recipe_loads_back_equal(tmp_path: Path) -> None:
     settings = Outer(steps=7, learning_rate=1e-5, inner=Inner(rank=2, names=("ä", "b")))
-    recipe.save(settings, tmp_path / "r.yaml")
-    assert recipe.load(Outer, tmp_path / "r.yaml") == settings
+    config.save(settings, tmp_path / "r.yaml")
+    assert config.load(Outer, tmp_path / "r.yaml") == settings
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
 
 
 def test_extends_starts_from_another_file(tmp_path: Path) -> None:
     write(tmp_path, "base.yaml", "steps: 3\ninner:\n  rank: 2\n  names: [q]\n")
     path = write(tmp_path, "r.yaml", "extends: base.yaml\ninner:\n  rank: 5\n")
-    assert recipe.load(Outer, path) == Outer(steps=3, inner=Inner(rank=5, names=("q",)))
+    assert config.load(Outer, path) == Outer(steps=3, inner=Inner(rank=5, names=("q",)))
     loop = write(tmp_path, "loop.yaml", "extends: loop.yaml\nsteps: 1\n")
     with pytest.raises(RecipeError, match="extends itself"):
-        recipe.load(Outer, loop)
+        config.load(Outer, loop)
 
 
 @pytest.mark.parametrize(
@@ -79,16 +79,16 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe.load(Outer, write(tmp_path, "r.yaml", text), overrides)
+        config.load(Outer, write(tmp_path, "r.yaml", text), overrides)
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"nowhere.yaml: no such recipe"):
-        recipe.load(Outer, tmp_path / "nowhere.yaml")
+        config.load(Outer, tmp_path / "nowhere.yaml")
 
 
 def test_differences_are_listed_by_dotted_name() -> None:
-    assert recipe.differences(Outer(steps=1), Outer(steps=2, inner=Inner(rank=9))) == {
+    assert config.differences(Outer(steps=1), Outer(steps=2, inner=Inner(rank=9))) == {
         "steps": (1, 2),
         "inner.rank": (4, 9),
     }
@@ -97,25 +97,25 @@ def test_differences_are_listed_by_dotted_name() -> None:
 def test_wrong_items_are_named_alone_and_none_is_too_few() -> None:
     """Pydantic also counts the items that are right."""
     with pytest.raises(RecipeError) as error:
-        recipe.build(RefineSettings, {}, ["parts=[foot]"])
+        config.build(RefineSettings, {}, ["parts=[foot]"])
     assert str(error.value) == "recipe: parts.0: input should be 'face' or 'hand', found 'foot'"
     with pytest.raises(RecipeError, match="parts: tuple should have at least 1 item"):
-        recipe.build(RefineSettings, {}, ["parts=[]"])
+        config.build(RefineSettings, {}, ["parts=[]"])
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
     if path.name.startswith("compare"):
-        compared = recipe.load(CompareRecipe, path)
+        compared = config.load(CompareRecipe, path)
         assert all(compared.run(cell, seed, None, "test").steps for cell in compared.cells for seed in compared.seeds)
         return
     if path.name == "refine.yaml":
-        assert recipe.load(RefineSettings, path).attempts
+        assert config.load(RefineSettings, path).attempts
         return
     if path.name.startswith("paper"):
-        assert recipe.load(SheetSettings, path).costs is not None
+        assert config.load(SheetSettings, path).costs is not None
         return
-    loaded = recipe.load(TrainRecipe, path)
+    loaded = config.load(TrainRecipe, path)
     if path.name.startswith("lora-sdxl"):
         assert (loaded.steps, loaded.learning_rate, loaded.optimizer.name, loaded.size) == (
             50_000,
@@ -126,17 +126,17 @@ def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
 
 
 def test_the_recipe_of_alpha_4_differs_from_the_papers_in_that_alone() -> None:
-    paper, ours = (recipe.load(TrainRecipe, RECIPES / f"lora-sdxl{name}.yaml") for name in ("", "-alpha4"))
-    assert set(recipe.differences(paper, ours)) == {"out", "strategy", "fairness.alpha"}
+    paper, ours = (config.load(TrainRecipe, RECIPES / f"lora-sdxl{name}.yaml") for name in ("", "-alpha4"))
+    assert set(config.differences(paper, ours)) == {"out", "strategy", "fairness.alpha"}
     assert (ours.strategy, ours.fairness.alpha) == ("alpha", 4.0)
 
 
 def test_runs_of_the_full_size_comparison_are_the_papers() -> None:
-    paper = recipe.load(TrainRecipe, RECIPES / "lora-sdxl.yaml")
-    compared = recipe.load(CompareRecipe, RECIPES / "compare-sdxl.yaml")
+    paper = config.load(TrainRecipe, RECIPES / "lora-sdxl.yaml")
+    compared = config.load(CompareRecipe, RECIPES / "compare-sdxl.yaml")
     own = {"out", "seed", "validation.data", "validation.every", "validation.count"}
     runs = {cell: compared.run(cell, 1, None, "test") for cell in compared.cells}
-    assert set(recipe.differences(paper, runs["MPD"])) == own
+    assert set(config.differences(paper, runs["MPD"])) == own
     assert [run.lora.rank for cell, run in runs.items() if cell.startswith("MPD")] == [256, 64, 128]
     assert {run.strategy for run in runs.values()} == {"ls", "dwa", "uw", "rlw", "si", "nash", "mpd", "alpha"}
 
@@ -144,7 +144,7 @@ def test_runs_of_the_full_size_comparison_are_the_papers() -> None:
 @pytest.mark.parametrize("rank", [64, 128, 256])
 def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
     name = "lora-sdxl.yaml" if rank == 256 else f"lora-sdxl-{rank}.yaml"
-    assert recipe.load(TrainRecipe, RECIPES / name).lora.rank == rank
+    assert config.load(TrainRecipe, RECIPES / name).lora.rank == rank
 
 
 @pytest.mark.parametrize(
@@ -164,4 +164,4 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
 )
 def test_settings_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe.load(TrainRecipe, RECIPES / "lora-sdxl.yaml", overrides)
+        config.load(TrainRecipe, RECIPES / "lora-sdxl.yaml", overrides)

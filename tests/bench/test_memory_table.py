@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.bench.memory_table import memory_table, rows_of
 from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.train.memory import memory_of
@@ -23,6 +23,6 @@ def test_rows_of_amortised_modes_are_what_such_runs_need(kind: str) -> None:
             **({"lora": {"rank": 4}} if kind == "lora" else {}),
             "fairness": {"mode": "output", "pairwise": pairwise},
         }
-        expected = memory_of(recipe.build(TrainRecipe, values))
+        expected = memory_of(config.build(TrainRecipe, values))
         assert expected.audit is not None
         assert asdict(rows[way]) == asdict(expected)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.bench import speed
 from fairhuman.bench.noise import write_noise
 from fairhuman.bench.speed import BARE, measure_speed, modes_of
@@ -17,7 +17,7 @@ from fairhuman.train.recipe import TrainRecipe
 def recipe_of(folder: Path, **values: Any) -> TrainRecipe:
     common = {"data": str(folder), "out": str(folder / "out"), "steps": 1, "resolution": 32, "lora": {"rank": 2}}
     common |= {"batch_size": 2, "validation": {"every": 0}, "preview": {"count": 0}}
-    return recipes.build(TrainRecipe, {**common, **values})
+    return config.build(TrainRecipe, {**common, **values})
 
 
 def test_a_mode_that_a_run_cannot_have_is_not_measured(tmp_path: Path) -> None:

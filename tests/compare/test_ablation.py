@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.compare import runs as ablation
 from fairhuman.compare.analysis import contrasts, document, verdict
 from fairhuman.compare.page import write_comparison
@@ -31,7 +31,7 @@ def build(folder, **values):
         "test": "test",
         "people": {"train": {"count": 4, "seed": 1}, "test": {"count": 4, "seed": 2}},
     }
-    return recipes.build(CompareRecipe, {**common, **values}, origin="compare")
+    return config.build(CompareRecipe, {**common, **values}, origin="compare")
 
 
 def told(recipe, outcome):
@@ -49,7 +49,7 @@ def train(monkeypatch):
 
     def run_jobs(jobs, console, at_once, ended):
         for job in jobs:
-            recipe = recipes.load(ablation.TrainRecipe, job.log.with_suffix(".yaml"))
+            recipe = config.load(ablation.TrainRecipe, job.log.with_suffix(".yaml"))
             trained.append(recipe)
             if job.name in broken:
                 ended(job, FairHumanError(f"{job.name} ended with exit code 1"))

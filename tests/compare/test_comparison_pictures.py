@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.compare.paper.cost_page import read_costs
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import _write_prompts
@@ -65,10 +65,10 @@ def test_a_comparison_with_pictures_and_costs(tmp_path: Path, typed: Typed) -> N
 def test_a_grid_zooms_on_what_is_in_it(tmp_path: Path) -> None:
     grid = {"data": "shown", "zoom_on": "RLW"}
     with pytest.raises(RecipeError, match=r"grid.zoom_on must be one of base, expected, LS, MPD; found 'RLW'"):
-        recipes.build(CompareRecipe, {**VALUES, "out": str(tmp_path), "grid": grid}, origin="compare")
+        config.build(CompareRecipe, {**VALUES, "out": str(tmp_path), "grid": grid}, origin="compare")
     cells = {"base": {}, "LS": {}}
     with pytest.raises(RecipeError, match="a cell can't be named 'base'"):
-        recipes.build(CompareRecipe, {**VALUES, "out": str(tmp_path), "cells": cells}, origin="compare")
+        config.build(CompareRecipe, {**VALUES, "out": str(tmp_path), "cells": cells}, origin="compare")
 
 
 def test_a_grid_of_nothing_is_refused_before_anything_is_trained(tmp_path: Path, typed: Typed) -> None:

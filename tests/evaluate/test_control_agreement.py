@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scipy.stats import spearmanr
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.data.condition.people import PersonPose, people_to_list, person_from_coco
 from fairhuman.errors import DataError
 from fairhuman.evaluate.metrics.depth_agreement import rank_correlation
@@ -100,7 +100,7 @@ def save(path: Path, prompt: str, number: int, seed: int, **texts: str) -> None:
 
 def measured(folder: Path, *methods: str, options: tuple[str, ...], reference: Path | None = None) -> Evaluation:
     job = EvaluationInputs({name: folder / name for name in methods}, None, reference, None, folder / "cache")
-    done = evaluate(job, recipes.build(EvaluateSettings, {}, (*options, "upscale=1")), folder / "out")
+    done = evaluate(job, config.build(EvaluateSettings, {}, (*options, "upscale=1")), folder / "out")
     assert done is not None
     return done
 
@@ -147,7 +147,8 @@ def depth_text(values: np.ndarray) -> str:
 
 def test_depth_is_compared_with_what_an_estimator_says(tmp_path: Path) -> None:
     """A tiny random Depth Anything: what it finds itself agrees fully, the opposite not at all."""
-    from fairhuman.data.condition.depth_model import DepthSettings, open_depth
+    from fairhuman.data.condition.depth_model import open_depth
+    from fairhuman.data.condition.settings import DepthSettings
 
     model = save_depth_model(tmp_path / "model")
     save(tmp_path / "own" / "0.png", "p", 0, 0)

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.errors import DataError
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.networks.efficientnet import TITLE
@@ -48,7 +48,7 @@ def job(folder, *methods, **values):
 
 
 def settings(*overrides):
-    return recipes.build(EvaluateSettings, {}, overrides)
+    return config.build(EvaluateSettings, {}, overrides)
 
 
 def fake_detectors(monkeypatch):

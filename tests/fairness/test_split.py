@@ -8,10 +8,10 @@ import torch
 from small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
 from torch import Tensor, nn
 
-from fairhuman.errors import TrainingError
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, SplitEstimator
 from fairhuman.fairness.estimators import GramEstimate, MicroBatch
 from fairhuman.fairness.estimators.cut import CutPoint
+from fairhuman.fairness.estimators.estimator import EstimatorError
 from fairhuman.fairness.estimators.shares import Shares
 
 PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1)]
@@ -169,7 +169,7 @@ def test_regions_inside_one_another_are_refused_in_the_end(place: CutPoint | Non
     for seed in range(7):
         nested(seed)
     with pytest.raises(
-        TrainingError, match=r"regions apart that share 100% of the smaller one's area, more than 50%, .* tail can"
+        EstimatorError, match=r"regions apart that share 100% of the smaller one's area, more than 50%, .* tail can"
     ):
         nested(7)
 

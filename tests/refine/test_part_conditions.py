@@ -7,8 +7,8 @@ from hands_and_faces import open_hand
 from PIL import Image
 
 from fairhuman.data.condition.depth import DepthMap
-from fairhuman.data.condition.depth_model import DepthSettings
 from fairhuman.data.condition.people import PersonPose
+from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.detect.detection import Picture
 from fairhuman.record import Box
 from fairhuman.refine.conditions import hand_in_crop, open_conditions, people_in_crop

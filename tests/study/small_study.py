@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.study.study import PICTURES, SETTINGS, Design, StudyItem, StudySettings, Trial, save_design
 
 ADMIN = "admin-token-of-the-tests"
@@ -58,5 +58,5 @@ def write_study(
     )
     save_design(Design(methods, items, seen), folder)
     values = {"items": trials, "participants": participants, "shown": shown, "checks": 0, **settings}
-    recipe.save(recipe.build(StudySettings, values), folder / SETTINGS)
+    config.save(config.build(StudySettings, values), folder / SETTINGS)
     return folder

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.detect import Picture
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.generate.sample import save_png
@@ -91,7 +91,7 @@ def test_a_study_holds_settings_design_and_pictures(tmp_path: Path, methods: dic
     design, said = make(tmp_path / "study", methods, study())
     folder = tmp_path / "study"
     assert load_design(folder) == design
-    assert recipe.load(StudySettings, folder / SETTINGS) == study()
+    assert config.load(StudySettings, folder / SETTINGS) == study()
     assert {file.name for file in folder.iterdir()} == {SETTINGS, DESIGN, CREATION, PICTURES}
     named = {name for item in design.items for group in files(item) for name in group}
     assert {file.name for file in (folder / PICTURES).iterdir()} == named

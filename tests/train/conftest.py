@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.train.recipe import TrainRecipe
 from figures import write_figures
 
@@ -39,6 +39,6 @@ def make_recipe(people: Path, tmp_path: Path) -> MakeRecipe:
             "preview": {"count": 0},
         }
         cache = {"folder": str(tmp_path / "caches" / out), **values.pop("cache", {})}
-        return recipe.build(TrainRecipe, {**base, **values, "cache": cache}, overrides)
+        return config.build(TrainRecipe, {**base, **values, "cache": cache}, overrides)
 
     return make

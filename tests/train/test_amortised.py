@@ -34,7 +34,7 @@ LONG = {"steps": 14, "checkpoint_every": 5, "batch_size": 1}
 
 
 class Crash(Watcher):
-    def stepped(self, run: Run, metrics: Metrics) -> None:
+    def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == run.recipe.steps - 2:
             raise RuntimeError("crash")
 

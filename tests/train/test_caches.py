@@ -39,10 +39,10 @@ class Listener(Watcher):
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def started(self, run: Run) -> None:
+    def on_start(self, run: Run) -> None:
         self.texts += run.caches.opening()
 
-    def told(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         self.texts.append(text)
 
 
@@ -145,7 +145,7 @@ def test_with_variants_a_run_that_stopped_goes_on_with_the_same_bits(make_recipe
     train(whole)
 
     class Stop(Watcher):
-        def stepped(self, run: Run, metrics: object) -> None:
+        def on_step(self, run: Run, metrics: object) -> None:
             if run.step == 3:
                 run.stopped_by = 15
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from diffusers import StableDiffusionXLPipeline
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.data.condition.people import PersonPose, people_from_source, person_from_mediapipe
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
@@ -34,7 +34,7 @@ STEPS = {"controlnet": 400, "t2i_adapter": 1200}  # by which they follow by a ma
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_papers_run(kind: str) -> None:
-    paper = recipe.load(TrainRecipe, RECIPES / f"{kind.replace('_', '-')}-sdxl.yaml")
+    paper = config.load(TrainRecipe, RECIPES / f"{kind.replace('_', '-')}-sdxl.yaml")
     assert (paper.kind, paper.steps, paper.learning_rate, paper.size) == (kind, 60_000, 1e-5, (1024, 1024))
     assert (paper.optimizer.name, paper.strategy) == ("adam", "mpd")
     assert paper.control is not None
@@ -43,7 +43,7 @@ def test_the_papers_run(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_small_run_needs_nothing_that_does_not_ship(kind: str) -> None:
-    small = recipe.load(TrainRecipe, RECIPES / f"{kind.replace('_', '-')}-small.yaml")
+    small = config.load(TrainRecipe, RECIPES / f"{kind.replace('_', '-')}-small.yaml")
     assert (small.kind, small.model, small.size) == (kind, "small", (SIZE, SIZE))
 
 
@@ -90,7 +90,7 @@ def test_a_network_trained_on_synthetic_people_follows_their_poses(tmp_path: Pat
     overrides = [f"data={tmp_path / 'people'}", f"out={tmp_path / 'run'}", "preview.count=0", "validation.every=0"]
     overrides.append(f"steps={STEPS[kind]}")
     path = RECIPES / f"{kind.replace('_', '-')}-small.yaml"
-    assert train(recipe.load(TrainRecipe, path, overrides)).finished
+    assert train(config.load(TrainRecipe, path, overrides)).finished
     others = people_of(tmp_path / "others", 48, seed=2)
     pipeline = load_pipeline("small")
     guides = [ActiveControl(CONTROLS[kind].load(str(tmp_path / "run" / kind), pipeline, None))]

@@ -41,7 +41,7 @@ both = pytest.mark.parametrize("kind", KINDS)
 
 
 class Crash(Watcher):
-    def stepped(self, run: Run, metrics: Metrics) -> None:
+    def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == 3:
             raise RuntimeError("crash")
 

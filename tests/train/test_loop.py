@@ -35,7 +35,7 @@ class Crash(Watcher):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def stepped(self, run: Run, metrics: Metrics) -> None:
+    def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == self.step:
             raise RuntimeError("crash")
 
@@ -43,7 +43,7 @@ class Crash(Watcher):
 class Stop(Crash):
     """Asks for an orderly stop, as a signal does."""
 
-    def stepped(self, run: Run, metrics: Metrics) -> None:
+    def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == self.step:
             run.stopped_by = 15
 
@@ -335,11 +335,11 @@ def test_pictures_that_vanish_during_a_run_are_told_and_too_many_end_it(
             self.victims = sorted((folder / "images").iterdir())[:count]
             self.told: list[str] = []
 
-        def started(self, run: Run) -> None:
+        def on_start(self, run: Run) -> None:
             for path in self.victims:
                 path.unlink()
 
-        def noted(self, run: Run, notes: Sequence[Note]) -> None:
+        def on_data_notes(self, run: Run, notes: Sequence[Note]) -> None:
             self.told += [str(note) for note in notes]
 
     few, many = (Vandal(copy_of(people, tmp_path / str(n), 12), n) for n in (2, 8))

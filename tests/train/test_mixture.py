@@ -172,7 +172,7 @@ def test_a_step_with_buckets_is_the_same_however_it_is_divided(
 
 
 class Crash(Watcher):
-    def stepped(self, run: Run, metrics: Metrics) -> None:
+    def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == 3:
             raise RuntimeError("crash")
 

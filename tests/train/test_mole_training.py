@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.watch import Previews
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import collate
@@ -36,7 +36,7 @@ stages = pytest.mark.parametrize("stage", STAGES)
 
 
 class Crash(Watcher):
-    def stepped(self, run: Run, metrics: Metrics) -> None:
+    def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == 3:
             raise RuntimeError("crash")
 
@@ -163,7 +163,7 @@ def test_a_wrong_section_is_named(make: MakeRecipe) -> None:
     ("stage", "steps", "rate"), [("face", 30_000, 2e-5), ("hand", 60_000, 1e-5), ("gates", 50_000, 1e-5)]
 )
 def test_the_papers_runs(stage: str, steps: int, rate: float) -> None:
-    paper = recipes.load(TrainRecipe, RECIPES / f"mole-sdxl-{stage}.yaml")
+    paper = config.load(TrainRecipe, RECIPES / f"mole-sdxl-{stage}.yaml")
     assert (paper.kind, paper.mole.stage, paper.steps, paper.learning_rate) == ("mole", stage, steps, rate)
     assert (paper.mole.rank, paper.mole.alphas.face, paper.mole.alphas.hand) == (256, 64, 128)
     assert (paper.strategy, paper.regions.objectives, paper.optimizer.name) == ("ls", ("global",), "adam")
@@ -182,7 +182,7 @@ def test_a_dry_run_of_gates_says_which_experts_are_missing(
 
 @pytest.mark.parametrize("size", ["small", "sdxl"])
 def test_the_runs_of_a_size_feed_each_other(size: str) -> None:
-    face, hand, gates = (recipes.load(TrainRecipe, RECIPES / f"mole-{size}-{stage}.yaml") for stage in STAGES)
+    face, hand, gates = (config.load(TrainRecipe, RECIPES / f"mole-{size}-{stage}.yaml") for stage in STAGES)
     assert gates.mole.starts == {"face": face.out / "mole", "hand": hand.out / "mole"}
     assert face.mole.alphas == hand.mole.alphas == gates.mole.alphas
     assert face.mole.rank == hand.mole.rank == gates.mole.rank

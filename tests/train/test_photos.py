@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
@@ -41,7 +41,7 @@ def test_photos_from_a_random_start_to_a_fair_lora(photos: Path, tmp_path: Path)
     small = ["resolution=64", "validation.share=0.2", "preview.steps=2", "preview.count=1", f"data={photos}"]
     base = [*small, f"out={base_run}", "steps=25", "batch_size=4", "validation.every=25", "ema.decay=0.5"]
     base += ["precision=fp32", "schedule.warmup_steps=5", "preview.every=0"]
-    train(recipe.load(TrainRecipe, RECIPES / "photos.yaml", base))
+    train(config.load(TrainRecipe, RECIPES / "photos.yaml", base))
     first, last = lines(base_run / "validation.jsonl")
     for name in ("global", "face", "hand"):
         before, after = first["objectives"][name], last["objectives"][name]  # type: ignore[index]
@@ -49,7 +49,7 @@ def test_photos_from_a_random_start_to_a_fair_lora(photos: Path, tmp_path: Path)
         assert sum(after["error"]) < 0.95 * sum(before["error"]), name
 
     lora = [*small, f"out={lora_run}", f"model={base_run / 'model'}", "steps=4", "batch_size=2", "validation.every=4"]
-    train(recipe.load(TrainRecipe, RECIPES / "photos-lora.yaml", lora))
+    train(config.load(TrainRecipe, RECIPES / "photos-lora.yaml", lora))
     rows = lines(lora_run / "metrics.jsonl")
     assert len(rows) == 4
     covered = [row["coverage/hand"] for row in rows] + [row["coverage/face"] for row in rows]

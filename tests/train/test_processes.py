@@ -11,7 +11,7 @@ import torch
 from launched import finish, start, train_in
 from safetensors.torch import load_file
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
@@ -52,10 +52,10 @@ def test_two_processes_train_as_one_on_the_joined_batch(
         "view": {"crop": "center" if kept else "random"},
     }
     caches = {name: {"latents": kept, "text": kept, "folder": str(tmp_path / "caches" / name)} for name in PROCESSES}
-    one = recipe.build(TrainRecipe, {**settings, "out": str(tmp_path / "one"), "batch_size": 4, "cache": caches["one"]})
+    one = config.build(TrainRecipe, {**settings, "out": str(tmp_path / "one"), "batch_size": 4, "cache": caches["one"]})
     train(one)
     two = {**settings, "out": str(tmp_path / "two"), "batch_size": 2, "cache": caches["two"]}
-    finish(train_in(recipe.build(TrainRecipe, two), tmp_path, 2))
+    finish(train_in(config.build(TrainRecipe, two), tmp_path, 2))
     check_same_lora(tmp_path / "one", tmp_path / "two")
     assert (tmp_path / "one" / "metrics.jsonl").read_text().count("\n") == 3
     assert (tmp_path / "two" / "metrics.jsonl").read_text().count("\n") == 3

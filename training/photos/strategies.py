@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.cli.watch import ProgressBar, report
 from fairhuman.report.plots import strategies_figure
 from fairhuman.train.loop import train
@@ -45,7 +45,7 @@ def main() -> None:
             "fairness.dwa_window=10",
         ]
         run = train(
-            recipe.load(TrainRecipe, ROOT / "recipes" / "photos-lora.yaml", overrides), [ProgressBar(Console())]
+            config.load(TrainRecipe, ROOT / "recipes" / "photos-lora.yaml", overrides), [ProgressBar(Console())]
         )
         report(run, Console())
         if not run.finished:

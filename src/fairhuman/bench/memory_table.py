@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
@@ -74,5 +74,5 @@ def _recipe(
         "gradient_checkpointing": settings.gradient_checkpointing,
     }
     for part in parts:
-        values = recipes.merge(values, part)
-    return recipes.build(TrainRecipe, values)
+        values = config.merge(values, part)
+    return config.build(TrainRecipe, values)

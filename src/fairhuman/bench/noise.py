@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.train.cache.fill import fill
 from fairhuman.train.recipe import TrainRecipe
@@ -35,7 +35,7 @@ def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool 
     """
     cache = {"latents": True, "text": True, "folder": str(folder / "cache")}
     values = {**DEFAULT, "data": str(folder), "out": str(folder / "out"), "cache": cache}
-    recipe = recipes.build(TrainRecipe, values, overrides)
+    recipe = config.build(TrainRecipe, values, overrides)
     write_noise(folder, PICTURES, recipe.size)
     if fill_caches and (recipe.cache.latents or recipe.cache.text):
         fill(recipe, LoadReport(), say=lambda _: None, progress=lambda *_: None)

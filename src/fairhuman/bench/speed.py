@@ -13,7 +13,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.data.samples.batch import Batch
 from fairhuman.models.sdxl import encode_prompts, vae_factor
 from fairhuman.train.data import build_loader
@@ -137,7 +137,7 @@ def _warm_up(way: Callable[[], StepFacts], amortised: bool) -> float:
 
 
 def _with(recipe: TrainRecipe, **values: Any) -> TrainRecipe:
-    return recipes.build(TrainRecipe, recipes.merge(recipe.model_dump(mode="json"), values))
+    return config.build(TrainRecipe, config.merge(recipe.model_dump(mode="json"), values))
 
 
 def _run(recipe: TrainRecipe) -> Run:

@@ -140,11 +140,11 @@ def demo(
 
     Example: fairhuman demo runs/demo
     """
-    from fairhuman import config as recipe
+    from fairhuman import config
     from fairhuman.demo.run import run_demo
     from fairhuman.demo.settings import DemoSettings
 
-    settings = recipe.build(DemoSettings, {"targets": targets, "model": model}, origin="demo")
+    settings = config.build(DemoSettings, {"targets": targets, "model": model}, origin="demo")
     raise typer.Exit(run_demo(out, dry_run, Console(), settings))
 
 

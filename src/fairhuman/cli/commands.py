@@ -15,7 +15,7 @@ from accelerate.utils import parse_flag_from_env
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.commands_control import Steering
 from fairhuman.cli.console import say, say_counts
 from fairhuman.cli.watch import Previews, ProgressBar, report
@@ -40,7 +40,7 @@ from fairhuman.utils.files import read_prompts, writing
 
 def run_training(path: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> int:
     """Train after a recipe. Returns the exit code."""
-    recipe = recipes.load(TrainRecipe, path, overrides)
+    recipe = config.load(TrainRecipe, path, overrides)
     if dry_run:
         _show(recipe, console)
         return 0
@@ -129,7 +129,7 @@ class SampleJob:
 
 def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console: Console) -> None:
     """Draw pictures into a folder, named by prompt and picture; of several processes each draws some."""
-    settings = recipes.build(SampleSettings, values, origin="sample")
+    settings = config.build(SampleSettings, values, origin="sample")
     prompts = job.all_prompts()
     job.check(settings.steps)
     asked = job.steering.read(len(prompts), settings.steps)
@@ -158,7 +158,7 @@ def run_sampling(job: SampleJob, values: dict[str, Any], dry_run: bool, console:
 
 def run_synth(out: Path, values: dict[str, Any], workers: int | None, dry_run: bool, console: Console) -> None:
     """Render synthetic people into a folder, going on with what is there, and say what it holds."""
-    settings = recipes.build(SynthSettings, values, origin="synth")
+    settings = config.build(SynthSettings, values, origin="synth")
     missing = sum(map(len, missing_tables(out, settings).values()))
     if dry_run:
         say(console, f"{out}: {missing} of {settings.count} pictures to render, {settings!r}")

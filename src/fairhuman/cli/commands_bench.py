@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.bench.memory_table import MemoryRow, memory_table, rows_of
 from fairhuman.bench.noise import noise_recipe
 from fairhuman.bench.settings import MemoryTableSettings
@@ -71,7 +71,7 @@ def run_profile(path: Path | None, overrides: Sequence[str], out: Path, dry_run:
 def run_memory(path: Path | None, overrides: Sequence[str], out: Path | None, dry_run: bool, console: Console) -> None:
     """Print what a recipe needs, or the table of SDXL."""
     if path is not None:
-        recipe = recipes.load(TrainRecipe, path, overrides)
+        recipe = config.load(TrainRecipe, path, overrides)
         if dry_run:
             _would(recipe, console)
             return
@@ -84,7 +84,7 @@ def run_memory(path: Path | None, overrides: Sequence[str], out: Path | None, dr
         console.print(table)
         _save(out, {"recipe": recipe.model_dump(mode="json"), "bytes": _plain(memory)}, console)
         return
-    settings = recipes.build(MemoryTableSettings, {}, overrides, origin="bench --memory")
+    settings = config.build(MemoryTableSettings, {}, overrides, origin="bench --memory")
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         return
@@ -118,7 +118,7 @@ def _plain(memory: Memory) -> dict[str, int | None]:
 def _recipe(path: Path | None, overrides: Sequence[str], fill_caches: bool) -> Iterator[TrainRecipe]:
     """The recipe to measure; without one, of pictures of noise."""
     if path is not None:
-        yield recipes.load(TrainRecipe, path, overrides)
+        yield config.load(TrainRecipe, path, overrides)
         return
     with tempfile.TemporaryDirectory() as folder:
         yield noise_recipe(Path(folder), overrides, fill_caches)

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.console import say, say_counts
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.run import Workers, build_dataset
@@ -69,8 +69,8 @@ def run_build(
 def settings_of(kind: type[Any], path: Path | None, overrides: Sequence[str], origin: str) -> Any:
     """Settings of a recipe's file, or the defaults, with overrides."""
     if path is not None:
-        return recipes.load(kind, path, overrides)
-    return recipes.build(kind, {}, overrides, origin=origin)
+        return config.load(kind, path, overrides)
+    return config.build(kind, {}, overrides, origin=origin)
 
 
 def _show_source(source: Path, recipe: BuildRecipe, console: Console) -> None:
@@ -112,7 +112,8 @@ def run_validation(
     console: Console,
 ) -> None:
     """Make a validation set and say what came of it."""
-    from fairhuman.data.validation import ValidationSetSettings, build_validation
+    from fairhuman.data.validation.build import build_validation
+    from fairhuman.data.validation.settings import ValidationSetSettings
 
     given = [f"{name}={value}" for name, value in values.items()]
     settings = settings_of(ValidationSetSettings, path, [*given, *overrides], "data validation")
@@ -133,7 +134,7 @@ def run_review(
     """Serve the review page, or write down what the reviewers decided."""
     from fairhuman.data.review import ReviewSettings, apply_review, serve_review
 
-    settings = recipes.build(ReviewSettings, values, origin="data review")
+    settings = config.build(ReviewSettings, values, origin="data review")
     if dry_run:
         _would(
             folder, "reviewed.jsonl" if apply else f"the review's decisions, served at {host}:{port},", folder, console
@@ -247,7 +248,7 @@ def run_export(
 
     if overrides and region is None:
         raise RecipeError(f"settings belong to --closeups REGION; found {overrides[0]!r}")
-    near = None if region is None else recipes.build(CloseupSettings, {"region": region}, overrides, "--closeups")
+    near = None if region is None else config.build(CloseupSettings, {"region": region}, overrides, "--closeups")
     if dry_run and format in FORMATS:
         _would(
             path, f"{'the same' if region is None else f'close-ups of its {region} boxes'} as {format}", out, console
@@ -285,7 +286,7 @@ def _fill_caches(path: Path, overrides: Sequence[str], dry_run: bool, console: C
     from fairhuman.train.data import load_data
     from fairhuman.train.recipe import TrainRecipe
 
-    recipe = recipes.load(TrainRecipe, path, overrides)
+    recipe = config.load(TrainRecipe, path, overrides)
     report = LoadReport()
     if dry_run:
         say(console, caches.budget(recipe, load_data(recipe, report)).line())

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.cli.commands_data import settings_of, stages
 from fairhuman.cli.console import say, say_counts
@@ -74,7 +74,7 @@ def run_losses(
     data: Path, named: Sequence[str], out: Path | None, overrides: Sequence[str], dry_run: bool, console: Console
 ) -> None:
     """Measure held-out losses and print them as a table."""
-    settings = recipes.build(LossSettings, {}, overrides, origin="losses")
+    settings = config.build(LossSettings, {}, overrides, origin="losses")
     models = {name: ModelSpec.parse(text) for name, text in named_places(named).items()}
     if not models:
         raise RecipeError("no model: give --model NAME=MODEL, once for each")
@@ -102,7 +102,7 @@ def run_losses(
 
 def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> int:
     """Train all cells and seeds, write the page; the exit code, 128 + n after signal n, 1 if runs failed."""
-    recipe = recipes.load(CompareRecipe, path, overrides)
+    recipe = config.load(CompareRecipe, path, overrides)
     runs = [recipe.run(cell, seed, None, "test") for cell in recipe.cells for seed in recipe.seeds]
     if dry_run:
         console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
@@ -185,7 +185,7 @@ class GridJob:
 
 def run_grid(job: GridJob, out: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> int:
     """Draw what models have to, write the grid, and say where it is; the exit code, 128 + n after signal n."""
-    settings = recipes.build(DrawSettings, {}, overrides, origin="grid")
+    settings = config.build(DrawSettings, {}, overrides, origin="grid")
     places = named_places(job.methods)
     job.check(places)
     methods = {name: Path(place) for name, place in places.items()}
@@ -216,7 +216,7 @@ def run_grid(job: GridJob, out: Path, overrides: Sequence[str], dry_run: bool, c
 
 def run_cost(out: Path, overrides: Sequence[str], dry_run: bool, console: Console) -> None:
     """Measure costs at inference, and say where the page is."""
-    settings = recipes.build(CostSettings, {}, overrides, origin="cost")
+    settings = config.build(CostSettings, {}, overrides, origin="cost")
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         _would({}, out, console)

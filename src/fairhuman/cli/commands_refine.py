@@ -10,7 +10,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.commands_data import stages
 from fairhuman.cli.console import say
 from fairhuman.data.condition.depth_model import check_depth_model
@@ -70,8 +70,8 @@ def _settings(recipe: Path | None, values: dict[str, Any], overrides: Sequence[s
     """Settings of the recipe, then the options, then the overrides."""
     given = {name: value for name, value in values.items() if value is not None}
     if recipe is not None:
-        given = recipes.merge(recipes.load(RefineSettings, recipe).model_dump(mode="json"), given)
-    return recipes.build(RefineSettings, given, overrides, origin="refine")
+        given = config.merge(config.load(RefineSettings, recipe).model_dump(mode="json"), given)
+    return config.build(RefineSettings, given, overrides, origin="refine")
 
 
 def _check(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import yaml
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.console import say
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.study.study import CREATION, DATABASE, SETTINGS, Design, StudySettings, load_design
@@ -110,7 +110,7 @@ def run_power(given: Mapping[str, object], overrides: Sequence[str], console: Co
     """Say how many participants a difference takes."""
     from fairhuman.study.power import PowerSettings, describe, find_participants
 
-    settings = recipes.build(PowerSettings, {}, [*_given(given), *overrides], origin="study power")
+    settings = config.build(PowerSettings, {}, [*_given(given), *overrides], origin="study power")
     participants, tried = find_participants(
         settings, lambda one: say(console, f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
     )
@@ -123,7 +123,7 @@ def _given(values: Mapping[str, object]) -> list[str]:
 
 def _load(folder: Path) -> tuple[StudySettings, Design]:
     design = load_design(folder)
-    return recipes.load(StudySettings, folder / SETTINGS), design
+    return config.load(StudySettings, folder / SETTINGS), design
 
 
 def _votes(
@@ -150,7 +150,7 @@ def _creation(folder: Path, settings: StudySettings) -> tuple[list[str], list[st
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         notes, left_out = ([str(text) for text in values[name]] for name in ("notes", "left_out"))
-        changed = recipes.differences(StudySettings.model_validate(values["settings"]), settings)
+        changed = config.differences(StudySettings.model_validate(values["settings"]), settings)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: isn't what fairhuman study create writes: {error!r}") from error
     later = "Changed in study.yaml after the study was made, so not fixed beforehand: {}: {} instead of {}."

@@ -42,7 +42,7 @@ class ProgressBar(Watcher):
         )
         self._task: TaskID | None = None
 
-    def started(self, run: Run) -> None:
+    def on_start(self, run: Run) -> None:
         """Say what is trained on what."""
         recipe = run.recipe
         counts = run.data.report.counts()
@@ -62,13 +62,13 @@ class ProgressBar(Watcher):
                 f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}", highlight=False
             )
         for text in run.caches.opening():
-            self.told(text)
+            self.on_message(text)
         if run.step:
             self._console.print(f"going on from step {run.step}", highlight=False)
         self._progress.start()
         self._task = self._progress.add_task("training", total=recipe.steps, completed=run.step, text="")
 
-    def stepped(self, run: Run, metrics: Metrics) -> None:
+    def on_step(self, run: Run, metrics: Metrics) -> None:
         """Show the newest numbers."""
         text = describe(metrics, run.recipe.regions.objectives)
         if self._task is not None:
@@ -78,16 +78,16 @@ class ProgressBar(Watcher):
         if run.finished or run.stopped_by is not None:
             self._progress.stop()
 
-    def noted(self, run: Run, notes: Sequence[Note]) -> None:
+    def on_data_notes(self, run: Run, notes: Sequence[Note]) -> None:
         """Show what was lost."""
         for note in notes:
             self._console.print(f"step {run.step}: {note}", highlight=False, markup=False)
 
-    def told(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Show it."""
         say(self._console, text)
 
-    def validated(self, run: Run, losses: dict[str, float | None]) -> None:
+    def on_validation(self, run: Run, losses: dict[str, float | None]) -> None:
         """Show held-out losses."""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items() if value is not None)
         self._console.print(f"step {run.step}: held-out losses  {shown}", highlight=False)
@@ -99,7 +99,7 @@ class Previews(Watcher):
     def __init__(self) -> None:
         self._previews: PreviewSet | None = None
 
-    def started(self, run: Run) -> None:
+    def on_start(self, run: Run) -> None:
         """Choose the rows."""
         settings = run.recipe.preview
         source = run.data.held_out or run.data.train
@@ -108,7 +108,7 @@ class Previews(Watcher):
         chosen = (settings.steps, settings.guidance, settings.strength)
         self._previews = PreviewSet(rows, *chosen, guides=guides) if rows else None
 
-    def preview(self, run: Run) -> None:
+    def on_preview(self, run: Run) -> None:
         """Draw."""
         if self._previews is not None:
             self._previews.render(run.model.pipeline, run.step, run.recipe.out)

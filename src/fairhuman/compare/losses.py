@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
 from fairhuman.report.changes import Pair, read_pair
@@ -77,7 +77,7 @@ def _file(recipe: CompareRecipe, run: TrainRecipe) -> Path:
 
 def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
     """All settings that a run's losses depend on, with people in the place of where they lie."""
-    settings = recipes.flatten(run.model_dump(mode="json"))
+    settings = config.flatten(run.model_dump(mode="json"))
     people = {str(recipe.data(name)): one.decisive() for name, one in recipe.people.items()}
 
     def data(place: object) -> object:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, training_job
 from fairhuman.compare.losses import keep_losses, kept_losses
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
@@ -53,7 +53,7 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> C
     """
     for name, people in recipe.people.items():
         render(recipe.out / "people" / name, people.model_dump())
-    recipes.save(recipe, recipe.out / "compare.yaml")
+    config.save(recipe, recipe.out / "compare.yaml")
     outcome = ComparisonRuns(picked=dict.fromkeys(recipe.cells, None))
     if recipe.tuning is not None:
         signal = _tune(recipe, recipe.tuning, outcome, console)

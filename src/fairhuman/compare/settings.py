@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
@@ -142,7 +142,7 @@ class CompareRecipe(Settings):
             RecipeError: a setting that training doesn't have, or one that the comparison sets itself.
 
         """
-        values: dict[str, Any] = recipes.merge(self.train, self.cells[cell])
+        values: dict[str, Any] = config.merge(self.train, self.cells[cell])
         for name in OWN:
             section, _, key = name.rpartition(".")
             if key in (values.get(section, {}) if section else values):
@@ -157,7 +157,7 @@ class CompareRecipe(Settings):
         steps = int(values.get("steps", TrainRecipe.model_fields["steps"].default))
         held_out = {"data": str(self.data(data)), "every": steps}
         values["validation"] = {**values.get("validation", {}), **held_out}
-        return recipes.build(TrainRecipe, values, origin=f"cell {cell!r}")
+        return config.build(TrainRecipe, values, origin=f"cell {cell!r}")
 
 
 def slug(name: str) -> str:

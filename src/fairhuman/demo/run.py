@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.compare import jobs
 from fairhuman.data.pictures.notes import LoadReport
@@ -32,7 +32,7 @@ from fairhuman.utils.files import write_text
 
 METHODS = ("mpd", "ls")
 # All is annotated: pictures are checked, and put where any other source's would be.
-BUILD = recipes.build(BuildRecipe, {"min_side": None, "detect": None, "caption": {"kind": "text"}}, origin="demo")
+BUILD = config.build(BuildRecipe, {"min_side": None, "detect": None, "caption": {"kind": "text"}}, origin="demo")
 
 
 def run_demo(out: Path, dry_run: bool, console: Console, settings: DemoSettings | None = None) -> int:
@@ -72,9 +72,9 @@ def _begin(out: Path, settings: DemoSettings) -> None:
     """Keep the settings, and see that they are those that the folder was begun with."""
     kept = out / "demo.yaml"
     if kept.is_file():
-        for name, (old, new) in recipes.differences(recipes.load(DemoSettings, kept), settings).items():
+        for name, (old, new) in config.differences(config.load(DemoSettings, kept), settings).items():
             raise RecipeError(f"{out} holds a demo with another {name}: {old!r} there, {new!r} now. Choose another out")
-    recipes.save(settings, kept)
+    config.save(settings, kept)
 
 
 def make_people(out: Path, settings: DemoSettings, console: Console) -> None:
@@ -110,7 +110,7 @@ def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe
         },
         "preview": {"count": settings.previews, "steps": settings.sample_steps, "guidance": settings.guidance},
     }
-    return recipes.build(TrainRecipe, values, origin="demo")
+    return config.build(TrainRecipe, values, origin="demo")
 
 
 def write_prompts(people: Path, count: int, file: Path) -> list[str]:

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.models.locations import SMALL
 
 
-class DemoSettings(recipes.Settings):
+class DemoSettings(config.Settings):
     """All numbers of the demo, made for 10 minutes on two cores."""
 
     model: str = Field(default=SMALL, description="the base")

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from fairhuman.config import Settings
-from fairhuman.data.condition.depth_model import DepthSettings
+from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.data.sources import SourceSettings
 from fairhuman.regions.settings import RegionSettings
 

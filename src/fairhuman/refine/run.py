@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fairhuman import __version__
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
@@ -121,10 +121,10 @@ def check_folders(images: Path, out: Path, started: RefineManifest) -> None:
     if not images.is_dir() and inside == outside:
         raise DataError(f"{out}: must not be the folder of {images.name}")
     if (out / RECIPE).is_file():
-        earlier = recipes.load(RefineManifest, out / RECIPE)
+        earlier = config.load(RefineManifest, out / RECIPE)
         changed = {
             name: pair
-            for name, pair in recipes.differences(earlier, started).items()
+            for name, pair in config.differences(earlier, started).items()
             if name.removeprefix("settings.") not in RefineSettings.EXECUTION
         }
         pictures_are_there = {path.name for path in out.iterdir()} - {RECIPE, ROWS, LOCK}
@@ -179,7 +179,7 @@ def refine_folder(
 
     """
     with alone(out / LOCK, f"{out}: another process refines into it"):
-        recipes.save(started, out / RECIPE)
+        config.save(started, out / RECIPE)
         done = finished(out, sources)
         journal = Journal(out / ROWS)
         failed: dict[str, str] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.compare.grid.frames import Detect, detected_frames
 from fairhuman.compare.grid.zoom import ZoomFrame, cut
 from fairhuman.data.pictures.decode import decode, inspect
@@ -115,7 +115,7 @@ def create_study(
         ]
         for file in (partial / PICTURES).iterdir():
             os.utime(file, (started, started))  # their times would tell in which order they were made
-        recipe.save(settings, partial / SETTINGS)
+        config.save(settings, partial / SETTINGS)
         places = {name: str(place) for name, place in methods.items()}
         left_out = [*candidates.left_out, *damaged]
         write_json(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.errors import DataError
 from fairhuman.study.study import PICTURES, SETTINGS, Design, StudyItem, StudySettings, Trial, load_design
 
@@ -58,7 +58,7 @@ def load_shown(folder: Path) -> ShownStudy:
             differ in length or kind, which would tell them apart without looking.
 
     """
-    settings = recipe.load(StudySettings, folder / SETTINGS)
+    settings = config.load(StudySettings, folder / SETTINGS)
     design = load_design(folder)
     for index, item in enumerate(design.items):
         _check_files(folder / PICTURES, index, item)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from fairhuman.errors import TrainingError
 from fairhuman.fairness.distributed import world_size
+from fairhuman.fairness.estimators.estimator import EstimatorError
 from fairhuman.train.memory import cheapest_changes, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
@@ -46,6 +47,8 @@ def explained(recipe: TrainRecipe) -> Iterator[None]:
         raise TrainingError(
             f"{error}. Start again with another out and a lower learning_rate (now {recipe.learning_rate}){other}"
         ) from error
+    except EstimatorError as error:
+        raise TrainingError(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(_out_of_memory(recipe, device_bytes())) from error
     except RuntimeError as error:

@@ -64,10 +64,10 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     if run.main:
         _write_overlay(run)
         for watcher in run.watchers:
-            watcher.started(run)
+            watcher.on_start(run)
     with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number)):
         while True:
-            _look(run, tracker)
+            _evaluate_if_due(run, tracker)
             if run.finished or run.stopped_by is not None:
                 break
             micro, metrics = take_step(run, batches)
@@ -76,11 +76,11 @@ def _train(run: Run, tracker: Tracker | None) -> None:
                 _tell(run, run.caches.news())
                 tracker.metrics(run.step, metrics)
                 for watcher in run.watchers:
-                    watcher.stepped(run, metrics)
+                    watcher.on_step(run, metrics)
             _agree_on_stop(run)
             if run.finished or run.stopped_by is not None or run.step % recipe.checkpoint_every == 0:
                 save_checkpoint(run)
-    if run.finished and _main_says(run, run.step > started_at or not recipe.product.exists()):
+    if run.finished and _broadcast_from_main(run, run.step > started_at or not recipe.product.exists()):
         save_product(run)
 
 
@@ -100,7 +100,7 @@ def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]
 def _tell(run: Run, texts: Sequence[str]) -> None:
     for text in texts if run.main else ():
         for watcher in run.watchers:
-            watcher.told(text)
+            watcher.on_message(text)
 
 
 def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
@@ -138,7 +138,7 @@ def _write_overlay(run: Run) -> None:
     write_atomically(run.recipe.out / "overlay.png", lambda partial: sheet.save(partial, format="PNG"))
 
 
-def _look(run: Run, tracker: Tracker | None) -> None:
+def _evaluate_if_due(run: Run, tracker: Tracker | None) -> None:
     """Validate and draw previews where it is time to, with averaged weights where there are some.
 
     Comes after the step's checkpoint, and again if the run was killed meanwhile. A stop doesn't wait for it.
@@ -162,7 +162,7 @@ def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
         if validate and not done:
             _validate(run, tracker)
         for watcher in run.watchers if preview and not (validate and done) else ():
-            watcher.preview(run)
+            watcher.on_preview(run)
 
 
 def _validate(run: Run, tracker: Tracker) -> None:
@@ -172,7 +172,7 @@ def _validate(run: Run, tracker: Tracker) -> None:
     losses = held_out.losses()
     tracker.validation(run.step, held_out.line(), losses)
     for watcher in run.watchers:
-        watcher.validated(run, losses)
+        watcher.on_validation(run, losses)
 
 
 def _note_lost_pictures(run: Run, batches: Sequence[Batch]) -> None:
@@ -182,7 +182,7 @@ def _note_lost_pictures(run: Run, batches: Sequence[Batch]) -> None:
         return
     run.data.report.extend(notes)
     for watcher in run.watchers:
-        watcher.noted(run, notes)
+        watcher.on_data_notes(run, notes)
     lost = {(note.file, note.line) for note in run.data.report.skipped() if note.stage == notes[0].stage}
     limit = run.recipe.source.max_reject_share * len(run.data.train)
     if len(lost) > limit:
@@ -196,7 +196,7 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _main_says(run: Run, flag: bool) -> bool:
+def _broadcast_from_main(run: Run, flag: bool) -> bool:
     """Return the main process's `flag` in all; others may see its folder a moment later, or not at all."""
     if world_size() == 1:
         return flag

@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.fairness.estimators.estimator import weighted_sum
@@ -204,4 +204,4 @@ def _options(recipe: TrainRecipe) -> Iterable[tuple[str, ...]]:
 
 
 def _changed(recipe: TrainRecipe, overrides: Sequence[str]) -> TrainRecipe:
-    return recipes.build(TrainRecipe, recipe.model_dump(mode="json"), overrides)
+    return config.build(TrainRecipe, recipe.model_dump(mode="json"), overrides)

@@ -7,10 +7,11 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.data.samples.buckets import bucket_resolutions
-from fairhuman.fairness import STRATEGIES, LossWeighting
 from fairhuman.models.settings import ControlSettings, LoraSettings, MoleSettings
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.train.settings import (
+    GRADIENT_BALANCING,
+    LOSS_WEIGHTING,
     CacheSettings,
     DataSource,
     EmaSettings,
@@ -83,7 +84,7 @@ class TrainRecipe(Settings):
     @property
     def balances(self) -> bool:
         """Whether its strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` matters."""
-        return not issubclass(STRATEGIES[self.strategy], LossWeighting)
+        return self.strategy in GRADIENT_BALANCING
 
     @property
     def amortised(self) -> bool:
@@ -131,8 +132,9 @@ class TrainRecipe(Settings):
     @field_validator("strategy")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in STRATEGIES:
-            raise ValueError(f"must be one of {', '.join(STRATEGIES)}")
+        known = (*LOSS_WEIGHTING, *GRADIENT_BALANCING)
+        if value not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
         return value
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """What may differ between the parts of a resumed run, and the check of it."""
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.recipe import TrainRecipe
 
@@ -49,7 +49,7 @@ def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, p
     path = recipe.out / "recipe.yaml"
     if not path.is_file():
         return
-    earlier, now = recipes.load(TrainRecipe, path), recipe.samples(processes)
+    earlier, now = config.load(TrainRecipe, path), recipe.samples(processes)
     if samples is not None and samples != now:
         raise RecipeError(
             f"{recipe.out} holds a run of {samples} samples a step, but batch_size {recipe.batch_size} x accumulate "
@@ -60,7 +60,7 @@ def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, p
     divided = frozenset(("batch_size", "accumulate") if samples is not None else ())
     if recipe.fairness.mode in ("output", "split", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
         divided -= {"accumulate"}  # another estimator would go on, ema
-    for name, (old, new) in recipes.differences(earlier, recipe).items():
+    for name, (old, new) in config.differences(earlier, recipe).items():
         if name in divided:
             continue
         if name in fixed or not free_on_resume(name):

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.errors import DataError
 from fairhuman.fairness import FairBackward
@@ -34,22 +34,22 @@ from fairhuman.utils.provenance import origin
 class Watcher:
     """What wants to know how a run goes, in its main process: a progress bar, previews. Override what matters."""
 
-    def started(self, run: "Run") -> None:
+    def on_start(self, run: "Run") -> None:
         """The run is set up, at `run.step`."""
 
-    def stepped(self, run: "Run", metrics: Metrics) -> None:
+    def on_step(self, run: "Run", metrics: Metrics) -> None:
         """A step was taken."""
 
-    def validated(self, run: "Run", losses: dict[str, float | None]) -> None:
+    def on_validation(self, run: "Run", losses: dict[str, float | None]) -> None:
         """Held-out losses are known."""
 
-    def noted(self, run: "Run", notes: Sequence[Note]) -> None:
+    def on_data_notes(self, run: "Run", notes: Sequence[Note]) -> None:
         """Pictures could not be read, and others took their places."""
 
-    def told(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """There is something to say about the run's caches."""
 
-    def preview(self, run: "Run") -> None:
+    def on_preview(self, run: "Run") -> None:
         """Time for pictures; averaged weights are in place."""
 
 
@@ -130,7 +130,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
     )
     _resume(run)
     if process.is_main_process:
-        recipes.save(recipe, recipe.out / "recipe.yaml")
+        config.save(recipe, recipe.out / "recipe.yaml")
         write_json(recipe.out / "summary.json", _summary(run))
     return run
 

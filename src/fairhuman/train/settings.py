@@ -7,7 +7,6 @@ from pydantic import Field, field_validator, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.data.sources import SourceSettings
-from fairhuman.fairness import Length
 from fairhuman.regions.settings import MaskSettings
 
 
@@ -34,6 +33,10 @@ class FullSettings(Settings):
     text_encoders: bool = Field(default=False, description="train both text encoders too")
 
 
+# Names of fairhuman.fairness.STRATEGIES, here so that a recipe is checked without torch; a test holds them together.
+LOSS_WEIGHTING = ("ls", "dwa", "uw", "rlw", "si")
+GRADIENT_BALANCING = ("nash", "mpd", "alpha")
+Length = Literal["radius", "clip", "scalarized"]
 Mode = Literal["exact", "output", "split", "tail", "ema"]
 
 

@@ -5,7 +5,7 @@ import hashlib
 import pyarrow
 import pyarrow.parquet
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.data.pipeline.run import Workers, build_dataset
 from fairhuman.data.pipeline.settings import BuildRecipe
 
@@ -13,7 +13,7 @@ CHEAP = ["min_side=null", "detect=null", "caption.kind=text", "block_rows=4", "s
 
 
 def settings(*overrides):
-    return recipes.build(BuildRecipe, {}, [*CHEAP, *overrides])
+    return config.build(BuildRecipe, {}, [*CHEAP, *overrides])
 
 
 def build(source, out, *overrides, **options):

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from fairhuman.config import build
-from fairhuman.data.caption import CAPTIONERS, Caption, CaptionItem, CaptionSettings, TokenBudget, open_captioner
+from fairhuman.data.caption import CAPTIONERS, Caption, CaptionItem, TokenBudget, open_captioner
+from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.text import TextCaptioner
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError, RecipeError

@@ -7,14 +7,8 @@ import torch
 from PIL import Image
 from tiny_models import make_llava, make_qwen
 
-from fairhuman.data.caption import (
-    Caption,
-    CaptionItem,
-    CaptionSettings,
-    TokenBudget,
-    TransformersSettings,
-    open_captioner,
-)
+from fairhuman.data.caption import Caption, CaptionItem, TokenBudget, TransformersSettings, open_captioner
+from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.vlm import TransformersCaptioner
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.worker import Failure

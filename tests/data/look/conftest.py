@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_pictures import encoded, picture
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.data.pipeline.run import Workers, build_dataset
 from fairhuman.data.pipeline.settings import BuildRecipe
 
@@ -28,5 +28,5 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(json.dumps(row))
     (source / "metadata.jsonl").write_text("\n".join([*lines, "{half"]))
     out = root / "set"
-    build_dataset(source, out, recipes.build(BuildRecipe, {}, SETTINGS), Workers(0))
+    build_dataset(source, out, config.build(BuildRecipe, {}, SETTINGS), Workers(0))
     return out

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pictures import encoded, picture
 
-from fairhuman.data.caption.tokens import TokenBudget, TokenSettings
+from fairhuman.data.caption.settings import TokenSettings
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.export import export_dataset
 from fairhuman.data.look.columns import RecordColumns
 from fairhuman.data.look.figures import percent, write_statistics

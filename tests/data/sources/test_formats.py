@@ -11,7 +11,7 @@ from formats import AA_IDS, AA_TEXT, FORMATS, Person
 from PIL import Image
 from tiny_pictures import encoded, picture
 
-from fairhuman import config as recipe
+from fairhuman import config
 from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
@@ -95,7 +95,7 @@ def test_each_trains(sample, tmp_path):
         names = root / "annotations" / "coco_wholebody_val_v1.0.json"
         names.rename(names.with_name("coco_wholebody_train_v1.0.json"))
         (root / "val2017").rename(root / "train2017")
-    settings = recipe.build(
+    settings = config.build(
         TrainRecipe,
         {
             "data": str(root),

@@ -19,8 +19,9 @@ from PIL import Image
 from fairhuman.config import build
 from fairhuman.data.caption import Caption, CaptionItem
 from fairhuman.data.pictures.decode import PictureLimits
-from fairhuman.data.validation import ValidationSetSettings, build_validation
+from fairhuman.data.validation.build import build_validation
 from fairhuman.data.validation.prompts import NO_PERSON, model_prompts
+from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
@@ -164,8 +165,9 @@ def test_a_killed_run_goes_on_with_the_prompts_it_has(endpoint: tuple[str, Any],
     chosen = values(url, 12)
     script = (
         "import json, sys; from pathlib import Path; from fairhuman.config import build\n"
-        "from fairhuman.data.validation import ValidationSettings, build_validation\n"
-        "build_validation(Path(sys.argv[1]), Path(sys.argv[2]), build(ValidationSettings, json.loads(sys.argv[3])))"
+        "from fairhuman.data.validation.build import build_validation\n"
+        "from fairhuman.data.validation.settings import ValidationSetSettings\n"
+        "build_validation(Path(sys.argv[1]), Path(sys.argv[2]), build(ValidationSetSettings, json.loads(sys.argv[3])))"
     )
     out, journal = tmp_path / "out", tmp_path / ".out.work" / "prompts.jsonl"
     arguments = [sys.executable, "-c", script, str(tmp_path / "source"), str(out), json.dumps(chosen)]

@@ -13,7 +13,8 @@ from PIL import Image, ImageFilter
 from fairhuman.config import build
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.data.validation import ValidationSetSettings, build_validation
+from fairhuman.data.validation.build import build_validation
+from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from figures import write_figures
 

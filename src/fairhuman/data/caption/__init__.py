@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
 
-from pydantic import model_validator
-
-from fairhuman.config import Settings
-from fairhuman.data.caption.endpoint import EndpointCaptioner, EndpointSettings
+from fairhuman.data.caption.endpoint import EndpointCaptioner
 from fairhuman.data.caption.item import Caption, Captioner, CaptionItem, clean_text
-from fairhuman.data.caption.template import TemplateCaptioner, TemplateSettings
+from fairhuman.data.caption.settings import (
+    CaptionSettings,
+    EndpointSettings,
+    TemplateSettings,
+    TokenSettings,
+    TransformersSettings,
+)
+from fairhuman.data.caption.template import TemplateCaptioner
 from fairhuman.data.caption.text import TextCaptioner
-from fairhuman.data.caption.tokens import TokenBudget, TokenSettings
-from fairhuman.data.caption.vision import TransformersSettings
+from fairhuman.data.caption.tokens import TokenBudget
 
 __all__ = [
     "CAPTIONERS",
@@ -28,23 +30,6 @@ __all__ = [
     "clean_text",
     "open_captioner",
 ]
-
-
-class CaptionSettings(Settings):
-    """Where captions come from; a section for each kind, and one for their length."""
-
-    kind: Literal["template", "text", "transformers", "endpoint"] = "template"
-    template: TemplateSettings = TemplateSettings()
-    transformers: TransformersSettings = TransformersSettings()
-    endpoint: EndpointSettings = EndpointSettings()
-    tokens: TokenSettings = TokenSettings()
-
-    @model_validator(mode="after")
-    def _model_named(self) -> "CaptionSettings":
-        for kind, section in (("transformers", self.transformers), ("endpoint", self.endpoint)):
-            if self.kind == kind and not section.model.strip():
-                raise ValueError(f"kind {kind} needs {kind}.model")
-        return self
 
 
 def _transformers(settings: CaptionSettings, budget: TokenBudget) -> Captioner:

@@ -11,15 +11,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
-
-from pydantic import Field, field_validator
 
 from fairhuman.data.caption.item import Caption, CaptionItem
 from fairhuman.data.caption.pace import RequestPacer, asked_to_wait, back_off
+from fairhuman.data.caption.settings import EndpointSettings
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.data.caption.vision import VisionSettings, answered, load_picture, question
+from fairhuman.data.caption.vision import answered, load_picture, question
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.regions.boxes import shorten
@@ -27,39 +26,6 @@ from fairhuman.regions.boxes import shorten
 _ENDS_THE_RUN = {401: "the key isn't accepted", 402: "no credit is left", 403: "access isn't allowed"}
 _TRY_AGAIN = (408, 409, 425, 429)  # and all from 500 on
 _NO_QUOTA = "insufficient_quota"  # a 429 that no waiting helps
-
-
-class EndpointSettings(VisionSettings):
-    """Of `kind: endpoint`: `model` is the name by which the endpoint knows it."""
-
-    EXECUTION = frozenset(
-        (
-            *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout", "retries"),
-            *("first_wait", "longest_wait", "failures_in_a_row", "limit_name"),
-        )
-    )
-
-    base_url: str = Field(default="http://localhost:8000/v1", description="without /chat/completions")
-    api_key_env: str | None = Field(default=None, description="name of the environment variable with the key")
-    concurrency: int = Field(default=16, ge=1, description="requests at once")
-    requests_per_minute: float | None = Field(default=None, gt=0.0, description="None: no limit")
-    timeout: float = Field(default=120.0, gt=0.0, description="seconds of one request")
-    retries: int = Field(default=5, ge=0, description="after the first request of a record")
-    first_wait: float = Field(default=1.0, ge=0.0, description="seconds before the first retry; doubles each time")
-    longest_wait: float = Field(default=300.0, ge=0.0, description="seconds; where more is asked for, the run ends")
-    failures_in_a_row: int = Field(default=100, ge=1, description="records without an answer that end the run")
-    jpeg_quality: int = Field(default=90, ge=1, le=95)
-    temperature: float | None = Field(default=0.0, ge=0.0, description="None: not sent")
-    limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens", description="what the endpoint calls max_new_tokens"
-    )
-
-    @field_validator("base_url")
-    @classmethod
-    def _http(cls, url: str) -> str:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise ValueError("must be http://HOST... or https://HOST...")
-        return url
 
 
 class _TryAgainError(Exception):

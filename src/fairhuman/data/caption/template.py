@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import Field, field_validator
-
-from fairhuman.config import Settings
 from fairhuman.data.caption.attributes import Words, as_key, as_word, read_attributes
 from fairhuman.data.caption.english import listed, people, person, with_article
 from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
+from fairhuman.data.caption.settings import TemplateSettings
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.detect.worker import Failure
 
@@ -39,23 +37,6 @@ _POSES = {
 }
 _HIGHER_OR_LOWER = re.compile(r"(above|below|over|under|to|past|at)\s+", re.IGNORECASE)
 _PLACE = re.compile(r"(in|on|at|by|near|with|against|indoors|outdoors)\b", re.IGNORECASE)
-
-
-class TemplateSettings(Settings):
-    """Words of `kind: template`."""
-
-    phrases: dict[str, str] = Field(
-        default_factory=dict,
-        description="an attribute of your source to the words at the end of the sentence; {} is its value",
-    )
-
-    @field_validator("phrases")
-    @classmethod
-    def _say_something(cls, phrases: dict[str, str]) -> dict[str, str]:
-        for key, phrase in phrases.items():
-            if not key.strip() or not clean_text(phrase):
-                raise ValueError(f"must hold names and phrases that aren't empty, got {key!r}: {phrase!r}")
-        return phrases
 
 
 class TemplateCaptioner:

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from fairhuman.config import Settings
 from fairhuman.data.caption.item import Caption, clean_text
+from fairhuman.data.caption.settings import TokenSettings
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 
@@ -26,14 +24,6 @@ _HANGING = re.compile(
     r"([\s,;:–—-]|(?<=\s)(a|an|the|and|or|but|with|of|in|on|at|to|by|for|from|her|his|their|its|who|which|is|are))+$",
     re.IGNORECASE,
 )
-
-
-class TokenSettings(Settings):
-    """Whose tokens are counted, and how many may be there."""
-
-    model: str = Field(default="small", description="the model that will be trained: 'small', a folder or a hub id")
-    max_tokens: int = Field(default=77, ge=8, description="of both tokenizers, start and end included")
-    over: Literal["cut", "warn"] = Field(default="cut", description="what to do with a longer caption")
 
 
 class TokenBudget:

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.settings import TransformersSettings
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.data.caption.vision import TransformersSettings, answered, load_picture, question
+from fairhuman.data.caption.vision import answered, load_picture, question
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 

@@ -3,9 +3,9 @@
 MediaPipe and `transformers` are imported when an estimator is opened, not before.
 """
 
-from fairhuman.data.condition.conditions import ConditionInputs, Conditions, ConditionSettings, open_conditions
+from fairhuman.data.condition.conditions import ConditionInputs, Conditions, open_conditions
 from fairhuman.data.condition.depth import decode_depth, depth_picture, depth_png, encode_depth
-from fairhuman.data.condition.depth_model import DepthEstimator, DepthSettings, open_depth
+from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import (
     PEOPLE_TYPE,
@@ -17,6 +17,7 @@ from fairhuman.data.condition.people import (
     people_to_list,
 )
 from fairhuman.data.condition.pose import draw_pose
+from fairhuman.data.condition.settings import ConditionSettings, DepthSettings
 from fairhuman.data.condition.whole_body import WholeBodyPose
 
 __all__ = [

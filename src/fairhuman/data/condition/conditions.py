@@ -4,22 +4,20 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from PIL import Image
-from pydantic import Field, model_validator
 
-from fairhuman.config import Settings
 from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
-from fairhuman.data.condition.depth_model import DepthEstimator, DepthSettings, open_depth
+from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import PersonPose, people_from_source, people_to_list
 from fairhuman.data.condition.pose import draw_pose, is_drawn
+from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.data.condition.whole_body import WholeBodyPose
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.detection import Picture
-from fairhuman.detect.settings import WholeBodySettings
 from fairhuman.detect.whole_body import WholeBodyDetector
 from fairhuman.errors import DataError
 from fairhuman.record import DepthKind, Finding, Stored
@@ -37,29 +35,6 @@ class PoseEstimator(Protocol):
     def __call__(self, image: Picture) -> list[PersonPose]:
         """People in an upright RGB picture [H, W, 3], uint8."""
         ...
-
-
-class ConditionSettings(Settings):
-    """What estimates pose and depth where a source has none.
-
-    Attributes:
-        pose: `mediapipe` (one person), `whole-body` (everybody); `none` keeps only poses of the source.
-        whole_body: the models of `whole-body`.
-        min_score: least score, 0..1, of a point that is drawn; a person without such a point isn't kept.
-        depth: None keeps only depth of the source.
-
-    """
-
-    pose: Literal["mediapipe", "whole-body", "none"] = "mediapipe"
-    whole_body: WholeBodySettings = WholeBodySettings()
-    min_score: float = Field(default=0.3, ge=0, le=1)
-    depth: DepthSettings | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "ConditionSettings":
-        if self.pose == "whole-body" and not (self.whole_body.detector and self.whole_body.pose):
-            raise ValueError("pose is whole-body, so whole_body.detector and whole_body.pose must be given")
-        return self
 
 
 class ConditionInputs(NamedTuple):

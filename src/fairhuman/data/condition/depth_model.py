@@ -7,35 +7,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
-from fairhuman.config import Settings
 from fairhuman.data.condition.depth import DepthMap
+from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.errors import ModelError
 from fairhuman.record import DepthKind
 
 # What the models' outputs are; those of other types need more than a resize to become depth.
 _KINDS: dict[str, DepthKind] = {"dpt": "relative", "depth_anything": "relative"}
-
-
-class DepthSettings(Settings):
-    """Which model estimates depth, and how.
-
-    Attributes:
-        model: hub id or folder of a model of the type Depth Anything or DPT.
-        kind: what it gives: inverse depth (`relative`) or metres (`metric_mm`); None = as its config says.
-        device: as torch names it; `auto` = the GPU if there is one.
-        batch_size: pictures a step.
-
-    """
-
-    EXECUTION = frozenset(("device", "batch_size"))
-
-    model: str = "depth-anything/Depth-Anything-V2-Small-hf"
-    kind: DepthKind | None = None
-    device: str = "auto"
-    batch_size: int = Field(default=8, ge=1)
 
 
 class DepthEstimator:

@@ -144,7 +144,8 @@ def spread(values: Numbers) -> dict[str, Any] | None:
 def _tokens(captions: Sequence[str], tokenizer: str | None) -> Numbers:
     if tokenizer is None:
         return np.zeros(0, np.float32)
-    from fairhuman.data.caption.tokens import TokenBudget, TokenSettings
+    from fairhuman.data.caption.settings import TokenSettings
+    from fairhuman.data.caption.tokens import TokenBudget
 
     budget = TokenBudget.load(TokenSettings(model=tokenizer))
     return np.array([max(budget.count(caption)) for caption in captions if caption.strip()], dtype=np.float32)

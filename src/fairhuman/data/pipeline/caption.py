@@ -10,7 +10,8 @@ import pyarrow
 from PIL import Image
 
 from fairhuman.config import Settings
-from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSettings, open_captioner
+from fairhuman.data.caption import Caption, Captioner, CaptionItem, open_captioner
+from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.tier import Look, TierResult, TierRow

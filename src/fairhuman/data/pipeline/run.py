@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fairhuman import config as recipes
+from fairhuman import config
 from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.data.pipeline.caption import CaptionTier
 from fairhuman.data.pipeline.check import CheckTier
@@ -155,7 +155,7 @@ class _Build:
             raise DataError(f"{self.out}: holds something else than a data set that was built here")
         else:
             write_json(note, mine)
-        recipes.save(self.recipe, self.out / "recipe.yaml")
+        config.save(self.recipe, self.out / "recipe.yaml")
 
     def _look(self, tier: Tier, blocks: Sequence[Block], retry_failed: bool) -> None:
         """Bring a tier's table up to the rows of `blocks`."""

@@ -2,11 +2,11 @@
 
 from pydantic import Field, model_validator
 
-from fairhuman.data.caption import CaptionSettings
-from fairhuman.data.condition import ConditionSettings
+from fairhuman.data.caption.settings import CaptionSettings
+from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.data.pictures.filters import FilterSettings
 from fairhuman.data.pipeline.select import Duplicates
-from fairhuman.data.sources import SourceSettings
+from fairhuman.data.sources.rows import SourceSettings
 from fairhuman.detect.settings import DetectSettings
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from fairhuman.data.caption import Caption, Captioner, CaptionItem, CaptionSettings, TokenBudget, open_captioner
+from fairhuman.data.caption import Caption, Captioner, CaptionItem, TokenBudget, open_captioner
+from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.template import sentence
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress

@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from fairhuman.config import Settings
-from fairhuman.data.caption import EndpointSettings, TokenSettings, TransformersSettings
+from fairhuman.data.caption.settings import EndpointSettings, TokenSettings, TransformersSettings
 from fairhuman.data.pictures.filters import FilterSettings, Need
-from fairhuman.data.sources import SourceSettings
+from fairhuman.data.sources.rows import SourceSettings
 from fairhuman.data.validation.sampling import Allocation, Sampling
 from fairhuman.data.validation.shorten import MAX_WORDS
 

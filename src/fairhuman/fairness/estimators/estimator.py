@@ -16,6 +16,10 @@ Weigh = Callable[[Tensor], list[float]]
 """From a Gram matrix M [K, K] to w [K]; 0 where M_ii is 0."""
 
 
+class EstimatorError(RuntimeError):
+    """An estimator can't serve these objectives; the message names the mode that can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """What the network gave: all losses depend on trained parameters through it alone.

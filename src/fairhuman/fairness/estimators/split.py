@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.errors import TrainingError
 from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
 from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.fairness.estimators.estimator import (
+    EstimatorError,
     Gradient,
     GramEstimate,
     MicroBatch,
@@ -74,7 +74,7 @@ class SplitEstimator(TailEstimator):
     Raises:
         ValueError: as `TailEstimator`; above each place where the network can be cut something else than projections
             of attention is trained.
-        TrainingError: in the first steps, of regions that lie in one another.
+        EstimatorError: in the first steps, of regions that lie in one another.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class SplitEstimator(TailEstimator):
         most, count = sum_numbers(torch.tensor([max(shared, default=0.0), bool(shared)]), device, self._group).tolist()
         self._overlaps += [most / count] if count else []
         if len(self._overlaps) == PATIENCE and (mean := sum(self._overlaps) / PATIENCE) > MOST_OVERLAP:
-            raise TrainingError(
+            raise EstimatorError(
                 f"fairness.mode=split can't tell regions apart that share {mean:.0%} of the smaller one's area, "
                 f"more than {MOST_OVERLAP:.0%}, mean of {PATIENCE} steps; mode tail can"
             )

@@ -1,0 +1,112 @@
+"""Where captions come from: a section for each kind of captioner, and one for their length."""
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from fairhuman.config import Settings
+from fairhuman.data.caption.item import clean_text
+
+PROMPT = (
+    "Describe this picture concisely and accurately: the people, their poses, hands, expressions and clothes, and the "
+    "place. Say only what can be seen, without praise or guesses. Answer with the description alone: plain "
+    "sentences of at most {words} words together ({tokens} CLIP tokens)."
+)
+
+
+class TokenSettings(Settings):
+    """Whose tokens are counted, and how many may be there."""
+
+    model: str = Field(default="small", description="the model that will be trained: 'small', a folder or a hub id")
+    max_tokens: int = Field(default=77, ge=8, description="of both tokenizers, start and end included")
+    over: Literal["cut", "warn"] = Field(default="cut", description="what to do with a longer caption")
+
+
+class TemplateSettings(Settings):
+    """Words of `kind: template`."""
+
+    phrases: dict[str, str] = Field(
+        default_factory=dict,
+        description="an attribute of your source to the words at the end of the sentence; {} is its value",
+    )
+
+    @field_validator("phrases")
+    @classmethod
+    def _say_something(cls, phrases: dict[str, str]) -> dict[str, str]:
+        for key, phrase in phrases.items():
+            if not key.strip() or not clean_text(phrase):
+                raise ValueError(f"must hold names and phrases that aren't empty, got {key!r}: {phrase!r}")
+        return phrases
+
+
+class VisionSettings(Settings):
+    """The question to a vision-language model."""
+
+    model: str = Field(default="", description="no default")
+    prompt: str = Field(
+        default=PROMPT,
+        min_length=1,
+        description="{tokens} and {words} become what the caption may have, {text} the caption of the source",
+    )
+    longest_side: int = Field(default=1024, ge=32, description="pixels; larger pictures are scaled down for the model")
+    max_new_tokens: int = Field(default=160, ge=1, description="of the model's own tokenizer; the answer ends there")
+
+
+class TransformersSettings(VisionSettings):
+    """Of `kind: transformers`: `model` is a folder or a hub id, such as `Qwen/Qwen2.5-VL-7B-Instruct`."""
+
+    EXECUTION = frozenset(("device", "batch_size"))
+
+    device: str | None = Field(default=None, description="None: a GPU where there is one")
+    batch_size: int = Field(default=8, ge=1, description="pictures at once; halved where memory doesn't do")
+
+
+class EndpointSettings(VisionSettings):
+    """Of `kind: endpoint`: `model` is the name by which the endpoint knows it."""
+
+    EXECUTION = frozenset(
+        (
+            *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout", "retries"),
+            *("first_wait", "longest_wait", "failures_in_a_row", "limit_name"),
+        )
+    )
+
+    base_url: str = Field(default="http://localhost:8000/v1", description="without /chat/completions")
+    api_key_env: str | None = Field(default=None, description="name of the environment variable with the key")
+    concurrency: int = Field(default=16, ge=1, description="requests at once")
+    requests_per_minute: float | None = Field(default=None, gt=0.0, description="None: no limit")
+    timeout: float = Field(default=120.0, gt=0.0, description="seconds of one request")
+    retries: int = Field(default=5, ge=0, description="after the first request of a record")
+    first_wait: float = Field(default=1.0, ge=0.0, description="seconds before the first retry; doubles each time")
+    longest_wait: float = Field(default=300.0, ge=0.0, description="seconds; where more is asked for, the run ends")
+    failures_in_a_row: int = Field(default=100, ge=1, description="records without an answer that end the run")
+    jpeg_quality: int = Field(default=90, ge=1, le=95)
+    temperature: float | None = Field(default=0.0, ge=0.0, description="None: not sent")
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens", description="what the endpoint calls max_new_tokens"
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ValueError("must be http://HOST... or https://HOST...")
+        return url
+
+
+class CaptionSettings(Settings):
+    """Where captions come from; a section for each kind, and one for their length."""
+
+    kind: Literal["template", "text", "transformers", "endpoint"] = "template"
+    template: TemplateSettings = TemplateSettings()
+    transformers: TransformersSettings = TransformersSettings()
+    endpoint: EndpointSettings = EndpointSettings()
+    tokens: TokenSettings = TokenSettings()
+
+    @model_validator(mode="after")
+    def _model_named(self) -> "CaptionSettings":
+        for kind, section in (("transformers", self.transformers), ("endpoint", self.endpoint)):
+            if self.kind == kind and not section.model.strip():
+                raise ValueError(f"kind {kind} needs {kind}.model")
+        return self
