@@ -122,3 +122,93 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
             fetched = [part.partition(">")[0] for part in text.split(tag)[1:]]
             outside = [one for one in fetched if "://" in one and 'rel="canonical"' not in one]
             assert not outside, (page, outside)
+
+
+def example(heading: str) -> dict[str, Any]:
+    """Names that the code below a heading of docs/extending.md defines."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    code = page.partition(f"\n## {heading}\n")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(code, names)
+    return names
+
+
+def test_the_example_of_a_strategy() -> None:
+    """Each objective contributes a gradient of length 1, whatever its loss is multiplied by."""
+    import torch
+
+    from fairhuman.fairness import FairBackward
+
+    x = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    strategy = example("A strategy")["EqualLength"]()
+    fair = FairBackward([x], strategy)
+    step = fair([100.0 * x[0], 0.01 * x[1], None])
+    assert step is not None
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.tensor([1.0, 1.0, 0.0]) / 2**0.5)
+    gram = torch.diag(torch.tensor([4.0, 9.0], dtype=torch.float64))
+    true = strategy.weights(gram)
+    guessed = strategy.weights(25.0 * gram)  # five times too small
+    norm = sum(w**2 * m for w, m in zip(guessed, gram.diagonal().tolist(), strict=True)) ** 0.5
+    factor = strategy.natural_factor(guessed, norm)
+    assert [factor * w for w in guessed] == pytest.approx(true)
+
+
+def test_the_example_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from fairhuman.data import sources
+    from fairhuman.data.pictures.notes import LoadReport
+
+    names = example("A source")
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "a.png")
+    Image.new("RGB", (32, 32), (8, 8, 8)).save(tmp_path / "b.png")
+    table = "file,text,face\na.png,a man,1 2 10 12\nb.png,a woman,\n,nobody,\n"
+    (tmp_path / "pairs.csv").write_text(table, encoding="utf-8")
+    found = sources.SourceFormat("pairs.csv", names["is_pairs"], names["pairs_rows"], "file_name")
+    monkeypatch.setattr(sources, "SOURCES", {"pairs": found, **sources.SOURCES})
+    assert sources.source_kind(tmp_path) == "pairs"
+    report = LoadReport()
+    settings = sources.SourceSettings(max_reject_share=0.5)
+    records = sources.read_source(tmp_path, ["face"], settings, report)
+    assert [record.caption for record in records] == ["a man", "a woman"]
+    assert [record.annotated("face") for record in records] == [True, False]
+    assert [(note.line, note.reason) for note in report.skipped()] == [(4, "line names no picture")]
+
+
+def test_the_example_of_a_metric(tmp_path: Path) -> None:
+    import numpy as np
+    from accelerate import PartialState
+    from PIL import Image
+
+    from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.evaluate.cache import FINDINGS, Rows
+    from fairhuman.evaluate.pictures import read_pictures
+    from fairhuman.evaluate.results import EvaluationResults
+    from fairhuman.evaluate.settings import EvaluateSettings
+    from fairhuman.evaluate.tools import EvaluationTools
+
+    names = example("A metric")
+    generator = np.random.default_rng(0)
+    methods = {}
+    for method, saturation in (("grey", 0.0), ("colour", 1.0)):
+        (tmp_path / method).mkdir()
+        for number in range(6):
+            pixels = generator.integers(0, 256, (40, 30, 3)).astype(np.float64)
+            grey = pixels.mean(axis=2, keepdims=True)
+            mixed = (grey + saturation * (pixels - grey)).round().astype(np.uint8)
+            Image.fromarray(mixed).resize((256, 256), Image.Resampling.NEAREST).save(tmp_path / method / f"{number}.png")
+        prompts = [f"prompt {number}" for number in range(6)]
+        checked: Rows[str] = Rows(tmp_path / "checked", FINDINGS)
+        methods[method] = read_pictures(tmp_path / method, prompts, checked, LoadReport())
+    tools = EvaluationTools(EvaluateSettings(), tmp_path / "cache", PartialState(), lambda *_: None)
+    found = EvaluationResults()
+    names["measure_colourfulness"](methods, None, "grey", tools, found)
+    grey, colour = (result.measured.value for result in found.results)
+    assert grey == pytest.approx(0.0, abs=1e-3)
+    pixels_hwc = np.asarray(methods["colour"][0].image(), np.float64)
+    rg, yb = pixels_hwc[..., 0] - pixels_hwc[..., 1], pixels_hwc[..., :2].mean(axis=2) - pixels_hwc[..., 2]
+    first = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+    assert found.columns["colour"]["colourfulness"][0] == pytest.approx(first, rel=1e-4)
+    assert colour > 50.0
+    assert [one.difference.measured.value for one in found.contrasts] == [pytest.approx(colour - grey)]
