@@ -6,6 +6,7 @@ where the generated part goes. Formulas become MathML, so that a page needs no s
 
 import html
 import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,12 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\(|\\\[)(.*?)(?:\\\)
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put generated parts in the place of their marks."""
-    parts = {"settings": settings_page, "conflicts": lambda _: conflicts_page(), "api": api_page}
+    level = 3 if "\n## " in markdown else 2
+    parts: dict[str, Callable[[str], str]] = {
+        "settings": lambda place: settings_page(place, level),
+        "conflicts": lambda _: conflicts_page(),
+        "api": api_page,
+    }
     return _MARK.sub(lambda mark: parts[mark[1]](mark[2]), markdown)
 
 
@@ -38,28 +44,47 @@ def on_page_content(content: str, **_: Any) -> str:
     return _FORMULA.sub(formula, content)
 
 
-def settings_page(place: str) -> str:
-    """Markdown of all settings of a class, given as `module:class`: a heading a section, a definition a setting."""
+def settings_page(place: str, level: int) -> str:
+    """Markdown of all settings of a class, given as `module:class`: a definition a setting, then a heading a section.
+
+    Args:
+        place: module and class, without `fairhuman.`.
+        level: of the sections' headings.
+    """
     module, _, name = place.partition(":")
     kind = getattr(import_module(f"fairhuman.{module}"), name)
-    lines = [summary(kind), ""]
-    for entry in settings_of(kind):
-        lines += _head(entry) if entry.section else _definition(entry)
-    return "\n".join(lines)
+    return "\n".join([summary(kind), "", *_section(list(settings_of(kind)), "", level)])
 
 
-def _head(entry: SettingEntry) -> list[str]:
-    level = "###" if entry.name.count(".") == 0 else "####"
-    kinds = {"list, each section": "list of sections", "table, each section": "named sections"}
-    facts = [kinds.get(entry.type, entry.type)] if entry.type != "section" else []
-    facts += [f"default `{entry.default}`"] if entry.default != "its own settings" else []
-    return ["", f"{level} `{entry.name}`", "", _sentence(entry.description), "", "; ".join(facts), ""]
+def _section(entries: list[SettingEntry], prefix: str, level: int) -> list[str]:
+    """The settings right below `prefix`, then its sections, each with its own."""
+    depth = prefix.count(".")
+    own = [entry for entry in entries if entry.name.startswith(prefix)]
+    lines: list[str] = []
+    for entry in own:
+        if entry.name.count(".") == depth and not entry.section:
+            lines += _definition(entry)
+    for entry in own:
+        if entry.name.count(".") == depth and entry.section:
+            inside = next(one.name for one in own if one.name.startswith((f"{entry.name}.", f"{entry.name}[")))
+            lines += _head(entry, min(level, 5))
+            lines += _section(own, inside.rpartition(".")[0] + ".", level + 1)
+    return lines
+
+
+def _head(entry: SettingEntry, level: int) -> list[str]:
+    kinds = {"section": "", "section or null": "may be null", "table of sections": "named sections"}
+    type_ = kinds.get(entry.type, entry.type)
+    default = {"its own settings": "", "required": "**required**"}.get(entry.default, f"default `{entry.default}`")
+    facts = "; ".join(part for part in (type_, default) if part)
+    return ["", f"{'#' * level} `{entry.name}`", "", f"{_sentence(entry.description)} <small>{facts}</small>", ""]
 
 
 def _definition(entry: SettingEntry) -> list[str]:
     facts = ", ".join(part for part in (entry.type, html.escape(entry.range).replace("[", "&#91;")) if part)
     default = "**required**" if entry.default == "required" else f"default `{_short(entry.default)}`"
-    return ["", f"`{entry.name}`", f":   {_sentence(entry.description)}", f"    <small>{facts}; {default}</small>", ""]
+    meaning = _sentence(entry.description)
+    return ["", f"`{entry.name}`", f":   {meaning}", f"    <small>{facts}; {default}</small>", ""]
 
 
 def _short(text: str) -> str:

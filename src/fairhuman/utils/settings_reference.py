@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 REQUIRED = "required"
 _WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", type(None): "null"}
+_COUNTED = ("whole number", "number", "text", "path", "any value", "section", "list", "table")
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -82,12 +83,19 @@ def type_in_words(annotation: Any) -> str:
     if origin is tuple and Ellipsis not in arguments:
         return f"list of {len(arguments)}: {', '.join(type_in_words(one) for one in arguments)}"
     if origin in (list, tuple) or (isinstance(origin, type) and issubclass(origin, AbstractSet)):
-        return f"list, each {type_in_words(arguments[0])}"
+        return f"list{_each(arguments[0])}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"table, each {type_in_words(arguments[1])}"
+        return f"table{_each(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
     return _WORDS.get(annotation, "any value")
+
+
+def _each(annotation: Any) -> str:
+    """What a list or table holds, in the plural where a word has one."""
+    words = type_in_words(annotation)
+    head, space, rest = words.partition(" of ") if words.startswith(("list of", "table of")) else (words, "", "")
+    return f" of {head}s{space}{rest}" if head in _COUNTED else f", each {words}"
 
 
 def summary(kind: type[BaseModel]) -> str:
