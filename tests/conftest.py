@@ -4,6 +4,8 @@ import os
 
 # Sums over other numbers of threads may have other bits, and some tests compare bytes with those of processes.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Processes that tests start find `helpers` too.
+os.environ["PYTHONPATH"] = f"{__file__.rpartition('/')[0]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
 
 import shutil
 import sys
@@ -20,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from starlette.applications import Starlette
 
 from fairhuman.cli import main
+from helpers.places import ROOT
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -39,7 +42,7 @@ QUIET = [
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real photos and bad files beside the checkout; tests that need it skip where it is missing."""
-    folder = Path(__file__).resolve().parents[1].parent / "shared"
+    folder = ROOT.parent / "shared"
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the photos in {folder / 'data'}")
     return folder
