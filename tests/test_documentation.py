@@ -12,17 +12,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import conflicts
 import pytest
 from pydantic import ValidationError
 
 import fairhuman
 from fairhuman.config import Settings
 from fairhuman.utils.settings_reference import settings_of
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "hooks"))
-
-import conflicts  # noqa: E402 - lies beside the pages that it makes
+from helpers.places import ROOT
 
 Place = tuple[str, int]
 
@@ -38,7 +35,8 @@ def settings_classes() -> list[type[Settings]]:
         kind = waiting.pop()
         found.append(kind)
         waiting += kind.__subclasses__()
-    return [kind for kind in found if not kind.__module__.endswith((".app", ".api"))]
+    ours = [kind for kind in found if kind.__module__.startswith("fairhuman.")]
+    return [kind for kind in ours if not kind.__module__.endswith((".app", ".api"))]
 
 
 def rules() -> dict[Place, str]:
@@ -197,7 +195,9 @@ def test_the_example_of_a_metric(tmp_path: Path) -> None:
             pixels = generator.integers(0, 256, (40, 30, 3)).astype(np.float64)
             grey = pixels.mean(axis=2, keepdims=True)
             mixed = (grey + saturation * (pixels - grey)).round().astype(np.uint8)
-            Image.fromarray(mixed).resize((256, 256), Image.Resampling.NEAREST).save(tmp_path / method / f"{number}.png")
+            Image.fromarray(mixed).resize((256, 256), Image.Resampling.NEAREST).save(
+                tmp_path / method / f"{number}.png"
+            )
         prompts = [f"prompt {number}" for number in range(6)]
         checked: Rows[str] = Rows(tmp_path / "checked", FINDINGS)
         methods[method] = read_pictures(tmp_path / method, prompts, checked, LoadReport())
