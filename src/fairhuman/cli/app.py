@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fairhuman import __version__
 from fairhuman.cli.data import data_app
+from fairhuman.cli.doctor import doctor
 from fairhuman.cli.measure import bench, compare, cost, evaluate, grid, losses, paper
 from fairhuman.cli.refine import refine
 from fairhuman.cli.study import study_app
@@ -148,7 +149,7 @@ def demo(
     raise typer.Exit(run_demo(out, dry_run, Console(), settings))
 
 
-for command in (refine, evaluate, losses, grid, compare, cost, paper, bench):
+for command in (refine, evaluate, losses, grid, compare, cost, paper, bench, doctor):
     app.command()(command)
 
 

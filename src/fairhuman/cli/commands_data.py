@@ -16,7 +16,7 @@ from fairhuman.cli.console import say, say_counts
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.run import Workers, build_dataset
 from fairhuman.data.pipeline.settings import BuildRecipe
-from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
+from fairhuman.data.sources import SourceSettings, read_source, source_format, source_kind
 from fairhuman.detect.settings import DetectSettings
 from fairhuman.errors import RecipeError
 from fairhuman.utils.files import write_json, writing
@@ -78,7 +78,7 @@ def _show_source(source: Path, recipe: BuildRecipe, console: Console) -> None:
     console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
     kind = source_kind(source, recipe.source.format)
     report = LoadReport()
-    rows = sum(1 for _ in SOURCES[kind].rows(source, report))
+    rows = sum(1 for _ in source_format(kind).rows(source, report))
     say(console, f"{source}: {rows} rows, format {kind}; {len(report.skipped())} lines can't be read")
 
 

@@ -29,6 +29,7 @@ from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import read_prompts, write_json
+from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
 
@@ -43,6 +44,27 @@ GROUPS: Mapping[str, Measure] = {
     "pose_agreement": measure_pose_agreement,
     "depth_agreement": measure_depth_agreement,
 }
+
+
+def measure_named(name: str) -> Measure:
+    """The function of a group of metrics: of `GROUPS`, or one that another package adds.
+
+    A package adds one by an entry point of the group `fairhuman.metrics`: a function `measure(methods, reference,
+    against, tools, results)` that hands its numbers to `results.add_scores`. It is called once an evaluation, after
+    the pictures have been read: `methods` are the pictures of each, `reference` real ones or None, `against` the method
+    that others are compared with or None; `tools` computes features once and keeps them.
+
+    Raises:
+        PluginError: it can't be loaded.
+    """
+    if name in GROUPS:
+        return GROUPS[name]
+    found: Measure = load_plugin(METRICS, name)
+    if not callable(found):
+        raise misfit(METRICS, name, "a function", found)
+    return found
+
+
 # Of processes for each other: the official confidences are computed by one alone, an hour for 60,000 pictures.
 LONGEST_WAIT = timedelta(days=1)
 
@@ -101,6 +123,7 @@ def evaluate(
         FairHumanError: features that aren't finite, detectors that fail.
 
     """
+    measures = {name: measure_named(name) for name in settings.metrics}
     state = PartialState(timeout=LONGEST_WAIT)
     pace = TimedProgress(progress if state.is_main_process else lambda *_: None)
     tools = EvaluationTools(settings, job.cache, state, pace)
@@ -112,9 +135,9 @@ def evaluate(
     reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
     found = EvaluationResults()
     _compare_pictures(methods, job.baseline, found)
-    for name in settings.metrics:
+    for name, measure in measures.items():
         with leaving_out(settings, name):
-            GROUPS[name](methods, reference, job.baseline, tools, found)
+            measure(methods, reference, job.baseline, tools, found)
     if not state.is_main_process:
         return None
     found.seconds, found.peak_mb = pace.seconds(), peak_mb()

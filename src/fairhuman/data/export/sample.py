@@ -12,7 +12,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.rows import box_rows
 from fairhuman.data.pipeline.write import png, stored_form
-from fairhuman.data.sources import SOURCES
+from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import locate
 from fairhuman.record import FileSpan, LabelMap, Painted, Stored, TableCell
@@ -127,7 +127,7 @@ def _fields(dataset: DataSet, seen: DecodedRecord) -> dict[str, Any]:
 
 def _others(dataset: DataSet, values: Mapping[str, Any]) -> dict[str, Any]:
     """Columns that the format of data sets has no place for."""
-    known = {SOURCES[dataset.kind].picture, "image", *OWN, *PICTURES, *BESIDE}
+    known = {source_format(dataset.kind).picture, "image", *OWN, *PICTURES, *BESIDE}
     known |= {name for region in dataset.regions for name in columns_of(region)}
     return {name: _plain(value) for name, value in values.items() if name not in known and _is_plain(value)}
 

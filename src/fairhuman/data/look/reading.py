@@ -13,7 +13,7 @@ from typing import Any
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
 from fairhuman.data.pipeline.report import REPORT
-from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
+from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.data.sources.check import STAGE, decoded
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
@@ -68,14 +68,14 @@ class DataSet:
 
         """
         try:
-            yield from SOURCES[self.kind].rows(self.path, report)
+            yield from source_format(self.kind).rows(self.path, report)
         except OSError as error:
             raise DataError(f"{error.filename or self.path}: can't be read: {error.strerror or error}") from error
 
     def record(self, row: Row, report: LoadReport) -> HumanRecord | None:
         """The record of a row with all its painted masks, the picture's header read; None where it can't be used."""
         regions = dict.fromkeys([*self.regions, *masks_of(row)])
-        picture = SOURCES[self.kind].picture
+        picture = source_format(self.kind).picture
         captioned = "caption" in row.values
         records = iterate_records([row], self.root, picture, list(regions), self.settings, report, captioned)
         return next(iter(records), None)
@@ -175,5 +175,5 @@ def usable_or_error(dataset: DataSet, report: LoadReport, number: int) -> None:
     if number:
         return
     first = "".join(f"\n  {entry}" for entry in report.skipped()[:10])
-    signs = SOURCES[dataset.kind].signs
+    signs = source_format(dataset.kind).signs
     raise DataError(f"{dataset.path}: holds no usable record; read as {dataset.kind}: {signs}{first}")

@@ -21,7 +21,7 @@ from fairhuman.data.pipeline.select import RejectedRow, Selection, select
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.pipeline.tier import Tier, TierTable, start
 from fairhuman.data.pipeline.write import ShardWriter
-from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.data.sources import source_format, source_kind
 from fairhuman.errors import DataError
 from fairhuman.utils.files import alone, write_json, writing
 
@@ -92,7 +92,7 @@ class _Build:
         self.kind = source_kind(source, recipe.source.format)
         self.manifest = out / MANIFEST
         root = source if source.is_dir() else source.parent
-        self.reader = RowReader(root.resolve(), SOURCES[self.kind].picture, recipe.regions, recipe.source)
+        self.reader = RowReader(root.resolve(), source_format(self.kind).picture, recipe.regions, recipe.source)
         self.tables: dict[str, TierTable] = {}
         self.changed: set[int] = set()
 
@@ -112,7 +112,7 @@ class _Build:
         notes = LoadReport()
         listing = list_source(
             self.manifest,
-            SOURCES[self.kind],
+            source_format(self.kind),
             self.source,
             self.recipe.block_rows,
             notes,

@@ -9,7 +9,7 @@ from typing import Any
 from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
-from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
+from fairhuman.data.sources import SourceSettings, read_source, source_format, source_kind
 from fairhuman.data.sources.rows import printable
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, HumanRecord
@@ -38,7 +38,7 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
     kind = source_kind(folder, settings.format)
     if kind not in KINDS:
         raise DataError(f"{folder}: a review needs pictures in a folder, with metadata.jsonl or alone; this is {kind}")
-    rows = {row.location: row.values for row in SOURCES[kind].rows(folder, LoadReport())}
+    rows = {row.location: row.values for row in source_format(kind).rows(folder, LoadReport())}
     regions = [
         region
         for region, column in REGION_COLUMNS.items()

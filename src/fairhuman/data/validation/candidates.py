@@ -8,7 +8,7 @@ from typing import Any
 
 from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, measure, resolve
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.data.sources import source_format, source_kind
 from fairhuman.data.sources.rows import iterate_records
 from fairhuman.data.validation.looks import Look, look_at
 from fairhuman.data.validation.settings import ValidationSetSettings
@@ -54,7 +54,7 @@ def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funne
     """
     report = LoadReport()
     try:
-        kind = SOURCES[source_kind(source, settings.source.format)]
+        kind = source_format(source_kind(source, settings.source.format))
         root = source if source.is_dir() else source.parent
         rows = kind.rows(source, report)
         records = {
