@@ -60,6 +60,7 @@ COMMANDS = (
         (
             ("resolution=8",),
             ("strategy=pmd",),
+            ("strategy=mpd", "fairness.options={temperature: 1}"),
             ("cache.latents=true",),
             ("cache.latents=true", "view.crop=center", "cache.variants=3"),
             ("cache.text=true", "kind=full", "full.text_encoders=true"),
