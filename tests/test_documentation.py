@@ -214,3 +214,11 @@ def test_the_example_of_a_metric(tmp_path: Path) -> None:
     assert found.columns["colour"]["colourfulness"][0] == pytest.approx(first, rel=1e-4)
     assert colour > 50.0
     assert [one.difference.measured.value for one in found.contrasts] == [pytest.approx(colour - grey)]
+
+
+def test_extending_names_all_groups_of_entry_points() -> None:
+    from fairhuman.utils import plugins
+
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    for group in (plugins.STRATEGIES, plugins.SOURCES, plugins.METRICS, plugins.DETECTORS):
+        assert f"| `{group}` |" in page
