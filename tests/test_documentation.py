@@ -4,6 +4,7 @@ import ast
 import inspect
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import textwrap
@@ -222,3 +223,27 @@ def test_extending_names_all_groups_of_entry_points() -> None:
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     for group in (plugins.STRATEGIES, plugins.SOURCES, plugins.METRICS, plugins.DETECTORS):
         assert f"| `{group}` |" in page
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    """Names of modules too: `train/step.py` is below src/fairhuman. Those of examples and placeholders are none."""
+    if page.name in ("CHANGELOG.md", "extending.md"):
+        return  # the one speaks of the past, the other of files to come
+    text = page.read_text(encoding="utf-8")
+    places = (ROOT, ROOT / "src" / "fairhuman", page.parent)
+    named = re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|md|ya?ml|json|sbatch))`", text)
+    ours = [name for name in named if not name.startswith(("runs/", "people/", "models/hand", "images/"))]
+    missing = [name for name in ours if not any((place / name).exists() for place in places)]
+    assert not missing
+
+
+def test_links_of_pages_lead_somewhere() -> None:
+    """Of pages in folders, too; anchors are checked where the site is built."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
