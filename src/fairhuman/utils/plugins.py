@@ -12,6 +12,7 @@ STRATEGIES = "fairhuman.strategies"
 SOURCES = "fairhuman.sources"
 METRICS = "fairhuman.metrics"
 DETECTORS = "fairhuman.detectors"
+_NOUNS = {STRATEGIES: "strategy", SOURCES: "source", METRICS: "metric", DETECTORS: "detector"}
 
 
 def plugin_names(group: str) -> list[str]:
@@ -74,7 +75,7 @@ def _entry_point(group: str, name: str) -> EntryPoint:
 
 
 def _shown(group: str, name: str) -> str:
-    return f"the {group.rpartition('.')[2].removesuffix('s')} {name!r}"
+    return f"the {_NOUNS[group]} {name!r}"
 
 
 def _package(point: EntryPoint) -> str:
