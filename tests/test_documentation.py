@@ -103,7 +103,6 @@ def inner(kind: type) -> set[type]:
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Offline too: nothing is fetched by the build, and no page asks another host for a script, a style or a font."""
-    pytest.importorskip("mkdocs", reason="needs the extra docs")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
         cwd=ROOT,

@@ -27,7 +27,7 @@ SMALLER = {"min_side=16": "min_side=4", "size=128": "size=32", "max_enlarge=4": 
 
 def commands_of(page: str) -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def shortened(line: str) -> list[str]:
