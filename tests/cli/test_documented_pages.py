@@ -1,4 +1,4 @@
-"""Pages of the first run, control, MoLE and refinement: all their commands, in order, on the small model with pictures of 32 px."""
+"""All commands of the pages of the first run, control, MoLE and refinement, in order, on pictures of 32 px."""
 
 import json
 import re
