@@ -27,6 +27,7 @@ from fairhuman.detect.overlap import corners, matches
 from fairhuman.detect.rates import Expected, Proportion, wilson
 from fairhuman.detect.settings import DetectSettings, Finder, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
+from fairhuman.errors import RecipeError
 from fairhuman.record import Box, HumanRecord
 
 OVERLAPS = (0.5, 0.3)
@@ -137,8 +138,12 @@ def benchmark_data_set(
 
     Raises:
         DataError: the data set can't be read, annotates none of a part, or too much of it can't be used.
+        RecipeError: a part that no settings know.
 
     """
+    for part in parts:
+        if part not in settings.kinds:
+            raise RecipeError(f"--part must be one of {', '.join(settings.kinds)}, found {part!r}")
     source = source or SourceSettings()
     records = read_source(path, parts, source, report)
     records = check_records(records, report, full=True, limits=source.limits, max_reject_share=source.max_reject_share)

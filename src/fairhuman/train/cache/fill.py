@@ -32,6 +32,18 @@ class CacheFill:
     changed: int
     notes: list[Note]
 
+    def lines(self) -> list[str]:
+        """The counts in lines of text."""
+        unused = {
+            name: f"; {n} others, which this recipe and its data don't use" for name, n in self.unused.items() if n
+        }
+        lines = [
+            f"{name}: {new} new, {self.kept[name]} were there{unused.get(name, '')}" for name, new in self.new.items()
+        ]
+        if self.changed:
+            lines.append(f"{self.changed} new views are of pictures that have changed; their old latents aren't used")
+        return lines
+
 
 class _EveryView(Dataset[tuple[Views, Note | None]]):
     """A record an item: its views, or why there are none."""
