@@ -3,7 +3,7 @@
 import sys
 from typing import Annotated
 
-import typer
+from typer import Exit, Option, Typer, echo
 
 from fairhuman import __version__
 from fairhuman.cli.bench import bench
@@ -18,7 +18,7 @@ from fairhuman.cli.synth import synth
 from fairhuman.cli.train import train
 from fairhuman.errors import FairHumanError, RecipeError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 for command in (train, sample, synth, demo, refine, evaluate, losses, grid, compare, cost, paper, bench):
@@ -27,14 +27,14 @@ for command in (train, sample, synth, demo, refine, evaluate, losses, grid, comp
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"fairhuman {__version__}")
-        raise typer.Exit
+        echo(f"fairhuman {__version__}")
+        raise Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Fine-tune SDXL so that faces and hands come out right, without spoiling the rest."""
@@ -45,5 +45,5 @@ def run() -> None:
     try:
         app()
     except FairHumanError as error:
-        typer.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, RecipeError) else 1)

@@ -5,8 +5,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.table import Table
+from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Numbers, settings_of
@@ -20,15 +20,11 @@ GIB = 2**30
 
 
 def bench(
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings of the run, or of the table.")] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Recipe of a training run; the small SDXL on noise by default.")
-    ] = None,
-    memory: Annotated[
-        bool, typer.Option("--memory", help="Compute from shapes what the recipe's run needs, or a table of SDXL's.")
-    ] = False,
-    profile: Annotated[Path | None, typer.Option(help="Write a Chrome trace of five steps here instead.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind.")] = 15,
+    overrides: Annotated[list[str] | None, Argument(help="Settings of the run, or of the table.")] = None,
+    recipe: Annotated[Path | None, Option(help="Training recipe; by default, the small SDXL on noise.")] = None,
+    memory: Annotated[bool, Option("--memory", help="Compute memory from shapes: the recipe's, or SDXL's.")] = False,
+    profile: Annotated[Path | None, Option(help="Write a Chrome trace of five steps here instead.")] = None,
+    rounds: Annotated[int, Option(min=1, help="Steps of each kind.")] = 15,
     out: Numbers = None,
     dry_run: DryRun = False,
 ) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import typer
+from typer import Argument, Exit, Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Overrides, Prompts, Recipe, named_places, settings_of
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def compare(
-    recipe: Annotated[Path, typer.Argument(help="YAML file of a comparison: cells, seeds, data.")],
+    recipe: Annotated[Path, Argument(help="YAML file of a comparison: cells, seeds, data.")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -39,36 +39,25 @@ def compare(
     done = _or_stopped(run_all(settings, display), display)
     display.say(f"report: {done.page}")
     if done.failed:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def grid(
-    out: Annotated[Path, typer.Argument(help="Folder for grid.html, grid.png and grid.pdf.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="How models draw, such as resolution=128 steps=30 seed=0.")
-    ] = None,
+    out: Annotated[Path, Argument(help="Folder for grid.html, grid.png and grid.pdf.")],
+    overrides: Annotated[list[str] | None, Argument(help="How models draw, such as resolution=128 steps=30.")] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            "--method",
-            help="NAME=FOLDER of pictures, or =MODEL, =MODEL+LORA@WEIGHT, =MODEL+MOLE to draw with; may be repeated.",
-        ),
+        Option("--method", help="NAME=FOLDER, or =MODEL, =MODEL+LORA@WEIGHT, =MODEL+MOLE to draw with; repeatable."),
     ] = None,
     prompts: Prompts = None,
-    control: Annotated[
-        list[str] | None, typer.Option(help="pose=PLACE or depth=PLACE that the pictures follow, as given to sample.")
-    ] = None,
+    control: Annotated[list[str] | None, Option(help="pose=PLACE or depth=PLACE, as given to sample.")] = None,
     zoom_on: Annotated[
-        str | None, typer.Option(help="Method in whose pictures faces and hands are found; 'expected': --data's boxes.")
+        str | None, Option(help="Method whose faces and hands are shown; 'expected': --data's boxes.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Data set with one record per prompt: where to expect faces and hands.")
-    ] = None,
-    row: Annotated[
-        list[int] | None, typer.Option("--row", help="Number of a row to show, from 0; may be repeated.")
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Rows to draw at random; all by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
+    data: Annotated[Path | None, Option(help="Data set with the expected boxes, one record per prompt.")] = None,
+    row: Annotated[list[int] | None, Option("--row", help="Row to show, from 0; repeatable.")] = None,
+    count: Annotated[int | None, Option(min=1, help="Rows to draw at random; all by default.")] = None,
+    seed: Annotated[int, Option(min=0, help="Seed of that draw.")] = 0,
     dry_run: DryRun = False,
 ) -> None:
     """Put pictures of several methods for the same prompts side by side, with zoomed faces and hands.
@@ -89,8 +78,8 @@ def grid(
 
 
 def cost(
-    out: Annotated[Path, typer.Argument(help="Folder for costs.json and the page.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as model=small rank=16.")] = None,
+    out: Annotated[Path, Argument(help="Folder for costs.json and the page.")],
+    overrides: Annotated[list[str] | None, Argument(help="Settings, such as model=small rank=16.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Measure what a LoRA costs at inference, fused and unfused, and count it on SDXL's true shape.
@@ -112,14 +101,14 @@ def cost(
 
 
 def paper(
-    out: Annotated[Path, typer.Argument(help="Folder for paper.json and paper.html.")],
+    out: Annotated[Path, Argument(help="Folder for paper.json and paper.html.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="How our numbers came about: costs.model=TEXT, evaluation.data=TEXT ...")
+        list[str] | None, Argument(help="How our numbers came about: costs.model=TEXT, evaluation.data=TEXT ...")
     ] = None,
-    costs: Annotated[Path | None, typer.Option(help="costs.json of fairhuman cost.")] = None,
+    costs: Annotated[Path | None, Option(help="costs.json of fairhuman cost.")] = None,
     evaluation: Annotated[
         Path | None,
-        typer.Option(help="metrics.json of fairhuman evaluate, with methods named MPD or as the paper's rows."),
+        Option(help="metrics.json of fairhuman evaluate; methods named MPD or as in the paper."),
     ] = None,
     recipe: Recipe = None,
     dry_run: DryRun = False,
@@ -151,4 +140,4 @@ def _or_stopped(result: Result | int, display: ConsoleDisplay) -> Result:
     if not isinstance(result, int):
         return result
     display.say("stopped; run the same command again to resume")
-    raise typer.Exit(128 + result)
+    raise Exit(128 + result)

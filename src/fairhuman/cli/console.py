@@ -98,10 +98,8 @@ class ConsoleDisplay(Display):
 
 
 def _bars(console: Console) -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich import progress as rich
 
-    text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
-    return Progress(
-        text[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft(), text[1], console=console
-    )
+    name, text = rich.TextColumn("{task.description}"), rich.TextColumn("{task.fields[text]}")
+    times = rich.TimeElapsedColumn(), rich.TimeRemainingColumn()
+    return rich.Progress(name, rich.BarColumn(), rich.MofNCompleteColumn(), *times, text, console=console)

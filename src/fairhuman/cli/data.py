@@ -3,31 +3,31 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option, Typer
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Host, NewFolder, Numbers, Overrides, Port, Recipe, Workers, settings_of
 from fairhuman.errors import RecipeError
 
-data_app = typer.Typer(no_args_is_help=True, help="Build data sets, look at them, export them.", rich_markup_mode=None)
+data_app = Typer(no_args_is_help=True, help="Build data sets, look at them, export them.", rich_markup_mode=None)
 
-Source = Annotated[Path, typer.Argument(help="Folder or file: photos, imagefolder, WebDataset, Parquet, ...")]
-DataSet = Annotated[Path, typer.Argument(help="Folder of a data set.")]
-Page = Annotated[Path, typer.Option(help="HTML page to write.")]
+Source = Annotated[Path, Argument(help="Folder or file: photos, imagefolder, WebDataset, Parquet, ...")]
+DataSet = Annotated[Path, Argument(help="Folder of a data set.")]
+Page = Annotated[Path, Option(help="HTML page to write.")]
 
 
 @data_app.command()
 def build(
     source: Source,
-    out: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    out: Annotated[Path, Argument(help="Folder of the data set.")],
     overrides: Overrides = None,
     recipe: Recipe = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Number of processes; one per core by default, 0 for this one alone.")
+        int | None, Option(min=0, help="Number of processes; one per core by default; 0: in this one.")
     ] = None,
-    runner: Annotated[str, typer.Option(help="native (this machine) or ray.")] = "native",
-    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; by default, one is started.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry rows on which a step failed.")] = False,
+    runner: Annotated[str, Option(help="native (this machine) or ray.")] = "native",
+    address: Annotated[str | None, Option(help="Address of a Ray cluster; by default, one is started.")] = None,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Retry rows on which a step failed.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Build a data set: check, detect, filter, caption, condition. Run the same command again to resume.
@@ -55,8 +55,8 @@ def build(
     from fairhuman.data.look.statistics import dataset_statistics
 
     write_statistics(dataset_statistics(out), out / "report.html")
-    listing, report = built.listing, built.report
-    display.say(f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
+    rows, report = built.listing, built.report
+    display.say(f"{rows.rows} rows: {rows.new} new, {rows.changed} changed, {rows.gone} gone")
     display.counts({f"left out by {stage}": reasons for stage, reasons in report["rejected"].items()}, "  ")
     display.counts(report["notes"], "  ")
     display.say(f"{report['kept']} kept; done: {out}; report: {out / 'report.html'}")
@@ -69,11 +69,11 @@ def validation(
     out: NewFolder,
     overrides: Overrides = None,
     recipe: Recipe = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Number of pictures; 5000 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed draws another set.")] = None,
-    sampling: Annotated[str | None, typer.Option(help="random (the paper) or stratified.")] = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="Number of draws whose spread is reported.")] = None,
-    allow_fewer: Annotated[bool, typer.Option("--allow-fewer", help="Take all pictures if there are fewer.")] = False,
+    count: Annotated[int | None, Option(min=1, help="Number of pictures; 5000 by default.")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Another seed draws another set.")] = None,
+    sampling: Annotated[str | None, Option(help="random (the paper) or stratified.")] = None,
+    draws: Annotated[int | None, Option(min=1, help="Number of draws whose spread is reported.")] = None,
+    allow_fewer: Annotated[bool, Option("--allow-fewer", help="Take all pictures if there are fewer.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make a validation set with short prompts, ready for review.
@@ -101,9 +101,9 @@ def review(
     folder: DataSet,
     host: Host = "127.0.0.1",
     port: Port = 8080,
-    reviews_per_picture: Annotated[int, typer.Option(min=1, help="Number of reviewers per picture.")] = 1,
-    lease_seconds: Annotated[float, typer.Option(help="How long a picture is reserved for its reviewer.")] = 600.0,
-    apply: Annotated[bool, typer.Option("--apply", help="Write reviewed.jsonl and serve nothing.")] = False,
+    reviews_per_picture: Annotated[int, Option(min=1, help="Number of reviewers per picture.")] = 1,
+    lease_seconds: Annotated[float, Option(help="How long a picture is reserved for its reviewer.")] = 600.0,
+    apply: Annotated[bool, Option("--apply", help="Write reviewed.jsonl and serve nothing.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Review pictures and prompts by hand on a local web page, where every decision is saved at once.
@@ -134,7 +134,7 @@ def benchmark_detectors(
     folder: DataSet,
     overrides: Overrides = None,
     recipe: Recipe = None,
-    part: Annotated[list[str] | None, typer.Option(help="face, hand or person; the first two by default.")] = None,
+    part: Annotated[list[str] | None, Option(help="face, hand or person; the first two by default.")] = None,
     workers: Workers = None,
     json: Numbers = None,
 ) -> None:
@@ -143,42 +143,28 @@ def benchmark_detectors(
     Example: fairhuman data benchmark-detectors people hand=mediapipe
     """
     import os
-    from dataclasses import asdict
     from functools import partial
 
     from fairhuman.data.look.detectors import benchmark_data_set
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.detect.settings import DetectSettings
-    from fairhuman.utils.files import write_json, writing
 
     settings = settings_of(DetectSettings, "data benchmark-detectors", overrides, recipe)
-    display, report = ConsoleDisplay(), LoadReport()
-    with display:
-        found = benchmark_data_set(
-            folder,
-            settings,
-            report,
-            parts=tuple(part or ("face", "hand")),
-            workers=workers or os.cpu_count() or 1,
-            progress=partial(display.progress, "detect"),
-        )
-    for score in found.scores:
-        shares = {"precision": score.precision, "recall": score.recall}
-        said = [f"{name} {s.value:.3f} [{s.low:.3f}, {s.high:.3f}] of {s.n}" for name, s in shares.items()]
-        where = f"{score.part} by {score.detector}, IoU >= {score.overlap:g}, {score.pictures} pictures"
-        display.say(f"{where}: {', '.join(said)}")
-    for number, reason in found.failures.items():
-        display.say(f"picture {number}: left out, {reason}")
+    report, parts, processes = LoadReport(), part or ("face", "hand"), workers or os.cpu_count() or 1
+    with ConsoleDisplay() as display:
+        progress = partial(display.progress, "detect")
+        found = benchmark_data_set(folder, settings, report, parts=parts, workers=processes, progress=progress)
+    for line in found.lines():
+        display.say(line)
     display.counts(report.counts())
     if json is not None:
-        with writing(json):
-            write_json(json, {"scores": [asdict(score) for score in found.scores], "failures": dict(found.failures)})
+        found.save(json)
 
 
 @data_app.command()
 def check(
     path: DataSet,
-    json: Annotated[Path | None, typer.Option(help="JSON file for all problems.")] = None,
+    json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None,
 ) -> None:
     """Decode every picture and painted mask and report problems; exit code 1 if anything had to be left out.
 
@@ -192,17 +178,17 @@ def check(
         display.say(line)
     if json is not None:
         summary.save(json)
-    raise typer.Exit(0 if summary.good else 1)
+    raise Exit(0 if summary.good else 1)
 
 
 @data_app.command()
 def show(
     path: DataSet,
     out: Page = Path("data.html"),
-    count: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
-    first: Annotated[bool, typer.Option("--first", help="Show the first pictures instead of a draw.")] = False,
-    rejected: Annotated[bool, typer.Option(help="Also show what a build left out.")] = True,
+    count: Annotated[int, Option(min=1, help="Number of pictures.")] = 60,
+    seed: Annotated[int, Option(min=0, help="Seed of the draw.")] = 0,
+    first: Annotated[bool, Option("--first", help="Show the first pictures instead of a draw.")] = False,
+    rejected: Annotated[bool, Option(help="Also show what a build left out.")] = True,
     dry_run: DryRun = False,
 ) -> None:
     """Write a page of pictures with their boxes, masks, poses and captions.
@@ -225,7 +211,7 @@ def stats(
     path: DataSet,
     out: Page = Path("stats.html"),
     json: Numbers = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Model whose tokenizer measures captions.")] = None,
+    tokenizer: Annotated[str | None, Option(help="Model whose tokenizer measures captions.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Write a page of counts, areas, aspect ratios and scores; for a build, also how many rows each step kept.
@@ -250,11 +236,11 @@ def stats(
 @data_app.command()
 def export(
     path: DataSet,
-    out: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    out: Annotated[Path, Argument(help="New or empty folder.")],
     overrides: Overrides = None,
-    format: Annotated[str, typer.Option(help="webdataset, imagefolder or parquet.")] = "webdataset",
-    shard_rows: Annotated[int, typer.Option(min=1, help="Records per tar or table.")] = 1000,
-    closeups: Annotated[str | None, typer.Option(help="Export close-ups of this region: face, hand, ...")] = None,
+    format: Annotated[str, Option(help="webdataset, imagefolder or parquet.")] = "webdataset",
+    shard_rows: Annotated[int, Option(min=1, help="Records per tar or table.")] = 1000,
+    closeups: Annotated[str | None, Option(help="Export close-ups of this region: face, hand, ...")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Convert a data set from any format to another.
@@ -267,9 +253,8 @@ def export(
 
     if overrides and closeups is None:
         raise RecipeError(f"settings belong to --closeups REGION; found {overrides[0]!r}")
-    near = None
-    if closeups is not None:
-        near = settings_of(CloseupSettings, "--closeups", overrides, given={"region": closeups})
+    given = {"region": closeups}
+    near = None if closeups is None else settings_of(CloseupSettings, "--closeups", overrides, given=given)
     display = ConsoleDisplay()
     if dry_run and format in FORMATS:
         what = "the same" if near is None else f"close-ups of its {near.region} boxes"
@@ -283,7 +268,7 @@ def export(
 
 @data_app.command()
 def cache(
-    path: Annotated[Path, typer.Argument(help="Recipe of a training run (.yaml), or folder of a data set.")],
+    path: Annotated[Path, Argument(help="Recipe of a training run (.yaml), or folder of a data set.")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -292,9 +277,8 @@ def cache(
 
     Example: fairhuman data cache recipes/lora-sdxl.yaml data=people cache.text=true
     """
-    display = ConsoleDisplay()
     if path.suffix in (".yaml", ".yml"):
-        _cache_recipe(path, overrides, dry_run, display)
+        _cache_recipe(path, overrides, dry_run)
         return
     if overrides:
         raise RecipeError(f"{path}: settings belong to a recipe, which ends in .yaml; found {overrides[0]!r}")
@@ -302,18 +286,17 @@ def cache(
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.data.sources import SourceSettings, read_source
 
+    display, report = ConsoleDisplay(), LoadReport()
     if dry_run:
         _would_write(path, "copies of its tables", arrow_folder(), display)
         return
-    report = LoadReport()
-    records = read_source(path, (), SourceSettings(), report)
-    copies = copy_tables(records, arrow_folder(), ("pose", "depth"))
+    copies = copy_tables(read_source(path, (), SourceSettings(), report), arrow_folder(), ("pose", "depth"))
     display.counts(report.counts())
     where = "small enough to be kept in main memory" if copies.in_memory else f"copied to {arrow_folder()}"
     display.say(f"{copies.tables} tables, {where}; {copies.removed} stale copies removed")
 
 
-def _cache_recipe(path: Path, overrides: list[str] | None, dry_run: bool, display: ConsoleDisplay) -> None:
+def _cache_recipe(path: Path, overrides: list[str] | None, dry_run: bool) -> None:
     from fairhuman import config
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.train.cache.fill import fill
@@ -322,16 +305,13 @@ def _cache_recipe(path: Path, overrides: list[str] | None, dry_run: bool, displa
     from fairhuman.train.recipe import TrainRecipe
 
     recipe, report = config.load(TrainRecipe, path, overrides or ()), LoadReport()
-    if dry_run:
-        display.say(budget(recipe, load_data(recipe, report)).line())
-        display.counts(report.counts())
-        return
-    with display:
-        found = fill(recipe, report, display.say, display.progress)
+    with ConsoleDisplay() as display:
+        if dry_run:
+            lines = [budget(recipe, load_data(recipe, report)).line()]
+        else:
+            lines = fill(recipe, report, display.say, display.progress).lines()
     display.counts(report.counts())
-    for note in found.notes:
-        display.say(str(note))
-    for line in found.lines():
+    for line in lines:
         display.say(line)
 
 

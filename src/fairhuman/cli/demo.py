@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, settings_of
 
 
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder for data, runs and report.")],
-    targets: Annotated[str, typer.Option(help="attention (the paper) or attention+conv.")] = "attention",
-    model: Annotated[str, typer.Option(help="'small' or the folder of another small SDXL.")] = "small",
+    out: Annotated[Path, Argument(help="Folder for data, runs and report.")],
+    targets: Annotated[str, Option(help="attention (the paper) or attention+conv.")] = "attention",
+    model: Annotated[str, Option(help="'small' or the folder of another small SDXL.")] = "small",
     dry_run: DryRun = False,
 ) -> None:
     """Render people, fine-tune a small SDXL with MPD and with LS, sample, measure and report.
@@ -32,4 +32,4 @@ def demo(
         return
     signal = run_demo(out, settings, display)
     if signal is not None:
-        raise typer.Exit(128 + signal)
+        raise Exit(128 + signal)

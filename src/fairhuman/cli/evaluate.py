@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Numbers, Prompts, Recipe, named_folders, named_places, settings_of
@@ -11,19 +11,15 @@ from fairhuman.errors import RecipeError
 
 
 def evaluate(
-    images: Annotated[str, typer.Argument(help="Folder of pictures or any data set, or NAME=FOLDER.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as metrics=[hps,fid].")] = None,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", help="NAME=FOLDER of another method; may be repeated.")
-    ] = None,
+    images: Annotated[str, Argument(help="Folder of pictures or any data set, or NAME=FOLDER.")],
+    overrides: Annotated[list[str] | None, Argument(help="Settings, such as metrics=[hps,fid].")] = None,
+    method: Annotated[list[str] | None, Option("--method", help="NAME=FOLDER of another method; repeatable.")] = None,
     prompts: Prompts = None,
-    reference: Annotated[Path | None, typer.Option(help="Real pictures: for FID, and for what to expect.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Method to compare the others with; the first by default.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for numbers and page; IMAGES-evaluation by default.")] = None,
+    reference: Annotated[Path | None, Option(help="Real pictures: for FID, and for what to expect.")] = None,
+    against: Annotated[str | None, Option(help="Method to compare with; the first by default.")] = None,
+    out: Annotated[Path | None, Option(help="Folder for numbers and page; IMAGES-evaluation by default.")] = None,
     recipe: Recipe = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for features; in the user's cache by default.")] = None,
+    cache: Annotated[Path | None, Option(help="Folder for features; in the user's cache by default.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Measure pictures, every number with its interval, and methods against each other.
@@ -63,11 +59,11 @@ def evaluate(
 
 
 def losses(
-    data: Annotated[Path, typer.Argument(help="Data set with boxes or masks that no model was trained on.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as resolution=128.")] = None,
+    data: Annotated[Path, Argument(help="Data set with boxes or masks that no model was trained on.")],
+    overrides: Annotated[list[str] | None, Argument(help="Settings, such as resolution=128.")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="NAME=MODEL, =MODEL+LORA@WEIGHT or =MODEL+MOLE; may be repeated."),
+        Option("--model", help="NAME=MODEL, =MODEL+LORA@WEIGHT or =MODEL+MOLE; repeatable."),
     ] = None,
     out: Numbers = None,
     dry_run: DryRun = False,

@@ -4,26 +4,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import typer
+from typer import Argument, Option
 
 from fairhuman.errors import RecipeError
 
 if TYPE_CHECKING:  # `--help` doesn't need it
     from pydantic import BaseModel
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check, show what would be done, and write nothing.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or section.key=value.")]
-Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
-NewFolder = Annotated[Path, typer.Argument(help="New folder, or one that this command has begun.")]
-Prompts = Annotated[Path | None, typer.Option(help="Text file with one prompt per line.")]
-ControlNets = Annotated[
-    list[str] | None, typer.Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; may be repeated.")
-]
-Adapters = Annotated[list[str] | None, typer.Option("--t2i-adapter", help="The same for a T2I-adapter.")]
-Numbers = Annotated[Path | None, typer.Option(help="JSON file for all numbers.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Number of processes; one per core by default.")]
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")]
-Port = Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Check, show what would be done, and write nothing.")]
+Overrides = Annotated[list[str] | None, Argument(help="Settings as key=value or section.key=value.")]
+Recipe = Annotated[Path | None, Option(help="YAML file of settings.")]
+NewFolder = Annotated[Path, Argument(help="New folder, or one that this command has begun.")]
+Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line.")]
+ControlNets = Annotated[list[str] | None, Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; repeatable.")]
+Adapters = Annotated[list[str] | None, Option("--t2i-adapter", help="The same for a T2I-adapter.")]
+Numbers = Annotated[Path | None, Option(help="JSON file for all numbers.")]
+Workers = Annotated[int | None, Option(min=1, help="Number of processes; one per core by default.")]
+Host = Annotated[str, Option(help="Address to listen on; 0.0.0.0 accepts other machines.")]
+Port = Annotated[int, Option(help="Port to listen on; 0 picks a free one.")]
 
 SettingsT = TypeVar("SettingsT", bound="BaseModel")
 

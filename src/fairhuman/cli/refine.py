@@ -3,24 +3,24 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, Recipe, settings_of
 
 
 def refine(
-    images: Annotated[Path, typer.Argument(help="Folder of pictures, or one picture.")],
-    out: Annotated[Path, typer.Option(help="New folder, or one that this command has begun.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as strength=0.6 attempts=5.")] = None,
+    images: Annotated[Path, Argument(help="Folder of pictures, or one picture.")],
+    out: Annotated[Path, Option(help="New folder, or one that this command has begun.")],
+    overrides: Annotated[list[str] | None, Argument(help="Settings, such as strength=0.6 attempts=5.")] = None,
     prompts: Prompts = None,
-    model: Annotated[str | None, typer.Option(help="'small' (default), the folder of a pipeline or a hub id.")] = None,
-    lora: Annotated[str | None, typer.Option(help="LoRA file or folder.")] = None,
-    lora_weight: Annotated[float | None, typer.Option(help="Strength of the LoRA; 1 by default.")] = None,
+    model: Annotated[str | None, Option(help="'small' (default), the folder of a pipeline or a hub id.")] = None,
+    lora: Annotated[str | None, Option(help="LoRA file or folder.")] = None,
+    lora_weight: Annotated[float | None, Option(help="Strength of the LoRA; 1 by default.")] = None,
     controlnet: ControlNets = None,
     t2i_adapter: Adapters = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Noise depends on (seed, picture, part, attempt).")] = None,
+    precision: Annotated[str | None, Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = None,
+    seed: Annotated[int | None, Option(help="Noise depends on (seed, picture, part, attempt).")] = None,
     recipe: Recipe = None,
     dry_run: DryRun = False,
 ) -> None:

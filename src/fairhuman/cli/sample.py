@@ -3,40 +3,40 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, settings_of
 
 
 def sample(
-    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")],
-    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
+    out: Annotated[Path, Argument(help="Folder for the pictures.")],
+    prompt: Annotated[list[str] | None, Option(help="A prompt; repeatable.")] = None,
     prompts: Prompts = None,
-    model: Annotated[str, typer.Option(help="'small', the folder of a pipeline or a hub id.")] = "small",
-    lora: Annotated[Path | None, typer.Option(help="LoRA file or folder.")] = None,
-    lora_weight: Annotated[float, typer.Option(help="Strength of the LoRA.")] = 1.0,
+    model: Annotated[str, Option(help="'small', the folder of a pipeline or a hub id.")] = "small",
+    lora: Annotated[Path | None, Option(help="LoRA file or folder.")] = None,
+    lora_weight: Annotated[float, Option(help="Strength of the LoRA.")] = 1.0,
     fuse: Annotated[
         bool | None,
-        typer.Option("--fuse/--no-fuse", help="Fuse the LoRA into the weights (default): no extra time or memory."),
+        Option("--fuse/--no-fuse", help="Fuse the LoRA into the weights; the default."),
     ] = None,
-    mole: Annotated[Path | None, typer.Option(help="MoLE file or folder; it can't be fused.")] = None,
+    mole: Annotated[Path | None, Option(help="MoLE file or folder; it can't be fused.")] = None,
     controlnet: ControlNets = None,
     t2i_adapter: Adapters = None,
     control: Annotated[
-        list[str] | None, typer.Option(help="pose=PLACE or depth=PLACE: file, folder, data set, or none for null.")
+        list[str] | None, Option(help="pose=PLACE or depth=PLACE: file, folder, data set or none.")
     ] = None,
-    control_start: Annotated[float, typer.Option(help="Share of the steps, 0 to 1, after which control begins.")] = 0.0,
-    control_end: Annotated[float, typer.Option(help="Share of the steps after which control ends.")] = 1.0,
-    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="UniPC steps.")] = 30,
-    guidance: Annotated[float, typer.Option(min=1.0, help="Scale of classifier-free guidance; 1 is none.")] = 7.5,
-    negative: Annotated[str, typer.Option(help="Negative prompt.")] = "",
-    height: Annotated[int | None, typer.Option(help="In pixels; the model's own by default.")] = None,
-    width: Annotated[int | None, typer.Option(help="In pixels; the model's own by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Changes the speed, not the pictures.")] = 4,
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = "fp32",
+    control_start: Annotated[float, Option(help="Share of the steps, 0 to 1, after which control begins.")] = 0.0,
+    control_end: Annotated[float, Option(help="Share of the steps after which control ends.")] = 1.0,
+    count: Annotated[int, Option(min=1, help="Pictures per prompt.")] = 1,
+    steps: Annotated[int, Option(min=1, help="UniPC steps.")] = 30,
+    guidance: Annotated[float, Option(min=1.0, help="Scale of classifier-free guidance; 1 is none.")] = 7.5,
+    negative: Annotated[str, Option(help="Negative prompt.")] = "",
+    height: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
+    width: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
+    seed: Annotated[int, Option(min=0, help="Seed of the noise.")] = 0,
+    batch_size: Annotated[int, Option(min=1, help="Changes the speed, not the pictures.")] = 4,
+    precision: Annotated[str, Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = "fp32",
     dry_run: DryRun = False,
 ) -> None:
     """Draw pictures for prompts.
@@ -47,16 +47,8 @@ def sample(
     from fairhuman.generate.run import SampleJob, collect_prompts, draw_pictures
     from fairhuman.generate.settings import SampleSettings
 
-    given = {
-        "steps": steps,
-        "guidance": guidance,
-        "negative_prompt": negative,
-        "height": height,
-        "width": width,
-        "images_per_prompt": count,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
+    given: dict[str, object] = {"steps": steps, "guidance": guidance, "negative_prompt": negative, "seed": seed}
+    given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
     job = SampleJob(
         settings=settings_of(SampleSettings, "sample", None, given=given),
         out=out,

@@ -4,45 +4,37 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.console import Console
+from typer import Argument, Option, Typer
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Host, Overrides, Port, named_folders, settings_of
 from fairhuman.errors import RecipeError
 
-study_app = typer.Typer(no_args_is_help=True, help="Ask people which pictures they prefer.", rich_markup_mode=None)
+study_app = Typer(no_args_is_help=True, help="Ask people which pictures they prefer.", rich_markup_mode=None)
 
-Study = Annotated[Path, typer.Argument(help="Folder of a study.")]
+Study = Annotated[Path, Argument(help="Folder of a study.")]
 Database = Annotated[
     str | None,
-    typer.Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; study.sqlite in the study's folder by default."),
+    Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else STUDY/study.sqlite."),
 ]
 
 
 @study_app.command()
 def create(
-    study: Annotated[Path, typer.Argument(help="New folder for the study.")],
+    study: Annotated[Path, Argument(help="New folder for the study.")],
     overrides: Overrides = None,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", help="NAME=FOLDER of pictures, once for each method.")
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Text file with one prompt per line; by default, the pictures' own prompts.")
-    ] = None,
-    pairs: Annotated[int | None, typer.Option(min=1, help="Number of prompts to draw; 100 by default.")] = None,
-    participants: Annotated[int | None, typer.Option(min=1, help="Number of participants; 50 by default.")] = None,
-    shown: Annotated[int | None, typer.Option(help="Pictures side by side, 2 to 4; 2 by default.")] = None,
-    per_participant: Annotated[int | None, typer.Option(min=1, help="Prompts for each; all by default.")] = None,
-    checks: Annotated[int | None, typer.Option(min=0, help="Attention checks for each; 3 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed draws another study.")] = None,
-    leave_out: Annotated[
-        Path | None, typer.Option(help="Text file of what to leave out: one prompt or picture file name per line.")
-    ] = None,
-    zoom_on: Annotated[
-        str | None, typer.Option(help="Method in whose pictures faces and hands are found; the first by default.")
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings: questions, rules, ...")] = None,
+    method: Annotated[list[str] | None, Option("--method", help="NAME=FOLDER of pictures; repeatable.")] = None,
+    prompts: Annotated[Path | None, Option(help="Text file with one prompt per line; else the pictures' own.")] = None,
+    pairs: Annotated[int | None, Option(min=1, help="Number of prompts to draw; 100 by default.")] = None,
+    participants: Annotated[int | None, Option(min=1, help="Number of participants; 50 by default.")] = None,
+    shown: Annotated[int | None, Option(help="Pictures side by side, 2 to 4; 2 by default.")] = None,
+    per_participant: Annotated[int | None, Option(min=1, help="Prompts for each; all by default.")] = None,
+    checks: Annotated[int | None, Option(min=0, help="Attention checks for each; 3 by default.")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Another seed draws another study.")] = None,
+    leave_out: Annotated[Path | None, Option(help="Text file of prompts or picture file names to leave out.")] = None,
+    zoom_on: Annotated[str | None, Option(help="Method whose faces and hands are shown; the first by default.")] = None,
+    recipe: Annotated[Path | None, Option(help="YAML file of settings: questions, rules, ...")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make a blind study from several methods' pictures of the same prompts.
@@ -85,12 +77,10 @@ def create(
 
 @study_app.command()
 def report(
-    study: Annotated[Path | None, typer.Argument(help="Folder of a study; not needed with --answers.")] = None,
+    study: Annotated[Path | None, Argument(help="Folder of a study; not needed with --answers.")] = None,
     database: Database = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the page; `report` in the study's folder by default.")
-    ] = None,
-    answers: Annotated[Path | None, typer.Option(help="CSV or JSON of answers to read instead of a database.")] = None,
+    out: Annotated[Path | None, Option(help="Folder for the page; STUDY/report by default.")] = None,
+    answers: Annotated[Path | None, Option(help="CSV or JSON of answers to read instead of a database.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Write scores with intervals, rankings, agreement and checks as a page, PNG, CSV and JSON.
@@ -126,7 +116,7 @@ def report(
 @study_app.command()
 def export(
     study: Study,
-    out: Annotated[Path, typer.Argument(help="File that ends in .csv or .json.")],
+    out: Annotated[Path, Argument(help="File that ends in .csv or .json.")],
     database: Database = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -152,13 +142,13 @@ def export(
 
 @study_app.command()
 def power(
-    difference: Annotated[float, typer.Option(help="Difference of two methods' scores: 0.1 is 0.55 to 0.45.")],
+    difference: Annotated[float, Option(help="Difference of two methods' scores: 0.1 is 0.55 to 0.45.")],
     overrides: Overrides = None,
-    pairs: Annotated[int | None, typer.Option(min=2, help="Number of prompts; 100 by default.")] = None,
-    per_participant: Annotated[int | None, typer.Option(min=1, help="Prompts for each; all by default.")] = None,
-    wanted: Annotated[float | None, typer.Option("--power", help="Chance to detect it; 0.8 by default.")] = None,
-    simulations: Annotated[int | None, typer.Option(help="Number of simulations; 1000 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the simulations.")] = None,
+    pairs: Annotated[int | None, Option(min=2, help="Number of prompts; 100 by default.")] = None,
+    per_participant: Annotated[int | None, Option(min=1, help="Prompts for each; all by default.")] = None,
+    wanted: Annotated[float | None, Option("--power", help="Chance to detect it; 0.8 by default.")] = None,
+    simulations: Annotated[int | None, Option(help="Number of simulations; 1000 by default.")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Seed of the simulations.")] = None,
 ) -> None:
     """Find by simulation how many participants it takes to detect a difference.
 
@@ -183,46 +173,50 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8080,
     database: Database = None,
-    url: Annotated[
-        str | None, typer.Option(help="Address that participants open, such as https://study.example.org.")
-    ] = None,
-    open_link: Annotated[
-        bool, typer.Option("--open-link", help="Give visitors without a link the next free number.")
-    ] = False,
+    url: Annotated[str | None, Option(help="Public address, such as https://study.example.org.")] = None,
+    open_link: Annotated[bool, Option("--open-link", help="Also admit visitors without a link.")] = False,
     admin_token: Annotated[
         str | None,
-        typer.Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; a new one by default."),
+        Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one."),
     ] = None,
     proxy_headers: Annotated[
-        str | None, typer.Option(help="Address of a proxy whose X-Forwarded-For and -Proto are trusted.")
+        str | None, Option(help="Address of a proxy whose X-Forwarded headers are trusted.")
     ] = None,
-    texts: Annotated[Path | None, typer.Option(help="JSON file of the texts that participants read.")] = None,
+    texts: Annotated[Path | None, Option(help="JSON file of the texts that participants read.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Serve a study to its participants until Ctrl-C; every answer is saved at once.
 
     Example: fairhuman study serve faces --open-link
     """
-    from fairhuman.study.serving import ServeOptions, serve_study
+    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, serve, site
+    from fairhuman.study.study import DATABASE
 
-    options = ServeOptions(
-        host=host,
-        port=port,
-        database=database,
-        url=url,
-        open_link=open_link,
-        admin_token=admin_token,
-        proxy=proxy_headers,
-        texts=texts,
-    )
-    serve_study(study, options, ConsoleDisplay().say, dry_run)
+    root, hosts = ("", ()) if url is None else (site(url)[0], (site(url)[1],))
+    access = Access.grant(admin_token, open_link, hosts)
+    loaded, words, display = load_shown(study), load_texts(texts), ConsoleDisplay()
+    if dry_run:
+        display.say(f"{study}: {len(loaded.participants)} participants; would be served at {host}:{port}")
+        return
+
+    def say(text: str) -> None:
+        display.say(text)
+        if text.startswith("http"):
+            token = access.admin_token if admin_token is None else "ADMIN-TOKEN"
+            display.say(f"progress: {root or text.partition('/ ')[0]}/admin/{token}")
+
+    store = open_store(loaded, database or study / DATABASE)
+    try:
+        serve(create_study_app(loaded, store, access, words), host, port, say, proxy_headers, locked=not open_link)
+    finally:
+        store.close()
 
 
 @study_app.command()
 def links(
     study: Study,
-    out: Annotated[Path | None, typer.Option(help="CSV file; by default the links are printed.")] = None,
-    url: Annotated[str, typer.Option(help="Address before the links.")] = "http://127.0.0.1:8080",
+    out: Annotated[Path | None, Option(help="CSV file; by default the links are printed.")] = None,
+    url: Annotated[str, Option(help="Address before the links.")] = "http://127.0.0.1:8080",
     database: Database = None,
     dry_run: DryRun = False,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, NewFolder, Workers, settings_of
@@ -10,10 +10,10 @@ from fairhuman.cli.options import DryRun, NewFolder, Workers, settings_of
 
 def synth(
     out: NewFolder,
-    count: Annotated[int, typer.Option(help="Number of pictures; a larger number later adds to them.")],
-    size: Annotated[int, typer.Option(help="Side of a picture in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Picture k depends on (seed, k) alone.")] = 0,
-    degraded: Annotated[float, typer.Option(help="Share of pictures with spoilt faces and hands, 0 to 1.")] = 0.0,
+    count: Annotated[int, Option(help="Number of pictures; a larger number later adds to them.")],
+    size: Annotated[int, Option(help="Side of a picture in pixels.")] = 256,
+    seed: Annotated[int, Option(help="Picture k depends on (seed, k) alone.")] = 0,
+    degraded: Annotated[float, Option(help="Share of pictures with spoilt faces and hands, 0 to 1.")] = 0.0,
     workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Exit
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Overrides
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="YAML file of settings.")],
+    recipe: Annotated[Path, Argument(help="YAML file of settings.")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -37,7 +37,7 @@ def train(
     if run.main:
         report(run, display)
     if run.stopped_by is not None:
-        raise typer.Exit(128 + run.stopped_by)
+        raise Exit(128 + run.stopped_by)
 
 
 def _show(recipe: "TrainRecipe", display: ConsoleDisplay) -> None:

@@ -60,8 +60,7 @@ def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Di
     """Draw what models have to and write the grid; the page, or the number of the signal that ended it early.
 
     Raises:
-        DataError, RecipeError, ModelError: as of `models_of`, `draw_models`, `expected_boxes` and `write_grid`.
-        FairHumanError: `out` can't be written; a command that draws failed.
+        FairHumanError: `out` can't be written; or as of `models_of`, `draw_models`, `expected_boxes`, `write_grid`.
 
     """
     models, methods = models_of(inputs.places, inputs.prompts), inputs.folders

@@ -7,7 +7,7 @@ BodyHands); 0.3 is given beside it, since a fist's key points say little about h
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import overload
@@ -29,6 +29,7 @@ from fairhuman.detect.settings import DetectSettings, Finder, detector_names, op
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import RecipeError
 from fairhuman.record import Box, HumanRecord
+from fairhuman.utils.files import write_json, writing
 
 OVERLAPS = (0.5, 0.3)
 PLAIN = "plain hand"  # one pass of the hand detector, beside what the settings choose
@@ -58,6 +59,12 @@ class PartScore:
     precision: Proportion
     recall: Proportion
 
+    def __str__(self) -> str:
+        shares = {"precision": self.precision, "recall": self.recall}
+        said = [f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}] of {one.n}" for name, one in shares.items()]
+        where = f"{self.part} by {self.detector}, IoU >= {self.overlap:g}, {self.pictures} pictures"
+        return f"{where}: {', '.join(said)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
@@ -65,6 +72,15 @@ class Benchmark:
 
     scores: tuple[PartScore, ...]
     failures: Mapping[int, str]
+
+    def lines(self) -> list[str]:
+        """A line for each score, then one for each picture that was left out."""
+        return [*map(str, self.scores), *(f"picture {n}: left out, {reason}" for n, reason in self.failures.items())]
+
+    def save(self, file: Path) -> None:
+        """Write all numbers as JSON."""
+        with writing(file):
+            write_json(file, {"scores": [asdict(score) for score in self.scores], "failures": dict(self.failures)})
 
 
 def benchmark_detectors(

@@ -33,12 +33,13 @@ class CacheFill:
     notes: list[Note]
 
     def lines(self) -> list[str]:
-        """The counts in lines of text."""
+        """Notes and counts in lines of text."""
         unused = {
             name: f"; {n} others, which this recipe and its data don't use" for name, n in self.unused.items() if n
         }
-        lines = [
-            f"{name}: {new} new, {self.kept[name]} were there{unused.get(name, '')}" for name, new in self.new.items()
+        lines = [str(note) for note in self.notes]
+        lines += [
+            f"{name}: {n} new, {self.kept[name]} were there{unused.get(name, '')}" for name, n in self.new.items()
         ]
         if self.changed:
             lines.append(f"{self.changed} new views are of pictures that have changed; their old latents aren't used")
