@@ -55,8 +55,8 @@ def build(
     from fairhuman.data.look.statistics import dataset_statistics
 
     write_statistics(dataset_statistics(out), out / "report.html")
-    rows, report = built.listing, built.report
-    display.say(f"{rows.rows} rows: {rows.new} new, {rows.changed} changed, {rows.gone} gone")
+    listing, report = built.listing, built.report
+    display.say(f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
     display.counts({f"left out by {stage}": reasons for stage, reasons in report["rejected"].items()}, "  ")
     display.counts(report["notes"], "  ")
     display.say(f"{report['kept']} kept; done: {out}; report: {out / 'report.html'}")

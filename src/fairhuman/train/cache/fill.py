@@ -34,13 +34,12 @@ class CacheFill:
 
     def lines(self) -> list[str]:
         """Notes and counts in lines of text."""
-        unused = {
-            name: f"; {n} others, which this recipe and its data don't use" for name, n in self.unused.items() if n
-        }
         lines = [str(note) for note in self.notes]
-        lines += [
-            f"{name}: {n} new, {self.kept[name]} were there{unused.get(name, '')}" for name, n in self.new.items()
-        ]
+        for name, new in self.new.items():
+            unused = (
+                f"; {self.unused[name]} others that this recipe and its data don't use" if self.unused[name] else ""
+            )
+            lines.append(f"{name}: {new} new, {self.kept[name]} were there{unused}")
         if self.changed:
             lines.append(f"{self.changed} new views are of pictures that have changed; their old latents aren't used")
         return lines
