@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from common import arguments, compare, one_thread, save
 
+from common import arguments, compare, one_thread, save
 from fairhuman import config
 from fairhuman.bench.noise import write_noise
 from fairhuman.cli.console import ConsoleDisplay

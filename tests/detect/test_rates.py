@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from tiny_detectors import CRASH, HANG, RAISE, DiesAtStart, Fragile, Quadrant, WontStart, Written, picture
 
 from fairhuman.detect import Detection, DetectorError, PartRates, detection_rates, find_parts, part_rates
 from fairhuman.detect.rates import wilson
 from fairhuman.record import Box
+from helpers.tiny_detectors import CRASH, HANG, RAISE, DiesAtStart, Fragile, Quadrant, WontStart, Written, picture
 
 SPOT = {"spot": Written}
 
