@@ -52,7 +52,7 @@ def grid(
     prompts: Prompts = None,
     control: Annotated[list[str] | None, Option(help="pose=PLACE or depth=PLACE, as given to sample.")] = None,
     zoom_on: Annotated[
-        str | None, Option(help="Method whose faces and hands are shown; 'expected': --data's boxes.")
+        str | None, Option(help="Method whose faces and hands place the zooms; 'expected': --data's boxes.")
     ] = None,
     data: Annotated[Path | None, Option(help="Data set with the expected boxes, one record per prompt.")] = None,
     row: Annotated[list[int] | None, Option("--row", help="Row to show, from 0; repeatable.")] = None,

@@ -33,7 +33,7 @@ def create(
     checks: Annotated[int | None, Option(min=0, help="Attention checks for each; 3 by default.")] = None,
     seed: Annotated[int | None, Option(min=0, help="Another seed draws another study.")] = None,
     leave_out: Annotated[Path | None, Option(help="Text file of prompts or picture file names to leave out.")] = None,
-    zoom_on: Annotated[str | None, Option(help="Method whose faces and hands are shown; the first by default.")] = None,
+    zoom_on: Annotated[str | None, Option(help="Method whose faces and hands place the zooms; else the first.")] = None,
     recipe: Annotated[Path | None, Option(help="YAML file of settings: questions, rules, ...")] = None,
     dry_run: DryRun = False,
 ) -> None:
