@@ -31,7 +31,7 @@ from fairhuman.evaluate.people.detections import ImageDetections, face_finder, h
 from fairhuman.evaluate.people.official import official_confidence, official_scorer
 from fairhuman.evaluate.people.strict import strict_faces, strict_hands
 from fairhuman.record import Box
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
 

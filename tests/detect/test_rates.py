@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from tiny_detectors import CRASH, HANG, RAISE, DiesAtStart, Fragile, Quadrant, WontStart, Written, picture
 
 from fairhuman.detect import Detection, DetectorError, PartRates, detection_rates, find_parts, part_rates
-from fairhuman.detect.rates import wilson
 from fairhuman.record import Box
+from fairhuman.stats.estimate import wilson
 
 SPOT = {"spot": Written}
 

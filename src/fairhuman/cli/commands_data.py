@@ -185,7 +185,7 @@ def run_detector_benchmark(
     say_counts(console, report.counts())
     if file is not None:
         with writing(file):
-            write_json(file, {"scores": [asdict(score) for score in found.scores], "failures": dict(found.failures)})
+            write_json(file, {"scores": [score.plain() for score in found.scores], "failures": dict(found.failures)})
 
 
 def run_check(path: Path, file: Path | None, console: Console) -> bool:

@@ -7,10 +7,10 @@ BodyHands); 0.3 is given beside it, since a fist's key points say little about h
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,10 +24,11 @@ from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.hand_vote import with_flesh
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.overlap import corners, matches
-from fairhuman.detect.rates import Expected, Proportion, wilson
+from fairhuman.detect.rates import Expected
 from fairhuman.detect.settings import DetectSettings, Finder, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.record import Box, HumanRecord
+from fairhuman.stats.estimate import Estimate, wilson
 
 OVERLAPS = (0.5, 0.3)
 PLAIN = "plain hand"  # one pass of the hand detector, beside what the settings choose
@@ -54,8 +55,12 @@ class PartScore:
     detector: str
     overlap: float
     pictures: int
-    precision: Proportion
-    recall: Proportion
+    precision: Estimate
+    recall: Estimate
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "precision": self.precision.plain(), "recall": self.recall.plain()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,13 @@ a process waits while its next task queues behind a long one of another's (a ten
 
 import os
 import pickle
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 
 from fairhuman.errors import FairHumanError
+from fairhuman.utils.orphans import end_with
 
-PARENT_SECONDS = 0.2
 # Daft's and Ray's telemetry, and bars of their own beside ours.
 QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
 
@@ -93,18 +91,11 @@ class _Work:
     def __call__(self, task: bytes) -> bytes:
         try:
             if self._do is None:
-                threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+                end_with(os.getppid())  # a killed run must not go on writing where the next one is at work
                 self._do = self._stack.enter_context(pickle.loads(self._pickled)())
             return pickle.dumps(self._do(pickle.loads(task)))
         except Exception as error:
             return pickle.dumps(_Raised(error))
-
-
-def _end_with_parent(parent: int) -> None:
-    """A run that was killed must not go on writing in the folder where the next one is at work."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_SECONDS)
-    os._exit(1)
 
 
 class _Raised:

@@ -61,7 +61,7 @@ class Distance:
         error = _standard_error(self.shares0, self.shares1)
         half = NORMAL.inv_cdf((1 + LEVEL) / 2) * error
         low = max(self.lowest, self.value - half)
-        return Measured(self.value, error, low, self.value + half, self.n, len(self.shares0))
+        return Measured(self.value, low, self.value + half, self.n, error, len(self.shares0))
 
 
 def paired_difference(a: Distance, b: Distance) -> Difference:

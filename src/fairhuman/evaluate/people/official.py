@@ -27,7 +27,8 @@ from fairhuman.detect.bundled import BundledModel
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results, in_order
 from fairhuman.detect.scale import enlarged
-from fairhuman.stats.bootstrap import Estimate, pooled_ratio
+from fairhuman.stats.bootstrap import pooled_ratio
+from fairhuman.stats.estimate import Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ from fairhuman.evaluate.people.face_shape import face_shape
 from fairhuman.evaluate.people.hand_shape import hand_shape
 from fairhuman.evaluate.people.looks import agreement
 from fairhuman.record import Box
-from fairhuman.stats.bootstrap import Estimate, pooled_ratio
+from fairhuman.stats.bootstrap import pooled_ratio
+from fairhuman.stats.estimate import Estimate
 
 Array = NDArray[np.float64]
 Expected = Sequence[Box] | int | None  # true boxes, how many there should be, or not known
