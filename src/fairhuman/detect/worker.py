@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from fairhuman.detect.detection import DetectorError
-from fairhuman.utils.orphans import end_with
+from fairhuman.utils.orphans import end_with_parent
 
 START_SECONDS = 180.0  # a process imports its modules and loads its models, perhaps from a slow disk
 STOP_SECONDS = 5.0
@@ -89,7 +89,7 @@ def with_news(crew: Sequence[Worker]) -> list[Worker]:
 def _may_start_processes() -> Iterator[None]:
     """Let a daemonic process start one: multiprocessing forbids it because a killed one leaves its own behind.
 
-    Those started here don't stay behind: each ends when the process that started it is gone (`end_with`).
+    Those started here don't stay behind: each ends when the process that started it is gone (`end_with_parent`).
     """
     current = multiprocessing.current_process()
     daemonic = current.daemon
@@ -113,9 +113,7 @@ def _exit_text(code: int | None) -> str:
 def _serve(pipe: Connection, start: Callable[[], Any]) -> None:
     """Life of a process: start, answer every item, end when the pipe does or the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    end_with(parent.pid or 0)
+    end_with_parent()
     ready = False
     try:
         with start() as work:

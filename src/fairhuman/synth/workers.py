@@ -14,7 +14,7 @@ from fairhuman.errors import DataError
 from fairhuman.synth.body import Body, prepare_body
 from fairhuman.synth.cache import Say
 from fairhuman.synth.cast import compile_kernel
-from fairhuman.utils.orphans import end_with
+from fairhuman.utils.orphans import end_with_parent
 
 Row = dict[str, Any]
 _TASK_ROWS = 16
@@ -68,9 +68,7 @@ def _start(stop: Event) -> None:
     global _body, _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    end_with(parent.pid or 0)
+    end_with_parent()
     torch.set_num_threads(1)
     _body = Body()
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 
 from fairhuman.errors import FairHumanError
-from fairhuman.utils.orphans import end_with
+from fairhuman.utils.orphans import end_with_parent
 
 # Daft's and Ray's telemetry, and bars of their own beside ours.
 QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
@@ -91,7 +91,7 @@ class _Work:
     def __call__(self, task: bytes) -> bytes:
         try:
             if self._do is None:
-                end_with(os.getppid())  # a killed run must not go on writing where the next one is at work
+                end_with_parent()  # a killed run must not go on writing where the next one is at work
                 self._do = self._stack.enter_context(pickle.loads(self._pickled)())
             return pickle.dumps(self._do(pickle.loads(task)))
         except Exception as error:
