@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 from tiny_detectors import CRASH, HANG, RAISE, DiesAtStart, Fragile, Quadrant, WontStart, Written, picture
 
-from fairhuman.detect import Detection, DetectorError, PartRates, detection_rates, find_parts, part_rates
+from fairhuman.detect import Detection, DetectorError, PartRates, find_parts, part_rates
 from fairhuman.record import Box
 from fairhuman.stats.estimate import wilson
 
@@ -66,11 +66,11 @@ def test_unknown_boxes_and_known_absence_count_as_they_should() -> None:
     assert (result.on_target.value, result.on_target.n) == (pytest.approx(1 / 3), 3)
 
 
-def test_truth_that_does_not_fit_is_refused_before_anything_is_run() -> None:
+def test_truth_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="entry for each of 1 pictures, not 2"):
-        detection_rates([picture()], {"spot": [(), ()]}, detectors={"spot": DiesAtStart})
+        part_rates([found()], {"spot": [(), ()]}, parts=("spot",))
     with pytest.raises(ValueError, match="parts spot, not 'hand'"):
-        detection_rates([picture()], {"hand": [()]}, detectors={"spot": DiesAtStart})
+        part_rates([found()], {"hand": [()]}, parts=("spot",))
 
 
 def test_any_number_of_processes_gives_the_same_and_progress_reaches_the_end() -> None:
@@ -89,7 +89,8 @@ def test_any_number_of_processes_gives_the_same_and_progress_reaches_the_end() -
 
 
 def test_no_pictures_need_no_process() -> None:
-    assert detection_rates([], detectors={"spot": DiesAtStart})["spot"].found.n == 0
+    assert find_parts([], detectors={"spot": DiesAtStart}) == []
+    assert rates([]).found.n == 0
 
 
 def test_small_pictures_are_enlarged_and_what_is_found_comes_back_in_their_pixels() -> None:

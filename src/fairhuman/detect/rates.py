@@ -47,25 +47,6 @@ class PartRates:
     on_target: Estimate | None = None
 
 
-def detection_rates(
-    images: Sequence[Picture],
-    expected: Expected | None = None,
-    *,
-    upscale: int = 4,
-    detectors: Mapping[str, Callable[[], Detector]] = DETECTORS,
-    workers: int = 1,
-    seconds: float = 60.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, PartRates]:
-    """`find_parts`, then `part_rates`: see there."""
-    if expected is not None:
-        _check_expected(expected, detectors, len(images))
-    found = find_parts(
-        images, upscale=upscale, detectors=detectors, workers=workers, seconds=seconds, progress=progress
-    )
-    return part_rates(found, expected, parts=tuple(detectors))
-
-
 def find_parts(
     images: Sequence[Picture],
     *,
