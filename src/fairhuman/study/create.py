@@ -115,14 +115,8 @@ def create_study(
         ]
         for file in (partial / PICTURES).iterdir():
             os.utime(file, (started, started))  # their times would tell in which order they were made
-        config.save(settings, partial / SETTINGS)
-        places = {name: str(place) for name, place in methods.items()}
         left_out = [*candidates.left_out, *damaged]
-        write_json(
-            partial / CREATION,
-            {"methods": places, "notes": notes, "left_out": left_out, "settings": settings.model_dump(mode="json")},
-        )
-        save_design(design, partial)
+        _save(partial, design, methods, settings, notes, left_out)
         made.append(design)
         for text in [*notes, *left_out]:
             say(text)
@@ -134,6 +128,23 @@ def create_study(
         check_folder(folder)
         write_atomically(folder, write)
     return made[0]
+
+
+def _save(
+    folder: Path,
+    design: Design,
+    methods: Mapping[str, Path],
+    settings: StudySettings,
+    notes: Sequence[str],
+    left_out: Sequence[str],
+) -> None:
+    config.save(settings, folder / SETTINGS)
+    places = {name: str(place) for name, place in methods.items()}
+    write_json(
+        folder / CREATION,
+        {"methods": places, "notes": notes, "left_out": left_out, "settings": settings.model_dump(mode="json")},
+    )
+    save_design(design, folder)
 
 
 def check_folder(folder: Path) -> None:

@@ -46,14 +46,7 @@ def run_tasks(
         with start() as do:
             yield from map(do, tasks)
         return
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import daft
-    except ImportError as error:
-        raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
-    if ray is not None:
-        daft.set_runner_ray(None if ray == "local" else ray, noop_if_initialized=True)
+    daft = _daft(ray)
 
     @daft.cls(max_concurrency=workers, use_process=True)
     class Worker:
@@ -78,6 +71,19 @@ def run_tasks(
         raise
     except Exception as error:
         raise FairHumanError(f"a worker ended before its task did: {error}") from error
+
+
+def _daft(ray: str | None) -> Any:
+    """Daft's module, quiet, with the runner that is asked for."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import daft
+    except ImportError as error:
+        raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
+    if ray is not None:
+        daft.set_runner_ray(None if ray == "local" else ray, noop_if_initialized=True)
+    return daft
 
 
 class _Work:
