@@ -16,7 +16,7 @@ from PIL import Image
 from sums import confidence, official_confidence
 
 from fairhuman.detect import Picture
-from fairhuman.evaluate.metrics.distances import frechet_distance
+from fairhuman.evaluate.metrics.distances import measure_frechet
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
@@ -157,9 +157,9 @@ def distances(
 
     clean = features(pictures)
     return [
-        frechet_distance(
+        measure_frechet(
             clean, features([degrade(image, strength, own) for image, own in zip(pictures, boxes, strict=True)])
-        )
+        ).value
         for strength in strengths
     ]
 

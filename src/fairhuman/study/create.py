@@ -100,19 +100,16 @@ def create_study(
     """
     check_folder(folder)
     candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
-    started = int(time.time())
+    started, zoomed = int(time.time()), zoom_on or next(iter(methods))
     made: list[Design] = []
 
     def write(partial: Path) -> None:
         (partial / PICTURES).mkdir(parents=True)
         groups, damaged = _draw(candidates, list(methods), settings, progress)
-        frames = _frames(groups, zoom_on or next(iter(methods)), settings, detect)
+        frames = _frames(groups, zoomed, settings, detect)
         items, resized = _write_items(groups, frames, partial / PICTURES, settings.shown, progress)
         design = Design(tuple(methods), tuple(items), make_trials(settings, list(methods), items[settings.items :]))
-        notes = [
-            *candidates.notes,
-            *_notes(candidates, damaged, resized, frames, zoom_on or next(iter(methods)), settings),
-        ]
+        notes = [*candidates.notes, *_notes(candidates, damaged, resized, frames, zoomed, settings)]
         for file in (partial / PICTURES).iterdir():
             os.utime(file, (started, started))  # their times would tell in which order they were made
         left_out = [*candidates.left_out, *damaged]
