@@ -26,11 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import arguments, compare, one_thread, save
 from rich.console import Console
-from sdxl_shape import build_unet, three_losses
 from torch import Tensor
 
+from common import arguments, compare, one_thread, save
 from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.data.pictures.notes import LoadReport
@@ -52,6 +51,7 @@ from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 from fairhuman.utils.files import write_json
+from sdxl_shape import build_unet, three_losses
 
 PARTS = ("cost", "cosine", "variants", "distance")
 EVERY = {"output": 32, "split": 200, "tail": 200, "ema": 8}

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from common import arguments, compare, one_thread, save
 from rich.console import Console
 
+from common import arguments, compare, one_thread, save
 from fairhuman import config
 from fairhuman.bench.noise import write_noise
 from fairhuman.data.pictures.notes import LoadReport

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, save, spread
-from constant_tiers import ConstantCheck, ConstantDetect, EmptyShards
 from PIL import Image
 
+from common import arguments, save, spread
+from constant_tiers import ConstantCheck, ConstantDetect, EmptyShards
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.filters import FilterSettings
 from fairhuman.data.pictures.notes import LoadReport

@@ -17,12 +17,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from common import arguments, one_thread, save, spread
 from diffusers import UNet2DConditionModel
-from sdxl_shape import build_unet, three_losses
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from common import arguments, one_thread, save, spread
 from fairhuman.fairness import (
     EmaEstimator,
     Estimator,
@@ -33,6 +32,7 @@ from fairhuman.fairness import (
     PairwiseEstimator,
 )
 from fairhuman.train.sharding import shard_network
+from sdxl_shape import build_unet, three_losses
 
 PARTS = ("bytes", "scaling")
 COLLECTIVES = ("all_reduce", "all_gather_single", "reduce_scatter_single")

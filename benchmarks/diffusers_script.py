@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, save, spread
-
 from fairhuman.bench.noise import write_noise
 from fairhuman.models.locations import SMALL_FOLDER
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from common import arguments, save
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
+from common import arguments, save
 from fairhuman.evaluate.metrics.distances import measure_frechet, measure_kernel
 from fairhuman.evaluate.networks.blip import TEXT, VISION, RewardNetwork
 from fairhuman.evaluate.pace import PLANNED

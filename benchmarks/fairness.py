@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from common import arguments, compare, one_thread, save
-from reference import reference_backward
-from sdxl_shape import build_unet, three_losses
 from torch import Tensor, nn
 from torchjd.aggregation import FairGrad
 from torchjd.autojac import backward, jac_to_grad
 
+from common import arguments, compare, one_thread, save
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay
 from fairhuman.utils.memory import peak_allocated_bytes
+from reference import reference_backward
+from sdxl_shape import build_unet, three_losses
 
 Losses = Callable[[], Sequence[Tensor]]
 

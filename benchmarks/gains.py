@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from amortised import EVERY, STEPS, adam, once, render_people, summary, targeted, training, work_folder
-from common import arguments, one_thread, save
 from torch import Tensor
 
+from amortised import EVERY, STEPS, adam, once, render_people, summary, targeted, training, work_folder
+from common import arguments, one_thread, save
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
 from fairhuman.fairness.estimators.audited import cosine_of
 from fairhuman.fairness.estimators.estimator import MicroBatch, at_output

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import amortised
+import fairness
 import solver
 import step
 from common import RESULTS, one_thread
-from reference import reference_weights
-from sdxl_shape import build_unet
-
-import fairness
 from fairhuman.bench.speed import BARE
 from fairhuman.fairness import solve
+from reference import reference_weights
+from sdxl_shape import build_unet
 
 WORSE = 1.2
 ROUNDS = 3

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import save
 from rich.console import Console
 
+from common import save
 from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.cli.commands_data import run_export

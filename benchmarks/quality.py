@@ -21,11 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import save
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from common import save
 from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.compare import runs as ablation

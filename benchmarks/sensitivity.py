@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import arguments, one_thread, save
 from PIL import Image
 
+from common import arguments, one_thread, save
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import arguments, one_thread, save, spread
-from reference import reference_weights
 from torchjd.aggregation import FairGradWeighting
 
+from common import arguments, one_thread, save, spread
 from fairhuman.fairness import solve, solve_info
+from reference import reference_weights
 
 SCALES = (1000.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9)
 Solver = Callable[[torch.Tensor], np.ndarray]

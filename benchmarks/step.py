@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import arguments, compare, one_thread, save
 from diffusers import UNet2DConditionModel
-from sdxl_shape import Losses, build_unet, three_losses
 
+from common import arguments, compare, one_thread, save
 from fairhuman.bench.noise import noise_recipe
 from fairhuman.bench.speed import measure_speed, modes_of, trace
 from fairhuman.models.sdxl import load_pipeline
+from sdxl_shape import Losses, build_unet, three_losses
 
 BATCHES = (2, 8)
 ROUNDS = 9

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import arguments, save
 
+from common import arguments, save
 from fairhuman.detect import DETECTORS, find_parts, part_rates
 from fairhuman.synth.body import Body
 from fairhuman.synth.people import people_row

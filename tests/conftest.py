@@ -4,6 +4,8 @@ import os
 
 # Sums over other numbers of threads may have other bits, and some tests compare bytes with those of processes.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Processes that tests start find `helpers` too.
+os.environ["PYTHONPATH"] = f"{__file__.rpartition('/')[0]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
 
 import shutil
 import sys
@@ -20,6 +22,8 @@ from hypothesis import HealthCheck, settings
 from starlette.applications import Starlette
 
 from fairhuman.cli import main
+from fairhuman.synth.body import Body
+from helpers.places import ROOT
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -39,7 +43,7 @@ QUIET = [
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real photos and bad files beside the checkout; tests that need it skip where it is missing."""
-    folder = Path(__file__).resolve().parents[1].parent / "shared"
+    folder = ROOT.parent / "shared"
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the photos in {folder / 'data'}")
     return folder
@@ -49,6 +53,12 @@ def shared() -> Path:
 def _one_thread() -> None:
     """Tests run side by side, a process a core, on tensors too small to be worth sharing out."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def body() -> Body:
+    """The body model; on a machine without it one process makes it in a minute or two, and the others wait."""
+    return Body()
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tiny_pictures import encoded, picture
 
 from fairhuman.record import Box, HumanRecord
+from helpers.tiny_pictures import encoded, picture
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,41 +15,7 @@ from fairhuman.detect import DetectorError
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
 from fairhuman.utils.memory import resident_mb
-
-kept: list[bytearray] = []
-
-
-@contextmanager
-def worker(log: Path | None = None) -> Iterator[Callable[[str], int]]:
-    """Does what it is told, and gives its process id."""
-
-    def obey(order: str) -> int:
-        if order == "die":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if order == "hang":
-            time.sleep(600)
-        if order == "fail":
-            raise LookupError("no such thing")
-        if order == "grow":
-            kept.append(bytearray(b"x") * (60 * 2**20))
-        return os.getpid()
-
-    yield obey
-    if log is not None:
-        (log / str(os.getpid())).touch()
-
-
-@contextmanager
-def wont_start() -> Iterator[Callable[[str], int]]:
-    raise OSError("no model here")
-    yield
-
-
-@contextmanager
-def starts_once(mark: Path) -> Iterator[Callable[[str], int]]:
-    mark.touch(exist_ok=False)
-    with worker() as obey:
-        yield obey
+from helpers.guarded_worker import starts_once, wont_start, worker
 
 
 def gone(pid: int, seconds: float = 20.0) -> bool:
@@ -175,13 +139,12 @@ def test_it_works_in_a_daemonic_process(method: str) -> None:
 
 SCRIPT = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
-from test_guarded import worker
+from helpers.guarded_worker import worker
 from fairhuman.detect.guard import Guarded
 if __name__ == "__main__":
     with Guarded(worker) as guarded:
         print(guarded.call("work"), flush=True)
-        guarded.call(sys.argv[2])
+        guarded.call(sys.argv[1])
         time.sleep(600)
 """
 
@@ -190,7 +153,7 @@ if __name__ == "__main__":
 def test_no_process_outlives_one_that_was_killed(busy: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    command = [sys.executable, str(script), str(Path(__file__).parent), busy]
+    command = [sys.executable, str(script), busy]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())

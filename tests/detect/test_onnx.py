@@ -8,12 +8,12 @@ import huggingface_hub.constants
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_onnx import Graph, save_yolo
 
 from fairhuman.detect import DetectorError, Picture
 from fairhuman.detect.model_file import find_model, named_file
 from fairhuman.detect.onnx import OnnxDetector, letterbox
 from fairhuman.record import Box
+from helpers.tiny_onnx import Graph, save_yolo
 
 LAYOUTS = ("v8", "v5", "end-to-end")
 BOTH = ("face", "hand")

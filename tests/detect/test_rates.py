@@ -6,12 +6,10 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
-from tiny_detectors import CRASH, HANG, RAISE, DiesAtStart, Fragile, Quadrant, WontStart, Written, picture
 
 from fairhuman.detect import Detection, DetectorError, PartRates, find_parts, part_rates
 from fairhuman.record import Box
-from fairhuman.stats.estimate import wilson
+from helpers.tiny_detectors import CRASH, HANG, RAISE, DiesAtStart, Fragile, Quadrant, WontStart, Written, picture
 
 SPOT = {"spot": Written}
 
@@ -23,21 +21,6 @@ def found(*scores: float) -> dict[str, list[Detection]]:
 
 def rates(pictures: list[dict[str, list[Detection]]], truth: list[tuple[Box, ...] | None] | None = None) -> PartRates:
     return part_rates(pictures, None if truth is None else {"spot": truth}, parts=("spot",))["spot"]
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 1), (8, 10), (95, 100), (100, 100), (3, 200)])
-@pytest.mark.parametrize("level", [0.8, 0.95])
-def test_wilson_agrees_with_scipy(successes: int, n: int, level: float) -> None:
-    share = wilson(successes, n, level)
-    interval = binomtest(successes, n).proportion_ci(level, method="wilson")
-    assert (share.value, share.n) == (successes / n, n)
-    assert (share.low, share.high) == pytest.approx((interval.low, interval.high), abs=1e-12)
-
-
-def test_wilson_of_nothing_is_not_a_number() -> None:
-    share = wilson(0, 0)
-    assert share.n == 0
-    assert all(math.isnan(value) for value in (share.value, share.low, share.high))
 
 
 def test_the_best_score_of_a_picture_counts_and_a_miss_is_zero() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_onnx import save_pose, save_yolo, save_yolox
 
 from fairhuman.config import build
 from fairhuman.detect import DetectorError
@@ -15,6 +14,7 @@ from fairhuman.detect.guard import Guarded
 from fairhuman.detect.settings import DetectSettings, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import RecipeError
+from helpers.tiny_onnx import save_pose, save_yolo, save_yolox
 
 
 def bright(width: int, height: int) -> np.ndarray:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_onnx import save_pose, save_raw_yolox, save_yolox
 
 from fairhuman.detect import Detection, DetectorError, Picture
 from fairhuman.detect.model_file import named_file
 from fairhuman.detect.whole_body import WholeBodyDetector
+from helpers.tiny_onnx import save_pose, save_raw_yolox, save_yolox
 
 FACE, LEFT, RIGHT = slice(23, 91), slice(91, 112), slice(112, 133)
 

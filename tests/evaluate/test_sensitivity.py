@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sums import confidence, official_confidence
 
 from fairhuman.detect import Picture
 from fairhuman.evaluate.metrics.distances import measure_frechet
@@ -26,6 +25,7 @@ from fairhuman.evaluate.people.strict import strict_faces, strict_hands
 from fairhuman.record import Box
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
+from helpers.sums import confidence, official_confidence
 
 Degrade = Callable[[Picture, float, Sequence[Box]], Picture]
 SEED = 303

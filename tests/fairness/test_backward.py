@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_net import BALANCING, STRATEGIES, TinyUNet, batch, flat_grad, three_losses, trained, true_gradients
 from torch import nn
 
 from fairhuman.fairness import (
@@ -16,6 +15,7 @@ from fairhuman.fairness import (
     UncertaintyWeighting,
     solve,
 )
+from helpers.tiny_net import BALANCING, STRATEGIES, TinyUNet, batch, flat_grad, three_losses, trained, true_gradients
 
 both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
 every = pytest.mark.parametrize("name", STRATEGIES)

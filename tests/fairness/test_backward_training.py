@@ -9,7 +9,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig
-from tiny_net import (
+from torch import Tensor, nn
+
+from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, solve
+from fairhuman.utils.memory import peak_allocated_bytes
+from helpers.tiny_net import (
     STRATEGIES,
     TinyUNet,
     batch,
@@ -18,10 +22,6 @@ from tiny_net import (
     trained,
     true_gradients,
 )
-from torch import Tensor, nn
-
-from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, solve
-from fairhuman.utils.memory import peak_allocated_bytes
 
 both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
 every = pytest.mark.parametrize("name", STRATEGIES)

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from worker import ESTIMATED, KINDS, MICRO_BATCHES, Case, estimate, train
 
-WORKER = Path(__file__).with_name("worker.py")
+from helpers.fairness_worker import ESTIMATED, KINDS, MICRO_BATCHES, Case, estimate, train
+
 # Sums in another order, three steps of Adam at 0.01: parameters agree to 1e-4, one hundredth of a step.
 TOLERANCE = 1e-4
 
@@ -25,7 +24,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Found:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder), str(rank), "2"],
+            [sys.executable, "-m", "helpers.fairness_worker", str(folder), str(rank), "2"],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -3,17 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from small_unet import (
-    ESTIMATORS,
-    TARGETS,
-    fair_backward,
-    flat_grad,
-    losses,
-    small_unet,
-    take,
-    trained,
-    true_gradients,
-)
 
 from fairhuman.fairness import (
     AlphaFair,
@@ -27,6 +16,17 @@ from fairhuman.fairness import (
     solve,
 )
 from fairhuman.utils.memory import peak_allocated_bytes
+from helpers.small_unet import (
+    ESTIMATORS,
+    TARGETS,
+    fair_backward,
+    flat_grad,
+    losses,
+    small_unet,
+    take,
+    trained,
+    true_gradients,
+)
 
 amortised = pytest.mark.parametrize("mode", ESTIMATORS)
 takes_all = pytest.mark.parametrize("mode", [mode for mode in ESTIMATORS if mode != "split"])  # LoRA on attention alone

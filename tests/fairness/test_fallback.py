@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_unet import fair_backward, flat_grad, small_unet, take, trained, true_gradients
 
 from fairhuman.fairness import (
     ExactEstimator,
@@ -18,6 +17,7 @@ from fairhuman.fairness import (
     solve,
 )
 from fairhuman.fairness.estimators import GramEstimate, MicroBatch
+from helpers.small_unet import fair_backward, flat_grad, small_unet, take, trained, true_gradients
 
 
 class Scripted:

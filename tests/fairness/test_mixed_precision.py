@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tiny_net import BALANCING, STRATEGIES, TinyUNet, batch, flat_grad, three_losses, trained, true_gradients
 from torch import Tensor, nn
 
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, UncertaintyWeighting
+from helpers.tiny_net import BALANCING, STRATEGIES, TinyUNet, batch, flat_grad, three_losses, trained, true_gradients
 
 both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
 every = pytest.mark.parametrize("name", STRATEGIES)

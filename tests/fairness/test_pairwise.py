@@ -5,10 +5,10 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from small_unet import fair_backward, flat_grad, losses, small_unet, take, true_gradients
 
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, PairwiseEstimator, solve
 from fairhuman.utils.memory import peak_allocated_bytes
+from helpers.small_unet import fair_backward, flat_grad, losses, small_unet, take, true_gradients
 
 
 @pytest.mark.parametrize("absent", [False, True])

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sharded_worker import CASES, Case, steps
 
-WORKER = Path(__file__).with_name("sharded_worker.py")
+from helpers.sharded_worker import CASES, Case, steps
+
 WORLDS = (2, 3)
 # Sums in another order; 4 steps of length 0.05 (SGD, length radius).
 TOLERANCE = 1e-5
@@ -25,7 +24,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     for world in WORLDS:
         workers = [
             subprocess.Popen(
-                [sys.executable, str(WORKER), str(folder), str(rank), str(world)],
+                [sys.executable, "-m", "helpers.sharded_worker", str(folder), str(rank), str(world)],
                 env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

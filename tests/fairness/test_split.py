@@ -5,7 +5,6 @@ from itertools import count, pairwise
 
 import pytest
 import torch
-from small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
 from torch import Tensor, nn
 
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, SplitEstimator
@@ -13,6 +12,7 @@ from fairhuman.fairness.estimators import GramEstimate, MicroBatch
 from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.fairness.estimators.estimator import EstimatorError
 from fairhuman.fairness.estimators.shares import Shares
+from helpers.small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
 
 PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1)]
 

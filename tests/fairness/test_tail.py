@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from small_unet import losses, small_unet, take, trained, true_gradients
 from torch import nn
 
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, TailEstimator, solve
 from fairhuman.fairness.estimators.cut import Cut, CutPoint, places
 from fairhuman.fairness.estimators.tail import widened
+from helpers.small_unet import losses, small_unet, take, trained, true_gradients
 
 ATTENTION_PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1), CutPoint(0)]
 

@@ -13,9 +13,10 @@ from PIL import Image
 from fairhuman.errors import DataError
 from fairhuman.models.architecture import build_small
 from fairhuman.models.sdxl import load_pipeline
-from figures import write_figures
+from helpers.figures import write_figures
+from helpers.places import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "training" / "small_sdxl" / "vae.py"
+SCRIPT = ROOT / "training" / "small_sdxl" / "vae.py"
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hands_and_faces import open_hand
-from tiny_onnx import Graph
 
 from fairhuman.detect.detection import DetectorError
 from fairhuman.refine.hand_depth import FARTHEST, HandDepthModel, capsule_depth
+from helpers.hands_and_faces import open_hand
+from helpers.tiny_onnx import Graph
 
 
 def hand_in_picture() -> np.ndarray:

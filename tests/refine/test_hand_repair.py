@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from hands_and_faces import open_hand
 from numpy.typing import NDArray
 
 from fairhuman.evaluate.people.hand_shape import FINGERS, hand_shape
 from fairhuman.refine.hand_repair import LENGTHS, repaired_hand
+from helpers.hands_and_faces import open_hand
 
 Array = NDArray[np.float64]
 LEFT, RIGHT = "left hand", "right hand"

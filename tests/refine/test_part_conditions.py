@@ -3,7 +3,6 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from hands_and_faces import open_hand
 from PIL import Image
 
 from fairhuman.data.condition.depth import DepthMap
@@ -15,6 +14,7 @@ from fairhuman.refine.conditions import hand_in_crop, open_conditions, people_in
 from fairhuman.refine.crop import RefineCrop, plan_crop
 from fairhuman.refine.parts import BodyPart
 from fairhuman.refine.settings import RefineSettings
+from helpers.hands_and_faces import open_hand
 
 HAND_N3 = open_hand() * 0.25 + [120, 150, 0]
 HAND = BodyPart("hand", Box(100, 100, 135, 155), 0.2, "left hand", tuple(map(tuple, HAND_N3.tolist())))

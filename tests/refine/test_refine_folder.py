@@ -4,64 +4,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tiny_parts import BoardLook, ContrastPainter, boards
 
 from fairhuman.errors import DataError, ModelError
-from fairhuman.record import Box
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.page import summary, write_page
-from fairhuman.refine.parts import Look
+from fairhuman.refine.page import summary
 from fairhuman.refine.run import (
     RECIPE,
     ROWS,
     RefineManifest,
-    RefineOutcome,
-    check_folders,
     finished,
     list_sources,
     refine_folder,
 )
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.journal import Journal
-
-BOX = (16, 16, 40, 40)
-WEAK = boards(64, 72, {BOX: 0.3})
-
-
-class Opened:
-    """Painters that were opened, to be counted."""
-
-    def __init__(self) -> None:
-        self.painters: list[ContrastPainter] = []
-
-    @contextmanager
-    def __call__(self) -> Iterator[Painter]:
-        self.painters.append(ContrastPainter(3.0))
-        yield self.painters[-1]
-
-
-@contextmanager
-def look_for_board(_: RefineSettings, __: bool) -> Iterator[Look]:
-    yield BoardLook([("face", Box(*BOX))])
-
-
-def refine(
-    images: Path, out: Path, opened: Opened | None = None, prompts: list[str] | None = None, **given: int
-) -> RefineOutcome:
-    started = RefineManifest(images=str(images), prompts=None, settings=RefineSettings(**given))  # type: ignore[arg-type]
-    check_folders(images, out, started)
-    sources = list_sources(images, prompts)
-    done = refine_folder(sources, out, started, opened or Opened(), start_look=look_for_board)
-    write_page(out, sources, started, done)
-    return done
+from helpers.refining import BOX, WEAK, Opened, refine
+from helpers.tiny_parts import boards
 
 
 @pytest.fixture
@@ -147,14 +113,11 @@ def test_kill_9_loses_nothing_and_the_same_call_goes_on(tmp_path: Path) -> None:
     images.mkdir()
     for number in range(30):
         Image.fromarray(np.roll(WEAK, 8 * (number % 2), axis=1)).save(images / f"{number:02d}.png")
-    here = Path(__file__)
     script = (
-        "import sys; sys.path[:0] = sys.argv[3:]\n"
-        "from pathlib import Path; import test_refine_folder as t\n"
-        "t.refine(Path(sys.argv[1]), Path(sys.argv[2]))"
+        "import sys; from pathlib import Path; from helpers.refining import refine\n"
+        "refine(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
-    paths = [str(here.parent), str(here.parents[1] / "evaluate"), str(here.parents[1] / "detect")]
-    process = subprocess.Popen([sys.executable, "-c", script, str(images), str(out), *paths])
+    process = subprocess.Popen([sys.executable, "-c", script, str(images), str(out)])
     while process.poll() is None and len(list(out.glob("*.png"))) < 3:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)

@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_parts import BoardLook, ContrastPainter, NoisePainter, boards
 
 from fairhuman.detect.detection import Picture
 from fairhuman.record import Box
@@ -13,6 +12,7 @@ from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.parts import BodyPart, Look, PictureParts, loss, standing, with_unmeasured
 from fairhuman.refine.picture import PartRow, RefineTools, counted, crop_of, refine_picture
 from fairhuman.refine.settings import RefineSettings
+from helpers.tiny_parts import BoardLook, ContrastPainter, NoisePainter, boards
 
 FACE, HAND = (16, 16, 40, 40), (72, 48, 92, 68)
 BOXES = [("face", Box(*FACE)), ("hand", Box(*HAND))]

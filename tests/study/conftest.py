@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import ADMIN, write_study
 from sqlalchemy import create_engine, text
 from starlette.applications import Starlette
-from study_tab import Tab
 
 from fairhuman.study.app import Access, create_study_app
 from fairhuman.study.links import participant_tokens
 from fairhuman.study.shown import load_shown
 from fairhuman.study.store import open_store
 from fairhuman.study.study import DATABASE
+from helpers.small_study import ADMIN, write_study
+from helpers.study_tab import Tab
 
 
 @pytest.fixture

@@ -3,18 +3,18 @@
 import json
 import math
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_votes import vote
 
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.study.answers import COLUMNS, Vote, read_votes, write_votes
 from fairhuman.study.recorded import read_database
 from fairhuman.study.study import DATABASE, Design, StudyItem, Trial
+from helpers.simulated_votes import vote
+from helpers.study_database import write_database
 
 QUESTIONS = ("overall", "regional")
 DESIGN = Design(
@@ -26,19 +26,6 @@ DESIGN = Design(
     ),
     ((Trial(1, ("B", "A")), Trial(2, ("blurred", "sharp"))), (Trial(0, ("A", "B")), Trial(2, ("sharp", "blurred")))),
 )
-
-
-def write_database(path: Path, rows: Sequence[tuple[object, ...]]) -> Path:
-    """As the server's tables are, less what a report doesn't read."""
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute(
-            "CREATE TABLE answers (participant INTEGER, trial INTEGER, question TEXT, choice INTEGER, seconds REAL,"
-            " given TEXT, PRIMARY KEY (participant, trial, question))"
-        )
-        connection.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
-    connection.close()
-    return path
 
 
 def test_answers_of_the_database_become_votes(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import re
 import sqlite3
 
 import pytest
-from small_study import METHODS, write_study
 from starlette.testclient import TestClient
 
 from fairhuman.errors import DataError
@@ -13,6 +12,7 @@ from fairhuman.study.shown import load_shown
 from fairhuman.study.study import DATABASE, PICTURES, load_design, save_design
 from fairhuman.study.texts import load_texts
 from fairhuman.web.app import SECURITY_HEADERS
+from helpers.small_study import METHODS, write_study
 
 HERE = "http://127.0.0.1:8000"
 HTML = {"accept": "text/html"}

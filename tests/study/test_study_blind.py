@@ -7,11 +7,11 @@ from itertools import chain
 import numpy as np
 import pytest
 from PIL import Image
-from small_study import METHODS
 from starlette.testclient import TestClient
 
 from fairhuman.study import app as study_app
 from fairhuman.study.study import load_design
+from helpers.small_study import METHODS
 
 HERE = "http://127.0.0.1:8000"
 

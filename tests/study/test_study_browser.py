@@ -1,10 +1,10 @@
 """The participant's page in a real browser: a whole session, back, reload, no network, two tabs."""
 
 import pytest
-from small_study import METHODS
-from study_tab import Tab, choices, stored
 
 from fairhuman.study.study import load_design
+from helpers.small_study import METHODS
+from helpers.study_tab import Tab, choices, stored
 
 KEYS = {"ArrowLeft": 0, "ArrowRight": 1, "t": None, "1": 0, "2": 1}
 

@@ -9,10 +9,10 @@ import urllib.error
 import urllib.request
 
 import pytest
-from small_study import ADMIN
 
 from fairhuman.study.study import DATABASE
 from fairhuman.study.texts import load_texts
+from helpers.small_study import ADMIN
 
 
 def links(typed, folder, *options):

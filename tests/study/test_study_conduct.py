@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from simulated_votes import vote
 
 from fairhuman.errors import RecipeError
 from fairhuman.study.answers import Vote, Votes
@@ -12,6 +11,7 @@ from fairhuman.study.bias import answer_times, balance, place_shares
 from fairhuman.study.exclusion import judge_participants, keep
 from fairhuman.study.power import PowerSettings, describe, find_participants, power
 from fairhuman.study.study import ExclusionSettings
+from helpers.simulated_votes import vote
 
 
 def session(participant: str, *, checks: int = 2, failed: int = 0, seconds: float = 3.0, left: int = 5) -> list[Vote]:

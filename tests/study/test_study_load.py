@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_study import write_study
 from sqlalchemy import create_engine, text
 
 from fairhuman.study.links import participant_tokens
 from fairhuman.study.shown import load_shown
 from fairhuman.study.store import open_store
-
-CLIENT = Path(__file__).with_name("load_client.py")
+from helpers.small_study import write_study
 
 
 class Crowd:
@@ -34,7 +32,7 @@ class Crowd:
         tokens = [self.tokens[number] for number in range(self.people)]
         job = self.folder / f"job-{time.time_ns()}.json"
         job.write_text(json.dumps({"address": address, "tokens": tokens, "answers": self.answers, "rate": rate}))
-        return self.servers.run([sys.executable, str(CLIENT), str(job)]), job
+        return self.servers.run([sys.executable, "-m", "helpers.study_load_client", str(job)]), job
 
     def stored(self, query: str) -> list[tuple]:
         engine = create_engine(self.database)

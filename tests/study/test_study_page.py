@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from study_tab import Tab
 
 from fairhuman.demo.run import TITLES
 from fairhuman.demo.settings import DemoSettings
 from fairhuman.generate.sample import save_png
 from fairhuman.study.study import load_design
+from helpers.places import ROOT
+from helpers.study_tab import Tab
 
-PAGE = Path(__file__).parents[2] / "docs/study.md"
+PAGE = ROOT / "docs/study.md"
 PAIRS, PARTICIPANTS = 4, 3
 
 

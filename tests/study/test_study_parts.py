@@ -5,7 +5,6 @@ import stat
 import threading
 
 import pytest
-from small_study import METHODS
 from starlette.testclient import TestClient
 
 from fairhuman.errors import DataError, FairHumanError, RecipeError
@@ -15,6 +14,7 @@ from fairhuman.study.shown import load_shown
 from fairhuman.study.study import DESIGN, SETTINGS, Design, StudyItem, Trial, load_design, save_design
 from fairhuman.study.texts import DEFAULT, load_texts
 from fairhuman.web.app import RefusedError
+from helpers.small_study import METHODS
 
 
 def test_links_are_the_same_each_time_all_different_and_of_their_folder_alone(tmp_path):

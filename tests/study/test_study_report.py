@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from simulated_votes import simulate, vote
 
 from fairhuman.study.analysis import analyse
 from fairhuman.study.answers import Vote, Votes, read_votes
 from fairhuman.study.report import StudyFacts, scores_figure, write_report
 from fairhuman.study.study import StudySettings
+from helpers.simulated_votes import simulate, vote
 
 EVIL = "<script>alert(1)</script>$x$"
 

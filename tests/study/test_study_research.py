@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_study_answers import write_database
-from test_study_create import write_method
 
 from fairhuman.study.study import DATABASE, SETTINGS, load_design
+from helpers.study_database import write_database
+from helpers.study_pictures import write_method
 
 Typed = Callable[..., tuple[int, str, str]]
 ONE_QUESTION = "questions=[{name: overall, text: 'Which is better?'}]"  # without close-ups no detector is needed

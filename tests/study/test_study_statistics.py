@@ -4,12 +4,12 @@ import choix
 import krippendorff
 import numpy as np
 import pytest
-from simulated_votes import simulate, vote
 
 from fairhuman.study.agreement import krippendorff_alpha, votes_alpha
 from fairhuman.study.bradley_terry import PRIOR, fit_strengths
 from fairhuman.study.intervals import mean_interval, two_way_variance
 from fairhuman.study.scores import meetings, method_score
+from helpers.simulated_votes import simulate, vote
 
 
 def test_the_papers_score_by_hand() -> None:

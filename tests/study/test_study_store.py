@@ -3,7 +3,6 @@
 import threading
 
 import pytest
-from small_study import write_study
 from sqlalchemy import insert, select, text, update
 
 from fairhuman.errors import DataError
@@ -13,6 +12,7 @@ from fairhuman.study.store import ANSWERS, EVENTS, SESSIONS, VERSION, StudyStore
 from fairhuman.study.study import SETTINGS
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import transaction
+from helpers.small_study import write_study
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from study_tab import Tab, choices
 
 from fairhuman.study.texts import load_texts
+from helpers.study_tab import Tab, choices
 
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}

@@ -8,7 +8,7 @@ import pytest
 
 from fairhuman import config
 from fairhuman.train.recipe import TrainRecipe
-from figures import write_figures
+from helpers.figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]
 

@@ -21,7 +21,7 @@ from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from runs import metrics_without_times
+from helpers.runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 MODES: dict[str, dict[str, Any]] = {

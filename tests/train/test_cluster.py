@@ -8,7 +8,9 @@ from pathlib import Path
 
 from accelerate.commands.launch import launch_command_parser
 
-SCRIPT = Path(__file__).parents[2] / "recipes" / "cluster.sbatch"
+from helpers.places import RECIPES
+
+SCRIPT = RECIPES / "cluster.sbatch"
 
 
 def stub(folder: Path, name: str, body: str) -> None:

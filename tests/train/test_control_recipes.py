@@ -25,8 +25,8 @@ from fairhuman.synth.people import write_people
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
+from helpers.places import RECIPES
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 KINDS = ("controlnet", "t2i_adapter")
 SIZE = 128
 STEPS = {"controlnet": 400, "t2i_adapter": 1200}  # by which they follow by a margin

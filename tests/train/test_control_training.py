@@ -32,8 +32,8 @@ from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
 from fairhuman.train.step import Objectives
-from figures import give_poses
-from runs import check_direction, metrics_without_times
+from helpers.figures import give_poses
+from helpers.runs import check_direction, metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 KINDS = ("controlnet", "t2i_adapter")

@@ -24,7 +24,7 @@ from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
-from runs import metrics_without_times
+from helpers.runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 

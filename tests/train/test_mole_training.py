@@ -24,11 +24,11 @@ from fairhuman.train.model import build_model, load_pipeline
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
 from fairhuman.train.step import Objectives
-from runs import check_direction, metrics_without_times
+from helpers.places import RECIPES
+from helpers.runs import check_direction, metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 Typed = Callable[..., tuple[int, str, str]]
-RECIPES = Path(__file__).parents[2] / "recipes"
 STAGES = ("face", "hand", "gates")
 RANK = 3
 ALPHAS = {"face": 2.0, "hand": 4.0}  # small, so that no gate is saturated

@@ -12,10 +12,10 @@ from fairhuman import config
 from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
+from helpers.places import RECIPES
 
 Typed = Callable[..., tuple[int, str, str]]
 CLOSEUPS = ("min_side=16", "size=128", "max_enlarge=4")  # as the recipes say
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.fixture

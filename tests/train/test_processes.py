@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from launched import finish, start, train_in
 from safetensors.torch import load_file
 
 from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
+from helpers.launched import finish, start, train_in
 
 MakeRecipe = Callable[..., TrainRecipe]
 PROCESSES = ("one", "two")

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from launched import finish, train_in
 from safetensors.torch import load_file
 
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
-from runs import metrics_without_times
+from helpers.launched import finish, train_in
+from helpers.runs import metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 SHARDED = {"sharding": "fsdp", "timeout": 120}

@@ -14,7 +14,7 @@ from fairhuman.report.run_folder import read_validation
 from fairhuman.train.data import load_data
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
-from figures import write_figures
+from helpers.figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 from pydantic import ValidationError
-from server import GOOD, Answer, endpoint, error, said
 
 from fairhuman.data.caption import Caption, CaptionItem, EndpointSettings, TokenBudget
 from fairhuman.data.caption.endpoint import EndpointCaptioner
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
+from helpers.caption_server import GOOD, Answer, endpoint, error, said
 
 Items = Callable[..., CaptionItem]
 Result = list[Caption | Failure]

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_models import make_llava, make_qwen
 
 from fairhuman.data.caption import Caption, CaptionItem, TokenBudget, TransformersSettings, open_captioner
 from fairhuman.data.caption.settings import CaptionSettings
@@ -13,6 +12,7 @@ from fairhuman.data.caption.vlm import TransformersCaptioner
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
+from helpers.tiny_captioners import make_llava, make_qwen
 
 Items = Callable[..., CaptionItem]
 

@@ -1,7 +1,8 @@
 """A depth model on disk, made once."""
 
 import pytest
-from tiny_depth import save_depth_model
+
+from helpers.tiny_depth import save_depth_model
 
 
 @pytest.fixture(scope="session")

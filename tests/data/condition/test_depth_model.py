@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_depth import SIDE, save_depth_model
 from transformers import (
     AutoImageProcessor,
     AutoModelForDepthEstimation,
@@ -18,6 +17,7 @@ from transformers import (
 from fairhuman.config import build
 from fairhuman.data.condition import DepthSettings, open_depth
 from fairhuman.errors import ModelError
+from helpers.tiny_depth import SIDE, save_depth_model
 
 SIZES = [(40, 40), (60, 30), (40, 40), (1, 1), (50, 50), (30, 61), (20, 40)]
 

@@ -13,7 +13,6 @@ import filelock
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_pictures import encoded, picture
 from webdataset.autodecode import Decoder, imagehandler
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -26,6 +25,7 @@ from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.record import Box
+from helpers.tiny_pictures import encoded, picture
 
 REGIONS = ("face", "hand", "person", "tail")
 POSE = [[float(p), 2.0 * p, 0.5] for p in range(17)]

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_pictures import encoded, picture
 
 from fairhuman import config
 from fairhuman.data.pipeline.run import Workers, build_dataset
 from fairhuman.data.pipeline.settings import BuildRecipe
+from helpers.tiny_pictures import encoded, picture
 
 SETTINGS = ["min_side=41", "detect=null", "caption.kind=text", "condition.pose=none", "shard_rows=4"]
 

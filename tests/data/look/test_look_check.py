@@ -6,7 +6,6 @@ import re
 import pyarrow
 import pyarrow.parquet
 import pytest
-from tiny_pictures import encoded, picture
 
 from fairhuman.data.look.check import check_dataset
 from fairhuman.data.look.columns import read_columns
@@ -14,6 +13,7 @@ from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError, RecipeError
+from helpers.tiny_pictures import encoded, picture
 
 
 def test_the_collection_of_bad_files(shared, tmp_path):

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_pictures import encoded, picture
 
 from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.look.show import SCRIPT, show_dataset
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError, FairHumanError
+from helpers.tiny_pictures import encoded, picture
 
 CHROMIUM = "/usr/bin/chromium"
 

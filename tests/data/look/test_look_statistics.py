@@ -9,7 +9,6 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_pictures import encoded, picture
 
 from fairhuman.data.caption.settings import TokenSettings
 from fairhuman.data.caption.tokens import TokenBudget
@@ -21,6 +20,7 @@ from fairhuman.data.look.tally import CAPTIONS, Tally
 from fairhuman.data.pipeline.rows import BOXES
 from fairhuman.data.pipeline.write import PICTURE
 from fairhuman.errors import DataError, FairHumanError
+from helpers.tiny_pictures import encoded, picture
 
 ROWS = [
     {"faces": [[0, 0, 10, 10, 0.5]], "hands": None, "caption": "one two  three"},

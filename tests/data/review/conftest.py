@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_pictures import encoded, picture
+
+from helpers.tiny_pictures import encoded, picture
 
 
 @pytest.fixture

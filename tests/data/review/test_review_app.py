@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from sqlalchemy import event
 from starlette.testclient import TestClient
-from tiny_pictures import encoded, picture
 
 from fairhuman.data.review import ReviewSettings, create_review_app
 from fairhuman.data.review import app as review_app
 from fairhuman.data.review.app import serve_review
 from fairhuman.errors import DataError
 from fairhuman.web import database
+from helpers.tiny_pictures import encoded, picture
 
 HERE = "http://127.0.0.1:8000"
 HTML = {"accept": "text/html"}

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from formats import put, write_bodyhands
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.record import Box
+from helpers.formats import put, write_bodyhands
 
 XML = """<annotation><object><name>hand</name>{}<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>{}</xmax><ymax>20</ymax>
 </bndbox></object></annotation>"""

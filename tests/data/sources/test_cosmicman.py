@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from formats import AA_IDS, write_cosmicman
 from PIL import Image
 
 from fairhuman.data.pictures.decode import decode_mask
@@ -14,6 +13,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source, source_kind
 from fairhuman.data.sources.check import check_records
 from fairhuman.record import LabelMap
+from helpers.formats import AA_IDS, write_cosmicman
 
 
 @pytest.fixture

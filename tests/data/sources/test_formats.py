@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from formats import AA_IDS, AA_TEXT, FORMATS, Person
 from PIL import Image
-from tiny_pictures import encoded, picture
 
 from fairhuman import config
 from fairhuman.data.pictures.decode import decode_mask
@@ -20,6 +18,8 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Box, HumanRecord
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
+from helpers.formats import AA_IDS, AA_TEXT, FORMATS, Person
+from helpers.tiny_pictures import encoded, picture
 
 REGIONS = {
     "cosmicman": ("face",),

@@ -13,12 +13,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
-from tiny_pictures import encoded, picture
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source
 from fairhuman.errors import DataError
 from fairhuman.record import Box, LabelMap
+from helpers.tiny_pictures import encoded, picture
 
 ANY = SourceSettings(max_reject_share=1.0)
 ROWS = [

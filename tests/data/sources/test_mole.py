@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from formats import put
-from tiny_pictures import encoded, picture
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source, source_kind
 from fairhuman.errors import DataError
+from helpers.formats import put
+from helpers.tiny_pictures import encoded, picture
 
 
 def lay(root, names, captions):

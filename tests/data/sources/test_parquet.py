@@ -5,13 +5,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
-from tiny_pictures import encoded, picture
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import byte_length, picture_name, read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError
 from fairhuman.record import Box, TableCell
+from helpers.tiny_pictures import encoded, picture
 
 
 def row(i: int, **fields) -> dict:

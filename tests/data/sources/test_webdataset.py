@@ -7,9 +7,7 @@ import tarfile
 import tracemalloc
 
 import pytest
-from formats import write_tar
 from PIL import Image
-from tiny_pictures import encoded, picture
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from fairhuman.data.pictures.notes import LoadReport
@@ -18,6 +16,8 @@ from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.webdataset import webdataset_rows
 from fairhuman.errors import DataError
 from fairhuman.record import Box, FileSpan
+from helpers.formats import write_tar
+from helpers.tiny_pictures import encoded, picture
 
 
 def png(seed: int) -> bytes:

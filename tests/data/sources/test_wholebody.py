@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from formats import write_wholebody
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source, wholebody
 from fairhuman.errors import DataError
 from fairhuman.record import Box
+from helpers.formats import write_wholebody
 
 REGIONS = ("face", "hand", "person")
 

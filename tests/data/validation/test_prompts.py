@@ -26,7 +26,7 @@ from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.utils.journal import Journal
-from figures import write_figures
+from helpers.figures import write_figures
 
 PAUSE = 0.1  # seconds of an answer
 

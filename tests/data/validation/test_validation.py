@@ -16,7 +16,7 @@ from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.validation.build import build_validation
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError, FairHumanError, RecipeError
-from figures import write_figures
+from helpers.figures import write_figures
 
 SMALL = {"min_side": 64, "min_clarity_percentile": None}
 

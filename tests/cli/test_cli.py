@@ -1,0 +1,320 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from fairhuman.generate.sample import save_png
+from helpers.figures import give_poses, write_figures
+from helpers.places import ROOT
+
+PAGES = ("README.md", "docs/data.md", "docs/evaluation.md", "docs/comparing.md")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("people")
+    write_figures(folder, 8, 64, seed=2)
+    give_poses(folder)
+    return folder
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "fairhuman.cli", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """The same number of threads for all runs: sums over other numbers of them round otherwise on some machines."""
+    return {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+
+
+def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def start(*arguments: object, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def recipe_file(folder: Path, people: Path, **values: object) -> Path:
+    settings: dict[str, object] = {
+        "data": str(people),
+        "out": str(folder / "run"),
+        "steps": 8,
+        "batch_size": 1,
+        "resolution": 32,
+        "checkpoint_every": 1,
+        "lora": {"rank": 2},
+        "validation": {"every": 0},
+        "preview": {"count": 0},
+        **values,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def metrics(folder: Path) -> list[dict[str, object]]:
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 200
+    while not (folder / "metrics.jsonl").is_file() or (folder / "metrics.jsonl").read_text().count("\n") < step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_help_of_every_command_has_an_example() -> None:
+    def listed(*group: str) -> set[str]:
+        listing = run(*group, "--help").stdout.partition("Commands:")[2]
+        return set(re.findall(r"^  ([\w-]+)  ", listing, flags=re.MULTILINE))
+
+    commands, of_data, of_study = listed(), listed("data"), listed("study")
+    assert {"demo", "train", "sample", "data", "study"} <= commands
+    assert {"build", "review", "benchmark-detectors"} <= of_data
+    assert {"create", "serve", "links", "report", "export", "power"} <= of_study
+    in_groups = [*(f"data {name}" for name in of_data), *(f"study {name}" for name in of_study)]
+    for name in [*(commands - {"data", "study"}), *in_groups]:
+        shown = run(*name.split(), "--help")
+        assert shown.returncode == 0
+        assert f"Example: fairhuman {name}" in " ".join(shown.stdout.split())
+
+
+def test_wrong_usage_is_2_and_failure_is_1(tmp_path: Path, people: Path) -> None:
+    assert run("train").returncode == 2
+    assert run("nonsense").returncode == 2
+    path = recipe_file(tmp_path, people)
+    wrong = run("train", path, "stpes=3")
+    assert wrong.returncode == 2
+    assert "unknown setting 'stpes'; did you mean 'steps'" in wrong.stderr
+    failed = run("train", path, f"data={tmp_path / 'nowhere'}")
+    assert failed.returncode == 1
+    assert "there is no such file or folder" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_dry_run_shows_everything_and_writes_nothing(tmp_path: Path, people: Path) -> None:
+    shown = run("train", recipe_file(tmp_path, people), "strategy=nash", "--dry-run")
+    assert shown.returncode == 0
+    assert "strategy: nash" in shown.stdout
+    assert "8 pictures to train on" in shown.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def mole_starts(folder: Path) -> dict[str, str]:
+    """Random experts of rank 2, to train gates on."""
+    from fairhuman.models.mole import MoleModel
+    from fairhuman.models.sdxl import load_pipeline
+    from fairhuman.models.settings import MoleSettings
+
+    for stage in ("face", "hand"):
+        model = MoleModel(load_pipeline("small"), MoleSettings(stage=stage, rank=2), seed=0)
+        for parameter in model.trainable_parameters():
+            parameter.data += 0.05
+        model.save(folder / stage)
+    return {f"start_{stage}": str(folder / stage) for stage in ("face", "hand")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("lora", {}),
+        *(
+            pytest.param(kind, values, marks=pytest.mark.slow, id=name)
+            for name, kind, values in (
+                ("full", "full", {}),
+                ("controlnet", "controlnet", {"fairness": {"mode": "output", "every": 3}}),
+                ("adapter", "t2i_adapter", {"strategy": "uw"}),
+                ("expert", "mole", {"mole": {"stage": "hand", "rank": 2}}),
+                ("gates", "mole", {"mole": {"stage": "gates", "rank": 2}, "ema": {"decay": 0.9}}),
+            )
+        ),
+    ],
+)
+def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_result(
+    tmp_path: Path, people: Path, kind: str, values: dict[str, Any]
+) -> None:
+    if values.get("mole", {}).get("stage") == "gates":
+        values = {**values, "mole": {**values["mole"], **mole_starts(tmp_path / "experts")}}
+    path = recipe_file(tmp_path, people, kind=kind, **values)
+    product = "model" if kind == "full" else kind
+    arguments = ("train", path)
+    assert run(*arguments, f"out={tmp_path / 'whole'}").returncode == 0
+    step = random.SystemRandom().randrange(1, 5)
+    process = start(*arguments)
+    wait_for_step(process, tmp_path / "run", step)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "run" / product).exists()
+    saved = list((tmp_path / "run" / "checkpoints").glob("step-*[0-9]"))
+    again = run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert ("going on from step" in again.stdout) == bool(saved)  # the kill may come before the first checkpoint
+    ours, theirs = (
+        {file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+        for folder in (tmp_path / name / product for name in ("run", "whole"))
+    )
+    assert any(name.suffix == ".safetensors" for name in theirs)
+    assert ours == theirs, step
+    assert [row["step"] for row in metrics(tmp_path / "run")] == list(range(1, 9))
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, people: Path, number: signal.Signals) -> None:
+    path = recipe_file(tmp_path, people, steps=500, checkpoint_every=500)
+    process = start("train", path, stderr=subprocess.PIPE)
+    wait_for_step(process, tmp_path / "run", 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 128 + number, err
+    assert "the same command goes on from there" in out
+    done = len(metrics(tmp_path / "run"))
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
+
+
+def test_sample_draws_a_picture_per_prompt_with_its_settings_inside(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "prompts.txt").write_text("a man\n\na woman waving\n", encoding="utf-8")
+    size = ("--height", 32, "--width", 32, "--steps", 2, "--seed", 5)
+    drawn = run("sample", tmp_path / "out", "--prompts", tmp_path / "prompts.txt", *size)
+    assert drawn.returncode == 0, drawn.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00000-00.png", "00001-00.png"]
+    with Image.open(tmp_path / "out" / "00001-00.png") as picture:
+        assert picture.size == (32, 32)
+        assert (picture.info["prompt"], picture.info["seed"], picture.info["steps"]) == ("a woman waving", "5", "2")
+    assert run("sample", tmp_path / "out").returncode == 2
+    missing = run("sample", tmp_path / "out", "--prompt", "a", "--lora", tmp_path / "none")
+    assert missing.returncode == 1
+    assert "found none" in missing.stderr
+
+
+def test_sample_checks_before_it_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fairhuman.cli import main
+
+    out, file = tmp_path / "out", tmp_path / "file"
+    file.touch()
+    wrong: list[tuple[int, str, Path, tuple[object, ...]]] = [
+        (2, "LoRA weight: expected a finite number, found nan", out, ("--lora-weight", "nan", "--dry-run")),
+        (2, "guidance: input should be a finite number", out, ("--guidance", "inf", "--dry-run")),
+        (2, "1000 timesteps can't be split into 1500 steps", out, ("--steps", 1500, "--dry-run")),
+        (2, "--prompt: expected a text", out, ("--prompt", " ", "--dry-run")),
+        (1, "found no such folder", out, ("--model", tmp_path / "none", "--dry-run")),
+        (1, "found none", out, ("--lora", tmp_path / "none", "--dry-run")),
+        (1, f"{file}: can't be written", file, ()),
+        (1, "/proc/pictures: can't be written", Path("/proc/pictures"), ()),
+    ]
+    for code, message, place, options in wrong:
+        monkeypatch.setattr(sys, "argv", ["fairhuman", "sample", str(place), "--prompt", "a", *map(str, options)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        shown = capsys.readouterr().err
+        assert (stopped.value.code, shown.count("\n")) == (code, 1), shown
+        assert message in shown
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of 110 prompts by two methods, as `fairhuman sample` writes them."""
+    folder = tmp_path_factory.mktemp("samples")
+    for method, shade in (("base", 20), ("mpd", 200)):
+        for number in range(110):
+            texts = {"prompt": f"person {number}", "prompt_index": str(number), "picture_index": "0", "seed": "0"}
+            save_png(Image.new("RGB", (64, 64), (shade, number, 0)), folder / method / f"{number:05d}-00.png", texts)
+    return folder
+
+
+def documented_commands() -> list[str]:
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
+    blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)]
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_every_documented_command_works(
+    line: str,
+    tmp_path: Path,
+    people: Path,
+    samples: Path,
+    typed: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`make` targets exist; the others run, those that need a hub, a GPU or hours with --dry-run or for two steps."""
+    made = re.sub(r"\bruns/people\b|(?<= )(people|val)(?= |$)", "PEOPLE", line)  # what a command before has made
+    line = re.sub(r"PEOPLE|PHOTOS", str(people), made).replace("runs/", f"{tmp_path}/runs/")
+    line = re.sub(r"\bsamples/", f"{samples}/", line)
+    (tmp_path / "prompts.txt").write_text("a person\n", encoding="utf-8")  # one's own, as photos are
+    line = line.replace("prompts.txt", str(tmp_path / "prompts.txt")).replace(
+        "--reference photos", f"--reference {people}"
+    )
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        listed = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert listed.returncode == 0, listed.stderr
+        return
+    if "--lora" in arguments:  # what the command before has made
+        lora = Path(arguments[arguments.index("--lora") + 1])
+        lora.mkdir(parents=True)
+        (lora / "pytorch_lora_weights.safetensors").touch()
+    if program == "fairhuman":
+        dry = [] if "--dry-run" in arguments or arguments[:2] == ["data", "check"] else ["--dry-run"]
+        monkeypatch.chdir(ROOT)
+        code, _, error = typed(*arguments, *dry)
+        assert code == 0, error
+    else:
+        assert program == "python"
+        short = line.replace("--minutes 25", "--steps 2 --size 32")
+        assert short != line
+        done = subprocess.run(
+            [sys.executable, *shlex.split(short)[1:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_s_four_lines_work() -> None:
+    import torch
+
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert block is not None
+    model = torch.nn.Linear(3, 3)
+    before = model.weight.detach().clone()
+    names = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "batches": [torch.ones(2, 3)],
+        "loss_global": lambda batch: model(batch)[:, 0].square().mean(),
+        "loss_face": lambda batch: model(batch)[:, 1].square().mean(),
+        "loss_hand": lambda batch: (model(batch)[:, 2] - 1).square().mean(),
+    }
+    exec(block.group(1), names)
+    moved = (model.weight.detach() - before).norm().item() ** 2 + 0.0
+    assert 0.0 < moved <= 0.1**2 + 1e-9
+    assert names["step"].present == (True, True, True)  # type: ignore[attr-defined]

@@ -1,0 +1,188 @@
+"""The commands that measure and compare, as a user types them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fairhuman.cli.commands_measure import named_places
+from fairhuman.errors import RecipeError
+from fairhuman.evaluate.metrics.held_out_losses import ModelSpec
+from fairhuman.models.mole import MoleModel
+from fairhuman.models.sdxl import load_pipeline
+from fairhuman.models.settings import MoleSettings
+from helpers.figures import write_figures
+from helpers.places import RECIPES
+
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Folders `a` and `b` of three pictures each, and a file of three prompts."""
+    for name, spread in (("a", 40), ("b", 80)):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.effect_noise((64, 48), spread).convert("RGB").save(tmp_path / name / f"{number}.png")
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    return tmp_path
+
+
+def test_pictures_are_measured_against_each_other(pictures: Path, typed: Typed) -> None:
+    common = ("--prompts", pictures / "prompts.txt", "--reference", pictures / "a", "--cache", pictures / "cache")
+    code, said, _ = typed(
+        "evaluate", pictures / "a", "--method", f"B={pictures / 'b'}", *common, "metrics=[efficientnet]"
+    )
+    assert code == 0
+    assert f"report: {pictures / 'a-evaluation' / 'report.html'}" in said
+    found = json.loads((pictures / "a-evaluation" / "metrics.json").read_text())
+    assert [(one["method"], one["value"] > 0.1) for one in found["metrics"]] == [("a", False), ("B", True)]
+    code, said, _ = typed("evaluate", pictures / "c", *common, "--dry-run", "metrics=[fid]")
+    assert code == 0
+    assert "- fid" in said
+    assert f"prompts: {pictures / 'prompts.txt'}, 3 of them" in said
+    assert f"reference: {pictures / 'a'}, read as folder" in said
+    assert f"c: {pictures / 'c'}, not there yet" in said
+
+
+@pytest.mark.parametrize("option", ["--prompts", "--reference"])
+def test_a_dry_run_looks_for_prompts_and_reference(pictures: Path, typed: Typed, option: str) -> None:
+    code, said, errors = typed("evaluate", pictures / "a", option, pictures / "none", "--dry-run")
+    assert (code, "would write" in said) == (1, False)
+    assert f"{pictures / 'none'}: " in errors
+
+
+def test_bad_input_is_named(pictures: Path, typed: Typed) -> None:
+    assert "metrics" in typed("evaluate", pictures / "a", "metrics=[fidd]")[2]
+    assert "there is no such file or folder" in typed("evaluate", pictures / "c", "--cache", pictures / "cache")[2]
+    assert "two are named 'a'" in typed("grid", pictures / "out", *["--method", pictures / "a"] * 2)[2]
+    assert "no method: give --method" in typed("grid", pictures / "out")[2]
+    assert "no model: give --model" in typed("losses", pictures / "a")[2]
+    assert "no such recipe" in typed("compare", pictures / "none.yaml")[2]
+
+
+def test_what_is_left_out_and_why_is_said(pictures: Path, typed: Typed) -> None:
+    (pictures / "a" / "3.png").write_bytes(b"not a picture")
+    code, said, _ = typed("evaluate", pictures / "a", "--cache", pictures / "cache", "metrics=[fid]")
+    assert code == 0
+    assert "a: skipped: not a picture (1)" in said
+    assert "no FID and KID: they need a --reference" in said
+
+
+def test_a_grid_of_two_methods(pictures: Path, typed: Typed) -> None:
+    methods = ("--method", pictures / "a", "--method", f"other={pictures / 'b'}")
+    code, said, _ = typed("grid", pictures / "grid", *methods, "--count", 2)
+    assert code == 0
+    assert f"grid: {pictures / 'grid' / 'grid.html'}" in said
+    assert (pictures / "grid" / "grid.png").is_file()
+
+
+def test_losses_of_the_small_model(tmp_path: Path, typed: Typed) -> None:
+    write_figures(tmp_path / "people", 2, 64, seed=2)
+    options = ("resolution=64", "timesteps=[0.2,0.8]", "--out", tmp_path / "losses.json")
+    code, said, errors = typed(
+        "losses", tmp_path / "people", "--model", "base=small", "--model", "same=small", *options
+    )
+    assert code == 0, errors
+    assert "change against base" in said
+    assert "p, corrected" in said
+    found = json.loads((tmp_path / "losses.json").read_text())
+    lines = {(one["model"], one["objective"]): one for one in found["losses"]}
+    assert lines["same", "global"]["change"]["value"] == 0.0, "the same model on the same noise"
+    assert (lines["same", "global"]["p"], lines["same", "global"]["p_holm"]) == (1.0, 1.0)
+    assert lines["base", "global"]["p"] is lines["base", "global"]["change"] is None
+    assert lines["base", "global"]["loss"]["standard_error"] > 0
+    assert lines["base", "global"]["loss"]["value"] == lines["same", "global"]["loss"]["value"] > 0
+    assert len(found["samples"]["base"]["keys"]) == 2
+    assert (
+        "resolution must be a multiple of 16"
+        in typed("losses", tmp_path / "people", "--model", "small", "resolution=72")[2]
+    )
+
+
+def test_losses_of_a_mole(tmp_path: Path, typed: Typed) -> None:
+    write_figures(tmp_path / "people", 2, 64, seed=2)
+    model = MoleModel(load_pipeline("small"), MoleSettings(stage="face", rank=2), seed=0)
+    model.save(tmp_path / "new")
+    for parameter in model.trainable_parameters():
+        parameter.data += 0.05
+    model.save(tmp_path / "trained")
+    models = [f"{name}=small+{tmp_path / name}" for name in ("new", "trained")]
+    options = ["resolution=64", "timesteps=[0.4]", "--out", tmp_path / "losses.json", "--model", "base=small"]
+    code, _, errors = typed("losses", tmp_path / "people", *options, "--model", models[0], "--model", models[1])
+    assert code == 0, errors
+    found = json.loads((tmp_path / "losses.json").read_text())["losses"]
+    changes = {one["model"]: one["change"]["value"] for one in found if one["objective"] == "global" and one["change"]}
+    assert changes["new"] == 0.0
+    assert abs(changes["trained"]) > 1e-3
+    code, _, errors = typed("losses", tmp_path / "people", *options, "--model", f"{models[0]}@0.5")
+    assert (code, "a MoLE has no weight" in errors) == (2, True), errors
+
+
+def test_models_are_named_with_their_lora(tmp_path: Path) -> None:
+    assert ModelSpec.parse("small") == ModelSpec("small", None, 1.0)
+    assert ModelSpec.parse("owner/name+runs/a/lora@0.3") == ModelSpec("owner/name", Path("runs/a/lora"), 0.3)
+    for text in ("", "small+", "small+@0.3", "small+a@b"):
+        with pytest.raises(RecipeError, match="expected MODEL"):
+            ModelSpec.parse(text)
+
+
+def test_places_have_one_name_each() -> None:
+    assert named_places(["x/a", "B=x/b", "C=m+l@0.3"]) == {"a": "x/a", "B": "x/b", "C": "m+l@0.3"}
+    for text in ("=x", "a=", ""):
+        with pytest.raises(RecipeError, match="expected FOLDER or NAME=FOLDER"):
+            named_places([text])
+
+
+def test_costs_and_the_paper_sheet(tmp_path: Path, typed: Typed) -> None:
+    shape = ("model=small-untrained", "size=64", "steps=1", "repeats=1", "rank=2")
+    assert typed("cost", tmp_path / "costs", *shape, "--dry-run")[:1] == (0,)
+    assert not (tmp_path / "costs").exists()
+    code, said, _ = typed("cost", tmp_path / "costs", *shape)
+    assert code == 0
+    assert f"report: {tmp_path / 'costs' / 'report.html'}" in said
+    costs = ("--costs", tmp_path / "costs" / "costs.json")
+    words = [f"costs.{name}=small" for name in ("model", "data", "scale", "metrics")]
+    code, said, _ = typed("paper", tmp_path / "paper", *costs, *words)
+    assert code == 0
+    assert f"paper sheet: {tmp_path / 'paper' / 'paper.html'}" in said
+    code, _, errors = typed("paper", tmp_path / "other", *costs)
+    assert code == 2
+    assert "say how these numbers came about" in errors
+    code, _, errors = typed("paper", tmp_path / "other")
+    assert (code, "nothing of ours" in errors, (tmp_path / "other").exists()) == (2, True, False)
+    code, _, errors = typed("cost", tmp_path / "costs", "rank=0")
+    assert code == 2
+    assert "rank" in errors
+
+
+def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "there").mkdir()
+    recipe = tmp_path / "compare.yaml"
+    recipe.write_text(
+        f"out: {tmp_path / 'out'}\n"
+        f"train: {{data: {tmp_path / 'none'}, steps: 1}}\n"
+        f"cells: {{LS: {{}}, there: {{data: {tmp_path / 'there'}}}, made: {{data: people}}}}\n"
+        "people: {people: {count: 2, seed: 1}}\n"
+        f"tuning: {{data: {tmp_path / 'tuning'}, learning_rates: [1.0e-3]}}\n"
+        f"test: {tmp_path / 'test'}\n"
+        f"grid: {{data: {tmp_path / 'test'}}}\n"
+    )
+    code, said, _ = typed("compare", recipe, "--dry-run")
+    assert code == 0
+    told = [line for line in said.splitlines() if line.endswith("not there yet")]
+    assert told == [f"data {tmp_path / name}: not there yet" for name in ("none", "test", "tuning")]
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("compare*.yaml")), ids=lambda path: path.name)
+def test_dry_runs_of_the_comparisons_of_the_repository(
+    recipe: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said, errors = typed("compare", recipe, "--dry-run")
+    assert code == 0, errors
+    assert "to find learning rates" in said
+    assert ("data people-test: not there yet" in said) == (recipe.name == "compare-sdxl.yaml")
+    assert not list(tmp_path.iterdir())

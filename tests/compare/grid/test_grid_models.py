@@ -1,0 +1,73 @@
+"""`fairhuman grid` with models that draw, close-ups where they are expected, rows picked by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fairhuman.models.mole import MoleModel
+from fairhuman.models.sdxl import load_pipeline
+from fairhuman.models.settings import MoleSettings
+from helpers.figures import write_figures
+
+Typed = Callable[..., tuple[int, str, str]]
+SHORT = ("resolution=32", "steps=1", "guidance=1")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Two prompts and two people of theirs."""
+    write_figures(tmp_path / "people", 2, 64, seed=2)
+    (tmp_path / "prompts.txt").write_text("a hat\n\na red shirt\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_models_draw_the_same_prompts_once_and_stand_beside_folders(place: Path, typed: Typed) -> None:
+    MoleModel(load_pipeline("small-untrained"), MoleSettings(stage="face", rank=2), seed=0).save(place / "mole")
+    models = ("--method", "base=small-untrained", "--method", f"MoLE=small-untrained+{place / 'mole'}")
+    common = ("--prompts", place / "prompts.txt", *SHORT)
+    code, said, errors = typed("grid", place / "grid", *models, *common)
+    assert code == 0, said + errors
+    pictures = sorted((place / "grid" / "samples").rglob("*.png"))
+    assert [path.name for path in pictures] == ["00000-00.png", "00001-00.png"] * 2
+    with Image.open(pictures[2]) as picture:
+        texts = picture.text  # type: ignore[attr-defined]
+    assert (texts["prompt"], texts["steps"], "mole" in texts) == ("a hat", "1", True)
+    page = (place / "grid" / "grid.html").read_text()
+    assert all(f'alt="{name}: a red shirt"' in page for name in ("base", "MoLE"))
+    assert "The same seed in all of base, MoLE: 0." in page
+    first = {path: path.stat().st_mtime_ns for path in pictures}
+    expected = ("--zoom-on", "expected", "--data", place / "people", "--row", 1)
+    code, said, errors = typed(
+        "grid", place / "grid", *models, "--method", f"old={pictures[0].parent}", *common, *expected
+    )
+    assert code == 0, said + errors
+    assert {path: path.stat().st_mtime_ns for path in sorted((place / "grid").rglob("0*.png"))} == first, "kept"
+    page = (place / "grid" / "grid.html").read_text()
+    assert "Rows 1 of 2 (the first is 0), picked by hand." in page
+    assert 'alt="old: face"' in page, "a close-up where the box is"
+    assert "where they were expected beforehand" in page
+
+
+def test_what_does_not_go_together_is_said_before_anything_is_drawn(place: Path, typed: Typed) -> None:
+    def wrong(*options: object) -> str:
+        code, _, errors = typed("grid", place / "grid", *options)
+        assert code != 0
+        return errors
+
+    model, prompts = ("--method", "base=small"), ("--prompts", place / "prompts.txt")
+    folder = ("--method", f"people={place / 'people'}")
+    assert "found none at small; a model draws with --prompts FILE" in wrong(*model)
+    assert "no model is given that draws" in wrong(*folder, *prompts)
+    assert "expected 'small'" in wrong("--method", "base=smal", *prompts)
+    assert "LoRA" in wrong("--method", f"base=small+{place / 'none'}", *prompts)
+    assert "--zoom-on expected and --data go together" in wrong(*folder, "--zoom-on", "expected")
+    assert "--zoom-on expected and --data go together" in wrong(*folder, "--data", place / "people")
+    assert "--zoom-on must be expected or one of people, found 'other'" in wrong(*folder, "--zoom-on", "other")
+    assert "none: there is no such file" in wrong(*folder, "--zoom-on", "expected", "--data", place / "none")
+    assert "unknown setting 'step'" in wrong(*model, *prompts, "step=3")
+    assert "rows and count both choose rows" in wrong(
+        "--method", f"people={place / 'people' / 'images'}", "--row", 1, "--count", 1
+    )
+    assert not (place / "grid").exists()

@@ -1,0 +1,260 @@
+"""Copies of pictures: the same bytes, made once, whole or not at all."""
+
+import json
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fairhuman.data.pictures.arrow_copies import arrow_folder, cached, copy_tables
+from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.samples.batch import collate
+from fairhuman.data.samples.dataset import PeopleDataset
+from fairhuman.data.samples.sampler import StepBatches
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.record import FileSpan, HumanRecord, LabelMap, TableCell
+from fairhuman.regions.transforms import JointTransform
+from helpers.tiny_pictures import encoded, picture
+
+COUNT = 12
+
+
+def table(path: Path, seed: int = 0) -> list[HumanRecord]:
+    """Write a table of pictures with a mask each, in row groups of 5; its records, pictures in cells."""
+    pictures = [{"bytes": encoded(picture(40, 30, seed + i)), "path": None} for i in range(COUNT)]
+    masks = [{"face": {"bytes": encoded(picture(40, 30, seed + 50 + i)), "path": None}} for i in range(COUNT)]
+    columns = {"image": pictures, "masks": masks, "depth": pictures[::-1]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=5)
+    return [
+        HumanRecord(
+            f"{path.stem}{i}",
+            TableCell(path, i, ("image",)),
+            40,
+            30,
+            "",
+            masks={"face": TableCell(path, i, ("masks", "face"))},
+            depth=TableCell(path, i, ("depth",)),
+        )
+        for i in range(COUNT)
+    ]
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[HumanRecord]:
+    return table(tmp_path / "a.parquet") + table(tmp_path / "b.parquet", 100)
+
+
+def arrow(records, folder: Path, **settings):
+    return cached(records, folder, **{"small": 0, **settings})
+
+
+def pieces(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.arrow")}
+
+
+@pytest.mark.parametrize("piece", [2**30, 3000, 1])
+def test_the_copied_bytes_are_those_of_the_table(records, tmp_path, piece):
+    copies = arrow(records, tmp_path / "copies", piece=piece)
+    for record, copy in zip(records, copies, strict=True):
+        for cell, span in ((record.image, copy.image), (record.masks["face"], copy.masks["face"])):
+            assert isinstance(span, FileSpan)
+            assert read_bytes(span) == read_bytes(cell)
+        assert copy.depth == record.depth  # wasn't asked for
+    assert (len(pieces(tmp_path / "copies")) == 2) == (piece == 2**30)
+
+
+def test_it_is_an_arrow_file_that_says_what_it_holds(records, tmp_path):
+    arrow(records, tmp_path / "copies")
+    for path in pieces(tmp_path / "copies"):
+        held = pyarrow.ipc.open_file(path).read_all()
+        assert held.column_names == ["row", "field", "bytes"]
+        assert len(held) == 2 * COUNT
+        source = Path(json.loads((path.parent / "table.json").read_text())["path"])
+        for row, field, content in zip(*held.to_pydict().values(), strict=True):
+            assert read_bytes(TableCell(source, row, tuple(json.loads(field)))) == content
+
+
+def test_what_is_there_is_not_copied_again(records, tmp_path):
+    first = arrow(records, tmp_path / "copies")
+    before = pieces(tmp_path / "copies")
+    assert arrow(records, tmp_path / "copies") == first
+    assert pieces(tmp_path / "copies") == before
+    assert arrow(records[:3], tmp_path / "copies") == first[:3]
+    assert pieces(tmp_path / "copies") == before
+
+
+def test_another_column_goes_into_further_pieces(records, tmp_path):
+    arrow(records, tmp_path / "copies")
+    before = pieces(tmp_path / "copies")
+    more = arrow(records, tmp_path / "copies", conditions=("depth",))
+    assert [read_bytes(copy.depth) for copy in more] == [read_bytes(record.depth) for record in records]
+    after = pieces(tmp_path / "copies")
+    assert before.items() <= after.items()
+    assert len(after) == 4
+
+
+def test_a_copy_that_was_stopped_goes_on(records, tmp_path):
+    """As after kill -9: complete pieces are kept, a half one under its temporary name is not taken for one."""
+    whole = arrow(records, tmp_path / "copies", piece=3000)
+    before = pieces(tmp_path / "copies")
+    gone = sorted(before)[-3:]
+    for path in gone:
+        path.with_name(f".{path.name}.partial").write_bytes(path.read_bytes()[:100])
+        path.unlink()
+    again = arrow(records, tmp_path / "copies", piece=3000)
+    assert [read_bytes(copy.image) for copy in again] == [read_bytes(copy.image) for copy in whole]
+    after = pieces(tmp_path / "copies")
+    assert {path: before[path] for path in before if path not in gone}.items() <= after.items()
+    assert after.keys() == before.keys()
+
+
+def test_a_table_that_changed_is_copied_anew(records, tmp_path):
+    old = arrow(records, tmp_path / "copies")
+    changed = table(tmp_path / "a.parquet", 200)
+    new = arrow(changed, tmp_path / "copies")
+    assert [read_bytes(copy.image) for copy in new] == [read_bytes(record.image) for record in fresh(changed)]
+    assert read_bytes(new[0].image) != read_bytes(old[0].image)  # which a run that still goes on may read
+
+
+def fresh(records):
+    """The same records at a path that nobody has read before: readers keep what they read of a table."""
+    other = records[0].image.path.with_name("fresh.parquet")
+    shutil.copy(records[0].image.path, other)
+    return [HumanRecord("", TableCell(other, i, ("image",)), 40, 30, "") for i in range(COUNT)]
+
+
+def test_small_tables_stay_in_memory(records, tmp_path):
+    kept = cached(records, tmp_path / "copies")
+    assert [copy.image for copy in kept] == [read_bytes(record.image) for record in records]
+    assert [copy.masks["face"] for copy in kept] == [read_bytes(record.masks["face"]) for record in records]
+    assert not (tmp_path / "copies").exists()
+    limit = sum(path.stat().st_size for path in tmp_path.glob("*.parquet"))
+    assert isinstance(cached(records, tmp_path / "copies", small=limit)[0].image, bytes)
+    assert isinstance(cached(records, tmp_path / "copies", small=limit - 1)[0].image, FileSpan)
+
+
+def test_what_is_no_cell_is_left_alone(tmp_path):
+    others = [
+        HumanRecord("a", tmp_path / "a.png", 1, 1, ""),
+        HumanRecord("b", b"123", 1, 1, "", pose=[[1, 2, 3]]),
+        HumanRecord("c", FileSpan(tmp_path / "c.tar", 3, 4), 1, 1, ""),
+    ]
+    assert arrow(others, tmp_path / "copies", conditions=("pose", "depth")) == others
+    assert not (tmp_path / "copies").exists()
+
+
+def test_the_picture_of_a_label_map_is_copied(records, tmp_path):
+    cell = records[0].masks["face"]
+    (copy,) = arrow([HumanRecord("a", b"1", 40, 30, "", masks={"face": LabelMap(cell, (3, 4))})], tmp_path / "copies")
+    mask = copy.masks["face"]
+    assert isinstance(mask, LabelMap)
+    assert mask.labels == (3, 4)
+    assert isinstance(mask.stored, FileSpan)
+    assert read_bytes(mask.stored) == read_bytes(cell)
+
+
+@pytest.mark.parametrize("small", [0, 2**26])
+def test_a_cell_that_cannot_be_read_stays_one_and_is_tried_once(records, tmp_path, small):
+    path = tmp_path / "a.parquet"
+    bad = [HumanRecord(f"bad{i}", cell, 1, 1, "") for i, cell in enumerate(bad_cells(path))]
+    copies = cached([*bad, records[0]], tmp_path / "copies", small=small)
+    assert [copy.image for copy in copies[:-1]] == [record.image for record in bad]
+    assert read_bytes(copies[-1].image) == read_bytes(records[0].image)
+    for copy in copies[:-1]:
+        with pytest.raises(PictureError):
+            read_bytes(copy.image)
+    before = pieces(tmp_path / "copies")
+    cached([*bad, records[0]], tmp_path / "copies", small=small)
+    assert pieces(tmp_path / "copies") == before
+
+
+def bad_cells(path: Path) -> list[TableCell]:
+    return [
+        TableCell(path, 99, ("image",)),
+        TableCell(path, 0, ("nothing",)),
+        TableCell(path, 0, ("image", "more")),
+        TableCell(path.with_name("gone.parquet"), 0, ("image",)),
+    ]
+
+
+def test_processes_at_once_copy_once(records, tmp_path):
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(3)
+
+    def copy() -> None:
+        together.wait(60)
+        arrow(records, tmp_path / "copies", piece=3000)
+
+    workers = [context.Process(target=copy) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    found = pieces(tmp_path / "copies")
+    assert sum(len(pyarrow.ipc.open_file(path).read_all()) for path in found) == 2 * len(records)
+    assert [read_bytes(copy.image) for copy in arrow(records, tmp_path / "copies")] == [
+        read_bytes(record.image) for record in records
+    ]
+    assert pieces(tmp_path / "copies") == found
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_loader_read_copies(records, tmp_path, method):
+    data = PeopleDataset(arrow(records, tmp_path / "copies"), ("face",), JointTransform((16, 24)))
+    expected = [collate([data[position] for position in batch]) for batch in StepBatches(5, 2)]
+    loader = DataLoader(
+        data, batch_sampler=StepBatches(5, 2), collate_fn=collate, num_workers=1, multiprocessing_context=method
+    )
+    for found, reference in zip(loader, expected, strict=True):
+        assert torch.equal(found.pictures_bchw, reference.pictures_bchw)
+        assert torch.equal(found.masks_brhw, reference.masks_brhw)
+        assert found.keys == reference.keys
+
+
+def test_a_damaged_copy_is_named(records, tmp_path):
+    arrow(records, tmp_path / "copies")
+    path = min(pieces(tmp_path / "copies"))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"00000\.arrow: not a readable copy .*; delete "):
+        arrow(records, tmp_path / "copies")
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"00000\.arrow: not a readable copy"):
+        arrow(records, tmp_path / "copies")
+
+
+def test_a_folder_that_cannot_be_written_says_what_to_set(records, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FairHumanError, match=r"can't be written: Not a directory; source\.cache=FOLDER"):
+        arrow(records, tmp_path / "file" / "copies")
+
+
+def test_too_little_space_is_told_before_it_is_filled(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(FairHumanError, match=r"need about 0 MiB, 0 MiB are free; source\.cache=FOLDER"):
+        arrow(records, tmp_path / "copies")
+    assert not pieces(tmp_path / "copies")
+
+
+def test_copying_ahead_removes_what_is_stale(records, tmp_path):
+    folder = tmp_path / "copies"
+    done = copy_tables(records, folder, small=0)
+    assert (done.tables, done.in_memory, done.removed) == (2, False, 0)
+    assert len(pieces(folder)) == 2
+    os.utime(tmp_path / "a.parquet", ns=(1, 1))
+    (tmp_path / "b.parquet").unlink()
+    done = copy_tables(records[:COUNT], folder, small=0)
+    assert (done.tables, done.removed) == (1, 2)
+    assert len(pieces(folder)) == 1
+    assert copy_tables(records[:COUNT], tmp_path / "others").in_memory
+
+
+def test_the_default_folder_moves_with_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("FAIRHUMAN_CACHE", str(tmp_path))
+    assert arrow_folder() == tmp_path / "arrow"

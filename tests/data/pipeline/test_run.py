@@ -1,0 +1,329 @@
+"""Whole builds of small sources: what is in the data set, what is left out and why, and what a second build does."""
+
+import io
+import json
+import os
+import shutil
+
+import datasets
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import read_bytes
+from fairhuman.data.pipeline import write
+from fairhuman.data.pipeline.run import Workers, build_dataset
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.check import check_records
+from fairhuman.errors import DataError
+from fairhuman.record import Box, region_column
+from helpers.formats import FORMATS
+from helpers.small_builds import build, contents, rejected, rows, settings
+from helpers.tiny_pictures import encoded, picture
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Fourteen pictures; number 3 is cut off, 5 is the same as 4, the others have a caption, a face or both."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    lines = []
+    for i in range(14):
+        data = encoded(picture(40 + i, 64, 4 if i == 5 else i))
+        if i == 5:
+            data = (root / "04.png").read_bytes()
+        (root / f"{i:02}.png").write_bytes(data[: len(data) // 2] if i == 3 else data)
+        row = {"file_name": f"{i:02}.png", "caption": f"person {i}", "faces": [[4, 5, 20, 25, 0.5]] if i % 2 else None}
+        lines.append(json.dumps(row))
+    (root / "metadata.jsonl").write_text("\n".join(lines) + "\n{half")
+    return root
+
+
+def test_what_is_kept_is_what_the_source_says(photos, tmp_path):
+    built = build(photos, tmp_path / "out")
+    found = rows(tmp_path / "out")
+    assert [row["key"] for row in found] == [f"{i:02}.png" for i in range(14) if i not in (3, 5)]
+    for row in found:
+        i = int(row["key"][:2])
+        assert row["image"]["bytes"] == (photos / row["key"]).read_bytes()
+        assert (row["width"], row["height"], row["source"]) == (40 + i, 64, "photos")
+        assert (row["caption"], row["caption_by"], row["source_caption"]) == (f"person {i}", "text", f"person {i}")
+        assert row["faces"] == ([[4, 5, 20, 25]] if i % 2 else None)
+        assert row["face_scores"] == ([0.5] if i % 2 else None)
+        assert row["face_by"] == ("source" if i % 2 else None)
+        assert (row["hands"], row["hand_by"], row["pose"], row["depth"]) == (None, None, None, None)
+    assert [len(pyarrow.parquet.read_table(p)) for p in sorted((tmp_path / "out/data").iterdir())] == [6, 6]
+    assert built.report["kept"] == 12
+    assert json.loads((tmp_path / "out/report.json").read_text()) == json.loads(json.dumps(built.report))
+
+
+def test_what_is_left_out_has_a_reason_and_a_value(photos, tmp_path):
+    built = build(photos, tmp_path / "out", "min_aspect=0.68")
+    assert [tuple(row.values()) for row in rejected(tmp_path / "out")][:3] == [
+        (
+            "",
+            "metadata.jsonl:15",
+            "read",
+            "line is not JSON",
+            "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
+        ("00.png", "metadata.jsonl:1", "filter", "width through height below 0.68", "0.625"),
+        ("01.png", "metadata.jsonl:2", "filter", "width through height below 0.68", "0.640625"),
+    ]
+    assert built.report["rejected"] == {
+        "check": {"picture is cut off or damaged": 1},
+        "duplicate": {"same picture as another": 1},
+        "filter": {"width through height below 0.68": 3},
+        "read": {"line is not JSON": 1},
+    }
+    assert [step["rows"] for step in built.report["funnel"]] == [15, 14, 13, 13, 10, 9, 9, 9]
+    assert sum(map(sum, (reasons.values() for reasons in built.report["rejected"].values()))) + 9 == 15
+
+
+def test_the_product_does_not_depend_on_workers_or_blocks(photos, tmp_path):
+    build(photos, tmp_path / "one")
+    build_dataset(photos, tmp_path / "two", settings("block_rows=3"), Workers(2))
+    for name in ("data", "rejected"):
+        one, two = (sorted((tmp_path / n / name).iterdir()) for n in ("one", "two"))
+        tables = [pyarrow.concat_tables([pyarrow.parquet.read_table(p) for p in paths]) for paths in (one, two)]
+        assert tables[0].equals(tables[1])
+
+
+def test_a_second_build_does_nothing(photos, tmp_path):
+    build(photos, tmp_path / "out")
+    before = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet") if "rejected" not in path.parts
+    }
+    built = build(photos, tmp_path / "out")
+    assert (built.listing.new, built.listing.changed, built.listing.gone) == (0, 0, 0)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_threshold_looks_at_no_picture_again(photos, tmp_path):
+    build(photos, tmp_path / "out")
+    tiers = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/tiers").rglob("*.parquet")}
+    assert build(photos, tmp_path / "out", "min_aspect=0.68").report["kept"] == 9
+    assert build(photos, tmp_path / "out").report["kept"] == 12
+    checks = [path for path in tiers if path.parent.name.startswith("check")]
+    assert checks
+    assert all(path.stat().st_mtime_ns == tiers[path] for path in checks)
+    build(photos, tmp_path / "fresh")
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_a_percentile_is_of_the_pictures_that_passed_the_check(photos, tmp_path):
+    built = build(photos, tmp_path / "out", "min_clarity_percentile=50")
+    (rule,) = built.report["filters"]
+    clarities = sorted(row["clarity"] for row in rows(tmp_path / "out"))
+    assert rule["name"] == "clarity"
+    assert clarities[0] >= rule["low"] - 1e-3
+    assert len(clarities) in (6, 7)
+
+
+def test_sources_that_change_are_noticed(photos, tmp_path):
+    out = tmp_path / "out"
+    build(photos, out)
+    (photos / "00.png").write_bytes(encoded(picture(50, 64, 99)))
+    (photos / "01.png").unlink()
+    (photos / "20.png").write_bytes(encoded(picture(40, 64, 20)))
+    with (photos / "metadata.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"file_name": "20.png", "caption": "new"}))
+    listing = build(photos, out).listing
+    assert (listing.new, listing.changed, listing.gone) == (1, 2, 0)
+    found = {row["key"]: row for row in rows(out)}
+    assert found["00.png"]["width"] == 50
+    assert found["20.png"]["caption"] == "new"
+    assert "01.png" not in found
+    assert rejected(out)[1]["reason"] == "file does not exist"
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """Pictures whose files keep their size when the pixels change."""
+    root = tmp_path / "plain"
+    root.mkdir()
+    for i in range(5):
+        picture(20 + i, 20, i).save(root / f"{i}.bmp")
+        (root / f"{i}.txt").write_text("x")
+    return root
+
+
+def spoil(path):
+    """Turn a BMP's pixels around, with its size and time as they were."""
+    stat, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:54] + data[54:][::-1])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_picture_that_changes_in_secret_is_noticed_by_its_hash_and_looked_at_again(plain, tmp_path):
+    out = tmp_path / "out"
+    build(plain, out)
+    spoil(plain / "3.bmp")
+    shutil.rmtree(out / "data")
+    assert build(plain, out).listing.changed == 0, "size and time say nothing"
+    build(plain, tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_a_picture_that_changes_on_and_on_is_refused(plain, tmp_path, monkeypatch):
+    read = write.checked_bytes
+
+    def restless(record, sha256):
+        if record.key == "3.bmp":
+            spoil(record.image)
+        return read(record, sha256)
+
+    monkeypatch.setattr(write, "checked_bytes", restless)
+    with pytest.raises(DataError, match=r"plain: 1 pictures change while the data set is built; the same command"):
+        build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1")
+    monkeypatch.setattr(write, "checked_bytes", read)
+    assert build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1").report["kept"] == 5
+
+
+def test_pictures_are_stored_upright_and_plain(tmp_path):
+    """Every reader then sees the same pixels in the frame of the boxes."""
+    root = tmp_path / "odd"
+    root.mkdir()
+    turned = Image.new("RGB", (40, 20), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(root / "turned.jpg", exif=exif)
+    Image.new("RGBA", (20, 20), (0, 0, 255, 0)).save(root / "clear.png")
+    Image.new("CMYK", (20, 20), (0, 255, 255, 0)).save(root / "cmyk.jpg")
+    Image.fromarray(np.full((20, 20), 33668, np.uint16)).save(root / "grey16.png")
+    Image.new("L", (20, 20), 77).save(root / "grey.png")
+    for path in sorted(root.iterdir()):
+        path.with_suffix(".txt").write_text("x")
+    build(root, tmp_path / "out")
+    stored = {row["key"]: row for row in rows(tmp_path / "out")}
+    opened = {key: Image.open(io.BytesIO(row["image"]["bytes"])) for key, row in stored.items()}
+    assert {key: (image.format, image.mode, image.size) for key, image in opened.items()} == {
+        "clear.png": ("PNG", "RGB", (20, 20)),
+        "cmyk.jpg": ("JPEG", "RGB", (20, 20)),
+        "grey.png": ("PNG", "L", (20, 20)),
+        "grey16.png": ("PNG", "RGB", (20, 20)),
+        "turned.jpg": ("JPEG", "RGB", (20, 40)),
+    }
+    assert 0x0112 not in opened["turned.jpg"].getexif()
+    assert opened["clear.png"].getpixel((5, 5)) == (255, 255, 255)
+    assert opened["grey16.png"].getpixel((5, 5)) == (131, 131, 131)
+    assert stored["grey.png"]["image"]["bytes"] == (root / "grey.png").read_bytes()
+
+
+def test_facts_2_11_painted_masks_arrive_under_their_own_names(tmp_path):
+    """Line 11 of facts, section 2: no columns of masks that the trainer reads; masks of one stem overwrite another."""
+    root = tmp_path / "set"
+    lines = []
+    for i, folder in enumerate(("a", "b")):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "p.png").write_bytes(encoded(picture(40, 30, i)))
+        (root / folder / "p.jpg").write_bytes(encoded(picture(40, 30, i + 2), "JPEG"))
+        for suffix in ("png", "jpg"):
+            mask = f"{folder}/p.{suffix}.face.png"
+            Image.new("L", (40, 30), 50 * len(lines) + 50).save(root / mask)
+            lines.append(
+                json.dumps(
+                    {"file_name": f"{folder}/p.{suffix}", "caption": "x", "masks": {"face": mask, "left_hand": mask}}
+                )
+            )
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+    build(root, tmp_path / "out")
+    records = read_source(tmp_path / "out", ("face",), SourceSettings(), LoadReport())
+    assert [record.key for record in records] == ["a/p.png", "a/p.jpg", "b/p.png", "b/p.jpg"]
+    for number, record in enumerate(records):
+        assert Image.open(io.BytesIO(read_bytes(record.masks["face"]))).getpixel((0, 0)) == 50 * number + 50
+    assert set(rows(tmp_path / "out")[0]["masks"]) == {"face", "hand", "left_hand", "person"}
+
+
+def test_the_trainer_reads_what_was_built(photos, tmp_path):
+    build(photos, tmp_path / "out")
+    report = LoadReport()
+    records = check_records(read_source(tmp_path / "out", ("face",), SourceSettings(), report), report, full=True)
+    assert len(records) == 12
+    assert report.counts() == {}
+    first = next(record for record in records if record.key == "01.png")
+    assert (first.boxes["face"], first.caption) == ((Box(4, 5, 20, 25),), "person 1")
+
+
+def test_hugging_face_shows_pictures_and_boxes(photos, tmp_path):
+    build(photos, tmp_path / "out")
+    files = [str(path) for path in sorted((tmp_path / "out/data").iterdir())]
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded[1]["image"].size == (41, 64)
+    assert loaded[1]["faces"] == [[4, 5, 20, 25]]
+    assert loaded.features["masks"]["face"] == datasets.Image()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_builds(name, tmp_path):
+    """What the source annotates arrives; `test_formats` trains on the sources themselves."""
+    FORMATS[name](tmp_path / "source", 6)
+    build(tmp_path / "source", tmp_path / "out", "caption.kind=template", "duplicates=keep", "max_failed_share=1")
+    given = {r.key: r for r in read_source(tmp_path / "source", (), SourceSettings(), LoadReport())}
+    report = LoadReport()
+    regions = [
+        r
+        for r in ("face", "hand", "person")
+        if any(row[region_column(r)] is not None for row in rows(tmp_path / "out"))
+    ]
+    for record in read_source(tmp_path / "out", regions, SourceSettings(), report):
+        assert record.caption
+        assert (record.width, record.height) == (given[record.key].width, given[record.key].height)
+        assert record.attributes == given[record.key].attributes
+    assert report.skipped() == []
+
+
+def test_captions_that_were_cut_are_counted(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    for i, words in enumerate((5, 200)):
+        (root / f"{i}.png").write_bytes(encoded(picture(40, 40, i)))
+        (root / f"{i}.txt").write_text("a man " * words)
+    report = build(root, tmp_path / "out").report
+    assert report["notes"]["converted"] == {"caption cut to the limit of tokens": 1}
+
+
+def test_near_duplicates_are_left_out_when_asked_for(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    blocks = [np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8) for i in range(2)]
+    image, other = (Image.fromarray(block).resize((64, 64), Image.Resampling.NEAREST) for block in blocks)
+    image.save(root / "a.png")
+    image.save(root / "b.jpg", quality=90)
+    other.save(root / "c.png")
+    image.resize((24, 24)).save(root / "0small.png")
+    for path in sorted(root.iterdir()):
+        path.with_suffix(".txt").write_text("x")
+    options = ("min_side=32",)
+    assert build(root, tmp_path / "exact", *options).report["kept"] == 3
+    near = build(root, tmp_path / "near", *options, "duplicates=near")
+    assert near.report["rejected"]["duplicate"] == {"nearly the same picture as another": 1}
+    assert [row["key"] for row in rows(tmp_path / "near")] == ["a.png", "c.png"], (
+        "a small copy displaces no good picture"
+    )
+
+
+@pytest.mark.parametrize("other", ["another source", "a stranger's folder", "nothing kept", "nothing there"])
+def test_refusals(photos, tmp_path, other):
+    out = tmp_path / "out"
+    if other == "another source":
+        build(photos, out)
+        shutil.copytree(photos, tmp_path / "copy")
+        with pytest.raises(DataError, match=r"was built from .*photos.*, not from .*copy"):
+            build(tmp_path / "copy", out)
+    elif other == "a stranger's folder":
+        out.mkdir()
+        (out / "thesis.txt").write_text("x")
+        with pytest.raises(DataError, match="holds something else"):
+            build(photos, out)
+        assert sorted(path.name for path in out.iterdir()) == [".lock", "thesis.txt"]
+    elif other == "nothing kept":
+        with pytest.raises(DataError, match=r"no record is kept: .*shorter side below 9999 pixels"):
+            build(photos, out, "min_side=9999")
+        assert json.loads((out / "report.json").read_text())["kept"] == 0
+    else:
+        with pytest.raises(DataError, match="there is no such file or folder"):
+            build(tmp_path / "missing", out)
+        assert not out.exists()

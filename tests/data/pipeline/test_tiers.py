@@ -1,0 +1,190 @@
+"""The tiers over a whole build: detectors that crash, endpoints that fail, conditions; what they cost again."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fairhuman.data.pipeline import detect as detect_tier
+from fairhuman.data.pipeline import rows as build_rows
+from fairhuman.errors import DataError
+from helpers import caption_server
+from helpers.crashing_detectors import open_crashing
+from helpers.small_builds import build, rejected, rows
+from helpers.tiny_pictures import encoded, picture
+
+TEXT = ("caption.kind=text", "detect=null")
+FAKE = ("caption.kind=text", "detect={person: null}", "max_failed_share=1")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Pictures 40 .. 47 pixels wide with captions; the first two with boxes."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    lines = []
+    for i in range(8):
+        (root / f"{i}.png").write_bytes(encoded(picture(40 + i, 64, i)))
+        faces = [[[5, 5, 15, 15]], [], None][min(i, 2)]
+        lines.append(json.dumps({"file_name": f"{i}.png", "caption": f"person {i}", "faces": faces, "hands": faces}))
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+    return root
+
+
+@pytest.fixture
+def crashing(monkeypatch):
+    monkeypatch.setattr(detect_tier, "open_detectors", open_crashing)
+    monkeypatch.setattr(detect_tier, "SECONDS", 2.0)
+
+
+def test_a_detector_that_crashes_hangs_or_raises_costs_that_record_alone(photos, tmp_path, crashing):
+    report = build(photos, tmp_path / "out", *FAKE).report
+    assert report["rejected"] == {"detect": {"detector failed": 2}}
+    assert [(row["key"], row["value"]) for row in rejected(tmp_path / "out")] == [
+        ("3.png", "the process took too long and was ended"),
+        ("5.png", "ValueError: no such layer"),
+    ]
+    found = {row["key"]: row for row in rows(tmp_path / "out")}
+    assert found["0.png"]["faces"] == [[5, 5, 15, 15]], "what is annotated stays"
+    assert (found["1.png"]["faces"], found["1.png"]["face_by"]) == ([], "source"), "and so does that there is none"
+    detected = found["4.png"]
+    assert (detected["faces"], detected["face_scores"], detected["face_votes"]) == ([[2, 3, 12, 13]], [0.75], [3])
+    assert detected["face_by"].startswith("mediapipe-0.10.21")
+    assert (detected["hands"], detected["hand_by"]) == (None, "mediapipe-0.10.21 hands vote"), "not found is unknown"
+
+
+def test_a_record_that_nothing_has_to_be_detected_in_never_meets_the_detector(photos, tmp_path, crashing):
+    """Picture 1 would kill it."""
+    (photos / "metadata.jsonl").write_text((photos / "metadata.jsonl").read_text().splitlines()[1])
+    assert build(photos, tmp_path / "out", *FAKE).report["kept"] == 1
+
+
+def test_failed_detections_are_tried_again_when_asked_for(photos, tmp_path, crashing, monkeypatch):
+    build(photos, tmp_path / "out", *FAKE)
+    assert build(photos, tmp_path / "out", *FAKE).report["kept"] == 6
+    monkeypatch.setattr(detect_tier, "SECONDS", 3.0)
+    for width in (43, 45):
+        number = width - 40
+        (photos / f"{number}.png").write_bytes(encoded(picture(60 + number, 64, number)))
+    assert build(photos, tmp_path / "out", *FAKE, retry_failed=True).report["kept"] == 8
+
+
+def test_too_many_failures_end_the_build_with_reasons(tmp_path, crashing, monkeypatch):
+    monkeypatch.setattr("fairhuman.data.pipeline.run.FIRST_FAILURES", 2)
+    root = tmp_path / "photos"
+    root.mkdir()
+    for i in range(5):
+        (root / f"{i}.png").write_bytes(encoded(picture(45, 64, i)))
+        (root / f"{i}.txt").write_text("x")
+    with pytest.raises(
+        DataError, match=r"detect failed at \d of \d rows.*max_failed_share = 20%.*\n  0.png: detector failed"
+    ):
+        build(root, tmp_path / "out", "caption.kind=text", "detect={person: null}")
+
+
+def test_a_detector_that_can_not_start_is_named(photos, tmp_path):
+    options = (
+        "caption.kind=text",
+        "detect={face: onnx, hand: null, person: null, onnx: {models: {face: missing.onnx}}}",
+    )
+    with pytest.raises(Exception, match=r"missing.onnx"):
+        build(photos, tmp_path / "out", *options)
+
+
+def endpoint_options(address):
+    section = {"model": "m", "base_url": address, "first_wait": 0.0, "retries": 1, "timeout": 5.0, "concurrency": 2}
+    return ("detect=null", f"caption={json.dumps({'kind': 'endpoint', 'endpoint': section})}", "max_failed_share=1")
+
+
+def test_captions_of_an_endpoint_are_asked_for_once(photos, tmp_path):
+    with caption_server.endpoint(lambda n: caption_server.said(f"A person, number {n}.")) as (address, asked):
+        build(photos, tmp_path / "out", *endpoint_options(address))
+        assert len(asked) == len({request.key for request in asked}) == 8
+        captions = {row["caption"] for row in rows(tmp_path / "out")}
+        assert captions == {f"A person, number {n}." for n in range(8)}
+        assert {row["caption_by"] for row in rows(tmp_path / "out")} == {"endpoint:m"}
+        patient = endpoint_options(address)[1].replace('"timeout": 5.0', '"timeout": 9.0')
+        build(photos, tmp_path / "out", "detect=null", patient, "max_failed_share=1")
+        build(photos, tmp_path / "out", *endpoint_options(address), "min_aspect=0.68")
+        build(photos, tmp_path / "out", *endpoint_options(address))
+        assert len(asked) == 8, "neither patience nor another threshold costs captions"
+
+
+def test_records_that_an_endpoint_fails_at_are_left_out_and_asked_for_again(photos, tmp_path):
+    broken, requests = [True], []
+
+    def answer(n):
+        odd = ord(requests[0][n].key[-1]) % 2  # the same for every request of a record
+        return caption_server.error(500) if broken[0] and odd else caption_server.said()
+
+    with caption_server.endpoint(answer) as (address, asked):
+        requests.append(asked)
+        options = endpoint_options(address)
+        first = build(photos, tmp_path / "out", *options).report
+        assert 0 < first["kept"] < 8
+        assert first["rejected"] == {"caption": {"no caption": 8 - first["kept"]}}
+        broken[0] = False
+        before = len(asked)
+        assert build(photos, tmp_path / "out", *options, retry_failed=True).report["kept"] == 8
+        assert len(asked) - before == 8 - first["kept"]
+
+
+def test_a_picture_that_changes_before_it_is_captioned_is_looked_at_again(photos, tmp_path, answering, monkeypatch):
+    read, late = build_rows.checked_bytes, []
+
+    def restless(record, sha256):
+        if record.key == "3.png" and not late:
+            record.image.write_bytes(encoded(picture(43, 64, 99)))
+            late.append(hashlib.sha256(record.image.read_bytes()).digest())
+        return read(record, sha256)
+
+    monkeypatch.setattr(build_rows, "checked_bytes", restless)
+    with caption_server.endpoint(lambda n: caption_server.said(f"A person, number {n}.")) as (address, asked):
+        report = build(photos, tmp_path / "out", *endpoint_options(address)).report
+    assert (report["kept"], report["rejected"], len(asked)) == (8, {}, 8)
+    stored = {row["key"]: row["image"]["bytes"] for row in rows(tmp_path / "out")}
+    assert hashlib.sha256(stored["3.png"]).digest() == late[0]
+
+
+def test_conditions_of_the_source_come_through(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "a.png").write_bytes(encoded(picture(64, 48)))
+    depth = Image.fromarray(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20)
+    depth.save(root / "a.depth.png")
+    body = [[10.0 + 2 * i, 5.0 + 2 * i, 1.0] for i in range(18)]
+    row = {"file_name": "a.png", "caption": "x", "pose": body, "depth": "a.depth.png"}
+    (root / "metadata.jsonl").write_text(json.dumps(row))
+    build(root, tmp_path / "out", *TEXT, "condition={pose: none}")
+    (built,) = rows(tmp_path / "out")
+    assert (built["pose_by"], built["depth_by"], built["depth_kind"]) == ("source", "source", "relative")
+    np.testing.assert_array_equal(built["pose"][0]["body"], body)
+    drawn = Image.open(io.BytesIO(built["pose_picture"]["bytes"]))
+    assert (drawn.size, drawn.getbbox() is not None) == ((64, 48), True)
+    stored = np.asarray(Image.open(io.BytesIO(built["depth"]["bytes"])))
+    np.testing.assert_array_equal(stored, np.asarray(depth))
+
+
+def test_conditions_that_the_source_lacks_stay_unknown(photos, tmp_path):
+    build(photos, tmp_path / "out", *TEXT, "condition={pose: none}")
+    assert {(row["pose"], row["depth"], row["pose_by"]) for row in rows(tmp_path / "out")} == {(None, None, None)}
+
+
+@pytest.mark.slow
+def test_real_photos_get_boxes_poses_and_captions(shared: Path, tmp_path):
+    """Twenty photos, nothing annotated, all that needs no download."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    for path in sorted((shared / "data/ccp/images").iterdir())[:20]:
+        (root / path.name).write_bytes(path.read_bytes())
+    built = build(root, tmp_path / "out", "min_side=300", "caption.kind=template", "detect={}", "condition={}")
+    found = rows(tmp_path / "out")
+    assert built.report["kept"] == len(found) == 20
+    assert sum(row["faces"] is not None for row in found) >= 18
+    assert sum(row["pose"] is not None for row in found) >= 18
+    assert sum(bool(row["hands"]) for row in found) >= 8
+    assert {row["caption"] for row in found} == {"A picture of a person."}

@@ -1,0 +1,166 @@
+"""Recipes: loading, overriding, saying what is wrong."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field, model_validator
+
+from fairhuman import config
+from fairhuman.compare.paper.settings import SheetSettings
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.errors import RecipeError
+from fairhuman.refine.settings import RefineSettings
+from fairhuman.train.recipe import TrainRecipe
+from helpers.places import RECIPES
+
+
+class Inner(config.Settings):
+    rank: int = Field(default=4, ge=1)
+    names: tuple[str, ...] = ("a",)
+
+
+class Outer(config.Settings):
+    steps: int
+    learning_rate: float = 1e-3
+    inner: Inner = Inner()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Outer":
+        if self.steps < 0:
+            raise ValueError(f"SDXL takes no negative steps, found {self.steps}")
+        return self
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_overrides_win_over_the_file_and_reach_into_sections(tmp_path: Path) -> None:
+    path = write(tmp_path, "r.yaml", "steps: 3\ninner:\n  rank: 2\n")
+    loaded = config.load(Outer, path, ["inner.rank=8", "learning_rate=1e-5", "inner.names=[x, y]"])
+    assert loaded == Outer(steps=3, learning_rate=1e-5, inner=Inner(rank=8, names=("x", "y")))
+
+
+def test_a_saved_recipe_loads_back_equal(tmp_path: Path) -> None:
+    settings = Outer(steps=7, learning_rate=1e-5, inner=Inner(rank=2, names=("ä", "b")))
+    config.save(settings, tmp_path / "r.yaml")
+    assert config.load(Outer, tmp_path / "r.yaml") == settings
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
+
+
+def test_extends_starts_from_another_file(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", "steps: 3\ninner:\n  rank: 2\n  names: [q]\n")
+    path = write(tmp_path, "r.yaml", "extends: base.yaml\ninner:\n  rank: 5\n")
+    assert config.load(Outer, path) == Outer(steps=3, inner=Inner(rank=5, names=("q",)))
+    loop = write(tmp_path, "loop.yaml", "extends: loop.yaml\nsteps: 1\n")
+    with pytest.raises(RecipeError, match="extends itself"):
+        config.load(Outer, loop)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("steps: 1\ninner:\n  rnak: 2\n", [], r"unknown setting 'inner.rnak'; did you mean 'rank'"),
+        ("steps: 1\n", ["lerning_rate=1"], r"unknown setting 'lerning_rate'; did you mean 'learning_rate'"),
+        ("learning_rate: 1\n", [], r"the setting 'steps' is missing"),
+        ("steps: 1\n", ["inner.rank=0"], r"inner.rank: input should be greater than or equal to 1, found 0"),
+        ("steps: many\n", [], r"steps: .*integer.*found 'many'"),
+        ("steps: -4\n", [], r"r.yaml: SDXL takes no negative steps, found -4$"),
+        ("steps: 1\n", ["steps"], r"override 'steps': expected key=value"),
+        ("steps: 1\n", ["r.yaml"], r"override 'r.yaml': expected key=value; .* given as --recipe"),
+        ("steps: 1\n", ["steps.x=1"], r"override 'steps.x=1': steps is the value 1, not a section"),
+        ("steps: 1\n", ["steps=[1"], r"override 'steps=\[1': the value isn't YAML"),
+        ("- 1\n", [], r"r.yaml: expected a mapping of settings, found list"),
+        ("steps: [\n", [], r"r.yaml: expected a YAML file"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        config.load(Outer, write(tmp_path, "r.yaml", text), overrides)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nowhere.yaml: no such recipe"):
+        config.load(Outer, tmp_path / "nowhere.yaml")
+
+
+def test_differences_are_listed_by_dotted_name() -> None:
+    assert config.differences(Outer(steps=1), Outer(steps=2, inner=Inner(rank=9))) == {
+        "steps": (1, 2),
+        "inner.rank": (4, 9),
+    }
+
+
+def test_wrong_items_are_named_alone_and_none_is_too_few() -> None:
+    """Pydantic also counts the items that are right."""
+    with pytest.raises(RecipeError) as error:
+        config.build(RefineSettings, {}, ["parts=[foot]"])
+    assert str(error.value) == "recipe: parts.0: input should be 'face' or 'hand', found 'foot'"
+    with pytest.raises(RecipeError, match="parts: tuple should have at least 1 item"):
+        config.build(RefineSettings, {}, ["parts=[]"])
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
+    if path.name.startswith("compare"):
+        compared = config.load(CompareRecipe, path)
+        assert all(compared.run(cell, seed, None, "test").steps for cell in compared.cells for seed in compared.seeds)
+        return
+    if path.name == "refine.yaml":
+        assert config.load(RefineSettings, path).attempts
+        return
+    if path.name.startswith("paper"):
+        assert config.load(SheetSettings, path).costs is not None
+        return
+    loaded = config.load(TrainRecipe, path)
+    if path.name.startswith("lora-sdxl"):
+        assert (loaded.steps, loaded.learning_rate, loaded.optimizer.name, loaded.size) == (
+            50_000,
+            1e-5,
+            "adam",
+            (1024, 1024),
+        )
+
+
+def test_the_recipe_of_alpha_4_differs_from_the_papers_in_that_alone() -> None:
+    paper, ours = (config.load(TrainRecipe, RECIPES / f"lora-sdxl{name}.yaml") for name in ("", "-alpha4"))
+    assert set(config.differences(paper, ours)) == {"out", "strategy", "fairness.alpha"}
+    assert (ours.strategy, ours.fairness.alpha) == ("alpha", 4.0)
+
+
+def test_runs_of_the_full_size_comparison_are_the_papers() -> None:
+    paper = config.load(TrainRecipe, RECIPES / "lora-sdxl.yaml")
+    compared = config.load(CompareRecipe, RECIPES / "compare-sdxl.yaml")
+    own = {"out", "seed", "validation.data", "validation.every", "validation.count"}
+    runs = {cell: compared.run(cell, 1, None, "test") for cell in compared.cells}
+    assert set(config.differences(paper, runs["MPD"])) == own
+    assert [run.lora.rank for cell, run in runs.items() if cell.startswith("MPD")] == [256, 64, 128]
+    assert {run.strategy for run in runs.values()} == {"ls", "dwa", "uw", "rlw", "si", "nash", "mpd", "alpha"}
+
+
+@pytest.mark.parametrize("rank", [64, 128, 256])
+def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
+    name = "lora-sdxl.yaml" if rank == 256 else f"lora-sdxl-{rank}.yaml"
+    assert config.load(TrainRecipe, RECIPES / name).lora.rank == rank
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strategy=mdp"], "strategy: .*must be one of ls, dwa, uw, rlw, si, nash, mpd, alpha, found 'mdp'"),
+        (["regions.scale={hnad: 2}"], "regions.scale names 'hnad', the objectives are global, face, hand"),
+        (["regions.names=[face, face]"], "regions.names: .*must be distinct"),
+        (["regions.names=[global]"], "must be distinct, not empty and not 'global'"),
+        (["resolution=8"], "resolution: .*at least 16 pixels"),
+        (["validation.timesteps=[1.0]"], "validation.timesteps: .*0 <= t < 1"),
+        (["controlnet.conditions=[edges]"], "conditions.0: input should be 'pose' or 'depth', found 'edges'$"),
+        (["controlnet.conditions=[depth]"], "controlnet: its settings are of kind controlnet alone, found kind lora"),
+        (["kind=controlnet", "t2i_adapter.start=a"], "t2i_adapter: .* kind t2i_adapter alone, found kind controlnet"),
+        (["learning_rate=0"], "learning_rate: input should be greater than 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        config.load(TrainRecipe, RECIPES / "lora-sdxl.yaml", overrides)
