@@ -14,7 +14,7 @@ from fairhuman.compare.runs import ComparisonRuns, pick, run_comparison, shared_
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.config import differences
 from fairhuman.errors import DataError, FairHumanError, RecipeError
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.display import Display
 
 QUIET = Display()

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, colours
 from fairhuman.report.training import interval
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
 from fairhuman.study.answers import Votes, write_votes
 from fairhuman.study.exclusion import ParticipantConduct

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,11 +24,12 @@ from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.hand_vote import with_flesh
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.overlap import corners, matches
-from fairhuman.detect.rates import Expected, Proportion, wilson
+from fairhuman.detect.rates import Expected
 from fairhuman.detect.settings import DetectSettings, Finder, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import RecipeError
 from fairhuman.record import Box, HumanRecord
+from fairhuman.stats.estimate import Estimate, wilson
 from fairhuman.utils.files import write_json, writing
 
 OVERLAPS = (0.5, 0.3)
@@ -56,8 +57,12 @@ class PartScore:
     detector: str
     overlap: float
     pictures: int
-    precision: Proportion
-    recall: Proportion
+    precision: Estimate
+    recall: Estimate
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "precision": self.precision.plain(), "recall": self.recall.plain()}
 
     def __str__(self) -> str:
         shares = {"precision": self.precision, "recall": self.recall}
@@ -80,7 +85,7 @@ class Benchmark:
     def save(self, file: Path) -> None:
         """Write all numbers as JSON."""
         with writing(file):
-            write_json(file, {"scores": [asdict(score) for score in self.scores], "failures": dict(self.failures)})
+            write_json(file, {"scores": [score.plain() for score in self.scores], "failures": dict(self.failures)})
 
 
 def benchmark_detectors(

@@ -20,7 +20,8 @@ from fairhuman.models.full import predict_noise
 from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
-from fairhuman.stats.bootstrap import Estimate, pooled_ratio, relative_change
+from fairhuman.stats.bootstrap import pooled_ratio, relative_change
+from fairhuman.stats.estimate import Estimate
 from fairhuman.stats.paired import holm, paired_difference
 from fairhuman.train.data import fixed_dataset
 from fairhuman.train.settings import NoiseSettings
