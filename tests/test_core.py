@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 from packaging.requirements import Requirement
+from PIL import Image
 
 from fairhuman.cli.app import app
 from fairhuman.cli.extras import COMMANDS, EXTRAS, missing_extra
@@ -155,13 +156,20 @@ def test_an_extra_is_enough_for_its_commands(extra: str, tmp_path: Path) -> None
     """Everything but the extra's packages, and what they require, is hidden."""
     write_figures(tmp_path / "people", 3, 64, seed=1)
     people, out = tmp_path / "people", tmp_path / "out"
-    recipe = ROOT / "recipes" / "lora-small.yaml"
+    recipe, prompts = ROOT / "recipes" / "lora-small.yaml", tmp_path / "prompts.txt"
+    prompts.write_text("one person\nanother person\n", encoding="utf-8")
+    methods = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.effect_noise((64, 64), 40).convert("RGB").save(tmp_path / name / f"{number}.png")
+        methods += ["--method", f"{name}={tmp_path / name}"]
     arguments = {
         "train": ("train", recipe, f"data={people}", f"out={out}", "--dry-run"),
         "synth": ("synth", out, "--count", 2, "--size", 64, "--workers", 1),
         "data": ("data", "build", people, out, "min_side=null", "detect=null", "--workers", 0),
         "evaluate": ("evaluate", people, "metrics=[efficientnet]", "--out", out, "--cache", tmp_path / "cache"),
-        "web": ("study", "create", out, "--method", f"a={people}", "--method", f"b={people}", "--dry-run"),
+        "web": ("study", "create", out, *methods, "--prompts", prompts, "items=2", "--dry-run"),
     }
     done = run_seeing(with_requirements(["torch", *EXTRAS[extra]]), *arguments[extra], cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
