@@ -36,7 +36,7 @@ from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import blocks_of, list_source
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import select
-from fairhuman.data.pipeline.tier import TierTable, start
+from fairhuman.data.pipeline.tier import TierTable, open_tier
 from fairhuman.data.sources import SOURCES, SourceFormat, SourceSettings
 from fairhuman.data.sources.rows import Row
 from fairhuman.detect.settings import DetectSettings, open_detectors
@@ -81,7 +81,7 @@ def bare_loop(paths: Sequence[Path]) -> tuple[float, float]:
     ready, results = context.Barrier(WORKERS), context.Queue()
     crew = [context.Process(target=bare, args=(paths[n::WORKERS], ready, results)) for n in range(WORKERS)]
     for process in crew:
-        process.start()
+        process.open_tier()
     times = [results.get() for _ in crew]
     for process in crew:
         process.join()
@@ -94,13 +94,13 @@ def tier(source: Path, out: Path) -> tuple[float, float]:
     list_source(out / "manifest", SOURCES["folder"], source, BLOCK, LoadReport())
     blocks = blocks_of(out / "manifest")
     check = TierTable.of(CheckTier(reader), out, {})
-    for _ in run_tasks(partial(start, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
+    for _ in run_tasks(partial(open_tier, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
         pass
     detect = TierTable.of(DetectTier(reader, DETECTORS), out, {"check": check})
     tasks = detect.tasks(blocks, out / "manifest")
     before = os.times()
     rows, began, last = 0, 0.0, 0.0
-    for number, outcome in enumerate(run_tasks(partial(start, detect.tier), tasks, WORKERS)):
+    for number, outcome in enumerate(run_tasks(partial(open_tier, detect.tier), tasks, WORKERS)):
         last = time.perf_counter()
         if number < WORKERS:
             began = last
@@ -147,7 +147,7 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
 
     def run(table: TierTable, blocks: Any, share: float = 1.0) -> None:
         tasks = table.tasks(blocks, manifest)
-        done = run_tasks(partial(start, table.tier), tasks[: int(len(tasks) * share)], WORKERS)
+        done = run_tasks(partial(open_tier, table.tier), tasks[: int(len(tasks) * share)], WORKERS)
         for _ in done:
             pass
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fairhuman.detect import Detection, HandDetector, Picture
 from fairhuman.detect.hand_vote import HandPlace, HandVote, _crop, elect
-from fairhuman.detect.hands import flesh_box
+from fairhuman.detect.hands import box_with_flesh
 from fairhuman.record import Box
 
 
@@ -73,9 +73,9 @@ def test_a_crop_lies_around_its_place_and_goes_on_beyond_the_edge() -> None:
 def test_the_box_covers_the_flesh_and_stays_in_the_picture() -> None:
     image = np.zeros((50, 100, 3), dtype=np.uint8)
     points = np.array([[10, 20, 0], [50, 40, 3]], dtype=np.float32)
-    assert flesh_box(points, 0.5, image) == Box(6, 16, 54, 44, 0.5)
-    assert flesh_box(points + np.float32(-15), 0.5, image) == Box(0, 1, 39, 29, 0.5)
-    assert flesh_box(points + np.float32(500), 0.5, image) is None
+    assert box_with_flesh(points, 0.5, image) == Box(6, 16, 54, 44, 0.5)
+    assert box_with_flesh(points + np.float32(-15), 0.5, image) == Box(0, 1, 39, 29, 0.5)
+    assert box_with_flesh(points + np.float32(500), 0.5, image) is None
 
 
 @pytest.fixture(scope="module")

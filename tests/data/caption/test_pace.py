@@ -29,8 +29,8 @@ def times(count: int, per_minute: float | None, hold: float = 0.0) -> list[float
         found = []
         for number in range(count):
             if number == 1:
-                pace.hold(hold)
-            await pace.turn()
+                pace.pause(hold)
+            await pace.acquire()
             found.append(clock.seconds)
         return found
 

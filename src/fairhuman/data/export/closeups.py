@@ -26,7 +26,7 @@ from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
 from fairhuman.record import Box, Finding, region_column
 from fairhuman.regions.boxes import clip_boxes
-from fairhuman.regions.squares import Square, cut, longer_side, square_around
+from fairhuman.regions.squares import Square, crop_square, longer_side, square_around
 
 
 class CloseupSettings(Settings):
@@ -82,7 +82,7 @@ class _View:
         return self.side / self.square.side
 
     def shown(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
-        found = cut(image, self.square)
+        found = crop_square(image, self.square)
         return found if self.side == self.square.side else found.resize((self.side, self.side), resample)
 
     def moved(self, row: Sequence[float]) -> list[float] | None:

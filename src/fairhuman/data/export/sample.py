@@ -15,7 +15,7 @@ from fairhuman.data.pipeline.write import png, stored_form
 from fairhuman.data.sources import SOURCES
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import locate
-from fairhuman.record import FileSpan, LabelMap, Painted, Stored, TableCell
+from fairhuman.record import FileSpan, LabelMap, MaskSource, Stored, TableCell
 
 # Columns of the row that are taken as they are, where they are there.
 BESIDE = {
@@ -75,7 +75,7 @@ def _sample(dataset: DataSet, seen: DecodedRecord, report: LoadReport) -> Export
     return ExportSample(_fields(dataset, seen), picture, kind, masks, pose, pose_picture, depth)
 
 
-def _mask(dataset: DataSet, mask: Painted) -> bytes:
+def _mask(dataset: DataSet, mask: MaskSource) -> bytes:
     if not isinstance(mask, LabelMap) and inspect(mask, dataset.settings.limits).kind == "PNG":
         return read_bytes(mask)
     return png(decode_mask(mask, dataset.settings.limits))

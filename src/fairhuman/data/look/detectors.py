@@ -23,9 +23,9 @@ from fairhuman.detect.detection import Detection, Picture
 from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.hand_vote import with_flesh
 from fairhuman.detect.hands import HandDetector
-from fairhuman.detect.overlap import corners, matches
-from fairhuman.detect.rates import Expected, Proportion, wilson
-from fairhuman.detect.settings import DetectSettings, Finder, detector_names, open_detectors
+from fairhuman.detect.overlap import corners, match_boxes
+from fairhuman.detect.rates import Proportion, TrueBoxes, wilson
+from fairhuman.detect.settings import DetectParts, DetectSettings, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.record import Box, HumanRecord
 
@@ -68,7 +68,7 @@ class Benchmark:
 
 def benchmark_detectors(
     pictures: Sequence[Picture],
-    true_boxes: Expected,
+    true_boxes: TrueBoxes,
     settings: DetectSettings,
     *,
     overlaps: Sequence[float] = OVERLAPS,
@@ -168,7 +168,7 @@ class _Decoded(Sequence[Picture]):
         return np.asarray(decode(self._records[index].image, self._limits).picture)
 
 
-def _check(true_boxes: Expected, n: int, settings: DetectSettings, overlaps: Sequence[float]) -> None:
+def _check(true_boxes: TrueBoxes, n: int, settings: DetectSettings, overlaps: Sequence[float]) -> None:
     for overlap in overlaps:
         if not 0 < overlap <= 1:
             raise ValueError(f"overlaps must be in (0, 1], not {overlap}")
@@ -181,7 +181,7 @@ def _check(true_boxes: Expected, n: int, settings: DetectSettings, overlaps: Seq
 
 
 @contextmanager
-def _finders(settings: DetectSettings) -> Iterator[Finder]:
+def _finders(settings: DetectSettings) -> Iterator[DetectParts]:
     """The chosen detectors and, where hands are looked for, the plain pass."""
     with ExitStack() as stack:
         find = stack.enter_context(open_detectors(settings))
@@ -200,6 +200,8 @@ def _score(
     part: str, detector: str, pairs: Sequence[tuple[Sequence[Detection], Sequence[Box] | None]], overlap: float
 ) -> PartScore:
     known = [(found, truth) for found, truth in pairs if truth is not None]
-    matched = sum(len(matches(corners([one.box for one in found]), corners(truth), overlap)) for found, truth in known)
+    matched = sum(
+        len(match_boxes(corners([one.box for one in found]), corners(truth), overlap)) for found, truth in known
+    )
     detections, things = (sum(len(pair[side]) for pair in known) for side in (0, 1))
     return PartScore(part, detector, overlap, len(known), wilson(matched, detections), wilson(matched, things))

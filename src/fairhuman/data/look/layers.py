@@ -17,7 +17,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
-from fairhuman.record import Finding, HumanRecord, Painted
+from fairhuman.record import Finding, HumanRecord, MaskSource
 from fairhuman.report.html import picture_uri
 from fairhuman.report.plots import OBJECTIVE_COLOURS
 
@@ -131,7 +131,7 @@ class _Drawer:
         self.report.add(self.record.location, STAGE, finding)
         return None
 
-    def mask(self, mask: Painted, colour: str, alpha: int) -> str:
+    def mask(self, mask: MaskSource, colour: str, alpha: int) -> str:
         """Two colours, one of them transparent: some hundred bytes."""
         grey = decode_mask(mask, self.dataset.settings.limits).resize(self.size, Image.Resampling.BOX)
         painted = Image.fromarray((np.asarray(grey) > 127).astype(np.uint8), "P")
