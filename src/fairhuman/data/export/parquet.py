@@ -1,4 +1,4 @@
-"""Parquet tables with the columns of a built data set, from any source and without a build."""
+"""Export to Parquet tables with the columns of a built data set, from any source and without a build."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -59,7 +59,7 @@ def _row(sample: ExportSample, regions: Sequence[str], masks: Sequence[str], rep
 
 
 def _people(key: str, pose: list[Any], report: LoadReport) -> list[dict[str, Any]] | None:
-    """Key points of any layout in the one that the column has."""
+    """Convert key points of any layout to that of the column."""
     try:
         return people_to_list(people_from_source(pose))
     except DataError as error:

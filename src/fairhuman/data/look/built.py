@@ -1,4 +1,4 @@
-"""What only a built data set has: its report, and the rows that were left out with their pictures in the source."""
+"""Rejected rows of a built data set, with their pictures in the source."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ MANIFEST = "manifest"
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """A row that was left out; `record` is None where its picture can't be found any more."""
+    """A rejected row; `record` is None if its picture is no longer available."""
 
     key: str
     location: str
@@ -31,7 +31,7 @@ class RejectedRow:
 
 @dataclass
 class RejectedGroup:
-    """The rows that were left out for one reason: their number, and the first of them."""
+    """Rows rejected for one reason: their number, and the first ones as examples."""
 
     stage: str
     reason: str
@@ -40,7 +40,7 @@ class RejectedGroup:
 
 
 def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
-    """What a build left out, by stage and reason, each with its first examples; empty where it isn't a build.
+    """Rejected rows of a build by stage and reason, each with its first examples; empty if the data set isn't a build.
 
     Raises:
         DataError: the table of rejected rows can't be read.
@@ -64,21 +64,21 @@ def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
 
 
 def source_of(path: Path) -> DataSet | None:
-    """The source that a build was made from; None where it isn't known or no longer there."""
+    """The source of a build; None if it is unknown or no longer there."""
     report = read_report(path)
     if report is None:
         return None
     try:
-        told = json.loads((path / "source.json").read_text(encoding="utf-8"))
+        origin = json.loads((path / "source.json").read_text(encoding="utf-8"))
         settings = SourceSettings.model_validate(report["recipe"]["source"])
-        source = DataSet(Path(told["source"]), str(told["format"]), settings)
+        source = DataSet(Path(origin["source"]), str(origin["format"]), settings)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return source if source.path.exists() else None
 
 
 def with_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> None:
-    """Give the examples their records, as far as the manifest knows them and their pictures can be opened.
+    """Add records to the examples that are in the manifest and whose pictures can be opened.
 
     Raises:
         DataError: the manifest can't be read.
@@ -98,13 +98,13 @@ def _with_record(example: RejectedRow, row: ManifestRow | None, source: DataSet)
 
 
 def _manifest_rows(folder: Path, wanted: set[str]) -> Iterator[ManifestRow]:
-    """The rows of some keys; blocks are read until all are found."""
-    left = set(wanted)
+    """The rows with the given keys; blocks are read until all are found."""
+    missing = set(wanted)
     for _, file in sorted(numbered_files(folder).items()):
-        if not left:
+        if not missing:
             return
         keys = pyarrow.parquet.read_table(file, columns=["key"]).column("key").to_pylist()
-        if left.isdisjoint(keys):
+        if missing.isdisjoint(keys):
             continue
-        yield from (row for row in read_block(file) if row.key in left)
-        left.difference_update(keys)
+        yield from (row for row in read_block(file) if row.key in missing)
+        missing.difference_update(keys)

@@ -180,7 +180,8 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise FairHumanError(
-            f"{folder}: copies of pictures need about {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free{_ADVICE}"
+            f"{folder}: copies of pictures need about {needed / 2**20:.0f} MiB, but {free / 2**20:.0f} MiB "
+            f"are free{_ADVICE}"
         )
 
 

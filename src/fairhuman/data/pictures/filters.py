@@ -74,7 +74,7 @@ class Measures:
 
 
 class Rejection(NamedTuple):
-    """Why a filter rejects a picture: a reason without the picture's value, so that it can be counted; and the value."""
+    """Why a filter rejects a picture: the reason, without the value so that reasons can be counted, and the value."""
 
     reason: str
     value: float

@@ -220,7 +220,7 @@ class ShardWriter:
 
 
 def stored_form(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
-    """The bytes to store and their file type: unchanged if every program reads them as the same upright RGB or grey image.
+    """The bytes to store and their file type: unchanged if every program decodes them to the same upright picture.
 
     Otherwise the picture is decoded as in training and encoded again: JPEG as JPEG (quality 95, 4:4:4), others as PNG.
     """

@@ -1,4 +1,4 @@
-"""What a review comes to: the kept rows with their final prompts, and a report."""
+"""Export a review: the kept rows with their final prompts, and a report."""
 
 import json
 from dataclasses import asdict
@@ -19,21 +19,21 @@ REVIEWED, REPORT = "reviewed.jsonl", "review.json"
 
 
 def apply_review(folder: Path, settings: ReviewSettings | None = None) -> ReviewSummary:
-    """Write `reviewed.jsonl` and `review.json` beside the pictures; again writes the same, whatever was there.
+    """Write `reviewed.jsonl` and `review.json` beside the pictures, replacing earlier ones.
 
-    A row of `reviewed.jsonl` is that of the metadata with the final `caption` (and `prompt`, where there was one), and
-    `reviewer` and `reviewed_at` of the decision that it comes from (see `Outcome`). Pictures that nobody has decided
-    on, and those as often kept as dropped, are left out; `review.json` names the latter and all dropped ones.
+    A row of `reviewed.jsonl` is the metadata row with the final `caption` (and `prompt`, if it had one), and
+    `reviewer` and `reviewed_at` of the deciding decision (see `Verdict`). Pictures without a decision, or kept as
+    often as dropped, are left out; `review.json` lists the latter and all dropped ones.
 
     Raises:
         DataError: the folder can't be read, or has not been reviewed.
-        FairHumanError: it can't be written.
+        FairHumanError: the files can't be written.
 
     """
     settings = settings or ReviewSettings()
     pictures = load_pictures(folder, settings.source, LoadReport())
     if not (folder / FILE).is_file():
-        raise DataError(f"{folder / FILE}: there is none: nothing has been reviewed yet")
+        raise DataError(f"{folder / FILE}: no such file: nothing has been reviewed yet")
     engine = open_database(folder / FILE, TABLES)
     try:
         with transaction(engine) as connection:

@@ -3,7 +3,7 @@
 `{KEY: {"caption": TEXT, ...}}`, where a key is a picture's path in that folder, with or without its suffix
 (`data_config/*.toml` and `finetune/merge_captions_to_metadata.py` of JiePKU/MoLE at 6fe32fa). The three subsets
 (human in the scene, close-ups of faces, of hands) are folders; a picture's subset is kept as the attribute `subset`.
-The caption of a picture that no `meta_cap.json` names is read as in a plain folder, from `photo.txt` beside `photo.jpg`.
+A picture that no `meta_cap.json` names gets its caption as in a plain folder, from `photo.txt` beside `photo.jpg`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One look at each picture: whether it can be decoded, what its bytes are, how clear it is."""
+"""Inspect each picture once: decode it, hash its bytes and measure its clarity."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ THREADS = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """SHA-256 of a picture's bytes, and its clarity."""
+    """Result of inspecting a picture: SHA-256 of its bytes, and clarity."""
 
     digest: str
     clarity: float
@@ -28,9 +28,9 @@ class Look:
 def look_at(
     records: Sequence[HumanRecord], limits: PictureLimits, journal: Journal, progress: Callable[[int], None]
 ) -> Iterator[Look | Finding]:
-    """The look of each record's picture, in order, or why there is none.
+    """The look at each record's picture in order, or the reason for a failure.
 
-    Pictures that the journal knows by their bytes aren't decoded again.
+    Pictures whose hash is in the journal aren't decoded again.
     """
     known = {row["digest"]: float(row["clarity"]) for row in journal}
     with ThreadPoolExecutor(THREADS) as pool:
