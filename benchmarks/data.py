@@ -33,7 +33,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.engine import run_tasks
-from fairhuman.data.pipeline.manifest import blocks_of, list_source
+from fairhuman.data.pipeline.manifest import list_source, read_blocks
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import select
 from fairhuman.data.pipeline.tier import TierTable, open_tier
@@ -92,7 +92,7 @@ def tier(source: Path, out: Path) -> tuple[float, float]:
     """The same by a tier: pictures a second after both workers have given their first block, and CPU seconds."""
     reader = RowReader(source, "file_name", REGIONS, SourceSettings())
     list_source(out / "manifest", SOURCES["folder"], source, BLOCK, LoadReport())
-    blocks = blocks_of(out / "manifest")
+    blocks = read_blocks(out / "manifest")
     check = TierTable.of(CheckTier(reader), out, {})
     for _ in run_tasks(partial(open_tier, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
         pass
@@ -153,7 +153,7 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
 
     with timed("list"):
         list_source(manifest, source, out, block_rows, LoadReport())
-    blocks = blocks_of(manifest)
+    blocks = read_blocks(manifest)
     check = TierTable.of(ConstantCheck(reader), out / "tiers", {})
     detect = TierTable.of(ConstantDetect(reader, DETECTORS), out / "tiers", {"check": check})
     with timed("check"):
@@ -162,7 +162,7 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
         run(detect, check.passed(blocks), stop_after)
         with timed("restart"):
             list_source(manifest, source, out, block_rows, LoadReport())
-            blocks = blocks_of(manifest)
+            blocks = read_blocks(manifest)
             left = len(check.tasks(blocks, manifest)) + len(detect.tasks(check.passed(blocks), manifest))
         assert left == len(blocks) - int(len(blocks) * stop_after)
     with timed("detect"):

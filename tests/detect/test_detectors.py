@@ -176,7 +176,7 @@ def test_settings_out_of_range_are_refused() -> None:
         with pytest.raises(ValueError, match=r"confidence must be in 0\.\.1, not 1\.5"):
             detector(confidence=1.5)
     with pytest.raises(ValueError, match="most must be at least 1, not 0"):
-        HandDetector(most=0)
+        HandDetector(max_hands=0)
 
 
 def test_without_mediapipe_the_package_imports_and_a_detector_says_what_to_install(

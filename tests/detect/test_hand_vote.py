@@ -134,7 +134,7 @@ def test_bad_input_and_settings_are_refused_and_closing_twice_is_fine() -> None:
     with pytest.raises(ValueError, match=r"votes must be in 1\.\.5, not 6"):
         HandVote(votes=6)
     with pytest.raises(ValueError, match="most must be at least 1"):
-        HandVote(most=0)
+        HandVote(max_hands=0)
     with HandVote() as detector, pytest.raises(ValueError, match=r"uint8 \(0\.\.255\), not float32"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
     detector.close()

@@ -101,7 +101,8 @@ class OnnxDetector:
         scores_n = np.nan_to_num(scores_n)
         if not ((scores_n >= -ROUNDING) & (scores_n <= 1 + ROUNDING)).all():
             raise DetectorError(
-                f"{self._path}: scores must be in 0..1; the model has {describe_signature(self._session)}, expected {EXPECTED}"
+                f"{self._path}: scores must be in 0..1; the model has {describe_signature(self._session)}, "
+                f"expected {EXPECTED}"
             )
         wanted = (scores_n >= max(self._confidence, 1e-9)) & np.isfinite(boxes_n4).all(axis=1)
         wanted &= np.isin(classes_n, list(self._labels))

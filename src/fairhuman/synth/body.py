@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fairhuman.synth.cache import Say, kept_folder
+from fairhuman.synth.cache import Say, cached_folder
 from fairhuman.synth.engine import start_warp
 from fairhuman.synth.person import FACIAL_ACTIONS, Person
 from fairhuman.utils.files import cache_folder
@@ -205,7 +205,7 @@ def prepare_body(say: Say) -> Path:
             if not path.name.startswith("build_compact_model_data_"):
                 path.unlink()
 
-    return kept_folder(name, fill, say)
+    return cached_folder(name, fill, say)
 
 
 def _anny_model(cached: Path) -> Any:

@@ -12,7 +12,7 @@ from fairhuman.utils.files import cache_folder, write_atomically
 Say = Callable[[str], None]
 
 
-def kept_folder(name: str, fill: Callable[[Path], object], say: Say) -> Path:
+def cached_folder(name: str, fill: Callable[[Path], object], say: Say) -> Path:
     """Return the folder `name` of the cache, and fill it with `fill` if it doesn't exist yet.
 
     It is created atomically. Of several processes one fills it while the others wait for its lock, which the system

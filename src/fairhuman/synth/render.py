@@ -13,8 +13,8 @@ from fairhuman.synth.person import POSES, Person, random_person
 from fairhuman.synth.pose import Pose
 from fairhuman.synth.scene import Camera, Light, draw_background, half_body_camera, random_light
 from fairhuman.synth.settings import LARGEST_SIZE, SMALLEST_SIZE
-from fairhuman.synth.shade import SurfacePoints, points_hit, shade
-from fairhuman.synth.surface import Surface, build_surface, on_face
+from fairhuman.synth.shade import SurfacePoints, interpolate_hits, shade
+from fairhuman.synth.surface import Surface, build_surface, is_on_face
 
 SUBPIXELS = 2
 REGIONS = ("face", "left_hand", "right_hand")  # regions with a box and a visibility
@@ -88,7 +88,7 @@ def render(body: Body, seed: int, number: int, size: int, pose: str | None = Non
     hits = caster.cast(camera.eye, rays, light.direction)
     hit = np.flatnonzero(hits.face >= 0)
     on_body = RayHits(hits.face[hit], hits.weights[hit], hits.distance[hit], hits.lit[hit])
-    points = points_hit(body, scene.person, surface, on_body, rays[hit])
+    points = interpolate_hits(body, scene.person, surface, on_body, rays[hit])
     colours = background.reshape(-1, 3)
     colours[hit] = shade(body, scene.person, points, rays[hit], light, on_body.lit, camera.forward)
     image = _downsample(np.clip(colours, 0, 1), size) ** _GAMMA
@@ -168,7 +168,7 @@ def _visibility(body: Body, scene: Scene, caster: Caster) -> dict[str, float]:
     template = body.template[skin]
     hand = body.anatomy.hand[skin] > 0.5
     members = {
-        "face": on_face(body, scene.person, template, body.anatomy.head[skin]),
+        "face": is_on_face(body, scene.person, template, body.anatomy.head[skin]),
         "left_hand": hand & (template[:, 0] > 0),
         "right_hand": hand & (template[:, 0] < 0),
     }

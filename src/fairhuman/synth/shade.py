@@ -8,7 +8,7 @@ from fairhuman.synth.body import Array, Body
 from fairhuman.synth.cast import RayHits
 from fairhuman.synth.person import CLOTHES, HAIRS, SKINS, Person
 from fairhuman.synth.scene import Light
-from fairhuman.synth.surface import Surface, SurfacePart, above_hairline, clothed, on_face
+from fairhuman.synth.surface import Surface, SurfacePart, above_hairline, is_clothed, is_on_face
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SurfacePoints:
     face: Array
 
 
-def points_hit(body: Body, person: Person, surface: Surface, hits: RayHits, rays: Array) -> SurfacePoints:
+def interpolate_hits(body: Body, person: Person, surface: Surface, hits: RayHits, rays: Array) -> SurfacePoints:
     """Interpolate the attributes of N hits (all with `face` >= 0) of rays [N, 3]."""
     corners = surface.triangles[hits.face]
     anatomy = body.anatomy
@@ -64,8 +64,8 @@ def points_hit(body: Body, person: Person, surface: Surface, hits: RayHits, rays
         hand=values[:, 7],
         lips=values[:, 8],
         along_arm=along_arm,
-        cloth=skin & clothed(body, person, template, along_arm),
-        face=(skin & on_face(body, person, template, head)) | (part == SurfacePart.EYE) | (part == SurfacePart.LASH),
+        cloth=skin & is_clothed(body, person, template, along_arm),
+        face=(skin & is_on_face(body, person, template, head)) | (part == SurfacePart.EYE) | (part == SurfacePart.LASH),
     )
 
 

@@ -43,7 +43,7 @@ def build_surface(body: Body, person: Person, posed: Array) -> Surface:
     on_skin = np.zeros(len(posed), bool)
     on_skin[body.skin] = True
     anatomy = body.anatomy
-    dressed = clothed(body, person, body.template, anatomy.along_arm) & on_skin
+    dressed = is_clothed(body, person, body.template, anatomy.along_arm) & on_skin
     vertices[dressed] += vertex_normals(posed, skin)[dressed] * person.puff
     parts = {SurfacePart.SKIN: skin, SurfacePart.EYE: body.faces["eyes"], SurfacePart.LASH: body.faces["lashes"]}
     if person.hair_length in ("short", "medium", "long"):
@@ -59,7 +59,7 @@ def build_surface(body: Body, person: Person, posed: Array) -> Surface:
     return Surface(vertices, vertex_normals(vertices, triangles), triangles, numbers)
 
 
-def clothed(body: Body, person: Person, points: Array, along_arm: Array) -> Array:
+def is_clothed(body: Body, person: Person, points: Array, along_arm: Array) -> Array:
     """Whether each point [N, 3] of the template is covered by top or trousers; `along_arm` [N] as in `Anatomy`."""
     anatomy = body.anatomy
     x, y, z = points.T
@@ -82,7 +82,7 @@ def above_hairline(body: Body, points: Array) -> Array:
     return np.asarray(points[:, 2] - (front[1] + (back[1] - front[1]) * share))
 
 
-def on_face(body: Body, person: Person, points: Array, head: Array) -> Array:
+def is_on_face(body: Body, person: Person, points: Array, head: Array) -> Array:
     """Whether each point [N, 3] of the template's skin is face: the front of the head up to the hairline.
 
     `head` [N] is the skinning weight of each point on the head's bones.

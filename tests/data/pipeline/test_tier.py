@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from fairhuman.data.pipeline.engine import run_tasks
-from fairhuman.data.pipeline.manifest import SCHEMA, Block, blocks_of, numbered_files
+from fairhuman.data.pipeline.manifest import SCHEMA, Block, numbered_files, read_blocks
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow, TierTable, open_tier, rows_by_id
 from fairhuman.errors import FairHumanError
 from fairhuman.utils.files import write_atomically
@@ -73,7 +73,7 @@ def write_manifest(folder, *blocks):
         table = pyarrow.Table.from_pylist(rows, schema=SCHEMA)
         name = Block(number, table.column("id").to_numpy()).name
         write_atomically(folder / name, lambda path, table=table: pyarrow.parquet.write_table(table, path))
-    return blocks_of(folder)
+    return read_blocks(folder)
 
 
 def run(table, blocks, manifest):

@@ -15,10 +15,10 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from fairhuman.data.caption.item import Caption, CaptionItem
-from fairhuman.data.caption.pace import RequestPacer, asked_to_wait, back_off
+from fairhuman.data.caption.pace import RequestPacer, back_off, retry_after
 from fairhuman.data.caption.settings import EndpointSettings
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.data.caption.vision import answered, load_picture, question
+from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load_picture
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.regions.boxes import shorten
@@ -176,7 +176,7 @@ class EndpointCaptioner:
                 f"{self._address}: endpoint.model {self._settings.model!r} or the address isn't known (404): {message}"
             )
         if status in _RETRYABLE or status >= 500:
-            return _RetryableError(f"status {status}: {message}", asked_to_wait(error.response.headers))
+            return _RetryableError(f"status {status}: {message}", retry_after(error.response.headers))
         return _RefusedError(f"status {status}: {message}")
 
     def _parse(self, text: str) -> Caption | Failure:
@@ -196,12 +196,12 @@ class EndpointCaptioner:
             raise _RetryableError(f"answer is empty: {self._clean(refusal or choice.get('finish_reason'))}")
         if choice.get("finish_reason") == "content_filter":
             raise _RefusedError("answer was filtered by the endpoint")
-        return answered(content, choice.get("finish_reason") == "length", self._budget)
+        return caption_from_answer(content, choice.get("finish_reason") == "length", self._budget)
 
     def _request(self, item: CaptionItem, jpeg: bytes) -> dict[str, Any]:
         """The request of a record; its idempotency key depends on record, model, prompt and settings only."""
         settings = self._settings
-        prompt = question(settings.prompt, self._budget, item.text)
+        prompt = fill_prompt(settings.prompt, self._budget, item.text)
         sampling: dict[str, Any] = {settings.limit_name: settings.max_new_tokens}
         if settings.temperature is not None:
             sampling["temperature"] = settings.temperature

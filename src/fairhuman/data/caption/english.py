@@ -32,19 +32,19 @@ def with_article(phrase: str) -> str:
     return f"{'an' if _SOUNDS_LIKE_AN.match(phrase) else 'a'} {phrase}"
 
 
-def listed(phrases: Sequence[str]) -> str:
+def join_phrases(phrases: Sequence[str]) -> str:
     """Join phrases: `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
 
 
-def people(count: int) -> str:
+def count_phrase(count: int) -> str:
     """A phrase for a number of people: `a person`, `two people`, `12 people`."""
     if count == 1:
         return "a person"
     return f"{_NUMBERS[count] if count < len(_NUMBERS) else count} people"
 
 
-def person(gender: str, age: str, shape: str, origin: str) -> str:
+def person_phrase(gender: str, age: str, shape: str, origin: str) -> str:
     """A noun phrase for one person from words that may be empty: `a fit 28-year-old woman from Japan`.
 
     Numbers that can't be an age, and numbers as gender, are left out.

@@ -49,7 +49,7 @@ def back_off(attempt: int, first: float, longest: float, generator: random.Rando
     return min(longest, first * 2.0 ** min(attempt, 64)) * generator.uniform(0.5, 1.0)
 
 
-def asked_to_wait(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds from a `Retry-After` header, a number or a date; None if it is missing or invalid."""
     value = headers.get("retry-after", "")
     try:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fairhuman.data.caption.attributes import Words, as_key, as_word, read_attributes
-from fairhuman.data.caption.english import listed, people, person, with_article
+from fairhuman.data.caption.english import count_phrase, join_phrases, person_phrase, with_article
 from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
 from fairhuman.data.caption.settings import TemplateSettings
 from fairhuman.data.caption.tokens import TokenBudget
@@ -63,14 +63,14 @@ class TemplateCaptioner:
 
     def _caption(self, item: CaptionItem) -> Caption | Failure:
         try:
-            written = sentence(item.attributes, self._phrases)
+            written = describe_attributes(item.attributes, self._phrases)
         except ValueError as error:
             return Failure(f"attributes can't be read: {error}")
-        text = written or clean_text(item.text) or counted(item.attributes.get("persons"))
+        text = written or clean_text(item.text) or describe_count(item.attributes.get("persons"))
         return self._budget.caption(text, empty="no attribute that the template knows, no text, no number of persons")
 
 
-def sentence(attributes: Mapping[str, Any], phrases: Mapping[str, str] | None = None) -> str:
+def describe_attributes(attributes: Mapping[str, Any], phrases: Mapping[str, str] | None = None) -> str:
     """Write a sentence: `A young woman with long brown hair, wearing a red t-shirt, smiling.`
 
     The sentence is empty if no attribute is known.
@@ -87,28 +87,28 @@ def sentence(attributes: Mapping[str, Any], phrases: Mapping[str, str] | None = 
     extra = _extra_phrases(attributes, phrases or {})
     if not (about.keys() - {"person type"} or garments or extra):
         return ""
-    subject = person(*(about.get(key, "") for key in ("gender", "age", "body shape", "country")))
+    subject = person_phrase(*(about.get(key, "") for key in ("gender", "age", "body shape", "country")))
     if shot := _SHOTS.get(about.get("person type", "").lower().replace("_", " ")):
         subject = f"{with_article(shot)} of {subject}"
     garment_phrases = list(dict.fromkeys(map(garment_phrase, garments)))
     carried = [phrase for phrase in garment_phrases if _CARRIED.search(phrase)]
     worn = [phrase for phrase in garment_phrases if phrase not in carried]
-    parts = [f"wearing {listed(worn)}"] if worn else []
-    parts += [f"carrying {listed(carried)}"] if carried else []
+    parts = [f"wearing {join_phrases(worn)}"] if worn else []
+    parts += [f"carrying {join_phrases(carried)}"] if carried else []
     parts += [*_manner(about), *extra]
     features = _features(about)
-    first = f"{subject} with {listed(features)}" if features else subject
+    first = f"{subject} with {join_phrases(features)}" if features else subject
     text = ", ".join([first, *parts]) if features else " ".join([first, ", ".join(parts)]).rstrip()
     return f"{text[0].upper()}{text[1:]}."
 
 
-def counted(persons: Any) -> str:
+def describe_count(persons: Any) -> str:
     """`A picture of two people.`, from their number or a list of their boxes; empty for anything else."""
     if isinstance(persons, list | tuple):
         persons = len(persons)
     if isinstance(persons, bool) or not isinstance(persons, int) or persons < 0:
         return ""
-    return f"A picture of {people(persons)}." if persons else "A picture without people."
+    return f"A picture of {count_phrase(persons)}." if persons else "A picture without people."
 
 
 def garment_phrase(words: Words) -> str:

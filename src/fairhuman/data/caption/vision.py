@@ -10,7 +10,7 @@ from fairhuman.detect.worker import Failure
 _QUOTES = ('""', "''", "“”", "‘’", "**")
 
 
-def question(prompt: str, budget: TokenBudget, text: str = "") -> str:
+def fill_prompt(prompt: str, budget: TokenBudget, text: str = "") -> str:
     """Fill in the prompt: the token limit without the two markers, the corresponding number of words, the text."""
     tokens = budget.max_tokens - 2
     filled = prompt.replace("{tokens}", str(tokens)).replace("{words}", str(tokens * 2 // 3))
@@ -30,7 +30,7 @@ def load_picture(item: CaptionItem, longest_side: int) -> Image.Image | Failure:
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def answered(text: str, unfinished: bool, budget: TokenBudget) -> Caption | Failure:
+def caption_from_answer(text: str, unfinished: bool, budget: TokenBudget) -> Caption | Failure:
     """Make a caption from a model's answer, without surrounding quotation marks."""
     text = clean_text(text)
     while len(text) > 1 and text[0] + text[-1] in _QUOTES:

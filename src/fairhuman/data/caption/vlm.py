@@ -10,7 +10,7 @@ from PIL import Image
 from fairhuman.data.caption.item import Caption, CaptionItem
 from fairhuman.data.caption.settings import TransformersSettings
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.data.caption.vision import answered, load_picture, question
+from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load_picture
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 
@@ -48,11 +48,11 @@ class TransformersCaptioner:
             if isinstance(picture, Failure):
                 results[index] = picture
             else:
-                queries.append((index, (question(self._settings.prompt, self._budget, item.text), picture)))
+                queries.append((index, (fill_prompt(self._settings.prompt, self._budget, item.text), picture)))
         for start in range(0, len(queries), self.batch_size):
             indices, batch = zip(*queries[start : start + self.batch_size], strict=True)
             for index, (text, unfinished) in zip(indices, self._answer(batch), strict=True):
-                results[index] = answered(text, unfinished, self._budget)
+                results[index] = caption_from_answer(text, unfinished, self._budget)
         return [result for result in results if result is not None]
 
     def __enter__(self) -> Self:

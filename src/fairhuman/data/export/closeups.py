@@ -18,10 +18,10 @@ from fairhuman.data.condition import people_from_source, people_to_list
 from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.people import move_people
 from fairhuman.data.export.sample import ExportSample
-from fairhuman.data.look.reading import columns_of
+from fairhuman.data.look.reading import annotation_columns
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pipeline.write import jpeg, png
+from fairhuman.data.pipeline.write import encode_jpeg, encode_png
 from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
 from fairhuman.record import Box, Finding, region_column
@@ -35,7 +35,9 @@ class CloseupSettings(Settings):
     region: str = Field(description="region whose boxes are cropped: face, hand, person or another of the data set")
     context: float = Field(default=2.0, ge=1.0, description="side of the square / longer side of its box")
     min_side: float = Field(default=32.0, ge=1.0, description="minimum pixels of the longer side of a box")
-    size: int = Field(default=512, ge=16, description="minimum pixels of a close-up's side; smaller squares are enlarged")
+    size: int = Field(
+        default=512, ge=16, description="minimum pixels of a close-up's side; smaller squares are enlarged"
+    )
     max_enlarge: float = Field(default=2.0, ge=1.0, description="squares that need a larger factor are left out")
 
 
@@ -107,9 +109,9 @@ def _view(box: Box, width: int, height: int, settings: CloseupSettings) -> _View
 
 def _closeup(sample: ExportSample, key: str, view: _View, regions: Sequence[str], report: LoadReport) -> ExportSample:
     picture = view.crop(decode(sample.picture, ANY_SHAPE).picture, Image.Resampling.BICUBIC)
-    content, kind = (jpeg(picture), "jpg") if sample.kind == "jpg" else (png(picture), "png")
+    content, kind = (encode_jpeg(picture), "jpg") if sample.kind == "jpg" else (encode_png(picture), "png")
     masks = {
-        name: png(view.crop(decode_mask(mask, ANY_SHAPE), Image.Resampling.BILINEAR))
+        name: encode_png(view.crop(decode_mask(mask, ANY_SHAPE), Image.Resampling.BILINEAR))
         for name, mask in sample.masks.items()
     }
     size = (sample.fields["width"], sample.fields["height"])
@@ -120,7 +122,7 @@ def _closeup(sample: ExportSample, key: str, view: _View, regions: Sequence[str]
             conditions[name] = None
     pose_picture, depth = conditions["pose_picture"], conditions["depth"]
     if pose_picture is not None:
-        pose_picture = png(view.crop(decode(pose_picture, ANY_SHAPE).picture, Image.Resampling.BICUBIC))
+        pose_picture = encode_png(view.crop(decode(pose_picture, ANY_SHAPE).picture, Image.Resampling.BICUBIC))
     if depth is not None:
         depth = _depth(depth, view, str(sample.fields.get("depth_kind", "relative")))
     fields = _fields(sample.fields, key, view, regions)
@@ -136,7 +138,7 @@ def _fields(fields: Mapping[str, Any], key: str, view: _View, regions: Sequence[
     moved = {name: value for name, value in fields.items() if name != "clarity"}
     moved |= {"key": key, "width": view.side, "height": view.side}
     for region in regions:
-        column, scores, votes, _ = columns_of(region)
+        column, scores, votes, _ = annotation_columns(region)
         rows = fields.get(column)
         if rows is None:
             continue

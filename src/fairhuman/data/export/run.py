@@ -14,7 +14,7 @@ from fairhuman.data.export.parquet import write_parquet
 from fairhuman.data.export.sample import ExportSample, samples
 from fairhuman.data.export.webdataset import write_webdataset
 from fairhuman.data.look.check import Progress
-from fairhuman.data.look.reading import DEFAULT_SETTINGS, DataSet, open_dataset, usable_or_error
+from fairhuman.data.look.reading import DEFAULT_SETTINGS, DataSet, open_dataset, require_usable
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError, RecipeError
@@ -100,7 +100,7 @@ def export_dataset(
     def write(folder: Path) -> None:
         folder.mkdir()
         FORMATS[format](folder, counted(), dataset, shard_rows, report)
-        usable_or_error(dataset, report, written)
+        require_usable(dataset, report, written)
         _write_marker(folder, {**marker, "records": written, "version": version("fairhuman")})
 
     _check_apart(path.resolve(), out)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairhuman.data.look.reading import DataSet, DecodedRecord, columns_of
+from fairhuman.data.look.reading import DataSet, DecodedRecord, annotation_columns
 from fairhuman.data.pictures.decode import decode_mask, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.pipeline.rows import box_rows
-from fairhuman.data.pipeline.write import png, stored_form
+from fairhuman.data.pipeline.rows import boxes_to_lists
+from fairhuman.data.pipeline.write import encode_for_storage, encode_png
 from fairhuman.data.sources import SOURCES
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import locate
@@ -55,7 +55,7 @@ class ExportSample:
 
 def samples(dataset: DataSet, report: LoadReport) -> Iterator[ExportSample]:
     """All usable records in order; unusable ones are noted."""
-    for decoded in dataset.decoded(report):
+    for decoded in dataset.decoded_records(report):
         try:
             yield _sample(dataset, decoded, report)
         except PictureError as error:
@@ -64,7 +64,7 @@ def samples(dataset: DataSet, report: LoadReport) -> Iterator[ExportSample]:
 
 def _sample(dataset: DataSet, decoded: DecodedRecord, report: LoadReport) -> ExportSample:
     record, values = decoded.record, decoded.row.values
-    picture, kind = stored_form(decoded.content, dataset.settings.limits)
+    picture, kind = encode_for_storage(decoded.content, dataset.settings.limits)
     masks = {name: _mask(dataset, mask) for name, mask in record.masks.items()}
     pose = record.pose if isinstance(record.pose, list) else None
     drawn: Stored | None = record.pose if record.pose is not None and not isinstance(record.pose, list) else None
@@ -78,7 +78,7 @@ def _sample(dataset: DataSet, decoded: DecodedRecord, report: LoadReport) -> Exp
 def _mask(dataset: DataSet, mask: MaskSource) -> bytes:
     if not isinstance(mask, LabelMap) and inspect(mask, dataset.settings.limits).kind == "PNG":
         return read_bytes(mask)
-    return png(decode_mask(mask, dataset.settings.limits))
+    return encode_png(decode_mask(mask, dataset.settings.limits))
 
 
 def _condition(
@@ -106,8 +106,8 @@ def _fields(dataset: DataSet, decoded: DecodedRecord) -> dict[str, Any]:
         "caption": record.caption,
     }
     for region in dataset.regions:
-        column, scores, votes, by = columns_of(region)
-        rows = box_rows(record.boxes[region])
+        column, scores, votes, by = annotation_columns(region)
+        rows = boxes_to_lists(record.boxes[region])
         fields[column] = rows
         for name in (scores, votes):  # if a box was dropped, they would no longer match the boxes
             if isinstance(values.get(name), list) and len(values[name]) == len(rows or ()):
@@ -128,7 +128,7 @@ def _fields(dataset: DataSet, decoded: DecodedRecord) -> dict[str, Any]:
 def _extra_columns(dataset: DataSet, values: Mapping[str, Any]) -> dict[str, Any]:
     """Columns that the data set format doesn't define."""
     known = {SOURCES[dataset.kind].picture, "image", *RECORD_FIELDS, *PICTURES, *COPIED}
-    known |= {name for region in dataset.regions for name in columns_of(region)}
+    known |= {name for region in dataset.regions for name in annotation_columns(region)}
     return {name: _plain(value) for name, value in values.items() if name not in known and _is_plain(value)}
 
 

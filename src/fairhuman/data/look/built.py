@@ -20,7 +20,7 @@ MANIFEST = "manifest"
 
 
 @dataclass(frozen=True)
-class RejectedRow:
+class RejectedExample:
     """A rejected row; `record` is None if its picture is no longer available."""
 
     key: str
@@ -36,7 +36,7 @@ class RejectedGroup:
     stage: str
     reason: str
     number: int = 0
-    examples: list[RejectedRow] = field(default_factory=list)
+    examples: list[RejectedExample] = field(default_factory=list)
 
 
 def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
@@ -57,13 +57,13 @@ def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
                     group = groups.setdefault((row["stage"], row["reason"]), RejectedGroup(row["stage"], row["reason"]))
                     group.number += 1
                     if len(group.examples) < examples:
-                        group.examples.append(RejectedRow(row["key"], row["location"], row["value"] or ""))
+                        group.examples.append(RejectedExample(row["key"], row["location"], row["value"] or ""))
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{file}: not a readable table of rejected rows ({error})") from error
     return list(groups.values())
 
 
-def source_of(path: Path) -> DataSet | None:
+def build_source(path: Path) -> DataSet | None:
     """The source of a build; None if it is unknown or no longer there."""
     report = read_report(path)
     if report is None:
@@ -77,7 +77,7 @@ def source_of(path: Path) -> DataSet | None:
     return source if source.path.exists() else None
 
 
-def with_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> None:
+def add_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> None:
     """Add records to the examples that are in the manifest and whose pictures can be opened.
 
     Raises:
@@ -93,7 +93,7 @@ def with_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> No
         group.examples = [_with_record(example, rows.get(example.key), source) for example in group.examples]
 
 
-def _with_record(example: RejectedRow, row: ManifestRow | None, source: DataSet) -> RejectedRow:
+def _with_record(example: RejectedExample, row: ManifestRow | None, source: DataSet) -> RejectedExample:
     return example if row is None else replace(example, record=source.record(row.row(source.root), LoadReport()))
 
 

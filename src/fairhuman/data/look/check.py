@@ -55,8 +55,8 @@ class CheckSummary:
                 lines.append(f"{action} ({MEANING[action]}): {sum(counts[action].values())}")
             for reason, number in counts.get(action, {}).items():
                 lines.append(f"  {number} x {reason}")
-                lines += [f"      {place(note)}" for note in first[action, reason]]
-        return [printed(line) for line in lines]
+                lines += [f"      {note_text(note)}" for note in first[action, reason]]
+        return [escape_control(line) for line in lines]
 
     def save(self, path: Path) -> None:
         """Write the summary and all notes as JSON, atomically.
@@ -109,7 +109,7 @@ def check_dataset(
     report = LoadReport()
     first_seen: dict[bytes, str] = {}
     usable, captioned = 0, False
-    for decoded in dataset.decoded(report):
+    for decoded in dataset.decoded_records(report):
         usable += 1
         captioned = captioned or "caption" in decoded.row.values
         first = first_seen.setdefault(decoded.sha256[:16], decoded.row.location)
@@ -124,12 +124,12 @@ def check_dataset(
     return CheckSummary(path, dataset.kind, usable + len(report.skipped()), usable, report)
 
 
-def place(note: Note) -> str:
+def note_text(note: Note) -> str:
     """Location and value of a note."""
     where = note.file if note.line is None else f"{note.file}:{note.line}"
     return f"{where}  {note.value}" if note.value else where
 
 
-def printed(text: str) -> str:
+def escape_control(text: str) -> str:
     """Escape control characters, because a file name may hold terminal escape sequences."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

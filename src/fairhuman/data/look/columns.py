@@ -11,9 +11,9 @@ import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from fairhuman.data.look.reading import DataSet, columns_of
+from fairhuman.data.look.reading import DataSet, annotation_columns
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pipeline.rows import BOXES, box_rows
+from fairhuman.data.pipeline.rows import BOXES, boxes_to_lists
 from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import CAPTION, TEXT
 from fairhuman.errors import DataError
@@ -65,7 +65,7 @@ def _usable(schema: pyarrow.Schema, regions: Sequence[str]) -> list[str]:
     if CAPTION not in schema.names:
         checks[TEXT] = _is_text
     for region in regions:
-        boxes, scores, _, by = columns_of(region)
+        boxes, scores, _, by = annotation_columns(region)
         checks |= {boxes: _is_boxes, scores: _is_scores, by: _is_text}
     return [field.name for field in schema if field.name in checks and checks[field.name](field.type)]
 
@@ -137,7 +137,7 @@ def _read_records(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumn
                 "caption": record.caption,
                 "source": record.source,
                 "split": record.split,
-                **{region_column(region): box_rows(record.boxes[region]) for region in dataset.regions},
+                **{region_column(region): boxes_to_lists(record.boxes[region]) for region in dataset.regions},
             }
             for record in chunk
         ]

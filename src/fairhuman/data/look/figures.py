@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from fairhuman.data.look.check import printed
-from fairhuman.data.look.statistics import Statistics, spread
+from fairhuman.data.look.check import escape_control
+from fairhuman.data.look.statistics import Statistics, describe
 from fairhuman.data.look.tally import Numbers, RegionStatistics
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, OBJECTIVE_COLOURS, SIZE, colours
@@ -36,7 +36,7 @@ def write_statistics(statistics: Statistics, page: Path) -> None:
     regions = {name: region for name, region in statistics.regions.items() if region.has or region.none}
     text = render(
         "data_statistics.html",
-        title=f"{printed(statistics.path.resolve().name)}: {statistics.records:,} records",
+        title=f"{escape_control(statistics.path.resolve().name)}: {statistics.records:,} records",
         facts=_facts(statistics),
         funnel=None if report is None else _funnel(report["funnel"]),
         funnel_plot=None if report is None else figure_uri(funnel_figure(report["funnel"])),
@@ -51,7 +51,7 @@ def write_statistics(statistics: Statistics, page: Path) -> None:
         regions=[(name, colour, _region_line(statistics.regions[name])) for name, colour in colours(regions).items()],
         region_plots=[(name, figure_uri(figure)) for name, figure in _region_figures(regions)],
         plots=[(name, figure_uri(figure)) for name, figure in _picture_figures(statistics)],
-        measures=[(name, _cells(values)) for name, values in _measures(statistics) if spread(values)],
+        measures=[(name, _cells(values)) for name, values in _measures(statistics) if describe(values)],
         counts=[
             (name, counter.most_common(20), max(len(counter) - 20, 0))
             for name, counter in (("source", statistics.sources), ("split", statistics.splits))
@@ -252,7 +252,7 @@ def _measures(statistics: Statistics) -> list[tuple[str, Numbers]]:
 
 
 def _cells(values: Numbers) -> list[str]:
-    found = spread(values) or {}
+    found = describe(values) or {}
     return [
         f"{found['n']:,}",
         *(f"{found[name]:.4g}" for name in ("min", "p5", "p25", "p50", "p75", "p95", "max", "mean")),

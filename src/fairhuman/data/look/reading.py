@@ -14,7 +14,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
 from fairhuman.data.pipeline.report import REPORT
 from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
-from fairhuman.data.sources.check import STAGE, decoded
+from fairhuman.data.sources.check import STAGE, decode_record
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, Finding, HumanRecord, region_column
@@ -74,7 +74,7 @@ class DataSet:
 
     def record(self, row: Row, report: LoadReport) -> HumanRecord | None:
         """The record of a row with all its painted masks; reads the picture's header. None if it can't be used."""
-        regions = dict.fromkeys([*self.regions, *masks_of(row)])
+        regions = dict.fromkeys([*self.regions, *painted_masks(row)])
         picture = SOURCES[self.kind].picture
         captioned = "caption" in row.values
         records = iterate_records([row], self.root, picture, list(regions), self.settings, report, captioned)
@@ -90,7 +90,7 @@ class DataSet:
                 n = counts[record.key]
                 yield row, record if n == 1 else replace(record, key=f"{record.key}#{n}")
 
-    def decoded(self, report: LoadReport) -> Iterator[DecodedRecord]:
+    def decoded_records(self, report: LoadReport) -> Iterator[DecodedRecord]:
         """All records whose pictures can be decoded; painted masks that can't be decoded are dropped."""
         records = self.records(report)
         with ThreadPoolExecutor(THREADS) as pool:
@@ -105,7 +105,7 @@ class DataSet:
         row, record = item
         try:
             content = read_bytes(record.image)
-            checked, _, findings = decoded(replace(record, image=content), self.settings.limits)
+            checked, _, findings = decode_record(replace(record, image=content), self.settings.limits)
         except PictureError as error:
             return None, [error.finding._replace(value=f"{picture_name(record.image)}: {error.finding.value}")]
         return DecodedRecord(row, replace(checked, image=record.image), content), findings
@@ -154,18 +154,18 @@ def read_report(path: Path) -> Mapping[str, Any] | None:
     return report
 
 
-def masks_of(row: Row) -> Mapping[str, Any]:
+def painted_masks(row: Row) -> Mapping[str, Any]:
     """Painted masks of a row by region."""
     masks = row.values.get("masks")
     return {name: mask for name, mask in masks.items() if mask is not None} if isinstance(masks, Mapping) else {}
 
 
-def columns_of(region: str) -> tuple[str, ...]:
+def annotation_columns(region: str) -> tuple[str, ...]:
     """Columns of a built data set about a region: boxes, scores, votes, detector."""
     return region_column(region), f"{region}_scores", f"{region}_votes", f"{region}_by"
 
 
-def usable_or_error(dataset: DataSet, report: LoadReport, number: int) -> None:
+def require_usable(dataset: DataSet, report: LoadReport, number: int) -> None:
     """Reject a data set without a usable record.
 
     Raises:

@@ -9,10 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.look.built import RejectedGroup, RejectedRow, rejected_groups, source_of, with_records
-from fairhuman.data.look.check import Progress, place, printed
+from fairhuman.data.look.built import RejectedExample, RejectedGroup, add_records, build_source, rejected_groups
+from fairhuman.data.look.check import Progress, escape_control, note_text
 from fairhuman.data.look.layers import Layers, draw_layers
-from fairhuman.data.look.reading import DEFAULT_SETTINGS, DataSet, columns_of, open_dataset, read_report, usable_or_error
+from fairhuman.data.look.reading import (
+    DEFAULT_SETTINGS,
+    DataSet,
+    annotation_columns,
+    open_dataset,
+    read_report,
+    require_usable,
+)
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.sources.rows import Row
@@ -104,19 +111,21 @@ def show_dataset(
     names = list(dict.fromkeys([*dataset.regions, *(name for _, record in found for name in record.masks)]))
     palette = colours(names)
     cards = _draw_cards(dataset, found, names, palette, report, progress)
-    usable_or_error(dataset, report, len(cards))
+    require_usable(dataset, report, len(cards))
     groups = rejected_groups(path, REJECTED_EXAMPLES) if rejected else []
-    source = source_of(path) if groups else None
+    source = build_source(path) if groups else None
     text = render(
         "data_show.html",
-        title=f"{printed(path.resolve().name)}: {len(cards)} pictures",
+        title=f"{escape_control(path.resolve().name)}: {len(cards)} pictures",
         facts=_facts(dataset, cards, total, None if first else seed),
         regions=[(name, palette[name], name in dataset.regions) for name in names],
         order={name: number for number, name in enumerate(names)},
         cards=cards,
         groups=_rejected_cards(path, groups, source, palette),
         source_missing=bool(groups) and source is None,
-        notes=[(note.action, note.reason, place(note)) for note in report.notes if note.action != "converted"][:NOTES],
+        notes=[(note.action, note.reason, note_text(note)) for note in report.notes if note.action != "converted"][
+            :NOTES
+        ],
         script=SCRIPT,
     )
     with writing(page):
@@ -142,7 +151,7 @@ def _draw_cards(
 
 
 def _sample_rows(rows: Iterator[Row], count: int, generator: random.Random | None) -> tuple[list[Row], int | None]:
-    """The first rows without a total; with a generator, a uniform sample in order (Vitter's algorithm R) and the total."""
+    """The first rows; or, with a generator, a uniform sample in order (Vitter's algorithm R) and the total."""
     if generator is None:
         return list(islice(rows, count)), None
     chosen: list[tuple[int, Row]] = []
@@ -182,7 +191,7 @@ def _card_facts(dataset: DataSet, row: Row, record: HumanRecord) -> list[tuple[s
 def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) -> str:
     """Such as `2, by mediapipe, score 0.91 0.80, votes 5 3`."""
     boxes = record.boxes.get(region)
-    _, scores, votes, by = (values.get(column) for column in columns_of(region))
+    _, scores, votes, by = (values.get(column) for column in annotation_columns(region))
     parts = ["unknown" if boxes is None else str(len(boxes)) if boxes else "none"]
     if region in record.masks:
         parts = ["painted"] if boxes is None else [*parts, "painted"]
@@ -199,11 +208,11 @@ def _rejected_cards(
 ) -> list[tuple[RejectedGroup, list[RejectedCard]]]:
     """Each group with the cards of its examples, with pictures if the source still has them."""
     if source is not None:
-        with_records(path, source, groups)
+        add_records(path, source, groups)
     return [(group, [_rejected_card(example, source, palette) for example in group.examples]) for group in groups]
 
 
-def _rejected_card(example: RejectedRow, source: DataSet | None, palette: dict[str, str]) -> RejectedCard:
+def _rejected_card(example: RejectedExample, source: DataSet | None, palette: dict[str, str]) -> RejectedCard:
     layers = None
     if source is not None and example.record is not None:
         bare = replace(example.record, masks={}, pose=None, depth=None)

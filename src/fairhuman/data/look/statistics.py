@@ -10,7 +10,7 @@ import numpy as np
 
 from fairhuman.data.look.check import Progress
 from fairhuman.data.look.columns import read_columns
-from fairhuman.data.look.reading import DEFAULT_SETTINGS, open_dataset, read_report, usable_or_error
+from fairhuman.data.look.reading import DEFAULT_SETTINGS, open_dataset, read_report, require_usable
 from fairhuman.data.look.tally import Numbers, RegionStatistics, Tally
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
@@ -69,7 +69,7 @@ class Statistics:
             "empty_captions": self.empty,
             "sources": dict(self.sources),
             "splits": dict(self.splits),
-            **{name: spread(values) for name, values in measured.items()},
+            **{name: describe(values) for name, values in measured.items()},
             "regions": {name: _region_summary(region) for name, region in self.regions.items()},
             "funnel": None if self.report is None else self.report["funnel"],
             "rejected": None if self.report is None else self.report.get("rejected"),
@@ -114,7 +114,7 @@ def dataset_statistics(
     for columns in read_columns(dataset, report):
         tally.add(columns)
         progress("read", tally.records, None)
-    usable_or_error(dataset, report, tally.records)
+    require_usable(dataset, report, tally.records)
     return Statistics(
         path=path,
         kind=dataset.kind,
@@ -133,7 +133,7 @@ def dataset_statistics(
     )
 
 
-def spread(values: Numbers) -> dict[str, Any] | None:
+def describe(values: Numbers) -> dict[str, Any] | None:
     """Number, mean, extremes and quantiles of the finite values; None if there are none."""
     known = values[np.isfinite(values)].astype(np.float64)
     if not len(known):
@@ -161,6 +161,6 @@ def _region_summary(region: RegionStatistics) -> dict[str, Any]:
         "boxes": sum(number * records for number, records in region.boxes.items()),
         "unusable_boxes": region.unusable,
         "boxes_per_record": {str(number): records for number, records in sorted(region.boxes.items()) if records},
-        "area_share": spread(region.area_shares),
-        "scores": {by: spread(values) for by, values in region.scores.items()},
+        "area_share": describe(region.area_shares),
+        "scores": {by: describe(values) for by, values in region.scores.items()},
     }

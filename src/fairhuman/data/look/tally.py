@@ -10,7 +10,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from fairhuman.data.look.columns import RecordColumns
-from fairhuman.data.look.reading import columns_of
+from fairhuman.data.look.reading import annotation_columns
 
 Numbers = NDArray[np.float32]
 CAPTIONS = 1000  # maximum number of captions kept, evenly spaced over all
@@ -113,7 +113,7 @@ class Tally:
         self, name: str, table: pyarrow.Table, painted_n: NDArray[np.bool_] | None, area_n: NDArray[np.float64]
     ) -> None:
         region = self._regions.setdefault(name, RegionStatistics(unknown=self.records))
-        column, scores, _, by = columns_of(name)
+        column, scores, _, by = annotation_columns(name)
         if painted_n is None:
             painted_n = np.zeros(len(table), dtype=bool)
         known_n, count_n = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=np.int64)

@@ -39,7 +39,7 @@ def arrow_folder() -> Path:
     return cache_folder() / "arrow"
 
 
-def cached(
+def with_arrow_copies(
     records: Sequence[HumanRecord],
     folder: Path,
     conditions: Sequence[str] = (),
@@ -74,7 +74,7 @@ def cached(
 
 
 @dataclass(frozen=True)
-class Copies:
+class CopySummary:
     """Result of `copy_tables`: number of tables, whether they go to main memory instead, number of removed folders."""
 
     tables: int
@@ -84,11 +84,11 @@ class Copies:
 
 def copy_tables(
     records: Sequence[HumanRecord], folder: Path, conditions: Sequence[str] = (), small: int = SMALL
-) -> Copies:
-    """Make the copies for `cached` ahead of a run, and remove copies of changed or deleted tables.
+) -> CopySummary:
+    """Make the copies for `with_arrow_copies` ahead of a run, and remove copies of changed or deleted tables.
 
     Raises:
-        FairHumanError: as `cached`.
+        FairHumanError: as `with_arrow_copies`.
 
     """
     removed = 0
@@ -99,8 +99,8 @@ def copy_tables(
                 remove_atomically(kept.parent)
             removed += 1
     tables = _tables(records, conditions)
-    cached(records, folder, conditions, small)
-    return Copies(len(tables), _size(tables) <= small, removed)
+    with_arrow_copies(records, folder, conditions, small)
+    return CopySummary(len(tables), _size(tables) <= small, removed)
 
 
 def _tables(records: Sequence[HumanRecord], conditions: Sequence[str]) -> dict[Path, set[TableCell]]:

@@ -191,7 +191,7 @@ class Clarity(Filter):
 NEEDS: Mapping[Need, type[Filter]] = {"face": Faces, "hand": Hands, "face or hand": FacesAndHands}
 
 
-def resolve(settings: FilterSettings, measures: Iterable[Measures]) -> list[Filter]:
+def active_filters(settings: FilterSettings, measures: Iterable[Measures]) -> list[Filter]:
     """The filters that are switched on, the cheapest to measure first; a percentile is converted to a value.
 
     Args:

@@ -13,9 +13,9 @@ from PIL import Image
 from fairhuman.data.pictures.filters import clarity
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.pipeline.rows import BOXES, RowReader, box_rows
+from fairhuman.data.pipeline.rows import BOXES, RowReader, boxes_to_lists
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
-from fairhuman.data.sources.check import decoded
+from fairhuman.data.sources.check import decode_record
 from fairhuman.errors import FairHumanError
 from fairhuman.record import region_column
 
@@ -79,7 +79,7 @@ class CheckTier:
                 skipped = report.skipped()[-1]
                 raise PictureError(skipped.reason, skipped.value)
             content = read_bytes(record.image)
-            checked, picture, found = decoded(replace(record, image=content), self.reader.source.limits)
+            checked, picture, found = decode_record(replace(record, image=content), self.reader.source.limits)
         except PictureError as error:
             columns["findings"] = json.dumps(findings)
             return TierResult(columns, "rejected", error.finding.reason, error.finding.value)
@@ -92,7 +92,7 @@ class CheckTier:
             "masks": sorted(checked.masks),
             "findings": json.dumps([*findings, *found]),
         }
-        columns |= {region_column(region): box_rows(checked.boxes[region]) for region in self.reader.regions}
+        columns |= {region_column(region): boxes_to_lists(checked.boxes[region]) for region in self.reader.regions}
         return TierResult(columns)
 
 

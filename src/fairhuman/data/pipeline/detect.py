@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow
 
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.data.pipeline.rows import BOXES, RowReader, box_rows
+from fairhuman.data.pipeline.rows import BOXES, RowReader, boxes_to_lists
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.settings import DetectSettings, Part, detector_names, open_detectors
@@ -74,7 +74,7 @@ class DetectTier:
         columns: dict[str, Any] = {}
         for part in missing:
             columns[f"{part}_by"] = names[part]
-            columns[region_column(part)] = box_rows([one.box for one in found[part]])
+            columns[region_column(part)] = boxes_to_lists([one.box for one in found[part]])
             if any(one.votes is not None for one in found[part]):
                 columns[f"{part}_votes"] = [one.votes for one in found[part]]
         return TierResult(columns)

@@ -145,7 +145,7 @@ def _rewrite_blocks(
             old.unlink()
 
 
-def blocks_of(folder: Path) -> list[Block]:
+def read_blocks(folder: Path) -> list[Block]:
     """All blocks of a manifest, in order."""
     files = sorted(numbered_files(folder).items())
     return [Block(number, read_ids(path)) for number, path in files]

@@ -66,10 +66,10 @@ class RowReader:
             PictureError: the picture can't be read, or has changed since the check.
 
         """
-        return decode(checked_bytes(record, check["sha256"]), self.source.limits).picture
+        return decode(read_checked_bytes(record, check["sha256"]), self.source.limits).picture
 
 
-def checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
+def read_checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
     """Read the bytes of a record's picture and compare their hash.
 
     Raises:
@@ -82,13 +82,13 @@ def checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
     return content
 
 
-def box_rows(boxes: Sequence[Box] | None) -> list[list[float]] | None:
+def boxes_to_lists(boxes: Sequence[Box] | None) -> list[list[float]] | None:
     """Convert boxes to lists of numbers, as stored in tables."""
     if boxes is None:
         return None
     return [[b.x0, b.y0, b.x1, b.y1] if b.score is None else [b.x0, b.y0, b.x1, b.y1, b.score] for b in boxes]
 
 
-def row_boxes(rows: Sequence[Sequence[float]] | None) -> tuple[Box, ...] | None:
+def boxes_from_lists(rows: Sequence[Sequence[float]] | None) -> tuple[Box, ...] | None:
     """Convert lists of numbers from a table to boxes."""
     return None if rows is None else tuple(Box(*row) for row in rows)

@@ -14,7 +14,7 @@ from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.condition import ConditionTier
 from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.engine import run_tasks
-from fairhuman.data.pipeline.manifest import Block, Listing, blocks_of, list_source
+from fairhuman.data.pipeline.manifest import Block, Listing, list_source, read_blocks
 from fairhuman.data.pipeline.report import write_report
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import RejectedRow, Selection, select
@@ -118,7 +118,7 @@ class _Build:
             notes,
             lambda rows: self.progress("list", rows, None),
         )
-        blocks = blocks_of(self.manifest)
+        blocks = read_blocks(self.manifest)
         recipe = self.recipe
         self._run_tier(CheckTier(self.reader, recipe.duplicates == "near"), blocks, retry_failed)
         if recipe.detect is not None:

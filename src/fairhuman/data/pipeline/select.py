@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fairhuman.data.pictures.filters import Filter, FilterSettings, Measures, covered_share, resolve
+from fairhuman.data.pictures.filters import Filter, FilterSettings, Measures, active_filters, covered_share
 from fairhuman.data.pipeline.manifest import Block
-from fairhuman.data.pipeline.rows import row_boxes
+from fairhuman.data.pipeline.rows import boxes_from_lists
 from fairhuman.data.pipeline.tier import TierTable
 from fairhuman.record import Box
 
@@ -71,7 +71,7 @@ def select(
     """
     selection = Selection()
     measures = (row.measures for _, rows in _rows(blocks, check, detect) for row in rows if row.measures is not None)
-    selection.filters = resolve(filters, measures)
+    selection.filters = active_filters(filters, measures)
     index = _DuplicateIndex(duplicates, near_bits)
     for block, rows in _rows(blocks, check, detect):
         kept = np.ones(len(rows), dtype=bool)
@@ -137,7 +137,7 @@ def _row(check: Mapping[str, Any], detect: Mapping[str, Any], findings: frozense
 
 def _measures(check: Mapping[str, Any], detect: Mapping[str, Any]) -> Measures:
     def boxes(column: str) -> tuple[Box, ...] | None:
-        return row_boxes(check[column] if check.get(column) is not None else detect.get(column))
+        return boxes_from_lists(check[column] if check.get(column) is not None else detect.get(column))
 
     width, height = check["width"], check["height"]
     persons, faces, hands = (boxes(column) for column in ("persons", "faces", "hands"))

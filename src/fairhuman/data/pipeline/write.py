@@ -18,7 +18,7 @@ from fairhuman.data.condition import PEOPLE_TYPE
 from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
-from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, box_rows, checked_bytes
+from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, boxes_to_lists, read_checked_bytes
 from fairhuman.data.pipeline.tier import TaskOutcome, TierTable, rows_by_id
 from fairhuman.record import HumanRecord, LabelMap, region_column
 from fairhuman.utils.files import write_atomically
@@ -167,7 +167,7 @@ class ShardWriter:
     def _row(self, row: ManifestRow, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         check, caption, condition = found["check"], found["caption"], found.get("condition", {})
         record = self.reader.checked(row, check)
-        content, kind = stored_form(checked_bytes(record, check["sha256"]), self.reader.source.limits)
+        content, kind = encode_for_storage(read_checked_bytes(record, check["sha256"]), self.reader.source.limits)
         values = {
             "key": row.key,
             "image": {"bytes": content, "path": f"{row.key}.{kind}"},
@@ -197,7 +197,7 @@ class ShardWriter:
 
         If a detector finds nothing, absence isn't certain: the boxes are null, and `*_by` names the detector.
         """
-        rows: list[list[float]] | None = box_rows(record.boxes[region])
+        rows: list[list[float]] | None = boxes_to_lists(record.boxes[region])
         votes, by = None, None if rows is None else "source"
         if rows is None:
             rows = detect.get(region_column(region)) or None
@@ -215,11 +215,11 @@ class ShardWriter:
         if mask is None:
             return None
         if isinstance(mask, LabelMap):
-            return _picture(png(decode_mask(mask, self.reader.source.limits)))
+            return _picture(encode_png(decode_mask(mask, self.reader.source.limits)))
         return _picture(read_bytes(mask))
 
 
-def stored_form(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
+def encode_for_storage(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
     """The bytes to store and their file type: unchanged if every program decodes them to the same upright picture.
 
     Otherwise the picture is decoded as in training and encoded again: JPEG as JPEG (quality 95, 4:4:4), others as PNG.
@@ -230,18 +230,18 @@ def stored_form(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
         return content, PLAIN_KINDS[facts.kind]
     picture = decode(content, limits).picture
     if facts.kind != "JPEG":
-        return png(picture), "png"
-    return jpeg(picture), "jpg"
+        return encode_png(picture), "png"
+    return encode_jpeg(picture), "jpg"
 
 
-def png(picture: Image.Image) -> bytes:
+def encode_png(picture: Image.Image) -> bytes:
     """Encode a picture as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def jpeg(picture: Image.Image) -> bytes:
+def encode_jpeg(picture: Image.Image) -> bytes:
     """Encode a picture as JPEG with quality 95 and 4:4:4 chroma."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=95, subsampling=0)

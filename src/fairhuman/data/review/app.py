@@ -16,7 +16,7 @@ from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.review.events import FILE, TABLES
-from fairhuman.data.review.pictures import boxes_of, load_pictures, shown_picture
+from fairhuman.data.review.pictures import boxes_by_region, browser_picture, load_pictures
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
 from fairhuman.data.review.store import ReviewStore, WorkList
 from fairhuman.record import REGION_COLUMNS
@@ -137,7 +137,7 @@ class _Review:
         if picture is None:
             raise RefusedError(404, "There is no such picture in this data set.")
         try:
-            content, kind = shown_picture(picture.record, self.settings.source.limits)
+            content, kind = browser_picture(picture.record, self.settings.source.limits)
         except PictureError as error:
             raise RefusedError(404, f"This picture can't be shown: {error}.") from error
         return Response(content, media_type=kind, headers={"Cache-Control": PICTURE_CACHE})
@@ -173,7 +173,7 @@ class _Review:
                     "prompt": self.pictures[key].prompt,
                     "width": self.pictures[key].record.width,
                     "height": self.pictures[key].record.height,
-                    "boxes": boxes_of(self.pictures[key].record),
+                    "boxes": boxes_by_region(self.pictures[key].record),
                 }
                 for key in work.keys
             ],

@@ -10,7 +10,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review.events import DROP, FILE, KEEP, TABLES, Decision, standing_decisions
 from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
-from fairhuman.data.review.summary import ReviewSummary, outcomes, summarize
+from fairhuman.data.review.summary import ReviewSummary, summarize, verdicts
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import open_database, transaction
@@ -42,7 +42,7 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
         engine.dispose()
     prompts = {key: picture.prompt for key, picture in pictures.items()}
     summary = summarize(decisions, prompts, settings.reviews_per_picture)
-    found = outcomes(decisions, prompts)
+    found = verdicts(decisions, prompts)
     kept = [_row(pictures[key], each.decision) for key, each in found.items() if each.verdict == KEEP]
     dropped = [_dropped(each.decision) for each in found.values() if each.verdict == DROP]
     disputed = [key for key, each in found.items() if each.verdict is None]

@@ -56,7 +56,7 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
     return pictures
 
 
-def boxes_of(record: HumanRecord) -> dict[str, list[list[float]] | None]:
+def boxes_by_region(record: HumanRecord) -> dict[str, list[list[float]] | None]:
     """Boxes by region as x0, y0, x1, y1 in pixels of the upright picture; None = not annotated."""
     return {
         region: None if boxes is None else [[box.x0, box.y0, box.x1, box.y1] for box in boxes]
@@ -64,7 +64,7 @@ def boxes_of(record: HumanRecord) -> dict[str, list[list[float]] | None]:
     }
 
 
-def shown_picture(record: HumanRecord, limits: PictureLimits) -> tuple[bytes, str]:
+def browser_picture(record: HumanRecord, limits: PictureLimits) -> tuple[bytes, str]:
     """A picture for a browser and its media type: unchanged if browsers show it as training sees it, else a JPEG.
 
     Raises:

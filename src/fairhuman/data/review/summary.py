@@ -63,7 +63,7 @@ def verdict_of(decisions: Sequence[Decision], prompt: str) -> Verdict:
     return Verdict(verdict, (edited or agreeing)[-1])
 
 
-def outcomes(decisions: Sequence[Decision], prompts: Mapping[str, str]) -> dict[str, Verdict]:
+def verdicts(decisions: Sequence[Decision], prompts: Mapping[str, str]) -> dict[str, Verdict]:
     """Verdict by key, in the order of `prompts`, for pictures with a decision."""
     by_key = by_picture(decisions)
     return {key: verdict_of(by_key[key], prompt) for key, prompt in prompts.items() if key in by_key}
@@ -87,7 +87,7 @@ def summarize(decisions: Sequence[Decision], prompts: Mapping[str, str], needed:
 
     """
     known = [decision for decision in decisions if decision.key in prompts]
-    found = outcomes(known, prompts)
+    found = verdicts(known, prompts)
     of_verdict = Counter(each.verdict for each in found.values())
     groups = by_picture(known).values()
     several = [group for group in groups if len(group) > 1]

@@ -153,7 +153,9 @@ class PeopleDataset(Dataset[Sample]):
         annotations = self._annotations(record)
         transform = replace(self.transform, resolution=resolution)
         flip_probability = transform.flip_probability if can_be_mirrored(annotations.conditions) else 0.0
-        flips = [flip for flip, possible in ((False, flip_probability < 1.0), (True, flip_probability > 0.0)) if possible]
+        flips = [
+            flip for flip, possible in ((False, flip_probability < 1.0), (True, flip_probability > 0.0)) if possible
+        ]
         picture: Image.Image | None = None
         for number in range(max(1, self.variants)):
             crop = self._variant(record, annotations, transform, number)

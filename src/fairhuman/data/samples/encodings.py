@@ -157,7 +157,7 @@ class Encodings:
         self._origins.discard("")
 
 
-def others(folder: Path) -> int:
+def count_other_networks(folder: Path) -> int:
     """Number of tensors of the same kind from other networks, in folders beside `folder`.
 
     Folders are named KIND-FINGERPRINT.

@@ -29,10 +29,10 @@ def view_of(record: HumanRecord, draw: ViewDraw, resolution: tuple[int, int], pl
 
     """
     shown = f"{record.width} {record.height} {draw.resized_hw} {draw.top} {draw.left} {draw.flip} {resolution}"
-    return View(digest(f"{content_of(record.image)} {shown}"), digest(f"{place} {record.key} {shown}"))
+    return View(digest(f"{content_hash(record.image)} {shown}"), digest(f"{place} {record.key} {shown}"))
 
 
-def content_of(stored: Stored) -> str:
+def content_hash(stored: Stored) -> str:
     """Return a hash of a picture's stored bytes, which are read only once unless their file changes.
 
     Raises:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
-from fairhuman.data.sources.rows import STAGE, Row, locate, printable, readable
+from fairhuman.data.sources.rows import STAGE, Row, locate, printable, reading_table
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 
@@ -52,7 +52,7 @@ def _entries(path: Path) -> Iterator[tuple[str | None, str]]:
         yield from ((None, file.stem) for file in sorted((path / "Annotations").glob("*.xml")))
     for split, file in lists:
         if file.is_file():
-            with readable(file), file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+            with reading_table(file), file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
                 yield from ((split, line.strip()) for line in lines if line.strip())
 
 

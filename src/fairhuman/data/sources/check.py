@@ -61,15 +61,15 @@ def check_records(
 def _check(full: bool, limits: PictureLimits, record: HumanRecord) -> tuple[HumanRecord | None, list[Finding]]:
     try:
         if full:
-            checked, _, findings = decoded(record, limits)
+            checked, _, findings = decode_record(record, limits)
             return checked, findings
         facts = inspect(record.image, limits)
     except PictureError as error:
         return None, [error.finding]
-    return with_real_size(record, facts.width, facts.height)
+    return correct_size(record, facts.width, facts.height)
 
 
-def decoded(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Image.Image, list[Finding]]:
+def decode_record(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Image.Image, list[Finding]]:
     """Decode a record's picture and painted masks: the corrected record, the upright picture, and the findings.
 
     Raises:
@@ -77,7 +77,7 @@ def decoded(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Im
 
     """
     picture = decode(record.image, limits).picture
-    checked, findings = with_real_size(record, *picture.size)
+    checked, findings = correct_size(record, *picture.size)
     masks = dict(checked.masks)
     for region, mask in checked.masks.items():
         try:
@@ -90,7 +90,7 @@ def decoded(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Im
     return replace(checked, masks=masks), picture, findings
 
 
-def with_real_size(record: HumanRecord, width: int, height: int) -> tuple[HumanRecord, list[Finding]]:
+def correct_size(record: HumanRecord, width: int, height: int) -> tuple[HumanRecord, list[Finding]]:
     """The record with the picture's real upright size: boxes are clipped to it, masks are dropped if it differs."""
     if (width, height) == (record.width, record.height):
         return record, []

@@ -19,7 +19,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.parquet import parquet_files, rows_of_file
+from fairhuman.data.sources.parquet import parquet_files, read_rows
 from fairhuman.data.sources.rows import STAGE, Row
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
@@ -47,7 +47,7 @@ def cosmicman_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 
     """
     for file in _label_files(path):
-        for location, values in rows_of_file(file):
+        for location, values in read_rows(file):
             yield Row(location, _columns(values, location, report))
 
 

@@ -22,12 +22,12 @@ class PictureWithCaption(NamedTuple):
 
 def has_pictures(folder: Path) -> bool:
     """Whether a folder holds a picture at any depth."""
-    return folder.is_dir() and next(pictures(folder, LoadReport()), None) is not None
+    return folder.is_dir() and next(find_pictures(folder, LoadReport()), None) is not None
 
 
 def folder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
     """Pictures without metadata, in the order of their names."""
-    for found in pictures(folder, report):
+    for found in find_pictures(folder, report):
         values = {"file_name": found.name}
         if found.caption:
             values["caption"] = read_caption(folder / found.caption, report)
@@ -48,7 +48,7 @@ def read_caption(path: Path, report: LoadReport) -> str:
     return ""
 
 
-def pictures(root: Path, report: LoadReport) -> Iterator[PictureWithCaption]:
+def find_pictures(root: Path, report: LoadReport) -> Iterator[PictureWithCaption]:
     """Pictures by their names, in the order of their paths, with one folder in memory at a time.
 
     Unreadable pictures are included; they fail when opened. Links to folders aren't followed.

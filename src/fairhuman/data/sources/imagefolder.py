@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.parquet import rows_of_file
-from fairhuman.data.sources.rows import STAGE, Row, readable, with_caption
+from fairhuman.data.sources.parquet import read_rows
+from fairhuman.data.sources.rows import STAGE, Row, reading_table, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
@@ -42,7 +42,7 @@ def has_metadata(folder: Path) -> bool:
 def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """One JSON object per line. Lines are split as bytes, so a bad byte affects one line only."""
     first_seen: dict[bytes, int] = {}
-    with readable(path), path.open("rb") as file:
+    with reading_table(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             location = f"{path.name}:{number}"
             line = line.strip()
@@ -74,7 +74,7 @@ def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 def _csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """A table with a header line; boxes and masks are JSON in their cells, an empty cell is null."""
     try:
-        with readable(path):
+        with reading_table(path):
             text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: must be UTF-8, but byte {error.start + 1} isn't") from error
@@ -100,7 +100,7 @@ def _cell(name: str, text: str) -> object:
 
 
 def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature that METADATA needs
-    return rows_of_file(path)
+    return read_rows(path)
 
 
 METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.folder import pictures, read_caption
-from fairhuman.data.sources.rows import Row, printable, readable
+from fairhuman.data.sources.folder import find_pictures, read_caption
+from fairhuman.data.sources.rows import Row, printable, reading_table
 from fairhuman.errors import DataError
 
 CAPTIONS = "meta_cap.json"
@@ -32,7 +32,7 @@ def mole_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
 
     """
     captions_of: dict[PurePosixPath, dict[str, Any]] = {}
-    for found in pictures(folder, report):
+    for found in find_pictures(folder, report):
         path = PurePosixPath(found.name)
         caption = _caption(folder, path, captions_of)
         if caption is None and found.caption:
@@ -62,7 +62,7 @@ def _captions(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        with readable(file):
+        with reading_table(file):
             values = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a JSON file ({error})") from error

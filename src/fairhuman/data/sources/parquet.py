@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import Row, readable, with_caption
+from fairhuman.data.sources.rows import Row, reading_table, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import TableCell
 
@@ -24,7 +24,7 @@ def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG0
         DataError: a file can't be read. Its number of rows is unknown, so it can't count as some bad records.
 
     """
-    return (row for file in parquet_files(path) for row in rows_of_file(file))
+    return (row for file in parquet_files(path) for row in read_rows(file))
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -34,10 +34,10 @@ def parquet_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
 
 
-def rows_of_file(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
     """Rows of one table; the line in a location is the row's number from 1."""
     try:
-        with readable(path), pyarrow.parquet.ParquetFile(path) as table:
+        with reading_table(path), pyarrow.parquet.ParquetFile(path) as table:
             number = 0
             for group in range(table.num_row_groups):
                 filled = _filled_leaves(table, group)

@@ -47,7 +47,7 @@ class SourceSettings(Settings):
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def reading_table(path: Path) -> Iterator[None]:
     """Convert errors of the operating system while a table of records is read.
 
     Raises:

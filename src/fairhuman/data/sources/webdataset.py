@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
-from fairhuman.data.sources.rows import STAGE, Row, printable, readable
+from fairhuman.data.sources.rows import STAGE, Row, printable, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, Finding
 from fairhuman.regions.boxes import shorten
@@ -63,7 +63,7 @@ class _Sample:
 
 def _rows_of_tar(tar: Path, report: LoadReport) -> Iterator[Row]:
     ignored: Counter[str] = Counter()
-    with readable(tar), tar.open("rb") as file:
+    with reading_table(tar), tar.open("rb") as file:
         for sample in _samples(tar, report):
             location = printable(f"{tar.name}/{sample.key}")
             reader = _SampleReader(sample, location, file, report)

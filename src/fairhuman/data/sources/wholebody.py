@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import STAGE, Row, readable
+from fairhuman.data.sources.rows import STAGE, Row, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
@@ -79,7 +79,7 @@ def _files(path: Path, pattern: str) -> list[Path]:
 def _load(file: Path, *names: str) -> list[list[Any]]:
     """The lists of these names in a COCO file."""
     try:
-        with readable(file), file.open("rb") as content:
+        with reading_table(file), file.open("rb") as content:
             values = json.load(content, object_hook=_without_key_points)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a JSON file ({shorten(str(error))})") from error

@@ -10,14 +10,14 @@ from typing import Any
 
 from fairhuman.data.caption.item import Caption
 from fairhuman.data.validation.candidates import Funnel, Progress, filter_candidates, read_candidates
-from fairhuman.data.validation.looks import Look
+from fairhuman.data.validation.looks import PictureInspection
 from fairhuman.data.validation.page import write_page
 from fairhuman.data.validation.picture_files import box_numbers, picture_file
 from fairhuman.data.validation.prompts import open_prompts
-from fairhuman.data.validation.sampling import draw, mix, overlap
+from fairhuman.data.validation.sampling import draw_keys, mean_overlap, value_shares
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.data.validation.strata import Stratum, stratum
-from fairhuman.data.validation.workplace import LOOKS, MANIFEST, PROMPTS, finished_set, identity, workplace
+from fairhuman.data.validation.workplace import LOOKS, MANIFEST, PROMPTS, finished_set, identity, work_folder
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord, region_column
@@ -52,7 +52,7 @@ class _Chosen:
     """The set before it is written: records by key in the order of the draw, with their looks and prompts."""
 
     records: Mapping[str, HumanRecord]
-    looks: Mapping[str, Look]
+    looks: Mapping[str, PictureInspection]
     prompts: Mapping[str, Caption]
     strata: Mapping[str, Stratum]  # of all usable records
 
@@ -87,7 +87,7 @@ def build_validation(
     expected = identity(settings, records.values())
     with writing(out, "; run the same command again to resume"):
         if finished_set(out, expected) is None:
-            with workplace(out, expected) as work:
+            with work_folder(out, expected) as work:
                 chosen = _choose(records, settings, funnel, work, progress)
                 say(f"writing {len(chosen.records)} of {len(chosen.strata)} usable pictures")
                 write_atomically(out, partial(_write, chosen, settings, funnel, expected, progress))
@@ -120,7 +120,9 @@ def _choose(
             wanted = [key for key in (strata if by_rules else drawn) if key not in prompts]
             if not wanted:
                 break
-            for key, answer in zip(wanted, make_prompts([(kept[key], looks[key].digest) for key in wanted]), strict=True):
+            for key, answer in zip(
+                wanted, make_prompts([(kept[key], looks[key].digest) for key in wanted]), strict=True
+            ):
                 if isinstance(answer, Caption):
                     prompts[key] = answer
                 else:
@@ -134,7 +136,7 @@ def _choose(
 
 def draw_set(strata: Mapping[str, Stratum], settings: ValidationSetSettings, seed: int) -> list[str]:
     """The keys of the set for a seed."""
-    return draw(strata, settings.count, seed, settings.sampling, settings.allocation)
+    return draw_keys(strata, settings.count, seed, settings.sampling, settings.allocation)
 
 
 def _check_count(usable: int, settings: ValidationSetSettings, funnel: Funnel) -> None:
@@ -199,7 +201,7 @@ def _manifest(
     chosen: _Chosen, settings: ValidationSetSettings, funnel: Funnel, expected: Mapping[str, Any]
 ) -> dict[str, Any]:
     draws = [draw_set(chosen.strata, settings, settings.seed + number) for number in range(settings.draws)]
-    shares = mix(chosen.strata, settings.strata, list(chosen.records), draws)
+    shares = value_shares(chosen.strata, settings.strata, list(chosen.records), draws)
     return {
         **expected,
         "stages": funnel.stages,
@@ -207,7 +209,7 @@ def _manifest(
         "unknown": funnel.unknown,
         "usable": len(chosen.strata),
         "mix": {name: {value: asdict(share) for value, share in values.items()} for name, values in shares.items()},
-        "overlap": overlap(draws),
+        "overlap": mean_overlap(draws),
         "strata": _strata(chosen, settings),
         "pictures": {key: chosen.looks[key].digest for key in chosen.records},
     }

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, measure, resolve
+from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, active_filters, measure
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SOURCES, source_kind
 from fairhuman.data.sources.rows import iterate_records
-from fairhuman.data.validation.looks import Look, look_at
+from fairhuman.data.validation.looks import PictureInspection, inspect_pictures
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord
@@ -82,7 +82,7 @@ def filter_candidates(
     funnel: Funnel,
     journal: Journal,
     progress: Progress,
-) -> tuple[dict[str, HumanRecord], dict[str, Look]]:
+) -> tuple[dict[str, HumanRecord], dict[str, PictureInspection]]:
     """The records that pass all filters, and the looks of their pictures.
 
     Pictures are decoded and their clarity measured only if the record passes the cheap filters, so a percentile of
@@ -90,14 +90,14 @@ def filter_candidates(
     """
     kept = dict(records)
     measures = {key: measure(record) for key, record in kept.items()}
-    for each in resolve(settings.filters, ()):
+    for each in active_filters(settings.filters, ()):
         if not isinstance(each, Clarity):
             kept = _passing(kept, each, measures, funnel)
     looks = _inspect_pictures(kept, settings, funnel, journal, progress)
     kept = {key: kept[key] for key in looks}
     funnel.stages.append(("can be decoded, no duplicate", len(kept)))
     measures = {key: measure(record, looks[key].clarity) for key, record in kept.items()}
-    for each in resolve(settings.filters, measures.values()):
+    for each in active_filters(settings.filters, measures.values()):
         if isinstance(each, Clarity):
             kept = _passing(kept, each, measures, funnel)
     return kept, {key: looks[key] for key in kept}
@@ -124,10 +124,10 @@ def _inspect_pictures(
     funnel: Funnel,
     journal: Journal,
     progress: Progress,
-) -> dict[str, Look]:
-    looks: dict[str, Look] = {}
+) -> dict[str, PictureInspection]:
+    looks: dict[str, PictureInspection] = {}
     first: dict[str, str] = {}
-    found: Iterable[Look | Finding] = look_at(
+    found: Iterable[PictureInspection | Finding] = inspect_pictures(
         list(records.values()),
         settings.source.limits,
         journal,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from fairhuman.data.caption import Caption, Captioner, CaptionItem, TokenBudget, open_captioner
 from fairhuman.data.caption.settings import CaptionSettings
-from fairhuman.data.caption.template import sentence
+from fairhuman.data.caption.template import describe_attributes
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
 from fairhuman.data.validation.grammar import names_person
@@ -42,7 +42,7 @@ def rule_prompt(record: HumanRecord, budget: TokenBudget, max_words: int) -> Cap
     Without a caption, a sentence about the record's attributes is used.
     """
     try:
-        text = record.caption or sentence(record.attributes)
+        text = record.caption or describe_attributes(record.attributes)
     except ValueError as error:
         return Failure(f"attributes can't be read: {error}")
     return budget.caption(short_prompt(text, max_words), empty=NO_PERSON) if text else Failure(NO_CAPTION)

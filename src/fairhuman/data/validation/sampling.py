@@ -26,7 +26,7 @@ def _hash(text: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{text}".encode()).digest()
 
 
-def draw(
+def draw_keys(
     strata: Mapping[str, Stratum], count: int, seed: int, sampling: Sampling, allocation: Allocation = "proportional"
 ) -> list[str]:
     """Keys of a set of `count` (or all if there are fewer), in the order of the draw.
@@ -90,7 +90,7 @@ class ValueShare:
     high: float
 
 
-def mix(
+def value_shares(
     strata: Mapping[str, Stratum], dimensions: Sequence[str], chosen: Sequence[str], draws: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, ValueShare]]:
     """Shares of the values of each dimension, most frequent first.
@@ -120,7 +120,7 @@ def mix(
     return dict(result)
 
 
-def overlap(draws: Sequence[Sequence[str]]) -> float:
+def mean_overlap(draws: Sequence[Sequence[str]]) -> float:
     """Mean share of the first draw that is in each of the other draws; 0 for a single draw."""
     first = set(draws[0])
     return fmean(len(first & set(other)) / len(first) for other in draws[1:]) if len(draws) > 1 else 0.0

@@ -65,7 +65,7 @@ def finished_set(out: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
 
 
 @contextmanager
-def workplace(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
+def work_folder(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
     """Open the work folder of the journals; it is removed when the block ends without an error.
 
     Raises:
