@@ -7,13 +7,12 @@ later versions (the Tasks interface), so don't compare numbers from both.
 import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.detect.detection import DetectorError, Picture
+from fairhuman.detect.detection import Closing, DetectorError, Picture
 from fairhuman.utils.native_stderr import without_lines
 
 WARM_UP_SIDE = 64  # pixels
@@ -59,7 +58,7 @@ def source_name(model: str) -> str:
         raise DetectorError(f"{model}: {INSTALL_HINT} ({error})") from error
 
 
-class BundledModel:
+class BundledModel(Closing):
     """A native MediaPipe graph that processes pictures one by one, without state between them.
 
     Use it in a `with` block, or call `close`. `source` is the name and version.
@@ -94,14 +93,6 @@ class BundledModel:
         if self._graph is not None:
             self._graph.close()
             self._graph = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def pixel_points(landmarks: Any, image: Picture) -> NDArray[np.float32]:

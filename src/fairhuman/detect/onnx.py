@@ -2,14 +2,13 @@
 
 import ast
 from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairhuman.detect.detection import PARTS, Detection, DetectorError, Picture, check_picture, clipped_box
+from fairhuman.detect.detection import PARTS, Closing, Detection, DetectorError, Picture, check_picture, clipped_box
 from fairhuman.detect.model_file import describe_signature, find_model, hashed_file_name, open_session
 from fairhuman.detect.overlap import non_maximum_suppression
 
@@ -37,7 +36,7 @@ EXPECTED = (
 )
 
 
-class OnnxDetector:
+class OnnxDetector(Closing):
     """Boxes of a YOLO model, without key points. The score is the box score times the class score.
 
     The picture is scaled to fit the model's input and padded with grey. Of boxes with the same label and an IoU above
@@ -122,14 +121,6 @@ class OnnxDetector:
     def close(self) -> None:
         """Free the session; a second call does nothing."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _class_names(self, metadata: Mapping[str, str]) -> tuple[str, ...]:
         """Class names as Ultralytics writes them: `{0: 'person', 1: 'bicycle'}` or a list."""

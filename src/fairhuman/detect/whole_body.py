@@ -4,13 +4,20 @@ import contextlib
 import io
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.detect.detection import Detection, DetectorError, Picture, box_around, check_picture, clipped_box
+from fairhuman.detect.detection import (
+    Closing,
+    Detection,
+    DetectorError,
+    Picture,
+    box_around,
+    check_picture,
+    clipped_box,
+)
 from fairhuman.detect.hands import box_with_flesh
 from fairhuman.detect.model_file import describe_signature, find_model, hashed_file_name, import_onnxruntime
 
@@ -27,7 +34,7 @@ YOLOX_STRIDES = (8, 16, 32)
 MIN_POINTS = 4  # minimum number of confident key points for a box
 
 
-class WholeBodyDetector:
+class WholeBodyDetector(Closing):
     """Persons with 133 key points, their faces and their hands.
 
     The score of a part is the mean of its key points' scores, clipped to 1; a part below `confidence` is left out. A
@@ -133,14 +140,6 @@ class WholeBodyDetector:
     def close(self) -> None:
         """Free the models; a second call does nothing."""
         self._persons = self._pose = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def whole_body_source(detector: Path, pose: Path) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from fairhuman.evaluate.pictures import CHECKED, EvalImage, Progress, read_pictu
 from fairhuman.evaluate.results import EvaluationResults, Methods, shared
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
-from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import read_prompts, write_json
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
@@ -160,7 +159,7 @@ def _write(
                 {
                     "name": result.metric.name,
                     "method": result.method,
-                    **_plain(result.measured),
+                    **result.measured.plain(),
                     "better": result.metric.better,
                     "what": result.metric.what,
                     "blind": result.metric.blind,
@@ -172,7 +171,7 @@ def _write(
                     "name": one.metric.name,
                     "method": one.method,
                     "against": one.against,
-                    **_plain(one.difference.measured),
+                    **one.difference.measured.plain(),
                     "p": _number(one.difference.p),
                     "p_holm": _number(one.corrected),
                 }
@@ -203,10 +202,6 @@ def _write(
     texts = [(name, pyarrow.string()) for name in ("method", "key", "prompt")]
     schema = pyarrow.schema([*texts, *((name, pyarrow.float64()) for name in columns)])
     write_table(pyarrow.Table.from_pylist(rows, schema=schema), out / "per_image.parquet")
-
-
-def _plain(measured: Measured) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in asdict(measured).items()}
 
 
 def _number(value: float) -> float | None:

@@ -8,15 +8,13 @@ time with two processes).
 
 import os
 import pickle
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 
 from fairhuman.errors import FairHumanError
+from fairhuman.utils.orphans import end_with_parent
 
-PARENT_SECONDS = 0.2
 # Switch off Daft's and Ray's telemetry and Daft's progress bars, which would appear beside ours.
 QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
 
@@ -100,18 +98,11 @@ class _TaskRunner:
     def __call__(self, task: bytes) -> bytes:
         try:
             if self._run is None:
-                threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+                end_with_parent()  # workers of a killed run must not write into the folder of the next run
                 self._run = self._stack.enter_context(pickle.loads(self._pickled)())
             return pickle.dumps(self._run(pickle.loads(task)))
         except Exception as error:
             return pickle.dumps(_Raised(error))
-
-
-def _exit_with_parent(parent: int) -> None:
-    """Exit when the parent dies, so that workers of a killed run don't write into the folder of the next run."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_SECONDS)
-    os._exit(1)
 
 
 class _Raised:

@@ -45,7 +45,7 @@ class SampleOrder:
             raise ValueError(f"records must not be empty and seed at least 0, found {len(self.records)}, {self.seed}")
 
     def index(self, position: int) -> int:
-        """Record at a position ≥ 0: entry `position % n` of the permutation of epoch `position // n`, with n records."""
+        """Record at a position ≥ 0: entry `position % n` of the permutation of epoch `position // n`."""
         epoch, place = divmod(position, len(self.records))
         permutation = _permutation(self._kept, len(self.records), self.seed, epoch, *self.part)
         return self.records[int(permutation[place])]

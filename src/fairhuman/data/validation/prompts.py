@@ -8,15 +8,14 @@ from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.template import describe_attributes
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
-from fairhuman.data.validation.grammar import names_person
 from fairhuman.data.validation.settings import ValidationSetSettings
-from fairhuman.data.validation.shorten import short_prompt, words_of
+from fairhuman.data.validation.shorten import names_person, short_prompt
 from fairhuman.detect.worker import Failure
 from fairhuman.record import HumanRecord
 from fairhuman.utils.journal import Journal
 
 NO_CAPTION, NO_PERSON = "no caption to make a prompt of", "prompt names no person"
-
+TOO_LONG = "no clause about a person fits into prompts.max_words"
 
 MakePrompts = Callable[[Sequence[tuple[HumanRecord, str]]], Iterable[Caption | Failure]]
 
@@ -45,7 +44,9 @@ def rule_prompt(record: HumanRecord, budget: TokenBudget, max_words: int) -> Cap
         text = record.caption or describe_attributes(record.attributes)
     except ValueError as error:
         return Failure(f"attributes can't be read: {error}")
-    return budget.caption(short_prompt(text, max_words), empty=NO_PERSON) if text else Failure(NO_CAPTION)
+    if not text:
+        return Failure(NO_CAPTION)
+    return budget.caption(short_prompt(text, max_words), empty=TOO_LONG if names_person(text) else NO_PERSON)
 
 
 def model_prompts(
@@ -85,7 +86,7 @@ def model_prompts(
         progress("writing prompts", start + len(block), len(records))
         for record, digest in block:
             prompt = known.get((record.key, digest)) or found[record.key]
-            accepted = isinstance(prompt, Failure) or names_person(words_of(prompt.text))
+            accepted = isinstance(prompt, Failure) or names_person(prompt.text)
             yield prompt if accepted else Failure(NO_PERSON)
 
 

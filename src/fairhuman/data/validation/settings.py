@@ -35,7 +35,8 @@ class PromptSettings(Settings):
     """Settings of brief and clear prompts, with a section for each kind of model."""
 
     kind: Literal["rules", "transformers", "endpoint"] = Field(
-        default="rules", description="rules over the source's English captions, or a vision-language model"
+        default="rules",
+        description="rules: captions without parentheses and trailing clauses; or a vision-language model (better)",
     )
     max_words: int = Field(default=MAX_WORDS, ge=3, description="maximum words of a prompt by rules")
     max_failed_share: float = Field(
