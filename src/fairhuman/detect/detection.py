@@ -84,11 +84,11 @@ class Detector(Protocol):
 
 
 class Closing(ABC):
-    """What is closed at the end of its `with` block."""
+    """Base class of context managers that call `close` at the end of their `with` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what is native; a second call does nothing."""
+        """Free native resources; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self

@@ -107,13 +107,13 @@ class OnnxDetector(Closing):
         wanted &= np.isin(classes_n, list(self._labels))
         order = np.flatnonzero(wanted)
         order = order[np.argsort(-scores_n[order], kind="stable")][:MAX_CANDIDATES]
-        boxes_n4, scores_n = fitted.to_original(boxes_n4[order]), scores_n[order].clip(max=1.0)
+        original_n4, scores_n = fitted.to_original(boxes_n4[order]), scores_n[order].clip(max=1.0)
         labels = [self._labels[int(index)] for index in classes_n[order]]
         found = []
         for label in dict.fromkeys(labels):
             of_label = np.array([index for index, other in enumerate(labels) if other == label])
-            for index in of_label[non_maximum_suppression(boxes_n4[of_label], scores_n[of_label], self._overlap)]:
-                x0, y0, x1, y1 = boxes_n4[index].tolist()
+            for index in of_label[non_maximum_suppression(original_n4[of_label], scores_n[of_label], self._overlap)]:
+                x0, y0, x1, y1 = original_n4[index].tolist()
                 box = clipped_box(x0, y0, x1, y1, float(scores_n[index]), image)
                 found += [] if box is None else [Detection(box, label, source=self.source)]
         return sorted(found, key=lambda one: -one.score)

@@ -28,11 +28,11 @@ class PeopleSummary:
     degraded: int
 
     def lines(self) -> list[str]:
-        """The counts in two lines of text."""
-        spoilt = f", faces and hands spoilt in {self.degraded}" if self.degraded else ""
+        """The counts as two lines of text."""
+        degraded = f", faces and hands degraded in {self.degraded}" if self.degraded else ""
         shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in self.visible.items())
         return [
-            f"{self.pictures} pictures, {self.faces} faces, {self.hands} hands{spoilt}",
+            f"{self.pictures} pictures, {self.faces} faces, {self.hands} hands{degraded}",
             f"visible on average: {shares}",
         ]
 

@@ -61,14 +61,14 @@ class PartScore:
     recall: Estimate
 
     def plain(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The score as JSON-serializable values."""
         return {**asdict(self), "precision": self.precision.plain(), "recall": self.recall.plain()}
 
     def __str__(self) -> str:
         shares = {"precision": self.precision, "recall": self.recall}
-        said = [f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}] of {one.n}" for name, one in shares.items()]
+        texts = [f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}] of {one.n}" for name, one in shares.items()]
         where = f"{self.part} by {self.detector}, IoU >= {self.overlap:g}, {self.pictures} pictures"
-        return f"{where}: {', '.join(said)}"
+        return f"{where}: {', '.join(texts)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ class Benchmark:
     failures: Mapping[int, str]
 
     def lines(self) -> list[str]:
-        """A line for each score, then one for each picture that was left out."""
+        """One line per score, then one per picture that was left out."""
         return [*map(str, self.scores), *(f"picture {n}: left out, {reason}" for n, reason in self.failures.items())]
 
     def save(self, file: Path) -> None:
-        """Write all numbers as JSON."""
+        """Write scores and failures as JSON."""
         with writing(file):
             write_json(file, {"scores": [score.plain() for score in self.scores], "failures": dict(self.failures)})
 

@@ -49,7 +49,7 @@ def run_tasks(
         return
     daft = _import_daft(ray)
 
-    @daft.cls(max_concurrency=workers, use_process=True)  # type: ignore[untyped-decorator]
+    @daft.cls(max_concurrency=workers, use_process=True)
     class Worker:
         def __init__(self, pickled: bytes) -> None:
             self._runner = _TaskRunner(pickled)

@@ -50,10 +50,10 @@ class Workers:
 
     @classmethod
     def choose(cls, processes: int | None, runner: str, address: str | None) -> "Workers":
-        """As `fairhuman data build` names them; `processes` None: one a core.
+        """Choose workers from the options of `fairhuman data build`; `processes` None: one per core.
 
         Raises:
-            RecipeError: no such runner, or an address without Ray.
+            RecipeError: the runner is unknown, or an address is given without Ray.
 
         """
         if runner not in RUNNERS:
