@@ -22,8 +22,8 @@ from torch import Tensor
 from amortised import EVERY, STEPS, adam, once, render_people, summary, targeted, training, work_folder
 from common import arguments, one_thread, save
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
-from fairhuman.fairness.estimators.audited import cosine_of
-from fairhuman.fairness.estimators.estimator import MicroBatch, at_output
+from fairhuman.fairness.estimators.audited import direction_cosine
+from fairhuman.fairness.estimators.estimator import MicroBatch, output_gradients
 from fairhuman.fairness.estimators.output import OutputGains
 from fairhuman.train.step import fair_step
 
@@ -38,7 +38,7 @@ class _Recorder(FairBackward):
         self.seen: list[dict[str, Any]] = []
 
     def __call__(self, losses: Any, *, output: Any = None, **options: Any) -> Any:
-        given, cotangents = at_output(MicroBatch(losses, output), "output")
+        given, cotangents = output_gradients(MicroBatch(losses, output), "output")
         features = OutputGains().features(cotangents, given.levels_b)
         step = super().__call__(losses, **options)
         self.seen.append({"features": features.tolist(), "gram": step.gram.tolist()})
@@ -66,10 +66,10 @@ def replay(
     for number, step in enumerate(seen):
         features, gram = (torch.tensor(step[name], dtype=torch.float64) for name in ("features", "gram"))
         if number < first or number % EVERY["output"] == 0:
-            gains.learn(features, gram)
+            gains.update(features, gram)
         elif number >= max(WARM_UPS):
-            guess = mended(gains.guess(features), gram)
-            cosines.append(cosine_of(strategy.weights(guess), strategy.weights(gram), gram))
+            guess = mended(gains.predict(features), gram)
+            cosines.append(direction_cosine(strategy.weights(guess), strategy.weights(gram), gram))
             here = gram.diagonal() > 0.0
             logs.append(float((guess.diagonal()[here] / gram.diagonal()[here]).log().abs().mean() / 2.0))
     return {**summary(cosines), "norms are off by": math.exp(statistics.mean(logs))}

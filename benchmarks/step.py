@@ -22,7 +22,7 @@ from diffusers import UNet2DConditionModel
 
 from common import arguments, compare, one_thread, save
 from fairhuman.bench.noise import noise_recipe
-from fairhuman.bench.speed import measure_speed, modes_of, trace
+from fairhuman.bench.speed import available_modes, measure_speed, trace
 from fairhuman.models.sdxl import load_pipeline
 from sdxl_shape import Losses, build_unet, three_losses
 
@@ -72,7 +72,7 @@ def speed_of(
 ) -> dict[str, Any]:
     """By way; all modes that there are by default."""
     recipe = noise_recipe(work, overrides(model, batch, quick))
-    return {way.name: asdict(way) for way in measure_speed(recipe, rounds, modes or modes_of(recipe))}
+    return {way.name: asdict(way) for way in measure_speed(recipe, rounds, modes or available_modes(recipe))}
 
 
 def profile(quick: bool) -> dict[str, Any]:

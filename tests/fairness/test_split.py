@@ -11,7 +11,7 @@ from fairhuman.fairness import FairBackward, MinimumPotentialDelay, SplitEstimat
 from fairhuman.fairness.estimators import GramEstimate, MicroBatch
 from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.fairness.estimators.estimator import EstimatorError
-from fairhuman.fairness.estimators.shares import Shares
+from fairhuman.fairness.estimators.shares import RegionShares
 from helpers.small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
 
 PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1)]
@@ -136,7 +136,7 @@ def test_audits_compare_whole_directions() -> None:
 def test_shares_follow_the_energy_at_any_resolution() -> None:
     left, right = torch.zeros(1, 16, 8), torch.zeros(1, 16, 8)
     left[:, :, :2], right[:, :, 6:] = 1.0, 4.0
-    shares = Shares([left, None, right])
+    shares = RegionShares([left, None, right])
     tokens, maps = torch.zeros(1, 32, 5), torch.zeros(1, 3, 16, 8)  # 32 tokens of 16 x 8 places are 8 x 4
     assert shares.at(0, tokens).shape == (1, 32, 1)
     assert shares.at(0, maps).shape == (1, 1, 16, 8)
@@ -145,7 +145,7 @@ def test_shares_follow_the_energy_at_any_resolution() -> None:
     assert bool((shares.at(0, maps)[..., 0] > 0.7).all())
     assert bool((shares.at(2, tokens).view(8, 4)[:, 3] > 0.9).all())
     assert float(shares.at(1, tokens)) == 0.0, "of an absent region"
-    assert float(Shares([None, right]).at(1, maps)) == 1.0, "of the only one"
+    assert float(RegionShares([None, right]).at(1, maps)) == 1.0, "of the only one"
 
 
 @pytest.mark.parametrize("targets", ["attention+conv", "all"])

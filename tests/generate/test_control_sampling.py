@@ -22,8 +22,8 @@ from fairhuman.cli.commands_control import Steering
 from fairhuman.data.condition.depth import decode_depth
 from fairhuman.data.condition.people import people_from_list
 from fairhuman.errors import DataError, ModelError, RecipeError
-from fairhuman.generate.asked import read_asked
-from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
+from fairhuman.generate.control_inputs import read_control_inputs
+from fairhuman.generate.guide import ActiveControl, ControlSpec, check_conditions_match, step_in_range
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.generate.sample import draw, picture_generator, sample
 from fairhuman.generate.settings import SampleSettings
@@ -166,7 +166,7 @@ def test_a_steered_picture_does_not_depend_on_the_others(pipeline: StableDiffusi
     for number in range(3):
         write_pose(tmp_path / f"{number}.json", x=10 + 10 * number)
     guides = [ActiveControl(control(ControlNet, pipeline, "pose"))]
-    asked = read_asked([f"pose={tmp_path}"], 3)
+    asked = read_control_inputs([f"pose={tmp_path}"], 3)
     found = list(sample(pipeline, PROMPTS, SMALL, guides=guides, asked=asked))
     [last] = sample(pipeline, PROMPTS[2:], SMALL, indices=[2], guides=guides, asked=asked)
     assert last.image.tobytes() == found[2].image.tobytes()
@@ -201,7 +201,7 @@ def write_depth(path: Path, width: int = 48, height: int = 32) -> None:
 def test_a_picture_says_what_it_was_asked_for(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
     write_pose(tmp_path / "pose.json", x=48.0, width=96, height=64)
     write_depth(tmp_path / "depth.png", 96, 64)
-    asked = read_asked([f"pose={tmp_path / 'pose.json'}", f"depth={tmp_path / 'depth.png'}"], 1)
+    asked = read_control_inputs([f"pose={tmp_path / 'pose.json'}", f"depth={tmp_path / 'depth.png'}"], 1)
     guides = [ActiveControl(control(ControlNet, pipeline, "pose", "depth"), 0.7, 0.1, 0.9, "runs/x")]
     [picture] = sample(pipeline, PROMPTS[:1], SMALL, guides=guides, asked=asked)
     [person] = people_from_list(json.loads(picture.metadata["asked_pose"]))
@@ -226,7 +226,7 @@ def test_conditions_are_read_as_a_training_sample_has_them(tmp_path: Path) -> No
     drawing = Image.fromarray((255 * np.random.default_rng(0).random((32, 48, 3))).astype(np.uint8))
     drawing.save(tmp_path / "pose.png")
     write_depth(tmp_path / "depth.png")
-    asked = read_asked([f"depth={tmp_path / 'depth.png'}", f"pose={tmp_path / 'pose.png'}"], 2)
+    asked = read_control_inputs([f"depth={tmp_path / 'depth.png'}", f"pose={tmp_path / 'pose.png'}"], 2)
     views = asked.views([1, 0], (32, 48))
     expected = torch.from_numpy(np.array(drawing)).permute(2, 0, 1) / 255
     torch.testing.assert_close(views["pose"], expected.expand(2, -1, -1, -1))
@@ -245,13 +245,13 @@ def test_null_and_missing_conditions_are_told_apart_from_mistakes(tmp_path: Path
         rows.append({"file_name": f"images/{number}.png", "caption": "a", "pose": None if number == 1 else points})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "report.json").write_text("{}")  # as builds and rendered people have them
-    asked = read_asked([f"pose={folder}", "depth=none"], 3)
+    asked = read_control_inputs([f"pose={folder}", "depth=none"], 3)
     assert asked.missing() == {"pose": 1}
     views = asked.views([0, 1, 2], (32, 48))
     assert [bool(view.any()) for view in views["pose"]] == [True, False, True]
     assert not views["depth"].any()
     with pytest.raises(DataError, match="no record of this data set has a depth"):
-        read_asked([f"depth={folder}"], 3)
+        read_control_inputs([f"depth={folder}"], 3)
 
 
 def place(tmp_path: Path, name: str) -> Path:
@@ -282,21 +282,21 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
     ]
     for given, count, message in mistakes:
         with pytest.raises(DataError, match=message):
-            read_asked(given, count)
+            read_control_inputs(given, count)
     for wrong in (["edges=a"], ["pose"], ["pose="], [f"pose={poses}", "pose=none"]):
         with pytest.raises(RecipeError, match="--control"):
-            read_asked(wrong, 2)
+            read_control_inputs(wrong, 2)
     with pytest.raises(DataError, match=r"is 48x32, the picture 32x32: they must have one aspect ratio"):
-        read_asked([f"pose={poses}"], 2).check((32, 32))
-    read_asked([f"pose={poses}"], 2).check((64, 96))
+        read_control_inputs([f"pose={poses}"], 2).check((32, 32))
+    read_control_inputs([f"pose={poses}"], 2).check((64, 96))
 
 
 def test_given_and_followed_conditions_must_match(pipeline: StableDiffusionXLPipeline) -> None:
     guide = ActiveControl(ControlNet.new(pipeline, ("pose",), 0), place="runs/x")
     with pytest.raises(RecipeError, match=r"ControlNet 'runs/x' follows pose: give --control pose=PLACE, or pose=none"):
-        check_followed([guide], [])
+        check_conditions_match([guide], [])
     with pytest.raises(RecipeError, match="depth: no ControlNet or T2I-adapter follows it"):
-        check_followed([guide], ["pose", "depth"])
+        check_conditions_match([guide], ["pose", "depth"])
     wrong: list[dict[str, Any]] = [{"start": 0.5, "end": 0.5}, {"end": 1.5}, {"strength": float("nan")}]
     for values in wrong:
         with pytest.raises(RecipeError, match="control"):
@@ -329,7 +329,7 @@ def test_a_window_without_a_step_is_refused(tmp_path: Path, start: float, end: f
     window = Steering(("owner/name",), start=start, end=end)
     with pytest.raises(RecipeError, match=rf"a whole step between them, found {start}, {end} and --steps {steps}"):
         window.read(1, steps)
-    assert not any(within(step, steps, start, end) for step in range(steps))
+    assert not any(step_in_range(step, steps, start, end) for step in range(steps))
 
 
 def test_a_window_without_a_network_is_refused() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
-from fairhuman.models.control import Control, ControlModel, channels_of
-from fairhuman.models.controlnet import ControlNet, stem
+from fairhuman.models.control import Control, ControlModel, channel_count
+from fairhuman.models.controlnet import ControlNet, stem_channels
 from fairhuman.models.full import predict_noise
 from fairhuman.models.settings import ControlSettings
 from fairhuman.models.t2i_adapter import Adapter
@@ -29,7 +29,7 @@ both = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def with_conditions(inputs: Inputs, *names: str) -> Inputs:
     batch, latents, steps = inputs
     generator = torch.Generator().manual_seed(4)
-    drawn = {name: torch.rand(len(steps), channels_of([name]), 64, 64, generator=generator) for name in names}
+    drawn = {name: torch.rand(len(steps), channel_count([name]), 64, 64, generator=generator) for name in names}
     return replace(batch, conditions=drawn), latents, steps
 
 
@@ -94,7 +94,7 @@ def test_each_condition_reaches_the_prediction_of_its_own_sample(
     make_batch: MakeBatch, kind: type[Control], conditions: Sequence[str]
 ) -> None:
     model, inputs = trained(kind, *conditions), with_conditions(make_batch(2), *conditions)
-    assert model.control.channels == channels_of(conditions)
+    assert model.control.channels == channel_count(conditions)
     plain = predict(model, inputs)
     for name in conditions:
         changed = {**inputs[0].conditions, name: inputs[0].conditions[name] * torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)}
@@ -173,9 +173,9 @@ def test_the_small_adapters_features_are_those_of_the_unets_blocks() -> None:
 
 
 def test_a_controlnets_stem_halves_as_often_as_the_vae() -> None:
-    assert (stem(4), stem(8)) == ((16, 32, 96), (16, 32, 96, 256))
+    assert (stem_channels(4), stem_channels(8)) == ((16, 32, 96), (16, 32, 96, 256))
     with pytest.raises(ModelError, match="1, 2, 4 or 8, found 16"):
-        stem(16)
+        stem_channels(16)
 
 
 def sdxl_on_meta() -> StableDiffusionXLPipeline:

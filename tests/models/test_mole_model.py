@@ -17,7 +17,7 @@ from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import LoraModel
-from fairhuman.models.mole import MOLE_FILE, MoleModel, load_mole, read_mole
+from fairhuman.models.mole import MOLE_FILE, MoleModel, load_mole, read_mole_header
 from fairhuman.models.mole_linear import MoleLinear, add_mole, mole_layers
 from fairhuman.models.settings import Alphas, Expert, LoraSettings, MoleSettings
 
@@ -203,7 +203,7 @@ def test_the_file_holds_all_and_loads_back_exactly(make_batch: MakeBatch, tmp_pa
         model.save(tmp_path / name)
     assert (tmp_path / "one" / MOLE_FILE).read_bytes() == (tmp_path / "two" / MOLE_FILE).read_bytes()
     assert [path.name for path in (tmp_path / "one").iterdir()] == [MOLE_FILE]
-    said = read_mole(tmp_path / "one")
+    said = read_mole_header(tmp_path / "one")
     assert said.stage == "gates"
     assert said.experts == {"face": Expert(RANK, 2.0), "hand": Expert(RANK, 4.0)}
     assert said.shapes["mid_block.attentions.0.transformer_blocks.0.attn2.to_k"] == [160, 128]

@@ -18,7 +18,7 @@ from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
 from fairhuman.train import guard
 from fairhuman.train.data import split
-from fairhuman.train.guard import explained, locked
+from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
@@ -194,7 +194,7 @@ def test_a_full_disk_says_so(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     with (
         pytest.raises(TrainingError, match=r"the disk is full.*the same command again"),
-        explained(recipe),
+        explain_failures(recipe),
         Path("/dev/full").open("w") as file,
     ):
         file.write("x" * 100_000)
@@ -206,11 +206,11 @@ def test_out_of_memory_says_what_to_change(make_recipe: MakeRecipe, monkeypatch:
     monkeypatch.setattr(guard, "device_bytes", lambda: needed - 2**20)
     with (
         pytest.raises(TrainingError, match=r"about 0.\d GiB.*fit: fairness.pairwise=true \(0.6 GiB\); or optimizer"),
-        explained(recipe),
+        explain_failures(recipe),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr(guard, "device_bytes", lambda: 2**20)
-    with pytest.raises(TrainingError, match=r"none: it needs a larger device"), explained(recipe):
+    with pytest.raises(TrainingError, match=r"none: it needs a larger device"), explain_failures(recipe):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 

@@ -15,7 +15,7 @@ from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import networks
 from fairhuman.train.data import load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
-from fairhuman.train.live_bytes import LiveBytes, without_memory
+from fairhuman.train.live_bytes import LiveBytes, fake_tensors
 from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, memory_of
 from fairhuman.train.model import build_model
 from fairhuman.train.optimizer import build_optimizer
@@ -57,7 +57,7 @@ def test_bytes_live_until_nothing_refers_to_them() -> None:
 def test_tensors_without_memory_have_shapes_and_types() -> None:
     with torch.device("meta"):
         layer = torch.nn.Linear(10**6, 10**6, dtype=torch.bfloat16)
-    with without_memory(layer):
+    with fake_tensors(layer):
         found = layer(torch.empty(2, 10**6, dtype=torch.bfloat16))
         assert (found.shape, found.dtype, found.device.type) == ((2, 10**6), torch.bfloat16, "cpu")
 

@@ -10,7 +10,7 @@ from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
-WAYS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "LS": {"strategy": "ls"},
     "MPD, exact": {"strategy": "mpd", "fairness": {"mode": "exact"}},
     "MPD, exact, pairs": {"strategy": "mpd", "fairness": {"mode": "exact", "pairwise": True}},
@@ -38,7 +38,7 @@ def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
     """
     for kind, values, precision, batch_size in _runs(settings):
         found: dict[str, Memory] = {}
-        for way, own in WAYS.items():
+        for way, own in METHODS.items():
             found[way] = memory_of(_recipe(settings, precision, batch_size, [values, own]))
             yield MemoryRow(kind, way, batch_size, precision, found[way])
         for way, audit in AMORTISED.items():
@@ -46,9 +46,9 @@ def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
             yield MemoryRow(kind, way, batch_size, precision, memory)
 
 
-def rows_of(settings: MemoryTableSettings) -> int:
+def row_count(settings: MemoryTableSettings) -> int:
     """How many rows the table has."""
-    return len(list(_runs(settings))) * (len(WAYS) + len(AMORTISED))
+    return len(list(_runs(settings))) * (len(METHODS) + len(AMORTISED))
 
 
 def _runs(settings: MemoryTableSettings) -> Iterator[tuple[str, dict[str, Any], str, int]]:

@@ -98,7 +98,7 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
     ]
 
 
-def modes_of(recipe: TrainRecipe) -> tuple[str, ...]:
+def available_modes(recipe: TrainRecipe) -> tuple[str, ...]:
     """Return the modes of fairness that a run like this can have."""
     tail = recipe.control is None and not recipe.fairness.pairwise
     split = tail and recipe.kind == "lora" and recipe.lora.targets == "attention" and not recipe.compile

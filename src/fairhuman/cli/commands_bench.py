@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fairhuman import config
-from fairhuman.bench.memory_table import MemoryRow, memory_table, rows_of
+from fairhuman.bench.memory_table import MemoryRow, memory_table, row_count
 from fairhuman.bench.noise import noise_recipe
 from fairhuman.bench.settings import MemoryTableSettings
-from fairhuman.bench.speed import BARE, measure_speed, modes_of, trace
+from fairhuman.bench.speed import BARE, available_modes, measure_speed, trace
 from fairhuman.cli.console import say
 from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
@@ -35,7 +35,7 @@ def run_speed(
         if dry_run:
             _would(recipe, console)
             return
-        found = measure_speed(recipe, rounds, modes_of(recipe))
+        found = measure_speed(recipe, rounds, available_modes(recipe))
     clock = "wall-clock" if torch.cuda.is_available() else "CPU"
     table = Table(
         "steps", "pictures a second", f"speed against the {BARE} ({clock} time)", "waiting for data", "warm-up, s"
@@ -88,7 +88,7 @@ def run_memory(path: Path | None, overrides: Sequence[str], out: Path | None, dr
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         return
-    rows, count = [], rows_of(settings)
+    rows, count = [], row_count(settings)
     with console.status("computing") as status:
         for row in memory_table(settings):
             rows.append(row)

@@ -7,8 +7,8 @@ from diffusers import StableDiffusionXLPipeline
 from rich.console import Console
 
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import ControlInputs, read_asked
-from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
+from fairhuman.generate.control_inputs import ControlInputs, read_control_inputs
+from fairhuman.generate.guide import ActiveControl, ControlSpec, check_conditions_match, step_in_range
 from fairhuman.generate.sample import picture_size
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.registry import CONTROLS
@@ -35,7 +35,7 @@ class Steering:
         Raises:
             RecipeError: conditions or a window without a network, a window without a step, or a wrong option.
             ModelError: no such folder.
-            DataError: conditions that can't be used; see `read_asked`.
+            DataError: conditions that can't be used; see `read_control_inputs`.
 
         """
         if not self.controlnets and not self.adapters:
@@ -50,14 +50,14 @@ class Steering:
             raise RecipeError(
                 f"--control-start and --control-end: expected 0 <= start < end <= 1, found {self.start}, {self.end}"
             )
-        if not any(within(step, steps, self.start, self.end) for step in range(steps)):
+        if not any(step_in_range(step, steps, self.start, self.end) for step in range(steps)):
             raise RecipeError(
                 f"--control-start and --control-end: expected a whole step between them, found {self.start}, "
                 f"{self.end} and --steps {steps}"
             )
         for kind, named in self.named():
             named.check(CONTROLS[kind])
-        return read_asked(self.conditions, count)
+        return read_control_inputs(self.conditions, count)
 
     def open(
         self, pipeline: StableDiffusionXLPipeline, asked: ControlInputs, settings: SampleSettings, console: Console
@@ -71,7 +71,7 @@ class Steering:
 
         """
         guides = [named.open(CONTROLS[kind], pipeline, self.start, self.end) for kind, named in self.named()]
-        check_followed(guides, list(asked.records))
+        check_conditions_match(guides, list(asked.records))
         asked.check(picture_size(pipeline, settings))
         for name, count in asked.missing().items():
             console.print(

@@ -61,7 +61,7 @@ class ProgressBar(Watcher):
             self._console.print(
                 f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}", highlight=False
             )
-        for text in run.caches.opening():
+        for text in run.caches.opening_messages():
             self.on_message(text)
         if run.step:
             self._console.print(f"going on from step {run.step}", highlight=False)

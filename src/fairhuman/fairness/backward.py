@@ -8,9 +8,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import as_shard, average_losses, numbers, sharded, sum_shards, world_size
+from fairhuman.fairness.distributed import (
+    as_shard,
+    average_losses,
+    is_sharded,
+    scalar_values,
+    sum_over_shards,
+    world_size,
+)
 from fairhuman.fairness.estimators import Estimator, ExactEstimator, GramEstimate, MicroBatch, Output
-from fairhuman.fairness.estimators.estimator import completed, weighted_sum
+from fairhuman.fairness.estimators.estimator import weighted_sum, with_zero_losses
 from fairhuman.fairness.fair_step import FairStep
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
 
@@ -76,7 +83,7 @@ class FairBackward:
             raise ValueError(f"length must be radius, clip or scalarized, got {length!r}")
         if not radius > 0.0:
             raise ValueError(f"radius must be > 0, got {radius}")
-        self._sharded = sharded(self.parameters)
+        self._sharded = is_sharded(self.parameters)
         if self._sharded and scaler is not None and scaler.is_enabled():
             raise ValueError("scaler must be None where parameters are sharded: train them in bf16 or fp32")
         self.strategy = strategy
@@ -134,7 +141,7 @@ class FairBackward:
         values = [None if loss is None else loss.detach().double() for loss in losses]
         self._losses = values if first else [_sum(a, b) for a, b in zip(self._losses, values, strict=True)]
         if self._sharded:
-            losses = completed(losses, output, self.parameters[0].device, self.process_group)
+            losses = with_zero_losses(losses, output, self.parameters[0].device, self.process_group)
         scaled = (
             losses if self.scaler is None else [None if loss is None else self.scaler.scale(loss) for loss in losses]
         )
@@ -260,7 +267,7 @@ class FairBackward:
         present = [tensor for tensor in direction if tensor is not None]
         norms = torch._foreach_norm(present, 2, dtype=torch.float64) if present else ()
         norm = torch.stack(norms).norm().cpu() if norms else torch.zeros((), dtype=torch.float64)
-        return float(sum_shards(norm.square(), self.parameters).sqrt() if self._sharded else norm)
+        return float(sum_over_shards(norm.square(), self.parameters).sqrt() if self._sharded else norm)
 
     def _total_losses(self) -> list[float | None]:
         return average_losses(self._losses, self.parameters[0].device, self.process_group)
@@ -278,7 +285,7 @@ class FairBackward:
                 raise ValueError(f"{self._name(i)} depends on no parameter; pass None for an absent objective")
         # With other processes, all have to hear of it: they do when gradients have been averaged.
         if self.scaler is None and world_size(self.process_group) == 1:
-            for i, value in zip(present, numbers(list(present.values())), strict=True):
+            for i, value in zip(present, scalar_values(list(present.values())), strict=True):
                 if not math.isfinite(value):
                     raise FloatingPointError(f"{self._name(i)} is {value}")
         return losses

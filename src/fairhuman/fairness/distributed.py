@@ -35,7 +35,7 @@ def average_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) 
             offset += tensor.numel()
 
 
-def any_process(
+def any_across_processes(
     flags: Sequence[Sequence[bool]], device: torch.device, group: dist.ProcessGroup | None = None
 ) -> list[list[bool]]:
     """Return for each flag whether it is set in any process.
@@ -54,9 +54,11 @@ def any_process(
     return [[value > 0 for value in row] for row in table.tolist()]
 
 
-def present_anywhere(here: Sequence[bool], device: torch.device, group: dist.ProcessGroup | None = None) -> list[bool]:
+def present_in_any_process(
+    here: Sequence[bool], device: torch.device, group: dist.ProcessGroup | None = None
+) -> list[bool]:
     """Return for each objective whether any process has it."""
-    return list(here) if world_size(group) == 1 else any_process([here], device, group)[0]
+    return list(here) if world_size(group) == 1 else any_across_processes([here], device, group)[0]
 
 
 def average_gradients_(
@@ -66,10 +68,10 @@ def average_gradients_(
 
     Gradients of sharded parameters are averages already.
     """
-    if world_size(group) == 1 or sharded(parameters):
+    if world_size(group) == 1 or is_sharded(parameters):
         return
     here = [[tensor is not None for tensor in gradient] for gradient in gradients]
-    anywhere = any_process(here, parameters[0].device, group)
+    anywhere = any_across_processes(here, parameters[0].device, group)
     for gradient, row in zip(gradients, anywhere, strict=True):
         for p, parameter in enumerate(parameters):
             if row[p] and gradient[p] is None:
@@ -77,7 +79,7 @@ def average_gradients_(
         average_((tensor for tensor in gradient if tensor is not None), group)
 
 
-def sum_numbers(table: Tensor, device: torch.device, group: dist.ProcessGroup | None = None) -> Tensor:
+def sum_over_processes(table: Tensor, device: torch.device, group: dist.ProcessGroup | None = None) -> Tensor:
     """Return the sum over processes of a few numbers on the CPU."""
     if world_size(group) == 1:
         return table
@@ -95,14 +97,14 @@ def average_losses(
 
     An objective that is absent in one process alone counts as 0 there, as its gradient does.
     """
-    values = iter(numbers([loss for loss in losses if loss is not None]))
+    values = iter(scalar_values([loss for loss in losses if loss is not None]))
     rows = [[0.0, 0.0] if loss is None else [next(values), 1.0] for loss in losses]
-    table = sum_numbers(torch.tensor(rows, dtype=torch.float64), device, group)
+    table = sum_over_processes(torch.tensor(rows, dtype=torch.float64), device, group)
     rows = [[total / world_size(group), count] for total, count in table.tolist()]
     return [value if count > 0.0 else None for value, count in rows]
 
 
-def numbers(scalars: Sequence[Tensor]) -> list[float]:
+def scalar_values(scalars: Sequence[Tensor]) -> list[float]:
     """Return the values of tensors of one element, fetched from their device at once."""
     return torch.stack([scalar.detach().reshape(()) for scalar in scalars]).tolist() if scalars else []
 
@@ -124,7 +126,7 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 # --- parameters of which each process holds a part: FSDP2, `torch.distributed.fsdp.fully_shard` -----------------------
 
 
-def sharded(parameters: Sequence[Tensor]) -> bool:
+def is_sharded(parameters: Sequence[Tensor]) -> bool:
     """Return whether the parameters are sharded.
 
     Raises:
@@ -141,17 +143,17 @@ def sharded(parameters: Sequence[Tensor]) -> bool:
     return True
 
 
-def sum_shards(table: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+def sum_over_shards(table: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Return the sum of a few numbers, each process's being those of its shards; `table` where there are none.
 
     With a mesh of two dimensions (`fully_shard` of copies), over the one that is sharded.
     """
-    if not sharded(parameters):
+    if not is_sharded(parameters):
         return table
     first = parameters[0]
     assert isinstance(first, DTensor)
     dimension = next(i for i, placement in enumerate(first.placements) if isinstance(placement, Shard))
-    return sum_numbers(table, first.device, first.device_mesh.get_group(dimension))
+    return sum_over_processes(table, first.device, first.device_mesh.get_group(dimension))
 
 
 def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
@@ -162,7 +164,7 @@ def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(moved, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor with the shards of all processes, which must all ask for it; a plain one as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.architecture import cast
-from fairhuman.models.control import Control, config_of, stated_conditions
+from fairhuman.models.control import Control, load_control_config, stated_conditions
 from fairhuman.models.locations import is_hub_id
 
 _ADDED = ("down_block_additional_residuals", "down_intrablock_additional_residuals")  # lists; the third is a tensor
@@ -54,9 +54,9 @@ class ActiveControl:
 
     def active(self, step: int, steps: int) -> bool:
         """Whether it takes part in a step, counted from 0, as diffusers' pipelines decide it."""
-        return within(step, steps, self.start, self.end)
+        return step_in_range(step, steps, self.start, self.end)
 
-    def described(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Return what a picture says of it."""
         return {
             "kind": self.control.KIND,
@@ -68,7 +68,7 @@ class ActiveControl:
         }
 
 
-def within(step: int, steps: int, start: float, end: float) -> bool:
+def step_in_range(step: int, steps: int, start: float, end: float) -> bool:
     """Whether a step, counted from 0, lies wholly between two shares of the steps."""
     return step / steps >= start and (step + 1) / steps <= end
 
@@ -110,9 +110,9 @@ class ControlSpec:
         return self.conditions or stated_conditions(kind.KIND, self.place)
 
     def check(self, kind: type[Control]) -> None:
-        """Check what a folder says of itself; a hub isn't asked. Errors as of `config_of`."""
+        """Check what a folder says of itself; a hub isn't asked. Errors as of `load_control_config`."""
         if Path(self.place).is_dir():
-            config_of(kind, self.place)
+            load_control_config(kind, self.place)
 
     def open(self, kind: type[Control], pipeline: StableDiffusionXLPipeline, start: float, end: float) -> ActiveControl:
         """Load it beside the pipeline's U-Net, in its type."""
@@ -122,7 +122,7 @@ class ControlSpec:
         return ActiveControl(control, self.strength, start, end, self.place)
 
 
-def check_followed(guides: Sequence[ActiveControl], names: Sequence[str]) -> None:
+def check_conditions_match(guides: Sequence[ActiveControl], names: Sequence[str]) -> None:
     """Check that every condition that is given is followed, and every one that is followed is given.
 
     Raises:
@@ -141,7 +141,7 @@ def check_followed(guides: Sequence[ActiveControl], names: Sequence[str]) -> Non
 
 
 @contextmanager
-def steered(
+def apply_controls(
     unet: nn.Module, scheduler: Any, guides: Sequence[ActiveControl], conditions: Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Let guides add to what the U-Net computes.
@@ -193,7 +193,7 @@ def _is_finite(text: str) -> bool:
         return False
 
 
-def zeros(guides: Sequence[ActiveControl], count: int, size: tuple[int, int]) -> dict[str, Tensor]:
+def null_conditions(guides: Sequence[ActiveControl], count: int, size: tuple[int, int]) -> dict[str, Tensor]:
     """Return the null condition of all that guides follow, [count, C, H, W] at (height, width)."""
     names = {name for guide in guides for name in guide.control.conditions}
     return {name: torch.zeros(count, CONDITIONS[name], *size) for name in names}

@@ -10,9 +10,9 @@ from pathlib import Path
 from diffusers import StableDiffusionXLPipeline
 
 from fairhuman.errors import ModelError, RecipeError
-from fairhuman.models.lora import DIFFUSERS_FILE, misfits
+from fairhuman.models.lora import DIFFUSERS_FILE, shape_mismatches
 from fairhuman.models.mole import is_mole
-from fairhuman.models.weights import find_weights
+from fairhuman.models.weights import find_weights_file
 
 _ADAPTER = "fairhuman"
 # what diffusers logs on every load of a LoRA for the U-Net alone, and the whole of an error that is raised anyway
@@ -44,7 +44,7 @@ def find_lora(path: Path) -> Path:
     Raises:
         ModelError: no such file.
     """
-    return find_weights("LoRA", path, DIFFUSERS_FILE)
+    return find_weights_file("LoRA", path, DIFFUSERS_FILE)
 
 
 def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:
@@ -66,7 +66,7 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
     unet = pipeline.unet
     try:
         state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
-        wrong = misfits(unet, state)
+        wrong = shape_mismatches(unet, state)
         if wrong:
             raise ModelError(
                 f"LoRA {str(file)!r}: expected one for this U-Net, but {len(wrong)} of its {len(state)} tensors "

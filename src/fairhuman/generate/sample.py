@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fairhuman import __version__
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import ControlInputs
-from fairhuman.generate.guide import ActiveControl, steered, zeros
+from fairhuman.generate.control_inputs import ControlInputs
+from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.lora import Lora
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.mole import MoleFile
@@ -96,7 +96,7 @@ def sample(
             if mole is not None:
                 metadata["mole"] = f"{mole.path} ({mole.stage})"
             if guides:
-                metadata["control"] = json.dumps([guide.described() for guide in guides])
+                metadata["control"] = json.dumps([guide.metadata() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}
             yield SampledPicture(to_image(picture_chw), number, picture, metadata)
 
@@ -140,8 +140,8 @@ def draw(
     with torch.no_grad(), evaluating(pipeline):
         arguments |= prompt_arguments(pipeline, prompts, settings)
         made = with_unipc(pipeline, kind)
-        shown = {**zeros(guides, len(prompts), size), **(conditions or {})}
-        with steered(unet, made.scheduler, guides, shown):
+        shown = {**null_conditions(guides, len(prompts), size), **(conditions or {})}
+        with apply_controls(unet, made.scheduler, guides, shown):
             latents_bchw = made(**arguments).images
         check_finite(
             latents_bchw,

@@ -70,10 +70,10 @@ class Control(ABC):
             ModelError: nothing there, or it doesn't fit the pipeline or the conditions; says what it is for.
 
         """
-        config = config_of(cls, place)
+        config = load_control_config(cls, place)
         cls.check_fits(place, config, pipeline)
         channels = int(config.get(cls.CHANNELS, 3))
-        names = conditions_for(cls.KIND, place, conditions, channels)
+        names = resolve_conditions(cls.KIND, place, conditions, channels)
         return cls(_weights(cls, place), names, channels)
 
     @abstractmethod
@@ -157,7 +157,7 @@ class ControlModel(NamedWeights):
         write_atomically(folder, write)
 
 
-def channels_of(conditions: Sequence[str]) -> int:
+def channel_count(conditions: Sequence[str]) -> int:
     """Return the channels of conditions together."""
     return sum(CONDITIONS[name] for name in conditions)
 
@@ -181,7 +181,7 @@ def stated_conditions(kind: str, place: str) -> tuple[str, ...] | None:
     return stated
 
 
-def conditions_for(kind: str, place: str, conditions: Sequence[str] | None, channels: int) -> tuple[str, ...]:
+def resolve_conditions(kind: str, place: str, conditions: Sequence[str] | None, channels: int) -> tuple[str, ...]:
     """Return which conditions a checkpoint of so many input channels follows.
 
     Where its folder says so, that; a checkpoint from elsewhere doesn't, so it must be said in `conditions`.
@@ -198,14 +198,14 @@ def conditions_for(kind: str, place: str, conditions: Sequence[str] | None, chan
         )
     if stated is not None and asked != stated:
         raise ModelError(f"{kind} {place!r}: follows {', '.join(stated)}, not {', '.join(asked)}")
-    if channels_of(asked) != channels and (asked, channels) != (("depth",), 3):
+    if channel_count(asked) != channels and (asked, channels) != (("depth",), 3):
         raise ModelError(
             f"{kind} {place!r}: takes {channels} channels, {' and '.join(asked)} have {channels_of(asked)}"
         )
     return asked
 
 
-def config_of(kind: type[Control], place: str) -> dict[str, Any]:
+def load_control_config(kind: type[Control], place: str) -> dict[str, Any]:
     """Return the configuration of a checkpoint without its weights.
 
     Raises:

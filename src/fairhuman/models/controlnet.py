@@ -12,11 +12,11 @@ from diffusers import ControlNetModel, StableDiffusionXLPipeline
 from torch import Tensor
 
 from fairhuman.errors import ModelError
-from fairhuman.models.control import Control, channels_of
+from fairhuman.models.control import Control, channel_count
 from fairhuman.models.sdxl import vae_factor
 
 # Widths of the stem that brings the condition to the latents' size; a halving between each two.
-STEM = (16, 32, 96, 256)
+STEM_CHANNELS = (16, 32, 96, 256)
 _SD_1, _SD_2 = 768, 1024  # width of the text that other families read
 
 
@@ -39,10 +39,10 @@ class ControlNet(Control):
             torch.manual_seed(seed)
             network = ControlNetModel.from_unet(
                 pipeline.unet,
-                conditioning_embedding_out_channels=stem(vae_factor(pipeline.vae)),
-                conditioning_channels=channels_of(conditions),
+                conditioning_embedding_out_channels=stem_channels(vae_factor(pipeline.vae)),
+                conditioning_channels=channel_count(conditions),
             )
-        return cls(network, conditions, channels_of(conditions))
+        return cls(network, conditions, channel_count(conditions))
 
     @staticmethod
     def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
@@ -62,7 +62,7 @@ class ControlNet(Control):
                 raise ModelError(
                     f"ControlNet {place!r}: has {name} {found}, this U-Net {expected}: it is for another one"
                 )
-        halvings = len(config.get("conditioning_embedding_out_channels") or STEM) - 1
+        halvings = len(config.get("conditioning_embedding_out_channels") or STEM_CHANNELS) - 1
         factor = vae_factor(pipeline.vae)
         if 2**halvings != factor:
             raise ModelError(
@@ -95,7 +95,7 @@ class ControlNet(Control):
         }
 
 
-def stem(factor: int) -> tuple[int, ...]:
+def stem_channels(factor: int) -> tuple[int, ...]:
     """Return `conditioning_embedding_out_channels` for a VAE of this factor, in pixels per latent cell.
 
     diffusers' default halves three times, for a factor of 8 as SDXL has; the small SDXL's VAE has 4.
@@ -105,9 +105,9 @@ def stem(factor: int) -> tuple[int, ...]:
 
     """
     halvings = factor.bit_length() - 1
-    if factor != 2**halvings or halvings >= len(STEM):
+    if factor != 2**halvings or halvings >= len(STEM_CHANNELS):
         raise ModelError(f"ControlNet: its stem can be made for a VAE's factor of 1, 2, 4 or 8, found {factor}")
-    return STEM[: halvings + 1]
+    return STEM_CHANNELS[: halvings + 1]
 
 
 def _plain(value: Any) -> Any:

@@ -88,7 +88,7 @@ def to_kohya(state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
     return kohya
 
 
-def misfits(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str]:
+def shape_mismatches(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str]:
     """Say of every A and B in `state` (diffusers' names, with `unet.` before) that fits no layer of `unet` why.
 
     W is [out, in, ...], A [rank, in, ...], B [out, rank, ...].

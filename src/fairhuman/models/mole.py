@@ -20,7 +20,7 @@ from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import sort_header
 from fairhuman.models.mole_linear import add_mole, mole_layers
 from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
-from fairhuman.models.weights import NamedWeights, copy_state, find_weights, put_state
+from fairhuman.models.weights import NamedWeights, copy_state, find_weights_file, load_state
 from fairhuman.utils.files import write_atomically
 
 MOLE_FILE = "mole.safetensors"
@@ -67,7 +67,7 @@ class MoleFile:
         if any(parameter.is_meta for parameter in parameters.values()):
             return
         try:
-            put_state(parameters, load_file(self.path))
+            load_state(parameters, load_file(self.path))
         except (ModelError, SafetensorError, OSError) as error:
             raise ModelError(f"MoLE {str(self.path)!r}: {error}") from error
 
@@ -78,10 +78,10 @@ def find_mole(path: Path) -> Path:
     Raises:
         ModelError: no such file.
     """
-    return find_weights("MoLE", path, MOLE_FILE)
+    return find_weights_file("MoLE", path, MOLE_FILE)
 
 
-def read_mole(path: Path) -> MoleFile:
+def read_mole_header(path: Path) -> MoleFile:
     """Read the header of a MoLE.
 
     Raises:
@@ -115,7 +115,7 @@ def load_mole(unet: UNet2DConditionModel, path: Path) -> MoleFile:
     Raises:
         ModelError: no such file, or one for another U-Net.
     """
-    file = read_mole(path)
+    file = read_mole_header(path)
     file.check(unet)
     dtype = unet.dtype
     parameters = add_mole(unet, file.experts, file.stage == "gates", seed=0)
@@ -223,7 +223,7 @@ def _starts(unet: UNet2DConditionModel, settings: MoleSettings) -> dict[str, Mol
     found: dict[str, MoleFile] = {}
     for name, place in settings.starts.items():
         if place is not None:
-            file, expected = read_mole(place), {name: settings.experts[name]}
+            file, expected = read_mole_header(place), {name: settings.experts[name]}
             if (file.stage, file.experts) != (name, expected):
                 raise ModelError(
                     f"mole.start_{name} {str(file.path)!r}: must be of stage {name} with {expected[name]}, "

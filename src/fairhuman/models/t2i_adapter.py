@@ -12,7 +12,7 @@ from diffusers import StableDiffusionXLPipeline, T2IAdapter
 from torch import Tensor
 
 from fairhuman.errors import ModelError
-from fairhuman.models.control import Control, channels_of
+from fairhuman.models.control import Control, channel_count
 from fairhuman.models.sdxl import vae_factor
 
 TYPE = "full_adapter_xl"
@@ -41,12 +41,12 @@ class Adapter(Control):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = T2IAdapter(
-                in_channels=channels_of(conditions),
-                channels=widths(pipeline),
+                in_channels=channel_count(conditions),
+                channels=adapter_channels(pipeline),
                 downscale_factor=_shrink(pipeline),
                 adapter_type=TYPE,
             )
-        return cls(network, conditions, channels_of(conditions))
+        return cls(network, conditions, channel_count(conditions))
 
     @staticmethod
     def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
@@ -56,7 +56,7 @@ class Adapter(Control):
             raise ModelError(
                 f"T2I-adapter {place!r}: is a {kind}, as Stable Diffusion 1 has them, expected a {TYPE} of SDXL"
             )
-        found, expected = list(config.get("channels", ())), widths(pipeline)
+        found, expected = list(config.get("channels", ())), adapter_channels(pipeline)
         if found != expected:
             raise ModelError(f"T2I-adapter {place!r}: has channels {found}, this U-Net needs {expected}")
         factor, needed = int(config.get("downscale_factor", 0)), _shrink(pipeline)
@@ -82,7 +82,7 @@ class Adapter(Control):
         }
 
 
-def widths(pipeline: StableDiffusionXLPipeline) -> list[int]:
+def adapter_channels(pipeline: StableDiffusionXLPipeline) -> list[int]:
     """Return `channels` of an adapter for the U-Net.
 
     Raises:

@@ -27,8 +27,8 @@ class NamedWeights(ABC):
         return copy_state(self.trained())
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a state back, exactly; errors as of `put_state`."""
-        put_state(self.trained(), state)
+        """Put a state back, exactly; errors as of `load_state`."""
+        load_state(self.trained(), state)
 
 
 def copy_state(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -39,7 +39,7 @@ def copy_state(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     }
 
 
-def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
+def load_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
     """Copy `state` into parameters of the same names and shapes; into a sharded one its share.
 
     Raises:
@@ -58,7 +58,7 @@ def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
             parameter.copy_(shard_of(state[name], parameter))
 
 
-def find_weights(kind: str, place: Path, name: str) -> Path:
+def find_weights_file(kind: str, place: Path, name: str) -> Path:
     """Return a file of weights, itself or that of this name in a folder, unread.
 
     Raises:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
-CELLS_A_BLOCK = 4_000_000  # counts in memory at once: 32 MB
+CELLS_PER_BLOCK = 4_000_000  # counts in memory at once: 32 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def change_over_seeds(
 
     generator = np.random.default_rng(seed)
     drawn: list[Array] = []
-    block = max(1, CELLS_A_BLOCK // n)
+    block = max(1, CELLS_PER_BLOCK // n)
     with np.errstate(divide="ignore", invalid="ignore"):
         changes_s = changes(table_snc.sum(axis=1))
         for start in range(0, resamples, block):
@@ -230,7 +230,7 @@ def _bootstrap(
         return Estimate(np.nan, np.nan, np.nan, n)
     generator = np.random.default_rng(seed)
     values: list[Array] = []
-    block = max(1, CELLS_A_BLOCK // n)
+    block = max(1, CELLS_PER_BLOCK // n)
     with np.errstate(divide="ignore", invalid="ignore"):  # a loss of exactly zero has no relative change: NaN
         value = float(statistic(table_nc.sum(axis=0, keepdims=True))[0])
         for start in range(0, resamples, block):

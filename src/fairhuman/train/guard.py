@@ -38,7 +38,7 @@ def _lock(file: IO[str], folder: Path) -> None:
 
 
 @contextmanager
-def explained(recipe: TrainRecipe) -> Iterator[None]:
+def explain_failures(recipe: TrainRecipe) -> Iterator[None]:
     """Turn the failures that every trainer meets into messages that say what to change."""
     try:
         yield

@@ -45,7 +45,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def without_memory(*modules: nn.Module) -> Iterator[None]:
+def fake_tensors(*modules: nn.Module) -> Iterator[None]:
     """Tensors made in here have a shape and a type, and no memory; those of `modules`, built on `meta`, become such.
 
     They say that they are on the CPU, so that autocast and attention do what they do on a device.

@@ -21,11 +21,11 @@ from fairhuman.fairness.distributed import world_size
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.train import sharding
 from fairhuman.train.data import build_loader
-from fairhuman.train.guard import explained, locked
+from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.metrics import Metrics, step_metrics
 from fairhuman.train.optimizer import advance
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher, averaged, save_checkpoint, save_product, set_up
+from fairhuman.train.run import Run, Watcher, averaged_weights, save_checkpoint, save_product, set_up
 from fairhuman.train.step import PARTS, fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses
@@ -43,7 +43,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
     timeout = timedelta(seconds=recipe.processes.timeout)
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # what `accelerate launch --cpu` sets
     process = PartialState(cpu=cpu, timeout=timeout)
-    with explained(recipe), locked(recipe.out, bool(process.is_main_process)):
+    with explain_failures(recipe), locked(recipe.out, bool(process.is_main_process)):
         run = set_up(recipe, process, watchers)
         tracker = (
             Tracker(recipe.out, run.step, recipe.track.wandb, recipe.model_dump(mode="json")) if run.main else None
@@ -73,7 +73,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             micro, metrics = take_step(run, batches)
             if tracker is not None:
                 _note_lost_pictures(run, micro)
-                _tell(run, run.caches.news())
+                _tell(run, run.caches.new_messages())
                 tracker.metrics(run.step, metrics)
                 for watcher in run.watchers:
                     watcher.on_step(run, metrics)
@@ -158,7 +158,7 @@ def _evaluate_if_due(run: Run, tracker: Tracker | None) -> None:
 def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
     """Validate and draw, in the main process."""
     done = run.step in tracker.validated
-    with averaged(run):
+    with averaged_weights(run):
         if validate and not done:
             _validate(run, tracker)
         for watcher in run.watchers if preview and not (validate and done) else ():

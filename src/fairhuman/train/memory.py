@@ -19,8 +19,8 @@ from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import networks, vae_factor
 from fairhuman.train.fairness import batched
-from fairhuman.train.live_bytes import LiveBytes, bytes_of, without_memory
-from fairhuman.train.model import trainable
+from fairhuman.train.live_bytes import LiveBytes, bytes_of, fake_tensors
+from fairhuman.train.model import make_trainable
 from fairhuman.train.recipe import TrainRecipe
 
 # Bytes of optimizer state a trained value.
@@ -76,7 +76,7 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
         cast(part, dtype or torch.float32)
     with torch.device("meta"):
-        model = trainable(recipe, pipeline)
+        model = make_trainable(recipe, pipeline)
     changing = {id(parameter) for parameter in model.trainable_parameters()}
     frozen = bytes_of(p for whole in _networks(model) for p in whole.parameters() if id(p) not in changing)
     trained = sum(4 * p.numel() for p in model.trainable_parameters())
@@ -105,7 +105,7 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) ->
     height, width = recipe.sizes[0]
     precision = DTYPES[recipe.precision]
     autocast = torch.autocast("cpu", precision, enabled=precision is not None)
-    with without_memory(*_networks(model)):
+    with fake_tensors(*_networks(model)):
         known = [p for whole in _networks(model) for p in whole.parameters()]
         parameters = [p for p in known if p.requires_grad]
         pictures = torch.empty(batch, 3, height, width)

@@ -37,10 +37,10 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
         # Several backward passes through one graph can't give its buffers away.
         torch._functorch.config.donated_buffer = False
         pipeline.unet.compile_repeated_blocks()
-    return trainable(recipe, pipeline)
+    return make_trainable(recipe, pipeline)
 
 
-def trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> TrainableModel:
+def make_trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> TrainableModel:
     """Make some of a pipeline's weights trainable, as the recipe's kind says."""
     pipeline.vae.enable_slicing()  # a picture at a time: in float32 a batch could need more than all else
     if recipe.kind == "full":

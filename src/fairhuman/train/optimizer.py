@@ -61,6 +61,6 @@ def advance(schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
         schedule.step()
 
 
-def trained_count(parameters: Sequence[nn.Parameter]) -> int:
+def trained_parameter_count(parameters: Sequence[nn.Parameter]) -> int:
     """Return the number of trained values."""
     return sum(parameter.numel() for parameter in parameters)

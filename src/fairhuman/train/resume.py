@@ -30,7 +30,7 @@ def free_on_resume(name: str) -> bool:
     return name in FREE_ON_RESUME or f"{name.partition('.')[0]}." in FREE_ON_RESUME
 
 
-def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, processes: int) -> None:
+def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, processes: int) -> None:
     """Check that the run that goes on from a checkpoint is the one that the folder's recipe started.
 
     The number of processes may be another one, and with it `batch_size` and `accumulate`, as long as a step has the

@@ -22,9 +22,9 @@ from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model
-from fairhuman.train.optimizer import build_optimizer, build_schedule, trained_count
+from fairhuman.train.optimizer import build_optimizer, build_schedule, trained_parameter_count
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.resume import check_earlier_part
+from fairhuman.train.resume import check_resumable
 from fairhuman.train.step import Objectives
 from fairhuman.utils.files import write_atomically, write_json
 from fairhuman.utils.memory import peak_resident_bytes
@@ -140,7 +140,7 @@ def _resume(run: Run) -> None:
     if loaded is None:
         return
     trainable, state = loaded
-    check_earlier_part(run.recipe, state["step"], state.get("samples"), run.process.num_processes)
+    check_resumable(run.recipe, state["step"], state.get("samples"), run.process.num_processes)
     if state["data"] != run.data.fingerprint:
         raise DataError(
             f"{run.recipe.data_name}: other records than those the run in {run.recipe.out} was trained on and held out "
@@ -188,14 +188,14 @@ def save_product(run: Run) -> None:
         if state is not None:
             model = build_model(run.recipe, torch.device("cpu"))  # one that isn't sharded
             model.load_trainable_state(state)
-        with averaged(run):
+        with averaged_weights(run):
             write_atomically(run.recipe.product, model.save)
         write_json(run.recipe.out / "summary.json", _summary(run))
     run.process.wait_for_everyone()
 
 
 @contextmanager
-def averaged(run: Run) -> Iterator[None]:
+def averaged_weights(run: Run) -> Iterator[None]:
     """Put the moving average in the place of the trained weights for a while."""
     if run.average is None:
         yield
@@ -211,7 +211,7 @@ def averaged(run: Run) -> Iterator[None]:
 
 def _summary(run: Run) -> dict[str, object]:
     return {
-        "trained_values": trained_count(run.model.trainable_parameters()),
+        "trained_values": trained_parameter_count(run.model.trainable_parameters()),
         "pictures": len(run.data.train),
         "cropped_share": run.data.cropped_share,
         "device": str(run.process.device),

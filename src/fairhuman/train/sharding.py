@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from fairhuman.errors import TrainingError
-from fairhuman.fairness.distributed import shard_of, whole, world_size
+from fairhuman.fairness.distributed import full_tensor, shard_of, world_size
 from fairhuman.models.control import ControlModel
 from fairhuman.models.model import TrainableModel
 
@@ -76,7 +76,7 @@ def gather_state(state: Any, keep: bool) -> Any:
     keep: whether this process wants them; another one takes part, one tensor at a time, and has None in their place.
     """
     if isinstance(state, Tensor):
-        full = whole(state)
+        full = full_tensor(state)
         return full.cpu() if keep else None
     if isinstance(state, Mapping):
         return {name: gather_state(value, keep) for name, value in state.items()}

@@ -88,7 +88,7 @@ class Objectives:
             latents = self._encode(batch, chance.encoding_bchw)
             noisy = self.scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
         with record_function(PARTS["prediction"]):
-            batch = batch if self.texts is None else self.texts.added(batch)
+            batch = batch if self.texts is None else self.texts.with_embeddings(batch)
             with self._autocast(latents.device):
                 prediction = self.model.predict(batch, noisy, chance.timesteps_b)
         return prediction.float() - prediction_target(self.scheduler, latents, chance.noise_bchw, chance.timesteps_b)

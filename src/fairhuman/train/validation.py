@@ -14,7 +14,7 @@ from fairhuman.utils.randomness import Stream, seeded_generator
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutLosses:
     """Σ m_k e² and C Σ m_k of each held-out sample [n], summed over timesteps, by objective.
 
     The pooled loss, Σ error / Σ area, is the mean of e² over the region: always normalised by area and unweighted,
@@ -39,7 +39,7 @@ class HeldOut:
 @torch.no_grad()
 def held_out_losses(
     objectives: Objectives, dataset: PeopleDataset, timesteps: Sequence[float], batch_size: int, device: torch.device
-) -> HeldOut:
+) -> HeldOutLosses:
     """Evaluate all samples of `dataset` at each of `timesteps` (shares of the schedule, 0..1)."""
     names = objectives.regions.objectives
     keys: list[str] = []
@@ -58,7 +58,7 @@ def held_out_losses(
             keys += batch.keys
             sums.append(torch.stack([errors_bk, areas_bk]))
     errors_nk, areas_nk = torch.cat(sums, dim=1)
-    return HeldOut(
+    return HeldOutLosses(
         keys,
         {name: errors_nk[:, k].tolist() for k, name in enumerate(names)},
         {name: areas_nk[:, k].tolist() for k, name in enumerate(names)},

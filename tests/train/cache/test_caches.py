@@ -40,7 +40,7 @@ class Listener(Watcher):
         self.texts: list[str] = []
 
     def on_start(self, run: Run) -> None:
-        self.texts += run.caches.opening()
+        self.texts += run.caches.opening_messages()
 
     def on_message(self, text: str) -> None:
         self.texts.append(text)

@@ -25,7 +25,7 @@ from fairhuman.stats.paired import holm, paired_difference
 from fairhuman.train.data import fixed_dataset
 from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
-from fairhuman.train.validation import HeldOut, held_out_losses
+from fairhuman.train.validation import HeldOutLosses, held_out_losses
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class _Pipeline:
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
 
 
-def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOut]:
+def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOutLosses]:
     """Squared errors of each model on the pictures of `data`, by name.
 
     Raises:
@@ -143,7 +143,7 @@ class LossLine:
         return {"model": self.model, "objective": self.objective, "loss": self.loss.plain(), "change": change, **tests}
 
 
-def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
+def loss_table(found: Mapping[str, HeldOutLosses]) -> list[LossLine]:
     """Losses of all models, and their changes against the first, paired by picture and tested."""
     first = next(iter(found.values()))
     table = []
@@ -161,5 +161,5 @@ def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
     return [replace(line, p_holm=p) for line, p in zip(table, corrected, strict=True)]
 
 
-def _sums(held_out: HeldOut, objective: str) -> tuple[Sequence[float], Sequence[float]]:
+def _sums(held_out: HeldOutLosses, objective: str) -> tuple[Sequence[float], Sequence[float]]:
     return held_out.errors[objective], held_out.areas[objective]

@@ -8,14 +8,14 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch, Weigh
+from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch, WeightRule
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.pairwise import PairwiseEstimator
 
 Exact = ExactEstimator | PairwiseEstimator
 
 
-class Audited(ABC):
+class AuditedEstimator(ABC):
     """Takes the exact step every `every`-th time, the first one included, and tells how far off it would have been.
 
     Args:
@@ -39,7 +39,7 @@ class Audited(ABC):
         """Whether this step is taken exactly."""
         return self.every > 0 and self.steps % self.every == 0
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step."""
         self._weigh, self._group = weigh, group
         self.exact.begin(weigh, group)
@@ -47,7 +47,7 @@ class Audited(ABC):
 
     def add(self, micro: MicroBatch) -> None:
         """Take in a micro-batch."""
-        self._take(micro)
+        self._add(micro)
         if self.auditing:
             self.exact.add(micro)
 
@@ -58,10 +58,10 @@ class Audited(ABC):
             estimate = self._estimate()
         else:
             gram = self.exact.collect(scale)
-            guess = self._guess()
+            guess = self._estimate_weights()
             weights = self._weigh(gram)
-            self._learn(gram)
-            cosine = None if guess is None else cosine_of(guess, weights, gram)
+            self._update(gram)
+            cosine = None if guess is None else direction_cosine(guess, weights, gram)
             estimate = GramEstimate(weights, self.exact.combine(weights), gram, cosine=cosine)
         self.steps += 1
         return estimate
@@ -79,7 +79,7 @@ class Audited(ABC):
         """Forget what `_take` kept; comes before the forward pass."""
 
     @abstractmethod
-    def _take(self, micro: MicroBatch) -> None:
+    def _add(self, micro: MicroBatch) -> None:
         """Take in a micro-batch. In an audit the graph must stay whole: exact gradients follow."""
 
     @abstractmethod
@@ -87,15 +87,15 @@ class Audited(ABC):
         """Return the estimated direction."""
 
     @abstractmethod
-    def _guess(self) -> list[float] | None:
+    def _estimate_weights(self) -> list[float] | None:
         """Return the weights that `_estimate` would have come to in this audit; None: it knows too little yet."""
 
     @abstractmethod
-    def _learn(self, gram: Tensor) -> None:
+    def _update(self, gram: Tensor) -> None:
         """Take note of the exact M of this step; nothing to learn from one that isn't finite."""
 
 
-def cosine_of(weights: Sequence[float], others: Sequence[float], gram: Tensor) -> float:
+def direction_cosine(weights: Sequence[float], others: Sequence[float], gram: Tensor) -> float:
     """Return the cosine of Σ w_i g_i and Σ v_i g_i, from M."""
     a, b = gram.new_tensor(weights), gram.new_tensor(others)
     product, squares = float(a @ gram @ b), float(a @ gram @ a) * float(b @ gram @ b)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.estimators.estimator import Gradient, own
+from fairhuman.fairness.estimators.estimator import Gradient, unaliased
 
 _SKIPS = "res_hidden_states_tuple"  # what the encoder hands to an up block; its layers take from the end
 
@@ -61,7 +61,7 @@ class Cut:
         if not flows or not parameters:
             return [None] * len(parameters)
         crossings, reached = zip(*flows, strict=True)
-        return own(torch.autograd.grad(crossings, parameters, reached, retain_graph=keep, allow_unused=True))
+        return unaliased(torch.autograd.grad(crossings, parameters, reached, retain_graph=keep, allow_unused=True))
 
     def _enter_block(self, block: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Mark what comes from below: of the lowest block all, of the others the skip connections."""
@@ -111,7 +111,7 @@ def up_blocks(unet: nn.Module) -> list[nn.Module]:
     return list(blocks)
 
 
-def places(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[CutPoint, list[int]]:
+def cut_points(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[CutPoint, list[int]]:
     """Return where a U-Net can be cut, and which of `parameters` are above, from the fewest to the most.
 
     A place with no more above it than the one before is left out. Between attentions it can be cut where nothing but

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, present_anywhere
-from fairhuman.fairness.estimators.audited import Audited, Exact
+from fairhuman.fairness.distributed import average_gradients_, present_in_any_process
+from fairhuman.fairness.estimators.audited import AuditedEstimator, Exact
 from fairhuman.fairness.estimators.estimator import (
     Gradient,
     GramEstimate,
     MicroBatch,
-    add_,
+    add_gradients_,
     differentiate,
     weighted_sum,
 )
@@ -32,11 +32,11 @@ class RunningGram:
         self._norms: Tensor | None = None
         self._cosines = self._counts = torch.zeros(0, 0, dtype=torch.float64)
 
-    def guess(self) -> Tensor | None:
+    def predict(self) -> Tensor | None:
         """Return M [K, K], with zeros for objectives that were never there; None before the first `learn`."""
         return None if self._norms is None else self._cosines * torch.outer(self._norms.exp(), self._norms.exp())
 
-    def learn(self, gram: Tensor) -> None:
+    def update(self, gram: Tensor) -> None:
         """Take in the exact M of a step; one that isn't finite teaches nothing."""
         if not bool(gram.isfinite().all()):
             return
@@ -60,7 +60,7 @@ class RunningGram:
         self._norms, self._cosines, self._counts = state["norms"], state["cosines"], state["counts"]
 
 
-class EmaEstimator(Audited):
+class EmaEstimator(AuditedEstimator):
     """One backward pass with the weights that earlier steps would have on average.
 
     For steps of many samples, at least 16: the weights of small ones follow the drawn noise levels and areas, which an
@@ -88,28 +88,30 @@ class EmaEstimator(Audited):
         self._gram: Tensor | None = None
         self._weights: list[float] = []
 
-    def _take(self, micro: MicroBatch) -> None:
+    def _add(self, micro: MicroBatch) -> None:
         losses = micro.losses
-        if not self._weights and (gram := self.average.guess()) is not None:
+        if not self._weights and (gram := self.average.predict()) is not None:
             # Of an accumulated step it isn't known what will be in it.
             here = [loss is not None for loss in losses] if micro.last and not self.auditing else [True] * len(losses)
-            here_k = torch.tensor(present_anywhere(here, self.parameters[0].device, self._group), dtype=gram.dtype)
+            here_k = torch.tensor(
+                present_in_any_process(here, self.parameters[0].device, self._group), dtype=gram.dtype
+            )
             self._gram = gram * torch.outer(here_k, here_k)
             self._weights = self._weigh(self._gram)
         loss = None if self.auditing else weighted_sum(losses, self._weights)
         if loss is not None:
-            self._gradient = add_(self._gradient, differentiate(loss, self.parameters))
+            self._gradient = add_gradients_(self._gradient, differentiate(loss, self.parameters))
 
     def _estimate(self) -> GramEstimate:
         assert self._gram is not None
         average_gradients_([self._gradient], self.parameters, self._group)
         return GramEstimate(self._weights, self._gradient, self._gram, exact=False)
 
-    def _guess(self) -> list[float] | None:
+    def _estimate_weights(self) -> list[float] | None:
         return self._weights or None
 
-    def _learn(self, gram: Tensor) -> None:
-        self.average.learn(gram)
+    def _update(self, gram: Tensor) -> None:
+        self.average.update(gram)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count of steps and the average."""

@@ -9,10 +9,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from fairhuman.fairness.distributed import present_anywhere, sharded
+from fairhuman.fairness.distributed import is_sharded, present_in_any_process
 
 Gradient = list[Tensor | None]
-Weigh = Callable[[Tensor], list[float]]
+WeightRule = Callable[[Tensor], list[float]]
 """From a Gram matrix M [K, K] to w [K]; 0 where M_ii is 0."""
 
 
@@ -74,7 +74,7 @@ class Estimator(Protocol):
     def accumulates(self) -> bool:
         """Whether a step may have several micro-batches."""
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step, before its forward pass; forget one that wasn't finished."""
 
     def add(self, micro: MicroBatch) -> None:
@@ -102,8 +102,8 @@ def differentiate(loss: Tensor, parameters: Sequence[Tensor], keep: bool = False
         parameters: all sharded or none.
         keep: the graph, for another pass.
     """
-    if not sharded(parameters):
-        return own(torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True))
+    if not is_sharded(parameters):
+        return unaliased(torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True))
     before = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None
@@ -116,7 +116,7 @@ def differentiate(loss: Tensor, parameters: Sequence[Tensor], keep: bool = False
     return [gradient.to_local() if isinstance(gradient, DTensor) else None for gradient in found]
 
 
-def at_output(micro: MicroBatch, mode: str) -> tuple[Output, list[Tensor | None]]:
+def output_gradients(micro: MicroBatch, mode: str) -> tuple[Output, list[Tensor | None]]:
     """Return the output and ∂L_i/∂output of each loss, shaped as the prediction; None: absent. The graph is kept.
 
     Raises:
@@ -133,7 +133,7 @@ def at_output(micro: MicroBatch, mode: str) -> tuple[Output, list[Tensor | None]
     ]
 
 
-def completed(
+def with_zero_losses(
     losses: Sequence[Tensor | None], output: Output | None, device: torch.device, group: dist.ProcessGroup | None
 ) -> list[Tensor | None]:
     """Give an objective that other processes have, and this one hasn't, a loss of 0; for sharded parameters.
@@ -147,14 +147,14 @@ def completed(
     if some is None and output is not None:
         some = output.prediction_b.sum()
     here = [*(loss is not None for loss in losses), some is None]
-    *anywhere, stuck = present_anywhere(here, device, group)
+    *anywhere, stuck = present_in_any_process(here, device, group)
     if stuck and any(anywhere):
         raise ValueError("a process has no loss at all, and parameters are sharded: give fair(losses, output=...)")
     zeros = [some * 0.0 if some is not None and there else None for there in anywhere]
     return [zero if loss is None else loss for loss, zero in zip(losses, zeros, strict=True)]
 
 
-def add_(total: Gradient, gradient: Sequence[Tensor | None]) -> Gradient:
+def add_gradients_(total: Gradient, gradient: Sequence[Tensor | None]) -> Gradient:
     """Add `gradient` to `total`, in place where both have a tensor."""
     pairs = [(a, b) for a, b in zip(total, gradient, strict=True) if a is not None and b is not None]
     if pairs:
@@ -162,7 +162,7 @@ def add_(total: Gradient, gradient: Sequence[Tensor | None]) -> Gradient:
     return [b if a is None else a for a, b in zip(total, gradient, strict=True)]
 
 
-def own(gradient: Sequence[Tensor | None]) -> Gradient:
+def unaliased(gradient: Sequence[Tensor | None]) -> Gradient:
     """Copy what can't be written in place: an expanded scalar, or a tensor that shares its memory with another.
 
     Autograd returns one tensor twice for a + b, and parts of it for a + cat(b, c).
@@ -179,14 +179,14 @@ def own(gradient: Sequence[Tensor | None]) -> Gradient:
     return owned
 
 
-def weighted(gradients: Sequence[Gradient], weights: Sequence[float]) -> Gradient:
+def combine_gradients(gradients: Sequence[Gradient], weights: Sequence[float]) -> Gradient:
     """Return Σ w_i g_i, computed in place of the gradients, which are given up."""
     total: Gradient = [None] * len(gradients[0])
     for weight, gradient in zip(weights, gradients, strict=True):
         tensors = [tensor for tensor in gradient if tensor is not None]
         if weight != 0.0 and tensors:
             torch._foreach_mul_(tensors, weight)
-            total = add_(total, gradient)
+            total = add_gradients_(total, gradient)
         gradient.clear()
     for p, tensor in enumerate(total):
         # A row of a batch would keep the whole batch alive. One at a time, so that this takes no memory.
@@ -201,17 +201,17 @@ def weighted_sum(tensors: Sequence[Tensor | None], weights: Sequence[float]) -> 
     return torch.stack(terms).sum(dim=0) if terms else None
 
 
-def gram_of(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
+def gram_matrix(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
     """Return M_ij = Σ_p ⟨g_ip, g_jp⟩: products in float32 at least, a sum over tensors in float64."""
     size = len(gradients)
     gram = torch.zeros(size, size, dtype=torch.float64)
     for i in range(size):
         for j in range(i + 1):
-            gram[i, j] = gram[j, i] = inner(gradients[i], gradients[j])
+            gram[i, j] = gram[j, i] = inner_product(gradients[i], gradients[j])
     return gram
 
 
-def inner(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Tensor:
+def inner_product(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Tensor:
     """Return ⟨g, h⟩ as an entry of M."""
     products = [_dot(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
     return torch.stack(products).double().sum() if products else torch.zeros((), dtype=torch.float64)

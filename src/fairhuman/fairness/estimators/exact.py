@@ -7,17 +7,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sharded, sum_shards
+from fairhuman.fairness.distributed import average_gradients_, is_sharded, sum_over_shards
 from fairhuman.fairness.estimators.estimator import (
     Gradient,
     GramEstimate,
     MicroBatch,
-    Weigh,
-    add_,
+    WeightRule,
+    add_gradients_,
+    combine_gradients,
     differentiate,
-    gram_of,
-    own,
-    weighted,
+    gram_matrix,
+    unaliased,
 )
 
 
@@ -43,11 +43,11 @@ class ExactEstimator:
     def __init__(self, parameters: Sequence[nn.Parameter], batched: bool = False) -> None:
         self.parameters = list(parameters)
         self.batched = batched
-        if batched and sharded(self.parameters):
+        if batched and is_sharded(self.parameters):
             raise ValueError("batched must be False where parameters are sharded, found True")
         self._gradients: list[Gradient] = []
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step."""
         self._weigh, self._group = weigh, group
         self._gradients = []
@@ -67,24 +67,24 @@ class ExactEstimator:
             # A gradient that no seed reaches (that of `round`) comes as one row for all.
             batches = tuple(b.contiguous() if b is not None and b.stride(0) == 0 else b for b in batches)
             for row, (i, _) in enumerate(present):
-                self._accumulate(i, own([None if batch is None else batch[row] for batch in batches]))
+                self._accumulate(i, unaliased([None if batch is None else batch[row] for batch in batches]))
             return
         for position, (i, loss) in enumerate(present):
             keep = position + 1 < len(present)
             self._accumulate(i, differentiate(loss, self.parameters, keep))
 
     def _accumulate(self, objective: int, gradient: Gradient) -> None:
-        self._gradients[objective] = add_(self._gradients[objective], gradient)
+        self._gradients[objective] = add_gradients_(self._gradients[objective], gradient)
 
     def collect(self, scale: float = 1.0) -> Tensor:
         """Average all gradients over processes, and return the M of what is 1 / scale of them."""
         average_gradients_(self._gradients, self.parameters, self._group)
         self._scale = scale
-        return sum_shards(gram_of(self._gradients), self.parameters) / scale**2
+        return sum_over_shards(gram_matrix(self._gradients), self.parameters) / scale**2
 
     def partial_gram(self, positions: Collection[int]) -> Tensor:
         """Return what the parameters at `positions` contribute to M, after `collect`."""
-        return gram_of([[gradient[p] for p in positions] for gradient in self._gradients]) / self._scale**2
+        return gram_matrix([[gradient[p] for p in positions] for gradient in self._gradients]) / self._scale**2
 
     def finish(self, scale: float = 1.0) -> GramEstimate:
         """Return the exact direction."""
@@ -95,7 +95,7 @@ class ExactEstimator:
     def combine(self, weights: Sequence[float]) -> Gradient:
         """Return Σ w_i g_i; the gradients are given up."""
         gradients, self._gradients = self._gradients, []
-        return weighted(gradients, weights)
+        return combine_gradients(gradients, weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: a step doesn't depend on earlier ones."""

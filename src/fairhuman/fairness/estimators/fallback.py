@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fairhuman.fairness.estimators.estimator import Estimator, GramEstimate, MicroBatch, Weigh
+from fairhuman.fairness.estimators.estimator import Estimator, GramEstimate, MicroBatch, WeightRule
 
 _LOG = logging.getLogger(__name__)
 PATIENCE = 3  # audits whose mean is judged
@@ -44,7 +44,7 @@ class FallbackEstimator:
         """Whether a step may have several micro-batches."""
         return self.current.accumulates
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step."""
         self.current.begin(weigh, group)
 

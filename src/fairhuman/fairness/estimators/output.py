@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
-from fairhuman.fairness.estimators.audited import Audited, Exact
+from fairhuman.fairness.distributed import average_gradients_, sum_over_processes, world_size
+from fairhuman.fairness.estimators.audited import AuditedEstimator, Exact
 from fairhuman.fairness.estimators.estimator import (
     Gradient,
     GramEstimate,
     MicroBatch,
-    at_output,
     differentiate,
+    output_gradients,
     weighted_sum,
 )
 
@@ -53,7 +53,7 @@ class OutputGains:
             features[:, i, j] = features[:, j, i] = torch.stack([row_b.sum(), row_b @ levels])
         return features
 
-    def guess(self, features: Tensor) -> Tensor:
+    def predict(self, features: Tensor) -> Tensor:
         """Return M; before the first `learn`, C."""
         if not len(self._squares_k22):
             return features[0]
@@ -61,7 +61,7 @@ class OutputGains:
         roots = (solved_k2 * _known(features)).sum(dim=1).div(2.0).exp()
         return features[0] * torch.outer(roots, roots)
 
-    def learn(self, features: Tensor, gram: Tensor) -> None:
+    def update(self, features: Tensor, gram: Tensor) -> None:
         """Take in the exact M of a step; one that isn't finite teaches nothing."""
         if not bool(gram.isfinite().all()):
             return
@@ -90,7 +90,7 @@ def _known(features: Tensor) -> Tensor:
     return torch.stack([torch.ones_like(norms), torch.where(norms > 0.0, levels / norms, 0.0)], dim=1)
 
 
-class OutputEstimator(Audited):
+class OutputEstimator(AuditedEstimator):
     """One backward pass, as in ordinary training, with weights from `OutputGains`. For any network.
 
     Args:
@@ -121,18 +121,18 @@ class OutputEstimator(Audited):
     def _start(self) -> None:
         self._losses: Sequence[Tensor | None] = ()
 
-    def _take(self, micro: MicroBatch) -> None:
-        output, cotangents = at_output(micro, "output")
+    def _add(self, micro: MicroBatch) -> None:
+        output, cotangents = output_gradients(micro, "output")
         self._losses = micro.losses
         self._features = self.gains.features(cotangents, output.levels_b)
 
     def _averaged(self) -> Tensor:
         """Return the features of the gradients averaged over processes."""
-        total = sum_numbers(self._features, self.parameters[0].device, self._group)
+        total = sum_over_processes(self._features, self.parameters[0].device, self._group)
         return total / (self._scale * world_size(self._group)) ** 2
 
     def _estimate(self) -> GramEstimate:
-        gram = self.gains.guess(self._averaged())
+        gram = self.gains.predict(self._averaged())
         weights = self._weigh(gram)
         loss = weighted_sum(self._losses, weights)
         gradient: Gradient = [None] * len(self.parameters)
@@ -141,12 +141,12 @@ class OutputEstimator(Audited):
         average_gradients_([gradient], self.parameters, self._group)
         return GramEstimate(weights, gradient, gram, exact=False)
 
-    def _guess(self) -> list[float] | None:
+    def _estimate_weights(self) -> list[float] | None:
         self._seen = self._averaged()
-        return None if self.steps < self.warm_up else self._weigh(self.gains.guess(self._seen))
+        return None if self.steps < self.warm_up else self._weigh(self.gains.predict(self._seen))
 
-    def _learn(self, gram: Tensor) -> None:
-        self.gains.learn(self._seen, gram)
+    def _update(self, gram: Tensor) -> None:
+        self.gains.update(self._seen, gram)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count of steps and the gains."""

@@ -7,14 +7,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sum_shards
+from fairhuman.fairness.distributed import average_gradients_, sum_over_shards
 from fairhuman.fairness.estimators.estimator import (
     Gradient,
     GramEstimate,
     MicroBatch,
-    Weigh,
+    WeightRule,
     differentiate,
-    inner,
+    inner_product,
     weighted_sum,
 )
 
@@ -34,7 +34,7 @@ class PairwiseEstimator:
         self.parameters = list(parameters)
         self._losses: Sequence[Tensor | None] = ()
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step."""
         self._weigh, self._group = weigh, group
         self._losses = ()
@@ -49,15 +49,15 @@ class PairwiseEstimator:
         gram = torch.zeros(size, size, dtype=torch.float64)
         left = list(range(size))
         held, gradient = left.pop(0), self._gradient(self._losses[0])
-        gram[held, held] = inner(gradient, gradient)
+        gram[held, held] = inner_product(gradient, gradient)
         while left:
             for i in left:
                 other: Gradient = []  # gives its memory to the next one
                 other = self._gradient(self._losses[i])
-                gram[i, i] = inner(other, other)
-                gram[held, i] = gram[i, held] = inner(gradient, other)
+                gram[i, i] = inner_product(other, other)
+                gram[held, i] = gram[i, held] = inner_product(gradient, other)
             held, gradient = left.pop(), other  # the last one is there already
-        return sum_shards(gram, self.parameters) / scale**2
+        return sum_over_shards(gram, self.parameters) / scale**2
 
     def finish(self, scale: float = 1.0) -> GramEstimate:
         """Return the exact direction."""

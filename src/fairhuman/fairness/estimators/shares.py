@@ -11,7 +11,7 @@ BLUR = 1.5  # standard deviation in pixels of the output: convolutions and atten
 FLOOR = 0.03  # of a region's mean energy, everywhere: what normalisation and attention carry further
 
 
-class Shares:
+class RegionShares:
     """s_i(n) = E_i(n) / Σ_j E_j(n) at any resolution, from the energies of regions at the output of a network.
 
     E_i is the given energy, blurred, and 3 % of its mean everywhere. With one region s is 1.

@@ -10,25 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
+from fairhuman.fairness.distributed import average_gradients_, sum_over_processes, world_size
 from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.fairness.estimators.estimator import (
     EstimatorError,
     Gradient,
     GramEstimate,
     MicroBatch,
-    add_,
-    at_output,
-    gram_of,
-    inner,
-    own,
-    weighted,
+    add_gradients_,
+    combine_gradients,
+    gram_matrix,
+    inner_product,
+    output_gradients,
+    unaliased,
     weighted_sum,
 )
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.output import OutputGains
-from fairhuman.fairness.estimators.shares import Shares
-from fairhuman.fairness.estimators.tail import TailEstimator, widened
+from fairhuman.fairness.estimators.shares import RegionShares
+from fairhuman.fairness.estimators.tail import TailEstimator, floor_eigenvalues
 
 PROJECTION = re.compile(r"\.(to_q|to_k|to_v|to_out\.0)(\.|$)")  # a layer of attention, or of a LoRA on one
 LOCAL = re.compile(r"\.(to_q|to_out\.0)(\.|$)")  # its tokens are places in the picture
@@ -58,7 +58,7 @@ class SplitEstimator(TailEstimator):
     and others over regions of it.
 
     The first pass is that of Σ_{i>0} u_i L_i, with rough weights u from the gradients at the output (`OutputGains`). At
-    each layer its gradient is shared out to the regions by place (`Shares`, of the energies ‖u_i ∂L_i/∂output‖²), which
+    each layer its gradient is shared out to the regions by place (`RegionShares`, of the energies ‖u_i ∂L_i/∂output‖²), which
     gives each region's gradients of the queries' and outputs' parameters, and with their Gram matrix better weights v.
     The second pass is the top of an ordinary backward pass, of Σ v_i L_i; the first objective's gradient follows by
     subtraction. The whole Gram matrix gives w. With it the gradients at the cut are weighed anew, by place again, and
@@ -130,17 +130,19 @@ class SplitEstimator(TailEstimator):
         self._found: _Passes | None = None
         self._guessed: Gradient | None = None
 
-    def _take(self, micro: MicroBatch) -> None:
-        output, cotangents = at_output(micro, "split")
+    def _add(self, micro: MicroBatch) -> None:
+        output, cotangents = output_gradients(micro, "split")
         prediction = output.prediction_b
         energies = [None if c is None else c.float().square().sum(dim=1) for c in cotangents]
         self._check_overlap(energies[1:], prediction.device)
-        features = sum_numbers(self.gains.features(cotangents, output.levels_b), prediction.device, self._group)
+        features = sum_over_processes(self.gains.features(cotangents, output.levels_b), prediction.device, self._group)
         self._features = features / world_size(self._group) ** 2
         if self.place is None:
             return
-        rough = self._weigh(self.gains.guess(self._features))
-        self._shares = Shares([None if e is None else w * w * e for w, e in zip(rough[1:], energies[1:], strict=True)])
+        rough = self._weigh(self.gains.predict(self._features))
+        self._shares = RegionShares(
+            [None if e is None else w * w * e for w, e in zip(rough[1:], energies[1:], strict=True)]
+        )
         self._found = self._pass_twice(prediction, cotangents, rough, keep=self.auditing)
         if self.auditing:  # before the exact passes free the graph
             self._guessed = self._combined(self._found, self._weigh(self._found.gram), keep=True)
@@ -152,7 +154,9 @@ class SplitEstimator(TailEstimator):
         there = [energy > 0 for energy in energies if energy is not None]
         pairs = [(a, b) for i, a in enumerate(there) for b in there[:i]]
         shared = [float((a & b).sum() / torch.minimum(a.sum(), b.sum()).clamp(min=1)) for a, b in pairs]
-        most, count = sum_numbers(torch.tensor([max(shared, default=0.0), bool(shared)]), device, self._group).tolist()
+        most, count = sum_over_processes(
+            torch.tensor([max(shared, default=0.0), bool(shared)]), device, self._group
+        ).tolist()
         self._overlaps += [most / count] if count else []
         if len(self._overlaps) == PATIENCE and (mean := sum(self._overlaps) / PATIENCE) > MOST_OVERLAP:
             raise EstimatorError(
@@ -170,7 +174,7 @@ class SplitEstimator(TailEstimator):
 
         def down(seed: Tensor, wanted: Sequence[Tensor], keep: bool) -> tuple[Gradient, list[Any]]:
             inputs = [*crossings, *mixed, *wanted]
-            found = own(torch.autograd.grad(prediction, inputs, seed, retain_graph=keep, allow_unused=True))
+            found = unaliased(torch.autograd.grad(prediction, inputs, seed, retain_graph=keep, allow_unused=True))
             if all(tensor is None for tensor in found[:ahead]):
                 raise ValueError("the losses must come from the last call of the U-Net, and they don't")
             return found[:size], found[size:]
@@ -185,7 +189,7 @@ class SplitEstimator(TailEstimator):
                     share = partial(self._shares.at, i - 1)
                     parts[i] = [_of_linear(p, x, y * (share(y) / weight)) for layer, x, y in passed for p in layer]
         average_gradients_(parts[1:], local, self._group)
-        near = self._weigh(_replaced(self.gains.guess(self._features), gram_of(parts)))
+        near = self._weigh(_replaced(self.gains.predict(self._features), gram_matrix(parts)))
         whole: Gradient = [None] * size
         if (seed := weighted_sum(cotangents, near)) is not None:
             whole, parts[0] = down(seed, local, keep)
@@ -207,7 +211,7 @@ class SplitEstimator(TailEstimator):
         factors = [c / u if u != 0.0 else 0.0 for c, u in zip(lacking, rough[1:], strict=True)]
         parts = [[None if t is None else t.clone() for t in part] for part in found.parts] if keep else found.parts
         local = [p for where in self._local.values() for p in where]
-        found_at = list(zip(local, weighted(parts, [first, *lacking]), strict=True))
+        found_at = list(zip(local, combine_gradients(parts, [first, *lacking]), strict=True))
         norms = [r * math.sqrt(max(float(found.gram[i, i]), 0.0)) for i, r in enumerate(rough) if i > 0]
         mean = sum(n * c for n, c in zip(norms, factors, strict=True)) / sum(norms) if any(norms) else 0.0
         ahead = len(self._cut.crossings)
@@ -217,7 +221,7 @@ class SplitEstimator(TailEstimator):
             if other is not None and k < ahead:
                 share = sum((c * self._shares.at(row, other) for row, c in enumerate(factors) if c), torch.zeros(()))
             scaled: Gradient = [None if one is None else first * one]
-            flows += add_(scaled, [None if other is None else other * share])
+            flows += add_gradients_(scaled, [None if other is None else other * share])
         found_at += zip(self._mixed, flows[ahead:], strict=True)
         bottom = sorted(set(range(len(self.parameters))) - set(local) - set(self._mixed))
         below = [self.parameters[p] for p in bottom]
@@ -237,17 +241,17 @@ class SplitEstimator(TailEstimator):
         guessed = self._guessed
         estimate = super().finish(scale)
         if guessed is not None:
-            one, other = inner(guessed, guessed), inner(estimate.direction, estimate.direction)
-            cosine = float(inner(guessed, estimate.direction) / (one * other).sqrt())
+            one, other = inner_product(guessed, guessed), inner_product(estimate.direction, estimate.direction)
+            cosine = float(inner_product(guessed, estimate.direction) / (one * other).sqrt())
             estimate = replace(estimate, cosine=cosine)
         return estimate
 
-    def _guess(self) -> None:
+    def _estimate_weights(self) -> None:
         """See `finish`."""
 
-    def _learn(self, gram: Tensor) -> None:
-        self.gains.learn(self._features / self._scale**2, gram)
-        super()._learn(gram)
+    def _update(self, gram: Tensor) -> None:
+        self.gains.update(self._features / self._scale**2, gram)
+        super()._update(gram)
 
     def state_dict(self) -> dict[str, Any]:
         """Return also the gains, and how much regions overlapped in the first steps."""
@@ -262,12 +266,12 @@ class SplitEstimator(TailEstimator):
 
 def _gram(parts: Sequence[Gradient], near: Sequence[float]) -> Tensor:
     """M of g_i, i > 0, and g_0 = (Σ v_i g_i - Σ_{i>0} v_i g_i) / v_0, whose first term is `parts[0]`."""
-    sums = gram_of(parts)
+    sums = gram_matrix(parts)
     change = torch.eye(len(parts), dtype=torch.float64)
     change[0] = torch.tensor([1.0, *(-v for v in near[1:])], dtype=torch.float64) / near[0] if near[0] != 0.0 else 0.0
     gram = change @ sums @ change.T
     gram[0, 0] = gram[0, 0].clamp_min(0.0)
-    return widened(gram)
+    return floor_eigenvalues(gram)
 
 
 def _replaced(guess: Tensor, regions: Tensor) -> Tensor:

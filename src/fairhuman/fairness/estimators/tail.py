@@ -7,16 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sharded
-from fairhuman.fairness.estimators.audited import Audited, cosine_of
-from fairhuman.fairness.estimators.cut import Cut, CutPoint, places
-from fairhuman.fairness.estimators.estimator import Gradient, GramEstimate, MicroBatch, gram_of, own, weighted
+from fairhuman.fairness.distributed import average_gradients_, is_sharded
+from fairhuman.fairness.estimators.audited import AuditedEstimator, direction_cosine
+from fairhuman.fairness.estimators.cut import Cut, CutPoint, cut_points
+from fairhuman.fairness.estimators.estimator import (
+    Gradient,
+    GramEstimate,
+    MicroBatch,
+    combine_gradients,
+    gram_matrix,
+    unaliased,
+)
 from fairhuman.fairness.estimators.exact import ExactEstimator
 
 SMALLEST_EIGENVALUE = 0.02  # of the unit-diagonal Gram matrix: a few parameters exaggerate how much objectives agree
 
 
-class TailEstimator(Audited):
+class TailEstimator(AuditedEstimator):
     """K backward passes through the top of a U-Net give its K gradients, whose Gram matrix stands for M.
 
     The graph is cut in the decoder (`Cut`). After the K passes the gradients at the cut are combined with the weights,
@@ -50,14 +57,14 @@ class TailEstimator(Audited):
         trial: int = 32,
         close: float = 0.99,
     ) -> None:
-        if sharded(parameters):
+        if is_sharded(parameters):
             raise ValueError(
                 "parameters are sharded: FSDP2 can't stop half-way down; modes exact, output and ema take them"
             )
         self._exact = exact or ExactEstimator(parameters)  # knows parts of the K gradients
         super().__init__(parameters, every, self._exact)
         self._unet, self._trial, self._close = unet, trial, close
-        self._above = places(unet, self.parameters)
+        self._above = cut_points(unet, self.parameters)
         if place is not None and place not in self._above:
             raise ValueError(f"place must be one of {', '.join(map(str, self._above))}, got {place}")
         self._cosines: list[list[float]] = []  # a row a trial step, a number a place
@@ -81,7 +88,7 @@ class TailEstimator(Audited):
         if self._cut is not None:
             self._cut.clear()
 
-    def _take(self, micro: MicroBatch) -> None:
+    def _add(self, micro: MicroBatch) -> None:
         if self.auditing:
             return
         assert self._cut is not None
@@ -91,7 +98,7 @@ class TailEstimator(Audited):
         self._gradients = [[None] * len(inputs) for _ in micro.losses]
         for position, (i, loss) in enumerate(present):
             keep = position + 1 < len(present)
-            self._gradients[i] = own(torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True))
+            self._gradients[i] = unaliased(torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True))
         crossed = [tensor for gradient in self._gradients for tensor in gradient[len(self._above[self.place]) :]]
         if present and all(tensor is None for tensor in crossed):
             raise ValueError("the losses must come from the last call of the U-Net, and they don't")
@@ -103,12 +110,12 @@ class TailEstimator(Audited):
         bottom = sorted(set(range(len(self.parameters))) - set(top))
         tops = [gradient[: len(top)] for gradient in self._gradients]
         average_gradients_(tops, [self.parameters[p] for p in top], self._group)
-        gram = widened(gram_of(tops) / self._scale**2)
+        gram = floor_eigenvalues(gram_matrix(tops) / self._scale**2)
         weights = self._weigh(gram)
         direction: Gradient = [None] * len(self.parameters)
-        for p, gradient in zip(top, weighted(tops, weights), strict=True):
+        for p, gradient in zip(top, combine_gradients(tops, weights), strict=True):
             direction[p] = gradient
-        cotangents = weighted([gradient[len(top) :] for gradient in self._gradients], weights)
+        cotangents = combine_gradients([gradient[len(top) :] for gradient in self._gradients], weights)
         below = [self.parameters[p] for p in bottom]
         found = self._cut.pull_back(cotangents, below)
         average_gradients_([found], below, self._group)
@@ -116,15 +123,15 @@ class TailEstimator(Audited):
             direction[p] = gradient
         return GramEstimate(weights, direction, gram, exact=False)
 
-    def _guess(self) -> list[float] | None:
+    def _estimate_weights(self) -> list[float] | None:
         return None if self.place is None else self._weights_at(self.place)
 
-    def _learn(self, gram: Tensor) -> None:
+    def _update(self, gram: Tensor) -> None:
         """Choose the place when there have been enough steps."""
         if self.place is not None or not bool(gram.isfinite().all()):
             return
         exact = self._weigh(gram)
-        self._cosines.append([cosine_of(self._weights_at(place), exact, gram) for place in self._above])
+        self._cosines.append([direction_cosine(self._weights_at(place), exact, gram) for place in self._above])
         if len(self._cosines) >= self._trial:
             means = [statistics.mean(column) for column in zip(*self._cosines[self._trial // 2 :], strict=True)]
             close = [place for place, mean in zip(self._above, means, strict=True) if mean >= self._close]
@@ -132,7 +139,7 @@ class TailEstimator(Audited):
 
     def _weights_at(self, place: CutPoint) -> list[float]:
         """Return the weights of this exact step as a cut at `place` sees them."""
-        return self._weigh(widened(self._exact.partial_gram(self._above[place])))
+        return self._weigh(floor_eigenvalues(self._exact.partial_gram(self._above[place])))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count of steps, the place, and the trial before it was chosen."""
@@ -147,7 +154,7 @@ class TailEstimator(Audited):
             self._choose(CutPoint(*state["place"]))
 
 
-def widened(gram: Tensor) -> Tensor:
+def floor_eigenvalues(gram: Tensor) -> Tensor:
     """Return `gram` with the eigenvalues of its unit-diagonal form at least `SMALLEST_EIGENVALUE`."""
     here = gram.diagonal() > 0.0
     if not bool(gram.isfinite().all()) or not bool(here.any()):

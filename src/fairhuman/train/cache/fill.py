@@ -66,7 +66,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
     data = load_data(recipe, report)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     caches = Caches(recipe, data, build_model(recipe, device).pipeline)
-    for text in caches.opening() + caches.news():
+    for text in caches.opening_messages() + caches.new_messages():
         say(text)
     room = caches.budget.room
     if caches.missing > room:
@@ -109,7 +109,7 @@ def _fill_latents(
         for view, picture_chw in views:
             seen.add(view.key)
             if picture_chw is not None:
-                caches.latents.of_picture(view.key, view.origin, picture_chw.to(device))
+                caches.latents.moments_of(view.key, view.origin, picture_chw.to(device))
         _check(caches.latents.kept)
         progress("latents", done, total)
     return len(seen)

@@ -31,12 +31,12 @@ class LatentCache:
         for view, moments in zip(batch.views, batch.moments, strict=True):
             if moments is None:
                 assert view is not None
-                moments = self.of_picture(view.key, view.origin, next(pictures))
+                moments = self.moments_of(view.key, view.origin, next(pictures))
             found.append(moments)
         both = torch.stack(found).to(batch.pictures_bchw.device).float()
         return both[:, 0], both[:, 1]
 
-    def of_picture(self, key: str, origin: str, picture_chw: Tensor) -> Tensor:
+    def moments_of(self, key: str, origin: str, picture_chw: Tensor) -> Tensor:
         """Return the moments [2, C, h, w] of a view's picture, float16; they are kept from now on."""
         moments_2chw = self.kept.get(key)  # another sample may have had the same view since this one was loaded
         if moments_2chw is None:

@@ -113,7 +113,7 @@ class Caches:
         caches = {"latents": self.latents, "texts": self.texts}
         return {name: cache.kept for name, cache in caches.items() if cache is not None}
 
-    def opening(self) -> list[str]:
+    def opening_messages(self) -> list[str]:
         """Return what there is to say before the first step."""
         if not self.kept:
             return []
@@ -134,7 +134,7 @@ class Caches:
         texts, views = (len(cache.kept) if cache is not None else 0 for cache in (self.texts, self.latents))
         return max(0, plan.texts - texts) * plan.text_bytes + max(0, plan.views - views) * plan.view_bytes
 
-    def news(self) -> list[str]:
+    def new_messages(self) -> list[str]:
         """Return what there is to say since the last time."""
         found = [text for kept in self.kept.values() for text in kept.notes]
         for kept in self.kept.values():
@@ -147,7 +147,7 @@ class Caches:
             kept.flush()
         changed = sum(kept.changed for kept in self.kept.values())
         said = [f"cache: {changed} views of pictures that were changed since were encoded anew"] if changed else []
-        return self.news() + said
+        return self.new_messages() + said
 
 
 def _mib(size: int) -> str:

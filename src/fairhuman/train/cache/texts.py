@@ -30,7 +30,7 @@ class TextCache:
         self.kept = kept
         self._pipeline, self._precision = pipeline, precision
 
-    def added(self, batch: Batch) -> Batch:
+    def with_embeddings(self, batch: Batch) -> Batch:
         """Return the batch with the embeddings of its captions, on the device of its pictures."""
         embeds_bnd, pooled_bp = self.embeddings(batch.captions)
         device = batch.pictures_bchw.device

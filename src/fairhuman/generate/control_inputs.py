@@ -88,7 +88,7 @@ class ControlInputs:
         return texts
 
 
-def read_asked(given: Sequence[str], count: int) -> ControlInputs:
+def read_control_inputs(given: Sequence[str], count: int) -> ControlInputs:
     """Read `NAME=PLACE` of each condition for `count` prompts; PLACE is a file, a folder, a data set or `none`.
 
     Raises:
