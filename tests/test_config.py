@@ -71,7 +71,7 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         ("steps: 1\n", ["steps"], r"override 'steps': expected key=value"),
         ("steps: 1\n", ["r.yaml"], r"override 'r.yaml': expected key=value; .* given as --recipe"),
         ("steps: 1\n", ["steps.x=1"], r"override 'steps.x=1': steps is the value 1, not a section"),
-        ("steps: 1\n", ["steps=[1"], r"override 'steps=\[1': the value isn't YAML"),
+        ("steps: 1\n", ["steps=[1"], r"override 'steps=\[1': the value is not valid YAML"),
         ("- 1\n", [], r"r.yaml: expected a mapping of settings, found list"),
         ("steps: [\n", [], r"r.yaml: expected a YAML file"),
     ],

@@ -234,7 +234,7 @@ def test_bad_losses_are_named() -> None:
     with pytest.raises(ValueError, match="losses is empty"):
         fair([])
     fair(losses, sync=False)
-    with pytest.raises(ValueError, match="2 losses in a step that began with 3"):
+    with pytest.raises(ValueError, match="got 2 losses in a step that started with 3"):
         fair(three_losses(net, batch())[:2])
 
 

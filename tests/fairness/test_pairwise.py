@@ -62,7 +62,7 @@ def test_it_holds_two_gradients() -> None:
 
 def test_accumulation_is_refused() -> None:
     unet = small_unet()
-    with pytest.raises(ValueError, match="PairwiseEstimator takes one micro-batch a step; use EmaEstimator"):
+    with pytest.raises(ValueError, match="PairwiseEstimator supports one micro-batch per step; use EmaEstimator"):
         fair_backward(unet, "pairwise")(losses(unet)[0], sync=False)
 
 

@@ -76,8 +76,8 @@ def test_a_mesh_of_copies_and_shards(found: Found, world: int) -> None:
     ("what", "text"),
     [
         ("scaler", "scaler must be None where parameters are sharded"),
-        ("batched", "batched must be False where parameters are sharded"),
-        ("tail", "FSDP2 can't stop half-way down; modes exact, output and ema"),
+        ("batched", "batched must be False if parameters are sharded"),
+        ("tail", "FSDP2 can't backpropagate through part of a network; modes exact, output and ema"),
         ("mixed", "parameters must all be sharded or none, found 13 of 14"),
         ("nan", "losses[1] isn't finite"),
         ("no loss", "give fair(losses, output=...)"),

@@ -151,7 +151,7 @@ def test_shares_follow_the_energy_at_any_resolution() -> None:
 @pytest.mark.parametrize("targets", ["attention+conv", "all"])
 def test_only_projections_of_attention_may_be_trained_near_the_output(targets: str) -> None:
     unet = small_unet(targets)
-    with pytest.raises(ValueError, match=r"near the output of UNet2DConditionModel aren't those of attention's to_q"):
+    with pytest.raises(ValueError, match=r"near the output of UNet2DConditionModel aren't in attention's to_q"):
         SplitEstimator(unet, trained(unet))
 
 
@@ -177,7 +177,7 @@ def test_regions_inside_one_another_are_refused_in_the_end(place: CutPoint | Non
 def test_it_asks_for_the_output_and_for_the_last_call() -> None:
     unet = small_unet()
     fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, CutPoint(1, 1)))
-    with pytest.raises(ValueError, match=r"mode split looks at gradients at the network.s output: give it"):
+    with pytest.raises(ValueError, match=r"mode split needs the network.s output: call fair"):
         fair(losses(unet)[0])
     found, output = losses(unet)
     losses(unet, 1)

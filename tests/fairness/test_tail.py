@@ -137,7 +137,7 @@ def test_losses_of_an_earlier_call_are_an_error() -> None:
 
 def test_networks_without_a_decoder_are_refused() -> None:
     net = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="Linear has no up_blocks; modes exact, ema and output take any network"):
+    with pytest.raises(ValueError, match="Linear has no up_blocks; modes exact, ema and output support any network"):
         TailEstimator(net, list(net.parameters()))
     unet = small_unet()
     below = list(unet.down_blocks.parameters())

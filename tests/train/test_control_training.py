@@ -90,7 +90,7 @@ def test_facts_2_01_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) ->
     model = build_model(recipe, torch.device("cpu"))
     parameters = (parameter for parameter in model.trainable_parameters())
     assert sum(1 for _ in parameters) > 0
-    with pytest.raises(ValueError, match="a generator was used up"):
+    with pytest.raises(ValueError, match="the generator is exhausted"):
         FairBackward(parameters, MinimumPotentialDelay())
 
 

@@ -1,4 +1,4 @@
-"""Averages over processes, a bounded bucket at a time; sums over the shards of FSDP2's parameters."""
+"""Averages over processes in bounded buckets; sums over the shards of FSDP2 parameters."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +19,8 @@ def world_size(group: dist.ProcessGroup | None = None) -> int:
 def average_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) -> None:
     """Replace each tensor by its mean over all processes, in place.
 
-    Every process ends with the same bits: the mean is computed once per bucket by the collective. Tensors are copied
-    into buckets of at most 32 MiB (or one tensor), so that many small ones cost few messages and little memory.
+    All processes get bit-identical results, as one collective computes the mean of each bucket. Tensors are copied into
+    buckets of at most 32 MiB (or one tensor), so that many small tensors need few messages and little memory.
     """
     size = world_size(group)
     if size == 1:
@@ -40,8 +40,8 @@ def any_across_processes(
 ) -> list[list[bool]]:
     """Return for each flag whether it is set in any process.
 
-    Almost always all processes have the same flags. So hashes of them are compared first, which are two numbers; the
-    flags themselves are sent where these differ.
+    The flags are almost always equal in all processes, so a hash is compared first (two numbers); the flags themselves
+    are exchanged only if the hashes differ.
     """
     text = bytes(flag for row in flags for flag in row)
     number = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
@@ -57,16 +57,16 @@ def any_across_processes(
 def present_in_any_process(
     here: Sequence[bool], device: torch.device, group: dist.ProcessGroup | None = None
 ) -> list[bool]:
-    """Return for each objective whether any process has it."""
+    """Return for each objective whether it is present in any process."""
     return list(here) if world_size(group) == 1 else any_across_processes([here], device, group)[0]
 
 
 def average_gradients_(
     gradients: Sequence[list[Tensor | None]], parameters: Sequence[Tensor], group: dist.ProcessGroup | None = None
 ) -> None:
-    """Average K gradients over processes, a tensor a parameter; what some processes lack counts as zero.
+    """Average K gradients over processes, one tensor per parameter; a missing tensor counts as zero.
 
-    Gradients of sharded parameters are averages already.
+    Gradients of sharded parameters are averaged already.
     """
     if world_size(group) == 1 or is_sharded(parameters):
         return
@@ -80,7 +80,7 @@ def average_gradients_(
 
 
 def sum_over_processes(table: Tensor, device: torch.device, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Return the sum over processes of a few numbers on the CPU."""
+    """Return the sum over processes of a small CPU tensor."""
     if world_size(group) == 1:
         return table
     # Backends for accelerators may lack float64, but not float32.
@@ -95,7 +95,7 @@ def average_losses(
 ) -> list[float | None]:
     """Return the mean over processes of each loss, float64; None where it is absent in all of them.
 
-    An objective that is absent in one process alone counts as 0 there, as its gradient does.
+    Where only some processes lack an objective, it counts as 0 there, as its gradient does.
     """
     values = iter(scalar_values([loss for loss in losses if loss is not None]))
     rows = [[0.0, 0.0] if loss is None else [next(values), 1.0] for loss in losses]
@@ -105,7 +105,7 @@ def average_losses(
 
 
 def scalar_values(scalars: Sequence[Tensor]) -> list[float]:
-    """Return the values of tensors of one element, fetched from their device at once."""
+    """Return the values of one-element tensors, copied from their device in one transfer."""
     return torch.stack([scalar.detach().reshape(()) for scalar in scalars]).tolist() if scalars else []
 
 
@@ -123,14 +123,14 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-# --- parameters of which each process holds a part: FSDP2, `torch.distributed.fsdp.fully_shard` -----------------------
+# --- sharded parameters: FSDP2, `torch.distributed.fsdp.fully_shard` -------------------------------------------------
 
 
 def is_sharded(parameters: Sequence[Tensor]) -> bool:
     """Return whether the parameters are sharded.
 
     Raises:
-        ValueError: some are and some aren't, or one is in another way than `fully_shard` does it.
+        ValueError: only some are sharded, or one is sharded in another way than by `fully_shard`.
     """
     parts = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
     if not parts:
@@ -144,9 +144,9 @@ def is_sharded(parameters: Sequence[Tensor]) -> bool:
 
 
 def sum_over_shards(table: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Return the sum of a few numbers, each process's being those of its shards; `table` where there are none.
+    """Return the sum over shards of a small tensor that each process computed from its shards; unsharded: `table`.
 
-    With a mesh of two dimensions (`fully_shard` of copies), over the one that is sharded.
+    On a 2-D mesh (hybrid sharding) the sum is over the sharded dimension.
     """
     if not is_sharded(parameters):
         return table
@@ -157,7 +157,10 @@ def sum_over_shards(table: Tensor, parameters: Sequence[Tensor]) -> Tensor:
 
 
 def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return `parameter`'s share of a tensor of its whole shape, which all processes have; a plain one: all of it."""
+    """Return this process's shard of a full-shape tensor, sharded like `parameter`; unsharded: the tensor itself.
+
+    All processes must hold the full tensor.
+    """
     if not isinstance(parameter, DTensor):
         return tensor
     moved = tensor.to(parameter.device)
@@ -165,12 +168,12 @@ def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return a tensor with the shards of all processes, which must all ask for it; a plain one as it is."""
+    """Return a tensor gathered from all processes, which must all call this; an unsharded one as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def as_shard(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return what this process has of a gradient as the gradient of `parameter`."""
+    """Return a local shard of a gradient as a tensor that can be assigned to `parameter.grad`."""
     if not isinstance(parameter, DTensor):
         return tensor
     mesh, placements = parameter.device_mesh, parameter.placements

@@ -1,4 +1,4 @@
-"""What all amortised estimators share: now and then an exact step, from which they learn and which judges them."""
+"""Base of all amortised estimators: periodic exact steps (audits) calibrate and evaluate the estimate."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,12 +16,12 @@ Exact = ExactEstimator | PairwiseEstimator
 
 
 class AuditedEstimator(ABC):
-    """Takes the exact step every `every`-th time, the first one included, and tells how far off it would have been.
+    """Takes every `every`-th step exactly, starting with the first, and measures the estimate against it.
 
     Args:
-        parameters: what to differentiate for.
-        every: steps from one exact step to the next; 0: never.
-        exact: how exact steps are taken; None: with K gradients at once.
+        parameters: the parameters to differentiate with respect to.
+        every: interval between exact steps; 0: never.
+        exact: the estimator for exact steps; None: `ExactEstimator`, which holds K gradients.
     """
 
     accumulates = False
@@ -46,7 +46,7 @@ class AuditedEstimator(ABC):
         self._start()
 
     def add(self, micro: MicroBatch) -> None:
-        """Take in a micro-batch."""
+        """Add a micro-batch."""
         self._add(micro)
         if self.auditing:
             self.exact.add(micro)
@@ -67,7 +67,7 @@ class AuditedEstimator(ABC):
         return estimate
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count of steps."""
+        """Return the number of steps."""
         return {"steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -76,11 +76,11 @@ class AuditedEstimator(ABC):
 
     @abstractmethod
     def _start(self) -> None:
-        """Forget what `_take` kept; comes before the forward pass."""
+        """Reset what `_add` collected; called before the forward pass."""
 
     @abstractmethod
     def _add(self, micro: MicroBatch) -> None:
-        """Take in a micro-batch. In an audit the graph must stay whole: exact gradients follow."""
+        """Process a micro-batch. In an audit the graph must be retained: exact gradients follow."""
 
     @abstractmethod
     def _estimate(self) -> GramEstimate:
@@ -88,15 +88,15 @@ class AuditedEstimator(ABC):
 
     @abstractmethod
     def _estimate_weights(self) -> list[float] | None:
-        """Return the weights that `_estimate` would have come to in this audit; None: it knows too little yet."""
+        """Return the weights that `_estimate` would have chosen in this audit; None: not calibrated yet."""
 
     @abstractmethod
     def _update(self, gram: Tensor) -> None:
-        """Take note of the exact M of this step; nothing to learn from one that isn't finite."""
+        """Update from the exact M of this step; ignore one that isn't finite."""
 
 
 def direction_cosine(weights: Sequence[float], others: Sequence[float], gram: Tensor) -> float:
-    """Return the cosine of Σ w_i g_i and Σ v_i g_i, from M."""
+    """Return the cosine between Σ w_i g_i and Σ v_i g_i, computed from M."""
     a, b = gram.new_tensor(weights), gram.new_tensor(others)
     product, squares = float(a @ gram @ b), float(a @ gram @ a) * float(b @ gram @ b)
     return product / math.sqrt(squares) if squares > 0.0 else math.nan

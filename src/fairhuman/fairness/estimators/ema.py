@@ -1,4 +1,4 @@
-"""The moving average: weights from the Gram matrices of earlier steps, for large or accumulated batches."""
+"""Mode `ema`: weights from a moving average of earlier Gram matrices, for large or accumulated batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +19,12 @@ from fairhuman.fairness.estimators.estimator import (
 
 
 class RunningGram:
-    """The Gram matrix that steps have on average: the logarithm of each gradient's norm, the cosine of each pair.
+    """Moving average of Gram matrices: of the logarithm of each gradient's norm and the cosine of each pair.
 
-    What an absent objective has to do with stays as it was.
+    Entries of absent objectives are not updated.
 
     Args:
-        rate: weight of a new step in the average, in (0, 1]; 1 / n for the n-th step while that is more.
+        rate: weight of a new step in the average, in (0, 1]; for the n-th step at least 1 / n.
     """
 
     def __init__(self, rate: float = 0.3) -> None:
@@ -33,11 +33,11 @@ class RunningGram:
         self._cosines = self._counts = torch.zeros(0, 0, dtype=torch.float64)
 
     def predict(self) -> Tensor | None:
-        """Return M [K, K], with zeros for objectives that were never there; None before the first `learn`."""
+        """Return M [K, K], with zeros for objectives not seen yet; None before the first `update`."""
         return None if self._norms is None else self._cosines * torch.outer(self._norms.exp(), self._norms.exp())
 
     def update(self, gram: Tensor) -> None:
-        """Take in the exact M of a step; one that isn't finite teaches nothing."""
+        """Update from the exact M of a step; ignore one that isn't finite."""
         if not bool(gram.isfinite().all()):
             return
         here = gram.diagonal() > 0.0
@@ -61,15 +61,15 @@ class RunningGram:
 
 
 class EmaEstimator(AuditedEstimator):
-    """One backward pass with the weights that earlier steps would have on average.
+    """One backward pass with the weights of the average Gram matrix.
 
-    For steps of many samples, at least 16: the weights of small ones follow the drawn noise levels and areas, which an
-    average can't. An objective has no weight before the first exact step that it was in.
+    For steps of at least 16 samples: with fewer, the best weights depend on the drawn noise levels and areas, which an
+    average cannot follow. An objective has weight 0 until the first exact step that contains it.
 
     Args:
-        parameters: what to differentiate for.
-        every: steps from one exact step to the next; nothing is learnt from the others.
-        exact: how exact steps are taken.
+        parameters: the parameters to differentiate with respect to.
+        every: interval between exact steps; only these update the average.
+        exact: the estimator for exact steps.
         rate: see `RunningGram`.
     """
 
@@ -80,7 +80,7 @@ class EmaEstimator(AuditedEstimator):
     ) -> None:
         super().__init__(parameters, every, exact)
         if every == 0:
-            raise ValueError("every must be > 0: exact steps are all that a moving average learns from")
+            raise ValueError("every must be > 0: the moving average is updated by exact steps alone")
         self.average = RunningGram(rate)
 
     def _start(self) -> None:
@@ -91,7 +91,7 @@ class EmaEstimator(AuditedEstimator):
     def _add(self, micro: MicroBatch) -> None:
         losses = micro.losses
         if not self._weights and (gram := self.average.predict()) is not None:
-            # Of an accumulated step it isn't known what will be in it.
+            # While accumulating, the step's objectives aren't known yet.
             here = [loss is not None for loss in losses] if micro.last and not self.auditing else [True] * len(losses)
             here_k = torch.tensor(
                 present_in_any_process(here, self.parameters[0].device, self._group), dtype=gram.dtype
@@ -114,7 +114,7 @@ class EmaEstimator(AuditedEstimator):
         self.average.update(gram)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count of steps and the average."""
+        """Return the number of steps and the average."""
         return {**super().state_dict(), "average": self.average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The output: weights from the gradients at the network's output, with no extra pass."""
+"""Mode `output`: weights from the gradients at the network's output, without an extra pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,19 +19,20 @@ from fairhuman.fairness.estimators.estimator import (
 
 
 class OutputGains:
-    """How much of an objective's gradient at the output arrives at the parameters.
+    """Predicts M from the objectives' gradients at the network's output.
 
     With c_i [B, ...] the gradient of L_i at the network's output and λ_b the noise levels (log SNR) of the samples,
     C_ij = Σ_b ⟨c_ib, c_jb⟩, and λ_i = Σ_b λ_b ‖c_ib‖² / C_ii:
 
         M_ii ≈ κ_i C_ii,        log κ_i = α_i + β_i λ_i,        M_ij ≈ C_ij √(κ_i κ_j)
 
-    α and β are learnt from exact steps, by least squares; the cosines between objectives are taken from the output,
-    where a region's is that of its share in the whole.
+    The gain κ_i is the ratio of the squared gradient norms at the parameters and at the output; α and β are fitted to
+    exact steps by least squares. Cosines between objectives are those at the output, where a region's cosine to the
+    whole image follows from its share of the error.
 
     Args:
-        memory: weight of an exact step against that of the one after, in (0, 1]: gains change as training goes on.
-        steadiness: how slow β is to leave 0, ≥ 0: as many exact steps, all with λ off the mean by 1.
+        memory: decay of an exact step's weight at each later one, in (0, 1]: gains change during training.
+        steadiness: strength of the prior β = 0, ≥ 0, in exact steps whose λ is off the mean by 1.
     """
 
     def __init__(self, memory: float = 0.95, steadiness: float = 1.0) -> None:
@@ -40,7 +41,7 @@ class OutputGains:
         self._squares_k22 = self._products_k2 = torch.zeros(0)
 
     def features(self, cotangents: Sequence[Tensor | None], levels_b: Tensor | None) -> Tensor:
-        """Return Σ_b ⟨c_ib, c_jb⟩ and Σ_b λ_b ⟨c_ib, c_jb⟩ [2, K, K], float64 on the CPU, of this process's samples."""
+        """Return Σ_b ⟨c_ib, c_jb⟩ and Σ_b λ_b ⟨c_ib, c_jb⟩ over this process's samples: [2, K, K], float64, CPU."""
         size = len(cotangents)
         present = {i: c.flatten(1).float() for i, c in enumerate(cotangents) if c is not None}
         pairs = [(i, j) for i in present for j in present if j <= i]
@@ -54,7 +55,7 @@ class OutputGains:
         return features
 
     def predict(self, features: Tensor) -> Tensor:
-        """Return M; before the first `learn`, C."""
+        """Return M [K, K]; before the first `update`, C."""
         if not len(self._squares_k22):
             return features[0]
         solved_k2 = torch.linalg.solve(self._squares_k22 + self._prior, self._products_k2)
@@ -62,7 +63,7 @@ class OutputGains:
         return features[0] * torch.outer(roots, roots)
 
     def update(self, features: Tensor, gram: Tensor) -> None:
-        """Take in the exact M of a step; one that isn't finite teaches nothing."""
+        """Update from the exact M of a step; ignore one that isn't finite."""
         if not bool(gram.isfinite().all()):
             return
         norms = features[0].diagonal()
@@ -76,7 +77,7 @@ class OutputGains:
         self._squares_k22 = kept[..., None] * self._squares_k22 + known_k2[:, :, None] * known_k2[:, None]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums of least squares."""
+        """Return the sums of the least-squares fit."""
         return {"squares": self._squares_k22, "products": self._products_k2}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -85,20 +86,20 @@ class OutputGains:
 
 
 def _known(features: Tensor) -> Tensor:
-    """Return (1, λ_i) [K, 2]; of an absent objective (1, 0)."""
+    """Return the regressors (1, λ_i) [K, 2]; (1, 0) for an absent objective."""
     norms, levels = features.diagonal(dim1=1, dim2=2)
     return torch.stack([torch.ones_like(norms), torch.where(norms > 0.0, levels / norms, 0.0)], dim=1)
 
 
 class OutputEstimator(AuditedEstimator):
-    """One backward pass, as in ordinary training, with weights from `OutputGains`. For any network.
+    """One backward pass, as in ordinary training, with weights from `OutputGains`; works for any network.
 
     Args:
-        parameters: what to differentiate for.
-        every: steps from one exact step to the next, after the first `warm_up`, which are all exact.
-        exact: how exact steps are taken.
-        warm_up: exact steps at the start, to learn gains from; a single one tells them to a factor of e or so.
-        gains: with settings of their own.
+        parameters: the parameters to differentiate with respect to.
+        every: interval between exact steps after the first `warm_up` steps, which are all exact.
+        exact: the estimator for exact steps.
+        warm_up: exact steps at the start, to fit the gains; a single one determines them only to a factor of about e.
+        gains: None: default settings.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class OutputEstimator(AuditedEstimator):
         self._features = self.gains.features(cotangents, output.levels_b)
 
     def _averaged(self) -> Tensor:
-        """Return the features of the gradients averaged over processes."""
+        """Return the features of the unscaled gradients averaged over processes."""
         total = sum_over_processes(self._features, self.parameters[0].device, self._group)
         return total / (self._scale * world_size(self._group)) ** 2
 
@@ -149,7 +150,7 @@ class OutputEstimator(AuditedEstimator):
         self.gains.update(self._seen, gram)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count of steps and the gains."""
+        """Return the number of steps and the gains."""
         return {**super().state_dict(), "gains": self.gains.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which region a place of a feature map belongs to."""
+"""The share of each region in the error energy, at every position of a feature map."""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 BLUR = 1.5  # standard deviation in pixels of the output: convolutions and attention carry gradients beyond an edge
-FLOOR = 0.03  # of a region's mean energy, everywhere: what normalisation and attention carry further
+FLOOR = 0.03  # of a region's mean energy, added everywhere: normalisation and attention carry gradients further
 
 
 class RegionShares:
-    """s_i(n) = E_i(n) / Σ_j E_j(n) at any resolution, from the energies of regions at the output of a network.
+    """s_i(n) = E_i(n) / Σ_j E_j(n) at any resolution, from the regions' energies at the network's output.
 
-    E_i is the given energy, blurred, and 3 % of its mean everywhere. With one region s is 1.
+    E_i is the given energy, blurred, plus 3 % of its mean everywhere. With one region s is 1.
 
     Args:
-        energies: [B, H, W] each; None: not there.
+        energies: one [B, H, W] per region; None: absent.
     """
 
     def __init__(self, energies: Sequence[Tensor | None]) -> None:
@@ -28,7 +28,7 @@ class RegionShares:
             self._energy_rbhw = _blur(stacked) + FLOOR * stacked.mean(dim=(2, 3), keepdim=True)
 
     def at(self, region: int, tensor: Tensor) -> Tensor:
-        """Return the share in the shape of tokens [B, N, 1] or of a feature map [B, 1, h, w], in the tensor's type."""
+        """Return the share for tokens as [B, N, 1] or for a feature map as [B, 1, h, w], in the tensor's dtype."""
         if len(self._there) < 2 or region not in self._there:
             return tensor.new_full((), float(region in self._there))
         height, width = self._energy_rbhw.shape[2:]
@@ -45,7 +45,7 @@ class RegionShares:
 
 
 def _blur(maps_rbhw: Tensor) -> Tensor:
-    """Gaussian blur of maps, zeros beyond the edge."""
+    """Gaussian blur of maps, padded with zeros."""
     reach = math.ceil(3 * BLUR)
     kernel = torch.arange(-reach, reach + 1, dtype=maps_rbhw.dtype, device=maps_rbhw.device)
     kernel = (-kernel.square() / (2 * BLUR**2)).exp()
