@@ -258,7 +258,7 @@ def test_accumulation_is_refused_where_weights_must_be_known_before_it(mode: str
     fair = fair_backward(unet, mode)
     take(fair, unet, 0)
     found, output = losses(unet, 1)
-    with pytest.raises(ValueError, match="one micro-batch a step; use EmaEstimator"):
+    with pytest.raises(ValueError, match="one micro-batch per step; use EmaEstimator"):
         fair(found, output=output, sync=False)
     assert not take(fair, unet, 2).exact
 
@@ -282,7 +282,7 @@ def test_ema_accumulates() -> None:
 
 def test_output_asks_for_the_output() -> None:
     unet = small_unet()
-    with pytest.raises(ValueError, match="give it, fair"):
+    with pytest.raises(ValueError, match="call fair"):
         fair_backward(unet, "output")(losses(unet)[0])
 
 

@@ -169,7 +169,7 @@ def test_rows_without_a_condition_count_as_dropped(make: MakeRecipe) -> None:
 
 
 def test_a_condition_that_no_record_has_is_an_error_that_names_it(make: MakeRecipe) -> None:
-    with pytest.raises(DataError, match=r"controlnet.conditions asks for depth, and no record to train on has it"):
+    with pytest.raises(DataError, match=r"controlnet.conditions has depth, but no record to train on has one"):
         load_data(make("run", "controlnet", controlnet={"conditions": ["pose", "depth"]}), LoadReport())
 
 

@@ -307,7 +307,7 @@ def copy_of(people: Path, folder: Path, count: int) -> Path:
 def test_other_records_are_noticed_on_resume(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
     recipe = make_recipe(data=str(copy_of(people, tmp_path / "all", 12)))
     train(recipe, [Stop(2)])
-    with pytest.raises(FairHumanError, match="other records than those the run"):
+    with pytest.raises(FairHumanError, match="records, or their mixture, differ from those of the run"):
         train(make_recipe(data=str(copy_of(people, tmp_path / "fewer", 11))))
     assert train(make_recipe(data=str(people))).finished  # the same records at another place
 
@@ -346,7 +346,7 @@ def test_pictures_that_vanish_during_a_run_are_told_and_too_many_end_it(
     run = train(make_recipe("few", data=str(tmp_path / "2"), steps=12, source={"max_reject_share": 0.5}), [few])
     assert run.finished
     assert few.told
-    with pytest.raises(FairHumanError, match=r"of 12 pictures can't be read any more.*max_reject_share = 20%"):
+    with pytest.raises(FairHumanError, match=r"of 12 pictures have become unreadable.*max_reject_share = 20%"):
         train(make_recipe("many", data=str(tmp_path / "8"), steps=12), [many])
 
 

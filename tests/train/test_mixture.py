@@ -191,7 +191,7 @@ def test_a_mixture_in_buckets_goes_on_as_if_it_had_not_stopped(
     weights = [(r.out / "lora" / "pytorch_lora_weights.safetensors").read_bytes() for r in (whole, broken)]
     assert weights[0] == weights[1]
     changed = make_recipe("broken", steps=6, **values | {"data": [data[0], data[1] | {"weight": 2}]})
-    with pytest.raises(DataError, match="other records than those the run"):
+    with pytest.raises(DataError, match="records, or their mixture, differ from those of the run"):
         train(changed)
 
 

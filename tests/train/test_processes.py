@@ -92,7 +92,7 @@ def test_a_killed_process_ends_the_run_and_other_numbers_of_processes_go_on(
     assert "it goes on from the last complete checkpoint" in said
 
     at = int(max(path.name for path in (first.out / "checkpoints").iterdir()).removeprefix("step-"))
-    with pytest.raises(RecipeError, match=r"6 samples a step, but batch_size 3 x accumulate 1 x 1 processes are 3"):
+    with pytest.raises(RecipeError, match=r"6 samples per step, but batch_size 3 x accumulate 1 x 1 processes give 3"):
         train(make_recipe("run", batch_size=3, steps=at + 2, **settings))
     finish(train_in(make_recipe("run", batch_size=2, steps=at + 2, **settings), tmp_path, 3))
     train(make_recipe("run", batch_size=2, accumulate=3, steps=at + 4, **settings))

@@ -78,5 +78,5 @@ def test_it_may_move_but_not_change_between_the_parts_of_a_run(
     assert len(keys) == 3
     assert keys[0] == keys[1] == keys[2]
     write_figures(tmp_path / "fewer", 4, 64, seed=9)
-    with pytest.raises(DataError, match="other records than those the run"):
+    with pytest.raises(DataError, match="records, or their mixture, differ from those of the run"):
         train(make_recipe(steps=6, validation={"every": 2, "data": str(tmp_path / "fewer")}, **values))

@@ -103,7 +103,7 @@ class SplitEstimator(TailEstimator):
             unsupported = len(set(top) - known)
             raise ValueError(
                 f"{unsupported} of the {len(top)} trained parameters near the output of {type(unet).__name__} aren't "
-                "in attention's to_q, to_k, to_v or to_out; mode split needs a LoRA on these alone, mode tail supports any"
+                "in attention's to_q, to_k, to_v or to_out; mode split needs a LoRA on these alone, tail supports any"
             )
         self._above = fitting
 
