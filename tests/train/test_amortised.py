@@ -94,7 +94,7 @@ def test_where_split_does_not_fit(make_recipe: MakeRecipe) -> None:
     values = {"fairness": {"mode": "split"}, "lora": {"targets": "attention+conv", "rank": 2}}
     recipe = make_recipe(**values)
     model = build_model(recipe, torch.device("cpu"))
-    with pytest.raises(ModelError, match=r"fairness.mode split: .* needs a LoRA on these alone, tail takes any"):
+    with pytest.raises(ModelError, match=r"fairness.mode split: .* needs a LoRA on these alone, tail supports any"):
         build_estimator(recipe, model)
-    with pytest.raises(RecipeError, match=r"fairness.mode=split looks into the network's layers and needs compile"):
+    with pytest.raises(RecipeError, match=r"fairness.mode=split hooks the network's layers and needs compile"):
         make_recipe(fairness={"mode": "split"}, compile=True)

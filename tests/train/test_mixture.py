@@ -71,7 +71,7 @@ def drawn(data: RunData, positions: int) -> Counter[str]:
         ([{"path": "a", "weight": 0}], r"weight: input should be greater than 0, found 0"),
         ([{"path": "a", "weight": float("nan")}], "weight: input should be a finite number"),
         ([{"path": "a", "repeats": 2, "weight": 1}], "repeats or weight, not both"),
-        ([{"path": "a", "weight": 2}, {"path": "b"}], "all sources have a weight or none has one; there is none for b"),
+        ([{"path": "a", "weight": 2}, {"path": "b"}], "either all sources must have a weight or none; b has none"),
         ([{"path": "a", "weigth": 2}], "unknown setting 'data.sources.0.weigth'"),
         ([{"repeats": 2}], "the setting 'data.sources.0.path' is missing"),
         ([{"path": "a", "regions": ["feet"]}], r"a has the region 'feet', regions\.names are face, hand"),

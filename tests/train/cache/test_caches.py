@@ -164,7 +164,7 @@ def test_a_picture_that_changed_is_encoded_anew_and_told(make_recipe: MakeRecipe
     Image.open(path).convert("L").convert("RGB").save(path)
     listener = Listener()
     train(recipe, [listener])
-    assert "cache: 2 views of pictures that were changed since were encoded anew" in listener.texts
+    assert "cache: re-encoded 2 views, as their pictures have changed" in listener.texts
     fresh = make_recipe("fresh", **values)
     train(fresh)
     assert lora_bytes(recipe) == lora_bytes(fresh)
@@ -211,7 +211,7 @@ def test_what_another_model_made_is_told_and_not_used(make_recipe: MakeRecipe, t
     listener = Listener()
     other = make_recipe("other", model="small-untrained", cache=cache, **values)
     train(other, [listener])
-    assert any("latents: 0 at hand; 24 of other models, not used" in text for text in listener.texts)
+    assert any("latents: 0 cached; 24 of other models, not used" in text for text in listener.texts)
     fresh = make_recipe("fresh", model="small-untrained", cache=BOTH, **values)
     train(fresh)
     assert lora_bytes(other) == lora_bytes(fresh)
@@ -278,7 +278,7 @@ def test_too_little_space_is_told_before_anything_is_computed(
         filled(recipe)
     assert not entries(recipe, "latents")
     train(recipe, [listener])
-    assert any("more are needed: what doesn't fit is computed each time" in text for text in listener.texts)
+    assert any("more are needed: whatever doesn't fit is recomputed each time" in text for text in listener.texts)
 
 
 def test_the_budget_of_sdxl_is_that_of_its_shapes(make_recipe: MakeRecipe) -> None:
