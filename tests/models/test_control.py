@@ -106,7 +106,7 @@ def test_each_condition_reaches_the_prediction_of_its_own_sample(
 @both
 def test_a_condition_that_the_batch_lacks_is_named(make_batch: MakeBatch, kind: type[Control]) -> None:
     model = trained(kind, "pose", "depth")
-    with pytest.raises(ModelError, match="follows pose, depth, the batch has no depth"):
+    with pytest.raises(ModelError, match="needs pose, depth, the batch has no depth"):
         predict(model, with_conditions(make_batch(1), "pose"))
 
 
@@ -216,7 +216,7 @@ def test_a_saved_folder_is_what_diffusers_and_we_load(tmp_path: Path, kind: type
     assert ours.conditions == ("depth", "pose")
     stated = json.loads((tmp_path / "saved" / "conditions.json").read_text())
     assert list(stated["conditions"].items()) == [("depth", 1), ("pose", 3)]
-    with pytest.raises(ModelError, match="follows depth, pose, not pose, depth"):
+    with pytest.raises(ModelError, match="is for depth, pose, not pose, depth"):
         kind.load(str(tmp_path / "saved"), model.pipeline, ("pose", "depth"))
 
 
@@ -226,9 +226,9 @@ def test_a_depth_controlnet_of_three_channels_is_given_grey(tmp_path: Path) -> N
     loaded = ControlNet.load(str(tmp_path), pipeline, ("depth",))
     depth = torch.rand(2, 1, 8, 8)
     assert torch.equal(loaded.picture({"depth": depth}), torch.cat([depth] * 3, dim=1))
-    with pytest.raises(ModelError, match="doesn't say which conditions it follows"):
+    with pytest.raises(ModelError, match="doesn't state its conditions"):
         ControlNet.load(str(tmp_path), pipeline, None)
-    with pytest.raises(ModelError, match="takes 3 channels, pose and depth have 4"):
+    with pytest.raises(ModelError, match="has 3 input channels, pose and depth need 4"):
         ControlNet.load(str(tmp_path), pipeline, ("pose", "depth"))
 
 
@@ -263,7 +263,7 @@ SMALL = {
         (ControlNet, "ControlNetModel", {**SMALL, "conditioning_embedding_out_channels": None}, "8 times.*4 times"),
         (ControlNet, "ControlNetModel", SMALL, "its weights can't be loaded"),
         (ControlNet, "ControlNetUnionModel", SMALL, "expected a ControlNetModel, found ControlNetUnionModel"),
-        (Adapter, "T2IAdapter", {"adapter_type": "full_adapter"}, "as Stable Diffusion 1 has them"),
+        (Adapter, "T2IAdapter", {"adapter_type": "full_adapter"}, "for Stable Diffusion 1"),
         (
             Adapter,
             "T2IAdapter",
