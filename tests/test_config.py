@@ -156,7 +156,10 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
         (["resolution=8"], "resolution: .*at least 16 pixels"),
         (["validation.timesteps=[1.0]"], "validation.timesteps: .*0 <= t < 1"),
         (["controlnet.conditions=[edges]"], "conditions.0: input should be 'pose' or 'depth', found 'edges'$"),
-        (["controlnet.conditions=[depth]"], "controlnet: these settings apply to kind controlnet only, found kind lora"),
+        (
+            ["controlnet.conditions=[depth]"],
+            "controlnet: these settings apply to kind controlnet only, found kind lora",
+        ),
         (["kind=controlnet", "t2i_adapter.start=a"], "t2i_adapter: .* kind t2i_adapter alone, found kind controlnet"),
         (["learning_rate=0"], "learning_rate: input should be greater than 0"),
     ],

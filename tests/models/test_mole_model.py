@@ -319,7 +319,7 @@ def test_a_unet_that_has_one_already_or_a_lora_is_refused(experts: Path) -> None
         ({"rank": 0}, "rank"),
         ({"alphas": {"face": 0}}, "face"),
         ({"stage": "gates", "start_face": "a"}, "start_hand needs the file of stage hand"),
-        ({"stage": "face", "start_face": "a"}, "start_face is of stage gates alone"),
+        ({"stage": "face", "start_face": "a"}, "start_face applies to stage gates only"),
         ({"stage": "both"}, "stage"),
     ],
 )

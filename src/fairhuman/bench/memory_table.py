@@ -1,4 +1,4 @@
-"""The table of what training runs need, for SDXL or any pipeline of its shape."""
+"""A table of the memory needs of training runs, for SDXL or any pipeline of its architecture."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "MPD, exact": {"strategy": "mpd", "fairness": {"mode": "exact"}},
     "MPD, exact, pairs": {"strategy": "mpd", "fairness": {"mode": "exact", "pairwise": True}},
 }
-AMORTISED = {"MPD, amortised": "MPD, exact", "MPD, amortised, pairs": "MPD, exact, pairs"}  # audited by such steps
+AMORTISED = {
+    "MPD, amortised": "MPD, exact",
+    "MPD, amortised, pairs": "MPD, exact, pairs",
+}  # by the exact steps of their audits
 
 NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full fine-tuning"}
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One run and what it needs."""
+    """One run and its memory."""
 
     kind: str
     way: str
@@ -34,7 +37,7 @@ class MemoryRow:
 def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
     """Compute the rows one by one; each takes seconds to a minute.
 
-    Those of amortised modes follow from others: an ordinary step is LS's, an audit an exact step.
+    Rows of amortised modes are combined from others: an ordinary step is that of LS, an audit an exact step.
     """
     for kind, values, precision, batch_size in _runs(settings):
         found: dict[str, Memory] = {}
@@ -47,7 +50,7 @@ def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
 
 
 def row_count(settings: MemoryTableSettings) -> int:
-    """How many rows the table has."""
+    """Return the number of rows of the table."""
     return len(list(_runs(settings))) * (len(METHODS) + len(AMORTISED))
 
 

@@ -97,7 +97,7 @@ class Control(ABC):
         """
 
     def picture(self, conditions: Mapping[str, Tensor]) -> Tensor:
-        """Concatenate conditions [B, C, H, W] in 0..1 to the network's input; one channel is expanded to three if needed.
+        """Concatenate conditions [B, C, H, W] in 0..1 to the network's input; expand one channel to three if needed.
 
         Raises:
             ModelError: a condition of the network is missing; names it.

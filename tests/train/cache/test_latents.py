@@ -66,9 +66,7 @@ def test_what_is_kept_does_not_depend_on_the_rest_of_its_batch(make_recipe: Make
     "view", [{"crop": "random"}, {"crop": "center", "zoom": [1.0, 1.2]}, {"crop": "center", "keep_region": 0.5}]
 )
 def test_views_that_do_not_come_again_are_refused(make_recipe: MakeRecipe, view: dict[str, object]) -> None:
-    with pytest.raises(
-        RecipeError, match=r"cache\.latents needs repeating views.*or set cache\.variants to at least"
-    ):
+    with pytest.raises(RecipeError, match=r"cache\.latents needs repeating views.*or set cache\.variants to at least"):
         make_recipe(view=view, cache={"latents": True})
     assert make_recipe(view=view, cache={"latents": True, "variants": 2}).cache.variants == 2
 
