@@ -87,26 +87,32 @@ def sample(
             conditions=views,
         )
         for (prompt, number, picture), picture_chw in zip(batch, pictures_bchw, strict=True):
-            metadata = {
-                "prompt": prompt,
-                "negative_prompt": settings.negative_prompt,
-                "seed": str(settings.seed),
-                "prompt_index": str(number),
-                "picture_index": str(picture),
-                "steps": str(settings.steps),
-                "guidance": str(settings.guidance),
-                "scheduler": "UniPC",
-                "model": model,
-                "lora": str(lora.path) if lora else "",
-                "lora_weight": str(lora.weight) if lora else "",
-                "fairhuman": __version__,
-            }
+            metadata = _metadata(prompt, number, picture, settings, model, lora)
             if mole is not None:
                 metadata["mole"] = f"{mole.path} ({mole.stage})"
             if guides:
                 metadata["control"] = json.dumps([guide.metadata() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}
             yield SampledPicture(to_image(picture_chw), number, picture, metadata)
+
+
+def _metadata(
+    prompt: str, prompt_index: int, picture_index: int, settings: SampleSettings, model: str, lora: Lora | None
+) -> dict[str, str]:
+    return {
+        "prompt": prompt,
+        "negative_prompt": settings.negative_prompt,
+        "seed": str(settings.seed),
+        "prompt_index": str(prompt_index),
+        "picture_index": str(picture_index),
+        "steps": str(settings.steps),
+        "guidance": str(settings.guidance),
+        "scheduler": "UniPC",
+        "model": model,
+        "lora": str(lora.path) if lora else "",
+        "lora_weight": str(lora.weight) if lora else "",
+        "fairhuman": __version__,
+    }
 
 
 def draw(

@@ -145,20 +145,8 @@ def change_over_seeds(
     _check_level(level)
     if s == 0 or n == 0 or not np.isfinite(table_snc).all():
         return Estimate(np.nan, np.nan, np.nan, n)
-
-    def changes(sums_bsc: Array) -> Array:
-        losses_bsk = sums_bsc[..., ::2] / sums_bsc[..., 1::2]
-        return np.asarray((losses_bsk[..., 1] - losses_bsk[..., 2]) / losses_bsk[..., 0])
-
     generator = np.random.default_rng(seed)
-    drawn: list[Array] = []
-    block = max(1, CELLS_PER_BLOCK // n)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        changes_s = changes(table_snc.sum(axis=1))
-        for start in range(0, resamples, block):
-            counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))
-            drawn.append(changes(np.einsum("bn,snc->bsc", counts_bn, table_snc, optimize=True)))
-    changes_bs = np.concatenate(drawn)
+    changes_s, changes_bs = _changes_by_seed(table_snc, resamples, generator)
     picked = max(s - 1, 1)
     weights_bs = generator.multinomial(picked, np.full(s, 1 / s), size=resamples) / picked
     tail = (1 - level) / 2
@@ -168,6 +156,24 @@ def change_over_seeds(
     stretch = _stretch(changes_s, changes_bs, n, tail)
     low, high = (float(value + stretch * (end - value)) for end in (low, high))
     return Estimate(value, low, high, n, _spread(means_b, n))
+
+
+def _changes_by_seed(table_snc: Array, resamples: int, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Return the relative change of each seed [S], and those of `resamples` draws of samples [B, S]."""
+
+    def changes(sums_bsc: Array) -> Array:
+        losses_bsk = sums_bsc[..., ::2] / sums_bsc[..., 1::2]
+        return np.asarray((losses_bsk[..., 1] - losses_bsk[..., 2]) / losses_bsk[..., 0])
+
+    n = table_snc.shape[1]
+    drawn: list[Array] = []
+    block = max(1, CELLS_PER_BLOCK // n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        changes_s = changes(table_snc.sum(axis=1))
+        for start in range(0, resamples, block):
+            counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))
+            drawn.append(changes(np.einsum("bn,snc->bsc", counts_bn, table_snc, optimize=True)))
+    return changes_s, np.concatenate(drawn)
 
 
 def _seed_table(*evaluations: tuple[Array, Array]) -> Array:
