@@ -1,12 +1,12 @@
-"""What mode `output` must learn, and from how many exact steps.
+"""How many exact steps mode `output` needs to fit its gains.
 
-.venv/bin/python benchmarks/gains.py [--quick] [--photos FOLDER] [--work FOLDER]
+    .venv/bin/python benchmarks/gains.py [--quick] [--photos FOLDER] [--work FOLDER]
 
 Training by exact MPD (as in amortised.py, part cosine) is recorded: each step's products of the gradients at the
-output, and the exact Gram matrix. Gains (`OutputGains`) are then learnt from the recording, as the mode would: from
-the first n steps and one in 32 after. Shown is the cosine of the direction to the exact one, in the steps that aren't
-exact for any n: by n; with the exact norms and the output's own cosines; and with exact cosines and the gains' norms.
-Each recording is kept in the work folder.
+output, and the exact Gram matrix. Gains (`OutputGains`) are then fitted to the recording, as the mode would: from the
+first n steps and every 32nd after. Reported is the cosine of the direction to the exact one, in the steps that aren't
+exact for any n: by n; with the exact norms and the output's cosines; and with exact cosines and the gains' norms. Each
+recording is kept in the work folder.
 """
 
 import math
@@ -31,7 +31,7 @@ WARM_UPS = (4, 8, 16, 32)
 
 
 class _Recorder(FairBackward):
-    """Keeps what mode `output` would see of each step, and the exact Gram matrix."""
+    """Records what mode `output` would see of each step, and the exact Gram matrix."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         super().__init__(parameters, MinimumPotentialDelay())
@@ -46,7 +46,7 @@ class _Recorder(FairBackward):
 
 
 def record(data: Path, seed: int, steps: int, **values: Any) -> list[dict[str, Any]]:
-    """Train by exact MPD."""
+    """Train by exact MPD; return the recording."""
     model, objectives, batches = training(data, seed, **values)
     fair, optimizer = _Recorder(model.trainable_parameters()), adam(model)
     for _ in range(steps):
@@ -59,8 +59,10 @@ def record(data: Path, seed: int, steps: int, **values: Any) -> list[dict[str, A
 def replay(
     seen: Sequence[Mapping[str, Any]], first: int, mended: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, float]:
-    """Cosines of the directions of `mended` (guess, exact), of gains learnt from `first` steps and one in 32 after;
-    and the factor, in the geometric mean, between guessed and exact norms."""
+    """Return cosines of the directions of `mended`(estimate, exact), gains fitted to `first` steps, then every 32nd.
+
+    Also return the geometric mean of the factor between estimated and exact norms.
+    """
     gains, strategy = OutputGains(), MinimumPotentialDelay()
     cosines, logs = [], []
     for number, step in enumerate(seen):
@@ -76,7 +78,7 @@ def replay(
 
 
 def norms_of(one: Tensor, cosines_of: Tensor) -> Tensor:
-    """A Gram matrix with the norms of one and the cosines of the other; an absent objective stays so."""
+    """Return a Gram matrix with the norms of one and the cosines of another; absent objectives stay absent."""
     sides = torch.where(cosines_of.diagonal() > 0.0, one.diagonal() / cosines_of.diagonal(), 0.0).sqrt()
     return cosines_of * torch.outer(sides, sides)
 
