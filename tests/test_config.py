@@ -1,4 +1,4 @@
-"""Recipes: loading, overriding, saying what is wrong."""
+"""Recipes: loading, overrides, error messages."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         ("steps: [\n", [], r"r.yaml: expected a YAML file"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+def test_errors_name_the_setting(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         config.load(Outer, write(tmp_path, "r.yaml", text), overrides)
 
@@ -93,8 +93,8 @@ def test_differences_are_listed_by_dotted_name() -> None:
     }
 
 
-def test_wrong_items_are_named_alone_and_none_is_too_few() -> None:
-    """Pydantic also counts the items that are right."""
+def test_invalid_items_are_reported_without_too_short() -> None:
+    """Pydantic also reports the number of valid items."""
     with pytest.raises(RecipeError) as error:
         config.build(RefineSettings, {}, ["parts=[foot]"])
     assert str(error.value) == "recipe: parts.0: input should be 'face' or 'hand', found 'foot'"
@@ -164,6 +164,6 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
         (["learning_rate=0"], "learning_rate: input should be greater than 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
+def test_contradictory_settings_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         config.load(TrainRecipe, RECIPES / "lora-sdxl.yaml", overrides)

@@ -12,7 +12,7 @@ from fairhuman.train.recipe import TrainRecipe
 
 
 @pytest.mark.parametrize("kind", ["lora", "controlnet"])
-def test_rows_of_amortised_modes_are_what_such_runs_need(kind: str) -> None:
+def test_rows_of_amortised_modes_equal_memory_of(kind: str) -> None:
     settings = MemoryTableSettings(model="small", resolution=64, ranks=(4,), kinds=(kind,), batch_sizes=(2,))
     rows = {row.way: row.memory for row in memory_table(settings)}
     assert len(rows) == row_count(settings) == 5

@@ -1,4 +1,4 @@
-"""Measuring a run's speed: which ways there are, and that the bare loop trains what the run trains."""
+"""Measuring speed: the available modes, and that the bare loop trains the run's parameters."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def recipe_of(folder: Path, **values: Any) -> TrainRecipe:
     return config.build(TrainRecipe, {**common, **values})
 
 
-def test_a_mode_that_a_run_cannot_have_is_not_measured(tmp_path: Path) -> None:
+def test_unsupported_modes_are_not_measured(tmp_path: Path) -> None:
     assert available_modes(recipe_of(tmp_path)) == ("exact", "output", "split", "tail")
     convolutions = {"rank": 2, "targets": "attention+conv"}
     assert available_modes(recipe_of(tmp_path, lora=convolutions)) == ("exact", "output", "tail")

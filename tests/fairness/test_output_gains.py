@@ -1,4 +1,4 @@
-"""What mode output learns from exact steps."""
+"""What mode output fits to exact steps."""
 
 import math
 
@@ -20,7 +20,7 @@ def cotangents(seed: int, samples: int = 4) -> tuple[list[Tensor | None], Tensor
 
 
 def exact(found: list[Tensor | None], level: float) -> Tensor:
-    """M of gains that follow the law, of samples of one noise level; cosines are the output's."""
+    """M for gains that follow the model, with samples of one noise level; cosines are those of the output."""
     flat = torch.stack([torch.zeros(1024) if c is None else c.flatten() for c in found]).double()
     roots = (INTERCEPTS + SLOPES * level).div(2.0).exp().double()
     return (flat @ flat.T) * torch.outer(roots, roots)
@@ -34,7 +34,7 @@ def taught(steps: int, memory: float = 1.0) -> OutputGains:
     return gains
 
 
-def test_gains_that_follow_the_noise_level_are_learnt() -> None:
+def test_gains_that_depend_on_the_noise_level_are_fitted() -> None:
     gains = taught(16)
     for seed in range(100, 110):
         found, levels = cotangents(seed)
@@ -58,7 +58,7 @@ def test_samples_of_several_levels_count_by_their_energy() -> None:
     assert not OutputGains().features(found, None)[1].any()
 
 
-def test_absent_objectives_and_steps_that_are_not_finite_teach_nothing() -> None:
+def test_absent_objectives_and_non_finite_steps_are_ignored() -> None:
     gains = taught(8)
     before = gains.state_dict()
     found, levels = cotangents(50)
@@ -86,7 +86,7 @@ def test_old_steps_fade() -> None:
     assert ratios[0] < 10.0 < 50.0 < ratios[1]
 
 
-def test_gains_go_on_from_their_state() -> None:
+def test_gains_resume_from_their_state() -> None:
     gains, other = taught(5), OutputGains(1.0)
     other.load_state_dict(gains.state_dict())
     found, levels = cotangents(7)

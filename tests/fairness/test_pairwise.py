@@ -37,7 +37,7 @@ def test_any_number_of_objectives(size: int) -> None:
 
 
 def test_it_holds_two_gradients() -> None:
-    """Where K = 3 at once hold three; of a perceptron, whose activations are negligible."""
+    """K = 3 at once would hold three; measured on a perceptron, whose activations are negligible."""
     net = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(8)))
     parameters = list(net.parameters())
     size = sum(4 * p.numel() for p in parameters)

@@ -1,4 +1,4 @@
-"""Where a U-Net can be cut, and what the tail makes of it."""
+"""Cut points of a U-Net, and mode tail."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_places_go_from_few_parameters_to_many() -> None:
     assert [len(above) for above in found.values()] == sorted({len(above) for above in found.values()})
 
 
-def test_what_is_above_a_place_is_what_comes_after_it() -> None:
+def test_modules_above_a_cut_run_after_it() -> None:
     found = names_above("attention+conv")
     assert all(name.startswith("up_blocks.2.") for name in found["up_blocks.2"])
     last = found["up_blocks.1.attentions.1"] - found["up_blocks.2"]
@@ -57,7 +57,7 @@ def test_a_cut_changes_no_value_and_no_gradient(place: CutPoint) -> None:
 
 
 @pytest.mark.parametrize("targets", ["attention", "attention+conv", "all"])
-def test_every_place_gives_the_whole_gradient(targets: str) -> None:
+def test_every_cut_gives_the_complete_gradient(targets: str) -> None:
     """From the output to the crossings, and from there down: together the gradient of an ordinary backward pass."""
     unet = small_unet(targets)
     rows = true_gradients(unet)
@@ -76,8 +76,8 @@ def test_every_place_gives_the_whole_gradient(targets: str) -> None:
         cut.remove()
 
 
-def test_the_place_is_the_first_that_is_close_enough() -> None:
-    """Every parameter of the decoder is a good guess, one layer of it a worse one; the trial sees which suffices."""
+def test_the_highest_cut_that_is_close_enough_is_chosen() -> None:
+    """The whole decoder estimates well, a single layer less so; the trial finds which suffices."""
     chosen = {}
     for close in (-1.0, 1.1):
         unet = small_unet()
@@ -114,7 +114,7 @@ def test_weights_are_those_of_the_gram_matrix_above() -> None:
     np.testing.assert_allclose(step.weights / step.weights.sum(), weights / weights.sum(), rtol=1e-4)
 
 
-def test_widened_keeps_norms_and_limits_agreement() -> None:
+def test_floor_eigenvalues_keeps_norms_and_limits_cosines() -> None:
     gram = torch.tensor([[4.0, 0.0, 6.0], [0.0, 0.0, 0.0], [6.0, 0.0, 9.0]], dtype=torch.float64)
     wide = floor_eigenvalues(gram)
     np.testing.assert_allclose(wide.diagonal(), [4.0, 0.0, 9.0])

@@ -1,4 +1,4 @@
-"""Drawing with ControlNets and T2I-adapters: as diffusers' own pipelines do, null, several, what is refused."""
+"""Sampling with ControlNets and T2I-adapters: equal to diffusers' pipelines, null conditions, errors."""
 
 import base64
 import json
@@ -64,7 +64,7 @@ def pose(count: int = 2) -> Tensor:
 
 
 def asked_of_diffusers() -> dict[str, Any]:
-    """What `drawn` draws, in the words of diffusers' pipelines."""
+    """The result of `drawn` by diffusers' own pipelines."""
     return {
         "prompt": PROMPTS[:2],
         "image": pose(),
@@ -162,7 +162,7 @@ def test_the_null_condition_is_zeros_and_networks_leave_nothing_behind(pipeline:
     assert torch.equal(drawn(pipeline, []), plain)
 
 
-def test_a_steered_picture_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+def test_a_controlled_image_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
     for number in range(3):
         write_pose(tmp_path / f"{number}.json", x=10 + 10 * number)
     guides = [ActiveControl(control(ControlNet, pipeline, "pose"))]
@@ -198,7 +198,7 @@ def write_depth(path: Path, width: int = 48, height: int = 32) -> None:
     Image.fromarray(ramp).save(path)
 
 
-def test_a_picture_says_what_it_was_asked_for(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+def test_an_images_metadata_has_its_conditions(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
     write_pose(tmp_path / "pose.json", x=48.0, width=96, height=64)
     write_depth(tmp_path / "depth.png", 96, 64)
     asked = read_control_inputs([f"pose={tmp_path / 'pose.json'}", f"depth={tmp_path / 'depth.png'}"], 1)
@@ -222,7 +222,7 @@ def test_a_picture_says_what_it_was_asked_for(pipeline: StableDiffusionXLPipelin
     assert not {"control", "asked_pose", "asked_depth"} & plain.metadata.keys()
 
 
-def test_conditions_are_read_as_a_training_sample_has_them(tmp_path: Path) -> None:
+def test_conditions_are_read_as_in_training(tmp_path: Path) -> None:
     drawing = Image.fromarray((255 * np.random.default_rng(0).random((32, 48, 3))).astype(np.uint8))
     drawing.save(tmp_path / "pose.png")
     write_depth(tmp_path / "depth.png")
@@ -235,7 +235,7 @@ def test_conditions_are_read_as_a_training_sample_has_them(tmp_path: Path) -> No
     assert asked.texts(0, (32, 48)).keys() == {"asked_depth"}, "of a drawing nobody knows the key points"
 
 
-def test_null_and_missing_conditions_are_told_apart_from_mistakes(tmp_path: Path) -> None:
+def test_null_and_missing_conditions_are_distinguished_from_errors(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "images").mkdir(parents=True)
     rows = []
@@ -260,7 +260,7 @@ def place(tmp_path: Path, name: str) -> Path:
     return folder
 
 
-def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
+def test_unusable_conditions_are_named_and_refused(tmp_path: Path) -> None:
     colour, deep, poses = tmp_path / "colour.png", place(tmp_path, "deep"), place(tmp_path, "poses")
     Image.new("RGB", (48, 32)).save(colour)
     for number in range(2):
@@ -303,7 +303,7 @@ def test_given_and_followed_conditions_must_match(pipeline: StableDiffusionXLPip
             ActiveControl(guide.control, **values)
 
 
-def test_how_a_network_is_named(tmp_path: Path) -> None:
+def test_control_specs_are_parsed(tmp_path: Path) -> None:
     folder = place(tmp_path, "a@b")
     assert ControlSpec.parse(str(folder)) == ControlSpec(str(folder), None, 1.0)
     assert ControlSpec.parse(f"{folder}@0.5") == ControlSpec(str(folder), None, 0.5)

@@ -115,7 +115,7 @@ def test_half_precision_model_draws(lora_folder: Path) -> None:
     assert pipeline.vae.dtype == torch.float32
 
 
-def test_png_tells_how_it_was_made(tmp_path: Path, lora_folder: Path) -> None:
+def test_png_metadata_records_the_settings(tmp_path: Path, lora_folder: Path) -> None:
     own = build_small(0)
     lora = load_lora(own, lora_folder, 0.3)
     settings = SMALL.model_copy(update={"negative_prompt": "größer als π", "images_per_prompt": 1})

@@ -1,4 +1,4 @@
-"""ControlNet and T2I-adapter beside a frozen U-Net: their start, fit, precision, and what diffusers makes of them."""
+"""ControlNet and T2I-adapter with a frozen U-Net: initialisation, checks, precision, loading by diffusers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -279,7 +279,7 @@ SMALL = {
         (Adapter, "ControlNetModel", {}, "expected a T2IAdapter, found ControlNetModel"),
     ],
 )
-def test_a_checkpoint_for_another_model_is_refused_by_what_it_is(
+def test_a_checkpoint_for_another_model_is_named_and_refused(
     tmp_path: Path, kind: type[Control], name: str, values: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):

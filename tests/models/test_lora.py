@@ -234,7 +234,7 @@ def test_equal_loras_are_equal_files_in_every_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [DIFFUSERS_FILE, KOHYA_FILE])
-def test_misfits_are_told_for_both_files(tmp_path: Path, name: str) -> None:
+def test_shape_mismatches_are_reported_for_both_files(tmp_path: Path, name: str) -> None:
     shallow, deep = build_small(0), build_small(0)
     deep.unet = UNet2DConditionModel.from_config({**deep.unet.config, "transformer_layers_per_block": (1, 1, 2)})
     LoraModel(deep, LoraSettings(rank=3, targets="attention+conv"), seed=1).save(tmp_path)

@@ -1,4 +1,4 @@
-"""MoLE: its formula stated once more, its stages, its file, and what it costs in parameters."""
+"""MoLE: its formula, stages, file and number of parameters."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ ALPHAS = {"face": 2.0, "hand": 4.0}  # small, so that no gate is saturated
 
 
 def shaken(parameters: list[nn.Parameter], seed: int = 2) -> None:
-    """Away from the start, as after training."""
+    """Perturb the weights, as after training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in parameters:
@@ -63,7 +63,7 @@ def predict(pipeline: StableDiffusionXLPipeline, inputs: Inputs) -> Tensor:
         return predict_noise(pipeline, *inputs)
 
 
-def test_the_formula_stated_once_more() -> None:
+def test_the_output_follows_the_formula() -> None:
     torch.manual_seed(0)
     layer = MoleLinear(nn.Linear(5, 4), EXPERTS, gated=True).double()
     for parameter in layer.parameters():
@@ -137,7 +137,7 @@ def test_its_parameters_are_those_that_are_counted() -> None:
     assert sum(p.numel() for p in added.values()) == expected
 
 
-def test_at_sdxls_size_it_is_as_large_as_published() -> None:
+def test_its_size_on_sdxl_is_the_published_one() -> None:
     """2,611.75 MB: within 0.2 % of the real module in half precision."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**sdxl_unet_config())

@@ -1,4 +1,4 @@
-"""Pooled ratios: exact for constant data, with intervals that cover a known truth as often as they say."""
+"""Pooled ratios: exact for constant data, with intervals of the stated coverage."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def test_pictures_of_one_prompt_are_not_independent():
     assert (copied.n, copied.prompts) == (200, 50)
 
 
-def test_intervals_hold_what_they_promise():
+def test_intervals_have_their_coverage():
     rng = np.random.default_rng(2)
     hits = 0
     for _ in range(300):
@@ -59,7 +59,7 @@ def test_one_prompt_has_a_value_and_no_error():
     assert math.isnan(found.standard_error)
 
 
-def test_pairing_takes_away_what_methods_share():
+def test_pairing_removes_shared_variation():
     rng = np.random.default_rng(3)
     hard = rng.normal(0, 10, 100)
     a, b = hard + 0.3 + rng.normal(0, 0.5, 100), hard + rng.normal(0, 0.5, 100)

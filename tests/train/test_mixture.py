@@ -79,7 +79,7 @@ def drawn(data: RunData, positions: int) -> Counter[str]:
         (7, "data.path: input is not a valid path"),
     ],
 )
-def test_a_mixture_that_makes_no_sense_is_refused(make_recipe: MakeRecipe, data: object, message: str) -> None:
+def test_contradictory_mixtures_are_refused(make_recipe: MakeRecipe, data: object, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         make_recipe(data=data)
 
@@ -100,7 +100,7 @@ def test_repeats_and_weights_of_sources(make_recipe: MakeRecipe, two: list[dict[
     assert weighted["0"] == pytest.approx(90, abs=1)
 
 
-def test_records_of_one_name_stay_apart(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
+def test_records_of_equal_names_are_distinguished(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     data = load(make_recipe(data=two, validation={"every": 1, "share": 0.25}))
     assert data.held_out is not None
     keys = [record.key for part in (data.train, data.held_out) for record in part.records]
@@ -117,7 +117,7 @@ def test_a_source_may_lack_regions(make_recipe: MakeRecipe, two: list[dict[str, 
     assert known == {"0": [True, True], "1": [True, False]}
 
 
-def test_a_source_that_is_held_out_whole_is_named(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
+def test_a_completely_held_out_source_is_named(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     path = Path(two[1]["path"]) / "metadata.jsonl"
     rows = [json.loads(line) | {"split": "test"} for line in path.read_text(encoding="utf-8").splitlines()]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_source_that_is_held_out_whole_is_named(make_recipe: MakeRecipe, two: 
         load(make_recipe(data=two))
 
 
-def test_the_fingerprint_tells_mixtures_apart(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
+def test_the_fingerprint_distinguishes_mixtures(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     plain = load(make_recipe(data=two[0]["path"]))
     keys = [[record.key for record in plain.train.records], []]
     assert plain.fingerprint == hashlib.sha256(json.dumps(keys).encode()).hexdigest()  # as earlier versions have it
@@ -177,9 +177,7 @@ class Crash(Watcher):
             raise RuntimeError("crash")
 
 
-def test_a_mixture_in_buckets_goes_on_as_if_it_had_not_stopped(
-    make_recipe: MakeRecipe, two: list[dict[str, Any]]
-) -> None:
+def test_a_mixture_in_buckets_resumes_identically(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     data = [two[0] | {"weight": 2}, two[1] | {"weight": 1}]
     values = {"data": data, "view": BUCKETS, "accumulate": 2, "cache": {"latents": True}}
     values["validation"] = {"every": 4, "share": 0.2}
