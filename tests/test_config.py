@@ -160,7 +160,7 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
             ["controlnet.conditions=[depth]"],
             "controlnet: these settings apply to kind controlnet only, found kind lora",
         ),
-        (["kind=controlnet", "t2i_adapter.start=a"], "t2i_adapter: .* kind t2i_adapter alone, found kind controlnet"),
+        (["kind=controlnet", "t2i_adapter.start=a"], "t2i_adapter: .* kind t2i_adapter only, found kind controlnet"),
         (["learning_rate=0"], "learning_rate: input should be greater than 0"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_mesh_of_copies_and_shards(found: Found, world: int) -> None:
         ("tail", "FSDP2 can't backpropagate through part of a network; modes exact, output and ema"),
         ("mixed", "parameters must all be sharded or none, found 13 of 14"),
         ("nan", "losses[1] isn't finite"),
-        ("no loss", "give fair(losses, output=...)"),
+        ("no loss", "call fair(losses, output=...)"),
         ("after", "(True, True, True)"),
     ],
 )

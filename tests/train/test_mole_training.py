@@ -152,7 +152,7 @@ def test_the_three_stages_follow_each_other_and_the_result_draws(
 def test_a_wrong_section_is_named(make: MakeRecipe) -> None:
     for section, message in (
         ({"stage": "gates"}, "start_face needs the file of stage face"),
-        ({"stage": "hand", "start_hand": "a"}, "start_hand is of stage gates alone"),
+        ({"stage": "hand", "start_hand": "a"}, "start_hand applies to stage gates only"),
         ({"stages": "hand"}, "stage"),
     ):
         with pytest.raises(RecipeError, match=message):

@@ -86,7 +86,7 @@ def test_a_killed_process_ends_the_run_and_other_process_counts_resume(make_reci
         time.sleep(0.1)
     workers[1].send_signal(signal.SIGKILL)
     said, _ = finish(workers, [1, -signal.SIGKILL])
-    assert "error: another process of the run ended, or didn't answer in processes.timeout = 120 s" in said
+    assert "error: another process of the run ended, or didn't respond within processes.timeout = 120 s" in said
     assert "it goes on from the last complete checkpoint" in said
 
     at = int(max(path.name for path in (first.out / "checkpoints").iterdir()).removeprefix("step-"))
