@@ -96,12 +96,12 @@ class FairBackward:
         self.process_group = process_group
         self.skipped_steps = 0
         self.estimator: Estimator = estimator or ExactEstimator(self.parameters, batched)
-        self._plain = ExactEstimator(self.parameters, batched)
+        self._loss_estimator = ExactEstimator(self.parameters, batched)
         self._start_step()
 
     def _start_step(self) -> None:
         self.estimator.begin(self._balance, self.process_group)
-        self._plain.begin(self._weigh_losses, self.process_group)
+        self._loss_estimator.begin(self._weigh_losses, self.process_group)
         self._losses: list[Tensor | None] = []
         self._totals: list[float | None] = []
         self._weights: list[float] | None = None  # chosen before the backward pass; None: they need the Gram matrix
@@ -131,13 +131,13 @@ class FairBackward:
         """
         try:
             scalars = [None if loss is None else loss.reshape(()) for loss in self._checked(losses)]
-            self._take(scalars, output, measure, sync)
+            self._add(scalars, output, measure, sync)
             return self._finish() if sync else None
         except BaseException:
             self._start_step()
             raise
 
-    def _take(self, losses: Sequence[Tensor | None], output: Output | None, measure: bool, sync: bool) -> None:
+    def _add(self, losses: Sequence[Tensor | None], output: Output | None, measure: bool, sync: bool) -> None:
         """Differentiate a micro-batch; choose the weights first if they don't need the K gradients."""
         first = not self._losses
         values = [None if loss is None else loss.detach().double() for loss in losses]
@@ -157,22 +157,22 @@ class FairBackward:
                 self._weights = self.strategy.weights([None if loss is None else 0.0 for loss in losses])
             elif sync and _finite(totals := self._total_losses()):
                 self._weights = self.strategy.weights(totals)
-        self._plain.add(MicroBatch(scaled if self._weights is None else [weighted_sum(scaled, self._weights)]))
+        self._loss_estimator.add(MicroBatch(scaled if self._weights is None else [weighted_sum(scaled, self._weights)]))
 
     def _finish(self) -> FairStep:
         """Choose the weights, set the length, write `.grad`."""
         factor = self.scaler.get_scale() if self.scaler else 1.0
         losses = self._totals = self._total_losses()
-        self._require(losses, "")
+        self._require_finite(losses, "")
         loss_weighting = isinstance(self.strategy, LossWeighting)
-        estimate = (self._plain if loss_weighting else self.estimator).finish(factor)
+        estimate = (self._loss_estimator if loss_weighting else self.estimator).finish(factor)
         norm = self._norm(estimate.direction) / factor
-        taken = math.isfinite(norm) and _finite(losses)
-        step = self._taken(estimate, norm, factor) if taken else self._skipped(estimate)
+        usable = math.isfinite(norm) and _finite(losses)
+        step = self._finished_step(estimate, norm, factor) if usable else self._skipped_step(estimate)
         self._start_step()
         return step
 
-    def _taken(self, estimate: GramEstimate, norm: float, factor: float) -> FairStep:
+    def _finished_step(self, estimate: GramEstimate, norm: float, factor: float) -> FairStep:
         weights = torch.tensor(estimate.weights, dtype=torch.float64)
         gram: Tensor | None = estimate.gram
         if isinstance(self.strategy, GradientBalancing):
@@ -201,7 +201,7 @@ class FairBackward:
             cosine=estimate.cosine,
         )
 
-    def _skipped(self, estimate: GramEstimate) -> FairStep:
+    def _skipped_step(self, estimate: GramEstimate) -> FairStep:
         """Set `.grad` to NaN, so that the `GradScaler` skips the step and lowers its scale; without a scaler, raise."""
         if self.scaler is None:
             raise FloatingPointError("the gradient of the weighted sum of the losses isn't finite")
@@ -215,7 +215,7 @@ class FairBackward:
 
     def _balance(self, gram: Tensor) -> list[float]:
         """Return w [K] of a `GradientBalancing`; NaN, which propagates to `.grad`, if M isn't finite."""
-        self._require(gram.diagonal().tolist(), "the gradient of ")
+        self._require_finite(gram.diagonal().tolist(), "the gradient of ")
         assert isinstance(self.strategy, GradientBalancing)
         return self.strategy.weights(gram) if bool(gram.isfinite().all()) else [math.nan] * len(gram)
 
@@ -223,12 +223,12 @@ class FairBackward:
         """Return w of a `LossWeighting`: [K], or [1] if the only gradient is that of the weighted sum."""
         if self._weights is not None:
             return [1.0]
-        self._require(gram.diagonal().tolist(), "the gradient of ")
+        self._require_finite(gram.diagonal().tolist(), "the gradient of ")
         assert isinstance(self.strategy, LossWeighting)
         usable = bool(gram.isfinite().all()) and _finite(self._totals)
         return self.strategy.weights(self._totals) if usable else [math.nan] * len(gram)
 
-    def _require(self, values: Sequence[float | None], what: str) -> None:
+    def _require_finite(self, values: Sequence[float | None], what: str) -> None:
         """Raise if an objective's value isn't finite and no `GradScaler` would skip the step."""
         bad = [i for i, value in enumerate(values) if not _finite([value])]
         if bad and self.scaler is None:

@@ -151,10 +151,10 @@ def draw(
         arguments |= {"image": start_latents_bchw.to(unet.dtype), "strength": strength}
     with torch.no_grad(), evaluating(pipeline):
         arguments |= prompt_arguments(pipeline, prompts, settings)
-        made = with_unipc(pipeline, kind)
-        shown = {**null_conditions(guides, len(prompts), size), **(conditions or {})}
-        with apply_controls(unet, made.scheduler, guides, shown):
-            latents_bchw = made(**arguments).images
+        sampler = with_unipc(pipeline, kind)
+        all_conditions = {**null_conditions(guides, len(prompts), size), **(conditions or {})}
+        with apply_controls(unet, sampler.scheduler, guides, all_conditions):
+            latents_bchw = sampler(**arguments).images
         check_finite(
             latents_bchw,
             f"the U-Net's latents ({unet.dtype})",
@@ -220,6 +220,6 @@ def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> Non
 def with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:
     """Return a pipeline of class `kind` that shares all modules but uses UniPC; `pipeline` keeps its own scheduler."""
     scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
-    made = kind(**{**pipeline.components, "scheduler": scheduler}, add_watermarker=False)
-    made.set_progress_bar_config(disable=True)
-    return made
+    sampler = kind(**{**pipeline.components, "scheduler": scheduler}, add_watermarker=False)
+    sampler.set_progress_bar_config(disable=True)
+    return sampler

@@ -59,7 +59,7 @@ class MoleFile:
                     f"expected {expected}"
                 )
 
-    def fill(self, parameters: dict[str, nn.Parameter]) -> None:
+    def copy_to(self, parameters: dict[str, nn.Parameter]) -> None:
         """Copy the file's tensors into parameters of the same names; do nothing if the parameters are on `meta`.
 
         Raises:
@@ -123,7 +123,7 @@ def load_mole(unet: UNet2DConditionModel, path: Path) -> MoleFile:
     for parameter in parameters.values():
         parameter.data = parameter.data.to(dtype)
         parameter.requires_grad_(False)
-    file.fill(parameters)
+    file.copy_to(parameters)
     return file
 
 
@@ -157,7 +157,7 @@ class MoleModel(NamedWeights):
         self._all = add_mole(unet, settings.experts, settings.stage == "gates", seed)
         frozen = {name: p for name, p in self._all.items() if settings.stage == "gates" and not _is_gate(name)}
         for expert, start in starts.items():
-            start.fill({name: p for name, p in frozen.items() if f".{expert}." in name})
+            start.copy_to({name: p for name, p in frozen.items() if f".{expert}." in name})
         for parameter in frozen.values():
             parameter.requires_grad_(False)
         self._frozen = frozen

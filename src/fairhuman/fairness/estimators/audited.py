@@ -43,7 +43,7 @@ class AuditedEstimator(ABC):
         """Start a step."""
         self._weigh, self._group = weigh, group
         self.exact.begin(weigh, group)
-        self._start()
+        self._reset()
 
     def add(self, micro: MicroBatch) -> None:
         """Add a micro-batch."""
@@ -75,7 +75,7 @@ class AuditedEstimator(ABC):
         self.steps = state["steps"]
 
     @abstractmethod
-    def _start(self) -> None:
+    def _reset(self) -> None:
         """Reset what `_add` collected; called before the forward pass."""
 
     @abstractmethod

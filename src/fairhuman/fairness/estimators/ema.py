@@ -40,15 +40,15 @@ class RunningGram:
         """Update from the exact M of a step; ignore one that isn't finite."""
         if not bool(gram.isfinite().all()):
             return
-        here = gram.diagonal() > 0.0
+        present = gram.diagonal() > 0.0
         norms = gram.diagonal().sqrt()
         if self._norms is None:
             self._norms = torch.zeros_like(norms)
             self._cosines = self._counts = torch.zeros_like(gram)
-        self._counts = self._counts + torch.outer(here, here)
-        share = torch.where(torch.outer(here, here), (1.0 / self._counts).clamp_min(self.rate), 0.0)
+        self._counts = self._counts + torch.outer(present, present)
+        share = torch.where(torch.outer(present, present), (1.0 / self._counts).clamp_min(self.rate), 0.0)
         cosines = gram / torch.outer(norms, norms)
-        self._norms = torch.where(here, torch.lerp(self._norms, norms.log(), share.diagonal()), self._norms)
+        self._norms = torch.where(present, torch.lerp(self._norms, norms.log(), share.diagonal()), self._norms)
         self._cosines = torch.where(share > 0.0, torch.lerp(self._cosines, cosines, share), self._cosines)
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class EmaEstimator(AuditedEstimator):
             raise ValueError("every must be > 0: the moving average is updated by exact steps alone")
         self.average = RunningGram(rate)
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self._gradient: Gradient = [None] * len(self.parameters)
         self._gram: Tensor | None = None
         self._weights: list[float] = []
@@ -91,12 +91,12 @@ class EmaEstimator(AuditedEstimator):
     def _add(self, micro: MicroBatch) -> None:
         losses = micro.losses
         if not self._weights and (gram := self.average.predict()) is not None:
-            # While accumulating, the step's objectives aren't known yet.
-            here = [loss is not None for loss in losses] if micro.last and not self.auditing else [True] * len(losses)
-            here_k = torch.tensor(
-                present_in_any_process(here, self.parameters[0].device, self._group), dtype=gram.dtype
-            )
-            self._gram = gram * torch.outer(here_k, here_k)
+            # While accumulating, the step's objectives aren't known yet; an audit estimates for all of them.
+            unknown = self.auditing or not micro.last
+            present = [unknown or loss is not None for loss in losses]
+            present = present_in_any_process(present, self.parameters[0].device, self._group)
+            present_k = torch.tensor(present, dtype=gram.dtype)
+            self._gram = gram * torch.outer(present_k, present_k)
             self._weights = self._weigh(self._gram)
         loss = None if self.auditing else weighted_sum(losses, self._weights)
         if loss is not None:

@@ -59,7 +59,7 @@ class OutputGains:
         if not len(self._squares_k22):
             return features[0]
         solved_k2 = torch.linalg.solve(self._squares_k22 + self._prior, self._products_k2)
-        roots = (solved_k2 * _known(features)).sum(dim=1).div(2.0).exp()
+        roots = (solved_k2 * _regressors(features)).sum(dim=1).div(2.0).exp()
         return features[0] * torch.outer(roots, roots)
 
     def update(self, features: Tensor, gram: Tensor) -> None:
@@ -67,14 +67,15 @@ class OutputGains:
         if not bool(gram.isfinite().all()):
             return
         norms = features[0].diagonal()
-        here = (gram.diagonal() > 0.0) & (norms > 0.0) & norms.isfinite()
-        known_k2 = torch.where(here[:, None], _known(features), 0.0)
-        log_gains = torch.where(here, gram.diagonal() / norms, 1.0).log()
+        present = (gram.diagonal() > 0.0) & (norms > 0.0) & norms.isfinite()
+        regressors_k2 = torch.where(present[:, None], _regressors(features), 0.0)
+        log_gains = torch.where(present, gram.diagonal() / norms, 1.0).log()
         if not len(self._squares_k22):
-            self._squares_k22, self._products_k2 = torch.zeros(len(here), 2, 2).double(), torch.zeros_like(known_k2)
-        kept = torch.where(here, self.memory, 1.0)[:, None]
-        self._products_k2 = kept * self._products_k2 + known_k2 * log_gains[:, None]
-        self._squares_k22 = kept[..., None] * self._squares_k22 + known_k2[:, :, None] * known_k2[:, None]
+            self._squares_k22 = torch.zeros(len(present), 2, 2).double()
+            self._products_k2 = torch.zeros_like(regressors_k2)
+        kept = torch.where(present, self.memory, 1.0)[:, None]
+        self._products_k2 = kept * self._products_k2 + regressors_k2 * log_gains[:, None]
+        self._squares_k22 = kept[..., None] * self._squares_k22 + regressors_k2[:, :, None] * regressors_k2[:, None]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the least-squares fit."""
@@ -85,7 +86,7 @@ class OutputGains:
         self._squares_k22, self._products_k2 = state["squares"], state["products"]
 
 
-def _known(features: Tensor) -> Tensor:
+def _regressors(features: Tensor) -> Tensor:
     """Return the regressors (1, λ_i) [K, 2]; (1, 0) for an absent objective."""
     norms, levels = features.diagonal(dim1=1, dim2=2)
     return torch.stack([torch.ones_like(norms), torch.where(norms > 0.0, levels / norms, 0.0)], dim=1)
@@ -119,7 +120,7 @@ class OutputEstimator(AuditedEstimator):
         """Whether this step is taken exactly."""
         return self.steps < self.warm_up or super().auditing
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self._losses: Sequence[Tensor | None] = ()
 
     def _add(self, micro: MicroBatch) -> None:
@@ -143,11 +144,11 @@ class OutputEstimator(AuditedEstimator):
         return GramEstimate(weights, gradient, gram, exact=False)
 
     def _estimate_weights(self) -> list[float] | None:
-        self._seen = self._averaged()
-        return None if self.steps < self.warm_up else self._weigh(self.gains.predict(self._seen))
+        self._averaged_features = self._averaged()
+        return None if self.steps < self.warm_up else self._weigh(self.gains.predict(self._averaged_features))
 
     def _update(self, gram: Tensor) -> None:
-        self.gains.update(self._seen, gram)
+        self.gains.update(self._averaged_features, gram)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of steps and the gains."""

@@ -21,16 +21,16 @@ class RegionShares:
     """
 
     def __init__(self, energies: Sequence[Tensor | None]) -> None:
-        self._there = [i for i, energy in enumerate(energies) if energy is not None]
+        self._present = [i for i, energy in enumerate(energies) if energy is not None]
         self._sizes: dict[tuple[int, int], Tensor] = {}
-        if len(self._there) > 1:
+        if len(self._present) > 1:
             stacked = torch.stack([energy for energy in energies if energy is not None])
             self._energy_rbhw = _blur(stacked) + FLOOR * stacked.mean(dim=(2, 3), keepdim=True)
 
     def at(self, region: int, tensor: Tensor) -> Tensor:
         """Return the share for tokens as [B, N, 1] or for a feature map as [B, 1, h, w], in the tensor's dtype."""
-        if len(self._there) < 2 or region not in self._there:
-            return tensor.new_full((), float(region in self._there))
+        if len(self._present) < 2 or region not in self._present:
+            return tensor.new_full((), float(region in self._present))
         height, width = self._energy_rbhw.shape[2:]
         if tensor.dim() == 4:
             size = (tensor.shape[2], tensor.shape[3])
@@ -40,7 +40,7 @@ class RegionShares:
         if size not in self._sizes:
             pooled = functional.adaptive_avg_pool2d(self._energy_rbhw, size)
             self._sizes[size] = pooled / pooled.sum(dim=0, keepdim=True).clamp_min(torch.finfo(pooled.dtype).tiny)
-        share_bhw = self._sizes[size][self._there.index(region)].to(tensor.dtype)
+        share_bhw = self._sizes[size][self._present.index(region)].to(tensor.dtype)
         return share_bhw[:, None] if tensor.dim() == 4 else share_bhw.flatten(1)[..., None]
 
 

@@ -116,7 +116,7 @@ class SplitEstimator(TailEstimator):
         self._local = {name: where for name, where in chosen.items() if LOCAL.search(name)}
         self._mixed = [p for name, where in chosen.items() if name not in self._local for p in where]
         modules = dict(self._unet.named_modules())
-        self._passed: dict[str, tuple[Tensor, Tensor]] = {}  # inputs and outputs of the local layers
+        self._recorded: dict[str, tuple[Tensor, Tensor]] = {}  # inputs and outputs of the local layers
         self._handles = [modules[name].register_forward_hook(partial(self._keep, name)) for name in self._local]
         for name, module in modules.items():  # recomputing a layer would replace the recorded outputs
             if getattr(module, "gradient_checkpointing", False) and any(
@@ -126,13 +126,13 @@ class SplitEstimator(TailEstimator):
 
     def _keep(self, name: str, _: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         if output.requires_grad:
-            self._passed[name] = (args[0].detach(), output)
+            self._recorded[name] = (args[0].detach(), output)
 
-    def _start(self) -> None:
-        super()._start()
-        self._passed = {}
-        self._found: _Passes | None = None
-        self._guessed: Gradient | None = None
+    def _reset(self) -> None:
+        super()._reset()
+        self._recorded = {}
+        self._passes: _Passes | None = None
+        self._estimated: Gradient | None = None
 
     def _add(self, micro: MicroBatch) -> None:
         output, cotangents = output_gradients(micro, "split")
@@ -147,9 +147,9 @@ class SplitEstimator(TailEstimator):
         self._shares = RegionShares(
             [None if e is None else w * w * e for w, e in zip(rough[1:], energies[1:], strict=True)]
         )
-        self._found = self._pass_twice(prediction, cotangents, rough, keep=self.auditing)
+        self._passes = self._pass_twice(prediction, cotangents, rough, keep=self.auditing)
         if self.auditing:  # before the exact passes free the graph
-            self._guessed = self._combined(self._found, self._weigh(self._found.gram), keep=True)
+            self._estimated = self._combined(self._passes, self._weigh(self._passes.gram), keep=True)
 
     def _check_overlap(self, energies: Sequence[Tensor | None], device: torch.device) -> None:
         """Check the first steps with two regions: shares can't separate regions that overlap too much."""
@@ -171,7 +171,7 @@ class SplitEstimator(TailEstimator):
     def _pass_twice(self, prediction: Tensor, cotangents: Gradient, rough: list[float], keep: bool) -> _Passes:
         assert self._cut is not None
         crossings, mixed = self._cut.crossings, [self.parameters[p] for p in self._mixed]
-        entered, left = zip(*(self._passed[name] for name in self._local), strict=True)
+        entered, left = zip(*(self._recorded[name] for name in self._local), strict=True)
         owned = [[self.parameters[p] for p in where] for where in self._local.values()]
         local = [parameter for layer in owned for parameter in layer]
         ahead, size = len(crossings), len(crossings) + len(mixed)
@@ -191,9 +191,11 @@ class SplitEstimator(TailEstimator):
             for i, weight in enumerate(rough):
                 if i > 0 and weight != 0.0:
                     share = partial(self._shares.at, i - 1)
-                    parts[i] = [_of_linear(p, x, y * (share(y) / weight)) for layer, x, y in passed for p in layer]
+                    parts[i] = [
+                        _linear_gradient(p, x, y * (share(y) / weight)) for layer, x, y in passed for p in layer
+                    ]
         average_gradients_(parts[1:], local, self._group)
-        refined = self._weigh(_replaced(self.gains.predict(self._features), gram_matrix(parts)))
+        refined = self._weigh(_with_region_block(self.gains.predict(self._features), gram_matrix(parts)))
         total: Gradient = [None] * size
         if (seed := weighted_sum(cotangents, refined)) is not None:
             total, parts[0] = down(seed, local, keep)
@@ -215,7 +217,7 @@ class SplitEstimator(TailEstimator):
         factors = [c / u if u != 0.0 else 0.0 for c, u in zip(lacking, rough[1:], strict=True)]
         parts = [[None if t is None else t.clone() for t in part] for part in found.parts] if keep else found.parts
         local = [p for where in self._local.values() for p in where]
-        found_at = list(zip(local, combine_gradients(parts, [first, *lacking]), strict=True))
+        gradients_at = list(zip(local, combine_gradients(parts, [first, *lacking]), strict=True))
         norms = [r * math.sqrt(max(float(found.gram[i, i]), 0.0)) for i, r in enumerate(rough) if i > 0]
         mean = sum(n * c for n, c in zip(norms, factors, strict=True)) / sum(norms) if any(norms) else 0.0
         ahead = len(self._cut.crossings)
@@ -226,27 +228,27 @@ class SplitEstimator(TailEstimator):
                 share = sum((c * self._shares.at(row, other) for row, c in enumerate(factors) if c), torch.zeros(()))
             scaled: Gradient = [None if one is None else first * one]
             flows += add_gradients_(scaled, [None if other is None else other * share])
-        found_at += zip(self._mixed, flows[ahead:], strict=True)
+        gradients_at += zip(self._mixed, flows[ahead:], strict=True)
         bottom = sorted(set(range(len(self.parameters))) - set(local) - set(self._mixed))
         below = [self.parameters[p] for p in bottom]
         pulled = self._cut.pull_back(flows[:ahead], below, keep)
         average_gradients_([pulled], below, self._group)
-        at = dict([*found_at, *zip(bottom, pulled, strict=True)])
+        at = dict([*gradients_at, *zip(bottom, pulled, strict=True)])
         return [at[p] for p in range(len(self.parameters))]
 
     def _estimate(self) -> GramEstimate:
-        assert self._found is not None
-        gram = self._found.gram / self._scale**2
+        assert self._passes is not None
+        gram = self._passes.gram / self._scale**2
         weights = self._weigh(gram)
-        return GramEstimate(weights, self._combined(self._found, weights), gram, exact=False)
+        return GramEstimate(weights, self._combined(self._passes, weights), gram, exact=False)
 
     def finish(self, scale: float) -> GramEstimate:
         """Return the estimated direction or, in an audit, the exact one with the cosine between both."""
-        guessed = self._guessed
+        estimated = self._estimated
         estimate = super().finish(scale)
-        if guessed is not None:
-            one, other = inner_product(guessed, guessed), inner_product(estimate.direction, estimate.direction)
-            cosine = float(inner_product(guessed, estimate.direction) / (one * other).sqrt())
+        if estimated is not None:
+            one, other = inner_product(estimated, estimated), inner_product(estimate.direction, estimate.direction)
+            cosine = float(inner_product(estimated, estimate.direction) / (one * other).sqrt())
             estimate = replace(estimate, cosine=cosine)
         return estimate
 
@@ -280,7 +282,7 @@ def _gram(parts: Sequence[Gradient], refined: Sequence[float]) -> Tensor:
     return floor_eigenvalues(gram)
 
 
-def _replaced(guess: Tensor, regions: Tensor) -> Tensor:
+def _with_region_block(guess: Tensor, regions: Tensor) -> Tensor:
     """Return an estimated M with the regions' block replaced; g_0 keeps its cosines and its relative norm."""
     ratio = torch.where(guess.diagonal() > 0.0, regions.diagonal() / guess.diagonal(), 0.0).sqrt()
     found = ratio[1:][ratio[1:] > 0.0]
@@ -302,7 +304,7 @@ def _layers(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, li
     }
 
 
-def _of_linear(parameter: nn.Parameter, x: Tensor, delta: Tensor) -> Tensor:
+def _linear_gradient(parameter: nn.Parameter, x: Tensor, delta: Tensor) -> Tensor:
     """Return the gradient of a linear layer's weight, δᵀx, or of its bias, Σ δ."""
     rows = delta.flatten(end_dim=-2)
     found = rows.T @ x.flatten(end_dim=-2).to(rows.dtype) if parameter.dim() == 2 else rows.sum(dim=0)

@@ -84,7 +84,7 @@ class TailEstimator(AuditedEstimator):
             self._cut.remove()
         self.place, self._cut = place, Cut(self._unet, place)
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self._gradients: list[Gradient] = []
         if self._cut is not None:
             self._cut.clear()

@@ -34,8 +34,8 @@ class Budget:
     @property
     def room(self) -> int:
         """Bytes that may be written: free disk space minus the reserve."""
-        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
-        return max(0, shutil.disk_usage(there).free - RESERVE)
+        existing = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        return max(0, shutil.disk_usage(existing).free - RESERVE)
 
     def line(self) -> str:
         """Return a one-line summary."""
@@ -119,10 +119,8 @@ class Caches:
             return []
         lines = [self.budget.line()]
         for name, kept in self.kept.items():
-            strange = others(kept.folder)
-            lines.append(
-                f"  {name}: {len(kept)} cached" + (f"; {strange} of other models, not used" if strange else "")
-            )
+            unused = others(kept.folder)
+            lines.append(f"  {name}: {len(kept)} cached" + (f"; {unused} of other models, not used" if unused else ""))
         if self.missing > self.budget.room:
             lines.append(f"  about {_mib(self.missing)} more are needed: whatever doesn't fit is recomputed each time")
         return lines
