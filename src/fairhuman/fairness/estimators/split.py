@@ -32,10 +32,8 @@ from fairhuman.fairness.estimators.tail import TailEstimator, floor_eigenvalues
 
 PROJECTION = re.compile(r"\.(to_q|to_k|to_v|to_out\.0)(\.|$)")  # a layer of attention, or of a LoRA on one
 LOCAL = re.compile(r"\.(to_q|to_out\.0)(\.|$)")  # its tokens are positions in the image
-PATIENCE, MOST_OVERLAP = (
-    8,
-    0.5,
-)  # steps checked, and the largest allowed mean overlap of two regions, as a share of the smaller one
+# Regions may not overlap by more than this share of the smaller one, in the mean of the first steps that have two.
+PATIENCE, MOST_OVERLAP = 8, 0.5
 
 
 @dataclass
