@@ -1,4 +1,4 @@
-"""Tiers that look at nothing and shards without pictures: the machinery alone. Quick to import, for workers."""
+"""Tiers with constant results and shards without pictures, to measure the machinery alone. Fast to import."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 
 from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.detect import DetectTier
-from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.data.pipeline.write import ShardWriter
 
 
 @dataclass(frozen=True)
 class ConstantCheck(CheckTier):
-    """What a check would give, without looking."""
+    """Returns what a check would, without looking at the picture."""
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
+    def open(self) -> Iterator[ProcessRows]:
         yield lambda items: [self.constant(item) for item in items]
 
     def constant(self, item: TierRow) -> TierResult:
@@ -27,12 +27,12 @@ class ConstantCheck(CheckTier):
 
 @dataclass(frozen=True)
 class ConstantDetect(DetectTier):
-    """One face and two hands, without looking."""
+    """Returns one face and two hands, without looking at the picture."""
 
     name: ClassVar[str] = "detect"
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
+    def open(self) -> Iterator[ProcessRows]:
         columns: dict[str, Any] = {"persons": [[100.0, 50.0, 400.0, 512.0, 0.9]], "person_by": "constant"}
         columns |= {"faces": [[200.0, 80.0, 290.0, 190.0, 0.9]], "face_by": "constant"}
         columns |= {"hands": [[90.0, 300.0, 140.0, 350.0, 0.9]] * 2, "hand_votes": [3, 4], "hand_by": "constant"}
@@ -40,7 +40,7 @@ class ConstantDetect(DetectTier):
 
 
 class EmptyShards(ShardWriter):
-    """Shards with all columns but the pictures."""
+    """Writes shards with all columns except the pictures."""
 
     def _row(self, row: Any, found: Any) -> dict[str, Any]:
         known = {name: found["detect"][name] for name in ("faces", "hands", "persons")}

@@ -10,14 +10,14 @@ from torch import Tensor
 from fairhuman.compare.grid.matching import MatchedRow
 from fairhuman.data.condition.people import SHAPES, people_from_list
 from fairhuman.errors import DataError
-from fairhuman.generate.asked import POSE_TEXT, ControlInputs, read_asked
+from fairhuman.generate.control_inputs import POSE_TEXT, ControlInputs, read_control_inputs
 
 _SAME = 0.5  # pixels that a point of the pose that was followed may be off the one that is shown
 
 
 def read_columns(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
-    """Read `NAME=PLACE` of each condition for the prompts of all rows; errors as of `read_asked`."""
-    return read_asked(given, 1 + max(row.key[0] for row in rows))
+    """Read `NAME=PLACE` of each condition for the prompts of all rows; errors as of `read_control_inputs`."""
+    return read_control_inputs(given, 1 + max(row.key[0] for row in rows))
 
 
 def condition_pictures(

@@ -19,7 +19,7 @@ from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames, cut
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.generate.asked import ControlInputs
+from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.report.html import picture_uri, render
 from fairhuman.utils.files import write_text
 
