@@ -133,10 +133,10 @@ def test_nothing_is_found_in_nothing(size: tuple[int, int], vote: HandVote) -> N
 def test_bad_input_and_settings_are_refused_and_closing_twice_is_fine() -> None:
     with pytest.raises(ValueError, match=r"votes must be in 1\.\.5, not 6"):
         HandVote(votes=6)
-    with pytest.raises(ValueError, match="most must be at least 1"):
+    with pytest.raises(ValueError, match="max_hands must be at least 1"):
         HandVote(max_hands=0)
     with HandVote() as detector, pytest.raises(ValueError, match=r"uint8 \(0\.\.255\), not float32"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
     detector.close()
-    with pytest.raises(ValueError, match="must be open to detect"):
+    with pytest.raises(ValueError, match="is closed"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.uint8))

@@ -50,7 +50,7 @@ def test_unknown_boxes_and_known_absence_count_as_they_should() -> None:
 
 
 def test_truth_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="entry for each of 1 pictures, not 2"):
+    with pytest.raises(ValueError, match=r"one entry per picture \(1\), not 2"):
         part_rates([found()], {"spot": [(), ()]}, parts=("spot",))
     with pytest.raises(ValueError, match="parts spot, not 'hand'"):
         part_rates([found()], {"hand": [()]}, parts=("spot",))

@@ -79,7 +79,7 @@ def test_only_what_is_asked_for_is_looked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"face": None, "hand": None, "person": None}, "at least one part must be looked for"),
+        ({"face": None, "hand": None, "person": None}, "at least one part needs a detector"),
         ({"hand": "onnx"}, "onnx.models.hand must name a model"),
         ({"person": "whole-body", "whole_body": {"pose": "a.onnx"}}, "whole_body.detector and whole_body.pose"),
         ({"face": "yolo"}, "face"),

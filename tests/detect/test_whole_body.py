@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match=r"nowhere\.onnx: expected an ONNX file"):
         WholeBodyDetector(str(persons), str(tmp_path / "nowhere.onnx"))
     (tmp_path / "broken.onnx").write_bytes(b"\x00\x01")
-    with pytest.raises(DetectorError, match=r"broken\.onnx: expected an ONNX model"):
+    with pytest.raises(DetectorError, match=r"broken\.onnx: not a valid ONNX model"):
         WholeBodyDetector(str(tmp_path / "broken.onnx"), str(persons))
     with pytest.raises(ValueError, match=r"confidence must be in 0\.\.1, not 2"):
         WholeBodyDetector(str(persons), str(persons), confidence=2)
@@ -135,5 +135,5 @@ def test_bad_input_is_refused_and_closing_twice_is_fine(tmp_path: Path) -> None:
     with WholeBodyDetector(str(persons), str(pose)) as detector, pytest.raises(ValueError, match="uint8"):
         detector.detect(np.zeros((8, 8), dtype=np.float32))  # type: ignore[arg-type]
     detector.close()
-    with pytest.raises(ValueError, match="must be open to detect"):
+    with pytest.raises(ValueError, match="WholeBodyDetector is closed"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.uint8))

@@ -181,7 +181,7 @@ def test_growing_gives_what_a_larger_count_gives_at_once(whole: Path, tmp_path: 
     assert told == [*range(8, 21)]
     assert tables(tmp_path) == tables(whole)
     assert write_people(tmp_path, SETTINGS, workers=1) == 0
-    with pytest.raises(DataError, match=r"holds 20 people already, count=11 would remove some"):
+    with pytest.raises(DataError, match=r"already has 20 people, count=11 would remove some"):
         write_people(tmp_path, smaller)
 
 
@@ -201,10 +201,10 @@ def damage(name: str, value: object) -> Callable[[Path], None]:
         (damage("seed", 1), r"other settings \(seed was 1, now 6\)"),
         (damage("degraded", 0.0), r"other settings \(degraded was 0.0, now 0.3\)"),
         (damage("versions", {"anny": "0.1", "warp-lang": people._versions()["warp-lang"]}), "anny was 0.1, now"),
-        (damage("versions", None), "must be what `fairhuman synth` has written"),
-        (damage("count", None), "must be what `fairhuman synth` has written"),
-        (lambda out: (out / "synth.json").write_text("{"), "must be what `fairhuman synth` has written"),
-        (lambda out: (out / "synth.json").write_text("[]"), "must be what `fairhuman synth` has written"),
+        (damage("versions", None), "not a file of `fairhuman synth`"),
+        (damage("count", None), "not a file of `fairhuman synth`"),
+        (lambda out: (out / "synth.json").write_text("{"), "not a file of `fairhuman synth`"),
+        (lambda out: (out / "synth.json").write_text("[]"), "not a file of `fairhuman synth`"),
     ],
 )
 def test_a_folder_that_doesn_t_fit_is_left_alone(
@@ -229,7 +229,7 @@ def test_a_place_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(people, "write_atomically", full)
-    with pytest.raises(FairHumanError, match="can't be written: No space left on device; the same command goes on"):
+    with pytest.raises(FairHumanError, match="can't be written: No space left on device; run the same command again to resume"):
         write_people(tmp_path / "people", SETTINGS.model_copy(update={"count": 1}), workers=1)
 
 

@@ -193,7 +193,7 @@ def test_keys_of_other_places_are_not_sent(budget: TokenBudget, item: Items, mon
     with pytest.raises(DataError, match="the environment variable SOME_KEY isn't set"):
         captions(url, budget, [item()], api_key_env="SOME_KEY")
     monkeypatch.setenv("SOME_KEY", "kéy")
-    with pytest.raises(DataError, match="can't be sent") as caught:
+    with pytest.raises(DataError, match="printable ASCII") as caught:
         captions(url, budget, [item()], api_key_env="SOME_KEY")
     assert "kéy" not in str(caught.value)
 

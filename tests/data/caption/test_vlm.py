@@ -126,7 +126,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     assert ask(llava, budget, items, batch_size=5) == expected
     assert tried == [5, 2, 3, 1, 2]
     room = 0
-    with pytest.raises(ModelError, match=r"no memory for a picture of 24x20; transformers\.longest_side is 1024"):
+    with pytest.raises(ModelError, match=r"not enough memory for a picture of 24x20; lower transformers\.longest_side, which is 1024"):
         ask(llava, budget, items)
 
 
@@ -142,7 +142,7 @@ def test_a_model_that_does_not_chat_is_named(llava: Path, budget: TokenBudget, t
     for file in llava.iterdir():
         if file.suffix != ".jinja":
             (tmp_path / file.name).symlink_to(file)
-    with pytest.raises(ModelError, match="expected a model that chats, found no chat template"):
+    with pytest.raises(ModelError, match="expected a chat model, found no chat template"):
         TransformersCaptioner(TransformersSettings(model=str(tmp_path)), budget)
 
 

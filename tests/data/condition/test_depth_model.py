@@ -107,7 +107,7 @@ def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
 def test_a_picture_that_the_model_can_not_take_is_named(depth_model: str) -> None:
     with (
         open_depth(DepthSettings(model=depth_model)) as estimate,
-        pytest.raises(ModelError, match="must take a picture of 3000x5 pixels"),
+        pytest.raises(ModelError, match="can't process a picture of 3000x5 pixels"),
     ):
         estimate([np.zeros((5, 3000, 3), np.uint8)])
 

@@ -115,7 +115,7 @@ def test_nothing_large_enough_an_unknown_region_and_other_settings_are_errors(pe
         export_dataset(people, tmp_path / "out", "parquet", near=near.model_copy(update={"region": "feet"}))
     export_dataset(people, tmp_path / "out", "parquet", near=near)
     export_dataset(people, tmp_path / "out", "parquet", near=near)
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="must be empty or hold an export"):
         export_dataset(people, tmp_path / "out", "parquet")
 
 

@@ -47,7 +47,7 @@ def test_good_means_that_nothing_is_lost(folder, built):
     """What is converted or odd is used; a dropped box is lost, though its record is not."""
     root = folder([{"file_name": f"{i}.png", "caption": "x", "faces": [[1, 1, 20, 20]]} for i in range(3)])
     assert check_dataset(root).good
-    assert check_dataset(built).lines() == [f"{built}: 6 of 6 records can be used, read as parquet"]
+    assert check_dataset(built).lines() == [f"{built}: 6 of 6 records are usable, read as parquet"]
     (root / "1.png").write_bytes(encoded(picture(40, 30).convert("RGBA")))
     odd = check_dataset(root)
     assert odd.good

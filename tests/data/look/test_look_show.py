@@ -152,7 +152,7 @@ def test_what_is_refused(folder, tmp_path):
     with pytest.raises(FairHumanError, match=r"/proc/p\.html: can't be written"):
         show_dataset(root, Path("/proc/p.html"))
     (root / "a.png").write_bytes(b"no")
-    with pytest.raises(DataError, match=r"holds no usable record[^\n]*\n  metadata\.jsonl:1: skipped, not a picture"):
+    with pytest.raises(DataError, match=r"no usable record[^\n]*\n  metadata\.jsonl:1: skipped, not a picture"):
         show_dataset(root, tmp_path / "p.html")
     assert not (tmp_path / "p.html").exists()
 

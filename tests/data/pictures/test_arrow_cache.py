@@ -231,13 +231,13 @@ def test_a_damaged_copy_is_named(records, tmp_path):
 
 def test_a_folder_that_cannot_be_written_says_what_to_set(records, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FairHumanError, match=r"can't be written: Not a directory; source\.cache=FOLDER"):
+    with pytest.raises(FairHumanError, match=r"can't be written: Not a directory; set source\.cache=FOLDER"):
         arrow(records, tmp_path / "file" / "copies")
 
 
 def test_too_little_space_is_told_before_it_is_filled(records, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(FairHumanError, match=r"need about 0 MiB, 0 MiB are free; source\.cache=FOLDER"):
+    with pytest.raises(FairHumanError, match=r"need about 0 MiB, but 0 MiB are free; set source\.cache=FOLDER"):
         arrow(records, tmp_path / "copies")
     assert not pieces(tmp_path / "copies")
 

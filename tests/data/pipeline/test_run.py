@@ -176,7 +176,7 @@ def test_a_picture_that_changes_on_and_on_is_refused(plain, tmp_path, monkeypatc
         return read(record, sha256)
 
     monkeypatch.setattr(write, "read_checked_bytes", restless)
-    with pytest.raises(DataError, match=r"plain: 1 pictures change while the data set is built; the same command"):
+    with pytest.raises(DataError, match=r"plain: 1 pictures changed during the build; run the same command again"):
         build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1")
     monkeypatch.setattr(write, "read_checked_bytes", read)
     assert build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1").report["kept"] == 5
@@ -316,11 +316,11 @@ def test_refusals(photos, tmp_path, other):
     elif other == "a stranger's folder":
         out.mkdir()
         (out / "thesis.txt").write_text("x")
-        with pytest.raises(DataError, match="holds something else"):
+        with pytest.raises(DataError, match="must be a new or empty folder"):
             build(photos, out)
         assert sorted(path.name for path in out.iterdir()) == [".lock", "thesis.txt"]
     elif other == "nothing kept":
-        with pytest.raises(DataError, match=r"no record is kept: .*shorter side below 9999 pixels"):
+        with pytest.raises(DataError, match=r"every record was rejected: .*shorter side below 9999 pixels"):
             build(photos, out, "min_side=9999")
         assert json.loads((out / "report.json").read_text())["kept"] == 0
     else:

@@ -93,7 +93,7 @@ KEEP = {"key": "p0", "action": "keep"}
         ({**KEEP, "key": None}, 422, "key"),
         ({"action": "keep"}, 422, "key"),
         ({**KEEP, "action": "undo"}, 422, "action"),
-        ({**KEEP, "prompt": "x" * 1001}, 422, "1000 are the most"),
+        ({**KEEP, "prompt": "x" * 1001}, 422, "the limit is 1000"),
         ({**KEEP, "prompt": "x" * 100_000}, 413, "at most"),
         ({**KEEP, "prompt": "  "}, 422, "is empty"),
         ({**KEEP, "prompt": 7}, 422, "prompt"),

@@ -145,7 +145,7 @@ def test_a_lease_ends_and_its_picture_goes_to_the_next(store, clock):
     assert here.work("Bo").keys == ()
     clock.now += 2
     assert here.work("Bo").keys == ("p0", "p1")
-    with pytest.raises(RefusedError, match="another reviewer meanwhile") as refusal:
+    with pytest.raises(RefusedError, match="now belongs to another reviewer") as refusal:
         keep(here, "Ada", "p0")
     assert refusal.value.status == 409
     clock.now += 11
@@ -203,7 +203,7 @@ def test_prompts_are_one_line_and_unchanged_ones_stay_as_they_were(store):
     ("prompt", "said"),
     [
         ("  \n ", "is empty"),
-        ("x" * 21, "has 21 characters, 20 are the most"),
+        ("x" * 21, "has 21 characters; the limit is 20"),
         ("a\x00b", "U\\+0000"),
         ("a\x1b[31m", "U\\+001B"),
     ],

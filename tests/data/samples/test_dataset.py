@@ -169,9 +169,9 @@ def test_nothing_left_to_train_on(people):
     records = people(3)
     for record in records:
         record.image.unlink()
-    with pytest.raises(DataError, match="not one of 3 pictures"):
+    with pytest.raises(DataError, match="none of 3 pictures"):
         dataset(records)[0]
-    with pytest.raises(DataError, match="at least one record"):
+    with pytest.raises(DataError, match="records must not be empty"):
         dataset([])
 
 

@@ -116,7 +116,7 @@ def test_each_trains(sample, tmp_path):
 def test_a_format_can_be_forced_and_must_exist(sample, tmp_path):
     kind, root, _ = sample
     assert source_kind(root, "folder") == "folder"
-    with pytest.raises(RecipeError, match=f"no format '{kind}x' of sources; did you mean '{kind}'"):
+    with pytest.raises(RecipeError, match=f"unknown source format '{kind}x'; did you mean '{kind}'"):
         read(root, (), format=f"{kind}x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="found none of them") as caught:

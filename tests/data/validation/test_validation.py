@@ -158,7 +158,7 @@ def test_pictures_that_browsers_show_otherwise_are_written_anew_without_loss(sou
 
 def test_too_few_usable_pictures_are_an_error_that_says_why(source: Path, tmp_path: Path) -> None:
     chosen = {"count": 13, "filters": {**SMALL, "min_side": 64}}
-    with pytest.raises(DataError, match="count = 13, but 12 of 12 records are usable"):
+    with pytest.raises(DataError, match="count = 13, but only 12 of 12 records are usable"):
         build_validation(source, tmp_path / "out", settings(**chosen))
     assert not (tmp_path / "out").exists()
     # nothing expensive was done: other settings may go on there
@@ -190,7 +190,7 @@ def test_a_folder_with_something_else_is_left_alone(source: Path, tmp_path: Path
     else:
         out.mkdir()
         (out / holds).write_text("mine")
-    with pytest.raises(DataError, match=r"must be (a new or empty folder|what `fairhuman data validation`)"):
+    with pytest.raises(DataError, match=r"(must be a new or empty folder|not a file of `fairhuman data validation`)"):
         build_validation(source, out, settings())
     assert (out if holds == "file" else out / holds).read_text() == "mine"
 
@@ -245,7 +245,7 @@ def test_text_of_the_source_cannot_break_out_of_the_page(source: Path, tmp_path:
     ("values", "message"),
     [
         ({"count": 0}, "count"),
-        ({"strata": ["scene", "scene"]}, "names must be given once"),
+        ({"strata": ["scene", "scene"]}, "names must be distinct"),
         ({"sampling": "stratifed"}, "sampling"),
         ({"prompts": {"kind": "endpoint"}}, r"kind endpoint needs endpoint\.model"),
         ({"prompt": {}}, "did you mean 'prompts'"),
