@@ -54,7 +54,7 @@ def test_a_box_is_exact_where_nothing_is_scaled(layout: str, tmp_path: Path) -> 
     assert (hand.box.x0, hand.box.y0, hand.box.x1, hand.box.y1) == pytest.approx((10, 20, 30, 50), abs=1e-4)
 
 
-def test_the_way_back_undoes_the_letterbox() -> None:
+def test_to_original_inverts_the_letterbox() -> None:
     generator = np.random.default_rng(0)
     for _ in range(50):
         height, width = (int(side) for side in generator.integers(1, 900, 2))
@@ -76,7 +76,7 @@ def test_overlap_and_confidence_decide_what_is_kept(tmp_path: Path) -> None:
         assert detector.detect(picture(96, 64)) == []  # rows of zeros are nothing
 
 
-def test_one_class_of_v5_is_told_from_end_to_end(tmp_path: Path) -> None:
+def test_one_class_v5_is_distinguished_from_end_to_end(tmp_path: Path) -> None:
     model = save_yolo(tmp_path / "tiny.onnx", "v5", ("hand",), rows=1008)
     with OnnxDetector(str(model), ("hand",)) as detector:
         (hand,) = detector.detect(picture(96, 64, Box(10, 20, 30, 50)))
@@ -101,7 +101,7 @@ def test_names_can_be_given_and_are_needed(tmp_path: Path) -> None:
         OnnxDetector(model, BOTH, names=("dog", "cat"))
 
 
-def test_what_is_no_such_model_is_refused_with_what_it_has(tmp_path: Path) -> None:
+def test_models_of_other_kinds_are_rejected_with_their_signature(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match=r"nowhere\.onnx: expected an ONNX file"):
         OnnxDetector(str(tmp_path / "nowhere.onnx"), BOTH)
     broken = tmp_path / "broken.onnx"
@@ -124,7 +124,7 @@ def test_what_is_no_such_model_is_refused_with_what_it_has(tmp_path: Path) -> No
         detector.detect(picture(96, 64, Box(10, 20, 30, 50)))
 
 
-def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
+def test_boxes_with_nan_are_ignored(tmp_path: Path) -> None:
     rows = np.zeros((1, 20, 6), dtype=np.float32)
     rows[0, 0] = [1, 2, np.nan, 8, 0.9, 0]
     rows[0, 1] = [1, 2, 9, np.inf, 0.9, 0]
@@ -154,7 +154,7 @@ def test_bad_input_and_settings_are_refused_and_closing_twice_is_fine(tmp_path: 
             OnnxDetector(model, BOTH, **{setting: 1.1})  # type: ignore[arg-type]
 
 
-def test_a_hub_that_can_not_be_reached_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(DetectorError, match=r"someone/yolo:face\.onnx: could not be downloaded; check .*the network"):

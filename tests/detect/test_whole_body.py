@@ -71,7 +71,7 @@ def test_parts_lie_where_the_pose_puts_them(
     assert found["face"].visibility_n is not None
 
 
-def test_parts_that_are_not_sure_are_left_out_and_so_are_unsure_points(tmp_path: Path) -> None:
+def test_low_score_parts_and_points_are_left_out(tmp_path: Path) -> None:
     scores = np.full(133, 0.9)
     scores[LEFT] = 0.2
     scores[RIGHT.start : RIGHT.start + 12 : 4] = 0.0  # rtmlib puts points without a score outside of the picture
@@ -93,7 +93,7 @@ def test_the_pose_model_is_given_rgb(tmp_path: Path) -> None:
     assert scores["person"] == pytest.approx(0.45)
 
 
-def test_of_the_classes_of_a_whole_yolox_the_person_alone_counts(tmp_path: Path) -> None:
+def test_only_the_person_class_of_yolox_is_used(tmp_path: Path) -> None:
     persons, pose = tmp_path / "persons.onnx", save_pose(tmp_path / "pose.onnx", body(), np.full(133, 0.9))
     image = scene(128, 128, (20, 8, 60, 88))
     boxes = {}
@@ -106,12 +106,12 @@ def test_of_the_classes_of_a_whole_yolox_the_person_alone_counts(tmp_path: Path)
     assert (person.x0, person.y0, person.x1, person.y1) == pytest.approx((20, 8, 60, 88), abs=3)
 
 
-def test_nobody_is_nobody_and_not_the_whole_picture(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_person_gives_no_pose(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert detect(tmp_path, np.full(133, 0.9), np.zeros((40, 30, 3), dtype=np.uint8)) == {}
     assert capfd.readouterr().out == ""
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_models_of_other_kinds_are_rejected(tmp_path: Path) -> None:
     persons, pose = tmp_path / "persons.onnx", tmp_path / "pose.onnx"
     save_yolox(persons)
     save_pose(pose, body()[:17], np.ones(17))

@@ -172,7 +172,7 @@ def test_kill_9_and_two_workers_give_the_same_bytes(whole: Path, tmp_path: Path)
     assert tables(out) == tables(whole)
 
 
-def test_growing_gives_what_a_larger_count_gives_at_once(whole: Path, tmp_path: Path) -> None:
+def test_growing_a_set_equals_a_larger_count_at_once(whole: Path, tmp_path: Path) -> None:
     smaller = SETTINGS.model_copy(update={"count": 11})
     assert write_people(tmp_path, smaller, workers=1) == 11
     assert sum(map(len, missing_tables(tmp_path, SETTINGS).values())) == 12  # the last table is rendered anew
@@ -207,7 +207,7 @@ def damage(name: str, value: object) -> Callable[[Path], None]:
         (lambda out: (out / "synth.json").write_text("[]"), "not a file of `fairhuman synth`"),
     ],
 )
-def test_a_folder_that_doesn_t_fit_is_left_alone(
+def test_a_folder_with_other_content_is_left_alone(
     tmp_path: Path, prepare: Callable[[Path], object], message: str
 ) -> None:
     prepare(tmp_path)
@@ -217,7 +217,7 @@ def test_a_folder_that_doesn_t_fit_is_left_alone(
     assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == before
 
 
-def test_a_place_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(DataError, match="must be a new or empty folder"):
@@ -229,7 +229,9 @@ def test_a_place_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(people, "write_atomically", full)
-    with pytest.raises(FairHumanError, match="can't be written: No space left on device; run the same command again to resume"):
+    with pytest.raises(
+        FairHumanError, match="can't be written: No space left on device; run the same command again to resume"
+    ):
         write_people(tmp_path / "people", SETTINGS.model_copy(update={"count": 1}), workers=1)
 
 

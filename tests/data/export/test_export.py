@@ -184,7 +184,7 @@ def test_hugging_face_shows_pictures_boxes_and_masks_of_parquet(people, tmp_path
     assert set(loaded[0]["masks"]) == {"face", "hand", "person", "tail"}
 
 
-def test_what_a_build_knows_of_its_boxes_stays_beside_them(people, tmp_path):
+def test_scores_and_votes_of_a_build_are_exported_with_its_boxes(people, tmp_path):
     """A Parquet set's scores are no part of its boxes: they go on as columns."""
     export_dataset(people, tmp_path / "table", "parquet")
     export_dataset(tmp_path / "table", tmp_path / "out", "imagefolder")
@@ -249,7 +249,7 @@ def test_boxes_of_any_region_that_is_named(people, tmp_path, format):
     assert record.attributes == {"foot": [[1, 2, 9, 9]]}
 
 
-def test_folders_with_something_else_are_refused(people, tmp_path):
+def test_folders_with_other_content_are_rejected(people, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "diary.txt").write_text("mine")
@@ -291,7 +291,10 @@ def test_a_failure_leaves_what_was_there(people, tmp_path):
 
 
 def test_two_at_once_are_refused(people, tmp_path):
-    with filelock.FileLock(tmp_path / ".out.lock"), pytest.raises(DataError, match="another export is running in this folder"):
+    with (
+        filelock.FileLock(tmp_path / ".out.lock"),
+        pytest.raises(DataError, match="another export is running in this folder"),
+    ):
         export_dataset(people, tmp_path / "out", "parquet")
 
 
@@ -303,7 +306,7 @@ def test_folders_that_are_read_only(people, tmp_path):
         export_dataset(people, locked / "out", "parquet")
 
 
-def test_what_else_is_refused(people, tmp_path):
+def test_invalid_arguments_are_rejected(people, tmp_path):
     with pytest.raises(FairHumanError, match="/proc/out: can't be written"):
         export_dataset(people, Path("/proc/out"), "webdataset")
     (tmp_path / "file").write_text("x")

@@ -1,4 +1,4 @@
-"""Who gets which picture, what a decision may be, undo: rules that hold whatever people do, in whatever order."""
+"""Assignment of pictures, valid decisions and undo, under any sequence of actions."""
 
 import threading
 
@@ -62,7 +62,7 @@ def decisions(store):
 
 
 @pytest.mark.parametrize(("needed", "seed"), [(1, 0), (2, 1), (3, 2)])
-def test_whatever_people_do_no_picture_gets_too_many_and_no_event_is_changed(store, clock, needed, seed):
+def test_no_picture_gets_too_many_reviews_and_events_are_append_only(store, clock, needed, seed):
     here = store(5, reviews_per_picture=needed, lease_seconds=50)
     rng = np.random.default_rng(seed)
     model: dict[str, list[tuple[str, str]]] = {name: [] for name in PEOPLE}  # each one's decisions, in order
