@@ -35,15 +35,16 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.engine import run_tasks
-from fairhuman.data.pipeline.manifest import blocks_of, list_source
+from fairhuman.data.pipeline.manifest import list_source, read_blocks
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import select
-from fairhuman.data.pipeline.tier import TierTable, start
+from fairhuman.data.pipeline.tier import TierTable, open_tier
 from fairhuman.data.sources import SOURCES, SourceFormat, SourceSettings
 from fairhuman.data.sources.rows import Row
 from fairhuman.detect.settings import DetectSettings, open_detectors
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
+from fairhuman.utils.memory import peak_resident_bytes
 
 WORKERS = 2
 SIZE = 512  # pixels a side
@@ -83,7 +84,7 @@ def bare_loop(paths: Sequence[Path]) -> tuple[float, float]:
     ready, results = context.Barrier(WORKERS), context.Queue()
     crew = [context.Process(target=bare, args=(paths[n::WORKERS], ready, results)) for n in range(WORKERS)]
     for process in crew:
-        process.start()
+        process.open_tier()
     times = [results.get() for _ in crew]
     for process in crew:
         process.join()
@@ -94,15 +95,15 @@ def tier(source: Path, out: Path) -> tuple[float, float]:
     """Return the same for a tier: pictures per second after both workers' first block, and CPU seconds."""
     reader = RowReader(source, "file_name", REGIONS, SourceSettings())
     list_source(out / "manifest", SOURCES["folder"], source, BLOCK, LoadReport())
-    blocks = blocks_of(out / "manifest")
+    blocks = read_blocks(out / "manifest")
     check = TierTable.of(CheckTier(reader), out, {})
-    for _ in run_tasks(partial(start, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
+    for _ in run_tasks(partial(open_tier, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
         pass
     detect = TierTable.of(DetectTier(reader, DETECTORS), out, {"check": check})
     tasks = detect.tasks(blocks, out / "manifest")
     before = os.times()
     rows, began, last = 0, 0.0, 0.0
-    for number, outcome in enumerate(run_tasks(partial(start, detect.tier), tasks, WORKERS)):
+    for number, outcome in enumerate(run_tasks(partial(open_tier, detect.tier), tasks, WORKERS)):
         last = time.perf_counter()
         if number < WORKERS:
             began = last
@@ -149,13 +150,13 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
 
     def run(table: TierTable, blocks: Any, share: float = 1.0) -> None:
         tasks = table.tasks(blocks, manifest)
-        done = run_tasks(partial(start, table.tier), tasks[: int(len(tasks) * share)], WORKERS)
+        done = run_tasks(partial(open_tier, table.tier), tasks[: int(len(tasks) * share)], WORKERS)
         for _ in done:
             pass
 
     with timed("list"):
         list_source(manifest, source, out, block_rows, LoadReport())
-    blocks = blocks_of(manifest)
+    blocks = read_blocks(manifest)
     check = TierTable.of(ConstantCheck(reader), out / "tiers", {})
     detect = TierTable.of(ConstantDetect(reader, DETECTORS), out / "tiers", {"check": check})
     with timed("check"):
@@ -164,7 +165,7 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
         run(detect, check.passed(blocks), stop_after)
         with timed("restart"):
             list_source(manifest, source, out, block_rows, LoadReport())
-            blocks = blocks_of(manifest)
+            blocks = read_blocks(manifest)
             left = len(check.tasks(blocks, manifest)) + len(detect.tasks(check.passed(blocks), manifest))
         assert left == len(blocks) - int(len(blocks) * stop_after)
     with timed("detect"):
@@ -181,7 +182,7 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
     kept = sum(len(block.ids) for block in selection.kept)
     written = sum(rows_in(path) for path in (out / "data").iterdir())
     assert kept == written == count, (kept, written, count)
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
+    peak = peak_resident_bytes() / 1e6
     return {"records": count, "blocks": len(blocks), "shards": len(shards), "seconds": seconds, "peak_mb": peak}
 
 

@@ -17,5 +17,9 @@ class ModelError(FairHumanError):
     """A model cannot be loaded or does not fit the requested use."""
 
 
+class PluginError(FairHumanError):
+    """A part of a user's own package can't be loaded, or isn't what its group of entry points holds."""
+
+
 class TrainingError(FairHumanError):
     """A training run cannot continue: non-finite loss, out of memory, disk full."""

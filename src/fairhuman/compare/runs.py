@@ -1,15 +1,12 @@
 """Runs of a comparison: people, tuning, then every cell with every seed; finished runs are kept, failed ones reported.
 
-The same command goes on where it was stopped, and takes in cells and seeds that were added since.
+Running the same recipe again resumes, and includes cells and seeds that were added since.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
 
 from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, training_job
@@ -17,11 +14,13 @@ from fairhuman.compare.losses import keep_losses, kept_losses
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.report.changes import Series, change, series_of
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
 
 GLOBAL = "global"
 EXACT = 2.0  # cost of a step with K gradients, in those of a step with one; for the estimate of time
-Render = Callable[[Path, dict[str, Any]], object]
+Render = Callable[[Path, SynthSettings, Display], object]
 
 
 @dataclass
@@ -44,7 +43,7 @@ class ComparisonRuns:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> ComparisonRuns | int:
+def run_comparison(recipe: CompareRecipe, render: Render, display: Display) -> ComparisonRuns | int:
     """Do all that isn't done yet; the outcome, or the number of the signal that ended it early.
 
     Raises:
@@ -52,18 +51,18 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> C
 
     """
     for name, people in recipe.people.items():
-        render(recipe.out / "people" / name, people.model_dump())
+        render(recipe.out / "people" / name, people, display)
     config.save(recipe, recipe.out / "compare.yaml")
     outcome = ComparisonRuns(picked=dict.fromkeys(recipe.cells, None))
     if recipe.tuning is not None:
-        signal = _tune(recipe, recipe.tuning, outcome, console)
+        signal = _tune(recipe, recipe.tuning, outcome, display)
         if signal is not None:
             return signal
     runs = {
         cell: {seed: recipe.run(cell, seed, rate, "test") for seed in recipe.seeds}
         for cell, rate in outcome.picked.items()
     }
-    signal = _train([run for seeds in runs.values() for run in seeds.values()], recipe, outcome, console)
+    signal = _train([run for seeds in runs.values() for run in seeds.values()], recipe, outcome, display)
     if signal is not None:
         return signal
     for cell, seeds in runs.items():
@@ -75,14 +74,14 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> C
     return outcome
 
 
-def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns, console: Console) -> int | None:
+def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns, display: Display) -> int | None:
     """Fill in `tuned` and `picked`; return the number of the signal that ended it early."""
     runs = {
         cell: {rate: recipe.run(cell, tuning.seed, rate, "tuning") for rate in tuning.learning_rates}
         for cell in recipe.cells
         if cell not in tuning.lenders
     }
-    signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, console)
+    signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, display)
     if signal is not None:
         return signal
     for cell, rates in runs.items():
@@ -91,7 +90,7 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns
             raise FairHumanError(f"cell {cell!r}: no tuning run ended. {next(iter(outcome.failed.values()))}")
         tuned = {rate: changes(_series(recipe, [run])) for rate, run in ended.items()}
         outcome.tuned[cell], outcome.picked[cell] = tuned, pick(tuned, tuning.max_global)
-        console.print(f"learning rate of {cell}: {outcome.picked[cell]:g}{at_edge(tuned, outcome.picked[cell])}")
+        display.say(f"learning rate of {cell}: {outcome.picked[cell]:g}{at_edge(tuned, outcome.picked[cell])}")
     outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.lenders.items()}
     return None
 
@@ -114,7 +113,7 @@ def changes(series: Series) -> dict[str, float]:
     return {name: change(series, name).value for name in series.first}
 
 
-def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, console: Console) -> int | None:
+def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, display: Display) -> int | None:
     """Run those whose losses aren't kept yet, the longest first, and keep them; failures are noted."""
     left = {run.out.name: run for run in runs if kept_losses(recipe, run) is None}
     costs = {
@@ -128,13 +127,13 @@ def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Comparis
             keep_losses(recipe, left[job.name])
         else:
             outcome.failed[job.name] = str(error)
-            console.print(f"{error}", highlight=False, markup=False)
+            display.say(f"{error}")
 
     for job in jobs:
         if job.done() == 1.0:  # by an earlier command that was killed before it could keep them
             ended(job, None)
     return run_jobs(
-        [job for job in jobs if kept_losses(recipe, left[job.name]) is None], console, recipe.processes, ended
+        [job for job in jobs if kept_losses(recipe, left[job.name]) is None], display, recipe.processes, ended
     )
 
 

@@ -1,6 +1,7 @@
 """A comparison: cells (a strategy, a rank, any settings of training) over seeds, all else the same."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,10 @@ class TuningSettings(Settings):
     def lenders(self) -> dict[str, str]:
         """A cell to the one whose learning rate it takes."""
         return {cell: lender for lender, cells in self.same.items() for cell in cells}
+
+    def runs_of(self, cells: Collection[str]) -> int:
+        """How many runs find the learning rates of `cells`."""
+        return len(self.learning_rates) * (len(cells) - len(self.lenders))
 
 
 class GridSettings(Settings):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from fairhuman.evaluate.pictures import CHECKED, EvalImage, Progress, read_pictu
 from fairhuman.evaluate.results import EvaluationResults, Methods, shared
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
-from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import read_prompts, write_json
+from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
 
@@ -43,6 +43,27 @@ GROUPS: Mapping[str, Measure] = {
     "pose_agreement": measure_pose_agreement,
     "depth_agreement": measure_depth_agreement,
 }
+
+
+def measure_named(name: str) -> Measure:
+    """The function of a group of metrics: of `GROUPS`, or one that another package adds.
+
+    A package adds one by an entry point of the group `fairhuman.metrics`: a function `measure(methods, reference,
+    against, tools, results)` that hands its numbers to `results.add_scores`. It is called once an evaluation, after
+    the pictures have been read: `methods` are the pictures of each, `reference` real ones or None, `against` the method
+    that others are compared with or None; `tools` computes features once and keeps them.
+
+    Raises:
+        PluginError: it can't be loaded.
+    """
+    if name in GROUPS:
+        return GROUPS[name]
+    found: Measure = load_plugin(METRICS, name)
+    if not callable(found):
+        raise misfit(METRICS, name, "a function", found)
+    return found
+
+
 # Of processes for each other: the official confidences are computed by one alone, an hour for 60,000 pictures.
 LONGEST_WAIT = timedelta(days=1)
 
@@ -101,6 +122,7 @@ def evaluate(
         FairHumanError: features that aren't finite, detectors that fail.
 
     """
+    measures = {name: measure_named(name) for name in settings.metrics}
     state = PartialState(timeout=LONGEST_WAIT)
     pace = TimedProgress(progress if state.is_main_process else lambda *_: None)
     tools = EvaluationTools(settings, job.cache, state, pace)
@@ -112,9 +134,9 @@ def evaluate(
     reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
     found = EvaluationResults()
     _compare_pictures(methods, job.baseline, found)
-    for name in settings.metrics:
+    for name, measure in measures.items():
         with leaving_out(settings, name):
-            GROUPS[name](methods, reference, job.baseline, tools, found)
+            measure(methods, reference, job.baseline, tools, found)
     if not state.is_main_process:
         return None
     found.seconds, found.peak_mb = pace.seconds(), peak_mb()
@@ -160,7 +182,7 @@ def _write(
                 {
                     "name": result.metric.name,
                     "method": result.method,
-                    **_plain(result.measured),
+                    **result.measured.plain(),
                     "better": result.metric.better,
                     "what": result.metric.what,
                     "blind": result.metric.blind,
@@ -172,7 +194,7 @@ def _write(
                     "name": one.metric.name,
                     "method": one.method,
                     "against": one.against,
-                    **_plain(one.difference.measured),
+                    **one.difference.measured.plain(),
                     "p": _number(one.difference.p),
                     "p_holm": _number(one.corrected),
                 }
@@ -203,10 +225,6 @@ def _write(
     texts = [(name, pyarrow.string()) for name in ("method", "key", "prompt")]
     schema = pyarrow.schema([*texts, *((name, pyarrow.float64()) for name in columns)])
     write_table(pyarrow.Table.from_pylist(rows, schema=schema), out / "per_image.parquet")
-
-
-def _plain(measured: Measured) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in asdict(measured).items()}
 
 
 def _number(value: float) -> float | None:

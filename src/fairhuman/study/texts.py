@@ -12,13 +12,14 @@ DEFAULT = Path(__file__).with_name("texts.json")
 _PLACE = re.compile(r"\{\w+\}")
 
 
-def load_texts(path: Path = DEFAULT) -> Mapping[str, str]:
-    """Read texts by their name; those of `DEFAULT` say which there must be, and which {places} each one may hold.
+def load_texts(path: Path | None = None) -> Mapping[str, str]:
+    """Read texts by their name; None: those of `DEFAULT`, which say what there must be, and what {places} each holds.
 
     Raises:
         DataError: the file can't be read; a text is missing, unknown, empty or no text; a {place} is unknown.
 
     """
+    path = path or DEFAULT
     texts = _read(path)
     known = _read(DEFAULT)
     problems = [f"{name!r} is missing" for name in known if name not in texts]

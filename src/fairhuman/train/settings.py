@@ -32,6 +32,7 @@ class FullSettings(Settings):
 
 
 # Names of fairhuman.fairness.STRATEGIES, repeated here so that recipes validate without torch; a test compares them.
+# Plug-ins register others as entry points in the group fairhuman.strategies.
 LOSS_WEIGHTING = ("ls", "dwa", "uw", "rlw", "si")
 GRADIENT_BALANCING = ("nash", "mpd", "alpha")
 Length = Literal["radius", "clip", "scalarized"]
@@ -74,6 +75,9 @@ class FairnessSettings(Settings):
     dwa_temperature: float = Field(default=2.0, gt=0.0)
     dwa_window: int = Field(default=100, ge=1, description="steps over which a loss is averaged")
     uw_learning_rate: float = Field(default=1e-3, gt=0.0)
+    options: dict[str, bool | int | float | str] = Field(
+        default={}, description="of a strategy that another package adds: arguments of its class, by name"
+    )
 
 
 class NoiseSettings(Settings):

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from fairhuman.errors import DataError, FairHumanError
 
 _NEARLY_FULL = 16 * 2**20  # bytes
@@ -84,20 +82,22 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def alone(file: Path, busy: str) -> Iterator[None]:
+def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Iterator[None]:
     """Hold an exclusive lock on `file`; the system releases it if the process dies.
 
     Raises:
-        DataError: another process holds the lock; the message starts with `busy`.
+        error: another process holds the lock; the message starts with `busy`.
         OSError: the file cannot be created.
     """
+    import filelock  # here: `fairhuman doctor` asks this module for the cache's folder, and has no more than torch
+
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()  # raises an OSError that names the cause, which the lock would not
     lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise DataError(f"{busy}; wait for it or give another folder") from error
+    except filelock.Timeout as held:
+        raise error(f"{busy}; wait for it or give another folder") from held
     try:
         yield
     finally:

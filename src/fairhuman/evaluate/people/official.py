@@ -26,8 +26,7 @@ from functools import partial
 from fairhuman.detect.bundled import BundledModel
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results, in_order
-from fairhuman.detect.scale import enlarged
-from fairhuman.stats.bootstrap import Estimate, pooled_ratio
+from fairhuman.detect.scale import enlarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +66,6 @@ def official_scores(
     return in_order(results, len(pictures), progress)
 
 
-def official_confidence(scores: Sequence[Sequence[float]], *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean over all detections of all pictures, misses skipped; the interval is a bootstrap over pictures.
-
-    For hands the interval takes pictures for independent, which video mode doesn't make them.
-
-    Args:
-        scores: of each picture, the scores of its faces or of its hands; NaN comes back where all are empty.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-
-    """
-    sums_n = [sum(picture) for picture in scores]
-    counts_n = [float(len(picture)) for picture in scores]
-    return pooled_ratio(sums_n, counts_n, resamples=resamples, seed=seed)
-
-
 class _OfficialFaces(BundledModel):
     MODEL = "official faces"
 
@@ -115,7 +98,7 @@ def official_scorer(upscale: int = 4) -> Iterator[Callable[[Picture], OfficialSc
     with _OfficialFaces() as faces, _OfficialHands() as hands:
 
         def score(picture: Picture) -> OfficialScores:
-            image, _ = enlarged(check_picture(picture), upscale)
+            image, _ = enlarge(check_picture(picture), upscale)
             return OfficialScores(faces.scores(image), hands.scores(image))
 
         yield score
