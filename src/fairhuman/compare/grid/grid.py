@@ -50,7 +50,7 @@ def write_grid(
         expected: instead of that, where they are expected: boxes for each matched row, in pixels of the first method's
             picture. Neither: no close-ups.
         detect: finds boxes by part in an RGB picture [H, W, 3], uint8; by default MediaPipe's, in a process of its own.
-        control: `NAME=PLACE` of each condition that the pictures follow, as they were drawn; see `read_asked`.
+        control: `NAME=PLACE` of each condition that the pictures follow, as they were drawn; see `read_control_inputs`.
 
     Raises:
         RecipeError: an argument out of range, or more rows than a figure can hold.
