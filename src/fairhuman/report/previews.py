@@ -1,4 +1,4 @@
-"""The previews of a run as a before/after grid, faces and hands zoomed from the same place in each."""
+"""The previews of a run as before/after pictures with close-ups of faces and hands at the same position."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from fairhuman.report.plots import OBJECTIVE_COLOURS
 from fairhuman.report.run_folder import read_json
 
 ZOOMED = ("face", "hand")
-PICTURE, ZOOM = 448, 176  # longest sides in pixels: what a sharp screen needs, and not more
-AROUND = 1.7  # a zoom's side, as a multiple of the box's longer side
+PICTURE, ZOOM = 448, 176  # longer sides in pixels, enough for a high-density screen
+AROUND = 1.7  # side of a close-up as a multiple of the box's longer side
 
 
 @dataclass(frozen=True, slots=True)
 class Zoom:
-    """A region cut out of a picture; no picture where the region has no box."""
+    """A close-up of a region as a data URI; None if the region has no box."""
 
     region: str
     picture: str | None
@@ -26,7 +26,7 @@ class Zoom:
 
 @dataclass(frozen=True, slots=True)
 class PictureWithZooms:
-    """A picture and its zooms, as data URIs."""
+    """A picture and its close-ups, as data URIs."""
 
     picture: str
     zooms: Sequence[Zoom]
@@ -34,9 +34,15 @@ class PictureWithZooms:
 
 @dataclass(frozen=True, slots=True)
 class PreviewPictures:
-    """One held-out photo before and after, and what the model drew from its caption at (step, picture).
+    """A held-out photo denoised before and after training, and samples from its caption.
 
-    `conditions` are what was followed, (name, picture).
+    Attributes:
+        caption: of the photo.
+        seed: of the noise.
+        photo: the photo itself with its boxes.
+        before, after: the photo, noised halfway and denoised at the first and the last step.
+        drawn: (step, picture) of each sample from the caption.
+        conditions: (name, picture) of each condition that the model follows.
     """
 
     caption: str
@@ -49,7 +55,7 @@ class PreviewPictures:
 
 
 def read_previews(run: Path) -> tuple[list[PreviewPictures], tuple[int, int]]:
-    """The rows of `previews/index.json` that have a picture, and the first and the last step among them."""
+    """The rows of `previews/index.json` that have a picture, and the first and last step."""
     entries = read_json(run / "previews" / "index.json").get("rows", [])
     steps = sorted({int(step) for entry in entries for step in entry.get("steps", {})})
     first, last = (steps[0], steps[-1]) if steps else (0, 0)
@@ -58,7 +64,7 @@ def read_previews(run: Path) -> tuple[list[PreviewPictures], tuple[int, int]]:
 
 
 def open_picture(run: Path, name: str | None) -> Image.Image | None:
-    """A picture of the run's folder as RGB; None where it is missing or no picture."""
+    """Open a picture in the run's folder as RGB; None if it is missing or not a picture."""
     if name is None:
         return None
     try:
@@ -89,9 +95,9 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewP
 def shot(
     picture: Image.Image | None, boxes: Mapping[str, Any] | None, size: tuple[int, int], outlined: bool = False
 ) -> PictureWithZooms | None:
-    """The picture and a zoom on the largest box of each region; boxes are in pixels of a `size` picture.
+    """The picture with a close-up of the largest box of each region; boxes are in pixels of a picture of `size`.
 
-    No picture: nothing. No boxes, not even empty ones: no zooms.
+    Without a picture the result is None; `boxes` None gives no close-ups.
     """
     if picture is None:
         return None
