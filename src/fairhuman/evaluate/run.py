@@ -1,4 +1,4 @@
-"""An evaluation: pictures of one or several methods, all groups of metrics, numbers and a page in a folder."""
+"""Run an evaluation: read the pictures of one or more methods, compute all metrics, write results and report."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -43,20 +43,20 @@ GROUPS: Mapping[str, Measure] = {
     "pose_agreement": measure_pose_agreement,
     "depth_agreement": measure_depth_agreement,
 }
-# Of processes for each other: the official confidences are computed by one alone, an hour for 60,000 pictures.
+# Processes wait for the main one, which alone computes the official confidences: an hour for 60,000 pictures.
 LONGEST_WAIT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """What is measured.
+    """Inputs of an evaluation.
 
     Attributes:
-        methods: name to a folder of pictures, or any other source of them.
-        prompts: file with a prompt a line; None where pictures or their captions say them.
-        reference: real pictures, for distances and for how many faces and hands a prompt has.
-        against: the method that others are compared with; None: the first, where there are several.
-        cache: where features are kept.
+        methods: name to a folder of pictures or any other data source.
+        prompts: file with one prompt per line; None if pictures or captions provide them.
+        reference: real pictures, for distances and for the expected number of faces and hands of a prompt.
+        against: method that the others are compared with; None: the first, if there are several.
+        cache: folder of the feature cache.
 
     """
 
@@ -72,13 +72,13 @@ class EvaluationInputs:
 
     @property
     def baseline(self) -> str | None:
-        """The method that others are compared with."""
+        """The method that the others are compared with; None if there is only one."""
         return self.against or (next(iter(self.methods)) if len(self.methods) > 1 else None)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The page, the pictures, all that was measured, and what was noted about the pictures of each method."""
+    """A finished evaluation: report page, pictures, results, and notes on the pictures of each method."""
 
     page: Path
     methods: Methods
@@ -89,16 +89,16 @@ class Evaluation:
 def evaluate(
     job: EvaluationInputs, settings: EvaluateSettings, out: Path, progress: Progress = lambda *_: None
 ) -> Evaluation | None:
-    """Measure all groups; write `metrics.json`, `per_image.parquet` and `report.html` into `out`.
+    """Compute all groups of metrics; write `metrics.json`, `per_image.parquet` and `report.html` into `out`.
 
-    None in all processes of `accelerate launch` but the main one. What was found out about a picture is in the cache,
-    so the same again goes on where it was stopped.
+    Returns None in all processes of `accelerate launch` except the main one. Features and detections are cached, so a
+    repeated call resumes an interrupted evaluation.
 
     Raises:
-        DataError: pictures, prompts or reference that can't be used.
-        WeightsError: weights of a group are missing, which is seen before anything is measured: says which, and which
-            groups run without.
-        FairHumanError: features that aren't finite, detectors that fail.
+        DataError: pictures, prompts or reference can't be used.
+        WeightsError: weights of a group are missing. Checked before anything is computed; names the groups that run
+            without them.
+        FairHumanError: features aren't finite, or a detector fails.
 
     """
     state = PartialState(timeout=LONGEST_WAIT)
@@ -130,17 +130,17 @@ def _read(path: Path, prompts: Sequence[str] | None, tools: EvaluationTools, rep
 
 
 def _compare_pictures(methods: Methods, baseline: str | None, found: EvaluationResults) -> None:
-    """See that methods can be paired; what one of them lacks is said."""
+    """Check that methods can be paired with the baseline, and warn if they share only some pictures."""
     for name, pictures in methods.items():
         if baseline is None or name == baseline:
             continue
         both = len(shared(pictures, methods[baseline])[0])
         if both == 0:
-            raise DataError(f"{name} and {baseline} have no prompt in common, so they can't be compared in pairs")
+            raise DataError(f"{name} and {baseline} have no prompt in common, so they can't be paired")
         if both < max(len(pictures), len(methods[baseline])):
             found.warnings.append(
-                f"{name} and {baseline} share {both} pictures of {len(pictures)} and {len(methods[baseline])}: "
-                "differences are those of the shared ones"
+                f"{name} and {baseline} share {both} of {len(pictures)} and {len(methods[baseline])} pictures: "
+                "differences are computed on the shared pictures"
             )
 
 
@@ -210,5 +210,5 @@ def _plain(measured: Measured) -> dict[str, float | None]:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN: null is a number that isn't there."""
+    """None for NaN and infinity, which JSON can't represent."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What every group of metrics works with: the cache, the machine, who watches."""
+"""Shared tools of the metric groups: settings, cache, device and progress."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -18,15 +18,15 @@ from fairhuman.evaluate.pictures import EvalImage, Progress
 from fairhuman.evaluate.settings import EvaluateSettings
 
 Value = TypeVar("Value")
-PART = 64  # pictures between two writes of what detectors found
+PART = 64  # pictures per write of detections to the cache
 
 
 @dataclass(frozen=True)
 class EvaluationTools:
-    """Shared by the groups of one evaluation.
+    """Tools that the groups of one evaluation share.
 
-    Of several processes (`accelerate launch`) each one computes a share of the features into the cache, which all read
-    then.
+    With several processes (`accelerate launch`), each computes its share of the features into the cache; then all read
+    the cache.
     """
 
     settings: EvaluateSettings
@@ -36,7 +36,7 @@ class EvaluationTools:
 
     @property
     def device(self) -> torch.device:
-        """Of this process."""
+        """Device of this process."""
         return torch.device(self.state.device)
 
     def features(self, extractor: Extractor, pictures: Sequence[ImageLike]) -> Features:
@@ -55,7 +55,15 @@ class EvaluationTools:
         dump: Callable[[Value], object],
         load: Callable[[object], Value],
     ) -> list[Value]:
-        """What detectors find in all pictures, `find` with their index as they get ready; kept every few pictures."""
+        """Detections in all pictures, cached every `PART` pictures.
+
+        Args:
+            kind: name of the cache folder.
+            pictures: pictures to examine.
+            find: yields (index, detections) of pictures as they finish.
+            dump, load: convert detections to a JSON value and back.
+
+        """
         rows: Rows[str] = Rows(self.cache / kind, FINDINGS)
         own = pictures[self.state.process_index :: self.state.num_processes]
         known = set(rows.read([picture.sha256 for picture in own]))
@@ -74,7 +82,7 @@ class EvaluationTools:
 
 
 class LazyPictures(Sequence[Picture]):
-    """Pictures that are decoded when they are asked for."""
+    """Pictures that are decoded on access."""
 
     def __init__(self, pictures: Sequence[EvalImage]) -> None:
         self._pictures = pictures
@@ -82,5 +90,5 @@ class LazyPictures(Sequence[Picture]):
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # of slices too, which nobody asks for
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # slices are never used
         return np.asarray(self._pictures[index].image())

@@ -130,7 +130,7 @@ def test_what_is_missing_for_a_measure_is_said(tmp_path: Path) -> None:
     done = measured(tmp_path, "free", options=("metrics=[depth_agreement]",))
     assert any("depth.model=" in text for text in done.found.warnings)
     save(tmp_path / "free" / "0.png", "p", 0, 0, asked_pose='[{"legs": 3}]')
-    with pytest.raises(DataError, match=r"0.png: what it was asked for can't be read: .*legs"):
+    with pytest.raises(DataError, match=r"0.png: its requested pose or depth can't be read: .*legs"):
         measured(tmp_path, "free", options=("metrics=[pose_agreement]",))
 
 

@@ -106,7 +106,7 @@ def test_a_network_that_reads_prompts_needs_them(pictures, tmp_path):
 
 def test_a_picture_that_changes_is_refused(pictures, tmp_path):
     pictures[2].record.image.write_bytes(pictures[3].record.image.read_bytes())
-    with pytest.raises(FairHumanError, match=r"picture changed while it was measured \(2.png\)"):
+    with pytest.raises(FairHumanError, match=r"picture changed during the evaluation \(2.png\)"):
         features_of(MeanColour(), pictures, tmp_path / "cache")
 
 
@@ -114,5 +114,5 @@ def test_a_damaged_file_of_the_cache_is_named(pictures, tmp_path):
     features_of(MeanColour(), pictures, tmp_path / "cache")
     (file,) = (tmp_path / "cache").rglob("*.parquet")
     file.write_bytes(b"no table")
-    with pytest.raises(FairHumanError, match=rf"{file.name}: a damaged file of the feature cache, remove it"):
+    with pytest.raises(FairHumanError, match=rf"{file.name}: damaged file in the feature cache; delete it"):
         features_of(MeanColour(), pictures, tmp_path / "cache")
