@@ -56,4 +56,4 @@ def _find(name: Group, settings: EvaluateSettings, with_reference: bool) -> None
 def _without(settings: EvaluateSettings, missing: Mapping[Group, str]) -> WeightsError:
     names = ", ".join(map(repr, missing))
     others = ", ".join(group for group in settings.metrics if group not in missing) or "none"
-    return WeightsError(f"{'. '.join(missing.values())}. Or leave {names} out of metrics; the other groups: {others}")
+    return WeightsError(f"{'. '.join(missing.values())}. Or leave {names} out of metrics; other groups: {others}")

@@ -148,7 +148,7 @@ def _prompts(
         return chosen
     if any(saying):
         silent = next(record.key for (record, _), says in zip(told, saying, strict=True) if not says)
-        raise DataError(f"{path}: {silent} has no prompt metadata, but other pictures do; are they from different runs?")
+        raise DataError(f"{path}: {silent} has no prompt metadata, but other pictures do; give pictures of one run")
     if prompts is None:
         return [(record.caption, record.caption or record.key) for record, _ in told]
     if not prompts or len(told) % len(prompts):

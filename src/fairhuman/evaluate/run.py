@@ -140,7 +140,7 @@ def _compare_pictures(methods: Methods, baseline: str | None, found: EvaluationR
         if both < max(len(pictures), len(methods[baseline])):
             found.warnings.append(
                 f"{name} and {baseline} share {both} of {len(pictures)} and {len(methods[baseline])} pictures: "
-                "differences are computed on the shared pictures"
+                "differences are computed on these"
             )
 
 

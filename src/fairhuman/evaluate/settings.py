@@ -38,7 +38,7 @@ class RewardWeights(Weights):
 class Expected(Settings):
     """Expected number of faces and hands in a picture if neither it nor the reference is annotated."""
 
-    face: int | None = Field(default=None, ge=0, description="faces per picture; None: unknown, only found faces are rated")
+    face: int | None = Field(default=None, ge=0, description="faces per picture; None: unknown")
     hand: int | None = Field(default=None, ge=0, description="hands per picture; None: unknown")
 
 
@@ -54,7 +54,7 @@ class EvaluateSettings(Settings):
     image_reward: RewardWeights = RewardWeights()
     clip_score: Weights = Weights()
     inception: Weights = Field(default=Weights(), description="weights of FID and KID; a local path, never downloaded")
-    depth: DepthSettings | None = Field(default=None, description="depth estimator of depth_agreement; None: not measured")
+    depth: DepthSettings | None = Field(default=None, description="estimator for depth_agreement; None: not measured")
     expected: Expected = Expected()
     upscale: int = Field(default=4, ge=1, description="enlargement of pictures of up to 256 px before detection")
     batch_size: int = Field(default=16, ge=1, description="pictures per forward pass")
@@ -68,7 +68,9 @@ class LossSettings(Settings):
 
     resolution: int = Field(default=1024, ge=8, description="width and height in pixels")
     timesteps: tuple[float, ...] = Field(
-        default=tuple(round(0.05 + 0.1 * k, 2) for k in range(10)), min_length=1, description="timesteps as fractions of the schedule"
+        default=tuple(round(0.05 + 0.1 * k, 2) for k in range(10)),
+        min_length=1,
+        description="fractions of the schedule",
     )
     seed: int = Field(default=0, ge=0, description="seed of the noise")
     count: int | None = Field(default=None, ge=1, description="use only the first pictures; None: all")

@@ -41,7 +41,7 @@ def read_pair(run: Path) -> Pair:
     """
     evaluations = read_validation(run)
     if len(evaluations) < 2:
-        raise DataError(f"{run}: expected held-out losses before and after training, found {len(evaluations)} evaluations")
+        raise DataError(f"{run}: expected held-out losses before and after, found {len(evaluations)} evaluations")
     return evaluations[0], evaluations[-1]
 
 
@@ -82,7 +82,7 @@ def change(series: Series, objective: str, against: Series | None = None, level:
         or first[0].shape != other[0].shape
         or not np.allclose(first, other, rtol=SAME_NOISE)
     ):
-        raise DataError(f"{objective}: the base's losses differ between the two methods' runs, so the runs aren't paired")
+        raise DataError(f"{objective}: the base's losses differ between the two methods' runs, so they aren't paired")
     return change_over_seeds(first, last, against.last[objective], level=level, resamples=resamples)
 
 

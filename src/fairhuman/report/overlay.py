@@ -1,8 +1,8 @@
 """The overlay sheet: training samples with their region masks, on the picture and on the latent grid.
 
-Left: the picture after resize, crop and flip, with every region tinted and outlined. To its right: the masks that weight
-the losses (one square per latent cell), then the conditions. A mask or pose that is misaligned with the picture shows
-here.
+Left: the picture after resize, crop and flip, with every region tinted and outlined. To its right: the masks that
+weight the losses (one square per latent cell), then the conditions. A mask or pose that is misaligned with the picture
+shows here.
 """
 
 from bisect import bisect_right
@@ -58,7 +58,7 @@ def overlay_sheet(
     conditions = conditions or {}
     fits = pictures_bchw.shape[:2] == (b, 3) and masks_brhw.shape == (b, r, *pictures_bchw.shape[2:])
     if not fits or latent_masks_brhw.shape[:2] != (b, r) or known_br.shape != (b, r):
-        raise ValueError(f"shapes of pictures, masks, latent masks and known don't fit {b} captions, {r} names: {shapes}")
+        raise ValueError(f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: shapes {shapes}")
     shown = min(b, MOST)
     pictures_bhwc = (_numpy(pictures_bchw[:shown]).transpose(0, 2, 3, 1) / 2 + 0.5).clip(0, 1)
     masks, latent_masks, known = _numpy(masks_brhw), _numpy(latent_masks_brhw), known_br.cpu().numpy()
@@ -173,7 +173,7 @@ def _font(size: int = 12) -> ImageFont.FreeTypeFont:
 
 
 def _fitting(text: str, width: int) -> str:
-    """The text on one line, truncated to `width` pixels. Measuring text is slow, so it is kept to few, short strings."""
+    """The text on one line, truncated to `width` pixels. Measuring is slow, so only few, short strings are measured."""
     text, font = " ".join(text.split()), _font()
     if len(text) <= LONGEST and font.getlength(text) <= width:
         return text

@@ -15,7 +15,7 @@ OBJECTIVES_FIRST = ("global", "face", "hand")
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Columns of `metrics.jsonl` by step; NaN where a step has no value (an objective without a region in the batch)."""
+    """Columns of `metrics.jsonl` by step; NaN where a step has no value (no region in the batch)."""
 
     steps_n: Array
     columns: Mapping[str, Array]

@@ -124,8 +124,8 @@ def test_what_is_missing_for_a_measure_is_said(tmp_path: Path) -> None:
     save(tmp_path / "free" / "0.png", "p", 0, 0)
     done = measured(tmp_path, "free", options=("metrics=[pose_agreement,depth_agreement]",))
     assert not done.found.results
-    assert any("no picture says which pose it was asked for" in text for text in done.found.warnings)
-    assert any("no picture says which depth it was asked for" in text for text in done.found.warnings)
+    assert any("no picture has a requested pose" in text for text in done.found.warnings)
+    assert any("no picture has a requested depth" in text for text in done.found.warnings)
     save(tmp_path / "free" / "0.png", "p", 0, 0, asked_depth=depth_text(np.arange(48 * 64).reshape(48, 64)))
     done = measured(tmp_path, "free", options=("metrics=[depth_agreement]",))
     assert any("depth.model=" in text for text in done.found.warnings)

@@ -100,7 +100,7 @@ def test_features_that_are_not_finite_are_refused_by_name(pictures, tmp_path):
 
 def test_a_network_that_reads_prompts_needs_them(pictures, tmp_path):
     silent = EvalImage(pictures[3].record, pictures[3].sha256, "", "")
-    with pytest.raises(FairHumanError, match=r"^mean-colour measures how .* fits its prompt, and 3.png has none"):
+    with pytest.raises(FairHumanError, match=r"^mean-colour needs a prompt for every picture, and 3.png has none"):
         features_of(MeanColour(), [*pictures[:2], silent], tmp_path / "cache")
 
 

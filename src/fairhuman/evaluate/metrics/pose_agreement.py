@@ -1,11 +1,11 @@
-"""Whether people stand as they were asked to: object key point similarity of asked and found key points.
+"""Agreement with the requested pose: object keypoint similarity (OKS) of requested and detected keypoints.
 
-    OKS = mean over asked points i of exp(-d_i² / (2 s² k_i²)),  k_i = 2 σ_i
+    OKS = mean over requested points i of exp(-d_i² / (2 s² k_i²)),  k_i = 2 σ_i
 
-d_i is the distance in pixels of the asked and the found point, s² the area of the box around the asked points, σ_i how
-far people's marks of that point are apart (COCO key point evaluation, https://cocodataset.org/#keypoints-eval; there s²
-is the area of the person's outline, which isn't known here). Points are COCO's 17 without OpenPose's neck; those asked
-for outside of the picture don't count, hidden ones do.
+d_i is the distance in pixels between the requested and the detected point, s² the area of the box around the requested
+points, and σ_i the annotators' standard deviation for that point (COCO keypoint evaluation,
+https://cocodataset.org/#keypoints-eval; COCO takes s² from the person's segmentation, which isn't known here). The
+points are COCO's 17, without OpenPose's neck. Requested points outside the picture are ignored, occluded ones count.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,24 +27,26 @@ from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
 from fairhuman.evaluate.tools import EvaluationTools
 
-VERSION = 1  # of what `find_poses` looks for
-# In OpenPose's order without the neck: nose; right shoulder, elbow, wrist; left; hips, knees, ankles; eyes, ears.
+VERSION = 1  # of `find_poses`, part of the cache's name
+# In OpenPose's order without the neck: nose; right shoulder, elbow, wrist; the same on the left; hips, knees, ankles of
+# either side; eyes; ears.
 SIGMAS = np.array([0.026, *(0.079, 0.072, 0.062) * 2, *(0.107, 0.087, 0.089) * 2, 0.025, 0.025, 0.035, 0.035])
 _NECK = 1
 Points = NDArray[np.float32]
 METRIC = Metric(
     "pose agreement (OKS)",
     "higher",
-    "similarity of asked and found key points, 0..1, where a pose was asked for; 0 where nobody is found",
-    "all but the one person that MediaPipe finds, hands and faces, and how well anything is drawn",
+    "similarity of requested and detected keypoints, 0..1, over pictures with a requested pose; 0 if nobody is found",
+    "all but the one person that MediaPipe detects, hands and faces, and the quality of the picture",
     by_picture=True,
 )
 
 
 def key_point_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, int]) -> float | None:
-    """OKS of an asked person and found body points [18, 3] in a picture of (width, height).
+    """OKS of a requested person and detected body points [18, 3] in a picture of (width, height).
 
-    None where fewer than two points are asked for within the picture, or all in one place: there is no scale then.
+    None if fewer than two requested points lie within the picture, or if all coincide, since the scale is undefined
+    then.
     """
     keep = np.arange(len(asked.body)) != _NECK
     points_n3 = asked.body[keep].astype(np.float64)
@@ -58,7 +60,7 @@ def key_point_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, i
 
 
 def pose_agreement(asked: Sequence[PersonPose], found_n3: Points | None, size: tuple[int, int]) -> float | None:
-    """OKS of the found person and the asked one that it agrees with best; None where nobody was asked for."""
+    """OKS of the detected person and the best-matching requested one; None if nobody was requested."""
     nobody = np.full((18, 3), np.inf, np.float32)
     scores = [key_point_similarity(person, nobody if found_n3 is None else found_n3, size) for person in asked]
     known = [score for score in scores if score is not None]
@@ -72,12 +74,12 @@ def measure_pose_agreement(
     tools: EvaluationTools,
     found: EvaluationResults,
 ) -> None:
-    """Mean OKS over pictures that a pose was asked for."""
+    """Mean OKS over pictures with a requested pose."""
     asked = asked_poses(methods, reference)
     if not any(pose is not None for poses in asked.values() for pose in poses):
         found.warnings.append(
-            f"no {METRIC.name}: no picture says which pose it was asked for (fairhuman sample --control pose=... "
-            "writes key points into it; a data set has them as `pose`)"
+            f"no {METRIC.name}: no picture has a requested pose (fairhuman sample --control pose=... "
+            "writes keypoints into the picture; data sets have a column `pose`)"
         )
         return
     scores = {}
@@ -91,7 +93,7 @@ def measure_pose_agreement(
 
 
 def find_poses(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[Points | None]:
-    """Body points [18, 3] of the person in each picture, looked for once; None where nobody is found."""
+    """Body points [18, 3] of the person in each picture, cached; None if nobody is found."""
     upscale = tools.settings.upscale
     kind = f"pose-{VERSION}-{source_name('pose').split()[0]}-x{upscale}"
     look = partial(guarded_results, partial(_finder, upscale), workers=tools.settings.workers)
@@ -108,7 +110,7 @@ def _finder(upscale: int) -> Iterator[Callable[[Picture], Points | None]]:
             if not people or people[0].landmarks_n3 is None:
                 return None
             landmarks_n3 = np.asarray(people[0].landmarks_n3, np.float64).copy()
-            landmarks_n3[:, 2] = 1.0  # all are taken: MediaPipe guesses hidden ones, as is asked of the picture
+            landmarks_n3[:, 2] = 1.0  # keep all: MediaPipe estimates occluded points, which the requested pose has too
             return person_from_mediapipe(landmarks_n3).body
 
         yield find
