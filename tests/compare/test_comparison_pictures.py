@@ -87,13 +87,13 @@ def test_costs_are_kept_as_long_as_their_settings_hold(tmp_path: Path) -> None:
     assert read_costs(settings, tmp_path) is not None
     assert read_costs(CostSettings(rank=8), tmp_path) is None
     file.write_text("[]")
-    with pytest.raises(DataError, match=r"costs.json: can't be read, delete it to measure again"):
+    with pytest.raises(DataError, match=r"costs.json: can't be read; delete it to measure again"):
         read_costs(settings, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("captions", "message"),
-    [(["a hat"] * 65, "a grid shows all records, 64 at most, found 65"), (["a hat", " "], "1 of 2 have none")],
+    [(["a hat"] * 65, "a grid takes at most 64 records, found 65"), (["a hat", " "], "1 of 2 have none")],
 )
 def test_a_grid_has_a_prompt_a_row_and_few_rows(tmp_path: Path, captions: list[str], message: str) -> None:
     lines = []

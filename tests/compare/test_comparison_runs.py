@@ -103,7 +103,7 @@ def test_cells_may_take_the_learning_rate_of_another(tmp_path, train):
     [
         ({"MPD": ["RLW"]}, r"tuning.same must name cells, which are LS, MPD; found 'RLW' like 'MPD'"),
         ({"RLW": ["MPD"]}, r"tuning.same must name cells, which are LS, MPD; found 'MPD' like 'RLW'"),
-        ({"MPD": ["LS"], "LS": ["MPD"]}, r"tuning.same: 'MPD' has no learning rate of its own for 'LS' to take"),
+        ({"MPD": ["LS"], "LS": ["MPD"]}, r"tuning.same: 'MPD' has no learning rate of its own that 'LS' could use"),
     ],
 )
 def test_learning_rates_of_cells_without_one_are_refused(tmp_path, same, message):
@@ -133,7 +133,7 @@ def test_bad_recipes_are_refused(tmp_path, values, message):
 def test_settings_that_are_not_those_of_training_are_named(tmp_path):
     with pytest.raises(RecipeError, match=r"cell 'LS'.*strategi"):
         build(tmp_path, cells={"LS": {"strategi": "ls"}}).run("LS", 1, None, "test")
-    with pytest.raises(RecipeError, match=r"compare: seed is set by the comparison, take it out of train and cells"):
+    with pytest.raises(RecipeError, match=r"compare: seed is set by the comparison; remove it from train and cells"):
         build(tmp_path, train={"data": "x", "seed": 3}).run("LS", 1, None, "test")
 
 
@@ -180,7 +180,7 @@ def test_a_failed_run_costs_that_run_alone(tmp_path, train):
 def test_a_comparison_whose_runs_all_fail_says_why(tmp_path, train):
     _, broken = train
     broken.update(f"{cell}-seed-{seed}" for cell in ("ls", "mpd") for seed in (1, 2, 3))
-    with pytest.raises(FairHumanError, match=r"no run of the comparison ended. \w+-seed-\d ended with exit code 1"):
+    with pytest.raises(FairHumanError, match=r"all runs of the comparison failed. \w+-seed-\d ended with exit code 1"):
         run_comparison(build(tmp_path), lambda *_: None, QUIET)
 
 
@@ -265,7 +265,7 @@ def test_a_broken_file_of_losses_is_named(tmp_path, train):
     run_comparison(recipe, lambda *_: None, QUIET)
     path = tmp_path / "out" / "losses" / "test" / "ls-seed-2.npz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"ls-seed-2.npz: can't be read, delete it to run it again"):
+    with pytest.raises(DataError, match=r"ls-seed-2.npz: can't be read; delete it to repeat the run"):
         run_comparison(recipe, lambda *_: None, QUIET)
 
 

@@ -125,14 +125,14 @@ FACE_PART, HAND_PART = (BodyPart(kind, box, 0.5, kind) for kind, box in BOXES)
         ),
         (
             [BodyPart("face", Box(*FACE), 0.9, "face"), BodyPart("hand", Box(*HAND), 0.499, "hand")],
-            "hands would be worse",
+            "total quality of hands would fall",
         ),
         ([BodyPart("face", Box(*FACE), 0.9, "face")], "another part would lose 0.50"),
-        ([BodyPart("face", Box(*FACE), 0.52, "face"), HAND_PART], "quality 0.52 after 0.50"),
-        ([BodyPart("face", Box(60, 60, 80, 80), 0.9, "face"), HAND_PART], "quality 0.00 after 0.50"),
+        ([BodyPart("face", Box(*FACE), 0.52, "face"), HAND_PART], "quality 0.50 before, 0.52 after"),
+        ([BodyPart("face", Box(60, 60, 80, 80), 0.9, "face"), HAND_PART], "quality 0.50 before, 0.00 after"),
         (
             [BodyPart("face", Box(*FACE), 0.9, "face"), HAND_PART, BodyPart("hand", Box(0, 80, 20, 100), 0.9, "hand")],
-            "there would be one more hand",
+            "there would be an additional hand",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Methods of a grid that are models: their pictures, drawn for the same prompts and with the same noise."""
+"""Sampling the pictures of a grid's models for the same prompts and with the same noise."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,22 +16,22 @@ from fairhuman.utils.files import read_prompts, write_text
 
 
 def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, ModelSpec]:
-    """Methods that aren't folders of pictures, and so must draw.
+    """The methods that are models rather than folders of pictures.
 
     Raises:
-        DataError: there is one and no prompts.
-        RecipeError: prompts and no model, or as `ModelSpec.parse` and `ModelSpec.added`.
-        ModelError: no such model, LoRA or MoLE.
+        DataError: a model without prompts.
+        RecipeError: prompts without a model, or as in `ModelSpec.parse` and `ModelSpec.added`.
+        ModelError: a model, LoRA or MoLE doesn't exist.
 
     """
     drawing = {name: place for name, place in places.items() if not _holds_pictures(Path(place))}
     if prompts is None and drawing:
         name, place = next(iter(drawing.items()))
         raise DataError(
-            f"method {name!r}: expected a folder of pictures, found none at {place}; a model draws with --prompts FILE"
+            f"method {name!r}: expected a folder of pictures, found none at {place}; a model needs --prompts FILE"
         )
     if prompts is not None and not drawing:
-        raise RecipeError("--prompts: all methods are folders of pictures, and no model is given that draws")
+        raise RecipeError("--prompts: all methods are folders of pictures, none is a model that could sample")
     models = {name: ModelSpec.parse(place) for name, place in drawing.items()}
     for model in models.values():
         check_location(model.model)
@@ -42,16 +42,16 @@ def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, Mode
 def draw_models(
     models: Mapping[str, ModelSpec], prompts: Path, settings: DrawSettings, out: Path, console: Console
 ) -> dict[str, Path] | int:
-    """Draw what isn't drawn yet into folders of `out`, by name; or the number of the signal that ended it early.
+    """Sample missing pictures into subfolders of `out`; returns the folders by name, or the signal that interrupted it.
 
     Raises:
-        DataError: the prompts can't be read, or are more than 64.
-        FairHumanError: a command that draws failed, with the end of what it said.
+        DataError: the prompts can't be read, or there are more than 64.
+        FairHumanError: a sampling command failed; quotes the end of its log.
 
     """
     texts = read_prompts(prompts)
     if len(texts) > MOST_ROWS:
-        raise DataError(f"{prompts}: a grid draws {MOST_ROWS} prompts at most, found {len(texts)}")
+        raise DataError(f"{prompts}: a grid takes at most {MOST_ROWS} prompts, found {len(texts)}")
     lines = "\n".join(texts) + "\n"
     folder = out / digest(f"{settings.decisive()}{lines}")[:12]
     write_text(folder / "prompts.txt", lines)

@@ -1,4 +1,4 @@
-"""The page of a comparison."""
+"""The report of a comparison."""
 
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 def write_comparison(
     recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contrasts, shown: GridResult | None = None
 ) -> Path:
-    """Write `results.json` and `report.html` into the comparison's folder of results; return the page's path.
+    """Write `results.json` and `report.html` into the comparison's results folder; return the page's path.
 
     Args:
-        recipe: of the comparison; where it asks for costs, they are in the folder of results.
-        outcome: of its runs.
-        differences: of its cells.
-        shown: its grid.
+        recipe: recipe of the comparison; costs, if requested, are read from the results folder.
+        outcome: outcome of its runs.
+        differences: contrasts between its cells.
+        shown: its grid of pictures.
 
     """
     folder = recipe.results_folder
@@ -85,7 +85,7 @@ def _costs(recipe: CompareRecipe, settings: CostSettings) -> dict[str, Any] | No
 
 
 def _reports(recipe: CompareRecipe, outcome: ComparisonRuns) -> list[tuple[str, str]]:
-    """Titles and links of the reports of runs that lie beside the page."""
+    """Titles and links of the runs' reports, if they lie in the results folder."""
     reports = []
     for cell, seeds in outcome.seeds.items():
         for seed in seeds:

@@ -21,8 +21,8 @@ SOURCE = WeightsSource(
 class HumanPreferenceScore(PromptScore):
     """HPS v2.1, a CLIP fine-tuned on human choices between pictures of the same prompt.
 
-    score = cos(f(picture), g(prompt)), in -1..1, without logit scale; real pictures score about 0.2..0.35. Wu et al., Human Preference
-    Score v2, 2023; weights and preprocessing as in the package hpsv2 1.2.0 (github.com/tgxs002/HPSv2).
+    score = cos(f(picture), g(prompt)), in -1..1, without logit scale; real pictures score about 0.2..0.35. Wu et al.,
+    Human Preference Score v2, 2023; weights and preprocessing as in the package hpsv2 1.2.0 (github.com/tgxs002/HPSv2).
 
     The network sees the whole picture: the longer side is resized to the network's and the rest padded with black.
     hpsv2 resizes a tensor with torchvision's default, which is antialiased since 0.17 and wasn't before. The authors'
