@@ -275,7 +275,7 @@ def test_the_page_and_the_numbers_are_written(tmp_path, train):
     recipe = build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
     path = written(recipe, run_comparison(recipe, lambda *_: None, QUIET))
     page = path.read_text()
-    for text in ("Against LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001"):
+    for text in ("Compared with LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001"):
         assert text in page
     assert "The runs" not in page, "those of this test write no report of their own"
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -61,7 +61,7 @@ def test_one_who_is_told_of_ends_decides_what_a_failure_means(tmp_path: Path) ->
     assert console.export_text().splitlines() == ["wrong failed", "right done, 100% of total, about 0 s left"]
     assert list(ends) == ["wrong", "right"], "the others go on"
     assert ends["right"] == "None"
-    assert ends["wrong"].startswith("wrong ended with exit code 2")
+    assert ends["wrong"].startswith("wrong failed with exit code 2")
 
 
 def test_a_need_that_nobody_meets_is_named(tmp_path: Path) -> None:

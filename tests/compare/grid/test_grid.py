@@ -107,7 +107,7 @@ def test_grid_has_the_same_frame_in_all_methods_and_says_how_it_was_made(
         "No hand was found in base in row 0, 1, 2, so no hand close-up for any method.",
         "Methods differ in seed, so pictures in a row also differ in their noise (base: 0; large: 5)",
         "closed: no text entries, matched by the order of file names",
-        "Sizes differ. All pictures are scaled to a height of 320 pixels; original sizes: base: 64 x 64; large: 128 x 128",
+        "Sizes differ. All pictures are scaled to a height of 320 px; original sizes: base: 64 x 64; large: 128 x 128",
         "a woman &lt;b&gt;waving&lt;/b&gt; for $5 and $6",
     ):
         assert text in re.sub(r"&#39;", "'", page)

@@ -93,7 +93,7 @@ def test_our_name_of_the_papers_method_is_known_and_what_is_not_taken_is_said(tm
     assert sheet("LS", "MPD")[:2] == ({"LS": 40.0, "MPD-FairGrad": 41.0}, {})
     ours, notes, page = sheet("base", "MPD", "MPD-FairGrad", "mpd")
     assert ours == {"MPD-FairGrad": 42.0}, "the row's own name wins"
-    assert notes["Table 2"].startswith("Not taken of the evaluation: base, MPD, mpd. Methods that are known: LS, DWA,")
+    assert notes["Table 2"].startswith("Not used from the evaluation: base, MPD, mpd. Known methods: LS, DWA,")
     assert notes["Table 2"] in page
     assert "Table 3 (LoRA ranks 64, 128, 256) is not included" in page
 

@@ -187,7 +187,7 @@ def _size_note(grid: Sequence[GridRow]) -> str:
         for name, of_method in sizes.items()
     )
     differ = "Sizes differ. " if len({size for of_method in sizes.values() for size in of_method}) > 1 else ""
-    return f"{differ}All pictures are scaled to a height of {HEIGHT} pixels; original sizes: {listed}."
+    return f"{differ}All pictures are scaled to a height of {HEIGHT} px; original sizes: {listed}."
 
 
 def _uris(cell: GridCell) -> list[tuple[str, str | None]]:
