@@ -277,7 +277,7 @@ def test_the_page_and_the_numbers_are_written(tmp_path, train):
     page = path.read_text()
     for text in ("Compared with LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001"):
         assert text in page
-    assert "The runs" not in page, "those of this test write no report of their own"
+    assert "Reports of the runs" not in page, "the runs of this test write no report"
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["seeds"] == {"LS": [1, 2, 3], "MPD": [1, 3]}
     assert results["learning rate"]["LS"]["picked"] == 1e-4

@@ -42,10 +42,10 @@ def test_each_rule_leaves_out_whom_it_names() -> None:
         "lefty": 1,
         "brief": 2,
     }
-    assert found["careless"].reasons == ("2 of 2 attention checks failed, at most 1 may",)
-    assert found["fast"].reasons == ("half of the answers within 0.4 s, the median must be at least 1 s",)
-    assert found["lefty"].reasons == ("100% of answers for one side, at most 95% may be",)
-    assert found["brief"].reasons[1] == "33% of the questions answered, at least 50% must be"
+    assert found["careless"].reasons == ("2 of 2 attention checks failed, at most 1 allowed",)
+    assert found["fast"].reasons == ("median answer time 0.4 s, at least 1 s required",)
+    assert found["lefty"].reasons == ("100% of answers for one position, at most 95% allowed",)
+    assert found["brief"].reasons[1] == "33% of the questions answered, at least 50% required"
     assert {one.participant for one in keep(votes, list(found.values()))} == {"good"}
 
 
@@ -137,12 +137,12 @@ def test_the_fewest_participants_are_found() -> None:
     chances = {one.participants: one.chance for one in tried}
     assert chances[participants] >= 0.8
     assert chances.get(participants - 1, 0.0) < 0.8
-    assert f"{participants} participants, 30 of 30 items each" in describe(settings, participants, tried)
+    assert f"{participants} participants with 30 of 30 items each" in describe(settings, participants, tried)
     assert all(one.error == pytest.approx(math.sqrt(one.chance * (1 - one.chance) / 300)) for one in tried)
 
 
 def test_what_cant_be_seen_is_said() -> None:
-    with pytest.raises(RecipeError, match=r"most: 10 participants see the difference with a chance of .*, not 80%"):
+    with pytest.raises(RecipeError, match=r"most: 10 participants give a power of .*, not 80%"):
         find_participants(PowerSettings(difference=0.02, items=20, simulations=100, most=10))
     with pytest.raises(ValueError, match="difference must be less than 1 - ties"):
         PowerSettings(difference=0.8, ties=0.3)

@@ -144,7 +144,7 @@ def test_checks_are_in_every_stretch_of_a_session() -> None:
 
 
 def test_fewer_methods_than_are_shown_are_refused() -> None:
-    with pytest.raises(RecipeError, match="shown must be at most the number of methods, which are m0, m1; found 3"):
+    with pytest.raises(RecipeError, match=r"shown must be at most the number of methods \(m0, m1\); found 3"):
         trials(2, 3, 4, 2, 4)
 
 

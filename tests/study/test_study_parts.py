@@ -104,7 +104,7 @@ def test_texts_can_be_replaced(tmp_path):
         ({"ties": "x"}, "'ties' is unknown, did you mean 'tie'?"),
         ({"tie": 3}, "'tie' must be a text, found 3"),
         ({"tie": " "}, "'tie' must be a text"),
-        ({"choose": "{leter} is better"}, "'choose' must not hold {leter}"),
+        ({"choose": "{leter} is better"}, "'choose' must not contain {leter}"),
     ],
 )
 def test_wrong_texts_are_named(tmp_path, changes, said):
@@ -165,8 +165,8 @@ def spoil(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"participants": ()}, "must have a participant"),
-        ({"participants": ((),)}, "a trial for each"),
+        ({"participants": ()}, "must have participants"),
+        ({"participants": ((),)}, "every participant a trial"),
         ({"participants": ((Trial(9, METHODS[:2]),),)}, r"an item in 0\.\.3, found 9"),
         ({"participants": ((Trial(-1, METHODS[:2]),),)}, "found -1"),
         ({"participants": ((Trial(0, ("nobody", METHODS[0])),),)}, "nobody"),

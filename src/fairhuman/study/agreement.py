@@ -1,4 +1,4 @@
-"""How far people agree beyond chance."""
+"""Inter-rater agreement beyond chance."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,21 +13,22 @@ def krippendorff_alpha(units: Sequence[Sequence[str]]) -> float:
     values of such units D_e = Σ_c n_c (n - n_c) / (n - 1).
 
     Args:
-        units: the values that each unit got, one a rater; NaN where all are the same, or no unit has two.
+        units: the values that each unit received, one per rater. The result is NaN if all values are the same, or if no
+            unit has two.
 
     """
     return _alpha([units])
 
 
 def votes_alpha(votes: Sequence[Vote]) -> float:
-    """α of votes: a unit is an item with a set of methods, its values the methods chosen, and "tie".
+    """α of votes: a unit is an item shown with a set of methods; its values are the chosen methods, or a tie.
 
-    Between different sets of methods people can't agree or differ, so chance is reckoned within each set and summed:
-    1 - Σ_s D_o / Σ_s D_e. Where the same methods are always shown, that is α as it is known.
+    Votes on different sets of methods can't agree or disagree, so expected disagreement is computed within each set and
+    summed: 1 - Σ_s D_o / Σ_s D_e. If the same methods are always shown, this is the usual α.
     """
     sets: dict[frozenset[str], dict[str, list[str]]] = {}
     for vote in votes:
-        # Quotes tell a method from None, a tie
+        # repr distinguishes a method called "None" from None, a tie.
         sets.setdefault(frozenset(vote.shown), {}).setdefault(vote.item, []).append(repr(vote.chosen))
     return _alpha([list(units.values()) for units in sets.values()])
 

@@ -1,4 +1,4 @@
-"""All numbers of a study, for everybody and for those who kept to the rules."""
+"""Analysis of a study, for all participants and after exclusion."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ from fairhuman.study.study import StudySettings
 
 @dataclass(frozen=True, slots=True)
 class StudyResult:
-    """What one question gave among some participants; attention checks don't count.
+    """Results of one question for a set of participants, without attention checks.
 
     Attributes:
-        votes, participants, items: how many there are.
-        ties: votes that are ties.
-        scores: the paper's, by method.
-        meetings: of each ordered pair of methods.
-        strengths: of Davidson's model.
-        alpha: Krippendorff's.
-        places: share of each place from left to right among votes that aren't ties.
-        times: of the answers.
-        balance: of methods and places.
+        votes, participants, items: their numbers.
+        ties: number of votes that are ties.
+        scores: the paper's score by method.
+        meetings: record of each ordered pair of methods.
+        strengths: strengths in Davidson's model.
+        alpha: Krippendorff's α.
+        places: share of each position from left to right among votes without ties.
+        times: answer times.
+        balance: balance of methods over positions.
 
     """
 
@@ -48,13 +48,13 @@ class StudyResult:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A study's numbers.
+    """All results of a study.
 
     Attributes:
-        methods: in the order of the design, then of the alphabet.
-        questions: in the order of the settings, else as they come.
-        conduct: of each participant who answered.
-        everybody, kept: by question; `kept` without the participants that a rule leaves out.
+        methods: names in the order of the design, then alphabetically.
+        questions: names in the order of the settings, then of appearance.
+        conduct: conduct of each participant who answered.
+        everybody, kept: results by question, for all participants and after exclusion.
 
     """
 
@@ -66,12 +66,12 @@ class Analysis:
 
     @property
     def out(self) -> list[ParticipantConduct]:
-        """Those whom a rule leaves out."""
+        """The excluded participants."""
         return [one for one in self.conduct if one.reasons]
 
 
 def analyse(votes: Votes, settings: StudySettings, methods: Sequence[str] = ()) -> Analysis:
-    """All numbers; `methods` of the design, if there is one, come first."""
+    """Analyse votes; `methods` of the design, if there is one, come first."""
     real = [vote for vote in votes.votes if vote.better is None]
     names = tuple(dict.fromkeys([*methods, *sorted({name for vote in real for name in vote.shown})]))
     found = {vote.question for vote in real}
@@ -88,7 +88,7 @@ def analyse(votes: Votes, settings: StudySettings, methods: Sequence[str] = ()) 
 
 
 def document(analysis: Analysis, votes: Votes, settings: StudySettings, notes: Sequence[str]) -> dict[str, Any]:
-    """The numbers as JSON; null where there is none."""
+    """The results as a JSON document; NaN becomes null."""
     content = {
         "title": settings.title,
         "methods": list(analysis.methods),

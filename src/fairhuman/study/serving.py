@@ -1,4 +1,4 @@
-"""All that serving a study takes, behind one clear word where packages are missing.
+"""Everything needed to serve a study, with one clear error if packages are missing.
 
 store = open_store(study := load_shown(folder), folder / DATABASE)
 serve(create_study_app(study, store, Access(admin_token)), "127.0.0.1", 8080, print)    # until Ctrl-C
@@ -14,7 +14,7 @@ try:
     from fairhuman.study.texts import load_texts
     from fairhuman.web.serve import serve
 except ModuleNotFoundError as error:
-    raise FairHumanError(f"a study needs some more packages: pip install 'fairhuman[web]' ({error})") from error
+    raise FairHumanError(f"a study needs more packages: pip install 'fairhuman[web]' ({error})") from error
 
 __all__ = [
     "Access",
