@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import torch
@@ -152,42 +153,49 @@ def _write(
     reports: Mapping[str, LoadReport],
     found: EvaluationResults,
 ) -> None:
-    contrasts = found.corrected()
-    write_json(
-        out / "metrics.json",
+    document = {
+        **_numbers(found),
+        "warnings": found.warnings,
+        "seconds_per_picture": {what: {"pictures": n, "seconds": s} for what, (n, s) in found.seconds.items()},
+        "peak_mb": found.peak_mb,
+        "left_out": {name: report.counts() for name, report in reports.items() if report.notes},
+        "settings": settings.model_dump(mode="json"),
+        "sources": {name: str(path) for name, path in job.methods.items()},
+        "fairhuman": __version__,
+        "torch": torch.__version__,
+    }
+    write_json(out / "metrics.json", document)
+    write_table(_per_image(methods, found), out / "per_image.parquet")
+
+
+def _numbers(found: EvaluationResults) -> dict[str, Any]:
+    metrics = [
         {
-            "metrics": [
-                {
-                    "name": result.metric.name,
-                    "method": result.method,
-                    **_plain(result.measured),
-                    "better": result.metric.better,
-                    "what": result.metric.what,
-                    "blind": result.metric.blind,
-                }
-                for result in found.results
-            ],
-            "differences": [
-                {
-                    "name": one.metric.name,
-                    "method": one.method,
-                    "against": one.against,
-                    **_plain(one.difference.measured),
-                    "p": _number(one.difference.p),
-                    "p_holm": _number(one.corrected),
-                }
-                for one in contrasts
-            ],
-            "warnings": found.warnings,
-            "seconds_per_picture": {what: {"pictures": n, "seconds": s} for what, (n, s) in found.seconds.items()},
-            "peak_mb": found.peak_mb,
-            "left_out": {name: report.counts() for name, report in reports.items() if report.notes},
-            "settings": settings.model_dump(mode="json"),
-            "sources": {name: str(path) for name, path in job.methods.items()},
-            "fairhuman": __version__,
-            "torch": torch.__version__,
-        },
-    )
+            "name": result.metric.name,
+            "method": result.method,
+            **_plain(result.measured),
+            "better": result.metric.better,
+            "what": result.metric.what,
+            "blind": result.metric.blind,
+        }
+        for result in found.results
+    ]
+    differences = [
+        {
+            "name": one.metric.name,
+            "method": one.method,
+            "against": one.against,
+            **_plain(one.difference.measured),
+            "p": _number(one.difference.p),
+            "p_holm": _number(one.corrected),
+        }
+        for one in found.corrected()
+    ]
+    return {"metrics": metrics, "differences": differences}
+
+
+def _per_image(methods: Methods, found: EvaluationResults) -> pyarrow.Table:
+    """One row per method and picture with its values."""
     columns = sorted({name for values in found.columns.values() for name in values})
     rows = [
         {
@@ -202,7 +210,7 @@ def _write(
     ]
     texts = [(name, pyarrow.string()) for name in ("method", "key", "prompt")]
     schema = pyarrow.schema([*texts, *((name, pyarrow.float64()) for name in columns)])
-    write_table(pyarrow.Table.from_pylist(rows, schema=schema), out / "per_image.parquet")
+    return pyarrow.Table.from_pylist(rows, schema=schema)
 
 
 def _plain(measured: Measured) -> dict[str, float | None]:

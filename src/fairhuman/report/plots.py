@@ -7,6 +7,7 @@ Color Universal Design, 2008).
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -181,32 +182,22 @@ def draw_series(
     palette = colours(series)
     drawn = {name: v for name, v in series.items() if np.isfinite(v).any()}
     if not drawn:
-        axes.text(
-            0.5,
-            0.5,
-            empty,
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            color="#555555",
-            fontsize=9,
-            backgroundcolor="white",
-        )
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "color": "#555555",
+            "fontsize": 9,
+            "backgroundcolor": "white",
+        }
+        axes.text(0.5, 0.5, empty, transform=axes.transAxes, **style)
         return
     keep = np.unique(np.linspace(0, len(metrics.steps_n) - 1, POINTS).astype(int))
     for name, values_n in drawn.items():
         smooth_n = smooth(values_n, window) if raw else values_n
         single = len(metrics.steps_n) == 1
         if raw and window > 1:
-            axes.plot(
-                metrics.steps_n,
-                values_n,
-                color=palette[name],
-                alpha=0.22,
-                linewidth=0.7,
-                rasterized=True,
-                zorder=1,
-            )
+            faint: dict[str, Any] = {"alpha": 0.22, "linewidth": 0.7, "rasterized": True, "zorder": 1}
+            axes.plot(metrics.steps_n, values_n, color=palette[name], **faint)
         axes.plot(
             metrics.steps_n[keep],
             smooth_n[keep],

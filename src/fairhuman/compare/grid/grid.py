@@ -67,22 +67,23 @@ def write_grid(
     if expected is not None and len(expected) != len(matched):
         raise RecipeError(f"expected must hold boxes for each of the {len(matched)} rows, found {len(expected)}")
     chosen = [matched[number] for number in numbers]
+    boxes = [expected[number] for number in numbers] if expected is not None else None
+    frames = _frames(chosen, zoom_on, boxes, detect)
     zooming = zoom_on is not None or expected is not None
-    frames: list[dict[str, ZoomFrame]] = [{} for _ in chosen]
-    if zoom_on is not None:
-        frames = _detected_frames(zoom_on, chosen, detect)
-    elif expected is not None:
-        frames = _expected_frames(next(iter(methods)), chosen, [expected[number] for number in numbers])
     parts = ZOOMED if zooming else ()
     grid = [_grid_row(number, row, of_row, parts) for number, row, of_row in zip(numbers, chosen, frames, strict=True)]
     if control:
         grid = _with_conditions(grid, chosen, read_columns(control, matched))
     notes = [choice, *_zoom_notes(zoom_on, zooming, grid), *setting_notes(chosen), _size_note(grid)]
-    figure = grid_figure(grid, notes)
-    save_figure(figure, out)
-    page = render(
+    save_figure(grid_figure(grid, notes), out)
+    write_text(out / "grid.html", _page(grid, notes, zoom_on))
+    return out / "grid.html"
+
+
+def _page(grid: Sequence[GridRow], notes: Sequence[str], zoom_on: str | None) -> str:
+    return render(
         "grid.html",
-        title=f"{len(grid)} prompts by {', '.join(methods)}",
+        title=f"{len(grid)} prompts by {', '.join(cell.method for cell in grid[0].cells)}",
         columns=[title for title, _ in grid[0].columns],
         notes=notes,
         rows=[
@@ -95,8 +96,6 @@ def write_grid(
         ],
         where="expected" if zoom_on is None else f"found in {zoom_on}",
     )
-    write_text(out / "grid.html", page)
-    return out / "grid.html"
 
 
 def choose_rows(total: int, rows: Sequence[int] | None, count: int | None, seed: int) -> tuple[list[int], str]:
@@ -121,11 +120,15 @@ def choose_rows(total: int, rows: Sequence[int] | None, count: int | None, seed:
     return sorted(drawn.tolist()), f"{count} of {total} rows, drawn at random with seed {seed}."
 
 
-def _detected_frames(name: str, rows: Sequence[MatchedRow], detect: Detect | None) -> list[dict[str, ZoomFrame]]:
-    return detected_frames([np.asarray(_open(name, row)) for row in rows], detect)
-
-
-def _expected_frames(name: str, rows: Sequence[MatchedRow], expected: Sequence[Boxes]) -> list[dict[str, ZoomFrame]]:
+def _frames(
+    rows: Sequence[MatchedRow], zoom_on: str | None, expected: Sequence[Boxes] | None, detect: Detect | None
+) -> list[dict[str, ZoomFrame]]:
+    """Close-up frames of each row by part, from detections in the pictures of `zoom_on` or from expected boxes."""
+    if zoom_on is not None:
+        return detected_frames([np.asarray(_open(zoom_on, row)) for row in rows], detect)
+    if expected is None:
+        return [{} for _ in rows]
+    name = next(iter(rows[0].pictures))  # expected boxes are in pixels of the first method's pictures
     frames = []
     for row, boxes in zip(rows, expected, strict=True):
         try:

@@ -8,7 +8,7 @@ counted on the full-size SDXL without allocating memory (`table_for_sdxl`). Time
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -179,24 +179,9 @@ def measure_costs(
     settings = SampleSettings(steps=steps, height=size, width=size, batch_size=1)
     ways = {name: _drawing(each, settings) for name, each in pipelines.items()}
     device = pipeline.unet.device
-    wall, cpu, peak = _rounds(ways, repeats, device)
-    bytes_of = {
-        name: sum(p.numel() * p.element_size() for p in each.unet.parameters()) for name, each in pipelines.items()
-    }
-    extra = {name: bytes_of[name] - bytes_of[BASE] for name in ways}
     on_cuda = device.type == "cuda"
-    variants = [
-        VariantCost(
-            name,
-            extra[name],
-            extra[name] + peak[name] - peak[BASE] if on_cuda else None,
-            _spread(wall[name]),
-            _spread(cpu[name]),
-            _spread(a / b for a, b in zip(wall[name], wall[BASE], strict=True)),
-            _spread(a / b for a, b in zip(cpu[name], cpu[BASE], strict=True)),
-        )
-        for name in ways
-    ]
+    rounds = _rounds(ways, repeats, device)
+    variants = [_variant(name, pipelines, *rounds, with_memory=on_cuda) for name in ways]
     return CostTable(
         torch.cuda.get_device_name(device) if on_cuda else device.type,
         str(pipeline.unet.dtype).removeprefix("torch."),
@@ -210,6 +195,31 @@ def measure_costs(
         ON_CUDA if on_cuda else ON_CPU,
         tuple(variants),
     )
+
+
+def _variant(
+    name: str,
+    pipelines: Mapping[str, StableDiffusionXLPipeline],
+    wall: Mapping[str, Sequence[float]],
+    cpu: Mapping[str, Sequence[float]],
+    peak: Mapping[str, int],
+    *,
+    with_memory: bool,
+) -> VariantCost:
+    extra = _unet_bytes(pipelines[name]) - _unet_bytes(pipelines[BASE])
+    return VariantCost(
+        name,
+        extra,
+        extra + peak[name] - peak[BASE] if with_memory else None,
+        _spread(wall[name]),
+        _spread(cpu[name]),
+        _spread(a / b for a, b in zip(wall[name], wall[BASE], strict=True)),
+        _spread(a / b for a, b in zip(cpu[name], cpu[BASE], strict=True)),
+    )
+
+
+def _unet_bytes(pipeline: StableDiffusionXLPipeline) -> int:
+    return sum(p.numel() * p.element_size() for p in pipeline.unet.parameters())
 
 
 def _with_lora(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> dict[str, StableDiffusionXLPipeline]:
