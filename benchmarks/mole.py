@@ -29,7 +29,7 @@ from fairhuman import config
 from fairhuman.cli.commands import run_synth
 from fairhuman.cli.commands_data import run_export
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
-from fairhuman.compare.runs import at_edge, pick
+from fairhuman.compare.runs import choose_learning_rate, edge_note
 from fairhuman.demo.run import write_prompts
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, measure_losses
@@ -228,8 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for rate, run in tuning.items():
             one = series(plan, [run], "tuning")
             tuned[rate] = {name: change(one, name).value for name in OBJECTIVES}
-        rate = pick(tuned, 0.005)
-        console.print(f"learning rate of {method}: {rate:g}{at_edge(tuned, rate)}", highlight=False)
+        rate = choose_learning_rate(tuned, 0.005)
+        console.print(f"learning rate of {method}: {rate:g}{edge_note(tuned, rate)}", highlight=False)
         results["learning rate"][method] = {"grid": tuned, "picked": rate}
         runs = [(method, rate, seed) for seed in plan.seeds]
         train_all(plan, runs, console, options.processes)

@@ -11,7 +11,7 @@ from fairhuman import config
 from fairhuman.compare import runs as ablation
 from fairhuman.compare.analysis import contrasts, document, verdict
 from fairhuman.compare.page import write_comparison
-from fairhuman.compare.runs import ComparisonRuns, pick, run_comparison, shared_seeds
+from fairhuman.compare.runs import ComparisonRuns, choose_learning_rate, run_comparison, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.config import differences
 from fairhuman.errors import DataError, FairHumanError, RecipeError
@@ -143,8 +143,8 @@ def test_the_rule_takes_the_best_rate_within_the_limit_else_the_one_that_spoils_
         3e-4: {"global": 0.005, "face": -0.02, "hand": -0.03},
         1e-3: {"global": 0.02, "face": -0.2, "hand": -0.2},
     }
-    assert pick(tuned, 0.005) == 3e-4
-    assert pick({1e-4: {**tuned[1e-3], "global": 0.01}, 1e-3: tuned[1e-3]}, 0.005) == 1e-4
+    assert choose_learning_rate(tuned, 0.005) == 3e-4
+    assert choose_learning_rate({1e-4: {**tuned[1e-3], "global": 0.01}, 1e-3: tuned[1e-3]}, 0.005) == 1e-4
 
 
 def test_a_whole_comparison(tmp_path, train):

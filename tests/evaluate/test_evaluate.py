@@ -63,7 +63,7 @@ def fake_detectors(monkeypatch):
         official.append(len(pictures))
         return [OfficialScores((0.9 + 0.02 * number,), ()) for number in range(len(pictures))]
 
-    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.find_each", find)
+    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.detect_each", find)
     monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.official_scores", score)
     return strict, official
 
@@ -103,7 +103,7 @@ def test_confidences_of_pictures_without_people(folders):
 
 def test_detectors_look_once_at_each_content(folders, monkeypatch):
     strict, official = fake_detectors(monkeypatch)
-    monkeypatch.setattr("fairhuman.evaluate.tools.PART", 4)
+    monkeypatch.setattr("fairhuman.evaluate.tools.WRITE_EVERY", 4)
     options = settings("metrics=[strict, official]")
     first = evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
     assert (sum(strict), official) == (12, [6, 6])

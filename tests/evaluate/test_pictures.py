@@ -8,7 +8,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import FINDINGS, Rows
+from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.pictures import read_pictures
 
 
@@ -18,7 +18,7 @@ def read(tmp_path):
 
     def make(folder, prompts=None):
         report = LoadReport()
-        checked = Rows(tmp_path / "cache" / "checked", FINDINGS)
+        checked = CachedRows(tmp_path / "cache" / "checked", DETECTION_ROWS)
         return read_pictures(folder, prompts, checked, report), [(note.file, note.reason) for note in report.skipped()]
 
     return make

@@ -20,7 +20,7 @@ from fairhuman.refine.run import (
     RECIPE,
     ROWS,
     RefineManifest,
-    finished,
+    finished_rows,
     list_sources,
     refine_folder,
 )
@@ -122,7 +122,7 @@ def test_kill_9_loses_nothing_and_the_same_call_goes_on(tmp_path: Path) -> None:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    there = len(finished(out, list_sources(images, None)))
+    there = len(finished_rows(out, list_sources(images, None)))
     done = refine(images, out)
     assert done.new == 30 - there
     assert len(done.rows) == 30

@@ -15,7 +15,7 @@ from fairhuman.cli.commands import run_synth
 from fairhuman.cli.commands_data import settings_of, stages
 from fairhuman.cli.console import say, say_counts
 from fairhuman.compare.analysis import contrasts
-from fairhuman.compare.drawing import draw_models, models_of
+from fairhuman.compare.drawing import draw_models, parse_models
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.page import write_comparison
 from fairhuman.compare.paper.cost_page import read_costs, write_costs
@@ -107,7 +107,7 @@ def run_compare(path: Path, overrides: Sequence[str], dry_run: bool, console: Co
     if dry_run:
         console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         tuning = recipe.tuning
-        rates = len(tuning.learning_rates) * (len(recipe.cells) - len(tuning.lenders)) if tuning else 0
+        rates = len(tuning.learning_rates) * (len(recipe.cells) - len(tuning.rate_sources)) if tuning else 0
         for path in _missing(recipe, runs):
             say(console, f"data {path}: not there yet")
         say(console, f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
@@ -192,7 +192,7 @@ def run_grid(job: GridJob, out: Path, overrides: Sequence[str], dry_run: bool, c
     if dry_run:
         _would(methods, out, console)
         return 0
-    models = models_of(places, job.prompts)
+    models = parse_models(places, job.prompts)
     with writing(out):
         if job.prompts is not None:
             drawn = draw_models(models, job.prompts, settings, out / "samples", console)

@@ -25,7 +25,7 @@ from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
 from fairhuman.refine.inpaint import Inpainter, Painter
 from fairhuman.refine.page import summary, write_page
-from fairhuman.refine.run import RefineManifest, check_folders, finished, list_sources, refine_folder
+from fairhuman.refine.run import RefineManifest, check_folders, finished_rows, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.files import read_prompts, writing
 
@@ -51,7 +51,7 @@ def run_refinement(
         images=str(job.images), prompts=str(job.prompts) if job.prompts is not None else None, settings=settings
     )
     check_folders(job.images, job.out, started)
-    left = len(sources) - len(finished(job.out, sources))
+    left = len(sources) - len(finished_rows(job.out, sources))
     if dry_run:
         console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
         say(console, f"{left} of {len(sources)} pictures to look at; would write into {job.out}")

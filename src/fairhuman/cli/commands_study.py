@@ -108,13 +108,13 @@ def run_export(folder: Path, out: Path, database: str | None, dry_run: bool, con
 
 def run_power(given: Mapping[str, object], overrides: Sequence[str], console: Console) -> None:
     """Say how many participants a difference takes."""
-    from fairhuman.study.power import PowerSettings, describe, find_participants
+    from fairhuman.study.power import PowerSettings, find_participants, power_summary
 
     settings = config.build(PowerSettings, {}, [*_given(given), *overrides], origin="study power")
     participants, tried = find_participants(
         settings, lambda one: say(console, f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
     )
-    say(console, describe(settings, participants, tried))
+    say(console, power_summary(settings, participants, tried))
 
 
 def _given(values: Mapping[str, object]) -> list[str]:
@@ -168,13 +168,13 @@ def run_serve(
     console: Console,
 ) -> None:
     """Serve a study; `place`: host, port, the address that participants use, the proxy's address."""
-    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, serve, site
+    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, parse_site, serve
 
     host, port, url, proxy = place
     if admin_token is not None and not ADMIN_TOKEN.fullmatch(admin_token):
         raise FairHumanError("admin token must have 16 or more letters, digits, - and _; the given one has not")
     admin = admin_token or secrets.token_urlsafe(32)
-    hosts = () if url is None else (site(url)[1],)
+    hosts = () if url is None else (parse_site(url)[1],)
     study = load_shown(folder)
     words = load_texts() if texts is None else load_texts(texts)
     if dry_run:
@@ -186,7 +186,7 @@ def run_serve(
     def tell(text: str) -> None:
         say(console, text)
         if text.startswith("http"):
-            root = text.partition("/ ")[0] if url is None else site(url)[0]
+            root = text.partition("/ ")[0] if url is None else parse_site(url)[0]
             say(console, f"progress: {root}/admin/{admin if admin_token is None else 'ADMIN-TOKEN'}")
 
     try:
@@ -197,9 +197,9 @@ def run_serve(
 
 def run_links(folder: Path, out: Path | None, url: str, database: str | None, dry_run: bool, console: Console) -> None:
     """Write participants' links; those whose number a visitor by the open link has are left out and counted."""
-    from fairhuman.study.serving import load_shown, open_store, participant_tokens, site
+    from fairhuman.study.serving import load_shown, open_store, parse_site, participant_tokens
 
-    base, _ = site(url)
+    base, _ = parse_site(url)
     study = load_shown(folder)
     everybody = range(len(study.participants))
     if dry_run:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
-from fairhuman.compare.pictures import MOST_ROWS
+from fairhuman.compare.pictures import MAX_ROWS
 from fairhuman.compare.settings import DrawSettings, slug
 from fairhuman.data.samples.views import digest
 from fairhuman.errors import DataError, RecipeError
@@ -15,12 +15,12 @@ from fairhuman.models.locations import check_location
 from fairhuman.utils.files import read_prompts, write_text
 
 
-def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, ModelSpec]:
+def parse_models(places: Mapping[str, str], prompts: Path | None) -> dict[str, ModelSpec]:
     """The methods that are models rather than folders of pictures.
 
     Raises:
         DataError: a model without prompts.
-        RecipeError: prompts without a model, or as in `ModelSpec.parse` and `ModelSpec.added`.
+        RecipeError: prompts without a model, or as in `ModelSpec.parse` and `ModelSpec.added_weights`.
         ModelError: a model, LoRA or MoLE doesn't exist.
 
     """
@@ -35,7 +35,7 @@ def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, Mode
     models = {name: ModelSpec.parse(place) for name, place in drawing.items()}
     for model in models.values():
         check_location(model.model)
-        model.added()
+        model.added_weights()
     return models
 
 
@@ -50,8 +50,8 @@ def draw_models(
 
     """
     texts = read_prompts(prompts)
-    if len(texts) > MOST_ROWS:
-        raise DataError(f"{prompts}: a grid takes at most {MOST_ROWS} prompts, found {len(texts)}")
+    if len(texts) > MAX_ROWS:
+        raise DataError(f"{prompts}: a grid takes at most {MAX_ROWS} prompts, found {len(texts)}")
     lines = "\n".join(texts) + "\n"
     folder = out / digest(f"{settings.decisive()}{lines}")[:12]
     write_text(folder / "prompts.txt", lines)
@@ -68,7 +68,7 @@ def _holds_pictures(place: Path) -> bool:
 def _job(name: str, model: ModelSpec, out: Path, count: int, settings: DrawSettings) -> Command:
     size = (settings.resolution, settings.resolution)
     options = sampling_options(model.model, settings.steps, settings.guidance, size, settings.seed)
-    added = model.added()
+    added = model.added_weights()
     if added is not None:
         file, mole = added
         options += ["--mole", file] if mole else ["--lora", file, "--lora-weight", model.weight]

@@ -22,7 +22,7 @@ from fairhuman.train.resume import free_on_resume
 from fairhuman.utils.files import write_atomically
 
 
-def keep_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
+def store_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
     """Write the losses of a finished run.
 
     Raises:
@@ -43,7 +43,7 @@ def keep_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
     write_atomically(_file(recipe, run), write)
 
 
-def kept_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
+def load_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
     """The stored losses of a run; None if there are none, or if they belong to other settings or data.
 
     Raises:

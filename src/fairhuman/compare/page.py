@@ -10,7 +10,7 @@ from fairhuman.compare.analysis import CellContrast, Contrasts, document
 from fairhuman.compare.paper.cost_page import read_costs, variants
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import GridResult
-from fairhuman.compare.runs import ComparisonRuns, at_edge
+from fairhuman.compare.runs import ComparisonRuns, edge_note
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report import plots
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
@@ -103,7 +103,7 @@ def _rates(outcome: ComparisonRuns, cell: str) -> dict[str, Any]:
     tuned, picked = outcome.tuned[cell], outcome.picked[cell]
     return {
         "cell": cell,
-        "picked": f"{picked:g}{at_edge(tuned, picked)}",
+        "picked": f"{picked:g}{edge_note(tuned, picked)}",
         "lines": [
             (f"{rate:g}", [f"{found[name]:+.2%}" for name in next(iter(outcome.series.values())).first])
             for rate, found in sorted(tuned.items())

@@ -21,7 +21,7 @@ from fairhuman.record import Box, HumanRecord
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import write_text
 
-MOST_ROWS = 64
+MAX_ROWS = 64
 OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2i_adapter": "--t2i-adapter"}
 
 
@@ -105,8 +105,8 @@ def _boxes(record: HumanRecord, size: tuple[int, int]) -> Boxes:
 def _write_prompts(records: Sequence[HumanRecord], data: Path, file: Path) -> None:
     """Write the captions of all records, one per line."""
     prompts = [" ".join(record.caption.split()) for record in records]
-    if len(prompts) > MOST_ROWS:
-        raise DataError(f"{data}: a grid takes at most {MOST_ROWS} records, found {len(prompts)}")
+    if len(prompts) > MAX_ROWS:
+        raise DataError(f"{data}: a grid takes at most {MAX_ROWS} records, found {len(prompts)}")
     empty = [record.key for record, prompt in zip(records, prompts, strict=True) if not prompt]
     if not prompts or empty:
         raise DataError(f"{data}: a grid needs a caption for every record, {len(empty)} of {len(prompts)} have none")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, training_job
-from fairhuman.compare.losses import keep_losses, kept_losses
+from fairhuman.compare.losses import load_losses, store_losses
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.report.changes import Series, change, series_of
@@ -81,7 +81,7 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns
     runs = {
         cell: {rate: recipe.run(cell, tuning.seed, rate, "tuning") for rate in tuning.learning_rates}
         for cell in recipe.cells
-        if cell not in tuning.lenders
+        if cell not in tuning.rate_sources
     }
     signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, console)
     if signal is not None:
@@ -90,14 +90,14 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns
         ended = {rate: run for rate, run in rates.items() if run.out.name not in outcome.failed}
         if not ended:
             raise FairHumanError(f"cell {cell!r}: all tuning runs failed. {next(iter(outcome.failed.values()))}")
-        tuned = {rate: changes(_series(recipe, [run])) for rate, run in ended.items()}
-        outcome.tuned[cell], outcome.picked[cell] = tuned, pick(tuned, tuning.max_global)
-        console.print(f"learning rate of {cell}: {outcome.picked[cell]:g}{at_edge(tuned, outcome.picked[cell])}")
-    outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.lenders.items()}
+        tuned = {rate: loss_changes(_series(recipe, [run])) for rate, run in ended.items()}
+        outcome.tuned[cell], outcome.picked[cell] = tuned, choose_learning_rate(tuned, tuning.max_global)
+        console.print(f"learning rate of {cell}: {outcome.picked[cell]:g}{edge_note(tuned, outcome.picked[cell])}")
+    outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.rate_sources.items()}
     return None
 
 
-def pick(tuned: Mapping[float, Mapping[str, float]], max_global: float) -> float:
+def choose_learning_rate(tuned: Mapping[float, Mapping[str, float]], max_global: float) -> float:
     """Choose a learning rate by the rule of `TuningSettings`."""
     allowed = {rate: found for rate, found in tuned.items() if found[GLOBAL] <= max_global}
     if allowed:
@@ -105,19 +105,19 @@ def pick(tuned: Mapping[float, Mapping[str, float]], max_global: float) -> float
     return min(tuned, key=lambda rate: tuned[rate][GLOBAL])
 
 
-def at_edge(tuned: Mapping[float, object], rate: float | None) -> str:
+def edge_note(tuned: Mapping[float, object], rate: float | None) -> str:
     """A remark if a rate is the smallest or largest one tried; else empty."""
     return " (at the edge of the grid)" if len(tuned) > 1 and rate in (min(tuned), max(tuned)) else ""
 
 
-def changes(series: Series) -> dict[str, float]:
+def loss_changes(series: Series) -> dict[str, float]:
     """Change in each held-out loss of one run."""
     return {name: change(series, name).value for name in series.first}
 
 
 def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, console: Console) -> int | None:
     """Train the runs without stored losses, longest first, and store their losses; failures are recorded."""
-    left = {run.out.name: run for run in runs if kept_losses(recipe, run) is None}
+    left = {run.out.name: run for run in runs if load_losses(recipe, run) is None}
     costs = {
         name: run.steps * (EXACT if run.balances and run.fairness.mode == "exact" else 1.0)
         for name, run in left.items()
@@ -126,7 +126,7 @@ def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Comparis
 
     def ended(job: Command, error: FairHumanError | None) -> None:
         if error is None:
-            keep_losses(recipe, left[job.name])
+            store_losses(recipe, left[job.name])
         else:
             outcome.failed[job.name] = str(error)
             console.print(f"{error}", highlight=False, markup=False)
@@ -135,13 +135,13 @@ def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Comparis
         if job.done() == 1.0:  # finished by an earlier command that was killed before it stored the losses
             ended(job, None)
     return run_jobs(
-        [job for job in jobs if kept_losses(recipe, left[job.name]) is None], console, recipe.processes, ended
+        [job for job in jobs if load_losses(recipe, left[job.name]) is None], console, recipe.processes, ended
     )
 
 
 def _series(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Series:
     """The stored losses of finished runs."""
-    pairs = {run.out.name: kept_losses(recipe, run) for run in runs}
+    pairs = {run.out.name: load_losses(recipe, run) for run in runs}
     return series_of({name: pair for name, pair in pairs.items() if pair is not None})
 
 

@@ -15,7 +15,7 @@ from fairhuman.train.recipe import TrainRecipe
 
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
 BASE, EXPECTED = "base", "expected"
-OWN = ("out", "seed", "validation.data", "validation.every")  # set by the comparison itself
+RESERVED = ("out", "seed", "validation.data", "validation.every")  # set by the comparison itself
 
 
 class TuningSettings(Settings):
@@ -34,7 +34,7 @@ class TuningSettings(Settings):
     )
 
     @property
-    def lenders(self) -> dict[str, str]:
+    def rate_sources(self) -> dict[str, str]:
         """A cell to the cell whose learning rate it uses."""
         return {cell: lender for lender, cells in self.same.items() for cell in cells}
 
@@ -113,11 +113,11 @@ class CompareRecipe(Settings):
         if self.tuning is not None:
             if self.tuning.data == self.test:
                 raise ValueError(f"tuning.data and test must differ, both are {self.test!r}: no tuning on the test set")
-            for cell, lender in self.tuning.lenders.items():
+            for cell, lender in self.tuning.rate_sources.items():
                 if not {cell, lender} <= self.cells.keys():
                     known = ", ".join(self.cells)
                     raise ValueError(f"tuning.same must name cells, which are {known}; found {cell!r} like {lender!r}")
-                if lender in self.tuning.lenders:
+                if lender in self.tuning.rate_sources:
                     raise ValueError(f"tuning.same: {lender!r} has no learning rate of its own that {cell!r} could use")
         return self
 
@@ -145,7 +145,7 @@ class CompareRecipe(Settings):
 
         """
         values: dict[str, Any] = config.merge(self.train, self.cells[cell])
-        for name in OWN:
+        for name in RESERVED:
             section, _, key = name.rpartition(".")
             if key in (values.get(section, {}) if section else values):
                 raise RecipeError(f"compare: {name} is set by the comparison; remove it from train and cells")

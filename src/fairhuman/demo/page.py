@@ -144,6 +144,6 @@ def _boxes(measured: Evaluation | None, title: str, number: int) -> dict[str, li
     """Boxes of one sample by region; None if the samples weren't evaluated."""
     if measured is None:
         return None
-    found = measured.found.findings[title][number]
+    found = measured.found.detections[title][number]
     parts = {"face": found.faces, "hand": found.hands}
     return {name: [(p.box.x0, p.box.y0, p.box.x1, p.box.y1) for p in each] for name, each in parts.items()}

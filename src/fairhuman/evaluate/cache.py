@@ -17,18 +17,18 @@ from fairhuman.data.pipeline.tables import read_table, write_table
 from fairhuman.errors import FairHumanError
 
 Key = bytes
-FEATURES = pyarrow.schema([("key", pyarrow.binary()), ("row", pyarrow.list_(pyarrow.float32()))])
-FINDINGS = pyarrow.schema([("key", pyarrow.binary()), ("row", pyarrow.string())])
+FEATURE_ROWS = pyarrow.schema([("key", pyarrow.binary()), ("row", pyarrow.list_(pyarrow.float32()))])
+DETECTION_ROWS = pyarrow.schema([("key", pyarrow.binary()), ("row", pyarrow.string())])
 
 Row = TypeVar("Row")
 
 
-class Rows(Generic[Row]):
+class CachedRows(Generic[Row]):
     """Cached rows of one kind, such as the features of one network with given weights.
 
     Args:
         folder: folder of this kind; its name identifies network, weights and preprocessing.
-        schema: `FEATURES` for float32 arrays, `FINDINGS` for JSON texts.
+        schema: `FEATURE_ROWS` for float32 arrays, `DETECTION_ROWS` for JSON texts.
 
     """
 
@@ -53,7 +53,7 @@ class Rows(Generic[Row]):
             for number, key in enumerate(names):
                 if key in wanted:
                     row = rows[number]
-                    found[key] = row.as_py() if self._schema is FINDINGS else row.values.to_numpy()
+                    found[key] = row.as_py() if self._schema is DETECTION_ROWS else row.values.to_numpy()
         return found
 
     def add(self, rows: Mapping[Key, Row]) -> None:

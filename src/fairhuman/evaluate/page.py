@@ -18,7 +18,7 @@ from fairhuman.utils.files import write_text
 
 SHOWN = 6  # pictures with the lowest and with the highest scores
 SIDE = 220  # longer side of a picture in pixels
-SURE = 0.05  # significance level
+SIGNIFICANCE = 0.05  # significance level
 
 
 def write_page(
@@ -84,7 +84,7 @@ def _difference(contrast: Contrast | None) -> tuple[str, str, str]:
 def contrast_mark(contrast: Contrast) -> str:
     """CSS class of a cell: whether a method is significantly better or worse after Holm's correction."""
     gained = (contrast.difference.measured.value > 0) == (contrast.metric.better == "higher")
-    return ("down" if gained else "up") if contrast.corrected < SURE else ""
+    return ("down" if gained else "up") if contrast.corrected < SIGNIFICANCE else ""
 
 
 def _shown(metric: Metric, found: EvaluationResults) -> bool:

@@ -15,7 +15,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import Key, Rows
+from fairhuman.evaluate.cache import CachedRows, Key
 from fairhuman.record import HumanRecord
 
 PARTS = ("face", "hand")
@@ -66,7 +66,7 @@ class EvalImage:
 def read_pictures(
     path: Path,
     prompts: Sequence[str] | None,
-    checked: Rows[str],
+    checked: CachedRows[str],
     report: LoadReport,
     workers: int = 2,
     progress: Progress = lambda *_: None,
@@ -98,20 +98,20 @@ def read_pictures(
     records.sort(key=lambda record: record.key)
     if not records:
         raise DataError(f"{path}: holds no usable picture; read as {kind}: {source.signs}")
-    told = _pictures_told(records, workers, report)
-    chosen = _prompts(path, [(record, text) for record, _, text in told], prompts)
+    texts = _read_records(records, workers, report)
+    chosen = _prompts(path, [(record, text) for record, _, text in texts], prompts)
     pictures = [
-        EvalImage(record, sha, prompt, group) for (record, sha, _), (prompt, group) in zip(told, chosen, strict=True)
+        EvalImage(record, sha, prompt, group) for (record, sha, _), (prompt, group) in zip(texts, chosen, strict=True)
     ]
     return _decodable(pictures, checked, workers, report, progress)
 
 
-def _pictures_told(
+def _read_records(
     records: Sequence[HumanRecord], workers: int, report: LoadReport
 ) -> list[tuple[HumanRecord, bytes, dict[str, str]]]:
     """Readable records, with the hash of their bytes and their text metadata."""
 
-    def tell(record: HumanRecord) -> tuple[bytes, dict[str, str]] | PictureError:
+    def read(record: HumanRecord) -> tuple[bytes, dict[str, str]] | PictureError:
         try:
             content = read_bytes(record.image)
         except PictureError as error:
@@ -122,22 +122,22 @@ def _pictures_told(
 
     found = []
     with ThreadPoolExecutor(workers) as pool:
-        for record, told in zip(records, pool.map(tell, records), strict=True):
-            if isinstance(told, PictureError):
-                report.add(record.location, "picture", told.finding)
+        for record, result in zip(records, pool.map(read, records), strict=True):
+            if isinstance(result, PictureError):
+                report.add(record.location, "picture", result.finding)
             else:
-                found.append((record, *told))
+                found.append((record, *result))
     return found
 
 
 def _prompts(
-    path: Path, told: Sequence[tuple[HumanRecord, dict[str, str]]], prompts: Sequence[str] | None
+    path: Path, texts: Sequence[tuple[HumanRecord, dict[str, str]]], prompts: Sequence[str] | None
 ) -> list[tuple[str, str]]:
     """Prompt and group of each picture."""
-    saying = [text.get("prompt_index", "").isdecimal() and "prompt" in text for _, text in told]
-    if all(saying):
+    has_prompt = [text.get("prompt_index", "").isdecimal() and "prompt" in text for _, text in texts]
+    if all(has_prompt):
         chosen = []
-        for record, text in told:
+        for record, text in texts:
             number, prompt = int(text["prompt_index"]), text["prompt"]
             if prompts is not None and (number >= len(prompts) or prompts[number] != prompt):
                 wanted = repr(prompts[number]) if number < len(prompts) else f"none, it has {len(prompts)}"
@@ -146,19 +146,19 @@ def _prompts(
                 )
             chosen.append((prompt, prompt))
         return chosen
-    if any(saying):
-        silent = next(record.key for (record, _), says in zip(told, saying, strict=True) if not says)
+    if any(has_prompt):
+        silent = next(record.key for (record, _), has in zip(texts, has_prompt, strict=True) if not has)
         raise DataError(f"{path}: {silent} has no prompt metadata, but other pictures do; give pictures of one run")
     if prompts is None:
-        return [(record.caption, record.caption or record.key) for record, _ in told]
-    if not prompts or len(told) % len(prompts):
-        raise DataError(f"{path}: {len(told)} pictures can't be divided evenly among {len(prompts)} prompts")
-    each = len(told) // len(prompts)
-    return [(prompts[place // each],) * 2 for place in range(len(told))]
+        return [(record.caption, record.caption or record.key) for record, _ in texts]
+    if not prompts or len(texts) % len(prompts):
+        raise DataError(f"{path}: {len(texts)} pictures can't be divided evenly among {len(prompts)} prompts")
+    each = len(texts) // len(prompts)
+    return [(prompts[place // each],) * 2 for place in range(len(texts))]
 
 
 def _decodable(
-    pictures: Sequence[EvalImage], checked: Rows[str], workers: int, report: LoadReport, progress: Progress
+    pictures: Sequence[EvalImage], checked: CachedRows[str], workers: int, report: LoadReport, progress: Progress
 ) -> list[EvalImage]:
     """The pictures that can be decoded; each content is checked once."""
     known = {key: json.loads(row) for key, row in checked.read([picture.sha256 for picture in pictures]).items()}

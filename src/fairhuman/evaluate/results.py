@@ -66,7 +66,7 @@ class EvaluationResults:
         contrasts: differences between methods.
         columns: values of single pictures, by method and metric.
         warnings: caveats for the reader.
-        findings: detected faces and hands of each picture, by method; empty if no metric needed them.
+        detections: detected faces and hands of each picture, by method; empty if no metric needed them.
         seconds: by task, number of pictures timed and seconds per picture; cached results are not counted.
         peak_mb: peak memory, see `pace.peak_mb`.
 
@@ -76,7 +76,7 @@ class EvaluationResults:
     contrasts: list[Contrast] = field(default_factory=list)
     columns: dict[str, dict[str, Array]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    findings: dict[str, list[ImageDetections]] = field(default_factory=dict)
+    detections: dict[str, list[ImageDetections]] = field(default_factory=dict)
     seconds: dict[str, tuple[int, float]] = field(default_factory=dict)
     peak_mb: float = float("nan")
 
@@ -95,7 +95,7 @@ class EvaluationResults:
             return
         for method in scores:
             if method != against:
-                places = shared(methods[method], methods[against])
+                places = shared_indices(methods[method], methods[against])
                 a, b = _taken(scores[method], places[0]), _taken(scores[against], places[1])
                 groups = [methods[method][row].group for row in places[0]]
                 self.contrasts.append(Contrast(metric, method, against, paired_difference(a, b, groups)))
@@ -106,7 +106,7 @@ class EvaluationResults:
         return [replace(contrast, corrected=p) for contrast, p in zip(self.contrasts, ps, strict=True)]
 
 
-def shared(a: Sequence[EvalImage], b: Sequence[EvalImage]) -> tuple[list[int], list[int]]:
+def shared_indices(a: Sequence[EvalImage], b: Sequence[EvalImage]) -> tuple[list[int], list[int]]:
     """Indices of the pictures that both methods have; the k-th picture of a prompt is the same sample in both."""
     places_a, places_b = _places(a), _places(b)
     both = [place for place in places_a if place in places_b]

@@ -15,7 +15,7 @@ from fairhuman import __version__
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.tables import write_table
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import FINDINGS, Rows
+from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.metrics.confidences import measure_official, measure_strict
 from fairhuman.evaluate.metrics.depth_agreement import measure_depth_agreement
 from fairhuman.evaluate.metrics.pose_agreement import measure_pose_agreement
@@ -25,7 +25,7 @@ from fairhuman.evaluate.needed import check_weights, leaving_out
 from fairhuman.evaluate.pace import TimedProgress, peak_mb
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import CHECKED, EvalImage, Progress, read_pictures
-from fairhuman.evaluate.results import EvaluationResults, Methods, shared
+from fairhuman.evaluate.results import EvaluationResults, Methods, shared_indices
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.stats.paired import Measured
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def _read(path: Path, prompts: Sequence[str] | None, tools: EvaluationTools, report: LoadReport) -> list[EvalImage]:
-    checked: Rows[str] = Rows(tools.cache / CHECKED, FINDINGS)
+    checked: CachedRows[str] = CachedRows(tools.cache / CHECKED, DETECTION_ROWS)
     with tools.state.main_process_first():
         return read_pictures(path, prompts, checked, report, tools.settings.workers, tools.progress)
 
@@ -135,7 +135,7 @@ def _compare_pictures(methods: Methods, baseline: str | None, found: EvaluationR
     for name, pictures in methods.items():
         if baseline is None or name == baseline:
             continue
-        both = len(shared(pictures, methods[baseline])[0])
+        both = len(shared_indices(pictures, methods[baseline])[0])
         if both == 0:
             raise DataError(f"{name} and {baseline} have no prompt in common, so they can't be paired")
         if both < max(len(pictures), len(methods[baseline])):

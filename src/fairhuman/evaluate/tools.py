@@ -11,14 +11,14 @@ import torch
 from accelerate import PartialState
 
 from fairhuman.detect.detection import Picture
-from fairhuman.evaluate.cache import FINDINGS, Rows
+from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.networks.extractor import Extractor, Features
-from fairhuman.evaluate.networks.features import ImageLike, features_of
+from fairhuman.evaluate.networks.features import ImageLike, extract_features
 from fairhuman.evaluate.pictures import EvalImage, Progress
 from fairhuman.evaluate.settings import EvaluateSettings
 
 Value = TypeVar("Value")
-PART = 64  # pictures per write of detections to the cache
+WRITE_EVERY = 64  # pictures per write of detections to the cache
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class EvaluationTools:
         """Features of all pictures [N, width]."""
         if self.state.num_processes > 1:
             own = pictures[self.state.process_index :: self.state.num_processes]
-            features_of(extractor, own, self.cache, self.settings.workers, self.progress)
+            extract_features(extractor, own, self.cache, self.settings.workers, self.progress)
             self.state.wait_for_everyone()
-        return features_of(extractor, pictures, self.cache, self.settings.workers, self.progress)
+        return extract_features(extractor, pictures, self.cache, self.settings.workers, self.progress)
 
-    def findings(
+    def cached_detections(
         self,
         kind: str,
         pictures: Sequence[EvalImage],
@@ -55,7 +55,7 @@ class EvaluationTools:
         dump: Callable[[Value], object],
         load: Callable[[object], Value],
     ) -> list[Value]:
-        """Detections in all pictures, cached every `PART` pictures.
+        """Detections in all pictures, cached every `WRITE_EVERY` pictures.
 
         Args:
             kind: name of the cache folder.
@@ -64,7 +64,7 @@ class EvaluationTools:
             dump, load: convert detections to a JSON value and back.
 
         """
-        rows: Rows[str] = Rows(self.cache / kind, FINDINGS)
+        rows: CachedRows[str] = CachedRows(self.cache / kind, DETECTION_ROWS)
         own = pictures[self.state.process_index :: self.state.num_processes]
         known = set(rows.read([picture.sha256 for picture in own]))
         new = list({picture.sha256: picture for picture in own if picture.sha256 not in known}.values())
@@ -72,7 +72,7 @@ class EvaluationTools:
         part: dict[bytes, str] = {}
         for done, (index, one) in enumerate(find(LazyPictures(new)), start=1):
             part[new[index].sha256] = json.dumps(dump(one))
-            if len(part) == PART or done == len(new):
+            if len(part) == WRITE_EVERY or done == len(new):
                 rows.add(part)
                 part = {}
             self.progress(kind, len(known) + done, len(known) + len(new))

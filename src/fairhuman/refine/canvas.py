@@ -65,11 +65,11 @@ class Canvas:
         """Width and height."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
-    def seen(self) -> Picture:
+    def rgb(self) -> Picture:
         """The RGB picture [H, W, 3], uint8, as decoded from the written file."""
         return np.asarray(decode(self.png(level=_QUICK)).picture)
 
-    def changed(self, pixels: Pixels) -> "Canvas":
+    def with_pixels(self, pixels: Pixels) -> "Canvas":
         """A copy with other pixels."""
         return replace(self, pixels=pixels)
 

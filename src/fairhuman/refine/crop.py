@@ -16,7 +16,7 @@ from fairhuman.regions.squares import Square, square_around
 
 Weights = NDArray[np.float32]
 
-MOST_ENLARGED = 2  # a crop is redrawn at its own size up to this multiple of the least side; larger ones are reduced
+MAX_ENLARGEMENT = 2  # a crop is redrawn at its own size up to this multiple of the least side; larger ones are reduced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,7 @@ class RefineCrop:
         white = Image.fromarray(((self.weight_hw > 0) * 255).astype(np.uint8))
         return white.resize((self.worked, self.worked), Image.Resampling.NEAREST)
 
-    def lay(self, pixels: NDArray[np.generic], redrawn: Image.Image) -> NDArray[np.generic]:
+    def paste(self, pixels: NDArray[np.generic], redrawn: Image.Image) -> NDArray[np.generic]:
         """A copy of a picture's pixels [H, W, C] or [H, W], uint8 or uint16, with the redrawn square blended in.
 
         Grey pixels take the luminance of the redrawn square; an alpha channel (the last of two or four) stays
@@ -83,8 +83,8 @@ def plan_crop(
     """
     longer = max(box.x1 - box.x0, box.y1 - box.y0)
     square = square_around(box, *size, max(context, 1 + 2 * (margin + feather)))
-    worked = min(max(least, -(-square.side // grid) * grid), MOST_ENLARGED * least)
-    if least <= square.side < MOST_ENLARGED * least and worked <= min(size):
+    worked = min(max(least, -(-square.side // grid) * grid), MAX_ENLARGEMENT * least)
+    if least <= square.side < MAX_ENLARGEMENT * least and worked <= min(size):
         square = _grown(square, worked, size)  # avoids resampling
     return RefineCrop(square, worked, _weights(box, square, size, margin * longer, max(feather * longer, 1.0)))
 

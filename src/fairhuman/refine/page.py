@@ -21,7 +21,7 @@ SHOWN = 60  # refined parts, and unimproved parts, on the page
 SIDE = 256  # side of a crop in pixels
 
 
-def write_page(out: Path, sources: Sequence[RefineSource], started: RefineManifest, done: RefineOutcome) -> Path:
+def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManifest, done: RefineOutcome) -> Path:
     """Write `report.html` into `out` and return its path."""
     paths = {source.name: source.path for source in sources}
     parts = [(row, part) for row in done.rows for part in row["parts"]]
@@ -36,7 +36,7 @@ def write_page(out: Path, sources: Sequence[RefineSource], started: RefineManife
         refined=[_shown(row, part, paths[row["name"]], out / row["output"]) for row, part in refined],
         kept=[_shown(row, part, paths[row["name"]], None) for row, part in kept],
         more=[max(sum(part["outcome"] == outcome for _, part in parts) - SHOWN, 0) for outcome in (REFINED, KEPT)],
-        settings_text=yaml.safe_dump(started.model_dump(mode="json"), sort_keys=False),
+        settings_text=yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False),
     )
     path = out / "report.html"
     write_text(path, page)
@@ -87,7 +87,7 @@ def _cut(path: Path, square: Sequence[int]) -> str | None:
     """A crop as a data URI; None if the picture can no longer be read."""
     left, top, side = square
     try:
-        picture = Image.fromarray(Canvas.read(path.read_bytes()).seen())
+        picture = Image.fromarray(Canvas.read(path.read_bytes()).rgb())
     except (DataError, OSError):
         return None
     return picture_uri(picture.crop((left, top, left + side, top + side)), SIDE)

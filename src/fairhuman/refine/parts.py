@@ -17,8 +17,8 @@ from fairhuman.data.condition.people import PersonPose
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.overlap import corners, matches
 from fairhuman.detect.settings import open_detectors
-from fairhuman.evaluate.people.detections import face_finder, hand_finder
-from fairhuman.evaluate.people.strict import SAME_PLACE, face_quality, hand_quality
+from fairhuman.evaluate.people.detections import face_detector, hand_detector
+from fairhuman.evaluate.people.strict import MIN_IOU, face_quality, hand_quality
 from fairhuman.record import Box
 from fairhuman.refine.settings import KINDS, PartKind, RefineSettings
 
@@ -63,11 +63,11 @@ class PictureParts:
     people: tuple[PersonPose, ...] = ()
 
 
-Look = Callable[[Picture], PictureParts]
+PartsDetector = Callable[[Picture], PictureParts]
 
 
 @contextmanager
-def open_look(settings: RefineSettings, with_people: bool = False) -> Iterator[Look]:
+def open_parts_detector(settings: RefineSettings, with_people: bool = False) -> Iterator[PartsDetector]:
     """Load the detectors for a `with` block; yields a function that finds the parts of an upright RGB picture.
 
     `partial(open_look, settings)` serves as `start` of a guarded process.
@@ -77,8 +77,8 @@ def open_look(settings: RefineSettings, with_people: bool = False) -> Iterator[L
 
     """
     with ExitStack() as stack:
-        faces = stack.enter_context(face_finder(settings.upscale)) if "face" in settings.parts else None
-        hands = stack.enter_context(hand_finder(settings.upscale)) if "hand" in settings.parts else None
+        faces = stack.enter_context(face_detector(settings.upscale)) if "face" in settings.parts else None
+        hands = stack.enter_context(hand_detector(settings.upscale)) if "hand" in settings.parts else None
         further = stack.enter_context(open_detectors(settings.detect)) if settings.detect is not None else None
         pose = stack.enter_context(HolisticPose()) if with_people else None
 
@@ -104,7 +104,7 @@ def with_unmeasured(
         kind: PartKind | None = "face" if label == "face" else "hand" if label.endswith("hand") else None
         for box in each if kind in kinds else ():
             assert kind is not None
-            if not matches(corners([one.box for one in found if one.kind == kind]), corners([box]), SAME_PLACE):
+            if not matches(corners([one.box for one in found if one.kind == kind]), corners([box]), MIN_IOU):
                 found.append(BodyPart(kind, box, 0.0, label, measured=False))
     return found
 
@@ -129,21 +129,21 @@ class PartScores:
         return float(self.quality_n[[one == kind for one in self.kinds]].sum())
 
 
-def standing(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
+def score_parts(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
     """Score the detected parts against the expected ones, matched by kind as in the strict metrics."""
     quality_n = np.zeros(len(expected))
     extra: dict[str, int] = {}
     for kind in KINDS:
         places = [place for place, part in enumerate(expected) if part.kind == kind]
         found = [part for part in seen.parts if part.kind == kind and part.measured]
-        pairs = matches(corners([part.box for part in found]), corners([expected[i].box for i in places]), SAME_PLACE)
+        pairs = matches(corners([part.box for part in found]), corners([expected[i].box for i in places]), MIN_IOU)
         for index, place in pairs:
             quality_n[places[place]] = found[index].quality
         extra[kind] = len(found) - len(pairs)
     return PartScores(quality_n, tuple(part.kind for part in expected), extra)
 
 
-def loss(before: PartScores, after: PartScores, number: int, gain: float) -> str:
+def rejection_reason(before: PartScores, after: PartScores, number: int, gain: float) -> str:
     """Reason to reject a picture whose part `number` was redrawn; empty if it is accepted. See the module."""
     change_n = after.quality_n - before.quality_n
     if change_n[number] < gain:

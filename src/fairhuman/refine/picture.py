@@ -13,7 +13,7 @@ from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import Conditions
 from fairhuman.refine.crop import RefineCrop, plan_crop
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.parts import BodyPart, Look, PartScores, PictureParts, loss, standing
+from fairhuman.refine.parts import BodyPart, PartScores, PartsDetector, PictureParts, rejection_reason, score_parts
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
@@ -59,7 +59,7 @@ class PartRow:
 class RefineTools:
     """Detectors, painter and conditions for refining a picture."""
 
-    look: Look
+    detect: PartsDetector
     painter: Painter
     conditions: Conditions
 
@@ -87,8 +87,8 @@ def refine_picture(
         tools: detectors, painter and conditions.
 
     """
-    seen = tools.look(canvas.seen())
-    first = now = standing(seen, seen.parts)
+    seen = tools.detect(canvas.rgb())
+    first = now = score_parts(seen, seen.parts)
     rows: list[PartRow] = []
     for number, part in enumerate(seen.parts):
         outcome = KEPT
@@ -117,8 +117,8 @@ def _redraw(
 ) -> tuple[_Try | None, dict[str, Any]]:
     """The best accepted attempt at one part, or None, and details for its row."""
     part, painter = seen.parts[number], tools.painter
-    crop = crop_of(part.box, canvas.size, settings, painter)
-    picture, mask = crop.cut(canvas.seen()), crop.mask()
+    crop = part_crop(part.box, canvas.size, settings, painter)
+    picture, mask = crop.cut(canvas.rgb()), crop.mask()
     conditions = tools.conditions(part, crop, picture, seen.people)
     text = settings.prompt(part.kind, prompt)
     best: _Try | None = None
@@ -126,9 +126,9 @@ def _redraw(
     for attempt in range(settings.attempts):
         noise = seeded_generator(settings.seed, Stream.REFINE, _number(name), number, attempt)
         redrawn = painter(picture, mask, text, conditions, noise)
-        candidate = canvas.changed(crop.lay(canvas.pixels, redrawn))
-        after = standing(tools.look(candidate.seen()), seen.parts)
-        why = loss(now, after, number, settings.gain)
+        candidate = canvas.with_pixels(crop.paste(canvas.pixels, redrawn))
+        after = score_parts(tools.detect(candidate.rgb()), seen.parts)
+        why = rejection_reason(now, after, number, settings.gain)
         attempts.append((round(float(after.quality_n[number]), 4), why))
         if not why and (best is None or after.quality_n[number] > best.after.quality_n[number]):
             best = _Try(candidate, after, attempt)
@@ -143,7 +143,7 @@ def _redraw(
     }
 
 
-def crop_of(box: Box, size: tuple[int, int], settings: RefineSettings, painter: Painter) -> RefineCrop:
+def part_crop(box: Box, size: tuple[int, int], settings: RefineSettings, painter: Painter) -> RefineCrop:
     """Crop of a part in a picture of (width, height)."""
     return plan_crop(
         box,
@@ -174,7 +174,7 @@ def _number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8])
 
 
-def counted(rows: Sequence[PartRow]) -> str:
+def picture_outcome(rows: Sequence[PartRow]) -> str:
     """Outcome of a picture: `refined`, `kept` (poor parts, none improved), `good` or `no parts`."""
     outcomes = {row.outcome for row in rows}
     if REFINED in outcomes:

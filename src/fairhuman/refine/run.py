@@ -25,8 +25,8 @@ from fairhuman.errors import DataError, FairHumanError
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import open_conditions
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.parts import Look, PictureParts, open_look
-from fairhuman.refine.picture import REFINED, PartRow, RefineTools, counted, refine_picture
+from fairhuman.refine.parts import PartsDetector, PictureParts, open_parts_detector
+from fairhuman.refine.picture import REFINED, PartRow, RefineTools, picture_outcome, refine_picture
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.files import alone, write_atomically, write_text
 from fairhuman.utils.journal import Journal
@@ -64,7 +64,7 @@ class RefineOutcome:
     new: int = field(default=0)
 
 
-class _NotSeenError(FairHumanError):
+class _DetectionError(FairHumanError):
     """The detectors crashed or timed out on this picture."""
 
 
@@ -107,7 +107,7 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSour
     return sources
 
 
-def check_folders(images: Path, out: Path, started: RefineManifest) -> None:
+def check_folders(images: Path, out: Path, manifest: RefineManifest) -> None:
     """Check that `out` is new or was started with the same settings; these may change until a picture is written.
 
     Raises:
@@ -123,7 +123,7 @@ def check_folders(images: Path, out: Path, started: RefineManifest) -> None:
         earlier = config.load(RefineManifest, out / RECIPE)
         changed = {
             name: pair
-            for name, pair in config.differences(earlier, started).items()
+            for name, pair in config.differences(earlier, manifest).items()
             if name.removeprefix("settings.") not in RefineSettings.EXECUTION
         }
         pictures_are_there = {path.name for path in out.iterdir()} - {RECIPE, ROWS, LOCK}
@@ -133,7 +133,7 @@ def check_folders(images: Path, out: Path, started: RefineManifest) -> None:
         raise DataError(f"{out}: holds other files and no {RECIPE}; give a new folder")
 
 
-def finished(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[str, Any]]:
+def finished_rows(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[str, Any]]:
     """Rows of the finished pictures by name, except those whose source or prompt changed or whose result is missing.
 
     Only reads, since another process may be writing.
@@ -155,17 +155,17 @@ def finished(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[str, 
 def refine_folder(
     sources: Sequence[RefineSource],
     out: Path,
-    started: RefineManifest,
+    manifest: RefineManifest,
     open_painter: Opener,
     progress: Progress = lambda *_: None,
-    start_look: Callable[[RefineSettings, bool], AbstractContextManager[Look]] | None = None,
+    start_look: Callable[[RefineSettings, bool], AbstractContextManager[PartsDetector]] | None = None,
 ) -> RefineOutcome:
     """Refine all pictures that aren't finished yet.
 
     Args:
         sources: from `list_sources`.
         out: folder checked by `check_folders`.
-        started: settings, and paths of pictures and prompts.
+        manifest: settings, and paths of pictures and prompts.
         open_painter: loads the model; not called if everything is finished.
         progress: called with (task, done, total).
         start_look: opens the detectors, given the settings and whether poses are needed; None = the default detectors
@@ -178,18 +178,18 @@ def refine_folder(
 
     """
     with alone(out / LOCK, f"{out}: another process is refining into it"):
-        config.save(started, out / RECIPE)
-        done = finished(out, sources)
+        config.save(manifest, out / RECIPE)
+        done = finished_rows(out, sources)
         journal = Journal(out / ROWS)
         failed: dict[str, str] = {}
         waiting = [source for source in sources if source.name not in done]
         earlier = {row["name"]: row["output"] for row in journal}
         if waiting:
-            with _open_tools(started.settings, open_painter, start_look or _guarded_look) as tools:
+            with _open_tools(manifest.settings, open_painter, start_look or _guarded_look) as tools:
                 for source in waiting:
                     try:
-                        row = _refine(source, out, started.settings, tools, earlier.get(source.name))
-                    except (PictureError, _NotSeenError) as error:
+                        row = _refine(source, out, manifest.settings, tools, earlier.get(source.name))
+                    except (PictureError, _DetectionError) as error:
                         failed[source.name] = str(error)
                     else:
                         journal.add([row])
@@ -212,10 +212,10 @@ def _refine(
         result, outcome = canvas, ANIMATED
     else:
         result, parts = refine_picture(canvas, source.name, prompt, settings, tools)
-        outcome = counted(parts)
+        outcome = picture_outcome(parts)
     output = _png_name(source.name) if outcome == REFINED else source.name
     plain = [part.plain() for part in parts]
-    written = result.png({"refined": _told(settings, plain)}) if outcome == REFINED else content
+    written = result.png({"refined": _png_note(settings, plain)}) if outcome == REFINED else content
     write_atomically(out / output, lambda file: file.write_bytes(written))
     if earlier not in (None, output):
         (out / str(earlier)).unlink(missing_ok=True)
@@ -234,7 +234,7 @@ def _refine(
 def _open_tools(
     settings: RefineSettings,
     open_painter: Opener,
-    start_look: Callable[[RefineSettings, bool], AbstractContextManager[Look]],
+    start_look: Callable[[RefineSettings, bool], AbstractContextManager[PartsDetector]],
 ) -> Iterator[RefineTools]:
     with ExitStack() as stack:
         painter = stack.enter_context(open_painter())
@@ -244,21 +244,21 @@ def _open_tools(
 
 
 @contextmanager
-def _guarded_look(settings: RefineSettings, with_people: bool) -> Iterator[Look]:
+def _guarded_look(settings: RefineSettings, with_people: bool) -> Iterator[PartsDetector]:
     """The detectors in a separate process, so that a crash fails only one picture."""
-    start = partial(open_look, settings, with_people)
+    start = partial(open_parts_detector, settings, with_people)
     with Guarded[Picture, PictureParts](start, settings.seconds) as process:
 
         def look(picture: Picture) -> PictureParts:
             found = process.call(picture)
             if isinstance(found, Failure):
-                raise _NotSeenError(f"detection failed: {found.reason}")
+                raise _DetectionError(f"detection failed: {found.reason}")
             return found
 
         yield look
 
 
-def _told(settings: RefineSettings, parts: Sequence[Mapping[str, Any]]) -> str:
+def _png_note(settings: RefineSettings, parts: Sequence[Mapping[str, Any]]) -> str:
     """Text entry of a refined PNG: model, settings and refined parts, as JSON."""
     changed = [part for part in parts if part["outcome"] == REFINED]
     shown = {"model": settings.model, "lora": settings.lora, "seed": settings.seed, "strength": settings.strength}

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fairhuman.report.plots import colours
 
 Pixels = NDArray[np.float32]
-MOST = 16  # samples on a sheet
+MAX_SAMPLES = 16  # samples on a sheet
 SIDE, GAP, MARGIN, LINE = (
     260,
     6,
@@ -59,7 +59,7 @@ def overlay_sheet(
     fits = pictures_bchw.shape[:2] == (b, 3) and masks_brhw.shape == (b, r, *pictures_bchw.shape[2:])
     if not fits or latent_masks_brhw.shape[:2] != (b, r) or known_br.shape != (b, r):
         raise ValueError(f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: shapes {shapes}")
-    shown = min(b, MOST)
+    shown = min(b, MAX_SAMPLES)
     pictures_bhwc = (_numpy(pictures_bchw[:shown]).transpose(0, 2, 3, 1) / 2 + 0.5).clip(0, 1)
     masks, latent_masks, known = _numpy(masks_brhw), _numpy(latent_masks_brhw), known_br.cpu().numpy()
     palette = np.array([_rgb(colour) for colour in colours(names).values()], dtype=np.float32).reshape(r, 3)

@@ -8,11 +8,11 @@ from typing import Any
 from fairhuman.stats.bootstrap import Estimate
 from fairhuman.study.agreement import votes_alpha
 from fairhuman.study.answers import Vote, Votes
-from fairhuman.study.bias import AnswerTimes, PlaceBalance, answer_times, balance, place_shares
+from fairhuman.study.bias import AnswerTimes, PlaceBalance, answer_times, place_balance, place_shares
 from fairhuman.study.bradley_terry import Strengths, fit_strengths
-from fairhuman.study.exclusion import ParticipantConduct, judge_participants, keep
-from fairhuman.study.intervals import numbered
-from fairhuman.study.scores import PairRecord, meetings, method_score
+from fairhuman.study.exclusion import ParticipantConduct, judge_participants, keep_votes
+from fairhuman.study.intervals import index_keys
+from fairhuman.study.scores import PairRecord, method_score, pair_records
 from fairhuman.study.study import StudySettings
 
 
@@ -80,7 +80,7 @@ def analyse(votes: Votes, settings: StudySettings, methods: Sequence[str] = ()) 
     conduct = judge_participants(votes, settings.exclude)
     everybody = {question: _result(real, question, names) for question in questions}
     if any(one.reasons for one in conduct):
-        stay = keep(real, conduct)
+        stay = keep_votes(real, conduct)
         kept = {question: _result(stay, question, names) for question in questions}
     else:
         kept = everybody
@@ -107,16 +107,16 @@ def _result(votes: Sequence[Vote], question: str, methods: Sequence[str]) -> Stu
     votes = [vote for vote in votes if vote.question == question]
     return StudyResult(
         votes=len(votes),
-        participants=numbered([vote.participant for vote in votes])[1],
-        items=numbered([vote.item for vote in votes])[1],
+        participants=index_keys([vote.participant for vote in votes])[1],
+        items=index_keys([vote.item for vote in votes])[1],
         ties=sum(vote.chosen is None for vote in votes),
         scores={method: method_score(votes, method) for method in methods},
-        meetings=meetings(votes, methods),
+        meetings=pair_records(votes, methods),
         strengths=fit_strengths(votes, methods),
         alpha=votes_alpha(votes),
         places=place_shares(votes),
         times=answer_times(votes),
-        balance=balance(votes, methods),
+        balance=place_balance(votes, methods),
     )
 
 

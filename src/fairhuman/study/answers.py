@@ -15,7 +15,7 @@ from fairhuman.utils.files import write_atomically, write_json
 
 COLUMNS = ("participant", "trial", "question", "prompt", "shown", "chosen", "seconds", "given", "item", "better")
 OPTIONAL = ("prompt", "seconds", "given", "item", "better")  # optional in tables from other sources
-LONGEST = 10  # invalid rows that are listed
+MAX_LISTED = 10  # invalid rows that are listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class Votes:
 
     def bad_lines(self) -> list[str]:
         """The first invalid rows, and the number of further ones."""
-        rest = len(self.bad) - LONGEST
-        return [*self.bad[:LONGEST], *([f"and {rest} more"] if rest > 0 else [])]
+        rest = len(self.bad) - MAX_LISTED
+        return [*self.bad[:MAX_LISTED], *([f"and {rest} more"] if rest > 0 else [])]
 
 
 def write_votes(votes: Sequence[Vote], path: Path) -> None:

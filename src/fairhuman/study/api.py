@@ -28,7 +28,7 @@ class AnswerBody(Settings):
     seconds: float = Field(strict=True, ge=0, le=MAX_SECONDS)
 
 
-def describe(title: str) -> dict[str, Any]:
+def openapi_document(title: str) -> dict[str, Any]:
     """OpenAPI 3.1 description of the pages and their requests."""
     token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string"}}
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}

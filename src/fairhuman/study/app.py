@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from fairhuman.study.api import AnswerBody, JoinBody, describe
+from fairhuman.study.api import AnswerBody, JoinBody, openapi_document
 from fairhuman.study.limits import RateLimit
 from fairhuman.study.shown import TYPES, ShownStudy
 from fairhuman.study.store import StudyStore, token_digest
@@ -80,7 +80,7 @@ class _Pages:
         return self._page("study_invitation.html")
 
     def description(self, _: Request) -> Response:
-        return JSONResponse(describe(self.study.settings.title))
+        return JSONResponse(openapi_document(self.study.settings.title))
 
     async def join(self, request: Request) -> Response:
         if not self.access.open_link:
@@ -107,10 +107,10 @@ class _Pages:
         number = self._participant(request)
         if not self.store.has_consented(number):
             raise RefusedError(403, "Please agree to take part first.")
-            answers = [
-                {"trial": answer.trial, "question": answer.question, "choice": answer.choice}
-                for answer in self.store.answers(number)
-            ]
+        answers = [
+            {"trial": answer.trial, "question": answer.question, "choice": answer.choice}
+            for answer in self.store.answers(number)
+        ]
         return JSONResponse(
             {"trials": [asdict(trial) for trial in self.study.participants[number]], "answers": answers}
         )

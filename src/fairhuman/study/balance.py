@@ -15,7 +15,7 @@ import numpy as np
 Chain = Sequence[Hashable]  # nested groups of an element, from the widest to the narrowest
 
 
-def share_out(
+def equitable_colouring(
     colours_n: Sequence[int], left_n: Sequence[Chain], right_n: Sequence[Chain], loose_n: Sequence[Hashable]
 ) -> list[int]:
     """Change colours until the counts of any two colours in every group differ by at most 1.

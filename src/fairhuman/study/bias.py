@@ -12,7 +12,7 @@ from fairhuman.stats.bootstrap import Estimate
 from fairhuman.study.answers import Vote
 from fairhuman.study.intervals import LEVEL
 
-LOTS = 999  # random permutations of positions
+PERMUTATIONS = 999  # random permutations of positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def place_shares(votes: Sequence[Vote]) -> list[Estimate]:
     return shares
 
 
-def balance(votes: Sequence[Vote], methods: Sequence[str]) -> PlaceBalance:
+def place_balance(votes: Sequence[Vote], methods: Sequence[str]) -> PlaceBalance:
     """χ² = Σ (n - n̄)² / n̄ over the votes n of each method at each position, n̄ the method's mean over positions.
 
     The counts are dependent, because a trial fills each position once, so the χ² distribution doesn't apply; p comes
@@ -73,15 +73,15 @@ def balance(votes: Sequence[Vote], methods: Sequence[str]) -> PlaceBalance:
     ]
     generator = np.random.default_rng(0)
     statistic = sum(_unevenness(_count(group_vk, len(methods))) for group_vk in groups)
-    lots = np.zeros(LOTS)
-    for lot in range(LOTS):
+    lots = np.zeros(PERMUTATIONS)
+    for lot in range(PERMUTATIONS):
         for group_vk in groups:
             lots[lot] += _unevenness(_count(generator.permuted(group_vk, axis=1), len(methods)))
     counts_mk = np.zeros((len(methods), places), np.int64)
     for group_vk in groups:
         counts_mk[:, : group_vk.shape[1]] += _count(group_vk, len(methods))
     counts = {name: tuple(int(n) for n in row) for name, row in zip(methods, counts_mk, strict=True)}
-    p = (1 + int((lots >= statistic - 1e-9).sum())) / (1 + LOTS) if votes else math.nan
+    p = (1 + int((lots >= statistic - 1e-9).sum())) / (1 + PERMUTATIONS) if votes else math.nan
     return PlaceBalance(counts, float(statistic) if votes else math.nan, p)
 
 

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 
 from fairhuman.stats.bootstrap import Array, Estimate
 from fairhuman.study.answers import Vote
-from fairhuman.study.intervals import half_width, numbered, two_way_variance
+from fairhuman.study.intervals import half_width, index_keys, two_way_variance
 
 Places = NDArray[np.int64]
 
@@ -124,7 +124,7 @@ def fit_strengths(votes: Sequence[Vote], methods: Sequence[str]) -> Strengths:
 def _estimate(votes: Sequence[Vote], method: str, value: float, influence_v: Array) -> Estimate:
     seen = sum(method in vote.shown for vote in votes)
     people, items = [vote.participant for vote in votes], [vote.item for vote in votes]
-    counts = numbered(people)[1], numbered(items)[1]
+    counts = index_keys(people)[1], index_keys(items)[1]
     if not seen or min(counts) < 2:
         return Estimate(value, np.nan, np.nan, seen)
     variance = two_way_variance(influence_v, people, items)

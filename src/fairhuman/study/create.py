@@ -20,7 +20,7 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
 from fairhuman.study.design import make_trials
-from fairhuman.study.pictures import SHARP, fit, spoil, write_alike
+from fairhuman.study.pictures import SHARP, degraded_versions, fit_to_smallest, write_alike
 from fairhuman.study.study import CREATION, DESIGN, PICTURES, SETTINGS, Design, StudyItem, StudySettings, save_design
 from fairhuman.utils.files import alone, write_atomically, write_json, writing
 
@@ -50,8 +50,8 @@ class PictureGroup:
 
         """
         if self.spoilt is not None:
-            return spoil(decode(self.source.pictures[self.spoilt]).picture, shown)
-        return fit({name: decode(file).picture for name, file in self.source.pictures.items()})
+            return degraded_versions(decode(self.source.pictures[self.spoilt]).picture, shown)
+        return fit_to_smallest({name: decode(file).picture for name, file in self.source.pictures.items()})
 
 
 class _Guides(Sequence[Picture]):

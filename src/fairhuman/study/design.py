@@ -17,7 +17,7 @@ from math import comb, gcd
 import numpy as np
 
 from fairhuman.errors import RecipeError
-from fairhuman.study.balance import Chain, share_out, shuffled
+from fairhuman.study.balance import Chain, equitable_colouring, shuffled
 from fairhuman.study.study import StudyItem, StudySettings, Trial
 
 Order = list[list[int]]  # ordered items of each participant
@@ -70,7 +70,7 @@ def _method_sets(order: Order, methods: int, shown: int, generator: np.random.Ge
     participants: list[Chain] = [("all", trials[place][0]) for place in mixed]
     items: list[Chain] = [(trials[place][1],) for place in mixed]
     loose = ["none"] * len(mixed)
-    colours = share_out([number % len(sets) for number in range(len(mixed))], participants, items, loose)
+    colours = equitable_colouring([number % len(sets) for number in range(len(mixed))], participants, items, loose)
     named = _evenest(sets, Counter(colours))
     of_trial = {trials[place]: named[colour] for place, colour in zip(mixed, colours, strict=True)}
     return [[of_trial[participant, item] for item in items_of] for participant, items_of in enumerate(order)]
@@ -111,7 +111,7 @@ def _arrange(
 
     left: list[Chain] = [((p, s),) for p, s, _ in elements]
     loose = [(method, order[p][s]) for p, s, method in elements]
-    colours = share_out(colours, left, [right(*element) for element in elements], loose)
+    colours = equitable_colouring(colours, left, [right(*element) for element in elements], loose)
     place_of = dict(zip(elements, colours, strict=True))
     return [
         [tuple(sorted(of, key=lambda method: place_of[p, s, method])) for s, of in enumerate(rows)]
@@ -127,7 +127,7 @@ def _check_trials(
     mixed = [elements[place] for place in shuffled(len(elements), generator)]
     colours = [number % settings.shown for number in range(len(mixed))]
     participants: list[Chain] = [("all", participant) for participant, _ in mixed]
-    sides = share_out(colours, participants, [(check,) for _, check in mixed], ["none"] * len(mixed))
+    sides = equitable_colouring(colours, participants, [(check,) for _, check in mixed], ["none"] * len(mixed))
     trials: list[list[Trial]] = [[] for _ in range(settings.participants)]
     for (participant, number), side in zip(mixed, sides, strict=True):
         check = checks[number]

@@ -70,7 +70,7 @@ def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: Exclus
     return ParticipantConduct(participant, len(votes), share, len(checks), failed, seconds, same_side, tuple(reasons))
 
 
-def keep(votes: Sequence[Vote], conduct: Sequence[ParticipantConduct]) -> list[Vote]:
+def keep_votes(votes: Sequence[Vote], conduct: Sequence[ParticipantConduct]) -> list[Vote]:
     """The votes of participants who aren't excluded."""
     out = {one.participant for one in conduct if one.reasons}
     return [vote for vote in votes if vote.participant not in out]

@@ -22,7 +22,7 @@ from fairhuman.stats.bootstrap import CELLS_A_BLOCK, Array, Estimate
 LEVEL = 0.95
 
 
-def numbered(keys_n: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
+def index_keys(keys_n: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
     """Number the keys from 0 in order of appearance [N]; also returns the number of distinct keys."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys_n], dtype=np.int64), len(numbers)
@@ -30,9 +30,9 @@ def numbered(keys_n: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
 def two_way_variance(influence_n: Array, participants_n: Sequence[Hashable], items_n: Sequence[Hashable]) -> float:
     """V of the module; NaN for a single participant or item."""
-    sums = [np.zeros(numbered(keys_n)[1]) for keys_n in (participants_n, items_n)]
+    sums = [np.zeros(index_keys(keys_n)[1]) for keys_n in (participants_n, items_n)]
     for sums_k, keys_n in zip(sums, (participants_n, items_n), strict=True):
-        np.add.at(sums_k, numbered(keys_n)[0], influence_n)
+        np.add.at(sums_k, index_keys(keys_n)[0], influence_n)
     return float(variance_of_sums(sums[0], sums[1], influence_n))
 
 
@@ -64,7 +64,7 @@ def mean_interval(
     if not count:
         return Estimate(np.nan, np.nan, np.nan, 0)
     value = float(tops_n.mean())
-    (people_n, people), (things_n, things) = numbered(participants_n), numbered(items_n)
+    (people_n, people), (things_n, things) = index_keys(participants_n), index_keys(items_n)
     fewer = min(people, things)
     if fewer < 2:
         return Estimate(value, np.nan, np.nan, count)

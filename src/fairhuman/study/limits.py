@@ -8,7 +8,7 @@ from math import ceil
 
 from fairhuman.web.app import RefusedError
 
-MOST_BUCKETS = 10_000  # beyond this, the least recently used bucket is dropped: it is full, or nearly
+MAX_BUCKETS = 10_000  # beyond this, the least recently used bucket is dropped: it is full, or nearly
 
 
 class RateLimit:
@@ -41,7 +41,7 @@ class RateLimit:
             left = min(float(self._burst), left + (now - then) * self._rate)
             allowed = left >= 1
             self._buckets[key] = (left - allowed, now)
-            if len(self._buckets) > MOST_BUCKETS:
+            if len(self._buckets) > MAX_BUCKETS:
                 self._buckets.popitem(last=False)
         if not allowed:
             seconds = ceil((1 - left) / self._rate)

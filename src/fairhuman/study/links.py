@@ -42,7 +42,7 @@ def participant_tokens(folder: Path, participants: Iterable[int]) -> dict[int, s
     return {number: _token(secret, number) for number in participants}
 
 
-def site(url: str) -> tuple[str, str]:
+def parse_site(url: str) -> tuple[str, str]:
     """Base URL that participants use (scheme and host, without trailing slash), and its host name.
 
     Raises:

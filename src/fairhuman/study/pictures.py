@@ -15,7 +15,7 @@ CELLS, SIGMA = 20, 0.03  # degradation of attention checks: cells along the long
 SHARP = "sharp"
 
 
-def fit(pictures: Mapping[str, Image.Image]) -> dict[str, Image.Image]:
+def fit_to_smallest(pictures: Mapping[str, Image.Image]) -> dict[str, Image.Image]:
     """Resize all to the smallest width and height among them; centre-cropped if aspect ratios differ."""
     size = (min(one.width for one in pictures.values()), min(one.height for one in pictures.values()))
     return {
@@ -24,7 +24,7 @@ def fit(pictures: Mapping[str, Image.Image]) -> dict[str, Image.Image]:
     }
 
 
-def spoil(picture: Image.Image, shown: int) -> dict[str, Image.Image]:
+def degraded_versions(picture: Image.Image, shown: int) -> dict[str, Image.Image]:
     """The pictures of an attention check: the original as `SHARP`, and `shown` - 1 clearly degraded versions."""
     pixels = np.asarray(picture)
     squares = pixelate(pixels, CELLS)

@@ -136,7 +136,7 @@ def _centre(settings: PowerSettings) -> float:
     return float(brentq(gap, -60.0, 60.0))
 
 
-def describe(settings: PowerSettings, participants: int, tried: Sequence[Power]) -> str:
+def power_summary(settings: PowerSettings, participants: int, tried: Sequence[Power]) -> str:
     """The result as a sentence."""
     found = next(one for one in tried if one.participants == participants)
     seen = settings.per_participant or settings.items

@@ -28,7 +28,7 @@ class PairRecord:
     share: Estimate
 
     @property
-    def turned(self) -> "PairRecord":
+    def reversed(self) -> "PairRecord":
         """The record of the second method against the first."""
         one = self.share
         return PairRecord(self.losses, self.ties, self.wins, Estimate(1 - one.value, 1 - one.high, 1 - one.low, one.n))
@@ -48,7 +48,7 @@ def method_score(votes: Sequence[Vote], method: str, *, resamples: int = 2000) -
     return mean_interval(scores_n, [v.participant for v in seen], [v.item for v in seen], resamples=resamples)
 
 
-def meetings(
+def pair_records(
     votes: Sequence[Vote], methods: Sequence[str], *, resamples: int = 2000
 ) -> dict[tuple[str, str], PairRecord]:
     """Record of each ordered pair of methods; with more than two pictures, the chosen one beats each other one."""
@@ -57,5 +57,5 @@ def meetings(
         met = [vote for vote in votes if a in vote.shown and b in vote.shown and vote.chosen in (a, b, None)]
         chosen = Counter(vote.chosen for vote in met)
         found[a, b] = PairRecord(chosen[a], chosen[None], chosen[b], method_score(met, a, resamples=resamples))
-        found[b, a] = found[a, b].turned
+        found[b, a] = found[a, b].reversed
     return found

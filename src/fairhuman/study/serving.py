@@ -8,7 +8,7 @@ from fairhuman.errors import FairHumanError
 
 try:
     from fairhuman.study.app import Access, create_study_app
-    from fairhuman.study.links import participant_tokens, site
+    from fairhuman.study.links import parse_site, participant_tokens
     from fairhuman.study.shown import load_shown
     from fairhuman.study.store import open_store
     from fairhuman.study.texts import load_texts
@@ -22,7 +22,7 @@ __all__ = [
     "load_shown",
     "load_texts",
     "open_store",
+    "parse_site",
     "participant_tokens",
     "serve",
-    "site",
 ]

@@ -32,11 +32,11 @@ from sqlalchemy import (
 )
 
 from fairhuman.errors import DataError
+from fairhuman.study.group_commit import GroupCommit
 from fairhuman.study.shown import ShownStudy
 from fairhuman.study.study import Answer
-from fairhuman.study.together import GroupCommit
 from fairhuman.web.app import RefusedError
-from fairhuman.web.database import one_at_a_time, open_database, transaction
+from fairhuman.web.database import open_database, serialize_transactions, transaction
 
 TABLES = MetaData()
 VERSION = Table(
@@ -121,7 +121,7 @@ class StudyStore:
         self._trials = study.participants
         self._questions = tuple(question.name for question in study.settings.questions)
         self._known: dict[str, int] = {}  # cache of token digests, which never change their participant
-        self._together = GroupCommit(engine)
+        self._commits = GroupCommit(engine)
 
     def close(self) -> None:
         """Close the database."""
@@ -131,7 +131,7 @@ class StudyStore:
         """Participant of a token; None if the token is unknown."""
         digest = token_digest(token)
         if digest not in self._known:
-            with self._together.transaction() as connection:
+            with self._commits.transaction() as connection:
                 found = connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first()
             if found is None or not secrets.compare_digest(found.token, digest):
                 return None
@@ -140,8 +140,8 @@ class StudyStore:
 
     def invite(self, tokens: Mapping[int, str]) -> dict[int, str]:
         """Register tokens of participants; returns those of participants who don't already have another token."""
-        with self._together.transaction() as connection:
-            one_at_a_time(connection)
+        with self._commits.transaction() as connection:
+            serialize_transactions(connection)
             held = {row.participant: row.token for row in connection.execute(select(SESSIONS))}
             digests = {participant: token_digest(token) for participant, token in tokens.items()}
             new = [{"participant": number, "token": digests[number]} for number in tokens if number not in held]
@@ -159,8 +159,8 @@ class StudyStore:
 
         """
         digest = token_digest(token)
-        with self._together.transaction() as connection:
-            one_at_a_time(connection)
+        with self._commits.transaction() as connection:
+            serialize_transactions(connection)
             if connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first() is not None:
                 return
             taken = set(connection.execute(select(SESSIONS.c.participant)).scalars())
@@ -172,19 +172,19 @@ class StudyStore:
     def consent(self, participant: int) -> None:
         """Record that a participant agreed to take part; only the first time counts."""
         this = (SESSIONS.c.participant == participant) & SESSIONS.c.consented.is_(None)
-        with self._together.transaction() as connection:
+        with self._commits.transaction() as connection:
             connection.execute(update(SESSIONS).where(this).values(consented=_now()))
 
     def has_consented(self, participant: int) -> bool:
         """Whether the participant agreed to take part."""
-        with self._together.transaction() as connection:
+        with self._commits.transaction() as connection:
             query = select(SESSIONS.c.consented).where(SESSIONS.c.participant == participant)
             return connection.execute(query).scalar() is not None
 
     def answers(self, participant: int) -> list[Answer]:
         """A participant's answers in the order of trials."""
         query = select(ANSWERS).where(ANSWERS.c.participant == participant).order_by(ANSWERS.c.trial)
-        with self._together.transaction() as connection:
+        with self._commits.transaction() as connection:
             return [Answer(*row) for row in connection.execute(query)]
 
     def answer(self, participant: int, key: str, trial: int, question: str, choice: int | None, seconds: float) -> int:
@@ -217,13 +217,13 @@ class StudyStore:
             count = select(func.count()).select_from(ANSWERS).where(ANSWERS.c.participant == participant)
             return int(connection.execute(count).scalar_one())
 
-        return self._together.run(keep)
+        return self._commits.run(keep)
 
     def progress(self) -> list[Progress]:
         """Progress of all participants who have a token, by number."""
         counts = select(ANSWERS.c.participant, func.count(), func.max(ANSWERS.c.given)).group_by(ANSWERS.c.participant)
         people = select(SESSIONS.c.participant, SESSIONS.c.consented).order_by(SESSIONS.c.participant)
-        with self._together.transaction() as connection:
+        with self._commits.transaction() as connection:
             given = {number: (count, last) for number, count, last in connection.execute(counts)}
             found = connection.execute(people).all()
         return [
@@ -260,7 +260,7 @@ def _digest(study: ShownStudy) -> str:
 
 
 def _bring_up_to_date(connection: Connection, design: str, migrations: Sequence[Migration]) -> None:
-    one_at_a_time(connection)
+    serialize_transactions(connection)
     newest = len(migrations) + 1
     found = connection.execute(select(VERSION)).first()
     if found is None:

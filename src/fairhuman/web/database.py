@@ -38,7 +38,7 @@ def open_database(where: Path | str, tables: MetaData) -> Engine:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         with engine.begin() as connection:
-            one_at_a_time(connection)  # processes that start at the same time would create the same table
+            serialize_transactions(connection)  # processes that start at the same time would create the same table
             tables.create_all(connection)
     except (SQLAlchemyError, ImportError) as error:
         shown = where if isinstance(where, Path) else where.partition("://")[0] + "://…"  # a URL may contain a password
@@ -57,7 +57,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def one_at_a_time(connection: Connection) -> None:
+def serialize_transactions(connection: Connection) -> None:
     """Serialise transactions from this line on, whatever they read and write.
 
     SQLite's transactions are serialised anyway; PostgreSQL uses an advisory lock. On other databases it has no effect.

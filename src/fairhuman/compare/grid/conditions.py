@@ -15,7 +15,7 @@ from fairhuman.generate.asked import POSE_TEXT, ControlInputs, read_asked
 _SAME = 0.5  # tolerance in pixels between the pose shown and the pose a picture followed
 
 
-def read_columns(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
+def read_conditions(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
     """Read each condition given as `NAME=PLACE` for the prompts of all rows; raises the errors of `read_asked`."""
     return read_asked(given, 1 + max(row.key[0] for row in rows))
 

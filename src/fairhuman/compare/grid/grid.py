@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairhuman.compare.grid.conditions import condition_pictures, read_columns
+from fairhuman.compare.grid.conditions import condition_pictures, read_conditions
 from fairhuman.compare.grid.frames import ZOOMED, Boxes, Detect, detected_frames
 from fairhuman.compare.grid.grid_figure import HEIGHT, GridCell, GridRow, grid_figure, save_figure
 from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes
@@ -73,7 +73,7 @@ def write_grid(
     parts = ZOOMED if zooming else ()
     grid = [_grid_row(number, row, of_row, parts) for number, row, of_row in zip(numbers, chosen, frames, strict=True)]
     if control:
-        grid = _with_conditions(grid, chosen, read_columns(control, matched))
+        grid = _with_conditions(grid, chosen, read_conditions(control, matched))
     notes = [choice, *_zoom_notes(zoom_on, zooming, grid), *setting_notes(chosen), _size_note(grid)]
     save_figure(grid_figure(grid, notes), out)
     write_text(out / "grid.html", _page(grid, notes, zoom_on))
@@ -89,7 +89,7 @@ def _page(grid: Sequence[GridRow], notes: Sequence[str], zoom_on: str | None) ->
         rows=[
             (
                 row,
-                [(name, picture_uri(picture)) for name, picture in row.asked.items()],
+                [(name, picture_uri(picture)) for name, picture in row.conditions.items()],
                 [(cell, picture_uri(cell.picture), _uris(cell)) for cell in row.cells],
             )
             for row in grid
@@ -159,7 +159,7 @@ def _grid_row(number: int, row: MatchedRow, frames: Mapping[str, ZoomFrame], par
 def _with_conditions(grid: Sequence[GridRow], rows: Sequence[MatchedRow], asked: ControlInputs) -> list[GridRow]:
     sizes = [{cell.method: (cell.size[1], cell.size[0]) for cell in row.cells} for row in grid]
     return [
-        replace(row, asked=condition_pictures(asked, matched, of_row, HEIGHT))
+        replace(row, conditions=condition_pictures(asked, matched, of_row, HEIGHT))
         for row, matched, of_row in zip(grid, rows, sizes, strict=True)
     ]
 

@@ -22,7 +22,7 @@ HEIGHT = 320  # height of all pictures in pixels
 GAP, MARGIN, LINE, TEXT = 6, 14, 18, 13  # pixels: gap between items, outer margin, line height, font size
 PROMPT_LINES = 3  # maximum lines of a prompt in the figure; the page shows all of it
 DPI = 100
-MOST_PIXELS = 30_000  # maximum side of the figure
+MAX_PIXELS = 30_000  # maximum side of the figure
 SOFT = "#5b5b5b"
 
 
@@ -44,12 +44,12 @@ class GridRow:
     number: int
     prompt: str
     cells: Sequence[GridCell]
-    asked: Mapping[str, Image.Image] = field(default_factory=dict)
+    conditions: Mapping[str, Image.Image] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[tuple[str, Image.Image]]:
         """All pictures with their titles, from left to right."""
-        return [*self.asked.items(), *((cell.method, cell.picture) for cell in self.cells)]
+        return [*self.conditions.items(), *((cell.method, cell.picture) for cell in self.cells)]
 
 
 def grid_figure(grid: Sequence[GridRow], notes: Sequence[str]) -> Figure:
@@ -69,12 +69,12 @@ def grid_figure(grid: Sequence[GridRow], notes: Sequence[str]) -> Figure:
     pictures = HEIGHT + (GAP + zoom if parts else 0)
     tops = np.cumsum([MARGIN + LINE * max(map(len, head)), *(pictures + LINE * (len(p) + 1) for p in prompts)])
     height = int(tops[-1]) + LINE * len(foot) + MARGIN
-    if max(width, height) > MOST_PIXELS:
-        raise RecipeError(f"rows: a figure may have {MOST_PIXELS} pixels a side, {len(grid)} rows take {height}; fewer")
+    if max(width, height) > MAX_PIXELS:
+        raise RecipeError(f"rows: a figure may have {MAX_PIXELS} pixels a side, {len(grid)} rows take {height}; fewer")
     figure, axes = _canvas(width, height)
     for row, prompt, top in zip(grid, prompts, tops[:-1].tolist(), strict=True):
         left = MARGIN
-        zooms: list[Mapping[str, Image.Image | None]] = [{}] * len(row.asked) + [cell.zooms for cell in row.cells]
+        zooms: list[Mapping[str, Image.Image | None]] = [{}] * len(row.conditions) + [cell.zooms for cell in row.cells]
         for (_, picture), close_ups, of_column in zip(row.columns, zooms, widths, strict=True):
             _draw(axes, picture, left, top)
             for number, (part, close_up) in enumerate(close_ups.items()):

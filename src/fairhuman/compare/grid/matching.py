@@ -53,25 +53,32 @@ def match_pictures(methods: Mapping[str, Path], lacking: list[str] | None = None
     if not methods:
         raise DataError("methods: expected at least one, found none")
     drawn = {name: _read_folder(name, folder) for name, folder in methods.items()}
-    told = {name: _by_key(name, pictures) for name, pictures in drawn.items() if pictures[0].entries}
-    untold = {name: pictures for name, pictures in drawn.items() if name not in told}
-    keys = sorted({key for pictures in told.values() for key in pictures})
-    if not told:
+    with_entries = {name: _by_key(name, pictures) for name, pictures in drawn.items() if pictures[0].entries}
+    without_entries = {name: pictures for name, pictures in drawn.items() if name not in with_entries}
+    keys = sorted({key for pictures in with_entries.values() for key in pictures})
+    if not with_entries:
         keys = [(number, 0) for number in range(len(next(iter(drawn.values()))))]
-    for name, pictures in untold.items():
+    for name, pictures in without_entries.items():
         if len(pictures) != len(keys):
             raise DataError(
                 f"method {name!r}: its pictures have no text entries and are matched by file name, so it must have as "
-                f"many as {next(iter(told or drawn))!r}, {len(keys)}; found {len(pictures)}"
+                f"many as {next(iter(with_entries or drawn))!r}, {len(keys)}; found {len(pictures)}"
             )
-    without = {key: [name for name in told if key not in told[name]] for key in keys} if lacking is not None else {}
+    without = (
+        {key: [name for name in with_entries if key not in with_entries[name]] for key in keys}
+        if lacking is not None
+        else {}
+    )
     if lacking is not None:
         lacking += [f"prompt {key[0]}, picture {key[1]}: not by {', '.join(of)}" for key, of in without.items() if of]
     return [
         MatchedRow(
             key,
-            _prompt(told, key),
-            {name: told[name][key] if name in told else untold[name][number] for name in methods},
+            _prompt(with_entries, key),
+            {
+                name: with_entries[name][key] if name in with_entries else without_entries[name][number]
+                for name in methods
+            },
         )
         for number, key in enumerate(keys)
         if not without.get(key)
@@ -81,10 +88,10 @@ def match_pictures(methods: Mapping[str, Path], lacking: list[str] | None = None
 def setting_notes(rows: Sequence[MatchedRow]) -> list[str]:
     """Sentences on the common seed, settings that differ between methods, and methods without text entries."""
     names = list(rows[0].pictures)
-    told = [name for name in names if rows[0].pictures[name].entries]
+    with_entries = [name for name in names if rows[0].pictures[name].entries]
     notes = []
     for setting in SETTINGS:
-        values = {name: [row.pictures[name].entries.get(setting, "") for row in rows] for name in told}
+        values = {name: [row.pictures[name].entries.get(setting, "") for row in rows] for name in with_entries}
         shown = {
             name: ", ".join(value or "none" for value in dict.fromkeys(of_rows)) for name, of_rows in values.items()
         }
@@ -92,12 +99,12 @@ def setting_notes(rows: Sequence[MatchedRow]) -> list[str]:
             listed = "; ".join(f"{name}: {text}" for name, text in shown.items())
             meaning = ", so pictures in a row also differ in their noise" if setting == "seed" else ""
             notes.append(f"Methods differ in {setting.replace('_', ' ')}{meaning} ({listed}).")
-        elif setting == "seed" and told:
-            notes.append(f"Same seed for {', '.join(told)}: {shown[told[0]]}.")
+        elif setting == "seed" and with_entries:
+            notes.append(f"Same seed for {', '.join(with_entries)}: {shown[with_entries[0]]}.")
     notes += [
         f"{name}: no text entries, matched by the order of file names. Its prompts, seeds and settings are unknown."
         for name in names
-        if name not in told
+        if name not in with_entries
     ]
     return notes
 
@@ -155,14 +162,14 @@ def _by_key(name: str, pictures: Sequence[PictureFile]) -> dict[Key, PictureFile
     return found
 
 
-def _prompt(told: Mapping[str, Mapping[Key, PictureFile]], key: Key) -> str | None:
+def _prompt(with_entries: Mapping[str, Mapping[Key, PictureFile]], key: Key) -> str | None:
     """The prompt of a row, on which all pictures that store it must agree."""
-    having = {name: pictures[key] for name, pictures in told.items() if key in pictures}
+    having = {name: pictures[key] for name, pictures in with_entries.items() if key in pictures}
     if not having:
         return None
     first, reference = next(iter(having.items()))
     prompt = reference.entries["prompt"]
-    for name in told:
+    for name in with_entries:
         if name not in having:
             raise DataError(
                 f"method {name!r}: lacks picture {key[1]} of prompt {key[0]}, {prompt!r}, which {first!r} has in "

@@ -25,7 +25,7 @@ ROWS = {FUSED: "Ours", MOLE: "MoLE"}
 ALIASES = {"MPD": "MPD-FairGrad"}  # our name of a strategy to the published row
 
 
-def read_tables(costs: Path | None, evaluation: Path | None, said: SheetSettings) -> dict[str, OurTable]:
+def read_tables(costs: Path | None, evaluation: Path | None, setups: SheetSettings) -> dict[str, OurTable]:
     """Read our numbers from `costs.json` of `fairhuman cost` and `metrics.json` of `fairhuman evaluate`.
 
     Raises:
@@ -48,7 +48,7 @@ def read_tables(costs: Path | None, evaluation: Path | None, said: SheetSettings
             continue
         if not path.is_file():
             raise DataError(f"{path}: there is no such file; --{name} takes the JSON of fairhuman {command}")
-        setup: SetupSettings | None = getattr(said, name)
+        setup: SetupSettings | None = getattr(setups, name)
         if setup is None:
             raise RecipeError(f"{path}: describe the set-up of these numbers: {name}.model, .data, .scale and .metrics")
         try:
@@ -56,7 +56,7 @@ def read_tables(costs: Path | None, evaluation: Path | None, said: SheetSettings
             values = values_of(document)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: expected the JSON of fairhuman {command}; {error!r}") from error
-        note = left_out(document) if name == "evaluation" else ""
+        note = unmatched_note(document) if name == "evaluation" else ""
         if not values:
             rows = dict.fromkeys(cell.row for cell in PUBLISHED if cell.table == table)
             known = f"published rows {', '.join(rows)} and columns {', '.join(COLUMNS[table])}"
@@ -86,7 +86,7 @@ def metric_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     }
 
 
-def left_out(document: Mapping[str, Any]) -> str:
+def unmatched_note(document: Mapping[str, Any]) -> str:
     """Names the methods without a published counterpart, and all known names; empty if every method has one."""
     rows, taken = _rows(document), {row for row, _ in metric_values(document)}
     without = [

@@ -10,16 +10,16 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from fairhuman.detect.bundled import source_name
-from fairhuman.evaluate.cache import FINDINGS, Rows
-from fairhuman.evaluate.people.detections import ImageDetections, find_each
+from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
+from fairhuman.evaluate.people.detections import ImageDetections, detect_each
 from fairhuman.evaluate.people.official import OfficialScores, official_scores
 from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_faces, strict_hands
 from fairhuman.evaluate.pictures import PARTS, EvalImage
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
 from fairhuman.evaluate.tools import EvaluationTools, LazyPictures
 
-FINDING = TypeAdapter(ImageDetections)
-VERSION = 1  # of `find_each`, part of the cache's name
+IMAGE_DETECTIONS = TypeAdapter(ImageDetections)
+VERSION = 1  # of `detect_each`, part of the cache's name
 OFFICIAL_SCORES = TypeAdapter(list[OfficialScores])
 OFFICIAL_VERSION = 1  # of `official_scores`, part of the cache's name
 STRICT: dict[str, Callable[[Sequence[ImageDetections], Sequence[Expected]], StrictScores]] = {
@@ -48,9 +48,9 @@ def measure_strict(
     """Confidence, detection rate and precision if the expected parts are known; quality of the best part always."""
     scores = {}
     for method, pictures in methods.items():
-        found.findings[method] = find_in(pictures, tools)
+        found.detections[method] = detect_parts(pictures, tools)
         for part, score in STRICT.items():
-            scores[part, method] = score(found.findings[method], expected_parts(pictures, reference, part, tools))
+            scores[part, method] = score(found.detections[method], expected_parts(pictures, reference, part, tools))
     for part in PARTS:
         mine = {method: scores[part, method] for method in methods}
         tables = _strict_tables(part, mine)
@@ -64,12 +64,14 @@ def measure_strict(
         ]
 
 
-def find_in(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[ImageDetections]:
+def detect_parts(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[ImageDetections]:
     """Detected faces and hands of pictures, from the cache where available."""
     upscale = tools.settings.upscale
     kind = f"findings-{VERSION}-{_detectors('strict')}-x{upscale}"
-    look = partial(find_each, upscale=upscale, workers=tools.settings.workers)
-    return tools.findings(kind, pictures, look, partial(FINDING.dump_python, mode="json"), FINDING.validate_python)
+    look = partial(detect_each, upscale=upscale, workers=tools.settings.workers)
+    return tools.cached_detections(
+        kind, pictures, look, partial(IMAGE_DETECTIONS.dump_python, mode="json"), IMAGE_DETECTIONS.validate_python
+    )
 
 
 def expected_parts(
@@ -162,7 +164,9 @@ def measure_official(
 def _official(method: str, pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[OfficialScores]:
     """Scores of a method's pictures, cached as one sequence, since each depends on the pictures before it."""
     upscale, watch = tools.settings.upscale, partial(tools.progress, f"official, {method}")
-    rows: Rows[str] = Rows(tools.cache / f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}", FINDINGS)
+    rows: CachedRows[str] = CachedRows(
+        tools.cache / f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}", DETECTION_ROWS
+    )
     key = hashlib.sha256(b"".join(picture.sha256 for picture in pictures)).digest()
     known = rows.read([key])
     if key in known:

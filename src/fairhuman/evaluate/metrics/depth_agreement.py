@@ -19,8 +19,8 @@ from torchvision.transforms.v2 import functional as T
 from fairhuman.data.condition.depth import DepthMap
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.detect.detection import Picture
-from fairhuman.evaluate.asked import asked_depths, known_values
 from fairhuman.evaluate.pictures import EvalImage
+from fairhuman.evaluate.requested import nan_for_none, requested_depths
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
 from fairhuman.evaluate.tools import EvaluationTools
 
@@ -51,7 +51,7 @@ def measure_depth_agreement(
     found: EvaluationResults,
 ) -> None:
     """Mean rank correlation over pictures with a requested depth."""
-    asked = asked_depths(methods, reference)
+    asked = requested_depths(methods, reference)
     if not any(depth is not None for depths in asked.values() for depth in depths):
         found.warnings.append(
             f"no {METRIC.name}: no picture has a requested depth (fairhuman sample --control depth=... "
@@ -67,7 +67,7 @@ def measure_depth_agreement(
             values = []
             for depth_hw, map_hw in zip(asked[method], _found(pictures, estimator, tools), strict=True):
                 values.append(None if depth_hw is None else rank_correlation(_at(depth_hw, map_hw.shape), map_hw))
-            scores[method] = known_values(values), np.ones(len(values))
+            scores[method] = nan_for_none(values), np.ones(len(values))
     found.add_scores(METRIC, scores, methods, against)
 
 
@@ -75,7 +75,7 @@ def _found(pictures: Sequence[EvalImage], estimator: DepthEstimator, tools: Eval
     """Dense ranks of each picture's estimated depth on the grid, near = large; from the cache where available."""
     name = hashlib.sha256(f"{estimator.source} {estimator.kind}".encode()).hexdigest()[:16]
     look = partial(_each, estimator=estimator)
-    return tools.findings(f"depth-1-{name}", pictures, look, lambda depth: depth.tolist(), _load)
+    return tools.cached_detections(f"depth-1-{name}", pictures, look, lambda depth: depth.tolist(), _load)
 
 
 def _each(pictures: Sequence[Picture], estimator: DepthEstimator) -> Iterable[tuple[int, DepthMap]]:

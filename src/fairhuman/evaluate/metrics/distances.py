@@ -11,8 +11,8 @@ single pass and repeats no picture; the repeats of a bootstrap shrink covariance
 
 Limits. The Fréchet distance of finite sets is biased upwards by about c / n (Chong, Forsyth, Effectively Unbiased FID
 and Inception Score, 2020). Its interval is for the mean over sets *of the same sizes*, not for infinite sets, and
-distances of sets of different sizes are not comparable (`check_size`). The kernel distance has no such bias as long as
-the pictures of a set are independent. Intervals are too wide rather than too narrow between sets of the same
+distances of sets of different sizes are not comparable (`size_warning`). The kernel distance has no such bias as long
+as the pictures of a set are independent. Intervals are too wide rather than too narrow between sets of the same
 distribution (influences vanish, second-order terms remain) and for fewer pictures than features, as simulations in the
 tests show.
 """
@@ -91,7 +91,7 @@ def paired_difference(a: Distance, b: Distance) -> Difference:
     return Difference(measured, p)
 
 
-def check_size(n: int, width: int) -> str | None:
+def size_warning(n: int, width: int) -> str | None:
     """Warning about a Fréchet distance of `n` pictures on `width` features, or None if there are enough.
 
     Raises:
@@ -256,7 +256,7 @@ def _checked(features0_nd: Features, features1_md: Features) -> tuple[Array, Arr
     if any(x.ndim != 2 for x in arrays) or arrays[0].shape[1] != arrays[1].shape[1] or not arrays[0].shape[1]:
         raise ValueError(f"features must be [N, D] and [M, D] with D ≥ 1, got {arrays[0].shape} and {arrays[1].shape}")
     for which, x in zip(("first", "second"), arrays, strict=True):
-        check_size(len(x), x.shape[1])
+        size_warning(len(x), x.shape[1])
         bad_n = ~np.isfinite(x).all(axis=1)
         if bad_n.any():
             raise DataError(

@@ -54,7 +54,7 @@ class ModelSpec:
             raise RecipeError(f"expected MODEL, MODEL+LORA or MODEL+LORA@WEIGHT, found {text!r}")
         return cls(model, Path(path) if path else None, strength)
 
-    def added(self) -> tuple[Path, bool] | None:
+    def added_weights(self) -> tuple[Path, bool] | None:
         """File of the LoRA or MoLE, and whether it is a MoLE; None without one. The file isn't read.
 
         Raises:
@@ -102,7 +102,7 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
         grid = vae_factor(pipeline.vae) * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
         if settings.resolution % grid:
             raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
-        added = one.added()
+        added = one.added_weights()
         if added is not None and added[1]:
             load_mole(pipeline.unet, added[0])
         elif added is not None:

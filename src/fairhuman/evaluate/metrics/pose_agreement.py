@@ -22,12 +22,12 @@ from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarged, reduced
-from fairhuman.evaluate.asked import asked_poses, known_values
 from fairhuman.evaluate.pictures import EvalImage
+from fairhuman.evaluate.requested import nan_for_none, requested_poses
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
 from fairhuman.evaluate.tools import EvaluationTools
 
-VERSION = 1  # of `find_poses`, part of the cache's name
+VERSION = 1  # of `detect_poses`, part of the cache's name
 # In OpenPose's order without the neck: nose; right shoulder, elbow, wrist; the same on the left; hips, knees, ankles of
 # either side; eyes; ears.
 SIGMAS = np.array([0.026, *(0.079, 0.072, 0.062) * 2, *(0.107, 0.087, 0.089) * 2, 0.025, 0.025, 0.035, 0.035])
@@ -42,7 +42,7 @@ METRIC = Metric(
 )
 
 
-def key_point_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, int]) -> float | None:
+def keypoint_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, int]) -> float | None:
     """OKS of a requested person and detected body points [18, 3] in a picture of (width, height).
 
     None if fewer than two requested points lie within the picture, or if all coincide, since the scale is undefined
@@ -62,7 +62,7 @@ def key_point_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, i
 def pose_agreement(asked: Sequence[PersonPose], found_n3: Points | None, size: tuple[int, int]) -> float | None:
     """OKS of the detected person and the best-matching requested one; None if nobody was requested."""
     nobody = np.full((18, 3), np.inf, np.float32)
-    scores = [key_point_similarity(person, nobody if found_n3 is None else found_n3, size) for person in asked]
+    scores = [keypoint_similarity(person, nobody if found_n3 is None else found_n3, size) for person in asked]
     known = [score for score in scores if score is not None]
     return max(known) if known else None
 
@@ -75,7 +75,7 @@ def measure_pose_agreement(
     found: EvaluationResults,
 ) -> None:
     """Mean OKS over pictures with a requested pose."""
-    asked = asked_poses(methods, reference)
+    asked = requested_poses(methods, reference)
     if not any(pose is not None for poses in asked.values() for pose in poses):
         found.warnings.append(
             f"no {METRIC.name}: no picture has a requested pose (fairhuman sample --control pose=... "
@@ -85,19 +85,19 @@ def measure_pose_agreement(
     scores = {}
     for method, pictures in methods.items():
         values = []
-        for picture, pose, points in zip(pictures, asked[method], find_poses(pictures, tools), strict=True):
+        for picture, pose, points in zip(pictures, asked[method], detect_poses(pictures, tools), strict=True):
             size = (picture.record.width, picture.record.height)
-            values.append(None if pose is None else pose_agreement(pose.at(size), points, size))
-        scores[method] = known_values(values), np.ones(len(values))
+            values.append(None if pose is None else pose_agreement(pose.scaled_to(size), points, size))
+        scores[method] = nan_for_none(values), np.ones(len(values))
     found.add_scores(METRIC, scores, methods, against)
 
 
-def find_poses(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[Points | None]:
+def detect_poses(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[Points | None]:
     """Body points [18, 3] of the person in each picture, cached; None if nobody is found."""
     upscale = tools.settings.upscale
     kind = f"pose-{VERSION}-{source_name('pose').split()[0]}-x{upscale}"
     look = partial(guarded_results, partial(_finder, upscale), workers=tools.settings.workers)
-    return tools.findings(kind, pictures, look, _dump, _load)
+    return tools.cached_detections(kind, pictures, look, _dump, _load)
 
 
 @contextmanager

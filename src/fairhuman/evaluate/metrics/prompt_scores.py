@@ -55,10 +55,10 @@ def measure_score(
     network = open_network(kind, tools)
     scores = {}
     for method, pictures in methods.items():
-        values_n = network.shown(tools.features(network, pictures))[:, 0].astype(np.float64)
+        values_n = network.reported(tools.features(network, pictures))[:, 0].astype(np.float64)
         scores[method] = values_n, np.ones(len(values_n))
     found.add_scores(METRICS[kind], scores, methods, against)
-    cut = network.count_cut(sorted({picture.prompt for pictures in methods.values() for picture in pictures}))
+    cut = network.count_truncated(sorted({picture.prompt for pictures in methods.values() for picture in pictures}))
     if cut:
         found.warnings.append(f"{METRICS[kind].name} reads {network.max_tokens} tokens; {cut} prompts are longer")
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from PIL import Image
 
 from fairhuman.evaluate.cache import Key
-from fairhuman.evaluate.metrics.confidences import find_in
+from fairhuman.evaluate.metrics.confidences import detect_parts
 from fairhuman.evaluate.metrics.distances import (
     Distance,
-    check_size,
     measure_frechet,
     measure_kernel,
     paired_difference,
+    size_warning,
 )
 from fairhuman.evaluate.networks.efficientnet import TITLE, EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Extractor, Features
@@ -129,7 +129,7 @@ def _crops(
     pictures: Sequence[EvalImage], part: str, name: str, tools: EvaluationTools, found: EvaluationResults
 ) -> list[EvalCrop]:
     """Crops of detected faces or hands; the same detector is used for all sets."""
-    boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in find_in(pictures, tools)]
+    boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in detect_parts(pictures, tools)]
     plan = plan_crops(boxes, [(picture.record.width, picture.record.height) for picture in pictures])
     found.warnings.append(
         f"{part} crops of {name}: {len(plan.crops)} from {plan.pictures} pictures; no {part} found in "
@@ -151,7 +151,7 @@ def _measure(
     groups1 = [picture.group for picture in reference]
     features = {method: tools.features(extractor, pictures) for method, pictures in methods.items()}
     for size in sorted({len(reference), *map(len, methods.values())}):
-        warning = check_size(size, extractor.width)
+        warning = size_warning(size, extractor.width)
         if warning is not None:
             found.warnings.append(f"{extractor.name}: {warning}")
     for metric, measure in metrics.items():

@@ -84,7 +84,7 @@ class RewardNetwork(nn.Module):
         return rewards_b1[:, 0]
 
 
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The checkpoint's tensors renamed to those of `RewardNetwork`, without `IGNORED`; unknown names stay."""
     return {_name(name): tensor for name, tensor in state.items() if name not in IGNORED}
 

@@ -29,8 +29,8 @@ class CLIPScore(PromptScore):
     caption; text-to-image papers report 100 max(cos, 0) of the bare prompt, as here. Only scores of the same CLIP are
     comparable.
 
-    The network sees the centre square of the picture and the first 77 tokens of the prompt (`count_cut` counts longer
-    prompts).
+    The network sees the centre square of the picture and the first 77 tokens of the prompt (`count_truncated` counts
+    longer prompts).
 
     Args:
         weights: folder or hub id (`owner/name`) of a transformers CLIP, with weights as safetensors; None = ViT-L/14.
@@ -57,7 +57,7 @@ class CLIPScore(PromptScore):
         return centre_square(image, self._side)
 
     @staticmethod
-    def shown(rows: Features) -> Features:
+    def reported(rows: Features) -> Features:
         """100 max(cos, 0)."""
         return 100.0 * np.maximum(rows, 0.0)
 

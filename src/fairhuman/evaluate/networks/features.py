@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fairhuman.errors import FairHumanError
-from fairhuman.evaluate.cache import FEATURES, Key, Rows
+from fairhuman.evaluate.cache import FEATURE_ROWS, CachedRows, Key
 from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.pictures import Progress
 
@@ -46,7 +46,7 @@ class ImageLike(Protocol):
         ...
 
 
-def features_of(
+def extract_features(
     extractor: Extractor,
     pictures: Sequence[ImageLike],
     cache: Path,
@@ -61,7 +61,7 @@ def features_of(
     """
     if extractor.reads_prompt and (silent := next((p.name for p in pictures if not p.prompt), None)) is not None:
         raise FairHumanError(f"{extractor.name} needs a prompt for every picture, and {silent} has none")
-    rows: Rows[Features] = Rows(cache / f"{extractor.name}-{extractor.fingerprint}", FEATURES)
+    rows: CachedRows[Features] = CachedRows(cache / f"{extractor.name}-{extractor.fingerprint}", FEATURE_ROWS)
     keys = [picture.key(extractor.reads_prompt) for picture in pictures]
     known = rows.read(keys)
     new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}

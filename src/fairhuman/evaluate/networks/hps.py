@@ -10,8 +10,8 @@ from torchvision.transforms.v2 import functional
 
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks.extractor import Features
-from fairhuman.evaluate.networks.prompt_score import PromptScore, colours, normalized
-from fairhuman.evaluate.networks.weights import WeightsSource, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.prompt_score import PromptScore, image_tensor, normalize_for_clip
+from fairhuman.evaluate.networks.weights import WeightsSource, fingerprint, load_weights, read_state_dict
 
 SOURCE = WeightsSource(
     metric="HPS v2.1", option="hps.weights", hub="xswu/HPSv2:HPS_v2.1_compressed.pt", size="about 2 GB"
@@ -61,7 +61,7 @@ class HumanPreferenceScore(PromptScore):
             raise ValueError(f"architecture must be one of open_clip's, not {architecture!r}")
         path = SOURCE.find(weights)
         network = open_clip.CLIP(**config)
-        fill(network, read_state(path, "state_dict"), path)
+        load_weights(network, read_state_dict(path, "state_dict"), path)
         self._tokenizer = open_clip.get_tokenizer(architecture)
         self._side: int = config["vision_cfg"]["image_size"]
         self._antialias = antialias
@@ -70,10 +70,10 @@ class HumanPreferenceScore(PromptScore):
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The whole picture padded to a black square, [3, side, side]; see `PromptScore`."""
-        return normalized(fit_square(colours(image), self._side, self._antialias))
+        return normalize_for_clip(fit_square(image_tensor(image), self._side, self._antialias))
 
     @staticmethod
-    def shown(rows: Features) -> Features:
+    def reported(rows: Features) -> Features:
         """100 cos."""
         return 100.0 * rows
 

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig
 
-from fairhuman.evaluate.networks.blip import TEXT, VISION, RewardNetwork, renamed
+from fairhuman.evaluate.networks.blip import TEXT, VISION, RewardNetwork, rename_tensors
 from fairhuman.evaluate.networks.extractor import Features, WeightsError
 from fairhuman.evaluate.networks.prompt_score import PromptScore, centre_square
-from fairhuman.evaluate.networks.weights import WeightsSource, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.weights import WeightsSource, fingerprint, load_weights, read_state_dict
 
 SOURCE = WeightsSource(
     metric="ImageReward",
@@ -38,8 +38,8 @@ class ImageReward(PromptScore):
     score = (r - 0.1672) / 1.0333 with the raw reward r: unbounded, about standard normal on the authors' test set.
     Xu et al., ImageReward, NeurIPS 2023; weights and preprocessing as in github.com/THUDM/ImageReward.
 
-    The network sees the centre square of the picture and the first 35 tokens of the prompt (`count_cut` counts longer
-    prompts).
+    The network sees the centre square of the picture and the first 35 tokens of the prompt (`count_truncated` counts
+    longer prompts).
 
     Args:
         weights: path or hub id (`owner/name:file`); None = the original on the hub.
@@ -70,7 +70,7 @@ class ImageReward(PromptScore):
         path, folder = SOURCE.find(weights), TOKENIZER.find(tokenizer)
         self._tokenizer = _load_tokenizer(folder, tokens=text["vocab_size"])
         network = RewardNetwork(BlipVisionConfig(**vision), BlipTextConfig(**text))
-        fill(network, renamed(read_state(path)), path)
+        load_weights(network, rename_tensors(read_state_dict(path)), path)
         self._side: int = vision["image_size"]
         mark = fingerprint("image-reward 1", [path, *TOKENIZER.files_of(folder)])
         super().__init__(network, mark, MAX_TOKENS, batch_size, device)
@@ -80,7 +80,7 @@ class ImageReward(PromptScore):
         return centre_square(image, self._side)
 
     @staticmethod
-    def shown(rows: Features) -> Features:
+    def reported(rows: Features) -> Features:
         """100 times the standardised reward, called IR(%) in papers."""
         return 100.0 * rows
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks.extractor import Features, WeightsError
-from fairhuman.evaluate.networks.weights import fingerprint, read_state
+from fairhuman.evaluate.networks.weights import fingerprint, read_state_dict
 from fairhuman.regions.boxes import shorten
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"  # of pytorch-fid; torch-fidelity's `weights-inception-...` is the same
@@ -106,7 +106,7 @@ def _network(path: Path) -> nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise FairHumanError(f"FID and KID need torch-fidelity: pip install 'fairhuman[evaluate]' ({error})") from error
-    state = read_state(path)
+    state = read_state_dict(path)
     copy = io.BytesIO()  # torch-fidelity unpickles arbitrary objects, so pass a copy that holds only tensors
     torch.save(state, copy)
     copy.seek(0)

@@ -72,13 +72,13 @@ class PromptScore(ABC):
             scores_b = self._score(images_bchw.to(self._device), list(prompts))
         return scores_b[:, None].cpu().numpy()
 
-    def count_cut(self, prompts: Sequence[str]) -> int:
+    def count_truncated(self, prompts: Sequence[str]) -> int:
         """Number of prompts that the network truncates."""
         return sum(self._count_tokens(prompt) > self.max_tokens for prompt in prompts)
 
     @staticmethod
     @abstractmethod
-    def shown(rows: Features) -> Features:
+    def reported(rows: Features) -> Features:
         """Convert scores to the scale that tables report."""
 
     @abstractmethod
@@ -90,7 +90,7 @@ class PromptScore(ABC):
         """Number of tokens of the whole prompt, including start and end tokens."""
 
 
-def colours(image: Image.Image) -> Tensor:
+def image_tensor(image: Image.Image) -> Tensor:
     """Convert a picture to a tensor [3, H, W], float32, 0..1.
 
     Raises:
@@ -103,7 +103,7 @@ def colours(image: Image.Image) -> Tensor:
     return image_chw
 
 
-def normalized(image_chw: Tensor) -> Tensor:
+def normalize_for_clip(image_chw: Tensor) -> Tensor:
     """Normalise 0..1 to mean 0 and standard deviation 1 over CLIP's training set."""
     normalized_chw: Tensor = functional.normalize(image_chw, list(CLIP_MEAN), list(CLIP_STD))
     return normalized_chw
@@ -121,4 +121,4 @@ def centre_square(image: Image.Image, side: int) -> Tensor:
 
     """
     resized = functional.resize(image, [side], InterpolationMode.BICUBIC)
-    return normalized(colours(functional.center_crop(resized, [side, side])))
+    return normalize_for_clip(image_tensor(functional.center_crop(resized, [side, side])))

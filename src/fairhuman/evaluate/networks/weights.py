@@ -89,7 +89,7 @@ def _sha256(path: Path, _mtime: int, _size: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def read_state(path: Path, key: str | None = None) -> dict[str, Tensor]:
+def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """Read a state dict saved with `torch.save`, optionally nested under a key.
 
     Only tensors and plain values are unpickled, so that a file can't run code.
@@ -110,7 +110,7 @@ def read_state(path: Path, key: str | None = None) -> dict[str, Tensor]:
     return state
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a state dict into a network, cast to the network's dtype.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Detectors run in static mode: detections in a picture depend on that picture alone. Faces come from MediaPipe's
 full-range model, hands from the vote of five detector passes (`fairhuman.detect.hand_vote`); then a landmark model
-examines each part several times (`fairhuman.evaluate.people.looks`). `FINDINGS` converts them to and from JSON:
-`FINDINGS.dump_json(findings)`, `FINDINGS.validate_json(text)`.
+examines each part several times (`fairhuman.evaluate.people.looks`). `DETECTIONS` converts them to and from JSON:
+`DETECTIONS.dump_json(detections)`, `DETECTIONS.validate_json(text)`.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -65,18 +65,18 @@ class ImageDetections:
     hands: tuple[PartDetection, ...] = ()
 
 
-PartFinder = Callable[[Picture], tuple[PartDetection, ...]]
-FINDINGS = TypeAdapter(list[ImageDetections])
+PartDetector = Callable[[Picture], tuple[PartDetection, ...]]
+DETECTIONS = TypeAdapter(list[ImageDetections])
 
 
-def find(
+def detect(
     pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0
 ) -> list[ImageDetections]:
-    """Faces and hands of every picture, in order; arguments and errors are those of `find_each`."""
-    return in_order(find_each(pictures, upscale=upscale, workers=workers, seconds=seconds), len(pictures))
+    """Faces and hands of every picture, in order; arguments and errors are those of `detect_each`."""
+    return in_order(detect_each(pictures, upscale=upscale, workers=workers, seconds=seconds), len(pictures))
 
 
-def find_each(
+def detect_each(
     pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0
 ) -> Generator[tuple[int, ImageDetections], None, None]:
     """Yield (index, faces and hands) of each picture as it finishes, in pixels of the original picture.
@@ -100,14 +100,14 @@ def find_each(
 
 
 @contextmanager
-def face_finder(upscale: int = 4) -> Iterator[PartFinder]:
+def face_detector(upscale: int = 4) -> Iterator[PartDetector]:
     """A function that detects the faces of a picture, in this process."""
     with FaceDetector() as detector, FaceLandmarks() as model:
         yield partial(_parts, detector, model, face_region, upscale)
 
 
 @contextmanager
-def hand_finder(upscale: int = 4) -> Iterator[PartFinder]:
+def hand_detector(upscale: int = 4) -> Iterator[PartDetector]:
     """A function that detects the hands of a picture, in this process."""
     with HandVote() as detector, HandLandmarks() as model:
         yield partial(_parts, detector, model, hand_region, upscale)
@@ -115,7 +115,7 @@ def hand_finder(upscale: int = 4) -> Iterator[PartFinder]:
 
 @contextmanager
 def _finder(upscale: int) -> Iterator[Callable[[Picture], ImageDetections]]:
-    with face_finder(upscale) as faces, hand_finder(upscale) as hands:
+    with face_detector(upscale) as faces, hand_detector(upscale) as hands:
         yield lambda picture: ImageDetections(faces(picture), hands(picture))
 
 

@@ -17,7 +17,7 @@ from fairhuman.detect.detection import Detection, Picture
 Array = NDArray[np.float64]
 
 
-class Turn(NamedTuple):
+class LookTransform(NamedTuple):
     """Transform of a look: rotation by an angle in radians, scale, mirroring."""
 
     angle: float
@@ -25,7 +25,14 @@ class Turn(NamedTuple):
     mirrored: bool = False
 
 
-LOOKS = (Turn(0, 1), Turn(0, 1, mirrored=True), Turn(0.3, 1), Turn(-0.3, 1), Turn(0, 0.85), Turn(0, 1.2))
+LOOKS = (
+    LookTransform(0, 1),
+    LookTransform(0, 1, mirrored=True),
+    LookTransform(0.3, 1),
+    LookTransform(-0.3, 1),
+    LookTransform(0, 0.85),
+    LookTransform(0, 1.2),
+)
 
 # Named points of the 468-point face mesh: pairs on the person's right and left, then the midline.
 FACE_PAIRS = (
@@ -174,7 +181,7 @@ def _turn(angle: float) -> Array:
     return np.array([[cos, sin], [-sin, cos]])
 
 
-def _from_region(region: Region, turn: Turn, side: int) -> Array:
+def _from_region(region: Region, turn: LookTransform, side: int) -> Array:
     """Affine map [2, 3] from the model's input, in pixels, to the picture."""
     linear_22 = _turn(region.angle + turn.angle).T * (region.side * turn.scale / side)
     if turn.mirrored:

@@ -35,7 +35,7 @@ from fairhuman.stats.bootstrap import Estimate, pooled_ratio
 Array = NDArray[np.float64]
 Expected = Sequence[Box] | int | None  # true boxes, number of parts, or unknown
 
-SAME_PLACE = 0.2  # minimum IoU of matching boxes; low, because boxes around skin and around keypoints differ
+MIN_IOU = 0.2  # minimum IoU of matching boxes; low, because boxes around skin and around keypoints differ
 HAND_WIDTH = 2.0  # side of the model's region divided by the hand's size, see `looks.hand_region`
 HAND_SPREAD = 0.1  # tolerance as a fraction of the hand's size
 
@@ -89,23 +89,23 @@ class StrictScores:
         return pooled_ratio(top_n[known_n], bottom_n[known_n])
 
 
-def strict_faces(findings: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
+def strict_faces(detections: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
     """Strict scores of faces.
 
     Args:
-        findings: detections in N pictures.
+        detections: detections in N pictures.
         expected: for each picture the true boxes, the number of faces, or None if unknown.
 
     Raises:
         ValueError: the lengths differ, or a number is negative.
 
     """
-    return _scores([[(face, face_quality(face)) for face in finding.faces] for finding in findings], expected)
+    return _scores([[(face, face_quality(face)) for face in one.faces] for one in detections], expected)
 
 
-def strict_hands(findings: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
+def strict_hands(detections: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
     """Strict scores of hands; arguments and errors are those of `strict_faces`."""
-    return _scores([[(hand, hand_quality(hand)) for hand in finding.hands] for finding in findings], expected)
+    return _scores([[(hand, hand_quality(hand)) for hand in one.hands] for one in detections], expected)
 
 
 def face_quality(face: PartDetection) -> float:
@@ -143,6 +143,6 @@ def _row(parts: Rated, wanted: Expected) -> tuple[float, float, float, float]:
         taken = sorted((quality for _, quality in parts), reverse=True)[:count]
     else:
         count = len(wanted)
-        pairs = matches(corners([part.box for part, _ in parts]), corners(wanted), SAME_PLACE)
+        pairs = matches(corners([part.box for part, _ in parts]), corners(wanted), MIN_IOU)
         taken = [parts[found][1] for found, _ in pairs]
     return count, len(taken), len(parts) - len(taken), sum(taken)

@@ -21,7 +21,7 @@ from fairhuman.data.condition.people import PersonPose, move_people, people_from
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.errors import DataError
 from fairhuman.evaluate.pictures import EvalImage
-from fairhuman.evaluate.results import Methods, shared
+from fairhuman.evaluate.results import Methods, shared_indices
 from fairhuman.generate.asked import DEPTH_TEXT, POSE_TEXT
 
 Value = TypeVar("Value")
@@ -34,25 +34,25 @@ class RequestedPose:
     people: tuple[PersonPose, ...]
     size: tuple[int, int]
 
-    def at(self, size: tuple[int, int]) -> list[PersonPose]:
+    def scaled_to(self, size: tuple[int, int]) -> list[PersonPose]:
         """The people in pixels of a picture of another size."""
         scale = (size[0] / self.size[0], size[1] / self.size[1])
         return list(self.people) if size == self.size else move_people(self.people, scale, (0, 0))
 
 
-def asked_poses(methods: Methods, reference: Sequence[EvalImage] | None) -> dict[str, list[RequestedPose | None]]:
-    """Requested pose of each picture, by method; raises the errors of `asked_of`."""
-    return asked_of(methods, reference, _pose)
+def requested_poses(methods: Methods, reference: Sequence[EvalImage] | None) -> dict[str, list[RequestedPose | None]]:
+    """Requested pose of each picture, by method; raises the errors of `requested_values`."""
+    return requested_values(methods, reference, _pose)
 
 
-def asked_depths(
+def requested_depths(
     methods: Methods, reference: Sequence[EvalImage] | None
 ) -> dict[str, list[NDArray[np.float32] | None]]:
-    """Requested depth [h, w] of each picture, by method; any size, near = large. Raises the errors of `asked_of`."""
-    return asked_of(methods, reference, _depth)
+    """Requested depth [h, w] of each picture, by method; any size, near = large. Errors: `requested_values`."""
+    return requested_values(methods, reference, _depth)
 
 
-def asked_of(
+def requested_values(
     methods: Methods, reference: Sequence[EvalImage] | None, read: Callable[[EvalImage], Value | None]
 ) -> dict[str, list[Value | None]]:
     """Values that `read` returns for each picture, or for the picture it is compared with; see the module.
@@ -65,7 +65,7 @@ def asked_of(
     found = {method: list(values) for method, values in own.items()}
     for method, pictures in methods.items():
         for other, theirs in methods.items():
-            for row, place in zip(*shared(pictures, theirs), strict=True):
+            for row, place in zip(*shared_indices(pictures, theirs), strict=True):
                 if found[method][row] is None:
                     found[method][row] = own[other][place]
     by_prompt: dict[str, list[Value | None]] = {}
@@ -81,7 +81,7 @@ def asked_of(
     }
 
 
-def known_values(values: Sequence[float | None]) -> NDArray[np.float64]:
+def nan_for_none(values: Sequence[float | None]) -> NDArray[np.float64]:
     """Scores of pictures with None replaced by NaN, which metrics ignore."""
     return np.array([np.nan if value is None else value for value in values])
 
