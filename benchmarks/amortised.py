@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from common import arguments, compare, one_thread, save
 from fairhuman import config
-from fairhuman.cli.commands import run_synth
+from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import (
@@ -46,6 +45,8 @@ from fairhuman.fairness import (
 )
 from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.models.model import TrainableModel
+from fairhuman.synth import run as synth
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.data import build_loader, load_data
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
@@ -332,8 +333,8 @@ def work_folder(options: argparse.Namespace) -> Path:
 
 def render_people(folder: Path, quick: bool) -> None:
     """Those that are there already stay."""
-    values = {"count": 16 if quick else 2000, "size": 64 if quick else 128, "seed": 41}
-    run_synth(folder, values, workers=None, dry_run=False, console=Console())
+    settings = SynthSettings(count=16 if quick else 2000, size=64 if quick else 128, seed=41)
+    synth.render_people(folder, settings, ConsoleDisplay())
 
 
 def main() -> None:

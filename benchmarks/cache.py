@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from rich.console import Console
 
 from common import arguments, compare, one_thread, save
 from fairhuman import config
 from fairhuman.bench.noise import write_noise
+from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.encodings import Encodings
@@ -132,7 +132,7 @@ def measure_samples(work: Path, quick: bool) -> dict[str, Any]:
 def measure_demo(work: Path, quick: bool) -> dict[str, Any]:
     sizes = {"people": 8, "held_out": 8, "samples": 2, "steps": 2, "size": 64, "previews": 0} if quick else {}
     settings = DemoSettings(**sizes)
-    make_people(work, settings, Console())
+    make_people(work, settings, ConsoleDisplay())
     without = {"cache": {"latents": False, "text": False}}
     changes: dict[str, dict[str, Any]] = {
         "now": {},

@@ -42,6 +42,7 @@ from fairhuman.data.sources.rows import Row
 from fairhuman.detect.settings import DetectSettings, open_detectors
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
+from fairhuman.utils.memory import peak_resident_bytes
 
 WORKERS = 2
 SIZE = 512  # pixels a side
@@ -179,7 +180,7 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
     kept = sum(len(block.ids) for block in selection.kept)
     written = sum(rows_in(path) for path in (out / "data").iterdir())
     assert kept == written == count, (kept, written, count)
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
+    peak = peak_resident_bytes() / 1e6
     return {"records": count, "blocks": len(blocks), "shards": len(shards), "seconds": seconds, "peak_mb": peak}
 
 

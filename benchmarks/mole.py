@@ -26,16 +26,18 @@ from rich.console import Console
 
 from common import save
 from fairhuman import config
-from fairhuman.cli.commands import run_synth
-from fairhuman.cli.commands_data import run_export
+from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.compare.runs import choose_learning_rate, edge_note
+from fairhuman.data.export import CloseupSettings, export_dataset
 from fairhuman.demo.run import write_prompts
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, measure_losses
 from fairhuman.evaluate.settings import EvaluateSettings, LossSettings
 from fairhuman.report.changes import Series, change, seed_changes, series_of
 from fairhuman.report.run_folder import HeldOutEvaluation
+from fairhuman.synth.run import render_people
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import write_json
 
@@ -126,9 +128,9 @@ def train_all(plan: Plan, runs: Sequence[tuple[str, float, int]], console: Conso
 
 def work(jobs: Sequence[Command], console: Console, processes: int) -> None:
     """Run jobs; leave when a signal came."""
-    signal = run_jobs(jobs, console, processes)
+    signal = run_jobs(jobs, ConsoleDisplay(console), processes)
     if signal is not None:
-        console.print("stopped; the same command goes on from there", highlight=False)
+        console.print("stopped; run the same command again to resume", highlight=False)
         sys.exit(128 + signal)
 
 
@@ -164,13 +166,12 @@ def series(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) -> Se
 def prepare(plan: Plan, console: Console) -> None:
     """People, close-ups and prompts."""
     for name, count, seed in plan.sets:
-        run_synth(plan.people(name), {"count": count, "size": plan.render, "seed": seed}, None, False, console)
+        settings = SynthSettings(count=count, size=plan.render, seed=seed)
+        render_people(plan.people(name), settings, ConsoleDisplay(console))
     for part in ("face", "hand"):
         if not (plan.work / "closeups" / part).exists():
-            settings = [*CLOSEUPS, f"size={plan.size}"]
-            run_export(
-                plan.people("train"), plan.work / "closeups" / part, "parquet", 1000, part, settings, False, console
-            )
+            near = config.build(CloseupSettings, {"region": part}, [*CLOSEUPS, f"size={plan.size}"])
+            export_dataset(plan.people("train"), plan.work / "closeups" / part, "parquet", near=near)
     write_prompts(plan.people("test"), plan.samples, plan.work / "prompts.txt")
 
 

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from common import save
 from fairhuman import config
-from fairhuman.cli.commands import run_synth
+from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare import runs as ablation
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.demo.run import write_prompts
@@ -37,6 +37,8 @@ from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.models.lora import DIFFUSERS_FILE
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series, seed_changes
 from fairhuman.report.text import duration
+from fairhuman.synth.run import render_people
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
 
 Method = tuple[str, str]  # strategy, targets of the LoRA
@@ -244,16 +246,17 @@ def show(results: Mapping[str, Any], console: Console) -> None:
 
 def run(jobs: Sequence[Command], console: Console, processes: int) -> None:
     """Run jobs; leave when a signal came."""
-    signal = run_jobs(jobs, console, processes)
+    signal = run_jobs(jobs, ConsoleDisplay(console), processes)
     if signal is not None:
-        console.print("stopped; the same command goes on from there", highlight=False)
+        console.print("stopped; run the same command again to resume", highlight=False)
         sys.exit(128 + signal)
 
 
 def prepare(plan: Plan, console: Console) -> None:
     """Render the people and write the prompts."""
     for name, count, seed in plan.sets:
-        run_synth(plan.work / "people" / name, {"count": count, "size": plan.size, "seed": seed}, None, False, console)
+        settings = SynthSettings(count=count, size=plan.size, seed=seed)
+        render_people(plan.work / "people" / name, settings, ConsoleDisplay(console))
     write_prompts(plan.work / "people" / "test", plan.samples, plan.work / "prompts.txt")
 
 

@@ -7,9 +7,8 @@ pixelated or blurred inside the boxes. Strict and official confidences, and the 
 features: to the same pictures undamaged, and to as many other ones. The numbers are in docs/evaluation.md.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,16 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.detect import Picture
-from fairhuman.evaluate.metrics.distances import frechet_distance
+from fairhuman.evaluate.metrics.distances import measure_frechet
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
 from fairhuman.evaluate.people.detections import ImageDetections, face_detector, hand_detector
-from fairhuman.evaluate.people.official import official_confidence, official_scorer
-from fairhuman.evaluate.people.strict import strict_faces, strict_hands
+from fairhuman.evaluate.people.official import official_scorer
+from fairhuman.evaluate.people.strict import StrictScores, strict_faces, strict_hands
 from fairhuman.record import Box
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.bootstrap import pooled_ratio
+from fairhuman.stats.estimate import Estimate
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
 
@@ -97,8 +97,8 @@ def measured(shown: Shown) -> dict[str, Any]:
         features = _features(network, images)
         results[name] = {
             **_confidences(images, shown),
-            "distance to the same, clean": frechet_distance(clean, features),
-            "distance to others": frechet_distance(others, features),
+            "distance to the same, clean": measure_frechet(clean, features).value,
+            "distance to others": measure_frechet(others, features).value,
         }
         print(name, _line(results[name]), flush=True)
     return results
@@ -111,25 +111,31 @@ def _confidences(images: Sequence[Picture], shown: Shown) -> dict[str, Any]:
             findings.append(ImageDetections(faces(image), hands(image) if shown.hands is not None else ()))
             official.append(score(image))
     found = {"face": [one.faces for one in official], "hand": [one.hands for one in official]}
-    results = {"face, strict": _estimate(strict_faces(findings, shown.faces).confidence())}
+    results = {"face, strict": _strict_confidence(strict_faces(findings, shown.faces)).plain()}
     if shown.hands is None:
         del found["hand"]
     else:
-        results["hand, strict"] = _estimate(strict_hands(findings, shown.hands).confidence())
+        results["hand, strict"] = _strict_confidence(strict_hands(findings, shown.hands)).plain()
     for part, scores in found.items():
-        results[f"{part}, official"] = {**_estimate(official_confidence(scores)), "found": sum(map(len, scores))}
+        results[f"{part}, official"] = {**_official_confidence(scores).plain(), "found": sum(map(len, scores))}
     return results
+
+
+def _strict_confidence(scores: StrictScores) -> Estimate:
+    """Σ quality / Σ expected over the pictures of which it is known what to expect."""
+    known_n = ~np.isnan(scores.expected_n)
+    return pooled_ratio(scores.quality_n[known_n], scores.expected_n[known_n])
+
+
+def _official_confidence(scores: Sequence[Sequence[float]]) -> Estimate:
+    """Mean over all detections of all pictures, misses skipped, with its interval over pictures."""
+    return pooled_ratio([sum(picture) for picture in scores], [float(len(picture)) for picture in scores])
 
 
 def _features(network: EfficientNetLite0, images: Sequence[Picture]) -> Features:
     prepared = [network.prepare(Image.fromarray(image)) for image in images]
     batches = [prepared[start : start + BATCH] for start in range(0, len(prepared), BATCH)]
     return np.concatenate([network.extract(torch.stack(batch)) for batch in batches])
-
-
-def _estimate(estimate: Estimate) -> dict[str, float | None]:
-    """As JSON has it: None is the mean of nothing."""
-    return {name: None if math.isnan(value) else value for name, value in asdict(estimate).items()}
 
 
 def _line(result: Mapping[str, Any]) -> str:

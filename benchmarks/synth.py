@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from common import arguments, save
-from fairhuman.detect import DETECTORS, detection_rates
+from fairhuman.detect import DETECTORS, find_parts, part_rates
 from fairhuman.synth.body import Body
 from fairhuman.synth.people import people_row
 from fairhuman.synth.render import Rendering, render
@@ -39,6 +39,7 @@ import torch
 torch.set_num_threads(1)
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
+from fairhuman.utils.memory import peak_resident_bytes
 body = Body()
 loaded = time.perf_counter()
 render(body, 0, 0, 64)
@@ -47,7 +48,7 @@ print(json.dumps({
     "wall_s": loaded - start,
     "first_picture_s": time.perf_counter() - loaded,
     "cpu_s": used.ru_utime + used.ru_stime,
-    "peak_mb": used.ru_maxrss / 1000,
+    "peak_mb": peak_resident_bytes() / 1e6,
 }))
 """
 _body: Body
@@ -135,7 +136,8 @@ def detection(count: int) -> dict[str, Any]:
     }
     detectors: dict[str, Callable[[], Any]] = {part: DETECTORS[part] for part in expected}
     images = [picture.image for picture in pictures]
-    rates = detection_rates(images, expected, detectors=detectors, workers=PROCESSES[-1])
+    found = find_parts(images, detectors=detectors, workers=PROCESSES[-1])
+    rates = part_rates(found, expected, parts=tuple(detectors))
     results = {}
     for part, rate in rates.items():
         assert rate.on_target is not None

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from starlette.applications import Starlette
 
 from fairhuman.cli import main
+from fairhuman.synth.body import Body
 from helpers.places import ROOT
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -52,6 +53,12 @@ def shared() -> Path:
 def _one_thread() -> None:
     """Tests run side by side, a process a core, on tensors too small to be worth sharing out."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def body() -> Body:
+    """The body model; on a machine without it one process makes it in a minute or two, and the others wait."""
+    return Body()
 
 
 @pytest.fixture

@@ -37,13 +37,15 @@ class Settings(BaseModel):
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
-def load(kind: type[SettingsT], path: Path, overrides: Sequence[str] = ()) -> SettingsT:
-    """Read a recipe and apply overrides.
+def load(
+    kind: type[SettingsT], path: Path, overrides: Sequence[str] = (), values: dict[str, Any] | None = None
+) -> SettingsT:
+    """Read a recipe, put `values` in the place of its own, and apply overrides.
 
     Raises:
         RecipeError: names the file or setting, the rule, the value and, for an unknown name, the nearest one.
     """
-    return build(kind, _read(path), overrides, str(path))
+    return build(kind, merge(_read(path), values or {}), overrides, str(path))
 
 
 def build(

@@ -167,7 +167,7 @@ def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_result(
     saved = list((tmp_path / "run" / "checkpoints").glob("step-*[0-9]"))
     again = run(*arguments)
     assert again.returncode == 0, again.stderr
-    assert ("going on from step" in again.stdout) == bool(saved)  # the kill may come before the first checkpoint
+    assert ("resuming from step" in again.stdout) == bool(saved)  # the kill may come before the first checkpoint
     ours, theirs = (
         {file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
         for folder in (tmp_path / name / product for name in ("run", "whole"))
@@ -186,7 +186,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, people: Path, numb
     process.send_signal(number)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 128 + number, err
-    assert "the same command goes on from there" in out
+    assert "run the same command again to resume" in out
     done = len(metrics(tmp_path / "run"))
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
 

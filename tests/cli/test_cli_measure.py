@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fairhuman.cli.commands_measure import named_places
+from fairhuman.cli.options import named_places
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.metrics.held_out_losses import ModelSpec
 from fairhuman.models.mole import MoleModel

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fairhuman.cli import commands_refine
 from fairhuman.models.architecture import build_small
 from fairhuman.models.control import ControlModel
 from fairhuman.models.controlnet import ControlNet
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.settings import LoraSettings
+from fairhuman.refine import painter
 from fairhuman.refine.inpaint import Inpainter
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
@@ -116,7 +116,7 @@ def test_a_face_is_redrawn_with_a_lora_and_under_a_controlnet(
             drawn.append(made.tobytes())
             return made
 
-    monkeypatch.setattr(commands_refine, "Inpainter", Watched)
+    monkeypatch.setattr(painter, "Inpainter", Watched)
     of_face = ("--model", "small-untrained", "parts=[face]", "poor_face=1", "steps=2", "attempts=1")
     net, weights = ("--controlnet", tmp_path / "net"), ("--lora", tmp_path / "lora")
     for name, options in {"both": (*net, *weights), "guided": net}.items():

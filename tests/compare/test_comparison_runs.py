@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from fairhuman import config
 from fairhuman.compare import runs as ablation
@@ -15,9 +14,10 @@ from fairhuman.compare.runs import ComparisonRuns, choose_learning_rate, run_com
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.config import differences
 from fairhuman.errors import DataError, FairHumanError, RecipeError
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
+from fairhuman.utils.display import Display
 
-QUIET = Console(quiet=True)
+QUIET = Display()
 NAMES = ("global", "face", "hand")
 
 
@@ -47,7 +47,7 @@ def train(monkeypatch):
     """Training that writes held-out losses of 40 samples, as `effects` has them; runs named in `broken` fail."""
     trained, effects, broken = [], {"ls": (0.02, -0.01, -0.03), "mpd": (0.0, -0.03, -0.03)}, set()
 
-    def run_jobs(jobs, console, at_once, ended):
+    def run_jobs(jobs, display, at_once, ended):
         for job in jobs:
             recipe = config.load(ablation.TrainRecipe, job.log.with_suffix(".yaml"))
             trained.append(recipe)
@@ -150,7 +150,7 @@ def test_the_rule_takes_the_best_rate_within_the_limit_else_the_one_that_spoils_
 def test_a_whole_comparison(tmp_path, train):
     rendered = []
     recipe = build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
-    outcome = run_comparison(recipe, lambda folder, values: rendered.append((folder.name, values["count"])), QUIET)
+    outcome = run_comparison(recipe, lambda folder, people, _: rendered.append((folder.name, people.count)), QUIET)
     assert rendered == [("train", 4), ("test", 4)]
     assert outcome.picked == {"LS": 1e-4, "MPD": 1e-3}, "LS spoils the whole picture at the higher rate"
     assert outcome.seeds == {"LS": [1, 2, 3], "MPD": [1, 2, 3]}

@@ -10,10 +10,12 @@ import pytest
 from rich.console import Console
 
 from fairhuman import config
+from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, training_job
 from fairhuman.errors import FairHumanError
 from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
 
 
 def job(folder: Path, name: str, *arguments: str, needs: Path | None = None, done: float = 0.0) -> Command:
@@ -24,7 +26,7 @@ def test_what_is_done_is_left_and_what_needs_another_waits_for_it(tmp_path: Path
     console = Console(record=True, width=200)
     first = job(tmp_path, "first")
     jobs = [job(tmp_path, "last", needs=first.log), job(tmp_path, "finished", done=1.0), first]
-    assert run_jobs(jobs, console) is None
+    assert run_jobs(jobs, ConsoleDisplay(console)) is None
     shown = console.export_text()
     assert shown.index("first done") < shown.index("last done")
     assert "finished done" not in shown
@@ -50,14 +52,14 @@ def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:
     with pytest.raises(
         FairHumanError, match=r"(?s)wrong failed with exit code 2; end of .*wrong.log:.*No such command"
     ):
-        run_jobs([job(tmp_path, "wrong", "nonsense")], Console(quiet=True))
+        run_jobs([job(tmp_path, "wrong", "nonsense")], Display())
 
 
 def test_one_who_is_told_of_ends_decides_what_a_failure_means(tmp_path: Path) -> None:
     ends: dict[str, str] = {}
     jobs = [job(tmp_path, "wrong", "nonsense"), job(tmp_path, "right")]
     console = Console(record=True, width=200)
-    assert run_jobs(jobs, console, 1, lambda job, error: ends.update({job.name: str(error)})) is None
+    assert run_jobs(jobs, ConsoleDisplay(console), 1, lambda job, error: ends.update({job.name: str(error)})) is None
     assert console.export_text().splitlines() == ["wrong failed", "right done, 100% of total, about 0 s left"]
     assert list(ends) == ["wrong", "right"], "the others go on"
     assert ends["right"] == "None"
@@ -66,7 +68,7 @@ def test_one_who_is_told_of_ends_decides_what_a_failure_means(tmp_path: Path) ->
 
 def test_a_need_that_nobody_meets_is_named(tmp_path: Path) -> None:
     with pytest.raises(FairHumanError, match=r"waits needs .*missing, which no other command wrote"):
-        run_jobs([job(tmp_path, "waits", needs=tmp_path / "missing")], Console(quiet=True))
+        run_jobs([job(tmp_path, "waits", needs=tmp_path / "missing")], Display())
 
 
 def test_a_signal_ends_the_running_commands_and_is_returned(tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_a_signal_ends_the_running_commands_and_is_returned(tmp_path: Path) -> N
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     started = time.monotonic()
-    assert run_jobs([slow, job(tmp_path, "next")], Console(quiet=True), at_once=1) == signal.SIGTERM
+    assert run_jobs([slow, job(tmp_path, "next")], Display(), at_once=1) == signal.SIGTERM
     assert time.monotonic() - started < 30
     assert not (tmp_path / "next.log").exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,15 +1,16 @@
 """The demo at tiny size: everything is made once, the page shows it, and other settings are refused."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from fairhuman.demo.run import run_demo
 from fairhuman.demo.settings import DemoSettings
 from fairhuman.errors import RecipeError
 from fairhuman.report.run_folder import read_metrics, read_validation
+from fairhuman.utils.display import Display
 
 TINY = DemoSettings(people=6, held_out=4, size=64, steps=3, batch_size=2, rank=2, previews=2, samples=2, sample_steps=2)
 
@@ -17,7 +18,7 @@ TINY = DemoSettings(people=6, held_out=4, size=64, steps=3, batch_size=2, rank=2
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "out"
-    assert run_demo(out, False, Console(quiet=True), TINY) == 0
+    assert run_demo(out, TINY, Display()) is None
     return out
 
 
@@ -49,7 +50,7 @@ def test_the_two_runs_are_paired(demo: Path) -> None:
 def test_the_same_again_redoes_nothing_but_the_page(demo: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.suffix in (".png", ".safetensors")}
     (demo / "report.html").unlink()
-    assert run_demo(demo, False, Console(quiet=True), TINY) == 0
+    assert run_demo(demo, TINY, Display()) is None
     assert (demo / "report.html").is_file()
     assert len(before) > 10
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -58,14 +59,14 @@ def test_the_same_again_redoes_nothing_but_the_page(demo: Path) -> None:
 def test_other_settings_in_the_same_folder_are_refused_by_name(demo: Path) -> None:
     other = TINY.model_copy(update={"targets": "attention+conv"})
     with pytest.raises(RecipeError, match=r"holds a demo with targets 'attention', not 'attention\+conv'"):
-        run_demo(demo, False, Console(quiet=True), other)
+        run_demo(demo, other, Display())
 
 
-def test_a_dry_run_writes_nothing_and_shows_both_recipes(tmp_path: Path) -> None:
-    console = Console(record=True, quiet=False, width=200)
-    settings = TINY.model_copy(update={"targets": "attention+conv"})
-    assert run_demo(tmp_path / "out", True, console, settings) == 0
-    shown = console.export_text()
+def test_a_dry_run_writes_nothing_and_shows_both_recipes(
+    tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, shown, _ = typed("demo", tmp_path / "out", "--targets", "attention+conv", "--dry-run")
+    assert code == 0
     assert "strategy: ls" in shown
     assert "strategy: mpd" in shown
     assert "targets: attention+conv" in shown

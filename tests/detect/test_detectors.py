@@ -3,16 +3,27 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.detect import DETECTORS, DetectorError, FaceDetector, HandDetector, Picture, PoseDetector, find_parts
+from fairhuman.detect import (
+    DETECTORS,
+    Detector,
+    DetectorError,
+    FaceDetector,
+    HandDetector,
+    Picture,
+    PoseDetector,
+    find_parts,
+)
 from fairhuman.detect.detection import in_any
 from fairhuman.record import Box
+from fairhuman.synth.body import Body
+from fairhuman.synth.render import render
 
 Photo = tuple[Picture, dict[str, list[Box]], list[str | None]]
 
@@ -111,11 +122,9 @@ def test_a_pose_is_found_where_a_person_is(photos: dict[str, Photo], pose: PoseD
     assert in_any((float(person.landmarks_n3[0, 0]), float(person.landmarks_n3[0, 1])), face)
 
 
-def test_boxes_lie_in_the_picture_and_results_do_not_depend_on_the_order(
-    photos: dict[str, Photo], faces: FaceDetector, hands: HandDetector, pose: PoseDetector
-) -> None:
-    some = [photo[0] for photo in list(photos.values())[::5]]
-    for detector in (faces, hands, pose):
+def check_order(some: list[Picture], detectors: Sequence[Detector]) -> None:
+    """Results don't depend on the pictures before, and all boxes lie inside their picture."""
+    for detector in detectors:
         forwards = [[found.box for found in detector.detect(picture)] for picture in some]
         backwards = [[found.box for found in detector.detect(picture)] for picture in reversed(some)]
         assert forwards == backwards[::-1]
@@ -123,6 +132,19 @@ def test_boxes_lie_in_the_picture_and_results_do_not_depend_on_the_order(
         for picture, boxes in zip(some, forwards, strict=True):
             height, width = picture.shape[:2]
             assert all(0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height for box in boxes)
+
+
+def test_results_do_not_depend_on_the_order_of_photos(
+    photos: dict[str, Photo], faces: FaceDetector, hands: HandDetector, pose: PoseDetector
+) -> None:
+    check_order([photo[0] for photo in list(photos.values())[::5]], (faces, hands, pose))
+
+
+def test_results_do_not_depend_on_the_order_of_rendered_people(
+    body: Body, faces: FaceDetector, hands: HandDetector, pose: PoseDetector
+) -> None:
+    """Photos are not part of the repository; rendered people are there in every checkout."""
+    check_order([render(body, 0, number, 384).image for number in range(4)], (faces, hands, pose))
 
 
 def test_processes_do_not_change_what_is_found(photos: dict[str, Photo]) -> None:

@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 
 from fairhuman.detect import Picture
-from fairhuman.evaluate.metrics.distances import frechet_distance
+from fairhuman.evaluate.metrics.distances import measure_frechet
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
 from fairhuman.evaluate.people.detections import ImageDetections, face_detector, hand_detector
-from fairhuman.evaluate.people.official import official_confidence, official_scorer
+from fairhuman.evaluate.people.official import official_scorer
 from fairhuman.evaluate.people.strict import strict_faces, strict_hands
 from fairhuman.record import Box
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
+from helpers.sums import confidence, official_confidence
 
 Degrade = Callable[[Picture, float, Sequence[Box]], Picture]
 SEED = 303
@@ -71,8 +72,8 @@ def confidences(people: Sequence[Person], degrade: Degrade | None = None, streng
             findings.append(ImageDetections(faces(image), hands(image)))
             official.append(score(image))
     return Confidences(
-        strict_faces(findings, [one.faces for one in people]).confidence().value,
-        strict_hands(findings, [one.hands for one in people]).confidence().value,
+        confidence(strict_faces(findings, [one.faces for one in people])).value,
+        confidence(strict_hands(findings, [one.hands for one in people])).value,
         official_confidence([found.faces for found in official]).value,
         official_confidence([found.hands for found in official]).value,
     )
@@ -126,12 +127,12 @@ def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, s
     assert len(photos) >= 6
     with face_detector() as faces:
         clean = [ImageDetections(faces(photo)) for photo in photos]
-        means = [strict_faces(clean, boxes).confidence().value]
+        means = [confidence(strict_faces(clean, boxes)).value]
         for strength in strengths:
             found = [
                 ImageDetections(faces(degrade(photo, strength, box))) for photo, box in zip(photos, boxes, strict=True)
             ]
-            means.append(strict_faces(found, boxes).confidence().value)
+            means.append(confidence(strict_faces(found, boxes)).value)
     assert means[0] > 0.8
     assert means == sorted(means, reverse=True)
     assert means[-1] < 0.1
@@ -156,9 +157,9 @@ def distances(
 
     clean = features(pictures)
     return [
-        frechet_distance(
+        measure_frechet(
             clean, features([degrade(image, strength, own) for image, own in zip(pictures, boxes, strict=True)])
-        )
+        ).value
         for strength in strengths
     ]
 

@@ -18,11 +18,11 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from fairhuman.cli.commands_control import Steering
 from fairhuman.data.condition.depth import decode_depth
 from fairhuman.data.condition.people import people_from_list
 from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.generate.asked import read_asked
+from fairhuman.generate.control_options import ControlOptions
 from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.generate.sample import draw, picture_generator, sample
@@ -326,7 +326,7 @@ def test_how_a_network_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("start", "end", "steps"), [(0.9, 0.92, 30), (0.9, 1.0, 2), (0.0, 0.3, 3)])
 def test_a_window_without_a_step_is_refused(tmp_path: Path, start: float, end: float, steps: int) -> None:
-    window = Steering(("owner/name",), start=start, end=end)
+    window = ControlOptions(("owner/name",), start=start, end=end)
     with pytest.raises(RecipeError, match=rf"a whole step between them, found {start}, {end} and --steps {steps}"):
         window.read(1, steps)
     assert not any(within(step, steps, start, end) for step in range(steps))
@@ -334,8 +334,8 @@ def test_a_window_without_a_step_is_refused(tmp_path: Path, start: float, end: f
 
 def test_a_window_without_a_network_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"--control-start and --control-end: give --controlnet.*found 0.0, 0.5"):
-        Steering(end=0.5).read(1, 30)
-    Steering().read(1, 30)
+        ControlOptions(end=0.5).read(1, 30)
+    ControlOptions().read(1, 30)
 
 
 def test_the_command_draws_with_control(typed: Typed, tmp_path: Path) -> None:

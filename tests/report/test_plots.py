@@ -9,7 +9,7 @@ import pytest
 from fairhuman.report import plots
 from fairhuman.report.plots import colours, smooth, strategies_figure, to_svg
 from fairhuman.report.run_folder import Metrics, read_metrics
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 
 
 def metrics(steps: int = 50) -> Metrics:

@@ -104,14 +104,14 @@ def test_alpha_is_that_of_krippendorffs_package(seed: int) -> None:
     ratings[generator.random(ratings.shape) < 0.3] = np.nan
     units = [[str(value) for value in column if not np.isnan(value)] for column in ratings.T]
     expected = krippendorff.alpha(reliability_data=ratings, level_of_measurement="nominal")
-    assert krippendorff_alpha(units) == pytest.approx(expected)
+    assert krippendorff_alpha([units]) == pytest.approx(expected)
 
 
 def test_alpha_at_its_ends() -> None:
-    assert krippendorff_alpha([["A", "A"], ["B", "B", "B"]]) == 1
-    assert krippendorff_alpha([["A", "B"], ["A", "B"]]) < 0
-    assert np.isnan(krippendorff_alpha([["A", "A"], ["A"]])), "nothing that could have differed"
-    assert np.isnan(krippendorff_alpha([]))
+    assert krippendorff_alpha([[["A", "A"], ["B", "B", "B"]]]) == 1
+    assert krippendorff_alpha([[["A", "B"], ["A", "B"]]]) < 0
+    assert np.isnan(krippendorff_alpha([[["A", "A"], ["A"]]])), "nothing that could have differed"
+    assert np.isnan(krippendorff_alpha([[]]))
 
 
 def test_different_sets_of_methods_dont_make_agreement() -> None:
@@ -127,7 +127,7 @@ def test_different_sets_of_methods_dont_make_agreement() -> None:
     units: dict[str, list[str]] = {}
     for one in votes:
         units.setdefault(one.item, []).append(str(one.chosen))
-    assert krippendorff_alpha(list(units.values())) > 0.3, "what would come out without that"
+    assert krippendorff_alpha([list(units.values())]) > 0.3, "what would come out without that"
 
 
 def test_agreement_counts_whom_was_chosen_not_where_it_stood() -> None:

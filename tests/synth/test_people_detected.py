@@ -1,6 +1,6 @@
 """An independent eye finds the faces and hands that are drawn, where they are drawn."""
 
-from fairhuman.detect import DETECTORS, detection_rates
+from fairhuman.detect import DETECTORS, find_parts, part_rates
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
 
@@ -13,7 +13,8 @@ def test_mediapipe_finds_faces_and_hands_where_they_are(body: Body) -> None:
         "hand": [[found[name] for name in ("left_hand", "right_hand") if name in found] for found in boxes],
     }
     detectors = {part: DETECTORS[part] for part in expected}
-    rates = detection_rates([picture.image for picture in pictures], expected, detectors=detectors)
+    found = find_parts([picture.image for picture in pictures], detectors=detectors)
+    rates = part_rates(found, expected, parts=tuple(detectors))
     with_hands = sum(bool(hands) for hands in expected["hand"])
     assert with_hands >= 11
     assert rates["face"].found.value * 12 >= 11

@@ -40,7 +40,7 @@ def test_it_renders_goes_on_and_sums_up(run: Run, tmp_path: Path) -> None:
     assert "rendering: 6/6" in shown
     assert "6 pictures, 6 faces, 1" in shown
     assert "faces and hands spoilt in " in shown
-    assert "in sight on average: face " in shown
+    assert "visible on average: face " in shown
     kept = (out / "synth.json").read_bytes()
     assert json.loads(kept)["seed"] == 3
     code, again, _ = run(*settings, "--count", 6)

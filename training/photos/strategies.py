@@ -8,9 +8,8 @@ Small-scale: it shows how weights, cosines and losses of the strategies behave, 
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from fairhuman import config
+from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.watch import ProgressBar, report
 from fairhuman.report.plots import strategies_figure
 from fairhuman.train.loop import train
@@ -44,10 +43,10 @@ def main() -> None:
             "fairness.measure_every=5",
             "fairness.dwa_window=10",
         ]
-        run = train(
-            config.load(TrainRecipe, ROOT / "recipes" / "photos-lora.yaml", overrides), [ProgressBar(Console())]
-        )
-        report(run, Console())
+        recipe = config.load(TrainRecipe, ROOT / "recipes" / "photos-lora.yaml", overrides)
+        with ConsoleDisplay() as display:
+            run = train(recipe, [ProgressBar(display)])
+        report(run, display)
         if not run.finished:
             return
     args.figure.parent.mkdir(parents=True, exist_ok=True)

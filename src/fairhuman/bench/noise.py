@@ -1,7 +1,9 @@
 """Pictures that cost what photos cost, for measuring: what is in them doesn't matter to speed."""
 
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,16 @@ DEFAULT: dict[str, Any] = {
     "preview": {"count": 0},
     "validation": {"every": 0},
 }
+
+
+@contextmanager
+def recipe_or_noise(path: Path | None, overrides: Sequence[str], fill_caches: bool) -> Iterator[TrainRecipe]:
+    """The recipe to measure; where `path` is None, one of `noise_recipe` in a temporary folder."""
+    if path is not None:
+        yield config.load(TrainRecipe, path, overrides)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield noise_recipe(Path(folder), overrides, fill_caches)
 
 
 def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool = True) -> TrainRecipe:

@@ -1,83 +1,132 @@
-"""The command line of `fairhuman data`: one function a command, no logic."""
+"""`fairhuman data`: build data sets, look at them and export them."""
 
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
+from typer import Argument, Exit, Option, Typer
 
-data_app = typer.Typer(no_args_is_help=True, help="Build, look at and export data sets.", rich_markup_mode=None)
+from fairhuman.cli.console import ConsoleDisplay
+from fairhuman.cli.options import DryRun, Host, NewFolder, Numbers, Overrides, Port, Recipe, Workers, settings_of
+from fairhuman.errors import RecipeError
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show what would be done; write nothing.")]
-Source = Annotated[Path, typer.Argument(help="Folder or file: photos, imagefolder, WebDataset, Parquet, ...")]
-DataSet = Annotated[Path, typer.Argument(help="Folder of a data set.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or section.key=value.")]
-Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
+data_app = Typer(no_args_is_help=True, help="Build data sets, look at them, export them.", rich_markup_mode=None)
+
+Source = Annotated[Path, Argument(help="Folder or file: photos, imagefolder, WebDataset, Parquet, ...")]
+DataSet = Annotated[Path, Argument(help="Folder of a data set.")]
+Page = Annotated[Path, Option(help="HTML page to write.")]
 
 
 @data_app.command()
 def build(
     source: Source,
-    out: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    out: Annotated[Path, Argument(help="Folder of the data set.")],
     overrides: Overrides = None,
     recipe: Recipe = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes; one a core by default; 0: this one.")] = None,
-    runner: Annotated[str, typer.Option(help="native (this machine) or ray.")] = "native",
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; without it one is started here.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again where a tier failed.")] = False,
+    workers: Annotated[
+        int | None, Option(min=0, help="Number of processes; one per core by default; 0: in this one.")
+    ] = None,
+    runner: Annotated[str, Option(help="native (this machine) or ray.")] = "native",
+    address: Annotated[str | None, Option(help="Address of a Ray cluster; by default, one is started.")] = None,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Retry rows on which a step failed.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Build a data set: check, detect, filter, caption, condition; the same command again goes on.
+    """Build a data set: check, detect, filter, caption, condition. Run the same command again to resume.
 
     Example: fairhuman data build photos people min_side=512
     """
-    from fairhuman.cli.commands_data import run_build
+    from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.data.pipeline.run import Workers, build_dataset
+    from fairhuman.data.pipeline.settings import BuildRecipe
+    from fairhuman.data.sources import SOURCES, source_kind
 
-    run_build(source, out, recipe, overrides or [], workers, runner, address, retry_failed, dry_run, Console())
+    settings = settings_of(BuildRecipe, "data build", overrides, recipe)
+    crew = Workers.choose(workers, runner, address)
+    display = ConsoleDisplay()
+    if dry_run:
+        display.settings(settings)
+        kind, notes = source_kind(source, settings.source.format), LoadReport()
+        rows = sum(1 for _ in SOURCES[kind].rows(source, notes))
+        display.say(f"{source}: {rows} rows, format {kind}; {len(notes.skipped())} lines can't be read")
+        return
+    with display:
+        built = build_dataset(source, out, settings, crew, retry_failed, display.progress)
+    # Plots take 60 MB, which the detectors beside this process need.
+    from fairhuman.data.look.figures import write_statistics
+    from fairhuman.data.look.statistics import dataset_statistics
+
+    write_statistics(dataset_statistics(out), out / "report.html")
+    listing, report = built.listing, built.report
+    display.say(f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
+    display.counts({f"left out by {stage}": reasons for stage, reasons in report["rejected"].items()}, "  ")
+    display.counts(report["notes"], "  ")
+    display.say(f"{report['kept']} kept; done: {out}; report: {out / 'report.html'}")
+    display.say(f"train on it with data={out}, look at it with fairhuman data show {out}")
 
 
 @data_app.command()
 def validation(
     source: Source,
-    out: Annotated[Path, typer.Argument(help="New folder, or one that the same command has begun.")],
+    out: NewFolder,
     overrides: Overrides = None,
     recipe: Recipe = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures; 5000 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another one draws another set.")] = None,
-    sampling: Annotated[str | None, typer.Option(help="random (the paper) or stratified.")] = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="Draws whose spread is reported.")] = None,
-    allow_fewer: Annotated[bool, typer.Option("--allow-fewer", help="Take all where there are fewer.")] = False,
+    count: Annotated[int | None, Option(min=1, help="Number of pictures; 5000 by default.")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Another seed draws another set.")] = None,
+    sampling: Annotated[str | None, Option(help="random (the paper) or stratified.")] = None,
+    draws: Annotated[int | None, Option(min=1, help="Number of draws whose spread is reported.")] = None,
+    allow_fewer: Annotated[bool, Option("--allow-fewer", help="Take all pictures if there are fewer.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make a validation set with short prompts, ready for review.
 
     Example: fairhuman data validation people val --count 5000 --seed 0
     """
-    from fairhuman.cli.commands_data import run_validation
+    from fairhuman.data.validation.build import build_validation
+    from fairhuman.data.validation.settings import ValidationSetSettings
 
-    values = {"count": count, "seed": seed, "sampling": sampling, "draws": draws, "allow_fewer": allow_fewer or None}
-    given = {name: value for name, value in values.items() if value is not None}
-    run_validation(source, out, recipe, given, overrides or [], dry_run, Console())
+    given = {"count": count, "seed": seed, "sampling": sampling, "draws": draws, "allow_fewer": allow_fewer or None}
+    settings = settings_of(ValidationSetSettings, "data validation", overrides, recipe, given)
+    display = ConsoleDisplay()
+    if dry_run:
+        display.settings(settings)
+        return
+    with display:
+        summary = build_validation(source, out, settings, display.progress, display.say)
+    display.counts({"left out": summary.reasons}, "  ")
+    display.say(f"{summary.pictures} of {summary.usable} usable pictures; look at {summary.report}")
+    display.say(f"done: {out}; review it with fairhuman data review {out}")
 
 
 @data_app.command()
 def review(
     folder: DataSet,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
-    reviews_per_picture: Annotated[int, typer.Option(min=1, help="Reviewers who look at each picture.")] = 1,
-    lease_seconds: Annotated[float, typer.Option(help="How long a picture waits for its reviewer.")] = 600.0,
-    apply: Annotated[bool, typer.Option("--apply", help="Write reviewed.jsonl, serve nothing.")] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    reviews_per_picture: Annotated[int, Option(min=1, help="Number of reviewers per picture.")] = 1,
+    lease_seconds: Annotated[float, Option(help="How long a picture is reserved for its reviewer.")] = 600.0,
+    apply: Annotated[bool, Option("--apply", help="Write reviewed.jsonl and serve nothing.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Review pictures and prompts by hand on a local web page; every decision is on disk at once.
+    """Review pictures and prompts by hand on a local web page, where every decision is saved at once.
 
     Example: fairhuman data review val
     """
-    from fairhuman.cli.commands_data import run_review
+    from dataclasses import asdict
 
-    settings = {"reviews_per_picture": reviews_per_picture, "lease_seconds": lease_seconds}
-    run_review(folder, settings, host, port, apply, dry_run, Console())
+    from fairhuman.data.review import ReviewSettings, apply_review, serve_review
+
+    given = {"reviews_per_picture": reviews_per_picture, "lease_seconds": lease_seconds}
+    settings = settings_of(ReviewSettings, "data review", None, given=given)
+    display = ConsoleDisplay()
+    if dry_run:
+        what = "reviewed.jsonl" if apply else f"the review's decisions, served at {host}:{port},"
+        _would_write(folder, what, folder, display)
+        return
+    if not apply:
+        serve_review(folder, settings, host, port, display.say)
+        return
+    for name, value in asdict(apply_review(folder, settings)).items():
+        display.say(f"{name.replace('_', ' ')}: {value}")
+    display.say(f"done: {folder / 'reviewed.jsonl'}")
 
 
 @data_app.command("benchmark-detectors")
@@ -85,102 +134,188 @@ def benchmark_detectors(
     folder: DataSet,
     overrides: Overrides = None,
     recipe: Recipe = None,
-    part: Annotated[list[str] | None, typer.Option(help="face, hand, person; the first two by default.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
-    json: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
+    part: Annotated[list[str] | None, Option(help="face, hand or person; the first two by default.")] = None,
+    workers: Workers = None,
+    json: Numbers = None,
 ) -> None:
-    """Run detectors on a data set with true boxes: precision and recall of each part.
+    """Run detectors on a data set with true boxes and report precision and recall for each part.
 
     Example: fairhuman data benchmark-detectors people hand=mediapipe
     """
-    from fairhuman.cli.commands_data import run_detector_benchmark
+    import os
+    from functools import partial
 
-    parts = tuple(part or ("face", "hand"))
-    run_detector_benchmark(folder, recipe, overrides or [], parts, workers, json, Console())
+    from fairhuman.data.look.detectors import benchmark_data_set
+    from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.detect.settings import DetectSettings
+
+    settings = settings_of(DetectSettings, "data benchmark-detectors", overrides, recipe)
+    report, parts, processes = LoadReport(), part or ("face", "hand"), workers or os.cpu_count() or 1
+    with ConsoleDisplay() as display:
+        progress = partial(display.progress, "detect")
+        found = benchmark_data_set(folder, settings, report, parts=parts, workers=processes, progress=progress)
+    for line in found.lines():
+        display.say(line)
+    display.counts(report.counts())
+    if json is not None:
+        found.save(json)
 
 
 @data_app.command()
 def check(
     path: DataSet,
-    json: Annotated[Path | None, typer.Option(help="File for all findings.")] = None,
+    json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None,
 ) -> None:
-    """Decode every picture and painted mask, and say what is wrong; exit code 1 if anything had to be left out.
+    """Decode every picture and painted mask and report problems; exit code 1 if anything had to be left out.
 
     Example: fairhuman data check photos
     """
-    from fairhuman.cli.commands_data import run_check
+    from fairhuman.data.look.check import check_dataset
 
-    raise typer.Exit(0 if run_check(path, json, Console()) else 1)
+    with ConsoleDisplay() as display:
+        summary = check_dataset(path, progress=display.progress)
+    for line in summary.lines():
+        display.say(line)
+    if json is not None:
+        summary.save(json)
+    raise Exit(0 if summary.good else 1)
 
 
 @data_app.command()
 def show(
     path: DataSet,
-    out: Annotated[Path, typer.Option(help="HTML page.")] = Path("data.html"),
-    count: Annotated[int, typer.Option(min=1, help="Pictures.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
-    first: Annotated[bool, typer.Option("--first", help="The first ones instead of a draw.")] = False,
-    rejected: Annotated[bool, typer.Option(help="Of a build, also what was left out.")] = True,
+    out: Page = Path("data.html"),
+    count: Annotated[int, Option(min=1, help="Number of pictures.")] = 60,
+    seed: Annotated[int, Option(min=0, help="Seed of the draw.")] = 0,
+    first: Annotated[bool, Option("--first", help="Show the first pictures instead of a draw.")] = False,
+    rejected: Annotated[bool, Option(help="Also show what a build left out.")] = True,
     dry_run: DryRun = False,
 ) -> None:
     """Write a page of pictures with their boxes, masks, poses and captions.
 
     Example: fairhuman data show people --out people.html
     """
-    from fairhuman.cli.commands_data import run_show
+    display = ConsoleDisplay()
+    if dry_run:
+        _would_write(path, "a page of pictures", out, display)
+        return
+    from fairhuman.data.look.show import show_dataset
 
-    run_show(path, out, count, seed, first, rejected, dry_run, Console())
+    with display:
+        shown = show_dataset(path, out, count, seed, first, rejected, progress=display.progress)
+    display.say(f"{shown} pictures: {out}")
 
 
 @data_app.command()
 def stats(
     path: DataSet,
-    out: Annotated[Path, typer.Option(help="HTML page.")] = Path("stats.html"),
-    json: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Model in whose tokens captions are counted.")] = None,
+    out: Page = Path("stats.html"),
+    json: Numbers = None,
+    tokenizer: Annotated[str | None, Option(help="Model whose tokenizer measures captions.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a page of counts, areas, aspects and scores, and of a build the way from source to kept.
+    """Write a page of counts, areas, aspect ratios and scores; for a build, also how many rows each step kept.
 
     Example: fairhuman data stats people --out stats.html
     """
-    from fairhuman.cli.commands_data import run_statistics
+    display = ConsoleDisplay()
+    if dry_run:
+        _would_write(path, "a page of numbers", out, display)
+        return
+    from fairhuman.data.look.figures import write_statistics
+    from fairhuman.data.look.statistics import dataset_statistics
 
-    run_statistics(path, out, json, tokenizer, dry_run, Console())
+    with display:
+        found = dataset_statistics(path, tokenizer=tokenizer, progress=display.progress)
+    write_statistics(found, out)
+    if json is not None:
+        found.save(json)
+    display.say(f"statistics: {out}")
 
 
 @data_app.command()
 def export(
     path: DataSet,
-    out: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    out: Annotated[Path, Argument(help="New or empty folder.")],
     overrides: Overrides = None,
-    format: Annotated[str, typer.Option(help="webdataset, imagefolder or parquet.")] = "webdataset",
-    shard_rows: Annotated[int, typer.Option(min=1, help="Records of a tar or table.")] = 1000,
-    closeups: Annotated[str | None, typer.Option(help="Close-ups of this region: face, hand, ...")] = None,
+    format: Annotated[str, Option(help="webdataset, imagefolder or parquet.")] = "webdataset",
+    shard_rows: Annotated[int, Option(min=1, help="Records per tar or table.")] = 1000,
+    closeups: Annotated[str | None, Option(help="Export close-ups of this region: face, hand, ...")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a data set of any format in another one.
+    """Convert a data set from any format to another.
 
     Example: fairhuman data export people shards --format webdataset
 
     Example: fairhuman data export people faces --format parquet --closeups face context=2 min_side=32 size=512
     """
-    from fairhuman.cli.commands_data import run_export
+    from fairhuman.data.export import FORMATS, CloseupSettings, export_dataset
 
-    run_export(path, out, format, shard_rows, closeups, overrides or [], dry_run, Console())
+    if overrides and closeups is None:
+        raise RecipeError(f"settings belong to --closeups REGION; found {overrides[0]!r}")
+    given = {"region": closeups}
+    near = None if closeups is None else settings_of(CloseupSettings, "--closeups", overrides, given=given)
+    display = ConsoleDisplay()
+    if dry_run and format in FORMATS:
+        what = "the same" if near is None else f"close-ups of its {near.region} boxes"
+        _would_write(path, f"{what} as {format}", out, display)
+        return
+    with display:
+        summary = export_dataset(path, out, format, shard_rows, progress=display.progress, near=near)
+    display.counts(summary.report.counts())
+    display.say(f"{summary.records} {'records' if near is None else 'close-ups'}; done: {summary.out}")
 
 
 @data_app.command()
 def cache(
-    path: Annotated[Path, typer.Argument(help="Recipe of a training run (.yaml), or folder of a data set.")],
+    path: Annotated[Path, Argument(help="Recipe of a training run (.yaml), or folder of a data set.")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Compute ahead of a training run what it would keep: of a recipe, latents and text embeddings; of a data set,
-    copies of its tables. A run does both by itself.
+    """Fill the caches of a training run in advance: for a recipe, latents and text embeddings; for a data set,
+    copies of its tables. A run fills both by itself.
 
     Example: fairhuman data cache recipes/lora-sdxl.yaml data=people cache.text=true
     """
-    from fairhuman.cli.commands_data import run_cache
+    if path.suffix in (".yaml", ".yml"):
+        _cache_recipe(path, overrides, dry_run)
+        return
+    if overrides:
+        raise RecipeError(f"{path}: settings belong to a recipe, which ends in .yaml; found {overrides[0]!r}")
+    from fairhuman.data.pictures.arrow_copies import arrow_folder, copy_tables
+    from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.data.sources import SourceSettings, read_source
 
-    run_cache(path, overrides or [], dry_run, Console())
+    display, report = ConsoleDisplay(), LoadReport()
+    if dry_run:
+        _would_write(path, "copies of its tables", arrow_folder(), display)
+        return
+    copies = copy_tables(read_source(path, (), SourceSettings(), report), arrow_folder(), ("pose", "depth"))
+    display.counts(report.counts())
+    where = "small enough to be kept in main memory" if copies.in_memory else f"copied to {arrow_folder()}"
+    display.say(f"{copies.tables} tables, {where}; {copies.removed} stale copies removed")
+
+
+def _cache_recipe(path: Path, overrides: list[str] | None, dry_run: bool) -> None:
+    from fairhuman import config
+    from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.train.cache.fill import fill
+    from fairhuman.train.cache.plan import budget
+    from fairhuman.train.data import load_data
+    from fairhuman.train.recipe import TrainRecipe
+
+    recipe, report = config.load(TrainRecipe, path, overrides or ()), LoadReport()
+    with ConsoleDisplay() as display:
+        if dry_run:
+            lines = [budget(recipe, load_data(recipe, report)).line()]
+        else:
+            lines = fill(recipe, report, display.say, display.progress).lines()
+    display.counts(report.counts())
+    for line in lines:
+        display.say(line)
+
+
+def _would_write(path: Path, what: str, out: Path, display: ConsoleDisplay) -> None:
+    from fairhuman.data.sources import source_kind
+
+    display.say(f"{path}, read as {source_kind(path)}: would write {what} to {out}")

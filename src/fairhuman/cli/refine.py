@@ -1,44 +1,59 @@
-"""The command that refines finished pictures."""
+"""`fairhuman refine`."""
 
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
+from typer import Argument, Option
+
+from fairhuman.cli.console import ConsoleDisplay
+from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, Recipe, settings_of
 
 
 def refine(
-    images: Annotated[Path, typer.Argument(help="Folder of pictures, or one picture.")],
-    out: Annotated[Path, typer.Option(help="New folder, or one that the same command has begun.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as strength=0.6 attempts=5.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line, for pictures in order.")] = None,
-    model: Annotated[str | None, typer.Option(help="'small' (the default), a pipeline's folder or a hub id.")] = None,
-    lora: Annotated[str | None, typer.Option(help="LoRA file or folder.")] = None,
-    lora_weight: Annotated[float | None, typer.Option(help="Strength of the LoRA; 1 by default.")] = None,
-    controlnet: Annotated[
-        list[str] | None, typer.Option(help="[CONDITIONS=]FOLDER[@STRENGTH]; may be repeated.")
-    ] = None,
-    t2i_adapter: Annotated[list[str] | None, typer.Option(help="Likewise, a T2I-adapter.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Noise follows from (seed, picture, part, attempt).")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and show what would be done; write nothing.")
-    ] = False,
+    images: Annotated[Path, Argument(help="Folder of pictures, or one picture.")],
+    out: Annotated[Path, Option(help="New folder, or one that this command has begun.")],
+    overrides: Annotated[list[str] | None, Argument(help="Settings, such as strength=0.6 attempts=5.")] = None,
+    prompts: Prompts = None,
+    model: Annotated[str | None, Option(help="'small' (default), the folder of a pipeline or a hub id.")] = None,
+    lora: Annotated[str | None, Option(help="LoRA file or folder.")] = None,
+    lora_weight: Annotated[float | None, Option(help="Strength of the LoRA; 1 by default.")] = None,
+    controlnet: ControlNets = None,
+    t2i_adapter: Adapters = None,
+    precision: Annotated[str | None, Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = None,
+    seed: Annotated[int | None, Option(help="Noise depends on (seed, picture, part, attempt).")] = None,
+    recipe: Recipe = None,
+    dry_run: DryRun = False,
 ) -> None:
-    """Redraw poor faces and hands of finished pictures; the same command again goes on.
+    """Redraw poor faces and hands of finished pictures. Run the same command again to resume.
 
     Example: fairhuman refine samples/base --out samples/refined --model MODEL --lora runs/lora/lora strength=0.5
     """
-    from fairhuman.cli.commands_refine import RefineJob, run_refinement
+    from functools import partial
 
-    values = {
-        "model": model,
-        "lora": lora,
-        "lora_weight": lora_weight,
-        "controlnets": controlnet,
-        "adapters": t2i_adapter,
-        "precision": precision,
-        "seed": seed,
-    }
-    run_refinement(RefineJob(images, out, prompts, recipe), values, overrides or [], dry_run, Console())
+    from fairhuman.refine.page import summary, write_page
+    from fairhuman.refine.painter import check_models, open_painter
+    from fairhuman.refine.run import RefineManifest, check_folders, finished_rows, list_sources, refine_folder
+    from fairhuman.refine.settings import RefineSettings
+    from fairhuman.utils.files import read_prompts, writing
+
+    given: dict[str, object] = {"model": model, "lora": lora, "lora_weight": lora_weight, "seed": seed}
+    given |= {"controlnets": controlnet, "adapters": t2i_adapter, "precision": precision}
+    settings = settings_of(RefineSettings, "refine", overrides, recipe, given)
+    controls = check_models(settings)
+    sources = list_sources(images, read_prompts(prompts) if prompts is not None else None)
+    begun = RefineManifest(images=str(images), prompts=None if prompts is None else str(prompts), settings=settings)
+    check_folders(images, out, begun)
+    left = len(sources) - len(finished_rows(out, sources))
+    display = ConsoleDisplay()
+    if dry_run:
+        display.settings(settings)
+        display.say(f"{left} of {len(sources)} pictures to look at; would write into {out}")
+        return
+    if 0 < left < len(sources):
+        display.say(f"{out}: resuming, {len(sources) - left} pictures are there")
+    with writing(out), display:
+        done = refine_folder(sources, out, begun, partial(open_painter, settings, controls), display.progress)
+        page = write_page(out, sources, begun, done)
+    for line in summary(done):
+        display.say(line)
+    display.say(f"report: {page}")

@@ -1,162 +1,252 @@
-"""The command line of `fairhuman study`: one function a command, no logic."""
+"""`fairhuman study`: ask people which pictures they prefer."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.console import Console
+from typer import Argument, Option, Typer
 
-study_app = typer.Typer(no_args_is_help=True, help="Ask people which pictures they prefer.", rich_markup_mode=None)
+from fairhuman.cli.console import ConsoleDisplay
+from fairhuman.cli.options import DryRun, Host, Overrides, Port, named_folders, settings_of
+from fairhuman.errors import RecipeError
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show what would be done; write nothing.")]
-Study = Annotated[Path, typer.Argument(help="Folder of a study.")]
+study_app = Typer(no_args_is_help=True, help="Ask people which pictures they prefer.", rich_markup_mode=None)
+
+Study = Annotated[Path, Argument(help="Folder of a study.")]
 Database = Annotated[
     str | None,
-    typer.Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else study.sqlite in the study's folder."),
+    Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else STUDY/study.sqlite."),
 ]
-Answers = Annotated[Path | None, typer.Option(help="CSV or JSON of answers, instead of a database.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or section.key=value.")]
 
 
 @study_app.command()
 def create(
-    study: Annotated[Path, typer.Argument(help="New folder for the study.")],
+    study: Annotated[Path, Argument(help="New folder for the study.")],
     overrides: Overrides = None,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", help="NAME=FOLDER of pictures; once for each.")
-    ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line; else as the pictures tell.")] = None,
-    pairs: Annotated[int | None, typer.Option(min=1, help="Prompts that are drawn; 100 by default.")] = None,
-    participants: Annotated[int | None, typer.Option(min=1, help="50 by default.")] = None,
-    shown: Annotated[int | None, typer.Option(help="Pictures side by side, 2 to 4; 2 by default.")] = None,
-    per_participant: Annotated[int | None, typer.Option(min=1, help="Prompts for each; all by default.")] = None,
-    checks: Annotated[int | None, typer.Option(min=0, help="Attention checks for each; 3 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another one draws another study.")] = None,
-    leave_out: Annotated[
-        Path | None, typer.Option(help="Text file of irrelevant ones: a prompt or a picture's file name a line.")
-    ] = None,
-    zoom_on: Annotated[str | None, typer.Option(help="Method in which faces and hands are found; the first.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings: questions, rules, ...")] = None,
+    method: Annotated[list[str] | None, Option("--method", help="NAME=FOLDER of pictures; repeatable.")] = None,
+    prompts: Annotated[Path | None, Option(help="Text file with one prompt per line; else the pictures' own.")] = None,
+    pairs: Annotated[int | None, Option(min=1, help="Number of prompts to draw; 100 by default.")] = None,
+    participants: Annotated[int | None, Option(min=1, help="Number of participants; 50 by default.")] = None,
+    shown: Annotated[int | None, Option(help="Pictures side by side, 2 to 4; 2 by default.")] = None,
+    per_participant: Annotated[int | None, Option(min=1, help="Prompts for each; all by default.")] = None,
+    checks: Annotated[int | None, Option(min=0, help="Attention checks for each; 3 by default.")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Another seed draws another study.")] = None,
+    leave_out: Annotated[Path | None, Option(help="Text file of prompts or picture file names to leave out.")] = None,
+    zoom_on: Annotated[str | None, Option(help="Method whose faces and hands place the zooms; else the first.")] = None,
+    recipe: Annotated[Path | None, Option(help="YAML file of settings: questions, rules, ...")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Make a blind study out of several methods' pictures of the same prompts.
+    """Make a blind study from several methods' pictures of the same prompts.
 
     Example: fairhuman study create faces --method base=samples/base --method MPD=samples/mpd --prompts prompts.txt
     """
-    from fairhuman.cli.commands_study import run_create
+    from fairhuman.study.create import check_candidates, check_folder, create_study
+    from fairhuman.study.study import StudySettings
 
-    given = {
-        "items": pairs,
-        "participants": participants,
-        "shown": shown,
-        "per_participant": per_participant,
-        "checks": checks,
-        "seed": seed,
-    }
-    run_create(study, method or [], (prompts, leave_out, zoom_on), recipe, given, overrides or [], dry_run, Console())
+    given = {"items": pairs, "participants": participants, "shown": shown, "per_participant": per_participant}
+    given |= {"checks": checks, "seed": seed}
+    settings = settings_of(StudySettings, "study create", overrides, recipe, given)
+    methods, display = named_folders(method), ConsoleDisplay()
+    if dry_run:
+        check_folder(study)
+        candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
+        display.settings(settings)
+        for text in [*candidates.notes, *candidates.left_out]:
+            display.say(text)
+        display.say(f"{study}: would draw {settings.items} of {len(candidates.rows)} prompts, nothing is written")
+        return
+    said: list[str] = []
+    with display:
+        design = create_study(
+            study,
+            methods,
+            prompts,
+            settings,
+            said.append,
+            leave_out=leave_out,
+            zoom_on=zoom_on,
+            progress=display.progress,
+        )
+    for text in said:
+        display.say(text)
+    trials = len(design.participants[0])
+    display.say(f"{study}: {settings.participants} participants, {trials} trials each; done")
+    display.say(f"put it in front of people with fairhuman study serve {study}")
 
 
 @study_app.command()
 def report(
-    study: Annotated[Path | None, typer.Argument(help="Folder of a study; not needed with --answers.")] = None,
+    study: Annotated[Path | None, Argument(help="Folder of a study; not needed with --answers.")] = None,
     database: Database = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the page; else `report` in the study's folder.")] = None,
-    answers: Answers = None,
+    out: Annotated[Path | None, Option(help="Folder for the page; STUDY/report by default.")] = None,
+    answers: Annotated[Path | None, Option(help="CSV or JSON of answers to read instead of a database.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Write scores with intervals, rankings, agreement and checks as a page, PNG, CSV and JSON.
 
     Example: fairhuman study report faces
     """
-    from fairhuman.cli.commands_study import run_report
+    from fairhuman.study.answers import load_votes
+    from fairhuman.study.report import StudyFacts, write_report
+    from fairhuman.study.study import StudySettings, load_study
+    from fairhuman.utils.files import writing
 
-    run_report(study, database, answers, out, dry_run, Console())
+    stored = load_study(study) if study is not None else None
+    if study is not None:
+        out = out or study / "report"
+    elif answers is not None:
+        out = out or answers.with_suffix(".report")
+    else:
+        raise RecipeError("nothing to report on: give a study's folder, or --answers FILE")
+    votes = load_votes(stored, database, answers)
+    display = ConsoleDisplay()
+    for line in votes.bad_lines():
+        display.say(f"left out: {line}")
+    found = f"{len(votes.votes)} answers of {len({vote.participant for vote in votes.votes})} participants"
+    if dry_run:
+        display.say(f"{found}; would write into {out}")
+        return
+    settings = stored.settings if stored is not None else StudySettings()
+    with writing(out):
+        page = write_report(votes, settings, StudyFacts.of(stored), out)
+    display.say(f"{found}; report: {page}")
 
 
 @study_app.command()
 def export(
     study: Study,
-    out: Annotated[Path, typer.Argument(help="File that ends in .csv or .json.")],
+    out: Annotated[Path, Argument(help="File that ends in .csv or .json.")],
     database: Database = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Write all answers as a table that `study report --answers` and other programs read.
+    """Write all answers as a table that `study report --answers` and other programs can read.
 
     Example: fairhuman study export faces answers.csv
     """
-    from fairhuman.cli.commands_study import run_export
+    from fairhuman.study.answers import load_votes, write_votes
+    from fairhuman.study.study import load_study
+    from fairhuman.utils.files import writing
 
-    run_export(study, out, database, dry_run, Console())
+    votes = load_votes(load_study(study), database)
+    display = ConsoleDisplay()
+    for line in votes.bad_lines():
+        display.say(f"left out: {line}")
+    if dry_run:
+        display.say(f"{len(votes.votes)} answers; would write {out}")
+        return
+    with writing(out):
+        write_votes(votes.votes, out)
+    display.say(f"{len(votes.votes)} answers: {out}")
 
 
 @study_app.command()
 def power(
-    difference: Annotated[float, typer.Option(help="Of two methods' scores: 0.1 is 0.55 to 0.45.")],
+    difference: Annotated[float, Option(help="Difference of two methods' scores: 0.1 is 0.55 to 0.45.")],
     overrides: Overrides = None,
-    pairs: Annotated[int | None, typer.Option(min=2, help="Prompts; 100 by default.")] = None,
-    per_participant: Annotated[int | None, typer.Option(min=1, help="Prompts for each; all by default.")] = None,
-    wanted: Annotated[float | None, typer.Option("--power", help="Chance to see it; 0.8 by default.")] = None,
-    simulations: Annotated[int | None, typer.Option(help="1000 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    pairs: Annotated[int | None, Option(min=2, help="Number of prompts; 100 by default.")] = None,
+    per_participant: Annotated[int | None, Option(min=1, help="Prompts for each; all by default.")] = None,
+    wanted: Annotated[float | None, Option("--power", help="Chance to detect it; 0.8 by default.")] = None,
+    simulations: Annotated[int | None, Option(help="Number of simulations; 1000 by default.")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Seed of the simulations.")] = None,
 ) -> None:
-    """Find how many participants it takes to see a difference, by simulation.
+    """Find by simulation how many participants it takes to detect a difference.
 
     Example: fairhuman study power --difference 0.1 --pairs 100 ties=0.2 people_spread=0.5 items_spread=1
     """
-    from fairhuman.cli.commands_study import run_power
+    from fairhuman.study.power import PowerSettings, find_participants, power_summary
 
-    given = {
-        "difference": difference,
-        "items": pairs,
-        "per_participant": per_participant,
-        "power": wanted,
-        "simulations": simulations,
-        "seed": seed,
-    }
-    run_power(given, overrides or [], Console())
+    given = {"difference": difference, "items": pairs, "per_participant": per_participant}
+    given |= {"power": wanted, "simulations": simulations, "seed": seed}
+    settings = settings_of(PowerSettings, "study power", overrides, given=given)
+    display = ConsoleDisplay()
+    participants, tried = find_participants(
+        settings,
+        lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}"),
+    )
+    display.say(power_summary(settings, participants, tried))
 
 
 @study_app.command()
 def serve(
     study: Study,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
     database: Database = None,
-    url: Annotated[str | None, typer.Option(help="What participants type, such as https://study.example.org.")] = None,
-    open_link: Annotated[
-        bool, typer.Option("--open-link", help="Visitors without a link get the next number.")
-    ] = False,
+    url: Annotated[str | None, Option(help="Public address, such as https://study.example.org.")] = None,
+    open_link: Annotated[bool, Option("--open-link", help="Also admit visitors without a link.")] = False,
     admin_token: Annotated[
-        str | None, typer.Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one.")
+        str | None,
+        Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one."),
     ] = None,
     proxy_headers: Annotated[
-        str | None, typer.Option(help="Address of a proxy whose X-Forwarded-For and -Proto are believed.")
+        str | None, Option(help="Address of a proxy whose X-Forwarded headers are trusted.")
     ] = None,
-    texts: Annotated[Path | None, typer.Option(help="JSON file of what participants read.")] = None,
+    texts: Annotated[Path | None, Option(help="JSON file of the texts that participants read.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Serve a study to its participants until Ctrl-C; every answer is on disk at once.
+    """Serve a study to its participants until Ctrl-C; every answer is saved at once.
 
     Example: fairhuman study serve faces --open-link
     """
-    from fairhuman.cli.commands_study import run_serve
+    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, serve, site
+    from fairhuman.study.study import DATABASE
 
-    place = (host, port, url, proxy_headers)
-    run_serve(study, place, database, open_link, admin_token, texts, dry_run, Console())
+    root, hosts = ("", ()) if url is None else (site(url)[0], (site(url)[1],))
+    access = Access.grant(admin_token, open_link, hosts)
+    loaded, words, display = load_shown(study), load_texts(texts), ConsoleDisplay()
+    if dry_run:
+        display.say(f"{study}: {len(loaded.participants)} participants; would be served at {host}:{port}")
+        return
+
+    def say(text: str) -> None:
+        display.say(text)
+        if text.startswith("http"):
+            token = access.admin_token if admin_token is None else "ADMIN-TOKEN"
+            display.say(f"progress: {root or text.partition('/ ')[0]}/admin/{token}")
+
+    store = open_store(loaded, database or study / DATABASE)
+    try:
+        serve(create_study_app(loaded, store, access, words), host, port, say, proxy_headers, locked=not open_link)
+    finally:
+        store.close()
 
 
 @study_app.command()
 def links(
     study: Study,
-    out: Annotated[Path | None, typer.Option(help="CSV file; else it is printed.")] = None,
-    url: Annotated[str, typer.Option(help="What participants type before the link.")] = "http://127.0.0.1:8080",
+    out: Annotated[Path | None, Option(help="CSV file; by default the links are printed.")] = None,
+    url: Annotated[str, Option(help="Address before the links.")] = "http://127.0.0.1:8080",
     database: Database = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Write each participant's own link as CSV; the same links each time.
+    """Write each participant's own link as CSV; the links are the same each time.
 
     Example: fairhuman study links faces --url https://study.example.org --out links.csv
     """
-    from fairhuman.cli.commands_study import run_links
+    import csv
+    import io
 
-    run_links(study, out, url, database, dry_run, Console(stderr=True))
+    from fairhuman.study.serving import invite, load_shown, site
+    from fairhuman.utils.files import write_text, writing
+
+    base, _ = site(url)
+    loaded = load_shown(study)
+    everybody = len(loaded.participants)
+    display = ConsoleDisplay(Console(stderr=True))  # the links alone go to standard output
+    if dry_run:
+        display.say(f"{study}: would write {everybody} links at {base}")
+        return
+    invited = invite(loaded, database, base)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("participant", "link"))
+    table.writerows(invited.items())
+    if out is None:
+        sys.stdout.write(text.getvalue())
+    else:
+        with writing(out):
+            write_text(out, text.getvalue())
+        display.say(f"links: {out}")
+    if len(invited) < everybody:
+        display.say(f"{everybody - len(invited)} left out: others have come by the open link, or by other links")

@@ -1,20 +1,8 @@
-"""What the command line shows and draws while a run goes: progress, previews, the report."""
+"""What the command line shows while a run goes, and what it draws: progress, previews, the report."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
-from fairhuman.cli.console import say
+from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.data.pictures.notes import Note
 from fairhuman.data.samples.dataset import PeopleDataset, region_area, region_coverage
 from fairhuman.generate.guide import ActiveControl
@@ -26,75 +14,54 @@ from fairhuman.train.run import Run, Watcher
 
 
 class ProgressBar(Watcher):
-    """A bar with losses, weights and coverage; where output isn't a terminal, a line now and then."""
+    """A bar with losses, weights and coverage, and a line for whatever else happens."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task: TaskID | None = None
+    def __init__(self, display: ConsoleDisplay) -> None:
+        self._display = display
 
     def on_start(self, run: Run) -> None:
         """Say what is trained on what."""
-        recipe = run.recipe
+        recipe, records = run.recipe, run.data.train.records
         counts = run.data.report.counts()
         noted = "".join(f", {sum(counts[action].values())} notes '{action}'" for action in counts)
-        self._console.print(
-            f"{recipe.kind} of {recipe.model} with {recipe.strategy} on {len(run.data.train)} pictures of "
-            f"{recipe.data_name}{noted} (data_report.json)",
-            highlight=False,
+        self._display.say(
+            f"{recipe.kind} of {recipe.model} with {recipe.strategy} on {len(records)} pictures of "
+            f"{recipe.data_name}{noted} (data_report.json)"
         )
-        records = run.data.train.records
         areas = region_area(records, recipe.regions.names)
         for name, share in region_coverage(records, recipe.regions.names).items():
             known = sum(record.annotated(name) for record in records) / len(records)
             area = areas[name]
             covering = "" if area is None else f", boxes cover {area:.2%} of a picture"
-            self._console.print(
-                f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}", highlight=False
-            )
+            self._display.say(f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}")
         for text in run.caches.opening():
-            self.on_message(text)
+            self._display.say(text)
         if run.step:
-            self._console.print(f"going on from step {run.step}", highlight=False)
-        self._progress.start()
-        self._task = self._progress.add_task("training", total=recipe.steps, completed=run.step, text="")
+            self._display.say(f"resuming from step {run.step}")
+        self._display.progress("training", run.step, recipe.steps)
 
     def on_step(self, run: Run, metrics: Metrics) -> None:
         """Show the newest numbers."""
         text = describe(metrics, run.recipe.regions.objectives)
-        if self._task is not None:
-            self._progress.update(self._task, completed=run.step, text=text)
-        if not self._console.is_terminal and run.step % max(1, run.recipe.steps // 20) == 0:
-            self._console.print(f"step {run.step}/{run.recipe.steps}  {text}", highlight=False)
-        if run.finished or run.stopped_by is not None:
-            self._progress.stop()
+        self._display.progress("training", run.step, run.recipe.steps, text)
 
     def on_data_notes(self, run: Run, notes: Sequence[Note]) -> None:
-        """Show what was lost."""
+        """Show which pictures could not be read."""
         for note in notes:
-            self._console.print(f"step {run.step}: {note}", highlight=False, markup=False)
+            self._display.say(f"step {run.step}: {note}")
 
     def on_message(self, text: str) -> None:
-        """Show it."""
-        say(self._console, text)
+        """Show a message about the run's caches."""
+        self._display.say(text)
 
     def on_validation(self, run: Run, losses: dict[str, float | None]) -> None:
         """Show held-out losses."""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items() if value is not None)
-        self._console.print(f"step {run.step}: held-out losses  {shown}", highlight=False)
+        self._display.say(f"step {run.step}: held-out losses  {shown}")
 
 
 class Previews(Watcher):
-    """Draws the first held-out photos' captions, and the photos themselves half noised, on fixed seeds."""
+    """Draws the captions of the first held-out pictures, and the pictures themselves half noised, on fixed seeds."""
 
     def __init__(self) -> None:
         self._previews: PreviewSet | None = None
@@ -115,7 +82,7 @@ class Previews(Watcher):
 
 
 def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewRow]:
-    """Return the first samples of a data set, those that show every region before others."""
+    """Return the first samples of a data set, those that show every region first."""
     seen = dataset.reading(None)
     samples = [seen[position] for position in range(min(len(seen), 16 * count))]
     samples.sort(key=lambda sample: sum(not boxes for boxes in sample.boxes.values()))
@@ -134,12 +101,11 @@ def describe(metrics: Metrics, objectives: Sequence[str]) -> str:
     return "  ".join(parts)
 
 
-def report(run: Run, console: Console) -> Path:
-    """Write the run's report, and say how it ended and what to do next."""
+def report(run: Run, display: ConsoleDisplay) -> None:
+    """Write the run's report; say how the run ended and how to resume it."""
     path = write_training_report(run.recipe.out)
     if run.finished:
-        console.print(f"done: {run.recipe.product}", highlight=False)
+        display.say(f"done: {run.recipe.product}")
     else:
-        console.print(f"stopped after step {run.step}; the same command goes on from there", highlight=False)
-    console.print(f"report: {path}", highlight=False)
-    return path
+        display.say(f"stopped after step {run.step}; run the same command again to resume")
+    display.say(f"report: {path}")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from fairhuman.compare.runs import ComparisonRuns, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report.changes import base_loss, change, seed_changes
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 
 Contrasts = dict[str, dict[str, dict[str, "CellContrast"]]]  # by reference cell, cell, objective
 Verdict = Literal["lower", "higher", "same", "undecided"]

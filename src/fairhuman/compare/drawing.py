@@ -1,18 +1,86 @@
-"""Sampling the pictures of a grid's models for the same prompts and with the same noise."""
+"""A grid of methods: existing pictures, and pictures that models sample for the same prompts and noise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
-from fairhuman.compare.pictures import MAX_ROWS
-from fairhuman.compare.settings import DrawSettings, slug
+from fairhuman.compare.pictures import MAX_ROWS, expected_boxes
+from fairhuman.compare.settings import EXPECTED, DrawSettings, slug
 from fairhuman.data.samples.views import digest
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.evaluate.metrics.held_out_losses import ModelSpec
 from fairhuman.models.locations import check_location
-from fairhuman.utils.files import read_prompts, write_text
+from fairhuman.utils.display import Display
+from fairhuman.utils.files import read_prompts, write_text, writing
+
+
+@dataclass(frozen=True)
+class GridInputs:
+    """What a grid shows.
+
+    Attributes:
+        places: method to a folder of pictures or a model, as `ModelSpec.parse` reads it.
+        prompts: file with a prompt a line, for models to draw.
+        control: `pose=PLACE` or `depth=PLACE` that pictures follow.
+        zoom_on: method in whose pictures faces and hands are found; `EXPECTED`: where `data` has them.
+        data: data set with a record a prompt.
+        rows: numbers of the rows to show; None: `count` of them, drawn at random with `seed`, or all.
+
+    """
+
+    places: Mapping[str, str]
+    prompts: Path | None = None
+    control: Sequence[str] = ()
+    zoom_on: str | None = None
+    data: Path | None = None
+    rows: Sequence[int] | None = None
+    count: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.places:
+            raise RecipeError("no method: give --method NAME=FOLDER or NAME=MODEL, once for each column")
+        if self.zoom_on not in (None, EXPECTED, *self.places):
+            known = ", ".join(self.places)
+            raise RecipeError(f"--zoom-on must be {EXPECTED} or one of {known}, found {self.zoom_on!r}")
+        if (self.zoom_on == EXPECTED) != (self.data is not None):
+            raise RecipeError(f"--zoom-on {EXPECTED} and --data go together: close-ups are cut where its boxes are")
+        if self.data is not None and not self.data.exists():
+            raise DataError(f"{self.data}: there is no such file or folder")
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The places as paths."""
+        return {name: Path(place) for name, place in self.places.items()}
+
+
+def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Display) -> Path | int:
+    """Draw what models have to and write the grid; the page, or the number of the signal that ended it early.
+
+    Raises:
+        FairHumanError: `out` can't be written; or as of `parse_models`, `draw_models`, `expected_boxes`, `write_grid`.
+
+    """
+    models, methods = parse_models(inputs.places, inputs.prompts), inputs.folders
+    with writing(out):
+        if inputs.prompts is not None:
+            drawn = draw_models(models, inputs.prompts, settings, out / "samples", display)
+            if isinstance(drawn, int):
+                return drawn
+            methods |= drawn
+        expected = expected_boxes(methods, inputs.data) if inputs.data is not None else None
+        return write_grid(
+            methods,
+            out,
+            rows=inputs.rows,
+            count=inputs.count,
+            seed=inputs.seed,
+            zoom_on=None if expected is not None else inputs.zoom_on,
+            expected=expected,
+            control=inputs.control,
+        )
 
 
 def parse_models(places: Mapping[str, str], prompts: Path | None) -> dict[str, ModelSpec]:
@@ -40,7 +108,7 @@ def parse_models(places: Mapping[str, str], prompts: Path | None) -> dict[str, M
 
 
 def draw_models(
-    models: Mapping[str, ModelSpec], prompts: Path, settings: DrawSettings, out: Path, console: Console
+    models: Mapping[str, ModelSpec], prompts: Path, settings: DrawSettings, out: Path, display: Display
 ) -> dict[str, Path] | int:
     """Sample missing pictures into subfolders of `out`; returns the folders by name, or the signal that interrupted it.
 
@@ -57,7 +125,7 @@ def draw_models(
     write_text(folder / "prompts.txt", lines)
     folders = {name: folder / f"{slug(name)}-{digest(str(model))[:8]}" for name, model in models.items()}
     jobs = [_job(name, model, folders[name], len(texts), settings) for name, model in models.items()]
-    signal = run_jobs(jobs, console, settings.processes)
+    signal = run_jobs(jobs, display, settings.processes)
     return folders if signal is None else signal
 
 

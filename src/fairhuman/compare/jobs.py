@@ -8,17 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from fairhuman.config import differences, load, save
 from fairhuman.errors import FairHumanError
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
 from fairhuman.utils.signals import signals
 
 POLL_SECONDS = 0.5
-LINE_SECONDS = 30.0  # between two lines where the output isn't a terminal
 TAIL = 1500  # characters of a log that an error shows
 
 
@@ -90,7 +88,7 @@ def sampling_job(
 
 def run_jobs(
     jobs: Sequence[Command],
-    console: Console,
+    display: Display,
     at_once: int = 2,
     ended: Callable[[Command, FairHumanError | None], object] | None = None,
 ) -> int | None:
@@ -103,10 +101,10 @@ def run_jobs(
         FairHumanError: a command failed and `ended` is None; the other commands are terminated.
     """
     caught: list[int] = []
-    clock = _Clock(jobs, console)
+    clock = _Clock(jobs, display)
     waiting = [job for job in jobs if clock.shares[job.name] < 1.0]
     running: dict[str, tuple[Command, subprocess.Popen[bytes]]] = {}
-    with signals(lambda: bool(caught), caught.append), console.status("") as status:
+    with signals(lambda: bool(caught), caught.append), display:
         try:
             while (waiting or running) and not caught:
                 for job in [job for job in waiting if job.ready][: at_once - len(running)]:
@@ -127,7 +125,7 @@ def run_jobs(
                     elif error is not None:
                         raise error
                     clock.end(job, failed=error is not None)
-                status.update(clock.text(list(running)))
+                display.status(clock.text(list(running)))
         finally:
             for _, process in running.values():
                 process.terminate()
@@ -139,10 +137,10 @@ def run_jobs(
 class _Clock:
     """Progress of all jobs, and the remaining time at the speed so far."""
 
-    def __init__(self, jobs: Sequence[Command], console: Console) -> None:
-        self._costs, self._console = {job.name: job.cost for job in jobs}, console
+    def __init__(self, jobs: Sequence[Command], display: Display) -> None:
+        self._costs, self._display = {job.name: job.cost for job in jobs}, display
         self.shares = {job.name: job.done() for job in jobs}
-        self._started = self._told = time.monotonic()
+        self._started = time.monotonic()
         self._first = self._spent()
 
     def look(self, job: Command) -> None:
@@ -154,14 +152,11 @@ class _Clock:
         if failed:
             self._costs[job.name] *= self.shares[job.name]
         self.shares[job.name] = 1.0
-        self._tell(f"{job.name} failed" if failed else f"{job.name} done, {self._whole()}")
+        self._display.say(f"{job.name} failed" if failed else f"{job.name} done, {self._whole()}")
 
     def text(self, running: Sequence[str]) -> str:
-        """One line; printed now and then where the output isn't a terminal."""
-        text = ", ".join([*(f"{name} {self.shares[name]:.0%}" for name in running), self._whole()])
-        if not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
-            self._tell(text)
-        return text
+        """How far the running jobs and all of them are, in one line."""
+        return ", ".join([*(f"{name} {self.shares[name]:.0%}" for name in running), self._whole()])
 
     def _whole(self) -> str:
         spent, whole = self._spent(), sum(self._costs.values())
@@ -169,10 +164,6 @@ class _Clock:
             return "remaining time unknown"
         left = (whole - spent) * (time.monotonic() - self._started) / (spent - self._first)
         return f"{spent / whole:.0%} of total, about {duration(left)} left"
-
-    def _tell(self, text: str) -> None:
-        self._told = time.monotonic()
-        self._console.print(text, highlight=False, markup=False)
 
     def _spent(self) -> float:
         return sum(cost * self.shares[name] for name, cost in self._costs.items())

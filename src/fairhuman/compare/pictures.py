@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from fairhuman.compare.grid.frames import ZOOMED, Boxes
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.grid.matching import match_pictures
@@ -19,6 +17,7 @@ from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError
 from fairhuman.record import Box, HumanRecord
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
 from fairhuman.utils.files import write_text
 
 MAX_ROWS = 64
@@ -40,7 +39,7 @@ class GridResult:
     missing: list[str]
 
 
-def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns, console: Console) -> GridResult | int:
+def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns, display: Display) -> GridResult | int:
     """Sample missing pictures and write the grid; returns the signal instead if one interrupted it.
 
     Raises:
@@ -62,7 +61,7 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns
     for cell, run in there.items():
         model = run.product if run.kind == "full" else run.model
         jobs.append(_job(methods[cell], model, run, count, grid, _weights(run, recipe.data(grid.data))))
-    signal = run_jobs(jobs, console, recipe.processes)
+    signal = run_jobs(jobs, display, recipe.processes)
     if signal is not None:
         return signal
     followed = dict.fromkeys(name for run in there.values() if run.control for name in run.control.conditions)

@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
 
 from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, training_job
@@ -18,11 +15,13 @@ from fairhuman.compare.losses import load_losses, store_losses
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.report.changes import Series, change, series_of
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
 
 GLOBAL = "global"
 EXACT = 2.0  # cost of a step with K gradients relative to one gradient, for the time estimate
-Render = Callable[[Path, dict[str, Any]], object]
+Render = Callable[[Path, SynthSettings, Display], object]
 
 
 @dataclass
@@ -45,7 +44,7 @@ class ComparisonRuns:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> ComparisonRuns | int:
+def run_comparison(recipe: CompareRecipe, render: Render, display: Display) -> ComparisonRuns | int:
     """Perform all unfinished runs; returns the outcome, or the signal that interrupted them.
 
     Raises:
@@ -53,18 +52,18 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> C
 
     """
     for name, people in recipe.people.items():
-        render(recipe.out / "people" / name, people.model_dump())
+        render(recipe.out / "people" / name, people, display)
     config.save(recipe, recipe.out / "compare.yaml")
     outcome = ComparisonRuns(picked=dict.fromkeys(recipe.cells, None))
     if recipe.tuning is not None:
-        signal = _tune(recipe, recipe.tuning, outcome, console)
+        signal = _tune(recipe, recipe.tuning, outcome, display)
         if signal is not None:
             return signal
     runs = {
         cell: {seed: recipe.run(cell, seed, rate, "test") for seed in recipe.seeds}
         for cell, rate in outcome.picked.items()
     }
-    signal = _train([run for seeds in runs.values() for run in seeds.values()], recipe, outcome, console)
+    signal = _train([run for seeds in runs.values() for run in seeds.values()], recipe, outcome, display)
     if signal is not None:
         return signal
     for cell, seeds in runs.items():
@@ -76,14 +75,14 @@ def run_comparison(recipe: CompareRecipe, render: Render, console: Console) -> C
     return outcome
 
 
-def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns, console: Console) -> int | None:
+def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns, display: Display) -> int | None:
     """Fill in `tuned` and `picked`; returns the signal if one interrupted it."""
     runs = {
         cell: {rate: recipe.run(cell, tuning.seed, rate, "tuning") for rate in tuning.learning_rates}
         for cell in recipe.cells
         if cell not in tuning.rate_sources
     }
-    signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, console)
+    signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, display)
     if signal is not None:
         return signal
     for cell, rates in runs.items():
@@ -92,7 +91,7 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns
             raise FairHumanError(f"cell {cell!r}: all tuning runs failed. {next(iter(outcome.failed.values()))}")
         tuned = {rate: loss_changes(_series(recipe, [run])) for rate, run in ended.items()}
         outcome.tuned[cell], outcome.picked[cell] = tuned, choose_learning_rate(tuned, tuning.max_global)
-        console.print(f"learning rate of {cell}: {outcome.picked[cell]:g}{edge_note(tuned, outcome.picked[cell])}")
+        display.say(f"learning rate of {cell}: {outcome.picked[cell]:g}{edge_note(tuned, outcome.picked[cell])}")
     outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.rate_sources.items()}
     return None
 
@@ -115,7 +114,7 @@ def loss_changes(series: Series) -> dict[str, float]:
     return {name: change(series, name).value for name in series.first}
 
 
-def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, console: Console) -> int | None:
+def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, display: Display) -> int | None:
     """Train the runs without stored losses, longest first, and store their losses; failures are recorded."""
     left = {run.out.name: run for run in runs if load_losses(recipe, run) is None}
     costs = {
@@ -129,13 +128,13 @@ def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Comparis
             store_losses(recipe, left[job.name])
         else:
             outcome.failed[job.name] = str(error)
-            console.print(f"{error}", highlight=False, markup=False)
+            display.say(f"{error}")
 
     for job in jobs:
         if job.done() == 1.0:  # finished by an earlier command that was killed before it stored the losses
             ended(job, None)
     return run_jobs(
-        [job for job in jobs if load_losses(recipe, left[job.name]) is None], console, recipe.processes, ended
+        [job for job in jobs if load_losses(recipe, left[job.name]) is None], display, recipe.processes, ended
     )
 
 

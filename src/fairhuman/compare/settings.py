@@ -1,6 +1,7 @@
 """Settings of a comparison: cells (a strategy, a rank, any training settings) over seeds, all else equal."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,10 @@ class TuningSettings(Settings):
     def rate_sources(self) -> dict[str, str]:
         """A cell to the cell whose learning rate it uses."""
         return {cell: lender for lender, cells in self.same.items() for cell in cells}
+
+    def runs_of(self, cells: Collection[str]) -> int:
+        """How many runs find the learning rates of `cells`."""
+        return len(self.learning_rates) * (len(cells) - len(self.rate_sources))
 
 
 class GridSettings(Settings):

@@ -16,7 +16,7 @@ from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.previews import PictureWithZooms, open_picture, read_previews, shot
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.training import SHEET, interval, verdict
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
 
 TITLES = {"base": "base", "ls": "LS", "mpd": "MPD"}

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from fairhuman import config
-from fairhuman.cli.commands import run_synth
 from fairhuman.compare import jobs
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.run import build_dataset
@@ -27,7 +25,10 @@ from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.models.locations import check_location
 from fairhuman.models.lora import DIFFUSERS_FILE
+from fairhuman.synth.run import render_people
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
 from fairhuman.utils.files import write_text
 
 METHODS = ("mpd", "ls")
@@ -35,37 +36,31 @@ METHODS = ("mpd", "ls")
 BUILD = config.build(BuildRecipe, {"min_side": None, "detect": None, "caption": {"kind": "text"}}, origin="demo")
 
 
-def run_demo(out: Path, dry_run: bool, console: Console, settings: DemoSettings | None = None) -> int:
-    """Do all that isn't done yet in `out`; return the exit code, 128 + n after signal n.
+def run_demo(out: Path, settings: DemoSettings, display: Display) -> int | None:
+    """Do all that isn't done yet in `out`; return the number of the signal that ended it early, or None.
 
     Raises:
         FairHumanError: `out` holds a demo of other settings; a part failed, with what it said.
     """
-    settings = settings or DemoSettings()
-    check_location(settings.model)
-    runs = {name: demo_recipe(out, settings, name) for name in METHODS}
-    if dry_run:
-        for recipe in runs.values():
-            console.print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False)
-        return 0
+    runs = demo_recipes(out, settings)
     _begin(out, settings)
-    make_people(out, settings, console)
+    make_people(out, settings, display)
     prompts = write_prompts(out / "data" / "held-out", settings.samples, out / "prompts.txt")
-    console.print("fine-tuning with MPD and with LS, then drawing with all three models", highlight=False)
-    signal = jobs.run_jobs(_jobs(out, settings, runs), console, at_once=min(2, os.cpu_count() or 1))
+    display.say("fine-tuning with MPD and with LS, then drawing with all three models")
+    signal = jobs.run_jobs(_jobs(out, settings, runs), display, at_once=min(2, os.cpu_count() or 1))
     if signal is not None:
-        console.print("stopped; the same command goes on from there", highlight=False)
-        return 128 + signal
+        display.say("stopped; run the same command again to resume")
+        return signal
     path = write_demo_report(
         out,
         {name: runs[name].out for name in ("ls", "mpd")},
-        _look(out, prompts, console),
+        _look(out, prompts, display),
         settings.model_dump(),
         yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
         _facts(settings),
     )
-    console.print(f"report: {path}", highlight=False, markup=False)
-    return 0
+    display.say(f"report: {path}")
+    return None
 
 
 def _begin(out: Path, settings: DemoSettings) -> None:
@@ -77,12 +72,18 @@ def _begin(out: Path, settings: DemoSettings) -> None:
     config.save(settings, kept)
 
 
-def make_people(out: Path, settings: DemoSettings, console: Console) -> None:
+def make_people(out: Path, settings: DemoSettings, display: Display) -> None:
     """Render the training people and the held-out people, and build a data set of each."""
     for part, count, seed in (("train", settings.people, 0), ("held-out", settings.held_out, 1)):
-        values = {"count": count, "size": settings.size, "seed": settings.seed + seed}
-        run_synth(out / "people" / part, values, None, False, console)
+        people = SynthSettings(count=count, size=settings.size, seed=settings.seed + seed)
+        render_people(out / "people" / part, people, display)
         build_dataset(out / "people" / part, out / "data" / part, BUILD)
+
+
+def demo_recipes(out: Path, settings: DemoSettings) -> dict[str, TrainRecipe]:
+    """The runs by strategy; a model that doesn't exist is a ModelError."""
+    check_location(settings.model)
+    return {name: demo_recipe(out, settings, name) for name in METHODS}
 
 
 def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
@@ -139,16 +140,16 @@ def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) ->
     return commands
 
 
-def _look(out: Path, prompts: Sequence[str], console: Console) -> Samples:
+def _look(out: Path, prompts: Sequence[str], display: Display) -> Samples:
     """Evaluate faces and hands of the samples; without detectors the report states what is missing."""
     folders = {title: out / "samples" / name for name, title in TITLES.items()}
     pictures = {title: sorted(folder.glob("*.png")) for title, folder in folders.items()}
     try:
         load_solutions()
     except DetectorError as error:
-        console.print(f"samples not measured: {error}", highlight=False, markup=False)
+        display.say(f"samples not measured: {error}")
         return Samples(prompts, pictures, None, str(error))
-    console.print("detecting faces and hands in the samples", highlight=False)
+    display.say("detecting faces and hands in the samples")
     job = EvaluationInputs(folders, out / "prompts.txt", out / "data" / "held-out", TITLES["base"], out / "features")
     settings = EvaluateSettings(metrics=["strict"], workers=min(2, os.cpu_count() or 1))
     return Samples(prompts, pictures, evaluate(job, settings, out / "evaluation"))

@@ -14,7 +14,7 @@ from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.onnx import OnnxDetector
 from fairhuman.detect.persons import PersonDetector
 from fairhuman.detect.pose import PoseDetector
-from fairhuman.detect.rates import DETECTORS, PartRates, Proportion, detection_rates, find_parts, part_rates
+from fairhuman.detect.rates import DETECTORS, PartRates, find_parts, part_rates
 from fairhuman.detect.settings import DetectSettings, detector_names, open_detectors
 from fairhuman.detect.whole_body import WholeBodyDetector
 from fairhuman.detect.worker import Failure
@@ -36,9 +36,7 @@ __all__ = [
     "PersonDetector",
     "Picture",
     "PoseDetector",
-    "Proportion",
     "WholeBodyDetector",
-    "detection_rates",
     "detector_names",
     "find_parts",
     "guarded_map",

@@ -7,13 +7,12 @@ later ones (the Tasks interface), so numbers of both must not stand in one table
 import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.detect.detection import DetectorError, Picture
+from fairhuman.detect.detection import Closing, DetectorError, Picture
 from fairhuman.utils.native_stderr import without_lines
 
 WARM_UP_SIDE = 64  # pixels
@@ -57,7 +56,7 @@ def source_name(model: str) -> str:
         raise DetectorError(f"{model}: {NEEDED} ({error})") from error
 
 
-class BundledModel:
+class BundledModel(Closing):
     """A native graph that pictures are put through one by one, without memory of the one before.
 
     Used in a `with` block, or ended by `close`. `source` is its name and version.
@@ -92,14 +91,6 @@ class BundledModel:
         if self._graph is not None:
             self._graph.close()
             self._graph = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def pixel_points(landmarks: Any, image: Picture) -> NDArray[np.float32]:

@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
 from fairhuman.detect.bundled import BundledModel, pixel_points, source_name
-from fairhuman.detect.detection import Detection, Picture, box_around, check_picture
+from fairhuman.detect.detection import Closing, Detection, Picture, box_around, check_picture
 from fairhuman.detect.hands import HandDetector, flesh_box
 from fairhuman.detect.overlap import corners, iou, without_doubles
 from fairhuman.record import Box
@@ -76,7 +75,7 @@ class HolisticModel(BundledModel):
         return hands, places
 
 
-class HandVote:
+class HandVote(Closing):
     """Hands that at least `votes` of five looks find: the whole picture, Holistic, and crops at three scales.
 
     The crops lie around the wrists of the most prominent person's pose and around every hand that the look at the
@@ -132,14 +131,6 @@ class HandVote:
     def close(self) -> None:
         """Free the native graphs; a second call does nothing."""
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(slots=True)

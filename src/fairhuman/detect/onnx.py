@@ -2,14 +2,13 @@
 
 import ast
 from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairhuman.detect.detection import PARTS, Detection, DetectorError, Picture, check_picture, clipped_box
+from fairhuman.detect.detection import PARTS, Closing, Detection, DetectorError, Picture, check_picture, clipped_box
 from fairhuman.detect.model_file import described, find_model, named_file, open_session
 from fairhuman.detect.overlap import without_doubles
 
@@ -37,7 +36,7 @@ EXPECTED = (
 )
 
 
-class OnnxDetector:
+class OnnxDetector(Closing):
     """Boxes of a YOLO model, without key points. The score is the model's: that of the box times that of its class.
 
     The picture is scaled to fit the model's input and filled up with grey. Of boxes of one label with an IoU above
@@ -119,14 +118,6 @@ class OnnxDetector:
     def close(self) -> None:
         """Free the session; a second call does nothing."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _names_in(self, metadata: Mapping[str, str]) -> tuple[str, ...]:
         """Names of the classes, as Ultralytics writes them: `{0: 'person', 1: 'bicycle'}` or a list."""

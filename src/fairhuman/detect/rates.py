@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 from fairhuman.detect.detection import Detection, Detector, Picture, check_picture, in_any
 from fairhuman.detect.faces import FaceDetector
@@ -17,21 +17,12 @@ from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarged, reduced
 from fairhuman.record import Box
+from fairhuman.stats.estimate import Estimate, wilson
 
 Found = Mapping[str, Sequence[Detection]]
 Expected = Mapping[str, Sequence[Sequence[Box] | None]]
 
 DETECTORS: Mapping[str, Callable[[], Detector]] = {"face": FaceDetector, "hand": HandDetector, "pose": PoseDetector}
-
-
-@dataclass(frozen=True, slots=True)
-class Proportion:
-    """Successes through n, with its Wilson interval; NaN where n is 0."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +41,10 @@ class PartRates:
 
     """
 
-    found: Proportion
+    found: Estimate
     score_where_found: float
     score_zero_where_none: float
-    on_target: Proportion | None = None
-
-
-def detection_rates(
-    images: Sequence[Picture],
-    expected: Expected | None = None,
-    *,
-    upscale: int = 4,
-    detectors: Mapping[str, Callable[[], Detector]] = DETECTORS,
-    workers: int = 1,
-    seconds: float = 60.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, PartRates]:
-    """`find_parts`, then `part_rates`: see there."""
-    if expected is not None:
-        _check_expected(expected, detectors, len(images))
-    found = find_parts(
-        images, upscale=upscale, detectors=detectors, workers=workers, seconds=seconds, progress=progress
-    )
-    return part_rates(found, expected, parts=tuple(detectors))
+    on_target: Estimate | None = None
 
 
 def find_parts(
@@ -132,30 +104,6 @@ def part_rates(
         truth = expected.get(part) if expected is not None else None
         rates[part] = _rates(detections, truth)
     return rates
-
-
-def wilson(successes: int, n: int, level: float = 0.95) -> Proportion:
-    """Share of successes with Wilson's score interval (Wilson, JASA 1927, Eq. 4): right for shares near 0 and 1.
-
-    centre = (p + z²/2n) / (1 + z²/n), half = z √(p (1 - p)/n + z²/4n²) / (1 + z²/n), z the normal quantile.
-
-    Raises:
-        ValueError: `successes` isn't in 0..n, or `level` not in (0, 1).
-
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"successes must be in 0..{n}, not {successes}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, not {level}")
-    if n == 0:
-        return Proportion(math.nan, math.nan, math.nan, 0)
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    p = successes / n
-    centre, stretch = p + z * z / (2 * n), 1 + z * z / n
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low = 0.0 if successes == 0 else (centre - half) / stretch
-    high = 1.0 if successes == n else (centre + half) / stretch
-    return Proportion(p, low, high, n)
 
 
 def _rates(detections: Sequence[Sequence[Detection]], truth: Sequence[Sequence[Box] | None] | None) -> PartRates:

@@ -4,13 +4,20 @@ import contextlib
 import io
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.detect.detection import Detection, DetectorError, Picture, box_around, check_picture, clipped_box
+from fairhuman.detect.detection import (
+    Closing,
+    Detection,
+    DetectorError,
+    Picture,
+    box_around,
+    check_picture,
+    clipped_box,
+)
 from fairhuman.detect.hands import flesh_box
 from fairhuman.detect.model_file import described, find_model, import_onnxruntime, named_file
 
@@ -27,7 +34,7 @@ YOLOX_STRIDES = (8, 16, 32)
 LEAST_POINTS = 4  # sure points that a box needs
 
 
-class WholeBodyDetector:
+class WholeBodyDetector(Closing):
     """Each person with 133 key points, its face and its hands.
 
     The score of a part is the mean of its key points' scores, cut at 1; a part below `confidence` is left out. A
@@ -131,14 +138,6 @@ class WholeBodyDetector:
     def close(self) -> None:
         """Free the models; a second call does nothing."""
         self._persons = self._pose = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def source_of(detector: Path, pose: Path) -> str:

@@ -1,9 +1,7 @@
 """A process that is given items one at a time, and what becomes of one that dies or hangs."""
 
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,10 +10,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from fairhuman.detect.detection import DetectorError
+from fairhuman.utils.orphans import end_with_parent
 
 START_SECONDS = 180.0  # a process imports its modules and loads its models, perhaps from a slow disk
 STOP_SECONDS = 5.0
-ORPHAN_SECONDS = 1.0  # how often a process looks whether the one that started it is still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def with_news(crew: Sequence[Worker]) -> list[Worker]:
 def _may_start_processes() -> Iterator[None]:
     """Let a daemonic process start one: multiprocessing forbids it because a killed one leaves its own behind.
 
-    Those started here don't stay behind: each ends when the process that started it is gone (`_end_with`).
+    Those started here don't stay behind: each ends when the process that started it is gone (`end_with_parent`).
     """
     current = multiprocessing.current_process()
     daemonic = current.daemon
@@ -115,7 +113,7 @@ def _exit_text(code: int | None) -> str:
 def _serve(pipe: Connection, start: Callable[[], Any]) -> None:
     """Life of a process: start, answer every item, end when the pipe does or the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    end_with_parent()
     ready = False
     try:
         with start() as work:
@@ -126,13 +124,6 @@ def _serve(pipe: Connection, start: Callable[[], Any]) -> None:
         if ready:
             raise
         pipe.send(_failure(error))
-
-
-def _end_with(parent: multiprocessing.process.BaseProcess | None) -> None:
-    """End this process when its parent is gone, also in the middle of an item; a fork may hold the pipe open."""
-    while parent is not None and os.getppid() == parent.pid:
-        time.sleep(ORPHAN_SECONDS)
-    os._exit(1)
 
 
 def _answer(pipe: Connection, work: Callable[[Any], Any]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from fairhuman.evaluate.pictures import CHECKED, EvalImage, Progress, read_pictu
 from fairhuman.evaluate.results import EvaluationResults, Methods, shared_indices
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
-from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import read_prompts, write_json
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
@@ -173,7 +172,7 @@ def _numbers(found: EvaluationResults) -> dict[str, Any]:
         {
             "name": result.metric.name,
             "method": result.method,
-            **_plain(result.measured),
+            **result.measured.plain(),
             "better": result.metric.better,
             "what": result.metric.what,
             "blind": result.metric.blind,
@@ -185,7 +184,7 @@ def _numbers(found: EvaluationResults) -> dict[str, Any]:
             "name": one.metric.name,
             "method": one.method,
             "against": one.against,
-            **_plain(one.difference.measured),
+            **one.difference.measured.plain(),
             "p": _number(one.difference.p),
             "p_holm": _number(one.corrected),
         }
@@ -211,10 +210,6 @@ def _per_image(methods: Methods, found: EvaluationResults) -> pyarrow.Table:
     texts = [(name, pyarrow.string()) for name in ("method", "key", "prompt")]
     schema = pyarrow.schema([*texts, *((name, pyarrow.float64()) for name in columns)])
     return pyarrow.Table.from_pylist(rows, schema=schema)
-
-
-def _plain(measured: Measured) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in asdict(measured).items()}
 
 
 def _number(value: float) -> float | None:

@@ -70,7 +70,7 @@ PartsDetector = Callable[[Picture], PictureParts]
 def open_parts_detector(settings: RefineSettings, with_people: bool = False) -> Iterator[PartsDetector]:
     """Load the detectors for a `with` block; yields a function that finds the parts of an upright RGB picture.
 
-    `partial(open_look, settings)` serves as `start` of a guarded process.
+    `partial(open_parts_detector, settings)` serves as `start` of a guarded process.
 
     Raises:
         DetectorError: a detector can't be loaded.

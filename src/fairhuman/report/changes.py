@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from fairhuman.errors import DataError
 from fairhuman.report.plots import GRID, INK, colours
 from fairhuman.report.run_folder import HeldOutEvaluation, read_validation
-from fairhuman.stats.bootstrap import Array, Estimate, change_over_seeds, pooled_ratio
+from fairhuman.stats.bootstrap import Array, change_over_seeds, pooled_ratio
+from fairhuman.stats.estimate import Estimate
 
 Sums = Mapping[str, tuple[Array, Array]]
 Pair = tuple[HeldOutEvaluation, HeldOutEvaluation]

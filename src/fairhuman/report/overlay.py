@@ -54,11 +54,8 @@ def overlay_sheet(
             ValueError: the shapes don't match.
     """
     b, r = len(captions), len(names)
-    shapes = [tuple(t.shape) for t in (pictures_bchw, masks_brhw, latent_masks_brhw, known_br)]
     conditions = conditions or {}
-    fits = pictures_bchw.shape[:2] == (b, 3) and masks_brhw.shape == (b, r, *pictures_bchw.shape[2:])
-    if not fits or latent_masks_brhw.shape[:2] != (b, r) or known_br.shape != (b, r):
-        raise ValueError(f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: shapes {shapes}")
+    _check_shapes(b, r, pictures_bchw.shape, masks_brhw.shape, latent_masks_brhw.shape, known_br.shape)
     shown = min(b, MAX_SAMPLES)
     pictures_bhwc = (_numpy(pictures_bchw[:shown]).transpose(0, 2, 3, 1) / 2 + 0.5).clip(0, 1)
     masks, latent_masks, known = _numpy(masks_brhw), _numpy(latent_masks_brhw), known_br.cpu().numpy()
@@ -92,6 +89,15 @@ def overlay_sheet(
             line = _sample_line(name, masks[i, j], latent_masks[i, j], bool(known[i, j]))
             draw.text((x + 15, y), _fitting(line, block[0] - 15), font=_font(), fill="#222222")
     return sheet
+
+
+def _check_shapes(
+    b: int, r: int, pictures: torch.Size, masks: torch.Size, latent: torch.Size, known: torch.Size
+) -> None:
+    fits = pictures[:2] == (b, 3) and masks == (b, r, *pictures[2:])
+    if not fits or latent[:2] != (b, r) or known != (b, r):
+        shapes = [tuple(shape) for shape in (pictures, masks, latent, known)]
+        raise ValueError(f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: {shapes}")
 
 
 def _picture_panel(picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) -> Image.Image:

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fairhuman.report.run_folder import Metrics, read_metrics
-from fairhuman.stats.bootstrap import Array, Estimate
+from fairhuman.stats.bootstrap import Array
+from fairhuman.stats.estimate import Estimate
 
 OBJECTIVE_COLOURS = {"global": "#0072B2", "face": "#D55E00", "hand": "#009E73"}
 OTHER_COLOURS = ("#AA4499", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")

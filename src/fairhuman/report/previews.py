@@ -14,6 +14,7 @@ from fairhuman.report.run_folder import read_json
 ZOOMED = ("face", "hand")
 PICTURE, ZOOM = 448, 176  # longer sides in pixels, enough for a high-density screen
 AROUND = 1.7  # side of a close-up as a multiple of the box's longer side
+LEAST = 4.0  # minimum box side in pixels; smaller boxes are framed as if they were this large
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +120,16 @@ def shot(
 
 
 def _zoom(picture: Image.Image, box: Sequence[float]) -> Image.Image:
-    """A square around the box, moved inside where it would leave the picture, enlarged to `ZOOM` pixels."""
-    side = min(AROUND * max(box[2] - box[0], box[3] - box[1], 4.0), *picture.size)
-    left = min(max((box[0] + box[2] - side) / 2, 0.0), picture.width - side)
-    top = min(max((box[1] + box[3] - side) / 2, 0.0), picture.height - side)
-    area = (left, top, left + side, top + side)
-    return picture.resize((ZOOM, ZOOM), Image.Resampling.BICUBIC, box=area)
+    side = AROUND * max(box[2] - box[0], box[3] - box[1], LEAST)
+    return cut_square(picture, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, ZOOM)
+
+
+def cut_square(picture: Image.Image, x: float, y: float, side: float, pixels: int) -> Image.Image:
+    """The square around (x, y), enlarged or reduced to `pixels` a side.
+
+    A square that leaves the picture is moved inside, one that is larger than the picture made smaller.
+    """
+    side = min(side, *picture.size)
+    left = min(max(x - side / 2, 0.0), picture.width - side)
+    top = min(max(y - side / 2, 0.0), picture.height - side)
+    return picture.resize((pixels, pixels), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))

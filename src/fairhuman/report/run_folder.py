@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairhuman.stats.bootstrap import Array
+from fairhuman.utils.journal import read_rows
 
 OBJECTIVES_FIRST = ("global", "face", "hand")
 
@@ -38,30 +39,12 @@ class HeldOutEvaluation:
     areas: Mapping[str, Array]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one per line; empty if there is no file.
-
-    A run that is killed while writing leaves an incomplete last line, which is skipped.
-    """
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
-
-
 def read_metrics(run: Path) -> Metrics:
     """`metrics.jsonl` as columns sorted by step.
 
     A resumed run may have logged a step twice; the later line counts.
     """
-    rows = {int(row["step"]): row for row in read_lines(run / "metrics.jsonl") if "step" in row}
+    rows = {int(row["step"]): row for row in read_rows(run / "metrics.jsonl") if "step" in row}
     steps = sorted(rows)
     names = dict.fromkeys(name for step in steps for name in rows[step] if name != "step")
     columns = {name: np.array([_number(rows[step].get(name)) for step in steps]) for name in names}
@@ -71,7 +54,7 @@ def read_metrics(run: Path) -> Metrics:
 def read_validation(run: Path) -> list[HeldOutEvaluation]:
     """`validation.jsonl` sorted by step; if a step was evaluated twice, the later line counts."""
     evaluations = {}
-    for row in read_lines(run / "validation.jsonl"):
+    for row in read_rows(run / "validation.jsonl"):
         if "step" not in row:
             continue
         objectives: dict[str, dict[str, list[Any]]] = row.get("objectives", {})

@@ -12,7 +12,8 @@ from fairhuman.report import plots
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
-from fairhuman.stats.bootstrap import Estimate, pooled_ratio, relative_change
+from fairhuman.stats.bootstrap import pooled_ratio, relative_change
+from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
 
 SHEET = 2200  # longest side of the overlay sheet in pixels

@@ -10,35 +10,17 @@ the ratio of sums.
 Where several seeds were evaluated on the same samples, seeds and samples are both drawn (`change_over_seeds`).
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from fairhuman.stats.estimate import Estimate
+
 Array = NDArray[np.float64]
 CELLS_A_BLOCK = 4_000_000  # counts in memory at once: 32 MB
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value, its interval and the number of samples behind it; NaN where there is nothing to estimate.
-
-    `standard_error`: of the value; here the spread of the bootstrap's draws. NaN with one sample, or where not known.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    standard_error: float = math.nan
-
-    def plain(self) -> dict[str, float | None]:
-        """Ready for JSON: null instead of NaN."""
-        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def pooled_ratio(

@@ -11,30 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairhuman.stats.bootstrap import Array, pooled_ratio, ratio_difference
+from fairhuman.stats.estimate import Estimate
 
 FLIPS = 9999
 Values = Sequence[float] | Array
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """A number and how sure it is.
+class Measured(Estimate):
+    """An estimate over `n` pictures, with the number of independent prompts that these come from."""
 
-    Attributes:
-        value: the number; NaN where there is nothing to measure.
-        standard_error: of `value`; NaN with one prompt.
-        low, high: ends of the 95 % interval.
-        n: pictures that count.
-        prompts: the independent units that these pictures come from.
-
-    """
-
-    value: float
-    standard_error: float
-    low: float
-    high: float
-    n: int
-    prompts: int
+    prompts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +52,8 @@ def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, r
     known_n = ~np.isnan(columns_nc).any(axis=1)
     sums_pc = _by_prompt(columns_nc, prompts_n, known_n)
     found = pooled_ratio(*sums_pc.T, resamples=resamples)
-    return Measured(found.value, _error(_influence(sums_pc)), found.low, found.high, int(known_n.sum()), len(sums_pc))
+    error = _error(_influence(sums_pc))
+    return Measured(found.value, found.low, found.high, int(known_n.sum()), error, len(sums_pc))
 
 
 def mean(values_n: Values, prompts_n: Sequence[Hashable], *, resamples: int = 2000) -> Measured:
@@ -97,7 +85,7 @@ def paired_difference(
     found = ratio_difference((b_pc[:, 0], b_pc[:, 1]), (a_pc[:, 0], a_pc[:, 1]), resamples=resamples)
     error = _error(_influence(a_pc) - _influence(b_pc))
     n, prompts = int(known_n.sum()), len(sums_pc)
-    measured = Measured(found.value, error, found.low, found.high, n, prompts)
+    measured = Measured(found.value, found.low, found.high, n, error, prompts)
     return Difference(measured, _swap_test(a_pc, b_pc, found.value, seed))
 
 

@@ -6,20 +6,6 @@ from collections.abc import Sequence
 from fairhuman.study.answers import Vote
 
 
-def krippendorff_alpha(units: Sequence[Sequence[str]]) -> float:
-    """Krippendorff's α for nominal values (Content Analysis, 2004, ch. 11): 1 agreement, 0 chance, below 0 dissent.
-
-    α = 1 - D_o / D_e, where a unit u with m_u ≥ 2 values gives D_o = Σ_u Σ_c n_uc (m_u - n_uc) / (m_u - 1), and all n
-    values of such units D_e = Σ_c n_c (n - n_c) / (n - 1).
-
-    Args:
-        units: the values that each unit received, one per rater. The result is NaN if all values are the same, or if no
-            unit has two.
-
-    """
-    return _alpha([units])
-
-
 def votes_alpha(votes: Sequence[Vote]) -> float:
     """α of votes: a unit is an item shown with a set of methods; its values are the chosen methods, or a tie.
 
@@ -30,10 +16,20 @@ def votes_alpha(votes: Sequence[Vote]) -> float:
     for vote in votes:
         # repr distinguishes a method called "None" from None, a tie.
         sets.setdefault(frozenset(vote.shown), {}).setdefault(vote.item, []).append(repr(vote.chosen))
-    return _alpha([list(units.values()) for units in sets.values()])
+    return krippendorff_alpha([list(units.values()) for units in sets.values()])
 
 
-def _alpha(sets: Sequence[Sequence[Sequence[str]]]) -> float:
+def krippendorff_alpha(sets: Sequence[Sequence[Sequence[str]]]) -> float:
+    """Krippendorff's α for nominal values (Content Analysis, 2004, ch. 11): 1 agreement, 0 chance, below 0 dissent.
+
+    α = 1 - D_o / D_e, where a unit u with m_u ≥ 2 values gives D_o = Σ_u Σ_c n_uc (m_u - n_uc) / (m_u - 1), and all n
+    values of the units of a set D_e = Σ_c n_c (n - n_c) / (n - 1); both are summed over sets.
+
+    Args:
+        sets: of each set its units, of each unit the values that it got, one a rater; NaN where all are the same, or no
+            unit has two.
+
+    """
     observed = expected = 0.0
     for units in sets:
         paired = [Counter(values) for values in units if len(values) > 1]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 from fairhuman.study.agreement import votes_alpha
 from fairhuman.study.answers import Vote, Votes
 from fairhuman.study.bias import AnswerTimes, PlaceBalance, answer_times, place_balance, place_shares

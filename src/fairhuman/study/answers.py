@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairhuman.errors import DataError
+from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.study.candidates import JOIN, TIE
+from fairhuman.study.study import DATABASE, StoredStudy
 from fairhuman.utils.files import write_atomically, write_json
 
 COLUMNS = ("participant", "trial", "question", "prompt", "shown", "chosen", "seconds", "given", "item", "better")
@@ -102,6 +103,27 @@ def write_votes(votes: Sequence[Vote], path: Path) -> None:
             writer.writerows(lines)
 
     write_atomically(path, write)
+
+
+def load_votes(study: StoredStudy | None, database: str | None, table: Path | None = None) -> Votes:
+    """Votes of a table, or else of a study's database: the one at a URL, or the file in the study's folder.
+
+    Raises:
+        RecipeError: neither a table nor a study.
+        DataError: as of `read_votes` and `read_database`.
+        FairHumanError: the database can't be opened, or packages are missing.
+
+    """
+    if table is not None:
+        return read_votes(table)
+    if study is None:
+        raise RecipeError("answers in a database are read with the study's folder: give it too")
+    try:
+        from fairhuman.study.recorded import read_database
+    except ModuleNotFoundError as error:
+        raise FairHumanError(f"databases need more packages: pip install 'fairhuman[web]' ({error})") from error
+    questions = [question.name for question in study.settings.questions]
+    return read_database(database or study.folder / DATABASE, study.design, questions)
 
 
 def read_votes(path: Path) -> Votes:

@@ -1,5 +1,6 @@
 """The web app of a study: pages for participants and researcher, and their requests."""
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from fairhuman.errors import FairHumanError
 from fairhuman.study.api import AnswerBody, JoinBody, openapi_document
 from fairhuman.study.limits import RateLimit
 from fairhuman.study.shown import TYPES, ShownStudy
@@ -19,6 +21,7 @@ from fairhuman.study.study import PICTURES
 from fairhuman.study.texts import load_texts
 from fairhuman.web.app import RefusedError, create_app, page, read_json
 
+ADMIN_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
 PICTURE_CACHE = "private, max-age=604800, immutable"
 # A fast participant loads about ten pictures per second; after a network outage all queued answers arrive at once.
 PARTICIPANT_LIMIT = (600, 20.0)  # burst, and requests per second
@@ -40,6 +43,13 @@ class Access:
     admin_token: str
     open_link: bool = False
     hosts: tuple[str, ...] = ()
+
+    @classmethod
+    def grant(cls, admin_token: str | None, open_link: bool, hosts: tuple[str, ...]) -> "Access":
+        """With the token that was given, or a new one; a token of another form is a FairHumanError."""
+        if admin_token is not None and not ADMIN_TOKEN.fullmatch(admin_token):
+            raise FairHumanError("the admin token must have 16 or more letters, digits, - and _; the given one has not")
+        return cls(admin_token or secrets.token_urlsafe(32), open_link, hosts)
 
 
 def create_study_app(

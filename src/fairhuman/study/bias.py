@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 from fairhuman.study.answers import Vote
 from fairhuman.study.intervals import LEVEL
 

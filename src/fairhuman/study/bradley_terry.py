@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from fairhuman.stats.bootstrap import Array, Estimate
+from fairhuman.stats.bootstrap import Array
+from fairhuman.stats.estimate import Estimate
 from fairhuman.study.answers import Vote
 from fairhuman.study.intervals import half_width, index_keys, two_way_variance
 

@@ -102,29 +102,20 @@ def create_study(
     """
     check_folder(folder)
     candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
-    started = int(time.time())
+    started, zoomed = int(time.time()), zoom_on or next(iter(methods))
     made: list[Design] = []
 
     def write(partial: Path) -> None:
         (partial / PICTURES).mkdir(parents=True)
         groups, damaged = _draw(candidates, list(methods), settings, progress)
-        frames = _frames(groups, zoom_on or next(iter(methods)), settings, detect)
+        frames = _frames(groups, zoomed, settings, detect)
         items, resized = _write_items(groups, frames, partial / PICTURES, settings.shown, progress)
         design = Design(tuple(methods), tuple(items), make_trials(settings, list(methods), items[settings.items :]))
-        notes = [
-            *candidates.notes,
-            *_notes(candidates, damaged, resized, frames, zoom_on or next(iter(methods)), settings),
-        ]
+        notes = [*candidates.notes, *_notes(candidates, damaged, resized, frames, zoomed, settings)]
         for file in (partial / PICTURES).iterdir():
             os.utime(file, (started, started))  # timestamps would reveal the order of creation
-        config.save(settings, partial / SETTINGS)
-        places = {name: str(place) for name, place in methods.items()}
         left_out = [*candidates.left_out, *damaged]
-        write_json(
-            partial / CREATION,
-            {"methods": places, "notes": notes, "left_out": left_out, "settings": settings.model_dump(mode="json")},
-        )
-        save_design(design, partial)
+        _save(partial, design, methods, settings, notes, left_out)
         made.append(design)
         for text in [*notes, *left_out]:
             say(text)
@@ -136,6 +127,23 @@ def create_study(
         check_folder(folder)
         write_atomically(folder, write)
     return made[0]
+
+
+def _save(
+    folder: Path,
+    design: Design,
+    methods: Mapping[str, Path],
+    settings: StudySettings,
+    notes: Sequence[str],
+    left_out: Sequence[str],
+) -> None:
+    config.save(settings, folder / SETTINGS)
+    places = {name: str(place) for name, place in methods.items()}
+    write_json(
+        folder / CREATION,
+        {"methods": places, "notes": notes, "left_out": left_out, "settings": settings.model_dump(mode="json")},
+    )
+    save_design(design, folder)
 
 
 def check_folder(folder: Path) -> None:

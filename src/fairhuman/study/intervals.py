@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from fairhuman.stats.bootstrap import CELLS_A_BLOCK, Array, Estimate
+from fairhuman.stats.bootstrap import CELLS_A_BLOCK, Array
+from fairhuman.stats.estimate import Estimate
 
 LEVEL = 0.95
 

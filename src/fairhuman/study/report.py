@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, colours
 from fairhuman.report.training import interval
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
 from fairhuman.study.answers import Votes, write_votes
 from fairhuman.study.exclusion import ParticipantConduct
-from fairhuman.study.study import StudySettings
+from fairhuman.study.study import StoredStudy, StudySettings
 from fairhuman.utils.files import write_atomically, write_json, write_text
 
 PAGE, CHART, RESULTS, ANSWERS = "report.html", "scores.png", "results.json", "answers.csv"
@@ -41,6 +41,13 @@ class StudyFacts:
     planned: int | None = None
     notes: Sequence[str] = ()
     left_out: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, study: StoredStudy | None) -> "StudyFacts":
+        """What a study's folder says; nothing without one."""
+        if study is None:
+            return cls()
+        return cls(study.design.methods, len(study.design.participants), *study.creation())
 
 
 def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: Path) -> Path:

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fairhuman.stats.bootstrap import Estimate
+from fairhuman.stats.estimate import Estimate
 from fairhuman.study.answers import Vote
 from fairhuman.study.intervals import mean_interval
 

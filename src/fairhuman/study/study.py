@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from fairhuman import config
 from fairhuman.config import Settings
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json
@@ -133,6 +134,40 @@ class Answer:
     choice: int | None
     seconds: float
     given: str
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study's folder, with its settings and its design."""
+
+    folder: Path
+    settings: StudySettings
+    design: Design
+
+    def creation(self) -> tuple[list[str], list[str]]:
+        """Notes and what was left out, as `create_study` wrote them; both empty where a study was made otherwise.
+
+        Raises:
+            DataError: the file isn't what `create_study` writes.
+
+        """
+        path = self.folder / CREATION
+        if not path.is_file():
+            return [], []
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            notes, left_out = ([str(text) for text in values[name]] for name in ("notes", "left_out"))
+            changed = config.differences(StudySettings.model_validate(values["settings"]), self.settings)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: isn't what fairhuman study create writes: {error!r}") from error
+        later = "Changed in study.yaml after the study was made, so not fixed beforehand: {}: {} instead of {}."
+        return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
+
+
+def load_study(folder: Path) -> StoredStudy:
+    """Read settings and design; errors as of `load_design` and `config.load`."""
+    design = load_design(folder)
+    return StoredStudy(folder, config.load(StudySettings, folder / SETTINGS), design)
 
 
 def save_design(design: Design, folder: Path) -> None:

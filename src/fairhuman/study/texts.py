@@ -12,14 +12,15 @@ DEFAULT = Path(__file__).with_name("texts.json")
 _PLACE = re.compile(r"\{\w+\}")
 
 
-def load_texts(path: Path = DEFAULT) -> Mapping[str, str]:
-    """Read texts by name; `DEFAULT` defines the required names and the {placeholders} that each text may contain.
+def load_texts(path: Path | None = None) -> Mapping[str, str]:
+    """Read texts by name. `DEFAULT`, read for None, defines the required names and the {placeholders} of each text.
 
     Raises:
         DataError: the file can't be read; a text is missing, unknown, empty or not a string; a {placeholder} is
             unknown.
 
     """
+    path = path or DEFAULT
     texts = _read(path)
     known = _read(DEFAULT)
     problems = [f"{name!r} is missing" for name in known if name not in texts]

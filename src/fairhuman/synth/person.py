@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 Colour = tuple[float, float, float]
 
@@ -137,19 +138,7 @@ def random_person(generator: np.random.Generator) -> Person:
     return Person(
         gender="man" if man else "woman",
         age=age,
-        phenotype={
-            "gender": generator.uniform(0.08, 0.20) if man else generator.uniform(0.85, 0.97),
-            "age": generator.uniform(*AGES[age]),
-            "muscle": generator.uniform(0.3, 0.8),
-            "weight": generator.uniform(0.25, 0.85),
-            "height": generator.uniform(0.3, 0.7),
-            "proportions": generator.uniform(0.4, 0.9),
-            "cupsize": generator.uniform(0.3, 0.6),
-            "firmness": 0.6,
-            "african": float(origin[0]),
-            "asian": float(origin[1]),
-            "caucasian": float(origin[2]),
-        },
+        phenotype=_phenotype(man, age, origin, generator),
         facial_actions=_facial_actions(expression, generator),
         expression=expression,
         skin=skins[generator.integers(3)],
@@ -179,6 +168,22 @@ def choose(generator: np.random.Generator, weights: Mapping[str, float]) -> str:
     """Draw a name with a probability proportional to its weight."""
     shares = np.array(list(weights.values()), dtype=float)
     return list(weights)[int(generator.choice(len(shares), p=shares / shares.sum()))]
+
+
+def _phenotype(man: bool, age: str, origin: NDArray[np.float64], generator: np.random.Generator) -> dict[str, float]:
+    return {
+        "gender": generator.uniform(0.08, 0.20) if man else generator.uniform(0.85, 0.97),
+        "age": generator.uniform(*AGES[age]),
+        "muscle": generator.uniform(0.3, 0.8),
+        "weight": generator.uniform(0.25, 0.85),
+        "height": generator.uniform(0.3, 0.7),
+        "proportions": generator.uniform(0.4, 0.9),
+        "cupsize": generator.uniform(0.3, 0.6),
+        "firmness": 0.6,
+        "african": float(origin[0]),
+        "asian": float(origin[1]),
+        "caucasian": float(origin[2]),
+    }
 
 
 def _facial_actions(expression: str, generator: np.random.Generator) -> dict[str, float]:

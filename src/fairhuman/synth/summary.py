@@ -27,6 +27,15 @@ class PeopleSummary:
     visible: Mapping[str, float]
     degraded: int
 
+    def lines(self) -> list[str]:
+        """The counts in two lines of text."""
+        spoilt = f", faces and hands spoilt in {self.degraded}" if self.degraded else ""
+        shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in self.visible.items())
+        return [
+            f"{self.pictures} pictures, {self.faces} faces, {self.hands} hands{spoilt}",
+            f"visible on average: {shares}",
+        ]
+
 
 def summarize_people(out: Path) -> PeopleSummary:
     """Read the small columns of `out/data/*.parquet`."""

@@ -3,12 +3,10 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
 from typing import Any, Protocol
 
@@ -16,6 +14,7 @@ from fairhuman.errors import DataError
 from fairhuman.synth.body import Body, prepare_body
 from fairhuman.synth.cache import Say
 from fairhuman.synth.cast import compile_kernel
+from fairhuman.utils.orphans import end_with_parent
 
 Row = dict[str, Any]
 _TASK_ROWS = 16
@@ -69,16 +68,9 @@ def _start(stop: Event) -> None:
     global _body, _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     _body = Body()
-
-
-def _end_after(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
 
 
 def _work(make_row: MakeRow, numbers: Sequence[int]) -> list[Row]:

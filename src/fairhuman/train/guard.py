@@ -1,12 +1,10 @@
 """What surrounds a run: one run a folder, failures explained."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import torch
 import torch.distributed as dist
@@ -16,6 +14,7 @@ from fairhuman.fairness.distributed import world_size
 from fairhuman.fairness.estimators.estimator import EstimatorError
 from fairhuman.train.memory import cheapest_changes, memory_of
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.files import alone
 
 
 @contextmanager
@@ -24,17 +23,8 @@ def locked(folder: Path, main: bool) -> Iterator[None]:
     if not main:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        _lock(file, folder)
+    with alone(folder / ".lock", f"{folder}: another run is writing here", TrainingError):
         yield
-
-
-def _lock(file: IO[str], folder: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise TrainingError(f"{folder}: another run is writing here; wait for it, or choose another out") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fairhuman.errors import TrainingError
 from fairhuman.utils.files import write_text
+from fairhuman.utils.journal import read_rows
 
 
 class Tracker:
@@ -65,16 +66,7 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a file; none if there is no file."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "step" in row:
-            rows.append(row)
-    return rows
+    return [row for row in read_rows(path) if "step" in row]
 
 
 def _start_wandb(project: str, run: Path, settings: Mapping[str, Any]) -> Any:

@@ -84,11 +84,11 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def alone(file: Path, busy: str) -> Iterator[None]:
+def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Iterator[None]:
     """Hold the lock of `file`, which a killed process lets go of.
 
     Raises:
-        DataError: `busy`, where another process holds it.
+        error: `busy`, where another process holds it.
         OSError: the file can't be made.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,8 @@ def alone(file: Path, busy: str) -> Iterator[None]:
     lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise DataError(f"{busy}; wait for it or give another folder") from error
+    except filelock.Timeout as held:
+        raise error(f"{busy}; wait for it or give another folder") from held
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Results that were expensive, each on disk as soon as it is there."""
+"""Files of JSON objects, one a line, that survive a killed process."""
 
 import json
 import os
@@ -25,9 +25,7 @@ class Journal:
             file.truncate(content.rfind(b"\n") + 1)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        with self._path.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
+        return iter(read_rows(self._path))
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows; they have reached the disk when this returns."""
@@ -36,3 +34,19 @@ class Journal:
             file.write(lines.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; empty if there is no file.
+
+    A process that was killed while writing leaves half a line: such a line is left out.
+    """
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

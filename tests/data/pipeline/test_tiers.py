@@ -133,7 +133,7 @@ def test_records_that_an_endpoint_fails_at_are_left_out_and_asked_for_again(phot
         assert len(asked) - before == 8 - first["kept"]
 
 
-def test_a_picture_that_changes_before_it_is_captioned_is_looked_at_again(photos, tmp_path, answering, monkeypatch):
+def test_a_picture_that_changes_before_it_is_captioned_is_looked_at_again(photos, tmp_path, monkeypatch):
     read, late = build_rows.checked_bytes, []
 
     def restless(record, sha256):

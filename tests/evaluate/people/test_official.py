@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from fairhuman.detect import DetectorError, Picture
-from fairhuman.evaluate.people.official import OfficialScores, official_confidence, official_scores
+from fairhuman.evaluate.people.official import OfficialScores, official_scores
+from helpers.sums import official_confidence
 
 HANDS = ("onehand10k_9.jpg", "rhd_11111.png", "onehand10k_1402.jpg", "freihand_00082740.jpg", "freihand_00065475.jpg")
 

@@ -7,6 +7,7 @@ from fairhuman.evaluate.people.detections import ImageDetections, PartDetection
 from fairhuman.evaluate.people.strict import Expected, face_quality, hand_quality, strict_faces, strict_hands
 from fairhuman.record import Box
 from helpers.hands_and_faces import found_face, found_hand
+from helpers.sums import best, confidence, confidence_n, detection_rate, precision
 
 HERE, THERE, FAR = Box(10, 10, 110, 110), Box(200, 10, 300, 110), Box(10, 300, 110, 400)
 
@@ -17,21 +18,21 @@ def _hands(*hands: PartDetection) -> ImageDetections:
 
 def test_perfect_hands_where_they_are_expected_score_1() -> None:
     scores = strict_hands([_hands(found_hand(HERE), found_hand(THERE))], [[THERE, HERE]])
-    assert scores.confidence_n.tolist() == [1]
-    assert scores.detection_rate().value == scores.precision().value == scores.best().value == 1
+    assert confidence_n(scores).tolist() == [1]
+    assert detection_rate(scores).value == precision(scores).value == best(scores).value == 1
 
 
 def test_a_missing_hand_counts_zero() -> None:
     for expected in ([HERE, THERE], 2):
         scores = strict_hands([_hands(found_hand(HERE)), _hands()], [expected, expected])
-        assert scores.confidence_n.tolist() == [0.5, 0]
-        assert scores.confidence().value == scores.detection_rate().value == 0.25
-        assert scores.precision().value == 1
+        assert confidence_n(scores).tolist() == [0.5, 0]
+        assert confidence(scores).value == detection_rate(scores).value == 0.25
+        assert precision(scores).value == 1
 
 
 def test_a_hand_in_another_place_is_missing_and_extra() -> None:
     scores = strict_hands([_hands(found_hand(FAR))], [[HERE]])
-    assert (scores.confidence().value, scores.detection_rate().value, scores.precision().value) == (0, 0, 0)
+    assert (confidence(scores).value, detection_rate(scores).value, precision(scores).value) == (0, 0, 0)
     assert (scores.extra_n.tolist(), scores.found_n.tolist(), scores.best_n.tolist()) == ([1], [1], [1])
 
 
@@ -39,8 +40,8 @@ def test_a_hand_in_another_place_is_missing_and_extra() -> None:
 def test_extra_hands_are_counted_and_never_raise_the_confidence(expected: Expected) -> None:
     good, bad = found_hand(HERE, 0.8), found_hand(FAR, 0.5)
     alone, beside = (strict_hands([_hands(*hands)], [expected]) for hands in ((good,), (good, bad)))
-    assert alone.confidence().value == beside.confidence().value == pytest.approx(0.8)
-    assert (alone.precision().value, beside.precision().value) == (1, 0.5)
+    assert confidence(alone).value == confidence(beside).value == pytest.approx(0.8)
+    assert (precision(alone).value, precision(beside).value) == (1, 0.5)
     assert beside.extra_n.tolist() == [1]
 
 
@@ -56,19 +57,19 @@ def test_nothing_expected_and_unknown_are_not_the_same() -> None:
         ImageDetections(faces=(found_face(HERE),)),
     ]
     scores = strict_faces(findings, [(), None, None])
-    assert np.isnan(scores.confidence_n).all()
-    assert np.isnan(scores.confidence().value)
-    assert scores.precision().value == 0  # of the first alone
+    assert np.isnan(confidence_n(scores)).all()
+    assert np.isnan(confidence(scores).value)
+    assert precision(scores).value == 0  # of the first alone
     assert scores.extra_n[0] == 1
     assert np.isnan(scores.extra_n[1:]).all()
-    assert scores.best().value == pytest.approx((0.6 + 0 + 1) / 3)
+    assert best(scores).value == pytest.approx((0.6 + 0 + 1) / 3)
 
 
 def test_pictures_weigh_by_what_they_should_have() -> None:
     scores = strict_faces([ImageDetections(faces=(found_face(HERE),)), ImageDetections()], [1, 3])
-    assert scores.confidence().value == 0.25
-    assert np.nanmean(scores.confidence_n) == 0.5
-    assert scores.confidence().low <= 0.25 <= scores.confidence().high
+    assert confidence(scores).value == 0.25
+    assert np.nanmean(confidence_n(scores)) == 0.5
+    assert confidence(scores).low <= 0.25 <= confidence(scores).high
 
 
 def test_quality_falls_with_each_factor() -> None:
@@ -88,14 +89,14 @@ def test_the_order_of_pictures_and_parts_changes_nothing() -> None:
     expected: list[Expected] = [[HERE, THERE], 1, [FAR]]
     plain = strict_hands(pictures, expected)
     turned = strict_hands([_hands(*picture.hands[::-1]) for picture in pictures[::-1]], expected[::-1])
-    assert plain.confidence_n.tolist() == turned.confidence_n[::-1].tolist()
+    assert confidence_n(plain).tolist() == confidence_n(turned)[::-1].tolist()
     assert plain.extra_n.tolist() == turned.extra_n[::-1].tolist()
 
 
 def test_no_pictures_have_no_scores() -> None:
     scores = strict_faces([], [])
-    assert np.isnan(scores.confidence().value)
-    assert len(scores.confidence_n) == 0
+    assert np.isnan(confidence(scores).value)
+    assert len(confidence_n(scores)) == 0
 
 
 def test_bad_expectations_are_refused() -> None:

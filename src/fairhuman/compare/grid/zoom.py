@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from fairhuman.record import Box
-from fairhuman.report.previews import AROUND
-
-LEAST = 4.0  # pixels: a smaller box is framed as if it were this large
+from fairhuman.report.previews import AROUND, LEAST, cut_square
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,5 @@ def cut(picture: Image.Image, frame: ZoomFrame, pixels: int) -> Image.Image:
     A frame that leaves the picture is moved inside, one that is larger than the picture made smaller: the same for all
     pictures of one shape.
     """
-    side = min(frame.side * picture.height, *picture.size)
-    left = min(max(frame.x * picture.width - side / 2, 0.0), picture.width - side)
-    top = min(max(frame.y * picture.height - side / 2, 0.0), picture.height - side)
-    area = (left, top, left + side, top + side)
-    return picture.resize((pixels, pixels), Image.Resampling.BICUBIC, box=area)
+    width, height = picture.size
+    return cut_square(picture, frame.x * width, frame.y * height, frame.side * height, pixels)

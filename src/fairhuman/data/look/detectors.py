@@ -7,10 +7,10 @@ BodyHands); 0.3 is given beside it, since a fist's key points say little about h
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,10 +24,13 @@ from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.hand_vote import with_flesh
 from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.overlap import corners, matches
-from fairhuman.detect.rates import Expected, Proportion, wilson
+from fairhuman.detect.rates import Expected
 from fairhuman.detect.settings import DetectSettings, Finder, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
+from fairhuman.errors import RecipeError
 from fairhuman.record import Box, HumanRecord
+from fairhuman.stats.estimate import Estimate, wilson
+from fairhuman.utils.files import write_json, writing
 
 OVERLAPS = (0.5, 0.3)
 PLAIN = "plain hand"  # one pass of the hand detector, beside what the settings choose
@@ -54,8 +57,18 @@ class PartScore:
     detector: str
     overlap: float
     pictures: int
-    precision: Proportion
-    recall: Proportion
+    precision: Estimate
+    recall: Estimate
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "precision": self.precision.plain(), "recall": self.recall.plain()}
+
+    def __str__(self) -> str:
+        shares = {"precision": self.precision, "recall": self.recall}
+        said = [f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}] of {one.n}" for name, one in shares.items()]
+        where = f"{self.part} by {self.detector}, IoU >= {self.overlap:g}, {self.pictures} pictures"
+        return f"{where}: {', '.join(said)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,15 @@ class Benchmark:
 
     scores: tuple[PartScore, ...]
     failures: Mapping[int, str]
+
+    def lines(self) -> list[str]:
+        """A line for each score, then one for each picture that was left out."""
+        return [*map(str, self.scores), *(f"picture {n}: left out, {reason}" for n, reason in self.failures.items())]
+
+    def save(self, file: Path) -> None:
+        """Write all numbers as JSON."""
+        with writing(file):
+            write_json(file, {"scores": [score.plain() for score in self.scores], "failures": dict(self.failures)})
 
 
 def benchmark_detectors(
@@ -137,8 +159,12 @@ def benchmark_data_set(
 
     Raises:
         DataError: the data set can't be read, annotates none of a part, or too much of it can't be used.
+        RecipeError: a part that no settings know.
 
     """
+    for part in parts:
+        if part not in settings.kinds:
+            raise RecipeError(f"--part must be one of {', '.join(settings.kinds)}, found {part!r}")
     source = source or SourceSettings()
     records = read_source(path, parts, source, report)
     records = check_records(records, report, full=True, limits=source.limits, max_reject_share=source.max_reject_share)

@@ -7,15 +7,13 @@ a process waits while its next task queues behind a long one of another's (a ten
 
 import os
 import pickle
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 
 from fairhuman.errors import FairHumanError
+from fairhuman.utils.orphans import end_with_parent
 
-PARENT_SECONDS = 0.2
 # Daft's and Ray's telemetry, and bars of their own beside ours.
 QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
 
@@ -48,14 +46,7 @@ def run_tasks(
         with start() as do:
             yield from map(do, tasks)
         return
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import daft
-    except ImportError as error:
-        raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
-    if ray is not None:
-        daft.set_runner_ray(None if ray == "local" else ray, noop_if_initialized=True)
+    daft = _daft(ray)
 
     @daft.cls(max_concurrency=workers, use_process=True)
     class Worker:
@@ -82,6 +73,19 @@ def run_tasks(
         raise FairHumanError(f"a worker ended before its task did: {error}") from error
 
 
+def _daft(ray: str | None) -> Any:
+    """Daft's module, quiet, with the runner that is asked for."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import daft
+    except ImportError as error:
+        raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
+    if ray is not None:
+        daft.set_runner_ray(None if ray == "local" else ray, noop_if_initialized=True)
+    return daft
+
+
 class _Work:
     """What one process does; loads at the first task, as Daft makes the object in other places too."""
 
@@ -93,18 +97,11 @@ class _Work:
     def __call__(self, task: bytes) -> bytes:
         try:
             if self._do is None:
-                threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+                end_with_parent()  # a killed run must not go on writing where the next one is at work
                 self._do = self._stack.enter_context(pickle.loads(self._pickled)())
             return pickle.dumps(self._do(pickle.loads(task)))
         except Exception as error:
             return pickle.dumps(_Raised(error))
-
-
-def _end_with_parent(parent: int) -> None:
-    """A run that was killed must not go on writing in the folder where the next one is at work."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_SECONDS)
-    os._exit(1)
 
 
 class _Raised:

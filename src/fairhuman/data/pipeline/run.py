@@ -1,6 +1,7 @@
 """A build, from the source to the last file; the same call again goes on where it was stopped."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +23,10 @@ from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.pipeline.tier import Tier, TierTable, start
 from fairhuman.data.pipeline.write import ShardWriter
 from fairhuman.data.sources import SOURCES, source_kind
-from fairhuman.errors import DataError
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.files import alone, write_json, writing
 
+RUNNERS = ("native", "ray")
 MANIFEST, TIERS, DATA = "manifest", "tiers", "data"
 FIRST_FAILURES = 20  # rows: before that a share means nothing
 AGAIN = "; the same command goes on"
@@ -45,6 +47,21 @@ class Workers:
 
     processes: int = 0
     ray: str | None = None
+
+    @classmethod
+    def choose(cls, processes: int | None, runner: str, address: str | None) -> "Workers":
+        """As `fairhuman data build` names them; `processes` None: one a core.
+
+        Raises:
+            RecipeError: no such runner, or an address without Ray.
+
+        """
+        if runner not in RUNNERS:
+            raise RecipeError(f"--runner must be one of {', '.join(RUNNERS)}, found {runner!r}")
+        if address is not None and runner != "ray":
+            raise RecipeError("--address is the address of a Ray cluster: give --runner ray with it")
+        ray = (address or "local") if runner == "ray" else None
+        return cls((os.cpu_count() or 1) if processes is None else processes, ray)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Brief prompts for records: by rules, or by a model through `fairhuman.data.caption`."""
+"""Brief prompts for records: captions cut down, or written by a model through `fairhuman.data.caption`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,15 +8,14 @@ from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.template import sentence
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
-from fairhuman.data.validation.grammar import names_person
 from fairhuman.data.validation.settings import ValidationSetSettings
-from fairhuman.data.validation.shorten import short_prompt, words_of
+from fairhuman.data.validation.shorten import names_person, short_prompt
 from fairhuman.detect.worker import Failure
 from fairhuman.record import HumanRecord
 from fairhuman.utils.journal import Journal
 
 NO_CAPTION, NO_PERSON = "no caption to make a prompt of", "prompt names no person"
-
+TOO_LONG = "no clause about a person fits into prompts.max_words"
 
 Ask = Callable[[Sequence[tuple[HumanRecord, str]]], Iterable[Caption | Failure]]
 
@@ -37,7 +36,7 @@ def asking(settings: ValidationSetSettings, journal: Journal, progress: Progress
 
 
 def rule_prompt(record: HumanRecord, budget: TokenBudget, max_words: int) -> Caption | Failure:
-    """The record's caption made brief by `short_prompt`, within the tokens of both tokenizers.
+    """The record's caption cut down by `short_prompt`, within the tokens of both tokenizers.
 
     Where there is no caption, a sentence over the record's attributes takes its place.
     """
@@ -45,7 +44,9 @@ def rule_prompt(record: HumanRecord, budget: TokenBudget, max_words: int) -> Cap
         text = record.caption or sentence(record.attributes)
     except ValueError as error:
         return Failure(f"attributes can't be read: {error}")
-    return budget.caption(short_prompt(text, max_words), empty=NO_PERSON) if text else Failure(NO_CAPTION)
+    if not text:
+        return Failure(NO_CAPTION)
+    return budget.caption(short_prompt(text, max_words), empty=TOO_LONG if names_person(text) else NO_PERSON)
 
 
 def model_prompts(
@@ -85,7 +86,7 @@ def model_prompts(
         progress("writing prompts", start + len(block), len(records))
         for record, digest in block:
             prompt = known.get((record.key, digest)) or found[record.key]
-            good = isinstance(prompt, Failure) or names_person(words_of(prompt.text))
+            good = isinstance(prompt, Failure) or names_person(prompt.text)
             yield prompt if good else Failure(NO_PERSON)
 
 

@@ -35,7 +35,8 @@ class PromptSettings(Settings):
     """Where brief and clear prompts come from; a section for each kind of model."""
 
     kind: Literal["rules", "transformers", "endpoint"] = Field(
-        default="rules", description="rules over the source's English captions, or a vision-language model"
+        default="rules",
+        description="rules: captions without parentheses and trailing clauses; or a vision-language model (better)",
     )
     max_words: int = Field(default=MAX_WORDS, ge=3, description="of a prompt by rules")
     max_failed_share: float = Field(default=0.1, ge=0.0, description="of count; more failures of a model end the run")

@@ -61,7 +61,7 @@ class Distance:
         error = _standard_error(self.shares0, self.shares1)
         half = NORMAL.inv_cdf((1 + LEVEL) / 2) * error
         low = max(self.lowest, self.value - half)
-        return Measured(self.value, error, low, self.value + half, self.n, len(self.shares0))
+        return Measured(self.value, low, self.value + half, self.n, error, len(self.shares0))
 
 
 def paired_difference(a: Distance, b: Distance) -> Difference:
@@ -113,47 +113,29 @@ def size_warning(n: int, width: int) -> str | None:
     return None
 
 
-def frechet_distance(features0_nd: Features, features1_md: Features) -> float:
-    """|μ0 - μ1|² + tr(Σ0 + Σ1 - 2 (Σ0 Σ1)^½) of the Gaussians with the means and covariances (by n - 1) of two sets.
-
-    With centred features X = Q R √(n - 1) the last trace is the sum of the singular values of R0 R1ᵀ: no covariance is
-    formed, so none is singular, and there may be fewer pictures than features. In float64.
-
-    Args:
-        features0_nd, features1_md: a row a picture, [N, D] and [M, D].
-
-    Returns:
-        The distance, at least 0, in squared units of the features.
-
-    Raises:
-        DataError: a set has fewer than 2 rows, or rows that aren't finite: says how many and the first.
-        ValueError: the shapes don't match.
-
-    """
-    x0, x1 = _checked(features0_nd, features1_md)
-    root0, root1 = (np.linalg.qr(_centred(x), mode="r") / np.sqrt(len(x) - 1) for x in (x0, x1))
-    singular_k = np.linalg.svd(root0 @ root1.T, compute_uv=False)
-    return _frechet(x0.mean(axis=0) - x1.mean(axis=0), root0, root1, singular_k)
-
-
 def measure_frechet(
     features0_nd: Features,
     features1_md: Features,
     groups0: Groups = None,
     groups1: Groups = None,
 ) -> Distance:
-    """`frechet_distance` with the pulls of the pictures, which cost about as much again.
+    """|μ0 - μ1|² + tr(Σ0 + Σ1 - 2 (Σ0 Σ1)^½) of the Gaussians with the means and covariances (by n - 1) of two sets.
+
+    With centred features X = Q R √(n - 1) the last trace is the sum of the singular values of R0 R1ᵀ: no covariance is
+    formed, so none is singular, and there may be fewer pictures than features. In float64; at least 0, in squared units
+    of the features. The pulls of the pictures, which cost about as much again, are
 
     u_i = 2 (μ0 - μ1)·x_i + n/(n - 1) (|x_i|² - x_iᵀ T x_i), centred, for the centred x_i of the first set, with T the
     optimal transport map of its Gaussian to the other, ∂(2 tr(Σ0 Σ1)^½) / ∂Σ0; from R0 R1ᵀ = U S Vᵀ it is
     n/(n - 1) x_iᵀ T x_i = n Σ_k (Q0 U)²_ik S_k.
 
     Args:
-        features0_nd, features1_md: as in `frechet_distance`.
+        features0_nd, features1_md: a row a picture, [N, D] and [M, D].
         groups0, groups1: which pictures belong together, one each; see the module.
 
     Raises:
-        DataError, ValueError: as `frechet_distance`; or there isn't a group for each row.
+        DataError: a set has fewer than 2 rows, or rows that aren't finite: says how many and the first.
+        ValueError: the shapes don't match, or there isn't a group for each row.
 
     """
     x0, x1 = _checked(features0_nd, features1_md)
@@ -170,22 +152,16 @@ def measure_frechet(
     return Distance(value, 0.0, len(x0), _by_group(shares[0], groups0), _by_group(shares[1], groups1))
 
 
-def kernel_distance(features0_nd: Features, features1_md: Features) -> float:
-    """The unbiased estimate of MMD² with the kernel k(x, y) = (x·y / D + 1)³, from all pictures; may be below 0.
-
-    Σ_{i≠j} k(x_i, x_j) / (n (n - 1)) + Σ_{i≠j} k(y_i, y_j) / (m (m - 1)) - 2 Σ k(x_i, y_j) / (n m): Gretton et al.,
-    A Kernel Two-Sample Test, 2012, Eq. 3. In float64. Raises as `frechet_distance`.
-    """
-    return measure_kernel(features0_nd, features1_md).value
-
-
 def measure_kernel(
     features0_nd: Features,
     features1_md: Features,
     groups0: Groups = None,
     groups1: Groups = None,
 ) -> Distance:
-    """`kernel_distance` with the pulls u_i = 2 (mean_{j≠i} k(x_i, x_j) - mean_j k(x_i, y_j)), centred.
+    """The unbiased estimate of MMD² with the kernel k(x, y) = (x·y / D + 1)³, from all pictures; may be below 0.
+
+    Σ_{i≠j} k(x_i, x_j) / (n (n - 1)) + Σ_{i≠j} k(y_i, y_j) / (m (m - 1)) - 2 Σ k(x_i, y_j) / (n m): Gretton et al.,
+    A Kernel Two-Sample Test, 2012, Eq. 3. The pulls are u_i = 2 (mean_{j≠i} k(x_i, x_j) - mean_j k(x_i, y_j)), centred.
 
     Arguments and errors are those of `measure_frechet`.
     """
@@ -197,34 +173,6 @@ def measure_kernel(
     shares0_n = 2 * (within0_n / (n - 1) - across0_n / m) / n
     shares1_m = 2 * (within1_m / (m - 1) - across1_m / n) / m
     return Distance(float(value), -np.inf, n, _by_group(shares0_n, groups0), _by_group(shares1_m, groups1))
-
-
-def kernel_distance_of_subsets(
-    features0_nd: Features,
-    features1_md: Features,
-    subsets: int = 100,
-    size: int = 1000,
-    seed: int = 2020,
-) -> tuple[float, float]:
-    """Mean and standard deviation of `kernel_distance` over random subsets, as torch-fidelity draws them.
-
-    It is for comparison with published numbers. All pictures give the same in the mean and more precisely, and the
-    deviation says how subsets of this size scatter, not how sure the mean is.
-
-    Raises:
-        DataError, ValueError: as `kernel_distance`; or a set is smaller than a subset.
-
-    """
-    x0, x1 = _checked(features0_nd, features1_md)
-    if not 2 <= size <= min(len(x0), len(x1)):
-        raise ValueError(f"size must be in 2..{min(len(x0), len(x1))}, the smaller set, not {size}")
-    if subsets < 1:
-        raise ValueError(f"subsets must be at least 1, not {subsets}")
-    random = np.random.RandomState(seed)  # torch-fidelity's generator and order of draws
-    values = [
-        kernel_distance(*(x[random.choice(len(x), size, replace=False)] for x in (x0, x1))) for _ in range(subsets)
-    ]
-    return float(np.mean(values)), float(np.std(values))
 
 
 def _frechet(apart_d: Array, root0: Array, root1: Array, singular_k: Array) -> float:

@@ -20,12 +20,14 @@ from fairhuman.models.full import predict_noise
 from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
-from fairhuman.stats.bootstrap import Estimate, pooled_ratio, relative_change
+from fairhuman.stats.bootstrap import pooled_ratio, relative_change
+from fairhuman.stats.estimate import Estimate
 from fairhuman.stats.paired import holm, paired_difference
 from fairhuman.train.data import fixed_dataset
 from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
 from fairhuman.train.validation import HeldOut, held_out_losses
+from fairhuman.utils.files import write_json
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,13 @@ def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
             table.append(line)
     corrected = holm([line.p for line in table])
     return [replace(line, p_holm=p) for line, p in zip(table, corrected, strict=True)]
+
+
+def write_losses(out: Path, settings: LossSettings, found: Mapping[str, HeldOut], table: Sequence[LossLine]) -> None:
+    """Write settings, the table, and the losses of every picture as JSON."""
+    samples = {name: held_out.line() for name, held_out in found.items()}
+    lines = [line.plain() for line in table]
+    write_json(out, {"settings": settings.model_dump(mode="json"), "losses": lines, "samples": samples})
 
 
 def _sums(held_out: HeldOut, objective: str) -> tuple[Sequence[float], Sequence[float]]:

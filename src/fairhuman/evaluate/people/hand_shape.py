@@ -58,21 +58,6 @@ class HandShape:
     proportions: float
 
     @property
-    def five_fingers(self) -> bool:
-        """Whether all five fingers lie apart."""
-        return self.fingers == 5
-
-    @property
-    def no_crossing(self) -> bool:
-        """Whether no bones go through each other."""
-        return self.crossings == 0
-
-    @property
-    def human_proportions(self) -> bool:
-        """Whether all bones have human proportions."""
-        return self.proportions == 1
-
-    @property
     def plausibility(self) -> float:
         """fingers / 5 · (1 - crossings / 10) · proportions, in 0..1."""
         return self.fingers / 5 * (1 - self.crossings / 10) * self.proportions

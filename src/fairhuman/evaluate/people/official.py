@@ -26,7 +26,6 @@ from fairhuman.detect.bundled import BundledModel
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results, in_order
 from fairhuman.detect.scale import enlarged
-from fairhuman.stats.bootstrap import Estimate, pooled_ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +63,6 @@ def official_scores(
         raise ValueError(f"upscale must be at least 1, not {upscale}")
     results = guarded_results(partial(official_scorer, upscale), pictures, seconds=seconds)
     return in_order(results, len(pictures), progress)
-
-
-def official_confidence(scores: Sequence[Sequence[float]], *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean over all detections of all pictures, misses skipped; the interval is a bootstrap over pictures.
-
-    For hands the interval takes pictures for independent, which video mode doesn't make them.
-
-    Args:
-        scores: of each picture, the scores of its faces or of its hands; NaN comes back where all are empty.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-
-    """
-    sums_n = [sum(picture) for picture in scores]
-    counts_n = [float(len(picture)) for picture in scores]
-    return pooled_ratio(sums_n, counts_n, resamples=resamples, seed=seed)
 
 
 class _OfficialFaces(BundledModel):

@@ -30,7 +30,6 @@ from fairhuman.evaluate.people.face_shape import face_shape
 from fairhuman.evaluate.people.hand_shape import hand_shape
 from fairhuman.evaluate.people.looks import agreement
 from fairhuman.record import Box
-from fairhuman.stats.bootstrap import Estimate, pooled_ratio
 
 Array = NDArray[np.float64]
 Expected = Sequence[Box] | int | None  # true boxes, number of parts, or unknown
@@ -60,33 +59,6 @@ class StrictScores:
     quality_n: Array
     found_n: Array
     best_n: Array
-
-    @property
-    def confidence_n(self) -> Array:
-        """Confidence of each picture, 0..1; NaN where nothing is expected or that isn't known."""
-        return np.divide(
-            self.quality_n, self.expected_n, out=np.full(len(self.expected_n), np.nan), where=self.expected_n > 0
-        )
-
-    def confidence(self) -> Estimate:
-        """Σ quality / Σ expected with its bootstrap interval over pictures."""
-        return self._ratio(self.quality_n, self.expected_n)
-
-    def detection_rate(self) -> Estimate:
-        """Σ matched / Σ expected with its bootstrap interval over pictures."""
-        return self._ratio(self.matched_n, self.expected_n)
-
-    def precision(self) -> Estimate:
-        """Σ matched / Σ (matched + extra) with its bootstrap interval over pictures."""
-        return self._ratio(self.matched_n, self.matched_n + self.extra_n)
-
-    def best(self) -> Estimate:
-        """Mean of `best_n`: all there is where nobody knows what to expect."""
-        return pooled_ratio(self.best_n, np.ones(len(self.best_n)))
-
-    def _ratio(self, top_n: Array, bottom_n: Array) -> Estimate:
-        known_n = ~np.isnan(self.expected_n)
-        return pooled_ratio(top_n[known_n], bottom_n[known_n])
 
 
 def strict_faces(detections: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:

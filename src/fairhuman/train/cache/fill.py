@@ -32,6 +32,18 @@ class CacheFill:
     changed: int
     notes: list[Note]
 
+    def lines(self) -> list[str]:
+        """Notes and counts in lines of text."""
+        lines = [str(note) for note in self.notes]
+        for name, new in self.new.items():
+            unused = (
+                f"; {self.unused[name]} others that this recipe and its data don't use" if self.unused[name] else ""
+            )
+            lines.append(f"{name}: {new} new, {self.kept[name]} were there{unused}")
+        if self.changed:
+            lines.append(f"{self.changed} new views are of pictures that have changed; their old latents aren't used")
+        return lines
+
 
 class _EveryView(Dataset[tuple[Views, Note | None]]):
     """A record an item: its views, or why there are none."""

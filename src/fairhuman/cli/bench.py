@@ -1,0 +1,142 @@
+"""`fairhuman bench`: speed and memory of this machine."""
+
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.table import Table
+from typer import Argument, Option
+
+from fairhuman.cli.console import ConsoleDisplay
+from fairhuman.cli.options import DryRun, Numbers, settings_of
+
+if TYPE_CHECKING:
+    from fairhuman.bench.settings import MemoryTableSettings
+    from fairhuman.train.memory import Memory
+    from fairhuman.train.recipe import TrainRecipe
+
+GIB = 2**30
+
+
+def bench(
+    overrides: Annotated[list[str] | None, Argument(help="Settings of the run, or of the table.")] = None,
+    recipe: Annotated[Path | None, Option(help="Training recipe; by default, the small SDXL on noise.")] = None,
+    memory: Annotated[bool, Option("--memory", help="Compute memory from shapes: the recipe's, or SDXL's.")] = False,
+    profile: Annotated[Path | None, Option(help="Write a Chrome trace of five steps here instead.")] = None,
+    rounds: Annotated[int, Option(min=1, help="Steps of each kind.")] = 15,
+    out: Numbers = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure training speed here as ratios to a bare loop, or compute from shapes the memory that runs need.
+
+    Example: fairhuman bench --memory
+    """
+    from fairhuman.bench.noise import recipe_or_noise
+    from fairhuman.bench.settings import MemoryTableSettings
+
+    display = ConsoleDisplay()
+    if memory and recipe is None:
+        table = settings_of(MemoryTableSettings, "bench --memory", overrides)
+        if dry_run:
+            display.settings(table)
+        else:
+            rows = _memory_table(table, display)
+            _save(out, {"settings": table.model_dump(mode="json"), "rows": rows}, display)
+        return
+    with recipe_or_noise(recipe, overrides or (), fill_caches=not dry_run) as run:
+        if dry_run:
+            display.settings(run)
+        elif memory:
+            _save(out, {"recipe": run.model_dump(mode="json"), "bytes": _memory(run, display)}, display)
+        elif profile is not None:
+            _profile(run, profile, display)
+        else:
+            speed = _speed(run, rounds, display)
+            _save(out, {"recipe": run.model_dump(mode="json"), "speed": speed}, display)
+
+
+def _speed(recipe: "TrainRecipe", rounds: int, display: ConsoleDisplay) -> list[dict[str, Any]]:
+    """Measure the trainer against a bare loop, and print the ratios."""
+    import torch
+
+    from fairhuman.bench.speed import BARE, measure_speed, modes_of
+
+    found = measure_speed(recipe, rounds, modes_of(recipe))
+    clock = "wall-clock" if torch.cuda.is_available() else "CPU"
+    table = Table(
+        "steps", "pictures a second", f"speed against the {BARE} ({clock} time)", "waiting for data", "warm-up, s"
+    )
+    for one in found:
+        rates, ratios = _spread(one.images_per_s, "{:.3g}"), _spread(one.ratio, "{:.3f}")
+        table.add_row(one.name, rates, ratios, f"{one.waiting[1]:.1%}", f"{one.warm_up_s:.1f}")
+    display.table(table)
+    display.say(f"minimum / median / maximum of {rounds} rounds; amortised modes without their audits")
+    return [asdict(one) for one in found]
+
+
+def _profile(recipe: "TrainRecipe", out: Path, display: ConsoleDisplay) -> None:
+    """Write a trace of some steps, and print where their time went."""
+    from fairhuman.bench.speed import trace
+    from fairhuman.utils.files import writing
+
+    with writing(out):
+        spent = trace(recipe, out)
+    table = Table("of a step", "ms", "share")
+    for name, seconds in spent.items():
+        table.add_row(name, f"{1000 * seconds:.1f}", f"{seconds / sum(spent.values()):.1%}")
+    display.table(table)
+    display.say(f"trace: {out}; open it in perfetto.dev or chrome://tracing")
+
+
+def _memory(recipe: "TrainRecipe", display: ConsoleDisplay) -> dict[str, int | None]:
+    """Print what a recipe needs."""
+    from fairhuman.train.memory import memory_of
+
+    memory = memory_of(recipe)
+    table = Table("held", "GiB")
+    for name, value in asdict(memory).items():
+        if value is not None:
+            table.add_row(name, f"{value / GIB:.2f}")
+    table.add_row("a device must have", f"{memory.needed / GIB:.2f}")
+    display.table(table)
+    return _plain(memory)
+
+
+def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> list[dict[str, Any]]:
+    """Print what runs of SDXL need, a table for each batch size and precision."""
+    from fairhuman.bench.memory_table import memory_table, rows_of
+
+    rows, count = [], rows_of(settings)
+    with display:
+        for row in memory_table(settings):
+            rows.append(row)
+            display.status(f"{len(rows)} of {count} runs computed")
+    for (batch_size, precision), group in groupby(rows, key=lambda row: (row.batch_size, row.precision)):
+        title = f"batch {batch_size}, {precision}"
+        table = Table("run", "weights", "Adam", "step", "audit", "device", title=title, title_justify="left")
+        for row in group:
+            held = row.memory
+            parts = (held.frozen + held.trained, held.optimizer, held.step, held.audit, held.needed)
+            table.add_row(f"{row.kind}, {row.way}", *("" if part is None else f"{part / GIB:.1f}" for part in parts))
+        display.table(table)
+    display.say("GiB, from shapes alone; weights and audit: see the docs on performance")
+    return [{**asdict(row), "memory": _plain(row.memory)} for row in rows]
+
+
+def _plain(memory: "Memory") -> dict[str, int | None]:
+    return {**asdict(memory), "total": memory.total, "needed": memory.needed}
+
+
+def _save(out: Path | None, values: dict[str, Any], display: ConsoleDisplay) -> None:
+    from fairhuman.utils.files import write_json, writing
+    from fairhuman.utils.provenance import origin
+
+    if out is not None:
+        with writing(out):
+            write_json(out, {**origin(), **values})
+        display.say(f"numbers: {out}")
+
+
+def _spread(values: tuple[float, float, float], form: str) -> str:
+    return " / ".join(form.format(value) for value in values)

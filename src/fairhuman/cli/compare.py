@@ -1,0 +1,143 @@
+"""`fairhuman compare`, `grid`, `cost` and `paper`: strategies and methods side by side."""
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from typer import Argument, Exit, Option
+
+from fairhuman.cli.console import ConsoleDisplay
+from fairhuman.cli.options import DryRun, Overrides, Prompts, Recipe, named_places, settings_of
+
+Result = TypeVar("Result")
+
+
+def compare(
+    recipe: Annotated[Path, Argument(help="YAML file of a comparison: cells, seeds, data.")],
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train strategies, ranks or any other settings over several seeds and compare their held-out losses.
+
+    Run the same command again to resume.
+
+    Example: fairhuman compare recipes/compare-small.yaml out=runs/compare
+    """
+    from fairhuman import config
+    from fairhuman.compare.run import missing_data, planned_runs, run_all
+    from fairhuman.compare.settings import CompareRecipe
+
+    settings = config.load(CompareRecipe, recipe, overrides or ())
+    display = ConsoleDisplay()
+    if dry_run:
+        runs = planned_runs(settings)
+        display.settings(settings)
+        for path in missing_data(settings, runs):
+            display.say(f"data {path}: not there yet")
+        rates = settings.tuning.runs_of(settings.cells) if settings.tuning else 0
+        display.say(f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
+        return
+    done = _or_stopped(run_all(settings, display), display)
+    display.say(f"report: {done.page}")
+    if done.failed:
+        raise Exit(1)
+
+
+def grid(
+    out: Annotated[Path, Argument(help="Folder for grid.html, grid.png and grid.pdf.")],
+    overrides: Annotated[list[str] | None, Argument(help="How models draw, such as resolution=128 steps=30.")] = None,
+    method: Annotated[
+        list[str] | None,
+        Option("--method", help="NAME=FOLDER, or =MODEL, =MODEL+LORA@WEIGHT, =MODEL+MOLE to draw with; repeatable."),
+    ] = None,
+    prompts: Prompts = None,
+    control: Annotated[list[str] | None, Option(help="pose=PLACE or depth=PLACE, as given to sample.")] = None,
+    zoom_on: Annotated[
+        str | None, Option(help="Method whose faces and hands place the zooms; 'expected': --data's boxes.")
+    ] = None,
+    data: Annotated[Path | None, Option(help="Data set with the expected boxes, one record per prompt.")] = None,
+    row: Annotated[list[int] | None, Option("--row", help="Row to show, from 0; repeatable.")] = None,
+    count: Annotated[int | None, Option(min=1, help="Rows to draw at random; all by default.")] = None,
+    seed: Annotated[int, Option(min=0, help="Seed of that draw.")] = 0,
+    dry_run: DryRun = False,
+) -> None:
+    """Put pictures of several methods for the same prompts side by side, with zoomed faces and hands.
+
+    Example: fairhuman grid grid --method base=samples/base --method MPD=samples/mpd --control pose=POSES --count 8
+    """
+    from fairhuman.compare.drawing import GridInputs, make_grid
+    from fairhuman.compare.settings import DrawSettings
+
+    settings = settings_of(DrawSettings, "grid", overrides)
+    inputs = GridInputs(named_places(method), prompts, control or (), zoom_on, data, row or None, count, seed)
+    display = ConsoleDisplay()
+    if dry_run:
+        display.would_write(out, inputs.folders)
+        return
+    page = _or_stopped(make_grid(inputs, settings, out, display), display)
+    display.say(f"grid: {page}")
+
+
+def cost(
+    out: Annotated[Path, Argument(help="Folder for costs.json and the page.")],
+    overrides: Annotated[list[str] | None, Argument(help="Settings, such as model=small rank=16.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure what a LoRA costs at inference, fused and unfused, and count it on SDXL's true shape.
+
+    Example: fairhuman cost costs model=stabilityai/stable-diffusion-xl-base-1.0 size=1024 rank=256 precision=fp16
+    """
+    from fairhuman.compare.paper.cost_page import write_costs
+    from fairhuman.compare.paper.settings import CostSettings
+    from fairhuman.utils.files import writing
+
+    settings = settings_of(CostSettings, "cost", overrides)
+    display = ConsoleDisplay()
+    if dry_run:
+        display.settings(settings)
+        display.would_write(out, {})
+        return
+    with writing(out):
+        display.say(f"report: {write_costs(settings, out)}")
+
+
+def paper(
+    out: Annotated[Path, Argument(help="Folder for paper.json and paper.html.")],
+    overrides: Annotated[
+        list[str] | None, Argument(help="How our numbers came about: costs.model=TEXT, evaluation.data=TEXT ...")
+    ] = None,
+    costs: Annotated[Path | None, Option(help="costs.json of fairhuman cost.")] = None,
+    evaluation: Annotated[
+        Path | None,
+        Option(help="metrics.json of fairhuman evaluate; methods named MPD or as in the paper."),
+    ] = None,
+    recipe: Recipe = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Put our numbers beside the published tables, in columns of their own, with all differences spelled out.
+
+    Example: fairhuman paper paper --costs costs/costs.json --recipe setup.yaml
+    """
+    from fairhuman.compare.paper.settings import SheetSettings
+    from fairhuman.compare.paper.sheet import read_tables, write_sheet
+    from fairhuman.utils.files import writing
+
+    settings = settings_of(SheetSettings, "paper", overrides, recipe)
+    display = ConsoleDisplay()
+    files = {name: path for name, path in (("costs", costs), ("evaluation", evaluation)) if path is not None}
+    if dry_run and files:
+        display.would_write(out, files)
+        return
+    tables = read_tables(costs, evaluation, settings)
+    for table in tables.values():
+        if table.note:
+            display.say(table.note)
+    with writing(out):
+        display.say(f"paper sheet: {write_sheet(tables, out)}")
+
+
+def _or_stopped(result: Result | int, display: ConsoleDisplay) -> Result:
+    """The result, unless a signal ended the command early."""
+    if not isinstance(result, int):
+        return result
+    display.say("stopped; run the same command again to resume")
+    raise Exit(128 + result)

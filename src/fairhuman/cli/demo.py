@@ -1,0 +1,35 @@
+"""`fairhuman demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Exit, Option
+
+from fairhuman.cli.console import ConsoleDisplay
+from fairhuman.cli.options import DryRun, settings_of
+
+
+def demo(
+    out: Annotated[Path, Argument(help="Folder for data, runs and report.")],
+    targets: Annotated[str, Option(help="attention (the paper) or attention+conv.")] = "attention",
+    model: Annotated[str, Option(help="'small' or the folder of another small SDXL.")] = "small",
+    dry_run: DryRun = False,
+) -> None:
+    """Render people, fine-tune a small SDXL with MPD and with LS, sample, measure and report.
+
+    Run the same command again to resume.
+
+    Example: fairhuman demo runs/demo
+    """
+    from fairhuman.demo.run import demo_recipes, run_demo
+    from fairhuman.demo.settings import DemoSettings
+
+    settings = settings_of(DemoSettings, "demo", None, given={"targets": targets, "model": model})
+    display = ConsoleDisplay()
+    if dry_run:
+        for recipe in demo_recipes(out, settings).values():
+            display.settings(recipe)
+        return
+    signal = run_demo(out, settings, display)
+    if signal is not None:
+        raise Exit(128 + signal)

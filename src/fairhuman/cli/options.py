@@ -1,0 +1,72 @@
+"""Options that several commands share, and what they are read into."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from typer import Argument, Option
+
+from fairhuman.errors import RecipeError
+
+if TYPE_CHECKING:  # `--help` doesn't need it
+    from pydantic import BaseModel
+
+DryRun = Annotated[bool, Option("--dry-run", help="Check, show what would be done, and write nothing.")]
+Overrides = Annotated[list[str] | None, Argument(help="Settings as key=value or section.key=value.")]
+Recipe = Annotated[Path | None, Option(help="YAML file of settings.")]
+NewFolder = Annotated[Path, Argument(help="New folder, or one that this command has begun.")]
+Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line.")]
+ControlNets = Annotated[list[str] | None, Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; repeatable.")]
+Adapters = Annotated[list[str] | None, Option("--t2i-adapter", help="The same for a T2I-adapter.")]
+Numbers = Annotated[Path | None, Option(help="JSON file for all numbers.")]
+Workers = Annotated[int | None, Option(min=1, help="Number of processes; one per core by default.")]
+Host = Annotated[str, Option(help="Address to listen on; 0.0.0.0 accepts other machines.")]
+Port = Annotated[int, Option(help="Port to listen on; 0 picks a free one.")]
+
+SettingsT = TypeVar("SettingsT", bound="BaseModel")
+
+
+def settings_of(
+    kind: type[SettingsT],
+    origin: str,
+    overrides: Sequence[str] | None,
+    recipe: Path | None = None,
+    given: Mapping[str, object] | None = None,
+) -> SettingsT:
+    """Settings of a recipe, then of the options that were given (not None), then of the overrides.
+
+    Raises:
+        RecipeError: a wrong setting; `origin` names the command where there is no recipe.
+
+    """
+    from fairhuman import config
+
+    values = {name: value for name, value in (given or {}).items() if value is not None}
+    if recipe is None:
+        return config.build(kind, values, overrides or (), origin)
+    return config.load(kind, recipe, overrides or (), values)
+
+
+def named_folders(named: Sequence[str] | None) -> dict[str, Path]:
+    """Folders by name out of `NAME=FOLDER` or `FOLDER`; errors as of `named_places`."""
+    return {name: Path(place) for name, place in named_places(named).items()}
+
+
+def named_places(named: Sequence[str] | None) -> dict[str, str]:
+    """Places by name out of `NAME=PLACE`, or `PLACE`, which is named after its last part.
+
+    Raises:
+        RecipeError: two of one name, or an empty name or place.
+
+    """
+    places: dict[str, str] = {}
+    for text in named or ():
+        name, sign, place = text.partition("=")
+        if not sign:
+            name, place = Path(text).resolve().name, text
+        if not name or not place:
+            raise RecipeError(f"expected FOLDER or NAME=FOLDER, found {text!r}")
+        if name in places:
+            raise RecipeError(f"two are named {name!r}: give names as NAME=FOLDER")
+        places[name] = place
+    return places

@@ -1,0 +1,70 @@
+"""`fairhuman sample`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from fairhuman.cli.console import ConsoleDisplay
+from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, settings_of
+
+
+def sample(
+    out: Annotated[Path, Argument(help="Folder for the pictures.")],
+    prompt: Annotated[list[str] | None, Option(help="A prompt; repeatable.")] = None,
+    prompts: Prompts = None,
+    model: Annotated[str, Option(help="'small', the folder of a pipeline or a hub id.")] = "small",
+    lora: Annotated[Path | None, Option(help="LoRA file or folder.")] = None,
+    lora_weight: Annotated[float, Option(help="Strength of the LoRA.")] = 1.0,
+    fuse: Annotated[
+        bool | None,
+        Option("--fuse/--no-fuse", help="Fuse the LoRA into the weights; the default."),
+    ] = None,
+    mole: Annotated[Path | None, Option(help="MoLE file or folder; it can't be fused.")] = None,
+    controlnet: ControlNets = None,
+    t2i_adapter: Adapters = None,
+    control: Annotated[
+        list[str] | None, Option(help="pose=PLACE or depth=PLACE: file, folder, data set or none.")
+    ] = None,
+    control_start: Annotated[float, Option(help="Share of the steps, 0 to 1, after which control begins.")] = 0.0,
+    control_end: Annotated[float, Option(help="Share of the steps after which control ends.")] = 1.0,
+    count: Annotated[int, Option(min=1, help="Pictures per prompt.")] = 1,
+    steps: Annotated[int, Option(min=1, help="UniPC steps.")] = 30,
+    guidance: Annotated[float, Option(min=1.0, help="Scale of classifier-free guidance; 1 is none.")] = 7.5,
+    negative: Annotated[str, Option(help="Negative prompt.")] = "",
+    height: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
+    width: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
+    seed: Annotated[int, Option(min=0, help="Seed of the noise.")] = 0,
+    batch_size: Annotated[int, Option(min=1, help="Changes the speed, not the pictures.")] = 4,
+    precision: Annotated[str, Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = "fp32",
+    dry_run: DryRun = False,
+) -> None:
+    """Draw pictures for prompts.
+
+    Example: fairhuman sample out --prompt "a woman waving" --model MODEL --lora runs/lora/lora --lora-weight 0.3
+    """
+    from fairhuman.generate.control_options import ControlOptions
+    from fairhuman.generate.run import SampleJob, collect_prompts, draw_pictures
+    from fairhuman.generate.settings import SampleSettings
+
+    given: dict[str, object] = {"steps": steps, "guidance": guidance, "negative_prompt": negative, "seed": seed}
+    given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
+    job = SampleJob(
+        settings=settings_of(SampleSettings, "sample", None, given=given),
+        out=out,
+        prompts=collect_prompts(prompt or (), prompts),
+        model=model,
+        lora=lora,
+        lora_weight=lora_weight,
+        fuse=fuse,
+        mole=mole,
+        precision=precision,
+        control=ControlOptions(controlnet or (), t2i_adapter or (), control or (), control_start, control_end),
+    )
+    asked = job.check()
+    display = ConsoleDisplay()
+    if dry_run:
+        display.say(f"{len(job.prompts)} prompts x {count}, {job.settings!r}")
+        return
+    for path, text in draw_pictures(job, asked, display.say):
+        display.say(f"{path}  {text}")

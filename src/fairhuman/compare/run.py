@@ -1,0 +1,70 @@
+"""A comparison from start to end: runs, their contrasts, pictures, costs and the page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairhuman.compare.analysis import contrasts
+from fairhuman.compare.page import write_comparison
+from fairhuman.compare.paper.cost_page import read_costs, write_costs
+from fairhuman.compare.pictures import draw_grid
+from fairhuman.compare.runs import run_comparison
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.errors import DataError
+from fairhuman.synth.run import render_people
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The page of a comparison, and the runs that failed: name to what each said."""
+
+    page: Path
+    failed: Mapping[str, str]
+
+
+def planned_runs(recipe: CompareRecipe) -> list[TrainRecipe]:
+    """Runs of all cells and seeds, at learning rates before tuning.
+
+    Raises:
+        RecipeError: a setting that training doesn't have, or one that the comparison sets itself.
+
+    """
+    return [recipe.run(cell, seed, None, "test") for cell in recipe.cells for seed in recipe.seeds]
+
+
+def missing_data(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Path]:
+    """Data sets of a comparison that don't exist, besides the people that it renders."""
+    sections = [section.data for section in (recipe.tuning, recipe.grid) if section is not None]
+    paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, [recipe.test, *sections])]
+    rendered = {recipe.data(name) for name in recipe.people}
+    return [path for path in dict.fromkeys(paths) if path not in rendered and not path.exists()]
+
+
+def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
+    """Do all that isn't done yet and write the page; or the number of the signal that ended it early.
+
+    Raises:
+        RecipeError: as of `planned_runs`.
+        DataError: the data of the grid doesn't exist.
+        FairHumanError: as of `run_comparison` and `draw_grid`.
+
+    """
+    planned_runs(recipe)
+    if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():
+        raise DataError(f"{recipe.grid.data}: there is no such file or folder, grid.data asks for it")
+    found = run_comparison(recipe, render_people, display)
+    if isinstance(found, int):
+        return found
+    differences = contrasts(recipe, found)
+    page = write_comparison(recipe, found, differences)
+    shown = draw_grid(recipe, recipe.grid, found, display) if recipe.grid else None
+    if isinstance(shown, int):
+        return shown
+    costs = recipe.results_folder / "costs"
+    if recipe.cost is not None and read_costs(recipe.cost, costs) is None:
+        write_costs(recipe.cost, costs)
+    if recipe.grid is not None or recipe.cost is not None:
+        page = write_comparison(recipe, found, differences, shown)
+    return Comparison(page, found.failed)

@@ -1,0 +1,81 @@
+"""The control options of `fairhuman sample`: ControlNets, T2I-adapters and the conditions that they follow."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from diffusers import StableDiffusionXLPipeline
+
+from fairhuman.errors import RecipeError
+from fairhuman.generate.asked import ControlInputs, read_asked
+from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
+from fairhuman.generate.sample import picture_size
+from fairhuman.generate.settings import SampleSettings
+from fairhuman.models.registry import CONTROLS
+
+_FOLLOWER = "give --controlnet FOLDER or --t2i-adapter FOLDER, which follows it"
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """The options as they were typed; `start` and `end` are shares of the steps, 0..1."""
+
+    controlnets: Sequence[str] = ()
+    adapters: Sequence[str] = ()
+    conditions: Sequence[str] = ()
+    start: float = 0.0
+    end: float = 1.0
+
+    def specs(self) -> list[tuple[str, ControlSpec]]:
+        """Kinds and places of the networks; errors as of `ControlSpec.parse`."""
+        return parse_controls(self.controlnets, self.adapters)
+
+    def read(self, count: int, steps: int) -> ControlInputs:
+        """Check what can be checked without the model, and read the conditions of `count` prompts, drawn in `steps`.
+
+        Raises:
+            RecipeError: conditions or a window without a network, a window without a step, or a wrong option.
+            ModelError: no such folder.
+            DataError: conditions that can't be used; see `read_asked`.
+
+        """
+        window, found = "--control-start and --control-end", f"{self.start}, {self.end}"
+        if not self.controlnets and not self.adapters:
+            if self.conditions:
+                raise RecipeError(f"--control: {_FOLLOWER}")
+            if (self.start, self.end) != (0.0, 1.0):
+                raise RecipeError(f"{window}: {_FOLLOWER}; found {found} and neither")
+        if not 0.0 <= self.start < self.end <= 1.0:
+            raise RecipeError(f"{window}: expected 0 <= start < end <= 1, found {found}")
+        if not any(within(step, steps, self.start, self.end) for step in range(steps)):
+            raise RecipeError(f"{window}: expected a whole step between them, found {found} and --steps {steps}")
+        for kind, spec in self.specs():
+            spec.check(CONTROLS[kind])
+        return read_asked(self.conditions, count)
+
+    def open(
+        self,
+        pipeline: StableDiffusionXLPipeline,
+        asked: ControlInputs,
+        settings: SampleSettings,
+        say: Callable[[str], None],
+    ) -> list[ActiveControl]:
+        """Load the networks beside the pipeline, check that they and the conditions fit, and say what is missing.
+
+        Raises:
+            ModelError: a checkpoint for another model.
+            RecipeError: a condition that nothing follows, or one that isn't given.
+            DataError: a condition of another aspect ratio.
+
+        """
+        guides = [spec.open(CONTROLS[kind], pipeline, self.start, self.end) for kind, spec in self.specs()]
+        check_followed(guides, list(asked.records))
+        asked.check(picture_size(pipeline, settings))
+        for name, count in asked.missing().items():
+            say(f"{name}: {count} of {len(asked.records[name])} prompts have none and get the null condition")
+        return guides
+
+
+def parse_controls(controlnets: Sequence[str], adapters: Sequence[str]) -> list[tuple[str, ControlSpec]]:
+    """Kinds and specifications of control networks, ControlNets first; errors as of `ControlSpec.parse`."""
+    given = (("controlnet", controlnets), ("t2i_adapter", adapters))
+    return [(kind, ControlSpec.parse(text)) for kind, texts in given for text in texts]
