@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.detect import DetectTier
-from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.data.pipeline.write import ShardWriter
 
 
@@ -16,7 +16,7 @@ class ConstantCheck(CheckTier):
     """What a check would give, without looking."""
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
+    def open(self) -> Iterator[ProcessRows]:
         yield lambda items: [self.constant(item) for item in items]
 
     def constant(self, item: TierRow) -> TierResult:
@@ -32,7 +32,7 @@ class ConstantDetect(DetectTier):
     name: ClassVar[str] = "detect"
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
+    def open(self) -> Iterator[ProcessRows]:
         columns: dict[str, Any] = {"persons": [[100.0, 50.0, 400.0, 512.0, 0.9]], "person_by": "constant"}
         columns |= {"faces": [[200.0, 80.0, 290.0, 190.0, 0.9]], "face_by": "constant"}
         columns |= {"hands": [[90.0, 300.0, 140.0, 350.0, 0.9]] * 2, "hand_votes": [3, 4], "hand_by": "constant"}

@@ -33,10 +33,10 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.engine import run_tasks
-from fairhuman.data.pipeline.manifest import blocks_of, list_source
+from fairhuman.data.pipeline.manifest import list_source, read_blocks
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import select
-from fairhuman.data.pipeline.tier import TierTable, start
+from fairhuman.data.pipeline.tier import TierTable, open_tier
 from fairhuman.data.sources import SOURCES, SourceFormat, SourceSettings
 from fairhuman.data.sources.rows import Row
 from fairhuman.detect.settings import DetectSettings, open_detectors
@@ -82,7 +82,7 @@ def bare_loop(paths: Sequence[Path]) -> tuple[float, float]:
     ready, results = context.Barrier(WORKERS), context.Queue()
     crew = [context.Process(target=bare, args=(paths[n::WORKERS], ready, results)) for n in range(WORKERS)]
     for process in crew:
-        process.start()
+        process.open_tier()
     times = [results.get() for _ in crew]
     for process in crew:
         process.join()
@@ -93,15 +93,15 @@ def tier(source: Path, out: Path) -> tuple[float, float]:
     """The same by a tier: pictures a second after both workers have given their first block, and CPU seconds."""
     reader = RowReader(source, "file_name", REGIONS, SourceSettings())
     list_source(out / "manifest", SOURCES["folder"], source, BLOCK, LoadReport())
-    blocks = blocks_of(out / "manifest")
+    blocks = read_blocks(out / "manifest")
     check = TierTable.of(CheckTier(reader), out, {})
-    for _ in run_tasks(partial(start, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
+    for _ in run_tasks(partial(open_tier, check.tier), check.tasks(blocks, out / "manifest"), WORKERS):
         pass
     detect = TierTable.of(DetectTier(reader, DETECTORS), out, {"check": check})
     tasks = detect.tasks(blocks, out / "manifest")
     before = os.times()
     rows, began, last = 0, 0.0, 0.0
-    for number, outcome in enumerate(run_tasks(partial(start, detect.tier), tasks, WORKERS)):
+    for number, outcome in enumerate(run_tasks(partial(open_tier, detect.tier), tasks, WORKERS)):
         last = time.perf_counter()
         if number < WORKERS:
             began = last
@@ -148,13 +148,13 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
 
     def run(table: TierTable, blocks: Any, share: float = 1.0) -> None:
         tasks = table.tasks(blocks, manifest)
-        done = run_tasks(partial(start, table.tier), tasks[: int(len(tasks) * share)], WORKERS)
+        done = run_tasks(partial(open_tier, table.tier), tasks[: int(len(tasks) * share)], WORKERS)
         for _ in done:
             pass
 
     with timed("list"):
         list_source(manifest, source, out, block_rows, LoadReport())
-    blocks = blocks_of(manifest)
+    blocks = read_blocks(manifest)
     check = TierTable.of(ConstantCheck(reader), out / "tiers", {})
     detect = TierTable.of(ConstantDetect(reader, DETECTORS), out / "tiers", {"check": check})
     with timed("check"):
@@ -163,7 +163,7 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
         run(detect, check.passed(blocks), stop_after)
         with timed("restart"):
             list_source(manifest, source, out, block_rows, LoadReport())
-            blocks = blocks_of(manifest)
+            blocks = read_blocks(manifest)
             left = len(check.tasks(blocks, manifest)) + len(detect.tasks(check.passed(blocks), manifest))
         assert left == len(blocks) - int(len(blocks) * stop_after)
     with timed("detect"):

@@ -17,5 +17,9 @@ class ModelError(FairHumanError):
     """A model can't be loaded, or doesn't fit what is asked of it."""
 
 
+class PluginError(FairHumanError):
+    """A part of a user's own package can't be loaded, or isn't what its group of entry points holds."""
+
+
 class TrainingError(FairHumanError):
     """A run can't go on: non-finite loss, no memory, no disk."""

@@ -1,4 +1,4 @@
-"""The one row type that every part speaks: a picture of people, its caption, its regions."""
+"""The record type shared by all packages: a picture of people, its caption and its regions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from typing import Any, Literal, NamedTuple
 Action = Literal["skipped", "warned", "dropped", "converted"]
 DepthKind = Literal["relative", "metric_mm"]
 
-# These regions have a plural column in the data set's format; any other region is found under its own name.
+# These regions have a plural column name in the data set's format; any other region's column has the region's name.
 REGION_COLUMNS: Mapping[str, str] = {"face": "faces", "hand": "hands", "person": "persons"}
 
 
 class Finding(NamedTuple):
-    """What was done to one item, and why.
+    """An action taken on one item while reading data, and its reason.
 
     `action` is `skipped` (a whole record left out), `dropped` (a box, a mask, a field left out),
-    `converted` (used after a change) or `warned` (used as it is). `reason` is one of few fixed texts, so
-    that reasons can be counted; `value` shows the case.
+    `converted` (used after a change) or `warned` (used as it is). `reason` is one of a small set of fixed texts, so
+    that reasons can be counted; `value` shows the offending value.
     """
 
     action: Action
@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileSpan:
-    """`length` bytes of a file from `offset` on: a member of a tar, a value in an Arrow table."""
+    """`length` bytes of a file starting at `offset`: a member of a tar, a value in an Arrow table."""
 
     path: Path
     offset: int
@@ -36,7 +36,7 @@ class FileSpan:
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """A picture inside a Parquet table: `row` of the file, from 0; `field` is its column, then names within that."""
+    """A picture in a Parquet table: `row` counts from 0; `field` is the column, then the names of nested fields."""
 
     path: Path
     row: int
@@ -48,18 +48,18 @@ Stored = Path | bytes | FileSpan | TableCell
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """A region inside a picture whose pixels are class numbers: where it holds one of `labels`."""
+    """A region of a label map (a picture whose pixels are class numbers): the pixels with one of `labels`."""
 
     stored: Stored
     labels: tuple[int, ...]
 
 
-Painted = Stored | LabelMap
+MaskSource = Stored | LabelMap
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels of the upright picture; 0 is the outer edge of the first pixel, y grows down."""
+    """A rectangle in pixels of the upright picture; 0 is the outer edge of the first pixel, y points down."""
 
     x0: float
     y0: float
@@ -75,20 +75,20 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class HumanRecord:
-    """One picture with all that is known about it.
+    """One picture with all its annotations.
 
     Attributes:
-        key: unique in its source.
-        image: a file, the bytes of one, or where they are in a larger file.
+        key: unique within its source.
+        image: a file, its bytes, or their location in a larger file.
         width, height: size in pixels of the *upright* picture (after its EXIF orientation).
         caption: may be empty.
-        boxes: region name to boxes; None = not annotated (unknown), () = annotated and there is none.
-        masks: region name to a painted mask of the picture's size, white = region, or a map of labels. A
-            painted mask wins over boxes.
-        pose, depth: conditions, kept as the source has them.
-        depth_kind: what the numbers of `depth` are; see `fairhuman.data.condition.depth`.
-        attributes: what else its source says, by name; as the source has it.
-        location: where the record was read, such as `metadata.jsonl:12`, for messages.
+        boxes: region name to boxes; None = not annotated (unknown), () = annotated as absent.
+        masks: region name to a painted mask of the picture's size, white = region, or to a label map. A
+            painted mask takes precedence over boxes.
+        pose, depth: conditions, as stored in the source.
+        depth_kind: meaning of the values in `depth`; see `fairhuman.data.condition.depth`.
+        attributes: other fields of the source, by name and unchanged.
+        location: where the record was read, such as `metadata.jsonl:12`; used in messages.
 
     """
 
@@ -98,7 +98,7 @@ class HumanRecord:
     height: int
     caption: str
     boxes: Mapping[str, tuple[Box, ...] | None] = field(default_factory=dict)
-    masks: Mapping[str, Painted] = field(default_factory=dict)
+    masks: Mapping[str, MaskSource] = field(default_factory=dict)
     pose: Stored | list[Any] | None = None
     depth: Stored | list[Any] | None = None
     depth_kind: DepthKind = "relative"
@@ -108,14 +108,14 @@ class HumanRecord:
     location: str = ""
 
     def annotated(self, region: str) -> bool:
-        """Whether it is known where the region is, or that there is none."""
+        """Whether the region is annotated: its place is known, or its absence."""
         return region in self.masks or self.boxes.get(region) is not None
 
     def has(self, region: str) -> bool:
-        """Whether the region is known to be in the picture (a painted mask counts, even a black one)."""
+        """Whether the region is known to be in the picture (a painted mask counts, even an all-black one)."""
         return region in self.masks or bool(self.boxes.get(region))
 
 
 def region_column(region: str) -> str:
-    """Name of the column that holds the boxes of a region: `faces`, `hands`, or the region's own name."""
+    """Name of the column with the boxes of a region: `faces`, `hands`, ..., or the region's own name."""
     return REGION_COLUMNS.get(region, region)

@@ -20,7 +20,7 @@ from fairhuman.detect import (
     PoseDetector,
     find_parts,
 )
-from fairhuman.detect.detection import in_any
+from fairhuman.detect.detection import inside_any
 from fairhuman.record import Box
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
@@ -69,7 +69,7 @@ def test_faces_are_found_where_they_are(photos: dict[str, Photo], faces: FaceDet
     found = [(faces.detect(picture), boxes) for picture, boxes in closeups]
     assert len(closeups) == 15
     assert sum(bool(detections) for detections, _ in found) >= 11
-    assert all(in_any(face.centre, boxes) for detections, boxes in found for face in detections)
+    assert all(inside_any(face.centre, boxes) for detections, boxes in found for face in detections)
     assert all(0.5 <= face.score <= 1 and face.label == "face" for detections, _ in found for face in detections)
 
 
@@ -83,7 +83,7 @@ def test_face_points_are_where_a_face_has_them(photos: dict[str, Photo], faces: 
     assert right_ear[0] < left_ear[0]
     assert max(right_eye[1], left_eye[1]) < nose[1] < mouth[1]
     for x, y, z in (right_eye, left_eye, nose, mouth):
-        assert in_any((x, y), [face.box])
+        assert inside_any((x, y), [face.box])
         assert z == 0
 
 
@@ -92,7 +92,7 @@ def test_hands_are_found_where_they_are(photos: dict[str, Photo], hands: HandDet
     found = [(hands.detect(picture), boxes) for picture, boxes in annotated]
     assert len(annotated) == 25
     assert sum(bool(detections) for detections, _ in found) >= 14
-    assert all(in_any(hand.centre, boxes) for detections, boxes in found for hand in detections)
+    assert all(inside_any(hand.centre, boxes) for detections, boxes in found for hand in detections)
     for hand in (hand for detections, _ in found for hand in detections):
         assert hand.landmarks_n3 is not None
         assert (hand.landmarks_n3.shape, hand.landmarks_n3.dtype) == ((21, 3), np.float32)
@@ -119,7 +119,7 @@ def test_a_pose_is_found_where_a_person_is(photos: dict[str, Photo], pose: PoseD
     nose, left_hip, left_ankle = person.landmarks_n3[[0, 23, 27], 1]
     assert nose < left_hip < left_ankle
     face = photos["images/coco_000000000785.jpg"][1]["face"]
-    assert in_any((float(person.landmarks_n3[0, 0]), float(person.landmarks_n3[0, 1])), face)
+    assert inside_any((float(person.landmarks_n3[0, 0]), float(person.landmarks_n3[0, 1])), face)
 
 
 def check_order(some: list[Picture], detectors: Sequence[Detector]) -> None:
@@ -198,7 +198,7 @@ def test_settings_out_of_range_are_refused() -> None:
         with pytest.raises(ValueError, match=r"confidence must be in 0\.\.1, not 1\.5"):
             detector(confidence=1.5)
     with pytest.raises(ValueError, match="most must be at least 1, not 0"):
-        HandDetector(most=0)
+        HandDetector(max_hands=0)
 
 
 def test_without_mediapipe_the_package_imports_and_a_detector_says_what_to_install(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fairhuman.detect import Detection, HandDetector, Picture
 from fairhuman.detect.hand_vote import HandPlace, HandVote, _crop, elect
-from fairhuman.detect.hands import flesh_box
+from fairhuman.detect.hands import box_with_flesh
 from fairhuman.record import Box
 
 
@@ -73,9 +73,9 @@ def test_a_crop_lies_around_its_place_and_goes_on_beyond_the_edge() -> None:
 def test_the_box_covers_the_flesh_and_stays_in_the_picture() -> None:
     image = np.zeros((50, 100, 3), dtype=np.uint8)
     points = np.array([[10, 20, 0], [50, 40, 3]], dtype=np.float32)
-    assert flesh_box(points, 0.5, image) == Box(6, 16, 54, 44, 0.5)
-    assert flesh_box(points + np.float32(-15), 0.5, image) == Box(0, 1, 39, 29, 0.5)
-    assert flesh_box(points + np.float32(500), 0.5, image) is None
+    assert box_with_flesh(points, 0.5, image) == Box(6, 16, 54, 44, 0.5)
+    assert box_with_flesh(points + np.float32(-15), 0.5, image) == Box(0, 1, 39, 29, 0.5)
+    assert box_with_flesh(points + np.float32(500), 0.5, image) is None
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_bad_input_and_settings_are_refused_and_closing_twice_is_fine() -> None:
     with pytest.raises(ValueError, match=r"votes must be in 1\.\.5, not 6"):
         HandVote(votes=6)
     with pytest.raises(ValueError, match="most must be at least 1"):
-        HandVote(most=0)
+        HandVote(max_hands=0)
     with HandVote() as detector, pytest.raises(ValueError, match=r"uint8 \(0\.\.255\), not float32"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
     detector.close()

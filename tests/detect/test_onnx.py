@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from fairhuman.detect import DetectorError, Picture
-from fairhuman.detect.model_file import find_model, named_file
+from fairhuman.detect.model_file import find_model, hashed_file_name
 from fairhuman.detect.onnx import OnnxDetector, letterbox
 from fairhuman.record import Box
 from helpers.tiny_onnx import Graph, save_yolo
@@ -41,7 +41,7 @@ def test_every_layout_gives_the_box_in_pixels_of_the_picture(
     assert [one.label for one in found] == ["face", "hand"]  # each of them once, though the model gives it twice
     for one, truth in zip(found, (red, green), strict=True):
         assert one.score == pytest.approx(0.8, abs=1e-6)
-        assert one.source == f"onnx {named_file(model)}"
+        assert one.source == f"onnx {hashed_file_name(model)}"
         sides = (one.box.x0, one.box.y0, one.box.x1, one.box.y1)
         assert sides == pytest.approx((truth.x0, truth.y0, truth.x1, truth.y1), abs=1.5 * pixel)
 

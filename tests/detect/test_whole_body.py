@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairhuman.detect import Detection, DetectorError, Picture
-from fairhuman.detect.model_file import named_file
+from fairhuman.detect.model_file import hashed_file_name
 from fairhuman.detect.whole_body import WholeBodyDetector
 from helpers.tiny_onnx import save_pose, save_raw_yolox, save_yolox
 
@@ -35,7 +35,7 @@ def detect(folder: Path, scores: np.ndarray, image: Picture, confidence: float =
     with WholeBodyDetector(str(persons), str(pose), confidence) as detector:
         found = detector.detect(image)
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-    assert all(one.source.startswith("rtmlib-") and named_file(pose) in one.source for one in found)
+    assert all(one.source.startswith("rtmlib-") and hashed_file_name(pose) in one.source for one in found)
     return {one.label: one for one in found}
 
 

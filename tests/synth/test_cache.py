@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fairhuman.errors import FairHumanError
-from fairhuman.synth.cache import kept_folder
+from fairhuman.synth.cache import cached_folder
 from fairhuman.utils.files import cache_folder
 
 
@@ -34,9 +34,9 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_it_is_filled_once(cache: Path) -> None:
-    first = kept_folder("thing", fill, pytest.fail)
+    first = cached_folder("thing", fill, pytest.fail)
     assert (first / "model").read_text() == "whole"
-    assert kept_folder("thing", pytest.fail, pytest.fail) == first == cache / "thing"
+    assert cached_folder("thing", pytest.fail, pytest.fail) == first == cache / "thing"
 
 
 def test_what_was_left_half_done_is_made_anew(cache: Path) -> None:
@@ -48,9 +48,9 @@ def test_what_was_left_half_done_is_made_anew(cache: Path) -> None:
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        kept_folder("thing", fail, pytest.fail)
+        cached_folder("thing", fail, pytest.fail)
     assert not (cache / "thing").exists()
-    assert [path.name for path in kept_folder("thing", fill, pytest.fail).iterdir()] == ["model"]
+    assert [path.name for path in cached_folder("thing", fill, pytest.fail).iterdir()] == ["model"]
 
 
 def test_of_two_one_makes_it_and_the_other_waits(cache: Path) -> None:
@@ -66,10 +66,10 @@ def test_of_two_one_makes_it_and_the_other_waits(cache: Path) -> None:
         told.append(text)
         go_on.set()
 
-    first = threading.Thread(target=kept_folder, args=("thing", slow, pytest.fail))
+    first = threading.Thread(target=cached_folder, args=("thing", slow, pytest.fail))
     first.start()
     assert started.wait(60)
-    folder = kept_folder("thing", pytest.fail, say)
+    folder = cached_folder("thing", pytest.fail, say)
     first.join()
     assert (folder / "model").read_text() == "whole"
     assert told == ["another process is making the body model: waiting for it"]
@@ -81,7 +81,7 @@ def test_a_cache_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     for place in (file, file / "below", Path("/proc/cache")):
         monkeypatch.setenv("FAIRHUMAN_CACHE", str(place))
         with pytest.raises(FairHumanError, match=f"the cache {place} must be a writable folder .*FAIRHUMAN_CACHE"):
-            kept_folder("thing", fill, pytest.fail)
+            cached_folder("thing", fill, pytest.fail)
 
 
 def test_a_full_disk_is_named(cache: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_full_disk_is_named(cache: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(FairHumanError, match=r"with 1 GB free .*, found: No space left on device"):
-        kept_folder("thing", full, pytest.fail)
+        cached_folder("thing", full, pytest.fail)
     assert not (cache / "thing").exists()
 
 

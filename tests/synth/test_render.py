@@ -10,7 +10,7 @@ from fairhuman.errors import DataError
 from fairhuman.synth.body import Body
 from fairhuman.synth.person import POSES
 from fairhuman.synth.render import KEYPOINTS, MASKS, REGIONS, Rendering, Scene, build_scene, render
-from fairhuman.synth.surface import above_hairline, clothed
+from fairhuman.synth.surface import above_hairline, is_clothed
 
 SIZE = 96
 HANDS = {"left_hand": 1, "right_hand": -1}  # the side of the template, which faces -y
@@ -25,7 +25,7 @@ def drawn(body: Body) -> list[tuple[Scene, Rendering]]:
 def bare_hand(body: Body, scene: Scene, side: int, share: float) -> np.ndarray:
     """Vertices that hang on a hand by at least `share`, without those that the sleeve covers."""
     hand = body.skin[(body.anatomy.hand[body.skin] > share) & (side * body.template[body.skin, 0] > 0)]
-    return hand[~clothed(body, scene.person, body.template[hand], body.anatomy.along_arm[hand])]
+    return hand[~is_clothed(body, scene.person, body.template[hand], body.anatomy.along_arm[hand])]
 
 
 def bare_face(body: Body, scene: Scene) -> np.ndarray:

@@ -11,7 +11,7 @@ from fairhuman.data.condition.people import PersonPose, people_from_source, pers
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.detect.pose import PoseDetector
-from fairhuman.detect.scale import enlarged, reduced
+from fairhuman.detect.scale import enlarge, scale_back
 from fairhuman.evaluate.metrics.pose_agreement import pose_agreement
 from fairhuman.generate.asked import ControlInputs
 from fairhuman.generate.guide import ActiveControl
@@ -73,8 +73,8 @@ def agreements(
 
 
 def person_in(detector: PoseDetector, image: np.ndarray) -> PersonPose | None:
-    larger, factor = enlarged(image, 4)
-    people = [reduced(one, factor) for one in detector.detect(larger)]
+    larger, factor = enlarge(image, 4)
+    people = [scale_back(one, factor) for one in detector.detect(larger)]
     if not people or people[0].landmarks_n3 is None:
         return None
     points = np.array(people[0].landmarks_n3)

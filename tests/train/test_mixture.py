@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from fairhuman.data.pictures.arrow_copies import cached
+from fairhuman.data.pictures.arrow_copies import with_arrow_copies
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.samples.sampler import BucketOrder
@@ -206,7 +206,7 @@ def test_buckets_that_do_not_fit_are_refused(make_recipe: MakeRecipe, two: list[
 def test_pictures_inside_tables_are_copied_unless_that_is_off(
     make_recipe: MakeRecipe, two: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fairhuman.train.data.cached", partial(cached, small=0))
+    monkeypatch.setattr("fairhuman.train.data.with_arrow_copies", partial(with_arrow_copies, small=0))
     monkeypatch.setenv("FAIRHUMAN_CACHE", str(tmp_path / "cache"))
     folder = Path(two[0]["path"])
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]

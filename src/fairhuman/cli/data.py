@@ -37,7 +37,7 @@ def build(
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.data.pipeline.run import Workers, build_dataset
     from fairhuman.data.pipeline.settings import BuildRecipe
-    from fairhuman.data.sources import SOURCES, source_kind
+    from fairhuman.data.sources import source_format, source_kind
 
     settings = settings_of(BuildRecipe, "data build", overrides, recipe)
     crew = Workers.choose(workers, runner, address)
@@ -45,7 +45,7 @@ def build(
     if dry_run:
         display.settings(settings)
         kind, notes = source_kind(source, settings.source.format), LoadReport()
-        rows = sum(1 for _ in SOURCES[kind].rows(source, notes))
+        rows = sum(1 for _ in source_format(kind).rows(source, notes))
         display.say(f"{source}: {rows} rows, format {kind}; {len(notes.skipped())} lines can't be read")
         return
     with display:

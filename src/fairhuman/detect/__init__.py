@@ -1,9 +1,9 @@
-"""Finding faces, hands, persons and poses, one file a detector.
+"""Detectors of faces, hands, persons and poses, one per file.
 
-`settings` chooses detectors and runs them together, `guard` survives native crashes, `rates` counts what is found,
-`benchmark` compares it with true boxes.
+`settings` chooses detectors and runs them together, `guard` survives native crashes, `rates` computes detection rates.
+`fairhuman.data.look.detectors` compares detectors with true boxes.
 
-MediaPipe, onnxruntime and rtmlib (`pip install 'fairhuman[detect]'`) are imported when a detector is made, not before.
+MediaPipe, onnxruntime and rtmlib (`pip install 'fairhuman[detect]'`) are imported when a detector is created.
 """
 
 from fairhuman.detect.detection import PARTS, Detection, Detector, DetectorError, Picture

@@ -1,7 +1,7 @@
-"""MediaPipe's models that come inside its wheel: loading, silence, one call, the end.
+"""The models bundled in MediaPipe's wheel: load, run without log noise, close.
 
-Version 0.10.21 is the last one with bundled models (the `solutions` interface); its scores differ from those of
-later ones (the Tasks interface), so numbers of both must not stand in one table.
+Version 0.10.21 is the last one with bundled models (the `solutions` interface). Its scores differ from those of
+later versions (the Tasks interface), so don't compare numbers from both.
 """
 
 import re
@@ -16,10 +16,12 @@ from fairhuman.detect.detection import Closing, DetectorError, Picture
 from fairhuman.utils.native_stderr import without_lines
 
 WARM_UP_SIDE = 64  # pixels
-NEEDED = "detectors need mediapipe 0.10.21, the last version with its models inside: pip install 'fairhuman[detect]'"
-# Said at every start or once a process, on standard error, whatever GLOG_* or TF_CPP_* say; nothing a user could
-# mend. The last one speaks of graphs that are fed with regions that aren't square in pixels; MediaPipe's own are.
-CHATTER = re.compile(
+INSTALL_HINT = (
+    "detectors need mediapipe 0.10.21, the last version with its models inside: pip install 'fairhuman[detect]'"
+)
+# Printed on standard error at every start or once per process, whatever GLOG_* or TF_CPP_* are set to. A user can fix
+# none of it. The last line concerns graphs with regions that aren't square in pixels; MediaPipe's own are square.
+LOG_NOISE = re.compile(
     rb"^(INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
     rb"|WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     rb"|W0000 .* inference_feedback_manager\.cc:\d+\] Feedback manager requires a model with a single signature.*"
@@ -29,10 +31,10 @@ CHATTER = re.compile(
 
 
 def load_solutions() -> Any:
-    """MediaPipe's `solutions`, imported when first needed: it takes a second.
+    """Import MediaPipe's `solutions`, which takes a second.
 
     Raises:
-        DetectorError: not installed, broken, or a version without bundled models.
+        DetectorError: MediaPipe is missing, broken, or a version without bundled models.
 
     """
     try:
@@ -40,11 +42,11 @@ def load_solutions() -> Any:
 
         return mediapipe.solutions
     except (ImportError, AttributeError) as error:  # a missing system library of OpenCV is an ImportError too
-        raise DetectorError(f"{NEEDED} ({error})") from error
+        raise DetectorError(f"{INSTALL_HINT} ({error})") from error
 
 
 def source_name(model: str) -> str:
-    """Name of a detector for the data set: `mediapipe-0.10.21 hands`.
+    """Name of a detector as stored in a data set: `mediapipe-0.10.21 hands`.
 
     Raises:
         DetectorError: MediaPipe isn't installed.
@@ -53,13 +55,13 @@ def source_name(model: str) -> str:
     try:
         return f"mediapipe-{version('mediapipe')} {model}"
     except PackageNotFoundError as error:
-        raise DetectorError(f"{model}: {NEEDED} ({error})") from error
+        raise DetectorError(f"{model}: {INSTALL_HINT} ({error})") from error
 
 
 class BundledModel(Closing):
-    """A native graph that pictures are put through one by one, without memory of the one before.
+    """A native MediaPipe graph that processes pictures one by one, without state between them.
 
-    Used in a `with` block, or ended by `close`. `source` is its name and version.
+    Use it in a `with` block, or call `close`. `source` is the name and version.
     """
 
     MODEL: ClassVar[str]
@@ -69,21 +71,21 @@ class BundledModel(Closing):
             raise ValueError(f"confidence must be in 0..1, not {confidence}")
         solutions = load_solutions()
         self.source = source_name(self.MODEL)
-        with without_lines(CHATTER):
+        with without_lines(LOG_NOISE):
             self._graph = build(solutions)
-            # Its threads load the models after the constructor has returned, and say so: wait for them.
+            # The graph's threads load the models after the constructor returns, and log it: wait for them.
             self._graph.process(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), dtype=np.uint8))
 
     def _process(self, image: Picture) -> Any:
-        """MediaPipe's own result for a checked picture.
+        """MediaPipe's result for a validated picture.
 
         Raises:
             ValueError: the detector is closed.
 
         """
         if self._graph is None:
-            raise ValueError(f"{type(self).__name__} must be open to detect; it was closed")
-        with without_lines(CHATTER):
+            raise ValueError(f"{type(self).__name__} is closed")
+        with without_lines(LOG_NOISE):
             return self._graph.process(image)
 
     def close(self) -> None:
@@ -94,7 +96,7 @@ class BundledModel(Closing):
 
 
 def pixel_points(landmarks: Any, image: Picture) -> NDArray[np.float32]:
-    """MediaPipe's normalised landmarks as x, y, z in pixels [N, 3]; its z has the scale of x."""
+    """Convert MediaPipe's normalised landmarks to x, y, z in pixels [N, 3]; z has the scale of x."""
     height, width = image.shape[:2]
     points_n3 = np.array([(point.x, point.y, point.z) for point in landmarks], dtype=np.float32)
     return points_n3 * np.array([width, height, width], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a detector takes and gives: a picture, and the things found in it."""
+"""The interface of detectors: a picture in, detections out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from fairhuman.record import Box
 
 Picture = NDArray[np.uint8]
 
-# Each label of a detection, and the part that it is one of.
+# Label of a detection to the part it belongs to.
 PARTS: Mapping[str, str] = {
     "face": "face",
     "hand": "hand",
@@ -25,21 +25,21 @@ PARTS: Mapping[str, str] = {
 
 
 class DetectorError(FairHumanError):
-    """A detector can't be loaded, or didn't come back from a picture."""
+    """A detector can't be loaded, or failed on a picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """One thing found in a picture.
+    """One detected object.
 
     Attributes:
-        box: within the picture, in its pixels, with the detector's score in 0..1. What the score means is said by
-            the detector.
-        label: `face`, `left hand`, `right hand`, `hand` (which one isn't known), `person`.
-        landmarks_n3: key points x, y, z in pixels of the picture, float32; they may lie outside of it. z grows away
-            from the camera and is 0 where the detector doesn't know it.
-        visibility_n: of each key point, 0..1, float32; None where the detector doesn't know it.
-        votes: how many looks at the picture found it; None for a detector that looks once.
+        box: within the picture, in its pixels, with the detector's score in 0..1. Each detector documents the meaning
+            of its score.
+        label: `face`, `left hand`, `right hand`, `hand` (side unknown), `person`.
+        landmarks_n3: key points x, y, z in pixels of the picture, float32; they may lie outside it. z grows away
+            from the camera and is 0 if the detector doesn't estimate it.
+        visibility_n: visibility of each key point, 0..1, float32; None if the detector doesn't estimate it.
+        votes: number of detection passes that found the object; None for a detector with a single pass.
         source: name and version of the detector.
 
     """
@@ -53,25 +53,25 @@ class Detection:
 
     @property
     def score(self) -> float:
-        """Score of the box; a detector always gives one."""
+        """Score of the box."""
         if self.box.score is None:
-            raise ValueError(f"box of a detection must have a score, got {self.box}")
+            raise ValueError(f"the box of a detection must have a score, not {self.box}")
         return self.box.score
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Middle of the box, x and y in pixels."""
+        """Centre of the box, x and y in pixels."""
         return (self.box.x0 + self.box.x1) / 2, (self.box.y0 + self.box.y1) / 2
 
 
 class Detector(Protocol):
-    """Finds one kind of thing. To be used in a `with` block, which frees its native parts at the end."""
+    """A detector. Use it in a `with` block, which frees native resources at the end."""
 
     def detect(self, image: Picture) -> list[Detection]:
-        """All that is found in an upright RGB picture [H, W, 3], uint8.
+        """Detect objects in an upright RGB picture [H, W, 3], uint8.
 
         Raises:
-            ValueError: if the picture has another type or shape.
+            ValueError: the picture has another type or shape.
 
         """
         ...
@@ -84,11 +84,11 @@ class Detector(Protocol):
 
 
 class Closing(ABC):
-    """What is closed at the end of its `with` block."""
+    """Base class of context managers that call `close` at the end of their `with` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what is native; a second call does nothing."""
+        """Free native resources; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -100,10 +100,10 @@ class Closing(ABC):
 
 
 def check_picture(image: object) -> Picture:
-    """The picture, contiguous in memory as native code wants it.
+    """Validate a picture and make it contiguous, as native code requires.
 
     Raises:
-        ValueError: if it isn't a numpy array [H, W, 3] of uint8 with H, W ≥ 1.
+        ValueError: the picture isn't a numpy array [H, W, 3] of uint8 with H, W ≥ 1.
 
     """
     if not isinstance(image, np.ndarray):
@@ -111,24 +111,24 @@ def check_picture(image: object) -> Picture:
     if image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 (0..255), not {image.dtype}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image must have the shape [height, width, 3] and a pixel at least, not {list(image.shape)}")
+        raise ValueError(f"image must have the shape [height, width, 3], not empty, but has {list(image.shape)}")
     return np.ascontiguousarray(image)
 
 
 def clipped_box(x0: float, y0: float, x1: float, y1: float, score: float, image: Picture) -> Box | None:
-    """The part of a box that lies in the picture; None if there is none."""
+    """Clip a box to the picture; None if nothing is left."""
     height, width = image.shape[:2]
     box = Box(max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)), score)
     return box if box.x0 < box.x1 and box.y0 < box.y1 else None
 
 
 def box_around(points_n3: NDArray[np.float32], score: float, image: Picture) -> Box | None:
-    """The tightest box around key points, within the picture; None if no part of it is."""
+    """The tightest box around key points, clipped to the picture; None if nothing is left."""
     (x0, y0), (x1, y1) = points_n3[:, :2].min(axis=0), points_n3[:, :2].max(axis=0)
     return clipped_box(float(x0), float(y0), float(x1), float(y1), score, image)
 
 
-def in_any(point: tuple[float, float], boxes: Iterable[Box]) -> bool:
-    """Whether a point lies in one of the boxes; the edge counts."""
+def inside_any(point: tuple[float, float], boxes: Iterable[Box]) -> bool:
+    """Whether a point lies in any of the boxes, edges included."""
     x, y = point
     return any(box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1 for box in boxes)

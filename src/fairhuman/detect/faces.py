@@ -1,4 +1,4 @@
-"""Faces, by MediaPipe's full-range model."""
+"""Face detection with MediaPipe's full-range model."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ POINTS = ("right eye", "left eye", "nose tip", "mouth", "right ear", "left ear")
 
 
 class FaceDetector(BundledModel):
-    """Boxes of faces with six key points.
+    """Face boxes with six key points.
 
-    The score is the model's confidence that there is a face; the box goes from about the brows to the chin. On
-    street photos at 512 px exactly one face was found in 2,032 of 2,098.
+    The score is the model's confidence that there is a face. The box reaches from about the brows to the chin. In
+    2,032 of 2,098 street photos at 512 px exactly one face was found.
 
     Args:
-        confidence: least score, 0..1.
+        confidence: minimum score, 0..1.
 
     """
 
@@ -30,7 +30,7 @@ class FaceDetector(BundledModel):
         )
 
     def detect(self, image: Picture) -> list[Detection]:
-        """Faces in a picture [H, W, 3], best first; no z is known for their points.
+        """Faces in a picture [H, W, 3], best first; z of their key points is 0.
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
@@ -40,12 +40,12 @@ class FaceDetector(BundledModel):
         height, width = image.shape[:2]
         found = []
         for face in self._process(image).detections or ():
-            place = face.location_data.relative_bounding_box
+            relative = face.location_data.relative_bounding_box
             box = clipped_box(
-                place.xmin * width,
-                place.ymin * height,
-                (place.xmin + place.width) * width,
-                (place.ymin + place.height) * height,
+                relative.xmin * width,
+                relative.ymin * height,
+                (relative.xmin + relative.width) * width,
+                (relative.ymin + relative.height) * height,
                 min(face.score[0], 1.0),
                 image,
             )

@@ -1,4 +1,4 @@
-"""Hands, by MediaPipe's palm detector and its full hand landmark model."""
+"""Hand detection with MediaPipe's palm detector and full hand landmark model."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,38 +7,38 @@ from fairhuman.detect.bundled import BundledModel, pixel_points
 from fairhuman.detect.detection import Detection, Picture, box_around, check_picture, clipped_box
 from fairhuman.record import Box
 
-# MediaPipe names the hand of a mirrored picture, as a selfie shows it: turned back here.
+# MediaPipe assumes a mirrored picture (a selfie), so left and right are swapped back here.
 LABELS = {"Left": "right hand", "Right": "left hand"}
-FLESH = 0.1  # of the longer side of the box around a hand's key points: how far flesh goes beyond them
+FLESH_MARGIN = 0.1  # how far flesh extends beyond the key points, as a share of the longer side of their box
 
 
 class HandDetector(BundledModel):
-    """Hands with 21 key points: wrist, then four of each finger from the thumb on, root to tip.
+    """Hands with 21 key points: the wrist, then four per finger from root to tip, thumb first.
 
-    The score is MediaPipe's *handedness* score: how sure the model is that it is a left or a right hand. It is what
-    the paper reports as hand confidence, and it says little about how well the hand is drawn. The box is tight
-    around the key points: flesh goes beyond it.
+    The score is MediaPipe's *handedness* score: the confidence that the hand is a left or a right one. The paper
+    reports it as hand confidence, but it says little about how well the hand is drawn. The box is tight around the key
+    points; flesh extends beyond it.
 
     Args:
-        confidence: least score of the palm detector, 0..1.
-        most: largest number of hands in a picture.
+        confidence: minimum score of the palm detector, 0..1.
+        max_hands: maximum number of hands in a picture.
 
     """
 
     MODEL = "hands"
 
-    def __init__(self, confidence: float = 0.5, most: int = 4) -> None:
-        if most < 1:
-            raise ValueError(f"most must be at least 1, not {most}")
+    def __init__(self, confidence: float = 0.5, max_hands: int = 4) -> None:
+        if max_hands < 1:
+            raise ValueError(f"max_hands must be at least 1, not {max_hands}")
         super().__init__(
             lambda solutions: solutions.hands.Hands(
-                static_image_mode=True, max_num_hands=most, model_complexity=1, min_detection_confidence=confidence
+                static_image_mode=True, max_num_hands=max_hands, model_complexity=1, min_detection_confidence=confidence
             ),
             confidence,
         )
 
     def detect(self, image: Picture) -> list[Detection]:
-        """Hands in a picture [H, W, 3], best first, labelled `left hand` or `right hand` as the person's own.
+        """Hands in a picture [H, W, 3], best first; `left hand` and `right hand` are the person's own.
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
@@ -56,8 +56,8 @@ class HandDetector(BundledModel):
         return sorted(found, key=lambda hand: -hand.score)
 
 
-def flesh_box(points_n3: NDArray[np.float32], score: float, image: Picture) -> Box | None:
-    """The box around a hand's key points with `FLESH` added all around, within the picture; None if none of it is."""
+def box_with_flesh(points_n3: NDArray[np.float32], score: float, image: Picture) -> Box | None:
+    """The box around a hand's key points plus `FLESH_MARGIN`, clipped to the picture; None if nothing is left."""
     (x0, y0), (x1, y1) = points_n3[:, :2].min(axis=0).tolist(), points_n3[:, :2].max(axis=0).tolist()
-    edge = FLESH * max(x1 - x0, y1 - y0)
-    return clipped_box(x0 - edge, y0 - edge, x1 + edge, y1 + edge, score, image)
+    margin = FLESH_MARGIN * max(x1 - x0, y1 - y0)
+    return clipped_box(x0 - margin, y0 - margin, x1 + margin, y1 + margin, score, image)

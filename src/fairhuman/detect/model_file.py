@@ -1,4 +1,4 @@
-"""ONNX files by path or hub id, what runs them, and errors that say what was wrong with them."""
+"""ONNX files by path or hub id, and inference sessions for them."""
 
 import hashlib
 import re
@@ -9,14 +9,14 @@ from typing import Any
 from fairhuman.detect.detection import DetectorError
 
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.onnx)")
-PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # the first that is there
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # by preference
 
 
 def find_model(name: str) -> Path:
-    """A local ONNX file, or one of the Hugging Face hub (`owner/name:file.onnx`), downloaded when first needed.
+    """Path of a local ONNX file, or of one from the Hugging Face hub (`owner/name:file.onnx`), downloaded on first use.
 
     Raises:
-        DetectorError: no such file; or the hub has none of that name or can't be reached.
+        DetectorError: the file doesn't exist, or the hub doesn't have it or can't be reached.
 
     """
     path = Path(name)
@@ -31,29 +31,29 @@ def find_model(name: str) -> Path:
 
     try:
         return Path(hf_hub_download(hub["repository"], hub["file"]))
-    except (OSError, ValueError) as error:  # the hub's errors and those of the network are among these
+    except (OSError, ValueError) as error:  # base classes of the hub's and the network's errors
         why = " ".join(str(error).split())
         raise DetectorError(
-            f"{name}: can't be had from the hub; check the name and the network, or give the path of a file ({why})"
+            f"{name}: could not be downloaded; check the name and the network, or give the path of a file ({why})"
         ) from error
 
 
-def named_file(path: Path) -> str:
-    """Name of a model for the data set, with the start of its SHA-256: `face.onnx@1f2e3d4c`."""
-    return _named(path, path.stat().st_mtime_ns)
+def hashed_file_name(path: Path) -> str:
+    """Name of a model file as stored in a data set, with the start of its SHA-256: `face.onnx@1f2e3d4c`."""
+    return _hashed_name(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=16)
-def _named(path: Path, _: int) -> str:
+def _hashed_name(path: Path, _: int) -> str:
     with path.open("rb") as file:
         return f"{path.name}@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
 
 def import_onnxruntime() -> Any:
-    """The module `onnxruntime`.
+    """Import `onnxruntime`.
 
     Raises:
-        DetectorError: it isn't installed.
+        DetectorError: onnxruntime isn't installed.
 
     """
     try:
@@ -64,29 +64,29 @@ def import_onnxruntime() -> Any:
 
 
 def open_session(path: Path) -> Any:
-    """An inference session, on CUDA where onnxruntime has it, else on one thread: work is shared out by processes.
+    """Open an inference session, on CUDA if available, else on one CPU thread (processes share the work).
 
     Raises:
-        DetectorError: onnxruntime is missing, or the file isn't a model that it can run.
+        DetectorError: onnxruntime is missing, or can't run the file.
 
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors; its warnings tell a user nothing
+    options.log_severity_level = 3  # errors only; onnxruntime's warnings don't help a user
     available = runtime.get_available_providers()
     try:
         return runtime.InferenceSession(
             str(path), options, providers=[provider for provider in PROVIDERS if provider in available]
         )
-    except Exception as error:  # its errors share no base class
-        raise DetectorError(f"{path}: expected an ONNX model, {' '.join(str(error).split())}") from error
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise DetectorError(f"{path}: not a valid ONNX model: {' '.join(str(error).split())}") from error
 
 
-def described(session: Any) -> str:
+def describe_signature(session: Any) -> str:
     """Inputs and outputs of a model as text: `images float [1, 3, 640, 640] → output0 float [1, 84, 8400]`."""
-    sides = (
+    signatures = (
         ", ".join(f"{value.name} {value.type[7:-1]} {value.shape}" for value in values)
         for values in (session.get_inputs(), session.get_outputs())
     )
-    return " → ".join(sides)
+    return " → ".join(signatures)

@@ -1,24 +1,24 @@
-"""The person in a picture, by the outline that MediaPipe's pose model draws."""
+"""Person detection from the segmentation mask of MediaPipe's pose model."""
 
 import numpy as np
 
 from fairhuman.detect.bundled import BundledModel, pixel_points
 from fairhuman.detect.detection import Detection, Picture, check_picture, clipped_box
 
-OUTLINE = 0.5  # probability from which on a pixel belongs to the person
+MASK_THRESHOLD = 0.5  # minimum probability of a pixel of the person
 
 
 class PersonDetector(BundledModel):
-    """The most prominent person: the box around the outline, with hair, clothes and hands.
+    """The most prominent person: the box around the segmentation mask, including hair, clothes and hands.
 
-    It finds *one* person, however many there are: the share of the picture covered by persons is too small where
-    there are more, and their number is 0 or 1. Use an ONNX detector where groups matter.
+    It finds at most *one* person, so with several people the count and the covered share of the picture are too small.
+    Use an ONNX detector where groups matter.
 
-    The score is the mean visibility of the 33 key points (see `PoseDetector`), so it falls with what the frame cuts
-    off. On synthetic people at 512 px the box has an IoU of 0.97 and more with the true one.
+    The score is the mean visibility of the 33 key points (see `PoseDetector`), so it is lower for a person cut off by
+    the frame. On synthetic people at 512 px the box has an IoU of at least 0.97 with the true one.
 
     Args:
-        confidence: least score of MediaPipe's person detector, 0..1.
+        confidence: minimum score of MediaPipe's person detector, 0..1.
 
     """
 
@@ -46,7 +46,7 @@ class PersonDetector(BundledModel):
         result = self._process(image)
         if result.pose_landmarks is None or result.segmentation_mask is None:
             return []
-        inside_hw = result.segmentation_mask >= OUTLINE
+        inside_hw = result.segmentation_mask >= MASK_THRESHOLD
         rows, columns = np.flatnonzero(inside_hw.any(axis=1)), np.flatnonzero(inside_hw.any(axis=0))
         if rows.size == 0:
             return []

@@ -1,4 +1,4 @@
-"""The pose of one person, by MediaPipe's full pose model (the lite and the heavy one aren't in the wheel)."""
+"""Pose of one person with MediaPipe's full pose model (its wheel lacks the lite and the heavy model)."""
 
 import numpy as np
 
@@ -9,12 +9,12 @@ from fairhuman.detect.detection import Detection, Picture, box_around, check_pic
 class PoseDetector(BundledModel):
     """The most prominent person with 33 key points (BlazePose) and their visibility.
 
-    MediaPipe gives no score of the person: the score here is the mean visibility of the key points, so a person cut
-    off at the hip has a lower one than a whole person. The box is around all key points, guessed ones included,
-    within the picture.
+    MediaPipe gives no score for the person. The score here is the mean visibility of the key points, so it is lower
+    for a person cut off at the hip. The box surrounds all key points, inferred ones included, and is clipped to the
+    picture.
 
     Args:
-        confidence: least score of MediaPipe's person detector, 0..1.
+        confidence: minimum score of MediaPipe's person detector, 0..1.
 
     """
 

@@ -1,4 +1,4 @@
-"""Tiny pictures are enlarged before detection, and what is found is brought back into their pixels."""
+"""Enlarge tiny pictures before detection, and scale detections back."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ from PIL import Image
 from fairhuman.detect.detection import Detection, Picture
 from fairhuman.record import Box
 
-SMALL_SIDE = 256  # pixels: pictures whose longer side is at most this are upscaled
+SMALL_SIDE = 256  # pixels: maximum longer side of pictures that are enlarged
 
 
-def enlarged(image: Picture, upscale: int) -> tuple[Picture, int]:
-    """A picture of at most `SMALL_SIDE` `upscale` times as large (Lanczos), any other as it is; and the factor."""
+def enlarge(image: Picture, upscale: int) -> tuple[Picture, int]:
+    """Enlarge a picture of at most `SMALL_SIDE` by `upscale` (Lanczos); return it and the applied factor."""
     height, width = image.shape[:2]
     if upscale == 1 or max(height, width) > SMALL_SIDE:
         return image, 1
@@ -20,8 +20,8 @@ def enlarged(image: Picture, upscale: int) -> tuple[Picture, int]:
     return np.asarray(larger), upscale
 
 
-def reduced(found: Detection, factor: int) -> Detection:
-    """A detection in pixels of the picture before it was enlarged."""
+def scale_back(found: Detection, factor: int) -> Detection:
+    """Convert a detection to pixels of the picture before it was enlarged by `factor`."""
     if factor == 1:
         return found
     box = found.box

@@ -1,80 +1,87 @@
-"""Which detector finds which part, and one function that runs them all on a picture."""
+"""Settings of detectors, and one function that runs all of them on a picture."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from functools import partial
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.detect.bundled import source_name
 from fairhuman.detect.detection import PARTS, Detection, Detector, Picture, check_picture
 from fairhuman.detect.faces import FaceDetector
 from fairhuman.detect.hand_vote import VOTERS, HandVote
-from fairhuman.detect.model_file import find_model, named_file
+from fairhuman.detect.model_file import find_model, hashed_file_name
 from fairhuman.detect.onnx import OnnxDetector
 from fairhuman.detect.persons import PersonDetector
-from fairhuman.detect.scale import enlarged, reduced
-from fairhuman.detect.whole_body import WholeBodyDetector, source_of
+from fairhuman.detect.scale import enlarge, scale_back
+from fairhuman.detect.whole_body import WholeBodyDetector, whole_body_source
+from fairhuman.utils.plugins import DETECTORS, check_name, load_plugin, misfit, plugin_package
 
 Part = Literal["face", "hand", "person"]
 Kind = Literal["mediapipe", "onnx", "whole-body"]
-Finder = Callable[[Picture], dict[str, list[Detection]]]
+KindName = Annotated[Kind | str, AfterValidator(lambda name: check_name(name, get_args(Kind), DETECTORS))]
+"""One of ours, or an entry point of the group `fairhuman.detectors`."""
+DetectParts = Callable[[Picture], dict[str, list[Detection]]]
 
 
 class MediaPipeSettings(Settings):
     """The bundled models, which need no download."""
 
-    face_confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="least score of a face")
-    hand_votes: int = Field(default=2, ge=1, le=VOTERS, description="of five looks, those that have to find a hand")
-    hand_confidence: float = Field(default=0.2, ge=0.0, le=1.0, description="least score of a palm in each look")
-    person_confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="least score of a person")
+    face_confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="minimum score of a face")
+    hand_votes: int = Field(
+        default=2, ge=1, le=VOTERS, description="how many of the five passes must find a hand to keep it"
+    )
+    hand_confidence: float = Field(default=0.2, ge=0.0, le=1.0, description="minimum score of a palm in each pass")
+    person_confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="minimum score of a person")
 
 
 class OnnxSettings(Settings):
     """YOLO-style models."""
 
     models: dict[Part, str] = Field(
-        default_factory=dict, description="part to path or hub id (owner/name:file.onnx); one file may serve several"
+        default_factory=dict,
+        description="part to path or hub id (owner/name:file.onnx); one file may serve several parts",
     )
     names: tuple[str, ...] = Field(
-        default=(), description="names of the classes, in order, of models whose metadata lacks them"
+        default=(), description="class names, in order, for models whose metadata lacks them"
     )
-    confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="least score")
-    overlap: float = Field(default=0.5, ge=0.0, le=1.0, description="IoU above which two boxes are of one thing")
+    confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="minimum score")
+    overlap: float = Field(default=0.5, ge=0.0, le=1.0, description="IoU threshold of non-maximum suppression")
 
 
 class WholeBodySettings(Settings):
     """Whole-body pose: RTMW or DWPose."""
 
-    detector: str = Field(default="", description="YOLOX of persons: path or hub id (owner/name:file.onnx)")
+    detector: str = Field(default="", description="YOLOX person detector: path or hub id (owner/name:file.onnx)")
     pose: str = Field(default="", description="pose model with 133 key points: path or hub id")
-    confidence: float = Field(default=0.3, ge=0.0, le=1.0, description="least mean score of a part's key points")
+    confidence: float = Field(default=0.3, ge=0.0, le=1.0, description="minimum mean score of a part's key points")
 
 
 class DetectSettings(Settings):
-    """What finds faces, hands and persons; null: that part isn't looked for."""
+    """The detector of each part; null: that part isn't detected."""
 
-    face: Kind | None = "mediapipe"
-    hand: Kind | None = "mediapipe"
-    person: Kind | None = "mediapipe"
+    face: KindName | None = "mediapipe"
+    hand: KindName | None = "mediapipe"
+    person: KindName | None = "mediapipe"
     upscale: int = Field(
-        default=4, ge=1, description="times that pictures of up to 256 px are enlarged before; 1 = not"
+        default=4, ge=1, description="factor by which pictures of up to 256 px are enlarged first; 1 = never"
     )
     mediapipe: MediaPipeSettings = MediaPipeSettings()
     onnx: OnnxSettings = OnnxSettings()
     whole_body: WholeBodySettings = WholeBodySettings()
 
     @property
-    def kinds(self) -> dict[Part, Kind]:
-        """The parts that are looked for, and what finds them."""
-        named: Mapping[Part, Kind | None] = {"face": self.face, "hand": self.hand, "person": self.person}
+    def kinds(self) -> dict[Part, str]:
+        """The detected parts and their kinds of detectors."""
+        named: Mapping[Part, str | None] = {"face": self.face, "hand": self.hand, "person": self.person}
         return {part: kind for part, kind in named.items() if kind is not None}
 
     @model_validator(mode="after")
     def _check(self) -> "DetectSettings":
         if not self.kinds:
-            raise ValueError("face, hand and person are all null: at least one part must be looked for")
+            raise ValueError("face, hand and person are all null: at least one part needs a detector")
         for part, kind in self.kinds.items():
             if kind == "onnx" and part not in self.onnx.models:
                 raise ValueError(f"{part} is found by onnx, so onnx.models.{part} must name a model")
@@ -84,23 +91,30 @@ class DetectSettings(Settings):
 
 
 def detector_names(settings: DetectSettings) -> dict[Part, str]:
-    """Part to the name of its detector, as `source` of its detections has it; opens nothing.
+    """Part to the name of its detector, the `source` of its detections; loads no model.
+
+    Of a detector that another package adds: its name and the package's version, so that another version counts as
+    another detector.
 
     Raises:
-        DetectorError: MediaPipe isn't installed, or a model's file can't be had.
+        DetectorError: MediaPipe isn't installed, or a model file is missing.
 
     """
-    return {part: NAMES[kind](settings, part) for part, kind in settings.kinds.items()}
+    return {
+        part: NAMES[kind](settings, part) if kind in NAMES else f"{kind}, {plugin_package(DETECTORS, kind)}"
+        for part, kind in settings.kinds.items()
+    }
 
 
 @contextmanager
-def open_detectors(settings: DetectSettings) -> Iterator[Finder]:
-    """A function that finds the parts in an upright RGB picture [H, W, 3], uint8, by part, best first.
+def open_detectors(settings: DetectSettings) -> Iterator[DetectParts]:
+    """Open a function from an upright RGB picture [H, W, 3], uint8, to its detections by part, best first.
 
-    `functools.partial(open_detectors, settings)` is what `Guarded` and `guarded_map` start from.
+    Pass `functools.partial(open_detectors, settings)` to `Guarded` and `guarded_map`.
 
     Raises:
         DetectorError: a detector can't be loaded.
+        PluginError: the same of one that another package adds.
 
     """
     kinds = settings.kinds
@@ -108,15 +122,16 @@ def open_detectors(settings: DetectSettings) -> Iterator[Finder]:
         opened: list[tuple[Sequence[Part], Detector]] = []
         for kind in dict.fromkeys(kinds.values()):
             parts = [part for part, finder in kinds.items() if finder == kind]
-            opened += [(served, stack.enter_context(make())) for served, make in KINDS[kind](settings, parts)]
+            makers = KINDS[kind](settings, parts) if kind in KINDS else _added(kind, parts)
+            opened += [(served, stack.enter_context(make())) for served, make in makers]
 
         def find(image: Picture) -> dict[str, list[Detection]]:
-            larger, factor = enlarged(check_picture(image), settings.upscale)
+            larger, factor = enlarge(check_picture(image), settings.upscale)
             found: dict[str, list[Detection]] = {part: [] for part in kinds}
             for served, detector in opened:
                 for one in detector.detect(larger):
                     if PARTS[one.label] in served:
-                        found[PARTS[one.label]].append(reduced(one, factor))
+                        found[PARTS[one.label]].append(scale_back(one, factor))
             return found
 
         yield find
@@ -154,11 +169,23 @@ def _whole_body(settings: DetectSettings, parts: Sequence[Part]) -> Makers:
     return [(parts, lambda: WholeBodyDetector(own.detector, own.pose, own.confidence))]
 
 
+def _added(kind: str, parts: Sequence[Part]) -> Makers:
+    """A detector of another package: an entry point of the group `fairhuman.detectors`.
+
+    It is a class or function that takes the parts to look for and gives a `Detector`; called in each process that
+    detects.
+    """
+    make: Callable[[Sequence[Part]], Detector] = load_plugin(DETECTORS, kind)
+    if not callable(make):
+        raise misfit(DETECTORS, kind, "a class or function that gives a Detector", make)
+    return [(parts, partial(make, parts))]
+
+
 def _whole_body_name(settings: DetectSettings, _: Part) -> str:
-    return source_of(find_model(settings.whole_body.detector), find_model(settings.whole_body.pose))
+    return whole_body_source(find_model(settings.whole_body.detector), find_model(settings.whole_body.pose))
 
 
-KINDS: Mapping[Kind, Callable[[DetectSettings, Sequence[Part]], Makers]] = {
+KINDS: Mapping[str, Callable[[DetectSettings, Sequence[Part]], Makers]] = {
     "mediapipe": _mediapipe,
     "onnx": _onnx,
     "whole-body": _whole_body,
@@ -168,8 +195,8 @@ MEDIAPIPE_MODELS: Mapping[Part, str] = {
     "hand": HandVote.MODEL,
     "person": PersonDetector.MODEL,
 }
-NAMES: Mapping[Kind, Callable[[DetectSettings, Part], str]] = {
+NAMES: Mapping[str, Callable[[DetectSettings, Part], str]] = {
     "mediapipe": lambda _, part: source_name(MEDIAPIPE_MODELS[part]),
-    "onnx": lambda settings, part: f"onnx {named_file(find_model(settings.onnx.models[part]))}",
+    "onnx": lambda settings, part: f"onnx {hashed_file_name(find_model(settings.onnx.models[part]))}",
     "whole-body": _whole_body_name,
 }

@@ -1,4 +1,4 @@
-"""Persons, faces and hands by whole-body pose: RTMW or DWPose as ONNX files, run by `rtmlib`."""
+"""Detection of persons, faces and hands by whole-body pose: RTMW or DWPose as ONNX files, run by `rtmlib`."""
 
 import contextlib
 import io
@@ -18,8 +18,8 @@ from fairhuman.detect.detection import (
     check_picture,
     clipped_box,
 )
-from fairhuman.detect.hands import flesh_box
-from fairhuman.detect.model_file import described, find_model, import_onnxruntime, named_file
+from fairhuman.detect.hands import box_with_flesh
+from fairhuman.detect.model_file import describe_signature, find_model, hashed_file_name, import_onnxruntime
 
 # COCO-WholeBody's 133 key points: body, feet, face, hands.
 # https://github.com/jin-s13/COCO-WholeBody/blob/master/imgs/Fig2_anno.png
@@ -31,25 +31,25 @@ PARTS_OF_BODY = (
 )
 KEY_POINTS = 133
 YOLOX_STRIDES = (8, 16, 32)
-LEAST_POINTS = 4  # sure points that a box needs
+MIN_POINTS = 4  # minimum number of confident key points for a box
 
 
 class WholeBodyDetector(Closing):
-    """Each person with 133 key points, its face and its hands.
+    """Persons with 133 key points, their faces and their hands.
 
-    The score of a part is the mean of its key points' scores, cut at 1; a part below `confidence` is left out. A
-    person's score is that of its 17 body points, and its box is the person detector's. A face's box goes around those
-    of its 68 points that reach `confidence`: from the brows to the chin. That of a hand too, with a tenth of its side
-    added for the flesh.
+    The score of a part is the mean of its key points' scores, clipped to 1; a part below `confidence` is left out. A
+    person's score is that of the 17 body points, and its box comes from the person detector. The box of a face
+    surrounds those of its 68 key points that reach `confidence`, from the brows to the chin. So does the box of a
+    hand, plus a margin of a tenth of its longer side for the flesh.
 
     Args:
-        detector: person detector, YOLOX: path, or hub id `owner/name:file.onnx`.
+        detector: YOLOX person detector: path, or hub id `owner/name:file.onnx`.
         pose: RTMW or DWPose with SimCC outputs, 133 key points: path, or hub id.
-        confidence: least mean score of a part's key points, 0..1.
+        confidence: minimum mean score of a part's key points, 0..1.
 
     Raises:
         ValueError: `confidence` is out of range.
-        DetectorError: rtmlib is missing; a file is missing or isn't such a model.
+        DetectorError: rtmlib is missing; a file is missing or isn't a model of this kind.
 
     """
 
@@ -64,7 +64,7 @@ class WholeBodyDetector(Closing):
                 f"whole-body detectors need rtmlib: pip install 'fairhuman[detect]' ({error})"
             ) from error
         detector_path, pose_path = find_model(detector), find_model(pose)
-        self.source = source_of(detector_path, pose_path)
+        self.source = whole_body_source(detector_path, pose_path)
         self._persons: Any = _load(rtmlib.YOLOX, detector_path)
         self._pose: Any = _load(rtmlib.RTMPose, pose_path)
         height, width = _input_size(self._persons.session, detector_path)
@@ -82,11 +82,11 @@ class WholeBodyDetector(Closing):
         """
         image = check_picture(image)
         if self._pose is None:
-            raise ValueError("WholeBodyDetector must be open to detect; it was closed")
-        # YOLOX is trained on BGR. rtmlib hands RTMPose what it is given, with means in the order of RGB.
+            raise ValueError("WholeBodyDetector is closed")
+        # YOLOX is trained on BGR. rtmlib passes RTMPose the picture unchanged, with means in RGB order.
         boxes = np.asarray(self._find_persons(np.ascontiguousarray(image[..., ::-1])), dtype=np.float64).reshape(-1, 4)
         boxes = boxes[np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
-        if len(boxes) == 0:  # rtmlib would take the whole picture for a person
+        if len(boxes) == 0:  # without boxes, rtmlib treats the full picture as a person
             return []
         points_pn2, scores_pn = self._pose(image, bboxes=boxes.tolist())
         found: list[Detection] = []
@@ -96,7 +96,7 @@ class WholeBodyDetector(Closing):
 
     def _find_persons(self, image_bgr: Picture) -> Any:
         found = self._persons(image_bgr)
-        if self._persons.det_mode == "multiclass":  # of COCO's classes the first is the person
+        if self._persons.det_mode == "multiclass":  # class 0 of COCO is the person
             boxes, classes = found
             return [box for box, number in zip(boxes, classes, strict=True) if number == 0]
         return found
@@ -112,61 +112,63 @@ class WholeBodyDetector(Closing):
         if person is not None and person_score >= self._confidence:
             found.append(Detection(person, "person", points_n3, scores_n, source=self.source))
         for label, where in PARTS_OF_BODY:
-            sure = scores_n[where] >= max(self._confidence, 1e-9)
+            confident = scores_n[where] >= max(self._confidence, 1e-9)
             score = float(scores_n[where].mean())
-            if score < self._confidence or sure.sum() < LEAST_POINTS:
+            if score < self._confidence or confident.sum() < MIN_POINTS:
                 continue
-            around = (box_around if label == "face" else flesh_box)(points_n3[where][sure], score, image)
+            around = (box_around if label == "face" else box_with_flesh)(points_n3[where][confident], score, image)
             if around is not None:
                 found.append(Detection(around, label, points_n3[where], scores_n[where], source=self.source))
         return found
 
     def _check_outputs(self, detector: Path, pose: Path) -> None:
-        """Run both models once on grey and look at what comes out."""
+        """Run both models once on a blank picture and check the shapes of their outputs."""
         height, width = self._persons.model_input_size
         first = _outputs(self._persons, height, width, detector)[0]
         anchors = sum((height // stride) * (width // stride) for stride in YOLOX_STRIDES)
         if first.ndim != 3 or first.shape[2] < 5 or (first.shape[2] > 5 and first.shape[1] != anchors):
-            raise _unfit(self._persons.session, detector, f"YOLOX: an output [1, N, 5] or [1, {anchors}, 5 + classes]")
+            raise _unsupported(
+                self._persons.session, detector, f"YOLOX: an output [1, N, 5] or [1, {anchors}, 5 + classes]"
+            )
         if first.shape[2] > 6:
             self._persons.det_mode = "multiclass"
         width, height = self._pose.model_input_size
         outputs = _outputs(self._pose, height, width, pose)
         if len(outputs) != 2 or any(output.ndim != 3 or output.shape[1] != KEY_POINTS for output in outputs):
-            raise _unfit(self._pose.session, pose, f"two SimCC outputs [1, {KEY_POINTS}, bins]")
+            raise _unsupported(self._pose.session, pose, f"two SimCC outputs [1, {KEY_POINTS}, bins]")
 
     def close(self) -> None:
         """Free the models; a second call does nothing."""
         self._persons = self._pose = None
 
 
-def source_of(detector: Path, pose: Path) -> str:
-    """Name of the detector for the data set."""
-    return f"rtmlib-{version('rtmlib')} {named_file(detector)} {named_file(pose)}"
+def whole_body_source(detector: Path, pose: Path) -> str:
+    """Name of the detector as stored in a data set."""
+    return f"rtmlib-{version('rtmlib')} {hashed_file_name(detector)} {hashed_file_name(pose)}"
 
 
 def _load(model: Any, path: Path) -> Any:
     cuda = "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # rtmlib prints which file it has loaded
+        with contextlib.redirect_stdout(io.StringIO()):  # rtmlib prints the file it has loaded
             return model(str(path), backend="onnxruntime", device="cuda" if cuda else "cpu")
-    except Exception as error:  # those of onnxruntime share no base class
-        raise DetectorError(f"{path}: expected an ONNX model, {' '.join(str(error).split())}") from error
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise DetectorError(f"{path}: not a valid ONNX model: {' '.join(str(error).split())}") from error
 
 
 def _input_size(session: Any, path: Path) -> tuple[int, int]:
     shape = session.get_inputs()[0].shape
     if len(shape) != 4 or not all(isinstance(side, int) for side in shape[2:]):
-        raise _unfit(session, path, "an input [1, 3, height, width] of fixed height and width")
+        raise _unsupported(session, path, "an input [1, 3, height, width] of fixed height and width")
     return shape[2], shape[3]
 
 
 def _outputs(model: Any, height: int, width: int, path: Path) -> list[NDArray[np.float32]]:
     try:
         return [np.asarray(output) for output in model.inference(np.zeros((height, width, 3), dtype=np.float32))]
-    except Exception as error:  # those of onnxruntime share no base class
-        raise _unfit(model.session, path, f"a model of pictures ({' '.join(str(error).split())})") from error
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise _unsupported(model.session, path, f"a model of images ({' '.join(str(error).split())})") from error
 
 
-def _unfit(session: Any, path: Path, expected: str) -> DetectorError:
-    return DetectorError(f"{path}: expected {expected}; has {described(session)}")
+def _unsupported(session: Any, path: Path, expected: str) -> DetectorError:
+    return DetectorError(f"{path}: expected {expected}; has {describe_signature(session)}")

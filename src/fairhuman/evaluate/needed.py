@@ -7,7 +7,7 @@ from fairhuman.data.condition.depth_model import open_depth
 from fairhuman.errors import ModelError
 from fairhuman.evaluate.networks import clip_score, hps, image_reward, inception
 from fairhuman.evaluate.networks.extractor import WeightsError
-from fairhuman.evaluate.settings import EvaluateSettings, Group
+from fairhuman.evaluate.settings import EvaluateSettings
 
 
 def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
@@ -19,7 +19,7 @@ def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
         WeightsError: files are missing; names them, and the groups that run without them.
 
     """
-    missing: dict[Group, str] = {}
+    missing: dict[str, str] = {}
     for name in settings.metrics:
         try:
             _find(name, settings, with_reference)
@@ -30,7 +30,7 @@ def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
 
 
 @contextmanager
-def leaving_out(settings: EvaluateSettings, name: Group) -> Iterator[None]:
+def leaving_out(settings: EvaluateSettings, name: str) -> Iterator[None]:
     """Extend a `WeightsError` by the names of the groups that run without these weights."""
     try:
         yield
@@ -38,7 +38,7 @@ def leaving_out(settings: EvaluateSettings, name: Group) -> Iterator[None]:
         raise _without(settings, {name: str(error)}) from error
 
 
-def _find(name: Group, settings: EvaluateSettings, with_reference: bool) -> None:
+def _find(name: str, settings: EvaluateSettings, with_reference: bool) -> None:
     if name == "hps":
         hps.SOURCE.find(settings.hps.weights)
     elif name == "image_reward":
@@ -53,7 +53,7 @@ def _find(name: Group, settings: EvaluateSettings, with_reference: bool) -> None
             pass
 
 
-def _without(settings: EvaluateSettings, missing: Mapping[Group, str]) -> WeightsError:
+def _without(settings: EvaluateSettings, missing: Mapping[str, str]) -> WeightsError:
     names = ", ".join(map(repr, missing))
     others = ", ".join(group for group in settings.metrics if group not in missing) or "none"
     return WeightsError(f"{'. '.join(missing.values())}. Or leave {names} out of metrics; other groups: {others}")

@@ -13,7 +13,7 @@ from PIL import Image
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
+from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.errors import DataError
 from fairhuman.evaluate.cache import CachedRows, Key
 from fairhuman.record import HumanRecord
@@ -90,7 +90,7 @@ def read_pictures(
 
     """
     kind = source_kind(path)
-    source = SOURCES[kind]
+    source = source_format(kind)
     root = path if path.is_dir() else path.parent
     rows = list(source.rows(path, report))
     captioned = any("caption" in row.values for row in rows)

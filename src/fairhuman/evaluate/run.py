@@ -29,6 +29,7 @@ from fairhuman.evaluate.results import EvaluationResults, Methods, shared_indice
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.utils.files import read_prompts, write_json
+from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
 
@@ -43,6 +44,27 @@ GROUPS: Mapping[str, Measure] = {
     "pose_agreement": measure_pose_agreement,
     "depth_agreement": measure_depth_agreement,
 }
+
+
+def measure_named(name: str) -> Measure:
+    """The function that computes a group of metrics, from `GROUPS` or from another package.
+
+    Packages add groups by entry points `fairhuman.metrics` that name a function `measure(methods, reference, against,
+    tools, results)`. It is called once per evaluation, after the pictures are read, and passes its scores to
+    `results.add_scores`. `methods` are the pictures of each method, `reference` real pictures or None, `against` the
+    baseline method or None; `tools` computes and caches features.
+
+    Raises:
+        PluginError: the function can't be loaded.
+    """
+    if name in GROUPS:
+        return GROUPS[name]
+    found: Measure = load_plugin(METRICS, name)
+    if not callable(found):
+        raise misfit(METRICS, name, "a function", found)
+    return found
+
+
 # Processes wait for the main one, which alone computes the official confidences: an hour for 60,000 pictures.
 LONGEST_WAIT = timedelta(days=1)
 
@@ -101,6 +123,7 @@ def evaluate(
         FairHumanError: features aren't finite, or a detector fails.
 
     """
+    measures = {name: measure_named(name) for name in settings.metrics}
     state = PartialState(timeout=LONGEST_WAIT)
     pace = TimedProgress(progress if state.is_main_process else lambda *_: None)
     tools = EvaluationTools(settings, job.cache, state, pace)
@@ -112,9 +135,9 @@ def evaluate(
     reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
     found = EvaluationResults()
     _compare_pictures(methods, job.baseline, found)
-    for name in settings.metrics:
+    for name, measure in measures.items():
         with leaving_out(settings, name):
-            GROUPS[name](methods, reference, job.baseline, tools, found)
+            measure(methods, reference, job.baseline, tools, found)
     if not state.is_main_process:
         return None
     found.seconds, found.peak_mb = pace.seconds(), peak_mb()

@@ -1,13 +1,14 @@
 """Settings of an evaluation: metrics and their weights."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fairhuman.config import Settings
 from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.data.sources import SourceSettings
 from fairhuman.regions.settings import RegionSettings
+from fairhuman.utils.plugins import METRICS, check_name
 
 Group = Literal[
     "strict",
@@ -20,6 +21,8 @@ Group = Literal[
     "pose_agreement",
     "depth_agreement",
 ]
+GroupName = Annotated[Group | str, AfterValidator(lambda name: check_name(name, get_args(Group), METRICS))]
+"""A built-in group, or the name of an entry point `fairhuman.metrics`."""
 NO_DOWNLOAD: tuple[Group, ...] = ("strict", "official", "efficientnet")
 
 
@@ -47,7 +50,7 @@ class EvaluateSettings(Settings):
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"workers", "batch_size"})
 
-    metrics: list[Group] = Field(
+    metrics: list[GroupName] = Field(
         default=list(NO_DOWNLOAD), min_length=1, description="groups of metrics; the defaults need no download"
     )
     hps: Weights = Weights()

@@ -25,19 +25,9 @@ from fairhuman.fairness.nash_mtl import NashMTL
 from fairhuman.fairness.random_loss_weighting import RandomLossWeighting
 from fairhuman.fairness.scale_invariant import ScaleInvariant
 from fairhuman.fairness.solver import SolverInfo, solve, solve_info
+from fairhuman.fairness.strategies import STRATEGIES, strategy_named
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
 from fairhuman.fairness.uncertainty_weighting import UncertaintyWeighting
-
-STRATEGIES: dict[str, type[Strategy]] = {
-    "ls": LinearScalarization,
-    "dwa": DynamicWeightAverage,
-    "uw": UncertaintyWeighting,
-    "rlw": RandomLossWeighting,
-    "si": ScaleInvariant,
-    "nash": NashMTL,
-    "mpd": MinimumPotentialDelay,
-    "alpha": AlphaFair,
-}
 
 __all__ = [
     "STRATEGIES",
@@ -67,4 +57,5 @@ __all__ = [
     "UncertaintyWeighting",
     "solve",
     "solve_info",
+    "strategy_named",
 ]

@@ -6,13 +6,16 @@ Two kinds. A `LossWeighting` needs no gradients for its weights, so a step costs
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 
 class Strategy:
     """State and trained parameters, of which most strategies have none."""
+
+    needs_gram: ClassVar[bool]
+    """Whether its weights come from the Gram matrix of the gradients."""
 
     def parameters(self) -> list[nn.Parameter]:
         """Trained parameters of the strategy itself; give them to the optimiser as a group of their own."""
@@ -31,6 +34,8 @@ class Strategy:
 class LossWeighting(Strategy, ABC):
     """Weights from the losses' values and history alone."""
 
+    needs_gram = False
+
     needs_losses = False
     """Whether the weights of a step depend on the losses of the same step."""
 
@@ -48,6 +53,8 @@ class LossWeighting(Strategy, ABC):
 
 class GradientBalancing(Strategy, ABC):
     """Weights from the Gram matrix M_ij = g_iᵀ g_j."""
+
+    needs_gram = True
 
     ridge_used = 0.0
     """Relative ridge of the last solution: gradients cancel up to this share, so a shorter direction is none."""

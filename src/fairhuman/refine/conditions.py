@@ -13,7 +13,7 @@ from fairhuman.data.condition.depth import DepthMap, decode_depth, depth_picture
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.data.condition.people import PersonPose, Points, move_people
 from fairhuman.data.condition.pose import draw_pose
-from fairhuman.detect.detection import in_any
+from fairhuman.detect.detection import inside_any
 from fairhuman.refine.crop import RefineCrop
 from fairhuman.refine.hand_depth import HandDepthModel, capsule_depth
 from fairhuman.refine.hand_repair import Array, repaired_hand
@@ -97,7 +97,7 @@ def _unless_in(part: BodyPart, points_n3: Points, whole_n3: Points) -> Points:
     if not len(known):
         return points_n3
     x, y = known.mean(axis=0).tolist()
-    return np.zeros_like(points_n3) if in_any((x, y), [part.box]) else points_n3
+    return np.zeros_like(points_n3) if inside_any((x, y), [part.box]) else points_n3
 
 
 def _depth(

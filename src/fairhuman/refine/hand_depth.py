@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fairhuman.data.condition.depth import DepthMap
 from fairhuman.detect.detection import DetectorError, Picture, check_picture
-from fairhuman.detect.model_file import described, find_model, open_session
+from fairhuman.detect.model_file import describe_signature, find_model, open_session
 from fairhuman.evaluate.people.hand_shape import FINGERS, INDEX_KNUCKLE, LITTLE_KNUCKLE
 
 Array = NDArray[np.float64]
@@ -122,4 +122,4 @@ class HandDepthModel:
         return np.asarray(depth_hw / (depth_hw.max() or 1), dtype=np.float32)
 
     def _unfit(self, expected: str) -> DetectorError:
-        return DetectorError(f"{self._path}: expected {expected}; has {described(self._session)}")
+        return DetectorError(f"{self._path}: expected {expected}; has {describe_signature(self._session)}")

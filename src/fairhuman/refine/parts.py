@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import PersonPose
 from fairhuman.detect.detection import Picture
-from fairhuman.detect.overlap import corners, matches
+from fairhuman.detect.overlap import corners, match_boxes
 from fairhuman.detect.settings import open_detectors
 from fairhuman.evaluate.people.detections import face_detector, hand_detector
 from fairhuman.evaluate.people.strict import MIN_IOU, face_quality, hand_quality
@@ -104,7 +104,7 @@ def with_unmeasured(
         kind: PartKind | None = "face" if label == "face" else "hand" if label.endswith("hand") else None
         for box in each if kind in kinds else ():
             assert kind is not None
-            if not matches(corners([one.box for one in found if one.kind == kind]), corners([box]), MIN_IOU):
+            if not match_boxes(corners([one.box for one in found if one.kind == kind]), corners([box]), MIN_IOU):
                 found.append(BodyPart(kind, box, 0.0, label, measured=False))
     return found
 
@@ -136,7 +136,7 @@ def score_parts(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
     for kind in KINDS:
         places = [place for place, part in enumerate(expected) if part.kind == kind]
         found = [part for part in seen.parts if part.kind == kind and part.measured]
-        pairs = matches(corners([part.box for part in found]), corners([expected[i].box for i in places]), MIN_IOU)
+        pairs = match_boxes(corners([part.box for part in found]), corners([expected[i].box for i in places]), MIN_IOU)
         for index, place in pairs:
             quality_n[places[place]] = found[index].quality
         extra[kind] = len(found) - len(pairs)

@@ -17,7 +17,7 @@ from fairhuman import __version__, config
 from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.sources.folder import PICTURE_SUFFIXES, PictureWithCaption, pictures, read_caption
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES, PictureWithCaption, find_pictures, read_caption
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
@@ -83,7 +83,7 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSour
     if images.is_file() and images.suffix.lower() in PICTURE_SUFFIXES:
         root, found = images.parent, [PictureWithCaption(images.name, None)]
     elif images.is_dir():
-        root, found = images, list(pictures(images, report))
+        root, found = images, list(find_pictures(images, report))
     else:
         raise DataError(f"{images}: expected a folder of pictures or a picture, found none")
     if report.skipped():

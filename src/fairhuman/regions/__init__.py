@@ -1,1 +1,1 @@
-"""Regions of a picture: boxes, masks, the transform that moves them with it, the objectives over them."""
+"""Regions of a picture: boxes, masks, the joint transform of picture and regions, the objectives over regions."""

@@ -1,4 +1,4 @@
-"""Boxes as they come from files: read, checked, clipped. A NaN never gets through."""
+"""Parse, validate and clip boxes from files. Boxes with NaN are rejected."""
 
 import math
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fairhuman.record import Box, Finding
 
-MIN_AREA = 1.0  # square pixels; a smaller box is an error of the annotation, not a region
+MIN_AREA = 1.0  # square pixels; a smaller box is an annotation error, not a region
 
 
 def parse_boxes(
@@ -15,18 +15,17 @@ def parse_boxes(
     height: int,
     empty_means: Literal["none", "unknown"] = "none",
 ) -> tuple[tuple[Box, ...] | None, list[Finding]]:
-    """Read the boxes of one region of one picture.
+    """Parse the boxes of one region of one picture.
 
     Args:
-        value: what the file holds: null, or a list of [x0, y0, x1, y1] or [x0, y0, x1, y1, score] in pixels
+        value: the file's value: null, or a list of [x0, y0, x1, y1] or [x0, y0, x1, y1, score] in pixels
             of the upright picture.
         width, height: size of the upright picture.
-        empty_means: what an empty list says: `none` (looked and there is none) or `unknown` (not annotated).
+        empty_means: meaning of an empty list: `none` (annotated as absent) or `unknown` (not annotated).
 
     Returns:
-        The boxes inside the picture, and what was changed or dropped. None means unknown: null, something
-        that isn't a list, or a list of which no box could be used (the region may well be there, only its
-        place isn't known).
+        The boxes inside the picture, and the findings about changed or dropped boxes. None means unknown: the value
+        is null or no list, or no box of the list is valid (the region may be there, but its place isn't known).
 
     """
     if value is None:
@@ -46,7 +45,7 @@ def parse_boxes(
 
 
 def clip_boxes(boxes: Iterable[Box], width: int, height: int) -> tuple[tuple[Box, ...], list[Finding]]:
-    """Clip boxes to a picture; those that are not in it are dropped. Returns the boxes and what was done."""
+    """Clip boxes to a picture and drop boxes outside it. Returns the boxes and the findings."""
     kept: list[Box] = []
     findings: list[Finding] = []
     for box in boxes:
@@ -57,13 +56,13 @@ def clip_boxes(boxes: Iterable[Box], width: int, height: int) -> tuple[tuple[Box
 
 
 def shorten(value: Any, limit: int = 120) -> str:
-    """A value as text for a message, cut where it is long."""
+    """A value as text for a message, truncated to `limit` characters."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _parse_box(item: Any, width: int, height: int) -> tuple[Box | None, list[Finding]]:
-    """One box out of a file, or None; with what was done to it."""
+    """Parse one box; None if it is invalid. Returns the findings too."""
     shown = shorten(item)
     if not isinstance(item, list | tuple) or len(item) not in (4, 5):
         return None, [Finding("dropped", "box has not 4 numbers, or 5 with its score", shown)]
@@ -84,7 +83,7 @@ def _parse_box(item: Any, width: int, height: int) -> tuple[Box | None, list[Fin
 
 
 def _clip(box: Box, width: int, height: int) -> tuple[Box | None, Finding | None]:
-    """The part of a box that is in the picture, or None where less than a pixel is."""
+    """The part of a box inside the picture, or None if it covers less than a pixel."""
     shown = f"[{box.x0:g}, {box.y0:g}, {box.x1:g}, {box.y1:g}] in {width}x{height}"
     if box.area < MIN_AREA:
         if max(box.x1, box.y1) <= 1.0:
@@ -103,12 +102,12 @@ def _clip(box: Box, width: int, height: int) -> tuple[Box | None, Finding | None
 
 
 def _number(value: Any) -> float | None:
-    """A float, also from text; None where it isn't a number (true and false are none)."""
+    """A float, also from text; None if the value isn't a number (booleans aren't numbers)."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         return float(value)
     except ValueError:
         return None
-    except OverflowError:  # an integer beyond the range of floats
+    except OverflowError:  # an integer beyond the range of a float
         return math.inf

@@ -1,4 +1,4 @@
-"""Boxes to masks with exact areas, and masks to the latent grid."""
+"""Convert boxes to masks with exact areas, and masks to the latent grid."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,23 +9,22 @@ from torch.nn import functional as F
 
 from fairhuman.regions.settings import MaskSettings
 
-ELLIPSE_ROWS = 8  # lines per pixel row on which an ellipse is measured
+ELLIPSE_ROWS = 8  # scan lines per pixel row to compute the coverage of an ellipse
 
 
 def boxes_to_mask(boxes_n4: Tensor, size: tuple[int, int], settings: MaskSettings | None = None) -> Tensor:
     """Draw the union of boxes.
 
     Args:
-        boxes_n4: (x0, y0, x1, y1) in pixels of the target frame, float; parts outside of it are fine and
-            simply not seen.
+        boxes_n4: (x0, y0, x1, y1) in pixels of the target frame, float; parts outside the frame are ignored.
         size: (height, width) of the mask.
         settings: shape, padding and edge; the plain rectangle by default.
 
     Returns:
-        float32 [height, width] in 0..1: the share of each pixel that the region covers, for one rectangle
-        exactly clip(min(x1, j+1) - max(x0, j), 0, 1) · clip(min(y1, i+1) - max(y0, i), 0, 1). Boxes are
-        joined by their maximum, so that an overlap counts once. A soft edge blurs what lies outside of the
-        frame in as well, and is never cut by a threshold.
+        float32 [height, width] in 0..1: the share of each pixel that the region covers; for one rectangle
+        exactly clip(min(x1, j+1) - max(x0, j), 0, 1) · clip(min(y1, i+1) - max(y0, i), 0, 1). The union of
+        boxes is their maximum, so an overlap counts once. With a soft edge, parts of boxes outside the frame
+        blur into it; the blurred mask is never thresholded.
 
     """
     if boxes_n4.ndim != 2 or boxes_n4.shape[1] != 4:
@@ -43,39 +42,41 @@ def boxes_to_mask(boxes_n4: Tensor, size: tuple[int, int], settings: MaskSetting
 
 
 def union(masks: Sequence[Tensor]) -> Tensor:
-    """Join masks of one region, painted or drawn, by their maximum: what is covered twice counts once."""
+    """Union of masks of one region, painted or drawn: their maximum, so an overlap counts once."""
     if not masks:
         raise ValueError("masks must hold at least one mask")
     return torch.stack(list(masks)).amax(dim=0)
 
 
 def to_latent_grid(masks_brhw: Tensor, factor: int) -> Tensor:
-    """Average masks over the cells of the latent grid.
+    """Average-pool masks to the latent grid.
 
-    A region keeps its area, Σ out · factor² = Σ in, however small it is. (The reference code of the paper
-    takes the nearest pixel of eight, and so loses hands of under 8 px.)
+    A region keeps its area, Σ out · factor² = Σ in, however small it is. (The paper's reference code takes
+    the nearest of every eight pixels and so can lose hands smaller than 8 px.)
 
     Args:
-        masks_brhw: float in 0..1, [batch, regions, height, width], at picture resolution.
-        factor: pixels of the picture per latent cell and side, that of the VAE; any whole number ≥ 1.
+        masks_brhw: float in 0..1, [batch, regions, height, width], at image resolution.
+        factor: downscaling factor of the VAE (image pixels per latent cell, each side); an integer ≥ 1.
 
     Returns:
         [batch, regions, height / factor, width / factor].
 
     Raises:
-        ValueError: if a side isn't a multiple of the factor.
+        ValueError: a side isn't a multiple of the factor.
 
     """
     if masks_brhw.ndim != 4:
         raise ValueError(f"masks_brhw must have four dimensions, not the shape {list(masks_brhw.shape)}")
     height, width = masks_brhw.shape[2:]
     if factor < 1 or height % factor or width % factor:
-        raise ValueError(f"the size of masks, {height}x{width}, must be a multiple of the VAE factor, {factor}")
+        raise ValueError(
+            f"masks_brhw must have sides that are multiples of the VAE factor {factor}, not {height}x{width}"
+        )
     return F.avg_pool2d(masks_brhw, factor) if masks_brhw.shape[1] else masks_brhw[:, :, ::factor, ::factor]
 
 
 def _paint(mask_hw: Tensor, draw: Callable[..., Tensor], box: tuple[float, float, float, float]) -> None:
-    """Join one shape into a mask, working only on the pixels that its box touches."""
+    """Draw one shape into a mask, touching only the pixels of its box."""
     height, width = mask_hw.shape
     left, right = (min(max(edge, 0), width) for edge in (math.floor(box[0]), math.ceil(box[2])))
     top, bottom = (min(max(edge, 0), height) for edge in (math.floor(box[1]), math.ceil(box[3])))
@@ -86,7 +87,7 @@ def _paint(mask_hw: Tensor, draw: Callable[..., Tensor], box: tuple[float, float
 
 
 def _soften(mask_hw: Tensor, sigma: float, margin: int) -> Tensor:
-    """Blur by a Gaussian, cut at three sigma = the margin, and take the margin off again."""
+    """Blur by a Gaussian truncated at three sigma (= the margin), then crop the margin."""
     weights = torch.exp(-0.5 * (torch.arange(-margin, margin + 1) / sigma) ** 2)
     weights = weights / weights.sum()
     blurred = F.conv2d(F.conv2d(mask_hw[None, None], weights[None, None, :, None]), weights[None, None, None, :])
@@ -106,7 +107,7 @@ def _rectangle(x0: float, y0: float, x1: float, y1: float, height: int, width: i
 
 
 def _ellipse(x0: float, y0: float, x1: float, y1: float, height: int, width: int) -> Tensor:
-    """Coverage of the ellipse that fills a box: exact along x, on ELLIPSE_ROWS lines of each pixel row."""
+    """Coverage of the ellipse inscribed in a box: exact along x, sampled at ELLIPSE_ROWS lines per pixel row."""
     rows = (torch.arange(height * ELLIPSE_ROWS, dtype=torch.float64) + 0.5) / ELLIPSE_ROWS
     unit = (rows - (y0 + y1) / 2) / max((y1 - y0) / 2, 1e-9)
     half = (1 - unit.square()).clamp(min=0.0).sqrt() * (x1 - x0) / 2

@@ -1,4 +1,4 @@
-"""The objectives: one residual, K masks, K losses.
+"""The objectives: K losses of one residual under K masks.
 
 With e the residual of the diffusion model, v the weight of a sample (min-SNR, or 1), m_k the mask of objective k on the
 latent grid (0..1; all ones for the global objective) and C channels, over all samples of an optimiser step:
@@ -6,8 +6,8 @@ latent grid (0..1; all ones for the global objective) and C channels, over all s
     area:   L_k = c_k Σ v m_k e² / (C Σ m_k)              mean over the region
     image:  L_k = c_k Σ v m_k e² / (values of the step)   the paper's form: small regions give small losses
 
-Both sums run over every micro-batch and process, so how a step is divided changes nothing. An objective with Σ m_k = 0
-is absent: it has no loss, it isn't averaged in as zero.
+Both sums run over every micro-batch and process, so the result doesn't depend on how a step is divided. An objective
+with Σ m_k = 0 is absent: it has no loss and doesn't enter an average as zero.
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ from fairhuman.regions.settings import Normalize
 
 
 def objective_masks(masks_brhw: Tensor, factor: int) -> Tensor:
-    """Return m [B, K, h, w] on the latent grid: ones for the global objective, then the regions by area."""
+    """Return m [B, K, h, w] on the latent grid: ones for the global objective, then the average-pooled regions."""
     latent_brhw = to_latent_grid(masks_brhw, factor)
     ones = latent_brhw.new_ones(latent_brhw.shape[0], 1, *latent_brhw.shape[2:])
     return torch.cat([ones, latent_brhw], dim=1)
 
 
 def denominators(areas_k: Tensor, channels: int, normalize: Normalize) -> Tensor:
-    """Return what each objective's sum is divided by, from Σ m [K] over all samples of an optimiser step."""
+    """Return the denominator [K] of each objective, from Σ m [K] over all samples of an optimiser step."""
     return channels * (areas_k if normalize == "area" else areas_k[:1].expand_as(areas_k))
 
 
 def masked_losses(
     residual_bchw: Tensor, weights_b: Tensor, masks_bkhw: Tensor, denominators_k: Tensor, factors_k: Tensor
 ) -> list[Tensor | None]:
-    """Return the share of a micro-batch in each L_k; None where the objective isn't in it.
+    """Return a micro-batch's contribution to each L_k; None where the objective is absent from it.
 
     Args:
         residual_bchw: e, prediction minus target.
@@ -46,12 +46,12 @@ def masked_losses(
     squares_bhw = residual_bchw.square().sum(dim=1) * weights_b[:, None, None]
     sums_k = torch.einsum("bhw,bkhw->k", squares_bhw, masks_bkhw)
     losses_k = sums_k * (factors_k / denominators_k.clamp_min(torch.finfo(torch.float32).tiny))
-    here = (masks_bkhw.sum(dim=(0, 2, 3)) > 0).tolist()
-    return [losses_k[k] if present else None for k, present in enumerate(here)]
+    present_k = (masks_bkhw.sum(dim=(0, 2, 3)) > 0).tolist()
+    return [losses_k[k] if present else None for k, present in enumerate(present_k)]
 
 
 def coverage(present_br: Tensor, known_br: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Return shares of samples, `coverage/NAME` with the region in view and `known/NAME` annotated at all."""
+    """Return shares of samples: `coverage/NAME` with the region in view, `known/NAME` with the region annotated."""
     values = {}
     for r, name in enumerate(names):
         values[f"coverage/{name}"] = float(present_br[:, r].float().mean())

@@ -1,4 +1,4 @@
-"""Which regions have an objective of their own, and how a box becomes a mask."""
+"""Settings of regions: which have their own objective, and how boxes are drawn as masks."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -9,16 +9,16 @@ from fairhuman.config import Settings
 
 
 class MaskSettings(Settings):
-    """How a box becomes a mask. Painted masks are used as they were painted, and win over boxes."""
+    """How boxes are drawn as masks. Painted masks are used unchanged and take precedence over boxes."""
 
     shape: Literal["rectangle", "ellipse"] = "rectangle"
     padding: float = Field(
-        default=0.0, ge=0.0, le=10.0, description="added on each side, as a share of the box's longer side"
+        default=0.0, ge=0.0, le=10.0, description="margin added on each side, as a share of the box's longer side"
     )
     soft_edge: float = Field(
         default=0.0, ge=0.0, le=256.0, description="sigma in pixels of the Gaussian that softens the edge"
     )
-    painted: bool = Field(default=True, description="whether a painted mask wins over the boxes that are there too")
+    painted: bool = Field(default=True, description="whether a painted mask takes precedence over boxes")
 
 
 GLOBAL = "global"
@@ -26,11 +26,11 @@ Normalize = Literal["area", "image"]
 
 
 class RegionSettings(Settings):
-    """Which objectives there are beside the global one, and how their losses are measured."""
+    """The objectives besides the global one, and how their losses are normalised."""
 
     names: tuple[str, ...] = Field(default=("face", "hand"), description="face, hand, or any annotated region")
     normalize: Normalize = "area"
-    scale: Mapping[str, float] = Field(default_factory=dict, description="factor c of an objective's loss")
+    scale: Mapping[str, float] = Field(default_factory=dict, description="factor c of each objective's loss")
     mask: MaskSettings = MaskSettings()
 
     @field_validator("names")
@@ -44,7 +44,7 @@ class RegionSettings(Settings):
     @classmethod
     def _positive(cls, scale: Mapping[str, float]) -> Mapping[str, float]:
         if not all(value > 0.0 for value in scale.values()):
-            raise ValueError("factors must be > 0")
+            raise ValueError(f"factors must be > 0, not {dict(scale)}")
         return scale
 
     @property
@@ -56,7 +56,7 @@ class RegionSettings(Settings):
         """Return the factor c of each of the K objectives.
 
         Raises:
-            ValueError: `scale` names an objective that there isn't.
+            ValueError: `scale` names an unknown objective.
         """
         unknown = sorted(set(self.scale) - set(self.objectives))
         if unknown:

@@ -1,4 +1,4 @@
-"""Squares around boxes: what is cut out of a picture to see a face or a hand from near."""
+"""Square crops around boxes: close-ups of faces and hands."""
 
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ class Square(NamedTuple):
 
 
 def square_around(box: Box, width: int, height: int, growth: float) -> Square:
-    """The square with a box in its middle, `growth` times its longer side, in a picture of width x height pixels.
+    """The square centred on a box, with `growth` times its longer side, in a picture of width x height pixels.
 
-    Where it would leave the picture it is moved inwards, and it is never larger than the picture.
+    A square that would leave the picture is moved inwards. It is never larger than the picture.
     """
     side = min(max(1, round(growth * longer_side(box))), width, height)
     left = round((box.x0 + box.x1 - side) / 2)
@@ -26,19 +26,19 @@ def square_around(box: Box, width: int, height: int, growth: float) -> Square:
     return Square(min(max(left, 0), width - side), min(max(top, 0), height - side), side)
 
 
-def cut(image: Image.Image, square: Square) -> Image.Image:
-    """The pixels of a square, unchanged.
+def crop_square(image: Image.Image, square: Square) -> Image.Image:
+    """Crop a square from a picture.
 
     Raises:
-        ValueError: the square isn't inside of the picture.
+        ValueError: the square isn't inside the picture.
 
     """
     left, top, side = square
     if left < 0 or top < 0 or left + side > image.width or top + side > image.height:
-        raise ValueError(f"{square} must lie inside of the picture, which has {image.width} x {image.height} pixels")
+        raise ValueError(f"{square} must lie inside the picture of {image.width} x {image.height} pixels")
     return image.crop((left, top, left + side, top + side))
 
 
 def longer_side(box: Box) -> float:
-    """The longer side in pixels."""
+    """The longer side of a box in pixels."""
     return max(box.x1 - box.x0, box.y1 - box.y0)

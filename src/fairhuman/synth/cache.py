@@ -1,4 +1,4 @@
-"""What is made once a machine and kept: the body model and Warp's compiled kernel."""
+"""Cache of what is built once per machine: the body model and Warp's compiled kernel."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +12,11 @@ from fairhuman.utils.files import cache_folder, write_atomically
 Say = Callable[[str], None]
 
 
-def kept_folder(name: str, fill: Callable[[Path], object], say: Say) -> Path:
-    """Return the folder `name` of the cache, made by `fill` if it isn't there yet.
+def cached_folder(name: str, fill: Callable[[Path], object], say: Say) -> Path:
+    """Return the folder `name` of the cache, and fill it with `fill` if it doesn't exist yet.
 
-    It appears whole or not at all. Of several processes one makes it while the others wait for its lock, which the
-    system opens when its owner dies. `say` is told when there is something to wait for; `fill` gets an empty folder.
+    It is created atomically. Of several processes one fills it while the others wait for its lock, which the system
+    releases if its owner dies. `say` is called before waiting; `fill` gets an empty folder.
 
     Raises:
         FairHumanError: the cache can't be written, or the disk is full.
@@ -27,8 +27,8 @@ def kept_folder(name: str, fill: Callable[[Path], object], say: Say) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_name(f".{name}.lock"))
-        if not _lock_at_once(lock):
-            say("another process is making the body model: waiting for it")
+        if not _try_lock(lock):
+            say("another process is building the body model: waiting for it")
             lock.acquire()
         try:
             if not folder.is_dir():
@@ -45,8 +45,8 @@ def _fill(fill: Callable[[Path], object], folder: Path) -> None:
     fill(folder)
 
 
-def _lock_at_once(lock: FileLock) -> bool:
-    """Take a lock if nobody has it, and say whether it was free."""
+def _try_lock(lock: FileLock) -> bool:
+    """Acquire a lock without waiting; return whether it was free."""
     try:
         lock.acquire(blocking=False)
     except TimeoutError:
@@ -55,8 +55,8 @@ def _lock_at_once(lock: FileLock) -> bool:
 
 
 def cache_error(error: OSError) -> FairHumanError:
-    """Say in one line what is wrong with the cache and what can be done."""
+    """Describe an error of the cache and its remedy."""
     return FairHumanError(
         f"the cache {cache_folder()} must be a writable folder with 1 GB free (42 MB stay), found: "
-        f"{error.strerror or error}. Another folder can be given in the environment variable FAIRHUMAN_CACHE"
+        f"{error.strerror or error}. Set the environment variable FAIRHUMAN_CACHE to use another folder"
     )

@@ -1,4 +1,4 @@
-"""Rays through a mesh, on the CPU, with NVIDIA Warp."""
+"""Ray casting on a mesh, on the CPU, with NVIDIA Warp."""
 
 # Warp reads the types of kernel arguments from annotations that call wp.array.
 # mypy: disable-error-code="valid-type,no-untyped-def,untyped-decorator"
@@ -19,13 +19,13 @@ _NO_LIGHT = np.zeros(3)
 
 @dataclass(frozen=True, slots=True)
 class RayHits:
-    """What N rays met; `face` is -1 where nothing was met, and the rest is then 0.
+    """Hits of N rays; `face` is -1 for a miss, and the other values are then 0.
 
     Attributes:
-        face: number of the triangle, [N].
-        weights: of its three corners, [N, 3], each row adds up to 1.
-        distance: along the ray in metres, [N].
-        lit: whether the light reaches the point, [N].
+        face: index of the triangle, [N].
+        weights: barycentric weights of its corners, [N, 3], each row sums to 1.
+        distance: distance along the ray in metres, [N].
+        lit: whether light reaches the point, [N].
 
     """
 
@@ -74,7 +74,7 @@ def _cast(
 
 
 def compile_kernel() -> None:
-    """Compile the kernel, which takes seconds, unless it is in the cache.
+    """Compile the kernel, which takes seconds, unless it is cached.
 
     Raises:
         FairHumanError: the cache can't be written.
@@ -101,7 +101,7 @@ class Caster:
     def cast(self, origin: Array, directions: Array, light: Array = _NO_LIGHT) -> RayHits:
         """Cast rays from `origin` [3] along unit `directions` [N, 3].
 
-        `light` [3] is the unit direction to it; without it no shadow rays are cast and nothing is lit.
+        `light` [3] is the unit direction to the light; without it, no shadow rays are cast and nothing is lit.
         """
         count = len(directions)
         face = wp.zeros(count, dtype=wp.int32, device=self._device)

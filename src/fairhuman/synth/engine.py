@@ -1,4 +1,4 @@
-"""NVIDIA Warp, started without a word, with its compiled kernels in our cache."""
+"""Start NVIDIA Warp quietly, with its compiled kernels in our cache."""
 
 import os
 import re
@@ -10,15 +10,15 @@ from fairhuman.synth.cache import cache_error
 from fairhuman.utils.files import cache_folder
 from fairhuman.utils.native_stderr import without_lines
 
-# Rays are cast on the CPU, so a machine without a GPU lacks nothing; no setting of Warp's keeps this line back.
+# Rays are cast on the CPU, so a missing GPU doesn't matter; no setting of Warp suppresses this line.
 _NO_GPU = re.compile(rb"^Warp CUDA warning: Could not find or load the NVIDIA CUDA driver\..*\n", re.MULTILINE)
 
 
 @cache
 def start_warp() -> None:
-    """Start Warp once in this process, before anything else does (importing anny's skinning would).
+    """Start Warp once in this process, before anything else does (such as importing anny's skinning).
 
-    Kernels are kept below `cache_folder()`, unless `WARP_CACHE_PATH` names a place.
+    Kernels are cached below `cache_folder()`, unless `WARP_CACHE_PATH` is set.
 
     Raises:
         FairHumanError: the cache can't be written.

@@ -1,4 +1,4 @@
-"""A data set of synthetic people: Parquet tables with picture, caption, masks, boxes, pose and depth."""
+"""Write a data set of synthetic people: Parquet tables with picture, caption, masks, boxes, pose and depth."""
 
 import io
 import json
@@ -25,7 +25,8 @@ from fairhuman.utils.files import write_atomically, write_json, writing
 
 _TABLE = re.compile(r"people-\d{7}-\d{7}\.parquet")
 _TABLE_ROWS = 128
-_DEGRADING = 1  # its own draws, so that a spoilt picture shows the same person
+_DEGRADE_STREAM = 1  # separate random stream, so that a degraded picture shows the same person
+_RESUME = "; run the same command again to resume"
 _PICTURE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 _BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
 SCHEMA = pyarrow.schema(
@@ -55,22 +56,21 @@ def write_people(
     progress: Callable[[int], None] = lambda _: None,
     say: Say = lambda _: None,
 ) -> int:
-    """Write `out/data/*.parquet` and `out/synth.json`; return how many pictures had to be rendered.
+    """Write `out/data/*.parquet` and `out/synth.json`; return the number of rendered pictures.
 
-    Tables that are there already are kept, so the same call goes on after an interruption. The result does
-    not depend on `workers` (default: one a core). `progress` is told how many pictures are done, `say` what
-    takes long before the first one.
+    Existing tables are kept, so the same call resumes an interrupted one. The result doesn't depend on `workers`
+    (default: one per core). `progress` is called with the number of finished pictures, `say` with messages about
+    long preparations.
 
     Raises:
-        DataError: `out` holds people of other settings, or something else, or can't be written; a worker
-            was killed.
-        FairHumanError: the body model can't be made.
+        DataError: `out` has people with other settings or other content, or can't be written; a worker was killed.
+        FairHumanError: the body model can't be built.
     """
     missing = missing_tables(out, settings)
     done = settings.count - sum(map(len, missing.values()))
     progress(done)
     folder = out / "data"
-    with writing(out, "; the same command goes on"):
+    with writing(out, _RESUME):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(out / "synth.json", settings.model_dump() | {"versions": _versions()})
     make_row = partial(people_row, settings=settings)
@@ -82,25 +82,25 @@ def write_people(
             done += 1
             progress(done)
         content = pyarrow.Table.from_pylist(table, schema=SCHEMA)
-        with writing(out, "; the same command goes on"):
+        with writing(out, _RESUME):
             write_atomically(
                 folder / name, partial(pyarrow.parquet.write_table, content, row_group_size=64, compression="none")
             )
     wanted = {_table_name(numbers) for numbers in _tables(settings.count)}
-    with writing(out, "; the same command goes on"):
+    with writing(out, _RESUME):
         for path in folder.iterdir():
             if _TABLE.fullmatch(path.name) and path.name not in wanted:
-                path.unlink()  # the shorter last table of a smaller count, whose rows are in another one now
+                path.unlink()  # the last table of a smaller count, whose rows are now in a longer table
     return sum(map(len, missing.values()))
 
 
 def missing_tables(out: Path, settings: SynthSettings) -> Mapping[str, range]:
-    """Return the tables that `write_people` would write, by name, and the numbers of their pictures.
+    """Return the tables that `write_people` would write, by name, with the numbers of their pictures.
 
     Raises:
-        DataError: as `write_people` does for a folder that can't be gone on with.
+        DataError: `out` can't be resumed; see `write_people`.
     """
-    with writing(out, "; the same command goes on"):
+    with writing(out, _RESUME):
         _check_folder(out, settings)
         tables = {_table_name(numbers): numbers for numbers in _tables(settings.count)}
         return {name: numbers for name, numbers in tables.items() if not (out / "data" / name).is_file()}
@@ -109,10 +109,10 @@ def missing_tables(out: Path, settings: SynthSettings) -> Mapping[str, range]:
 def people_row(body: Body, settings: SynthSettings, number: int) -> dict[str, Any]:
     """Render one row of the data set."""
     rendering = render(body, settings.seed, number, settings.size)
-    generator = np.random.default_rng((settings.seed, number, _DEGRADING))
-    spoilt = bool(generator.random() < settings.degraded)
+    generator = np.random.default_rng((settings.seed, number, _DEGRADE_STREAM))
+    degraded = bool(generator.random() < settings.degraded)
     image = rendering.image
-    if spoilt:
+    if degraded:
         image = degrade(image, (rendering.masks["face"], rendering.masks["hand"]), generator)
     return {
         "key": f"{settings.seed}-{number:07d}",
@@ -127,7 +127,7 @@ def people_row(body: Body, settings: SynthSettings, number: int) -> dict[str, An
         "depth": _png((rendering.depth * 1000).round().clip(0, 65535).astype(np.uint16)),
         "depth_kind": "metric_mm",
         "visibility": dict(rendering.visibility),
-        "degraded": spoilt,
+        "degraded": degraded,
         "source": "synthetic",
     }
 
@@ -146,25 +146,23 @@ def _versions() -> dict[str, str]:
 
 
 def _check_folder(out: Path, settings: SynthSettings) -> None:
-    kept = out / "synth.json"
-    if not kept.is_file():
+    file = out / "synth.json"
+    if not file.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} must be a new or empty folder, or one that `fairhuman synth` has begun")
+            raise DataError(f"{out} must be a new or empty folder, or one of an earlier `fairhuman synth`")
         return
     try:
-        before = json.loads(kept.read_text(encoding="utf-8"))
-        count, made_with = int(before["count"]), dict(before["versions"])
+        before = json.loads(file.read_text(encoding="utf-8"))
+        count, versions = int(before["count"]), dict(before["versions"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{kept} must be what `fairhuman synth` has written, found something else: {error!r}"
-        ) from error
+        raise DataError(f"{file}: not a file of `fairhuman synth`: {error!r}") from error
     now = settings.model_dump(exclude={"count"}) | _versions()
-    old = {**before, **made_with}
+    old = {**before, **versions}
     changed = [f"{name} was {old.get(name)}, now {value}" for name, value in now.items() if old.get(name) != value]
     if changed:
-        raise DataError(f"{out} holds people of other settings ({', '.join(changed)}): choose another folder")
+        raise DataError(f"{out} has people with other settings ({', '.join(changed)}): choose another folder")
     if count > settings.count:
-        raise DataError(f"{out} holds {count} people already, count={settings.count} would remove some")
+        raise DataError(f"{out} already has {count} people, count={settings.count} would remove some")
 
 
 def _boxes(rendering: Rendering, *names: str) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""Who is in a synthetic picture: body, skin, hair, clothes, face and pose, drawn at random, and the words for it."""
+"""Random people for synthetic pictures: body, skin, hair, clothes, face and pose, and the caption for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ LENGTHS = ("bald", "buzz cut", "short", "medium", "long")
 TOPS = ("t-shirt", "long-sleeved shirt", "tank top")
 EXPRESSIONS = ("smiling", "neutral", "serious", "open mouth")
 AGES: Mapping[str, tuple[float, float]] = {"young": (0.60, 0.70), "middle-aged": (0.74, 0.84), "old": (0.88, 1.0)}
-# How often each pose is drawn; the pictures of hands that are easy to see come more often.
+# Relative frequency of poses; poses with clearly visible hands are more frequent.
 POSES: Mapping[str, float] = {
     "waving": 3,
     "hands up": 3,
@@ -80,8 +80,8 @@ class Person:
     Attributes:
         phenotype: anny's shape parameters, each in [0, 1]; age from 0.6, so that nobody is a minor.
         facial_actions: strength in [0, 1] by the name of the action; absent = 0.
-        neckline, sleeve, puff: radius of the neck opening in metres; where the sleeve ends (0 shoulder, 1
-            elbow, 2 wrist); metres that the cloth stands off the skin.
+        neckline, sleeve, puff: radius of the neck opening in metres; end of the sleeve (0 shoulder, 1
+            elbow, 2 wrist); distance of the cloth from the skin in metres.
         stripes: second colour of a striped top.
 
     """
@@ -108,7 +108,7 @@ class Person:
     pose: str
 
     def describe(self) -> str:
-        """Return the part of the caption about the person."""
+        """Return the person's part of the caption."""
         hair = self.hair_length if self.hair_length in ("bald", "buzz cut") else f"{self.hair_length} {self.hair} hair"
         striped = f" and {self.stripes} striped" if self.stripes else ""
         parts = [
@@ -122,7 +122,7 @@ class Person:
 
 
 def random_person(generator: np.random.Generator) -> Person:
-    """Draw a person; skin and hair follow the mixture of origins loosely, as they do in people."""
+    """Draw a person; skin and hair are loosely correlated with the mixture of origins, as in reality."""
     man = bool(generator.integers(2))
     age = choose(generator, {"young": 5, "middle-aged": 3, "old": 2})
     origin = generator.dirichlet([0.5, 0.5, 0.5])
@@ -134,7 +134,7 @@ def random_person(generator: np.random.Generator) -> Person:
     top = choose(generator, {"t-shirt": 45, "long-sleeved shirt": 40, "tank top": 15})
     colour = choose(generator, dict.fromkeys(CLOTHES, 1))
     expression = choose(generator, {"smiling": 8, "neutral": 7, "serious": 3, "open mouth": 2})
-    others = [name for name in CLOTHES if name != colour]
+    other_colours = [name for name in CLOTHES if name != colour]
     return Person(
         gender="man" if man else "woman",
         age=age,
@@ -149,7 +149,7 @@ def random_person(generator: np.random.Generator) -> Person:
         iris=IRISES[generator.integers(len(IRISES))],
         top=top,
         top_colour=colour,
-        stripes=others[generator.integers(len(others))] if generator.random() < 0.15 else None,
+        stripes=other_colours[generator.integers(len(other_colours))] if generator.random() < 0.15 else None,
         trousers_colour=choose(generator, dict.fromkeys(CLOTHES, 1)),
         neckline={"t-shirt": 0.078, "long-sleeved shirt": 0.072, "tank top": 0.105}[top]
         * generator.uniform(0.92, 1.15),
@@ -164,13 +164,8 @@ def random_person(generator: np.random.Generator) -> Person:
     )
 
 
-def choose(generator: np.random.Generator, weights: Mapping[str, float]) -> str:
-    """Draw a name with a probability proportional to its weight."""
-    shares = np.array(list(weights.values()), dtype=float)
-    return list(weights)[int(generator.choice(len(shares), p=shares / shares.sum()))]
-
-
 def _phenotype(man: bool, age: str, origin: NDArray[np.float64], generator: np.random.Generator) -> dict[str, float]:
+    """Draw anny's shape parameters."""
     return {
         "gender": generator.uniform(0.08, 0.20) if man else generator.uniform(0.85, 0.97),
         "age": generator.uniform(*AGES[age]),
@@ -184,6 +179,12 @@ def _phenotype(man: bool, age: str, origin: NDArray[np.float64], generator: np.r
         "asian": float(origin[1]),
         "caucasian": float(origin[2]),
     }
+
+
+def choose(generator: np.random.Generator, weights: Mapping[str, float]) -> str:
+    """Draw a name with a probability proportional to its weight."""
+    shares = np.array(list(weights.values()), dtype=float)
+    return list(weights)[int(generator.choice(len(shares), p=shares / shares.sum()))]
 
 
 def _facial_actions(expression: str, generator: np.random.Generator) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Poses of torso, head, arms, hands and fingers, as a world rotation and translation for each bone.
 
-Directions are (outward, forward, up) for the arm at hand, so that one line of the table serves both sides.
+Directions are (outward, forward, up) relative to the arm, so that one row of the table serves both sides.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ _FORWARD = -_Y
 
 @dataclass(frozen=True, slots=True)
 class ArmPose:
-    """What one arm does.
+    """Pose of one arm.
 
     Attributes:
-        wrist: from the shoulder in arm lengths, or with `to_head` from the head's joint in metres.
+        wrist: position relative to the shoulder in arm lengths, or with `to_head` to the head's joint in metres.
         elbow: direction in which the elbow points.
-        palm: direction into which the palm looks.
-        hands: names of `_hand` and how often each is drawn.
+        palm: direction that the palm faces.
+        hands: hand shapes of `_hand_shape` and their relative frequency.
         wrist_noise, palm_noise: standard deviations, in arm lengths and of the unit direction.
-        lift: degrees by which the shoulder rises.
-        bend: largest random bend of the wrist in degrees, up-down and sideways.
+        lift: elevation of the shoulder in degrees.
+        bend: maximum random bend of the wrist in degrees, up-down and sideways.
 
     """
 
@@ -77,60 +77,60 @@ ARM_POSES: Mapping[str, ArmPose] = {
 }
 _ONE_ARM = ("waving", "pointing", "hand on chest", "thumbs up", "peace sign", "hand on chin", "saluting")
 _OTHER_ARM = {"hands on hips": 3.0, "down": 2.5, "hands clasped": 2.5, "hands up": 2.0}
-_LARGEST_TWIST = 115.0
+_MAX_TWIST = 115.0
 
 
 class Pose:
-    """World rotations [J, 3, 3] and translations [J, 3]: a bone maps x at rest to R x + t.
+    """World rotations [J, 3, 3] and translations [J, 3] of bones: a bone maps x at rest to R x + t.
 
-    Drawn by `generator` for `person`, whose bones have their heads at `heads` [J, 3] when at rest.
+    Drawn by `generator` for `person`, whose bones at rest have their heads at `heads` [J, 3].
     """
 
     def __init__(self, body: Body, person: Person, heads: Array, generator: np.random.Generator) -> None:
-        self._body, self._heads, self._draw = body, heads, generator
+        self._body, self._heads, self._generator = body, heads, generator
         self.rotations = np.tile(np.eye(3), (len(heads), 1, 1))
         self.translations = np.zeros((len(heads), 3))
-        self._trunk()
+        self._pose_trunk()
         leading = "LR"[generator.integers(2)]
         for side in "LR":
             alone = person.pose in _ONE_ARM and side != leading
             name = choose(generator, _OTHER_ARM) if alone else person.pose
-            # Of two arms in front of the body one lies above the other.
+            # Of two arms in front of the body, one lies above the other.
             raise_by = 0.0 if name not in ("arms crossed", "hands clasped") else 0.03 if side == leading else -0.03
-            self._arm(side, ARM_POSES[name], raise_by)
-        self._follow()
+            self._pose_arm(side, ARM_POSES[name], raise_by)
+        self._update_translations()
 
     def joint(self, name: str) -> Array:
-        """Return where the head of a bone is now, [3]."""
+        """Return the current position of a bone's head, [3]."""
         bone = self._body.bones[name]
         return np.asarray(self.rotations[bone] @ self._heads[bone] + self.translations[bone])
 
     def _set(self, name: str, rotation: Rotation) -> None:
         self.rotations[self._body.bones[name]] = rotation.as_matrix()
 
-    def _angles(self, *largest: float) -> Rotation:
-        """Draw a rotation about z, x and y, each uniform within +- degrees."""
-        return Rotation.from_euler("ZXY", [self._draw.uniform(-a, a) for a in largest], degrees=True)
+    def _random_rotation(self, *limits: float) -> Rotation:
+        """Draw a rotation about z, x and y, each uniform within ± degrees."""
+        return Rotation.from_euler("ZXY", [self._generator.uniform(-a, a) for a in limits], degrees=True)
 
-    def _follow(self) -> None:
-        """Compute all translations: the head of each bone stays where its parent carries it."""
+    def _update_translations(self) -> None:
+        """Compute all translations: the head of each bone moves with its parent."""
         for bone, parent in enumerate(self._body.parents):
             head = self._heads[bone]
             carried = head if parent < 0 else self.rotations[parent] @ head + self.translations[parent]
             self.translations[bone] = carried - self.rotations[bone] @ head
 
-    def _trunk(self) -> None:
-        torso, head = self._angles(6, 4, 4), self._angles(22, 9, 8)
+    def _pose_trunk(self) -> None:
+        torso, head = self._random_rotation(6, 4, 4), self._random_rotation(22, 9, 8)
         for number, name in enumerate(("spine05", "spine04", "spine03", "spine02", "spine01"), start=1):
-            self._set(name, _share(torso, number / 5))
+            self._set(name, _fraction(torso, number / 5))
         self._torso = torso
         for number, name in enumerate(("neck01", "neck02", "neck03", "head"), start=1):
-            self._set(name, _share(head, number / 4) * torso)
-        gaze = Rotation.from_euler("Z", self._draw.uniform(-10, 10), degrees=True) * head * torso
+            self._set(name, _fraction(head, number / 4) * torso)
+        gaze = Rotation.from_euler("Z", self._generator.uniform(-10, 10), degrees=True) * head * torso
         self._set("eye.L", gaze)
         self._set("eye.R", gaze)
 
-    def _arm(self, side: str, pose: ArmPose, raise_by: float) -> None:
+    def _pose_arm(self, side: str, pose: ArmPose, raise_by: float) -> None:
         outward = 1.0 if side == "L" else -1.0
         heads = {
             name: self._heads[self._body.bones[f"{name}.{side}"]] for name in ("upperarm01", "lowerarm01", "wrist")
@@ -142,30 +142,30 @@ class Pose:
         collar = Rotation.from_rotvec(-outward * np.radians(pose.lift) * self._torso.apply(_Y)) * self._torso
         for name in ("clavicle", "shoulder01"):
             self._set(f"{name}.{side}", collar)
-        self._follow()
+        self._update_translations()
         shoulder = self.joint(f"upperarm01.{side}")
         upper_rest, lower_rest = heads["lowerarm01"] - heads["upperarm01"], heads["wrist"] - heads["lowerarm01"]
         lengths = float(np.linalg.norm(upper_rest)), float(np.linalg.norm(lower_rest))
         scale = sum(lengths)
-        noise = self._draw.normal(0, pose.wrist_noise, 3) * scale + [0, 0, raise_by]
+        noise = self._generator.normal(0, pose.wrist_noise, 3) * scale + [0, 0, raise_by]
         wrist = (
             self.joint("head") + world(pose.wrist) if pose.to_head else shoulder + world(pose.wrist) * scale
         ) + noise
-        elbow, wrist = _two_bones(shoulder, wrist, lengths, world(pose.elbow))
+        elbow, wrist = _two_bone_ik(shoulder, wrist, lengths, world(pose.elbow))
         upper, lower = _unit(elbow - shoulder), _unit(wrist - elbow)
         hinge = np.cross(upper, lower)
         rest_hinge = np.cross(_unit(upper_rest), _FORWARD)
         upper_arm = _frame(upper, hinge) * _frame(upper_rest, rest_hinge).inv()
         forearm = _frame(lower, hinge) * _frame(lower_rest, rest_hinge).inv()
-        swing = _smallest(collar.apply(_unit(upper_rest)), upper) * collar
-        self._set(f"upperarm01.{side}", _share(upper_arm * swing.inv(), 0.5) * swing)
+        swing = _shortest_rotation(collar.apply(_unit(upper_rest)), upper) * collar
+        self._set(f"upperarm01.{side}", _fraction(upper_arm * swing.inv(), 0.5) * swing)
         self._set(f"upperarm02.{side}", upper_arm)
         self._set(f"lowerarm01.{side}", forearm)
-        palm = world(pose.palm) + self._draw.normal(0, 1, 3) * pose.palm_noise
-        self._hand(side, forearm, lower, palm, pose)
+        palm = world(pose.palm) + self._generator.normal(0, 1, 3) * pose.palm_noise
+        self._pose_hand(side, forearm, lower, palm, pose)
 
-    def _hand(self, side: str, forearm: Rotation, along: Array, palm: Array, pose: ArmPose) -> None:
-        """Turn the forearm until the palm looks along `palm`, bend the wrist, curl the fingers."""
+    def _pose_hand(self, side: str, forearm: Rotation, along: Array, palm: Array, pose: ArmPose) -> None:
+        """Twist the forearm until the palm faces `palm`, bend the wrist, curl the fingers."""
         heads = {
             name: self._heads[self._body.bones[f"{name}.{side}"]]
             for name in ("wrist", "finger2-1", "finger3-1", "finger5-1")
@@ -173,19 +173,20 @@ class Pose:
         normal = _unit(np.cross(heads["finger2-1"] - heads["wrist"], heads["finger5-1"] - heads["wrist"]))
         if normal @ [-1 if side == "L" else 1, 0, -1] < 0:
             normal = -normal
-        now, wanted = (vector - along * (vector @ along) for vector in (forearm.apply(normal), palm))
+        current, target = (vector - along * (vector @ along) for vector in (forearm.apply(normal), palm))
         twist = 0.0
-        if np.linalg.norm(wanted) > 0.15:
-            twist = float(np.degrees(np.arctan2(np.cross(now, wanted) @ along, now @ wanted)))
-        twist = float(np.clip(twist, -_LARGEST_TWIST, _LARGEST_TWIST))
-        turned = _about(along, twist) * forearm
-        self._set(f"lowerarm02.{side}", _about(along, 0.55 * twist) * forearm)
-        palm_normal, pointing = turned.apply(normal), turned.apply(_unit(heads["finger3-1"] - heads["wrist"]))
-        bend = [self._draw.uniform(-largest, largest) for largest in pose.bend]
-        hand = _about(palm_normal, bend[1]) * _about(np.cross(pointing, palm_normal), bend[0]) * turned
+        if np.linalg.norm(target) > 0.15:
+            twist = float(np.degrees(np.arctan2(np.cross(current, target) @ along, current @ target)))
+        twist = float(np.clip(twist, -_MAX_TWIST, _MAX_TWIST))
+        twisted = _rotation_about(along, twist) * forearm
+        self._set(f"lowerarm02.{side}", _rotation_about(along, 0.55 * twist) * forearm)
+        palm_normal, pointing = twisted.apply(normal), twisted.apply(_unit(heads["finger3-1"] - heads["wrist"]))
+        bend = [self._generator.uniform(-limit, limit) for limit in pose.bend]
+        flexion = _rotation_about(np.cross(pointing, palm_normal), bend[0])
+        hand = _rotation_about(palm_normal, bend[1]) * flexion * twisted
         self._set(f"wrist.{side}", hand)
         across = _unit(heads["finger2-1"] - heads["finger5-1"])
-        fingers, spread = _hand(choose(self._draw, pose.hands), self._draw)
+        fingers, spread = _hand_shape(choose(self._generator, pose.hands), self._generator)
         for finger, curls in fingers.items():
             joints = [self._body.bones[f"finger{finger}-{joint}.{side}"] for joint in (1, 2, 3)]
             if finger == 1:
@@ -197,12 +198,12 @@ class Pose:
                 direction = _unit(self._heads[joints[1]] - self._heads[joints[0]])
                 axis = np.cross(direction, normal)
                 sign = float(np.sign(np.cross(normal, across) @ direction)) or 1.0
-                base = hand * _about(normal, -(3.3 - finger) * spread * sign)
+                base = hand * _rotation_about(normal, -(3.3 - finger) * spread * sign)
             for joint, angle in zip(joints, np.cumsum(curls), strict=True):
-                self.rotations[joint] = (base * _about(axis, float(angle))).as_matrix()
+                self.rotations[joint] = (base * _rotation_about(axis, float(angle))).as_matrix()
 
 
-def _hand(name: str, generator: np.random.Generator) -> tuple[dict[int, list[float]], float]:
+def _hand_shape(name: str, generator: np.random.Generator) -> tuple[dict[int, list[float]], float]:
     """Return the bends of the three joints of each finger (1 is the thumb) and the spread, all in degrees."""
 
     def noise(size: float) -> float:
@@ -238,8 +239,8 @@ def _hand(name: str, generator: np.random.Generator) -> tuple[dict[int, list[flo
     return {1: thumb} | fingers | {finger: bent() for finger in closed}, spread
 
 
-def _two_bones(start: Array, end: Array, lengths: tuple[float, float], pole: Array) -> tuple[Array, Array]:
-    """Return the middle joint of two bones that bends towards `pole`, and the end, moved into reach."""
+def _two_bone_ik(start: Array, end: Array, lengths: tuple[float, float], pole: Array) -> tuple[Array, Array]:
+    """Inverse kinematics of two bones: return the middle joint, bent towards `pole`, and the end, moved into reach."""
     first, second = lengths
     reach = end - start
     distance = float(np.clip(np.linalg.norm(reach), abs(first - second) + 0.05 * sum(lengths), 0.985 * sum(lengths)))
@@ -253,23 +254,24 @@ def _unit(vector: Array) -> Array:
     return np.asarray(vector / (np.linalg.norm(vector) + 1e-9))
 
 
-def _about(axis: Array, degrees: float) -> Rotation:
+def _rotation_about(axis: Array, degrees: float) -> Rotation:
     return Rotation.from_rotvec(_unit(axis) * np.radians(degrees))
 
 
-def _share(rotation: Rotation, share: float) -> Rotation:
+def _fraction(rotation: Rotation, share: float) -> Rotation:
+    """Return a rotation by a share of the angle."""
     return Rotation.from_rotvec(share * rotation.as_rotvec())
 
 
 def _frame(x: Array, y: Array) -> Rotation:
-    """Return the rotation to axes with the first along x and the second as near to y as can be."""
+    """Return the rotation to axes with the first along x and the second as close to y as possible."""
     first = _unit(x)
     second = _unit(y - first * (y @ first))
     return Rotation.from_matrix(np.stack([first, second, np.cross(first, second)], axis=1))
 
 
-def _smallest(start: Array, end: Array) -> Rotation:
-    """Return the smallest rotation from the unit vector `start` to `end`."""
+def _shortest_rotation(start: Array, end: Array) -> Rotation:
+    """Return the shortest rotation from the unit vector `start` to `end`."""
     axis = np.cross(start, end)
     sine = float(np.linalg.norm(axis))
     if sine < 1e-6:

@@ -1,4 +1,4 @@
-"""One synthetic picture with everything that is known about it, from (seed, number) and the size alone."""
+"""Render one synthetic picture with its annotations, from (seed, number) and the size alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,33 +13,33 @@ from fairhuman.synth.person import POSES, Person, random_person
 from fairhuman.synth.pose import Pose
 from fairhuman.synth.scene import Camera, Light, draw_background, half_body_camera, random_light
 from fairhuman.synth.settings import LARGEST_SIZE, SMALLEST_SIZE
-from fairhuman.synth.shade import SurfacePoints, points_hit, shade
-from fairhuman.synth.surface import Surface, build_surface, on_face
+from fairhuman.synth.shade import SurfacePoints, interpolate_hits, shade
+from fairhuman.synth.surface import Surface, build_surface, is_on_face
 
 SUBPIXELS = 2
-REGIONS = ("face", "left_hand", "right_hand")  # what has a box and a visibility
+REGIONS = ("face", "left_hand", "right_hand")  # regions with a box and a visibility
 MASKS = ("face", "hand", "left_hand", "right_hand", "person")  # `hand` is both hands
 _FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky")
 _HAND_KEYPOINTS = ("wrist", *(f"{finger}{joint}" for finger in _FINGERS for joint in range(1, 5)))
 # COCO-WholeBody's names and order, without feet and face.
 KEYPOINTS = (*COCO_KEYPOINTS, *(f"{side}_hand_{name}" for side in ("left", "right") for name in _HAND_KEYPOINTS))
-_SMALLEST_BOX = 5e-4  # of the picture
+_MIN_BOX_SHARE = 5e-4  # of the picture's area
 _GAMMA = 1 / 1.15
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A picture [H, W, 3] (uint8) of one person and what is in it.
+    """A picture [H, W, 3] (uint8) of one person with its annotations.
 
     Attributes:
-        caption: made from the same parameters as the picture.
-        masks: coverage of each pixel by what is seen of a region, [H, W] uint8, by the names in `MASKS`.
-        boxes: tight boxes of the masks of `REGIONS`, to half a pixel; a region with less than 0.05 % of the
-            picture in sight has none.
-        visibility: of the surface points of each of `REGIONS` that look to the camera, the share in [0, 1]
-            that lies in the picture with nothing before it.
+        caption: generated from the same parameters as the picture.
+        masks: coverage of each pixel by the visible part of a region, [H, W] uint8, by the names in `MASKS`.
+        boxes: tight boxes of the masks of `REGIONS`, to half a pixel; a region that covers less than 0.05 % of the
+            picture has none.
+        visibility: for each of `REGIONS`, the share in [0, 1] of camera-facing surface points that lie in the
+            picture and aren't occluded.
         depth: metres along the optical axis at the pixel's nearest sample, [H, W] float32, 0 = background.
-        keypoints: x, y in pixels and whether it is in sight, [59, 3], in the order of `KEYPOINTS`.
+        keypoints: x, y in pixels and visibility (0 or 1), [59, 3], in the order of `KEYPOINTS`.
 
     """
 
@@ -55,7 +55,7 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A person before a camera; `generator` goes on with the draw of the background."""
+    """A person in front of a camera; `generator` continues with the draw of the background."""
 
     person: Person
     posture: Pose
@@ -66,12 +66,12 @@ class Scene:
 
 
 def render(body: Body, seed: int, number: int, size: int, pose: str | None = None) -> Rendering:
-    """Render the `number`-th picture of `seed` at `size` x `size` pixels; `pose` overrides the drawn one.
+    """Render the `number`-th picture of `seed` at `size` x `size` pixels; `pose` overrides the random pose.
 
-    The same arguments give the same picture in any order and process; another size gives the same scene.
+    The result depends only on the arguments; another size gives the same scene.
 
     Raises:
-        DataError: a size outside 16..4096, a negative seed or number, an unknown pose.
+        DataError: the size is outside 16..4096, seed or number is negative, or the pose is unknown.
     """
     if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise DataError(f"size must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, found {size}")
@@ -86,15 +86,15 @@ def render(body: Body, seed: int, number: int, size: int, pose: str | None = Non
     caster = Caster(surface.vertices, surface.normals, surface.triangles)
     rays = camera.rays(samples)
     hits = caster.cast(camera.eye, rays, light.direction)
-    met = np.flatnonzero(hits.face >= 0)
-    seen = RayHits(hits.face[met], hits.weights[met], hits.distance[met], hits.lit[met])
-    points = points_hit(body, scene.person, surface, seen, rays[met])
+    hit = np.flatnonzero(hits.face >= 0)
+    on_body = RayHits(hits.face[hit], hits.weights[hit], hits.distance[hit], hits.lit[hit])
+    points = interpolate_hits(body, scene.person, surface, on_body, rays[hit])
     colours = background.reshape(-1, 3)
-    colours[met] = shade(body, scene.person, points, rays[met], light, seen.lit, camera.forward)
-    image = _shrink(np.clip(colours, 0, 1), size) ** _GAMMA
-    masks, boxes = _regions(points, met, size)
+    colours[hit] = shade(body, scene.person, points, rays[hit], light, on_body.lit, camera.forward)
+    image = _downsample(np.clip(colours, 0, 1), size) ** _GAMMA
+    masks, boxes = _regions(points, hit, size)
     depth = np.full(samples * samples, np.inf, np.float32)
-    depth[met] = seen.distance * (rays[met] @ camera.forward)
+    depth[hit] = on_body.distance * (rays[hit] @ camera.forward)
     nearest = depth.reshape(size, SUBPIXELS, size, SUBPIXELS).min((1, 3))
     return Rendering(
         image=(image * 255 + 0.5).astype(np.uint8),
@@ -109,7 +109,7 @@ def render(body: Body, seed: int, number: int, size: int, pose: str | None = Non
 
 
 def build_scene(body: Body, seed: int, number: int, pose: str | None = None) -> Scene:
-    """Draw all that doesn't depend on the size of the picture; arguments as those of `render`."""
+    """Draw everything that doesn't depend on the size of the picture; arguments as for `render`."""
     generator = np.random.default_rng((seed, number))
     person = random_person(generator)
     if pose is not None:
@@ -124,12 +124,12 @@ def build_scene(body: Body, seed: int, number: int, pose: str | None = None) -> 
     return Scene(person, posture, surface, camera, random_light(camera, generator), generator)
 
 
-def _shrink(samples: Array, size: int) -> Array:
+def _downsample(samples: Array, size: int) -> Array:
     return np.asarray(samples.reshape(size, SUBPIXELS, size, SUBPIXELS, -1).mean((1, 3)))
 
 
-def _regions(points: SurfacePoints, met: Array, size: int) -> tuple[dict[str, Array], dict[str, Box]]:
-    """Return masks and boxes of what the rays number `met` hit."""
+def _regions(points: SurfacePoints, hit: Array, size: int) -> tuple[dict[str, Array], dict[str, Box]]:
+    """Return masks and boxes of the regions, from the points hit by the rays with indices `hit`."""
     hand = (points.hand > 0.5) & ~points.cloth
     left = points.template[:, 0] > 0
     inside = {
@@ -137,30 +137,30 @@ def _regions(points: SurfacePoints, met: Array, size: int) -> tuple[dict[str, Ar
         "hand": hand,
         "left_hand": hand & left,
         "right_hand": hand & ~left,
-        "person": np.ones(len(met), bool),
+        "person": np.ones(len(hit), bool),
     }
     side = size * SUBPIXELS
     masks, boxes = {}, {}
     for name in MASKS:
         sampled = np.zeros(side * side, np.float32)
-        sampled[met[inside[name]]] = 1
-        masks[name] = (_shrink(sampled, size)[..., 0] * 255 + 0.5).astype(np.uint8)
+        sampled[hit[inside[name]]] = 1
+        masks[name] = (_downsample(sampled, size)[..., 0] * 255 + 0.5).astype(np.uint8)
     for name in REGIONS:
-        rows, columns = np.divmod(met[inside[name]], side)
-        if len(rows) >= _SMALLEST_BOX * side * side:
+        rows, columns = np.divmod(hit[inside[name]], side)
+        if len(rows) >= _MIN_BOX_SHARE * side * side:
             edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             boxes[name] = Box(*(float(edge) / SUBPIXELS for edge in edges))
     return masks, boxes
 
 
-def _in_sight(points: Array, camera: Camera, caster: Caster, tolerance: Array) -> Array:
-    """Say which points [N, 3] lie in the picture with nothing nearer than `tolerance` [N] metres before them."""
+def _is_visible(points: Array, camera: Camera, caster: Caster, tolerance: Array) -> Array:
+    """Whether each point [N, 3] lies in the picture and isn't occluded by more than `tolerance` [N] metres."""
     position, _ = camera.project(points, 1)
     relative = points - camera.eye
     distance = np.linalg.norm(relative, axis=1)
     hits = caster.cast(camera.eye, relative / distance[:, None])
-    free = (hits.face < 0) | (hits.distance > distance - tolerance)
-    return np.asarray(free & ((position > 0) & (position < 1)).all(1))
+    unoccluded = (hits.face < 0) | (hits.distance > distance - tolerance)
+    return np.asarray(unoccluded & ((position > 0) & (position < 1)).all(1))
 
 
 def _visibility(body: Body, scene: Scene, caster: Caster) -> dict[str, float]:
@@ -168,21 +168,21 @@ def _visibility(body: Body, scene: Scene, caster: Caster) -> dict[str, float]:
     template = body.template[skin]
     hand = body.anatomy.hand[skin] > 0.5
     members = {
-        "face": on_face(body, scene.person, template, body.anatomy.head[skin]),
+        "face": is_on_face(body, scene.person, template, body.anatomy.head[skin]),
         "left_hand": hand & (template[:, 0] > 0),
         "right_hand": hand & (template[:, 0] < 0),
     }
     shares = {}
     for name, chosen in members.items():
         vertices = skin[chosen]
-        towards = np.einsum("na,na->n", surface.normals[vertices], surface.vertices[vertices] - camera.eye) < 0
-        facing = surface.vertices[vertices[towards]]
-        shares[name] = float(_in_sight(facing, camera, caster, np.full(len(facing), 0.004)).mean())
+        faces_camera = np.einsum("na,na->n", surface.normals[vertices], surface.vertices[vertices] - camera.eye) < 0
+        facing = surface.vertices[vertices[faces_camera]]
+        shares[name] = float(_is_visible(facing, camera, caster, np.full(len(facing), 0.004)).mean())
     return shares
 
 
 def _keypoints(body: Body, scene: Scene, caster: Caster, size: int) -> Array:
-    """Project the key points; joints lie inside the limbs, so a few centimetres before them don't hide them."""
+    """Project the key points; joints lie inside limbs, so a few centimetres in front don't occlude them."""
     posture, surface, camera = scene.posture, scene.surface, scene.camera
     points = list(body.keypoint_weights @ surface.vertices)
     for side in "LR":
@@ -193,4 +193,4 @@ def _keypoints(body: Body, scene: Scene, caster: Caster, size: int) -> Array:
     tolerance = np.array([0.03] * 5 + [0.10] * 12 + [0.03] * 42)
     stacked = np.stack(points)
     position, _ = camera.project(stacked, size)
-    return np.concatenate([position, _in_sight(stacked, camera, caster, tolerance)[:, None]], axis=1)
+    return np.concatenate([position, _is_visible(stacked, camera, caster, tolerance)[:, None]], axis=1)

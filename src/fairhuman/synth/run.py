@@ -1,4 +1,4 @@
-"""A set of synthetic people from start to end, shown as it goes."""
+"""Render a data set of synthetic people and show the progress."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from fairhuman.utils.display import Display
 
 
 def render_people(out: Path, settings: SynthSettings, display: Display, workers: int | None = None) -> None:
-    """Render what is missing of a set, by `workers` processes (default: one a core), and say what the set holds.
+    """Render the missing pictures of a set with `workers` processes (default: one per core), and print a summary.
 
     Raises:
-        DataError, FairHumanError: as of `write_people`.
+        DataError, FairHumanError: as for `write_people`.
 
     """
     missing = sum(map(len, missing_tables(out, settings).values()))
     if 0 < missing < settings.count:
-        display.say(f"{out}: resuming, {settings.count - missing} pictures are there")
+        display.say(f"{out}: resuming, {settings.count - missing} pictures are finished")
     with display:
         write_people(
             out, settings, workers, lambda done: display.progress("rendering", done, settings.count), display.say

@@ -29,7 +29,7 @@ _KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole at `eye`, with unit axes `right`, `up`, `forward` (world, metres) and a square field of view.
+    """A pinhole camera at `eye`, with unit axes `right`, `up`, `forward` (world, metres) and a square field of view.
 
     `half_width` is the tangent of half the angle of view.
     """
@@ -57,14 +57,14 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """One distant lamp: unit direction to it, and its colour [3] with the strength inside."""
+    """A distant light: unit direction to it, and its colour [3] times its strength."""
 
     direction: Array
     colour: Array
 
 
 def half_body_camera(head: Array, hands: Array, generator: np.random.Generator) -> Camera:
-    """Frame the head [N, 3] and those of the hands' points [M, 3] that aren't far below it."""
+    """Frame the head [N, 3] and the points of the hands [M, 3] that aren't far below it."""
     yaw, pitch = np.radians(generator.uniform(-22, 22)), np.radians(generator.uniform(-8, 10))
     forward = np.array([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), -np.sin(pitch)])
     right = np.cross(forward, [0, 0, 1])
@@ -85,7 +85,7 @@ def half_body_camera(head: Array, hands: Array, generator: np.random.Generator) 
 
 
 def random_light(camera: Camera, generator: np.random.Generator) -> Light:
-    """Draw a lamp in front of the person, from the side and from above."""
+    """Draw a light in front of the person, from the side and from above."""
     side, height = np.radians(generator.uniform(-70, 70)), np.radians(generator.uniform(15, 60))
     direction = (
         camera.right * np.sin(side) * np.cos(height)
@@ -97,7 +97,7 @@ def random_light(camera: Camera, generator: np.random.Generator) -> Light:
 
 
 def draw_background(size: int, generator: np.random.Generator) -> tuple[Array, str]:
-    """Return a background [size, size, 3] in [0, 1] and its words. The same draw at any size."""
+    """Return a background [size, size, 3] in [0, 1] and its description; the draw doesn't depend on the size."""
     kind = ("plain", "gradient", "textured", "room")[generator.choice(4, p=[0.3, 0.25, 0.2, 0.25])]
     names = list(BACKGROUNDS)
     name = names[generator.integers(len(names))]
@@ -120,9 +120,9 @@ def draw_background(size: int, generator: np.random.Generator) -> tuple[Array, s
 
 def _furnish(picture: Array, x: Array, y: Array, generator: np.random.Generator) -> None:
     """Paint a lower wall of another colour with a rail, and a window or a framed picture, into `picture`."""
-    others = list(BACKGROUNDS.values())
+    colours = list(BACKGROUNDS.values())
     rail = generator.uniform(0.55, 0.85)
-    picture[y > rail] = np.array(others[generator.integers(len(others))]) * 0.8
+    picture[y > rail] = np.array(colours[generator.integers(len(colours))]) * 0.8
     picture[np.abs(y - rail) < 0.008] = 0.9
     left, top = generator.uniform(-0.1, 0.8), generator.uniform(0.02, 0.15)
     width, height = generator.uniform(0.18, 0.4), generator.uniform(0.2, 0.35)

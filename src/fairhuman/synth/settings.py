@@ -1,4 +1,4 @@
-"""How many synthetic people are rendered, and how."""
+"""Settings of synthetic people."""
 
 from pydantic import Field
 
@@ -9,13 +9,13 @@ LARGEST_SIZE = 4096
 
 
 class SynthSettings(Settings):
-    """What to render.
+    """Settings of rendering.
 
     Attributes:
-        count: pictures; a larger count later adds to the same ones.
+        count: number of pictures; a larger count later adds pictures to the same ones.
         size: pixels a side.
-        seed: picture k follows from (seed, k).
-        degraded: share of the pictures, in [0, 1], whose faces and hands are blurred and warped.
+        seed: picture k depends on (seed, k).
+        degraded: share of pictures, in [0, 1], whose faces and hands are blurred and warped.
 
     """
 

@@ -1,4 +1,4 @@
-"""From what the rays hit to colours: materials painted in template coordinates, and one lamp."""
+"""Shading: colours of the points that rays hit, with materials in template coordinates and one light."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from fairhuman.synth.body import Array, Body
 from fairhuman.synth.cast import RayHits
 from fairhuman.synth.person import CLOTHES, HAIRS, SKINS, Person
 from fairhuman.synth.scene import Light
-from fairhuman.synth.surface import Surface, SurfacePart, above_hairline, clothed, on_face
+from fairhuman.synth.surface import Surface, SurfacePart, above_hairline, is_clothed, is_on_face
 
 
 @dataclass(frozen=True, slots=True)
 class SurfacePoints:
-    """The N points of a surface that rays hit, with what the template says of them.
+    """The N surface points that rays hit, with their template attributes.
 
     Attributes:
         part: see `SurfacePart`, [N].
         normals: unit, towards the camera, [N, 3].
-        template: place on the template in metres, [N, 3].
+        template: position on the template in metres, [N, 3].
         head, hand, lips, along_arm: as in `Anatomy`, [N].
         cloth: whether top or trousers cover the point, [N].
-        face: whether it belongs to the face, [N].
+        face: whether the point belongs to the face, [N].
 
     """
 
@@ -36,8 +36,8 @@ class SurfacePoints:
     face: Array
 
 
-def points_hit(body: Body, person: Person, surface: Surface, hits: RayHits, rays: Array) -> SurfacePoints:
-    """Look up the N points that `hits` names (those with `face` >= 0), for rays [N, 3]."""
+def interpolate_hits(body: Body, person: Person, surface: Surface, hits: RayHits, rays: Array) -> SurfacePoints:
+    """Interpolate the attributes of N hits (all with `face` >= 0) of rays [N, 3]."""
     corners = surface.triangles[hits.face]
     anatomy = body.anatomy
     attributes = np.concatenate(
@@ -64,15 +64,15 @@ def points_hit(body: Body, person: Person, surface: Surface, hits: RayHits, rays
         hand=values[:, 7],
         lips=values[:, 8],
         along_arm=along_arm,
-        cloth=skin & clothed(body, person, template, along_arm),
-        face=(skin & on_face(body, person, template, head)) | (part == SurfacePart.EYE) | (part == SurfacePart.LASH),
+        cloth=skin & is_clothed(body, person, template, along_arm),
+        face=(skin & is_on_face(body, person, template, head)) | (part == SurfacePart.EYE) | (part == SurfacePart.LASH),
     )
 
 
 def shade(
     body: Body, person: Person, points: SurfacePoints, rays: Array, light: Light, lit: Array, forward: Array
 ) -> Array:
-    """Return linear colours [N, 3]: ambient from above and from the camera, Lambert's law, a small highlight."""
+    """Return linear colours [N, 3]: ambient light from above and the camera, Lambert's law, a small highlight."""
     colour, gloss = _materials(body, person, points)
     towards = light.direction.astype(np.float32)
     diffuse = np.clip(points.normals @ towards, 0, 1) * np.where(lit, 1, 0.15)
@@ -87,7 +87,7 @@ def shade(
 
 
 def _materials(body: Body, person: Person, points: SurfacePoints) -> tuple[Array, Array]:
-    """Return reflectances [N, 3] and the strength of the highlight [N]."""
+    """Return reflectances [N, 3] and strengths of the highlight [N]."""
     skin_colour, hair_colour = (np.array(c, np.float32) for c in (SKINS[person.skin], HAIRS[person.hair]))
     count = len(points.part)
     colour = np.tile(skin_colour, (count, 1))

@@ -1,4 +1,4 @@
-"""What a finished set of synthetic people holds, in numbers."""
+"""Summary of a finished data set of synthetic people."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class PeopleSummary:
     """Counts over the tables of a set.
 
     Attributes:
-        faces, hands: boxes.
-        visible: mean share in [0, 1] of each region that is in sight, by the names in `REGIONS`.
-        degraded: pictures whose faces and hands were spoilt.
+        faces, hands: number of boxes.
+        visible: mean visible share in [0, 1] of each region, by the names in `REGIONS`.
+        degraded: number of pictures with degraded faces and hands.
 
     """
 
@@ -28,11 +28,11 @@ class PeopleSummary:
     degraded: int
 
     def lines(self) -> list[str]:
-        """The counts in two lines of text."""
-        spoilt = f", faces and hands spoilt in {self.degraded}" if self.degraded else ""
+        """The counts as two lines of text."""
+        degraded = f", faces and hands degraded in {self.degraded}" if self.degraded else ""
         shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in self.visible.items())
         return [
-            f"{self.pictures} pictures, {self.faces} faces, {self.hands} hands{spoilt}",
+            f"{self.pictures} pictures, {self.faces} faces, {self.hands} hands{degraded}",
             f"visible on average: {shares}",
         ]
 
@@ -40,11 +40,11 @@ class PeopleSummary:
 def summarize_people(out: Path) -> PeopleSummary:
     """Read the small columns of `out/data/*.parquet`."""
     table = pyarrow.parquet.read_table(out / "data", columns=["faces", "hands", "visibility", "degraded"])
-    seen = table["visibility"].combine_chunks()
+    visibility = table["visibility"].combine_chunks()
     return PeopleSummary(
         pictures=len(table),
         faces=pc.sum(pc.list_value_length(table["faces"])).as_py(),
         hands=pc.sum(pc.list_value_length(table["hands"])).as_py(),
-        visible={name: pc.mean(seen.field(name)).as_py() for name in REGIONS},
+        visible={name: pc.mean(visibility.field(name)).as_py() for name in REGIONS},
         degraded=pc.sum(table["degraded"]).as_py(),
     )

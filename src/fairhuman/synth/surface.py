@@ -1,7 +1,7 @@
-"""The visible surface of one person: skin, eyes, lashes, hair and cloth as one mesh of triangles.
+"""The visible surface of one person: skin, eyes, lashes, hair and cloth as one triangle mesh.
 
-Cloth is the skin itself, moved outwards: where a point of the body is covered follows from its place on the
-template, so hems, necklines and the hairline are sharp at any size of the picture.
+Cloth is the skin moved outwards. Whether a point is covered depends on its position on the template, so hems,
+necklines and the hairline are sharp at any size of the picture.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ import numpy as np
 from fairhuman.synth.body import Array, Body
 from fairhuman.synth.person import Person
 
-_HAIRLINE_FRONT = (0.03, 0.066)  # of the head's front (y) and the eye's height (z), metres
+_HAIRLINE_FRONT = (0.03, 0.066)  # offset from the head's front (y) and the height of the eyes (z), metres
 _HAIRLINE_BACK = (0.02, 0.085)
-_FRONT = 0.055  # of the head counts as face up to this far behind the eyes, metres
+_FRONT = 0.055  # the head counts as face up to this distance behind the eyes, metres
 
 
 class SurfacePart(IntEnum):
-    """What a triangle belongs to; 0 is where no ray hits."""
+    """Part of a triangle; 0 means that no ray hit."""
 
     SKIN = 1
     EYE = 2
@@ -37,13 +37,13 @@ class Surface:
 
 
 def build_surface(body: Body, person: Person, posed: Array) -> Surface:
-    """Dress the posed vertices [V, 3] of a person, and give them hair."""
+    """Add clothes and hair to the posed vertices [V, 3] of a person."""
     skin = body.faces["skin"]
     vertices = posed.copy()
     on_skin = np.zeros(len(posed), bool)
     on_skin[body.skin] = True
     anatomy = body.anatomy
-    dressed = clothed(body, person, body.template, anatomy.along_arm) & on_skin
+    dressed = is_clothed(body, person, body.template, anatomy.along_arm) & on_skin
     vertices[dressed] += vertex_normals(posed, skin)[dressed] * person.puff
     parts = {SurfacePart.SKIN: skin, SurfacePart.EYE: body.faces["eyes"], SurfacePart.LASH: body.faces["lashes"]}
     if person.hair_length in ("short", "medium", "long"):
@@ -59,8 +59,8 @@ def build_surface(body: Body, person: Person, posed: Array) -> Surface:
     return Surface(vertices, vertex_normals(vertices, triangles), triangles, numbers)
 
 
-def clothed(body: Body, person: Person, points: Array, along_arm: Array) -> Array:
-    """Say which points [N, 3] of the template lie under top or trousers; `along_arm` [N] as in `Anatomy`."""
+def is_clothed(body: Body, person: Person, points: Array, along_arm: Array) -> Array:
+    """Whether each point [N, 3] of the template is covered by top or trousers; `along_arm` [N] as in `Anatomy`."""
     anatomy = body.anatomy
     x, y, z = points.T
     collar = anatomy.neck + 0.028
@@ -74,7 +74,7 @@ def clothed(body: Body, person: Person, points: Array, along_arm: Array) -> Arra
 
 
 def above_hairline(body: Body, points: Array) -> Array:
-    """Return the height in metres of points [N, 3] of the template over the plane where hair begins."""
+    """Return the height in metres of points [N, 3] of the template above the hairline plane."""
     anatomy = body.anatomy
     front = anatomy.head_low[1] + _HAIRLINE_FRONT[0], anatomy.eye[2] + _HAIRLINE_FRONT[1]
     back = anatomy.head_high[1] - _HAIRLINE_BACK[0], anatomy.eye[2] - _HAIRLINE_BACK[1]
@@ -82,10 +82,10 @@ def above_hairline(body: Body, points: Array) -> Array:
     return np.asarray(points[:, 2] - (front[1] + (back[1] - front[1]) * share))
 
 
-def on_face(body: Body, person: Person, points: Array, head: Array) -> Array:
-    """Say which points [N, 3] of the template's skin are face: the head's front up to the hairline.
+def is_on_face(body: Body, person: Person, points: Array, head: Array) -> Array:
+    """Whether each point [N, 3] of the template's skin is face: the front of the head up to the hairline.
 
-    `head` [N] is the share of each point that hangs on the head's bones.
+    `head` [N] is the skinning weight of each point on the head's bones.
     """
     brow = 0.03 if person.hair_length == "bald" else 0.0
     front = points[:, 1] < body.anatomy.eye[1] + _FRONT
@@ -93,7 +93,7 @@ def on_face(body: Body, person: Person, points: Array, head: Array) -> Array:
 
 
 def vertex_normals(vertices: Array, triangles: Array) -> Array:
-    """Return unit normals [V, 3], weighted by the areas of the triangles; 0 where a vertex has none."""
+    """Return unit normals [V, 3], weighted by the areas of the triangles; 0 for a vertex without triangles."""
     a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
     area = np.cross(b - a, c - a)
     total = np.stack(
@@ -107,7 +107,7 @@ def vertex_normals(vertices: Array, triangles: Array) -> Array:
 
 
 def _long_hair(body: Body, person: Person) -> Array:
-    """Return the triangles of MakeHuman's hair down to the person's length, without those over the face."""
+    """Return the triangles of MakeHuman's hair down to the person's length, except those over the face."""
     hair, anatomy = body.faces["hair"], body.anatomy
     chin = anatomy.head_low[2]
     lowest = (

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from fairhuman.data.pictures.arrow_copies import arrow_folder, cached
+from fairhuman.data.pictures.arrow_copies import arrow_folder, with_arrow_copies
 from fairhuman.data.pictures.decode import PictureLimits
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
@@ -145,7 +145,7 @@ def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe) -> Sequence[Hum
     chosen = recipe.source.cache
     if chosen is False:
         return records
-    return cached(records, arrow_folder() if chosen is True else chosen)
+    return with_arrow_copies(records, arrow_folder() if chosen is True else chosen)
 
 
 def _shares(recipe: TrainRecipe, source_of: Sequence[int]) -> list[SourceShare]:

@@ -1,10 +1,13 @@
 """The strategy, the estimator and the `FairBackward` of a run, from its recipe."""
 
+import difflib
+import inspect
+from collections.abc import Mapping
+
 import torch
 
-from fairhuman.errors import ModelError
+from fairhuman.errors import ModelError, PluginError, RecipeError
 from fairhuman.fairness import (
-    STRATEGIES,
     AlphaFair,
     DynamicWeightAverage,
     EmaEstimator,
@@ -21,6 +24,7 @@ from fairhuman.fairness import (
     Strategy,
     TailEstimator,
     UncertaintyWeighting,
+    strategy_named,
 )
 from fairhuman.fairness.estimators.audited import Exact
 from fairhuman.models.model import TrainableModel
@@ -29,9 +33,17 @@ from fairhuman.utils.randomness import Stream, mixed_seed
 
 
 def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
-    """Return the recipe's strategy, with its settings."""
+    """Return the recipe's strategy, with its settings.
+
+    Raises:
+        PluginError: it is another package's, and can't be loaded.
+        RecipeError: `fairness.options` don't fit it.
+    """
     fairness = recipe.fairness
-    kind = STRATEGIES[recipe.strategy]
+    try:
+        kind = strategy_named(recipe.strategy)
+    except (ImportError, TypeError, ValueError) as error:
+        raise PluginError(str(error)) from error
     if kind is AlphaFair:
         return AlphaFair(fairness.alpha, fairness.ridge)
     if kind is MinimumPotentialDelay or kind is NashMTL:
@@ -44,7 +56,26 @@ def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
         strategy = UncertaintyWeighting(len(recipe.regions.objectives))
         strategy.s.data = strategy.s.data.to(device)
         return strategy
-    return kind()
+    return _with_options(kind, recipe.strategy, fairness.options, device) if recipe.added_strategy else kind()
+
+
+def _with_options(
+    kind: type[Strategy], name: str, options: Mapping[str, bool | int | float | str], device: torch.device
+) -> Strategy:
+    """A strategy of another package, made with the arguments that the recipe names."""
+    known = list(inspect.signature(kind).parameters)
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
+            raise RecipeError(f"fairness.options: the strategy {name!r} has no option {option!r}; {hint}")
+    try:
+        strategy = kind(**options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"fairness.options of the strategy {name!r}: {error}") from error
+    for parameter in strategy.parameters():
+        parameter.data = parameter.data.to(device)
+    return strategy
 
 
 def build_fair_backward(

@@ -27,6 +27,7 @@ from fairhuman.train.settings import (
     ValidationSettings,
     ViewSettings,
 )
+from fairhuman.utils.plugins import STRATEGIES, check_name, load_plugin, misfit
 
 
 def _data_kind(value: Any) -> str:
@@ -50,7 +51,7 @@ class TrainRecipe(Settings):
     accumulate: int = Field(default=1, ge=1, description="micro-batches of an optimiser step")
     resolution: int | tuple[int, int] = Field(default=1024, description="pixels; (height, width)")
     learning_rate: float = Field(default=1e-5, gt=0.0)
-    strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES")
+    strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES, or of another package's")
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -83,8 +84,23 @@ class TrainRecipe(Settings):
 
     @property
     def balances(self) -> bool:
-        """Whether its strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` matters."""
-        return self.strategy in GRADIENT_BALANCING
+        """Whether its strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` matters.
+
+        Raises:
+            PluginError: the strategy is another package's, and can't be loaded.
+        """
+        if not self.added_strategy:
+            return self.strategy in GRADIENT_BALANCING
+        kind = load_plugin(STRATEGIES, self.strategy)
+        needs_gram = getattr(kind, "needs_gram", None)
+        if not isinstance(needs_gram, bool):
+            raise misfit(STRATEGIES, self.strategy, "a subclass of LossWeighting or GradientBalancing", kind)
+        return needs_gram
+
+    @property
+    def added_strategy(self) -> bool:
+        """Whether its strategy is another package's."""
+        return self.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING)
 
     @property
     def amortised(self) -> bool:
@@ -132,10 +148,16 @@ class TrainRecipe(Settings):
     @field_validator("strategy")
     @classmethod
     def _known(cls, value: str) -> str:
-        known = (*LOSS_WEIGHTING, *GRADIENT_BALANCING)
-        if value not in known:
-            raise ValueError(f"must be one of {', '.join(known)}")
-        return value
+        return check_name(value, (*LOSS_WEIGHTING, *GRADIENT_BALANCING), STRATEGIES)
+
+    @model_validator(mode="after")
+    def _options_are_of_an_added_strategy(self) -> "TrainRecipe":
+        if self.fairness.options and not self.added_strategy:
+            raise ValueError(
+                "fairness.options are of strategies that other packages add, "
+                f"found strategy {self.strategy} and options {self.fairness.options}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _views_come_again(self) -> "TrainRecipe":

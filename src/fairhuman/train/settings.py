@@ -34,6 +34,7 @@ class FullSettings(Settings):
 
 
 # Names of fairhuman.fairness.STRATEGIES, here so that a recipe is checked without torch; a test holds them together.
+# Others are entry points of the group fairhuman.strategies.
 LOSS_WEIGHTING = ("ls", "dwa", "uw", "rlw", "si")
 GRADIENT_BALANCING = ("nash", "mpd", "alpha")
 Length = Literal["radius", "clip", "scalarized"]
@@ -71,6 +72,9 @@ class FairnessSettings(Settings):
     dwa_temperature: float = Field(default=2.0, gt=0.0)
     dwa_window: int = Field(default=100, ge=1, description="steps that a loss is averaged over")
     uw_learning_rate: float = Field(default=1e-3, gt=0.0)
+    options: dict[str, bool | int | float | str] = Field(
+        default={}, description="of a strategy that another package adds: arguments of its class, by name"
+    )
 
 
 class NoiseSettings(Settings):

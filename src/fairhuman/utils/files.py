@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from fairhuman.errors import DataError, FairHumanError
 
 _NEARLY_FULL = 16 * 2**20  # bytes
@@ -91,6 +89,8 @@ def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Ite
         error: `busy`, where another process holds it.
         OSError: the file can't be made.
     """
+    import filelock  # here: `fairhuman doctor` asks this module for the cache's folder, and has no more than torch
+
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()  # says why where that can't be, which the lock doesn't
     lock = filelock.FileLock(file)

@@ -5,7 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from fairhuman.data.caption.pace import RequestPacer, asked_to_wait, back_off
+from fairhuman.data.caption.pace import RequestPacer, back_off, retry_after
 
 
 class Clock:
@@ -29,8 +29,8 @@ def times(count: int, per_minute: float | None, hold: float = 0.0) -> list[float
         found = []
         for number in range(count):
             if number == 1:
-                pace.hold(hold)
-            await pace.turn()
+                pace.pause(hold)
+            await pace.acquire()
             found.append(clock.seconds)
         return found
 
@@ -55,13 +55,13 @@ def test_waits_double_up_to_the_longest_and_half_of_each_is_chance() -> None:
 
 @pytest.mark.parametrize("value", ["", "soon", "nan", "inf", "Tue, 99 Foo 2020"])
 def test_what_can_not_be_read_asks_for_nothing(value: str) -> None:
-    assert asked_to_wait({"retry-after": value}) is None
-    assert asked_to_wait({}) is None
+    assert retry_after({"retry-after": value}) is None
+    assert retry_after({}) is None
 
 
 def test_retry_after_is_a_number_or_a_date() -> None:
-    assert asked_to_wait({"retry-after": "7"}) == 7.0
-    assert asked_to_wait({"retry-after": "-7"}) == 0.0
+    assert retry_after({"retry-after": "7"}) == 7.0
+    assert retry_after({"retry-after": "-7"}) == 0.0
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    assert asked_to_wait({"retry-after": until}) == pytest.approx(100, abs=5)
-    assert asked_to_wait({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert retry_after({"retry-after": until}) == pytest.approx(100, abs=5)
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0

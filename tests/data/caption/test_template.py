@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fairhuman.data.caption import Caption, CaptionItem, TemplateSettings, TokenBudget
-from fairhuman.data.caption.template import TemplateCaptioner, counted, sentence
+from fairhuman.data.caption.template import TemplateCaptioner, describe_attributes, describe_count
 from fairhuman.detect.worker import Failure
 from fairhuman.synth.person import random_person
 
@@ -43,23 +43,23 @@ WOMAN = cosmicman(
 
 
 def test_cosmicman_s_groups_become_a_sentence() -> None:
-    assert sentence({"aa_text": WOMAN, "person_type": "full_body", "width": 1024, "aa_ids": "[[1]]"}) == (
+    assert describe_attributes({"aa_text": WOMAN, "person_type": "full_body", "width": 1024, "aa_ids": "[[1]]"}) == (
         "A full-body shot of a fit 28-year-old woman from Japan with wavy brown hair above the chest, wearing a green "
         "cotton long-sleeve t-shirt with a scoop neckline, maxi straight blue denim jeans, a leather belt and a "
         "striped silk tie, carrying a leather handbag, in a casual style, against a white wall."
     )
-    assert sentence({"aa_text": json.loads(WOMAN)}) == sentence({"aa_text": WOMAN})
+    assert describe_attributes({"aa_text": json.loads(WOMAN)}) == describe_attributes({"aa_text": WOMAN})
 
 
 def test_groups_by_name_are_read_as_well() -> None:
     groups = {"hair": {"length": "short", "color": "black"}, "hat": {"color": "red"}, "who": {"gender": "male"}}
-    assert sentence({"aa_text": json.dumps(groups)}) == "A man with short black hair, wearing a red hat."
+    assert describe_attributes({"aa_text": json.dumps(groups)}) == "A man with short black hair, wearing a red hat."
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_synthetic_people_in_their_own_words(seed: int) -> None:
     someone = random_person(np.random.default_rng(seed))
-    text = sentence(dataclasses.asdict(someone))
+    text = describe_attributes(dataclasses.asdict(someone))
     for word in (someone.age, someone.gender, f"{someone.skin} skin", someone.top_colour, someone.top):
         assert word in text
     assert not any(character.isdigit() for character in text), "a shape parameter isn't a word"
@@ -95,23 +95,23 @@ def test_synthetic_people_in_their_own_words(seed: int) -> None:
     ],
 )
 def test_flat_attributes(attributes: dict, expected: str) -> None:
-    assert sentence(attributes) == expected
+    assert describe_attributes(attributes) == expected
 
 
 @given(st.dictionaries(st.sampled_from(["aa_text", "top", "hair", "gender", "age", "hat", "clothes", "pose"]), JSON))
 def test_no_attributes_break_it(attributes: dict) -> None:
     try:
-        text = sentence(attributes)
+        text = describe_attributes(attributes)
     except ValueError as error:
         assert "aa_text must be" in str(error)  # noqa: PT017
         return
     assert text == "" or (text[0] == text[0].upper() and text.endswith("."))
-    assert text == sentence(dict(reversed(attributes.items())))
+    assert text == describe_attributes(dict(reversed(attributes.items())))
 
 
 def test_only_what_is_said_is_told() -> None:
     """Each word of the sentence is one of the attributes or of the grammar: nothing is added, no praise."""
-    text = sentence({"aa_text": WOMAN})
+    text = describe_attributes({"aa_text": WOMAN})
     grammar = "a woman with and from wearing carrying in against style the year belt tie"
     said = grammar + WOMAN.lower().replace("-", " ")
     assert [
@@ -133,7 +133,7 @@ def test_only_what_is_said_is_told() -> None:
     ],
 )
 def test_number_of_persons(persons: object, expected: str) -> None:
-    assert counted(persons) == expected
+    assert describe_count(persons) == expected
 
 
 def test_attributes_then_text_then_number_then_failure(budget: TokenBudget, item: Callable[..., CaptionItem]) -> None:
@@ -158,7 +158,7 @@ def test_attributes_then_text_then_number_then_failure(budget: TokenBudget, item
 def test_phrases_say_what_the_template_does_not_know() -> None:
     phrases = {"Held_Thing": "holding {}", "wet": "in the rain", "never": "flying"}
     attributes = {"held thing": "a cup", "wet": True, "never": False, "gender": "f"}
-    assert sentence(attributes, phrases) == "A woman holding a cup, in the rain."
-    assert sentence({"held thing": None}, phrases) == ""
+    assert describe_attributes(attributes, phrases) == "A woman holding a cup, in the rain."
+    assert describe_attributes({"held thing": None}, phrases) == ""
     with pytest.raises(ValidationError, match="aren't empty"):
         TemplateSettings(phrases={"x": " "})

@@ -15,7 +15,7 @@ from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.export import export_dataset
 from fairhuman.data.look.columns import RecordColumns
 from fairhuman.data.look.figures import percent, write_statistics
-from fairhuman.data.look.statistics import dataset_statistics, spread
+from fairhuman.data.look.statistics import dataset_statistics, describe
 from fairhuman.data.look.tally import CAPTIONS, Tally
 from fairhuman.data.pipeline.rows import BOXES
 from fairhuman.data.pipeline.write import PICTURE
@@ -160,12 +160,12 @@ def test_tokens_are_counted_when_asked_for(three):
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30))
 def test_quantiles_are_in_order(values):
-    found = spread(np.array([*values, np.nan], dtype=np.float32))
+    found = describe(np.array([*values, np.nan], dtype=np.float32))
     assert found is not None
     ordered = [found[name] for name in ("min", "p5", "p25", "p50", "p75", "p95", "max")]
     assert ordered == sorted(ordered)
     assert found["n"] == len(values)
-    assert spread(np.array([np.nan], dtype=np.float32)) is None
+    assert describe(np.array([np.nan], dtype=np.float32)) is None
 
 
 def test_pages_of_bare_folders_and_hostile_names(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fairhuman.data.pictures.arrow_copies import arrow_folder, cached, copy_tables
+from fairhuman.data.pictures.arrow_copies import arrow_folder, copy_tables, with_arrow_copies
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.samples.batch import collate
 from fairhuman.data.samples.dataset import PeopleDataset
@@ -51,7 +51,7 @@ def records(tmp_path: Path) -> list[HumanRecord]:
 
 
 def arrow(records, folder: Path, **settings):
-    return cached(records, folder, **{"small": 0, **settings})
+    return with_arrow_copies(records, folder, **{"small": 0, **settings})
 
 
 def pieces(folder: Path) -> dict[Path, int]:
@@ -130,13 +130,13 @@ def fresh(records):
 
 
 def test_small_tables_stay_in_memory(records, tmp_path):
-    kept = cached(records, tmp_path / "copies")
+    kept = with_arrow_copies(records, tmp_path / "copies")
     assert [copy.image for copy in kept] == [read_bytes(record.image) for record in records]
     assert [copy.masks["face"] for copy in kept] == [read_bytes(record.masks["face"]) for record in records]
     assert not (tmp_path / "copies").exists()
     limit = sum(path.stat().st_size for path in tmp_path.glob("*.parquet"))
-    assert isinstance(cached(records, tmp_path / "copies", small=limit)[0].image, bytes)
-    assert isinstance(cached(records, tmp_path / "copies", small=limit - 1)[0].image, FileSpan)
+    assert isinstance(with_arrow_copies(records, tmp_path / "copies", small=limit)[0].image, bytes)
+    assert isinstance(with_arrow_copies(records, tmp_path / "copies", small=limit - 1)[0].image, FileSpan)
 
 
 def test_what_is_no_cell_is_left_alone(tmp_path):
@@ -163,14 +163,14 @@ def test_the_picture_of_a_label_map_is_copied(records, tmp_path):
 def test_a_cell_that_cannot_be_read_stays_one_and_is_tried_once(records, tmp_path, small):
     path = tmp_path / "a.parquet"
     bad = [HumanRecord(f"bad{i}", cell, 1, 1, "") for i, cell in enumerate(bad_cells(path))]
-    copies = cached([*bad, records[0]], tmp_path / "copies", small=small)
+    copies = with_arrow_copies([*bad, records[0]], tmp_path / "copies", small=small)
     assert [copy.image for copy in copies[:-1]] == [record.image for record in bad]
     assert read_bytes(copies[-1].image) == read_bytes(records[0].image)
     for copy in copies[:-1]:
         with pytest.raises(PictureError):
             read_bytes(copy.image)
     before = pieces(tmp_path / "copies")
-    cached([*bad, records[0]], tmp_path / "copies", small=small)
+    with_arrow_copies([*bad, records[0]], tmp_path / "copies", small=small)
     assert pieces(tmp_path / "copies") == before
 
 

@@ -13,10 +13,10 @@ from fairhuman.data.pictures.filters import (
     FilterSettings,
     Measures,
     ShorterSide,
+    active_filters,
     clarity,
     covered_share,
     measure,
-    resolve,
 )
 from fairhuman.errors import RecipeError
 from fairhuman.record import Box, HumanRecord
@@ -86,7 +86,7 @@ def test_covered_share_is_that_of_a_painted_mask(corners: list[tuple[int, int, i
 
 
 def test_bounds_themselves_are_allowed() -> None:
-    assert [each.judge(GOOD) for each in resolve(ALL_ON, [])] == [None] * 8
+    assert [each.judge(GOOD) for each in active_filters(ALL_ON, [])] == [None] * 8
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_bounds_themselves_are_allowed() -> None:
 )
 def test_each_filter_names_rule_and_value(change: dict[str, float], reason: str) -> None:
     measures = Measures(**{name: getattr(GOOD, name) for name in Measures.__slots__} | change)
-    rejections = [found for each in resolve(ALL_ON, []) if (found := each.judge(measures))]
+    rejections = [found for each in active_filters(ALL_ON, []) if (found := each.judge(measures))]
     assert rejections[0].reason == reason
     expected = next(iter(change.values())) if "aspect" not in reason and "through" not in reason else 401 / 200
     assert rejections[0].value == expected
@@ -112,8 +112,8 @@ def test_each_filter_names_rule_and_value(change: dict[str, float], reason: str)
 
 def test_what_is_unknown_is_never_rejected() -> None:
     unknown = Measures(200, 200)
-    assert [each.name for each in resolve(ALL_ON, []) if each.judge(unknown)] == []
-    assert sum(each.value(unknown) is None for each in resolve(ALL_ON, [])) == 6
+    assert [each.name for each in active_filters(ALL_ON, []) if each.judge(unknown)] == []
+    assert sum(each.value(unknown) is None for each in active_filters(ALL_ON, [])) == 6
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_no_face_says_nothing_while_hands_are_unknown(faces: int, hands: int, ex
 
 def test_a_percentile_becomes_a_value_over_what_is_known() -> None:
     measures = [Measures(9, 9, clarity=value) for value in (10.0, 20.0, 30.0, 40.0, 50.0, None)]
-    found = resolve(FilterSettings(min_side=None, min_clarity_percentile=25), measures)
+    found = active_filters(FilterSettings(min_side=None, min_clarity_percentile=25), measures)
     assert found == [Clarity(low=20.0)]
-    assert resolve(FilterSettings(min_side=None, min_clarity_percentile=25), [Measures(9, 9)]) == []
+    assert active_filters(FilterSettings(min_side=None, min_clarity_percentile=25), [Measures(9, 9)]) == []
 
 
 def test_only_resolution_is_on_by_default() -> None:
-    assert resolve(FilterSettings(), []) == [ShorterSide(low=1024)]
+    assert active_filters(FilterSettings(), []) == [ShorterSide(low=1024)]
 
 
 def test_measures_of_a_record() -> None:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pipeline.manifest import blocks_of, list_source, numbered_files, read_block
+from fairhuman.data.pipeline.manifest import list_source, numbered_files, read_block, read_blocks
 from fairhuman.data.sources import SOURCES
 from fairhuman.errors import DataError
 from helpers.tiny_pictures import encoded, picture
@@ -43,7 +43,7 @@ def test_blocks_hold_every_row_in_order(source, tmp_path):
     assert keys(tmp_path / "m") == [["a.png", "b.png", "c.png"], ["d.png", "e.png", "f.png"], ["g.png", "h.png"]]
     row = read_block(numbered_files(tmp_path / "m")[1])[2]
     assert row.row(root) == ("metadata.jsonl:6", {"file_name": "f.png"})
-    ids = [identity for block in blocks_of(tmp_path / "m") for identity in block.ids.tolist()]
+    ids = [identity for block in read_blocks(tmp_path / "m") for identity in block.ids.tolist()]
     assert len(set(ids)) == 8
 
 
@@ -71,7 +71,7 @@ def test_rows_keep_their_place_when_others_come_and_go(source, tmp_path):
 def test_a_change_is_noticed(source, tmp_path, what):
     root = source("abcd")
     listed(root, tmp_path / "m")
-    before = [block.ids.tolist() for block in blocks_of(tmp_path / "m")]
+    before = [block.ids.tolist() for block in read_blocks(tmp_path / "m")]
     if what == "caption":
         source(["a", "b", {"file_name": "c.png", "caption": "new"}, "d"])
     elif what == "picture":
@@ -80,7 +80,7 @@ def test_a_change_is_noticed(source, tmp_path, what):
         (root / "c.png").unlink()
     listing = listed(root, tmp_path / "m")
     assert (listing.new, listing.changed, listing.gone) == (0, 1, 0)
-    after = [block.ids.tolist() for block in blocks_of(tmp_path / "m")]
+    after = [block.ids.tolist() for block in read_blocks(tmp_path / "m")]
     assert keys(tmp_path / "m") == [["a.png", "b.png", "c.png"], ["d.png"]]
     assert after[0][:2] == before[0][:2]
     assert after[0][2] != before[0][2]

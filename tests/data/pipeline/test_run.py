@@ -168,17 +168,17 @@ def test_a_picture_that_changes_in_secret_is_noticed_by_its_hash_and_looked_at_a
 
 
 def test_a_picture_that_changes_on_and_on_is_refused(plain, tmp_path, monkeypatch):
-    read = write.checked_bytes
+    read = write.read_checked_bytes
 
     def restless(record, sha256):
         if record.key == "3.bmp":
             spoil(record.image)
         return read(record, sha256)
 
-    monkeypatch.setattr(write, "checked_bytes", restless)
+    monkeypatch.setattr(write, "read_checked_bytes", restless)
     with pytest.raises(DataError, match=r"plain: 1 pictures change while the data set is built; the same command"):
         build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1")
-    monkeypatch.setattr(write, "checked_bytes", read)
+    monkeypatch.setattr(write, "read_checked_bytes", read)
     assert build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1").report["kept"] == 5
 
 

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from fairhuman.data.pipeline.engine import run_tasks
-from fairhuman.data.pipeline.manifest import SCHEMA, Block, blocks_of, numbered_files
-from fairhuman.data.pipeline.tier import Look, TierResult, TierRow, TierTable, rows_by_id, start
+from fairhuman.data.pipeline.manifest import SCHEMA, Block, numbered_files, read_blocks
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow, TierTable, open_tier, rows_by_id
 from fairhuman.errors import FairHumanError
 from fairhuman.utils.files import write_atomically
 from helpers.pool_tasks import broken, squares, waiting
@@ -39,7 +39,7 @@ class Length:
         return {"times": self.times}
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
+    def open(self) -> Iterator[ProcessRows]:
         yield lambda items: [self.look(item) for item in items]
 
     def look(self, item: TierRow) -> TierResult:
@@ -73,12 +73,12 @@ def write_manifest(folder, *blocks):
         table = pyarrow.Table.from_pylist(rows, schema=SCHEMA)
         name = Block(number, table.column("id").to_numpy()).name
         write_atomically(folder / name, lambda path, table=table: pyarrow.parquet.write_table(table, path))
-    return blocks_of(folder)
+    return read_blocks(folder)
 
 
 def run(table, blocks, manifest):
     """Do what is left to do, here; the outcomes."""
-    with start(table.tier) as do:
+    with open_tier(table.tier) as do:
         return [do(task) for task in table.tasks(blocks, manifest)]
 
 
@@ -96,7 +96,7 @@ def test_one_row_for_each_and_nothing_the_second_time(tmp_path, manifest):
     tier = Length()
     table = TierTable.of(tier, tmp_path, {})
     outcomes = run(table, blocks, manifest)
-    assert [(o.rows, o.looked_at, dict(o.counts)) for o in outcomes] == [
+    assert [(o.rows, o.processed, dict(o.counts)) for o in outcomes] == [
         (3, 3, {"ok": 2, "failed": 1}),
         (2, 2, {"rejected": 1, "ok": 1}),
     ]

@@ -134,7 +134,7 @@ def test_records_that_an_endpoint_fails_at_are_left_out_and_asked_for_again(phot
 
 
 def test_a_picture_that_changes_before_it_is_captioned_is_looked_at_again(photos, tmp_path, monkeypatch):
-    read, late = build_rows.checked_bytes, []
+    read, late = build_rows.read_checked_bytes, []
 
     def restless(record, sha256):
         if record.key == "3.png" and not late:
@@ -142,7 +142,7 @@ def test_a_picture_that_changes_before_it_is_captioned_is_looked_at_again(photos
             late.append(hashlib.sha256(record.image.read_bytes()).digest())
         return read(record, sha256)
 
-    monkeypatch.setattr(build_rows, "checked_bytes", restless)
+    monkeypatch.setattr(build_rows, "read_checked_bytes", restless)
     with caption_server.endpoint(lambda n: caption_server.said(f"A person, number {n}.")) as (address, asked):
         report = build(photos, tmp_path / "out", *endpoint_options(address)).report
     assert (report["kept"], report["rejected"], len(asked)) == (8, {}, 8)

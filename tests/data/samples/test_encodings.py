@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fairhuman.data.samples import encodings
-from fairhuman.data.samples.encodings import Encodings, others
+from fairhuman.data.samples.encodings import Encodings, count_other_networks
 
 
 def tensor(number: int, size: int = 64) -> torch.Tensor:
@@ -188,5 +188,5 @@ def test_the_last_gigabyte_is_left_to_checkpoints(tmp_path: Path, monkeypatch: p
 def test_tensors_of_other_networks_are_counted_and_of_other_kinds_are_not(tmp_path: Path) -> None:
     for name, count in (("latents-a", 2), ("latents-b", 3), ("texts-a", 4)):
         filled(tmp_path / name, range(count))
-    assert others(tmp_path / "latents-a") == 3
-    assert others(tmp_path / "latents-new") == 5
+    assert count_other_networks(tmp_path / "latents-a") == 3
+    assert count_other_networks(tmp_path / "latents-new") == 5

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairhuman.data.validation.sampling import allocate, draw, draw_order, mix, overlap
+from fairhuman.data.validation.sampling import allocate, draw_keys, draw_order, mean_overlap, value_shares
 
 KEYS = [f"images/{number:04}.jpg" for number in range(400)]
 STRATA = {key: ("street" if number % 4 else "studio", str(number % 3)) for number, key in enumerate(KEYS)}
@@ -44,30 +44,30 @@ def test_quotas_do_not_depend_on_the_order(sizes: dict, count: int, allocation: 
 
 @pytest.mark.parametrize("sampling", ["random", "stratified"])
 def test_a_draw_has_distinct_keys_in_an_order_that_does_not_depend_on_the_source_s(sampling: str) -> None:
-    drawn = draw(STRATA, 100, 7, sampling)
+    drawn = draw_keys(STRATA, 100, 7, sampling)
     assert len(set(drawn)) == len(drawn) == 100
-    assert draw(dict(reversed(STRATA.items())), 100, 7, sampling) == drawn
-    assert draw(STRATA, 100, 8, sampling) != drawn
-    assert sorted(draw(STRATA, 1000, 7, sampling)) == KEYS
+    assert draw_keys(dict(reversed(STRATA.items())), 100, 7, sampling) == drawn
+    assert draw_keys(STRATA, 100, 8, sampling) != drawn
+    assert sorted(draw_keys(STRATA, 1000, 7, sampling)) == KEYS
 
 
 def test_a_smaller_random_set_is_the_beginning_of_a_larger_one() -> None:
-    assert draw(STRATA, 200, 0, "random")[:50] == draw(STRATA, 50, 0, "random")
+    assert draw_keys(STRATA, 200, 0, "random")[:50] == draw_keys(STRATA, 50, 0, "random")
 
 
 @pytest.mark.parametrize("sampling", ["random", "stratified"])
 def test_a_set_stays_nearly_the_same_when_records_go(sampling: str) -> None:
-    before = draw(STRATA, 100, 0, sampling)
+    before = draw_keys(STRATA, 100, 0, sampling)
     left = {key: value for key, value in STRATA.items() if key not in before[:5]}
-    after = draw(left, 100, 0, sampling)
+    after = draw_keys(left, 100, 0, sampling)
     assert len(set(before) & set(after)) >= 90
 
 
 def test_seeds_are_independent() -> None:
     """Of two sets of 100 out of 400 a quarter is shared on average (standard deviation 3.8 for one pair)."""
-    draws = [draw(STRATA, 100, seed, "random") for seed in range(30)]
-    assert overlap(draws) == pytest.approx(0.25, abs=0.03)
-    assert overlap(draws[:1]) == 0.0
+    draws = [draw_keys(STRATA, 100, seed, "random") for seed in range(30)]
+    assert mean_overlap(draws) == pytest.approx(0.25, abs=0.03)
+    assert mean_overlap(draws[:1]) == 0.0
 
 
 def test_all_records_come_equally_often_at_the_first_place() -> None:
@@ -76,10 +76,10 @@ def test_all_records_come_equally_often_at_the_first_place() -> None:
 
 
 def test_stratified_keeps_the_mix_and_equal_evens_it_out() -> None:
-    proportional = Counter(STRATA[key] for key in draw(STRATA, 60, 0, "stratified", "proportional"))
+    proportional = Counter(STRATA[key] for key in draw_keys(STRATA, 60, 0, "stratified", "proportional"))
     for name, size in Counter(STRATA.values()).items():
         assert abs(proportional[name] - 60 * size / 400) < 1
-    equal = Counter(STRATA[key] for key in draw(STRATA, 60, 0, "stratified", "equal"))
+    equal = Counter(STRATA[key] for key in draw_keys(STRATA, 60, 0, "stratified", "equal"))
     assert set(equal.values()) == {10}
 
 
@@ -92,8 +92,8 @@ def test_ties_favour_no_stratum() -> None:
 
 
 def test_mix_gives_shares_of_all_and_their_spread_over_draws() -> None:
-    draws = [draw(STRATA, 100, seed, "random") for seed in range(20)]
-    shares = mix(STRATA, ("scene", "rest"), draws[0], draws)
+    draws = [draw_keys(STRATA, 100, seed, "random") for seed in range(20)]
+    shares = value_shares(STRATA, ("scene", "rest"), draws[0], draws)
     street = shares["scene"]["street"]
     assert list(shares["scene"]) == ["street", "studio"]
     assert street.candidates == 0.75

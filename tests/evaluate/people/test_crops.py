@@ -8,7 +8,7 @@ from PIL import Image
 
 from fairhuman.evaluate.people.crops import GROWTH, MIN_SIDE, plan_crops
 from fairhuman.record import Box
-from fairhuman.regions.squares import Square, cut, square_around
+from fairhuman.regions.squares import Square, crop_square, square_around
 
 FACE = Box(100.0, 80.0, 140.0, 120.0)
 
@@ -53,14 +53,14 @@ def test_squares_follow_the_rule(box: Box, square: Square) -> None:
 
 def test_a_cut_has_the_pixels_of_the_picture() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, size=(50, 70, 3), dtype=np.uint8)
-    found = np.asarray(cut(Image.fromarray(pixels), Square(30, 10, 40)))
+    found = np.asarray(crop_square(Image.fromarray(pixels), Square(30, 10, 40)))
     assert np.array_equal(found, pixels[10:50, 30:70])
 
 
 @pytest.mark.parametrize("square", [Square(31, 10, 40), Square(30, 11, 40), Square(-1, 0, 5), Square(0, -1, 5)])
 def test_a_square_outside_of_the_picture_is_refused(square: Square) -> None:
     with pytest.raises(ValueError, match="70 x 50 pixels"):
-        cut(Image.new("RGB", (70, 50)), square)
+        crop_square(Image.new("RGB", (70, 50)), square)
 
 
 def test_what_gives_no_crop_is_counted() -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.detect import DetectorError, Picture
-from fairhuman.detect.detection import in_any
+from fairhuman.detect.detection import inside_any
 from fairhuman.evaluate.people.detections import DETECTIONS, ImageDetections, detect
 from fairhuman.evaluate.people.looks import FACE_POINTS, LOOKS
 from fairhuman.record import Box
@@ -34,13 +34,13 @@ def test_faces_and_hands_are_found_where_they_are(findings: list[ImageDetections
     (face,), (small,), (hand,) = findings[0].faces, findings[1].hands, findings[2].hands
     for part, true, points in ((face, Box(119, 130, 206, 254), 6), (small, Box(48, 81, 159, 154), 21),
                                (hand, Box(51, 312, 427, 684), 21)):  # fmt: skip
-        assert in_any(((part.box.x0 + part.box.x1) / 2, (part.box.y0 + part.box.y1) / 2), [true])
+        assert inside_any(((part.box.x0 + part.box.x1) / 2, (part.box.y0 + part.box.y1) / 2), [true])
         assert len(part.points) == points
         assert len(part.presence) == len(part.looks) == len(LOOKS)
         assert np.mean(part.presence) > 0.9
         width = true.x1 - true.x0
         assert width < part.size < 3.5 * width
-        assert in_any(tuple(np.mean(part.looks, axis=(0, 1))), [true])  # also of the picture that was enlarged
+        assert inside_any(tuple(np.mean(part.looks, axis=(0, 1))), [true])  # also of the picture that was enlarged
     assert np.shape(face.looks) == (len(LOOKS), len(FACE_POINTS), 2)
     assert face.votes is None
     assert hand.votes is not None

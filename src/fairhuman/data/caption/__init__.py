@@ -1,4 +1,4 @@
-"""Captions for records: one file a kind of captioner, one table of them, one limit of tokens for all."""
+"""Captions for records: one module per kind of captioner, a table of kinds, and a common token limit."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def _transformers(settings: CaptionSettings, budget: TokenBudget) -> Captioner:
-    from fairhuman.data.caption.vlm import TransformersCaptioner  # torch; the other kinds do without
+    from fairhuman.data.caption.vlm import TransformersCaptioner  # imports torch, which the other kinds don't need
 
     return TransformersCaptioner(settings.transformers, budget)
 
@@ -48,7 +48,7 @@ CAPTIONERS: Mapping[str, Callable[[CaptionSettings, TokenBudget], Captioner]] = 
 
 @contextmanager
 def open_captioner(settings: CaptionSettings) -> Iterator[Captioner]:
-    """The captioner that the settings name, ready to use.
+    """Open the captioner of the settings.
 
     Raises:
         ModelError: the tokenizers or the vision-language model can't be loaded.

@@ -1,9 +1,9 @@
-"""Attributes of any source as words: those of the person and the place, and those of each garment.
+"""Normalise attributes of any source to words about the person, the place and each garment.
 
-CosmicMan-HQ gives `aa_text`: JSON, a list of 20 groups in a fixed order, each a mapping of words or null (read in
-`dataset.py` of cosmicman-cvpr2024/CosmicMan, commit b961de9). A group of clothes names its `type`, or is one thing
-by its place in the list. Groups by name, `{"hat": {"color": "red"}}`, and flat attributes, such as the words of
-synthetic people (`gender`, `hair`, `top`, `top_colour`), are read as well.
+CosmicMan-HQ has `aa_text`: JSON, a list of 20 groups in a fixed order, each a mapping of words or null (see
+`dataset.py` of cosmicman-cvpr2024/CosmicMan, commit b961de9). A group of clothes either has a `type`, or its garment
+follows from its place in the list. Groups by name, `{"hat": {"color": "red"}}`, and flat attributes, such as those of
+synthetic people (`gender`, `hair`, `top`, `top_colour`), are supported too.
 """
 
 import json
@@ -16,7 +16,7 @@ from fairhuman.data.caption.item import clean_text
 Words = dict[str, str]
 
 COSMICMAN = "aa_text"
-# What the groups of `aa_text` without a type are, by place; "": it has a type, or isn't a garment.
+# Garment of each group of `aa_text` without a type, by place; "": the group has a type, or isn't a garment.
 _BY_PLACE = ("",) * 12 + ("belt", "scarf", "", "headband", "headscarf", "veil", "socks", "tie")
 PERSON = ("gender", "age", "country", "body shape", "person type", "skin", "expression", "pose", "background", "style")
 HAIR = ("hair color", "hair style", "hair length")
@@ -24,7 +24,7 @@ DETAILS = (
     *("type", "color", "pattern", "graphic", "material", "collar shape", "bottom shape", "shoulder exposure level"),
     *("length", "top length", "coat length", "boots length", "sleeve length"),
 )
-# Names of garments, in the order in which they are told; each of them with what it is called if nothing else is said.
+# Garments in the order of mention; the value is the noun to use if it differs from the name.
 GARMENTS = {
     **dict.fromkeys(("dress", "outfit", "suit", "top", "shirt", "blouse", "sweater", "vest", "coat", "jacket")),
     **{"bottom": "bottoms", "bottoms": None},
@@ -40,7 +40,7 @@ _COLOURS = frozenset(
         *("brown", "beige", "navy", "gold", "silver", "cream", "light", "dark", "bright", "pale", "and"),
     )
 )
-_SAME = {
+_SYNONYMS = {
     "sex": "gender",
     "ethnicity": "country",
     "origin": "country",
@@ -51,24 +51,26 @@ _SAME = {
     "overall style": "style",
     "hair": "hair color",
 }
-_SILENT = frozenset(("", "none", "null", "nan", "n/a", "unknown", "not sure", "unsure", "other", "others", "no", "-"))
+_EMPTY_VALUES = frozenset(
+    ("", "none", "null", "nan", "n/a", "unknown", "not sure", "unsure", "other", "others", "no", "-")
+)
 
 
 def read_attributes(attributes: Mapping[str, Any]) -> tuple[Words, list[Words]]:
-    """The words about person, hair and place by PERSON and HAIR, and of each garment by DETAILS; `type` is its noun.
+    """Words about person, hair and place (keys PERSON and HAIR), and those of each garment (keys DETAILS, noun `type`).
 
-    Keys that aren't known are left out: nothing is guessed from them.
+    Unknown keys are ignored.
 
     Raises:
-        ValueError: `aa_text` is neither JSON nor what JSON would give.
+        ValueError: `aa_text` is neither JSON nor a list or mapping of groups.
 
     """
     about: Words = {}
     garments: list[Words] = []
     for noun, group in _groups(attributes):
-        # A number says an age; elsewhere it is a code, and nobody knows of what.
-        told = {key: value for key, value in group.items() if key == "age" or not isinstance(value, int | float)}
-        words = {key: word for key, value in told.items() if (word := as_word(value))}
+        # A number is only meaningful as an age; elsewhere it is a code of unknown meaning.
+        usable = {key: value for key, value in group.items() if key == "age" or not isinstance(value, int | float)}
+        words = {key: word for key, value in usable.items() if (word := as_word(value))}
         about |= {key: word for key, word in words.items() if key in PERSON or key in HAIR}
         details = {key: word for key, word in words.items() if key in DETAILS}
         if "type" in details or (noun and details):
@@ -77,7 +79,7 @@ def read_attributes(attributes: Mapping[str, Any]) -> tuple[Words, list[Words]]:
 
 
 def as_word(value: Any) -> str:
-    """A value as text for a sentence; empty if it says nothing, as a list of anything but words does."""
+    """A value as text for a sentence; empty if it has no meaning, such as a list of anything but words."""
     if isinstance(value, list | tuple):
         return " and ".join(filter(None, map(as_word, value))) if all(isinstance(one, str) for one in value) else ""
     if isinstance(value, float):
@@ -85,17 +87,17 @@ def as_word(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     word = clean_text(str(value))
-    return "" if word.lower().replace("_", " ") in _SILENT else word
+    return "" if word.lower().replace("_", " ") in _EMPTY_VALUES else word
 
 
 def as_key(name: Any) -> str:
-    """`Top_Colour` as `top color`; names that mean the same as one that is known become that one."""
+    """Normalise a name: `Top_Colour` to `top color`, and synonyms to the known name."""
     key = clean_text(str(name)).lower().replace("_", " ").replace("colour", "color")
-    return _SAME.get(key, key)
+    return _SYNONYMS.get(key, key)
 
 
 def _groups(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Groups with their noun, as far as it doesn't depend on their words, and their keys in our names."""
+    """Groups with normalised keys, and their nouns as far as these don't depend on the words."""
     flat = {as_key(name): value for name, value in attributes.items()}
     flat = {key: value for key, value in flat.items() if key in NAMED_GROUPS or not isinstance(value, Mapping)}
     annotated = _parsed(attributes.get(COSMICMAN))
@@ -109,7 +111,7 @@ def _groups(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
                 yield noun, {as_key(name): value for name, value in group.items()}
     for key, group in flat.items():
         if isinstance(group, Mapping):
-            prefix = "hair " if key == "hair color" else ""  # a group of the name "hair"
+            prefix = "hair " if key == "hair color" else ""  # a group named "hair"
             named = {as_key(name): value for name, value in group.items()}
             yield _noun(key), {key if key in HAIR else prefix + key: value for key, value in named.items()}
     for garment in GARMENTS:
@@ -117,7 +119,10 @@ def _groups(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
 
 
 def _flat_garment(garment: str, flat: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """`top: t-shirt, top color: red`, `hat: True`, `hat: red`, `clothes: [red shirt, jeans]`."""
+    """Groups of one garment from flat attributes.
+
+    Supports `top: t-shirt, top color: red`, `hat: True`, `hat: red`, `clothes: [red shirt, jeans]`.
+    """
     value = flat.get(garment)
     for one in value if isinstance(value, list | tuple) else [value]:
         word = _noun(garment) if one is True else as_word(one)

@@ -1,4 +1,4 @@
-"""What a captioner may look at, what it gives, and the cleaning that every text goes through."""
+"""The interface of captioners: items in, captions out, and the cleaning of texts."""
 
 import re
 import unicodedata
@@ -11,19 +11,19 @@ from PIL import Image
 
 from fairhuman.detect.worker import Failure
 
-_JOINERS = "\u200c\u200d"  # invisible, but they hold emoji together and part letters of Persian and Indic scripts
+_JOINERS = "\u200c\u200d"  # invisible, but needed in composed emoji and in Persian and Indic scripts
 _MARKERS = re.compile(r"<\|(startoftext|endoftext)\|>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionItem:
-    """One record, as a captioner sees it.
+    """One record, as input of a captioner.
 
     Attributes:
-        key: of the record.
-        text: the source's own caption, may be empty.
-        attributes: of the source, may be empty; `persons`, where given, is their number or the list of their boxes.
-        picture: upright RGB, decoded when called; raises `PictureError` or `OSError` if it can't be.
+        key: key of the record.
+        text: the source's caption, may be empty.
+        attributes: attributes of the source, may be empty; `persons`, if given, is their number or a list of boxes.
+        picture: decodes the upright RGB picture; raises `PictureError` or `OSError` if that fails.
 
     """
 
@@ -39,9 +39,9 @@ class Caption:
 
     Attributes:
         text: clean, not empty.
-        tokens: in the first and the second tokenizer of the model, start and end included.
-        cut: what was beyond the limit is gone, or the captioner came to an end in the middle of a sentence.
-        over: longer than the limit and left so (`tokens.over: warn`); the model will read the beginning alone.
+        tokens: numbers of tokens in the model's two tokenizers, start and end included.
+        cut: the text was cut to the limit, or the captioner stopped in the middle of a sentence.
+        over: the text exceeds the limit and was kept (`tokens.over: warn`); the model will read only its beginning.
 
     """
 
@@ -52,11 +52,11 @@ class Caption:
 
 
 class Captioner(Protocol):
-    """Writes captions. To be used in a `with` block, which frees models and connections at the end.
+    """Writes captions. Use it in a `with` block, which frees models and connections at the end.
 
     Attributes:
-        name: kind and model, for the data set.
-        batch_size: items that one call handles well.
+        name: kind and model, as stored in a data set.
+        batch_size: recommended number of items per call.
 
     """
 
@@ -64,10 +64,10 @@ class Captioner(Protocol):
     batch_size: int
 
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
-        """A caption, or the reason why there is none, for each item, in their order.
+        """A caption or the reason for a failure, for each item in order.
 
         Raises:
-            DataError, ModelError: if no item can get a caption, as with a wrong key to an endpoint.
+            DataError, ModelError: no item can get a caption, for example because of a wrong key.
 
         """
         ...
@@ -80,9 +80,9 @@ class Captioner(Protocol):
 
 
 def clean_text(text: str) -> str:
-    """Text in Unicode's form C, on one line, without control characters, doubled or outer spaces.
+    """Normalise text to Unicode NFC on one line, without control characters and repeated or outer spaces.
 
-    CLIP's own markers are taken out as well: an end marker in a caption would end it for the text encoder.
+    CLIP's markers are removed too, because an end marker in a caption would end it for the text encoder.
     """
     kept = []
     for character in unicodedata.normalize("NFC", text):

@@ -1,4 +1,4 @@
-"""When the next request to an endpoint may go out."""
+"""Rate limiting and back-off of requests to an endpoint."""
 
 import asyncio
 import random
@@ -8,12 +8,12 @@ from email.utils import parsedate_to_datetime
 
 
 class RequestPacer:
-    """Spreads requests evenly over time, for all that ask within one event loop.
+    """Rate limiter that spaces requests evenly, for all tasks of one event loop.
 
     Args:
-        per_minute: requests at most; None: no limit.
-        now: seconds of a clock that never goes back.
-        sleep: waits that many seconds.
+        per_minute: maximum number of requests; None: no limit.
+        now: monotonic clock in seconds.
+        sleep: waits for a number of seconds.
 
     """
 
@@ -27,8 +27,8 @@ class RequestPacer:
         self._now, self._sleep = now, sleep
         self._next = 0.0
 
-    async def turn(self) -> None:
-        """Wait for the next free moment, and take it."""
+    async def acquire(self) -> None:
+        """Wait for the next free slot and take it."""
         while True:
             now = self._now()
             if now >= self._next:
@@ -36,21 +36,21 @@ class RequestPacer:
                 return
             await self._sleep(self._next - now)
 
-    def hold(self, seconds: float) -> None:
-        """Let nobody go out for that long: the endpoint has asked for it."""
+    def pause(self, seconds: float) -> None:
+        """Hold back all requests for this time, at the endpoint's request."""
         self._next = max(self._next, self._now() + seconds)
 
 
-def back_off(attempt: int, first: float, longest: float, chance: random.Random) -> float:
-    """Seconds to wait after a failed attempt (0 is the first): first × 2^attempt at most, half of it at least.
+def back_off(attempt: int, first: float, longest: float, generator: random.Random) -> float:
+    """Seconds to wait after a failed attempt (0 is the first): between half and all of first × 2^attempt.
 
-    The random part keeps requests that failed together from coming back together.
+    The jitter keeps requests that failed together from retrying together.
     """
-    return min(longest, first * 2.0 ** min(attempt, 64)) * chance.uniform(0.5, 1.0)
+    return min(longest, first * 2.0 ** min(attempt, 64)) * generator.uniform(0.5, 1.0)
 
 
-def asked_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a `Retry-After` header, a number or a date; None where there is none that can be read."""
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from a `Retry-After` header, a number or a date; None if it is missing or invalid."""
     value = headers.get("retry-after", "")
     try:
         seconds = float(value)

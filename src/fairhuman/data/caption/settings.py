@@ -1,4 +1,4 @@
-"""Where captions come from: a section for each kind of captioner, and one for their length."""
+"""Settings of captions: a section for each kind of captioner, and one for the length."""
 
 from typing import Literal
 from urllib.parse import urlsplit
@@ -16,19 +16,24 @@ PROMPT = (
 
 
 class TokenSettings(Settings):
-    """Whose tokens are counted, and how many may be there."""
+    """The token limit of captions."""
 
-    model: str = Field(default="small", description="the model that will be trained: 'small', a folder or a hub id")
-    max_tokens: int = Field(default=77, ge=8, description="of both tokenizers, start and end included")
+    model: str = Field(
+        default="small",
+        description="model whose tokenizers count, the one to be trained: 'small', a folder or a hub id",
+    )
+    max_tokens: int = Field(
+        default=77, ge=8, description="maximum number of tokens in each tokenizer, start and end included"
+    )
     over: Literal["cut", "warn"] = Field(default="cut", description="what to do with a longer caption")
 
 
 class TemplateSettings(Settings):
-    """Words of `kind: template`."""
+    """Settings of `kind: template`."""
 
     phrases: dict[str, str] = Field(
         default_factory=dict,
-        description="an attribute of your source to the words at the end of the sentence; {} is its value",
+        description="attribute of your source to a phrase at the end of the sentence; {} is its value",
     )
 
     @field_validator("phrases")
@@ -36,34 +41,36 @@ class TemplateSettings(Settings):
     def _say_something(cls, phrases: dict[str, str]) -> dict[str, str]:
         for key, phrase in phrases.items():
             if not key.strip() or not clean_text(phrase):
-                raise ValueError(f"must hold names and phrases that aren't empty, got {key!r}: {phrase!r}")
+                raise ValueError(f"must hold names and phrases that aren't empty, not {key!r}: {phrase!r}")
         return phrases
 
 
 class VisionSettings(Settings):
-    """The question to a vision-language model."""
+    """The request to a vision-language model."""
 
-    model: str = Field(default="", description="no default")
+    model: str = Field(default="", description="the model; required")
     prompt: str = Field(
         default=PROMPT,
         min_length=1,
-        description="{tokens} and {words} become what the caption may have, {text} the caption of the source",
+        description="{tokens} and {words} are replaced by the limits of a caption, {text} by the source's caption",
     )
     longest_side: int = Field(default=1024, ge=32, description="pixels; larger pictures are scaled down for the model")
-    max_new_tokens: int = Field(default=160, ge=1, description="of the model's own tokenizer; the answer ends there")
+    max_new_tokens: int = Field(
+        default=160, ge=1, description="maximum length of an answer in tokens of the model's tokenizer"
+    )
 
 
 class TransformersSettings(VisionSettings):
-    """Of `kind: transformers`: `model` is a folder or a hub id, such as `Qwen/Qwen2.5-VL-7B-Instruct`."""
+    """Settings of `kind: transformers`: `model` is a folder or a hub id, such as `Qwen/Qwen2.5-VL-7B-Instruct`."""
 
     EXECUTION = frozenset(("device", "batch_size"))
 
-    device: str | None = Field(default=None, description="None: a GPU where there is one")
-    batch_size: int = Field(default=8, ge=1, description="pictures at once; halved where memory doesn't do")
+    device: str | None = Field(default=None, description="null: a GPU if there is one")
+    batch_size: int = Field(default=8, ge=1, description="pictures per batch; halved if memory is insufficient")
 
 
 class EndpointSettings(VisionSettings):
-    """Of `kind: endpoint`: `model` is the name by which the endpoint knows it."""
+    """Settings of `kind: endpoint`: `model` is the endpoint's name of the model."""
 
     EXECUTION = frozenset(
         (
@@ -74,17 +81,19 @@ class EndpointSettings(VisionSettings):
 
     base_url: str = Field(default="http://localhost:8000/v1", description="without /chat/completions")
     api_key_env: str | None = Field(default=None, description="name of the environment variable with the key")
-    concurrency: int = Field(default=16, ge=1, description="requests at once")
-    requests_per_minute: float | None = Field(default=None, gt=0.0, description="None: no limit")
-    timeout: float = Field(default=120.0, gt=0.0, description="seconds of one request")
-    retries: int = Field(default=5, ge=0, description="after the first request of a record")
+    concurrency: int = Field(default=16, ge=1, description="number of concurrent requests")
+    requests_per_minute: float | None = Field(default=None, gt=0.0, description="null: no limit")
+    timeout: float = Field(default=120.0, gt=0.0, description="seconds per request")
+    retries: int = Field(default=5, ge=0, description="number of retries per record")
     first_wait: float = Field(default=1.0, ge=0.0, description="seconds before the first retry; doubles each time")
-    longest_wait: float = Field(default=300.0, ge=0.0, description="seconds; where more is asked for, the run ends")
-    failures_in_a_row: int = Field(default=100, ge=1, description="records without an answer that end the run")
+    longest_wait: float = Field(
+        default=300.0, ge=0.0, description="maximum wait in seconds; the run ends if the endpoint asks for more"
+    )
+    failures_in_a_row: int = Field(default=100, ge=1, description="consecutive failed records that end the run")
     jpeg_quality: int = Field(default=90, ge=1, le=95)
-    temperature: float | None = Field(default=0.0, ge=0.0, description="None: not sent")
+    temperature: float | None = Field(default=0.0, ge=0.0, description="null: not sent")
     limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens", description="what the endpoint calls max_new_tokens"
+        default="max_tokens", description="the endpoint's name for max_new_tokens"
     )
 
     @field_validator("base_url")
@@ -96,7 +105,7 @@ class EndpointSettings(VisionSettings):
 
 
 class CaptionSettings(Settings):
-    """Where captions come from; a section for each kind, and one for their length."""
+    """Settings of captions: the kind of captioner, a section for each kind, and one for the length."""
 
     kind: Literal["template", "text", "transformers", "endpoint"] = "template"
     template: TemplateSettings = TemplateSettings()

@@ -1,4 +1,4 @@
-"""Captions written from attributes, without a model: the same words always give the same sentence."""
+"""Captions from attributes by a template, without a model; deterministic."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fairhuman.data.caption.attributes import Words, as_key, as_word, read_attributes
-from fairhuman.data.caption.english import listed, people, person, with_article
+from fairhuman.data.caption.english import count_phrase, join_phrases, person_phrase, with_article
 from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
 from fairhuman.data.caption.settings import TemplateSettings
 from fairhuman.data.caption.tokens import TokenBudget
@@ -19,13 +19,13 @@ _SHOTS = {
     "portrait": "close-up portrait",
     "headshot": "headshot",
 }
-# The order in which a garment's details stand before its noun.
+# Details of a garment in their order before the noun.
 _BEFORE_NOUN = (
     *("length", "top length", "coat length", "boots length", "bottom shape", "shoulder exposure level"),
     *("color", "pattern", "graphic", "material", "sleeve length"),
 )
 _HYPHENATED = frozenset(_BEFORE_NOUN) - {"color", "graphic", "material"}
-_UNSAID = frozenset(("normal", "regular", "medium"))  # lengths that can't be seen
+_NOT_MENTIONED = frozenset(("normal", "regular", "medium"))  # lengths that aren't visible
 _CARRIED = re.compile(r"(bag|backpack|purse|suitcase|briefcase|clutch|umbrella|wallet)( with .*)?$")
 _HAIRDOS = ("ponytail", "bun", "braid", "braids", "pigtails", "dreadlocks", "buzz cut", "crew cut", "mohawk", "topknot")
 _POSES = {
@@ -40,7 +40,7 @@ _PLACE = re.compile(r"(in|on|at|by|near|with|against|indoors|outdoors)\b", re.IG
 
 
 class TemplateCaptioner:
-    """Writes a sentence over what is known; else takes the source's text; else says how many people there are."""
+    """Writes a sentence about the attributes; without them, takes the source's text, or else the number of people."""
 
     name = "template"
     batch_size = 256
@@ -50,7 +50,7 @@ class TemplateCaptioner:
         self._budget = budget
 
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
-        """A sentence for each item; a failure where nothing is known or the attributes can't be read."""
+        """A sentence for each item; a failure if nothing is known or the attributes can't be read."""
         return [self._caption(item) for item in items]
 
     def __enter__(self) -> Self:
@@ -59,64 +59,66 @@ class TemplateCaptioner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open."""
+        """Do nothing: the captioner holds no resources."""
 
     def _caption(self, item: CaptionItem) -> Caption | Failure:
         try:
-            written = sentence(item.attributes, self._phrases)
+            written = describe_attributes(item.attributes, self._phrases)
         except ValueError as error:
             return Failure(f"attributes can't be read: {error}")
-        text = written or clean_text(item.text) or counted(item.attributes.get("persons"))
+        text = written or clean_text(item.text) or describe_count(item.attributes.get("persons"))
         return self._budget.caption(text, empty="no attribute that the template knows, no text, no number of persons")
 
 
-def sentence(attributes: Mapping[str, Any], phrases: Mapping[str, str] | None = None) -> str:
-    """`A young woman with long brown hair, wearing a red t-shirt, smiling.`; empty if no attribute is known.
+def describe_attributes(attributes: Mapping[str, Any], phrases: Mapping[str, str] | None = None) -> str:
+    """Write a sentence: `A young woman with long brown hair, wearing a red t-shirt, smiling.`
+
+    The sentence is empty if no attribute is known.
 
     Args:
-        attributes: as `read_attributes` takes them.
-        phrases: words for further attributes, `{}` is their value.
+        attributes: as for `read_attributes`.
+        phrases: phrases for further attributes; `{}` is the value.
 
     Raises:
         ValueError: as `read_attributes`.
 
     """
     about, garments = read_attributes(attributes)
-    further = _further(attributes, phrases or {})
-    if not (about.keys() - {"person type"} or garments or further):
+    extra = _extra_phrases(attributes, phrases or {})
+    if not (about.keys() - {"person type"} or garments or extra):
         return ""
-    subject = person(*(about.get(key, "") for key in ("gender", "age", "body shape", "country")))
+    subject = person_phrase(*(about.get(key, "") for key in ("gender", "age", "body shape", "country")))
     if shot := _SHOTS.get(about.get("person type", "").lower().replace("_", " ")):
         subject = f"{with_article(shot)} of {subject}"
-    things = list(dict.fromkeys(map(garment_phrase, garments)))
-    carried = [thing for thing in things if _CARRIED.search(thing)]
-    worn = [thing for thing in things if thing not in carried]
-    parts = [f"wearing {listed(worn)}"] if worn else []
-    parts += [f"carrying {listed(carried)}"] if carried else []
-    parts += [*_manner(about), *further]
+    garment_phrases = list(dict.fromkeys(map(garment_phrase, garments)))
+    carried = [phrase for phrase in garment_phrases if _CARRIED.search(phrase)]
+    worn = [phrase for phrase in garment_phrases if phrase not in carried]
+    parts = [f"wearing {join_phrases(worn)}"] if worn else []
+    parts += [f"carrying {join_phrases(carried)}"] if carried else []
+    parts += [*_manner(about), *extra]
     features = _features(about)
-    first = f"{subject} with {listed(features)}" if features else subject
+    first = f"{subject} with {join_phrases(features)}" if features else subject
     text = ", ".join([first, *parts]) if features else " ".join([first, ", ".join(parts)]).rstrip()
     return f"{text[0].upper()}{text[1:]}."
 
 
-def counted(persons: Any) -> str:
-    """`A picture of two people.`, from their number or the list of their boxes; empty for anything else."""
+def describe_count(persons: Any) -> str:
+    """`A picture of two people.`, from their number or a list of their boxes; empty for anything else."""
     if isinstance(persons, list | tuple):
         persons = len(persons)
     if isinstance(persons, bool) or not isinstance(persons, int) or persons < 0:
         return ""
-    return f"A picture of {people(persons)}." if persons else "A picture without people."
+    return f"A picture of {count_phrase(persons)}." if persons else "A picture without people."
 
 
 def garment_phrase(words: Words) -> str:
-    """`a green cotton long-sleeve shirt with a scoop neckline`."""
+    """A noun phrase for a garment: `a green cotton long-sleeve shirt with a scoop neckline`."""
     noun = words["type"].replace("_", " ")
     before = []
     for detail in _BEFORE_NOUN:
         word = words.get(detail, "").lower().replace("_", " ")
-        unsaid = word == "solid color" and "color" in words if detail == "pattern" else word in _UNSAID
-        if word and not unsaid and word not in noun.lower():
+        redundant = word == "solid color" and "color" in words if detail == "pattern" else word in _NOT_MENTIONED
+        if word and not redundant and word not in noun.lower():
             before.append("-".join(word.split()) if detail in _HYPHENATED and not word.startswith("and ") else word)
     phrase = with_article(" ".join([*before, noun]))
     collar = words.get("collar shape", "").lower().replace("_", " ")
@@ -129,7 +131,7 @@ def _features(about: Words) -> list[str]:
     ]
     if skin := about.get("skin", "").lower():
         features.append(skin if skin.endswith("skin") else f"{skin} skin")
-    if (expression := about.get("expression", "").lower()) and not _is_doing(expression):
+    if (expression := about.get("expression", "").lower()) and not _is_participle(expression):
         features.append(with_article(expression if expression.endswith("mouth") else f"{expression} expression"))
     return [feature for feature in features if feature]
 
@@ -154,30 +156,30 @@ def _hair(colour: str, style: str, length: str) -> str:
 
 
 def _manner(about: Words) -> list[str]:
-    """What comes after the clothes: style, pose, expression, place."""
+    """The phrases after the clothes: style, pose, expression, place."""
     parts = []
     if style := about.get("style", "").lower():
         parts.append(f"in {with_article(style if style.endswith('style') else f'{style} style')}")
     if pose := about.get("pose", "").lower():
-        parts.append(_POSES.get(pose, pose if _is_doing(pose) else f"with {pose}"))
-    if _is_doing(expression := about.get("expression", "").lower()):
+        parts.append(_POSES.get(pose, pose if _is_participle(pose) else f"with {pose}"))
+    if _is_participle(expression := about.get("expression", "").lower()):
         parts.append(expression)
     if place := about.get("background", ""):
         parts.append(place if _PLACE.match(place) else f"against {with_article(place)}")
     return parts
 
 
-def _is_doing(word: str) -> bool:
+def _is_participle(word: str) -> bool:
     return word.split(" ")[0].endswith("ing")
 
 
-def _further(attributes: Mapping[str, Any], phrases: Mapping[str, str]) -> list[str]:
+def _extra_phrases(attributes: Mapping[str, Any], phrases: Mapping[str, str]) -> list[str]:
     known = {as_key(name): value for name, value in attributes.items()}
-    said = []
+    extra = []
     for name, phrase in phrases.items():
         value = known.get(as_key(name))
         if word := as_word(value):
-            said.append(clean_text(phrase.replace("{}", word)))
+            extra.append(clean_text(phrase.replace("{}", word)))
         elif value is True and "{}" not in phrase:
-            said.append(clean_text(phrase))
-    return said
+            extra.append(clean_text(phrase))
+    return extra

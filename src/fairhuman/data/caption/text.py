@@ -1,4 +1,4 @@
-"""The captions that a source has."""
+"""Captions from the source's own texts."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,7 +10,7 @@ from fairhuman.detect.worker import Failure
 
 
 class TextCaptioner:
-    """Takes each record's own text, cleaned and within the limit of tokens."""
+    """Takes each record's text, cleaned and within the token limit."""
 
     name = "text"
     batch_size = 256
@@ -19,7 +19,7 @@ class TextCaptioner:
         self._budget = budget
 
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
-        """The texts of the items; an empty one is a failure."""
+        """The texts of the items; an empty text is a failure."""
         return [self._budget.caption(item.text, empty="the source has no text") for item in items]
 
     def __enter__(self) -> Self:
@@ -28,4 +28,4 @@ class TextCaptioner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open."""
+        """Do nothing: the captioner holds no resources."""

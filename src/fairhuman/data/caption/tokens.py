@@ -1,4 +1,4 @@
-"""Captions in the tokens of SDXL's two text encoders, which read 77 of them and drop the rest without a word."""
+"""Token limit of captions: SDXL's two text encoders read 77 tokens and silently drop the rest."""
 
 import re
 from collections.abc import Callable
@@ -11,28 +11,28 @@ from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 
 PARTS = ("tokenizer", "tokenizer_2")
-# Known by its place: importing fairhuman.models would load diffusers for two small files.
+# Located by path: importing fairhuman.models would load diffusers for two small files.
 SMALL_MODELS = ("small", "small-untrained")
 SMALL_FOLDER = Path(__file__).parents[2] / "models" / "small"
-_LEAST_WORDS = 300  # a file without a vocabulary gives a tokenizer of a few special tokens, and no error
+_MIN_VOCABULARY = 300  # a file without a vocabulary gives a tokenizer with a few special tokens, without an error
 
-# A capital letter or the like must follow, so that "approx. two" and "1.5 m" go on.
+# A lower-case letter must not follow, so that "approx. two" doesn't end a sentence.
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s+[^\sa-z]|\s*$)|[。！？]+[」』”）]*")
 _CLAUSE_END = re.compile(r"(?=[,;:]\s|\s[-–—]\s|—|[，、；：])")
 _WORD_END = re.compile(r"(?<=\S)(?=\s)")
-_HANGING = re.compile(
+_DANGLING = re.compile(
     r"([\s,;:–—-]|(?<=\s)(a|an|the|and|or|but|with|of|in|on|at|to|by|for|from|her|his|their|its|who|which|is|are))+$",
     re.IGNORECASE,
 )
 
 
 class TokenBudget:
-    """Counts the tokens of captions and cuts what is too long.
+    """Counts the tokens of captions and cuts captions that are too long.
 
     Args:
-        tokenizers: the first and the second one of a model.
-        max_tokens: of each of them, start and end included.
-        over: `cut`, or `warn`: leave the text and say so in the caption.
+        tokenizers: the two tokenizers of a model.
+        max_tokens: maximum number of tokens in each of them, start and end included.
+        over: `cut`, or `warn`: keep the text and set the caption's `over`.
 
     """
 
@@ -41,7 +41,7 @@ class TokenBudget:
 
     @classmethod
     def load(cls, settings: TokenSettings) -> "TokenBudget":
-        """The budget in the tokenizers of a model.
+        """Load the tokenizers of a model.
 
         Raises:
             ModelError: as `load_tokenizers`.
@@ -50,27 +50,26 @@ class TokenBudget:
         return cls(load_tokenizers(settings.model), settings.max_tokens, settings.over)
 
     def count(self, text: str) -> tuple[int, int]:
-        """Tokens of a text in both tokenizers, start and end included, nothing cut."""
+        """Number of tokens of a text in both tokenizers, start and end included, without a limit."""
         first, second = (len(tokenizer(text, verbose=False).input_ids) for tokenizer in self.tokenizers)
         return first, second
 
     def caption(self, text: str, empty: str, unfinished: bool = False) -> Caption | Failure:
-        """The caption that a text makes: cleaned, and cut where it is too long.
+        """Make a caption from a text: cleaned, and cut if it is too long.
 
-        It is cut at the end of a sentence, else of a clause, else of a word: at the first of these that keeps half of
-        the limit, so that no long sentence is lost for the sake of its full stop. A single word that is too long is
-        cut within.
+        The cut is at the end of a sentence, else of a clause, else of a word: the first of these that keeps at least
+        half of the limit, so that a long last sentence isn't lost. A single word that is too long is cut inside.
 
         Args:
-            text: as it came.
-            empty: the reason of the failure if nothing is left of it.
-            unfinished: the text ends somewhere within a sentence; that sentence goes if another one stays.
+            text: the raw text.
+            empty: reason of the failure if the cleaned text is empty.
+            unfinished: the text stops inside a sentence; that sentence is removed if another one remains.
 
         """
         text = clean_text(text)
         if unfinished:
             ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-            text = text[: ends[-1]] if ends else _without_hanging(text)
+            text = text[: ends[-1]] if ends else _strip_dangling(text)
         if not text:
             return Failure(empty)
         tokens = self.count(text)
@@ -82,33 +81,33 @@ class TokenBudget:
         return Caption(text, self.count(text), cut=True)
 
     def _cut(self, text: str) -> str:
-        end = min(self._reach(tokenizer, text) for tokenizer in self.tokenizers)
+        end = min(self._limit_position(tokenizer, text) for tokenizer in self.tokenizers)
         keep: Callable[[str], str] = str
         for boundary in (_SENTENCE_END, _CLAUSE_END, _WORD_END):
             places = [match.end() for match in boundary.finditer(text) if 0 < match.end() <= end]
             kept = next((part for place in reversed(places) if self._fits(part := keep(text[:place]))), "")
             if kept and (boundary is _WORD_END or 2 * max(self.count(kept)) >= self.max_tokens):
                 return kept
-            keep = _without_hanging
-        while not self._fits(text[:end]):  # the last piece of a word has another token than the same piece within it
+            keep = _strip_dangling
+        while not self._fits(text[:end]):  # a fragment at the end of a word tokenizes differently than inside the word
             end -= 1
         return text[:end].rstrip() or text[:1]
 
-    def _reach(self, tokenizer: Any, text: str) -> int:
-        """Characters of the text that the limit reaches over, about: a cut can change the last token."""
-        places = tokenizer(text, verbose=False, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    def _limit_position(self, tokenizer: Any, text: str) -> int:
+        """Approximate number of characters within the limit; a cut can change the last token."""
+        offsets = tokenizer(text, verbose=False, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
         room = self.max_tokens - tokenizer.num_special_tokens_to_add()
-        return len(text) if len(places) <= room else int(places[room - 1][1])
+        return len(text) if len(offsets) <= room else int(offsets[room - 1][1])
 
     def _fits(self, text: str) -> bool:
         return text != "" and max(self.count(text)) <= self.max_tokens
 
 
 def load_tokenizers(model: str) -> tuple[Any, Any]:
-    """Both tokenizers of an SDXL, and nothing else of it: a folder, a hub id or a model of this package.
+    """Load only the two tokenizers of an SDXL model: a folder, a hub id or a model of this package.
 
     Raises:
-        ModelError: there are none, or the hub can't be reached.
+        ModelError: the model has no tokenizers, or the hub can't be reached.
 
     """
     from transformers import CLIPTokenizer
@@ -118,13 +117,15 @@ def load_tokenizers(model: str) -> tuple[Any, Any]:
         folder = _download(model)
     for part in PARTS:
         if not (folder / part).is_dir():
-            raise ModelError(f"tokens.model {model!r}: expected an SDXL with {' and '.join(PARTS)}, found no {part}")
+            raise ModelError(
+                f"tokens.model {model!r}: expected an SDXL model with {' and '.join(PARTS)}, found no {part}"
+            )
     try:
         first, second = (CLIPTokenizer.from_pretrained(folder / part, local_files_only=True) for part in PARTS)
-    except Exception as error:  # parsers of damaged files have errors of their own
+    except Exception as error:  # parsers raise various errors on damaged files
         raise _no_tokenizers(model, error) from error
     for part, tokenizer in zip(PARTS, (first, second), strict=True):
-        if len(tokenizer) < _LEAST_WORDS:
+        if len(tokenizer) < _MIN_VOCABULARY:
             raise ModelError(f"tokens.model {model!r}: expected a vocabulary in {part}, found {len(tokenizer)} tokens")
     return first, second
 
@@ -137,17 +138,17 @@ def _download(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=[f"{part}/*" for part in PARTS]))
     except HFValidationError as error:
         raise ModelError(
-            f"tokens.model {model!r}: expected 'small', a folder or a hub id, found none of them"
+            f"tokens.model {model!r}: expected 'small', a folder or a hub id; it is none of them"
         ) from error
-    except Exception as error:  # the hub's client hands on those of its connections
+    except Exception as error:  # the hub's client passes on errors of its connections
         raise _no_tokenizers(model, error) from error
 
 
 def _no_tokenizers(model: str, error: Exception) -> ModelError:
     reason = " ".join(str(error).split())
-    return ModelError(f"tokens.model {model!r}: expected an SDXL with {' and '.join(PARTS)}: {reason}")
+    return ModelError(f"tokens.model {model!r}: expected an SDXL model with {' and '.join(PARTS)}: {reason}")
 
 
-def _without_hanging(text: str) -> str:
-    """The text without punctuation and small words at its end that led on to what is gone."""
-    return _HANGING.sub("", text)
+def _strip_dangling(text: str) -> str:
+    """Remove punctuation and function words left dangling at the end of a cut text."""
+    return _DANGLING.sub("", text)

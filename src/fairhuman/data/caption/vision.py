@@ -1,4 +1,4 @@
-"""What both kinds of vision-language models share: the question, the picture, the clean answer."""
+"""Shared by both kinds of vision-language captioners: the prompt, the picture, the cleaned answer."""
 
 from PIL import Image
 
@@ -10,15 +10,15 @@ from fairhuman.detect.worker import Failure
 _QUOTES = ('""', "''", "“”", "‘’", "**")
 
 
-def question(prompt: str, budget: TokenBudget, text: str = "") -> str:
-    """The prompt with the budget put in: SDXL's limit without the two markers, and about as many words as that is."""
+def fill_prompt(prompt: str, budget: TokenBudget, text: str = "") -> str:
+    """Fill in the prompt: the token limit without the two markers, the corresponding number of words, the text."""
     tokens = budget.max_tokens - 2
-    asked = prompt.replace("{tokens}", str(tokens)).replace("{words}", str(tokens * 2 // 3))
-    return asked.replace("{text}", clean_text(text))  # last: what a source says is no part of the prompt
+    filled = prompt.replace("{tokens}", str(tokens)).replace("{words}", str(tokens * 2 // 3))
+    return filled.replace("{text}", clean_text(text))  # last, so that placeholders in the text aren't replaced
 
 
 def load_picture(item: CaptionItem, longest_side: int) -> Image.Image | Failure:
-    """The item's picture as RGB, scaled down where it is larger than `longest_side` pixels."""
+    """The item's picture as RGB, scaled down if its longer side exceeds `longest_side` pixels."""
     try:
         picture = item.picture().convert("RGB")
     except (PictureError, OSError) as error:
@@ -30,8 +30,8 @@ def load_picture(item: CaptionItem, longest_side: int) -> Image.Image | Failure:
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def answered(text: str, unfinished: bool, budget: TokenBudget) -> Caption | Failure:
-    """The caption that a model's answer makes, without the quotation marks that some put around it."""
+def caption_from_answer(text: str, unfinished: bool, budget: TokenBudget) -> Caption | Failure:
+    """Make a caption from a model's answer, without surrounding quotation marks."""
     text = clean_text(text)
     while len(text) > 1 and text[0] + text[-1] in _QUOTES:
         text = text[1:-1].strip()

@@ -1,4 +1,4 @@
-"""Captions by a vision-language model on this machine: any of transformers' `image-text-to-text` models that chats."""
+"""Captions from a local vision-language model: any `image-text-to-text` chat model of transformers."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,21 +10,21 @@ from PIL import Image
 from fairhuman.data.caption.item import Caption, CaptionItem
 from fairhuman.data.caption.settings import TransformersSettings
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.data.caption.vision import answered, load_picture, question
+from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load_picture
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 
-Asked = tuple[str, Image.Image]  # the question and its picture
+Query = tuple[str, Image.Image]  # the prompt and its picture
 
 
 class TransformersCaptioner:
-    """Asks the model about a batch of pictures at once, and takes its most probable words (greedy decoding).
+    """Captions batches of pictures with greedy decoding.
 
-    On a GPU the weights are bfloat16, else float32. Answers of a batch are padded on the left, so that each is the
-    one that its picture would get alone, but for rounding.
+    The model's weights are bfloat16 on a GPU, else float32. A batch is padded on the left, so that each picture gets
+    the same answer as alone, up to rounding.
 
     Raises:
-        ModelError: the model can't be loaded, isn't of this kind, or has no chat template.
+        ModelError: the model can't be loaded, is of another kind, or has no chat template.
 
     """
 
@@ -35,24 +35,24 @@ class TransformersCaptioner:
         self._processor, self._model = _load(settings.model, self._device)
 
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
-        """The model's answer for each item; a failure where its picture can't be read or the answer is empty.
+        """A caption for each item; a failure if its picture can't be read or the answer is empty.
 
         Raises:
-            ModelError: there is no memory for a single picture.
+            ModelError: memory is insufficient for a single picture.
 
         """
         results: list[Caption | Failure | None] = [None] * len(items)
-        readable: list[tuple[int, Asked]] = []
+        queries: list[tuple[int, Query]] = []
         for index, item in enumerate(items):
             picture = load_picture(item, self._settings.longest_side)
             if isinstance(picture, Failure):
                 results[index] = picture
             else:
-                readable.append((index, (question(self._settings.prompt, self._budget, item.text), picture)))
-        for start in range(0, len(readable), self.batch_size):
-            indices, asked = zip(*readable[start : start + self.batch_size], strict=True)
-            for index, (text, unfinished) in zip(indices, self._ask(asked), strict=True):
-                results[index] = answered(text, unfinished, self._budget)
+                queries.append((index, (fill_prompt(self._settings.prompt, self._budget, item.text), picture)))
+        for start in range(0, len(queries), self.batch_size):
+            indices, batch = zip(*queries[start : start + self.batch_size], strict=True)
+            for index, (text, unfinished) in zip(indices, self._answer(batch), strict=True):
+                results[index] = caption_from_answer(text, unfinished, self._budget)
         return [result for result in results if result is not None]
 
     def __enter__(self) -> Self:
@@ -61,29 +61,29 @@ class TransformersCaptioner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._model = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _ask(self, asked: Sequence[Asked]) -> list[tuple[str, bool]]:
-        """Answers, and whether each was ended by the limit on new tokens."""
+    def _answer(self, queries: Sequence[Query]) -> list[tuple[str, bool]]:
+        """Answers, and whether each was truncated by the limit on new tokens; splits the batch if memory runs out."""
         try:
-            return self._generate(asked)
+            return self._generate(queries)
         except torch.OutOfMemoryError as error:
-            if len(asked) == 1:
-                width, height = asked[0][1].size
+            if len(queries) == 1:
+                width, height = queries[0][1].size
                 raise ModelError(
-                    f"{self.name}: no memory for a picture of {width}x{height}; "
-                    f"transformers.longest_side is {self._settings.longest_side}"
+                    f"{self.name}: not enough memory for a picture of {width}x{height}; "
+                    f"lower transformers.longest_side, which is {self._settings.longest_side}"
                 ) from error
         torch.cuda.empty_cache()
-        half = len(asked) // 2
-        return self._ask(asked[:half]) + self._ask(asked[half:])
+        half = len(queries) // 2
+        return self._answer(queries[:half]) + self._answer(queries[half:])
 
     @torch.inference_mode()
-    def _generate(self, asked: Sequence[Asked]) -> list[tuple[str, bool]]:
-        inputs = self._prepare(asked)
+    def _generate(self, queries: Sequence[Query]) -> list[tuple[str, bool]]:
+        inputs = self._prepare(queries)
         output_bn = self._model.generate(
             **inputs,
             do_sample=False,
@@ -95,15 +95,15 @@ class TransformersCaptioner:
         texts = self._processor.batch_decode(answers_bn, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return list(zip(texts, [not self._ended(answer) for answer in answers_bn.tolist()], strict=True))
 
-    def _prepare(self, asked: Sequence[Asked]) -> Any:
-        prompts = [self._prompt(text) for text, _ in asked]
-        marked = self._processor.tokenizer.bos_token
+    def _prepare(self, queries: Sequence[Query]) -> Any:
+        prompts = [self._prompt(text) for text, _ in queries]
+        start_token = self._processor.tokenizer.bos_token
         inputs = self._processor(
             text=prompts,
-            images=[[picture] for _, picture in asked],
+            images=[[picture] for _, picture in queries],
             padding=True,
             padding_side="left",
-            add_special_tokens=not (marked and prompts[0].startswith(marked)),
+            add_special_tokens=not (start_token and prompts[0].startswith(start_token)),
             return_tensors="pt",
         )
         return inputs.to(self._device, dtype=self._model.dtype)
@@ -116,7 +116,7 @@ class TransformersCaptioner:
         return prompt
 
     def _ended(self, answer: list[int]) -> bool:
-        """Whether the model came to its own end within an answer."""
+        """Whether an answer holds an end token."""
         ends = self._model.generation_config.eos_token_id
         return not set(answer).isdisjoint(ends if isinstance(ends, list) else [ends])
 
@@ -145,9 +145,9 @@ def _load(name: str, device: torch.device) -> tuple[Any, Any]:
             f"transformers.model {name!r}: expected an image-text-to-text model, but loading failed: {reason}"
         ) from error
     if getattr(processor, "chat_template", None) is None or getattr(processor, "tokenizer", None) is None:
-        raise ModelError(f"transformers.model {name!r}: expected a model that chats, found no chat template")
+        raise ModelError(f"transformers.model {name!r}: expected a chat model, found no chat template")
     if processor.tokenizer.pad_token_id is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    for option in ("temperature", "top_p", "top_k", "min_p", "typical_p"):  # of sampling; a warning without it
+    for option in ("temperature", "top_p", "top_k", "min_p", "typical_p"):  # transformers warns about unused options
         setattr(model.generation_config, option, None)
     return processor, model

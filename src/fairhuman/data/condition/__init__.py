@@ -1,6 +1,6 @@
-"""Conditions of a picture for ControlNet and T2I-adapter: pose and depth, their stored forms and their estimators.
+"""Conditions for ControlNet and T2I-Adapter: pose and depth, their storage formats and their estimators.
 
-MediaPipe and `transformers` are imported when an estimator is opened, not before.
+MediaPipe and `transformers` are imported when an estimator is opened.
 """
 
 from fairhuman.data.condition.conditions import ConditionInputs, Conditions, open_conditions

@@ -1,4 +1,4 @@
-"""Pose and depth of each picture: what its source has is kept, what is missing is estimated."""
+"""Pose and depth of each picture: taken from the source if it has them, otherwise estimated."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,12 +23,12 @@ from fairhuman.errors import DataError
 from fairhuman.record import DepthKind, Finding, Stored
 from fairhuman.regions.boxes import shorten
 
-Kept = TypeVar("Kept")
-SOURCE = "source"  # who made a condition that wasn't estimated
+Value = TypeVar("Value")
+SOURCE = "source"  # origin of a condition that wasn't estimated
 
 
 class PoseEstimator(Protocol):
-    """Finds people; `source` is its name for the data set."""
+    """Estimates poses of people; `source` is the estimator's name as stored in a data set."""
 
     source: str
 
@@ -38,7 +38,7 @@ class PoseEstimator(Protocol):
 
 
 class ConditionInputs(NamedTuple):
-    """A picture [H, W, 3], upright, and the conditions that its source has, as `HumanRecord` holds them."""
+    """An upright picture [H, W, 3] and the conditions of its source, as in `HumanRecord`."""
 
     picture: Picture
     pose: Stored | list[Any] | None = None
@@ -48,15 +48,15 @@ class ConditionInputs(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What is stored of a picture's conditions; None = not known.
+    """The conditions of a picture, as they are stored; None = unknown.
 
     Attributes:
-        pose: as `people_to_list` gives it; [] = the source says that nobody is there; None too where the source has
-            only a picture of the pose.
-        pose_png: the pose picture, as large as the picture.
-        depth_png: the depth map, 16 bits, as large as the picture, of `depth_kind`.
-        pose_by, depth_by: `source` or the name of the model; "" where not known.
-        findings: conditions of the source that can't be used; they count as missing.
+        pose: as from `people_to_list`; [] = the source says there is nobody; also None if the source has only a pose
+            image.
+        pose_png: the pose image, of the picture's size.
+        depth_png: the 16-bit depth map of `depth_kind`, of the picture's size.
+        pose_by, depth_by: `source` or the name of the model; "" if unknown.
+        findings: unusable conditions of the source, which are treated as missing.
 
     """
 
@@ -105,14 +105,14 @@ POSE_ESTIMATORS: Mapping[str, Callable[[ConditionSettings], AbstractContextManag
 
 @contextmanager
 def open_conditions(settings: ConditionSettings) -> Iterator[Callable[[Sequence[ConditionInputs]], list[Conditions]]]:
-    """Load what is needed for the time of a `with` block.
+    """Load the estimators and yield a function from a batch of inputs to their conditions.
 
-    `partial(open_conditions, settings)` is the `start` of a guarded process. The function takes some pictures at
-    once so that depth is estimated in batches; the result of one picture doesn't depend on the others.
+    Pass `partial(open_conditions, settings)` as `start` of a guarded process. Depth is estimated in batches; the
+    result of one picture doesn't depend on the others.
 
     Raises:
         DetectorError: the pose estimator can't be loaded.
-        ModelError: the depth model can't be loaded or, later, can't take a picture.
+        ModelError: the depth model can't be loaded or, later, can't process a picture.
 
     """
     with ExitStack() as stack:
@@ -121,29 +121,29 @@ def open_conditions(settings: ConditionSettings) -> Iterator[Callable[[Sequence[
             find_pose = stack.enter_context(POSE_ESTIMATORS[settings.pose](settings))
         find_depth = stack.enter_context(open_depth(settings.depth)) if settings.depth else None
 
-        def conditions(given: Sequence[ConditionInputs]) -> list[Conditions]:
-            return _conditions(given, find_pose, find_depth, settings)
+        def conditions(inputs: Sequence[ConditionInputs]) -> list[Conditions]:
+            return _conditions(inputs, find_pose, find_depth, settings)
 
         yield conditions
 
 
 def _conditions(
-    given: Sequence[ConditionInputs],
+    inputs: Sequence[ConditionInputs],
     find_pose: PoseEstimator | None,
     find_depth: DepthEstimator | None,
     settings: ConditionSettings,
 ) -> list[Conditions]:
-    findings: list[list[Finding]] = [[] for _ in given]
+    findings: list[list[Finding]] = [[] for _ in inputs]
     poses, depths = [], []
-    for item, notes in zip(given, findings, strict=True):
-        pose = _kept("pose", notes, _own_pose, item, settings.min_score)
+    for item, notes in zip(inputs, findings, strict=True):
+        pose = _read_or_note("pose", notes, _source_pose, item, settings.min_score)
         if pose is None and find_pose is not None:
-            pose = _found_pose(item.picture, find_pose, settings.min_score)
+            pose = _estimated_pose(item.picture, find_pose, settings.min_score)
         poses.append(pose)
-        depths.append(_kept("depth", notes, _own_depth, item))
+        depths.append(_read_or_note("depth", notes, _source_depth, item))
     missing = [index for index, depth in enumerate(depths) if depth is None]
     if find_depth is not None and missing:
-        found = find_depth([given[index].picture for index in missing])
+        found = find_depth([inputs[index].picture for index in missing])
         for index, depth_hw in zip(missing, found, strict=True):
             depths[index] = _Depth(encode_depth(depth_hw, find_depth.kind), find_depth.kind, find_depth.source)
     return [
@@ -152,8 +152,8 @@ def _conditions(
     ]
 
 
-def _kept(name: str, notes: list[Finding], read: Callable[..., Kept | None], *arguments: Any) -> Kept | None:
-    """What the source has; where that can't be used, a note of it and None."""
+def _read_or_note(name: str, notes: list[Finding], read: Callable[..., Value | None], *arguments: Any) -> Value | None:
+    """Read a condition of the source; if it can't be used, note that and return None."""
     try:
         return read(*arguments)
     except PictureError as error:
@@ -163,7 +163,7 @@ def _kept(name: str, notes: list[Finding], read: Callable[..., Kept | None], *ar
     return None
 
 
-def _own_pose(item: ConditionInputs, min_score: float) -> _Pose | None:
+def _source_pose(item: ConditionInputs, min_score: float) -> _Pose | None:
     if item.pose is None:
         return None
     if isinstance(item.pose, list):
@@ -173,7 +173,7 @@ def _own_pose(item: ConditionInputs, min_score: float) -> _Pose | None:
     return _Pose(None, _png(picture), SOURCE)
 
 
-def _found_pose(picture: Picture, find_pose: PoseEstimator, min_score: float) -> _Pose | None:
+def _estimated_pose(picture: Picture, find_pose: PoseEstimator, min_score: float) -> _Pose | None:
     people = [person for person in find_pose(picture) if is_drawn(person, min_score)]
     return _pose(people, picture, min_score, find_pose.source) if people else None
 
@@ -183,7 +183,7 @@ def _pose(people: Sequence[PersonPose], picture: Picture, min_score: float, by: 
     return _Pose(people_to_list(people), _png(draw_pose(people, height, width, min_score)), by)
 
 
-def _own_depth(item: ConditionInputs) -> _Depth | None:
+def _source_depth(item: ConditionInputs) -> _Depth | None:
     if item.depth is None:
         return None
     if isinstance(item.depth, list):

@@ -1,8 +1,8 @@
-"""Depth as one 16-bit grey PNG, in one of two kinds that must never be mixed, and the picture of it for training.
+"""Depth maps as 16-bit grey PNG, in one of two kinds that must not be mixed, and as conditions for training.
 
-`relative`: inverse depth up to scale and shift, as estimators such as Depth-Anything give it; the nearest pixel of a
-picture is 65535, the farthest 0. `metric_mm`: millimetres along the optical axis, 1..65535, 0 = nothing there or not
-known, as synthetic people have it. The kind is stored beside the PNG.
+`relative`: inverse depth up to scale and shift, as from estimators such as Depth-Anything; the nearest pixel of a
+picture is 65535, the farthest 0. `metric_mm`: millimetres along the optical axis, 1..65535, 0 = background or
+unknown, as in synthetic people. The kind is stored beside the PNG.
 """
 
 import io
@@ -20,19 +20,19 @@ Depth16 = NDArray[np.uint16]
 DepthMap = NDArray[np.float32]
 
 NEAREST = 65535
-# A condition is as large as its picture, which was held against the user's limits.
+# A condition has the size of its picture, which has been checked against the user's limits.
 ANY_SHAPE = PictureLimits(min_side=1, max_aspect=1e6)
 
 
 def encode_depth(depth_hw: NDArray[Any], kind: DepthKind) -> bytes:
-    """PNG of a depth map: inverse depth in any unit for `relative`, metres for `metric_mm`.
+    """Encode a depth map as PNG: inverse depth in any unit for `relative`, metres for `metric_mm`.
 
-    `relative`: round(65535 (d - min) / (max - min)) over the finite pixels; what isn't finite counts as farthest, and
-    a constant map is 0 everywhere. `metric_mm`: round(1000 d), from 1 up and at most 65535; 0 where d is 0, negative or
+    `relative`: round(65535 (d - min) / (max - min)) over the finite pixels; other pixels count as farthest, and
+    a constant map is 0 everywhere. `metric_mm`: round(1000 d), clipped to 1..65535; 0 where d is 0, negative or
     not finite.
 
     Raises:
-        ValueError: not [H, W] with a pixel at least, not numbers, an unknown kind.
+        ValueError: the map is empty, isn't [H, W] or isn't numeric; or the kind is unknown.
 
     """
     _check_kind(kind)
@@ -41,7 +41,7 @@ def encode_depth(depth_hw: NDArray[Any], kind: DepthKind) -> bytes:
         raise ValueError(f"depth must be numbers [height, width], not {depth_hw.dtype} of shape {list(depth_hw.shape)}")
     values = depth_hw.astype(np.float64)
     if kind == "relative":
-        stored = NEAREST * _spread(values, np.isfinite(values))
+        stored = NEAREST * _normalise(values, np.isfinite(values))
     else:
         known = np.isfinite(values) & (values > 0)
         stored = np.where(known, (1000 * np.where(known, values, 0).clip(0, NEAREST)).clip(1, NEAREST), 0)
@@ -49,17 +49,17 @@ def encode_depth(depth_hw: NDArray[Any], kind: DepthKind) -> bytes:
 
 
 def depth_png(depth_hw: Depth16) -> bytes:
-    """PNG of 16-bit numbers [H, W] as they are."""
+    """Encode 16-bit numbers [H, W] as PNG, unchanged."""
     stream = io.BytesIO()
     Image.fromarray(depth_hw).save(stream, "PNG")
     return stream.getvalue()
 
 
 def decode_depth(stored: Stored) -> Depth16:
-    """The 16-bit numbers [H, W] of a stored depth map, none of them rounded.
+    """Decode the 16-bit numbers [H, W] of a stored depth map exactly.
 
     Raises:
-        PictureError: can't be read, or isn't a grey picture of 16 bits, as a colour picture or a mask isn't.
+        PictureError: the file can't be read, or isn't a 16-bit grey image.
 
     """
     facts = inspect(stored, ANY_SHAPE)
@@ -68,20 +68,20 @@ def decode_depth(stored: Stored) -> Depth16:
         raise PictureError("depth must be grey with 16 bits", f"{picture_name(stored)} has mode {facts.mode}{remedy}")
     try:
         with Image.open(io.BytesIO(read_bytes(stored)), formats=[facts.kind]) as image:
-            return np.asarray(image).astype(np.uint16)  # from the byte order of the file to that of the machine
+            return np.asarray(image).astype(np.uint16)  # converts the file's byte order to the machine's
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors about a damaged file
         raise PictureError("picture is cut off or damaged", f"{picture_name(stored)}: {error}") from error
 
 
 def depth_picture(depth_hw: Depth16, kind: DepthKind) -> DepthMap:
-    """What a depth ControlNet sees, [H, W] float32 in 0..1, near = 1.
+    """The input of a depth ControlNet, [H, W] float32 in 0..1, near = 1.
 
-    `relative`: d / 65535. `metric_mm`: inverse depth 1 / d, spread over 0..1 between its smallest and largest value in
-    the picture; where nothing is known it is 0, as if infinitely far. A constant map is 0 everywhere. Resize and crop
-    the result, not `depth_hw`: a 0 of `metric_mm` isn't a number to be blended.
+    `relative`: d / 65535. `metric_mm`: inverse depth 1 / d, normalised to 0..1 by its minimum and maximum in the
+    picture; unknown pixels are 0, as if infinitely far. A constant map is 0 everywhere. Resize and crop the result,
+    not `depth_hw`: the 0 of `metric_mm` must not be interpolated.
 
     Raises:
-        ValueError: not uint16 [H, W] with a pixel at least, an unknown kind.
+        ValueError: the map is empty or isn't uint16 [H, W]; or the kind is unknown.
 
     """
     _check_kind(kind)
@@ -91,18 +91,18 @@ def depth_picture(depth_hw: Depth16, kind: DepthKind) -> DepthMap:
         return depth_hw.astype(np.float32) / np.float32(NEAREST)
     known = depth_hw > 0
     inverse = np.divide(1.0, depth_hw, out=np.zeros(depth_hw.shape), where=known)
-    return _spread(inverse, np.ones_like(known)).astype(np.float32)
+    return _normalise(inverse, np.ones_like(known)).astype(np.float32)
 
 
-def _spread(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(v - min) / (max - min) over what is counted, 0 elsewhere and for constant values."""
-    if not counted.any():
+def _normalise(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(v - min) / (max - min) over the valid pixels; 0 elsewhere and for constant values."""
+    if not valid.any():
         return np.zeros_like(values)
-    low, high = values[counted].min(), values[counted].max()
-    half = high / 2 - low / 2  # the difference of the largest floats isn't finite
+    low, high = values[valid].min(), values[valid].max()
+    half = high / 2 - low / 2  # half of the difference, which itself can overflow
     if half == 0:
         return np.zeros_like(values)
-    return np.where(counted, (np.where(counted, values, low) / 2 - low / 2) / half, 0.0)
+    return np.where(valid, (np.where(valid, values, low) / 2 - low / 2) / half, 0.0)
 
 
 def _check_kind(kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Depth of pictures without one, by a `transformers` model for depth estimation."""
+"""Depth estimation with a `transformers` model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +14,16 @@ from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.errors import ModelError
 from fairhuman.record import DepthKind
 
-# What the models' outputs are; those of other types need more than a resize to become depth.
+# Kind of output by model type; other types need more postprocessing than a resize.
 _KINDS: dict[str, DepthKind] = {"dpt": "relative", "depth_anything": "relative"}
 
 
 class DepthEstimator:
-    """Pictures to depth maps, by a loaded model.
+    """Estimates depth maps of pictures with a loaded model.
 
     Attributes:
-        source: name of the model, for the data set.
-        kind: what the maps are: inverse depth for `relative`, metres for `metric_mm`, as `encode_depth` takes them.
+        source: name of the model, as stored in a data set.
+        kind: kind of the maps: inverse depth for `relative`, metres for `metric_mm`, as expected by `encode_depth`.
 
     """
 
@@ -34,11 +34,11 @@ class DepthEstimator:
         self._processor, self._model = processor, model
 
     def __call__(self, pictures: Sequence[Picture]) -> list[DepthMap]:
-        """Depth [H, W] float32 of upright RGB pictures [H, W, 3], uint8, at their own sizes.
+        """Depth [H, W] float32 of upright RGB pictures [H, W, 3], uint8, each at its own size.
 
         Raises:
             ValueError: a picture has another type or shape.
-            ModelError: the model can't take a picture, such as one that is extremely long and narrow.
+            ModelError: the model can't process a picture, such as an extremely long and narrow one.
 
         """
         prepared = [self._prepare(check_picture(picture)) for picture in pictures]
@@ -46,12 +46,12 @@ class DepthEstimator:
         for index, pixels_chw in enumerate(prepared):
             by_shape.setdefault(tuple(pixels_chw.shape), []).append(index)
         depths: dict[int, DepthMap] = {}
-        for alike in by_shape.values():
-            for start in range(0, len(alike), self._batch_size):
-                batch = alike[start : start + self._batch_size]
+        for indices in by_shape.values():
+            for start in range(0, len(indices), self._batch_size):
+                batch = indices[start : start + self._batch_size]
                 found = self._estimate([prepared[index] for index in batch])
                 for index, depth_hw in zip(batch, found, strict=True):
-                    depths[index] = _resized(depth_hw, pictures[index].shape[:2])
+                    depths[index] = _resize(depth_hw, pictures[index].shape[:2])
         return [depths[index] for index in range(len(pictures))]
 
     def _prepare(self, picture: Picture) -> Any:
@@ -60,7 +60,7 @@ class DepthEstimator:
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             height, width = picture.shape[:2]
             raise ModelError(
-                f"depth.model {self.source!r} must take a picture of {width}x{height} pixels, but: {error}"
+                f"depth.model {self.source!r} can't process a picture of {width}x{height} pixels: {error}"
             ) from error
 
     def _estimate(self, prepared: list[Any]) -> Any:
@@ -72,25 +72,25 @@ class DepthEstimator:
 
 
 def check_depth_model(settings: DepthSettings) -> None:
-    """Say early, without loading, that a model is neither a folder of one nor a possible hub id; a hub isn't asked.
+    """Check early, without loading or network access, that a model is a folder or a possible hub id.
 
     Raises:
-        ModelError: names it and the rule.
+        ModelError: the model is neither.
 
     """
-    place = Path(settings.model)
-    if not place.is_dir() and settings.model.count("/") != 1:
-        raise _unfit(settings, "there is no such folder")
-    if place.is_dir() and not (place / "config.json").is_file():
-        raise _unfit(settings, "the folder has no config.json")
+    folder = Path(settings.model)
+    if not folder.is_dir() and settings.model.count("/") != 1:
+        raise _load_error(settings, "there is no such folder")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise _load_error(settings, "the folder has no config.json")
 
 
 @contextmanager
 def open_depth(settings: DepthSettings) -> Iterator[DepthEstimator]:
-    """Load a model for the time of a `with` block.
+    """Load a model for the duration of a `with` block.
 
     Raises:
-        ModelError: it can't be loaded, isn't one for depth, or the device isn't there.
+        ModelError: the model can't be loaded or isn't for depth estimation, or the device is missing.
 
     """
     processor, model = _load(settings)
@@ -101,18 +101,18 @@ def _load(settings: DepthSettings) -> tuple[Any, Any]:
     import torch
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-    check_depth_model(settings)  # the hub would be asked for a minute
+    check_depth_model(settings)  # first, because a failing request to the hub takes a minute
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(automatic if settings.device == "auto" else settings.device)
         processor = AutoImageProcessor.from_pretrained(settings.model)
         model = AutoModelForDepthEstimation.from_pretrained(settings.model).eval().to(device)
-    except Exception as error:  # the hub's client, the parsers of files and devices have errors of their own
-        raise _unfit(settings, " ".join(str(error).split())) from error
+    except Exception as error:  # the hub's client, file parsers and devices raise various errors
+        raise _load_error(settings, " ".join(str(error).split())) from error
     return processor, model
 
 
-def _unfit(settings: DepthSettings, reason: str) -> ModelError:
+def _load_error(settings: DepthSettings, reason: str) -> ModelError:
     return ModelError(
         f"depth.model {settings.model!r} on {settings.device!r}: expected a hub id or the folder of a "
         f"transformers model for depth estimation: {reason}"
@@ -125,8 +125,8 @@ def _kind(config: Any) -> DepthKind:
     return "metric_mm" if getattr(config, "depth_estimation_type", "") == "metric" else _KINDS[config.model_type]
 
 
-def _resized(depth_hw: Any, size: tuple[int, ...]) -> DepthMap:
-    """Bilinear, so that nothing is nearer or farther than what the model has said."""
+def _resize(depth_hw: Any, size: tuple[int, ...]) -> DepthMap:
+    """Resize bilinearly, which doesn't exceed the range of the model's output."""
     from torch.nn import functional
 
     resized = functional.interpolate(depth_hw[None, None], size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Poses of pictures without one, by MediaPipe Holistic: body, hands and face of one person."""
+"""Pose estimation with MediaPipe Holistic: body, hands and face of one person."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from fairhuman.detect.detection import Picture, check_picture
 
 
 class HolisticPose(BundledModel):
-    """The most prominent person in a picture, with hands and face where they are found.
+    """The pose of the most prominent person, with hands and face if they are found.
 
-    Body points have MediaPipe's visibility as score. MediaPipe gives no score for points of hands and face: theirs is 1
-    where the hand or the face was found. The class is its own `start` for a guarded process.
+    The score of a body point is MediaPipe's visibility. MediaPipe gives no score for points of hands and face, so they
+    have score 1 if the hand or face was found. The class itself can be the `start` of a guarded process.
 
     Args:
-        confidence: least score of MediaPipe's person detector, 0..1.
+        confidence: minimum score of MediaPipe's person detector, 0..1.
 
     """
 
@@ -29,7 +29,7 @@ class HolisticPose(BundledModel):
         )
 
     def __call__(self, image: Picture) -> list[PersonPose]:
-        """The person in an upright RGB picture [H, W, 3], uint8: one, or none.
+        """The person in an upright RGB picture [H, W, 3], uint8: a list of one, or empty.
 
         Raises:
             ValueError: the picture has another type or shape.
@@ -42,10 +42,10 @@ class HolisticPose(BundledModel):
         body_n3 = pixel_points(found.pose_landmarks.landmark, image)
         body_n3[:, 2] = [point.visibility for point in found.pose_landmarks.landmark]
         hands_and_face = (found.left_hand_landmarks, found.right_hand_landmarks, found.face_landmarks)
-        return [person_from_mediapipe(body_n3, *(_sure_points(part, image) for part in hands_and_face))]
+        return [person_from_mediapipe(body_n3, *(_points_with_score_1(part, image) for part in hands_and_face))]
 
 
-def _sure_points(part: object, image: Picture) -> Points | None:
+def _points_with_score_1(part: object, image: Picture) -> Points | None:
     if part is None:
         return None
     points_n3 = pixel_points(part.landmark, image)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""Poses in one form: for each person 18 points of the body, two hands of 21 and 68 of the face, wherever from.
+"""Poses in a common format: for each person 18 body points, 21 points of each hand and 68 face points.
 
-The order is OpenPose's, as ControlNet's pose models know it. Points are x, y in pixels of the upright picture (0 is the
-outer edge of the first pixel; they may lie outside) and a score in 0..1, 0 = not known, in which case x = y = 0.
+The order is OpenPose's, as in ControlNet's pose models. Points are x, y in pixels of the upright picture (0 is the
+outer edge of the first pixel; points may lie outside) and a score in 0..1; 0 = unknown, with x = y = 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ BODY_POINTS = (
 )
 SHAPES: Mapping[str, tuple[int, ...]] = {"body": (len(BODY_POINTS), 3), "hands": (2, 21, 3), "face": (68, 3)}
 _POINT = pyarrow.list_(pyarrow.float32())
-# What `people_to_list` gives, as a column of a table.
+# Column type of the result of `people_to_list`.
 PEOPLE_TYPE = pyarrow.list_(
     pyarrow.struct(
         [
@@ -34,16 +34,16 @@ PEOPLE_TYPE = pyarrow.list_(
         ]
     )
 )
-HIDDEN = 0.5  # score of a point whose place is known though it isn't in sight
-_FARTHEST = 1e6  # pixels: float32 still tells sixteenths of a pixel apart there
+HIDDEN = 0.5  # score of a hidden point with a known position
+_FARTHEST = 1e6  # pixels; float32 still resolves a sixteenth of a pixel there
 
-# Places of OpenPose's body points but the neck, in COCO's 17 and in MediaPipe's 33 (BlazePose) points.
+# Indices of OpenPose's body points, except the neck, among COCO's 17 and MediaPipe's 33 (BlazePose) points.
 _COCO = (0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 _BLAZEPOSE = (0, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)
 _RIGHT_SHOULDER, _LEFT_SHOULDER = 1, 4  # in these lists
-# The 68 points of 300-W (iBUG: jaw, brows, nose, eyes, lips) among the 468 of MediaPipe's face mesh. They are those of
-# the contours in mediapipe/python/solutions/face_mesh_connections.py (Apache-2.0) that lie nearest to equal steps along
-# the contour, as measured on 11 photos: the jaw from eye level to the chin in 8 steps, the bridge of the nose in 3.
+# The 68 points of 300-W (iBUG: jaw, brows, nose, eyes, lips) among the 468 of MediaPipe's face mesh: the points of the
+# contours in mediapipe/python/solutions/face_mesh_connections.py (Apache-2.0) nearest to equal steps along the contour,
+# measured on 11 photos: the jaw from eye level to the chin in 8 steps, the bridge of the nose in 3.
 FACE_MESH_68 = (
     *(127, 234, 132, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 361, 454, 356),
     *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
@@ -52,7 +52,7 @@ FACE_MESH_68 = (
     *(61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91),
     *(78, 81, 13, 311, 308, 402, 14, 178),
 )
-# Which point takes each point's place when left and right change.
+# Index of the point that replaces each point in a mirrored picture.
 BODY_MIRROR = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
 FACE_MIRROR = (
     *range(16, -1, -1),
@@ -70,17 +70,17 @@ def _unknown(part: str) -> Points:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonPose:
-    """One person's points x, y, score, float32, not to be changed.
+    """One person's points (x, y, score), float32, read-only.
 
     Attributes:
         body: [18, 3], in the order of `BODY_POINTS`.
-        hands: [2, 21, 3], the person's own left, then right: wrist, then four of each finger from the thumb on, root
-            to tip.
+        hands: [2, 21, 3], the person's left hand, then the right one: the wrist, then four points per finger from root
+            to tip, thumb first.
         face: [68, 3], in 300-W's order, from the person's right to the left.
 
     Raises:
-        DataError: a part has another shape, a score is outside of 0..1, a known point isn't finite or is farther than
-            a million pixels off.
+        DataError: a part has another shape, a score is outside 0..1, or a known point isn't finite or lies more than
+            a million pixels away.
 
     """
 
@@ -94,38 +94,38 @@ class PersonPose:
 
 
 def person_from_coco(points_n3: Any) -> PersonPose:
-    """A person from COCO's 17 body points [17, 3]; scores above 1 (COCO's flag "visible" is 2) count as 1."""
+    """Convert COCO's 17 body points [17, 3]; scores above 1 (COCO's flag "visible" is 2) become 1."""
     return PersonPose(_body(_scored("COCO points", points_n3, 17), _COCO))
 
 
 def person_from_whole_body(points_n3: Any) -> PersonPose:
-    """A person from COCO-WholeBody's points [133, 3]: 17 body, 6 feet (not used), 68 face, 21 left and 21 right hand.
+    """Convert COCO-WholeBody's points [133, 3]: 17 body, 6 feet (unused), 68 face, 21 left and 21 right hand.
 
-    Scores are brought into 0..1: those of RTMW and DWPose can be larger.
+    Scores are clipped to 0..1; those of RTMW and DWPose can be larger.
     """
     points_n3 = _scored("COCO-WholeBody points", points_n3, 133)
     return PersonPose(_body(points_n3, _COCO), points_n3[91:].reshape(2, 21, 3), points_n3[23:91])
 
 
 def person_from_synthetic(points_n3: Any) -> PersonPose:
-    """A person from the key points of `fairhuman.synth` [59, 3]: 17 body, 21 left and 21 right hand.
+    """Convert the key points of `fairhuman.synth` [59, 3]: 17 body, 21 left and 21 right hand.
 
-    Their third number says whether a point is in sight; where those are that aren't, behind something or outside, is
-    known as well as of the others: they get `HIDDEN` as score, so that limbs don't lose an end to a hand before it. A
-    hand of which less than half is in sight counts as not known, as nobody looking at the picture knows it.
+    The third number is the visibility. The positions of hidden points (occluded or outside the picture) are known too;
+    they get the score `HIDDEN`, so that a limb doesn't lose an end behind a hand. A hand with less than half of its
+    points visible is unknown, since a viewer of the picture can't see it either.
     """
     points_n3 = _scored("synthetic key points", points_n3, 59)
-    seen = points_n3[:, 2] > 0
-    points_n3[:, 2] = np.where(seen, points_n3[:, 2], HIDDEN)
+    visible = points_n3[:, 2] > 0
+    points_n3[:, 2] = np.where(visible, points_n3[:, 2], HIDDEN)
     hands = points_n3[17:].reshape(2, 21, 3)
-    hands[seen[17:].reshape(2, 21).mean(axis=1) < 0.5] = 0
+    hands[visible[17:].reshape(2, 21).mean(axis=1) < 0.5] = 0
     return PersonPose(_body(points_n3, _COCO), hands)
 
 
 def person_from_mediapipe(
     pose_n3: Any, left_hand_n3: Any = None, right_hand_n3: Any = None, mesh_n3: Any = None
 ) -> PersonPose:
-    """A person from MediaPipe's pose [33, 3], hands [21, 3] and face mesh [468 or 478, 3]; None = not found."""
+    """Convert MediaPipe's pose [33, 3], hands [21, 3] and face mesh [468 or 478, 3]; None = not found."""
     hands: NDArray[Any] = np.zeros(SHAPES["hands"])
     for side, hand_n3 in enumerate((left_hand_n3, right_hand_n3)):
         if hand_n3 is not None:
@@ -136,7 +136,7 @@ def person_from_mediapipe(
     return PersonPose(_body(_scored("MediaPipe pose", pose_n3, 33), _BLAZEPOSE), hands, face)
 
 
-# Sources give their key points as they have them: the number of points says which ones they are.
+# Layouts of key points in sources, identified by the number of points.
 LAYOUTS: Mapping[int, Callable[[Any], PersonPose]] = {
     17: person_from_coco,
     18: PersonPose,
@@ -147,12 +147,12 @@ LAYOUTS: Mapping[int, Callable[[Any], PersonPose]] = {
 
 
 def people_from_source(value: Any) -> list[PersonPose]:
-    """People from what a source has as pose: `people_to_list`'s form, or key points [N, 3] or [people, N, 3].
+    """Parse a source's pose: the format of `people_to_list`, or key points [N, 3] or [people, N, 3].
 
     N is 17 (COCO), 18 (OpenPose), 33 (MediaPipe), 59 (synthetic people) or 133 (COCO-WholeBody).
 
     Raises:
-        DataError: something else, or numbers that can't be key points.
+        DataError: the value has another format, or its numbers can't be key points.
 
     """
     if not isinstance(value, list):
@@ -168,7 +168,7 @@ def people_from_source(value: Any) -> list[PersonPose]:
 
 
 def people_to_list(people: Sequence[PersonPose]) -> list[dict[str, Any]]:
-    """People as plain lists for Parquet (`PEOPLE_TYPE`) and JSON; a part of which no point is known is None."""
+    """Convert people to plain lists for Parquet (`PEOPLE_TYPE`) and JSON; a part without known points is None."""
     return [
         {part: points.tolist() if (points := getattr(person, part))[..., 2].any() else None for part in SHAPES}
         for person in people
@@ -179,7 +179,7 @@ def people_from_list(value: Any) -> list[PersonPose]:
     """The inverse of `people_to_list`; a part may also be missing.
 
     Raises:
-        DataError: names the person, the part, the rule and what was found.
+        DataError: the value is invalid; names the person, the part and the value.
 
     """
     if not isinstance(value, list):
@@ -188,7 +188,7 @@ def people_from_list(value: Any) -> list[PersonPose]:
 
 
 def flip_people(people: Sequence[PersonPose], width: float) -> list[PersonPose]:
-    """People of the mirrored picture: x' = width - x, and left and right change places."""
+    """Mirror people: x' = width - x, and left and right are swapped."""
     mirrored = [
         PersonPose(person.body[list(BODY_MIRROR)], person.hands[::-1], person.face[list(FACE_MIRROR)])
         for person in people
@@ -199,18 +199,18 @@ def flip_people(people: Sequence[PersonPose], width: float) -> list[PersonPose]:
 def move_people(
     people: Sequence[PersonPose], scale: tuple[float, float], shift: tuple[float, float]
 ) -> list[PersonPose]:
-    """People of a resized, then cropped picture: x' = scale_x x - left, y' = scale_y y - top; shift is (left, top).
+    """Transform people as a picture that is resized, then cropped: x' = scale_x x - left, y' = scale_y y - top.
 
-    A point that lands farther off than a person's points may be isn't known any more.
+    `shift` is (left, top). A point that lands beyond the limit of a million pixels becomes unknown.
     """
     factors, offsets = np.array([*scale, 1.0]), np.array([*shift, 0.0])
     return [
-        PersonPose(*(_near(getattr(person, part).astype(np.float64) * factors - offsets) for part in SHAPES))
+        PersonPose(*(_drop_far(getattr(person, part).astype(np.float64) * factors - offsets) for part in SHAPES))
         for person in people
     ]
 
 
-def _near(points: NDArray[Any]) -> NDArray[Any]:
+def _drop_far(points: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.where((np.abs(points) <= _FARTHEST).all(axis=-1, keepdims=True), points, 0.0))
 
 
@@ -236,7 +236,7 @@ def _numbers(name: str, value: Any) -> NDArray[Any]:
 
 
 def _scored(name: str, value: Any, *counts: int) -> NDArray[Any]:
-    """Points [N, 3], N of `counts`, with scores brought into 0..1."""
+    """Points [N, 3], with N in `counts` and scores clipped to 0..1."""
     points_n3 = _numbers(name, value)
     if points_n3.ndim != 2 or points_n3.shape[1] != 3 or len(points_n3) not in counts:
         wanted = " or ".join(map(str, counts))
@@ -245,7 +245,7 @@ def _scored(name: str, value: Any, *counts: int) -> NDArray[Any]:
 
 
 def _body(points_n3: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
-    """OpenPose's body; its neck is the middle of the shoulders, as sure as the less sure of them."""
+    """OpenPose's body; the neck is midway between the shoulders, with the lower of their scores."""
     body = points_n3[list(order)]
     right, left = body[_RIGHT_SHOULDER], body[_LEFT_SHOULDER]
     neck = [*(right[:2] + left[:2]) / 2, min(right[2], left[2])]

@@ -1,8 +1,8 @@
-"""Pose pictures in OpenPose's colours, as ControlNet's and T2I-adapter's pose models expect them.
+"""Pose images in OpenPose's colours, as expected by pose models of ControlNet and T2I-Adapter.
 
-Colours, limbs, the darker limbs, hands in the colours of the rainbow with blue joints and white dots of the face are
-the convention of controlnet_aux (src/controlnet_aux/open_pose/util.py, Apache-2.0), which fixes their sizes at 512
-pixels. Here they grow with the picture and have smooth edges.
+The colours, the darker limbs, the rainbow-coloured hands with blue joints and the white face dots follow
+controlnet_aux (src/controlnet_aux/open_pose/util.py, Apache-2.0), which fixes their sizes at 512 pixels. Here they
+scale with the picture and have smooth edges.
 """
 
 import colorsys
@@ -23,7 +23,7 @@ LIMBS = (
     *((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
     *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
 )
-# Of the 18 points; the first 17 are those of the limbs too, darker.
+# Colours of the 18 points; darker versions of the first 17 are the colours of the limbs.
 COLOURS: tuple[Colour, ...] = (
     *((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0)),
     *((0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255)),
@@ -35,19 +35,19 @@ HAND_COLOURS: tuple[Colour, ...] = tuple(
     tuple(255 * value for value in colorsys.hsv_to_rgb(edge / len(HAND_EDGES), 1, 1)) for edge in range(len(HAND_EDGES))
 )
 BLUE, WHITE = (0, 0, 255), (255, 255, 255)
-# Pixels in a picture whose shorter side is 512: half the widths of the lines, radii of the points.
+# Half widths of lines and radii of points, in pixels of a picture whose shorter side is 512.
 LIMB, JOINT, HAND_LINE, HAND_JOINT, FACE_DOT = 4.0, 4.0, 1.0, 4.0, 3.0
-_USUAL_SIDE, _SMALLEST_SIDE = 512, 64  # below the latter lines would vanish, so they don't get thinner any more
+_REFERENCE_SIDE, _MIN_SIDE = 512, 64  # below the minimum, lines would vanish, so they don't get thinner
 
 
 def draw_pose(people: Sequence[PersonPose], height: int, width: int, min_score: float = 0.3) -> Image.Image:
-    """Draw people on black, RGB, as large as the picture that their points belong to.
+    """Draw people on black, in RGB, at the size of their picture.
 
-    A point counts if its score is at least `min_score` and not 0; a line needs both its ends. What lies outside of the
-    picture is cut off. Later people cover earlier ones.
+    A point is drawn if its score is at least `min_score` and not 0, a line if both its ends are. Parts outside the
+    picture are clipped. Later people cover earlier ones.
 
     Raises:
-        ValueError: a size below 1, `min_score` outside of 0..1.
+        ValueError: the size is below 1, or `min_score` is outside 0..1.
 
     """
     if min(height, width) < 1:
@@ -55,7 +55,7 @@ def draw_pose(people: Sequence[PersonPose], height: int, width: int, min_score: 
     if not 0 <= min_score <= 1:
         raise ValueError(f"min_score must be in 0..1, not {min_score}")
     canvas = _Canvas(height, width)
-    unit = max(min(height, width), _SMALLEST_SIDE) / _USUAL_SIDE
+    unit = max(min(height, width), _MIN_SIDE) / _REFERENCE_SIDE
     for person in people:
         _draw_body(canvas, person.body, unit, min_score)
         for hand in person.hands:
@@ -66,12 +66,12 @@ def draw_pose(people: Sequence[PersonPose], height: int, width: int, min_score: 
 
 
 def is_known(points: Points, min_score: float) -> NDArray[np.bool_]:
-    """Which points [..., 3] count."""
+    """Which points [..., 3] are drawn."""
     return np.asarray((points[..., 2] >= min_score) & (points[..., 2] > 0))
 
 
 def is_drawn(person: PersonPose, min_score: float) -> bool:
-    """Whether a person has at least one point that counts."""
+    """Whether at least one point of a person is drawn."""
     return any(bool(is_known(points, min_score).any()) for points in (person.body, person.hands, person.face))
 
 
@@ -95,9 +95,9 @@ def _draw_hand(canvas: "_Canvas", hand: Points, unit: float, min_score: float) -
 
 
 class _Canvas:
-    """A black picture on which shapes are laid, each pixel by the share of it that the shape covers.
+    """A black picture on which shapes are blended by the share of each pixel that they cover.
 
-    The share is clip(1/2 - d, 0, 1), d the signed distance in pixels of the pixel's middle from the shape's edge.
+    The share is clip(1/2 - d, 0, 1), with d the signed distance in pixels from the pixel's centre to the shape's edge.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -107,22 +107,22 @@ class _Canvas:
         return Image.fromarray((self._pixels_hwc + 0.5).astype(np.uint8))
 
     def line(self, start: Points, end: Points, radius: float, colour: Colour) -> None:
-        """Lay a line with round ends; a disc where both ends are the same."""
-        (x0, y0), (dx, dy) = _start_and_way(start, end)
+        """Draw a line with round ends; a disc if both ends coincide."""
+        (x0, y0), (dx, dy) = _start_and_delta(start, end)
         length2 = dx * dx + dy * dy
 
         def distance(x: Array, y: Array) -> Any:
             share = np.clip(((x - x0) * dx + (y - y0) * dy) / (length2 or 1.0), 0, 1)
             return np.hypot(x - x0 - share * dx, y - y0 - share * dy) - radius
 
-        self._lay(start, end, radius, colour, distance)
+        self._blend(start, end, radius, colour, distance)
 
     def ellipse(self, start: Points, end: Points, half_width: float, colour: Colour) -> None:
-        """Lay an ellipse with the two points at its tips.
+        """Draw an ellipse with the two points at its tips.
 
         With f = |(u/a, v/b)| and g = |(u/a², v/b²)| the distance is f (f - 1) / g to first order at the edge.
         """
-        (x0, y0), (dx, dy) = _start_and_way(start, end)
+        (x0, y0), (dx, dy) = _start_and_delta(start, end)
         length = float(np.hypot(dx, dy))
         if length < 1:  # shorter than a pixel
             return self.line(start, end, half_width, colour)
@@ -135,12 +135,12 @@ class _Canvas:
             f, g = np.hypot(u, v), np.hypot(u / a, v / b)
             return np.divide(f * (f - 1), g, out=np.full_like(f, -b), where=g > 0)
 
-        return self._lay(start, end, half_width, colour, distance)
+        return self._blend(start, end, half_width, colour, distance)
 
-    def _lay(
+    def _blend(
         self, start: Points, end: Points, reach: float, colour: Colour, distance: Callable[[Array, Array], Any]
     ) -> None:
-        """Lay a shape that lies within `reach` of the box of two points."""
+        """Blend a shape that lies within `reach` of the box of two points."""
         height, width = self._pixels_hwc.shape[:2]
         (x0, x1), (y0, y1) = (
             (
@@ -156,6 +156,6 @@ class _Canvas:
             below += share_hw1 * (np.asarray(colour, np.float32) - below)
 
 
-def _start_and_way(start: Points, end: Points) -> tuple[tuple[float, float], tuple[float, float]]:
+def _start_and_delta(start: Points, end: Points) -> tuple[tuple[float, float], tuple[float, float]]:
     x0, y0 = float(start[0]), float(start[1])
     return (x0, y0), (float(end[0]) - x0, float(end[1]) - y0)

@@ -1,4 +1,4 @@
-"""Which conditions are made for records, and how."""
+"""Settings of conditions: how pose and depth are estimated."""
 
 from typing import Literal
 
@@ -10,13 +10,13 @@ from fairhuman.record import DepthKind
 
 
 class DepthSettings(Settings):
-    """Which model estimates depth, and how.
+    """The depth model.
 
     Attributes:
-        model: hub id or folder of a model of the type Depth Anything or DPT.
-        kind: what it gives: inverse depth (`relative`) or metres (`metric_mm`); None = as its config says.
-        device: as torch names it; `auto` = the GPU if there is one.
-        batch_size: pictures a step.
+        model: hub id or folder of a Depth Anything or DPT model.
+        kind: output of the model: inverse depth (`relative`) or metres (`metric_mm`); None = from its config.
+        device: torch device; `auto` = a GPU if there is one.
+        batch_size: pictures per batch.
 
     """
 
@@ -29,13 +29,13 @@ class DepthSettings(Settings):
 
 
 class ConditionSettings(Settings):
-    """What estimates pose and depth where a source has none.
+    """Estimators of pose and depth for records whose source has none.
 
     Attributes:
-        pose: `mediapipe` (one person), `whole-body` (everybody); `none` keeps only poses of the source.
+        pose: `mediapipe` (one person) or `whole-body` (everybody); `none` keeps only the source's poses.
         whole_body: the models of `whole-body`.
-        min_score: least score, 0..1, of a point that is drawn; a person without such a point isn't kept.
-        depth: None keeps only depth of the source.
+        min_score: minimum score, 0..1, of a point that is drawn; a person without such a point is left out.
+        depth: None keeps only the source's depth maps.
 
     """
 

@@ -1,4 +1,4 @@
-"""Poses of pictures without one, by a whole-body detector (RTMW, DWPose): everybody, with hands and face."""
+"""Pose estimation with a whole-body detector (RTMW, DWPose): everybody, with hands and face."""
 
 import numpy as np
 
@@ -7,10 +7,7 @@ from fairhuman.detect.detection import Detector, Picture
 
 
 class WholeBodyPose:
-    """The persons that a detector with COCO-WholeBody's 133 key points finds, best first.
-
-    Points have the detector's scores.
-    """
+    """Poses from a detector with COCO-WholeBody's 133 key points, best first, with the detector's scores."""
 
     def __init__(self, detector: Detector, source: str) -> None:
         self._detector = detector

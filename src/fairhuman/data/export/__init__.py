@@ -1,4 +1,4 @@
-"""Take a data set elsewhere: any source as WebDataset shards, an imagefolder or Parquet tables."""
+"""Export any source as WebDataset shards, an imagefolder or Parquet tables."""
 
 from fairhuman.data.export.closeups import CloseupSettings
 from fairhuman.data.export.run import FORMATS, ExportSummary, export_dataset

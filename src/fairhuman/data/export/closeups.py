@@ -1,7 +1,7 @@
-"""Close-ups out of whole pictures: a square around each box of a region, with all that belongs to the record.
+"""Close-ups from full pictures: a square crop around each box of a region, with the record's other data.
 
-Boxes, masks, key points and depth move with the picture; the caption is that of the whole. A clarity that was measured
-on the whole picture is left out.
+Boxes, masks, key points and depth are cropped with the picture; the caption is unchanged. The clarity is left out,
+because it was measured on the full picture.
 """
 
 import io
@@ -18,37 +18,39 @@ from fairhuman.data.condition import people_from_source, people_to_list
 from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.people import move_people
 from fairhuman.data.export.sample import ExportSample
-from fairhuman.data.look.reading import columns_of
+from fairhuman.data.look.reading import annotation_columns
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pipeline.write import jpeg, png
+from fairhuman.data.pipeline.write import encode_jpeg, encode_png
 from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
 from fairhuman.record import Box, Finding, region_column
 from fairhuman.regions.boxes import clip_boxes
-from fairhuman.regions.squares import Square, cut, longer_side, square_around
+from fairhuman.regions.squares import Square, crop_square, longer_side, square_around
 
 
 class CloseupSettings(Settings):
-    """What is cut out."""
+    """Settings of close-ups."""
 
-    region: str = Field(description="whose boxes: face, hand, person or another of the data set")
-    context: float = Field(default=2.0, ge=1.0, description="side of the square through the longer side of its box")
-    min_side: float = Field(default=32.0, ge=1.0, description="pixels that the longer side of a box has at least")
-    size: int = Field(default=512, ge=16, description="pixels a side at least; a smaller square is enlarged to it")
-    max_enlarge: float = Field(default=2.0, ge=1.0, description="a square that needs more is left out")
+    region: str = Field(description="region whose boxes are cropped: face, hand, person or another of the data set")
+    context: float = Field(default=2.0, ge=1.0, description="side of the square / longer side of its box")
+    min_side: float = Field(default=32.0, ge=1.0, description="minimum pixels of the longer side of a box")
+    size: int = Field(
+        default=512, ge=16, description="minimum pixels of a close-up's side; smaller squares are enlarged"
+    )
+    max_enlarge: float = Field(default=2.0, ge=1.0, description="squares that need a larger factor are left out")
 
 
 def closeups(
     samples: Iterator[ExportSample], settings: CloseupSettings, regions: Sequence[str], report: LoadReport
 ) -> Iterator[ExportSample]:
-    """Yield a sample for each box that is large enough, in order; every other box or record is noted.
+    """Yield a sample for each box that is large enough, in order; other boxes and records are noted.
 
     Args:
-        samples: whole pictures.
-        settings: what is cut.
-        regions: whose boxes the samples have.
-        report: gets what was left out.
+        samples: full pictures.
+        settings: settings of the close-ups.
+        regions: regions whose boxes the samples have.
+        report: gets the findings.
 
     """
     column, region = region_column(settings.region), settings.region
@@ -72,7 +74,7 @@ def closeups(
 
 @dataclass(frozen=True)
 class _View:
-    """A square of a picture, shown with `side` pixels a side."""
+    """A square of a picture, resized to `side` pixels a side."""
 
     square: Square
     side: int
@@ -81,12 +83,12 @@ class _View:
     def scale(self) -> float:
         return self.side / self.square.side
 
-    def shown(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
-        found = cut(image, self.square)
+    def crop(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        found = crop_square(image, self.square)
         return found if self.side == self.square.side else found.resize((self.side, self.side), resample)
 
-    def moved(self, row: Sequence[float]) -> list[float] | None:
-        """A box with its score, or None where less than a pixel of it is in view."""
+    def transform_box(self, row: Sequence[float]) -> list[float] | None:
+        """A box with its score in pixels of the close-up; None if less than a pixel of it is in view."""
         left, top = self.square.left, self.square.top
         x0, y0, x1, y1 = ((value - start) * self.scale for value, start in zip(row, (left, top) * 2, strict=False))
         kept, _ = clip_boxes([Box(x0, y0, x1, y1)], self.side, self.side)
@@ -94,7 +96,7 @@ class _View:
 
 
 def _view(box: Box, width: int, height: int, settings: CloseupSettings) -> _View | Finding:
-    """The square of a box, or why there is none."""
+    """The view of a box, or the reason why there is none."""
     if longer_side(box) < settings.min_side:
         shown = f"{settings.region} of {longer_side(box):.0f} pixels, min_side is {settings.min_side:g}"
         return Finding("dropped", "box too small for a close-up", shown)
@@ -106,45 +108,45 @@ def _view(box: Box, width: int, height: int, settings: CloseupSettings) -> _View
 
 
 def _closeup(sample: ExportSample, key: str, view: _View, regions: Sequence[str], report: LoadReport) -> ExportSample:
-    picture = view.shown(decode(sample.picture, ANY_SHAPE).picture, Image.Resampling.BICUBIC)
-    content, kind = (jpeg(picture), "jpg") if sample.kind == "jpg" else (png(picture), "png")
+    picture = view.crop(decode(sample.picture, ANY_SHAPE).picture, Image.Resampling.BICUBIC)
+    content, kind = (encode_jpeg(picture), "jpg") if sample.kind == "jpg" else (encode_png(picture), "png")
     masks = {
-        name: png(view.shown(decode_mask(mask, ANY_SHAPE), Image.Resampling.BILINEAR))
+        name: encode_png(view.crop(decode_mask(mask, ANY_SHAPE), Image.Resampling.BILINEAR))
         for name, mask in sample.masks.items()
     }
     size = (sample.fields["width"], sample.fields["height"])
     conditions: dict[str, bytes | None] = {"pose_picture": sample.pose_picture, "depth": sample.depth}
     for name, stored in conditions.items():
-        if stored is not None and _opened(stored).size != size:
+        if stored is not None and _open(stored).size != size:
             report.add(key, STAGE, Finding("dropped", f"{name} has another size than its picture"))
             conditions[name] = None
-    drawn, depth = conditions["pose_picture"], conditions["depth"]
-    if drawn is not None:
-        drawn = png(view.shown(decode(drawn, ANY_SHAPE).picture, Image.Resampling.BICUBIC))
+    pose_picture, depth = conditions["pose_picture"], conditions["depth"]
+    if pose_picture is not None:
+        pose_picture = encode_png(view.crop(decode(pose_picture, ANY_SHAPE).picture, Image.Resampling.BICUBIC))
     if depth is not None:
         depth = _depth(depth, view, str(sample.fields.get("depth_kind", "relative")))
     fields = _fields(sample.fields, key, view, regions)
-    return ExportSample(fields, content, kind, masks, _pose(sample.pose, key, view, report), drawn, depth)
+    return ExportSample(fields, content, kind, masks, _pose(sample.pose, key, view, report), pose_picture, depth)
 
 
-def _opened(stored: bytes) -> Image.Image:
+def _open(stored: bytes) -> Image.Image:
     return Image.open(io.BytesIO(stored))
 
 
 def _fields(fields: Mapping[str, Any], key: str, view: _View, regions: Sequence[str]) -> dict[str, Any]:
-    """The fields with boxes in the frame of the close-up, and what a detector said of each of them."""
+    """The fields with boxes in pixels of the close-up, and their scores and votes."""
     moved = {name: value for name, value in fields.items() if name != "clarity"}
     moved |= {"key": key, "width": view.side, "height": view.side}
     for region in regions:
-        column, scores, votes, _ = columns_of(region)
+        column, scores, votes, _ = annotation_columns(region)
         rows = fields.get(column)
         if rows is None:
             continue
-        found = [view.moved(row) for row in rows]
+        found = [view.transform_box(row) for row in rows]
         moved[column] = [row for row in found if row is not None]
         for name in (scores, votes):
             if name in fields:
-                moved[name] = [said for said, row in zip(fields[name], found, strict=True) if row is not None]
+                moved[name] = [value for value, row in zip(fields[name], found, strict=True) if row is not None]
     return moved
 
 
@@ -161,7 +163,7 @@ def _pose(pose: list[Any] | None, key: str, view: _View, report: LoadReport) -> 
 
 
 def _depth(stored: bytes, view: _View, kind: str) -> bytes:
-    """Depth of the view; relative depth is spread over all numbers again, as its kind says."""
+    """Depth of the view; relative depth is normalised to the full range again."""
     image = Image.fromarray(decode_depth(stored))
-    shown = np.asarray(view.shown(image, Image.Resampling.NEAREST))  # between two depths there is nothing
-    return encode_depth(shown, "relative") if kind == "relative" else depth_png(shown.astype(np.uint16))
+    depth_hw = np.asarray(view.crop(image, Image.Resampling.NEAREST))  # don't interpolate across depth edges
+    return encode_depth(depth_hw, "relative") if kind == "relative" else depth_png(depth_hw.astype(np.uint16))

@@ -1,4 +1,4 @@
-"""Hugging Face's imagefolder layout: pictures, masks and depth as files, all else in `metadata.jsonl`."""
+"""Export to Hugging Face's imagefolder layout: pictures, masks and depth as files, the rest in `metadata.jsonl`."""
 
 import json
 from collections.abc import Iterator
@@ -28,24 +28,24 @@ def write_imagefolder(
 
 
 def _write(folder: Path, name: str, sample: ExportSample) -> dict[str, Any]:
-    """Write the files of a sample; its line."""
+    """Write the files of a sample; return its metadata line."""
 
-    def written(path: str, content: bytes) -> str:
+    def write(path: str, content: bytes) -> str:
         (folder / path).write_bytes(content)
         return path
 
-    fields = {"file_name": written(f"images/{name}.{sample.kind}", sample.picture), **sample.fields}
+    fields = {"file_name": write(f"images/{name}.{sample.kind}", sample.picture), **sample.fields}
     if "attributes" in fields:
         fields["attributes"] = as_text(fields["attributes"])
     if sample.masks:
         regions = Names()
         fields["masks"] = {
-            region: written(f"masks/{name}.{regions.of(region)}.png", mask) for region, mask in sample.masks.items()
+            region: write(f"masks/{name}.{regions.of(region)}.png", mask) for region, mask in sample.masks.items()
         }
     if sample.pose is not None:
         fields["pose"] = sample.pose
     elif sample.pose_picture is not None:
-        fields["pose"] = written(f"conditions/{name}.pose.png", sample.pose_picture)
+        fields["pose"] = write(f"conditions/{name}.pose.png", sample.pose_picture)
     if sample.depth is not None:
-        fields["depth"] = written(f"conditions/{name}.depth.png", sample.depth)
+        fields["depth"] = write(f"conditions/{name}.depth.png", sample.depth)
     return fields

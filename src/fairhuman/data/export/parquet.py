@@ -1,4 +1,4 @@
-"""Parquet tables with the columns of a built data set, from any source and without a build."""
+"""Export to Parquet tables with the columns of a built data set, from any source and without a build."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -10,11 +10,11 @@ import pyarrow.parquet
 
 from fairhuman.data.condition import people_from_source, people_to_list
 from fairhuman.data.export.sample import ExportSample, as_text
-from fairhuman.data.look.reading import DataSet, columns_of, masks_of
+from fairhuman.data.look.reading import DataSet, annotation_columns, painted_masks
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.write import ROW_GROUP, ShardWriter
-from fairhuman.data.sources import SOURCES
+from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
@@ -24,8 +24,8 @@ def write_parquet(
     folder: Path, samples: Iterator[ExportSample], dataset: DataSet, shard_rows: int, report: LoadReport
 ) -> None:
     """Write `data/00000.parquet`, ... with `shard_rows` rows each."""
-    masks = sorted({*dataset.regions, *(name for row in dataset.rows(LoadReport()) for name in masks_of(row))})
-    reader = RowReader(dataset.root, SOURCES[dataset.kind].picture, dataset.regions, dataset.settings)
+    masks = sorted({*dataset.regions, *(name for row in dataset.rows(LoadReport()) for name in painted_masks(row))})
+    reader = RowReader(dataset.root, source_format(dataset.kind).picture, dataset.regions, dataset.settings)
     schema = ShardWriter(reader, tuple(masks), dataset.root.name).schema
     (folder / "data").mkdir()
     number = 0
@@ -43,7 +43,7 @@ def write_parquet(
 def _row(sample: ExportSample, regions: Sequence[str], masks: Sequence[str], report: LoadReport) -> dict[str, Any]:
     row = {"source_caption": sample.fields["caption"], **sample.fields}
     for region in regions:
-        column, scores, _, by = columns_of(region)
+        column, scores, _, by = annotation_columns(region)
         boxes = row[column]
         if boxes is not None:
             row.setdefault(by, "source")
@@ -59,7 +59,7 @@ def _row(sample: ExportSample, regions: Sequence[str], masks: Sequence[str], rep
 
 
 def _people(key: str, pose: list[Any], report: LoadReport) -> list[dict[str, Any]] | None:
-    """Key points of any layout in the one that the column has."""
+    """Convert key points of any layout to that of the column."""
     try:
         return people_to_list(people_from_source(pose))
     except DataError as error:

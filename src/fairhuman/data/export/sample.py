@@ -1,4 +1,4 @@
-"""One record with all that belongs to it, as every export writes it: fields, and pictures as bytes."""
+"""Samples to export: a record's fields, and its pictures as bytes."""
 
 import json
 import math
@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairhuman.data.look.reading import DataSet, DecodedRecord, columns_of
+from fairhuman.data.look.reading import DataSet, DecodedRecord, annotation_columns
 from fairhuman.data.pictures.decode import decode_mask, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.pipeline.rows import box_rows
-from fairhuman.data.pipeline.write import png, stored_form
-from fairhuman.data.sources import SOURCES
+from fairhuman.data.pipeline.rows import boxes_to_lists
+from fairhuman.data.pipeline.write import encode_for_storage, encode_png
+from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import locate
-from fairhuman.record import FileSpan, LabelMap, Painted, Stored, TableCell
+from fairhuman.record import FileSpan, LabelMap, MaskSource, Stored, TableCell
 
-# Columns of the row that are taken as they are, where they are there.
-BESIDE = {
+# Optional columns of the row that are exported unchanged.
+COPIED = {
     "caption_by": str,
     "source_caption": str,
     "pose_by": str,
@@ -27,19 +27,19 @@ BESIDE = {
     "clarity": float,
 }
 PICTURES = ("masks", "pose", "depth", "pose_picture")
-OWN = ("key", "width", "height", "caption", "source", "split", "attributes")
+RECORD_FIELDS = ("key", "width", "height", "caption", "source", "split", "attributes")
 
 
 @dataclass(frozen=True)
 class ExportSample:
-    """What is written of a record.
+    """The exported data of a record.
 
     Attributes:
-        fields: as a built data set has them, without pictures; boxes hold their score as fifth number where they have
-            one. What the source says beside is among the attributes.
-        picture: upright, in a form that every program reads, and its kind: `jpg`, `png` or `webp`.
+        fields: columns of a built data set, without pictures; boxes with a score have it as fifth number. Other
+            columns of the source are among the attributes.
+        picture, kind: the upright picture in a portable format, and its file type: `jpg`, `png` or `webp`.
         masks: PNG, by region.
-        pose: key points as the source has them.
+        pose: key points in the source's layout.
         pose_picture, depth: PNG.
 
     """
@@ -54,37 +54,37 @@ class ExportSample:
 
 
 def samples(dataset: DataSet, report: LoadReport) -> Iterator[ExportSample]:
-    """All records that can be used, in order; what can't be is noted."""
-    for seen in dataset.decoded(report):
+    """All usable records in order; unusable ones are noted."""
+    for decoded in dataset.decoded_records(report):
         try:
-            yield _sample(dataset, seen, report)
+            yield _sample(dataset, decoded, report)
         except PictureError as error:
-            report.add(seen.record.location, STAGE, error.finding)
+            report.add(decoded.record.location, STAGE, error.finding)
 
 
-def _sample(dataset: DataSet, seen: DecodedRecord, report: LoadReport) -> ExportSample:
-    record, values = seen.record, seen.row.values
-    picture, kind = stored_form(seen.content, dataset.settings.limits)
+def _sample(dataset: DataSet, decoded: DecodedRecord, report: LoadReport) -> ExportSample:
+    record, values = decoded.record, decoded.row.values
+    picture, kind = encode_for_storage(decoded.content, dataset.settings.limits)
     masks = {name: _mask(dataset, mask) for name, mask in record.masks.items()}
     pose = record.pose if isinstance(record.pose, list) else None
     drawn: Stored | None = record.pose if record.pose is not None and not isinstance(record.pose, list) else None
     if drawn is None and pose is None and values.get("pose_picture") is not None:
         drawn = locate(values["pose_picture"], dataset.root)
-    pose_picture = _condition(dataset, seen, "pose", drawn, report)
-    depth = _condition(dataset, seen, "depth", None if isinstance(record.depth, list) else record.depth, report)
-    return ExportSample(_fields(dataset, seen), picture, kind, masks, pose, pose_picture, depth)
+    pose_picture = _condition(dataset, decoded, "pose", drawn, report)
+    depth = _condition(dataset, decoded, "depth", None if isinstance(record.depth, list) else record.depth, report)
+    return ExportSample(_fields(dataset, decoded), picture, kind, masks, pose, pose_picture, depth)
 
 
-def _mask(dataset: DataSet, mask: Painted) -> bytes:
+def _mask(dataset: DataSet, mask: MaskSource) -> bytes:
     if not isinstance(mask, LabelMap) and inspect(mask, dataset.settings.limits).kind == "PNG":
         return read_bytes(mask)
-    return png(decode_mask(mask, dataset.settings.limits))
+    return encode_png(decode_mask(mask, dataset.settings.limits))
 
 
 def _condition(
-    dataset: DataSet, seen: DecodedRecord, name: str, stored: Stored | None, report: LoadReport
+    dataset: DataSet, decoded: DecodedRecord, name: str, stored: Stored | None, report: LoadReport
 ) -> bytes | None:
-    """The bytes of a PNG; no other kind has its place in the formats, nor the sixteen bits of depth."""
+    """The bytes of a condition, which must be PNG: the export formats have no other type, and depth has 16 bits."""
     if stored is None:
         return None
     try:
@@ -93,12 +93,12 @@ def _condition(
         return read_bytes(stored)
     except PictureError as error:
         finding = error.finding._replace(action="dropped", value=f"{name}: {error.finding.value}")
-        report.add(seen.record.location, STAGE, finding)
+        report.add(decoded.record.location, STAGE, finding)
         return None
 
 
-def _fields(dataset: DataSet, seen: DecodedRecord) -> dict[str, Any]:
-    record, values = seen.record, seen.row.values
+def _fields(dataset: DataSet, decoded: DecodedRecord) -> dict[str, Any]:
+    record, values = decoded.record, decoded.row.values
     fields: dict[str, Any] = {
         "key": record.key,
         "width": record.width,
@@ -106,41 +106,41 @@ def _fields(dataset: DataSet, seen: DecodedRecord) -> dict[str, Any]:
         "caption": record.caption,
     }
     for region in dataset.regions:
-        column, scores, votes, by = columns_of(region)
-        rows = box_rows(record.boxes[region])
+        column, scores, votes, by = annotation_columns(region)
+        rows = boxes_to_lists(record.boxes[region])
         fields[column] = rows
-        for name in (scores, votes):  # beside boxes of which one was dropped they would belong to another
+        for name in (scores, votes):  # if a box was dropped, they would no longer match the boxes
             if isinstance(values.get(name), list) and len(values[name]) == len(rows or ()):
                 fields[name] = _plain(values[name])
         if isinstance(values.get(by), str):
             fields[by] = values[by]
-    fields |= {name: values[name] for name, kind in BESIDE.items() if isinstance(values.get(name), kind)}
+    fields |= {name: values[name] for name, kind in COPIED.items() if isinstance(values.get(name), kind)}
     source = values.get("source")
     fields["source"] = source if isinstance(source, str) and source else record.source
     if record.split is not None:
         fields["split"] = record.split
-    attributes = {**_others(dataset, values), **_plain(dict(record.attributes))}
+    attributes = {**_extra_columns(dataset, values), **_plain(dict(record.attributes))}
     if attributes:
         fields["attributes"] = attributes
     return fields
 
 
-def _others(dataset: DataSet, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns that the format of data sets has no place for."""
-    known = {SOURCES[dataset.kind].picture, "image", *OWN, *PICTURES, *BESIDE}
-    known |= {name for region in dataset.regions for name in columns_of(region)}
+def _extra_columns(dataset: DataSet, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns that the data set format doesn't define."""
+    known = {source_format(dataset.kind).picture, "image", *RECORD_FIELDS, *PICTURES, *COPIED}
+    known |= {name for region in dataset.regions for name in annotation_columns(region)}
     return {name: _plain(value) for name, value in values.items() if name not in known and _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether there is something that JSON can hold: nothing, and pictures, it can't."""
+    """Whether a value is neither null nor binary, so that it can be stored as JSON."""
     if isinstance(value, Mapping):
         return all(_is_plain(inner) for inner in value.values())
     return value is not None and not isinstance(value, bytes | FileSpan | TableCell)
 
 
 def _plain(value: Any) -> Any:
-    """The value as strict JSON has it: NaN and infinity are null, dates and the like text."""
+    """Convert a value to strict JSON: NaN and infinity become null, dates and the like become text."""
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -149,9 +149,9 @@ def _plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
         return value
-    return str(value).encode("utf-8", "replace").decode("utf-8")  # JSON can spell half a surrogate pair
+    return str(value).encode("utf-8", "replace").decode("utf-8")  # JSON can encode half a surrogate pair
 
 
 def as_text(attributes: Any) -> str | None:
-    """Attributes as one text, for tables whose columns must have one type each."""
+    """Attributes as JSON text, for tables whose columns have a fixed type."""
     return None if attributes is None else json.dumps(attributes, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""WebDataset shards, as our own source and the `webdataset` library read them."""
+"""Export to WebDataset shards, readable by our webdataset source and the `webdataset` library."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.check import STAGE
 from fairhuman.record import Finding
 
-_REGION = re.compile(r"[a-z0-9_-]+")  # readers take endings in lower case, and cut them at dots
+_REGION = re.compile(r"[a-z0-9_-]+")  # readers lower-case suffixes and split them at dots
 
 
 def write_webdataset(
@@ -29,8 +29,8 @@ def write_webdataset(
         with tarfile.open(folder / f"{number:05d}.tar", "w") as tar:
             for sample in chain([first], islice(samples, shard_rows - 1)):
                 name = names.of(sample.fields["key"])
-                for ending, content in sorted(_members(sample, report).items()):
-                    member = tarfile.TarInfo(f"{name}.{ending}")  # its own defaults: no time, nobody's
+                for suffix, content in sorted(_members(sample, report).items()):
+                    member = tarfile.TarInfo(f"{name}.{suffix}")  # by default without time and owner
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
         number += 1
@@ -51,7 +51,7 @@ def _members(sample: ExportSample, report: LoadReport) -> dict[str, bytes]:
         else:
             finding = Finding("dropped", "mask's region can't be part of a member's name", region)
             report.add(fields["key"], STAGE, finding)
-    if sample.pose_picture is not None and sample.pose is None:  # readers would take it instead of the key points
+    if sample.pose_picture is not None and sample.pose is None:  # readers would prefer it to the key points
         members["pose.png"] = sample.pose_picture
     if sample.depth is not None:
         members["depth.png"] = sample.depth

@@ -1,1 +1,1 @@
-"""Look at a data set of any format: is all of it usable, what does it look like, what is in it?"""
+"""Inspect a data set of any format: check it, show it, compute statistics, benchmark detectors on it."""

@@ -1,4 +1,4 @@
-"""What only a built data set has: its report, and the rows that were left out with their pictures in the source."""
+"""Rejected rows of a built data set, with their pictures in the source."""
 
 import json
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ MANIFEST = "manifest"
 
 
 @dataclass(frozen=True)
-class RejectedRow:
-    """A row that was left out; `record` is None where its picture can't be found any more."""
+class RejectedExample:
+    """A rejected row; `record` is None if its picture is no longer available."""
 
     key: str
     location: str
@@ -31,16 +31,16 @@ class RejectedRow:
 
 @dataclass
 class RejectedGroup:
-    """The rows that were left out for one reason: their number, and the first of them."""
+    """Rows rejected for one reason: their number, and the first ones as examples."""
 
     stage: str
     reason: str
     number: int = 0
-    examples: list[RejectedRow] = field(default_factory=list)
+    examples: list[RejectedExample] = field(default_factory=list)
 
 
 def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
-    """What a build left out, by stage and reason, each with its first examples; empty where it isn't a build.
+    """Rejected rows of a build by stage and reason, each with its first examples; empty if the data set isn't a build.
 
     Raises:
         DataError: the table of rejected rows can't be read.
@@ -57,28 +57,28 @@ def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
                     group = groups.setdefault((row["stage"], row["reason"]), RejectedGroup(row["stage"], row["reason"]))
                     group.number += 1
                     if len(group.examples) < examples:
-                        group.examples.append(RejectedRow(row["key"], row["location"], row["value"] or ""))
+                        group.examples.append(RejectedExample(row["key"], row["location"], row["value"] or ""))
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{file}: not a readable table of rejected rows ({error})") from error
     return list(groups.values())
 
 
-def source_of(path: Path) -> DataSet | None:
-    """The source that a build was made from; None where it isn't known or no longer there."""
+def build_source(path: Path) -> DataSet | None:
+    """The source of a build; None if it is unknown or no longer there."""
     report = read_report(path)
     if report is None:
         return None
     try:
-        told = json.loads((path / "source.json").read_text(encoding="utf-8"))
+        origin = json.loads((path / "source.json").read_text(encoding="utf-8"))
         settings = SourceSettings.model_validate(report["recipe"]["source"])
-        source = DataSet(Path(told["source"]), str(told["format"]), settings)
+        source = DataSet(Path(origin["source"]), str(origin["format"]), settings)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return source if source.path.exists() else None
 
 
-def with_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> None:
-    """Give the examples their records, as far as the manifest knows them and their pictures can be opened.
+def add_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> None:
+    """Add records to the examples that are in the manifest and whose pictures can be opened.
 
     Raises:
         DataError: the manifest can't be read.
@@ -93,18 +93,18 @@ def with_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> No
         group.examples = [_with_record(example, rows.get(example.key), source) for example in group.examples]
 
 
-def _with_record(example: RejectedRow, row: ManifestRow | None, source: DataSet) -> RejectedRow:
+def _with_record(example: RejectedExample, row: ManifestRow | None, source: DataSet) -> RejectedExample:
     return example if row is None else replace(example, record=source.record(row.row(source.root), LoadReport()))
 
 
 def _manifest_rows(folder: Path, wanted: set[str]) -> Iterator[ManifestRow]:
-    """The rows of some keys; blocks are read until all are found."""
-    left = set(wanted)
+    """The rows with the given keys; blocks are read until all are found."""
+    missing = set(wanted)
     for _, file in sorted(numbered_files(folder).items()):
-        if not left:
+        if not missing:
             return
         keys = pyarrow.parquet.read_table(file, columns=["key"]).column("key").to_pylist()
-        if left.isdisjoint(keys):
+        if missing.isdisjoint(keys):
             continue
-        yield from (row for row in read_block(file) if row.key in left)
-        left.difference_update(keys)
+        yield from (row for row in read_block(file) if row.key in missing)
+        missing.difference_update(keys)

@@ -1,4 +1,4 @@
-"""The columns that statistics are made of, some thousand records at a time; no picture is decoded."""
+"""Read the columns for statistics in chunks, without decoding pictures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from fairhuman.data.look.reading import DataSet, columns_of
+from fairhuman.data.look.reading import DataSet, annotation_columns
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pipeline.rows import BOXES, box_rows
+from fairhuman.data.pipeline.rows import BOXES, boxes_to_lists
 from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import CAPTION, TEXT
 from fairhuman.errors import DataError
@@ -26,11 +26,11 @@ TEXTS = ("caption", "source", "split")
 
 @dataclass(frozen=True)
 class RecordColumns:
-    """Some records.
+    """A chunk of records.
 
     Attributes:
-        table: columns as a built data set has them: `NUMBERS`, `TEXTS`, and of each region boxes, scores and who
-            found them. Those that the data set lacks, or has of another type, are missing.
+        table: columns of a built data set: `NUMBERS`, `TEXTS`, and boxes, scores and detector of each region. Columns
+            that the data set lacks, or has with another type, are missing.
         painted: for each region with painted masks, which records have one.
 
     """
@@ -40,10 +40,10 @@ class RecordColumns:
 
 
 def read_columns(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns]:
-    """All records of a data set: of Parquet tables with sizes their columns alone, else the headers of pictures.
+    """Read all records of a data set: only columns of Parquet tables with sizes, otherwise headers of pictures too.
 
     Raises:
-        DataError: it can't be read.
+        DataError: the data set can't be read.
 
     """
     files = parquet_files(dataset.path) if dataset.kind == "parquet" else []
@@ -52,22 +52,22 @@ def read_columns(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns
             {"width", "height"} <= {*_usable(pyarrow.parquet.read_schema(file), dataset.regions)} for file in files
         ):
             for file in files:
-                yield from _of_file(file, dataset.regions)
+                yield from _read_file(file, dataset.regions)
             return
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{dataset.path}: not a readable Parquet file ({error})") from error
-    yield from _of_records(dataset, report)
+    yield from _read_records(dataset, report)
 
 
 def _usable(schema: pyarrow.Schema, regions: Sequence[str]) -> list[str]:
-    """Columns that statistics are made of and that have their type."""
-    fits = {**dict.fromkeys(NUMBERS, _is_number), **dict.fromkeys(TEXTS, _is_text)}
+    """Columns for statistics with the expected type."""
+    checks = {**dict.fromkeys(NUMBERS, _is_number), **dict.fromkeys(TEXTS, _is_text)}
     if CAPTION not in schema.names:
-        fits[TEXT] = _is_text
+        checks[TEXT] = _is_text
     for region in regions:
-        boxes, scores, _, by = columns_of(region)
-        fits |= {boxes: _is_boxes, scores: _is_scores, by: _is_text}
-    return [field.name for field in schema if field.name in fits and fits[field.name](field.type)]
+        boxes, scores, _, by = annotation_columns(region)
+        checks |= {boxes: _is_boxes, scores: _is_scores, by: _is_text}
+    return [field.name for field in schema if field.name in checks and checks[field.name](field.type)]
 
 
 def _is_number(kind: pyarrow.DataType) -> bool:
@@ -91,7 +91,7 @@ def _is_boxes(kind: pyarrow.DataType) -> bool:
     return _is_list(kind) and _is_scores(kind.value_type)
 
 
-def _of_file(path: Path, regions: Sequence[str]) -> Iterator[RecordColumns]:
+def _read_file(path: Path, regions: Sequence[str]) -> Iterator[RecordColumns]:
     with pyarrow.parquet.ParquetFile(path) as file:
         masks = _mask_leaves([file.schema.column(n).path for n in range(len(file.schema))])
         names = _usable(file.schema_arrow, regions)
@@ -106,7 +106,7 @@ def _of_file(path: Path, regions: Sequence[str]) -> Iterator[RecordColumns]:
 
 
 def _mask_leaves(leaves: Sequence[str]) -> dict[str, str]:
-    """For each painted mask the smallest leaf that says where it is null: `masks.face.path` rather than its bytes."""
+    """For each painted mask, the smallest leaf that shows where it is null: `masks.face.path` rather than its bytes."""
     found: dict[str, str] = {}
     for leaf in leaves:
         column, _, inner = leaf.partition(".")
@@ -117,7 +117,7 @@ def _mask_leaves(leaves: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _of_records(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns]:
+def _read_records(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns]:
     schema = pyarrow.schema(
         [
             ("width", pyarrow.int32()),
@@ -129,7 +129,7 @@ def _of_records(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns]
         ]
     )
     records = (record for _, record in dataset.records(report))
-    while some := list(islice(records, ROWS)):
+    while chunk := list(islice(records, ROWS)):
         rows = [
             {
                 "width": record.width,
@@ -137,10 +137,10 @@ def _of_records(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns]
                 "caption": record.caption,
                 "source": record.source,
                 "split": record.split,
-                **{region_column(region): box_rows(record.boxes[region]) for region in dataset.regions},
+                **{region_column(region): boxes_to_lists(record.boxes[region]) for region in dataset.regions},
             }
-            for record in some
+            for record in chunk
         ]
-        names = dict.fromkeys(name for record in some for name in record.masks)
-        painted = {name: np.array([name in record.masks for record in some]) for name in names}
+        names = dict.fromkeys(name for record in chunk for name in record.masks)
+        painted = {name: np.array([name in record.masks for record in chunk]) for name in names}
         yield RecordColumns(pyarrow.Table.from_pylist(rows, schema=schema), painted)

@@ -1,8 +1,8 @@
 """Precision and recall of detectors against true boxes.
 
-A true box is found by a detection whose IoU with it reaches a threshold; they are matched one to one, greedily from
-the largest IoU down, so a second detection of the same thing is a false one. IoU ≥ 0.5 is the usual rule (PASCAL VOC,
-BodyHands); 0.3 is given beside it, since a fist's key points say little about how far its flesh goes.
+A detection matches a true box if their IoU reaches a threshold. Matches are one to one, greedily by falling IoU, so a
+second detection of the same object is a false one. IoU ≥ 0.5 is the usual threshold (PASCAL VOC, BodyHands); 0.3 is
+reported too, because the key points of a fist say little about its extent.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ from fairhuman.detect.detection import Detection, Picture
 from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.hand_vote import with_flesh
 from fairhuman.detect.hands import HandDetector
-from fairhuman.detect.overlap import corners, matches
-from fairhuman.detect.rates import Expected
-from fairhuman.detect.settings import DetectSettings, Finder, detector_names, open_detectors
+from fairhuman.detect.overlap import corners, match_boxes
+from fairhuman.detect.rates import TrueBoxes
+from fairhuman.detect.settings import DetectParts, DetectSettings, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import RecipeError
 from fairhuman.record import Box, HumanRecord
@@ -40,16 +40,16 @@ Found = dict[str, list[Detection]]
 
 @dataclass(frozen=True, slots=True)
 class PartScore:
-    """How well one detector finds one part.
+    """Precision and recall of one detector for one part.
 
     Attributes:
         part: `face`, `hand` or `person`.
-        detector: its name and version.
-        overlap: least IoU of a match.
-        pictures: number of pictures whose boxes are known, and on which the detector came back.
-        precision: matched share of the detections; too low where the annotation leaves things out.
-        recall: found share of the true boxes. Both have Wilson intervals; boxes of one picture aren't independent, so
-            these are a little too short.
+        detector: name and version.
+        overlap: IoU threshold of a match.
+        pictures: number of pictures with known boxes on which the detector didn't fail.
+        precision: matched share of the detections; too low if the annotation is incomplete.
+        recall: matched share of the true boxes. Both have Wilson intervals; boxes in one picture aren't independent,
+            so the intervals are slightly too narrow.
 
     """
 
@@ -61,36 +61,36 @@ class PartScore:
     recall: Estimate
 
     def plain(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The score as JSON-serializable values."""
         return {**asdict(self), "precision": self.precision.plain(), "recall": self.recall.plain()}
 
     def __str__(self) -> str:
         shares = {"precision": self.precision, "recall": self.recall}
-        said = [f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}] of {one.n}" for name, one in shares.items()]
+        texts = [f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}] of {one.n}" for name, one in shares.items()]
         where = f"{self.part} by {self.detector}, IoU >= {self.overlap:g}, {self.pictures} pictures"
-        return f"{where}: {', '.join(said)}"
+        return f"{where}: {', '.join(texts)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Scores by part, detector and overlap; and pictures left out because a detector crashed or hung, with why."""
+    """Scores by part, detector and overlap; and the reason for each picture on which a detector crashed or hung."""
 
     scores: tuple[PartScore, ...]
     failures: Mapping[int, str]
 
     def lines(self) -> list[str]:
-        """A line for each score, then one for each picture that was left out."""
+        """One line per score, then one per picture that was left out."""
         return [*map(str, self.scores), *(f"picture {n}: left out, {reason}" for n, reason in self.failures.items())]
 
     def save(self, file: Path) -> None:
-        """Write all numbers as JSON."""
+        """Write scores and failures as JSON."""
         with writing(file):
             write_json(file, {"scores": [score.plain() for score in self.scores], "failures": dict(self.failures)})
 
 
 def benchmark_detectors(
     pictures: Sequence[Picture],
-    true_boxes: Expected,
+    true_boxes: TrueBoxes,
     settings: DetectSettings,
     *,
     overlaps: Sequence[float] = OVERLAPS,
@@ -98,39 +98,30 @@ def benchmark_detectors(
     seconds: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Benchmark:
-    """Run the detectors on pictures and compare.
+    """Run detectors on pictures and compare with true boxes.
 
-    For hands, a plain pass of MediaPipe's hand detector over the whole picture is scored beside the chosen one; its
-    boxes get the same edge for flesh, so that the comparison is about finding.
+    For hands, a single pass of MediaPipe's hand detector over the full picture is scored too. Its boxes get the same
+    margin for flesh, so that the comparison is about detection alone.
 
     Args:
-        pictures: upright RGB pictures [H, W, 3], uint8; asked for one by one.
-        true_boxes: part to the true boxes of each picture: None = unknown, left out; () = known to have none, so
-            every detection there is false. Parts that the settings don't look for are left out too.
+        pictures: upright RGB pictures [H, W, 3], uint8; read one by one.
+        true_boxes: part to the true boxes of each picture: None = unknown, ignored; () = known to be absent, so
+            every detection is false. Parts without a detector in the settings are ignored too.
         settings: the detectors.
-        overlaps: least IoUs of a match, in (0, 1].
+        overlaps: IoU thresholds of a match, in (0, 1].
         workers: number of processes.
-        seconds: time limit of one picture.
-        progress: called with (done, all) after every picture.
+        seconds: time limit per picture.
+        progress: called with (done, total) after every picture.
 
     Raises:
-        ValueError: an overlap, `workers` or `seconds` is out of range; a number of pictures is wrong; no part has
-            both a detector and true boxes.
+        ValueError: an overlap, `workers` or `seconds` is out of range; the number of pictures and boxes differs; no
+            part has both a detector and true boxes.
         DetectorError: a detector can't be loaded.
 
     """
     _check(true_boxes, len(pictures), settings, overlaps)
     settings = settings.model_copy(update={part: None for part in settings.kinds if part not in true_boxes})
-    found: dict[int, Found] = {}
-    failures: dict[int, str] = {}
-    with closing(guarded_map(partial(_finders, settings), pictures, workers=workers, seconds=seconds)) as work:
-        for done, (index, result) in enumerate(work, start=1):
-            if isinstance(result, Failure):
-                failures[index] = result.reason
-            else:
-                found[index] = result
-            if progress is not None:
-                progress(done, len(pictures))
+    found, failures = _detect(settings, pictures, workers, seconds, progress)
     rows: list[tuple[str, str, str]] = [(part, part, name) for part, name in detector_names(settings).items()]
     if settings.hand is not None:
         rows.append(("hand", PLAIN, source_name(HandDetector.MODEL)))
@@ -155,11 +146,11 @@ def benchmark_data_set(
     seconds: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Benchmark:
-    """The same over a data set that holds true boxes; what can't be used of it is left out and noted in the report.
+    """Benchmark detectors on a data set with true boxes; unusable records are left out and noted in the report.
 
     Raises:
-        DataError: the data set can't be read, annotates none of a part, or too much of it can't be used.
-        RecipeError: a part that no settings know.
+        DataError: the data set can't be read, has no annotation of a part, or has too many unusable records.
+        RecipeError: a part isn't in the settings.
 
     """
     for part in parts:
@@ -169,12 +160,12 @@ def benchmark_data_set(
     records = read_source(path, parts, source, report)
     records = check_records(records, report, full=True, limits=source.limits, max_reject_share=source.max_reject_share)
     true_boxes = {part: [record.boxes.get(part) for record in records] for part in parts}
-    pictures = _Decoded(records, source)
+    pictures = _LazyPictures(records, source)
     return benchmark_detectors(pictures, true_boxes, settings, workers=workers, seconds=seconds, progress=progress)
 
 
-class _Decoded(Sequence[Picture]):
-    """Pictures of records, each decoded when it is asked for."""
+class _LazyPictures(Sequence[Picture]):
+    """Pictures of records, decoded on access."""
 
     def __init__(self, records: Sequence[HumanRecord], source: SourceSettings) -> None:
         self._records, self._limits = records, source.limits
@@ -194,21 +185,42 @@ class _Decoded(Sequence[Picture]):
         return np.asarray(decode(self._records[index].image, self._limits).picture)
 
 
-def _check(true_boxes: Expected, n: int, settings: DetectSettings, overlaps: Sequence[float]) -> None:
+def _check(true_boxes: TrueBoxes, n: int, settings: DetectSettings, overlaps: Sequence[float]) -> None:
     for overlap in overlaps:
         if not 0 < overlap <= 1:
             raise ValueError(f"overlaps must be in (0, 1], not {overlap}")
     for part, boxes in true_boxes.items():
         if len(boxes) != n:
-            raise ValueError(f"true_boxes[{part!r}] must have an entry for each of {n} pictures, not {len(boxes)}")
+            raise ValueError(f"true_boxes[{part!r}] must have one entry per picture ({n}), not {len(boxes)}")
     if not true_boxes.keys() & settings.kinds.keys():
-        looked_for, known = ", ".join(settings.kinds), ", ".join(true_boxes) or "none"
-        raise ValueError(f"true_boxes must be of a part that is looked for ({looked_for}), not {known}")
+        detected, annotated = ", ".join(settings.kinds), ", ".join(true_boxes) or "none"
+        raise ValueError(f"true_boxes must have a part with a detector ({detected}), not only {annotated}")
+
+
+def _detect(
+    settings: DetectSettings,
+    pictures: Sequence[Picture],
+    workers: int,
+    seconds: float,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[int, Found], dict[int, str]]:
+    """Detections, or the reason of a failure, by the index of the picture."""
+    found: dict[int, Found] = {}
+    failures: dict[int, str] = {}
+    with closing(guarded_map(partial(_open_detectors, settings), pictures, workers=workers, seconds=seconds)) as work:
+        for done, (index, result) in enumerate(work, start=1):
+            if isinstance(result, Failure):
+                failures[index] = result.reason
+            else:
+                found[index] = result
+            if progress is not None:
+                progress(done, len(pictures))
+    return found, failures
 
 
 @contextmanager
-def _finders(settings: DetectSettings) -> Iterator[Finder]:
-    """The chosen detectors and, where hands are looked for, the plain pass."""
+def _open_detectors(settings: DetectSettings) -> Iterator[DetectParts]:
+    """The chosen detectors and, if hands are detected, the single pass."""
     with ExitStack() as stack:
         find = stack.enter_context(open_detectors(settings))
         if settings.hand is None:
@@ -226,6 +238,8 @@ def _score(
     part: str, detector: str, pairs: Sequence[tuple[Sequence[Detection], Sequence[Box] | None]], overlap: float
 ) -> PartScore:
     known = [(found, truth) for found, truth in pairs if truth is not None]
-    matched = sum(len(matches(corners([one.box for one in found]), corners(truth), overlap)) for found, truth in known)
-    detections, things = (sum(len(pair[side]) for pair in known) for side in (0, 1))
-    return PartScore(part, detector, overlap, len(known), wilson(matched, detections), wilson(matched, things))
+    matched = sum(
+        len(match_boxes(corners([one.box for one in found]), corners(truth), overlap)) for found, truth in known
+    )
+    detections, true_boxes = (sum(len(pair[side]) for pair in known) for side in (0, 1))
+    return PartScore(part, detector, overlap, len(known), wilson(matched, detections), wilson(matched, true_boxes))

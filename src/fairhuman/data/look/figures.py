@@ -1,4 +1,4 @@
-"""The page of a data set's statistics, and its figures."""
+"""The statistics page of a data set and its figures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from fairhuman.data.look.check import printed
-from fairhuman.data.look.statistics import Statistics, spread
+from fairhuman.data.look.check import escape_control
+from fairhuman.data.look.statistics import Statistics, describe
 from fairhuman.data.look.tally import Numbers, RegionStatistics
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, OBJECTIVE_COLOURS, SIZE, colours
@@ -18,10 +18,10 @@ from fairhuman.utils.files import write_text, writing
 
 BLUE = OBJECTIVE_COLOURS["global"]
 BINS = 40
-FAR = 4.0  # the largest value through the smallest, from which on an axis is logarithmic
-MOST_BOXES = 6  # this many or more are one bar
-SMALLEST_SHARE = 1e-5  # of a picture that is told apart on the axis
-WANTED_SIDE = 1024  # pixels: what SDXL was trained on
+LOG_RATIO = 4.0  # ratio of largest to smallest value above which an axis is logarithmic
+MAX_BOXES = 6  # this many or more boxes share a bar
+MIN_SHARE = 1e-5  # lower end of the axis of area shares
+TRAINING_SIDE = 1024  # pixels; SDXL's training resolution
 LINES = ("solid", "dashed", "dotted", "dashdot")
 
 
@@ -29,14 +29,14 @@ def write_statistics(statistics: Statistics, page: Path) -> None:
     """Write the page.
 
     Raises:
-        FairHumanError: it can't be written.
+        FairHumanError: the page can't be written.
 
     """
     report = statistics.report
     regions = {name: region for name, region in statistics.regions.items() if region.has or region.none}
     text = render(
         "data_statistics.html",
-        title=f"{printed(statistics.path.resolve().name)}: {statistics.records:,} records",
+        title=f"{escape_control(statistics.path.resolve().name)}: {statistics.records:,} records",
         facts=_facts(statistics),
         funnel=None if report is None else _funnel(report["funnel"]),
         funnel_plot=None if report is None else figure_uri(funnel_figure(report["funnel"])),
@@ -51,7 +51,7 @@ def write_statistics(statistics: Statistics, page: Path) -> None:
         regions=[(name, colour, _region_line(statistics.regions[name])) for name, colour in colours(regions).items()],
         region_plots=[(name, figure_uri(figure)) for name, figure in _region_figures(regions)],
         plots=[(name, figure_uri(figure)) for name, figure in _picture_figures(statistics)],
-        measures=[(name, _cells(values)) for name, values in _measures(statistics) if spread(values)],
+        measures=[(name, _cells(values)) for name, values in _measures(statistics) if describe(values)],
         counts=[
             (name, counter.most_common(20), max(len(counter) - 20, 0))
             for name, counter in (("source", statistics.sources), ("split", statistics.splits))
@@ -63,7 +63,7 @@ def write_statistics(statistics: Statistics, page: Path) -> None:
 
 
 def funnel_figure(funnel: Sequence[Mapping[str, object]]) -> Figure:
-    """What is left of the source after each stage, from top to bottom."""
+    """Records left after each stage, from top to bottom."""
     figure, axes = _axes("Records left after each stage", height=1.0 + 0.3 * len(funnel))
     rows = [int(str(step["rows"])) for step in funnel]
     axes.barh(range(len(funnel)), rows, color=BLUE)
@@ -80,8 +80,8 @@ def funnel_figure(funnel: Sequence[Mapping[str, object]]) -> Figure:
 
 
 def known_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
-    """For each region the shares of records where it is, where there is none, where nothing is known."""
-    figure, axes = _axes("Where is it known?", "% of the records", height=1.1 + 0.42 * len(regions))
+    """Shares of records that have, lack or don't annotate each region."""
+    figure, axes = _axes("Annotated regions", "% of the records", height=1.1 + 0.42 * len(regions))
     palette = colours(regions)
     for place, (name, region) in enumerate(regions.items()):
         counts = np.array([region.has, region.none, region.unknown])
@@ -100,34 +100,34 @@ def known_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
 
 
 def boxes_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
-    """Boxes of each picture whose boxes are known."""
-    figure, axes = _axes("Boxes in a picture", "number of boxes", "% of pictures with known boxes")
+    """Number of boxes per picture, over pictures with known boxes."""
+    figure, axes = _axes("Boxes per picture", "number of boxes", "% of pictures with known boxes")
     drawn = {name: region for name, region in regions.items() if region.boxes.total()}
     palette = colours(regions)
     width = 0.8 / max(len(drawn), 1)
     for place, (name, region) in enumerate(drawn.items()):
-        counts_n = np.zeros(MOST_BOXES + 1)
+        counts_n = np.zeros(MAX_BOXES + 1)
         for number, records in region.boxes.items():
-            counts_n[min(number, MOST_BOXES)] += records
+            counts_n[min(number, MAX_BOXES)] += records
         shift = (place - (len(drawn) - 1) / 2) * width
         axes.bar(
-            np.arange(MOST_BOXES + 1) + shift, 100 * counts_n / counts_n.sum(), width, color=palette[name], label=name
+            np.arange(MAX_BOXES + 1) + shift, 100 * counts_n / counts_n.sum(), width, color=palette[name], label=name
         )
-    axes.set_xticks(range(MOST_BOXES + 1), [*map(str, range(MOST_BOXES)), f"{MOST_BOXES}+"])
+    axes.set_xticks(range(MAX_BOXES + 1), [*map(str, range(MAX_BOXES)), f"{MAX_BOXES}+"])
     _legend(axes)
     return figure
 
 
 def areas_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
-    """How much of its picture a box takes, dashed: medians."""
+    """Share of the picture covered by a box; dashed: medians."""
     figure, axes = _axes("Area of a box", "share of the picture", "% of boxes")
-    edges = np.geomspace(SMALLEST_SHARE, 1.0, 61).tolist()
+    edges = np.geomspace(MIN_SHARE, 1.0, 61).tolist()
     for name, colour in colours(regions).items():
         shares = regions[name].area_shares
         if len(shares):
             weights = np.full(len(shares), 100 / len(shares))
             label = f"{name}, median {percent(float(np.median(shares)))}"
-            shown = np.clip(shares, SMALLEST_SHARE, 1.0)
+            shown = np.clip(shares, MIN_SHARE, 1.0)
             axes.hist(shown, edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.45, label=label)
             axes.axvline(float(np.median(shares)), color=colour, linestyle="--", linewidth=1.3)
     axes.set_xscale("log")
@@ -137,8 +137,8 @@ def areas_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
 
 
 def scores_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
-    """Scores of boxes, by who found them."""
-    figure, axes = _axes("Scores of boxes", "score", "% of the boxes of one finder")
+    """Scores of boxes, by detector."""
+    figure, axes = _axes("Scores of boxes", "score", "% of the boxes of one detector")
     for name, colour in colours(regions).items():
         for place, (by, scores) in enumerate(regions[name].scores.items()):
             if len(scores):
@@ -161,14 +161,14 @@ def scores_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
 
 
 def histogram(title: str, unit: str, values: Numbers, whole: bool = False, mark: float | None = None) -> Figure:
-    """A measure of the records, dashed: its median; `mark`: a value to compare with, dotted.
+    """Histogram of a measure of the records; dashed: its median, dotted: the reference value `mark`.
 
-    Values far apart get a logarithmic axis; bars of whole numbers hold equally many of them.
+    A wide range of values gets a logarithmic axis; with `whole`, every bar covers the same number of integers.
     """
     figure, axes = _axes(title, unit, "% of the records")
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
-    wide = not whole and low > 0 and high > FAR * low
+    wide = not whole and low > 0 and high > LOG_RATIO * low
     if whole:
         step = np.ceil((high - low + 1) / BINS)
         edges = np.arange(low - 0.5, high + step, step)
@@ -188,16 +188,16 @@ def histogram(title: str, unit: str, values: Numbers, whole: bool = False, mark:
 
 
 def percent(share: float) -> str:
-    """A share of 0..1 with three digits that count."""
+    """Format a share in 0..1 as a percentage with three significant digits."""
     return f"{100 * share:.3g} %"
 
 
 def _picture_figures(statistics: Statistics) -> list[tuple[str, Figure]]:
     measured = [
-        ("Shorter side", "pixels", statistics.sides, False, WANTED_SIDE),
-        ("Width through height", "1 is square", statistics.aspects, False, 1.0),
-        ("Words of a caption", "words", statistics.words, True, None),
-        ("Tokens of a caption", "tokens, start and end included", statistics.tokens, True, 77),
+        ("Shorter side", "pixels", statistics.sides, False, TRAINING_SIDE),
+        ("Width / height", "1 is square", statistics.aspects, False, 1.0),
+        ("Words per caption", "words", statistics.words, True, None),
+        ("Tokens per caption", "tokens, start and end included", statistics.tokens, True, 77),
         ("Clarity", "variance of the Laplacian, grey levels²", statistics.clarity, False, None),
     ]
     return [
@@ -210,9 +210,9 @@ def _picture_figures(statistics: Statistics) -> list[tuple[str, Figure]]:
 def _region_figures(regions: Mapping[str, RegionStatistics]) -> list[tuple[str, Figure]]:
     if not regions:
         return []
-    figures = [("where it is known", known_figure(regions))]
+    figures = [("annotated regions", known_figure(regions))]
     if any(region.boxes.total() for region in regions.values()):
-        figures += [("boxes in a picture", boxes_figure(regions)), ("areas of boxes", areas_figure(regions))]
+        figures += [("boxes per picture", boxes_figure(regions)), ("areas of boxes", areas_figure(regions))]
     if any(region.scores for region in regions.values()):
         figures.append(("scores of boxes", scores_figure(regions)))
     return figures
@@ -223,7 +223,7 @@ def _facts(statistics: Statistics) -> list[tuple[str, str]]:
     facts = [
         ("records", f"{statistics.records:,}"),
         ("format", statistics.kind if report is None else f"built from {report.get('format')}"),
-        ("can't be read", f"{statistics.skipped:,}"),
+        ("unreadable", f"{statistics.skipped:,}"),
         ("without a caption", f"{statistics.empty:,}"),
     ]
     if report is not None and report["funnel"]:
@@ -243,16 +243,16 @@ def _measures(statistics: Statistics) -> list[tuple[str, Numbers]]:
     areas = [(f"area of a box, {name}, %", 100 * region.area_shares) for name, region in statistics.regions.items()]
     return [
         ("shorter side, pixels", statistics.sides),
-        ("width through height", statistics.aspects),
-        ("words of a caption", statistics.words),
-        ("tokens of a caption", statistics.tokens),
+        ("width / height", statistics.aspects),
+        ("words per caption", statistics.words),
+        ("tokens per caption", statistics.tokens),
         ("clarity, grey levels²", statistics.clarity),
         *areas,
     ]
 
 
 def _cells(values: Numbers) -> list[str]:
-    found = spread(values) or {}
+    found = describe(values) or {}
     return [
         f"{found['n']:,}",
         *(f"{found[name]:.4g}" for name in ("min", "p5", "p25", "p50", "p75", "p95", "max", "mean")),

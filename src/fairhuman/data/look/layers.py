@@ -1,4 +1,4 @@
-"""A record as layers for a page: the picture, and over it boxes, painted masks, pose; depth beside it."""
+"""Draw a record as layers for a page: the picture, boxes, painted masks, pose, depth."""
 
 import base64
 import io
@@ -17,13 +17,13 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
-from fairhuman.record import Finding, HumanRecord, Painted
+from fairhuman.record import Finding, HumanRecord, MaskSource
 from fairhuman.report.html import picture_uri
 from fairhuman.report.plots import OBJECTIVE_COLOURS
 
 SIDE = 384  # pixels of the longest side
 DEPTH_SIDE = 128
-STRONG, FAINT = 120, 40  # of 255: masks of faces and hands, and those of whole persons and the like
+STRONG, FAINT = 120, 40  # alpha of 255: masks of faces and hands, and masks of other regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class BoxShape:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Pictures as data URIs.
+    """Layers of a record, images as data URIs.
 
     Attributes:
         picture: the photo.
-        boxes: of all regions, the largest first, so that small ones lie on top.
-        masks: white where the region is, by region; transparent elsewhere.
-        pose: on a transparent ground.
-        depth: near is bright.
+        boxes: boxes of all regions, largest first, so that small ones lie on top.
+        masks: (region, image), coloured inside the region and transparent elsewhere.
+        pose: the pose on a transparent background.
+        depth: the depth map; near is bright.
 
     """
 
@@ -61,12 +61,12 @@ class Layers:
 def draw_layers(
     dataset: DataSet, row: Row, record: HumanRecord, colours: dict[str, str], report: LoadReport
 ) -> Layers | None:
-    """Decode and draw; what can't be drawn is noted. None where the picture itself can't be.
+    """Decode and draw a record; parts that can't be drawn are noted. None if the picture can't be decoded.
 
     Args:
-        dataset: that the record is from.
-        row: of the record.
-        record: its boxes are in pixels of the upright picture.
+        dataset: data set of the record.
+        row: row of the record.
+        record: the record, with boxes in pixels of the upright picture.
         colours: `#RRGGBB` by region, for masks.
         report: gets the findings.
 
@@ -77,7 +77,7 @@ def draw_layers(
         report.add(record.location, STAGE, error.finding)
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    layers = _Drawer(dataset, row, record, picture.size, report)
+    drawer = _Drawer(dataset, row, record, picture.size, report)
     return Layers(
         picture=picture_uri(picture, quality=82),
         boxes=box_shapes(record),
@@ -85,20 +85,20 @@ def draw_layers(
             (name, uri)
             for name, mask in record.masks.items()
             if (
-                uri := layers.tried(
+                uri := drawer.try_draw(
                     f"mask of {name}",
-                    partial(layers.mask, mask, colours[name], STRONG if name in OBJECTIVE_COLOURS else FAINT),
+                    partial(drawer.mask, mask, colours[name], STRONG if name in OBJECTIVE_COLOURS else FAINT),
                 )
             )
         ],
-        pose=layers.tried("pose", layers.pose),
-        depth=layers.tried("depth", layers.depth),
+        pose=drawer.try_draw("pose", drawer.pose),
+        depth=drawer.try_draw("depth", drawer.depth),
     )
 
 
 def box_shapes(record: HumanRecord) -> list[BoxShape]:
-    """All boxes, the largest first."""
-    boxes = [(region, box) for region, some in record.boxes.items() for box in some or ()]
+    """All boxes, largest first."""
+    boxes = [(region, box) for region, found in record.boxes.items() for box in found or ()]
     return [
         BoxShape(
             region,
@@ -120,8 +120,8 @@ class _Drawer:
     size: tuple[int, int]
     report: LoadReport
 
-    def tried(self, name: str, draw: Callable[[], str | None]) -> str | None:
-        """What a function draws; None, and a note, where it can't."""
+    def try_draw(self, name: str, draw: Callable[[], str | None]) -> str | None:
+        """Call `draw`; if it fails, add a note and return None."""
         try:
             return draw()
         except PictureError as error:
@@ -131,8 +131,8 @@ class _Drawer:
         self.report.add(self.record.location, STAGE, finding)
         return None
 
-    def mask(self, mask: Painted, colour: str, alpha: int) -> str:
-        """Two colours, one of them transparent: some hundred bytes."""
+    def mask(self, mask: MaskSource, colour: str, alpha: int) -> str:
+        """A PNG with two palette colours, one of them transparent: a few hundred bytes."""
         grey = decode_mask(mask, self.dataset.settings.limits).resize(self.size, Image.Resampling.BOX)
         painted = Image.fromarray((np.asarray(grey) > 127).astype(np.uint8), "P")
         painted.putpalette([0, 0, 0, *bytes.fromhex(colour[1:])])
@@ -156,7 +156,7 @@ class _Drawer:
         if isinstance(self.record.depth, list):
             raise PictureError("depth is not a picture")
         kind = self.row.values.get("depth_kind") or self.record.attributes.get("depth_kind")
-        # millimetres are what synthetic people have, without saying so
+        # without a kind, the depth is that of synthetic people, in millimetres
         near_hw = depth_picture(decode_depth(self.record.depth), "relative" if kind == "relative" else "metric_mm")
         return picture_uri(Image.fromarray((near_hw * 255).astype(np.uint8)), DEPTH_SIDE)
 

@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: one page with pictures, boxes, masks, pose, captions, and what was left out."""
+"""A contact sheet of a data set: a page with pictures, boxes, masks, poses, captions and rejected rows."""
 
 import base64
 import hashlib
@@ -9,10 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.look.built import RejectedGroup, RejectedRow, rejected_groups, source_of, with_records
-from fairhuman.data.look.check import Progress, place, printed
+from fairhuman.data.look.built import RejectedExample, RejectedGroup, add_records, build_source, rejected_groups
+from fairhuman.data.look.check import Progress, escape_control, note_text
 from fairhuman.data.look.layers import Layers, draw_layers
-from fairhuman.data.look.reading import AS_IT_IS, DataSet, columns_of, open_dataset, read_report, usable_or_error
+from fairhuman.data.look.reading import (
+    DEFAULT_SETTINGS,
+    DataSet,
+    annotation_columns,
+    open_dataset,
+    read_report,
+    require_usable,
+)
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.sources.rows import Row
@@ -21,9 +28,9 @@ from fairhuman.report.html import render
 from fairhuman.report.plots import colours
 from fairhuman.utils.files import write_text, writing
 
-REJECTED_EXAMPLES = 6  # of each reason
-NOTES = 50  # shown
-POLICY = "style-src 'unsafe-inline'"  # how the one of `page.html` ends
+REJECTED_EXAMPLES = 6  # per reason
+NOTES = 50  # maximum number of notes on the page
+POLICY = "style-src 'unsafe-inline'"  # end of the content security policy in `page.html`
 SCRIPT = """
 const cards = [...document.querySelectorAll(".card")], text = document.getElementById("text");
 const state = document.getElementById("state"), count = document.getElementById("count");
@@ -45,7 +52,7 @@ filter();
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One picture of the sheet; `states` are classes such as `has-0`, the number being that of the region."""
+    """One picture of the sheet; `states` are CSS classes such as `has-0` with the index of a region."""
 
     record: HumanRecord
     layers: Layers
@@ -56,7 +63,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class RejectedCard:
-    """A row that a build left out, in words, and its picture where there is one."""
+    """A rejected row of a build as text, and its picture if there is one."""
 
     text: str
     layers: Layers | None
@@ -69,76 +76,90 @@ def show_dataset(
     seed: int = 0,
     first: bool = False,
     rejected: bool = True,
-    settings: SourceSettings = AS_IT_IS,
+    settings: SourceSettings = DEFAULT_SETTINGS,
     regions: Sequence[str] = (),
     progress: Progress = lambda _stage, _done, _all: None,
 ) -> int:
-    """Write a self-contained page with some pictures of a data set in any format.
+    """Write a self-contained page with a sample of pictures from a data set in any format.
 
     Args:
         path: the data set.
         page: HTML file to write.
-        count: pictures at most, ≥ 1.
-        seed: of the draw.
-        first: take the first ones instead.
-        rejected: of a build, also what was left out, with pictures where the source still has them.
-        settings: of the source.
-        regions: whose boxes are drawn beside those of faces, hands and persons.
-        progress: told how many pictures were drawn.
+        count: maximum number of pictures, ≥ 1.
+        seed: seed of the random sample.
+        first: take the first pictures instead of a random sample.
+        rejected: show a build's rejected rows too, with pictures if the source still has them.
+        settings: settings of the source.
+        regions: further regions whose boxes are drawn, besides faces, hands and persons.
+        progress: called with the number of pictures drawn.
 
     Returns:
         Number of pictures on the page.
 
     Raises:
-        DataError: the data set can't be read, or has no usable record among those drawn.
+        DataError: the data set can't be read, or the sample has no usable record.
         FairHumanError: the page can't be written.
-        ValueError: `count` below 1.
+        ValueError: `count` is below 1.
 
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
     dataset = open_dataset(path, settings, regions)
     report = LoadReport()
-    rows, total = _chosen(dataset.rows(report), count, None if first else random.Random(seed))
+    rows, total = _sample_rows(dataset.rows(report), count, None if first else random.Random(seed))
     found = [(row, record) for row in rows if (record := dataset.record(row, report)) is not None]
     names = list(dict.fromkeys([*dataset.regions, *(name for _, record in found for name in record.masks)]))
     palette = colours(names)
-    cards: list[Card] = []
-    for number, (row, record) in enumerate(found, start=1):
-        layers = draw_layers(dataset, row, record, palette, report)
-        if layers is not None:
-            cards.append(_card(dataset, row, record, layers, names))
-        progress("show", number, len(found))
-    usable_or_error(dataset, report, len(cards))
+    cards = _draw_cards(dataset, found, names, palette, report, progress)
+    require_usable(dataset, report, len(cards))
     groups = rejected_groups(path, REJECTED_EXAMPLES) if rejected else []
-    source = source_of(path) if groups else None
+    source = build_source(path) if groups else None
     text = render(
         "data_show.html",
-        title=f"{printed(path.resolve().name)}: {len(cards)} pictures",
+        title=f"{escape_control(path.resolve().name)}: {len(cards)} pictures",
         facts=_facts(dataset, cards, total, None if first else seed),
         regions=[(name, palette[name], name in dataset.regions) for name in names],
         order={name: number for number, name in enumerate(names)},
         cards=cards,
-        groups=_left_out(path, groups, source, palette),
+        groups=_rejected_cards(path, groups, source, palette),
         source_missing=bool(groups) and source is None,
-        notes=[(note.action, note.reason, place(note)) for note in report.notes if note.action != "converted"][:NOTES],
+        notes=[(note.action, note.reason, note_text(note)) for note in report.notes if note.action != "converted"][
+            :NOTES
+        ],
         script=SCRIPT,
     )
     with writing(page):
-        write_text(page, _allowing(SCRIPT, text))
+        write_text(page, _allow_script(SCRIPT, text))
     return len(cards)
 
 
-def _chosen(rows: Iterator[Row], count: int, draw: random.Random | None) -> tuple[list[Row], int | None]:
-    """The first rows, or a fair draw from all of them in their order, and how many there are (Vitter's algorithm R)."""
-    if draw is None:
+def _draw_cards(
+    dataset: DataSet,
+    records: Sequence[tuple[Row, HumanRecord]],
+    names: Sequence[str],
+    palette: dict[str, str],
+    report: LoadReport,
+    progress: Progress,
+) -> list[Card]:
+    cards: list[Card] = []
+    for number, (row, record) in enumerate(records, start=1):
+        layers = draw_layers(dataset, row, record, palette, report)
+        if layers is not None:
+            cards.append(_card(dataset, row, record, layers, names))
+        progress("show", number, len(records))
+    return cards
+
+
+def _sample_rows(rows: Iterator[Row], count: int, generator: random.Random | None) -> tuple[list[Row], int | None]:
+    """The first rows; or, with a generator, a uniform sample in order (Vitter's algorithm R) and the total."""
+    if generator is None:
         return list(islice(rows, count)), None
     chosen: list[tuple[int, Row]] = []
     number = -1
     for number, row in enumerate(rows):
         if number < count:
             chosen.append((number, row))
-        elif (at := draw.randrange(number + 1)) < count:
+        elif (at := generator.randrange(number + 1)) < count:
             chosen[at] = (number, row)
     return [row for _, row in sorted(chosen, key=lambda each: each[0])], number + 1
 
@@ -149,20 +170,20 @@ def _card(dataset: DataSet, row: Row, record: HumanRecord, layers: Layers, names
         known = "has" if record.has(name) else "none" if record.annotated(name) else "unknown"
         states.append(f"{known}-{number}")
     source_caption = row.values.get("source_caption")
-    other = isinstance(source_caption, str) and source_caption != record.caption
+    differs = isinstance(source_caption, str) and source_caption != record.caption
     return Card(
-        record, layers, " ".join(states), str(source_caption) if other else "", _small_print(dataset, row, record)
+        record, layers, " ".join(states), str(source_caption) if differs else "", _card_facts(dataset, row, record)
     )
 
 
-def _small_print(dataset: DataSet, row: Row, record: HumanRecord) -> list[tuple[str, str]]:
+def _card_facts(dataset: DataSet, row: Row, record: HumanRecord) -> list[tuple[str, str]]:
     values = row.values
     facts = [(region, _region_text(region, values, record)) for region in dataset.regions]
     facts += [(name, "painted") for name in record.masks if name not in dataset.regions]
     if isinstance(values.get("clarity"), int | float):
         facts.append(("clarity", f"{values['clarity']:.0f}"))
     by = [(name, values.get(f"{name}_by")) for name in ("caption", "pose", "depth")]
-    facts += [(f"{name} by", str(who)) for name, who in by if who]
+    facts += [(f"{name} by", str(model)) for name, model in by if model]
     facts += [(name, str(values[name])) for name in ("source", "split") if values.get(name)]
     return [*facts, ("at", record.location)]
 
@@ -170,7 +191,7 @@ def _small_print(dataset: DataSet, row: Row, record: HumanRecord) -> list[tuple[
 def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) -> str:
     """Such as `2, by mediapipe, score 0.91 0.80, votes 5 3`."""
     boxes = record.boxes.get(region)
-    _, scores, votes, by = (values.get(column) for column in columns_of(region))
+    _, scores, votes, by = (values.get(column) for column in annotation_columns(region))
     parts = ["unknown" if boxes is None else str(len(boxes)) if boxes else "none"]
     if region in record.masks:
         parts = ["painted"] if boxes is None else [*parts, "painted"]
@@ -182,29 +203,29 @@ def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) ->
     return ", ".join(parts)
 
 
-def _left_out(
+def _rejected_cards(
     path: Path, groups: list[RejectedGroup], source: DataSet | None, palette: dict[str, str]
 ) -> list[tuple[RejectedGroup, list[RejectedCard]]]:
-    """Each group with its examples, and with their pictures as far as the source still has them."""
+    """Each group with the cards of its examples, with pictures if the source still has them."""
     if source is not None:
-        with_records(path, source, groups)
-    return [(group, [_shown(example, source, palette) for example in group.examples]) for group in groups]
+        add_records(path, source, groups)
+    return [(group, [_rejected_card(example, source, palette) for example in group.examples]) for group in groups]
 
 
-def _shown(example: RejectedRow, source: DataSet | None, palette: dict[str, str]) -> RejectedCard:
+def _rejected_card(example: RejectedExample, source: DataSet | None, palette: dict[str, str]) -> RejectedCard:
     layers = None
     if source is not None and example.record is not None:
         bare = replace(example.record, masks={}, pose=None, depth=None)
         layers = draw_layers(source, Row(example.location, {}), bare, palette, LoadReport())
-    place = f"{example.key} ({example.location})" if example.key not in ("", example.location) else example.location
-    return RejectedCard(f"{place}: {example.value}" if example.value else place, layers)
+    label = f"{example.key} ({example.location})" if example.key not in ("", example.location) else example.location
+    return RejectedCard(f"{label}: {example.value}" if example.value else label, layers)
 
 
 def _facts(dataset: DataSet, cards: Sequence[Card], total: int | None, seed: int | None) -> list[tuple[str, str]]:
     report = read_report(dataset.path)
     return [
         ("pictures", str(len(cards))),
-        ("drawn", "the first ones" if seed is None else f"at random, seed {seed}"),
+        ("sample", "the first ones" if seed is None else f"random, seed {seed}"),
         *([("records", f"{total:,}")] if total is not None else []),
         ("format", dataset.kind if report is None else f"built from {report.get('format')}"),
         *((name, _share(cards, number)) for number, name in enumerate(dataset.regions)),
@@ -215,7 +236,7 @@ def _share(cards: Sequence[Card], number: int) -> str:
     return f"in {sum(f'has-{number}' in card.states.split() for card in cards)} of {len(cards)}"
 
 
-def _allowing(script: str, page: str) -> str:
-    """The page with this one script allowed: what else a caption might smuggle in doesn't run."""
+def _allow_script(script: str, page: str) -> str:
+    """Allow only this script in the page's content security policy; a script injected by a caption doesn't run."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return page.replace(POLICY, f"{POLICY}; script-src 'sha256-{digest}'", 1)

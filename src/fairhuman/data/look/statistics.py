@@ -1,4 +1,4 @@
-"""What is in a data set, in numbers: counts, sizes, areas, captions, scores; and what a build left out on the way."""
+"""Statistics of a data set: counts, sizes, areas, captions, scores, and a build's rejected records."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from fairhuman.data.look.check import Progress
 from fairhuman.data.look.columns import read_columns
-from fairhuman.data.look.reading import AS_IT_IS, open_dataset, read_report, usable_or_error
+from fairhuman.data.look.reading import DEFAULT_SETTINGS, open_dataset, read_report, require_usable
 from fairhuman.data.look.tally import Numbers, RegionStatistics, Tally
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
@@ -21,19 +21,19 @@ QUANTILES = (5, 25, 50, 75, 95)  # percent
 
 @dataclass
 class Statistics:
-    """Of a data set.
+    """Statistics of a data set.
 
     Attributes:
         path, kind: the data set and its format.
-        records: usable ones; of a Parquet set with sizes, all rows.
-        skipped: records that couldn't be read.
-        sides, aspects: shorter side in pixels and width through height, of each record.
-        words: of each caption; `empty` captions have none.
-        tokens: both tokenizers' larger number, of up to 1,000 captions; empty where nobody asked.
-        clarity: of each record where it is known.
+        records: number of usable records; in Parquet tables with sizes, of all rows.
+        skipped: number of records that couldn't be read.
+        sides, aspects: shorter side in pixels and width / height of each record.
+        words: number of words of each non-empty caption; `empty` is the number of empty ones.
+        tokens: the larger count of the two tokenizers, of up to 1,000 captions; empty without a tokenizer.
+        clarity: clarity of each record with a known value.
         sources, splits: number of records by name.
-        regions: by name.
-        report: of the build, where it is one.
+        regions: statistics by region.
+        report: report of the build, if the data set is one.
 
     """
 
@@ -53,7 +53,7 @@ class Statistics:
     report: Mapping[str, Any] | None
 
     def summary(self) -> dict[str, Any]:
-        """As JSON: counts, means and quantiles."""
+        """Counts, means and quantiles, JSON-serializable."""
         measured = {
             "shorter_side": self.sides,
             "width_through_height": self.aspects,
@@ -69,7 +69,7 @@ class Statistics:
             "empty_captions": self.empty,
             "sources": dict(self.sources),
             "splits": dict(self.splits),
-            **{name: spread(values) for name, values in measured.items()},
+            **{name: describe(values) for name, values in measured.items()},
             "regions": {name: _region_summary(region) for name, region in self.regions.items()},
             "funnel": None if self.report is None else self.report["funnel"],
             "rejected": None if self.report is None else self.report.get("rejected"),
@@ -80,7 +80,7 @@ class Statistics:
         """Write the summary as JSON, atomically.
 
         Raises:
-            FairHumanError: it can't be written.
+            FairHumanError: the file can't be written.
 
         """
         with writing(path):
@@ -89,23 +89,24 @@ class Statistics:
 
 def dataset_statistics(
     path: Path,
-    settings: SourceSettings = AS_IT_IS,
+    settings: SourceSettings = DEFAULT_SETTINGS,
     regions: Sequence[str] = (),
     tokenizer: str | None = None,
     progress: Progress = lambda _stage, _done, _all: None,
 ) -> Statistics:
-    """Count and measure a data set in any format; no picture is decoded, no record kept.
+    """Compute statistics of a data set in any format, without decoding pictures or keeping records.
 
     Args:
         path: the data set.
-        settings: of the source.
-        regions: whose boxes are counted beside those of faces, hands and persons.
-        tokenizer: model in whose tokens captions are counted, such as a folder or hub id of SDXL; None: in none.
-        progress: told how many records were read.
+        settings: settings of the source.
+        regions: further regions whose boxes are counted, besides faces, hands and persons.
+        tokenizer: model whose tokenizers count the tokens of captions, such as a folder or hub id of SDXL; None: don't
+            count tokens.
+        progress: called with the number of records read.
 
     Raises:
-        DataError: it can't be read, or holds no usable record.
-        ModelError: there are no such tokenizers.
+        DataError: the data set can't be read, or has no usable record.
+        ModelError: the tokenizers can't be loaded.
 
     """
     dataset = open_dataset(path, settings, regions)
@@ -113,18 +114,18 @@ def dataset_statistics(
     for columns in read_columns(dataset, report):
         tally.add(columns)
         progress("read", tally.records, None)
-    usable_or_error(dataset, report, tally.records)
+    require_usable(dataset, report, tally.records)
     return Statistics(
         path=path,
         kind=dataset.kind,
         records=tally.records,
         skipped=len(report.skipped()),
-        sides=tally.joined("sides"),
-        aspects=tally.joined("aspects"),
-        words=tally.joined("words"),
+        sides=tally.values("sides"),
+        aspects=tally.values("aspects"),
+        words=tally.values("words"),
         empty=tally.empty,
         tokens=_tokens(tally.captions, tokenizer),
-        clarity=tally.joined("clarity"),
+        clarity=tally.values("clarity"),
         sources=tally.sources,
         splits=tally.splits,
         regions=tally.region_statistics(),
@@ -132,8 +133,8 @@ def dataset_statistics(
     )
 
 
-def spread(values: Numbers) -> dict[str, Any] | None:
-    """Number, mean, extremes and quantiles of what is finite; None where there is nothing."""
+def describe(values: Numbers) -> dict[str, Any] | None:
+    """Number, mean, extremes and quantiles of the finite values; None if there are none."""
     known = values[np.isfinite(values)].astype(np.float64)
     if not len(known):
         return None
@@ -160,6 +161,6 @@ def _region_summary(region: RegionStatistics) -> dict[str, Any]:
         "boxes": sum(number * records for number, records in region.boxes.items()),
         "unusable_boxes": region.unusable,
         "boxes_per_record": {str(number): records for number, records in sorted(region.boxes.items()) if records},
-        "area_share": spread(region.area_shares),
-        "scores": {by: spread(values) for by, values in region.scores.items()},
+        "area_share": describe(region.area_shares),
+        "scores": {by: describe(values) for by, values in region.scores.items()},
     }

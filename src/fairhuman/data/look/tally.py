@@ -1,4 +1,4 @@
-"""Adding up columns: a few numbers a record, so that a million records fit."""
+"""Accumulate column statistics, with a few numbers per record so that millions of records fit into memory."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,25 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from fairhuman.data.look.columns import RecordColumns
-from fairhuman.data.look.reading import columns_of
+from fairhuman.data.look.reading import annotation_columns
 
 Numbers = NDArray[np.float32]
-CAPTIONS = 1000  # kept at most, evenly spread over all
-SOURCE = "source"  # whose boxes and scores those without a detector's name are
+CAPTIONS = 1000  # maximum number of captions kept, evenly spaced over all
+SOURCE = "source"  # origin of boxes and scores without a detector's name
 
 
 @dataclass
 class RegionStatistics:
-    """Of one region.
+    """Statistics of one region.
 
     Attributes:
-        has, none, unknown: records where it is (boxes or a painted mask), where it is known that there is none, where
-            nothing is known.
-        painted: records with a painted mask.
-        boxes: number of records by number of boxes, of those whose boxes are known.
-        area_shares: of each box, area through that of its picture, 0..1.
-        unusable: boxes that aren't four finite numbers of at least one pixel; not among the others.
-        scores: of boxes, by who found them.
+        has, none, unknown: number of records with the region (boxes or a painted mask), known to be without it, and
+            without annotation.
+        painted: number of records with a painted mask.
+        boxes: number of records by number of boxes, over records with known boxes.
+        area_shares: area of each box / area of its picture, 0..1.
+        unusable: number of boxes that aren't four finite numbers or are smaller than a pixel; excluded elsewhere.
+        scores: scores of boxes, by detector.
 
     """
 
@@ -43,12 +43,12 @@ class RegionStatistics:
 
 
 class Tally:
-    """What was counted so far.
+    """Statistics accumulated so far.
 
     Attributes:
-        records: their number; `empty`: those without a caption.
+        records: number of records; `empty`: number of them without a caption.
         sources, splits: number of records by name.
-        captions: some, evenly spread over all.
+        captions: a subset, evenly spaced over all.
 
     """
 
@@ -63,7 +63,7 @@ class Tally:
         self._regions: dict[str, RegionStatistics] = {region: RegionStatistics() for region in regions}
 
     def add(self, columns: RecordColumns) -> None:
-        """Count some records in."""
+        """Add a chunk of records."""
         table = columns.table
         width_n, height_n = (table.column(name).to_numpy().astype(np.float64) for name in ("width", "height"))
         width_n, height_n = (np.where(side > 0, side, np.nan) for side in (width_n, height_n))
@@ -81,15 +81,15 @@ class Tally:
             self._add_region(region, table, columns.painted.get(region), width_n * height_n)
         self.records += len(table)
 
-    def joined(self, name: str) -> Numbers:
-        """All of one measure."""
-        return _joined(self._parts[name])
+    def values(self, name: str) -> Numbers:
+        """All values of one measure."""
+        return _concatenate(self._parts[name])
 
     def region_statistics(self) -> Mapping[str, RegionStatistics]:
-        """By region."""
+        """Statistics by region."""
         for name, region in self._regions.items():
-            region.area_shares = _joined(self._parts[f"area {name}"])
-            region.scores = {by: _joined(parts) for by, parts in sorted(self._scores[name].items())}
+            region.area_shares = _concatenate(self._parts[f"area {name}"])
+            region.scores = {by: _concatenate(parts) for by, parts in sorted(self._scores[name].items())}
         return self._regions
 
     def _add_captions(self, table: pyarrow.Table) -> None:
@@ -105,7 +105,7 @@ class Tally:
         for number in range(self._next - self.records, len(table), self._step):
             self.captions.append(str(captions[number]))
             self._next = self.records + number + self._step
-        while len(self.captions) > CAPTIONS:  # every second one: they stay evenly spread over all that came
+        while len(self.captions) > CAPTIONS:  # keep every second one, so that they stay evenly spaced
             self.captions, self._step = self.captions[::2], 2 * self._step
             self._next = self._step * len(self.captions)
 
@@ -113,7 +113,7 @@ class Tally:
         self, name: str, table: pyarrow.Table, painted_n: NDArray[np.bool_] | None, area_n: NDArray[np.float64]
     ) -> None:
         region = self._regions.setdefault(name, RegionStatistics(unknown=self.records))
-        column, scores, _, by = columns_of(name)
+        column, scores, _, by = annotation_columns(name)
         if painted_n is None:
             painted_n = np.zeros(len(table), dtype=bool)
         known_n, count_n = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=np.int64)
@@ -122,7 +122,7 @@ class Tally:
             known_n = boxes.is_valid().to_numpy(zero_copy_only=False)
             count_n = _lengths(boxes)
             region.boxes.update(dict(enumerate(np.bincount(count_n[known_n]).tolist())))
-            self._add_boxes(name, region, boxes, np.repeat(area_n, count_n), _owners(table, by, count_n))
+            self._add_boxes(name, region, boxes, np.repeat(area_n, count_n), _origins(table, by, count_n))
             if scores in table.column_names:
                 self._add_scores(name, table, scores, by)
         has_n = (count_n > 0) | painted_n
@@ -134,7 +134,7 @@ class Tally:
     def _add_boxes(
         self, name: str, region: RegionStatistics, boxes: pyarrow.Array, area_b: NDArray[np.float64], by: Sequence[str]
     ) -> None:
-        """Areas of boxes, and the scores that stand inside of them."""
+        """Add areas of boxes, and scores given as fifth numbers."""
         inner = boxes.flatten()
         lengths_b, numbers = _lengths(inner), inner.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
         starts_b = np.cumsum(lengths_b) - lengths_b
@@ -142,21 +142,21 @@ class Tally:
             np.where(lengths_b > place, np.append(numbers, np.nan)[np.minimum(starts_b + place, len(numbers))], np.nan)
             for place in range(5)
         )
-        own_b = np.where((x1 > x0) & (y1 > y0), (x1 - x0) * (y1 - y0), np.nan)
-        good_b = np.isfinite(own_b) & (own_b >= 1) & (lengths_b >= 4)
-        region.unusable += int((~good_b).sum())
-        self._parts[f"area {name}"].append((own_b / area_b)[good_b].astype(np.float32))
-        for owner in set(by) if np.isfinite(score).any() else ():
-            mine = np.isfinite(score) & (np.array(by) == owner)
-            self._scores[name][owner].append(score[mine].astype(np.float32))
+        box_area_b = np.where((x1 > x0) & (y1 > y0), (x1 - x0) * (y1 - y0), np.nan)
+        usable_b = np.isfinite(box_area_b) & (box_area_b >= 1) & (lengths_b >= 4)
+        region.unusable += int((~usable_b).sum())
+        self._parts[f"area {name}"].append((box_area_b / area_b)[usable_b].astype(np.float32))
+        for origin in set(by) if np.isfinite(score).any() else ():
+            chosen_b = np.isfinite(score) & (np.array(by) == origin)
+            self._scores[name][origin].append(score[chosen_b].astype(np.float32))
 
     def _add_scores(self, name: str, table: pyarrow.Table, scores: str, by: str) -> None:
         column = table.column(scores).combine_chunks()
         values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        owners = np.array(_owners(table, by, _lengths(column)))
-        for owner in set(owners.tolist()):
-            mine = values[owners == owner]
-            self._scores[name][owner].append(mine[np.isfinite(mine)])
+        origins = np.array(_origins(table, by, _lengths(column)))
+        for origin in set(origins.tolist()):
+            scores_of_origin = values[origins == origin]
+            self._scores[name][origin].append(scores_of_origin[np.isfinite(scores_of_origin)])
 
 
 def _lengths(lists: pyarrow.Array) -> NDArray[np.int64]:
@@ -169,11 +169,11 @@ def _lengths(lists: pyarrow.Array) -> NDArray[np.int64]:
     return lengths
 
 
-def _owners(table: pyarrow.Table, by: str, count_n: NDArray[np.int64]) -> list[str]:
-    """For each of some values of records, who they are by."""
+def _origins(table: pyarrow.Table, by: str, count_n: NDArray[np.int64]) -> list[str]:
+    """The detector (or source) of each value, with `count_n` values per record."""
     names = table.column(by).to_pylist() if by in table.column_names else [None] * len(table)
     return [str(name or SOURCE) for name, number in zip(names, count_n.tolist(), strict=True) for _ in range(number)]
 
 
-def _joined(parts: Sequence[Numbers]) -> Numbers:
+def _concatenate(parts: Sequence[Numbers]) -> Numbers:
     return np.concatenate([np.zeros(0, np.float32), *parts])

@@ -1,1 +1,1 @@
-"""Pictures as they are stored and decoded: bytes, limits, filters, copies for fast reading, notes on bad records."""
+"""Stored pictures and how to decode them: bytes, limits, filters, Arrow copies for fast reading, notes on records."""

@@ -1,12 +1,11 @@
-"""Pictures inside Parquet tables, copied to Arrow files where one can be read without its neighbours.
+"""Copies of pictures from Parquet tables in Arrow files, for fast random access.
 
-A random picture of a Parquet table costs reading its whole row group. An uncompressed Arrow file holds the same bytes
-one after another, so a picture is a stretch of it, known by place and length: a `FileSpan`, which any process opens by
-itself.
+Reading one picture of a Parquet table means reading its whole row group. An uncompressed Arrow file holds the bytes
+contiguously, so a picture is a `FileSpan` (offset and length) that any process can read independently.
 
-A table has a folder of its own in the cache, named by its path, size and time of change; a table that changes gets
-another folder. In it are numbered pieces, each complete or not there, that say which cells they hold. What a run needs
-and no piece holds goes into further pieces: so a copy that was stopped goes on, and another column can come later.
+Each table has its own folder in the cache, keyed by the table's path, size and modification time, so a changed table
+gets a new folder. The folder holds numbered pieces, written atomically, that list their cells. Cells that a run needs
+and no piece holds go into new pieces; so an interrupted copy resumes, and columns can be added later.
 """
 
 import hashlib
@@ -28,55 +27,55 @@ from fairhuman.errors import DataError, FairHumanError
 from fairhuman.record import FileSpan, HumanRecord, LabelMap, Stored, TableCell
 from fairhuman.utils.files import cache_folder, remove_atomically, write_atomically, write_json, writing
 
-SMALL = 64 * 2**20  # bytes of all tables together that are kept in main memory instead
-PIECE = 2**30  # bytes after which a new piece begins
-_BATCH = 64 * 2**20  # bytes that are written at once
+SMALL = 64 * 2**20  # bytes: tables of at most this total size are kept in main memory instead
+PIECE = 2**30  # bytes of one piece
+_BATCH = 64 * 2**20  # bytes per record batch
 _SCHEMA = pyarrow.schema([("row", pyarrow.int64()), ("field", pyarrow.string()), ("bytes", pyarrow.large_binary())])
-_ADVICE = "; source.cache=FOLDER puts copies of pictures elsewhere, source.cache=false makes none"
+_ADVICE = "; set source.cache=FOLDER to keep copies of pictures elsewhere, or source.cache=false to make none"
 
 
 def arrow_folder() -> Path:
-    """Where copies are kept unless another folder is asked for; `FAIRHUMAN_CACHE` moves it."""
+    """Default folder of the copies; `FAIRHUMAN_CACHE` moves it."""
     return cache_folder() / "arrow"
 
 
-def cached(
+def with_arrow_copies(
     records: Sequence[HumanRecord],
     folder: Path,
     conditions: Sequence[str] = (),
     small: int = SMALL,
     piece: int = PIECE,
 ) -> Sequence[HumanRecord]:
-    """The records with pictures, masks and conditions that are fast to read; what isn't in a Parquet table stays.
+    """Replace table cells of pictures, masks and conditions by copies that are fast to read.
 
-    Tables of up to `small` bytes together are kept in main memory. Of several processes one copies while the others
-    wait. A cell that can't be read stays a cell, and fails when it is used.
+    Tables of up to `small` bytes in total are kept in main memory. Of several processes one copies while the others
+    wait. Pictures outside Parquet tables are unchanged. A cell that can't be read stays a cell, and fails when used.
 
     Args:
         records: from any source.
-        folder: of the copies.
-        conditions: `pose`, `depth`: those that will be read.
-        small: bytes.
-        piece: bytes after which a new file begins.
+        folder: folder of the copies.
+        conditions: the conditions that will be read, of `pose`, `depth`.
+        small: maximum total size in bytes of tables in main memory.
+        piece: size in bytes after which a new file begins.
 
     Raises:
-        FairHumanError: the folder can't be written or has too little space.
+        FairHumanError: the folder can't be written, or the disk has too little space.
 
     """
     tables = _tables(records, conditions)
     in_memory = _size(tables) <= small
-    places: dict[TableCell, Stored] = {}
+    copies: dict[TableCell, Stored] = {}
     for table, cells in tables.items():
         found: Iterable[tuple[TableCell, Stored]] = (
             _readable(cells) if in_memory else _copied(table, cells, folder, piece)
         )
-        places.update(found)
-    return [_moved(record, places, conditions) for record in records] if places else records
+        copies.update(found)
+    return [_with_copies(record, copies, conditions) for record in records] if copies else records
 
 
 @dataclass(frozen=True)
-class Copies:
-    """What `copy_tables` did: tables that were looked at, those kept in main memory instead, folders removed."""
+class CopySummary:
+    """Result of `copy_tables`: number of tables, whether they go to main memory instead, number of removed folders."""
 
     tables: int
     in_memory: bool
@@ -85,11 +84,11 @@ class Copies:
 
 def copy_tables(
     records: Sequence[HumanRecord], folder: Path, conditions: Sequence[str] = (), small: int = SMALL
-) -> Copies:
-    """Copy what `cached` will want, ahead of a run, and remove copies of tables that changed or are gone.
+) -> CopySummary:
+    """Make the copies for `with_arrow_copies` ahead of a run, and remove copies of changed or deleted tables.
 
     Raises:
-        FairHumanError: as `cached`.
+        FairHumanError: as `with_arrow_copies`.
 
     """
     removed = 0
@@ -100,12 +99,12 @@ def copy_tables(
                 remove_atomically(kept.parent)
             removed += 1
     tables = _tables(records, conditions)
-    cached(records, folder, conditions, small)
-    return Copies(len(tables), _size(tables) <= small, removed)
+    with_arrow_copies(records, folder, conditions, small)
+    return CopySummary(len(tables), _size(tables) <= small, removed)
 
 
 def _tables(records: Sequence[HumanRecord], conditions: Sequence[str]) -> dict[Path, set[TableCell]]:
-    """The cells of each Parquet file that the records will be read from."""
+    """The cells that the records refer to, by Parquet file."""
     tables: dict[Path, set[TableCell]] = {}
     for record in records:
         painted = (mask.stored if isinstance(mask, LabelMap) else mask for mask in record.masks.values())
@@ -119,57 +118,57 @@ def _size(tables: Iterable[Path]) -> int:
     return sum(table.stat().st_size for table in tables if table.is_file())
 
 
-def _moved(record: HumanRecord, places: Mapping[TableCell, Stored], conditions: Sequence[str]) -> HumanRecord:
-    """The record with each cell replaced by where its bytes are now."""
+def _with_copies(record: HumanRecord, copies: Mapping[TableCell, Stored], conditions: Sequence[str]) -> HumanRecord:
+    """The record with each cell replaced by its copy."""
 
-    def place(stored: Any) -> Any:
+    def copy_of(stored: Any) -> Any:
         if isinstance(stored, LabelMap):
-            return replace(stored, stored=place(stored.stored))
-        return places.get(stored, stored) if isinstance(stored, TableCell) else stored
+            return replace(stored, stored=copy_of(stored.stored))
+        return copies.get(stored, stored) if isinstance(stored, TableCell) else stored
 
-    masks = {name: place(mask) for name, mask in record.masks.items()}
-    kept = {name: place(getattr(record, name)) for name in conditions}
-    return replace(record, image=place(record.image), masks=masks, **kept)
+    masks = {name: copy_of(mask) for name, mask in record.masks.items()}
+    copied = {name: copy_of(getattr(record, name)) for name in conditions}
+    return replace(record, image=copy_of(record.image), masks=masks, **copied)
 
 
 def _readable(cells: Iterable[TableCell]) -> Iterator[tuple[TableCell, bytes]]:
-    """Cells in the order of the table, with their bytes; without those that can't be read."""
-    for cell in sorted(cells, key=_place):
+    """Cells in the order of the table, with their bytes; unreadable cells are left out."""
+    for cell in sorted(cells, key=_position):
         try:
             yield cell, read_bytes(cell)
         except PictureError:
             continue
 
 
-def _place(cell: TableCell) -> tuple[int, tuple[str, ...]]:
+def _position(cell: TableCell) -> tuple[int, tuple[str, ...]]:
     return cell.row, cell.field
 
 
 def _copied(table: Path, cells: set[TableCell], folder: Path, piece: int) -> list[tuple[TableCell, FileSpan]]:
-    """Where the bytes of a table's cells are, copied first if need be."""
+    """The copies of a table's cells, made first if missing."""
     state = _state(table)
     if state is None:
         return []
-    home = folder / hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
-    held = _held(home, table)
-    if cells <= held.keys():
-        return [(cell, place) for cell in cells if (place := held[cell]) is not None]
-    with writing(home, _ADVICE):
-        home.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{home.name}.lock"):
-            held = _held(home, table)  # another process may have been at work meanwhile
-            missing = sorted(cells - held.keys(), key=_place)
-            _check_space(home, state["size"] * len(missing) // len(cells))
-            write_json(home / "table.json", state)
-            waiting = deque(missing)
-            while waiting:
-                path = home / f"{len(list(home.glob('*.arrow'))):05}.arrow"
-                write_atomically(path, partial(_write_piece, waiting, piece))
+    table_folder = folder / hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
+    copies = _copied_cells(table_folder, table)
+    if cells <= copies.keys():
+        return [(cell, span) for cell in cells if (span := copies[cell]) is not None]
+    with writing(table_folder, _ADVICE):
+        table_folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{table_folder.name}.lock"):
+            copies = _copied_cells(table_folder, table)  # another process may have made some meanwhile
+            missing = sorted(cells - copies.keys(), key=_position)
+            _check_space(table_folder, state["size"] * len(missing) // len(cells))
+            write_json(table_folder / "table.json", state)
+            queue = deque(missing)
+            while queue:
+                path = table_folder / f"{len(list(table_folder.glob('*.arrow'))):05}.arrow"
+                write_atomically(path, partial(_write_piece, queue, piece))
     return _copied(table, cells, folder, piece)
 
 
 def _state(table: Path) -> dict[str, Any] | None:
-    """What a copy is of: the table's path, size and time of change; None where there is none."""
+    """Identity of a table's version: path, size and modification time; None if the file doesn't exist."""
     try:
         found = table.stat()
     except OSError:
@@ -177,25 +176,26 @@ def _state(table: Path) -> dict[str, Any] | None:
     return {"path": str(table.resolve()), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
-def _check_space(home: Path, needed: int) -> None:
-    free = shutil.disk_usage(home).free
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise FairHumanError(
-            f"{home}: copies of pictures need about {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free{_ADVICE}"
+            f"{folder}: copies of pictures need about {needed / 2**20:.0f} MiB, but {free / 2**20:.0f} MiB "
+            f"are free{_ADVICE}"
         )
 
 
-def _write_piece(waiting: deque[TableCell], piece: int, path: Path) -> None:
-    """Write the first cells of those that wait, about `piece` bytes of them; null where one can't be read."""
+def _write_piece(queue: deque[TableCell], piece: int, path: Path) -> None:
+    """Write about `piece` bytes of cells from the front of the queue; null for a cell that can't be read."""
     written = 0
     with pyarrow.ipc.new_file(str(path), _SCHEMA) as file:
-        while waiting and written < piece:
+        while queue and written < piece:
             rows: list[int] = []
             fields: list[str] = []
             values: list[bytes | None] = []
             size = 0
-            while waiting and size < min(_BATCH, piece):
-                cell = waiting.popleft()
+            while queue and size < min(_BATCH, piece):
+                cell = queue.popleft()
                 value = next((content for _, content in _readable([cell])), None)
                 rows.append(cell.row)
                 fields.append(json.dumps(cell.field))
@@ -205,32 +205,32 @@ def _write_piece(waiting: deque[TableCell], piece: int, path: Path) -> None:
             written += size
 
 
-def _held(home: Path, table: Path) -> dict[TableCell, FileSpan | None]:
-    """Cells of a table that the pieces in a folder hold, and where; None: it could not be read."""
-    held: dict[TableCell, FileSpan | None] = {}
-    for path in sorted(home.glob("*.arrow")):
+def _copied_cells(folder: Path, table: Path) -> dict[TableCell, FileSpan | None]:
+    """Cells of a table in the pieces of a folder, and their places; None: the cell could not be read."""
+    copies: dict[TableCell, FileSpan | None] = {}
+    for path in sorted(folder.glob("*.arrow")):
         try:
-            held.update(_held_by_piece(path, table))
+            copies.update(_cells_of_piece(path, table))
         except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable copy of pictures ({error}); delete {home}") from error
-    return held
+            raise DataError(f"{path}: not a readable copy of pictures ({error}); delete {folder}") from error
+    return copies
 
 
-def _held_by_piece(path: Path, table: Path) -> Iterator[tuple[TableCell, FileSpan | None]]:
+def _cells_of_piece(path: Path, table: Path) -> Iterator[tuple[TableCell, FileSpan | None]]:
     with pyarrow.memory_map(str(path)) as file:
-        whole = file.read_buffer()
-        reader = pyarrow.ipc.open_file(whole)
+        buffer = file.read_buffer()
+        reader = pyarrow.ipc.open_file(buffer)
         for number in range(reader.num_record_batches):
             rows, fields, values = reader.get_batch(number).columns
             _, offsets, content = values.buffers()
-            # Nothing is copied, so where a value is in memory says where it is in the file.
-            first = content.address - whole.address
-            places = first + np.frombuffer(offsets, np.int64)[: len(values) + 1]
-            ends, valid = places[1:].tolist(), values.is_valid().to_pylist()
-            for row, field, start, end, known in zip(
-                rows.to_pylist(), fields.to_pylist(), places.tolist(), ends, valid, strict=False
+            # The file is memory-mapped without a copy, so the address of a value gives its offset in the file.
+            first = content.address - buffer.address
+            starts = first + np.frombuffer(offsets, np.int64)[: len(values) + 1]
+            ends, valid = starts[1:].tolist(), values.is_valid().to_pylist()
+            for row, field, start, end, readable in zip(
+                rows.to_pylist(), fields.to_pylist(), starts.tolist(), ends, valid, strict=False
             ):
                 yield (
                     TableCell(table, row, tuple(json.loads(field))),
-                    FileSpan(path, start, end - start) if known else None,
+                    FileSpan(path, start, end - start) if readable else None,
                 )

@@ -1,8 +1,8 @@
-"""Pictures from files or bytes: what a header says, and the upright RGB picture; never half a picture.
+"""Read picture headers and decode pictures to upright RGB; truncated files are rejected.
 
-Pillow is asked for the type by content, in a fixed list of formats. Its own defaults that spoil pictures in
-silence are handled here: 16-bit grey is clipped to white by `convert`, transparent pixels show the colour
-hidden below, the EXIF orientation is ignored, and with LOAD_TRUNCATED_IMAGES a cut-off file gives a grey half.
+Pillow detects the type by content, among a fixed list of formats. Pillow's defaults that silently corrupt pictures
+are handled here: `convert` clips 16-bit grey to white, transparent pixels show their hidden colour, the EXIF
+orientation is ignored, and with LOAD_TRUNCATED_IMAGES the missing part of a truncated file becomes grey.
 """
 
 import errno
@@ -18,22 +18,22 @@ from pydantic import Field
 from fairhuman.config import Settings
 from fairhuman.data.pictures.stored import PictureError, byte_length, picture_name, read_bytes, unreadable
 from fairhuman.errors import DataError
-from fairhuman.record import Finding, LabelMap, Painted, Stored
+from fairhuman.record import Finding, LabelMap, MaskSource, Stored
 from fairhuman.regions.boxes import shorten
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 WHITE = (255, 255, 255)
-PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's own default of MAX_IMAGE_PIXELS, which is neither read nor changed here
-NARROW_GREY = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0..255, by these factors
+PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's default of MAX_IMAGE_PIXELS, which is neither read nor changed here
+NARROW_GREY = {"L;2": 85, "L;4": 17}  # factors by which Pillow scales grey of 2 and 4 bits to 0..255
 GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class PictureLimits(Settings):
-    """What a picture must keep to; all of it is checked on the header, before anything is decoded."""
+    """Limits of a picture, all checked from the header before decoding."""
 
     min_side: int = Field(default=16, ge=1, description="pixels of the shorter side")
-    max_aspect: float = Field(default=8.0, ge=1.0, description="longer side through shorter side")
+    max_aspect: float = Field(default=8.0, ge=1.0, description="longer side / shorter side")
     max_pixels: int = Field(default=PILLOW_LIMIT, ge=1, le=PILLOW_LIMIT, description="width times height")
 
 
@@ -42,7 +42,7 @@ DEFAULT_LIMITS = PictureLimits()
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """What a header says: type by content, Pillow's mode, *upright* size, and what decoding will change."""
+    """Facts from a header: type by content, Pillow's mode, *upright* size, and the conversions that decoding makes."""
 
     kind: str
     mode: str
@@ -52,24 +52,24 @@ class PictureFacts:
 
 
 class DecodedPicture(NamedTuple):
-    """An upright RGB picture and what was changed to get it."""
+    """An upright RGB picture and the conversions that were made."""
 
     picture: Image.Image
     conversions: tuple[Finding, ...]
 
 
 def inspect(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFacts:
-    """Read the header of a picture, decoding nothing.
+    """Read the header of a picture, without decoding it.
 
     Raises:
-        PictureError: missing, unreadable, empty, not a picture, too small, too long, too large.
+        PictureError: the file is missing, unreadable, empty or not a picture, or the picture exceeds the limits.
 
     """
     with _open(source, limits) as image:
         try:
             width, height = _upright_size(image)
             return PictureFacts(str(image.format), image.mode, width, height, _conversions(image, source))
-        except Exception as error:  # looking for a second frame reads beyond the header
+        except Exception as error:  # the check for a second frame reads beyond the header
             raise _damaged(source, error) from error
 
 
@@ -78,16 +78,15 @@ def decode(
 ) -> DecodedPicture:
     """Decode a picture to upright RGB, 8 bits.
 
-    EXIF orientation first; 16-bit grey scaled by 1/257; transparent pixels laid on `background`; grey,
-    palette and CMYK converted; the first frame of an animation.
+    The EXIF orientation is applied, 16-bit grey scaled by 1/257, transparency composited on `background`, and
+    grey, palette and CMYK converted. Of an animation, the first frame is used.
 
     Raises:
-        PictureError: as `inspect`, and for a file that is cut off or damaged.
-        DataError: if somebody switched PIL.ImageFile.LOAD_TRUNCATED_IMAGES on: half pictures could not be
-            told from whole ones.
+        PictureError: as `inspect`; or the file is truncated or damaged.
+        DataError: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so truncated files would go unnoticed.
 
     """
-    _refuse_half_pictures()
+    _check_truncated_images_raise()
     with _open(source, limits) as image:
         try:
             conversions = _conversions(image, source)
@@ -97,13 +96,13 @@ def decode(
             raise _damaged(source, error) from error
 
 
-def decode_mask(mask: Painted, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Decode a painted mask: upright, mode L, white = region; what is transparent is outside of it.
+def decode_mask(mask: MaskSource, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Decode a painted mask: upright, mode L, white = region; transparent pixels are outside the region.
 
-    Of a label map the region is where a pixel's number, or its index into the palette, is one of the labels.
+    In a label map, the region consists of the pixels whose value (or palette index) is one of the labels.
 
     Raises:
-        PictureError: as `decode`; a label map in colours, or in a format that blurs its numbers.
+        PictureError: as `decode`; or a label map is in colour or in a lossy format.
         DataError: as `decode`.
 
     """
@@ -113,7 +112,7 @@ def decode_mask(mask: Painted, limits: PictureLimits = DEFAULT_LIMITS) -> Image.
 
 
 def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
-    _refuse_half_pictures()
+    _check_truncated_images_raise()
     with _open(mask.stored, limits) as image:
         name = picture_name(mask.stored)
         if image.mode not in ("1", "L", "P", *GREY16):
@@ -130,16 +129,16 @@ def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
     return Image.fromarray(np.isin(labels_hw, mask.labels).astype(np.uint8) * 255)
 
 
-def _refuse_half_pictures() -> None:
+def _check_truncated_images_raise() -> None:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES must be False: with it, cut-off pictures are half grey, "
-            "without an error"
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES must be False: if it is True, truncated pictures decode to partly "
+            "grey ones without an error"
         )
 
 
 def _open(source: Stored, limits: PictureLimits) -> Image.Image:
-    """Open within the limits, or say why not."""
+    """Open a picture and check its limits; raise a PictureError with the reason."""
     name = picture_name(source)
     if not byte_length(source):
         raise PictureError("file is empty (0 bytes)", name)
@@ -148,9 +147,9 @@ def _open(source: Stored, limits: PictureLimits) -> Image.Image:
     except PictureError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError("too many pixels, refused from the header", _named(source, error)) from error
-    except Exception as error:  # a parser may raise anything on a file that isn't of its kind
-        if _is_of_the_system(error):
+        raise PictureError("too many pixels, refused from the header", _describe_error(source, error)) from error
+    except Exception as error:  # a parser may raise anything on a file of another kind
+        if _is_system_error(error):
             raise unreadable(source, error) from error
         raise PictureError("not a picture", f"{name} begins with {_start(source)!r}") from error
     try:
@@ -175,14 +174,14 @@ def _check_limits(image: Image.Image, name: str, limits: PictureLimits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 = upright, without decoding."""
-    if image.format == "TIFF":  # Pillow turns TIFF by itself, and reports the upright size
+    """EXIF orientation, 1 = upright; decodes no pixels."""
+    if image.format == "TIFF":  # Pillow rotates TIFF itself, and reports the upright size
         return 1
-    if image.format == "PNG" and "exif" not in image.info:  # getexif would decode all of it to look behind the pixels
+    if image.format == "PNG" and "exif" not in image.info:  # getexif would decode the pixels to find EXIF behind them
         return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF: Pillow shows such a picture as it is stored, and so do we
+    except Exception:  # damaged EXIF: use the stored orientation, as Pillow does
         return 1
 
 
@@ -192,7 +191,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
-    """What `decode` changes, or what is odd, as far as the header tells."""
+    """The conversions of `decode` and oddities, as far as the header shows."""
     name = picture_name(source)
     found: list[Finding] = []
     if isinstance(source, Path):
@@ -239,19 +238,19 @@ def _start(source: Stored) -> bytes:
         raise unreadable(source, error) from error
 
 
-def _is_of_the_system(error: Exception) -> bool:
-    """Whether the system refused, rather than Pillow, whose OSErrors about the content have no number.
+def _is_system_error(error: Exception) -> bool:
+    """Whether the operating system raised the error; Pillow's own OSErrors, about the content, have no errno.
 
-    EINVAL is about the content as well: a damaged file sent the parser to a place before its start.
+    EINVAL is about the content too: a damaged file made the parser seek before the start.
     """
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def _damaged(source: Stored, error: Exception) -> PictureError:
-    if _is_of_the_system(error):
+    if _is_system_error(error):
         return unreadable(source, error)
-    return PictureError("picture is cut off or damaged", _named(source, error))
+    return PictureError("picture is cut off or damaged", _describe_error(source, error))
 
 
-def _named(source: Stored, error: Exception) -> str:
+def _describe_error(source: Stored, error: Exception) -> str:
     return shorten(f"{picture_name(source)}: {error or type(error).__name__}", 200)

@@ -1,6 +1,6 @@
-"""What makes a picture worth having: one class a rule, each over numbers that were measured once.
+"""Filters of records, one class each, over measures that are computed once.
 
-A number that isn't known rejects nothing. Thresholds can be changed without measuring again.
+An unknown measure rejects nothing. Thresholds can be changed without measuring again.
 """
 
 import itertools
@@ -16,25 +16,29 @@ from pydantic import Field, model_validator
 from fairhuman.config import Settings
 from fairhuman.record import Box, HumanRecord
 
-CLARITY_PIXELS = 512**2  # of the picture in which clarity is measured
+CLARITY_PIXELS = 512**2  # size of the resized picture on which clarity is measured
 PERSON = "person"
 Need = Literal["face", "hand", "face or hand"]
 
 
 class FilterSettings(Settings):
-    """What a picture must be like; null switches a rule off, and bounds themselves are allowed values."""
+    """Filters of records; null switches one off, and bounds are inclusive."""
 
     min_side: int | None = Field(default=1024, ge=1, description="pixels of the shorter side")
-    min_aspect: float | None = Field(default=None, gt=0.0, description="width through height")
-    max_aspect: float | None = Field(default=None, gt=0.0, description="width through height")
-    needs: tuple[Need, ...] = Field(default=(), description="regions of which there must be at least one each")
+    min_aspect: float | None = Field(default=None, gt=0.0, description="width / height")
+    max_aspect: float | None = Field(default=None, gt=0.0, description="width / height")
+    needs: tuple[Need, ...] = Field(default=(), description="regions that a picture must have, at least one of each")
     min_persons: int | None = Field(default=None, ge=0)
     max_persons: int | None = Field(default=None, ge=0)
-    min_person_share: float | None = Field(default=None, ge=0.0, le=1.0, description="of the picture's area")
-    max_person_share: float | None = Field(default=None, ge=0.0, le=1.0, description="of the picture's area")
+    min_person_share: float | None = Field(
+        default=None, ge=0.0, le=1.0, description="share of the picture's area covered by persons"
+    )
+    max_person_share: float | None = Field(
+        default=None, ge=0.0, le=1.0, description="share of the picture's area covered by persons"
+    )
     min_clarity: float | None = Field(default=None, ge=0.0, description="variance of the Laplacian, grey levels²")
     min_clarity_percentile: float | None = Field(
-        default=None, ge=0.0, le=100.0, description="the same as a percentile of the pictures where it is known"
+        default=None, ge=0.0, le=100.0, description="min_clarity as a percentile over the pictures with known clarity"
     )
 
     @model_validator(mode="after")
@@ -50,13 +54,13 @@ class FilterSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What the filters look at; None = unknown.
+    """The measures that filters use; None = unknown.
 
     Attributes:
         width, height: pixels of the upright picture.
         clarity: see `clarity`.
-        persons, faces, hands: how many there are.
-        person_share: share of the picture, 0..1, inside of the boxes of persons.
+        persons, faces, hands: counts.
+        person_share: share of the picture, 0..1, inside the boxes of persons.
 
     """
 
@@ -70,7 +74,7 @@ class Measures:
 
 
 class Rejection(NamedTuple):
-    """Why a filter refuses a picture: a text that is the same for all of them, and the picture's own number."""
+    """Why a filter rejects a picture: the reason, without the value so that reasons can be counted, and the value."""
 
     reason: str
     value: float
@@ -78,7 +82,7 @@ class Rejection(NamedTuple):
 
 @dataclass(frozen=True)
 class Filter(ABC):
-    """A number of the picture that has to lie in [low, high]; None = no bound."""
+    """A measure of the picture that must lie in [low, high]; None = no bound."""
 
     low: float | None = None
     high: float | None = None
@@ -88,10 +92,10 @@ class Filter(ABC):
 
     @abstractmethod
     def value(self, measures: Measures) -> float | None:
-        """The number, or None where it isn't known."""
+        """The measure, or None if unknown."""
 
     def judge(self, measures: Measures) -> Rejection | None:
-        """Why the picture is refused; None where it is good, or where that isn't known."""
+        """Why the picture is rejected; None if it passes or the measure is unknown."""
         value = self.value(measures)
         if value is None:
             return None
@@ -114,58 +118,58 @@ class ShorterSide(Filter):
 
 
 class Aspect(Filter):
-    """Shape: 1 = square, more = wide."""
+    """Aspect ratio: 1 = square, more = wide."""
 
     name, unit = "width through height", ""
 
     def value(self, measures: Measures) -> float:
-        """Width through height."""
+        """Width / height."""
         return measures.width / measures.height
 
 
 class Faces(Filter):
-    """Faces that were annotated or found."""
+    """Number of faces, annotated or detected."""
 
     name, unit = "number of faces", ""
 
     def value(self, measures: Measures) -> float | None:
-        """Their number."""
+        """The count."""
         return measures.faces
 
 
 class Hands(Filter):
-    """Hands that were annotated or found."""
+    """Number of hands, annotated or detected."""
 
     name, unit = "number of hands", ""
 
     def value(self, measures: Measures) -> float | None:
-        """Their number."""
+        """The count."""
         return measures.hands
 
 
 class FacesAndHands(Filter):
-    """Either of the two parts that training cares about."""
+    """Number of faces and hands together."""
 
     name, unit = "number of faces and hands", ""
 
     def value(self, measures: Measures) -> float | None:
-        """Those known of; where there are none, unknown unless both parts are known."""
+        """Sum of the known counts; a sum of 0 is unknown unless both counts are known."""
         known = [count for count in (measures.faces, measures.hands) if count is not None]
         return sum(known) if any(known) or len(known) == 2 else None
 
 
 class Persons(Filter):
-    """Persons that were annotated or found."""
+    """Number of persons, annotated or detected."""
 
     name, unit = "number of persons", ""
 
     def value(self, measures: Measures) -> float | None:
-        """Their number."""
+        """The count."""
         return measures.persons
 
 
 class PersonShare(Filter):
-    """How much of the picture is about people."""
+    """Share of the picture covered by persons."""
 
     name, unit = "share covered by persons", ""
 
@@ -187,12 +191,12 @@ class Clarity(Filter):
 NEEDS: Mapping[Need, type[Filter]] = {"face": Faces, "hand": Hands, "face or hand": FacesAndHands}
 
 
-def resolve(settings: FilterSettings, measures: Iterable[Measures]) -> list[Filter]:
-    """The filters that are switched on, the cheapest to measure first; a percentile becomes a value.
+def active_filters(settings: FilterSettings, measures: Iterable[Measures]) -> list[Filter]:
+    """The filters that are switched on, the cheapest to measure first; a percentile is converted to a value.
 
     Args:
         settings: the thresholds.
-        measures: all pictures that the percentile is of; where no clarity is known there is no such filter.
+        measures: of all pictures, to compute the percentile; if no clarity is known, there is no clarity filter.
 
     """
     clarity = settings.min_clarity
@@ -211,7 +215,7 @@ def resolve(settings: FilterSettings, measures: Iterable[Measures]) -> list[Filt
 
 
 def measure(record: HumanRecord, clarity: float | None = None) -> Measures:
-    """The numbers of a record; its picture isn't opened. A painted mask counts as one face, hand or person."""
+    """Measure a record without opening its picture. A painted mask counts as one face, hand or person."""
     boxes = record.boxes.get(PERSON)
     return Measures(
         width=record.width,
@@ -232,14 +236,14 @@ def _count(record: HumanRecord, region: str) -> int | None:
 
 
 def covered_share(boxes: Sequence[Box], width: int, height: int) -> float:
-    """Area of the union of boxes through that of the picture, 0..1; boxes lie in the picture."""
+    """Area of the union of boxes / area of the picture, 0..1; boxes must lie inside the picture."""
     if not boxes:
         return 0.0
     corners_n4 = np.array([(box.x0, box.y0, box.x1, box.y1) for box in boxes])
     corners_n4 = corners_n4[np.argsort(corners_n4[:, 1])]
     edges = np.unique(corners_n4[:, [0, 2]])
     area = 0.0
-    for left, right in itertools.pairwise(edges):  # in a strip between two edges only heights count
+    for left, right in itertools.pairwise(edges):  # within a strip between two edges, only heights differ
         strip_n4 = corners_n4[(corners_n4[:, 0] <= left) & (corners_n4[:, 2] >= right)]
         if len(strip_n4):
             reached_n = np.maximum.accumulate(np.concatenate([[0.0], strip_n4[:-1, 3]]))
@@ -252,8 +256,8 @@ def clarity(picture: Image.Image) -> float:
     """Variance of the Laplacian in (grey levels of 0..255)²; blur lowers it, noise raises it.
 
     Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy: a comparative study, ICPR 2000. The picture is
-    first brought to 512² pixels in its own aspect, so that pictures of all sizes compare as if seen at one size: the
-    grain of a large photo doesn't count as detail, and a small one is as unclear as it looks when enlarged.
+    first resized to 512² pixels, keeping its aspect ratio, so that pictures of different sizes are comparable: the
+    grain of a large photo doesn't count as detail, and a small photo counts as blurred as it looks when enlarged.
     """
     scale = (CLARITY_PIXELS / (picture.width * picture.height)) ** 0.5
     size = (max(3, round(picture.width * scale)), max(3, round(picture.height * scale)))

@@ -1,4 +1,4 @@
-"""What happened to which record, and why: nothing is left out without a line here."""
+"""Notes on records: every record or field that is skipped, dropped or converted gets a note with the reason."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from fairhuman.utils.files import write_json
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One finding with its place. `line` counts from 1 and is None where a file has no lines."""
+    """One finding with its location. `line` counts from 1 and is None for a file without lines."""
 
     file: str
     line: int | None
@@ -28,20 +28,20 @@ class Note:
 
 @dataclass
 class LoadReport:
-    """Notes in the order of their records, with counts."""
+    """Notes in the order of their records, and counts of them."""
 
     notes: list[Note] = field(default_factory=list)
 
     def add(self, location: str, stage: str, finding: Finding) -> None:
-        """Note a finding at a record's location (`file:line`, or a file alone)."""
+        """Add a finding at a record's location (`file:line` or `file`)."""
         self.notes.append(note(location, stage, finding))
 
     def extend(self, notes: Iterable[Note]) -> None:
-        """Add notes that were collected elsewhere, such as in a worker (see `Batch.notes`)."""
+        """Add notes collected elsewhere, such as in a worker (see `Batch.notes`)."""
         self.notes.extend(notes)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Number of notes by action, then by reason, the most frequent first."""
+        """Number of notes by action, then by reason, most frequent first."""
         counted = Counter((entry.action, entry.reason) for entry in self.notes)
         by_action: dict[str, dict[str, int]] = {}
         for (action, reason), number in counted.most_common():
@@ -53,11 +53,10 @@ class LoadReport:
         return [entry for entry in self.notes if entry.action == "skipped"]
 
     def check_share(self, max_share: float, total: int) -> None:
-        """Refuse a source of which too much had to be left out.
+        """Reject a source with too many skipped records.
 
         Raises:
-            DataError: if more than `max_share` (0..1) of `total` records were skipped; names the first ten
-                reasons.
+            DataError: more than `max_share` (0..1) of `total` records were skipped; names the first ten reasons.
 
         """
         skipped = self.skipped()
@@ -65,7 +64,7 @@ class LoadReport:
             return
         first = "".join(f"\n  {entry}" for entry in skipped[:10])
         raise DataError(
-            f"{len(skipped)} of {total} records had to be skipped ({len(skipped) / max(total, 1):.0%}), "
+            f"{len(skipped)} of {total} records were skipped ({len(skipped) / max(total, 1):.0%}), "
             f"more than max_reject_share = {max_share:.0%}. The first reasons:{first}"
         )
 
@@ -75,7 +74,7 @@ class LoadReport:
 
 
 def note(location: str, stage: str, finding: Finding) -> Note:
-    """A finding at a location: `metadata.jsonl:12` is file and line, anything else a file."""
+    """Make a note of a finding: a location such as `metadata.jsonl:12` is file and line, any other is a file."""
     file, _, line = location.rpartition(":")
     if file and line.isdecimal():
         return Note(file, int(line), stage, *finding)

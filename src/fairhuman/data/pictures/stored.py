@@ -1,4 +1,4 @@
-"""The bytes of a picture, wherever they are: a file, memory, a stretch of a file, a cell of a Parquet table."""
+"""Read the bytes of a picture from a file, memory, a span of a file, or a cell of a Parquet table."""
 
 import stat
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from fairhuman.regions.boxes import shorten
 
 
 class PictureError(DataError):
-    """One picture can't be used; `finding` says why, for the report."""
+    """One picture can't be used; `finding` holds the reason."""
 
     def __init__(self, reason: str, value: str = "") -> None:
         super().__init__(f"{reason} ({value})" if value else reason)
@@ -26,7 +26,7 @@ class PictureError(DataError):
 
 
 def picture_name(stored: Stored) -> str:
-    """How a picture is called in messages."""
+    """Name of a picture for messages."""
     if isinstance(stored, bytes):
         return f"{len(stored)} bytes"
     if isinstance(stored, FileSpan):
@@ -37,10 +37,10 @@ def picture_name(stored: Stored) -> str:
 
 
 def byte_length(stored: Stored) -> int:
-    """Number of bytes of a picture, without opening it; that of a cell is only known once it is read.
+    """Number of bytes of a picture, without reading it (except a table cell, which must be read).
 
     Raises:
-        PictureError: no such file, or not a regular one: a folder can't be read, a pipe would be waited for.
+        PictureError: the file doesn't exist or isn't a regular one (reading a pipe would block).
 
     """
     if isinstance(stored, bytes):
@@ -49,7 +49,7 @@ def byte_length(stored: Stored) -> int:
         return len(_cell_bytes(stored))
     try:
         found = (stored.path if isinstance(stored, FileSpan) else stored).stat()
-    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte, a broken network drive
+    except (OSError, ValueError) as error:  # no permission, a name too long, a null byte, a broken network drive
         raise unreadable(stored, error) from error
     if not stat.S_ISREG(found.st_mode):
         raise PictureError("can't be read: not a regular file", picture_name(stored))
@@ -60,7 +60,7 @@ def read_bytes(stored: Stored) -> bytes:
     """All bytes of a picture.
 
     Raises:
-        PictureError: if they can't be read.
+        PictureError: the bytes can't be read.
 
     """
     if isinstance(stored, bytes):
@@ -74,8 +74,8 @@ def read_bytes(stored: Stored) -> bytes:
 
 
 def unreadable(stored: Stored, error: Exception) -> PictureError:
-    """What to say where the system refuses to read a picture."""
-    if isinstance(error, FileNotFoundError):  # also a link to nothing, or a file that has just been removed
+    """Make a PictureError from an error of the operating system."""
+    if isinstance(error, FileNotFoundError):  # also a dangling link, or a file that has just been removed
         return PictureError("file does not exist", picture_name(stored))
     why = getattr(error, "strerror", None) or error or type(error).__name__
     return PictureError(f"can't be read: {why}", shorten(picture_name(stored), 200))
@@ -92,7 +92,7 @@ def _span_bytes(span: FileSpan) -> bytes:
 
 def _cell_bytes(cell: TableCell) -> bytes:
     try:
-        group, first = _group_of(cell.path, cell.row)
+        group, first = _find_row_group(cell.path, cell.row)
         value = _column(cell.path, group, cell.field[0])[cell.row - first].as_py()
     except FileNotFoundError as error:
         raise unreadable(cell, error) from error
@@ -108,7 +108,7 @@ def _cell_bytes(cell: TableCell) -> bytes:
 
 @lru_cache(maxsize=64)
 def _group_ends(path: Path) -> list[int]:
-    """The first row after each row group of a table."""
+    """The row after the last one of each row group of a table."""
     with pyarrow.parquet.ParquetFile(path) as table:
         ends, end = [], 0
         for group in range(table.num_row_groups):
@@ -117,14 +117,14 @@ def _group_ends(path: Path) -> list[int]:
     return ends
 
 
-def _group_of(path: Path, row: int) -> tuple[int, int]:
-    """Row group of a row, and the group's first row."""
+def _find_row_group(path: Path, row: int) -> tuple[int, int]:
+    """Number of the row group of a row, and the group's first row."""
     ends = _group_ends(path)
     group = next(number for number, end in enumerate([*ends, row + 1]) if row < end)
     return group, ends[group - 1] if group else 0
 
 
-@lru_cache(maxsize=4)  # neighbours are mostly asked for one after another; a group of pictures can be large
+@lru_cache(maxsize=4)  # access is mostly sequential, and a row group of pictures can be large
 def _column(path: Path, group: int, column: str) -> Any:
     with pyarrow.parquet.ParquetFile(path) as table:
         return table.read_row_group(group, columns=[column]).column(column)

@@ -1,1 +1,1 @@
-"""From a source to a data set: manifest, tiers, selection, shards."""
+"""The build pipeline from a source to a data set: manifest, tiers, selection, shards."""

@@ -1,4 +1,4 @@
-"""The third tier: a caption for every kept row."""
+"""The caption tier: a caption for every kept row."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from fairhuman.data.caption import Caption, Captioner, CaptionItem, open_caption
 from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
-from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.detect.worker import Failure
 from fairhuman.record import HumanRecord
 
@@ -23,8 +23,8 @@ from fairhuman.record import HumanRecord
 class CaptionTier:
     """Writes captions with one captioner.
 
-    Only the template, which costs nothing, reads how many persons were detected: new detectors cost no captions of a
-    model.
+    Only the template, which is cheap, uses the number of detected persons; so new detectors don't require new captions
+    of a model.
     """
 
     reader: RowReader
@@ -36,19 +36,19 @@ class CaptionTier:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What was detected counts for the template alone."""
+        """Detections matter for the template only."""
         return ("check", "detect") if self.detected and self.caption.kind == "template" else ("check",)
 
     @property
     def decisive(self) -> Mapping[str, Any]:
-        """The settings that the results depend on."""
+        """The settings that determine the results."""
         section: Settings | None = getattr(self.caption, self.caption.kind, None)
         own = section.decisive() if section is not None else None
         return {"kind": self.caption.kind, "tokens": self.caption.tokens.decisive(), self.caption.kind: own}
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
-        """Of its table; tokens of both tokenizers."""
+        """Columns of the table; `tokens` holds the counts of both tokenizers."""
         tokens = pyarrow.list_(pyarrow.int32())
         return [
             ("caption", pyarrow.string()),
@@ -59,19 +59,19 @@ class CaptionTier:
         ]
 
     def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """What a row of the table says was changed or is odd."""
+        """Conversions and oddities that a row of the table notes."""
         if row["cut"]:
             yield "converted", "caption cut to the limit of tokens"
         if row["over"]:
             yield "warned", "caption has more tokens than the model reads"
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
+    def open(self) -> Iterator[ProcessRows]:
         """Load the captioner."""
         with open_captioner(self.caption) as captioner:
-            yield partial(self._look, captioner)
+            yield partial(self._process, captioner)
 
-    def _look(self, captioner: Captioner, items: Sequence[TierRow]) -> list[TierResult]:
+    def _process(self, captioner: Captioner, items: Sequence[TierRow]) -> list[TierResult]:
         results: list[TierResult] = []
         for first in range(0, len(items), captioner.batch_size):
             results += self._batch(captioner, items[first : first + captioner.batch_size])
@@ -79,7 +79,7 @@ class CaptionTier:
 
     def _batch(self, captioner: Captioner, items: Sequence[TierRow]) -> list[TierResult]:
         results: dict[int, TierResult] = {}
-        asked: dict[int, CaptionItem] = {}
+        caption_items: dict[int, CaptionItem] = {}
         for item in items:
             check = item.earlier["check"]
             try:
@@ -92,13 +92,13 @@ class CaptionTier:
             if persons:
                 attributes.setdefault("persons", persons)
             picture = partial(self._picture, item, record, results)
-            asked[item.row.id] = CaptionItem(item.row.key, record.caption, attributes, picture=picture)
-        for identity, answer in zip(asked, captioner.caption(list(asked.values())), strict=True):
+            caption_items[item.row.id] = CaptionItem(item.row.key, record.caption, attributes, picture=picture)
+        for identity, answer in zip(caption_items, captioner.caption(list(caption_items.values())), strict=True):
             results.setdefault(identity, self._result(captioner, answer))
         return [results[item.row.id] for item in items]
 
     def _picture(self, item: TierRow, record: HumanRecord, results: dict[int, TierResult]) -> Image.Image:
-        """The picture, when a captioner asks for it; why it can't be had is this row's result, not the captioner's."""
+        """Decode the picture on demand; if that fails, the error becomes the result of this row."""
         try:
             return self.reader.decoded(record, item.earlier["check"])
         except PictureError as error:

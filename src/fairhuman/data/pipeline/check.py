@@ -1,4 +1,4 @@
-"""The first tier: is the picture what it says, what are its bytes, and what can be measured of it at once?"""
+"""The check tier: decode a picture, hash its bytes and measure it."""
 
 import hashlib
 import json
@@ -13,20 +13,20 @@ from PIL import Image
 from fairhuman.data.pictures.filters import clarity
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.pipeline.rows import BOXES, RowReader, box_rows
-from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
-from fairhuman.data.sources.check import decoded
+from fairhuman.data.pipeline.rows import BOXES, RowReader, boxes_to_lists
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
+from fairhuman.data.sources.check import decode_record
 from fairhuman.errors import FairHumanError
 from fairhuman.record import region_column
 
 
 @dataclass(frozen=True)
 class CheckTier:
-    """Reads, decodes and measures a picture, and keeps what its source says about it.
+    """Reads, decodes and measures a picture, and keeps its annotations.
 
     Attributes:
-        reader: of the source's rows.
-        perceptual: whether the 64-bit perceptual hash is measured, which near duplicates are found by.
+        reader: reader of the source's rows.
+        perceptual: whether to compute the 64-bit perceptual hash, used to find near duplicates.
 
     """
 
@@ -39,7 +39,7 @@ class CheckTier:
 
     @property
     def decisive(self) -> Mapping[str, Any]:
-        """The settings that the results depend on."""
+        """The settings that determine the results."""
         source = self.reader.source
         limits, regions = source.limits.decisive(), self.reader.regions
         own = {"regions": regions, "empty_means": source.empty_means, "limits": limits}
@@ -47,7 +47,7 @@ class CheckTier:
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
-        """Of its table; `findings` is JSON."""
+        """Columns of the table; `findings` is JSON."""
         return [
             ("location", pyarrow.string()),
             ("width", pyarrow.int32()),
@@ -61,15 +61,15 @@ class CheckTier:
         ]
 
     def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """What a row of the table says was changed or is odd."""
+        """Conversions and oddities that a row of the table notes."""
         return {(action, reason) for action, reason, _ in json.loads(row["findings"]) if action != "skipped"}
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
-        """Nothing has to be loaded."""
-        yield lambda items: [self._look(item) for item in items]
+    def open(self) -> Iterator[ProcessRows]:
+        """Open the tier; it loads nothing."""
+        yield lambda items: [self._check(item) for item in items]
 
-    def _look(self, item: TierRow) -> TierResult:
+    def _check(self, item: TierRow) -> TierResult:
         report = LoadReport()
         record = self.reader.read(item.row, report)
         findings: list[tuple[str, ...]] = [(note.action, note.reason, note.value) for note in report.notes]
@@ -79,7 +79,7 @@ class CheckTier:
                 skipped = report.skipped()[-1]
                 raise PictureError(skipped.reason, skipped.value)
             content = read_bytes(record.image)
-            checked, picture, found = decoded(replace(record, image=content), self.reader.source.limits)
+            checked, picture, found = decode_record(replace(record, image=content), self.reader.source.limits)
         except PictureError as error:
             columns["findings"] = json.dumps(findings)
             return TierResult(columns, "rejected", error.finding.reason, error.finding.value)
@@ -92,7 +92,7 @@ class CheckTier:
             "masks": sorted(checked.masks),
             "findings": json.dumps([*findings, *found]),
         }
-        columns |= {region_column(region): box_rows(checked.boxes[region]) for region in self.reader.regions}
+        columns |= {region_column(region): boxes_to_lists(checked.boxes[region]) for region in self.reader.regions}
         return TierResult(columns)
 
 

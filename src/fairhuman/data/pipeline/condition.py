@@ -1,4 +1,4 @@
-"""The last tier: pose and depth of every kept row."""
+"""The condition tier: pose and depth of every kept row."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ import pyarrow
 from fairhuman.data.condition import PEOPLE_TYPE, ConditionInputs, Conditions, ConditionSettings, open_conditions
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
-from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
 
@@ -24,7 +24,7 @@ Estimate = Callable[[list[ConditionInputs]], list[Conditions] | Failure]
 
 @dataclass(frozen=True)
 class ConditionTier:
-    """Estimates what the source doesn't have."""
+    """Estimates the conditions that the source lacks."""
 
     reader: RowReader
     condition: ConditionSettings
@@ -35,12 +35,12 @@ class ConditionTier:
 
     @property
     def decisive(self) -> Mapping[str, Any]:
-        """The settings that the results depend on."""
+        """The settings that determine the results."""
         return self.condition.decisive()
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
-        """Of its table."""
+        """Columns of the table."""
         return [
             ("pose", PEOPLE_TYPE),
             ("pose_png", pyarrow.binary()),
@@ -52,26 +52,26 @@ class ConditionTier:
         ]
 
     def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """What a row of the table says was changed or is odd."""
+        """Conversions and oddities that a row of the table notes."""
         return {(action, reason) for action, reason, _ in json.loads(row["findings"])}
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
-        """A process for the models, which native code may kill."""
+    def open(self) -> Iterator[ProcessRows]:
+        """Start a separate process for the models, since native code may crash."""
         with Guarded(partial(open_conditions, self.condition), SECONDS) as guarded:
-            yield partial(self._look, guarded.call)
+            yield partial(self._process, guarded.call)
 
-    def _look(
+    def _process(
         self, estimate: Callable[[list[ConditionInputs]], list[Conditions] | Failure], items: Sequence[TierRow]
     ) -> list[TierResult]:
         results: list[TierResult] = []
         for first in range(0, len(items), BATCH):
-            given = [self._given(item) for item in items[first : first + BATCH]]
-            found = iter(self._estimated(estimate, [one for one in given if isinstance(one, ConditionInputs)]))
-            results += [one if isinstance(one, TierResult) else _result(next(found)) for one in given]
+            inputs = [self._inputs(item) for item in items[first : first + BATCH]]
+            found = iter(self._estimate(estimate, [one for one in inputs if isinstance(one, ConditionInputs)]))
+            results += [one if isinstance(one, TierResult) else _result(next(found)) for one in inputs]
         return results
 
-    def _given(self, item: TierRow) -> ConditionInputs | TierResult:
+    def _inputs(self, item: TierRow) -> ConditionInputs | TierResult:
         check = item.earlier["check"]
         try:
             record = self.reader.checked(item.row, check)
@@ -81,14 +81,14 @@ class ConditionTier:
         return ConditionInputs(picture, record.pose, record.depth, record.depth_kind)
 
     @staticmethod
-    def _estimated(estimate: Estimate, given: list[ConditionInputs]) -> list[Conditions | Failure]:
-        """A batch that the models don't survive is tried picture by picture, so that one of them is to blame."""
-        found = estimate(given) if given else []
+    def _estimate(estimate: Estimate, inputs: list[ConditionInputs]) -> list[Conditions | Failure]:
+        """Estimate a batch; if the models fail on it, retry its pictures one by one to find the bad one."""
+        found = estimate(inputs) if inputs else []
         if not isinstance(found, Failure):
             return [*found]
-        if len(given) == 1:
+        if len(inputs) == 1:
             return [found]
-        return [one for each in given for one in ConditionTier._estimated(estimate, [each])]
+        return [one for each in inputs for one in ConditionTier._estimate(estimate, [each])]
 
 
 def _result(found: Conditions | Failure) -> TierResult:

@@ -1,4 +1,4 @@
-"""The second tier: faces, hands and persons that the source doesn't annotate."""
+"""The detection tier: faces, hands and persons that the source doesn't annotate."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow
 
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.data.pipeline.rows import BOXES, RowReader, box_rows
-from fairhuman.data.pipeline.tier import Look, TierResult, TierRow
+from fairhuman.data.pipeline.rows import BOXES, RowReader, boxes_to_lists
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.settings import DetectSettings, Part, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
@@ -22,7 +22,7 @@ SECONDS = 120.0  # time limit of one picture
 
 @dataclass(frozen=True)
 class DetectTier:
-    """Fills in what is unknown; parts that the source annotates are not looked for."""
+    """Detects the parts that are unknown; parts that the source annotates are skipped."""
 
     reader: RowReader
     detect: DetectSettings
@@ -33,30 +33,30 @@ class DetectTier:
 
     @property
     def decisive(self) -> Mapping[str, Any]:
-        """The settings that the results depend on."""
+        """The settings that determine the results."""
         return self.detect.decisive()
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
-        """Of its table: boxes with their scores, votes where detectors vote; null where there was nothing to do."""
+        """Columns of the table: boxes with scores, votes of voting detectors; null where nothing had to be detected."""
         columns = []
         for part in self.detect.kinds:
             columns += [(region_column(part), BOXES), (f"{part}_by", pyarrow.string())]
             columns += [(f"{part}_votes", pyarrow.list_(pyarrow.int32()))]
         return columns
 
-    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:  # noqa: ARG002 the signature of all
-        """A detector changes nothing."""
+    def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:  # noqa: ARG002 - the protocol's signature
+        """None: detectors convert nothing."""
         return ()
 
     @contextmanager
-    def open(self) -> Iterator[Look]:
-        """A process for the detectors, which native code may kill."""
+    def open(self) -> Iterator[ProcessRows]:
+        """Start a separate process for the detectors, since native code may crash."""
         names = detector_names(self.detect)
         with Guarded(partial(open_detectors, self.detect), SECONDS) as guarded:
-            yield lambda items: [self._look(item, guarded, names) for item in items]
+            yield lambda items: [self._detect(item, guarded, names) for item in items]
 
-    def _look(self, item: TierRow, guarded: Guarded[Any, Any], names: Mapping[Part, str]) -> TierResult:
+    def _detect(self, item: TierRow, guarded: Guarded[Any, Any], names: Mapping[Part, str]) -> TierResult:
         check = item.earlier["check"]
         missing = [
             part for part in self.detect.kinds if check.get(region_column(part)) is None and part not in check["masks"]
@@ -74,7 +74,7 @@ class DetectTier:
         columns: dict[str, Any] = {}
         for part in missing:
             columns[f"{part}_by"] = names[part]
-            columns[region_column(part)] = box_rows([one.box for one in found[part]])
+            columns[region_column(part)] = boxes_to_lists([one.box for one in found[part]])
             if any(one.votes is not None for one in found[part]):
                 columns[f"{part}_votes"] = [one.votes for one in found[part]]
         return TierResult(columns)

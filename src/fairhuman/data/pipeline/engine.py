@@ -1,8 +1,9 @@
-"""Tasks on many processes, on this machine or on a Ray cluster, by Daft; nothing but tasks and outcomes travels.
+"""Run tasks in many processes with Daft, on this machine or on a Ray cluster; only tasks and outcomes are transferred.
 
-https://docs.daft.ai: a stateful user-defined function on batches of one row streams: a million tasks need no more
-memory than a few. Outcomes come as they end: where Daft keeps the order (its default), it deals tasks out in turn, and
-a process waits while its next task queues behind a long one of another's (a tenth of the time, with two processes).
+https://docs.daft.ai: a stateful user-defined function on batches of one row streams, so a million tasks take no more
+memory than a few. Outcomes arrive in the order of completion. With Daft's default, the order of the tasks, tasks are
+assigned round-robin, and a process idles while its next task waits behind a long one of another process (10 % of the
+time with two processes).
 """
 
 import os
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from fairhuman.errors import FairHumanError
 from fairhuman.utils.orphans import end_with_parent
 
-# Daft's and Ray's telemetry, and bars of their own beside ours.
+# Switch off Daft's and Ray's telemetry and Daft's progress bars, which would appear beside ours.
 QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
 
 Task = TypeVar("Task")
@@ -27,41 +28,41 @@ def run_tasks(
     workers: int,
     ray: str | None = None,
 ) -> Iterator[Outcome]:
-    """Outcomes of all tasks, as they end.
+    """Run all tasks and yield their outcomes in the order of completion.
 
     Args:
-        start: called once in each process; its `with` block gives the function that is called with every task.
-            Picklable, as tasks and outcomes are.
+        start: called once per process; returns a context manager with the function that runs a task. It must be
+            picklable, as must tasks and outcomes.
         tasks: a process gets the next one when it is free.
-        workers: number of processes; 0: in this one, without Daft.
-        ray: address of a Ray cluster, `local` for one that is started here; None: this machine, without Ray.
+        workers: number of processes; 0: run in this process, without Daft.
+        ray: address of a Ray cluster, or `local` to start one here; None: this machine, without Ray.
 
     Raises:
-        FairHumanError: Daft isn't installed; a task raised, or its process died: says which error.
+        FairHumanError: Daft isn't installed; a task raised an error or its process died (the message says which).
 
     """
     if not tasks:
         return
     if workers == 0:
-        with start() as do:
-            yield from map(do, tasks)
+        with start() as run:
+            yield from map(run, tasks)
         return
-    daft = _daft(ray)
+    daft = _import_daft(ray)
 
     @daft.cls(max_concurrency=workers, use_process=True)
     class Worker:
         def __init__(self, pickled: bytes) -> None:
-            self._work = _Work(pickled)
+            self._runner = _TaskRunner(pickled)
 
         @daft.method(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
-        def do(self, task: bytes) -> bytes:
-            return self._work(task)
+        def run(self, task: bytes) -> bytes:
+            return self._runner(task)
 
     worker = Worker(pickle.dumps(start))
     frame = daft.from_pydict({"task": [pickle.dumps(task) for task in tasks]}).into_batches(1)
     try:
         with daft.execution_config_ctx(maintain_order=False):
-            rows = frame.select(worker.do(daft.col("task")).alias("outcome")).iter_rows()
+            rows = frame.select(worker.run(daft.col("task")).alias("outcome")).iter_rows()
             for row in rows:
                 outcome = pickle.loads(row["outcome"])
                 if isinstance(outcome, _Raised):
@@ -73,8 +74,8 @@ def run_tasks(
         raise FairHumanError(f"a worker ended before its task did: {error}") from error
 
 
-def _daft(ray: str | None) -> Any:
-    """Daft's module, quiet, with the runner that is asked for."""
+def _import_daft(ray: str | None) -> Any:
+    """Import Daft and, with the address of a cluster, connect it to Ray."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -86,20 +87,20 @@ def _daft(ray: str | None) -> Any:
     return daft
 
 
-class _Work:
-    """What one process does; loads at the first task, as Daft makes the object in other places too."""
+class _TaskRunner:
+    """Runs tasks in one process; loads at the first task, because Daft creates the object in other processes too."""
 
     def __init__(self, pickled: bytes) -> None:
         self._pickled = pickled
         self._stack = ExitStack()
-        self._do: Callable[[Any], Any] | None = None
+        self._run: Callable[[Any], Any] | None = None
 
     def __call__(self, task: bytes) -> bytes:
         try:
-            if self._do is None:
-                end_with_parent()  # a killed run must not go on writing where the next one is at work
-                self._do = self._stack.enter_context(pickle.loads(self._pickled)())
-            return pickle.dumps(self._do(pickle.loads(task)))
+            if self._run is None:
+                end_with_parent()  # workers of a killed run must not write into the folder of the next run
+                self._run = self._stack.enter_context(pickle.loads(self._pickled)())
+            return pickle.dumps(self._run(pickle.loads(task)))
         except Exception as error:
             return pickle.dumps(_Raised(error))
 

@@ -1,8 +1,8 @@
-"""What a source holds, written down once: blocks of rows, each row with an identity that changes when it does.
+"""The manifest: the rows of a source in blocks, each row with an identity that changes with its content.
 
-A block is a Parquet file `000012-<digest>.parquet`. Its digest follows from the identities of its rows, so the names in
-a folder tell what is there. Listing the source again keeps every row where it is: what has changed is replaced in its
-place, what is new is appended in new blocks, what is gone leaves its block.
+A block is a Parquet file `000012-<digest>.parquet`. The digest is computed from the identities of its rows, so file
+names identify the content. Listing the source again keeps rows in their places: changed rows are replaced in place,
+new rows are appended in new blocks, removed rows are deleted from their blocks.
 """
 
 import hashlib
@@ -38,14 +38,14 @@ SCHEMA = pyarrow.schema(
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows, by identity, in order."""
+    """A block of rows: their identities, in order."""
 
     number: int
     ids: Ids
 
     @property
     def name(self) -> str:
-        """Name of a table of exactly these rows."""
+        """File name of a table of exactly these rows."""
         return f"{self.number:06d}-{hashlib.blake2b(self.ids.tobytes(), digest_size=6).hexdigest()}.parquet"
 
 
@@ -54,10 +54,10 @@ class ManifestRow:
     """One row of the source.
 
     Attributes:
-        id: hash of the key, the values, and size and time of the file that holds the picture.
+        id: hash of the key, the values, and the size and modification time of the picture's file.
         key: unique in the source.
         location: such as `metadata.jsonl:12`.
-        values: what the source gave, as JSON.
+        values: the source's values, as JSON.
 
     """
 
@@ -67,13 +67,13 @@ class ManifestRow:
     values: str
 
     def row(self, root: Path) -> Row:
-        """As the source gave it; `root` is the folder that its files are in."""
+        """The original row; `root` is the folder of the source's files."""
         return Row(self.location, from_json(self.values, root))
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a look at the source found."""
+    """Result of listing a source: the number of rows, and of new, changed and removed ones among them."""
 
     rows: int
     new: int
@@ -89,53 +89,63 @@ def list_source(
     report: LoadReport,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Listing:
-    """Bring the manifest in `folder` in line with the source; goes on where it was stopped.
+    """Update the manifest in `folder` to match the source; an interrupted listing is resumed.
 
     Args:
-        folder: of the manifest.
-        source: format of what is at `path`.
+        folder: folder of the manifest.
+        source: format of the source.
         path: the source.
         block_rows: rows of a new block, ≥ 1.
         report: gets the findings about lines that give no row.
-        progress: told the number of rows found so far, now and then.
+        progress: called now and then with the number of rows found so far.
 
     Raises:
         DataError: the source can't be read, or no row has its picture's column.
         OSError: the manifest can't be written.
 
     """
-    known = _Known(folder)
-    fresh: list[ManifestRow] = []
+    known = _KnownRows(folder)
+    pending: list[ManifestRow] = []
     changed: dict[int, dict[int, ManifestRow]] = {}
     number = known.next_number
     rows = new = 0
-    for row in _identified(source, path, report):
+    for row in _rows_with_ids(source, path, report):
         rows += 1
         place = known.find(row.key)
         if place is None:
             new += 1
-            fresh.append(row)
-            if len(fresh) == block_rows:
-                _write_block(folder, number, fresh)
-                fresh, number = [], number + 1
+            pending.append(row)
+            if len(pending) == block_rows:
+                _write_block(folder, number, pending)
+                pending, number = [], number + 1
         elif place.id != row.id:
             changed.setdefault(place.block, {})[place.row] = row
         if rows % 1000 == 0:
             progress(rows)
-    if fresh:
-        _write_block(folder, number, fresh)
+    if pending:
+        _write_block(folder, number, pending)
     gone = known.unseen()
-    for number in sorted({*changed, *gone}):
-        old = known.files[number]
-        replaced, left = changed.get(number, {}), gone.get(number, set())
-        kept = [replaced.get(place, row) for place, row in enumerate(read_block(old)) if place not in left]
-        if _write_block(folder, number, kept) != old:
-            old.unlink()
+    _rewrite_blocks(folder, known.files, changed, gone)
     progress(rows)
     return Listing(rows, new, sum(map(len, changed.values())), sum(map(len, gone.values())))
 
 
-def blocks_of(folder: Path) -> list[Block]:
+def _rewrite_blocks(
+    folder: Path,
+    files: Mapping[int, Path],
+    changed: Mapping[int, Mapping[int, ManifestRow]],
+    gone: Mapping[int, set[int]],
+) -> None:
+    """Rewrite the blocks with changed or removed rows, given by block and place in it."""
+    for number in sorted({*changed, *gone}):
+        old = files[number]
+        replaced, removed = changed.get(number, {}), gone.get(number, set())
+        kept = [replaced.get(place, row) for place, row in enumerate(read_block(old)) if place not in removed]
+        if _write_block(folder, number, kept) != old:
+            old.unlink()
+
+
+def read_blocks(folder: Path) -> list[Block]:
     """All blocks of a manifest, in order."""
     files = sorted(numbered_files(folder).items())
     return [Block(number, read_ids(path)) for number, path in files]
@@ -154,38 +164,38 @@ def read_block(path: Path) -> list[ManifestRow]:
 
 
 def numbered_files(folder: Path) -> dict[int, Path]:
-    """The tables `<number>-<digest>.parquet` of a folder by number; one of each where a kill left two."""
+    """The tables `<number>-<digest>.parquet` of a folder by number; one each, even if a killed run left two."""
     if not folder.is_dir():
         return {}
     return {int(path.name.partition("-")[0]): path for path in sorted(folder.glob("[0-9]*.parquet"))}
 
 
-def _identified(source: SourceFormat, path: Path, report: LoadReport) -> Iterator[ManifestRow]:
-    """Rows with unique keys and their identities; the n-th row of a key gets #n."""
+def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport) -> Iterator[ManifestRow]:
+    """Rows with unique keys and their identities; the n-th row with the same key gets the suffix #n."""
     root = path if path.is_dir() else path.parent
-    state = _States(root)
-    times: dict[int, int] = {}
-    pictured = 0
+    states = _FileStates(root)
+    counts: dict[int, int] = {}
+    with_picture = 0
     for row in source.rows(path, report):
         picture = row.values.get(source.picture)
-        pictured += picture is not None
+        with_picture += picture is not None
         key = _key(row, picture)
-        n = times[_hash(key)] = times.get(_hash(key), 0) + 1
+        n = counts[_hash(key)] = counts.get(_hash(key), 0) + 1
         key = key if n == 1 else f"{key}#{n}"
         values = to_json(row.values, root)
-        yield ManifestRow(_hash(f"{key}\0{values}\0{state.of(picture)}"), key, printable(row.location), values)
-    if times and not pictured:
+        yield ManifestRow(_hash(f"{key}\0{values}\0{states.of(picture)}"), key, printable(row.location), values)
+    if counts and not with_picture:
         raise DataError(f"{path}: no record has the required column '{source.picture}'")
 
 
 def _key(row: Row, picture: Any) -> str:
-    """The row's own key, else the path of its picture, else its place."""
+    """The row's key, else the path of its picture, else its location."""
     path = picture.get("path") if isinstance(picture, Mapping) else picture
     return printable(str(row.values.get("key") or (path if isinstance(path, str) else None) or row.location))
 
 
-class _States:
-    """What changes when a picture does: size and time of the file that holds it."""
+class _FileStates:
+    """States of the files that hold pictures (size and modification time), which change with a picture."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -204,7 +214,7 @@ class _States:
 def _state(path: Path) -> str:
     try:
         found = path.stat()
-    except (OSError, ValueError):  # not there, a zero byte, a name too long: said where the picture is read
+    except (OSError, ValueError):  # missing, a null byte, a name too long: reported when the picture is read
         return "missing"
     return f"{found.st_size} {found.st_mtime_ns}"
 
@@ -216,14 +226,14 @@ class _Place:
     id: int
 
 
-class _Known:
-    """The rows that a manifest has already, found by key."""
+class _KnownRows:
+    """The rows that are already in a manifest, indexed by key."""
 
     def __init__(self, folder: Path) -> None:
         self.files = numbered_files(folder)
         for path in folder.glob("[0-9]*.parquet"):
             if path not in self.files.values():
-                path.unlink()  # a run was killed between writing a block and removing the one it replaced
+                path.unlink()  # left by a run that was killed before it removed the replaced block
         self.next_number = max(self.files, default=-1) + 1
         numbers = sorted(self.files)
         tables = [read_table(self.files[n], columns=["id", "key_id"]) for n in numbers]
@@ -236,7 +246,7 @@ class _Known:
         self._seen = np.zeros(len(keys), dtype=bool)
 
     def find(self, key: str) -> _Place | None:
-        """Where a key's row is; it counts as seen from now on."""
+        """The place of a key's row, which is marked as seen; None if the key is unknown."""
         key_id = np.uint64(_hash(key))
         at = int(np.searchsorted(self._keys, key_id))
         if at == len(self._keys) or self._keys[at] != key_id:
@@ -245,7 +255,7 @@ class _Known:
         return _Place(int(self._blocks[at]), int(self._rows[at]), int(self._ids[at]))
 
     def unseen(self) -> dict[int, set[int]]:
-        """Rows, by block, that nobody asked for."""
+        """Rows that `find` didn't return, by block."""
         gone: dict[int, set[int]] = {}
         for at in np.flatnonzero(~self._seen):
             gone.setdefault(int(self._blocks[at]), set()).add(int(self._rows[at]))
@@ -253,7 +263,7 @@ class _Known:
 
 
 def _write_block(folder: Path, number: int, rows: Sequence[ManifestRow]) -> Path:
-    """Write a block; one without rows is written too, so that its number isn't given again."""
+    """Write a block, even one without rows, so that its number isn't reused."""
     columns = [{**asdict(row), "key_id": _hash(row.key)} for row in rows]
     table = pyarrow.Table.from_pylist(columns, schema=SCHEMA)
     path = folder / Block(number, table.column("id").to_numpy()).name

@@ -1,4 +1,4 @@
-"""What a build says about itself: counts, reasons, thresholds, files. No times: the same input gives the same file."""
+"""The report of a build: counts, reasons, thresholds, files. It holds no times, so equal input gives equal files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ STAGES = ("read", "check", "detect", "filter", "duplicate", "caption", "conditio
 def write_report(
     out: Path, kind: str, recipe: BuildRecipe, selection: Selection, listed: int, shards: Sequence[str]
 ) -> dict[str, Any]:
-    """Write `report.json` and the table of rejected rows; what the report says."""
+    """Write `report.json` and the table of rejected rows; return the content of the report."""
     rejected = selection.rejected
     counts = Counter((each.stage, each.reason) for each in rejected)
     left = listed + sum(each.stage == "read" for each in rejected)
@@ -35,16 +35,7 @@ def write_report(
         "funnel": funnel,
         "rejected": _nested(counts),
         "notes": _nested(selection.findings),
-        "filters": [
-            {
-                "name": each.name,
-                "unit": each.unit,
-                "low": each.low,
-                "high": each.high,
-                "unknown": selection.unknown[each.name],
-            }
-            for each in selection.filters
-        ],
+        "filters": [_filter(each, selection.unknown[each.name]) for each in selection.filters],
         "files": list(shards),
         "recipe": recipe.model_dump(mode="json"),
         "version": version("fairhuman"),
@@ -65,7 +56,7 @@ def _filter(rule: Filter, unknown: int) -> dict[str, Any]:
 
 
 def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    """Counts by the first word, then by the second, in the order of the alphabet."""
+    """Counts by the first element of the key, then by the second, in alphabetical order."""
     nested: dict[str, dict[str, int]] = {}
     for (outer, inner), number in sorted(counts.items()):
         nested.setdefault(outer, {})[inner] = number

@@ -1,4 +1,4 @@
-"""Rows of the manifest as records, with what the check found out about them."""
+"""Convert rows of the manifest to records, consistent with the check tier."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ from fairhuman.data.sources.rows import iterate_records
 from fairhuman.record import Box, HumanRecord
 
 CHANGED = "picture changed while the data set was built"
-BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))  # x0, y0, x1, y1 and, where there is one, the score
+BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))  # x0, y0, x1, y1 and optionally the score
 
 
 @dataclass(frozen=True)
 class RowReader:
-    """How rows of one source become records, in any process.
+    """Converts rows of one source to records, in any process.
 
     Attributes:
-        root: folder that its files are in.
+        root: folder of the source's files.
         picture: column of the picture.
-        regions: whose boxes are read.
-        source: how rows are read.
+        regions: regions whose boxes are read.
+        source: settings of the source.
 
     """
 
@@ -39,19 +39,19 @@ class RowReader:
     source: SourceSettings
 
     def read(self, row: ManifestRow, report: LoadReport) -> HumanRecord | None:
-        """The record of a row, with all painted masks that it has; None where it can't be used."""
-        given = row.row(self.root)
-        masks = given.values.get("masks")
+        """The record of a row, with all its painted masks; None if it can't be used."""
+        source_row = row.row(self.root)
+        masks = source_row.values.get("masks")
         regions = [*self.regions, *(masks if isinstance(masks, Mapping) else ())]
-        records = iterate_records([given], self.root, self.picture, regions, self.source, report)
+        records = iterate_records([source_row], self.root, self.picture, regions, self.source, report)
         record = next(iter(records), None)
         return record if record is None else replace(record, key=row.key)
 
     def checked(self, row: ManifestRow, check: Mapping[str, Any]) -> HumanRecord:
-        """The record of a row that passed the check, without the masks that didn't.
+        """The record of a row that passed the check, with the masks that passed.
 
         Raises:
-            PictureError: its picture is no longer what was checked.
+            PictureError: the picture has changed since the check.
 
         """
         record = self.read(row, LoadReport())
@@ -60,20 +60,20 @@ class RowReader:
         return replace(record, masks={name: mask for name, mask in record.masks.items() if name in check["masks"]})
 
     def decoded(self, record: HumanRecord, check: Mapping[str, Any]) -> Image.Image:
-        """The upright picture of a record, as `checked` gives it.
+        """Decode the upright picture of a record from `checked`.
 
         Raises:
-            PictureError: it can't be read, or is no longer what was checked.
+            PictureError: the picture can't be read, or has changed since the check.
 
         """
-        return decode(checked_bytes(record, check["sha256"]), self.source.limits).picture
+        return decode(read_checked_bytes(record, check["sha256"]), self.source.limits).picture
 
 
-def checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
-    """The bytes of a record's picture.
+def read_checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
+    """Read the bytes of a record's picture and compare their hash.
 
     Raises:
-        PictureError: they can't be read, or are no longer those that were checked.
+        PictureError: the bytes can't be read, or have changed since the check.
 
     """
     content = read_bytes(record.image)
@@ -82,13 +82,13 @@ def checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
     return content
 
 
-def box_rows(boxes: Sequence[Box] | None) -> list[list[float]] | None:
-    """Boxes as a table holds them."""
+def boxes_to_lists(boxes: Sequence[Box] | None) -> list[list[float]] | None:
+    """Convert boxes to lists of numbers, as stored in tables."""
     if boxes is None:
         return None
     return [[b.x0, b.y0, b.x1, b.y1] if b.score is None else [b.x0, b.y0, b.x1, b.y1, b.score] for b in boxes]
 
 
-def row_boxes(rows: Sequence[Sequence[float]] | None) -> tuple[Box, ...] | None:
-    """Boxes from a table."""
+def boxes_from_lists(rows: Sequence[Sequence[float]] | None) -> tuple[Box, ...] | None:
+    """Convert lists of numbers from a table to boxes."""
     return None if rows is None else tuple(Box(*row) for row in rows)

@@ -1,4 +1,4 @@
-"""Which checked rows are kept: duplicates and filters, over measures that are in the tables already."""
+"""Select the rows to keep: filters and duplicates, using the measures in the tables."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fairhuman.data.pictures.filters import Filter, FilterSettings, Measures, covered_share, resolve
+from fairhuman.data.pictures.filters import Filter, FilterSettings, Measures, active_filters, covered_share
 from fairhuman.data.pipeline.manifest import Block
-from fairhuman.data.pipeline.rows import row_boxes
+from fairhuman.data.pipeline.rows import boxes_from_lists
 from fairhuman.data.pipeline.tier import TierTable
 from fairhuman.record import Box
 
@@ -19,7 +19,7 @@ HASH_BITS = 64
 
 
 class RejectedRow(NamedTuple):
-    """A row that is left out."""
+    """A rejected row and the reason."""
 
     key: str
     location: str
@@ -30,15 +30,15 @@ class RejectedRow(NamedTuple):
 
 @dataclass
 class Selection:
-    """What is kept, and why the rest isn't.
+    """The kept rows, and the reasons for the rejected ones.
 
     Attributes:
-        kept: blocks of the rows that are kept.
-        rejected: the others, in order.
-        filters: with the thresholds that were used.
-        unknown: for each filter, rows that it couldn't judge and let pass.
+        kept: blocks of the kept rows.
+        rejected: the rejected rows, in order.
+        filters: the filters with their thresholds.
+        unknown: for each filter, the number of rows that passed because the measure is unknown.
         masks: names of the painted masks of the kept rows.
-        findings: number of rows by what was done to them and why.
+        findings: number of rows by action and reason.
 
     """
 
@@ -58,36 +58,36 @@ def select(
     duplicates: Duplicates = "exact",
     near_bits: int = 3,
 ) -> Selection:
-    """Judge every row of `blocks`; of good pictures that are the same the first one counts.
+    """Select rows by filters and duplicates; of duplicates that pass the filters, the first one is kept.
 
     Args:
         blocks: all rows of the source.
-        check, detect: tables that cover them; None where nothing was to be detected.
+        check, detect: tables that cover these rows; None: nothing was detected.
         filters: thresholds.
-        duplicates: `exact` leaves out pictures with the same bytes, `near` also those whose perceptual hashes differ in
-            at most `near_bits` of 64 bits.
+        duplicates: `exact` rejects pictures with identical bytes, `near` also pictures whose perceptual hashes differ
+            in at most `near_bits` of 64 bits.
         near_bits: 0..15.
 
     """
     selection = Selection()
     measures = (row.measures for _, rows in _rows(blocks, check, detect) for row in rows if row.measures is not None)
-    selection.filters = resolve(filters, measures)
-    seen = _Seen(duplicates, near_bits)
+    selection.filters = active_filters(filters, measures)
+    index = _DuplicateIndex(duplicates, near_bits)
     for block, rows in _rows(blocks, check, detect):
         kept = np.ones(len(rows), dtype=bool)
         for place, row in enumerate(rows):
             selection.findings.update(row.findings)
-            why = row.refused or _judge(row.measures, selection) or seen.judge(row)
-            if why is not None:
+            cause = row.rejection or _judge(row.measures, selection) or index.judge(row)
+            if cause is not None:
                 kept[place] = False
-                selection.rejected.append(RejectedRow(row.key, row.location, *why))
+                selection.rejected.append(RejectedRow(row.key, row.location, *cause))
             else:
                 selection.masks |= row.masks
         selection.kept.append(Block(block.number, block.ids[kept]))
     return selection
 
 
-class _Why(NamedTuple):
+class _Cause(NamedTuple):
     stage: str
     reason: str
     value: str
@@ -100,13 +100,13 @@ class _Row:
     sha256: bytes
     phash: int | None
     measures: Measures | None
-    refused: _Why | None
+    rejection: _Cause | None
     masks: frozenset[str]
     findings: frozenset[tuple[str, str]]
 
 
 def _rows(blocks: Sequence[Block], check: TierTable, detect: TierTable | None) -> Iterator[tuple[Block, list[_Row]]]:
-    """What is known of every row, block by block, in the order of their ids."""
+    """The data about every row, block by block, in the order of their ids."""
     read_check, read_detect = check.reader(), detect.reader() if detect is not None else None
     findings = check.tier.findings
     for block in blocks:
@@ -122,22 +122,22 @@ def _rows(blocks: Sequence[Block], check: TierTable, detect: TierTable | None) -
 
 
 def _row(check: Mapping[str, Any], detect: Mapping[str, Any], findings: frozenset[tuple[str, str]]) -> _Row:
-    refused = next(
+    rejection = next(
         (
-            _Why(stage, row["reason"], row["value"])
+            _Cause(stage, row["reason"], row["value"])
             for stage, row in (("check", check), ("detect", detect))
             if row and row["status"] != "ok"
         ),
         None,
     )
-    measures = None if refused is not None else _measures(check, detect)
+    measures = None if rejection is not None else _measures(check, detect)
     masks = frozenset(check["masks"] or ())
-    return _Row(check["key"], check["location"], check["sha256"], check["phash"], measures, refused, masks, findings)
+    return _Row(check["key"], check["location"], check["sha256"], check["phash"], measures, rejection, masks, findings)
 
 
 def _measures(check: Mapping[str, Any], detect: Mapping[str, Any]) -> Measures:
     def boxes(column: str) -> tuple[Box, ...] | None:
-        return row_boxes(check[column] if check.get(column) is not None else detect.get(column))
+        return boxes_from_lists(check[column] if check.get(column) is not None else detect.get(column))
 
     width, height = check["width"], check["height"]
     persons, faces, hands = (boxes(column) for column in ("persons", "faces", "hands"))
@@ -153,11 +153,11 @@ def _measures(check: Mapping[str, Any], detect: Mapping[str, Any]) -> Measures:
 
 
 def _count(boxes: Sequence[Box] | None, painted: bool) -> int | None:
-    """A painted mask counts as one."""
+    """Number of boxes; a painted mask counts as one."""
     return len(boxes) if boxes is not None else 1 if painted else None
 
 
-def _judge(measures: Measures | None, selection: Selection) -> _Why | None:
+def _judge(measures: Measures | None, selection: Selection) -> _Cause | None:
     if measures is None:
         return None
     for rule in selection.filters:
@@ -165,15 +165,15 @@ def _judge(measures: Measures | None, selection: Selection) -> _Why | None:
             selection.unknown[rule.name] += 1
         rejection = rule.judge(measures)
         if rejection is not None:
-            return _Why("filter", rejection.reason, f"{rejection.value:.6g}")
+            return _Cause("filter", rejection.reason, f"{rejection.value:.6g}")
     return None
 
 
-class _Seen:
-    """Pictures that came before.
+class _DuplicateIndex:
+    """Index of the pictures kept so far.
 
-    Two hashes that differ in at most k bits agree in one of k + 1 parts of the 64 bits at least, so only those that
-    share a part are compared.
+    Two hashes that differ in at most k bits agree in at least one of k + 1 parts of the 64 bits, so only hashes with a
+    common part are compared.
     """
 
     def __init__(self, duplicates: Duplicates, near_bits: int) -> None:
@@ -187,25 +187,25 @@ class _Seen:
             [{} for _ in self._parts] if duplicates == "near" else None
         )
 
-    def judge(self, row: _Row) -> _Why | None:
-        """Whether a picture was there before; it counts from now on if not."""
+    def judge(self, row: _Row) -> _Cause | None:
+        """The cause if the picture is a duplicate; otherwise add it to the index and return None."""
         if self._exact is not None:
             first = self._exact.setdefault(row.sha256[:16], row.key)
             if first != row.key:
-                return _Why("duplicate", "same picture as another", f"that of {first}")
+                return _Cause("duplicate", "same picture as another", f"that of {first}")
         return self._judge_near(row) if self._near is not None else None
 
-    def _judge_near(self, row: _Row) -> _Why | None:
+    def _judge_near(self, row: _Row) -> _Cause | None:
         assert self._near is not None
         assert row.phash is not None
-        places = [
+        buckets = [
             table.setdefault((row.phash >> shift) & mask, [])
             for table, (shift, mask) in zip(self._near, self._parts, strict=True)
         ]
-        for phash, key in (entry for place in places for entry in place):
+        for phash, key in (entry for bucket in buckets for entry in bucket):
             bits = (phash ^ row.phash).bit_count()
             if bits <= self._near_bits:
-                return _Why("duplicate", "nearly the same picture as another", f"that of {key}, {bits} bits differ")
-        for place in places:
-            place.append((row.phash, row.key))
+                return _Cause("duplicate", "nearly the same picture as another", f"that of {key}, {bits} bits differ")
+        for bucket in buckets:
+            bucket.append((row.phash, row.key))
         return None

@@ -1,4 +1,4 @@
-"""Small Parquet files, read and written whole."""
+"""Read and write small Parquet files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from fairhuman.utils.files import write_atomically
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pyarrow.Table:
-    """All rows of a file, without the search for further ones that `pyarrow.parquet.read_table` begins with."""
+    """Read all rows of a file, without the search for partitions of `pyarrow.parquet.read_table`."""
     with pyarrow.parquet.ParquetFile(path) as file:
         return file.read(columns=None if columns is None else list(columns), use_threads=False)
 

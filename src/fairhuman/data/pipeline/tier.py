@@ -1,8 +1,8 @@
-"""A tier is one costly look at every row: check, detect, caption, condition. Each has a table of its own.
+"""A tier is one expensive processing step over rows: check, detect, caption, condition. Each has its own table.
 
-The table of a tier is a folder of files, one for each block of the manifest, named after the rows that it covers: what
-is left to do is what has no file of that name. A file that covers other rows of its block (the source has changed, or
-another threshold keeps other rows) gives what it has, row by row; only what is missing is done.
+The table of a tier is a folder with a file for each block of the manifest, named after the rows it covers; a block
+without a file of its name is still to do. If a file covers other rows of its block (the source has changed, or
+another threshold keeps other rows), its results are reused row by row and only missing rows are processed.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ COMMON = [
     ("reason", pyarrow.string()),
     ("value", pyarrow.string()),
 ]
-SHOWN = 5  # reasons of one block that are handed up
+MAX_REASONS = 5  # reasons reported per block
 
 
 @dataclass(frozen=True)
 class TierRow:
-    """One row to look at, with what earlier tiers found about it (tier to columns)."""
+    """One row to process, with the results of earlier tiers (tier to columns)."""
 
     row: ManifestRow
     earlier: Mapping[str, Mapping[str, Any]]
@@ -46,10 +46,10 @@ class TierRow:
 
 @dataclass(frozen=True)
 class TierResult:
-    """What a tier found out about one row.
+    """The result of a tier for one row.
 
-    `rejected` is a judgement that holds as long as the picture does; `failed` is an accident (a crash, a server that
-    didn't answer), which is tried again with `retry_failed`. Both have a reason out of few fixed texts, and a value.
+    `rejected` is final for this picture; `failed` is a transient problem (a crash, a server that didn't answer), which
+    `retry_failed` retries. Both have a reason, one of a small set of fixed texts, and a value.
     """
 
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -59,19 +59,19 @@ class TierResult:
 
     @classmethod
     def failure(cls, error: PictureError) -> "TierResult":
-        """That of a row whose picture can't be had."""
+        """The result for a row whose picture can't be read."""
         return cls({}, "failed", error.finding.reason, error.finding.value)
 
 
-Look = Callable[[Sequence[TierRow]], list[TierResult]]
+ProcessRows = Callable[[Sequence[TierRow]], list[TierResult]]
 
 
 class Tier(Protocol):
-    """One kind of look at rows; picklable, as it goes to the workers.
+    """A processing step; picklable, because it is sent to the workers.
 
     Attributes:
-        name: of its table.
-        version: is raised when the same settings give other results.
+        name: name of the table.
+        version: to be increased when the same settings give different results.
 
     """
 
@@ -80,31 +80,31 @@ class Tier(Protocol):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Tiers whose columns it reads; a change in one of them makes it run again."""
+        """Tiers whose columns this tier reads; when one of them changes, this tier runs again."""
         ...
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
-        """Of its table, beside the common ones."""
+        """Columns of the table in addition to the common ones."""
         ...
 
     @property
     def decisive(self) -> Mapping[str, Any]:
-        """The settings that its results depend on, ready for JSON."""
+        """The settings that determine the results, JSON-serializable."""
         ...
 
     def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """What a row of its table says was changed or is odd: action and reason, for the counts of the report."""
+        """Conversions and oddities that a row of the table notes: (action, reason), counted in the report."""
         ...
 
-    def open(self) -> AbstractContextManager[Look]:
-        """Load what is needed, in a worker; gives the function that looks at some rows at once, in their order."""
+    def open(self) -> AbstractContextManager[ProcessRows]:
+        """Load models in a worker; yield the function that processes some rows at once, in their order."""
         ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """A file that is to be written: `target` with one row for each of `ids`, and those that `old` has besides."""
+    """A file to write: `target` with one row for each of `ids`, plus the other rows of `old`."""
 
     manifest: Path
     earlier: Mapping[str, Path]
@@ -115,10 +115,10 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What became of the rows of a task: how many by status, some reasons, and those whose picture has changed."""
+    """Outcome of a task: number of rows, processed rows, counts by status, some reasons, rows with changed pictures."""
 
     rows: int
-    looked_at: int
+    processed: int
     counts: Counter[str] = field(default_factory=Counter)
     reasons: list[str] = field(default_factory=list)
     changed: list[int] = field(default_factory=list)
@@ -126,7 +126,7 @@ class TaskOutcome:
 
 @dataclass(frozen=True)
 class TierTable:
-    """Where a tier's results are."""
+    """The table with the results of a tier."""
 
     tier: Tier
     folder: Path
@@ -135,7 +135,7 @@ class TierTable:
 
     @classmethod
     def of(cls, tier: Tier, folder: Path, earlier: Mapping[str, "TierTable"]) -> "TierTable":
-        """The table of a tier with these settings, on top of those of earlier tiers."""
+        """The table of a tier with its settings, given the tables of earlier tiers."""
         needs = {name: earlier[name] for name in tier.needs}
         parts = [tier.name, tier.version, tier.decisive]
         parts += [table.fingerprint for table in needs.values()]
@@ -143,7 +143,7 @@ class TierTable:
         return cls(tier, folder / f"{tier.name}-{fingerprint}", fingerprint, needs)
 
     def tasks(self, blocks: Sequence[Block], manifest: Path) -> list[Task]:
-        """What is left to do so that every row of `blocks` is in the table."""
+        """The tasks left until every row of `blocks` is in the table."""
         self._remove_replaced({block.name for block in blocks})
         manifest_files, own = numbered_files(manifest), numbered_files(self.folder)
         earlier = {name: numbered_files(table.folder) for name, table in self.needs.items()}
@@ -160,21 +160,21 @@ class TierTable:
         ]
 
     def _remove_replaced(self, wanted: Container[str]) -> None:
-        """Of two files of one block, which a kill leaves, the one that isn't wanted goes."""
+        """Remove replaced files that a killed run has left; of two files of one block, the wanted one stays."""
         best: dict[str, Path] = {}
         for path in sorted(self.folder.glob("[0-9]*.parquet"), key=lambda path: path.name in wanted):
-            other = best.pop(path.name.partition("-")[0], None)
-            if other is not None:
-                other.unlink()
+            replaced = best.pop(path.name.partition("-")[0], None)
+            if replaced is not None:
+                replaced.unlink()
             best[path.name.partition("-")[0]] = path
 
     def reader(self) -> Callable[[int], dict[int, dict[str, Any]]]:
-        """A function from the number of a block to its rows by identity."""
+        """Return a function from the number of a block to its rows by identity."""
         files = numbered_files(self.folder)
         return lambda number: rows_by_id(files[number]) if number in files else {}
 
     def passed(self, blocks: Sequence[Block]) -> list[Block]:
-        """The rows of `blocks` whose status is ok."""
+        """The rows of `blocks` with the status ok."""
         files = numbered_files(self.folder)
         kept = []
         for block in blocks:
@@ -187,43 +187,39 @@ class TierTable:
         return kept
 
     def reopen_failed(self) -> None:
-        """Take the rows that failed out of the table, so that they are done again."""
-        self._keep(lambda table: pyarrow.compute.not_equal(table.column("status"), "failed"))
+        """Remove failed rows from the table, so that they are processed again."""
+        self._filter(lambda table: pyarrow.compute.not_equal(table.column("status"), "failed"))
 
     def forget(self, ids: Collection[int]) -> None:
-        """Take rows out of the table, so that they are done again."""
-        gone = pyarrow.array(sorted(ids), pyarrow.uint64())
-        self._keep(lambda table: pyarrow.compute.invert(pyarrow.compute.is_in(table.column("id"), gone)))
+        """Remove rows from the table, so that they are processed again."""
+        removed = pyarrow.array(sorted(ids), pyarrow.uint64())
+        self._filter(lambda table: pyarrow.compute.invert(pyarrow.compute.is_in(table.column("id"), removed)))
 
-    def _keep(self, good: Callable[[pyarrow.Table], Any]) -> None:
+    def _filter(self, keep: Callable[[pyarrow.Table], Any]) -> None:
         for number, path in numbered_files(self.folder).items():
             table = read_table(path)
-            kept = table.filter(good(table))
+            kept = table.filter(keep(table))
             if len(kept) < len(table):
                 write_table(kept, self.folder / Block(number, kept.column("id").to_numpy()).name)
                 path.unlink()
 
 
-def start(tier: Tier) -> AbstractContextManager[Callable[[Task], TaskOutcome]]:
-    """What a worker does with tasks, once the tier is open in it."""
-    return _started(tier)
-
-
 @contextmanager
-def _started(tier: Tier) -> Iterator[Callable[[Task], TaskOutcome]]:
-    with tier.open() as look:
-        yield partial(_do, tier, look)
+def open_tier(tier: Tier) -> Iterator[Callable[[Task], TaskOutcome]]:
+    """Open a tier in a worker; yield the function that runs a task."""
+    with tier.open() as process:
+        yield partial(_run_task, tier, process)
 
 
-def _do(tier: Tier, look: Look, task: Task) -> TaskOutcome:
-    """Look at the rows of a task that have no result yet, and write its file."""
+def _run_task(tier: Tier, process: ProcessRows, task: Task) -> TaskOutcome:
+    """Process the rows of a task that have no result yet, and write its file."""
     rows = read_block(task.manifest)
     old = {} if task.old is None else {row["id"]: row for row in read_table(task.old).to_pylist()}
     wanted = set(task.ids.tolist())
     todo = [row for row in rows if row.id in wanted and row.id not in old]
     earlier = {name: rows_by_id(path) for name, path in task.earlier.items()}
     items = [TierRow(row, {name: found[row.id] for name, found in earlier.items()}) for row in todo]
-    results = look(items) if items else []
+    results = process(items) if items else []
     done = dict(old)
     for item, result in zip(items, results, strict=True):
         common = {"id": item.row.id, "key": item.row.key, "status": result.status}
@@ -240,9 +236,9 @@ def _do(tier: Tier, look: Look, task: Task) -> TaskOutcome:
     ]
     counts: Counter[str] = Counter(result.status for result in results)
     changed = [item.row.id for item, result in zip(items, results, strict=True) if result.reason == CHANGED]
-    return TaskOutcome(len(task.ids), len(items), counts, reasons[:SHOWN], changed)
+    return TaskOutcome(len(task.ids), len(items), counts, reasons[:MAX_REASONS], changed)
 
 
 def rows_by_id(path: Path) -> dict[int, dict[str, Any]]:
-    """The rows of one file of a table by identity."""
+    """Read the rows of one file of a table, by identity."""
     return {row["id"]: row for row in read_table(path).to_pylist()}

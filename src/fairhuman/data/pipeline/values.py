@@ -1,4 +1,4 @@
-"""Rows as text: what a source gives, with places of pictures, to JSON and back."""
+"""Convert the values of a source's row, including spans and cells of pictures, to JSON and back."""
 
 import json
 import os
@@ -12,20 +12,20 @@ _SPAN, _CELL = "!span", "!cell"
 
 
 def to_json(values: Mapping[str, Any], root: Path) -> str:
-    """Values as JSON; pictures inside other files as places, relative to `root`, so that a data set may move."""
+    """Convert values to JSON; spans and cells have paths relative to `root`, so that a data set can be moved."""
 
     def encode(value: Any) -> Any:
         if isinstance(value, FileSpan):
             return {_SPAN: [os.path.relpath(value.path, root), value.offset, value.length]}
         if isinstance(value, TableCell):
             return {_CELL: [os.path.relpath(value.path, root), value.row, list(value.field)]}
-        return str(value)  # times, decimals: no column that is read has them
+        return str(value)  # times, decimals: only in columns that aren't read
 
     return json.dumps(values, default=encode, separators=(",", ":"))
 
 
 def from_json(text: str, root: Path) -> dict[str, Any]:
-    """What `to_json` was given."""
+    """The inverse of `to_json`."""
 
     def decode(found: dict[str, Any]) -> Any:
         if _SPAN in found:

@@ -1,4 +1,4 @@
-"""The data set itself: Parquet shards of what is kept, as `fairhuman train` and Hugging Face `datasets` read them."""
+"""Write the data set: Parquet shards of the kept rows, readable by `fairhuman train` and Hugging Face `datasets`."""
 
 import hashlib
 import io
@@ -18,20 +18,20 @@ from fairhuman.data.condition import PEOPLE_TYPE
 from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
-from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, box_rows, checked_bytes
+from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, boxes_to_lists, read_checked_bytes
 from fairhuman.data.pipeline.tier import TaskOutcome, TierTable, rows_by_id
 from fairhuman.record import HumanRecord, LabelMap, region_column
 from fairhuman.utils.files import write_atomically
 
-VERSION = 1  # is raised when the same rows are written in another way
-ROW_GROUP = 64  # rows: a reader that wants one picture has to read those of its group
+VERSION = 1  # to be increased when the same rows are written differently
+ROW_GROUP = 64  # rows; to get one picture, a reader must read its whole row group
 PICTURE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 PLAIN_KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 @dataclass(frozen=True)
 class ShardPart:
-    """Rows of one block that go into a shard, and the tables that know them."""
+    """Rows of one block that go into a shard, and the tables with their results."""
 
     manifest: Path
     tables: Mapping[str, Path]
@@ -47,18 +47,18 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """Their number."""
+        """Number of rows."""
         return sum(len(part.ids) for part in self.parts)
 
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes one shard after another, in any process.
+    """Writes shards, in any process.
 
     Attributes:
-        reader: of the source's rows.
+        reader: reader of the source's rows.
         masks: names of all painted masks of the data set.
-        name: of the source.
+        name: name of the source.
 
     """
 
@@ -69,16 +69,16 @@ class ShardWriter:
     def plan(
         self, folder: Path, blocks: Sequence[Block], manifest: Path, tables: Mapping[str, TierTable], rows: int
     ) -> list[Shard]:
-        """Cut the kept rows, in order, into shards of `rows`; a shard's name follows from all that is in it."""
+        """Divide the kept rows, in order, into shards of `rows`; a shard's name is a digest of its content."""
         manifest_files = numbered_files(manifest)
         files = {name: numbered_files(table.folder) for name, table in tables.items()}
-        mine = [VERSION, self.masks, self.reader.regions, self.name, [table.fingerprint for table in tables.values()]]
+        common = [VERSION, self.masks, self.reader.regions, self.name, [table.fingerprint for table in tables.values()]]
         shards: list[Shard] = []
         parts: list[ShardPart] = []
         left = rows
 
         def close() -> None:
-            content = json.dumps(mine).encode() + b"".join(part.ids.tobytes() for part in parts)
+            content = json.dumps(common).encode() + b"".join(part.ids.tobytes() for part in parts)
             digest = hashlib.blake2b(content, digest_size=6).hexdigest()
             shards.append(Shard(folder / f"{len(shards):05d}-{digest}.parquet", tuple(parts)))
             parts.clear()
@@ -87,8 +87,8 @@ class ShardWriter:
             ids = block.ids
             while len(ids):
                 taken, ids = ids[:left], ids[left:]
-                known = {name: found[block.number] for name, found in files.items() if block.number in found}
-                parts.append(ShardPart(manifest_files[block.number], known, taken))
+                results = {name: found[block.number] for name, found in files.items() if block.number in found}
+                parts.append(ShardPart(manifest_files[block.number], results, taken))
                 left -= len(taken)
                 if left == 0:
                     close()
@@ -99,12 +99,12 @@ class ShardWriter:
 
     @property
     def schema(self) -> pyarrow.Schema:
-        """Columns of the data set, with the mark by which Hugging Face `datasets` knows pictures."""
+        """Columns of the data set, with the metadata by which Hugging Face `datasets` recognises pictures."""
         regions = self.reader.regions
-        found = [(region_column(region), BOXES) for region in regions]
+        boxes = [(region_column(region), BOXES) for region in regions]
         for region in regions:
-            found += [(f"{region}_scores", pyarrow.list_(pyarrow.float32()))]
-            found += [(f"{region}_votes", pyarrow.list_(pyarrow.int32())), (f"{region}_by", pyarrow.string())]
+            boxes += [(f"{region}_scores", pyarrow.list_(pyarrow.float32()))]
+            boxes += [(f"{region}_votes", pyarrow.list_(pyarrow.int32())), (f"{region}_by", pyarrow.string())]
         schema = pyarrow.schema(
             [
                 ("key", pyarrow.string()),
@@ -114,7 +114,7 @@ class ShardWriter:
                 ("caption", pyarrow.string()),
                 ("caption_by", pyarrow.string()),
                 ("source_caption", pyarrow.string()),
-                *found,
+                *boxes,
                 ("masks", pyarrow.struct([(name, PICTURE) for name in self.masks])),
                 ("pose", PEOPLE_TYPE),
                 ("pose_picture", PICTURE),
@@ -132,11 +132,11 @@ class ShardWriter:
 
     @contextmanager
     def open(self) -> Iterator[Callable[[Shard], TaskOutcome]]:
-        """Nothing has to be loaded."""
+        """Open the writer; it loads nothing."""
         yield self._write
 
     def _write(self, shard: Shard) -> TaskOutcome:
-        """Write a shard; or, where pictures have changed, say which."""
+        """Write a shard; if pictures have changed, write nothing and return their rows."""
         changed: list[int] = []
 
         def write(path: Path) -> None:
@@ -167,7 +167,7 @@ class ShardWriter:
     def _row(self, row: ManifestRow, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         check, caption, condition = found["check"], found["caption"], found.get("condition", {})
         record = self.reader.checked(row, check)
-        content, kind = stored_form(checked_bytes(record, check["sha256"]), self.reader.source.limits)
+        content, kind = encode_for_storage(read_checked_bytes(record, check["sha256"]), self.reader.source.limits)
         values = {
             "key": row.key,
             "image": {"bytes": content, "path": f"{row.key}.{kind}"},
@@ -193,11 +193,11 @@ class ShardWriter:
         return values
 
     def _boxes(self, region: str, record: HumanRecord, detect: Mapping[str, Any]) -> dict[str, Any]:
-        """Boxes of the source where it has them; otherwise those that were detected.
+        """The source's boxes if it has them, otherwise the detected ones.
 
-        A detector that found none doesn't know that there is none: the boxes are null then, `*_by` says who looked.
+        If a detector finds nothing, absence isn't certain: the boxes are null, and `*_by` names the detector.
         """
-        rows: list[list[float]] | None = box_rows(record.boxes[region])
+        rows: list[list[float]] | None = boxes_to_lists(record.boxes[region])
         votes, by = None, None if rows is None else "source"
         if rows is None:
             rows = detect.get(region_column(region)) or None
@@ -215,14 +215,14 @@ class ShardWriter:
         if mask is None:
             return None
         if isinstance(mask, LabelMap):
-            return _picture(png(decode_mask(mask, self.reader.source.limits)))
+            return _picture(encode_png(decode_mask(mask, self.reader.source.limits)))
         return _picture(read_bytes(mask))
 
 
-def stored_form(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
-    """The bytes to store, and their kind: as they are if every program sees the same upright RGB or grey picture.
+def encode_for_storage(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
+    """The bytes to store and their file type: unchanged if every program decodes them to the same upright picture.
 
-    Otherwise decoded as training does and written again: a JPEG as JPEG (quality 95, full colour), all else as PNG.
+    Otherwise the picture is decoded as in training and encoded again: JPEG as JPEG (quality 95, 4:4:4), others as PNG.
     """
     facts = inspect(content, limits)
     changes = {finding.reason for finding in facts.conversions if finding.action == "converted"}
@@ -230,19 +230,19 @@ def stored_form(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
         return content, PLAIN_KINDS[facts.kind]
     picture = decode(content, limits).picture
     if facts.kind != "JPEG":
-        return png(picture), "png"
-    return jpeg(picture), "jpg"
+        return encode_png(picture), "png"
+    return encode_jpeg(picture), "jpg"
 
 
-def png(picture: Image.Image) -> bytes:
-    """A picture as PNG."""
+def encode_png(picture: Image.Image) -> bytes:
+    """Encode a picture as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    """A picture as JPEG, quality 95, full colour."""
+def encode_jpeg(picture: Image.Image) -> bytes:
+    """Encode a picture as JPEG with quality 95 and 4:4:4 chroma."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
@@ -253,7 +253,7 @@ def _picture(content: bytes | None) -> dict[str, Any] | None:
 
 
 def huggingface_metadata(schema: pyarrow.Schema) -> dict[bytes, bytes]:
-    """What Hugging Face `datasets` reads of a schema: which columns are pictures.
+    """Metadata of a schema for Hugging Face `datasets`, which marks columns of pictures.
 
     https://github.com/huggingface/datasets, `Features.arrow_schema`.
     """

@@ -10,7 +10,7 @@ try:
     from fairhuman.data.review.app import create_review_app, serve_review
     from fairhuman.data.review.export import apply_review
 except ModuleNotFoundError as error:
-    raise FairHumanError(f"reviewing needs some more packages: pip install 'fairhuman[web]' ({error})") from error
+    raise FairHumanError(f"reviewing needs additional packages: pip install 'fairhuman[web]' ({error})") from error
 from fairhuman.data.review.settings import ReviewSettings
 
 __all__ = ["ReviewSettings", "apply_review", "create_review_app", "serve_review"]

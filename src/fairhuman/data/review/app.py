@@ -1,4 +1,4 @@
-"""The pages of a review and what they ask for."""
+"""The web app of a review: its pages and API."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.review.events import FILE, TABLES
-from fairhuman.data.review.pictures import boxes_of, load_pictures, shown_picture
+from fairhuman.data.review.pictures import boxes_by_region, browser_picture, load_pictures
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
 from fairhuman.data.review.store import ReviewStore, WorkList
 from fairhuman.record import REGION_COLUMNS
@@ -28,7 +28,7 @@ PICTURE_CACHE = "private, max-age=600"
 
 
 class ReviewerBody(Settings):
-    """Body of every request that may change something."""
+    """Body of every request that may change data."""
 
     reviewer: Annotated[str, AfterValidator(clean_name)]
 
@@ -42,16 +42,16 @@ class DecisionBody(ReviewerBody):
     reason: str | None = None
 
 
-AskedT = TypeVar("AskedT", bound=ReviewerBody)
+BodyT = TypeVar("BodyT", bound=ReviewerBody)
 
 
 def create_review_app(folder: Path, settings: ReviewSettings, report: LoadReport | None = None) -> Starlette:
-    """The app that reviews an imagefolder; decisions are in `review.sqlite` beside the pictures.
+    """Create the app to review an imagefolder; decisions are stored in `review.sqlite` beside the pictures.
 
     Args:
         folder: pictures and `metadata.jsonl`.
-        settings: of the review.
-        report: gets what is odd about the records, and which had to be left out.
+        settings: settings of the review.
+        report: gets the findings about odd and skipped records.
 
     Raises:
         DataError: the folder can't be read.
@@ -68,22 +68,22 @@ def serve_review(folder: Path, settings: ReviewSettings, host: str, port: int, s
     Args:
         folder, settings: see `create_review_app`.
         host, port: see `serve`.
-        say: told how many pictures there are, what was left out, and the address.
+        say: called with messages about skipped records and the address.
 
     Raises:
         DataError: the folder can't be read.
-        FairHumanError: the database can't be used, or the address can't be listened at.
+        FairHumanError: the database can't be used, or the server can't listen on the address.
 
     """
     report = LoadReport()
     app = create_review_app(folder, settings, report)
     for reason, count in report.counts().get("skipped", {}).items():
-        say(f"{folder}: left out {count}: {reason}")
+        say(f"{folder}: skipped {count}: {reason}")
     serve(app, host, port, say)
 
 
 class _Review:
-    """Routes over the store; the database is asked in threads, so that a slow disk holds up nobody else."""
+    """The routes; database queries run in threads, so that a slow disk doesn't block other requests."""
 
     def __init__(self, folder: Path, settings: ReviewSettings, report: LoadReport) -> None:
         self.title, self.settings = folder.resolve().name, settings
@@ -99,9 +99,9 @@ class _Review:
             Route("/review", self.review),
             Route("/progress", self.progress),
             Route("/picture", self.picture),
-            Route("/api/work", self._asked(ReviewerBody, self.work), methods=["POST"]),
-            Route("/api/decisions", self._asked(DecisionBody, self.decide), methods=["POST"]),
-            Route("/api/undo", self._asked(ReviewerBody, self.undo), methods=["POST"]),
+            Route("/api/work", self._endpoint(ReviewerBody, self.work), methods=["POST"]),
+            Route("/api/decisions", self._endpoint(DecisionBody, self.decide), methods=["POST"]),
+            Route("/api/undo", self._endpoint(ReviewerBody, self.undo), methods=["POST"]),
         ]
 
     def start(self, _: Request) -> Response:
@@ -132,25 +132,25 @@ class _Review:
         )
 
     def picture(self, request: Request) -> Response:
-        """A picture by the key of its record; no path ever comes from outside."""
+        """A picture by the key of its record; requests can't name paths."""
         picture = self.pictures.get(request.query_params.get("key", ""))
         if picture is None:
             raise RefusedError(404, "There is no such picture in this data set.")
         try:
-            content, kind = shown_picture(picture.record, self.settings.source.limits)
+            content, kind = browser_picture(picture.record, self.settings.source.limits)
         except PictureError as error:
             raise RefusedError(404, f"This picture can't be shown: {error}.") from error
         return Response(content, media_type=kind, headers={"Cache-Control": PICTURE_CACHE})
 
-    def work(self, asked: ReviewerBody) -> Mapping[str, Any]:
-        return self._shown(self.store.work(asked.reviewer))
+    def work(self, body: ReviewerBody) -> Mapping[str, Any]:
+        return self._work_list(self.store.work(body.reviewer))
 
-    def decide(self, asked: DecisionBody) -> Mapping[str, Any]:
-        return self._shown(self.store.decide(asked.reviewer, asked.key, asked.action, asked.prompt, asked.reason))
+    def decide(self, body: DecisionBody) -> Mapping[str, Any]:
+        return self._work_list(self.store.decide(body.reviewer, body.key, body.action, body.prompt, body.reason))
 
-    def undo(self, asked: ReviewerBody) -> Mapping[str, Any]:
-        work, undone = self.store.undo(asked.reviewer)
-        return {**self._shown(work), "undone": {"key": undone.key, "prompt": undone.prompt}}
+    def undo(self, body: ReviewerBody) -> Mapping[str, Any]:
+        work, undone = self.store.undo(body.reviewer)
+        return {**self._work_list(work), "undone": {"key": undone.key, "prompt": undone.prompt}}
 
     def _start_page(self, name: str = "", problem: str = "", status: int = 200) -> Response:
         summary = self.store.summary()
@@ -164,8 +164,8 @@ class _Review:
             problem=problem,
         )
 
-    def _shown(self, work: WorkList) -> dict[str, Any]:
-        """What the page needs to show the pictures in hand, and the progress."""
+    def _work_list(self, work: WorkList) -> dict[str, Any]:
+        """The reviewer's pictures and the progress, for the page."""
         return {
             "pictures": [
                 {
@@ -173,7 +173,7 @@ class _Review:
                     "prompt": self.pictures[key].prompt,
                     "width": self.pictures[key].record.width,
                     "height": self.pictures[key].record.height,
-                    "boxes": boxes_of(self.pictures[key].record),
+                    "boxes": boxes_by_region(self.pictures[key].record),
                 }
                 for key in work.keys
             ],
@@ -183,13 +183,13 @@ class _Review:
             "elsewhere": work.elsewhere,
         }
 
-    def _asked(self, kind: type[AskedT], act: Callable[[AskedT], Mapping[str, Any]]) -> Callable[[Request], Any]:
-        """An endpoint that takes `kind` from a page of this review."""
+    def _endpoint(self, kind: type[BodyT], act: Callable[[BodyT], Mapping[str, Any]]) -> Callable[[Request], Any]:
+        """An endpoint that accepts a body of `kind` from a page of this review."""
 
         async def endpoint(request: Request) -> Response:
             token = request.headers.get("x-review-token", "")
             if not secrets.compare_digest(token.encode(), self.token.encode()):
-                raise RefusedError(403, "This page isn't of this review (wrong token): load it again.")
+                raise RefusedError(403, "This page belongs to another review (wrong token): reload it.")
             return JSONResponse(await run_in_threadpool(act, await read_json(request, kind)))
 
         return endpoint

@@ -1,6 +1,6 @@
-"""The tables of a review: events, which are only ever added, and leases, which say who has which picture open.
+"""Tables of a review: an append-only log of events, and leases that record who has which picture open.
 
-A decision stands until an event undoes it. What stands is a query over the events; nothing is kept twice.
+A decision stands until an event undoes it. Standing decisions are a query over the events, not stored separately.
 """
 
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ EVENTS = Table(
     Column("reviewer", String(MAX_NAME), nullable=False),
     Column("key", Text, nullable=False, index=True),
     Column("action", String(8), nullable=False),
-    Column("prompt", Text),  # of a picture that is kept, as it was last on the page
-    Column("reason", String(16)),  # of a picture that is dropped
+    Column("prompt", Text),  # final prompt of a kept picture
+    Column("reason", String(16)),  # reason for a dropped picture
     Column("undoes", ForeignKey("event.id"), unique=True),
 )
 LEASES = Table(
@@ -50,7 +50,7 @@ SECRETS = Table("secret", TABLES, Column("token", String(64), primary_key=True))
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One reviewer's word on one picture, where nothing has undone it."""
+    """One reviewer's standing decision on one picture."""
 
     id: int
     at: float
@@ -62,14 +62,14 @@ class Decision:
 
 
 def standing_decisions(connection: Connection, *conditions: ColumnElement[bool]) -> list[Decision]:
-    """The decisions that stand and meet the conditions, in the order they were made."""
+    """Standing decisions that meet the conditions, in the order they were made."""
     columns = [EVENTS.c[name] for name in Decision.__slots__]
     query = select(*columns).where(_stands(), *conditions).order_by(EVENTS.c.id)
     return [Decision(*row) for row in connection.execute(query)]
 
 
 def standing_reviews(connection: Connection) -> list[tuple[str, str]]:
-    """Key and reviewer of all decisions that stand: what is asked for at every key press."""
+    """Key and reviewer of all standing decisions; only two columns, because every key press needs it."""
     rows = connection.execute(select(EVENTS.c.key, EVENTS.c.reviewer).where(_stands())).all()
     return [(key, reviewer) for key, reviewer in rows]
 

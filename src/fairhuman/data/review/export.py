@@ -1,4 +1,4 @@
-"""What a review comes to: the kept rows with their final prompts, and a report."""
+"""Export a review: the kept rows with their final prompts, and a report."""
 
 import json
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review.events import DROP, FILE, KEEP, TABLES, Decision, standing_decisions
 from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
-from fairhuman.data.review.summary import ReviewSummary, outcomes, summarize
+from fairhuman.data.review.summary import ReviewSummary, summarize, verdicts
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import open_database, transaction
@@ -19,21 +19,21 @@ REVIEWED, REPORT = "reviewed.jsonl", "review.json"
 
 
 def apply_review(folder: Path, settings: ReviewSettings | None = None) -> ReviewSummary:
-    """Write `reviewed.jsonl` and `review.json` beside the pictures; again writes the same, whatever was there.
+    """Write `reviewed.jsonl` and `review.json` beside the pictures, replacing earlier ones.
 
-    A row of `reviewed.jsonl` is that of the metadata with the final `caption` (and `prompt`, where there was one), and
-    `reviewer` and `reviewed_at` of the decision that it comes from (see `Outcome`). Pictures that nobody has decided
-    on, and those as often kept as dropped, are left out; `review.json` names the latter and all dropped ones.
+    A row of `reviewed.jsonl` is the metadata row with the final `caption` (and `prompt`, if it had one), and
+    `reviewer` and `reviewed_at` of the deciding decision (see `Verdict`). Pictures without a decision, or kept as
+    often as dropped, are left out; `review.json` lists the latter and all dropped ones.
 
     Raises:
         DataError: the folder can't be read, or has not been reviewed.
-        FairHumanError: it can't be written.
+        FairHumanError: the files can't be written.
 
     """
     settings = settings or ReviewSettings()
     pictures = load_pictures(folder, settings.source, LoadReport())
     if not (folder / FILE).is_file():
-        raise DataError(f"{folder / FILE}: there is none: nothing has been reviewed yet")
+        raise DataError(f"{folder / FILE}: no such file: nothing has been reviewed yet")
     engine = open_database(folder / FILE, TABLES)
     try:
         with transaction(engine) as connection:
@@ -42,7 +42,7 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
         engine.dispose()
     prompts = {key: picture.prompt for key, picture in pictures.items()}
     summary = summarize(decisions, prompts, settings.reviews_per_picture)
-    found = outcomes(decisions, prompts)
+    found = verdicts(decisions, prompts)
     kept = [_row(pictures[key], each.decision) for key, each in found.items() if each.verdict == KEEP]
     dropped = [_dropped(each.decision) for each in found.values() if each.verdict == DROP]
     disputed = [key for key, each in found.items() if each.verdict is None]

@@ -1,4 +1,4 @@
-"""What is reviewed: the pictures of a folder with their prompts and boxes, and the rows they come from."""
+"""The pictures to review, with their prompts, boxes and metadata rows."""
 
 import io
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
-from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
+from fairhuman.data.sources import SourceSettings, read_source, source_format, source_kind
 from fairhuman.data.sources.rows import printable
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, HumanRecord
@@ -21,7 +21,7 @@ SHOWN_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class ReviewPicture:
-    """A record with its prompt and the row that it was read from."""
+    """A record with its prompt and its metadata row."""
 
     record: HumanRecord
     prompt: str
@@ -29,16 +29,18 @@ class ReviewPicture:
 
 
 def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) -> dict[str, ReviewPicture]:
-    """Pictures by key, in the order of their source; the prompt is the `caption`, or else the `prompt`, of a row.
+    """Load pictures by key, in the order of their source; the prompt is the row's `caption`, or else its `prompt`.
 
     Raises:
-        DataError: neither an imagefolder nor a folder of pictures, or it can't be read; see `read_source`.
+        DataError: the folder is neither an imagefolder nor a folder of pictures, or can't be read; see `read_source`.
 
     """
     kind = source_kind(folder, settings.format)
     if kind not in KINDS:
-        raise DataError(f"{folder}: a review needs pictures in a folder, with metadata.jsonl or alone; this is {kind}")
-    rows = {row.location: row.values for row in SOURCES[kind].rows(folder, LoadReport())}
+        raise DataError(
+            f"{folder}: a review needs a folder of pictures, with or without metadata.jsonl; this is {kind}"
+        )
+    rows = {row.location: row.values for row in source_format(kind).rows(folder, LoadReport())}
     regions = [
         region
         for region, column in REGION_COLUMNS.items()
@@ -54,19 +56,19 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
     return pictures
 
 
-def boxes_of(record: HumanRecord) -> dict[str, list[list[float]] | None]:
-    """Boxes by region as x0, y0, x1, y1 in pixels of the upright picture; None where nobody has looked for any."""
+def boxes_by_region(record: HumanRecord) -> dict[str, list[list[float]] | None]:
+    """Boxes by region as x0, y0, x1, y1 in pixels of the upright picture; None = not annotated."""
     return {
         region: None if boxes is None else [[box.x0, box.y0, box.x1, box.y1] for box in boxes]
         for region, boxes in record.boxes.items()
     }
 
 
-def shown_picture(record: HumanRecord, limits: PictureLimits) -> tuple[bytes, str]:
-    """A picture for a browser, and its media type: as it is where browsers show it as training sees it, else as JPEG.
+def browser_picture(record: HumanRecord, limits: PictureLimits) -> tuple[bytes, str]:
+    """A picture for a browser and its media type: unchanged if browsers show it as training sees it, else a JPEG.
 
     Raises:
-        PictureError: it can't be read any more.
+        PictureError: the picture can no longer be read.
 
     """
     facts = inspect(record.image, limits)

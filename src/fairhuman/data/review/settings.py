@@ -1,4 +1,4 @@
-"""Settings of a review, and the texts that people write in it."""
+"""Settings of a review, and validation of texts that reviewers enter."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from fairhuman.config import Settings
 from fairhuman.data.sources import SourceSettings
 
 MAX_NAME = 60  # characters
-# Why a picture is dropped, in the order of the number keys; the names are stored, so they must stay.
+# Reasons to drop a picture, in the order of the number keys. The names are stored, so they must not change.
 REASONS: Mapping[str, str] = {
     "anatomy": "Wrong anatomy",
     "unclear": "Unclear",
@@ -20,38 +20,38 @@ REASONS: Mapping[str, str] = {
 
 
 class ReviewSettings(Settings):
-    """How a review is done."""
+    """Settings of a review."""
 
-    reviews_per_picture: int = Field(default=1, ge=1, le=100, description="reviewers who look at each picture")
+    reviews_per_picture: int = Field(default=1, ge=1, le=100, description="number of reviewers per picture")
     lease_seconds: float = Field(
-        default=600.0, gt=0, description="how long a picture waits for its reviewer before another one gets it"
+        default=600.0, gt=0, description="seconds that a picture is reserved for a reviewer before another one gets it"
     )
-    max_prompt: int = Field(default=1000, ge=1, le=10_000, description="characters of an edited prompt")
+    max_prompt: int = Field(default=1000, ge=1, le=10_000, description="maximum characters of an edited prompt")
     hosts: tuple[str, ...] = Field(
-        default=(), description="names of this machine, beside localhost and its addresses, that browsers may use"
+        default=(), description="host names of this machine that browsers may use, besides localhost and its addresses"
     )
     source: SourceSettings = SourceSettings()
 
 
 def clean_text(text: str) -> str:
-    """One line with single spaces.
+    """Normalise text to one line with single spaces.
 
     Raises:
-        ValueError: characters in it that can't be seen or stored.
+        ValueError: the text has control characters or surrogates.
 
     """
     text = " ".join(text.split())
-    odd = next((character for character in text if unicodedata.category(character) in ("Cc", "Cs")), None)
-    if odd is not None:
-        raise ValueError(f"must not hold the control character U+{ord(odd):04X}")
+    invalid = next((character for character in text if unicodedata.category(character) in ("Cc", "Cs")), None)
+    if invalid is not None:
+        raise ValueError(f"must not hold the control character U+{ord(invalid):04X}")
     return text
 
 
 def clean_name(text: str) -> str:
-    """A reviewer's name in one spelling.
+    """Normalise a reviewer's name.
 
     Raises:
-        ValueError: empty, too long, or with control characters.
+        ValueError: the name is empty, too long, or has control characters.
 
     """
     text = unicodedata.normalize("NFC", clean_text(text))

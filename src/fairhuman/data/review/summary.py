@@ -1,4 +1,4 @@
-"""From decisions to outcomes and counts; nothing here touches a disk."""
+"""Verdicts and counts from decisions; pure functions."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,11 @@ from fairhuman.data.review.events import DROP, KEEP, Decision
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the reviewers of one picture say together.
+    """The reviewers' combined decision on one picture.
 
     Attributes:
-        verdict: `keep` or `drop` by the majority, None where as many say the one as the other.
-        decision: the last one of that majority, an edited prompt before an unedited one; the last one of all where
-            there is no majority.
+        verdict: `keep` or `drop` by majority; None in a tie.
+        decision: the last decision of the majority, preferring one with an edited prompt; in a tie, the last of all.
 
     """
 
@@ -27,15 +26,15 @@ class ReviewSummary:
     """Counts of a review.
 
     Attributes:
-        pictures: in the folder; each is `done` or `left`.
-        done: have as many decisions as were asked for.
-        kept, dropped, disputed: pictures by outcome, those with at least one decision.
-        edited: of those kept, with another prompt than before.
-        reasons: of the pictures that are dropped.
+        pictures: pictures in the folder; each is `done` or `left`.
+        done: pictures with the required number of decisions.
+        kept, dropped, disputed: pictures with at least one decision, by verdict.
+        edited: kept pictures with a changed prompt.
+        reasons: number of dropped pictures by reason.
         reviewers: number of decisions by name.
         several: pictures with two or more decisions.
-        agreed: of these, all the same (keep or drop).
-        unknown: decisions on keys that the folder doesn't have any more.
+        agreed: pictures of `several` whose decisions are all the same (keep or drop).
+        unknown: decisions on keys that are no longer in the folder.
 
     """
 
@@ -54,7 +53,7 @@ class ReviewSummary:
 
 
 def verdict_of(decisions: Sequence[Decision], prompt: str) -> Verdict:
-    """What at least one decision on a picture, whose prompt was `prompt`, comes to."""
+    """The verdict of one or more decisions on a picture with the original prompt `prompt`."""
     votes = Counter(decision.action for decision in decisions)
     if votes[KEEP] == votes[DROP]:
         return Verdict(None, decisions[-1])
@@ -64,14 +63,14 @@ def verdict_of(decisions: Sequence[Decision], prompt: str) -> Verdict:
     return Verdict(verdict, (edited or agreeing)[-1])
 
 
-def outcomes(decisions: Sequence[Decision], prompts: Mapping[str, str]) -> dict[str, Verdict]:
-    """Outcome by key, in the order of `prompts`, for the pictures that somebody has decided on."""
+def verdicts(decisions: Sequence[Decision], prompts: Mapping[str, str]) -> dict[str, Verdict]:
+    """Verdict by key, in the order of `prompts`, for pictures with a decision."""
     by_key = by_picture(decisions)
     return {key: verdict_of(by_key[key], prompt) for key, prompt in prompts.items() if key in by_key}
 
 
 def by_picture(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
-    """Decisions by the key of their picture."""
+    """Decisions grouped by the key of their picture."""
     found: dict[str, list[Decision]] = defaultdict(list)
     for decision in decisions:
         found[decision.key].append(decision)
@@ -79,16 +78,16 @@ def by_picture(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
 
 
 def summarize(decisions: Sequence[Decision], prompts: Mapping[str, str], needed: int = 1) -> ReviewSummary:
-    """Count what stands.
+    """Count standing decisions.
 
     Args:
-        decisions: that stand, in the order they were made.
-        prompts: of each picture, before the review.
-        needed: decisions that make a picture done, ≥ 1.
+        decisions: standing decisions, in the order they were made.
+        prompts: original prompt of each picture.
+        needed: number of decisions per picture, ≥ 1.
 
     """
     known = [decision for decision in decisions if decision.key in prompts]
-    found = outcomes(known, prompts)
+    found = verdicts(known, prompts)
     of_verdict = Counter(each.verdict for each in found.values())
     groups = by_picture(known).values()
     several = [group for group in groups if len(group) > 1]

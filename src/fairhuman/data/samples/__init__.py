@@ -1,1 +1,1 @@
-"""What a training step reads: records in order, views of them, batches."""
+"""Training samples: the order of records, their views, and batches."""

@@ -1,4 +1,4 @@
-"""One sample and one batch, as a training step sees them."""
+"""The input of a training step: samples and batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +13,13 @@ from fairhuman.regions.transforms import ViewDraw
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture after its draw; r runs over the regions of the data set, in their order."""
+    """One transformed picture; r is the index of a region, in the data set's order."""
 
-    picture_chw: Tensor | None  # float32 in -1..1; None where its latents are known
-    masks_rhw: Tensor  # float32 in 0..1, at picture resolution; zero where not annotated
-    known_r: Tensor  # bool: annotated, also if it is annotated that there is none
-    boxes: Mapping[str, Sequence[tuple[float, ...]]]  # by region, (x0, y0, x1, y1) in pixels of the picture
-    caption: str  # '' where it was dropped
+    picture_chw: Tensor | None  # float32 in -1..1; None if its latents are cached
+    masks_rhw: Tensor  # float32 in 0..1, at image resolution; zero if not annotated
+    known_r: Tensor  # bool: annotated, also if annotated as absent
+    boxes: Mapping[str, Sequence[tuple[float, ...]]]  # by region, (x0, y0, x1, y1) in pixels of the sample
+    caption: str  # '' if it was dropped
     time_ids_6: Tensor  # float32: original_h, original_w, crop_top, crop_left, target_h, target_w
     key: str
     draw: ViewDraw
@@ -27,18 +27,18 @@ class Sample:
     conditions: Mapping[str, Tensor] = field(
         default_factory=dict
     )  # by name, float32 [C, H, W] in 0..1; zeros if unknown or dropped
-    known_conditions: Mapping[str, bool] = field(default_factory=dict)  # whether the record has it
-    shown_conditions: Mapping[str, bool] = field(default_factory=dict)  # has it, and it wasn't dropped: else zeros
-    notes: tuple[Note, ...] = ()  # records that had to be passed over
-    view: View | None = None  # None: latents aren't kept
-    moments_2chw: Tensor | None = None  # float16: mean and standard deviation of the latents, where they are known
+    known_conditions: Mapping[str, bool] = field(default_factory=dict)  # whether the record has the condition
+    shown_conditions: Mapping[str, bool] = field(default_factory=dict)  # known and not dropped; otherwise zeros
+    notes: tuple[Note, ...] = ()  # records that were passed over
+    view: View | None = None  # None: latents aren't cached
+    moments_2chw: Tensor | None = None  # float16: mean and standard deviation of the cached latents
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples stacked; see `Sample` for ranges. `notes` are for the main process to add to its report."""
+    """Stacked samples; see `Sample` for ranges. The main process adds `notes` to its report."""
 
-    pictures_bchw: Tensor  # without those samples whose `moments` are known, so perhaps none
+    pictures_bchw: Tensor  # of the samples without cached `moments`, so perhaps none
     masks_brhw: Tensor
     known_br: Tensor
     captions: list[str]
@@ -51,23 +51,23 @@ class Batch:
     shown_conditions: Mapping[str, Tensor] = field(default_factory=dict)  # bool [B]
     notes: tuple[Note, ...] = ()
     views: Sequence[View | None] = ()
-    moments: Sequence[Tensor | None] = ()  # a sample each, [2, C, h, w]
-    text: tuple[Tensor, Tensor] | None = None  # embeddings of the captions [B, 77, D] and [B, P]; None: not made yet
+    moments: Sequence[Tensor | None] = ()  # one per sample, [2, C, h, w]
+    text: tuple[Tensor, Tensor] | None = None  # text embeddings [B, 77, D] and pooled [B, P]; None: not computed yet
 
     @property
     def present_br(self) -> Tensor:
-        """Bool: some of the region is in view."""
+        """Bool [B, R]: whether part of the region is in view."""
         return self.masks_brhw.flatten(2).sum(dim=2) > 0
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with its tensors on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """Move the batch to a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """Called by a DataLoader with `pin_memory=True`."""
-        return self._each(Tensor.pin_memory)
+        """Copy the tensors to pinned memory; called by a DataLoader with `pin_memory=True`."""
+        return self._map(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
             self,
             pictures_bchw=change(self.pictures_bchw),
@@ -82,11 +82,11 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one resolution, one list of regions and one of conditions; the `collate_fn` of a DataLoader."""
+    """Stack samples of the same resolution, regions and conditions; the `collate_fn` of a DataLoader."""
     pictures = [sample.picture_chw for sample in samples if sample.picture_chw is not None]
-    nothing = torch.empty(0, 3, *samples[0].masks_rhw.shape[1:])
+    no_pictures = torch.empty(0, 3, *samples[0].masks_rhw.shape[1:])
     return Batch(
-        pictures_bchw=torch.stack(pictures) if pictures else nothing,
+        pictures_bchw=torch.stack(pictures) if pictures else no_pictures,
         masks_brhw=torch.stack([sample.masks_rhw for sample in samples]),
         known_br=torch.stack([sample.known_r for sample in samples]),
         captions=[sample.caption for sample in samples],

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: their resolutions, and what they crop."""
+"""Resolutions of aspect-ratio buckets, and the share of pictures that they crop."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ Size = tuple[int, int]
 
 
 def bucket_resolutions(size: Size, max_aspect: float, step: int) -> list[Size]:
-    """Resolutions with sides that are multiples of `step`, and the largest area that isn't larger than that of `size`.
+    """Resolutions with sides that are multiples of `step` and the largest area up to that of `size`.
 
-    All those with longer side / shorter side ≤ max_aspect, by height; both sides of `size` are multiples of `step`, so
-    it is one of them. For 1024 x 1024 and step 64 they are among those SDXL was trained on (Podell et al., 2023,
-    appendix I).
+    Returns all with longer side / shorter side ≤ max_aspect, by height. Both sides of `size` must be multiples of
+    `step`, so `size` is one of them. For 1024 x 1024 and step 64 they are among SDXL's training resolutions (Podell
+    et al., 2023, appendix I).
     """
     area = size[0] * size[1]
     sides = range(step, area // step + 1, step)
@@ -22,14 +22,14 @@ def bucket_resolutions(size: Size, max_aspect: float, step: int) -> list[Size]:
 
 
 def cropped_share(sizes: Sequence[Size], resolutions: Sequence[Size]) -> float:
-    """Return the share of a picture's area that lies outside its view, mean over pictures; without zoom.
+    """Return the mean share of a picture's area that is cropped away, without zoom.
 
-    A picture is scaled to cover its resolution: with a its aspect ratio and b that of its resolution, 1 - min(a, b) /
-    max(a, b) of it is outside.
+    A picture is scaled to cover its resolution. With a its aspect ratio and b that of its resolution, the share
+    1 - min(a, b) / max(a, b) is cropped.
 
     Args:
         sizes: (height, width) of each picture.
-        resolutions: at which each one is shown.
+        resolutions: (height, width) of each picture's bucket.
 
     """
     a, b = (np.divide(*np.asarray(one, np.float64).T) for one in (sizes, resolutions))

@@ -1,8 +1,8 @@
-"""Pose and depth of a record, moved with its picture.
+"""Pose and depth of a record, transformed with its picture.
 
-A pose kept as key points is drawn after the move, at the sample's resolution, with left and right changed where the
-view is mirrored. A pose kept as a *picture* says by its colours what is left and right, which mirroring would turn into
-a lie: so a record with one is not mirrored where its pose is asked for.
+A pose stored as key points is transformed and then drawn at the sample's resolution, with left and right swapped if
+the view is mirrored. In a pose stored as an *image*, colours encode left and right, so mirroring would make it wrong;
+a record with a pose image isn't mirrored if its pose is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord
 from fairhuman.regions.transforms import ViewDraw
 
-# By name, with the channels that a sample has of it.
+# Name to number of channels in a sample.
 CONDITIONS: Mapping[str, int] = {"pose": 3, "depth": 1}
-Condition = Tensor | list[PersonPose]  # a tensor is a tv_tensors Image or Mask, which says how it is resized
+Condition = Tensor | list[PersonPose]  # a tensor is a tv_tensors Image or Mask, which determines how it is resized
 
 
 def read_conditions(
     record: HumanRecord, names: Sequence[str], limits: PictureLimits
 ) -> tuple[dict[str, Condition], list[Finding]]:
-    """Conditions that the record has, by name, and why others can't be used.
+    """Read the record's conditions, by name; also return findings about unusable ones.
 
-    A pose is a picture (`Image`) or people, depth 0..1 with near = 1 (`Mask`).
+    A pose is an image (`Image`) or people; depth is in 0..1 with near = 1 (`Mask`).
     """
     found: dict[str, Condition] = {}
     findings: list[Finding] = []
@@ -49,7 +49,7 @@ def read_conditions(
 
 
 def can_be_mirrored(conditions: Mapping[str, Condition]) -> bool:
-    """Whether a mirrored view would still be true."""
+    """Whether mirroring keeps the conditions correct."""
     return not isinstance(conditions.get("pose"), tv_tensors.Image)
 
 
@@ -61,26 +61,26 @@ def conditions_in_view(
     size: tuple[int, int],
     resolution: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """Each condition as the view shows it, float32 [C, H, W] in 0..1; zeros where the record has none.
+    """Conditions in the view, float32 [C, H, W] in 0..1; zeros for conditions that the record lacks.
 
     Args:
         conditions: from `read_conditions`.
-        moved: pictures among them after the draw.
-        names: of all conditions asked for.
-        draw: that of the sample.
+        moved: the transformed tensors among them.
+        names: all conditions to return.
+        draw: the draw of the sample.
         size: (height, width) of the upright picture.
-        resolution: of the sample.
+        resolution: (height, width) of the sample.
 
     """
-    seen = {name: torch.zeros(CONDITIONS[name], *resolution) for name in names}
+    in_view = {name: torch.zeros(CONDITIONS[name], *resolution) for name in names}
     for name, condition in conditions.items():
         if isinstance(condition, list):
-            seen[name] = _drawn(condition, draw, size, resolution)
+            in_view[name] = _draw_people(condition, draw, size, resolution)
         elif isinstance(condition, tv_tensors.Image):
-            seen[name] = moved[name].float() / 255.0
-        else:  # interpolation may leave 0..1 by rounding
-            seen[name] = moved[name].clamp(0, 1)
-    return seen
+            in_view[name] = moved[name].float() / 255.0
+        else:  # interpolation may exceed 0..1 by rounding
+            in_view[name] = moved[name].clamp(0, 1)
+    return in_view
 
 
 def _pose(record: HumanRecord, limits: PictureLimits) -> Condition:
@@ -108,7 +108,9 @@ def _check_size(found: tuple[int, ...], record: HumanRecord) -> None:
         raise PictureError("condition has not the size of its picture", shown)
 
 
-def _drawn(people: Sequence[PersonPose], draw: ViewDraw, size: tuple[int, int], resolution: tuple[int, int]) -> Tensor:
+def _draw_people(
+    people: Sequence[PersonPose], draw: ViewDraw, size: tuple[int, int], resolution: tuple[int, int]
+) -> Tensor:
     height, width = resolution
     scale = (draw.resized_hw[1] / size[1], draw.resized_hw[0] / size[0])
     people = move_people(people, scale, (draw.left, draw.top))

@@ -1,4 +1,4 @@
-"""Records to training samples, each a pure function of (seed, position)."""
+"""Training samples from records, each a pure function of (seed, position)."""
 
 import copy
 import math
@@ -33,47 +33,46 @@ from fairhuman.regions.settings import MaskSettings
 from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes
 from fairhuman.utils.randomness import Stream, seeded_generator
 
-_SAME_PLACE = 2.0  # pixels between the boxes of a region and the frame of its painted mask
+_BOX_TOLERANCE = 2.0  # pixels by which a region's boxes may differ from the bounding box of its painted mask
 
 
 @dataclass(frozen=True)
-class _Around:
-    """All of a record but its picture."""
+class _Annotations:
+    """All of a record except its picture: painted masks, boxes by region, conditions, findings."""
 
     painted: Mapping[str, Image.Image]
-    places: Mapping[str, tuple[Box, ...]]
+    region_boxes: Mapping[str, tuple[Box, ...]]
     conditions: Mapping[str, Condition]
     findings: Sequence[Finding]
 
     @property
     def boxes(self) -> list[Box]:
-        """Those that a crop may be asked to keep."""
-        return [box for boxes in self.places.values() for box in boxes]
+        """Boxes of all regions, which `keep_region` chooses from."""
+        return [box for boxes in self.region_boxes.values() for box in boxes]
 
 
 class PeopleDataset(Dataset[Sample]):
-    """`dataset[position]` is the sample of a position (see `sampler`); positions go on without end.
+    """`dataset[position]` is the sample of a position (see `sampler`); positions are unbounded.
 
-    Which record, and all that is random about it (crop, flip, dropped caption), follows from the seed and
-    the position, so that any number of workers or processes, and a run that goes on after a stop, see the
-    same samples. A picture that can't be decoded is noted in the sample, and the next record in order takes
-    its place.
+    The record of a position and its random draws (crop, flip, dropped caption) depend only on the seed and the
+    position, so the samples are the same for any number of workers and processes, and in a resumed run. A picture
+    that can't be decoded is noted in the sample and replaced by the next record in order.
 
     Args:
         records: at least one.
-        regions: names, in the order of r in masks_rhw.
+        regions: names of the regions, in the order of r in masks_rhw.
         transform: joint resize, crop and flip.
-        masks: how boxes become masks.
+        masks: how boxes are drawn as masks.
         caption_dropout: probability of an empty caption, 0..1.
-        seed: of order and draws, ≥ 0.
-        limits: as the records were read with.
-        order: of the records; None: epoch after epoch, each record once. With a `BucketOrder` it gives each sample's
-            resolution in the place of the transform's.
-        conditions: of `pose` and `depth`, those that samples shall have.
-        condition_dropout: probability, 0..1, that a sample's condition is zeros though its record has it; each
-            condition of each sample by itself, and whatever is drawn else stays the same.
-        variants: how many crops of each record there are, each a function of (seed, key, number) alone, of which a
-            position takes one; 0: each position has a crop of its own. Flips are drawn in either case.
+        seed: seed of order and draws, ≥ 0.
+        limits: the limits with which the records were read.
+        order: order of the records; None: each record once per epoch. A `BucketOrder` also sets the resolution of
+            each sample, instead of the transform's.
+        conditions: the conditions of samples, of `pose` and `depth`.
+        condition_dropout: probability, 0..1, that a known condition is replaced by zeros; independent for each
+            condition and sample, and without effect on other draws.
+        variants: number of crops per record, each a function of (seed, key, number) alone, from which a position
+            chooses one; 0: each position has its own crop. Flips are drawn in either case.
 
     """
 
@@ -92,7 +91,7 @@ class PeopleDataset(Dataset[Sample]):
         variants: int = 0,
     ) -> None:
         if not records:
-            raise DataError("records must hold at least one record, there is none")
+            raise DataError("records must not be empty")
         if not 0.0 <= caption_dropout <= 1.0:
             raise ValueError(f"caption_dropout must be in 0..1, not {caption_dropout}")
         if not 0.0 <= condition_dropout <= 1.0:
@@ -114,13 +113,13 @@ class PeopleDataset(Dataset[Sample]):
         self.place = ""
 
     def reading(self, latents: Encodings | None, place: str = "") -> "PeopleDataset":
-        """The same samples, without the pictures of those views whose latents are kept; None: with all pictures.
+        """The same data set without the pictures of views with cached latents; None: with all pictures.
 
-        `place` is the data set's own, as for `view_of`.
+        `place` identifies the data set, as for `view_of`.
         """
-        other = copy.copy(self)
-        other.latents, other.place = latents, place
-        return other
+        dataset = copy.copy(self)
+        dataset.latents, dataset.place = latents, place
+        return dataset
 
     def __len__(self) -> int:
         """Number of records."""
@@ -130,20 +129,20 @@ class PeopleDataset(Dataset[Sample]):
         """The sample of a position ≥ 0.
 
         Raises:
-            DataError: if not one picture of the data set can be decoded.
+            DataError: no picture of the data set can be decoded.
 
         """
-        passed: list[Note] = []
+        passed_over: list[Note] = []
         for index in self.order.successors(position):
             record = self.records[index]
             try:
-                return self._sample(record, position, tuple(passed))
+                return self._sample(record, position, tuple(passed_over))
             except PictureError as error:
-                passed.append(note(record.location or record.key, "train", error.finding))
-        raise DataError(f"not one of {len(self.records)} pictures can be decoded; the first: {passed[0]}")
+                passed_over.append(note(record.location or record.key, "train", error.finding))
+        raise DataError(f"none of {len(self.records)} pictures can be decoded; the first: {passed_over[0]}")
 
     def views(self, index: int, resolution: tuple[int, int]) -> list[tuple[View, Tensor | None]]:
-        """All views of a record that a position may have, and the pictures of those whose latents aren't kept.
+        """All views of a record that a position may have, with the pictures of those without cached latents.
 
         Raises:
             PictureError: as for a sample.
@@ -151,20 +150,22 @@ class PeopleDataset(Dataset[Sample]):
         """
         record = self.records[index]
         found: list[tuple[View, Tensor | None]] = []
-        around = self._around(record)
+        annotations = self._annotations(record)
         transform = replace(self.transform, resolution=resolution)
-        chance = transform.flip_probability if can_be_mirrored(around.conditions) else 0.0
-        flips = [flip for flip, possible in ((False, chance < 1.0), (True, chance > 0.0)) if possible]
+        flip_probability = transform.flip_probability if can_be_mirrored(annotations.conditions) else 0.0
+        flips = [
+            flip for flip, possible in ((False, flip_probability < 1.0), (True, flip_probability > 0.0)) if possible
+        ]
         picture: Image.Image | None = None
         for number in range(max(1, self.variants)):
-            crop = self._variant(record, around, transform, number)
+            crop = self._variant(record, annotations, transform, number)
             for draw in (replace(crop, flip=flip) for flip in flips):
                 view = view_of(record, draw, resolution, self.place)
                 if self.latents is not None and self.latents.get(view.key) is not None:
                     found.append((view, None))
                     continue
                 picture = picture or self._picture(record)
-                found.append((view, _as_seen(transform.apply(draw, {"picture": _as_item(picture)})["picture"])))
+                found.append((view, _to_input(transform.apply(draw, {"picture": _to_tensor(picture)})["picture"])))
         return found
 
     def _sample(self, record: HumanRecord, position: int, notes: tuple[Note, ...]) -> Sample:
@@ -172,22 +173,22 @@ class PeopleDataset(Dataset[Sample]):
         transform = self.transform
         if isinstance(self.order, BucketOrder):
             transform = replace(transform, resolution=self.order.resolution(position))
-        around = self._around(record)
-        draw, dropped = self._draw(record, around, transform, position)
-        frame, conditions = transform.resolution, around.conditions
+        annotations = self._annotations(record)
+        draw, dropped = self._draw(record, annotations, transform, position)
+        frame, conditions = transform.resolution, annotations.conditions
         view = view_of(record, draw, frame, self.place) if self.latents is not None else None
         moments = self.latents.get(view.key) if self.latents is not None and view is not None else None
-        items: dict[str, Tensor] = {} if moments is not None else {"picture": _as_item(self._picture(record))}
-        for name, boxes in around.places.items():
+        items: dict[str, Tensor] = {} if moments is not None else {"picture": _to_tensor(self._picture(record))}
+        for name, boxes in annotations.region_boxes.items():
             items[f"boxes {name}"] = as_bounding_boxes(boxes, size)
-        for name, mask in around.painted.items():
+        for name, mask in annotations.painted.items():
             items[f"mask {name}"] = tv_tensors.Mask(T.pil_to_tensor(mask)[0].float() / 255.0)
         items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
         hidden = self._hidden_conditions(position)
         shown = {name: item for name, item in conditions.items() if name not in hidden}
         return Sample(
-            picture_chw=_as_seen(moved["picture"]) if "picture" in moved else None,
+            picture_chw=_to_input(moved["picture"]) if "picture" in moved else None,
             masks_rhw=self._masks(moved, frame),
             known_r=torch.tensor([record.annotated(name) for name in self.regions], dtype=torch.bool),
             boxes={name: _in_view(moved[f"boxes {name}"], frame) for name in self.regions},
@@ -199,7 +200,10 @@ class PeopleDataset(Dataset[Sample]):
             conditions=conditions_in_view(shown, moved, self.conditions, draw, size, frame),
             known_conditions={name: name in conditions for name in self.conditions},
             shown_conditions={name: name in shown for name in self.conditions},
-            notes=(*notes, *(note(record.location or record.key, "train", finding) for finding in around.findings)),
+            notes=(
+                *notes,
+                *(note(record.location or record.key, "train", finding) for finding in annotations.findings),
+            ),
             view=view,
             moments_2chw=moments,
         )
@@ -209,76 +213,79 @@ class PeopleDataset(Dataset[Sample]):
         drawn = torch.rand(len(self.conditions), generator=generator) < self.condition_dropout
         return {name for name, dropped in zip(self.conditions, drawn.tolist(), strict=True) if dropped}
 
-    def _around(self, record: HumanRecord) -> _Around:
+    def _annotations(self, record: HumanRecord) -> _Annotations:
         painted = {
-            name: _of_size(record, name, decode_mask(record.masks[name], self.limits))
+            name: _check_size(record, name, decode_mask(record.masks[name], self.limits))
             for name in self.regions
             if name in record.masks and (self.masks.painted or not record.boxes.get(name))
         }
-        places = {name: self._places(record, painted, name) for name in self.regions}
-        return _Around(painted, places, *read_conditions(record, self.conditions, self.limits))
+        boxes = {name: self._region_boxes(record, painted, name) for name in self.regions}
+        return _Annotations(painted, boxes, *read_conditions(record, self.conditions, self.limits))
 
     def _picture(self, record: HumanRecord) -> Image.Image:
-        return _of_size(record, "picture", decode(record.image, self.limits).picture)
+        return _check_size(record, "picture", decode(record.image, self.limits).picture)
 
     def _draw(
-        self, record: HumanRecord, around: _Around, transform: JointTransform, position: int
+        self, record: HumanRecord, annotations: _Annotations, transform: JointTransform, position: int
     ) -> tuple[ViewDraw, bool]:
-        """Draw of a position, and whether its caption is dropped."""
+        """The draw of a position, and whether its caption is dropped."""
         generator = seeded_generator(self.seed, Stream.SAMPLE, position)
-        draw = transform.draw(generator, (record.height, record.width), around.boxes)
+        draw = transform.draw(generator, (record.height, record.width), annotations.boxes)
         dropped = float(torch.rand(1, generator=generator)) < self.caption_dropout
         if self.variants:
             number = int(torch.randint(self.variants, (), generator=generator))
-            draw = replace(self._variant(record, around, transform, number), flip=draw.flip)
-        return replace(draw, flip=draw.flip and can_be_mirrored(around.conditions)), dropped
+            draw = replace(self._variant(record, annotations, transform, number), flip=draw.flip)
+        return replace(draw, flip=draw.flip and can_be_mirrored(annotations.conditions)), dropped
 
-    def _variant(self, record: HumanRecord, around: _Around, transform: JointTransform, number: int) -> ViewDraw:
-        """Draw of a variant; its flip means nothing."""
+    def _variant(
+        self, record: HumanRecord, annotations: _Annotations, transform: JointTransform, number: int
+    ) -> ViewDraw:
+        """The draw of a variant; its flip isn't used."""
         generator = seeded_generator(self.seed, Stream.VARIANT, int(digest(record.key), 16), number)
-        return transform.draw(generator, (record.height, record.width), around.boxes)
+        return transform.draw(generator, (record.height, record.width), annotations.boxes)
 
     @staticmethod
-    def _places(record: HumanRecord, painted: Mapping[str, Image.Image], region: str) -> tuple[Box, ...]:
-        """Where a region is: its boxes, where a painted mask doesn't contradict them; otherwise the mask's frame."""
+    def _region_boxes(record: HumanRecord, painted: Mapping[str, Image.Image], region: str) -> tuple[Box, ...]:
+        """The boxes of a region; the bounding box of its painted mask if the mask contradicts them."""
         boxes = record.boxes.get(region) or ()
         if region not in painted:
             return boxes
         frame = painted[region].getbbox()
         if frame is None:
             return ()
-        around = (
+        surrounding = (
             min((box.x0 for box in boxes), default=math.inf),
             min((box.y0 for box in boxes), default=math.inf),
             max((box.x1 for box in boxes), default=-math.inf),
             max((box.y1 for box in boxes), default=-math.inf),
         )
-        if all(abs(side - edge) <= _SAME_PLACE for side, edge in zip(around, frame, strict=True)):
+        if all(abs(side - edge) <= _BOX_TOLERANCE for side, edge in zip(surrounding, frame, strict=True)):
             return boxes
         return (Box(*map(float, frame)),)
 
     def _masks(self, moved: Mapping[str, Tensor], view: tuple[int, int]) -> Tensor:
-        """Masks [r, H, W] of the view: the painted one, or one drawn from the boxes."""
+        """Masks [r, H, W] of the view: the painted one if there is one, otherwise drawn from the boxes."""
         masks_rhw = torch.zeros(len(self.regions), *view)
         for r, name in enumerate(self.regions):
             painted = moved.get(f"mask {name}")
             if painted is None:
                 masks_rhw[r] = boxes_to_mask(moved[f"boxes {name}"], view, self.masks)
-            else:  # interpolation may leave 0..1 by rounding
+            else:  # interpolation may exceed 0..1 by rounding
                 masks_rhw[r] = painted.clamp(0, 1)
         return masks_rhw
 
 
-def _as_item(picture: Image.Image) -> tv_tensors.Image:
+def _to_tensor(picture: Image.Image) -> tv_tensors.Image:
     return tv_tensors.Image(T.pil_to_tensor(picture))
 
 
-def _as_seen(moved_chw: Tensor) -> Tensor:
+def _to_input(moved_chw: Tensor) -> Tensor:
+    """Scale uint8 to the range -1..1 of the VAE's input."""
     return moved_chw.as_subclass(Tensor).float() / 127.5 - 1.0
 
 
-def _of_size(record: HumanRecord, name: str, image: Image.Image) -> Image.Image:
-    """The image, which must be of the size that the record's boxes are in."""
+def _check_size(record: HumanRecord, name: str, image: Image.Image) -> Image.Image:
+    """The image, which must have the record's size, to which the boxes refer."""
     expected = (record.width, record.height)
     if image.size != expected:
         shown = f"{name} of {picture_name(record.image)} is {image.size}, the record says {expected}"
@@ -287,11 +294,11 @@ def _of_size(record: HumanRecord, name: str, image: Image.Image) -> Image.Image:
 
 
 def _in_view(boxes_n4: Tensor, view: tuple[int, int]) -> list[tuple[float, ...]]:
-    """Boxes clipped to the view; those outside of it are left out."""
+    """Boxes clipped to the view; boxes outside it are left out."""
     height, width = view
     clipped_n4 = boxes_n4.clamp(min=0.0).minimum(boxes_n4.new_tensor([width, height, width, height]))
-    seen = (clipped_n4[:, 2] > clipped_n4[:, 0]) & (clipped_n4[:, 3] > clipped_n4[:, 1])
-    return [tuple(box) for box in clipped_n4[seen].tolist()]
+    visible = (clipped_n4[:, 2] > clipped_n4[:, 0]) & (clipped_n4[:, 3] > clipped_n4[:, 1])
+    return [tuple(box) for box in clipped_n4[visible].tolist()]
 
 
 def region_coverage(records: Sequence[HumanRecord], regions: Sequence[str]) -> dict[str, float]:
@@ -300,7 +307,7 @@ def region_coverage(records: Sequence[HumanRecord], regions: Sequence[str]) -> d
 
 
 def region_area(records: Sequence[HumanRecord], regions: Sequence[str]) -> dict[str, float | None]:
-    """Mean share of the picture, 0..1, that the boxes of each region cover where there are some; None if nowhere."""
+    """Mean share of the picture, 0..1, covered by the boxes of each region, over records with boxes; None if none."""
     areas: dict[str, float | None] = {}
     for name in regions:
         shares = [

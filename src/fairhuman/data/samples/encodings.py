@@ -1,9 +1,9 @@
-"""Tensors that took a network to make, kept on disk by name: latents of views, embeddings of captions.
+"""On-disk cache of a network's outputs: latents of views, embeddings of captions.
 
-A folder has numbered safetensors files, memory-mapped, each complete or not there, so that any number of processes may
-read while others write. A tensor's name says all that it depends on but the network, which has a folder of its own; so
-nothing ever has to be taken back. What is new waits in main memory until it is as much as this process wrote
-before: the files are few, and a killed process loses at most half of its work.
+A folder holds numbered, memory-mapped safetensors files that are written atomically, so that any number of processes
+can read while others write. A tensor's name covers all that it depends on except the network, which has its own
+folder; so entries never become invalid. New tensors are buffered in main memory until their size reaches that of all
+tensors written so far by this process: the files are few, and a killed process loses at most half of its work.
 """
 
 import errno
@@ -20,22 +20,22 @@ from torch import Tensor
 
 from fairhuman.utils.files import write_atomically
 
-SHARD = 256 * 2**20  # bytes of a file at most, give or take a tensor
-FIRST = 2**20  # bytes of a process's first file
-RESERVE = 2**30  # bytes that are left free for checkpoints
+SHARD = 256 * 2**20  # approximate maximum size of a file in bytes
+FIRST = 2**20  # size of a process's first file in bytes
+RESERVE = 2**30  # bytes left free on the disk for checkpoints
 
 
 class Encodings:
-    """The tensors of one folder, by key; trouble with the disk is kept in `notes` and never raised.
+    """The tensors of one folder, by key. Disk errors are recorded in `notes`, never raised.
 
     Args:
-        folder: made when there is something to write.
+        folder: created on the first write.
 
     Attributes:
-        added: tensors that were added here.
-        changed: those that were added although their origin had one of the same kind: its content has changed.
-        full: nothing more is written.
-        notes: what a user should hear of, each thing once.
+        added: number of tensors added by this object.
+        changed: number of these whose origin had a tensor already, so its content has changed.
+        full: whether writing has stopped.
+        notes: messages for the user, each once.
 
     """
 
@@ -45,79 +45,79 @@ class Encodings:
         self.changed = 0
         self.full = False
         self.notes: list[str] = []
-        self._places: dict[str, tuple[Any, str]] = {}  # by key: a mapped file, and the name in it
+        self._locations: dict[str, tuple[Any, str]] = {}  # key to a mapped file and the name in it
         self._origins: set[str] = set()
         self._opened: set[Path] = set()
         self._modified = -1
-        self._waiting: dict[str, Tensor] = {}  # by name
-        self._waiting_keys: dict[str, str] = {}
+        self._pending: dict[str, Tensor] = {}  # by name
+        self._pending_names: dict[str, str] = {}  # by key
         self._size = 0
         self._written = 0
-        self._look()
+        self._open_new_files()
 
     def __len__(self) -> int:
-        """Number of tensors on disk and waiting."""
-        return len(self._places.keys() | self._waiting_keys.keys())
+        """Number of tensors on disk and pending."""
+        return len(self._locations.keys() | self._pending_names.keys())
 
     def __reduce__(self) -> tuple[type["Encodings"], tuple[Path]]:
-        """Mapped files can't be sent to another process, which opens its own."""
+        """Pickle only the folder, because another process must map the files itself."""
         return Encodings, (self.folder,)
 
     def get(self, key: str) -> Tensor | None:
-        """The tensor of a key, also if another process has written it meanwhile; None if there is none."""
-        name = self._waiting_keys.get(key)
+        """The tensor of a key, including tensors written meanwhile by other processes; None if there is none."""
+        name = self._pending_names.get(key)
         if name is not None:
-            return self._waiting[name]
-        if key not in self._places:
-            self._look()
-        if key not in self._places:
+            return self._pending[name]
+        if key not in self._locations:
+            self._open_new_files()
+        if key not in self._locations:
             return None
-        file, name = self._places[key]
+        file, name = self._locations[key]
         tensor: Tensor = file.get_tensor(name)
         return tensor
 
     def add(self, key: str, tensor: Tensor, origin: str = "") -> None:
-        """Keep a tensor. Keys and origins are texts without spaces.
+        """Add a tensor. Keys and origins are texts without spaces.
 
         Args:
-            key: all that the tensor depends on.
+            key: identifies all that the tensor depends on.
             tensor: on the CPU, contiguous.
-            origin: the same for the same thing, such as a file, whatever its content.
+            origin: identifies the input, such as a file, regardless of its content.
 
         """
-        if key in self._waiting_keys or key in self._places:
+        if key in self._pending_names or key in self._locations:
             return
         if origin in self._origins:
             self.changed += 1
-            self._origins.discard(origin)  # told once
+            self._origins.discard(origin)  # count it once
         if self.full:
             return
         self.added += 1
         name = f"{key} {origin}".rstrip()
-        self._waiting[name], self._waiting_keys[key] = tensor, name
+        self._pending[name], self._pending_names[key] = tensor, name
         self._size += tensor.nbytes
         if self._size >= min(SHARD, max(FIRST, self._written)):
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits; where that fails nothing more is kept."""
-        if not self._waiting:
+        """Write pending tensors; after an error, nothing more is written."""
+        if not self._pending:
             return
         try:
             self._write()
         except (OSError, SafetensorError) as error:  # the latter for quotas and the like, not for a full disk
             self.full = True
             why = getattr(error, "strerror", None) or error
-            self.notes.append(f"{self.folder}: can't be written ({why}); what isn't in it yet is computed each time")
-        self._waiting, self._waiting_keys, self._size = {}, {}, 0
+            self.notes.append(f"{self.folder}: can't be written ({why}); tensors missing in it are computed each time")
+        self._pending, self._pending_names, self._size = {}, {}, 0
 
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = self.folder / ".lock"
-        lock.touch()  # says why where that can't be, which the lock doesn't
+        lock.touch()  # raises an error with the reason, which FileLock doesn't
         with FileLock(lock):
-            self._look()  # another process may have made the same
-            new = {name: self._waiting[name] for key, name in self._waiting_keys.items() if key not in self._places}
+            self._open_new_files()  # another process may have written the same tensors
+            new = {name: self._pending[name] for key, name in self._pending_names.items() if key not in self._locations}
             size = sum(tensor.nbytes for tensor in new.values())
             if shutil.disk_usage(self.folder).free < size + RESERVE:
                 raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {RESERVE / 2**20:.0f} MiB are left free")
@@ -131,8 +131,8 @@ class Encodings:
     def _files(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*.safetensors") if path.stem.isdecimal())
 
-    def _look(self) -> None:
-        """Open files that have come since the last look."""
+    def _open_new_files(self) -> None:
+        """Open files that were written since the last call."""
         try:
             modified = self.folder.stat().st_mtime_ns
         except OSError:
@@ -150,17 +150,17 @@ class Encodings:
         except (OSError, SafetensorError) as error:
             self.notes.append(f"{path}: damaged, not used; delete it ({error})")
             return
-        for name in file.keys():  # noqa: SIM118, it isn't a mapping
+        for name in file.keys():  # noqa: SIM118 - it isn't a mapping
             key, _, origin = name.partition(" ")
-            self._places.setdefault(key, (file, name))
+            self._locations.setdefault(key, (file, name))
             self._origins.add(origin)
         self._origins.discard("")
 
 
-def others(folder: Path) -> int:
-    """Number of tensors in folders beside `folder`, of the same kind by another network.
+def count_other_networks(folder: Path) -> int:
+    """Number of tensors of the same kind from other networks, in folders beside `folder`.
 
-    Folders of a kind are named KIND-FINGERPRINT.
+    Folders are named KIND-FINGERPRINT.
     """
     kind = folder.name.partition("-")[0]
     return sum(len(Encodings(path)) for path in folder.parent.glob(f"{kind}-*") if path != folder and path.is_dir())

@@ -1,4 +1,4 @@
-"""The order of a run's samples: how often each source comes, and which records share a batch."""
+"""The order of a run's samples: how often each source occurs, and which records share a batch."""
 
 from array import array
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder, Weig
 
 
 class SourceShare(NamedTuple):
-    """Records of one source, by number, and how often they come: `repeats` times an epoch, or by `weight`."""
+    """Record numbers of one source, and how often they occur: `repeats` times per epoch, or by `weight`."""
 
     records: Sequence[int]
     repeats: int = 1
@@ -21,7 +21,7 @@ class SourceShare(NamedTuple):
 
 
 def mixed_order(seed: int, shares: Sequence[SourceShare], part: tuple[int, ...] = ()) -> Order:
-    """Order of several sources, all with repeats or all with weights; see `SampleOrder` and `WeightedOrder`."""
+    """Order over several sources, all with repeats or all with weights; see `SampleOrder` and `WeightedOrder`."""
     if any(share.weight is None for share in shares):
         if len(shares) == 1 and shares[0].repeats == 1:
             return SampleOrder(seed, shares[0].records, part)
@@ -34,20 +34,20 @@ def mixed_order(seed: int, shares: Sequence[SourceShare], part: tuple[int, ...] 
 def bucketed_order(
     seed: int, shares: Sequence[SourceShare], sizes: Sequence[Size], resolutions: Sequence[Size], batch: int
 ) -> BucketOrder:
-    """Order in which each batch holds records of one bucket.
+    """Order in which each batch holds records of a single bucket.
 
-    A record goes to the bucket whose aspect ratio is nearest to its own (by the ratio's logarithm). A bucket that
-    has less than one batch an epoch is closed, the smallest first, and its records go to the nearest one that is open.
+    A record goes to the bucket with the nearest log aspect ratio. Buckets with less than one batch per epoch are
+    closed, smallest first, and their records go to the nearest open bucket.
 
     Args:
         seed: ≥ 0.
         shares: as for `mixed_order`.
         sizes: (height, width) of each record.
-        resolutions: of the buckets.
+        resolutions: resolutions of the buckets.
         batch: samples of a step over all processes and micro-batches.
 
     """
-    lengths = _samples_an_epoch(shares, len(sizes))
+    lengths = _samples_per_epoch(shares, len(sizes))
     aspects = np.log([height / width for height, width in sizes])
     centres = np.log([height / width for height, width in resolutions])
     opened = np.argsort(centres)
@@ -67,8 +67,8 @@ def bucketed_order(
     return BucketOrder(seed, [resolutions[k] for k in kept], orders, [length_of[k] for k in kept], batch)
 
 
-def _samples_an_epoch(shares: Sequence[SourceShare], records: int) -> list[Fraction]:
-    """How often a record of each source comes in an epoch, which has as many samples as there are records by weight."""
+def _samples_per_epoch(shares: Sequence[SourceShare], records: int) -> list[Fraction]:
+    """How often a record of each source occurs per epoch; with weights, an epoch has as many samples as records."""
     if any(share.weight is None for share in shares):
         return [Fraction(share.repeats) for share in shares]
     total = sum(Fraction(share.weight or 0) for share in shares)
@@ -78,7 +78,7 @@ def _samples_an_epoch(shares: Sequence[SourceShare], records: int) -> list[Fract
 def _order_of_bucket(
     seed: int, shares: Sequence[SourceShare], inside: NDArray[np.bool_], part: tuple[int, ...]
 ) -> Order:
-    """Order of the records of one bucket; a source's weight in it goes by its records there."""
+    """Order of the records of one bucket; a source's weight is scaled by its share of records in the bucket."""
     kept: list[SourceShare] = []
     for share in shares:
         numbers = np.asarray(share.records, np.int64)

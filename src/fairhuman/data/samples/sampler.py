@@ -1,6 +1,6 @@
-"""Which record comes when: pure functions of (seed, position), so that a resumed run needs no state.
+"""Orders of records: pure functions of (seed, position), so that a resumed run needs no state.
 
-A *position* is the running number of a sample since the first step of a run, over all processes.
+A *position* is the index of a sample since the first step of a run, over all processes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,23 +15,23 @@ from fairhuman.utils.randomness import Stream, mixed_seed, seeded_generator
 
 
 class Order(Protocol):
-    """Which record is at a position."""
+    """Assignment of records to positions."""
 
     def index(self, position: int) -> int:
-        """Number of the record of a position ≥ 0."""
+        """Number of the record at a position ≥ 0."""
 
     def successors(self, position: int) -> Iterator[int]:
-        """All records, each once: that of the position, then those that may take its place, the best first."""
+        """All records, each once: that of the position, then its substitutes in order of preference."""
 
 
 @dataclass(frozen=True)
 class SampleOrder:
-    """Epoch after epoch through a list of records, each in an order that depends on (seed, epoch, part) alone.
+    """A permutation of the records in each epoch, which depends on (seed, epoch, part) alone.
 
     Attributes:
         seed: ≥ 0.
-        records: at least one; a record that stands there r times comes r times an epoch.
-        part: sets orders of one seed apart; numbers, the last one ≥ 1.
+        records: at least one; a record listed r times occurs r times per epoch.
+        part: distinguishes orders with the same seed; the last number must be ≥ 1.
 
     """
 
@@ -45,13 +45,13 @@ class SampleOrder:
             raise ValueError(f"records must not be empty and seed at least 0, found {len(self.records)}, {self.seed}")
 
     def index(self, position: int) -> int:
-        """Record of a position ≥ 0: with n records, entry `position % n` of the permutation of `position // n`."""
+        """Record at a position ≥ 0: entry `position % n` of the permutation of epoch `position // n`."""
         epoch, place = divmod(position, len(self.records))
-        mixed = _permutation(self._kept, len(self.records), self.seed, epoch, *self.part)
-        return self.records[int(mixed[place])]
+        permutation = _permutation(self._kept, len(self.records), self.seed, epoch, *self.part)
+        return self.records[int(permutation[place])]
 
     def successors(self, position: int) -> Iterator[int]:
-        """All records, each once: that of the position, then the next ones of its epoch, around its end."""
+        """All records, each once: that of the position, then the next ones of its epoch, wrapping around."""
         n = len(self.records)
         epoch, place = divmod(position, n)
         return _unique(self.index(epoch * n + (place + step) % n) for step in range(n))
@@ -59,17 +59,17 @@ class SampleOrder:
 
 @dataclass(frozen=True)
 class WeightedOrder:
-    """Positions dealt out to sources in exact proportion; each source goes through its own records in its own order.
+    """Positions assigned to sources in exact proportion; each source has its own order of records.
 
-    With shares w_s of a sum of 1, r_s = w_s / (w_s + w_s+1 + ...) and phases 0 ≤ φ_s < 1 drawn from the seed: of the
-    first p positions floor(p r_1 + φ_1) go to source 1; of the q that are left floor(q r_2 + φ_2) go to source 2; and
-    so on. So after p positions source s had p w_s samples, give or take S for S sources; for any p, without state.
+    With shares w_s (Σ w_s = 1), r_s = w_s / (w_s + w_s+1 + ...) and phases 0 ≤ φ_s < 1 drawn from the seed: of the
+    first p positions floor(p r_1 + φ_1) go to source 1; of the remaining q, floor(q r_2 + φ_2) go to source 2; and so
+    on. So after any p positions source s has p w_s ± S samples, with S sources, without any state.
 
     Attributes:
         seed: ≥ 0.
         sources: at least one.
-        weights: one a source, > 0; only their proportion counts.
-        part: as that of `SampleOrder`.
+        weights: one per source, > 0; only their proportion matters.
+        part: as in `SampleOrder`.
 
     """
 
@@ -79,18 +79,18 @@ class WeightedOrder:
     part: tuple[int, ...] = ()
 
     def index(self, position: int) -> int:
-        """Record of a position ≥ 0."""
+        """Record at a position ≥ 0."""
         source, count = self.place(position)
         return self.sources[source].index(count)
 
     def successors(self, position: int) -> Iterator[int]:
         """All records, each once: those of the position's source first."""
         source, count = self.place(position)
-        others = (order.successors(0) for other, order in enumerate(self.sources) if other != source)
-        return _unique(chain(self.sources[source].successors(count), *others))
+        rest = (order.successors(0) for number, order in enumerate(self.sources) if number != source)
+        return _unique(chain(self.sources[source].successors(count), *rest))
 
     def place(self, position: int) -> tuple[int, int]:
-        """Source of a position, and the number of samples that it gave before."""
+        """Source of a position, and the number of its samples before."""
         left = sum(self.weights)
         for source, weight in enumerate(self.weights):
             path = (Stream.ORDER, source, *self.part, 0, 1)
@@ -100,25 +100,25 @@ class WeightedOrder:
                 return source, taken
             position -= taken
             left -= weight
-        raise AssertionError("the last source takes all that is left")
+        raise AssertionError("the last source takes all remaining positions")
 
 
 @dataclass(frozen=True)
 class BucketOrder:
-    """Batches that hold one bucket each, a bucket being records that are shown at one resolution.
+    """Batches of a single bucket each; a bucket holds the records of one resolution.
 
-    Bucket k gives n_k samples an epoch, N together; a batch has G. Each bucket goes through its own order, G samples
-    at a time: in epoch e it gives its batches floor(e n_k / G) ... floor((e + 1) n_k / G) - 1, and what is left over
-    comes first in the next epoch. Which bucket is next is mixed by a permutation of the epoch. So nothing is lost or
-    padded; at any moment all records that come once in their bucket's order came equally often, give or take one; and
-    where n_k ≥ G such a record comes at most twice in an epoch.
+    Bucket k gives n_k samples per epoch; a batch has G. Each bucket follows its own order, G samples at a time: in
+    epoch e it gives its batches floor(e n_k / G) ... floor((e + 1) n_k / G) - 1, and the remainder comes first in the
+    next epoch. A permutation per epoch shuffles the batches of all buckets. So nothing is lost or padded; at any time,
+    all records listed once in their bucket's order have occurred equally often, ± 1; and for n_k ≥ G such a record
+    occurs at most twice per epoch.
 
     Attributes:
         seed: ≥ 0.
         resolutions: (height, width) of each bucket.
-        orders: that of each bucket's records.
+        orders: order of each bucket's records.
         lengths: n_k, each > 0; may be fractions.
-        batch: G, the samples of a step over all processes and micro-batches; all of a step are of one bucket.
+        batch: G, the samples of a step over all processes and micro-batches, all from one bucket.
 
     """
 
@@ -130,15 +130,15 @@ class BucketOrder:
     _kept: dict[int, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def index(self, position: int) -> int:
-        """Record of a position ≥ 0."""
+        """Record at a position ≥ 0."""
         bucket, count = self._place(position)
         return self.orders[bucket].index(count)
 
     def successors(self, position: int) -> Iterator[int]:
         """All records, each once: those of the position's bucket first."""
         bucket, count = self._place(position)
-        others = (order.successors(0) for other, order in enumerate(self.orders) if other != bucket)
-        return _unique(chain(self.orders[bucket].successors(count), *others))
+        rest = (order.successors(0) for number, order in enumerate(self.orders) if number != bucket)
+        return _unique(chain(self.orders[bucket].successors(count), *rest))
 
     def resolution(self, position: int) -> tuple[int, int]:
         """Height and width of a position's samples."""
@@ -150,25 +150,25 @@ class BucketOrder:
         return {record: resolution for resolution, order in pairs for record in order.successors(0)}
 
     def _place(self, position: int) -> tuple[int, int]:
-        """Bucket of a position, and the number of samples that it gave before."""
+        """Bucket of a position, and the number of its samples before."""
         step, place = divmod(position, self.batch)
-        epoch = int(step * self.batch / sum(self.lengths))  # or a little later: whole batches are behind
+        epoch = int(step * self.batch / sum(self.lengths))  # a lower bound, because epochs consist of full batches
         while sum(self._before(epoch + 1)) <= step:
             epoch += 1
         first, last = self._before(epoch), self._before(epoch + 1)
-        mixed = _permutation(self._kept, sum(last) - sum(first), self.seed, epoch, 0, 0, 1)
+        permutation = _permutation(self._kept, sum(last) - sum(first), self.seed, epoch, 0, 0, 1)
         at = step - sum(first)
         low = 0
         for bucket, (begin, end) in enumerate(zip(first, last, strict=True)):
             high = low + end - begin
-            if low <= int(mixed[at]) < high:
-                earlier = int(((mixed[:at] >= low) & (mixed[:at] < high)).sum())
+            if low <= int(permutation[at]) < high:
+                earlier = int(((permutation[:at] >= low) & (permutation[:at] < high)).sum())
                 return bucket, (begin + earlier) * self.batch + place
             low = high
-        raise AssertionError("each batch is one of a bucket's")
+        raise AssertionError("each batch belongs to a bucket")
 
     def _before(self, epoch: int) -> list[int]:
-        """Batches that each bucket gave before an epoch."""
+        """Number of batches of each bucket before an epoch."""
         return [int(epoch * length / self.batch) for length in self.lengths]
 
 
@@ -181,7 +181,7 @@ def _unique(records: Iterator[int]) -> Iterator[int]:
 
 
 def _permutation(kept: dict[int, torch.Tensor], n: int, seed: int, epoch: int, *part: int) -> torch.Tensor:
-    """The permutation of an epoch; two are kept, as a batch may reach over the end of one."""
+    """The permutation of an epoch; two are cached, because a batch may cross the end of an epoch."""
     if epoch not in kept:
         while len(kept) > 1:
             del kept[next(iter(kept))]
@@ -191,18 +191,18 @@ def _permutation(kept: dict[int, torch.Tensor], n: int, seed: int, epoch: int, *
 
 @dataclass(frozen=True)
 class StepBatches:
-    """The positions of one process, micro-batch by micro-batch: the `batch_sampler` of a DataLoader.
+    """Positions of one process by micro-batch: the `batch_sampler` of a DataLoader.
 
-    With B = batch_size, A = accumulate, W = world_size, step s owns positions s·B·A·W ... (s+1)·B·A·W - 1.
-    Its micro-batch a on process r takes the B positions from s·B·A·W + (a·W + r)·B. So what a step learns
-    from depends on B·A·W alone, not on how it is divided.
+    With B = batch_size, A = accumulate, W = world_size, step s has the positions s·B·A·W ... (s+1)·B·A·W - 1.
+    Micro-batch a of process r takes B positions from s·B·A·W + (a·W + r)·B on. So the samples of a step depend
+    only on B·A·W, not on its division.
 
     Attributes:
         batch_size: samples of one micro-batch on one process.
         steps: optimiser steps of the whole run; the last one is `steps` - 1.
-        start_step: first step to give, counted from 0; that of the checkpoint when a run goes on.
-        accumulate: micro-batches of an optimiser step.
-        world_size, rank: number of processes, and which of them this is.
+        start_step: first step, counted from 0; in a resumed run, that of the checkpoint.
+        accumulate: micro-batches per optimiser step.
+        world_size, rank: number of processes, and the index of this one.
 
     """
 

@@ -1,4 +1,4 @@
-"""By what a view of a picture is known: the picture's content, and what is shown of it."""
+"""Cache keys of views of pictures: the picture's content and the shown part."""
 
 import hashlib
 from functools import lru_cache
@@ -11,10 +11,10 @@ from fairhuman.regions.transforms import ViewDraw
 
 
 class View(NamedTuple):
-    """What a view's latents are kept under.
+    """Cache key of a view's latents.
 
-    key: of the picture's content and of what is shown. origin: of the record's name and of what is shown, so that
-    another key of the same origin tells that the picture was changed.
+    `key` is a digest of the picture's content and the shown part. `origin` is a digest of the record's name and the
+    shown part; if the same origin has another key, the picture has changed.
     """
 
     key: str
@@ -22,21 +22,21 @@ class View(NamedTuple):
 
 
 def view_of(record: HumanRecord, draw: ViewDraw, resolution: tuple[int, int], place: str = "") -> View:
-    """Return the view that a draw gives of a record's picture; `place` tells data sets of equal keys apart.
+    """Return the view of a record's picture for a draw; `place` distinguishes data sets with equal keys.
 
     Raises:
         PictureError: the picture can't be read.
 
     """
     shown = f"{record.width} {record.height} {draw.resized_hw} {draw.top} {draw.left} {draw.flip} {resolution}"
-    return View(digest(f"{content_of(record.image)} {shown}"), digest(f"{place} {record.key} {shown}"))
+    return View(digest(f"{content_hash(record.image)} {shown}"), digest(f"{place} {record.key} {shown}"))
 
 
-def content_of(stored: Stored) -> str:
-    """Return a hash of a picture's stored bytes, which are read once for as long as their file doesn't change.
+def content_hash(stored: Stored) -> str:
+    """Return a hash of a picture's stored bytes, which are read only once unless their file changes.
 
     Raises:
-        PictureError: they can't be read.
+        PictureError: the bytes can't be read.
 
     """
     if isinstance(stored, bytes):
@@ -49,7 +49,7 @@ def content_of(stored: Stored) -> str:
 
 
 def digest(text: str) -> str:
-    """Return 32 hexadecimal digits of a text's SHA-256."""
+    """Return the first 32 hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 

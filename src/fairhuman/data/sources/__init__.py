@@ -1,4 +1,4 @@
-"""Where records come from: one file a format, one table of them."""
+"""Sources of records: one module per format and a table of formats; other packages may add formats."""
 
 import difflib
 import hashlib
@@ -20,20 +20,29 @@ from fairhuman.data.sources.webdataset import is_webdataset, webdataset_rows
 from fairhuman.data.sources.wholebody import is_wholebody, wholebody_rows
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Finding, HumanRecord
+from fairhuman.utils import plugins
 
-__all__ = ["SOURCES", "SourceFormat", "SourceSettings", "iterate_records", "read_source", "source_kind"]
+__all__ = [
+    "SOURCES",
+    "SourceFormat",
+    "SourceSettings",
+    "iterate_records",
+    "read_source",
+    "source_format",
+    "source_kind",
+]
 
 
 @dataclass(frozen=True)
 class SourceFormat:
-    """A format.
+    """A source format.
 
     Attributes:
-        signs: what it is known by, for messages.
-        matches: whether what is at a path has these signs; reads no records.
-        rows: what it holds, in an order that is the same each time; findings of lines that give no row go into
-            the report. Pictures are not read.
-        picture: column of the picture: a path relative to the folder, {bytes, path}, a `Span` or a `Cell`.
+        signs: the files that identify the format, for messages.
+        matches: whether a path holds these files; reads no records.
+        rows: iterates over the rows in a deterministic order, without reading pictures; findings about lines that give
+            no row go into the report.
+        picture: column of the picture: a path relative to the folder, {bytes, path}, a `FileSpan` or a `TableCell`.
 
     """
 
@@ -43,7 +52,7 @@ class SourceFormat:
     picture: str = "image"
 
 
-# In order, the most specific first: the first that matches is taken.
+# The first format that matches is used, so the most specific ones come first.
 SOURCES: Mapping[str, SourceFormat] = {
     "imagefolder": SourceFormat(" or ".join(METADATA), has_metadata, imagefolder_rows, "file_name"),
     "cosmicman": SourceFormat(
@@ -54,28 +63,47 @@ SOURCES: Mapping[str, SourceFormat] = {
     "mole": SourceFormat("meta_cap.json, also one folder deeper", is_mole, mole_rows, "file_name"),
     "webdataset": SourceFormat(
         "*.tar", is_webdataset, webdataset_rows
-    ),  # before the tables that img2dataset lays beside
+    ),  # before parquet, since img2dataset writes tables beside its shards
     "parquet": SourceFormat("*.parquet or data/*.parquet", lambda path: bool(parquet_files(path)), parquet_rows),
     "folder": SourceFormat("pictures at any depth", has_pictures, folder_rows, "file_name"),
 }
 
 
+def source_format(name: str) -> SourceFormat:
+    """The format of a name that `source_kind` gave: of `SOURCES`, or a `SourceFormat` that another package adds.
+
+    A package adds one by an entry point of the group `fairhuman.sources`; it is read where `source.format` names it,
+    as nobody wants to import all of them to see what a folder holds.
+
+    Raises:
+        PluginError: it can't be loaded.
+
+    """
+    if name in SOURCES:
+        return SOURCES[name]
+    found = plugins.load_plugin(plugins.SOURCES, name)
+    if not isinstance(found, SourceFormat):
+        raise plugins.misfit(plugins.SOURCES, name, "a SourceFormat", found)
+    return found
+
+
 def source_kind(path: Path, forced: str | None = None) -> str:
-    """Name of the format of what is at a path.
+    """Name of the format of a source.
 
     Args:
         path: a file or folder.
-        forced: the format that it has, whatever it looks like.
+        forced: the format to use instead of detecting it.
 
     Raises:
-        DataError: if nothing there can be read.
-        RecipeError: if there is no such format.
+        DataError: the path doesn't exist or holds no known format.
+        RecipeError: `forced` is an unknown format.
 
     """
-    if forced is not None and forced not in SOURCES:
-        near = difflib.get_close_matches(forced, SOURCES, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SOURCES)}"
-        raise RecipeError(f"format: there is no format {forced!r} of sources; {hint}")
+    known = [*SOURCES, *(plugins.plugin_names(plugins.SOURCES) if forced is not None else ())]
+    if forced is not None and forced not in known:
+        near = difflib.get_close_matches(forced, known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise RecipeError(f"format: unknown source format {forced!r}; {hint}")
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
     found = forced or next((name for name, source in SOURCES.items() if source.matches(path)), None)
@@ -88,26 +116,26 @@ def source_kind(path: Path, forced: str | None = None) -> str:
 def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport) -> list[HumanRecord]:
     """Read all usable records of a source, in its order.
 
-    Headers of the pictures are read, nothing is decoded: see `check_records` for that. Findings go into the
-    report, also when the source is refused.
+    Reads headers of pictures and decodes nothing; `check_records` decodes. Findings go into the report, even if the
+    source is rejected.
 
     Args:
-        path: a folder, a Parquet file or a tar; the format is chosen by what is there, if `settings.format` doesn't.
+        path: a folder, a Parquet file or a tar; the format is detected unless `settings.format` names it.
         regions: names of the regions to read; `face` and `hand` are in the columns `faces` and `hands`,
-            another in its own column.
-        settings: of the source.
-        report: gets a note for everything that was skipped, dropped, converted or is odd.
+            another in the column of its name.
+        settings: settings of the source.
+        report: gets a note for everything that is skipped, dropped, converted or odd.
 
     Raises:
-        DataError: unreadable; no records; a required column or a region that no record has; more than
-            `max_reject_share` skipped.
-        RecipeError: if `settings.format` is none.
+        DataError: the source is unreadable or has no usable records; no record has a required column or a region;
+            more than `max_reject_share` of the records were skipped.
+        RecipeError: `settings.format` is an unknown format.
 
     """
     own = LoadReport()
     try:
         kind = source_kind(path, settings.format)
-        source = SOURCES[kind]
+        source = source_format(kind)
         root = path if path.is_dir() else path.parent
         records = records_from_rows(source.rows(path, own), root, source.picture, regions, settings, own)
         records = _compare_pictures(records, own)
@@ -118,21 +146,21 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
     total = len(records) + len(own.skipped())
     own.check_share(settings.max_reject_share, total)
     if not records:
-        raise DataError(f"{path}: holds no usable record ({total} were found); read as {kind}: {source.signs}")
+        raise DataError(f"{path}: no usable record among {total}; read as {kind}: {source.signs}")
     for region in regions:
         if not any(record.annotated(region) for record in records):
             raise DataError(
                 f"{path}: no record annotates the region '{region}' (null everywhere): "
-                "leave it out of the objectives, or annotate some pictures"
+                "remove it from the objectives, or annotate some pictures"
             )
     return records
 
 
 def _compare_pictures(records: Sequence[HumanRecord], report: LoadReport) -> list[HumanRecord]:
-    """Note pictures with the same bytes; only those of the same length are read.
+    """Note pictures with identical bytes; only pictures of equal length are read.
 
     Returns:
-        The records without those whose picture can't be read, or is no longer there.
+        The records whose pictures can be read.
 
     """
     found: list[tuple[HumanRecord, int]] = []
@@ -153,7 +181,7 @@ def _compare_pictures(records: Sequence[HumanRecord], report: LoadReport) -> lis
                 continue
             first = first_seen.setdefault(digest, record)
             if first is not record:
-                same = Finding("warned", "same picture as another record", f"that of {first.location}")
-                report.add(record.location, STAGE, same)
+                duplicate = Finding("warned", "same picture as another record", f"that of {first.location}")
+                report.add(record.location, STAGE, duplicate)
         kept.append(record)
     return kept

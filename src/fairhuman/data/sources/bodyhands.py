@@ -1,8 +1,8 @@
 """BodyHands in the layout of Pascal VOC: `ImageSets/Main/*.txt`, `Annotations/*.xml`, `JPEGImages/*.jpg`.
 
-Objects are `hand` and `body`; both have a `bndbox` that counts pixels from 1 and includes its last one, and a
-`body_id`; a hand has a quadrilateral `x1..x4`, `y1..y4` as well (`datasets/load_data.py` of
-cvlab-stonybrook/BodyHands at e50a8a8). There are no faces and no captions, and bodies are marked for hands alone.
+Objects are `hand` and `body`. Both have a `bndbox`, in pixels counted from 1 with the last pixel included, and a
+`body_id`; a hand has a quadrilateral `x1..x4`, `y1..y4` too (`datasets/load_data.py` of
+cvlab-stonybrook/BodyHands at e50a8a8). There are no faces and no captions; only bodies of annotated hands are marked.
 """
 
 import math
@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
-from fairhuman.data.sources.rows import STAGE, Row, locate, printable, readable
+from fairhuman.data.sources.rows import STAGE, Row, locate, printable, reading_table
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 
@@ -28,7 +28,7 @@ def is_bodyhands(path: Path) -> bool:
 
 
 def bodyhands_rows(path: Path, report: LoadReport) -> Iterator[Row]:
-    """Entries of the lists train, val, test; all annotations where there are no lists."""
+    """Entries of the lists train, val and test; all annotations if there are no lists."""
     seen: dict[str, str | None] = {}
     for split, name in _entries(path):
         location = printable(f"Annotations/{name}.xml")
@@ -39,7 +39,7 @@ def bodyhands_rows(path: Path, report: LoadReport) -> Iterator[Row]:
         values: dict[str, Any] = {"file_name": f"JPEGImages/{name}.jpg", "key": name, "split": split, "faces": None}
         try:
             values |= _annotation(path, name, location, report)
-        except PictureError as error:  # the picture can still be used: what is in it is not known
+        except PictureError as error:  # the picture is still usable; its regions are unknown
             finding = error.finding._replace(action="dropped", reason=f"annotation: {error.finding.reason}")
             report.add(location, STAGE, finding)
             values |= {"hands": None, "persons": None}
@@ -52,7 +52,7 @@ def _entries(path: Path) -> Iterator[tuple[str | None, str]]:
         yield from ((None, file.stem) for file in sorted((path / "Annotations").glob("*.xml")))
     for split, file in lists:
         if file.is_file():
-            with readable(file), file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+            with reading_table(file), file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
                 yield from ((split, line.strip()) for line in lines if line.strip())
 
 
@@ -60,20 +60,20 @@ def _annotation(path: Path, name: str, location: str, report: LoadReport) -> dic
     """Columns `hands`, `persons`, `attributes` of one XML file.
 
     Raises:
-        PictureError: if there is none, or it can't be read.
+        PictureError: the file is missing or can't be read.
 
     """
     root = _parse(path, f"Annotations/{name}.xml")
     hands, bodies, quads, body_ids = [], [], [], []
-    for thing in root.findall("object"):
-        box = thing.find("bndbox")
-        kind = (thing.findtext("name") or "").strip()
+    for element in root.findall("object"):
+        box = element.find("bndbox")
+        kind = (element.findtext("name") or "").strip()
         corners = _numbers(box, "xmin", "ymin", "xmax", "ymax")
         if kind not in ("hand", "body") or corners is None:
             report.add(location, STAGE, Finding("dropped", "object is no hand or body with a box", shorten(kind)))
             continue
         corners = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
-        body_id = _numbers(thing, "body_id")
+        body_id = _numbers(element, "body_id")
         number = int(body_id[0]) if body_id else None
         if kind == "body":
             bodies.append(corners)
@@ -82,13 +82,13 @@ def _annotation(path: Path, name: str, location: str, report: LoadReport) -> dic
         hands.append(corners)
         points = _numbers(box, *(f"{axis}{corner}" for corner in range(1, 5) for axis in "xy"))
         quads.append({"body_id": number, "points": [points[i : i + 2] for i in range(0, 8, 2)] if points else None})
-    # Quadrilaterals stay in the file's own numbers, which the authors' loader draws as they are.
+    # Quadrilaterals keep the file's coordinates, which the authors' loader draws unchanged.
     attributes = {"hand_quads": quads, "body_ids": body_ids}
     return {"hands": hands, "persons": bodies or None, "attributes": attributes}
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Refuses a document type before its entities, which can grow without end, are read."""
+    """Rejects a document type before its entities are expanded, which can grow without bound."""
 
     def doctype(self, name: str, *_: str | None) -> None:
         raise PictureError("XML has a document type, which is refused", shorten(name))
@@ -100,12 +100,12 @@ def _parse(path: Path, name: str) -> ElementTree.Element:
         raise PictureError("XML is too long", f"{length} bytes, at most {MAX_XML}")
     try:
         return ElementTree.fromstring(read_bytes(stored), ElementTree.XMLParser(target=_NoDoctype()))
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two are of odd encodings
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two come from unknown encodings
         raise PictureError("not XML", shorten(str(error))) from error
 
 
 def _numbers(element: ElementTree.Element | None, *names: str) -> list[float] | None:
-    """Numbers of the children of these names; None where one is missing or no finite number."""
+    """Numbers in the children of these names; None if one is missing or not a finite number."""
     if element is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Look at every picture of a list of records before anything is trained on them."""
+"""Check every picture of a list of records before training."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,24 +26,22 @@ def check_records(
     max_reject_share: float = 0.2,
     threads: int = 4,
 ) -> list[HumanRecord]:
-    """Keep the records whose pictures are what they say.
+    """Keep the records with usable pictures, and correct sizes that are wrong.
 
     Args:
         records: from a source or built by hand; their order is kept.
-        report: gets the findings; what it says was skipped by reading counts among the rejects.
-        full: decode every picture and painted mask, which alone finds files that are cut off; otherwise
-            read headers.
-        limits: what a picture must keep to.
-        max_reject_share: of the records first found, which are those given and those skipped by reading, 0..1.
-        threads: pictures looked at side by side; the result doesn't depend on it.
+        report: gets the findings; records that it notes as skipped while reading count as rejects too.
+        full: decode every picture and painted mask, the only way to find truncated files; otherwise read headers.
+        limits: limits of a picture.
+        max_reject_share: maximum share of rejects, 0..1, of the given records plus those skipped while reading.
+        threads: number of pictures checked in parallel; the result doesn't depend on it.
 
     Returns:
-        The usable records. Where a picture's real upright size is not that of its record, the real size
-        wins and the boxes are clipped again. A painted mask that can't be used is dropped, and the boxes of
-        its region count again.
+        The usable records. If a picture's real upright size differs from its record's, the real size is used and
+        the boxes are clipped again. An unusable painted mask is dropped, and the boxes of its region are used.
 
     Raises:
-        DataError: if more than `max_reject_share` can't be used; with the first ten reasons.
+        DataError: the share of rejects exceeds `max_reject_share`; names the first ten reasons.
 
     """
     own = LoadReport()
@@ -63,23 +61,23 @@ def check_records(
 def _check(full: bool, limits: PictureLimits, record: HumanRecord) -> tuple[HumanRecord | None, list[Finding]]:
     try:
         if full:
-            checked, _, findings = decoded(record, limits)
+            checked, _, findings = decode_record(record, limits)
             return checked, findings
         facts = inspect(record.image, limits)
     except PictureError as error:
         return None, [error.finding]
-    return with_real_size(record, facts.width, facts.height)
+    return correct_size(record, facts.width, facts.height)
 
 
-def decoded(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Image.Image, list[Finding]]:
-    """The record as its picture and painted masks turn out to be, the upright picture, and what was found.
+def decode_record(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Image.Image, list[Finding]]:
+    """Decode a record's picture and painted masks: the corrected record, the upright picture, and the findings.
 
     Raises:
         PictureError: the picture can't be used.
 
     """
     picture = decode(record.image, limits).picture
-    checked, findings = with_real_size(record, *picture.size)
+    checked, findings = correct_size(record, *picture.size)
     masks = dict(checked.masks)
     for region, mask in checked.masks.items():
         try:
@@ -92,8 +90,8 @@ def decoded(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Im
     return replace(checked, masks=masks), picture, findings
 
 
-def with_real_size(record: HumanRecord, width: int, height: int) -> tuple[HumanRecord, list[Finding]]:
-    """The record with the picture's real upright size: boxes clipped to it, masks of another size dropped."""
+def correct_size(record: HumanRecord, width: int, height: int) -> tuple[HumanRecord, list[Finding]]:
+    """The record with the picture's real upright size: boxes are clipped to it, masks are dropped if it differs."""
     if (width, height) == (record.width, record.height):
         return record, []
     shown = f"{picture_name(record.image)}: {record.width}x{record.height} stated, {width}x{height} real"

@@ -1,13 +1,13 @@
 """CosmicMan-HQ: Parquet labels beside images and parsing maps (https://huggingface.co/datasets/cosmicman/CosmicManHQ-1.0).
 
-Columns: `path` and `segm_path` (relative to the root), `width`, `height`, `aa_text` and `aa_ids` (JSON, a list with
-an entry for each of 20 groups of attributes: words, and the classes of the parsing map that they are about),
-`person_type` in some. There are no boxes and no captions.
+Columns: `path` and `segm_path` (relative to the root), `width`, `height`, `aa_text` and `aa_ids` (JSON lists with
+an entry for each of 20 attribute groups: its words, and the related classes of the parsing map), and in some files
+`person_type`. There are no boxes and no captions.
 
 The map has 18 classes with 0 for the background (`dataset.py` and `train_sdxl.py` of cosmicman-cvpr2024/CosmicMan at
 12b8582), but no list of them is published. Their number and the groups (hair, dress, bags, belt, scarf ...) are those
-of ATR as in GoGoDuck912/Self-Correction-Human-Parsing, where 2 is hair, 3 sunglasses and 11 face. So a map counts
-only where it doesn't speak against that: where the group of hair has classes, 2 must be among them.
+of ATR as in GoGoDuck912/Self-Correction-Human-Parsing, where 2 is hair, 3 sunglasses and 11 face. A map is used only
+if it is consistent with that: if the hair group has classes, 2 must be among them.
 """
 
 import json
@@ -19,13 +19,13 @@ import pyarrow
 import pyarrow.parquet
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.parquet import parquet_files, rows_of_file
+from fairhuman.data.sources.parquet import parquet_files, read_rows
 from fairhuman.data.sources.rows import STAGE, Row
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 
 COLUMNS = frozenset({"path", "aa_text", "aa_ids"})
-FACE = (3, 11)  # the eyes behind glasses belong to the face
+FACE = (3, 11)  # sunglasses are part of the face
 HAIR = 2
 HAIR_GROUP = 3  # of `aa_ids`
 
@@ -43,11 +43,11 @@ def cosmicman_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Rows of the label files in the order of their names.
 
     Raises:
-        DataError: if a file can't be read.
+        DataError: a file can't be read.
 
     """
     for file in _label_files(path):
-        for location, values in rows_of_file(file):
+        for location, values in read_rows(file):
             yield Row(location, _columns(values, location, report))
 
 
@@ -63,8 +63,8 @@ def _columns(values: Any, location: str, report: LoadReport) -> dict[str, Any]:
     }
     columns = {
         "path": values.get("path"),
-        "width": _whole(values.get("width")),
-        "height": _whole(values.get("height")),
+        "width": _as_int(values.get("width")),
+        "height": _as_int(values.get("height")),
         "faces": None,
         "hands": None,
         "attributes": attributes,
@@ -80,7 +80,7 @@ def _columns(values: Any, location: str, report: LoadReport) -> dict[str, Any]:
 
 
 def _parsed(value: Any, name: str, location: str, report: LoadReport) -> Any:
-    """The value of JSON, else the text itself."""
+    """The parsed JSON; text that isn't JSON is kept as text."""
     if name == "person_type" or not isinstance(value, str):
         return value
     try:
@@ -95,8 +95,8 @@ def _hair_classes(groups: Any) -> list[Any]:
     return classes if isinstance(classes, list) else []
 
 
-def _whole(value: Any) -> Any:
-    """A number of pixels that may be spelt as text or with a point."""
+def _as_int(value: Any) -> Any:
+    """Convert a number of pixels, which may be text or a float, to an integer; other values are unchanged."""
     try:
         return int(float(value))
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""A folder of pictures, at any depth; `photo.txt` (or `photo.caption`) beside `photo.jpg` holds its caption."""
+"""A folder of pictures at any depth; `photo.txt` (or `photo.caption`) beside `photo.jpg` holds its caption."""
 
 import os
 from collections.abc import Iterator
@@ -10,24 +10,24 @@ from fairhuman.data.sources.rows import STAGE, Row, printable
 from fairhuman.record import Finding
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
-CAPTION_SUFFIXES = (".txt", ".caption")  # the second is that of kohya's sd-scripts
+CAPTION_SUFFIXES = (".txt", ".caption")  # the second one is used by kohya's sd-scripts
 
 
 class PictureWithCaption(NamedTuple):
-    """A picture: its path relative to the root, and that of its caption file if there is one."""
+    """A picture's path relative to the root, and that of its caption file, if any."""
 
     name: str
     caption: str | None
 
 
 def has_pictures(folder: Path) -> bool:
-    """Whether a folder holds at least one picture, at any depth."""
-    return folder.is_dir() and next(pictures(folder, LoadReport()), None) is not None
+    """Whether a folder holds a picture at any depth."""
+    return folder.is_dir() and next(find_pictures(folder, LoadReport()), None) is not None
 
 
 def folder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
     """Pictures without metadata, in the order of their names."""
-    for found in pictures(folder, report):
+    for found in find_pictures(folder, report):
         values = {"file_name": found.name}
         if found.caption:
             values["caption"] = read_caption(folder / found.caption, report)
@@ -35,7 +35,7 @@ def folder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
 
 
 def read_caption(path: Path, report: LoadReport) -> str:
-    """The text of a caption file, empty where it can't be read."""
+    """The text of a caption file; empty if it can't be read."""
     try:
         if not path.is_file():
             raise OSError(0, "not a regular file")
@@ -48,34 +48,34 @@ def read_caption(path: Path, report: LoadReport) -> str:
     return ""
 
 
-def pictures(root: Path, report: LoadReport) -> Iterator[PictureWithCaption]:
-    """Pictures by their names, in the order of their paths, one folder in memory at a time.
+def find_pictures(root: Path, report: LoadReport) -> Iterator[PictureWithCaption]:
+    """Pictures by their names, in the order of their paths, with one folder in memory at a time.
 
-    Also those that can't be read: a reason is given for each where it is opened. Links to folders are not followed.
+    Unreadable pictures are included; they fail when opened. Links to folders aren't followed.
 
     Raises:
-        OSError: if the root itself can't be listed; a folder inside that can't be is noted.
+        OSError: the root can't be listed; a subfolder that can't be listed is noted.
 
     """
-    waiting = [("", iter(_sorted_entries(root)))]  # a stack: folders may be nested deeper than calls
-    while waiting:
-        folder, entries = waiting[-1]
+    stack = [("", iter(_sorted_entries(root)))]  # no recursion: folders may be nested deeper than the call stack
+    while stack:
+        folder, entries = stack[-1]
         entry = next(entries, None)
         if entry is None:
-            waiting.pop()
+            stack.pop()
         elif isinstance(entry, PictureWithCaption):
             yield PictureWithCaption(folder + entry.name, entry.caption and folder + entry.caption)
         else:
             inside = f"{folder}{entry}/"
             try:
-                waiting.append((inside, iter(_sorted_entries(root / inside))))
+                stack.append((inside, iter(_sorted_entries(root / inside))))
             except OSError as error:
                 finding = Finding("skipped", "folder can't be read", error.strerror or str(error))
                 report.add(printable(inside), STAGE, finding)
 
 
 def _sorted_entries(folder: Path) -> list[PictureWithCaption | str]:
-    """Pictures and, as text, folders of a folder, by name."""
+    """Pictures and subfolders (as text) of a folder, by name."""
     with os.scandir(folder) as entries:
         kinds = {entry.name: _kind(entry) for entry in entries}
     found: list[PictureWithCaption | str] = []
@@ -90,7 +90,7 @@ def _sorted_entries(folder: Path) -> list[PictureWithCaption | str]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """`folder`, `file`, or `neither` for a link to a folder; the system is asked about links alone."""
+    """`folder`, `file`, or `neither` for a link to a folder; only links cost a system call."""
     try:
         if entry.is_dir(follow_symlinks=False):
             return "folder"

@@ -1,8 +1,8 @@
 """Hugging Face's imagefolder layout: pictures and `metadata.jsonl`, `.csv` or `.parquet`.
 
-Columns: `file_name` (path inside the folder), `caption` or `text`, `faces`, `hands`, `persons`, any region's own name,
-`masks` (by region: a path, {bytes, path}, or {path, labels} of a map whose pixels are class numbers), `pose`, `depth`,
-`split`, `width`, `height`, `key`, `attributes` (whatever else is known, by name).
+Columns: `file_name` (path inside the folder), `caption` or `text`, `faces`, `hands`, `persons`, any other region's
+name, `masks` (by region: a path, {bytes, path}, or {path, labels} of a label map), `pose`, `depth`, `split`, `width`,
+`height`, `key`, `attributes` (other fields, by name).
 https://huggingface.co/docs/datasets/image_dataset
 """
 
@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.parquet import rows_of_file
-from fairhuman.data.sources.rows import STAGE, Row, readable, with_caption
+from fairhuman.data.sources.parquet import read_rows
+from fairhuman.data.sources.rows import STAGE, Row, reading_table, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 
 
 def imagefolder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
-    """The lines of the metadata file."""
+    """The rows of the metadata file."""
     name = metadata_name(folder)
     if name is None:
         raise DataError(f"{folder}: expected {', '.join(METADATA)}; found none of them")
@@ -30,7 +30,7 @@ def imagefolder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
 
 
 def metadata_name(folder: Path) -> str | None:
-    """The metadata file that a folder has, whether or not it can be read; the first where there are several."""
+    """Name of a folder's metadata file, readable or not; of several, the first."""
     return next((name for name in METADATA if os.path.lexists(folder / name)), None)
 
 
@@ -40,14 +40,14 @@ def has_metadata(folder: Path) -> bool:
 
 
 def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
-    """One JSON object a line. Lines are cut as bytes, so that one bad byte spoils one line."""
+    """One JSON object per line. Lines are split as bytes, so a bad byte affects one line only."""
     first_seen: dict[bytes, int] = {}
-    with readable(path), path.open("rb") as file:
+    with reading_table(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             location = f"{path.name}:{number}"
             line = line.strip()
             if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put before UTF-8
+                line = line.removeprefix(b"\xef\xbb\xbf")  # byte order mark of some editors
             if not line:
                 continue
             try:
@@ -72,12 +72,12 @@ def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
-    """A table with a head line; boxes and masks are JSON inside their cell, an empty cell is null."""
+    """A table with a header line; boxes and masks are JSON in their cells, an empty cell is null."""
     try:
-        with readable(path):
+        with reading_table(path):
             text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: must be UTF-8, byte {error.start + 1} is not") from error
+        raise DataError(f"{path}: must be UTF-8, but byte {error.start + 1} isn't") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     for cells in reader:
         location = f"{path.name}:{reader.line_num}"
@@ -94,13 +94,13 @@ def _cell(name: str, text: str) -> object:
         try:
             value: object = json.loads(text)
         except (ValueError, RecursionError):
-            return text  # stays text: reported where a list is expected
+            return text  # reported later, where a list is expected
         return value
     return text
 
 
-def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of the table below
-    return rows_of_file(path)
+def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature that METADATA needs
+    return read_rows(path)
 
 
 METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {

@@ -1,7 +1,7 @@
-"""Parquet tables with the pictures inside: what `fairhuman data build` and Hugging Face `datasets` write.
+"""Parquet tables with embedded pictures, as written by `fairhuman data build` and Hugging Face `datasets`.
 
-Columns: `image` {bytes, path} (the path, where there are no bytes, is relative to the folder), and those of
-imagefolder. Pictures stay where they are: a row holds their cells.
+Columns: `image` {bytes, path} (without bytes, the path is relative to the folder), and those of imagefolder.
+Rows refer to pictures by their table cells, without reading them.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import Row, readable, with_caption
+from fairhuman.data.sources.rows import Row, reading_table, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import TableCell
 
@@ -21,24 +21,23 @@ def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG0
     """Rows of one file, or of all `*.parquet` of a folder (or of its subfolder `data`) in the order of their names.
 
     Raises:
-        DataError: if a file can't be read: how many rows it holds is then unknown, so it can't count as
-            some bad records.
+        DataError: a file can't be read. Its number of rows is unknown, so it can't count as some bad records.
 
     """
-    return (row for file in parquet_files(path) for row in rows_of_file(file))
+    return (row for file in parquet_files(path) for row in read_rows(file))
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The tables at a path: itself, those in the folder, or those in its subfolder `data`; may be none."""
+    """The tables at a path: the file itself, those in the folder, or those in its subfolder `data`; may be empty."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
     return sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
 
 
-def rows_of_file(path: Path) -> Iterator[Row]:
-    """Rows of one table; the line of a location is the row's number from 1."""
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of one table; the line in a location is the row's number from 1."""
     try:
-        with readable(path), pyarrow.parquet.ParquetFile(path) as table:
+        with reading_table(path), pyarrow.parquet.ParquetFile(path) as table:
             number = 0
             for group in range(table.num_row_groups):
                 filled = _filled_leaves(table, group)
@@ -62,7 +61,7 @@ def _leaves(table: Any) -> list[str]:
 
 
 def _filled_leaves(table: Any, group: int) -> list[str]:
-    """Leaves `*.bytes` of structs that the file's own counts say are null nowhere: there is no need to read them."""
+    """Leaves `*.bytes` of structs without nulls, according to the file's statistics; they needn't be read."""
     columns = [table.metadata.row_group(group).column(number) for number in range(len(table.schema))]
     return [
         column.path_in_schema
@@ -76,7 +75,7 @@ def _filled_leaves(table: Any, group: int) -> list[str]:
 
 
 def _with_cells(value: Any, cell: TableCell) -> Any:
-    """The value with a cell wherever it holds bytes; a Parquet map arrives as a list of pairs."""
+    """The value with bytes replaced by cells; a Parquet map arrives as a list of pairs."""
     if isinstance(value, bytes):
         return cell
     if isinstance(value, list) and value and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):

@@ -1,4 +1,4 @@
-"""Rows of any format to records: the rules that all sources share."""
+"""Convert rows of any format to records: the rules shared by all sources."""
 
 import json
 import stat
@@ -22,7 +22,7 @@ from fairhuman.record import (
     Finding,
     HumanRecord,
     LabelMap,
-    Painted,
+    MaskSource,
     Stored,
     TableCell,
     region_column,
@@ -30,27 +30,29 @@ from fairhuman.record import (
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
-CAPTION, TEXT = "caption", "text"  # columns of the caption: ours, and the name of many data sets of Hugging Face
+CAPTION, TEXT = "caption", "text"  # columns of the caption: ours, and that of many Hugging Face data sets
 
 
 class SourceSettings(Settings):
-    """How a source is read."""
+    """How to read a source."""
 
-    format: str | None = Field(default=None, description="name of the format; null: chosen by what is there")
+    format: str | None = Field(default=None, description="name of the format; null: detected")
     empty_means: Literal["none", "unknown"] = Field(
-        default="none", description="what an empty list of boxes says: there is none, or not annotated"
+        default="none", description="meaning of an empty list of boxes: none in the picture, or not annotated"
     )
-    max_reject_share: float = Field(default=0.2, ge=0.0, le=1.0, description="share of records that may be skipped")
+    max_reject_share: float = Field(
+        default=0.2, ge=0.0, le=1.0, description="maximum share of records that may be skipped"
+    )
     limits: PictureLimits = PictureLimits()
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """While a table of records is read.
+def reading_table(path: Path) -> Iterator[None]:
+    """Convert errors of the operating system while a table of records is read.
 
     Raises:
-        DataError: if the system refuses to read it, or it is not a regular file: a pipe would be waited for.
-            How many records it holds is then unknown, so it can't count as some bad ones.
+        DataError: the file can't be read or isn't a regular one (reading a pipe would block). Its number of records is
+            unknown, so it can't count as some bad records.
 
     """
     try:
@@ -62,19 +64,19 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def printable(name: str) -> str:
-    """A name of a file, which may hold bytes that are no UTF-8, as text that any file takes."""
+    """A file name, which may hold bytes that aren't UTF-8, as text that can be written to any file."""
     return name.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def with_caption(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns with `text` under the name of `caption`, where there is no `caption`."""
+    """Columns with `text` renamed to `caption`, unless there is a `caption`."""
     if TEXT in values and CAPTION not in values:
         return {CAPTION if name == TEXT else name: value for name, value in values.items()}
     return dict(values)
 
 
 class Row(NamedTuple):
-    """What one line of a source holds, and where it is (`file:line`)."""
+    """The columns of one row of a source, and its location (`file:line`)."""
 
     location: str
     values: Mapping[str, Any]
@@ -88,18 +90,18 @@ def records_from_rows(
     settings: SourceSettings,
     report: LoadReport,
 ) -> list[HumanRecord]:
-    """Turn rows into records; what can't be used is noted in the report and left out.
+    """Convert rows to records; unusable ones are noted in the report and left out.
 
     Args:
         rows: in order.
-        root: folder that pictures and masks are relative to, and may not be outside of.
+        root: folder that contains the pictures and masks, and that their paths are relative to.
         picture_column: column of the picture: a path, or {bytes, path}.
         regions: names of the regions to read.
-        settings: of the source.
+        settings: settings of the source.
         report: gets the findings.
 
     Raises:
-        DataError: if no row has the picture's column, or that of a region.
+        DataError: no row has the column of the picture or of a region.
 
     """
     rows = list(rows)
@@ -121,11 +123,11 @@ def iterate_records(
     report: LoadReport,
     captioned: bool = True,
 ) -> Iterator[HumanRecord]:
-    """Turn rows into records one after another, as `records_from_rows` does, with nothing asked of all of them.
+    """Convert rows to records one by one, like `records_from_rows` but without checks over all rows.
 
     Args:
-        rows, root, picture_column, regions, settings, report: as of `records_from_rows`.
-        captioned: whether a row without a caption is noted.
+        rows, root, picture_column, regions, settings, report: as for `records_from_rows`.
+        captioned: whether to read captions, and note rows without one.
 
     """
     keys: Counter[str] = Counter()
@@ -158,7 +160,7 @@ def _masks_of(row: Row) -> dict[str, Any]:
 
 
 class _RowReader:
-    """Reads one row; every finding goes into the report at the row's location."""
+    """Converts one row to a record; findings go into the report at the row's location."""
 
     def __init__(
         self, row: Row, root: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport
@@ -166,7 +168,7 @@ class _RowReader:
         self.row, self.root, self.regions, self.settings, self.report = row, root, regions, settings, report
 
     def read(self, picture_column: str, captioned: bool, keys: Counter[str]) -> HumanRecord | None:
-        """The record, or None where the row is skipped."""
+        """The record, or None if the row is skipped."""
         values = self.row.values
         try:
             if values.get(picture_column) is None:
@@ -201,7 +203,7 @@ class _RowReader:
         self.report.add(self.row.location, STAGE, finding)
 
     def _key(self, picture: Any, keys: Counter[str]) -> str:
-        """The row's key, else its picture's path; the n-th record of a key gets #n, to keep it unique."""
+        """The row's key, else its picture's path; the n-th record with the same key gets the suffix #n."""
         path = picture.get("path") if isinstance(picture, dict) else picture
         key = printable(
             str(self.row.values.get("key") or (path if isinstance(path, str) else None) or self.row.location)
@@ -217,7 +219,7 @@ class _RowReader:
         if not value or not value.strip():
             self._note(Finding("warned", "caption is empty"))
             return ""
-        # JSON can spell half a surrogate pair, which no tokenizer takes.
+        # JSON can encode half a surrogate pair, which no tokenizer accepts.
         text = value.encode("utf-8", errors="replace").decode("utf-8")
         if text != value:
             self._note(Finding("converted", "caption holds characters that are no Unicode", shorten(text)))
@@ -249,12 +251,12 @@ class _RowReader:
             return {}
         return value or {}
 
-    def _masks(self, facts: PictureFacts) -> dict[str, Painted]:
+    def _masks(self, facts: PictureFacts) -> dict[str, MaskSource]:
         if self.row.values.get("masks") is not None and not isinstance(self.row.values["masks"], dict):
             self._note(
                 Finding("dropped", "masks is not a table of name and picture", shorten(self.row.values["masks"]))
             )
-        masks: dict[str, Painted] = {}
+        masks: dict[str, MaskSource] = {}
         for region, value in _masks_of(self.row).items():
             if region not in self.regions:
                 continue
@@ -277,7 +279,7 @@ class _RowReader:
         return value or "relative"
 
     def _condition(self, column: str) -> Stored | list[Any] | None:
-        """A list (of key points) or a picture, as it is."""
+        """A list (of key points) or a picture, unchanged."""
         value = self.row.values.get(column)
         if value is None or isinstance(value, list):
             return value
@@ -288,11 +290,11 @@ class _RowReader:
             return None
 
 
-def locate_mask(value: Any, root: Path) -> Painted:
-    """A painted mask as a source names it: a picture (see `locate`), or {bytes, path, labels}.
+def locate_mask(value: Any, root: Path) -> MaskSource:
+    """Locate a painted mask from a source's value: a picture (see `locate`), or {bytes, path, labels}.
 
     Raises:
-        PictureError: as `locate`; labels that are not whole numbers.
+        PictureError: as `locate`; or the labels aren't integers.
 
     """
     labels = value.get("labels") if isinstance(value, dict) else None
@@ -304,10 +306,10 @@ def locate_mask(value: Any, root: Path) -> Painted:
 
 
 def locate(value: Any, root: Path) -> Stored:
-    """A picture as a source names it: a path relative to `root`, {bytes, path}, bytes, or where they are.
+    """Locate a picture from a source's value: a path relative to `root`, {bytes, path}, bytes, or a span or cell.
 
     Raises:
-        PictureError: if it is none of these, or a path that leads out of the folder, also by a link.
+        PictureError: the value is none of these, or a path (resolved through links) leaves the folder.
 
     """
     if isinstance(value, dict):
@@ -320,7 +322,7 @@ def locate(value: Any, root: Path) -> Stored:
         path = (root / value).resolve()
         inside = path.is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError) as error:
-        # a name too long; a loop of links, before Python 3.13 a RuntimeError; a zero byte, half a surrogate pair
+        # a name too long; a loop of links (a RuntimeError before Python 3.13); a null byte, half a surrogate pair
         raise PictureError("not a path", shorten(f"{value!r}: {error}")) from error
     if not inside:
         raise PictureError("path leaves the folder of the data set", shorten(value))

@@ -1,9 +1,9 @@
-"""WebDataset shards: tar files whose members share a key, what img2dataset and others write.
+"""WebDataset shards: tar files whose members are grouped by key, as written by img2dataset and others.
 
-The key of a member is its folder and the part of its name before the first dot; members with one key follow each
-other (https://github.com/webdataset/webdataset, `tariterators.py`). Of a sample are read: the first picture,
-`.txt` (the caption), `.json` (the columns of imagefolder; of img2dataset also `url` and `status`),
-`mask.REGION.png`, `pose.png` and `depth.png`. Pictures stay where they are: a row holds their places in the tar.
+The key of a member is its folder plus the part of its name before the first dot; members with the same key are
+consecutive (https://github.com/webdataset/webdataset, `tariterators.py`). A sample's first picture, `.txt` (the
+caption), `.json` (the columns of imagefolder; from img2dataset also `url` and `status`), `mask.REGION.png`,
+`pose.png` and `depth.png` are read. Rows refer to pictures by their spans in the tar, without reading them.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
-from fairhuman.data.sources.rows import STAGE, Row, printable, readable
+from fairhuman.data.sources.rows import STAGE, Row, printable, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, Finding
 from fairhuman.regions.boxes import shorten
@@ -25,11 +25,11 @@ from fairhuman.regions.boxes import shorten
 TARS = ("*.tar", "*.tar.gz", "*.tgz")
 MAX_TEXT = 2**24  # bytes of a caption or of the JSON of one sample
 BLOCK = 512
-META = re.compile(r"__[^/]*__($|/)")  # what the webdataset library leaves out by default
+META = re.compile(r"__[^/]*__($|/)")  # ignored by default by the webdataset library
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 MASK = re.compile(r"mask\.([^.]+)\.png")
 CONDITIONS = {"pose.png": "pose", "depth.png": "depth"}
-OF_DOWNLOAD = ("url", "status")  # columns of img2dataset that say where a picture is from
+DOWNLOAD_COLUMNS = ("url", "status")  # img2dataset's columns about the origin of a picture
 
 
 def is_webdataset(path: Path) -> bool:
@@ -41,7 +41,7 @@ def webdataset_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Samples of one tar, or of all of a folder in the order of their names.
 
     Raises:
-        DataError: if a tar is compressed, or none: how many samples it holds is then unknown.
+        DataError: a file is a compressed tar or not a tar. Its number of samples is unknown.
 
     """
     return (row for tar in _tars(path) for row in _rows_of_tar(tar, report))
@@ -55,7 +55,7 @@ def _tars(path: Path) -> list[Path]:
 
 @dataclass
 class _Sample:
-    """Members with one key; `parts` is by what follows the first dot of their names, in lower case."""
+    """Members with the same key; `parts` is keyed by the part of the name after the first dot, in lower case."""
 
     key: str
     parts: dict[str, FileSpan] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class _Sample:
 
 def _rows_of_tar(tar: Path, report: LoadReport) -> Iterator[Row]:
     ignored: Counter[str] = Counter()
-    with readable(tar), tar.open("rb") as file:
+    with reading_table(tar), tar.open("rb") as file:
         for sample in _samples(tar, report):
             location = printable(f"{tar.name}/{sample.key}")
             reader = _SampleReader(sample, location, file, report)
@@ -77,7 +77,7 @@ def _rows_of_tar(tar: Path, report: LoadReport) -> Iterator[Row]:
 
 
 def _samples(tar: Path, report: LoadReport) -> Iterator[_Sample]:
-    """Members by their keys; files that are hidden, have no ending or are named `__so__` belong to no sample."""
+    """Group members by key; files that are hidden, have no suffix or are named `__like_this__` are ignored."""
     sample = _Sample("")
     for name, span in _members(tar, report):
         folder, slash, base = name.rpartition("/")
@@ -98,16 +98,16 @@ def _samples(tar: Path, report: LoadReport) -> Iterator[_Sample]:
 
 
 def _members(tar: Path, report: LoadReport) -> Iterator[tuple[str, FileSpan]]:
-    """Name and place of each whole file, by the headers alone; what is no file or cut off is noted."""
+    """Name and span of each complete file, from the headers alone; truncated members and other kinds are noted."""
     length = tar.stat().st_size
     position = -1
     try:
         with tarfile.open(tar, "r:") as members:
             while (member := members.next()) is not None:
-                if members.offset <= position:  # a header can state a size below zero
+                if members.offset <= position:  # a header can state a negative size
                     raise tarfile.ReadError("a header points back")
                 position = members.offset
-                members.members = []  # type: ignore[attr-defined]  # it would keep every header
+                members.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
@@ -119,13 +119,13 @@ def _members(tar: Path, report: LoadReport) -> Iterator[tuple[str, FileSpan]]:
             _check_end(tar, members.offset)
     except (tarfile.TarError, ValueError, OverflowError) as error:
         if position < 0:
-            raise DataError(f"{tar}: {_what_it_is(tar)} ({error})") from error
+            raise DataError(f"{tar}: {_describe_file(tar)} ({error})") from error
         finding = Finding("warned", "tar is cut off or damaged: what follows is not read", shorten(str(error)))
         report.add(tar.name, STAGE, finding)
 
 
 def _check_end(tar: Path, position: int) -> None:
-    """Raise a TarError where `tarfile` stopped at something else than the mark of the end, which it does in silence."""
+    """Raise a TarError if `tarfile` stopped before the end marker, which it doesn't report itself."""
     with tar.open("rb") as file:
         file.seek(position)
         block = file.read(BLOCK)
@@ -133,11 +133,11 @@ def _check_end(tar: Path, position: int) -> None:
         raise tarfile.ReadError(f"no header and no end mark at byte {position}")
 
 
-def _what_it_is(tar: Path) -> str:
+def _describe_file(tar: Path) -> str:
     with tar.open("rb") as file:
         start = file.read(4)
     if start.startswith(COMPRESSED):
-        return "is compressed; pictures are read from their places in a tar, so unpack it first"
+        return "is compressed; decompress it first, since pictures are read in place"
     return "not a readable tar file"
 
 
@@ -146,14 +146,14 @@ def _place(tar: Path, name: str) -> str:
 
 
 class _SampleReader:
-    """Reads the small members of a sample; `used` are the endings of those that were of use."""
+    """Reads the small members of a sample; `used` holds the suffixes of members that were read or located."""
 
     def __init__(self, sample: _Sample, location: str, file: BinaryIO, report: LoadReport) -> None:
         self.sample, self.location, self.file, self.report = sample, location, file, report
         self.used: set[str] = set()
 
     def values(self, key: str) -> dict[str, Any] | None:
-        """Columns of the row, or None where there is no picture."""
+        """Columns of the row, or None if there is no picture."""
         pictures = [kind for kind in self.sample.parts if f".{kind}" in PICTURE_SUFFIXES]
         texts = [kind for kind in ("json", "txt") if kind in self.sample.parts]
         self.used.update(pictures, texts)
@@ -174,7 +174,7 @@ class _SampleReader:
         return {**values, "image": self.sample.parts[pictures[0]]}
 
     def _fields(self) -> dict[str, Any]:
-        """What the JSON says; where the picture is from is kept among its attributes."""
+        """Columns from the JSON; the picture's origin is kept among its attributes."""
         text = self._text("json")
         if text is None:
             return {}
@@ -186,7 +186,7 @@ class _SampleReader:
         if not isinstance(values, dict):
             self._note(Finding("dropped", "JSON of a sample is not an object", shorten(values)))
             return {}
-        origin = {name: values.pop(name) for name in OF_DOWNLOAD if name in values}
+        origin = {name: values.pop(name) for name in DOWNLOAD_COLUMNS if name in values}
         if origin and isinstance(values.get("attributes", {}), dict):
             values["attributes"] = {**origin, **values.get("attributes", {})}
         return values

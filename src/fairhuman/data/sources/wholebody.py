@@ -2,14 +2,14 @@
 
 A person's annotation has `bbox`, `face_box`, `lefthand_box`, `righthand_box` as x, y, width, height from 0, and
 `face_valid`, `lefthand_valid`, `righthand_valid` (`data_format.md` of jin-s13/COCO-WholeBody): only valid boxes are
-annotated. Where `captions_*.json` of COCO lies beside it, the first caption of a picture is its caption.
+annotated. If COCO's `captions_*.json` lies beside it, a picture gets its first caption.
 
-What a picture's faces (and likewise its hands) are:
+The faces of a picture (and likewise its hands) are:
 
-- a flag is missing, or there is a crowd (`iscrowd`), whose members are not annotated: unknown. The valid boxes are
-  kept in the attribute `valid_boxes`, for they alone would pass for all that there are.
-- every flag is there: the valid boxes; unknown where none is valid, for a hand that is not valid can be in sight.
-- nobody is annotated: none, as COCO marks every person.
+- unknown if a flag is missing or there is a crowd (`iscrowd`), whose members aren't annotated. The valid boxes are
+  kept in the attribute `valid_boxes`, because as `faces` they would pass for all faces of the picture.
+- else the valid boxes; unknown if none is valid, because a hand that isn't valid may be visible.
+- none if no person is annotated, because COCO marks every person.
 """
 
 import json
@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import STAGE, Row, readable
+from fairhuman.data.sources.rows import STAGE, Row, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 
 PARTS = {"faces": ("face",), "hands": ("lefthand", "righthand")}
-KEPT = ("image_id", "iscrowd", "bbox", "caption")
+KEPT = ("image_id", "iscrowd", "bbox", "caption")  # fields of an annotation that are read
 KEPT_OF_PARTS = tuple(f"{part}_{what}" for parts in PARTS.values() for part in parts for what in ("box", "valid"))
 IMAGE_FOLDERS = ("", "images", "{split}2017", "images/{split}2017", "{split}2014", "images/{split}2014")
 
@@ -39,10 +39,10 @@ def is_wholebody(path: Path) -> bool:
 
 
 def wholebody_rows(path: Path, report: LoadReport) -> Iterator[Row]:
-    """Pictures in the order of the annotation files; those of one file are in memory, without their key points.
+    """Pictures in the order of the annotation files; one file at a time is in memory, without its key points.
 
     Raises:
-        DataError: if a file can't be read, or is not in the format.
+        DataError: a file can't be read or isn't in COCO's format.
 
     """
     captions: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -77,9 +77,9 @@ def _files(path: Path, pattern: str) -> list[Path]:
 
 
 def _load(file: Path, *names: str) -> list[list[Any]]:
-    """The lists of these names in a file of COCO."""
+    """The lists of these names in a COCO file."""
     try:
-        with readable(file), file.open("rb") as content:
+        with reading_table(file), file.open("rb") as content:
             values = json.load(content, object_hook=_without_key_points)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a JSON file ({shorten(str(error))})") from error
@@ -87,13 +87,13 @@ def _load(file: Path, *names: str) -> list[list[Any]]:
     for name in names:
         entries = values.get(name) if isinstance(values, dict) else None
         if not isinstance(entries, list):
-            raise DataError(f"{file}: must hold a list '{name}', as the files of COCO do, not {shorten(entries)}")
+            raise DataError(f"{file}: must hold a list '{name}', as COCO files do, not {shorten(entries)}")
         lists.append(entries)
     return lists
 
 
 def _without_key_points(values: dict[str, Any]) -> dict[str, Any]:
-    """Key points are nine tenths of a file, and are let go as soon as they are read."""
+    """Drop key points, which make up 90 % of a file, as soon as they are parsed."""
     if "image_id" not in values:
         return values
     return {name: values[name] for name in (*KEPT, *KEPT_OF_PARTS) if name in values}
@@ -110,7 +110,7 @@ def _by_image(entries: Iterable[Any], file: Path, report: LoadReport) -> default
 
 
 def _image_folder(path: Path, split: str | None, images: Sequence[Any]) -> str:
-    """The folder, with a slash, in which the first image is; the root where it is nowhere."""
+    """The folder of the first image, with a trailing slash; the root if it isn't found."""
     name = next((str(image["file_name"]) for image in images if isinstance(image, dict) and "file_name" in image), "")
     folders = [folder.format(split=split) for folder in IMAGE_FOLDERS]
     found = next((folder for folder in folders if (path / folder / name).is_file()), "")
@@ -118,7 +118,7 @@ def _image_folder(path: Path, split: str | None, images: Sequence[Any]) -> str:
 
 
 def _regions(entries: Sequence[Entry], location: str, report: LoadReport) -> dict[str, Any]:
-    """Columns `persons`, `faces`, `hands` and `attributes` of one picture; see the head of this file."""
+    """Columns `persons`, `faces`, `hands` and `attributes` of one picture; see the module's docstring."""
     crowded = any(entry.get("iscrowd") for entry in entries)
     single = [entry for entry in entries if not entry.get("iscrowd")]
     columns: dict[str, Any] = {"persons": None if crowded else _boxes(single, "bbox", location, report)}
@@ -136,7 +136,7 @@ def _regions(entries: Sequence[Entry], location: str, report: LoadReport) -> dic
 def _boxes(
     entries: Sequence[Entry], name: str, location: str, report: LoadReport, flag: str | None = None
 ) -> list[list[float]]:
-    """Corners of the boxes of a name, of those entries whose flag is set."""
+    """Corners of the boxes called `name`, of the entries whose flag is set."""
     boxes = []
     for entry in entries:
         if flag is not None and not entry.get(flag):

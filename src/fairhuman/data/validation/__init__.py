@@ -1,1 +1,1 @@
-"""Validation sets: pictures and prompts that are drawn, checked and reviewed once, then never changed."""
+"""Validation sets: pictures and prompts that are drawn, checked and reviewed once and then stay fixed."""

@@ -1,4 +1,4 @@
-"""A validation set from a source: filter, draw, make prompts, write."""
+"""Build a validation set from a source: filter, draw, make prompts, write."""
 
 import json
 from collections import Counter
@@ -10,33 +10,33 @@ from typing import Any
 
 from fairhuman.data.caption.item import Caption
 from fairhuman.data.validation.candidates import Funnel, Progress, filter_candidates, read_candidates
-from fairhuman.data.validation.looks import Look
+from fairhuman.data.validation.looks import PictureInspection
 from fairhuman.data.validation.page import write_page
 from fairhuman.data.validation.picture_files import box_numbers, picture_file
-from fairhuman.data.validation.prompts import asking
-from fairhuman.data.validation.sampling import draw, mix, overlap
+from fairhuman.data.validation.prompts import open_prompts
+from fairhuman.data.validation.sampling import draw_keys, mean_overlap, value_shares
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.data.validation.strata import Stratum, stratum
-from fairhuman.data.validation.workplace import LOOKS, MANIFEST, PROMPTS, finished_set, identity, workplace
+from fairhuman.data.validation.workplace import LOOKS, MANIFEST, PROMPTS, finished_set, identity, work_folder
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord, region_column
 from fairhuman.utils.files import write_atomically, write_json, writing
 from fairhuman.utils.journal import Journal
 
-FEWEST_FAILURES = 10  # of a model, before they are counted as a share
+MIN_FAILURES = 10  # failures of a model that are always tolerated
 
 
 @dataclass(frozen=True)
 class ValidationSummary:
-    """What a set holds.
+    """Summary of a validation set.
 
     Attributes:
-        pictures: in the set.
-        usable: that could have been drawn.
+        pictures: number of pictures in the set.
+        usable: number of pictures that could have been drawn.
         stages: records left after each stage, in order.
-        reasons: records left out, by reason, the most frequent first.
-        report: the page.
+        reasons: rejected records by reason, most frequent first.
+        report: path of the page.
 
     """
 
@@ -49,12 +49,12 @@ class ValidationSummary:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The set before it is written: records by key in the draw's order, and what belongs to each."""
+    """The set before it is written: records by key in the order of the draw, with their looks and prompts."""
 
     records: Mapping[str, HumanRecord]
-    looks: Mapping[str, Look]
+    looks: Mapping[str, PictureInspection]
     prompts: Mapping[str, Caption]
-    strata: Mapping[str, Stratum]  # of all that could be drawn
+    strata: Mapping[str, Stratum]  # of all usable records
 
 
 def build_validation(
@@ -66,33 +66,33 @@ def build_validation(
 ) -> ValidationSummary:
     """Write an imagefolder `out` with `manifest.json`, `rejected.jsonl` and `report.html`.
 
-    It appears whole or not at all; the same call goes on after an interruption, and does nothing where the set is
-    there. The same source and settings give the same bytes (prompts by a model as far as the model does).
+    It is written atomically; the same call resumes an interrupted build, and does nothing if the set is finished.
+    The same source and settings give the same bytes (with prompts of a model, if the model is deterministic).
 
     Args:
-        source: whatever `read_source` reads.
-        out: a new or empty folder; what isn't finished lies beside it in `.NAME.work`.
-        settings: of the set.
-        progress: is told what is done, how many of it, and of how many.
-        say: is told what a user should know.
+        source: any source of `read_source`.
+        out: a new or empty folder; unfinished work is kept beside it in `.NAME.work`.
+        settings: settings of the set.
+        progress: called with the stage, the number done and the total.
+        say: called with messages for the user.
 
     Raises:
-        DataError: too few usable pictures; the source or the folder can't be used; a model that fails.
-        FairHumanError: the disk.
+        DataError: too few pictures are usable; the source or the folder can't be used; the model fails.
+        FairHumanError: the disk is full or can't be written.
 
     """
     out = out.absolute()
     funnel = Funnel()
     records = read_candidates(source, settings, funnel)
     expected = identity(settings, records.values())
-    with writing(out, "; the same command goes on"):
+    with writing(out, "; run the same command again to resume"):
         if finished_set(out, expected) is None:
-            with workplace(out, expected) as work:
+            with work_folder(out, expected) as work:
                 chosen = _choose(records, settings, funnel, work, progress)
                 say(f"writing {len(chosen.records)} of {len(chosen.strata)} usable pictures")
                 write_atomically(out, partial(_write, chosen, settings, funnel, expected, progress))
         else:
-            say(f"{out}: is finished, nothing to do")
+            say(f"{out}: already finished, nothing to do")
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     return ValidationSummary(
         len(manifest["pictures"]),
@@ -106,21 +106,23 @@ def build_validation(
 def _choose(
     records: Mapping[str, HumanRecord], settings: ValidationSetSettings, funnel: Funnel, work: Path, progress: Progress
 ) -> _Chosen:
-    """Draw records and make their prompts; one without a prompt makes room for the next one of the draw."""
+    """Draw records and make their prompts; a record without a prompt is replaced by the next one in the draw."""
     kept, looks = filter_candidates(records, settings, funnel, Journal(work / LOOKS), progress)
     strata = {key: stratum(record, settings.strata) for key, record in kept.items()}
     prompts: dict[str, Caption] = {}
     by_rules = settings.prompts.kind == "rules"
     failures: list[Failure] = []
-    with asking(settings, Journal(work / PROMPTS), progress) as ask:
+    with open_prompts(settings, Journal(work / PROMPTS), progress) as make_prompts:
         while True:
             _check_count(len(strata), settings, funnel)
             drawn = draw_set(strata, settings, settings.seed)
-            # rules cost nothing, so they tell of all records whether there is a prompt
+            # rules are cheap, so they are applied to all records to find those with a prompt
             wanted = [key for key in (strata if by_rules else drawn) if key not in prompts]
             if not wanted:
                 break
-            for key, answer in zip(wanted, ask([(kept[key], looks[key].digest) for key in wanted]), strict=True):
+            for key, answer in zip(
+                wanted, make_prompts([(kept[key], looks[key].digest) for key in wanted]), strict=True
+            ):
                 if isinstance(answer, Caption):
                     prompts[key] = answer
                 else:
@@ -133,28 +135,28 @@ def _choose(
 
 
 def draw_set(strata: Mapping[str, Stratum], settings: ValidationSetSettings, seed: int) -> list[str]:
-    """The keys of the set that a seed gives."""
-    return draw(strata, settings.count, seed, settings.sampling, settings.allocation)
+    """The keys of the set for a seed."""
+    return draw_keys(strata, settings.count, seed, settings.sampling, settings.allocation)
 
 
 def _check_count(usable: int, settings: ValidationSetSettings, funnel: Funnel) -> None:
     if usable >= settings.count or (settings.allow_fewer and usable):
         return
-    most = "".join(f"\n  {reason}: {number}" for reason, number in list(funnel.reasons().items())[:5])
+    reasons = "".join(f"\n  {reason}: {number}" for reason, number in list(funnel.reasons().items())[:5])
     raise DataError(
-        f"count = {settings.count}, but {usable} of {funnel.stages[0][1]} records are usable. Left out were{most}\n"
-        "Change the filters, give a smaller count, or take all there are with allow_fewer=true"
+        f"count = {settings.count}, but only {usable} of {funnel.stages[0][1]} records are usable. Rejected:{reasons}\n"
+        "Change the filters, lower count, or take all usable records with allow_fewer=true"
     )
 
 
 def _check_failures(failures: Sequence[Failure], settings: ValidationSetSettings) -> None:
-    most = max(FEWEST_FAILURES, settings.prompts.max_failed_share * settings.count)
-    if len(failures) > most:
+    limit = max(MIN_FAILURES, settings.prompts.max_failed_share * settings.count)
+    if len(failures) > limit:
         reasons = Counter(failure.reason for failure in failures).most_common(3)
         shown = "".join(f"\n  {reason} ({number})" for reason, number in reasons)
         raise DataError(
             f"{len(failures)} prompts failed, more than prompts.max_failed_share = "
-            f"{settings.prompts.max_failed_share:g} of count; the same command asks for them again:{shown}"
+            f"{settings.prompts.max_failed_share:g} of count; run the same command again to retry them:{shown}"
         )
 
 
@@ -169,8 +171,8 @@ def _write(
     (folder / "images").mkdir(parents=True)
     rows = []
     for number, record in enumerate(chosen.records.values()):
-        ending, content = picture_file(record, settings.source.limits)
-        name = f"images/{number:05d}{ending}"
+        suffix, content = picture_file(record, settings.source.limits)
+        name = f"images/{number:05d}{suffix}"
         (folder / name).write_bytes(content)
         rows.append(_row(name, record, chosen, settings.strata))
         progress("writing pictures", number + 1, len(chosen.records))
@@ -199,7 +201,7 @@ def _manifest(
     chosen: _Chosen, settings: ValidationSetSettings, funnel: Funnel, expected: Mapping[str, Any]
 ) -> dict[str, Any]:
     draws = [draw_set(chosen.strata, settings, settings.seed + number) for number in range(settings.draws)]
-    shares = mix(chosen.strata, settings.strata, list(chosen.records), draws)
+    shares = value_shares(chosen.strata, settings.strata, list(chosen.records), draws)
     return {
         **expected,
         "stages": funnel.stages,
@@ -207,14 +209,14 @@ def _manifest(
         "unknown": funnel.unknown,
         "usable": len(chosen.strata),
         "mix": {name: {value: asdict(share) for value, share in values.items()} for name, values in shares.items()},
-        "overlap": overlap(draws),
+        "overlap": mean_overlap(draws),
         "strata": _strata(chosen, settings),
         "pictures": {key: chosen.looks[key].digest for key in chosen.records},
     }
 
 
 def _strata(chosen: _Chosen, settings: ValidationSetSettings) -> list[dict[str, Any]]:
-    """Of a stratified set: how many each stratum has and gave, and whether that was too few for its share."""
+    """Strata of a stratified set: usable and taken records, and whether the stratum is too small for its share."""
     if settings.sampling == "random":
         return []
     sizes = Counter(chosen.strata.values())

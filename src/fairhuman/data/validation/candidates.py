@@ -1,4 +1,4 @@
-"""From a source to the pictures that may be drawn: read, filtered, looked at; what is left out keeps its reason."""
+"""Candidates of a validation set: read a source, filter the records, decode the pictures; rejects keep their reason."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, measure, resolve
+from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, active_filters, measure
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.data.sources import source_format, source_kind
 from fairhuman.data.sources.rows import iterate_records
-from fairhuman.data.validation.looks import Look, look_at
+from fairhuman.data.validation.looks import PictureInspection, inspect_pictures
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord
@@ -22,12 +22,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Funnel:
-    """What was left out, stage by stage.
+    """Rejected records, stage by stage.
 
     Attributes:
-        rejected: a row each: `key`, `where`, `stage`, `reason`, `value`.
-        stages: what was looked at, and how many records were left after it.
-        unknown: number of records that a filter couldn't judge and let pass, by its name.
+        rejected: one row per record: `key`, `where`, `stage`, `reason`, `value`.
+        stages: name of each stage, and the number of records left after it.
+        unknown: for each filter, the number of records that passed because the measure is unknown.
 
     """
 
@@ -36,25 +36,25 @@ class Funnel:
     unknown: dict[str, int] = field(default_factory=dict)
 
     def reject(self, record: HumanRecord, stage: str, reason: str, value: Any) -> None:
-        """Leave a record out."""
+        """Add a rejected record."""
         row = {"key": record.key, "where": record.location, "stage": stage, "reason": reason, "value": value}
         self.rejected.append(row)
 
     def reasons(self) -> dict[str, int]:
-        """Number of records by reason, the most frequent first."""
+        """Number of records by reason, most frequent first."""
         return dict(Counter(row["reason"] for row in self.rejected).most_common())
 
 
 def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funnel) -> dict[str, HumanRecord]:
-    """Records of a source by key, with whatever boxes it has; pictures' headers are read.
+    """Read the records of a source by key, with all their boxes; only headers of pictures are read.
 
     Raises:
-        DataError: unreadable; no record; more than `source.max_reject_share` can't be read.
+        DataError: the source is unreadable, has no record, or more than `source.max_reject_share` can't be read.
 
     """
     report = LoadReport()
     try:
-        kind = SOURCES[source_kind(source, settings.source.format)]
+        kind = source_format(source_kind(source, settings.source.format))
         root = source if source.is_dir() else source.parent
         rows = kind.rows(source, report)
         records = {
@@ -66,7 +66,7 @@ def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funne
     total = len(records) + len(skipped)
     report.check_share(settings.source.max_reject_share, total)
     if not records:
-        raise DataError(f"{source}: holds no usable record ({total} were found)")
+        raise DataError(f"{source}: no usable record among {total}")
     for note in skipped:
         where = note.file if note.line is None else f"{note.file}:{note.line}"
         funnel.rejected.append(
@@ -82,22 +82,22 @@ def filter_candidates(
     funnel: Funnel,
     journal: Journal,
     progress: Progress,
-) -> tuple[dict[str, HumanRecord], dict[str, Look]]:
+) -> tuple[dict[str, HumanRecord], dict[str, PictureInspection]]:
     """The records that pass all filters, and the looks of their pictures.
 
-    Clarity, and whether a picture can be decoded, is asked only of those that the cheap filters let pass; a percentile
-    is among them. Of pictures with the same bytes the first is kept.
+    Pictures are decoded and their clarity measured only if the record passes the cheap filters, so a percentile of
+    clarity is over these records. Of pictures with identical bytes, the first is kept.
     """
     kept = dict(records)
     measures = {key: measure(record) for key, record in kept.items()}
-    for each in resolve(settings.filters, ()):
+    for each in active_filters(settings.filters, ()):
         if not isinstance(each, Clarity):
             kept = _passing(kept, each, measures, funnel)
-    looks = _looked(kept, settings, funnel, journal, progress)
+    looks = _inspect_pictures(kept, settings, funnel, journal, progress)
     kept = {key: kept[key] for key in looks}
     funnel.stages.append(("can be decoded, no duplicate", len(kept)))
     measures = {key: measure(record, looks[key].clarity) for key, record in kept.items()}
-    for each in resolve(settings.filters, measures.values()):
+    for each in active_filters(settings.filters, measures.values()):
         if isinstance(each, Clarity):
             kept = _passing(kept, each, measures, funnel)
     return kept, {key: looks[key] for key in kept}
@@ -118,16 +118,16 @@ def _passing(
     return passing
 
 
-def _looked(
+def _inspect_pictures(
     records: Mapping[str, HumanRecord],
     settings: ValidationSetSettings,
     funnel: Funnel,
     journal: Journal,
     progress: Progress,
-) -> dict[str, Look]:
-    looks: dict[str, Look] = {}
+) -> dict[str, PictureInspection]:
+    looks: dict[str, PictureInspection] = {}
     first: dict[str, str] = {}
-    found: Iterable[Look | Finding] = look_at(
+    found: Iterable[PictureInspection | Finding] = inspect_pictures(
         list(records.values()),
         settings.source.limits,
         journal,

@@ -1,4 +1,4 @@
-"""One look at each picture: whether it can be decoded, what its bytes are, how clear it is."""
+"""Inspect each picture once: decode it, hash its bytes and measure its clarity."""
 
 import hashlib
 import os
@@ -18,38 +18,38 @@ THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """SHA-256 of a picture's bytes, and its clarity."""
+class PictureInspection:
+    """Result of inspecting a picture: SHA-256 of its bytes, and clarity."""
 
     digest: str
     clarity: float
 
 
-def look_at(
+def inspect_pictures(
     records: Sequence[HumanRecord], limits: PictureLimits, journal: Journal, progress: Callable[[int], None]
-) -> Iterator[Look | Finding]:
-    """The look of each record's picture, in order, or why there is none.
+) -> Iterator[PictureInspection | Finding]:
+    """The look at each record's picture in order, or the reason for a failure.
 
-    Pictures that the journal knows by their bytes aren't decoded again.
+    Pictures whose hash is in the journal aren't decoded again.
     """
     known = {row["digest"]: float(row["clarity"]) for row in journal}
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(records), BLOCK):
             block = records[start : start + BLOCK]
             found = list(pool.map(partial(_look, known, limits), block))
-            looks = {look.digest: look.clarity for look in found if isinstance(look, Look)}
+            looks = {look.digest: look.clarity for look in found if isinstance(look, PictureInspection)}
             journal.add({"digest": d, "clarity": c} for d, c in looks.items() if d not in known)
             known |= looks
             progress(start + len(block))
             yield from found
 
 
-def _look(known: dict[str, float], limits: PictureLimits, record: HumanRecord) -> Look | Finding:
+def _look(known: dict[str, float], limits: PictureLimits, record: HumanRecord) -> PictureInspection | Finding:
     try:
         content = read_bytes(record.image)
         digest = hashlib.sha256(content).hexdigest()
         if digest in known:
-            return Look(digest, known[digest])
-        return Look(digest, clarity(decode(content, limits).picture))
+            return PictureInspection(digest, known[digest])
+        return PictureInspection(digest, clarity(decode(content, limits).picture))
     except PictureError as error:
         return error.finding

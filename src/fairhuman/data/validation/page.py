@@ -1,4 +1,4 @@
-"""The page of a validation set: what was left out, what the mix is, what the pictures look like."""
+"""The page of a validation set: rejected records, mix, sample pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.plots import INK, OBJECTIVE_COLOURS
 from fairhuman.utils.files import write_text
 
-SHOWN = 24  # pictures of the sample sheet
+SHOWN = 24  # sample pictures
 THUMBNAIL = 400  # pixels of the longest side
 
 
@@ -26,7 +26,7 @@ def write_page(
     rows: Sequence[Mapping[str, Any]],
     limits: PictureLimits,
 ) -> None:
-    """Write the page of a set with its manifest, and its records with their rows of `metadata.jsonl`."""
+    """Write the page of a set from its manifest, its records and their rows of `metadata.jsonl`."""
     settings = manifest["settings"]
     page = render(
         "validation.html",
@@ -42,7 +42,7 @@ def write_page(
         seed=settings["seed"],
         overlap=f"{manifest['overlap']:.1%}",
         strata=manifest["strata"],
-        samples=[(_drawn(record, limits), row) for record, row in zip(records[:SHOWN], rows, strict=False)],
+        samples=[(_draw_boxes(record, limits), row) for record, row in zip(records[:SHOWN], rows, strict=False)],
         settings_text=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
     )
     write_text(path, page)
@@ -99,7 +99,7 @@ def _stages_figure(stages: Sequence[tuple[str, int]]) -> Figure:
     return figure
 
 
-def _drawn(record: HumanRecord, limits: PictureLimits) -> str:
+def _draw_boxes(record: HumanRecord, limits: PictureLimits) -> str:
     picture = decode(record.image, limits).picture
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     scale = picture.width / record.width

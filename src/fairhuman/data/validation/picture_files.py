@@ -1,4 +1,4 @@
-"""Pictures of a set as files that browsers show and `datasets` reads."""
+"""Picture files of a set, readable by browsers and `datasets`."""
 
 import io
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.record import Box, HumanRecord
 
-ENDINGS: Mapping[str, str] = {
+SUFFIXES: Mapping[str, str] = {
     "JPEG": ".jpg",
-    "MPO": ".jpg",  # a JPEG with further pictures behind it, which nobody shows
+    "MPO": ".jpg",  # a JPEG with additional pictures, which viewers ignore
     "PNG": ".png",
     "WEBP": ".webp",
     "GIF": ".gif",
@@ -18,26 +18,26 @@ ENDINGS: Mapping[str, str] = {
 
 
 def picture_file(record: HumanRecord, limits: PictureLimits) -> tuple[str, bytes]:
-    """Ending and content: the source's own bytes where others see in them what training sees, else a PNG.
+    """Suffix and content: the source's bytes if viewers show the same picture as training sees, else a PNG.
 
-    A browser plays animations, and only of JPEG is it sure to follow the EXIF orientation; those become PNG.
+    Browsers play animations, and apply the EXIF orientation reliably only to JPEG; other such pictures become PNG.
 
     Raises:
         PictureError: the picture can't be used.
 
     """
     facts = inspect(record.image, limits)
-    ending = ENDINGS.get(facts.kind)
-    changed = {finding.reason for finding in facts.conversions}
-    turned = ending != ".jpg" and "turned upright by its EXIF orientation" in changed
-    if ending is not None and not turned and (facts.kind == "MPO" or "only the first frame is used" not in changed):
-        return ending, read_bytes(record.image)
+    suffix = SUFFIXES.get(facts.kind)
+    reasons = {finding.reason for finding in facts.conversions}
+    rotated = suffix != ".jpg" and "turned upright by its EXIF orientation" in reasons
+    if suffix is not None and not rotated and (facts.kind == "MPO" or "only the first frame is used" not in reasons):
+        return suffix, read_bytes(record.image)
     buffer = io.BytesIO()
     decode(record.image, limits).picture.save(buffer, "PNG")
     return ".png", buffer.getvalue()
 
 
 def box_numbers(box: Box) -> list[float]:
-    """A box as sources hold it: x0, y0, x1, y1 in pixels, and its score if there is one."""
+    """Convert a box to the format of sources: x0, y0, x1, y1 in pixels, and the score if there is one."""
     corners = [box.x0, box.y0, box.x1, box.y1]
     return corners if box.score is None else [*corners, box.score]

@@ -1,11 +1,11 @@
-"""Brief prompts for records: captions cut down, or written by a model through `fairhuman.data.caption`."""
+"""Brief prompts for records: by rules, or from a model through `fairhuman.data.caption`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fairhuman.data.caption import Caption, Captioner, CaptionItem, TokenBudget, open_captioner
 from fairhuman.data.caption.settings import CaptionSettings
-from fairhuman.data.caption.template import sentence
+from fairhuman.data.caption.template import describe_attributes
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
 from fairhuman.data.validation.settings import ValidationSetSettings
@@ -17,12 +17,12 @@ from fairhuman.utils.journal import Journal
 NO_CAPTION, NO_PERSON = "no caption to make a prompt of", "prompt names no person"
 TOO_LONG = "no clause about a person fits into prompts.max_words"
 
-Ask = Callable[[Sequence[tuple[HumanRecord, str]]], Iterable[Caption | Failure]]
+MakePrompts = Callable[[Sequence[tuple[HumanRecord, str]]], Iterable[Caption | Failure]]
 
 
 @contextmanager
-def asking(settings: ValidationSetSettings, journal: Journal, progress: Progress) -> Iterator[Ask]:
-    """A function from records, with the SHA-256 of their pictures, to their prompts, in order."""
+def open_prompts(settings: ValidationSetSettings, journal: Journal, progress: Progress) -> Iterator[MakePrompts]:
+    """Open a function from records, with the SHA-256 of their pictures, to their prompts in order."""
     prompts, limits = settings.prompts, settings.source.limits
     if prompts.kind == "rules":
         budget = TokenBudget.load(prompts.tokens)
@@ -36,12 +36,12 @@ def asking(settings: ValidationSetSettings, journal: Journal, progress: Progress
 
 
 def rule_prompt(record: HumanRecord, budget: TokenBudget, max_words: int) -> Caption | Failure:
-    """The record's caption cut down by `short_prompt`, within the tokens of both tokenizers.
+    """The record's caption shortened by `short_prompt`, within the limit of both tokenizers.
 
-    Where there is no caption, a sentence over the record's attributes takes its place.
+    Without a caption, a sentence about the record's attributes is used.
     """
     try:
-        text = record.caption or sentence(record.attributes)
+        text = record.caption or describe_attributes(record.attributes)
     except ValueError as error:
         return Failure(f"attributes can't be read: {error}")
     if not text:
@@ -56,27 +56,27 @@ def model_prompts(
     limits: PictureLimits,
     progress: Progress,
 ) -> Iterator[Caption | Failure]:
-    """Prompts that a model writes, in order; each batch is in the journal before the next one is asked for.
+    """Prompts from a model, in order; each batch is written to the journal before the next request.
 
     Args:
-        records: with the SHA-256 of their pictures.
-        captioner: what asks the model; gets the picture and the source's caption.
-        journal: what it holds isn't asked for again; failures aren't kept, so they are asked for again next time.
-        limits: of the pictures.
-        progress: is told how many are done.
+        records: records with the SHA-256 of their pictures.
+        captioner: the model's captioner; gets the picture and the source's caption.
+        journal: prompts of earlier calls, which are reused; failures aren't stored, so they are retried.
+        limits: limits of the pictures.
+        progress: called with the number done.
 
     Raises:
-        DataError, ModelError: as the captioner, if no record can get a prompt.
+        DataError, ModelError: as for the captioner, if no record can get a prompt.
 
     """
     known = {(row["key"], row["picture"]): Caption(row["text"], tuple(row["tokens"]), row["cut"]) for row in journal}
     for start in range(0, len(records), captioner.batch_size):
         block = records[start : start + captioner.batch_size]
-        asked = [(record, digest) for record, digest in block if (record.key, digest) not in known]
-        answers = captioner.caption([_item(record, limits) for record, _ in asked]) if asked else []
+        missing = [(record, digest) for record, digest in block if (record.key, digest) not in known]
+        answers = captioner.caption([_item(record, limits) for record, _ in missing]) if missing else []
         found: dict[str, Caption | Failure] = {}
         rows = []
-        for (record, digest), answer in zip(asked, answers, strict=True):
+        for (record, digest), answer in zip(missing, answers, strict=True):
             found[record.key] = answer
             if isinstance(answer, Caption):
                 known[record.key, digest] = answer
@@ -86,8 +86,8 @@ def model_prompts(
         progress("writing prompts", start + len(block), len(records))
         for record, digest in block:
             prompt = known.get((record.key, digest)) or found[record.key]
-            good = isinstance(prompt, Failure) or names_person(prompt.text)
-            yield prompt if good else Failure(NO_PERSON)
+            accepted = isinstance(prompt, Failure) or names_person(prompt.text)
+            yield prompt if accepted else Failure(NO_PERSON)
 
 
 def _item(record: HumanRecord, limits: PictureLimits) -> CaptionItem:

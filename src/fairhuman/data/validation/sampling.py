@@ -1,7 +1,7 @@
-"""Which pictures make the set: draws that depend on the seed and on each picture's key alone.
+"""Draw the pictures of a set; a draw depends only on the seed and the pictures' keys.
 
-Every key has its place in an order by hash. So a set stays nearly the same when records come or go, and the first n of
-a set of random pictures are a random set themselves.
+Keys are ordered by hash. So a set changes little when records are added or removed, and the first n pictures of a
+random set are a random set themselves.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ Allocation = Literal["proportional", "equal"]
 
 
 def draw_order(keys: Iterable[str], seed: int) -> list[str]:
-    """Keys in the order of SHA-256 over seed and key."""
+    """Keys ordered by the SHA-256 of seed and key."""
     return sorted(keys, key=lambda key: (_hash(key, seed), key))
 
 
@@ -26,17 +26,17 @@ def _hash(text: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{text}".encode()).digest()
 
 
-def draw(
+def draw_keys(
     strata: Mapping[str, Stratum], count: int, seed: int, sampling: Sampling, allocation: Allocation = "proportional"
 ) -> list[str]:
-    """Keys of a set of `count`, or of all where there are fewer, in the draw's order.
+    """Keys of a set of `count` (or all if there are fewer), in the order of the draw.
 
     Args:
-        strata: of all that may be drawn, by key.
-        count: of the set.
-        seed: another one gives an independent set.
-        sampling: `random`, or `stratified`: so many from each stratum as `allocate` says.
-        allocation: of `stratified`.
+        strata: stratum of each candidate, by key.
+        count: size of the set.
+        seed: another seed gives an independent set.
+        sampling: `random`, or `stratified`, with the numbers per stratum from `allocate`.
+        allocation: allocation of `stratified`.
 
     """
     order = draw_order(strata, seed)
@@ -52,26 +52,26 @@ def draw(
 
 
 def allocate(sizes: Mapping[Stratum, int], count: int, allocation: Allocation, seed: int = 0) -> dict[Stratum, int]:
-    """How many of each stratum; their sum is `count`, or all there are.
+    """Number of records per stratum; the sum is `count`, or all records if there are fewer.
 
     `proportional`: n_s = count · N_s / N, rounded by largest remainders (Hamilton). `equal`: the same number of each,
-    as far as a stratum has so many; what small ones lack is shared among the others. Ties are drawn, or scenes at the
-    beginning of the alphabet would always win.
+    as far as a stratum is large enough; the rest is shared among the others. Ties are broken at random, so that
+    strata early in the alphabet don't always win.
     """
     total = sum(sizes.values())
     count = min(count, total)
     if not count:
         return dict.fromkeys(sizes, 0)
-    by_lot = {name: place for place, name in enumerate(sorted(sizes, key=lambda name: _hash(repr(name), seed)))}
+    tie_rank = {name: rank for rank, name in enumerate(sorted(sizes, key=lambda name: _hash(repr(name), seed)))}
     if allocation == "proportional":
         quotas = {name: count * size // total for name, size in sizes.items()}
-        rest = sorted(sizes, key=lambda name: (-(count * sizes[name] % total), by_lot[name]))
+        rest = sorted(sizes, key=lambda name: (-(count * sizes[name] % total), tie_rank[name]))
         for name in rest[: count - sum(quotas.values())]:
             quotas[name] += 1
         return quotas
     quotas = {}
     left = count
-    smallest_first = sorted(sizes, key=lambda name: (sizes[name], by_lot[name]))
+    smallest_first = sorted(sizes, key=lambda name: (sizes[name], tie_rank[name]))
     for place, name in enumerate(smallest_first):
         quotas[name] = min(sizes[name], left // (len(sizes) - place))
         left -= quotas[name]
@@ -80,7 +80,7 @@ def allocate(sizes: Mapping[Stratum, int], count: int, allocation: Allocation, s
 
 @dataclass(frozen=True, slots=True)
 class ValueShare:
-    """How often one value of a dimension occurs, as a share 0..1; mean, standard deviation and range over draws."""
+    """Share, 0..1, of one value of a dimension; mean, standard deviation and range are over draws."""
 
     candidates: float
     chosen: float
@@ -90,14 +90,14 @@ class ValueShare:
     high: float
 
 
-def mix(
+def value_shares(
     strata: Mapping[str, Stratum], dimensions: Sequence[str], chosen: Sequence[str], draws: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, ValueShare]]:
-    """Shares of the values of each dimension, the most frequent first.
+    """Shares of the values of each dimension, most frequent first.
 
     Args:
-        strata: of all candidates, by key.
-        dimensions: names of a stratum's places.
+        strata: stratum of each candidate, by key.
+        dimensions: names of a stratum's components.
         chosen: keys of the set.
         draws: keys of repeated draws.
 
@@ -120,7 +120,7 @@ def mix(
     return dict(result)
 
 
-def overlap(draws: Sequence[Sequence[str]]) -> float:
-    """Mean share of the first draw that is in each of the others; 0 where there is one draw."""
+def mean_overlap(draws: Sequence[Sequence[str]]) -> float:
+    """Mean share of the first draw that is in each of the other draws; 0 for a single draw."""
     first = set(draws[0])
     return fmean(len(first & set(other)) / len(first) for other in draws[1:]) if len(draws) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""What a validation set is made of."""
+"""Settings of a validation set."""
 
 from typing import Literal
 
@@ -20,26 +20,28 @@ BRIEF = (
 
 
 class BriefTransformers(TransformersSettings):
-    """A model on this machine, asked for a brief prompt."""
+    """Settings of a local model that writes brief prompts."""
 
-    prompt: str = Field(default=BRIEF, min_length=1, description="the question; the model sees the picture alone")
+    prompt: str = Field(default=BRIEF, min_length=1, description="request to the model; it sees only the picture")
 
 
 class BriefEndpoint(EndpointSettings):
-    """A model at an endpoint, asked for a brief prompt."""
+    """Settings of a model at an endpoint that writes brief prompts."""
 
-    prompt: str = Field(default=BRIEF, min_length=1, description="the question; the model sees the picture alone")
+    prompt: str = Field(default=BRIEF, min_length=1, description="request to the model; it sees only the picture")
 
 
 class PromptSettings(Settings):
-    """Where brief and clear prompts come from; a section for each kind of model."""
+    """Settings of brief and clear prompts, with a section for each kind of model."""
 
     kind: Literal["rules", "transformers", "endpoint"] = Field(
         default="rules",
         description="rules: captions without parentheses and trailing clauses; or a vision-language model (better)",
     )
-    max_words: int = Field(default=MAX_WORDS, ge=3, description="of a prompt by rules")
-    max_failed_share: float = Field(default=0.1, ge=0.0, description="of count; more failures of a model end the run")
+    max_words: int = Field(default=MAX_WORDS, ge=3, description="maximum words of a prompt by rules")
+    max_failed_share: float = Field(
+        default=0.1, ge=0.0, description="maximum failures of a model, as a share of count; more end the run"
+    )
     transformers: BriefTransformers = BriefTransformers()
     endpoint: BriefEndpoint = BriefEndpoint()
     tokens: TokenSettings = TokenSettings()
@@ -55,27 +57,36 @@ class PromptSettings(Settings):
 class ValidationFilters(FilterSettings):
     """Filters with the supplement's three criteria switched on: resolution, clarity, relevance."""
 
-    needs: tuple[Need, ...] = Field(default=("face or hand",), description="regions that there must be, where known")
+    needs: tuple[Need, ...] = Field(
+        default=("face or hand",), description="regions that a picture must have, unless unknown"
+    )
     min_persons: int | None = Field(default=1, ge=0)
     min_clarity_percentile: float | None = Field(
-        default=5.0, ge=0.0, le=100.0, description="of the variance of the Laplacian, among pictures left by the others"
+        default=5.0,
+        ge=0.0,
+        le=100.0,
+        description="percentile of the variance of the Laplacian, over pictures that pass the other filters",
     )
 
 
 class ValidationSetSettings(Settings):
-    """Which pictures make the set, and how their prompts are made."""
+    """Settings of a validation set: selection of pictures, and prompts."""
 
     count: int = Field(default=5000, ge=1, description="pictures in the set")
-    seed: int = Field(default=0, ge=0, description="another one draws an independent set")
-    allow_fewer: bool = Field(default=False, description="take all usable pictures where there are fewer than count")
-    sampling: Sampling = Field(default="random", description="random (the paper's way) or stratified")
+    seed: int = Field(default=0, ge=0, description="another seed draws an independent set")
+    allow_fewer: bool = Field(default=False, description="take all usable pictures if there are fewer than count")
+    sampling: Sampling = Field(default="random", description="random (as in the paper) or stratified")
     strata: tuple[str, ...] = Field(
         default=("scene", "persons", "gender", "age"),
         min_length=1,
-        description="scene, persons or names of attributes: what the mix is reported over, and strata are made of",
+        description="dimensions of strata and of the reported mix: scene, persons or names of attributes",
     )
-    allocation: Allocation = Field(default="proportional", description="of strata: to their size, or equal")
-    draws: int = Field(default=1, ge=1, le=1000, description="draws, of seeds from `seed` on, to tell the spread of")
+    allocation: Allocation = Field(
+        default="proportional", description="records per stratum: proportional to its size, or equal"
+    )
+    draws: int = Field(
+        default=1, ge=1, le=1000, description="number of draws, with seeds from `seed` on, to estimate the spread"
+    )
     filters: ValidationFilters = ValidationFilters()
     prompts: PromptSettings = PromptSettings()
     source: SourceSettings = SourceSettings()
@@ -84,5 +95,5 @@ class ValidationSetSettings(Settings):
     @classmethod
     def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names) or not all(names):
-            raise ValueError("names must be given once and not be empty")
+            raise ValueError(f"names must be distinct and not empty, not {names}")
         return names

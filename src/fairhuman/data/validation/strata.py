@@ -1,6 +1,6 @@
-"""What kind of picture a record is, for the mix of a set: scene, number of people, attributes of the person.
+"""Strata of records: scene, number of people, attributes of the person.
 
-An attribute of the source counts first, then words of the caption; what neither tells is "unknown".
+The source's attributes are used first, then words of the caption; otherwise the value is "unknown".
 """
 
 import re
@@ -13,7 +13,7 @@ from fairhuman.record import HumanRecord
 UNKNOWN = "unknown"
 Stratum = tuple[str, ...]
 
-# The value with most words in the text counts; of equals, the first.
+# The value with the most words in the text is chosen; in a tie, the first.
 KEYWORDS: Mapping[str, Mapping[str, str]] = {
     "scene": {
         "street": "street road sidewalk pavement city crosswalk alley downtown building buildings shop store market",
@@ -43,7 +43,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "scene": ("scene", "background", "place", "location"),
     "gender": ("gender", "sex"),
 }
-AGES = ((13.0, "child"), (30.0, "young"), (60.0, "adult"))  # below so many years
+AGES = ((13.0, "child"), (30.0, "young"), (60.0, "adult"))  # upper limits in years, exclusive
 _ONE = ("person", "man", "woman", "boy", "girl", "lady", "gentleman", "guy", "male", "female", "child", "kid", "baby")
 _TWO = ("couple", "pair", "twins", "two", "both")
 _MANY = (
@@ -54,7 +54,7 @@ _SINGLE_WORD = re.compile(r"[a-z0-9'-]+")
 
 
 def stratum(record: HumanRecord, dimensions: Sequence[str]) -> Stratum:
-    """The values of a record, a dimension each: `scene`, `persons`, or the name of an attribute."""
+    """The values of a record, one per dimension: `scene`, `persons`, or the name of an attribute."""
     return tuple(_persons(record) if name == "persons" else _value(record, name) for name in dimensions)
 
 
@@ -75,7 +75,7 @@ def _value(record: HumanRecord, name: str) -> str:
 
 
 def _persons(record: HumanRecord) -> str:
-    """Number of people: by their boxes, an attribute, the caption, else the faces that are known."""
+    """Number of people: from boxes, an attribute, the caption, or else known faces."""
     boxes = record.boxes.get(PERSON)
     stated = record.attributes.get("persons")
     words = set(_SINGLE_WORD.findall(record.caption.lower()))
@@ -89,20 +89,20 @@ def _persons(record: HumanRecord) -> str:
         count = len(words & {*_ONE})
     else:
         count = len(record.boxes.get("face") or ())
-        return _counted(count) if count else UNKNOWN
-    return _counted(count)
+        return _count_label(count) if count else UNKNOWN
+    return _count_label(count)
 
 
-def _counted(count: int) -> str:
+def _count_label(count: int) -> str:
     return "3 or more" if count > 2 else str(count)
 
 
 def _attribute(attributes: Any, name: str) -> str:
-    """The text or number under a name, at any depth, in lower case; empty where there is none."""
+    """The text or number under a name, at any depth, in lower case; empty if there is none."""
     for key, value in _entries(attributes):
         if str(key).lower() == name.lower() and isinstance(value, str | int | float):
             text = " ".join(str(value).lower().split())
-            return text.encode("utf-8", errors="replace").decode("utf-8")  # JSON can spell half a surrogate pair
+            return text.encode("utf-8", errors="replace").decode("utf-8")  # JSON can encode half a surrogate pair
     return ""
 
 

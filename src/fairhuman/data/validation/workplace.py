@@ -1,4 +1,4 @@
-"""Where an unfinished set lies: a folder beside the one that it will be, which appears whole or not at all."""
+"""The work folder of an unfinished validation set, and checks whether it can be resumed."""
 
 import hashlib
 import json
@@ -25,15 +25,15 @@ BEGUN, LOOKS, PROMPTS = "begun.json", "looks.jsonl", "prompts.jsonl"
 
 
 def identity(settings: ValidationSetSettings, records: Iterable[HumanRecord]) -> dict[str, Any]:
-    """What a set follows from: settings, the source as it was read, this package's version.
+    """Everything that determines a set: settings, a digest of the source, this package's version.
 
     Raises:
-        DataError: a picture is no longer there; attributes that aren't JSON.
+        DataError: a picture is no longer there, or attributes aren't JSON.
 
     """
     digest = hashlib.sha256()
     for record in records:
-        known = {
+        fields = {
             "key": record.key,
             "size": (record.width, record.height),
             "bytes": 0 if isinstance(record.image, TableCell) else byte_length(record.image),
@@ -42,17 +42,17 @@ def identity(settings: ValidationSetSettings, records: Iterable[HumanRecord]) ->
             "attributes": record.attributes,
         }
         try:
-            digest.update(json.dumps(known, default=str).encode("utf-8"))
+            digest.update(json.dumps(fields, default=str).encode("utf-8"))
         except (RecursionError, ValueError, TypeError) as error:
             raise DataError(f"{record.location}: attributes must be plain JSON: {error}") from error
     return {"version": __version__, "settings": settings.model_dump(mode="json"), "source": digest.hexdigest()}
 
 
 def finished_set(out: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of a folder that is finished; None where there is nothing yet.
+    """The manifest of a finished set; None if the folder is empty or doesn't exist.
 
     Raises:
-        DataError: it holds something else, or a set of other settings, another source or version.
+        DataError: the folder has other content, or a set with other settings, another source or version.
 
     """
     if not (out / MANIFEST).is_file():
@@ -65,12 +65,11 @@ def finished_set(out: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
 
 
 @contextmanager
-def workplace(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
-    """A folder for the journals, kept until the block ends without an error.
+def work_folder(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
+    """Open the work folder of the journals; it is removed when the block ends without an error.
 
     Raises:
-        DataError: another process is at work there; a model has written prompts for other settings, another source or
-            version.
+        DataError: another process uses it; or it has a model's prompts for other settings, another source or version.
 
     """
     folder = out.with_name(f".{out.resolve().name}.work")
@@ -79,10 +78,10 @@ def workplace(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise DataError(f"{out}: another process is making this set") from error
+        raise DataError(f"{out}: another process is building this set") from error
     try:
         begun = folder / BEGUN
-        # Only prompts of a model are worth refusing for; looks hold for any settings.
+        # Only a model's prompts are protected; looks are valid for any settings.
         if begun.is_file() and (folder / PROMPTS).is_file() and (folder / PROMPTS).stat().st_size:
             _compare(out, _read(begun), expected, f"; or remove {folder}")
         write_json(begun, expected)
@@ -106,14 +105,14 @@ def _compare(out: Path, before: dict[str, Any], now: dict[str, Any], advice: str
     if before.get("version") != now["version"]:
         changed.append(f"fairhuman was {before.get('version')}, now {now['version']}")
     if changed:
-        raise DataError(f"{out} was begun otherwise ({'; '.join(changed)}): choose another folder{advice}")
+        raise DataError(f"{out} was started differently ({'; '.join(changed)}): choose another folder{advice}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path}: must be what `fairhuman data validation` has written: {error}") from error
+        raise DataError(f"{path}: not a file of `fairhuman data validation`: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: must be what `fairhuman data validation` has written, found no JSON object")
+        raise DataError(f"{path}: not a file of `fairhuman data validation`: expected a JSON object")
     return content

@@ -21,7 +21,7 @@ from fairhuman.detect.bundled import source_name
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results
 from fairhuman.detect.pose import PoseDetector
-from fairhuman.detect.scale import enlarged, reduced
+from fairhuman.detect.scale import enlarge, scale_back
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.requested import nan_for_none, requested_poses
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
@@ -105,8 +105,8 @@ def _finder(upscale: int) -> Iterator[Callable[[Picture], Points | None]]:
     with PoseDetector() as detector:
 
         def find(picture: Picture) -> Points | None:
-            image, factor = enlarged(check_picture(picture), upscale)
-            people = [reduced(one, factor) for one in detector.detect(image)]
+            image, factor = enlarge(check_picture(picture), upscale)
+            people = [scale_back(one, factor) for one in detector.detect(image)]
             if not people or people[0].landmarks_n3 is None:
                 return None
             landmarks_n3 = np.asarray(people[0].landmarks_n3, np.float64).copy()

@@ -22,7 +22,7 @@ from fairhuman.evaluate.people.crops import plan_crops
 from fairhuman.evaluate.pictures import PARTS, EvalImage
 from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Metric, MetricResult
 from fairhuman.evaluate.tools import EvaluationTools
-from fairhuman.regions.squares import Square, cut
+from fairhuman.regions.squares import Square, crop_square
 
 BLIND = "individual bad pictures, and faces and hands that are a small part of the picture"
 CROP_BLIND = "faces and hands that aren't found, since they give no crop"
@@ -59,7 +59,7 @@ class EvalCrop:
 
     def image(self) -> Image.Image:
         """The cropped picture."""
-        return cut(self.picture.image(), self.square)
+        return crop_square(self.picture.image(), self.square)
 
 
 def measure_efficientnet(

@@ -17,7 +17,7 @@ from fairhuman.detect.detection import Detection, Detector, Picture, check_pictu
 from fairhuman.detect.faces import FaceDetector
 from fairhuman.detect.guard import guarded_results, in_order
 from fairhuman.detect.hand_vote import HandVote
-from fairhuman.detect.scale import enlarged, reduced
+from fairhuman.detect.scale import enlarge, scale_back
 from fairhuman.evaluate.people.looks import (
     FaceLandmarks,
     HandLandmarks,
@@ -126,12 +126,12 @@ def _parts(
     upscale: int,
     picture: Picture,
 ) -> tuple[PartDetection, ...]:
-    image, factor = enlarged(check_picture(picture), upscale)
+    image, factor = enlarge(check_picture(picture), upscale)
     parts = []
     for found in detector.detect(image):
         region = region_of(found)
         presence_l, looks_lnd = model.look(image, region)
-        smaller = reduced(found, factor)
+        smaller = scale_back(found, factor)
         parts.append(
             PartDetection(
                 box=smaller.box,

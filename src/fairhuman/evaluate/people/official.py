@@ -25,7 +25,7 @@ from functools import partial
 from fairhuman.detect.bundled import BundledModel
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results, in_order
-from fairhuman.detect.scale import enlarged
+from fairhuman.detect.scale import enlarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def official_scorer(upscale: int = 4) -> Iterator[Callable[[Picture], OfficialSc
     with _OfficialFaces() as faces, _OfficialHands() as hands:
 
         def score(picture: Picture) -> OfficialScores:
-            image, _ = enlarged(check_picture(picture), upscale)
+            image, _ = enlarge(check_picture(picture), upscale)
             return OfficialScores(faces.scores(image), hands.scores(image))
 
         yield score

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.detect.overlap import corners, matches
+from fairhuman.detect.overlap import corners, match_boxes
 from fairhuman.evaluate.people.detections import ImageDetections, PartDetection
 from fairhuman.evaluate.people.face_shape import face_shape
 from fairhuman.evaluate.people.hand_shape import hand_shape
@@ -115,6 +115,6 @@ def _row(parts: Rated, wanted: Expected) -> tuple[float, float, float, float]:
         taken = sorted((quality for _, quality in parts), reverse=True)[:count]
     else:
         count = len(wanted)
-        pairs = matches(corners([part.box for part, _ in parts]), corners(wanted), MIN_IOU)
+        pairs = match_boxes(corners([part.box for part, _ in parts]), corners(wanted), MIN_IOU)
         taken = [parts[found][1] for found, _ in pairs]
     return count, len(taken), len(parts) - len(taken), sum(taken)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusers import StableDiffusionXLPipeline
 
-from fairhuman.data.samples.encodings import RESERVE, Encodings, others
+from fairhuman.data.samples.encodings import RESERVE, Encodings, count_other_networks
 from fairhuman.models.fingerprint import encoded_size, text_fingerprint, vae_fingerprint
 from fairhuman.models.registry import DTYPES
 from fairhuman.train.cache.latents import LatentCache
@@ -119,7 +119,7 @@ class Caches:
             return []
         lines = [self.budget.line()]
         for name, kept in self.kept.items():
-            strange = others(kept.folder)
+            strange = count_other_networks(kept.folder)
             lines.append(
                 f"  {name}: {len(kept)} at hand" + (f"; {strange} of other models, not used" if strange else "")
             )
