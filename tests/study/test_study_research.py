@@ -56,7 +56,7 @@ def test_rules_that_were_changed_later_are_told(tmp_path: Path, typed: Typed, cr
     write_database(tmp_path / "study" / DATABASE, [(0, 0, "overall", 0, 0.5, "")])
     assert typed("study", "report", tmp_path / "study")[0] == 0
     notes = json.loads((tmp_path / "study" / "report" / "results.json").read_text())["notes"]
-    assert notes[-1].endswith("so not fixed beforehand: exclude.min_seconds: 0.1 instead of 1.0.")
+    assert notes[-1].endswith("so not fixed in advance: exclude.min_seconds is 0.1, was 1.0.")
 
 
 def test_dry_runs_write_nothing(tmp_path: Path, typed: Typed, create: tuple[object, ...]) -> None:

@@ -189,10 +189,10 @@ def serve(
 
     Example: fairhuman study serve faces --open-link
     """
-    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, serve, site
+    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, parse_site, serve
     from fairhuman.study.study import DATABASE
 
-    root, hosts = ("", ()) if url is None else (site(url)[0], (site(url)[1],))
+    root, hosts = ("", ()) if url is None else (parse_site(url)[0], (parse_site(url)[1],))
     access = Access.grant(admin_token, open_link, hosts)
     loaded, words, display = load_shown(study), load_texts(texts), ConsoleDisplay()
     if dry_run:
@@ -227,10 +227,10 @@ def links(
     import csv
     import io
 
-    from fairhuman.study.serving import invite, load_shown, site
+    from fairhuman.study.serving import invite, load_shown, parse_site
     from fairhuman.utils.files import write_text, writing
 
-    base, _ = site(url)
+    base, _ = parse_site(url)
     loaded = load_shown(study)
     everybody = len(loaded.participants)
     display = ConsoleDisplay(Console(stderr=True))  # the links alone go to standard output

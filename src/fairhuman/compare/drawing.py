@@ -18,15 +18,15 @@ from fairhuman.utils.files import read_prompts, write_text, writing
 
 @dataclass(frozen=True)
 class GridInputs:
-    """What a grid shows.
+    """Content of a grid.
 
     Attributes:
-        places: method to a folder of pictures or a model, as `ModelSpec.parse` reads it.
-        prompts: file with a prompt a line, for models to draw.
+        places: method to a folder of pictures or a model, as read by `ModelSpec.parse`.
+        prompts: file with one prompt per line, for models to sample.
         control: `pose=PLACE` or `depth=PLACE` that pictures follow.
-        zoom_on: method in whose pictures faces and hands are found; `EXPECTED`: where `data` has them.
-        data: data set with a record a prompt.
-        rows: numbers of the rows to show; None: `count` of them, drawn at random with `seed`, or all.
+        zoom_on: method whose detected faces and hands define the close-ups; `EXPECTED`: the boxes of `data`.
+        data: data set with one record per prompt.
+        rows: numbers of the rows to show; None: `count` random ones by `seed`, or all.
 
     """
 
@@ -57,10 +57,10 @@ class GridInputs:
 
 
 def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Display) -> Path | int:
-    """Draw what models have to and write the grid; the page, or the number of the signal that ended it early.
+    """Sample the models' missing pictures and write the grid; returns the page, or the signal that interrupted it.
 
     Raises:
-        FairHumanError: `out` can't be written; or as of `parse_models`, `draw_models`, `expected_boxes`, `write_grid`.
+        FairHumanError: `out` can't be written; or as in `parse_models`, `draw_models`, `expected_boxes`, `write_grid`.
 
     """
     models, methods = parse_models(inputs.places, inputs.prompts), inputs.folders

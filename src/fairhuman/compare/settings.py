@@ -40,7 +40,7 @@ class TuningSettings(Settings):
         return {cell: lender for lender, cells in self.same.items() for cell in cells}
 
     def runs_of(self, cells: Collection[str]) -> int:
-        """How many runs find the learning rates of `cells`."""
+        """Number of tuning runs for `cells`."""
         return len(self.learning_rates) * (len(cells) - len(self.rate_sources))
 
 

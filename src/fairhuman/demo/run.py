@@ -37,16 +37,16 @@ BUILD = config.build(BuildRecipe, {"min_side": None, "detect": None, "caption": 
 
 
 def run_demo(out: Path, settings: DemoSettings, display: Display) -> int | None:
-    """Do all that isn't done yet in `out`; return the number of the signal that ended it early, or None.
+    """Perform all unfinished steps in `out`; returns the signal that interrupted them, or None.
 
     Raises:
-        FairHumanError: `out` holds a demo of other settings; a part failed, with what it said.
+        FairHumanError: `out` holds a demo with other settings, or a step failed.
     """
     runs = demo_recipes(out, settings)
     _begin(out, settings)
     make_people(out, settings, display)
     prompts = write_prompts(out / "data" / "held-out", settings.samples, out / "prompts.txt")
-    display.say("fine-tuning with MPD and with LS, then drawing with all three models")
+    display.say("fine-tuning with MPD and with LS, then sampling from all three models")
     signal = jobs.run_jobs(_jobs(out, settings, runs), display, at_once=min(2, os.cpu_count() or 1))
     if signal is not None:
         display.say("stopped; run the same command again to resume")
@@ -81,7 +81,12 @@ def make_people(out: Path, settings: DemoSettings, display: Display) -> None:
 
 
 def demo_recipes(out: Path, settings: DemoSettings) -> dict[str, TrainRecipe]:
-    """The runs by strategy; a model that doesn't exist is a ModelError."""
+    """Training recipes by strategy.
+
+    Raises:
+        ModelError: the model doesn't exist.
+
+    """
     check_location(settings.model)
     return {name: demo_recipe(out, settings, name) for name in METHODS}
 

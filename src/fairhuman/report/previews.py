@@ -125,9 +125,9 @@ def _zoom(picture: Image.Image, box: Sequence[float]) -> Image.Image:
 
 
 def cut_square(picture: Image.Image, x: float, y: float, side: float, pixels: int) -> Image.Image:
-    """The square around (x, y), enlarged or reduced to `pixels` a side.
+    """Cut the square around (x, y), resized to `pixels` a side.
 
-    A square that leaves the picture is moved inside, one that is larger than the picture made smaller.
+    A square that extends beyond the picture is moved inside; one that is larger than the picture is reduced.
     """
     side = min(side, *picture.size)
     left = min(max(x - side / 2, 0.0), picture.width - side)

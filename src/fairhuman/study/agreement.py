@@ -26,8 +26,8 @@ def krippendorff_alpha(sets: Sequence[Sequence[Sequence[str]]]) -> float:
     values of the units of a set D_e = Σ_c n_c (n - n_c) / (n - 1); both are summed over sets.
 
     Args:
-        sets: of each set its units, of each unit the values that it got, one a rater; NaN where all are the same, or no
-            unit has two.
+        sets: units by set; each unit holds its values, one per rater. The result is NaN if all values are the same, or
+            if no unit has two.
 
     """
     observed = expected = 0.0

@@ -106,18 +106,18 @@ def write_votes(votes: Sequence[Vote], path: Path) -> None:
 
 
 def load_votes(study: StoredStudy | None, database: str | None, table: Path | None = None) -> Votes:
-    """Votes of a table, or else of a study's database: the one at a URL, or the file in the study's folder.
+    """Read votes from a table or from a study's database, given by URL or stored in the study's folder.
 
     Raises:
-        RecipeError: neither a table nor a study.
-        DataError: as of `read_votes` and `read_database`.
+        RecipeError: neither a table nor a study is given.
+        DataError: as in `read_votes` and `read_database`.
         FairHumanError: the database can't be opened, or packages are missing.
 
     """
     if table is not None:
         return read_votes(table)
     if study is None:
-        raise RecipeError("answers in a database are read with the study's folder: give it too")
+        raise RecipeError("answers in a database need the study's folder: give it too")
     try:
         from fairhuman.study.recorded import read_database
     except ModuleNotFoundError as error:

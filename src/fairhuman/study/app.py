@@ -46,9 +46,14 @@ class Access:
 
     @classmethod
     def grant(cls, admin_token: str | None, open_link: bool, hosts: tuple[str, ...]) -> "Access":
-        """With the token that was given, or a new one; a token of another form is a FairHumanError."""
+        """Access with the given admin token, or a new one.
+
+        Raises:
+            FairHumanError: the token is too short or has other characters.
+
+        """
         if admin_token is not None and not ADMIN_TOKEN.fullmatch(admin_token):
-            raise FairHumanError("the admin token must have 16 or more letters, digits, - and _; the given one has not")
+            raise FairHumanError("the admin token must be at least 16 letters, digits, - or _; the given one isn't")
         return cls(admin_token or secrets.token_urlsafe(32), open_link, hosts)
 
 

@@ -44,7 +44,7 @@ class StudyFacts:
 
     @classmethod
     def of(cls, study: StoredStudy | None) -> "StudyFacts":
-        """What a study's folder says; nothing without one."""
+        """Facts from a study's folder; empty without one."""
         if study is None:
             return cls()
         return cls(study.design.methods, len(study.design.participants), *study.creation())

@@ -20,10 +20,10 @@ except ModuleNotFoundError as error:
 
 
 def invite(study: ShownStudy, database: str | None, base: str) -> dict[int, str]:
-    """Links by participant, each at the address `base`; visitors by the open link keep their numbers, without a link.
+    """Create participants' links below the URL `base`; numbers taken by visitors of the open link get none.
 
     Raises:
-        DataError, FairHumanError: as of `participant_tokens` and `open_store`; `database` None: the study's own file.
+        DataError, FairHumanError: as in `participant_tokens` and `open_store`; `database` None is the study's own file.
 
     """
     with writing(study.folder):

@@ -138,17 +138,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study's folder, with its settings and its design."""
+    """A study's folder with its settings and design."""
 
     folder: Path
     settings: StudySettings
     design: Design
 
     def creation(self) -> tuple[list[str], list[str]]:
-        """Notes and what was left out, as `create_study` wrote them; both empty where a study was made otherwise.
+        """Notes and excluded prompts, as written by `create_study`; both are empty if the study was made differently.
 
         Raises:
-            DataError: the file isn't what `create_study` writes.
+            DataError: the file wasn't written by `create_study`.
 
         """
         path = self.folder / CREATION
@@ -159,13 +159,13 @@ class StoredStudy:
             notes, left_out = ([str(text) for text in values[name]] for name in ("notes", "left_out"))
             changed = config.differences(StudySettings.model_validate(values["settings"]), self.settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: isn't what fairhuman study create writes: {error!r}") from error
-        later = "Changed in study.yaml after the study was made, so not fixed beforehand: {}: {} instead of {}."
+            raise DataError(f"{path}: wasn't written by fairhuman study create: {error!r}") from error
+            later = "Changed in study.yaml after the study was made, so not fixed in advance: {} is {}, was {}."
         return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
 
 
 def load_study(folder: Path) -> StoredStudy:
-    """Read settings and design; errors as of `load_design` and `config.load`."""
+    """Read settings and design; raises the errors of `load_design` and `config.load`."""
     design = load_design(folder)
     return StoredStudy(folder, config.load(StudySettings, folder / SETTINGS), design)
 

@@ -123,19 +123,19 @@ def measure_frechet(
 
     With centred features X = Q R √(n - 1) the last trace is the sum of the singular values of R0 R1ᵀ: no covariance is
     formed, so none is singular, and there may be fewer pictures than features. In float64; at least 0, in squared units
-    of the features. The pulls of the pictures, which cost about as much again, are
+    of the features. The influences of the pictures, which cost about as much again, are
 
     u_i = 2 (μ0 - μ1)·x_i + n/(n - 1) (|x_i|² - x_iᵀ T x_i), centred, for the centred x_i of the first set, with T the
     optimal transport map of its Gaussian to the other, ∂(2 tr(Σ0 Σ1)^½) / ∂Σ0; from R0 R1ᵀ = U S Vᵀ it is
     n/(n - 1) x_iᵀ T x_i = n Σ_k (Q0 U)²_ik S_k.
 
     Args:
-        features0_nd, features1_md: a row a picture, [N, D] and [M, D].
-        groups0, groups1: which pictures belong together, one each; see the module.
+        features0_nd, features1_md: one row per picture, [N, D] and [M, D].
+        groups0, groups1: group of each picture, see the module.
 
     Raises:
-        DataError: a set has fewer than 2 rows, or rows that aren't finite: says how many and the first.
-        ValueError: the shapes don't match, or there isn't a group for each row.
+        DataError: a set has fewer than 2 rows, or rows that aren't finite; states their number and the first.
+        ValueError: the shapes don't match, or the numbers of groups and rows differ.
 
     """
     x0, x1 = _checked(features0_nd, features1_md)
@@ -158,10 +158,11 @@ def measure_kernel(
     groups0: Groups = None,
     groups1: Groups = None,
 ) -> Distance:
-    """The unbiased estimate of MMD² with the kernel k(x, y) = (x·y / D + 1)³, from all pictures; may be below 0.
+    """The unbiased estimate of MMD² with the kernel k(x, y) = (x·y / D + 1)³, from all pictures; may be negative.
 
     Σ_{i≠j} k(x_i, x_j) / (n (n - 1)) + Σ_{i≠j} k(y_i, y_j) / (m (m - 1)) - 2 Σ k(x_i, y_j) / (n m): Gretton et al.,
-    A Kernel Two-Sample Test, 2012, Eq. 3. The pulls are u_i = 2 (mean_{j≠i} k(x_i, x_j) - mean_j k(x_i, y_j)), centred.
+    A Kernel Two-Sample Test, 2012, Eq. 3. The influences are u_i = 2 (mean_{j≠i} k(x_i, x_j) - mean_j k(x_i, y_j)),
+    centred.
 
     Arguments and errors are those of `measure_frechet`.
     """

@@ -164,7 +164,7 @@ def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
 
 
 def write_losses(out: Path, settings: LossSettings, found: Mapping[str, HeldOut], table: Sequence[LossLine]) -> None:
-    """Write settings, the table, and the losses of every picture as JSON."""
+    """Write settings, table, and the losses of every picture as JSON."""
     samples = {name: held_out.line() for name, held_out in found.items()}
     lines = [line.plain() for line in table]
     write_json(out, {"settings": settings.model_dump(mode="json"), "losses": lines, "samples": samples})
