@@ -264,7 +264,7 @@ def test_folders_with_other_content_are_rejected(people, tmp_path):
         (source / "b.png").write_bytes(encoded(picture(40, 30)))
         with pytest.raises(DataError, match="must be empty or hold an export"):
             export_dataset(source, out, format)
-    (out / MARK).write_text("[1]")
+    (out / MARKER).write_text("[1]")
     with pytest.raises(DataError, match="must be empty or hold an export"):
         export_dataset(people, out, "parquet")
     assert {**files(out), MARKER: before[MARKER]} == before
