@@ -201,7 +201,7 @@ def test_the_example_of_a_metric(tmp_path: Path) -> None:
                 tmp_path / method / f"{number}.png"
             )
         prompts = [f"prompt {number}" for number in range(6)]
-        checked: Rows[str] = CachedRows(tmp_path / "checked", DETECTION_ROWS)
+        checked: CachedRows[str] = CachedRows(tmp_path / "checked", DETECTION_ROWS)
         methods[method] = read_pictures(tmp_path / method, prompts, checked, LoadReport())
     tools = EvaluationTools(EvaluateSettings(), tmp_path / "cache", PartialState(), lambda *_: None)
     found = EvaluationResults()
