@@ -61,7 +61,6 @@ def read_prompts(path: Path) -> list[str]:
 
     Raises:
         DataError: the file cannot be read or holds no prompt.
-
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

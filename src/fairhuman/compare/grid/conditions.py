@@ -36,7 +36,6 @@ def condition_pictures(
 
     Raises:
         DataError: a condition has another aspect ratio, or a picture followed another pose; names it.
-
     """
     index = row.key[0]
     first = next(iter(sizes.values()))
