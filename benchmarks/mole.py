@@ -28,7 +28,7 @@ from common import save
 from fairhuman import config
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
-from fairhuman.compare.runs import at_edge, pick
+from fairhuman.compare.runs import choose_learning_rate, edge_note
 from fairhuman.data.export import CloseupSettings, export_dataset
 from fairhuman.demo.run import write_prompts
 from fairhuman.evaluate import run as evaluation
@@ -151,7 +151,7 @@ def evaluations(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) 
 
 
 def read_losses(file: Path) -> HeldOutEvaluation:
-    """What `HeldOut.line` became."""
+    """What `HeldOutLosses.line` became."""
     line = json.loads(file.read_text(encoding="utf-8"))
     sums = {part: {name: np.array(one[part]) for name, one in line["objectives"].items()} for part in ("error", "area")}
     return HeldOutEvaluation(0, tuple(line["keys"]), sums["error"], sums["area"])
@@ -229,8 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for rate, run in tuning.items():
             one = series(plan, [run], "tuning")
             tuned[rate] = {name: change(one, name).value for name in OBJECTIVES}
-        rate = pick(tuned, 0.005)
-        console.print(f"learning rate of {method}: {rate:g}{at_edge(tuned, rate)}", highlight=False)
+        rate = choose_learning_rate(tuned, 0.005)
+        console.print(f"learning rate of {method}: {rate:g}{edge_note(tuned, rate)}", highlight=False)
         results["learning rate"][method] = {"grid": tuned, "picked": rate}
         runs = [(method, rate, seed) for seed in plan.seeds]
         train_all(plan, runs, console, options.processes)

@@ -151,8 +151,8 @@ def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str,
 
 
 def pick(tuned: Mapping[float, Mapping[str, float]]) -> float:
-    """Choose the learning rate by the rule of `fairhuman compare`, with the limit of the target."""
-    return ablation.pick(tuned, MOST_GLOBAL)
+    """The rate by the rule of comparisons, with the limit of the target."""
+    return ablation.choose_learning_rate(tuned, MOST_GLOBAL)
 
 
 def goals(series: Series) -> list[dict[str, Any]]:
@@ -295,13 +295,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run([job for jobs in tuning.values() for job, _ in jobs], console, options.processes)
     tuned = {
         method: {
-            rate: ablation.changes(read_series([folder])) for rate, (_, folder) in zip(plan.rates, jobs, strict=True)
+            rate: ablation.loss_changes(read_series([folder]))
+            for rate, (_, folder) in zip(plan.rates, jobs, strict=True)
         }
         for method, jobs in tuning.items()
     }
     picked = {method: pick(found) for method, found in tuned.items()}
     for method, rate in picked.items():
-        edge = ablation.at_edge(tuned[method], rate)
+        edge = ablation.edge_note(tuned[method], rate)
         console.print(f"learning rate of {title(*method)}: {rate:g}{edge}", highlight=False)
     runs = jobs_of(plan, "test", {m: [(rate, seed) for seed in plan.seeds] for m, rate in picked.items()})
     samples = sampling_jobs(plan, runs)

@@ -27,7 +27,7 @@ from fairhuman.evaluate.metrics.distances import measure_frechet
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
-from fairhuman.evaluate.people.detections import ImageDetections, face_finder, hand_finder
+from fairhuman.evaluate.people.detections import ImageDetections, face_detector, hand_detector
 from fairhuman.evaluate.people.official import official_scorer
 from fairhuman.evaluate.people.strict import StrictScores, strict_faces, strict_hands
 from fairhuman.record import Box
@@ -107,7 +107,7 @@ def measured(shown: Shown) -> dict[str, Any]:
 
 def _confidences(images: Sequence[Picture], shown: Shown) -> dict[str, Any]:
     findings, official = [], []
-    with face_finder() as faces, hand_finder() as hands, official_scorer() as score:
+    with face_detector() as faces, hand_detector() as hands, official_scorer() as score:
         for image in images:
             findings.append(ImageDetections(faces(image), hands(image) if shown.hands is not None else ()))
             official.append(score(image))

@@ -182,7 +182,7 @@ def test_the_example_of_a_metric(tmp_path: Path) -> None:
     from PIL import Image
 
     from fairhuman.data.pictures.notes import LoadReport
-    from fairhuman.evaluate.cache import FINDINGS, Rows
+    from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
     from fairhuman.evaluate.pictures import read_pictures
     from fairhuman.evaluate.results import EvaluationResults
     from fairhuman.evaluate.settings import EvaluateSettings
@@ -201,7 +201,7 @@ def test_the_example_of_a_metric(tmp_path: Path) -> None:
                 tmp_path / method / f"{number}.png"
             )
         prompts = [f"prompt {number}" for number in range(6)]
-        checked: Rows[str] = Rows(tmp_path / "checked", FINDINGS)
+        checked: CachedRows[str] = CachedRows(tmp_path / "checked", DETECTION_ROWS)
         methods[method] = read_pictures(tmp_path / method, prompts, checked, LoadReport())
     tools = EvaluationTools(EvaluateSettings(), tmp_path / "cache", PartialState(), lambda *_: None)
     found = EvaluationResults()

@@ -7,7 +7,7 @@ from pathlib import Path
 from fairhuman.record import Box
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import write_page
-from fairhuman.refine.parts import Look
+from fairhuman.refine.parts import PartsDetector
 from fairhuman.refine.run import (
     RefineManifest,
     RefineOutcome,
@@ -37,7 +37,7 @@ class Opened:
 
 
 @contextmanager
-def look_for_board(_: RefineSettings, __: bool) -> Iterator[Look]:
+def look_for_board(_: RefineSettings, __: bool) -> Iterator[PartsDetector]:
     yield BoardLook([("face", Box(*BOX))])
 
 

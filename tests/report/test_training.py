@@ -183,7 +183,7 @@ def test_missing_file_is_said_and_the_rest_goes_on(tmp_path: Path, gone: str, sa
 
 def test_empty_folder_and_single_evaluation_give_a_page(tmp_path: Path) -> None:
     page = Page(write_training_report(tmp_path).read_text(encoding="utf-8"))
-    assert page.text.count("not there") == 6
+    assert page.text.count("is missing") == 6
     objectives = {
         "global": {"error": [1.0, 2.0], "area": [1.0, 1.0]},
         "hand": {"error": [0, 0], "area": [0, None]},

@@ -8,7 +8,7 @@ import pytest
 from fairhuman.study.agreement import krippendorff_alpha, votes_alpha
 from fairhuman.study.bradley_terry import PRIOR, fit_strengths
 from fairhuman.study.intervals import mean_interval, two_way_variance
-from fairhuman.study.scores import meetings, method_score
+from fairhuman.study.scores import method_score, pair_records
 from helpers.simulated_votes import simulate, vote
 
 
@@ -27,7 +27,7 @@ def test_the_papers_score_by_hand() -> None:
 
 def test_who_beats_whom_by_hand() -> None:
     votes = [vote(0, "ABC", "B", 0), vote(0, "CA", None, 1), vote(1, "AC", "C", 1), vote(1, "AB", "A", 2)]
-    found = meetings(votes, "ABC")
+    found = pair_records(votes, "ABC")
 
     def counts(a: str, b: str) -> tuple[int, int, int]:
         return found[a, b].wins, found[a, b].ties, found[a, b].losses
@@ -37,12 +37,12 @@ def test_who_beats_whom_by_hand() -> None:
     assert counts("A", "C") == (0, 1, 1)
     assert counts("C", "A") == (1, 1, 0), "the same from the other side; of three, losers didn't meet"
     assert (found["A", "C"].share.value, found["C", "A"].share.value) == (0.25, 0.75)
-    assert np.isnan(meetings(votes, "AD")["A", "D"].share.value)
+    assert np.isnan(pair_records(votes, "AD")["A", "D"].share.value)
 
 
 def test_the_interval_of_a_meeting_turns_with_it() -> None:
     votes = simulate({"A": 0.5, "B": 0.0, "C": -0.5}, np.random.default_rng(0), people=8, items=12)
-    there, back = meetings(votes, "ABC")["A", "C"].share, meetings(votes, "CBA")["A", "C"].share
+    there, back = pair_records(votes, "ABC")["A", "C"].share, pair_records(votes, "CBA")["A", "C"].share
     assert 0 < there.low < there.value < there.high < 1
     assert (there.value, there.low, there.high) == pytest.approx((back.value, back.low, back.high))
 

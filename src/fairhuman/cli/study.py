@@ -154,7 +154,7 @@ def power(
 
     Example: fairhuman study power --difference 0.1 --pairs 100 ties=0.2 people_spread=0.5 items_spread=1
     """
-    from fairhuman.study.power import PowerSettings, describe, find_participants
+    from fairhuman.study.power import PowerSettings, find_participants, power_summary
 
     given = {"difference": difference, "items": pairs, "per_participant": per_participant}
     given |= {"power": wanted, "simulations": simulations, "seed": seed}
@@ -164,7 +164,7 @@ def power(
         settings,
         lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}"),
     )
-    display.say(describe(settings, participants, tried))
+    display.say(power_summary(settings, participants, tried))
 
 
 @study_app.command()
@@ -189,10 +189,10 @@ def serve(
 
     Example: fairhuman study serve faces --open-link
     """
-    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, serve, site
+    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, parse_site, serve
     from fairhuman.study.study import DATABASE
 
-    root, hosts = ("", ()) if url is None else (site(url)[0], (site(url)[1],))
+    root, hosts = ("", ()) if url is None else (parse_site(url)[0], (parse_site(url)[1],))
     access = Access.grant(admin_token, open_link, hosts)
     loaded, words, display = load_shown(study), load_texts(texts), ConsoleDisplay()
     if dry_run:
@@ -227,10 +227,10 @@ def links(
     import csv
     import io
 
-    from fairhuman.study.serving import invite, load_shown, site
+    from fairhuman.study.serving import invite, load_shown, parse_site
     from fairhuman.utils.files import write_text, writing
 
-    base, _ = site(url)
+    base, _ = parse_site(url)
     loaded = load_shown(study)
     everybody = len(loaded.participants)
     display = ConsoleDisplay(Console(stderr=True))  # the links alone go to standard output

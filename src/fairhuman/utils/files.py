@@ -86,7 +86,7 @@ def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Ite
     """Hold an exclusive lock on `file`; the system releases it if the process dies.
 
     Raises:
-        error: another process holds the lock; the message is `busy`.
+        error: another process holds the lock; the message starts with `busy`.
         OSError: the file cannot be created.
     """
     import filelock  # here: `fairhuman doctor` asks this module for the cache's folder, and has no more than torch

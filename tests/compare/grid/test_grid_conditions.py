@@ -68,7 +68,7 @@ def test_conditions_are_the_first_columns(folder: Path, typed: Typed) -> None:
 def test_the_pose_shown_is_the_one_that_was_followed(folder: Path) -> None:
     methods = {"base": folder / "base", "MPD": folder / "MPD"}
     write_pose(folder / "poses" / "1.json", 41.0)
-    with pytest.raises(DataError, match=r"00001-00.png of method 'MPD' was asked for another pose .* prompt 1"):
+    with pytest.raises(DataError, match=r"00001-00.png of method 'MPD' followed another pose .* prompt 1"):
         write_grid(methods, folder / "grid", control=[f"pose={folder / 'poses'}"])
     write_grid({"base": folder / "base"}, folder / "grid", control=[f"pose={folder / 'poses'}"])
 

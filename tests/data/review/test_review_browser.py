@@ -154,7 +154,7 @@ def test_two_reviewers_never_have_the_same_picture_and_the_last_one_waits(review
         ada.wait_for_function(
             "own => document.querySelector('#counts')?.textContent.startsWith(own)", arg=f"{count + 1} of"
         )
-    saying(ada, "Nothing to do just now", "#nothing-title")
+    saying(ada, "Nothing to do right now", "#nothing-title")
     bo.keyboard.press("k")
     saying(bo, "All done", "#nothing-title")
     ada.wait_for_function(
@@ -163,7 +163,7 @@ def test_two_reviewers_never_have_the_same_picture_and_the_last_one_waits(review
     assert sorted(row[1] for row in events(folder)) == [f"p{i}" for i in range(7)]
 
 
-def test_a_picture_that_somebody_was_faster_with_is_told_and_the_next_one_shown(reviewing, events):
+def test_a_picture_decided_by_another_reviewer_is_reported_and_skipped(reviewing, events):
     folder, opened = reviewing(3, lease_seconds=0.01)
     ada, bo = opened("Ada", expected="409"), opened("Bo")
     showing(ada, "p0")
@@ -176,7 +176,7 @@ def test_a_picture_that_somebody_was_faster_with_is_told_and_the_next_one_shown(
     assert len(events(folder)) == 1
 
 
-def test_a_database_that_is_locked_is_told_and_the_picture_stays(reviewing, events, monkeypatch):
+def test_a_locked_database_is_reported_and_the_picture_stays(reviewing, events, monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     folder, opened = reviewing(2)
     page = opened("Ada", expected="503")
@@ -214,7 +214,7 @@ def test_a_server_that_is_killed_loses_nothing_and_the_open_page_goes_on(review_
         process.communicate()
         assert [row[1] for row in events(folder)] == ["p0", "p1"]
         page.keyboard.press("k")
-        saying(page, "The server can't be reached, nothing was saved", "#problem")
+        saying(page, "The server can't be reached, so nothing was saved", "#problem")
         assert shown(page) == "p2"
         process, _ = serve(folder, port)
         page.keyboard.press("k")

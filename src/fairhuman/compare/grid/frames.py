@@ -1,4 +1,4 @@
-"""Frames of faces and hands where detectors find them."""
+"""Close-up frames around detected faces and hands."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,11 +13,11 @@ ZOOMED = ("face", "hand")
 
 
 def detected_frames(pictures: Sequence[Picture], detect: Detect | None = None) -> list[dict[str, ZoomFrame]]:
-    """The frame of the largest face and of the largest hand of each picture, by part; see `choose_frames`.
+    """Frames of the largest face and the largest hand of each picture, by part; see `choose_frames`.
 
     Args:
-        pictures: RGB [H, W, 3], uint8; may be decoded on demand.
-        detect: finds boxes by part in a picture; by default MediaPipe's, in a process of its own.
+        pictures: RGB [H, W, 3], uint8; may be decoded lazily.
+        detect: returns boxes by part in a picture; by default MediaPipe's detectors in a separate process.
 
     Raises:
         DetectorError: the detectors can't be loaded, or fail.
