@@ -1,4 +1,4 @@
-"""`FairBackward` where real training makes it hard: accumulation, checkpointing, aliases, memory."""
+"""`FairBackward` under the conditions of real training: accumulation, checkpointing, aliases, memory."""
 
 import warnings
 from collections.abc import Callable
@@ -32,7 +32,7 @@ every = pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("measure", [False, True])
 @both
 @every
-def test_facts_2_03_micro_batches_add_up_to_the_joined_batch(name: str, batched: bool, measure: bool) -> None:
+def test_facts_2_03_micro_batches_equal_the_whole_batch(name: str, batched: bool, measure: bool) -> None:
     """Over three optimiser steps, with the state that strategies keep in between."""
     joined, split = TinyUNet(), TinyUNet()
     kinds = STRATEGIES[name](), STRATEGIES[name]()

@@ -1,4 +1,4 @@
-"""Pooled ratios: exact for constant data, with intervals that cover a known truth as often as they say."""
+"""Pooled ratios: exact for constant data, with intervals of the stated coverage."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_the_seed_decides_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPat
     whole = pooled_ratio(errors, areas, seed=5)
     assert whole == pooled_ratio(errors, areas, seed=5)
     assert whole != pooled_ratio(errors, areas, seed=6)
-    monkeypatch.setattr("fairhuman.stats.bootstrap.CELLS_A_BLOCK", 1000)
+    monkeypatch.setattr("fairhuman.stats.bootstrap.CELLS_PER_BLOCK", 1000)
     in_blocks = pooled_ratio(errors, areas, seed=5)
     assert in_blocks.low == pytest.approx(whole.low)
     assert in_blocks.high == pytest.approx(whole.high)

@@ -22,7 +22,7 @@ from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.errors import DataError
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import Methods, shared_indices
-from fairhuman.generate.asked import DEPTH_TEXT, POSE_TEXT
+from fairhuman.generate.control_inputs import DEPTH_TEXT, POSE_TEXT
 
 Value = TypeVar("Value")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from diffusers import StableDiffusionXLPipeline
 
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import ControlInputs, read_asked
-from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
+from fairhuman.generate.control_inputs import ControlInputs, read_control_inputs
+from fairhuman.generate.guide import ActiveControl, ControlSpec, check_conditions_match, step_in_range
 from fairhuman.generate.sample import picture_size
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.registry import CONTROLS
@@ -35,7 +35,7 @@ class ControlOptions:
         Raises:
             RecipeError: conditions or a window without a network, a window without a step, or a wrong option.
             ModelError: no such folder.
-            DataError: conditions that can't be used; see `read_asked`.
+            DataError: conditions that can't be used; see `read_control_inputs`.
 
         """
         window, found = "--control-start and --control-end", f"{self.start}, {self.end}"
@@ -46,11 +46,11 @@ class ControlOptions:
                 raise RecipeError(f"{window}: {_FOLLOWER}; found {found} and neither")
         if not 0.0 <= self.start < self.end <= 1.0:
             raise RecipeError(f"{window}: expected 0 <= start < end <= 1, found {found}")
-        if not any(within(step, steps, self.start, self.end) for step in range(steps)):
+        if not any(step_in_range(step, steps, self.start, self.end) for step in range(steps)):
             raise RecipeError(f"{window}: expected a whole step between them, found {found} and --steps {steps}")
         for kind, spec in self.specs():
             spec.check(CONTROLS[kind])
-        return read_asked(self.conditions, count)
+        return read_control_inputs(self.conditions, count)
 
     def open(
         self,
@@ -68,7 +68,7 @@ class ControlOptions:
 
         """
         guides = [spec.open(CONTROLS[kind], pipeline, self.start, self.end) for kind, spec in self.specs()]
-        check_followed(guides, list(asked.records))
+        check_conditions_match(guides, list(asked.records))
         asked.check(picture_size(pipeline, settings))
         for name, count in asked.missing().items():
             say(f"{name}: {count} of {len(asked.records[name])} prompts have none and get the null condition")

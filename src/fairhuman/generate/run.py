@@ -10,7 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import ControlInputs
+from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.control_options import ControlOptions
 from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
 from fairhuman.generate.sample import check_steps, sample, save_png

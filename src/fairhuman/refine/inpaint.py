@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from fairhuman.generate.guide import ActiveControl, steered, zeros
+from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.sample import check_steps, prompt_arguments, to_image, with_unipc
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_pictures, evaluating, vae_factor
@@ -105,12 +105,12 @@ class Inpainter:
         picture_bchw = T.pil_to_tensor(crop)[None].float() / 127.5 - 1
         mask_bchw = (T.pil_to_tensor(mask)[None] > 127).float()
         shown = {
-            **zeros(self._guides, 1, size),
+            **null_conditions(self._guides, 1, size),
             **{name: conditions[name] for name in self.follows if name in conditions},
         }
         with torch.no_grad(), evaluating(pipeline):
             made = with_unipc(pipeline, StableDiffusionXLInpaintPipeline)
-            with steered(pipeline.unet, made.scheduler, self._guides, shown):
+            with apply_controls(pipeline.unet, made.scheduler, self._guides, shown):
                 latents_bchw = made(
                     **prompt_arguments(pipeline, [prompt], text),
                     image=encode_pictures(pipeline.vae, picture_bchw.to(device)).to(dtype),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from fairhuman.stats.bootstrap import CELLS_A_BLOCK, Array
+from fairhuman.stats.bootstrap import CELLS_PER_BLOCK, Array
 from fairhuman.stats.estimate import Estimate
 
 LEVEL = 0.95
@@ -90,7 +90,7 @@ def _pigeonhole(tops_pi: Array, counts_pi: Array, resamples: int) -> Array:
     """Means of the resamples [B]; resamples without votes are skipped."""
     people, things = tops_pi.shape
     generator = np.random.default_rng(0)
-    block = max(1, CELLS_A_BLOCK // (people + things))
+    block = max(1, CELLS_PER_BLOCK // (people + things))
     means = []
     for start in range(0, resamples, block):
         size = min(block, resamples - start)

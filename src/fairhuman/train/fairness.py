@@ -95,9 +95,9 @@ def build_fair_backward(
 
 
 def batched(recipe: TrainRecipe) -> bool:
-    """Whether the K gradients of an exact step come in one batched pass.
+    """Whether an exact step computes its K gradients in one batched pass.
 
-    Under gradient checkpointing it recomputes activations once; it can't run compiled, with dropout or sharded.
+    With gradient checkpointing that recomputes activations once; it doesn't support compile, dropout or sharding.
     """
     dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
     whole = recipe.processes.sharding == "none"
@@ -105,7 +105,7 @@ def batched(recipe: TrainRecipe) -> bool:
 
 
 def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
-    """Return the recipe's estimator and, after it, the dearer ones that take over where its audits are bad."""
+    """Return the recipe's estimator, with the more expensive ones that replace it if its audits are bad."""
     fairness, parameters = recipe.fairness, model.trainable_parameters()
     mode, every = fairness.mode, fairness.every
     exact = ExactEstimator(parameters, batched(recipe))
@@ -117,7 +117,7 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
     ladder: list[Estimator] = [last]
     if not fairness.pairwise and recipe.processes.sharding == "none":
         kinds: dict[str, type[TailEstimator]] = {"tail": TailEstimator}
-        if mode == "split":  # by name alone: it ends a run whose regions lie in one another
+        if mode == "split":  # only on request: it ends runs whose regions overlap
             kinds["split"] = SplitEstimator
         for name, kind in kinds.items():
             try:

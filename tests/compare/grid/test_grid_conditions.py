@@ -12,7 +12,7 @@ from PIL import Image
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.grid.grid_figure import GAP, HEIGHT, MARGIN
 from fairhuman.errors import DataError
-from fairhuman.generate.asked import read_asked
+from fairhuman.generate.control_inputs import read_control_inputs
 from fairhuman.generate.sample import save_png
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     for number in range(2):
         write_pose(tmp_path / "poses" / f"{number}.json", 20.0 + 20 * number)
         write_depth(tmp_path / "depths" / f"{number}.png")
-    asked = read_asked([f"pose={tmp_path / 'poses'}"], 2)
+    asked = read_control_inputs([f"pose={tmp_path / 'poses'}"], 2)
     for number in range(2):
         texts = {"prompt": f"prompt {number}", "prompt_index": str(number), "picture_index": "0"}
         name, size = f"{number:05d}-00.png", (2 * SIZE[0], 2 * SIZE[1])

@@ -137,7 +137,7 @@ def test_what_is_missing_for_a_measure_is_said(tmp_path: Path) -> None:
 def depth_text(values: np.ndarray) -> str:
     import torch
 
-    from fairhuman.generate.asked import depth_text as text
+    from fairhuman.generate.control_inputs import depth_text as text
 
     return text(torch.from_numpy(values / values.max()).float()[None])
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from fairhuman.compare.grid.matching import MatchedRow
 from fairhuman.data.condition.people import SHAPES, people_from_list
 from fairhuman.errors import DataError
-from fairhuman.generate.asked import POSE_TEXT, ControlInputs, read_asked
+from fairhuman.generate.control_inputs import POSE_TEXT, ControlInputs, read_control_inputs
 
 _SAME = 0.5  # tolerance in pixels between the pose shown and the pose a picture followed
 
 
 def read_conditions(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
-    """Read each condition given as `NAME=PLACE` for the prompts of all rows; raises the errors of `read_asked`."""
-    return read_asked(given, 1 + max(row.key[0] for row in rows))
+    """Read conditions given as `NAME=PLACE` for the prompts of all rows; errors are those of `read_control_inputs`."""
+    return read_control_inputs(given, 1 + max(row.key[0] for row in rows))
 
 
 def condition_pictures(

@@ -19,7 +19,7 @@ from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames, cut
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.generate.asked import ControlInputs
+from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.report.html import picture_uri, render
 from fairhuman.utils.files import write_text
 
@@ -51,7 +51,7 @@ def write_grid(
             and `expected`, there are no close-ups.
         detect: returns boxes by part in an RGB picture [H, W, 3], uint8; by default MediaPipe's detectors in a separate
             process.
-        control: `NAME=PLACE` of each condition that the pictures were sampled with; see `read_asked`.
+        control: `NAME=PLACE` of each condition that the pictures were sampled with; see `read_control_inputs`.
 
     Raises:
         RecipeError: an argument is out of range, or there are more rows than a figure can hold.

@@ -26,7 +26,7 @@ from fairhuman.stats.paired import holm, paired_difference
 from fairhuman.train.data import fixed_dataset
 from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
-from fairhuman.train.validation import HeldOut, held_out_losses
+from fairhuman.train.validation import HeldOutLosses, held_out_losses
 from fairhuman.utils.files import write_json
 
 
@@ -85,13 +85,11 @@ class _Pipeline:
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
 
 
-def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOut]:
+def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOutLosses]:
     """Held-out errors of each model on the pictures of `data`, by name.
-
-    Raises:
-        DataError: the data can't be used.
-        ModelError: a model, LoRA or MoLE can't be used.
-        RecipeError: a weight is given for a MoLE.
+    DataError: the data can't be used.
+    ModelError: a model, LoRA or MoLE can't be used.
+    RecipeError: a weight is given for a MoLE.
 
     """
     records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
@@ -145,7 +143,7 @@ class LossLine:
         return {"model": self.model, "objective": self.objective, "loss": self.loss.plain(), "change": change, **tests}
 
 
-def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
+def loss_table(found: Mapping[str, HeldOutLosses]) -> list[LossLine]:
     """Losses of all models, and their tested changes from the first model, paired by picture."""
     first = next(iter(found.values()))
     table = []
@@ -163,12 +161,14 @@ def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
     return [replace(line, p_holm=p) for line, p in zip(table, corrected, strict=True)]
 
 
-def write_losses(out: Path, settings: LossSettings, found: Mapping[str, HeldOut], table: Sequence[LossLine]) -> None:
+def write_losses(
+    out: Path, settings: LossSettings, found: Mapping[str, HeldOutLosses], table: Sequence[LossLine]
+) -> None:
     """Write settings, table, and the losses of every picture as JSON."""
     samples = {name: held_out.line() for name, held_out in found.items()}
     lines = [line.plain() for line in table]
     write_json(out, {"settings": settings.model_dump(mode="json"), "losses": lines, "samples": samples})
 
 
-def _sums(held_out: HeldOut, objective: str) -> tuple[Sequence[float], Sequence[float]]:
+def _sums(held_out: HeldOutLosses, objective: str) -> tuple[Sequence[float], Sequence[float]]:
     return held_out.errors[objective], held_out.areas[objective]

@@ -1,4 +1,4 @@
-"""Estimators: from the losses of a step to its direction, exactly or at the price of ordinary training."""
+"""Estimators: compute a step's direction from its losses, exactly or at the cost of ordinary training."""
 
 from fairhuman.fairness.estimators.ema import EmaEstimator
 from fairhuman.fairness.estimators.estimator import Estimator, GramEstimate, MicroBatch, Output
