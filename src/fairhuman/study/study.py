@@ -160,7 +160,7 @@ class StoredStudy:
             changed = config.differences(StudySettings.model_validate(values["settings"]), self.settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: wasn't written by fairhuman study create: {error!r}") from error
-            later = "Changed in study.yaml after the study was made, so not fixed in advance: {} is {}, was {}."
+        later = "Changed in study.yaml after the study was made, so not fixed in advance: {} is {}, was {}."
         return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
 
 
