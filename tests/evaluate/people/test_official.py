@@ -39,9 +39,7 @@ def test_scores_are_those_of_the_published_code(pictures: list[Picture], scores:
     assert scores[-1].faces == pytest.approx([0.9719319], abs=1e-4)
 
 
-def test_official_hand_scores_depend_on_the_order(
-    pictures: list[Picture], scores: list[OfficialScores]
-) -> None:
+def test_official_hand_scores_depend_on_the_order(pictures: list[Picture], scores: list[OfficialScores]) -> None:
     turned = official_scores(pictures[::-1])[::-1]
     assert [found.faces for found in turned] == [found.faces for found in scores]
     assert [found.hands for found in turned] != [found.hands for found in scores]

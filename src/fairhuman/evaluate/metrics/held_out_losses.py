@@ -85,18 +85,11 @@ class _Pipeline:
 
 def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOutLosses]:
     """Held-out errors of each model on the pictures of `data`, by name.
-<<<<<<< HEAD
 
     Raises:
         DataError: the data can't be used.
         ModelError: a model, LoRA or MoLE can't be used.
         RecipeError: a weight is given for a MoLE.
-=======
-    DataError: the data can't be used.
-    ModelError: a model, LoRA or MoLE can't be used.
-    RecipeError: a weight is given for a MoLE.
-
->>>>>>> h-english-evidence
     """
     records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
     size = (settings.resolution, settings.resolution)
