@@ -151,7 +151,7 @@ def evaluations(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) 
 
 
 def read_losses(file: Path) -> HeldOutEvaluation:
-    """What `HeldOut.line` became."""
+    """What `HeldOutLosses.line` became."""
     line = json.loads(file.read_text(encoding="utf-8"))
     sums = {part: {name: np.array(one[part]) for name, one in line["objectives"].items()} for part in ("error", "area")}
     return HeldOutEvaluation(0, tuple(line["keys"]), sums["error"], sums["area"])

@@ -40,7 +40,7 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 def load(
     kind: type[SettingsT], path: Path, overrides: Sequence[str] = (), values: dict[str, Any] | None = None
 ) -> SettingsT:
-    """Read a recipe file, replace its settings by those in `values`, and apply overrides.
+    """Read a recipe file, replace its settings by `values`, and apply overrides.
 
     Raises:
         RecipeError: names the file or setting, the rule, the value found and, for an unknown name, the closest match.

@@ -188,7 +188,7 @@ def test_what_is_not_a_picture_is_refused(
 def test_a_closed_detector_says_so_and_may_be_closed_again(part: str) -> None:
     with DETECTORS[part]() as detector:
         pass
-    with pytest.raises(ValueError, match="must be open to detect"):
+    with pytest.raises(ValueError, match="is closed"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.uint8))
     detector.close()  # type: ignore[attr-defined]
 
@@ -197,7 +197,7 @@ def test_settings_out_of_range_are_refused() -> None:
     for detector in (FaceDetector, HandDetector, PoseDetector):
         with pytest.raises(ValueError, match=r"confidence must be in 0\.\.1, not 1\.5"):
             detector(confidence=1.5)
-    with pytest.raises(ValueError, match="most must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="max_hands must be at least 1, not 0"):
         HandDetector(max_hands=0)
 
 

@@ -32,7 +32,7 @@ def squarer(log: Path | None = None) -> Iterator[Callable[[int], int]]:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_rest_goes_on_when_processes_die_hang_and_fail(workers: int) -> None:
+def test_other_items_continue_when_processes_die_hang_or_fail(workers: int) -> None:
     results = dict(guarded_map(squarer, range(10), workers=workers, seconds=1.0))
     failed = {index: result.reason for index, result in results.items() if isinstance(result, Failure)}
     assert failed == {

@@ -18,7 +18,7 @@ def hand(x: float, y: float, score: float = 0.9, label: str = "left hand", side:
     return Detection(Box(x, y, x + side, y + side, score), label, points)
 
 
-def test_what_two_looks_see_is_kept_and_what_one_sees_is_not() -> None:
+def test_hands_found_by_two_passes_are_kept_and_by_one_are_not() -> None:
     ballots = [[hand(0, 0, 0.7), hand(100, 0)], [], [hand(2, 2, 0.8)], [hand(0, 50)], []]
     (kept,) = elect(ballots, 2)
     assert kept.votes == 2
@@ -29,7 +29,7 @@ def test_what_two_looks_see_is_kept_and_what_one_sees_is_not() -> None:
     assert elect(ballots, 3) == elect([[], []], 1) == elect([], 1) == []
 
 
-def test_two_candidates_of_one_look_never_vote_twice() -> None:
+def test_one_pass_never_votes_twice_for_a_hand() -> None:
     twice = [hand(0, 0, 0.9), hand(9, 0, 0.8)]  # IoU 0.38: too little to be one, enough to be matched
     assert [one.votes for one in elect([twice, []], 1)] == [1, 1]
     doubles = [hand(0, 0, 0.9), hand(1, 0, 0.8)]
@@ -39,13 +39,13 @@ def test_two_candidates_of_one_look_never_vote_twice() -> None:
     assert (near.box.x0, far.box.x0) == (0, 8.5)
 
 
-def test_the_side_is_the_majority_s_and_the_best_look_s_between_equals() -> None:
+def test_the_side_is_the_majority_s_and_in_a_tie_the_best_pass_s() -> None:
     left, right = hand(0, 0, 0.9), hand(0, 0, 0.5, "right hand")
     assert elect([[left], [right]], 2)[0].label == "left hand"
     assert elect([[left], [right], [right]], 2)[0].label == "right hand"
 
 
-def test_the_order_of_looks_changes_nothing() -> None:
+def test_the_order_of_passes_changes_nothing() -> None:
     ballots = [[hand(0, 0, 0.7)], [hand(3, 1, 0.95), hand(60, 60, 0.6)], [hand(61, 59, 0.65)], [hand(5, 2, 0.8)]]
     results = [
         [(one.box, one.votes, one.label) for one in elect(order, 2)]
@@ -55,7 +55,7 @@ def test_the_order_of_looks_changes_nothing() -> None:
     assert [votes for _, votes, _ in results[0]] == [3, 2]
 
 
-def test_a_crop_lies_around_its_place_and_goes_on_beyond_the_edge() -> None:
+def test_a_crop_is_centred_and_padded_beyond_the_edge() -> None:
     image = np.arange(100 * 80 * 3, dtype=np.uint32).astype(np.uint8).reshape(100, 80, 3)
     inside = _crop(image, HandPlace(40, 50, 20), 1.0)
     assert inside is not None
@@ -117,7 +117,7 @@ def test_results_do_not_depend_on_the_pictures_before(shared: Path, vote: HandVo
     assert forwards[0] == forwards[3] != forwards[2]
 
 
-def test_a_close_up_without_a_person_has_more_than_one_look_too(shared: Path, vote: HandVote) -> None:
+def test_a_close_up_without_a_person_gets_more_than_one_pass(shared: Path, vote: HandVote) -> None:
     names = sorted(path.name for path in (shared / "data" / "wholebody" / "images").glob("*rhd*"))
     assert names
     found = [vote.detect(photo(shared, name)) for name in names]
@@ -126,17 +126,17 @@ def test_a_close_up_without_a_person_has_more_than_one_look_too(shared: Path, vo
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3000), (256, 256)])
-def test_nothing_is_found_in_nothing(size: tuple[int, int], vote: HandVote) -> None:
+def test_nothing_is_found_in_a_blank_picture(size: tuple[int, int], vote: HandVote) -> None:
     assert vote.detect(np.full((*size, 3), 200, dtype=np.uint8)) == []
 
 
 def test_bad_input_and_settings_are_refused_and_closing_twice_is_fine() -> None:
     with pytest.raises(ValueError, match=r"votes must be in 1\.\.5, not 6"):
         HandVote(votes=6)
-    with pytest.raises(ValueError, match="most must be at least 1"):
+    with pytest.raises(ValueError, match="max_hands must be at least 1"):
         HandVote(max_hands=0)
     with HandVote() as detector, pytest.raises(ValueError, match=r"uint8 \(0\.\.255\), not float32"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
     detector.close()
-    with pytest.raises(ValueError, match="must be open to detect"):
+    with pytest.raises(ValueError, match="is closed"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.uint8))

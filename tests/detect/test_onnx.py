@@ -54,7 +54,7 @@ def test_a_box_is_exact_where_nothing_is_scaled(layout: str, tmp_path: Path) -> 
     assert (hand.box.x0, hand.box.y0, hand.box.x1, hand.box.y1) == pytest.approx((10, 20, 30, 50), abs=1e-4)
 
 
-def test_the_way_back_undoes_the_letterbox() -> None:
+def test_to_original_inverts_the_letterbox() -> None:
     generator = np.random.default_rng(0)
     for _ in range(50):
         height, width = (int(side) for side in generator.integers(1, 900, 2))
@@ -76,7 +76,7 @@ def test_overlap_and_confidence_decide_what_is_kept(tmp_path: Path) -> None:
         assert detector.detect(picture(96, 64)) == []  # rows of zeros are nothing
 
 
-def test_one_class_of_v5_is_told_from_end_to_end(tmp_path: Path) -> None:
+def test_one_class_v5_is_distinguished_from_end_to_end(tmp_path: Path) -> None:
     model = save_yolo(tmp_path / "tiny.onnx", "v5", ("hand",), rows=1008)
     with OnnxDetector(str(model), ("hand",)) as detector:
         (hand,) = detector.detect(picture(96, 64, Box(10, 20, 30, 50)))
@@ -92,21 +92,21 @@ def test_pose_models_serve_as_box_models_and_sizes_may_be_free(tmp_path: Path) -
 
 def test_names_can_be_given_and_are_needed(tmp_path: Path) -> None:
     model = str(save_yolo(tmp_path / "tiny.onnx", "v8", None))
-    with pytest.raises(DetectorError, match=r"tiny\.onnx: expected the names .*found task: give the names"):
+    with pytest.raises(DetectorError, match=r"tiny\.onnx: must hold the class names .*found task; give the names"):
         OnnxDetector(model, BOTH)
     with OnnxDetector(model, BOTH, names=("left_hand", "cat")) as detector:
         (hand,) = detector.detect(picture(96, 64, Box(10, 20, 30, 50), Box(50, 5, 60, 15)))
     assert hand.label == "left hand"
-    with pytest.raises(DetectorError, match=r"expected a class for face, hand; the model has dog, cat"):
+    with pytest.raises(DetectorError, match=r"no class for face, hand, only dog, cat"):
         OnnxDetector(model, BOTH, names=("dog", "cat"))
 
 
-def test_what_is_no_such_model_is_refused_with_what_it_has(tmp_path: Path) -> None:
+def test_models_of_other_kinds_are_rejected_with_their_signature(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match=r"nowhere\.onnx: expected an ONNX file"):
         OnnxDetector(str(tmp_path / "nowhere.onnx"), BOTH)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x00\x01not a model")
-    with pytest.raises(DetectorError, match=r"broken\.onnx: expected an ONNX model"):
+    with pytest.raises(DetectorError, match=r"broken\.onnx: not a valid ONNX model"):
         OnnxDetector(str(broken), BOTH)
     other = save_yolo(tmp_path / "other.onnx", "v8", ("hand", "face"))
     with pytest.raises(
@@ -120,11 +120,11 @@ def test_what_is_no_such_model_is_refused_with_what_it_has(tmp_path: Path) -> No
     with pytest.raises(DetectorError, match=r"grey\.onnx: expected one input \[1, 3, height, width\]"):
         OnnxDetector(str(grey), BOTH)
     logits = save_yolo(tmp_path / "logits.onnx", "v8", ("hand", "face"), score_scale=9.0)
-    with OnnxDetector(str(logits), BOTH) as detector, pytest.raises(DetectorError, match=r"expected scores in 0\.\.1"):
+    with OnnxDetector(str(logits), BOTH) as detector, pytest.raises(DetectorError, match=r"scores must be in 0\.\.1"):
         detector.detect(picture(96, 64, Box(10, 20, 30, 50)))
 
 
-def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
+def test_boxes_with_nan_are_ignored(tmp_path: Path) -> None:
     rows = np.zeros((1, 20, 6), dtype=np.float32)
     rows[0, 0] = [1, 2, np.nan, 8, 0.9, 0]
     rows[0, 1] = [1, 2, 9, np.inf, 0.9, 0]
@@ -147,17 +147,17 @@ def test_bad_input_and_settings_are_refused_and_closing_twice_is_fine(tmp_path: 
     with OnnxDetector(model, BOTH) as detector, pytest.raises(ValueError, match="uint8"):
         detector.detect(np.zeros((8, 8, 3)))  # type: ignore[arg-type]
     detector.close()
-    with pytest.raises(ValueError, match="must be open to detect"):
+    with pytest.raises(ValueError, match="OnnxDetector is closed"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.uint8))
     for setting in ("confidence", "overlap"):
         with pytest.raises(ValueError, match=f"{setting} must be in"):
             OnnxDetector(model, BOTH, **{setting: 1.1})  # type: ignore[arg-type]
 
 
-def test_a_hub_that_can_not_be_reached_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DetectorError, match=r"someone/yolo:face\.onnx: can't be had from the hub; check .*the network"):
+    with pytest.raises(DetectorError, match=r"someone/yolo:face\.onnx: could not be downloaded; check .*the network"):
         find_model("someone/yolo:face.onnx")
     with pytest.raises(DetectorError, match="no such file"):
         find_model("../../etc:face.onnx")

@@ -28,6 +28,6 @@ def test_the_box_is_that_of_a_person(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3000), (300, 300)])
-def test_nobody_is_found_in_nothing(size: tuple[int, int]) -> None:
+def test_nobody_is_found_in_a_blank_picture(size: tuple[int, int]) -> None:
     with PersonDetector() as detector:
         assert detector.detect(np.full((*size, 3), 90, dtype=np.uint8)) == []

@@ -1,4 +1,4 @@
-"""Silence: the known chatter is kept back, everything else comes through, byte for byte and in order."""
+"""Only known log noise is suppressed; all other output is passed on, byte for byte and in order."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ CHATTER = (
 )
 
 
-def test_only_known_chatter_is_kept_back(capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_known_log_noise_is_suppressed(capfd: pytest.CaptureFixture[str]) -> None:
     with without_lines(bundled.CHATTER):
         os.write(2, CHATTER + b"E0000 a graph has failed\n" + CHATTER + b"\xffhalf a ")
     os.write(2, b"line\n")
@@ -58,11 +58,11 @@ def run_detectors(picture: Path) -> tuple[str, str]:
     return ended.stdout, ended.stderr
 
 
-def test_detectors_start_find_nothing_and_end_without_a_word(tmp_path: Path) -> None:
+def test_detectors_start_and_end_without_output(tmp_path: Path) -> None:
     Image.new("RGB", (160, 90)).save(tmp_path / "blank.png")
     assert run_detectors(tmp_path / "blank.png") == ("[0, 0, 0]\n", "")
 
 
-def test_detectors_find_a_hand_and_a_person_without_a_word(shared: Path) -> None:
+def test_detectors_find_a_hand_and_a_person_without_output(shared: Path) -> None:
     photo = shared / "data" / "wholebody" / "images" / "panoptic_ex2_2.flv_000040_l.jpg"
     assert run_detectors(photo) == ("[1, 2, 1]\n", "")

@@ -49,8 +49,8 @@ def test_unknown_boxes_and_known_absence_count_as_they_should() -> None:
     assert (result.on_target.value, result.on_target.n) == (pytest.approx(1 / 3), 3)
 
 
-def test_truth_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="entry for each of 1 pictures, not 2"):
+def test_true_boxes_that_do_not_fit_are_rejected() -> None:
+    with pytest.raises(ValueError, match=r"one entry per picture \(1\), not 2"):
         part_rates([found()], {"spot": [(), ()]}, parts=("spot",))
     with pytest.raises(ValueError, match="parts spot, not 'hand'"):
         part_rates([found()], {"hand": [()]}, parts=("spot",))
@@ -76,7 +76,7 @@ def test_no_pictures_need_no_process() -> None:
     assert rates([]).found.n == 0
 
 
-def test_small_pictures_are_enlarged_and_what_is_found_comes_back_in_their_pixels() -> None:
+def test_small_pictures_are_enlarged_and_detections_scaled_back() -> None:
     small, large = np.zeros((40, 64, 3), dtype=np.uint8), np.zeros((300, 200, 3), dtype=np.uint8)
     small[10, 20], large[10, 20] = 255, 255
     in_small, in_large = (parts["spot"][0] for parts in find_parts([small, large], detectors={"spot": Quadrant}))
@@ -97,7 +97,7 @@ def test_the_picture_that_breaks_a_detector_is_named(mark: int, reason: str) -> 
     assert multiprocessing.active_children() == []
 
 
-def test_a_detector_that_hangs_is_ended_and_the_picture_named() -> None:
+def test_a_hanging_detector_is_ended_and_the_picture_named() -> None:
     begun = time.monotonic()
     with pytest.raises(DetectorError, match=r"picture 1 of 2 .* took too long"):
         find_parts([picture(50), picture(50, mark=HANG)], detectors={"spot": Fragile}, seconds=0.5)

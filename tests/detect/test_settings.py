@@ -54,7 +54,7 @@ def test_small_pictures_are_enlarged_and_boxes_come_back_in_their_pixels(tmp_pat
             assert (face.box.x0, face.box.y0, face.box.x1, face.box.y1) == pytest.approx((15, 20, 40, 40), abs=2.5)
 
 
-def test_only_what_is_asked_for_is_looked_for(tmp_path: Path) -> None:
+def test_only_configured_parts_are_detected(tmp_path: Path) -> None:
     persons, pose = (
         save_yolox(tmp_path / "p.onnx", channel=2),
         save_pose(tmp_path / "q.onnx", np.full((133, 2), 0.5) + np.eye(133, 2) * 0.1, np.ones(133)),
@@ -79,7 +79,7 @@ def test_only_what_is_asked_for_is_looked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"face": None, "hand": None, "person": None}, "at least one part must be looked for"),
+        ({"face": None, "hand": None, "person": None}, "at least one part needs a detector"),
         ({"hand": "onnx"}, "onnx.models.hand must name a model"),
         ({"person": "whole-body", "whole_body": {"pose": "a.onnx"}}, "whole_body.detector and whole_body.pose"),
         ({"face": "yolo"}, "face"),

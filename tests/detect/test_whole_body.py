@@ -71,7 +71,7 @@ def test_parts_lie_where_the_pose_puts_them(
     assert found["face"].visibility_n is not None
 
 
-def test_parts_that_are_not_sure_are_left_out_and_so_are_unsure_points(tmp_path: Path) -> None:
+def test_low_score_parts_and_points_are_left_out(tmp_path: Path) -> None:
     scores = np.full(133, 0.9)
     scores[LEFT] = 0.2
     scores[RIGHT.start : RIGHT.start + 12 : 4] = 0.0  # rtmlib puts points without a score outside of the picture
@@ -93,7 +93,7 @@ def test_the_pose_model_is_given_rgb(tmp_path: Path) -> None:
     assert scores["person"] == pytest.approx(0.45)
 
 
-def test_of_the_classes_of_a_whole_yolox_the_person_alone_counts(tmp_path: Path) -> None:
+def test_only_the_person_class_of_yolox_is_used(tmp_path: Path) -> None:
     persons, pose = tmp_path / "persons.onnx", save_pose(tmp_path / "pose.onnx", body(), np.full(133, 0.9))
     image = scene(128, 128, (20, 8, 60, 88))
     boxes = {}
@@ -106,12 +106,12 @@ def test_of_the_classes_of_a_whole_yolox_the_person_alone_counts(tmp_path: Path)
     assert (person.x0, person.y0, person.x1, person.y1) == pytest.approx((20, 8, 60, 88), abs=3)
 
 
-def test_nobody_is_nobody_and_not_the_whole_picture(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_person_gives_no_pose(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert detect(tmp_path, np.full(133, 0.9), np.zeros((40, 30, 3), dtype=np.uint8)) == {}
     assert capfd.readouterr().out == ""
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_models_of_other_kinds_are_rejected(tmp_path: Path) -> None:
     persons, pose = tmp_path / "persons.onnx", tmp_path / "pose.onnx"
     save_yolox(persons)
     save_pose(pose, body()[:17], np.ones(17))
@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match=r"nowhere\.onnx: expected an ONNX file"):
         WholeBodyDetector(str(persons), str(tmp_path / "nowhere.onnx"))
     (tmp_path / "broken.onnx").write_bytes(b"\x00\x01")
-    with pytest.raises(DetectorError, match=r"broken\.onnx: expected an ONNX model"):
+    with pytest.raises(DetectorError, match=r"broken\.onnx: not a valid ONNX model"):
         WholeBodyDetector(str(tmp_path / "broken.onnx"), str(persons))
     with pytest.raises(ValueError, match=r"confidence must be in 0\.\.1, not 2"):
         WholeBodyDetector(str(persons), str(persons), confidence=2)
@@ -135,5 +135,5 @@ def test_bad_input_is_refused_and_closing_twice_is_fine(tmp_path: Path) -> None:
     with WholeBodyDetector(str(persons), str(pose)) as detector, pytest.raises(ValueError, match="uint8"):
         detector.detect(np.zeros((8, 8), dtype=np.float32))  # type: ignore[arg-type]
     detector.close()
-    with pytest.raises(ValueError, match="must be open to detect"):
+    with pytest.raises(ValueError, match="WholeBodyDetector is closed"):
         detector.detect(np.zeros((8, 8, 3), dtype=np.uint8))

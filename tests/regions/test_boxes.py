@@ -62,7 +62,7 @@ NUMBERS = st.one_of(st.floats(), st.integers(), st.text(max_size=5), st.none(), 
 
 
 @given(st.lists(st.lists(NUMBERS, max_size=6) | NUMBERS, max_size=4), st.integers(1, 500), st.integers(1, 500))
-def test_whatever_comes_in_boxes_are_finite_and_inside(value, width, height):
+def test_parsed_boxes_are_finite_and_inside(value, width, height):
     boxes, findings = parse_boxes(value, width, height)
     for box in boxes or ():
         assert 0 <= box.x0 < box.x1 <= width

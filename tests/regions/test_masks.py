@@ -72,7 +72,7 @@ def test_soft_edge_stays_soft_and_keeps_its_area():
     assert float(soft[25, 19] + soft[25, 20]) == pytest.approx(1.0, abs=0.01)
 
 
-def test_soft_edge_sees_what_lies_outside_of_the_frame():
+def test_boxes_outside_the_frame_blur_into_it():
     settings = MaskSettings(soft_edge=2.0)
     wide = boxes_to_mask(boxes((-10, -10, 30, 30)), (16, 16), settings)
     assert float(wide.min()) > 0.999  # no fading at the border of the frame
@@ -80,7 +80,7 @@ def test_soft_edge_sees_what_lies_outside_of_the_frame():
     assert float(beside[8, 0]) > 0.3
 
 
-def test_facts_2_10_small_soft_masks_survive_the_latent_grid():
+def test_small_soft_masks_survive_the_latent_grid():
     hand = boxes_to_mask(boxes((9.0, 9.0, 14.0, 14.0)), (64, 64))[None, None]
     on_grid = to_latent_grid(hand, 8)
     assert float(on_grid.sum()) * 64 == pytest.approx(25.0)

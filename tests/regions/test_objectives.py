@@ -69,7 +69,7 @@ def test_how_a_step_is_divided_changes_nothing(case: tuple[Tensor, Tensor, Tenso
         assert totals == pytest.approx([0.0 if loss is None else loss.item() for loss in whole], rel=1e-5)
 
 
-def test_facts_2_08_region_losses_are_means_over_the_region_unless_asked_for() -> None:
+def test_region_losses_are_means_over_the_region_by_default() -> None:
     """The reference averages over the whole latent and hard-codes a factor 5 inside the square."""
     residual = torch.full((1, 4, 8, 8), 2.0)
     masks = torch.zeros(1, 1, 8, 8)

@@ -57,7 +57,7 @@ def edges(profile: torch.Tensor) -> tuple[float, float] | None:
     return low, high
 
 
-def test_facts_2_2_masks_follow_the_crop_and_flip():
+def test_masks_follow_the_crop_and_flip():
     """1,000 random sizes, aspect ratios, crops and flips: the painted box and the mask have the same edges, to 1 px."""
     compared, flips, crops = 0, Counter(), Counter()
     for seed in range(1000):
@@ -168,7 +168,7 @@ def test_centre_crop_moves_no_further_than_needed():
     assert kept.draw(generator(0), (32, 100), [Box(80, 0, 90, 9)]).left == 58
 
 
-def test_same_generator_same_draw_whatever_the_settings_need():
+def test_a_draw_takes_the_same_numbers_with_any_settings():
     """Six numbers are always taken: a setting doesn't shift what is drawn after it."""
     plain, rich = JointTransform((32, 32)), JointTransform((32, 32), keep_region=1.0, zoom=(1, 2))
     states = []

@@ -49,7 +49,7 @@ def test_unknown_values_are_left_out_and_infinite_ones_refused():
     assert mean([], []).n == 0
     with pytest.raises(ValueError, match=r"^values must be finite or NaN, got an infinity for image 1$"):
         mean([0.0, math.inf], [0, 1])
-    with pytest.raises(ValueError, match=r"got 1 prompts and values \[\(2,\), \(2,\)\]"):
+    with pytest.raises(ValueError, match=r"got 1 prompts and values of shapes \[\(2,\), \(2,\)\]"):
         mean([0.0, 1.0], [0])
 
 

@@ -39,7 +39,7 @@ def test_it_is_filled_once(cache: Path) -> None:
     assert cached_folder("thing", pytest.fail, pytest.fail) == first == cache / "thing"
 
 
-def test_what_was_left_half_done_is_made_anew(cache: Path) -> None:
+def test_an_interrupted_cache_entry_is_rebuilt(cache: Path) -> None:
     (cache / ".thing.partial").mkdir(parents=True)
     (cache / ".thing.partial" / "rest").touch()
 
@@ -53,7 +53,7 @@ def test_what_was_left_half_done_is_made_anew(cache: Path) -> None:
     assert [path.name for path in cached_folder("thing", fill, pytest.fail).iterdir()] == ["model"]
 
 
-def test_of_two_one_makes_it_and_the_other_waits(cache: Path) -> None:
+def test_of_two_processes_one_fills_and_the_other_waits(cache: Path) -> None:
     """The second starts while the first is at work, is told so, and never fills."""
     started, go_on, told = threading.Event(), threading.Event(), []
 
@@ -105,7 +105,7 @@ print(hits.face.tolist(), hits.distance.tolist(), hits.lit.tolist(), round(float
 """
 
 
-def test_warp_starts_without_a_word_and_compiles_once_into_our_cache(cache: Path) -> None:
+def test_warp_starts_quietly_and_compiles_once_into_our_cache(cache: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "WARP_CACHE_PATH"}
     command = [sys.executable, "-c", SCRIPT]
     kernels = []

@@ -1,4 +1,4 @@
-"""Spoilt pictures are spoilt at faces and hands, and there alone."""
+"""Only faces and hands of degraded pictures are changed."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_without_masks_nothing_changes() -> None:
     assert (degrade(image, (empty, empty), np.random.default_rng(1)) == image).all()
 
 
-def test_a_share_of_the_rows_is_spoilt_and_the_rest_of_them_is_the_same(body: Body) -> None:
+def test_a_share_of_the_rows_is_degraded_and_the_rest_unchanged(body: Body) -> None:
     plain, some = SynthSettings(count=12, size=32), SynthSettings(count=12, size=32, degraded=0.5)
     spoilt = 0
     for number in range(12):

@@ -172,7 +172,7 @@ def test_kill_9_and_two_workers_give_the_same_bytes(whole: Path, tmp_path: Path)
     assert tables(out) == tables(whole)
 
 
-def test_growing_gives_what_a_larger_count_gives_at_once(whole: Path, tmp_path: Path) -> None:
+def test_growing_a_set_equals_a_larger_count_at_once(whole: Path, tmp_path: Path) -> None:
     smaller = SETTINGS.model_copy(update={"count": 11})
     assert write_people(tmp_path, smaller, workers=1) == 11
     assert sum(map(len, missing_tables(tmp_path, SETTINGS).values())) == 12  # the last table is rendered anew
@@ -181,7 +181,7 @@ def test_growing_gives_what_a_larger_count_gives_at_once(whole: Path, tmp_path: 
     assert told == [*range(8, 21)]
     assert tables(tmp_path) == tables(whole)
     assert write_people(tmp_path, SETTINGS, workers=1) == 0
-    with pytest.raises(DataError, match=r"holds 20 people already, count=11 would remove some"):
+    with pytest.raises(DataError, match=r"already has 20 people, count=11 would remove some"):
         write_people(tmp_path, smaller)
 
 
@@ -201,13 +201,13 @@ def damage(name: str, value: object) -> Callable[[Path], None]:
         (damage("seed", 1), r"other settings \(seed was 1, now 6\)"),
         (damage("degraded", 0.0), r"other settings \(degraded was 0.0, now 0.3\)"),
         (damage("versions", {"anny": "0.1", "warp-lang": people._versions()["warp-lang"]}), "anny was 0.1, now"),
-        (damage("versions", None), "must be what `fairhuman synth` has written"),
-        (damage("count", None), "must be what `fairhuman synth` has written"),
-        (lambda out: (out / "synth.json").write_text("{"), "must be what `fairhuman synth` has written"),
-        (lambda out: (out / "synth.json").write_text("[]"), "must be what `fairhuman synth` has written"),
+        (damage("versions", None), "not a file of `fairhuman synth`"),
+        (damage("count", None), "not a file of `fairhuman synth`"),
+        (lambda out: (out / "synth.json").write_text("{"), "not a file of `fairhuman synth`"),
+        (lambda out: (out / "synth.json").write_text("[]"), "not a file of `fairhuman synth`"),
     ],
 )
-def test_a_folder_that_doesn_t_fit_is_left_alone(
+def test_a_folder_with_other_content_is_left_alone(
     tmp_path: Path, prepare: Callable[[Path], object], message: str
 ) -> None:
     prepare(tmp_path)
@@ -217,7 +217,7 @@ def test_a_folder_that_doesn_t_fit_is_left_alone(
     assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == before
 
 
-def test_a_place_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(DataError, match="must be a new or empty folder"):
@@ -229,7 +229,9 @@ def test_a_place_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(people, "write_atomically", full)
-    with pytest.raises(FairHumanError, match="can't be written: No space left on device; the same command goes on"):
+    with pytest.raises(
+        FairHumanError, match="can't be written: No space left on device; run the same command again to resume"
+    ):
         write_people(tmp_path / "people", SETTINGS.model_copy(update={"count": 1}), workers=1)
 
 

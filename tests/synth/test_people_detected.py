@@ -1,4 +1,4 @@
-"""An independent eye finds the faces and hands that are drawn, where they are drawn."""
+"""An independent detector finds the rendered faces and hands where they are."""
 
 from fairhuman.detect import DETECTORS, find_parts, part_rates
 from fairhuman.synth.body import Body

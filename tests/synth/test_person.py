@@ -47,7 +47,7 @@ def test_everything_in_the_tables_is_drawn() -> None:
     assert all(one.stripes != one.top_colour for one in people)
 
 
-def test_caption_tells_the_parameters() -> None:
+def test_captions_describe_the_parameters() -> None:
     told = replace(
         person(0),
         gender="woman",

@@ -48,7 +48,7 @@ def seen_pixels(scene: Scene, picture: Rendering, vertices: np.ndarray) -> np.nd
     return pixel[depth < picture.depth[pixel[:, 1], pixel[:, 0]] + 0.003]
 
 
-def test_what_is_seen_of_hands_and_face_lies_in_their_masks(body: Body, drawn: list[tuple[Scene, Rendering]]) -> None:
+def test_visible_hands_and_faces_lie_in_their_masks(body: Body, drawn: list[tuple[Scene, Rendering]]) -> None:
     found = dict.fromkeys(REGIONS, 0)
     for scene, picture in drawn:
         parts = {name: bare_hand(body, scene, side, 0.9) for name, side in HANDS.items()}
@@ -138,7 +138,7 @@ def test_key_points_of_a_hand_lie_on_it(body: Body, drawn: list[tuple[Scene, Ren
     assert checked > 60
 
 
-def test_visibility_follows_what_is_seen(drawn: list[tuple[Scene, Rendering]]) -> None:
+def test_visibility_follows_occlusion(drawn: list[tuple[Scene, Rendering]]) -> None:
     for _, picture in drawn:
         assert all(0 <= share <= 1 for share in picture.visibility.values())
         assert picture.visibility["face"] > 0.5

@@ -1,4 +1,4 @@
-"""`fairhuman synth` as a user meets it."""
+"""The command `fairhuman synth`."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bod
     return command
 
 
-def test_it_renders_goes_on_and_sums_up(run: Run, tmp_path: Path) -> None:
+def test_it_renders_resumes_and_summarises(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "people"
     settings = (out, "--size", 32, "--seed", 3, "--degraded", 0.5, "--workers", 1)
     code, shown, errors = run(*settings, "--count", 6)

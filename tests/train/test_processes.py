@@ -87,7 +87,7 @@ def test_a_killed_process_ends_the_run_and_other_process_counts_resume(make_reci
     workers[1].send_signal(signal.SIGKILL)
     said, _ = finish(workers, [1, -signal.SIGKILL])
     assert "error: another process of the run ended, or didn't respond within processes.timeout = 120 s" in said
-    assert "it goes on from the last complete checkpoint" in said
+    assert "resume from the last complete checkpoint" in said
 
     at = int(max(path.name for path in (first.out / "checkpoints").iterdir()).removeprefix("step-"))
     with pytest.raises(RecipeError, match=r"6 samples per step, but batch_size 3 x accumulate 1 x 1 processes give 3"):

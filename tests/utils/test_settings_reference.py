@@ -21,7 +21,6 @@ class Part(Settings):
         side: pixels of a side, which may
             go over two lines.
         other: the next one.
-
     """
 
     side: int = Field(default=3, ge=1, le=9)

@@ -61,7 +61,6 @@ def write_noise(folder: Path, count: int, size: tuple[int, int]) -> None:
         folder: created if missing.
         count: number of images.
         size: (height, width) in pixels.
-
     """
     folder.mkdir(parents=True, exist_ok=True)
     height, width = size

@@ -30,7 +30,6 @@ class Report:
     Attributes:
         sections: by title, lines to read.
         problems: what is installed and broken, a line each.
-
     """
 
     sections: dict[str, list[str]] = field(default_factory=dict)

@@ -25,7 +25,6 @@ class ExtraState:
         modules: of them.
         missing: its other packages.
         half: whether packages are there that only this extra can have brought, and others are missing.
-
     """
 
     packages: Sequence[str]
@@ -135,7 +134,6 @@ def imports(modules: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
     Returns:
         A line for each device that torch computes on; and of each module that can't be imported, why.
-
     """
     command = [sys.executable, "-m", "fairhuman.cli.probe", *modules]
     try:

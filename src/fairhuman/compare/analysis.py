@@ -22,7 +22,6 @@ class CellContrast:
         family: the same with an interval that covers jointly for all contrasts of the table (Bonferroni).
         verdict: from `family`: `lower` or `higher` if the interval excludes 0, `same` if it lies within the margin set
             in advance (Schuirmann's two one-sided tests), else `undecided`.
-
     """
 
     estimate: Estimate

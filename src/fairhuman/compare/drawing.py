@@ -27,7 +27,6 @@ class GridInputs:
         zoom_on: method whose detected faces and hands define the close-ups; `EXPECTED`: the boxes of `data`.
         data: data set with one record per prompt.
         rows: numbers of the rows to show; None: `count` random ones by `seed`, or all.
-
     """
 
     places: Mapping[str, str]
@@ -61,7 +60,6 @@ def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Di
 
     Raises:
         FairHumanError: `out` can't be written; or as in `parse_models`, `draw_models`, `expected_boxes`, `write_grid`.
-
     """
     models, methods = parse_models(inputs.places, inputs.prompts), inputs.folders
     with writing(out):
@@ -90,7 +88,6 @@ def parse_models(places: Mapping[str, str], prompts: Path | None) -> dict[str, M
         DataError: a model without prompts.
         RecipeError: prompts without a model, or as in `ModelSpec.parse` and `ModelSpec.added_weights`.
         ModelError: a model, LoRA or MoLE doesn't exist.
-
     """
     drawing = {name: place for name, place in places.items() if not _holds_pictures(Path(place))}
     if prompts is None and drawing:
@@ -115,7 +112,6 @@ def draw_models(
     Raises:
         DataError: the prompts can't be read, or there are more than 64.
         FairHumanError: a sampling command failed; quotes the end of its log.
-
     """
     texts = read_prompts(prompts)
     if len(texts) > MAX_ROWS:

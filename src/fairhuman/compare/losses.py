@@ -27,7 +27,6 @@ def store_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
 
     Raises:
         DataError: the run lacks losses before and after training.
-
     """
     first, last = read_pair(run.out)
     arrays: dict[str, Any] = {"depends_on": json.dumps(_depends_on(recipe, run)), "keys": np.array(first.keys)}
@@ -48,7 +47,6 @@ def load_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
 
     Raises:
         DataError: the file can't be read.
-
     """
     path = _file(recipe, run)
     if not path.is_file():

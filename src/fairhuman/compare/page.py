@@ -32,7 +32,6 @@ def write_comparison(
         outcome: outcome of its runs.
         differences: contrasts between its cells.
         shown: its grid of pictures.
-
     """
     folder = recipe.results_folder
     write_json(folder / "results.json", {**origin(), **document(recipe, outcome, differences)})

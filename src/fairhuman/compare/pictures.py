@@ -45,7 +45,6 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns
     Raises:
         DataError: the prompts can't be read, or there are none or more than 64.
         FairHumanError: a sampling command failed; quotes the end of its log.
-
     """
     seed = recipe.seeds[0]
     runs = {cell: recipe.run(cell, seed, rate, "test") for cell, rate in outcome.picked.items()}
@@ -78,7 +77,6 @@ def expected_boxes(methods: Mapping[str, Path], data: Path) -> list[Boxes]:
 
     Raises:
         DataError: the data can't be read, or the numbers of records and prompts differ; or as in `match_pictures`.
-
     """
     rows = match_pictures(methods)
     records = read_source(data, ZOOMED, SourceSettings(), LoadReport())

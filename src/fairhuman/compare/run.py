@@ -29,7 +29,6 @@ def planned_runs(recipe: CompareRecipe) -> list[TrainRecipe]:
 
     Raises:
         RecipeError: a setting that training doesn't have, or that the comparison sets itself.
-
     """
     return [recipe.run(cell, seed, None, "test") for cell in recipe.cells for seed in recipe.seeds]
 
@@ -49,7 +48,6 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
         RecipeError: as in `planned_runs`.
         DataError: the data of the grid doesn't exist.
         FairHumanError: as in `run_comparison` and `draw_grid`.
-
     """
     planned_runs(recipe)
     if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():

@@ -34,7 +34,6 @@ class ComparisonRuns:
         tuned: loss changes by cell, learning rate and objective.
         picked: learning rate of each cell; None without tuning.
         failed: error messages by name of the run.
-
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -49,7 +48,6 @@ def run_comparison(recipe: CompareRecipe, render: Render, display: Display) -> C
 
     Raises:
         FairHumanError: settings that training doesn't have; all runs failed, or all tuning runs of a cell.
-
     """
     for name, people in recipe.people.items():
         render(recipe.out / "people" / name, people, display)
@@ -149,7 +147,6 @@ def shared_seeds(outcome: ComparisonRuns, a: str, b: str) -> tuple[Series, Serie
 
     Raises:
         DataError: they have no seed in common.
-
     """
     both = [seed for seed in outcome.seeds[a] if seed in outcome.seeds[b]]
     if not both:

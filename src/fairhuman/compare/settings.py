@@ -147,7 +147,6 @@ class CompareRecipe(Settings):
 
         Raises:
             RecipeError: a setting that training doesn't have, or that the comparison sets itself.
-
         """
         values: dict[str, Any] = config.merge(self.train, self.cells[cell])
         for name in RESERVED:

@@ -85,7 +85,6 @@ def demo_recipes(out: Path, settings: DemoSettings) -> dict[str, TrainRecipe]:
 
     Raises:
         ModelError: the model doesn't exist.
-
     """
     check_location(settings.model)
     return {name: demo_recipe(out, settings, name) for name in METHODS}

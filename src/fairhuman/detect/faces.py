@@ -16,7 +16,6 @@ class FaceDetector(BundledModel):
 
     Args:
         confidence: minimum score, 0..1.
-
     """
 
     MODEL = "faces"
@@ -34,7 +33,6 @@ class FaceDetector(BundledModel):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
-
         """
         image = check_picture(image)
         height, width = image.shape[:2]

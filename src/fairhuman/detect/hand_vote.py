@@ -91,7 +91,6 @@ class HandVote(Closing):
         votes: minimum number of passes, 1..5.
         confidence: minimum score of the palm detector in each pass, 0..1; low, since the vote removes false hands.
         max_hands: maximum number of hands in a picture.
-
     """
 
     MODEL = "hands vote"
@@ -110,7 +109,6 @@ class HandVote(Closing):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3]; or the detector is closed.
-
         """
         image = check_picture(image)
         in_full = self._hands.detect(image)

@@ -22,7 +22,6 @@ class HandDetector(BundledModel):
     Args:
         confidence: minimum score of the palm detector, 0..1.
         max_hands: maximum number of hands in a picture.
-
     """
 
     MODEL = "hands"
@@ -42,7 +41,6 @@ class HandDetector(BundledModel):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
-
         """
         image = check_picture(image)
         result = self._process(image)

@@ -19,7 +19,6 @@ class PersonDetector(BundledModel):
 
     Args:
         confidence: minimum score of MediaPipe's person detector, 0..1.
-
     """
 
     MODEL = "person"
@@ -40,7 +39,6 @@ class PersonDetector(BundledModel):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
-
         """
         image = check_picture(image)
         result = self._process(image)

@@ -15,7 +15,6 @@ class PoseDetector(BundledModel):
 
     Args:
         confidence: minimum score of MediaPipe's person detector, 0..1.
-
     """
 
     MODEL = "pose"
@@ -33,7 +32,6 @@ class PoseDetector(BundledModel):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
-
         """
         image = check_picture(image)
         landmarks = self._process(image).pose_landmarks

@@ -98,7 +98,6 @@ def detector_names(settings: DetectSettings) -> dict[Part, str]:
 
     Raises:
         DetectorError: MediaPipe isn't installed, or a model file is missing.
-
     """
     return {
         part: NAMES[kind](settings, part) if kind in NAMES else f"{kind}, {plugin_package(DETECTORS, kind)}"
@@ -115,7 +114,6 @@ def open_detectors(settings: DetectSettings) -> Iterator[DetectParts]:
     Raises:
         DetectorError: a detector can't be loaded.
         PluginError: the same of one that another package adds.
-
     """
     kinds = settings.kinds
     with ExitStack() as stack:

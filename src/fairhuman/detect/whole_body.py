@@ -50,7 +50,6 @@ class WholeBodyDetector(Closing):
     Raises:
         ValueError: `confidence` is out of range.
         DetectorError: rtmlib is missing; a file is missing or isn't a model of this kind.
-
     """
 
     def __init__(self, detector: str, pose: str, confidence: float = 0.3) -> None:
@@ -78,7 +77,6 @@ class WholeBodyDetector(Closing):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3]; or the detector is closed.
-
         """
         image = check_picture(image)
         if self._pose is None:

@@ -29,7 +29,6 @@ class CachedRows(Generic[Row]):
     Args:
         folder: folder of this kind; its name identifies network, weights and preprocessing.
         schema: `FEATURE_ROWS` for float32 arrays, `DETECTION_ROWS` for JSON texts.
-
     """
 
     def __init__(self, folder: Path, schema: pyarrow.Schema) -> None:
@@ -40,7 +39,6 @@ class CachedRows(Generic[Row]):
 
         Raises:
             FairHumanError: a file is damaged; names the file.
-
         """
         found: dict[Key, Row] = {}
         wanted = set(keys)

@@ -17,7 +17,6 @@ def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
 
     Raises:
         WeightsError: files are missing; names them, and the groups that run without them.
-
     """
     missing: dict[str, str] = {}
     for name in settings.metrics:

@@ -32,7 +32,6 @@ class EvalImage:
         sha256: hash of the file's bytes.
         prompt: empty if unknown.
         group: key shared by all pictures of the same prompt, also across methods.
-
     """
 
     record: HumanRecord
@@ -55,7 +54,6 @@ class EvalImage:
 
         Raises:
             PictureError: the file can no longer be read, or has changed.
-
         """
         content = read_bytes(self.record.image)
         if hashlib.sha256(content).digest() != self.sha256:
@@ -87,7 +85,6 @@ def read_pictures(
 
     Raises:
         DataError: the source has no picture, or its pictures don't match the prompts.
-
     """
     kind = source_kind(path)
     source = source_format(kind)

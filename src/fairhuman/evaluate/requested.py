@@ -59,7 +59,6 @@ def requested_values(
 
     Raises:
         DataError: the request stored in a picture can't be read; names the picture.
-
     """
     own = {method: [_told(picture, read) for picture in pictures] for method, pictures in methods.items()}
     found = {method: list(values) for method, values in own.items()}

@@ -26,7 +26,6 @@ class Metric:
         blind: what it does not capture, in one sentence.
         form: number format.
         by_picture: whether values of single pictures are meaningful, so that the report shows the lowest and highest.
-
     """
 
     name: str
@@ -69,7 +68,6 @@ class EvaluationResults:
         detections: detected faces and hands of each picture, by method; empty if no metric needed them.
         seconds: by task, number of pictures timed and seconds per picture; cached results are not counted.
         peak_mb: peak memory, see `pace.peak_mb`.
-
     """
 
     results: list[MetricResult] = field(default_factory=list)

@@ -79,7 +79,6 @@ class EvaluationInputs:
         reference: real pictures, for distances and for the expected number of faces and hands of a prompt.
         against: method that the others are compared with; None: the first, if there are several.
         cache: folder of the feature cache.
-
     """
 
     methods: Mapping[str, Path]
@@ -121,7 +120,6 @@ def evaluate(
         WeightsError: weights of a group are missing. Checked before anything is computed; names the groups that run
             without them.
         FairHumanError: features aren't finite, or a detector fails.
-
     """
     measures = {name: measure_named(name) for name in settings.metrics}
     state = PartialState(timeout=LONGEST_WAIT)

@@ -62,7 +62,6 @@ class EvaluationTools:
             pictures: pictures to examine.
             find: yields (index, detections) of pictures as they finish.
             dump, load: convert detections to a JSON value and back.
-
         """
         rows: CachedRows[str] = CachedRows(self.cache / kind, DETECTION_ROWS)
         own = pictures[self.state.process_index :: self.state.num_processes]

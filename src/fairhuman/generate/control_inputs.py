@@ -52,7 +52,6 @@ class ControlInputs:
 
         Raises:
             DataError: one has another aspect ratio; names it and both sizes.
-
         """
         height, width = size
         for name, each in self.records.items():
@@ -95,7 +94,6 @@ def read_control_inputs(given: Sequence[str], count: int) -> ControlInputs:
         RecipeError: an unknown condition, or one given twice.
         DataError: nothing found, a number of conditions other than 1 or `count`, an unusable condition, or files of two
             conditions whose names don't match; names them.
-
     """
     records: dict[str, list[HumanRecord | None]] = {}
     stems: dict[str, list[str]] = {}

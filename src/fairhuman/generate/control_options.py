@@ -36,7 +36,6 @@ class ControlOptions:
             RecipeError: conditions or a window without a network, a window without a step, or a wrong option.
             ModelError: no such folder.
             DataError: conditions that can't be used; see `read_control_inputs`.
-
         """
         window, found = "--control-start and --control-end", f"{self.start}, {self.end}"
         if not self.controlnets and not self.adapters:
@@ -65,7 +64,6 @@ class ControlOptions:
             ModelError: a checkpoint for another model.
             RecipeError: a condition that nothing follows, or one that isn't given.
             DataError: a condition of another aspect ratio.
-
         """
         guides = [spec.open(CONTROLS[kind], pipeline, self.start, self.end) for kind, spec in self.specs()]
         check_conditions_match(guides, list(asked.records))

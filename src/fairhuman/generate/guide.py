@@ -37,7 +37,6 @@ class ActiveControl:
         strength: factor of its residuals.
         start, end: the range of steps in which it is active, as shares 0..1.
         place: folder or hub id.
-
     """
 
     control: Control
@@ -88,7 +87,6 @@ class ControlSpec:
         Raises:
             RecipeError: no place, an unknown condition, or a strength that isn't a finite number.
             ModelError: the place is neither a folder nor a hub id.
-
         """
         names, sign, rest = text.partition("=")
         known = sign and set(names.split("+")) <= CONDITIONS.keys()
@@ -127,7 +125,6 @@ def check_conditions_match(guides: Sequence[ActiveControl], names: Sequence[str]
 
     Raises:
         RecipeError: names the condition and the option to give.
-
     """
     followed = {name: guide for guide in guides for name in guide.control.conditions}
     for name, guide in followed.items():
@@ -151,7 +148,6 @@ def apply_controls(
         scheduler: its `timesteps` determine the step of a call.
         guides: may be empty.
         conditions: [B, C, H, W] in 0..1 by name; repeated if the U-Net's batch is a multiple of B, as with guidance.
-
     """
     pictures = [guide.control.picture(conditions) for guide in guides]
 

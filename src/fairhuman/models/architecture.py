@@ -101,7 +101,6 @@ def build_sdxl_shape(
         device: `meta`: shapes without weights or memory; any other: random weights, created there from `seed` alone.
         dtype: of the U-Net and the text encoders; the VAE is float32.
         seed: of the random weights.
-
     """
     on = torch.device(device)
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []), on:

@@ -35,7 +35,6 @@ class Control(ABC):
         network: the diffusers network.
         conditions: their names, in the order of the channels.
         channels: number of input channels of the network.
-
     """
 
     KIND: ClassVar[str]  # name in messages
@@ -59,7 +58,6 @@ class Control(ABC):
 
         Raises:
             ModelError: it is for another model family, width or VAE; says which.
-
         """
 
     @classmethod
@@ -68,7 +66,6 @@ class Control(ABC):
 
         Raises:
             ModelError: nothing found, or it doesn't fit the pipeline or the conditions; says what it is for.
-
         """
         config = load_control_config(cls, place)
         cls.check_fits(place, config, pipeline)
@@ -93,7 +90,6 @@ class Control(ABC):
             given: encoder_hidden_states and added_cond_kwargs of the U-Net.
             picture_bchw: the result of `picture`.
             strength: factor of all residuals.
-
         """
 
     def picture(self, conditions: Mapping[str, Tensor]) -> Tensor:
@@ -101,7 +97,6 @@ class Control(ABC):
 
         Raises:
             ModelError: a condition of the network is missing; names it.
-
         """
         missing = [name for name in self.conditions if name not in conditions]
         if missing:
@@ -117,7 +112,6 @@ class ControlModel(NamedWeights):
         pipeline: unchanged, in its own precision.
         control: trained in place.
         gradient_checkpointing: less memory, about a third more time.
-
     """
 
     def __init__(
@@ -167,7 +161,6 @@ def stated_conditions(kind: str, place: str) -> tuple[str, ...] | None:
 
     Raises:
         ModelError: the file is invalid.
-
     """
     file = Path(place) / CONDITIONS_FILE
     if not file.is_file():
@@ -188,7 +181,6 @@ def resolve_conditions(kind: str, place: str, conditions: Sequence[str] | None, 
 
     Raises:
         ModelError: unknown conditions, or given ones that contradict the stated ones or the channels; names both.
-
     """
     stated = stated_conditions(kind, place)
     chosen = tuple(conditions) if conditions is not None else stated
@@ -208,7 +200,6 @@ def load_control_config(kind: type[Control], place: str) -> dict[str, Any]:
 
     Raises:
         ModelError: nothing found, or a network of another class.
-
     """
     expected = kind.NETWORK.__name__
     if not Path(place).is_dir() and not is_hub_id(place):
@@ -229,7 +220,6 @@ def _weights(kind: type[Control], place: str) -> ModelMixin:
 
     Raises:
         ModelError: the weights are missing, damaged, or don't match the configuration.
-
     """
     try:
         return kind.NETWORK.from_pretrained(place, dtype=torch.float32, use_safetensors=True)

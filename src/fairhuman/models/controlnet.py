@@ -33,7 +33,6 @@ class ControlNet(Control):
 
         Raises:
             ModelError: the VAE's factor is above 8, which the stem doesn't support.
-
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -102,7 +101,6 @@ def stem_channels(factor: int) -> tuple[int, ...]:
 
     Raises:
         ModelError: the factor isn't 1, 2, 4 or 8.
-
     """
     halvings = factor.bit_length() - 1
     if factor != 2**halvings or halvings >= len(STEM_CHANNELS):

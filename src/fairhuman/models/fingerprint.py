@@ -45,7 +45,6 @@ def encoded_size(model: str) -> EncodedSize:
 
     Raises:
         ModelError: a folder without readable configurations.
-
     """
     check_location(model)
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)

@@ -36,7 +36,6 @@ class Adapter(Control):
 
         Raises:
             ModelError: the U-Net's blocks aren't SDXL's.
-
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -85,7 +84,6 @@ def adapter_channels(pipeline: StableDiffusionXLPipeline) -> list[int]:
 
     Raises:
         ModelError: the U-Net's blocks aren't SDXL's, for which `full_adapter_xl` is designed.
-
     """
     unet = pipeline.unet.config
     if tuple(unet.down_block_types) != _DOWN_BLOCKS:

@@ -63,7 +63,6 @@ def find_weights_file(kind: str, place: Path, name: str) -> Path:
 
     Raises:
         ModelError: there is no such file.
-
     """
     file = place / name if place.is_dir() else place
     if not file.is_file():

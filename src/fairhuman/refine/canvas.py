@@ -33,7 +33,6 @@ class Canvas:
         texts: text entries of a PNG.
         kept: EXIF, colour profile and resolution as arguments of Pillow's PNG writer.
         animated: whether the file has more frames than the first one, which `pixels` holds.
-
     """
 
     pixels: Pixels
@@ -47,7 +46,6 @@ class Canvas:
 
         Raises:
             PictureError: it isn't a usable picture; see `fairhuman.data.pictures.decode`.
-
         """
         decode(content)  # raises if the picture isn't usable
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:

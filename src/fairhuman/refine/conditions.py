@@ -35,7 +35,6 @@ def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterato
     Raises:
         DetectorError: the model of `hand_depth` can't be used.
         ModelError: the model of `depth` can't be used.
-
     """
     with ExitStack() as stack:
         hand_model, estimator = None, None

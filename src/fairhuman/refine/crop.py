@@ -27,7 +27,6 @@ class RefineCrop:
         square: position of the crop in pixels.
         worked: working size: side in pixels at which it is redrawn, a multiple of the grid.
         weight_hw: blending weight of the new pixels, float32 in 0..1, at the square's size.
-
     """
 
     square: Square
@@ -79,7 +78,6 @@ def plan_crop(
         feather: width of the soft edge around the margin, as a fraction of the box's longer side.
         least: minimum working size, a multiple of `grid`.
         grid: working sizes are multiples of this.
-
     """
     longer = max(box.x1 - box.x0, box.y1 - box.y0)
     square = square_around(box, *size, max(context, 1 + 2 * (margin + feather)))

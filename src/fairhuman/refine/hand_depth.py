@@ -30,7 +30,6 @@ def capsule_depth(points_n3: Array, height: int, width: int) -> DepthMap:
 
     Raises:
         ValueError: a size is below 1, the shape isn't [21, 3], or a number isn't finite.
-
     """
     if min(height, width) < 1 or points_n3.shape != (21, 3) or not np.isfinite(points_n3).all():
         raise ValueError(
@@ -85,7 +84,6 @@ class HandDepthModel:
 
     Raises:
         DetectorError: the file doesn't exist, onnxruntime is missing, or the model has other inputs or outputs.
-
     """
 
     def __init__(self, place: str) -> None:
@@ -109,7 +107,6 @@ class HandDepthModel:
 
         Raises:
             DetectorError: the model's output isn't a depth map.
-
         """
         input_bchw = check_picture(crop).transpose(2, 0, 1)[None].astype(np.float32) / 255
         try:

@@ -50,7 +50,6 @@ def repaired_hand(points: Sequence[Sequence[float]] | Array, label: str = "hand"
 
     Raises:
         ValueError: the shape isn't [21, 3], or a number isn't finite.
-
     """
     points_n3 = np.asarray(points, dtype=np.float64)
     if points_n3.shape != (21, 3) or not np.isfinite(points_n3).all():

@@ -31,7 +31,6 @@ class Painter(Protocol):
         grid: sides of crops must be multiples of this.
         least: minimum side of a crop.
         follows: names of the conditions that its control networks follow.
-
     """
 
     grid: int
@@ -54,7 +53,6 @@ class Painter(Protocol):
             prompt: text prompt.
             conditions: [1, C, H, W] in 0..1 by name; missing ones are replaced by zeros.
             generator: random generator of the noise.
-
         """
         ...
 
@@ -69,7 +67,6 @@ class Inpainter:
 
     Raises:
         RecipeError: more steps than the model's schedule allows.
-
     """
 
     def __init__(
@@ -96,7 +93,6 @@ class Inpainter:
 
         Raises:
             ModelError: latents or pictures aren't finite.
-
         """
         pipeline, own = self._pipeline, self._settings
         dtype, device = pipeline.unet.dtype, pipeline.unet.device

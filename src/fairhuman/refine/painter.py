@@ -29,7 +29,6 @@ def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
             depth.
         ModelError: a model, LoRA, control network or depth model doesn't exist.
         DetectorError: the hand depth model doesn't exist.
-
     """
     check_lora_weight(settings.lora_weight)
     if settings.lora is not None:

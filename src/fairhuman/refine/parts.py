@@ -39,7 +39,6 @@ class BodyPart:
         label: `face`, `left hand`, `right hand` or `hand`.
         points: 21 landmarks x, y, z of a hand in pixels; empty if unknown.
         measured: whether the strict detectors found it, not only an additional detector.
-
     """
 
     kind: PartKind
@@ -74,7 +73,6 @@ def open_parts_detector(settings: RefineSettings, with_people: bool = False) -> 
 
     Raises:
         DetectorError: a detector can't be loaded.
-
     """
     with ExitStack() as stack:
         faces = stack.enter_context(face_detector(settings.upscale)) if "face" in settings.parts else None
@@ -117,7 +115,6 @@ class PartScores:
         quality_n: quality of each expected part, in order; 0 if it isn't found.
         kinds: kind of each expected part.
         extra: number of unexpected faces and hands found, by kind.
-
     """
 
     quality_n: Array

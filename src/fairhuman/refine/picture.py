@@ -34,7 +34,6 @@ class PartRow:
         attempts: for each attempt, the part's quality and the reason for rejection ("" if acceptable).
         taken: number of the attempt that was kept.
         without: conditions that a control network follows but that were unknown for this part.
-
     """
 
     number: int
@@ -85,7 +84,6 @@ def refine_picture(
         prompt: its prompt; may be empty.
         settings: thresholds and sampling settings.
         tools: detectors, painter and conditions.
-
     """
     seen = tools.detect(canvas.rgb())
     first = now = score_parts(seen, seen.parts)

@@ -77,7 +77,6 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSour
     Raises:
         DataError: there is no picture, the prompts can't be divided evenly, or two names differ only in their suffix,
             so that their results would have the same name.
-
     """
     report = LoadReport()
     if images.is_file() and images.suffix.lower() in PICTURE_SUFFIXES:
@@ -112,7 +111,6 @@ def check_folders(images: Path, out: Path, manifest: RefineManifest) -> None:
 
     Raises:
         DataError: `out` contains `images` or lies within it, holds other files, or was started with other settings.
-
     """
     inside, outside = (images if images.is_dir() else images.parent).resolve(), out.resolve()
     if images.is_dir() and (inside == outside or inside in outside.parents or outside in inside.parents):
@@ -175,7 +173,6 @@ def refine_folder(
         DataError: another process is refining into `out`.
         DetectorError, ModelError: detectors or the model can't be loaded.
         OSError: `out` can't be written.
-
     """
     with alone(out / LOCK, f"{out}: another process is refining into it"):
         config.save(manifest, out / RECIPE)

@@ -26,7 +26,6 @@ def parse_boxes(
     Returns:
         The boxes inside the picture, and the findings about changed or dropped boxes. None means unknown: the value
         is null or no list, or no box of the list is valid (the region may be there, but its place isn't known).
-
     """
     if value is None:
         return None, []

@@ -31,7 +31,6 @@ class Difference:
     Attributes:
         measured: r_a - r_b; n counts the pictures that both have.
         p: of the two-sided test that the methods are exchangeable within each prompt; NaN with nothing to test.
-
     """
 
     measured: Measured
@@ -46,7 +45,6 @@ def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, r
 
     Raises:
         ValueError: the lengths differ, a value is infinite, or a bottom is negative.
-
     """
     columns_nc = _columns([tops_n, bottoms_n], prompts_n)
     known_n = ~np.isnan(columns_nc).any(axis=1)
@@ -77,7 +75,6 @@ def paired_difference(
 
     Raises:
         ValueError: as in `ratio`.
-
     """
     columns_nc = _columns([*a, *b], prompts_n)
     known_n = ~np.isnan(columns_nc).any(axis=1)

@@ -28,7 +28,6 @@ def krippendorff_alpha(sets: Sequence[Sequence[Sequence[str]]]) -> float:
     Args:
         sets: units by set; each unit holds its values, one per rater. The result is NaN if all values are the same, or
             if no unit has two.
-
     """
     observed = expected = 0.0
     for units in sets:

@@ -30,7 +30,6 @@ class StudyResult:
         places: share of each position from left to right among votes without ties.
         times: answer times.
         balance: balance of methods over positions.
-
     """
 
     votes: int
@@ -55,7 +54,6 @@ class Analysis:
         questions: names in the order of the settings, then of appearance.
         conduct: conduct of each participant who answered.
         everybody, kept: results by question, for all participants and after exclusion.
-
     """
 
     methods: tuple[str, ...]

@@ -34,7 +34,6 @@ class Vote:
         given: time of the answer, ISO 8601; empty if unknown.
         item: identifier of the group of pictures, independent of the methods shown.
         better: for attention checks, the correct choice; None: a real item.
-
     """
 
     participant: str
@@ -57,7 +56,6 @@ class Votes:
         votes: votes in the order of participants, trials and questions.
         bad: location and reason of each invalid row.
         expected: number of votes in a complete session; None without a design.
-
     """
 
     votes: list[Vote]
@@ -75,7 +73,6 @@ def write_votes(votes: Sequence[Vote], path: Path) -> None:
 
     Raises:
         DataError: another suffix.
-
     """
     lines = [
         {
@@ -112,7 +109,6 @@ def load_votes(study: StoredStudy | None, database: str | None, table: Path | No
         RecipeError: neither a table nor a study is given.
         DataError: as in `read_votes` and `read_database`.
         FairHumanError: the database can't be opened, or packages are missing.
-
     """
     if table is not None:
         return read_votes(table)
@@ -135,7 +131,6 @@ def read_votes(path: Path) -> Votes:
 
     Raises:
         DataError: the file can't be read, a column is missing, or no row is valid.
-
     """
     found: dict[tuple[str, int, str], Vote] = {}
     bad = []

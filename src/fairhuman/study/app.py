@@ -37,7 +37,6 @@ class Access:
         admin_token: opens the progress page; independent of participants' tokens.
         open_link: whether visitors without a link get the next free participant number.
         hosts: accepted host names, besides localhost and any IP address.
-
     """
 
     admin_token: str
@@ -50,7 +49,6 @@ class Access:
 
         Raises:
             FairHumanError: the token is too short or has other characters.
-
         """
         if admin_token is not None and not ADMIN_TOKEN.fullmatch(admin_token):
             raise FairHumanError("the admin token must be at least 16 letters, digits, - or _; the given one isn't")

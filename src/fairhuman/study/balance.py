@@ -27,7 +27,6 @@ def equitable_colouring(
         colours_n: initial colours; must contain every colour that may be used.
         left_n, right_n: groups of each element in two families; groups of a family are nested or disjoint.
         loose_n: a third group of each element, balanced as far as the others allow.
-
     """
     colours = list(colours_n)
     pairs = list(combinations(sorted(set(colours)), 2))

@@ -24,7 +24,6 @@ class PlaceBalance:
         statistic: χ² of the counts against equal counts at all positions of a method; 0 = perfectly balanced.
         p: probability of a χ² at least as large under random positions; NaN without votes. Near 1 for a balanced
             design.
-
     """
 
     counts: dict[str, tuple[int, ...]]

@@ -33,7 +33,6 @@ class Strengths:
         of: θ by method with 95 % interval, in natural logarithms that sum to 0; n counts the method's votes.
         ties: ν; 0 if no vote is a tie.
         connected: False if some methods were never compared, not even indirectly; then only the prior relates them.
-
     """
 
     of: dict[str, Estimate]
@@ -53,7 +52,6 @@ class _Likelihood:
         features_cof: coefficients of each outcome's utility on the parameters: θ of all methods and, with ties, δ.
         outcome_c: observed outcomes.
         tied: whether any outcome is a tie; otherwise ties have probability 0.
-
     """
 
     features_cof: Array

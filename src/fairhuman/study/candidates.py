@@ -43,7 +43,6 @@ def find_candidates(methods: Mapping[str, Path], prompts: Path | None, leave_out
     Raises:
         RecipeError: fewer than two methods, or a name that tables can't hold.
         DataError: pictures don't match each other or the prompts, or a line of `leave_out` matches nothing.
-
     """
     _check_names(methods)
     lacking: list[str] = []

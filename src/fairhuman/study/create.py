@@ -36,7 +36,6 @@ class PictureGroup:
     Attributes:
         source: prompt and pictures of all methods.
         spoilt: method whose picture is degraded for a check; None for an item.
-
     """
 
     source: Candidate
@@ -47,7 +46,6 @@ class PictureGroup:
 
         Raises:
             PictureError: a picture can't be decoded.
-
         """
         if self.spoilt is not None:
             return degraded_versions(decode(self.source.pictures[self.spoilt]).picture, shown)
@@ -98,7 +96,6 @@ def create_study(
         DataError: the folder holds a study already, or pictures, prompts or lines of `leave_out` don't match.
         DetectorError: the detectors can't be loaded, or fail.
         FairHumanError: the folder can't be written.
-
     """
     check_folder(folder)
     candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
@@ -151,7 +148,6 @@ def check_folder(folder: Path) -> None:
 
     Raises:
         DataError: it holds a study or anything else, or isn't a folder.
-
     """
     if (folder / SETTINGS).exists() or (folder / DESIGN).exists():
         raise DataError(f"{folder}: holds a study already; give another folder")

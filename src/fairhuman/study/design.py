@@ -30,7 +30,6 @@ def make_trials(
 
     Raises:
         RecipeError: fewer methods than pictures shown side by side.
-
     """
     if len(methods) < settings.shown:
         raise RecipeError(f"shown must be at most the number of methods ({', '.join(methods)}); found {settings.shown}")

@@ -24,7 +24,6 @@ class ParticipantConduct:
         seconds: median answer time; NaN if no times are known.
         same_side: largest share of votes on items for one position; NaN without such votes.
         reasons: violated rules; empty if the participant is kept.
-
     """
 
     participant: str

@@ -20,7 +20,6 @@ class RateLimit:
         burst: capacity of a bucket.
         per_second: refill rate.
         clock: monotonic time in seconds.
-
     """
 
     def __init__(self, burst: int, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,7 +32,6 @@ class RateLimit:
 
         Raises:
             RefusedError: too many requests (429); states when to retry.
-
         """
         with self._lock:
             now = self._clock()

@@ -28,7 +28,6 @@ def participant_tokens(folder: Path, participants: Iterable[int]) -> dict[int, s
     Raises:
         DataError: the secret is damaged, or another process is creating it.
         OSError: the secret can't be read or written.
-
     """
     path = folder / SECRET
     with alone(folder / f".{SECRET}.lock", f"{path}: another process is creating links"):
@@ -47,7 +46,6 @@ def parse_site(url: str) -> tuple[str, str]:
 
     Raises:
         FairHumanError: the URL isn't http or https, has no host, or contains a path, query, fragment or user.
-
     """
     try:
         parts = urlsplit(url)

@@ -62,7 +62,6 @@ def find_participants(
 
     Raises:
         RecipeError: `most` participants aren't enough.
-
     """
     tried: dict[int, Power] = {}
 

@@ -19,7 +19,6 @@ def read_database(where: Path | str, design: Design, questions: Sequence[str]) -
     Raises:
         DataError: the database doesn't exist yet, or has no table of answers.
         FairHumanError: the database can't be opened.
-
     """
     if isinstance(where, Path) and not where.is_file():
         raise DataError(f"{where}: there is no such database; has the study been served?")

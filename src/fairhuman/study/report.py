@@ -34,7 +34,6 @@ class StudyFacts:
         planned: number of participants in the design; None without one.
         notes: notes on how the study was made.
         left_out: excluded prompts with reasons.
-
     """
 
     methods: Sequence[str] = ()

@@ -19,7 +19,6 @@ class PairRecord:
     Attributes:
         wins, ties, losses: counts of the first method against the second.
         share: (wins + ties / 2) / all, with an interval as for scores.
-
     """
 
     wins: int

@@ -24,7 +24,6 @@ def invite(study: ShownStudy, database: str | None, base: str) -> dict[int, str]
 
     Raises:
         DataError, FairHumanError: as in `participant_tokens` and `open_store`; `database` None is the study's own file.
-
     """
     with writing(study.folder):
         tokens = participant_tokens(study.folder, range(len(study.participants)))

@@ -27,7 +27,6 @@ class ShownTrial:
         prompt: None if the study doesn't show prompts.
         pictures: file names from left to right.
         zooms: file names of the close-ups of each picture.
-
     """
 
     prompt: str | None
@@ -58,7 +57,6 @@ def load_shown(folder: Path) -> ShownStudy:
         RecipeError: its settings are missing or invalid.
         DataError: its design is missing or invalid, a picture is missing or has an unsupported type, or the pictures of
             an item differ in file size or type, which would identify them.
-
     """
     settings = config.load(StudySettings, folder / SETTINGS)
     design = load_design(folder)

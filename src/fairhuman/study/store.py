@@ -101,7 +101,6 @@ def open_store(study: ShownStudy, where: Path | str, migrations: Sequence[Migrat
     Raises:
         FairHumanError: the database can't be used.
         DataError: it belongs to another study, or to a newer version of this program.
-
     """
     engine = open_database(where, TABLES)
     try:
@@ -156,7 +155,6 @@ class StudyStore:
 
         Raises:
             RefusedError: no participant number is free (409).
-
         """
         digest = token_digest(token)
         with self._commits.transaction() as connection:
@@ -193,7 +191,6 @@ class StudyStore:
         Raises:
             RefusedError: no consent yet (403), unknown trial, question or choice (422), or the key was used for another
                 answer (409).
-
         """
         self._check(participant, trial, question, choice)
         content = {"trial": trial, "question": question, "choice": choice, "seconds": seconds}

@@ -89,7 +89,6 @@ class StudyItem:
         pictures: method to file name in `pictures/`.
         zooms: method to file names of close-ups in `pictures/`, the same number for each method.
         better: for an attention check, the correct "method"; None: a real item.
-
     """
 
     prompt: str
@@ -125,7 +124,6 @@ class Answer:
         choice: position in `Trial.shown`; None: a tie.
         seconds: time from showing the pictures to the answer, measured by the browser.
         given: time when the server accepted it, ISO 8601, UTC.
-
     """
 
     participant: int
@@ -149,7 +147,6 @@ class StoredStudy:
 
         Raises:
             DataError: the file wasn't written by `create_study`.
-
         """
         path = self.folder / CREATION
         if not path.is_file():
@@ -180,7 +177,6 @@ def load_design(folder: Path) -> Design:
 
     Raises:
         DataError: the file is missing or invalid.
-
     """
     path = folder / DESIGN
     try:

@@ -18,7 +18,6 @@ def load_texts(path: Path | None = None) -> Mapping[str, str]:
     Raises:
         DataError: the file can't be read; a text is missing, unknown, empty or not a string; a {placeholder} is
             unknown.
-
     """
     path = path or DEFAULT
     texts = _read(path)

@@ -26,7 +26,6 @@ class RayHits:
         weights: barycentric weights of its corners, [N, 3], each row sums to 1.
         distance: distance along the ray in metres, [N].
         lit: whether light reaches the point, [N].
-
     """
 
     face: Array

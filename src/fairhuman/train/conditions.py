@@ -15,7 +15,6 @@ def check_conditions(recipe: TrainRecipe, train: Sequence[HumanRecord], held_out
 
     Raises:
         DataError: no record has it, or none of the first records that have it is usable; names condition and cause.
-
     """
     names = recipe.control.conditions if recipe.control is not None else ()
     for part, records in (("to train on", train), ("held out", held_out)):

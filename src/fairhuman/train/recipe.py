@@ -87,7 +87,7 @@ class TrainRecipe(Settings):
         """Whether the strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` applies.
 
         Raises:
-            PluginError: a plug-in strategy can't be loaded.
+            PluginError: the strategy is a plug-in that can't be loaded.
         """
         if not self.added_strategy:
             return self.strategy in GRADIENT_BALANCING
@@ -99,7 +99,7 @@ class TrainRecipe(Settings):
 
     @property
     def added_strategy(self) -> bool:
-        """Whether the strategy is a plug-in."""
+        """Whether the strategy is a plug-in of another package."""
         return self.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING)
 
     @property

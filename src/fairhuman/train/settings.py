@@ -32,7 +32,7 @@ class FullSettings(Settings):
 
 
 # Names of fairhuman.fairness.STRATEGIES, repeated here so that recipes validate without torch; a test compares them.
-# Plug-in strategies are entry points of the group fairhuman.strategies.
+# Plug-ins register others as entry points in the group fairhuman.strategies.
 LOSS_WEIGHTING = ("ls", "dwa", "uw", "rlw", "si")
 GRADIENT_BALANCING = ("nash", "mpd", "alpha")
 Length = Literal["radius", "clip", "scalarized"]

@@ -61,7 +61,6 @@ def read_prompts(path: Path) -> list[str]:
 
     Raises:
         DataError: the file cannot be read or holds no prompt.
-
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -86,7 +85,7 @@ def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Ite
     """Hold an exclusive lock on `file`; the system releases it if the process dies.
 
     Raises:
-        error: another process holds the lock; the message is `busy`.
+        error: another process holds the lock; the message starts with `busy`.
         OSError: the file cannot be created.
     """
     import filelock  # here: `fairhuman doctor` asks this module for the cache's folder, and has no more than torch

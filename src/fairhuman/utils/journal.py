@@ -14,7 +14,6 @@ class Journal:
 
     Args:
         path: created if missing.
-
     """
 
     def __init__(self, path: Path) -> None:

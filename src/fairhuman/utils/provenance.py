@@ -18,7 +18,6 @@ def origin(packages: Iterable[str] = ()) -> dict[str, Any]:
 
     Args:
         packages: names of further packages whose versions are recorded.
-
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

@@ -62,7 +62,6 @@ def create_app(
         hosts: accepted host names besides `localhost` and IP addresses. Others are refused, because a malicious page
             could point its own host name at this machine and read responses (DNS rebinding).
         close: called once when the server stops.
-
     """
 
     @asynccontextmanager
@@ -96,7 +95,6 @@ async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
 
     Raises:
         RefusedError: not sent as JSON (415), longer than `MAX_BODY` bytes (413), or invalid (422).
-
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(415, "The request must be sent as application/json.")

@@ -29,7 +29,6 @@ def open_database(where: Path | str, tables: MetaData) -> Engine:
 
     Raises:
         FairHumanError: the file isn't a database, or can't be opened or written.
-
     """
     try:
         url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)

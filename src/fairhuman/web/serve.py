@@ -29,7 +29,6 @@ def serve(
 
     Raises:
         FairHumanError: the host isn't an address of this machine, or the port is taken, forbidden or not in 0..65535.
-
     """
     listener = _listen(host, port)
     with listener:

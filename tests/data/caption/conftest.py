@@ -1,4 +1,4 @@
-"""What the tests of captions share."""
+"""Fixtures for tests of captions."""
 
 from collections.abc import Callable
 

@@ -45,7 +45,7 @@ def test_models_must_be_named_and_settings_known() -> None:
         build(CaptionSettings, {"endpoint": {"time_out": 3}})
 
 
-def test_a_missing_key_is_said_before_any_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_reported_before_any_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     settings = build(CaptionSettings, {"kind": "endpoint", "endpoint": {"model": "m", "api_key_env": "NO_SUCH_KEY"}})
     with pytest.raises(DataError, match="NO_SUCH_KEY isn't set"), open_captioner(settings):

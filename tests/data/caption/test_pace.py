@@ -37,14 +37,14 @@ def times(count: int, per_minute: float | None, hold: float = 0.0) -> list[float
     return asyncio.run(ask())
 
 
-def test_turns_are_a_minute_through_the_rate_apart_and_a_hold_is_for_all() -> None:
+def test_requests_are_evenly_spaced_and_a_pause_holds_back_all() -> None:
     assert times(4, per_minute=30) == [0.0, 2.0, 4.0, 6.0]
     assert times(3, per_minute=None) == [0.0, 0.0, 0.0]
     assert times(3, per_minute=30, hold=5.0) == [0.0, 5.0, 7.0]
     assert times(3, per_minute=30, hold=1.0) == [0.0, 2.0, 4.0]
 
 
-def test_waits_double_up_to_the_longest_and_half_of_each_is_chance() -> None:
+def test_waits_double_up_to_the_limit_with_half_of_each_random() -> None:
     chance = random.Random(0)
     for attempt in (0, 1, 2, 3, 10, 5000):
         waits = [back_off(attempt, 1.0, 60.0, chance) for _ in range(200)]
@@ -54,7 +54,7 @@ def test_waits_double_up_to_the_longest_and_half_of_each_is_chance() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "soon", "nan", "inf", "Tue, 99 Foo 2020"])
-def test_what_can_not_be_read_asks_for_nothing(value: str) -> None:
+def test_an_invalid_retry_after_header_is_ignored(value: str) -> None:
     assert retry_after({"retry-after": value}) is None
     assert retry_after({}) is None
 

@@ -109,7 +109,7 @@ def test_no_attributes_break_it(attributes: dict) -> None:
     assert text == describe_attributes(dict(reversed(attributes.items())))
 
 
-def test_only_what_is_said_is_told() -> None:
+def test_captions_hold_only_words_of_the_attributes() -> None:
     """Each word of the sentence is one of the attributes or of the grammar: nothing is added, no praise."""
     text = describe_attributes({"aa_text": WOMAN})
     grammar = "a woman with and from wearing carrying in against style the year belt tie"
@@ -155,7 +155,7 @@ def test_attributes_then_text_then_number_then_failure(budget: TokenBudget, item
     assert reasons[2] == "attributes can't be read: aa_text must be a list or a mapping of groups, not int"
 
 
-def test_phrases_say_what_the_template_does_not_know() -> None:
+def test_phrases_describe_attributes_unknown_to_the_template() -> None:
     phrases = {"Held_Thing": "holding {}", "wet": "in the rain", "never": "flying"}
     attributes = {"held thing": "a cup", "wet": True, "never": False, "gender": "f"}
     assert describe_attributes(attributes, phrases) == "A woman holding a cup, in the rain."

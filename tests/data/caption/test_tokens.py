@@ -18,7 +18,7 @@ ANY_TEXT = st.text(max_size=400) | st.lists(
 
 
 @given(ANY_TEXT)
-def test_any_text_fits_afterwards_and_stays_as_it_is_the_next_time(text: str) -> None:
+def test_any_text_is_cut_to_fit_and_cutting_again_changes_nothing(text: str) -> None:
     budget = TokenBudget(load_tokenizers_once(), max_tokens=20)
     caption = budget.caption(text, "empty")
     if isinstance(caption, Failure):
@@ -94,7 +94,7 @@ def test_cuts_at_the_coarsest_boundary_that_keeps_half(budget: TokenBudget, text
     assert caption.text == kept
 
 
-def test_no_hanging_words_at_the_end(budget: TokenBudget) -> None:
+def test_no_dangling_words_at_the_end(budget: TokenBudget) -> None:
     for limit in range(8, 24):
         caption = TokenBudget(budget.tokenizers, limit).caption(
             "A man with a hat and the coat of a woman, " * 4, "empty"
@@ -103,12 +103,12 @@ def test_no_hanging_words_at_the_end(budget: TokenBudget) -> None:
         assert caption.text.split()[-1] in ("man", "hat", "coat", "woman")
 
 
-def test_too_long_is_left_and_said_where_asked_for(budget: TokenBudget) -> None:
+def test_too_long_is_kept_and_marked_with_over_warn(budget: TokenBudget) -> None:
     caption = TokenBudget(budget.tokenizers, 8, over="warn").caption("a red hat " * 9, "empty")
     assert caption == Caption(("a red hat " * 9).strip(), (29, 29), over=True)
 
 
-def test_an_unfinished_sentence_goes_if_another_stays(budget: TokenBudget) -> None:
+def test_an_unfinished_sentence_is_removed_if_another_remains(budget: TokenBudget) -> None:
     assert budget.caption("A red hat. A woman and", "e", unfinished=True) == Caption("A red hat.", (6, 6), cut=True)
     assert budget.caption("A woman with a", "e", unfinished=True) == Caption("A woman", (4, 4), cut=True)
 
@@ -121,7 +121,7 @@ def test_tokenizers_alone_are_enough_and_read_from_a_folder(tmp_path: Path) -> N
     assert load_tokenizers("small-untrained")[0]("a hat").input_ids == loaded[1]("a hat").input_ids
 
 
-def test_what_is_no_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"tokens\.model .*found no tokenizer"):
         load_tokenizers(str(tmp_path))
     for part in ("tokenizer", "tokenizer_2"):

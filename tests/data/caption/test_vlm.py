@@ -38,7 +38,7 @@ def ask(llava: Path, budget: TokenBudget, items: list[CaptionItem], **settings: 
 
 
 @pytest.mark.parametrize("model", ["llava", "qwen"])
-def test_a_batch_says_the_same_as_one_by_one(
+def test_a_batch_gives_the_same_answers_as_single_pictures(
     model: str, request: pytest.FixtureRequest, budget: TokenBudget, item: Items
 ) -> None:
     folder = request.getfixturevalue(model)
@@ -94,13 +94,13 @@ def test_pictures_come_in_the_precision_of_the_weights(qwen: Path, budget: Token
         assert len(captioner.caption([item(0), item(1, size=(50, 30))])) == 2
 
 
-def test_larger_pictures_are_made_smaller_first(llava: Path, budget: TokenBudget, item: Items) -> None:
+def test_large_pictures_are_scaled_down(llava: Path, budget: TokenBudget, item: Items) -> None:
     large = item(0, size=(640, 320))
     small = replace(large, picture=lambda: large.picture().resize((64, 32), Image.Resampling.LANCZOS))
     assert ask(llava, budget, [large], longest_side=64) == ask(llava, budget, [small])
 
 
-def test_a_bad_picture_costs_its_record_alone(llava: Path, budget: TokenBudget, item: Items) -> None:
+def test_a_bad_picture_fails_only_its_record(llava: Path, budget: TokenBudget, item: Items) -> None:
     def broken() -> Image.Image:
         raise PictureError("picture is cut off or damaged", "a.jpg")
 
@@ -126,11 +126,13 @@ def test_a_batch_that_does_not_fit_is_halved(
     assert ask(llava, budget, items, batch_size=5) == expected
     assert tried == [5, 2, 3, 1, 2]
     room = 0
-    with pytest.raises(ModelError, match=r"no memory for a picture of 24x20; transformers\.longest_side is 1024"):
+    with pytest.raises(
+        ModelError, match=r"not enough memory for a picture of 24x20; lower transformers\.longest_side, which is 1024"
+    ):
         ask(llava, budget, items)
 
 
-def test_what_can_not_be_loaded_is_named(llava: Path, budget: TokenBudget, tmp_path: Path) -> None:
+def test_a_model_that_can_not_be_loaded_is_named(llava: Path, budget: TokenBudget, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match=r"transformers\.model .*expected an image-text-to-text model"):
         TransformersCaptioner(TransformersSettings(model=str(tmp_path)), budget)
@@ -142,7 +144,7 @@ def test_a_model_that_does_not_chat_is_named(llava: Path, budget: TokenBudget, t
     for file in llava.iterdir():
         if file.suffix != ".jinja":
             (tmp_path / file.name).symlink_to(file)
-    with pytest.raises(ModelError, match="expected a model that chats, found no chat template"):
+    with pytest.raises(ModelError, match="expected a chat model, found no chat template"):
         TransformersCaptioner(TransformersSettings(model=str(tmp_path)), budget)
 
 

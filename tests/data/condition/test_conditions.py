@@ -109,7 +109,7 @@ def test_a_source_s_conditions_win_over_estimates(corner_pose: None, depth_model
     assert all(one.findings == () for one in found)
 
 
-def test_estimated_people_without_a_sure_point_are_not_kept(corner_pose: None) -> None:
+def test_estimated_people_without_a_confident_point_are_dropped(corner_pose: None) -> None:
     dark, bright = np.zeros_like(PICTURE), np.full_like(PICTURE, 255)
     found = conditions([ConditionInputs(dark), ConditionInputs(bright)], ConditionSettings())
     assert found[0] == Conditions()
@@ -118,7 +118,7 @@ def test_estimated_people_without_a_sure_point_are_not_kept(corner_pose: None) -
     assert pixels(found[1].pose_png)[HEIGHT // 2, WIDTH // 2].any()
 
 
-def test_nobody_in_a_source_s_picture_is_not_the_same_as_not_known(corner_pose: None) -> None:
+def test_annotated_as_empty_differs_from_unknown(corner_pose: None) -> None:
     (found,) = conditions([ConditionInputs(PICTURE, [])], ConditionSettings())
     assert (found.pose, found.pose_by) == ([], "source")
     assert pixels(found.pose_png).shape == PICTURE.shape
@@ -165,7 +165,7 @@ def test_a_source_s_pose_picture_is_kept(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_can_not_be_used_is_named_and_estimated_instead(
+def test_unusable_conditions_are_noted_and_estimated_instead(
     given: ConditionInputs, finding: Finding, corner_pose: None, depth_model: str
 ) -> None:
     for settings in (KEPT_ONLY, ConditionSettings(depth=DepthSettings(model=depth_model))):

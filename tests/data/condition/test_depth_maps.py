@@ -58,7 +58,7 @@ def test_relative_depth_does_not_depend_on_scale_and_shift() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_farthest_and_changes_nothing_else(wrong: float) -> None:
+def test_non_finite_depth_is_farthest_and_does_not_affect_other_pixels(wrong: float) -> None:
     depth = np.array([[1.0, 2.0, 3.0, wrong]])
     assert decode_depth(encode_depth(depth, "relative")).tolist() == [[0, 32768, 65535, 0]]
     assert decode_depth(encode_depth(np.full((2, 2), wrong), "relative")).tolist() == [[0, 0], [0, 0]]
@@ -117,7 +117,7 @@ def test_a_large_map_goes_through() -> None:
         (b"depth", "not a picture"),
     ],
 )
-def test_what_is_no_depth_map_is_refused(content: bytes, message: str) -> None:
+def test_files_that_are_not_depth_maps_are_rejected(content: bytes, message: str) -> None:
     with pytest.raises(PictureError, match=message):
         decode_depth(content)
 

@@ -28,7 +28,7 @@ def pictures() -> list[np.ndarray]:
     return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
 
 
-def test_a_picture_s_depth_is_what_the_model_says_of_it(depth_model: str) -> None:
+def test_depth_is_the_output_of_the_model(depth_model: str) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     processor = AutoImageProcessor.from_pretrained(depth_model)
     model = AutoModelForDepthEstimation.from_pretrained(depth_model)
@@ -84,7 +84,7 @@ def test_a_model_whose_output_would_be_misread_is_refused(tmp_path: Path) -> Non
         ({"device": "cuda:63"}, "on 'cuda:63'"),
     ],
 )
-def test_what_can_not_be_loaded_is_named(changes: dict[str, str], message: str, depth_model: str) -> None:
+def test_a_model_that_can_not_be_loaded_is_named(changes: dict[str, str], message: str, depth_model: str) -> None:
     settings = build(DepthSettings, {"model": depth_model} | changes)
     with pytest.raises(ModelError, match=message), open_depth(settings):
         pass
@@ -104,10 +104,10 @@ def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_picture_that_the_model_can_not_take_is_named(depth_model: str) -> None:
+def test_a_picture_that_the_model_can_not_process_is_named(depth_model: str) -> None:
     with (
         open_depth(DepthSettings(model=depth_model)) as estimate,
-        pytest.raises(ModelError, match="must take a picture of 3000x5 pixels"),
+        pytest.raises(ModelError, match="can't process a picture of 3000x5 pixels"),
     ):
         estimate([np.zeros((5, 3000, 3), np.uint8)])
 

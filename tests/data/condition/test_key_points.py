@@ -68,9 +68,7 @@ def test_mediapipe_s_body_points_keep_their_names() -> None:
 
 
 @pytest.mark.parametrize(("count", "shoulders"), [(17, (5, 6)), (33, (11, 12)), (59, (5, 6)), (133, (5, 6))])
-def test_the_neck_is_the_middle_of_the_shoulders_and_as_sure_as_the_less_sure(
-    count: int, shoulders: tuple[int, int]
-) -> None:
+def test_the_neck_is_midway_between_the_shoulders_with_the_lower_score(count: int, shoulders: tuple[int, int]) -> None:
     points = numbered(count)
     left, right = shoulders
     points[left], points[right] = [10.0, 20.0, 0.9], [30.0, 26.0, 0.4]
@@ -110,7 +108,7 @@ def test_hidden_points_of_synthetic_people_are_known_but_not_hands_that_are_most
     assert not person.hands[1].any()
 
 
-def test_scores_of_detectors_that_count_beyond_1_are_cut_and_hidden_points_are_not_known() -> None:
+def test_scores_above_1_are_clipped_and_points_with_score_0_are_unknown() -> None:
     points = numbered(17)
     points[0][2], points[1][2], points[2][2] = 2, -0.25, 0
     (person,) = people_from_source(points)
@@ -162,7 +160,7 @@ def test_two_flips_give_the_same_people_and_one_exchanges_hands() -> None:
     assert not once[0].hands[1, ~known].any()  # what isn't known stays at 0, 0
 
 
-def test_moving_goes_as_resize_and_crop_do() -> None:
+def test_moving_people_equals_resize_and_crop() -> None:
     people = [random_person()]
     (moved,) = move_people(people, (0.5, 2.0), (16, -8))
     known = people[0].face[:, 2] > 0
@@ -172,7 +170,7 @@ def test_moving_goes_as_resize_and_crop_do() -> None:
     assert not moved.face[~known].any()
 
 
-def test_a_point_that_lands_too_far_off_is_not_known_any_more() -> None:
+def test_a_point_that_lands_too_far_away_becomes_unknown() -> None:
     points = numbered(18)
     points[0], points[1] = [9e5, 3, 1], [-9e5, 3, 1]
     (zoomed,) = move_people(people_from_source(points), (2, 2), (0, 0))
@@ -224,7 +222,7 @@ def with_value(value: object) -> list[list[object]]:
         ([{"body": numbered(18), "feet": []}], r"pose\[0\] must have only body, hands, face, found \['feet'\]"),
     ],
 )
-def test_what_is_no_pose_is_refused_with_its_place(pose: object, message: str) -> None:
+def test_invalid_poses_are_rejected_with_their_place(pose: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         people_from_source(pose)
 
@@ -243,7 +241,7 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(ANYTHING)
-def test_anything_is_either_people_or_refused(value: object) -> None:
+def test_any_value_is_either_parsed_or_rejected(value: object) -> None:
     try:
         people = people_from_source(value)
     except DataError:

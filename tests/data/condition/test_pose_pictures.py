@@ -125,7 +125,7 @@ def test_a_whole_person_is_mirrored_in_shape_and_drawn_the_same_twice() -> None:
     assert (first.max(-1) > 32).mean() > 0.05
 
 
-def test_a_point_counts_from_the_least_score_on() -> None:
+def test_a_point_is_drawn_from_the_minimum_score_on() -> None:
     person = PersonPose(points("body", {(0,): START, (1,): END}, score=0.25))
     assert drawn([person], min_score=0.25).any()
     assert not drawn([person], min_score=0.26).any()
@@ -138,7 +138,7 @@ def test_a_point_counts_from_the_least_score_on() -> None:
 
 
 @pytest.mark.parametrize("far", [700.0, -300.0, 1e6, -1e6])
-def test_what_lies_outside_is_cut_off(far: float) -> None:
+def test_parts_outside_the_picture_are_clipped(far: float) -> None:
     limb = PersonPose(points("body", {(1,): (256.0, 256.0), (2,): (far, 256.0)}))
     picture = drawn([limb])
     assert picture.shape == (SIDE, SIDE, 3)

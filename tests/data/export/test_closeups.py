@@ -58,7 +58,7 @@ def read(folder: Path) -> dict[str, HumanRecord]:
 
 
 @pytest.mark.parametrize("format", ["parquet", "imagefolder", "webdataset"])
-def test_everything_moves_with_the_picture(people: Path, tmp_path: Path, format: str) -> None:
+def test_everything_is_cropped_with_the_picture(people: Path, tmp_path: Path, format: str) -> None:
     """The square of the face is columns and rows 15 to 34, doubled."""
     export_dataset(people, tmp_path / "out", format, near=CloseupSettings.model_validate(NEAR))
     one = read(tmp_path / "out")["a.png-face-0"]
@@ -115,7 +115,7 @@ def test_nothing_large_enough_an_unknown_region_and_other_settings_are_errors(pe
         export_dataset(people, tmp_path / "out", "parquet", near=near.model_copy(update={"region": "feet"}))
     export_dataset(people, tmp_path / "out", "parquet", near=near)
     export_dataset(people, tmp_path / "out", "parquet", near=near)
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="must be empty or hold an export"):
         export_dataset(people, tmp_path / "out", "parquet")
 
 

@@ -184,7 +184,7 @@ def test_hugging_face_shows_pictures_boxes_and_masks_of_parquet(people, tmp_path
     assert set(loaded[0]["masks"]) == {"face", "hand", "person", "tail"}
 
 
-def test_what_a_build_knows_of_its_boxes_stays_beside_them(people, tmp_path):
+def test_scores_and_votes_of_a_build_are_exported_with_its_boxes(people, tmp_path):
     """A Parquet set's scores are no part of its boxes: they go on as columns."""
     export_dataset(people, tmp_path / "table", "parquet")
     export_dataset(tmp_path / "table", tmp_path / "out", "imagefolder")
@@ -249,11 +249,11 @@ def test_boxes_of_any_region_that_is_named(people, tmp_path, format):
     assert record.attributes == {"foot": [[1, 2, 9, 9]]}
 
 
-def test_folders_with_something_else_are_refused(people, tmp_path):
+def test_folders_with_other_content_are_rejected(people, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "diary.txt").write_text("mine")
-    with pytest.raises(DataError, match="holds something else than an export of"):
+    with pytest.raises(DataError, match="must be empty or hold an export of"):
         export_dataset(people, out, "parquet")
     assert (out / "diary.txt").read_text() == "mine"
     (out / "diary.txt").unlink()
@@ -262,10 +262,10 @@ def test_folders_with_something_else_are_refused(people, tmp_path):
     for format, source in (("webdataset", people), ("parquet", tmp_path / "other")):
         source.mkdir(exist_ok=True)
         (source / "b.png").write_bytes(encoded(picture(40, 30)))
-        with pytest.raises(DataError, match="holds something else"):
+        with pytest.raises(DataError, match="must be empty or hold an export"):
             export_dataset(source, out, format)
     (out / MARKER).write_text("[1]")
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="must be empty or hold an export"):
         export_dataset(people, out, "parquet")
     assert {**files(out), MARKER: before[MARKER]} == before
 
@@ -273,7 +273,7 @@ def test_folders_with_something_else_are_refused(people, tmp_path):
 @pytest.mark.parametrize("inside", [".", "out", "deep/er", ".."])
 def test_the_source_is_never_written_into(people, inside):
     before = files(people)
-    with pytest.raises(DataError, match=r"lies in the data set|around it"):
+    with pytest.raises(DataError, match=r"lies in the data set|contains it"):
         export_dataset(people, people / inside, "imagefolder")
     assert files(people) == before
 
@@ -284,14 +284,17 @@ def test_a_failure_leaves_what_was_there(people, tmp_path):
     before = files(out)
     for path in people.glob("**/*.png"):
         path.write_bytes(b"broken")
-    with pytest.raises(DataError, match="holds no usable record"):
+    with pytest.raises(DataError, match="no usable record"):
         export_dataset(people, out, "webdataset")
     assert files(out) == before
     assert not (tmp_path / ".out.partial").exists()
 
 
 def test_two_at_once_are_refused(people, tmp_path):
-    with filelock.FileLock(tmp_path / ".out.lock"), pytest.raises(DataError, match="another export is at work here"):
+    with (
+        filelock.FileLock(tmp_path / ".out.lock"),
+        pytest.raises(DataError, match="another export is running in this folder"),
+    ):
         export_dataset(people, tmp_path / "out", "parquet")
 
 
@@ -303,12 +306,12 @@ def test_folders_that_are_read_only(people, tmp_path):
         export_dataset(people, locked / "out", "parquet")
 
 
-def test_what_else_is_refused(people, tmp_path):
+def test_invalid_arguments_are_rejected(people, tmp_path):
     with pytest.raises(FairHumanError, match="/proc/out: can't be written"):
         export_dataset(people, Path("/proc/out"), "webdataset")
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file/out"):
-        with pytest.raises(FairHumanError, match=r"file[^:]*: (is no folder|can't be written)"):
+        with pytest.raises(FairHumanError, match=r"file[^:]*: (isn't a folder|can't be written)"):
             export_dataset(people, out, "webdataset")
     with pytest.raises(RecipeError, match="did you mean 'webdataset'"):
         export_dataset(people, tmp_path / "out", "webdatasets")

@@ -21,7 +21,7 @@ KEYS = st.text(st.characters(), max_size=40) | st.sampled_from(
 @example(["é", "e\u0301", "É"])
 @example(["x" * 500 + "a", "x" * 500 + "b", "写" * 200])
 @example(["\ud800", "../../etc/passwd", "\x00", "__meta__", "-rf"])
-def test_every_key_has_a_name_of_its_own(keys):
+def test_every_key_has_a_unique_name(keys):
     names = Names()
     found = [names.of(key) for key in keys]
     folded = {unicodedata.normalize("NFC", name.casefold()) for name in found}

@@ -16,7 +16,7 @@ from fairhuman.errors import DataError, FairHumanError, RecipeError
 from helpers.tiny_pictures import encoded, picture
 
 
-def test_the_collection_of_bad_files(shared, tmp_path):
+def test_every_bad_file_is_reported(shared, tmp_path):
     """One line of the report for each reason, each with file and line; nothing ends the check."""
     summary = check_dataset(shared / "data" / "bad")
     assert (summary.found, summary.usable, summary.kind, summary.good) == (33, 21, "imagefolder", False)
@@ -43,11 +43,11 @@ def test_the_collection_of_bad_files(shared, tmp_path):
     assert len(saved["notes"]) == 44
 
 
-def test_good_means_that_nothing_is_lost(folder, built):
+def test_good_means_complete(folder, built):
     """What is converted or odd is used; a dropped box is lost, though its record is not."""
     root = folder([{"file_name": f"{i}.png", "caption": "x", "faces": [[1, 1, 20, 20]]} for i in range(3)])
     assert check_dataset(root).good
-    assert check_dataset(built).lines() == [f"{built}: 6 of 6 records can be used, read as parquet"]
+    assert check_dataset(built).lines() == [f"{built}: 6 of 6 records are usable, read as parquet"]
     (root / "1.png").write_bytes(encoded(picture(40, 30).convert("RGBA")))
     odd = check_dataset(root)
     assert odd.good
@@ -58,7 +58,7 @@ def test_good_means_that_nothing_is_lost(folder, built):
     assert (lost.good, lost.usable) == (False, 3)
 
 
-def test_the_same_picture_twice_and_captions_nowhere(folder):
+def test_duplicates_and_missing_captions_are_noted(folder):
     root = folder([{"file_name": f"{i}.png"} for i in range(3)])
     (root / "2.png").write_bytes((root / "0.png").read_bytes())
     report = check_dataset(root).report
@@ -95,7 +95,7 @@ def test_what_can_not_be_read_at_all_is_an_error(tmp_path, folder):
         summary.save(summary.path.__class__("/proc/x.json"))
 
 
-def test_names_give_the_terminal_no_commands(folder):
+def test_terminal_escapes_in_names_are_escaped(folder):
     root = folder([{"file_name": "a.png", "caption": "x"}])
     (root / "metadata.jsonl").write_text(json.dumps({"file_name": "\x1b[2J\nno.png"}))
     text = check_dataset(root).lines()

@@ -69,12 +69,12 @@ def test_a_picture_that_breaks_the_detectors_is_left_out_and_named(tmp_path: Pat
     assert (of(result, 0.9).recall.value, of(result, 0.9).recall.n, of(result, 0.9).pictures) == (1.0, 2, 2)
 
 
-def test_what_can_not_be_compared_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+def test_invalid_arguments_are_rejected_before_detectors_open(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     (tmp_path / "tiny.onnx").unlink()
-    with pytest.raises(ValueError, match=r"true_boxes\['face'\] must have an entry for each of 1 pictures, not 2"):
+    with pytest.raises(ValueError, match=r"true_boxes\['face'\] must have one entry per picture \(1\), not 2"):
         benchmark_detectors([picture(None)], {"face": [(), ()]}, chosen)
-    with pytest.raises(ValueError, match=r"looked for \(face\), not hand"):
+    with pytest.raises(ValueError, match=r"a part with a detector \(face\), not only hand"):
         benchmark_detectors([picture(None)], {"hand": [()]}, chosen)
     with pytest.raises(ValueError, match=r"overlaps must be in \(0, 1\], not 0"):
         benchmark_detectors([picture(None)], {"face": [()]}, chosen, overlaps=(0,))

@@ -30,7 +30,7 @@ def keys(page):
     return re.findall(r'<dd class="key">(.*?)</dd>', page)
 
 
-def test_a_build_with_what_it_left_out(built, tmp_path):
+def test_a_build_shows_its_rejected_rows(built, tmp_path):
     number, page = shown(built, tmp_path)
     assert number == 6
     assert keys(page) == [f"{i}.png" for i in (1, 2, 4, 5, 6, 7)]
@@ -79,7 +79,7 @@ def test_the_draw_is_fair_and_repeats(folder, tmp_path):
     assert len(keys(shown(root, tmp_path, count=60)[1])) == 12
 
 
-def test_nothing_of_the_data_becomes_markup(folder, tmp_path):
+def test_data_is_escaped_in_the_page(folder, tmp_path):
     evil = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
     row = {
         "file_name": "a.png",
@@ -116,7 +116,7 @@ def test_masks_and_depth_lie_where_they_are(folder, tmp_path):
     assert "mask has not the size of its picture" in page[page.index('id="notes"') :]
 
 
-def test_conditions_that_can_not_be_drawn_are_said(folder, tmp_path):
+def test_conditions_that_can_not_be_drawn_are_noted(folder, tmp_path):
     rows = [{"file_name": "a.png", "caption": "x", "pose": [[1, 2]], "depth": "a.png"}]
     page = shown(folder(rows), tmp_path)[1]
     notes = page[page.index('id="notes"') :]
@@ -152,7 +152,7 @@ def test_what_is_refused(folder, tmp_path):
     with pytest.raises(FairHumanError, match=r"/proc/p\.html: can't be written"):
         show_dataset(root, Path("/proc/p.html"))
     (root / "a.png").write_bytes(b"no")
-    with pytest.raises(DataError, match=r"holds no usable record[^\n]*\n  metadata\.jsonl:1: skipped, not a picture"):
+    with pytest.raises(DataError, match=r"no usable record[^\n]*\n  metadata\.jsonl:1: skipped, not a picture"):
         show_dataset(root, tmp_path / "p.html")
     assert not (tmp_path / "p.html").exists()
 

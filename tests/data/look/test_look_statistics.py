@@ -89,7 +89,7 @@ def test_a_build_brings_its_funnel(built, tmp_path):
     assert json.loads((tmp_path / "stats.json").read_text()) == json.loads(json.dumps(summary))
 
 
-def test_detectors_are_told_apart(tmp_path):
+def test_scores_are_separated_by_detector(tmp_path):
     """Scores of the column beside the boxes, by who found them; of pictures without boxes there are none."""
     rows = {
         "width": [100, 100, 100],
@@ -133,7 +133,7 @@ def test_columns_of_other_types_count_as_missing(tmp_path):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=8), st.integers(1, 5))
-def test_cutting_the_table_elsewhere_changes_nothing(sizes, scale):
+def test_the_chunk_size_changes_nothing(sizes, scale):
     """Captions stay evenly spread, whatever batches they come in."""
     total = sum(sizes) * scale
     whole, parts = Tally(("face",)), Tally(("face",))
@@ -181,7 +181,7 @@ def test_pages_of_bare_folders_and_hostile_names(tmp_path):
 
 def test_what_is_refused(tmp_path, three):
     pyarrow.parquet.write_table(pyarrow.table({"width": [], "height": []}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="holds no usable record"):
+    with pytest.raises(DataError, match="no usable record"):
         dataset_statistics(tmp_path / "t.parquet")
     with pytest.raises(FairHumanError, match=r"/proc/p\.html: can't be written"):
         write_statistics(dataset_statistics(three), Path("/proc/p.html"))

@@ -80,7 +80,7 @@ def test_it_is_an_arrow_file_that_says_what_it_holds(records, tmp_path):
             assert read_bytes(TableCell(source, row, tuple(json.loads(field)))) == content
 
 
-def test_what_is_there_is_not_copied_again(records, tmp_path):
+def test_existing_copies_are_reused(records, tmp_path):
     first = arrow(records, tmp_path / "copies")
     before = pieces(tmp_path / "copies")
     assert arrow(records, tmp_path / "copies") == first
@@ -99,7 +99,7 @@ def test_another_column_goes_into_further_pieces(records, tmp_path):
     assert len(after) == 4
 
 
-def test_a_copy_that_was_stopped_goes_on(records, tmp_path):
+def test_an_interrupted_copy_is_resumed(records, tmp_path):
     """As after kill -9: complete pieces are kept, a half one under its temporary name is not taken for one."""
     whole = arrow(records, tmp_path / "copies", piece=3000)
     before = pieces(tmp_path / "copies")
@@ -139,7 +139,7 @@ def test_small_tables_stay_in_memory(records, tmp_path):
     assert isinstance(with_arrow_copies(records, tmp_path / "copies", small=limit - 1)[0].image, FileSpan)
 
 
-def test_what_is_no_cell_is_left_alone(tmp_path):
+def test_pictures_outside_tables_are_unchanged(tmp_path):
     others = [
         HumanRecord("a", tmp_path / "a.png", 1, 1, ""),
         HumanRecord("b", b"123", 1, 1, "", pose=[[1, 2, 3]]),
@@ -183,7 +183,7 @@ def bad_cells(path: Path) -> list[TableCell]:
     ]
 
 
-def test_processes_at_once_copy_once(records, tmp_path):
+def test_concurrent_processes_copy_once(records, tmp_path):
     context = multiprocessing.get_context("fork")
     together = context.Barrier(3)
 
@@ -231,13 +231,13 @@ def test_a_damaged_copy_is_named(records, tmp_path):
 
 def test_a_folder_that_cannot_be_written_says_what_to_set(records, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FairHumanError, match=r"can't be written: Not a directory; source\.cache=FOLDER"):
+    with pytest.raises(FairHumanError, match=r"can't be written: Not a directory; set source\.cache=FOLDER"):
         arrow(records, tmp_path / "file" / "copies")
 
 
-def test_too_little_space_is_told_before_it_is_filled(records, tmp_path, monkeypatch):
+def test_too_little_space_is_reported_before_writing(records, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(FairHumanError, match=r"need about 0 MiB, 0 MiB are free; source\.cache=FOLDER"):
+    with pytest.raises(FairHumanError, match=r"need about 0 MiB, but 0 MiB are free; set source\.cache=FOLDER"):
         arrow(records, tmp_path / "copies")
     assert not pieces(tmp_path / "copies")
 

@@ -88,7 +88,7 @@ def test_plain_rgb_is_untouched():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"])
-def test_facts_2_13_truncated_pictures_are_never_trained_on(kind):
+def test_truncated_pictures_are_rejected(kind):
     data = encoded(picture(128, 128), kind)
     for share in (0.5, 0.9):
         with pytest.raises(PictureError) as caught:
@@ -96,7 +96,7 @@ def test_facts_2_13_truncated_pictures_are_never_trained_on(kind):
         assert caught.value.finding.action == "skipped"
 
 
-def test_facts_2_13_somebody_elses_switch_is_noticed(monkeypatch):
+def test_load_truncated_images_is_rejected(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(DataError, match="LOAD_TRUNCATED_IMAGES must be False"):
         decode(encoded(picture(32, 32)))
@@ -163,7 +163,7 @@ def test_errors_travel_from_workers():
 
 
 @pytest.mark.parametrize("look", [inspect, decode, decode_mask, byte_length])
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, look):
+def test_files_that_are_not_regular_are_rejected_without_blocking(tmp_path, look):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
@@ -245,6 +245,6 @@ def test_label_maps_are_turned_upright():
     ],
     ids=["colours", "jpeg", "cut"],
 )
-def test_label_maps_that_are_none(content, reason):
+def test_invalid_label_maps_are_rejected(content, reason):
     with pytest.raises(PictureError, match=reason):
         decode_mask(LabelMap(content, (1,)))

@@ -41,7 +41,7 @@ def photos(tmp_path):
     return root
 
 
-def test_what_is_kept_is_what_the_source_says(photos, tmp_path):
+def test_kept_rows_hold_the_source_s_annotations(photos, tmp_path):
     built = build(photos, tmp_path / "out")
     found = rows(tmp_path / "out")
     assert [row["key"] for row in found] == [f"{i:02}.png" for i in range(14) if i not in (3, 5)]
@@ -59,7 +59,7 @@ def test_what_is_kept_is_what_the_source_says(photos, tmp_path):
     assert json.loads((tmp_path / "out/report.json").read_text()) == json.loads(json.dumps(built.report))
 
 
-def test_what_is_left_out_has_a_reason_and_a_value(photos, tmp_path):
+def test_rejected_rows_have_a_reason_and_a_value(photos, tmp_path):
     built = build(photos, tmp_path / "out", "min_aspect=0.68")
     assert [tuple(row.values()) for row in rejected(tmp_path / "out")][:3] == [
         (
@@ -101,7 +101,7 @@ def test_a_second_build_does_nothing(photos, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_another_threshold_looks_at_no_picture_again(photos, tmp_path):
+def test_another_threshold_reads_no_picture_again(photos, tmp_path):
     build(photos, tmp_path / "out")
     tiers = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/tiers").rglob("*.parquet")}
     assert build(photos, tmp_path / "out", "min_aspect=0.68").report["kept"] == 9
@@ -157,7 +157,7 @@ def spoil(path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def test_a_picture_that_changes_in_secret_is_noticed_by_its_hash_and_looked_at_again(plain, tmp_path):
+def test_a_picture_changed_with_equal_size_and_time_is_noticed_by_its_hash(plain, tmp_path):
     out = tmp_path / "out"
     build(plain, out)
     spoil(plain / "3.bmp")
@@ -167,7 +167,7 @@ def test_a_picture_that_changes_in_secret_is_noticed_by_its_hash_and_looked_at_a
     assert contents(out) == contents(tmp_path / "fresh")
 
 
-def test_a_picture_that_changes_on_and_on_is_refused(plain, tmp_path, monkeypatch):
+def test_a_picture_that_keeps_changing_is_rejected(plain, tmp_path, monkeypatch):
     read = write.read_checked_bytes
 
     def restless(record, sha256):
@@ -176,7 +176,7 @@ def test_a_picture_that_changes_on_and_on_is_refused(plain, tmp_path, monkeypatc
         return read(record, sha256)
 
     monkeypatch.setattr(write, "read_checked_bytes", restless)
-    with pytest.raises(DataError, match=r"plain: 1 pictures change while the data set is built; the same command"):
+    with pytest.raises(DataError, match=r"plain: 1 pictures changed during the build; run the same command again"):
         build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1")
     monkeypatch.setattr(write, "read_checked_bytes", read)
     assert build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1").report["kept"] == 5
@@ -212,8 +212,8 @@ def test_pictures_are_stored_upright_and_plain(tmp_path):
     assert stored["grey.png"]["image"]["bytes"] == (root / "grey.png").read_bytes()
 
 
-def test_facts_2_11_painted_masks_arrive_under_their_own_names(tmp_path):
-    """Line 11 of facts, section 2: no columns of masks that the trainer reads; masks of one stem overwrite another."""
+def test_painted_masks_keep_their_names(tmp_path):
+    """Masks are in columns that the trainer reads, and masks with the same stem don't overwrite each other."""
     root = tmp_path / "set"
     lines = []
     for i, folder in enumerate(("a", "b")):
@@ -316,11 +316,11 @@ def test_refusals(photos, tmp_path, other):
     elif other == "a stranger's folder":
         out.mkdir()
         (out / "thesis.txt").write_text("x")
-        with pytest.raises(DataError, match="holds something else"):
+        with pytest.raises(DataError, match="must be a new or empty folder"):
             build(photos, out)
         assert sorted(path.name for path in out.iterdir()) == [".lock", "thesis.txt"]
     elif other == "nothing kept":
-        with pytest.raises(DataError, match=r"no record is kept: .*shorter side below 9999 pixels"):
+        with pytest.raises(DataError, match=r"every record was rejected: .*shorter side below 9999 pixels"):
             build(photos, out, "min_side=9999")
         assert json.loads((out / "report.json").read_text())["kept"] == 0
     else:

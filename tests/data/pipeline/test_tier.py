@@ -1,4 +1,4 @@
-"""Tiers: what is left to do is what has no row yet, whatever was killed, changed or asked for before."""
+"""Tiers process exactly the rows without a result, after kills, changes of the source and changes of settings."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -91,7 +91,7 @@ def manifest(tmp_path):
     return tmp_path / "manifest"
 
 
-def test_one_row_for_each_and_nothing_the_second_time(tmp_path, manifest):
+def test_every_row_is_processed_once(tmp_path, manifest):
     blocks = write_manifest(manifest, ["a", "bb", "x"], ["r", "dddd"])
     tier = Length()
     table = TierTable.of(tier, tmp_path, {})
@@ -114,7 +114,7 @@ def test_one_row_for_each_and_nothing_the_second_time(tmp_path, manifest):
     assert len(tier.looked_at) == 5
 
 
-def test_the_rest_is_done_after_a_kill_and_gives_the_same_bytes(tmp_path, manifest):
+def test_a_killed_tier_is_resumed_with_the_same_bytes(tmp_path, manifest):
     blocks = write_manifest(manifest, ["a", "bb"], ["ccc"], ["dddd"])
     whole = TierTable.of(Length(), tmp_path / "whole", {})
     run(whole, blocks, manifest)
@@ -128,7 +128,7 @@ def test_the_rest_is_done_after_a_kill_and_gives_the_same_bytes(tmp_path, manife
     assert tier.looked_at == ["a", "bb", "ccc", "dddd"]
 
 
-def test_other_rows_of_a_block_cost_only_what_is_new(tmp_path, manifest):
+def test_only_new_rows_of_a_block_are_processed(tmp_path, manifest):
     """Another threshold keeps other rows; those that were done stay done, also for the way back."""
     (block,) = write_manifest(manifest, ["a", "bb", "ccc", "dddd"])
     some, others = Block(0, block.ids[[0, 1]]), Block(0, block.ids[[1, 3]])

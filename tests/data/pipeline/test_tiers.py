@@ -41,7 +41,7 @@ def crashing(monkeypatch):
     monkeypatch.setattr(detect_tier, "SECONDS", 2.0)
 
 
-def test_a_detector_that_crashes_hangs_or_raises_costs_that_record_alone(photos, tmp_path, crashing):
+def test_a_crash_timeout_or_error_of_a_detector_fails_only_that_record(photos, tmp_path, crashing):
     report = build(photos, tmp_path / "out", *FAKE).report
     assert report["rejected"] == {"detect": {"detector failed": 2}}
     assert [(row["key"], row["value"]) for row in rejected(tmp_path / "out")] == [
@@ -57,7 +57,7 @@ def test_a_detector_that_crashes_hangs_or_raises_costs_that_record_alone(photos,
     assert (detected["hands"], detected["hand_by"]) == (None, "mediapipe-0.10.21 hands vote"), "not found is unknown"
 
 
-def test_a_record_that_nothing_has_to_be_detected_in_never_meets_the_detector(photos, tmp_path, crashing):
+def test_fully_annotated_records_skip_the_detector(photos, tmp_path, crashing):
     """Picture 1 would kill it."""
     (photos / "metadata.jsonl").write_text((photos / "metadata.jsonl").read_text().splitlines()[1])
     assert build(photos, tmp_path / "out", *FAKE).report["kept"] == 1
@@ -81,7 +81,7 @@ def test_too_many_failures_end_the_build_with_reasons(tmp_path, crashing, monkey
         (root / f"{i}.png").write_bytes(encoded(picture(45, 64, i)))
         (root / f"{i}.txt").write_text("x")
     with pytest.raises(
-        DataError, match=r"detect failed at \d of \d rows.*max_failed_share = 20%.*\n  0.png: detector failed"
+        DataError, match=r"detect failed on \d of \d rows.*max_failed_share = 20%.*\n  0.png: detector failed"
     ):
         build(root, tmp_path / "out", "caption.kind=text", "detect={person: null}")
 
@@ -100,7 +100,7 @@ def endpoint_options(address):
     return ("detect=null", f"caption={json.dumps({'kind': 'endpoint', 'endpoint': section})}", "max_failed_share=1")
 
 
-def test_captions_of_an_endpoint_are_asked_for_once(photos, tmp_path):
+def test_captions_of_an_endpoint_are_requested_once(photos, tmp_path):
     with caption_server.endpoint(lambda n: caption_server.said(f"A person, number {n}.")) as (address, asked):
         build(photos, tmp_path / "out", *endpoint_options(address))
         assert len(asked) == len({request.key for request in asked}) == 8
@@ -114,7 +114,7 @@ def test_captions_of_an_endpoint_are_asked_for_once(photos, tmp_path):
         assert len(asked) == 8, "neither patience nor another threshold costs captions"
 
 
-def test_records_that_an_endpoint_fails_at_are_left_out_and_asked_for_again(photos, tmp_path):
+def test_records_without_a_caption_are_left_out_and_retried(photos, tmp_path):
     broken, requests = [True], []
 
     def answer(n):
@@ -133,7 +133,7 @@ def test_records_that_an_endpoint_fails_at_are_left_out_and_asked_for_again(phot
         assert len(asked) - before == 8 - first["kept"]
 
 
-def test_a_picture_that_changes_before_it_is_captioned_is_looked_at_again(photos, tmp_path, monkeypatch):
+def test_a_picture_that_changes_before_it_is_captioned_is_processed_again(photos, tmp_path, monkeypatch):
     read, late = build_rows.read_checked_bytes, []
 
     def restless(record, sha256):

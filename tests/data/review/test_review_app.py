@@ -1,4 +1,4 @@
-"""The pages and what they ask for: what is shown, what is refused, and that a refusal changes nothing."""
+"""The pages and the API of a review: what is shown, what is rejected, and that a rejected request changes nothing."""
 
 import io
 import json
@@ -93,7 +93,7 @@ KEEP = {"key": "p0", "action": "keep"}
         ({**KEEP, "key": None}, 422, "key"),
         ({"action": "keep"}, 422, "key"),
         ({**KEEP, "action": "undo"}, 422, "action"),
-        ({**KEEP, "prompt": "x" * 1001}, 422, "1000 are the most"),
+        ({**KEEP, "prompt": "x" * 1001}, 422, "the limit is 1000"),
         ({**KEEP, "prompt": "x" * 100_000}, 413, "at most"),
         ({**KEEP, "prompt": "  "}, 422, "is empty"),
         ({**KEEP, "prompt": 7}, 422, "prompt"),
@@ -106,7 +106,7 @@ KEEP = {"key": "p0", "action": "keep"}
         ({**KEEP, "admin": True}, 422, "admin"),
     ],
 )
-def test_bad_decisions_are_told_and_change_nothing(opened, review_folder, events, body, status, said):
+def test_invalid_decisions_are_rejected_and_change_nothing(opened, review_folder, events, body, status, said):
     folder = review_folder(1)
     answer = opened(folder).ask("decisions", body)
     assert (answer.status_code, said in answer.json()["message"]) == (status, True), answer.text
@@ -126,7 +126,7 @@ def test_bad_decisions_are_told_and_change_nothing(opened, review_folder, events
         ({"content-type": "text/plain"}, 415),
     ],
 )
-def test_only_this_review_s_own_page_can_ask(opened, review_folder, events, path, headers, status):
+def test_only_pages_of_this_review_are_accepted(opened, review_folder, events, path, headers, status):
     folder = review_folder(1)
     page = opened(folder)
     assert page.ask(path, KEEP if path == "decisions" else {}, **headers).status_code == status
@@ -134,7 +134,7 @@ def test_only_this_review_s_own_page_can_ask(opened, review_folder, events, path
     assert events(folder) == []
 
 
-def test_a_late_decision_is_refused_with_the_name_of_the_one_who_was_faster(opened, review_folder, events):
+def test_a_late_decision_is_rejected_and_names_the_reviewer_who_decided(opened, review_folder, events):
     folder = review_folder(1)
     ada = opened(folder)
     bo = Page(ada.client, "Bo")
@@ -169,7 +169,7 @@ def test_names_are_data(opened, review_folder):
     assert escaped in page.client.get(link).text
 
 
-def test_a_name_is_put_into_one_spelling_and_a_bad_one_is_asked_for_again(opened, review_folder):
+def test_names_are_normalised_and_invalid_ones_are_requested_again(opened, review_folder):
     client = opened(review_folder(1)).client
     assert client.get("/review", params={"name": "  Ada   B "}).url.params["name"] == "Ada B"
     for name in ("", "   ", "x" * 61, "a\x00b"):
@@ -233,7 +233,7 @@ def test_pictures_are_shown_as_training_sees_them(opened, tmp_path):
     assert images["clear.png"].getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_a_locked_database_is_told_and_nothing_is_saved(opened, review_folder, events, monkeypatch):
+def test_a_locked_database_is_reported_and_nothing_is_saved(opened, review_folder, events, monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     folder = review_folder(1)
     page = opened(folder)
@@ -246,7 +246,7 @@ def test_a_locked_database_is_told_and_nothing_is_saved(opened, review_folder, e
     assert page.keep("p0").status_code == 200
 
 
-def test_a_full_disk_is_told_and_nothing_is_saved(review_folder, events):
+def test_a_full_disk_is_reported_and_nothing_is_saved(review_folder, events):
     folder = review_folder(40)
     app = create_review_app(folder, ReviewSettings())
     engine = next(route for route in app.routes if route.path == "/").endpoint.__self__.store.engine
@@ -270,7 +270,7 @@ def test_what_can_t_be_reviewed_is_named(tmp_path, review_folder):
         create_review_app(tmp_path, ReviewSettings())
 
 
-def test_what_was_left_out_is_told(review_folder, monkeypatch):
+def test_skipped_records_are_reported(review_folder, monkeypatch):
     folder = review_folder(9)
     (folder / "images/3.png").write_bytes(b"")
     monkeypatch.setattr(review_app, "serve", lambda _, host, port, say: say(f"{host}:{port}"))
@@ -279,7 +279,7 @@ def test_what_was_left_out_is_told(review_folder, monkeypatch):
     assert told == [f"{folder}: left out 1: file is empty (0 bytes)", "127.0.0.1:5"]
 
 
-def test_texts_that_are_no_unicode_are_made_so(opened, review_folder):
+def test_texts_with_surrogates_become_valid_unicode(opened, review_folder):
     folder = review_folder(1)
     path = folder / "metadata.jsonl"
     path.write_text(

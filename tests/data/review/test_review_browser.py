@@ -163,7 +163,7 @@ def test_two_reviewers_never_have_the_same_picture_and_the_last_one_waits(review
     assert sorted(row[1] for row in events(folder)) == [f"p{i}" for i in range(7)]
 
 
-def test_a_picture_that_somebody_was_faster_with_is_told_and_the_next_one_shown(reviewing, events):
+def test_a_picture_decided_by_another_reviewer_is_reported_and_skipped(reviewing, events):
     folder, opened = reviewing(3, lease_seconds=0.01)
     ada, bo = opened("Ada", expected="409"), opened("Bo")
     showing(ada, "p0")
@@ -176,7 +176,7 @@ def test_a_picture_that_somebody_was_faster_with_is_told_and_the_next_one_shown(
     assert len(events(folder)) == 1
 
 
-def test_a_database_that_is_locked_is_told_and_the_picture_stays(reviewing, events, monkeypatch):
+def test_a_locked_database_is_reported_and_the_picture_stays(reviewing, events, monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     folder, opened = reviewing(2)
     page = opened("Ada", expected="503")

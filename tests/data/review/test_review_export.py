@@ -1,4 +1,4 @@
-"""What a review comes to on disk: rows that train, a report, the same again."""
+"""The exported files of a review: rows for training, a report, deterministic."""
 
 import json
 
@@ -115,7 +115,7 @@ def test_a_folder_without_a_review_is_refused_and_gets_no_files(review_folder):
     assert sorted(path.name for path in folder.iterdir()) == ["images", "metadata.jsonl"]
 
 
-def test_a_database_that_is_none_is_named(review_folder):
+def test_an_invalid_database_is_named(review_folder):
     folder = review_folder(1)
     (folder / FILE).write_bytes(b"something else" * 100)
     with pytest.raises(FairHumanError, match=r"review\.sqlite: the database can't be used"):

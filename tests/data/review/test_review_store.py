@@ -1,4 +1,4 @@
-"""Who gets which picture, what a decision may be, undo: rules that hold whatever people do, in whatever order."""
+"""Assignment of pictures, valid decisions and undo, under any sequence of actions."""
 
 import threading
 
@@ -62,7 +62,7 @@ def decisions(store):
 
 
 @pytest.mark.parametrize(("needed", "seed"), [(1, 0), (2, 1), (3, 2)])
-def test_whatever_people_do_no_picture_gets_too_many_and_no_event_is_changed(store, clock, needed, seed):
+def test_no_picture_gets_too_many_reviews_and_events_are_append_only(store, clock, needed, seed):
     here = store(5, reviews_per_picture=needed, lease_seconds=50)
     rng = np.random.default_rng(seed)
     model: dict[str, list[tuple[str, str]]] = {name: [] for name in PEOPLE}  # each one's decisions, in order
@@ -145,7 +145,7 @@ def test_a_lease_ends_and_its_picture_goes_to_the_next(store, clock):
     assert here.work("Bo").keys == ()
     clock.now += 2
     assert here.work("Bo").keys == ("p0", "p1")
-    with pytest.raises(RefusedError, match="another reviewer meanwhile") as refusal:
+    with pytest.raises(RefusedError, match="now belongs to another reviewer") as refusal:
         keep(here, "Ada", "p0")
     assert refusal.value.status == 409
     clock.now += 11
@@ -203,7 +203,7 @@ def test_prompts_are_one_line_and_unchanged_ones_stay_as_they_were(store):
     ("prompt", "said"),
     [
         ("  \n ", "is empty"),
-        ("x" * 21, "has 21 characters, 20 are the most"),
+        ("x" * 21, "has 21 characters; the limit is 20"),
         ("a\x00b", "U\\+0000"),
         ("a\x1b[31m", "U\\+001B"),
     ],

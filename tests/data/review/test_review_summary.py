@@ -11,7 +11,7 @@ def said(number, reviewer, key, action, text=None):
     return Decision(number, 1000.0 + number, reviewer, key, action, prompt, reason)
 
 
-def test_the_majority_wins_and_a_tie_is_nobody_s():
+def test_the_majority_wins_and_a_tie_has_no_verdict():
     keep, drop = said(1, "Ada", "a", "keep"), said(2, "Bo", "a", "drop")
     assert verdict_of([keep, drop], "one").verdict is None
     assert verdict_of([keep, drop, said(3, "Cy", "a", "drop", "unclear")], "one").verdict == "drop"

@@ -83,7 +83,7 @@ def test_points_are_drawn_where_the_picture_has_them():
     assert flips == {True, False}
 
 
-def test_left_and_right_change_places_in_a_mirrored_view():
+def test_left_and_right_are_swapped_in_a_mirrored_view():
     still, mirrored = (dataset(transform, ("pose",), **POINTS)[0] for transform in (STILL, MIRRORED))
     left, right = (person().body[point, :2] for point in (LEFT_WRIST, RIGHT_WRIST))
     assert colour_at(still.conditions["pose"], *left) == list(COLOURS[LEFT_WRIST])
@@ -134,7 +134,7 @@ def test_metric_depth_is_shown_near_white_and_moves():
     assert torch.equal(mirrored, still.flip(-1))
 
 
-def test_what_a_record_lacks_is_zero_and_not_known():
+def test_missing_conditions_are_zero_and_unknown():
     sample = dataset(STILL)[0]
     assert sample.known_conditions == {"pose": False, "depth": False}
     assert {name: tuple(tensor.shape) for name, tensor in sample.conditions.items()} == {
@@ -158,7 +158,7 @@ def test_what_a_record_lacks_is_zero_and_not_known():
         ({"depth": [1, 2]}, "depth is not a picture"),
     ],
 )
-def test_what_cannot_be_used_is_noted_and_the_picture_kept(given, reason):
+def test_unusable_conditions_are_noted_and_the_picture_is_kept(given, reason):
     sample = dataset(STILL, **given)[0]
     assert sample.known_conditions == {"pose": False, "depth": False}
     (entry,) = sample.notes

@@ -100,7 +100,7 @@ def test_boxes_become_masks_with_the_settings(people):
     torch.testing.assert_close(sample.masks_rhw[0], boxes_to_mask(corners, (64, 40), settings))
 
 
-def test_a_painted_mask_wins_over_boxes(people, tmp_path):
+def test_a_painted_mask_takes_precedence_over_boxes(people, tmp_path):
     record = people(1)[0]
     painted = np.zeros((64, 40), np.uint8)
     painted[40:60, 10:30] = 255
@@ -116,7 +116,7 @@ def test_a_painted_mask_wins_over_boxes(people, tmp_path):
     assert all(float(dataset([record], transform=close)[i].masks_rhw[0].sum()) == 400 for i in range(8))
 
 
-def test_boxes_win_over_a_painted_mask_where_the_recipe_says_so(people, tmp_path):
+def test_boxes_take_precedence_over_painted_masks_if_set(people, tmp_path):
     path = tmp_path / "mask.png"
     path.write_bytes(encoded(Image.new("L", (40, 64), 255)))
     boxes = MaskSettings(painted=False)
@@ -142,7 +142,7 @@ def test_caption_dropout(people, dropout):
     assert torch.equal(found[3].picture_chw, dataset(people(4))[3].picture_chw)
 
 
-def test_facts_2_13_a_cut_off_picture_is_replaced_and_noted(people):
+def test_a_truncated_picture_is_replaced_and_noted(people):
     records = people(5)
     data = records[2].image.read_bytes()
     records[2].image.write_bytes(data[: len(data) // 2])
@@ -169,9 +169,9 @@ def test_nothing_left_to_train_on(people):
     records = people(3)
     for record in records:
         record.image.unlink()
-    with pytest.raises(DataError, match="not one of 3 pictures"):
+    with pytest.raises(DataError, match="none of 3 pictures"):
         dataset(records)[0]
-    with pytest.raises(DataError, match="at least one record"):
+    with pytest.raises(DataError, match="records must not be empty"):
         dataset([])
 
 

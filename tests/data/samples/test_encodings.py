@@ -30,7 +30,7 @@ def filled(folder: Path, numbers: range) -> Encodings:
     return kept
 
 
-def test_what_was_added_is_found_before_and_after_it_is_written(tmp_path: Path) -> None:
+def test_added_tensors_are_found_before_and_after_writing(tmp_path: Path) -> None:
     kept = Encodings(tmp_path / "kept")
     kept.add("a", tensor(1))
     assert not (tmp_path / "kept").exists()
@@ -74,7 +74,7 @@ def write_some(folder: Path, first: int, step: int) -> None:
         filled(folder, range(start, min(start + 30 * step, 200), step))
 
 
-def test_several_writers_lose_nothing_and_spoil_nothing(tmp_path: Path) -> None:
+def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=write_some, args=(tmp_path, first % 3, 3)) for first in range(6)]
     for writer in writers:
@@ -145,7 +145,7 @@ def test_a_damaged_file_is_named_and_the_others_are_read(tmp_path: Path) -> None
     assert torch.equal(Encodings(tmp_path).get("key4"), tensor(4))
 
 
-def test_a_folder_that_cannot_be_made_is_told_once_and_nothing_is_raised(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_noted_once_without_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     kept = filled(tmp_path / "file" / "kept", range(3))
     kept.add("more", tensor(1))
@@ -178,7 +178,7 @@ def test_a_write_that_fails_in_the_middle_leaves_what_was_there(tmp_path: Path) 
     assert len(kept) == len(Encodings(tmp_path)) == 3
 
 
-def test_the_last_gigabyte_is_left_to_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_gigabyte_is_reserved_for_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encodings, "RESERVE", 2**60)
     kept = filled(tmp_path, range(3))
     assert "No space left on device: 1099511627776 MiB are left free" in kept.notes[0]

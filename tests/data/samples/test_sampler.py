@@ -60,7 +60,7 @@ def test_steps_are_the_same_however_they_are_divided(batch_size, accumulate, wor
     assert union(batch_size, accumulate, world_size) == [set(range(12 * s, 12 * s + 12)) for s in range(5)]
 
 
-def test_a_resumed_run_goes_on_where_it_stopped():
+def test_a_resumed_run_continues_where_it_stopped():
     whole = list(StepBatches(2, 5, accumulate=3, world_size=2, rank=1))
     assert list(StepBatches(2, 5, 2, accumulate=3, world_size=2, rank=1)) == whole[6:]
     assert len(StepBatches(2, 5, 2, accumulate=3)) == 9
@@ -89,7 +89,7 @@ def test_the_order_of_a_seed_is_that_of_earlier_versions():
     ]
 
 
-def test_a_record_that_stands_twice_comes_twice_an_epoch():
+def test_a_record_listed_twice_occurs_twice_per_epoch():
     order = SampleOrder(2, (7, 7, 9))
     assert Counter(order.index(position) for position in range(30)) == {7: 20, 9: 10}
     assert sorted(order.successors(4)) == [7, 9]
@@ -104,7 +104,7 @@ def weighted(weights: Sequence[float], seed: int = 1) -> WeightedOrder:
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_at_any_moment_each_source_gave_its_share(weights):
+def test_every_source_has_its_share_at_any_time(weights):
     order = weighted(weights)
     given = [0] * len(weights)
     for position in range(1500):
@@ -176,7 +176,7 @@ def test_a_batch_holds_one_bucket_and_nothing_is_lost_or_padded(lengths, batch):
 
 
 @pytest.mark.parametrize(("lengths", "batch"), BUCKETS)
-def test_in_an_epoch_a_record_comes_at_most_twice(lengths, batch):
+def test_a_record_occurs_at_most_twice_per_epoch(lengths, batch):
     order = buckets(lengths, batch)
     begins = [sum(int(Fraction(epoch * length, batch)) for length in lengths) for epoch in range(12)]
     for begin, end in pairwise(begins):
@@ -187,7 +187,7 @@ def test_in_an_epoch_a_record_comes_at_most_twice(lengths, batch):
             assert length - batch < got < length + batch
 
 
-def test_batches_of_buckets_are_mixed_anew_in_each_epoch():
+def test_batches_of_buckets_are_shuffled_in_each_epoch():
     order = buckets((80, 80, 80), 8)
     epochs = [[order.resolution(8 * step)[0] for step in range(30 * e, 30 * e + 30)] for e in range(3)]
     assert len({tuple(epoch) for epoch in epochs}) == 3

@@ -1,4 +1,4 @@
-"""Every bad file and every bad line of the shared collection, one row each: what must become of it."""
+"""The expected treatment of every bad file and every bad line of the shared collection, one row each."""
 
 import re
 from pathlib import Path

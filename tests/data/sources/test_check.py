@@ -21,7 +21,7 @@ def test_good_records_pass_unchanged_and_in_order(people):
         assert report.notes == []
 
 
-def test_facts_2_13_only_decoding_finds_a_cut_off_picture(people):
+def test_only_decoding_finds_a_truncated_picture(people):
     records = people(6)
     data = records[4].image.read_bytes()
     records[4].image.write_bytes(data[: len(data) // 2])
@@ -43,7 +43,7 @@ def test_the_real_size_wins_and_boxes_are_clipped_again(people, full):
     assert [entry.action for entry in report.notes] == ["converted", "converted", "dropped", "dropped"]
 
 
-def test_painted_masks_are_looked_at_too(people):
+def test_painted_masks_are_checked_too(people):
     records = people(2)
     good, small = encoded(Image.new("L", (40, 64))), encoded(Image.new("L", (20, 32)))
     records[0] = replace(records[0], masks={"face": good, "hand": small, "feet": good[:60]})
@@ -89,7 +89,7 @@ def test_only_what_reading_skipped_counts_among_the_rejects(people):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_pictures_that_went_away_since_they_were_read(people, full):
+def test_pictures_deleted_since_reading_are_skipped(people, full):
     records = people(8)
     records[2].image.unlink()
     records[5].image.unlink()

@@ -51,7 +51,7 @@ def test_hands_are_unknown(change, tmp_path):
 
 
 @pytest.mark.parametrize("ids", [None, json.dumps(AA_IDS[:2]), "{}", json.dumps([[1], [0], [0], None])])
-def test_a_map_counts_where_nothing_speaks_against_it(change, ids):
+def test_a_map_is_used_if_it_is_consistent(change, ids):
     (record, _), notes = change(aa_ids=ids)
     assert "face" in record.masks
     assert notes == []
@@ -71,7 +71,7 @@ def test_a_map_of_other_classes_is_dropped(change):
         ({"segm_path": None}, None),
     ],
 )
-def test_a_row_without_a_map_is_still_of_use(change, fields, reason):
+def test_a_row_without_a_map_is_kept(change, fields, reason):
     (record, _), notes = change(**fields)
     assert (record.masks, record.boxes["face"]) == ({}, None)
     assert notes == ([("dropped", reason)] if reason else [])

@@ -46,7 +46,7 @@ def sample(request, tmp_path) -> tuple[str, Path, list[Person]]:
     return request.param, root, FORMATS[request.param](root, 4)
 
 
-def test_each_is_told_apart_and_says_where_everything_is(sample):
+def test_formats_are_detected_and_give_locations(sample):
     kind, root, people = sample
     assert source_kind(root) == kind
     records, report = read(root, REGIONS[kind])
@@ -66,7 +66,7 @@ def test_each_is_told_apart_and_says_where_everything_is(sample):
     assert len({record.key for record in records}) == len(records)
 
 
-def test_what_else_each_says_is_kept(sample):
+def test_other_fields_of_each_format_are_kept(sample):
     kind, root, people = sample
     records, _ = read(root, REGIONS[kind])
     first = records[0]
@@ -116,7 +116,7 @@ def test_each_trains(sample, tmp_path):
 def test_a_format_can_be_forced_and_must_exist(sample, tmp_path):
     kind, root, _ = sample
     assert source_kind(root, "folder") == "folder"
-    with pytest.raises(RecipeError, match=f"no format '{kind}x' of sources; did you mean '{kind}'"):
+    with pytest.raises(RecipeError, match=f"unknown source format '{kind}x'; did you mean '{kind}'"):
         read(root, (), format=f"{kind}x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="found none of them") as caught:
@@ -125,7 +125,7 @@ def test_a_format_can_be_forced_and_must_exist(sample, tmp_path):
 
 
 def test_pictures_of_one_stem_keep_their_own_masks_and_keys(folder):
-    """Facts, section 2, line 11: masks of one stem overwrote each other."""
+    """Masks with the same stem must not overwrite each other."""
     names = ["a.png", "a.jpg", "deep/a.png", "deep/a.jpg"]
     rows = [{"file_name": name, "caption": name, "masks": {"face": f"masks/{name}"}} for name in names]
     root = folder(rows)

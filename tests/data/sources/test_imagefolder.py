@@ -142,7 +142,7 @@ def test_links_may_not_leave_the_folder(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\x00b.png", "x" * 5000, "\ud800.png", "", 5, ["a.png"], "deep"])
-def test_names_that_are_no_files(folder, name):
+def test_values_that_are_not_files_are_skipped(folder, name):
     root = folder(ROWS)
     with (root / "metadata.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n" + json.dumps({"file_name": name, "caption": "odd"}))
@@ -154,7 +154,7 @@ def test_names_that_are_no_files(folder, name):
 @pytest.mark.parametrize(
     "line", [b"{", b"[" * 100_000, b'"text"', b"null", b'{"file_name": "\xff"}', b"1" * 5000, b"\xef\xbb\xbf{}x"]
 )
-def test_lines_that_are_no_records(folder, line):
+def test_lines_that_are_not_records_are_skipped(folder, line):
     root = folder(ROWS)
     lines = (root / "metadata.jsonl").read_bytes().split(b"\n")
     (root / "metadata.jsonl").write_bytes(b"\r\n".join([lines[0], line, b"", lines[1]]))
@@ -212,7 +212,7 @@ def test_share_of_rejects(folder):
     assert len(report.skipped()) == 3  # the report is complete even so
 
 
-def test_nothing_there(tmp_path):
+def test_missing_sources_are_rejected(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read(tmp_path / "none")
     with pytest.raises(DataError, match="found none of them"):

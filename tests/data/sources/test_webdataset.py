@@ -95,7 +95,7 @@ def test_keys_of_several_shards_stay_apart(tmp_path):
         ({"b.png": b""}, "skipped", "file is empty (0 bytes)"),
     ],
 )  # fmt: skip
-def test_odd_samples_are_named(tmp_path, members, action, reason):
+def test_odd_samples_are_noted(tmp_path, members, action, reason):
     write_tar(tmp_path / "s.tar", {"a.png": png(0), "a.txt": b"fine", **members, "c.png": png(4), "c.txt": b"fine"})
     records, notes = read(tmp_path)
     assert [record.key for record in records if record.key != "s/b"] == ["s/a", "s/c"]
@@ -147,7 +147,7 @@ def test_pictures_are_where_the_headers_of_every_kind_say(tmp_path, form):
     assert [read_bytes(record.image) for record in read(tmp_path)[0]] == [png(0), png(1)]
 
 
-def test_what_was_whole_of_a_cut_off_tar_is_kept(tmp_path):
+def test_complete_members_of_a_truncated_tar_are_read(tmp_path):
     """At whatever byte it is cut, the members before it are read and the cut is noted."""
     write_tar(tmp_path / "whole.tar", {f"{i}.png": png(i) for i in range(4)})
     with tarfile.open(tmp_path / "whole.tar") as tar:
@@ -194,7 +194,7 @@ def _header_of_negative_size() -> bytes:
     ids=["gzip", "empty", "text"],  # bytes as names would hold the second at which they were compressed
 )
 @pytest.mark.parametrize("name", ["s.tar", "s.tar.gz", "s.tgz"])
-def test_what_is_no_tar_is_refused(tmp_path, content, reason, name):
+def test_files_that_are_not_tars_are_rejected(tmp_path, content, reason, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: {reason}"):
         read(tmp_path / name)

@@ -81,7 +81,7 @@ def test_a_picture_with_nobody_has_none(change):
 
 
 @pytest.mark.parametrize("box", [None, [1, 2, 3], ["1", "2", "3", "4"], [True, 1, 2, 3], "box"])
-def test_a_box_that_is_none_is_named(change, box):
+def test_invalid_boxes_are_noted(change, box):
     def spoil(labels):
         labels["annotations"][0]["face_box"] = box
 
@@ -135,7 +135,7 @@ def test_images_and_annotations_of_odd_kinds_are_named(change):
     ]
 
 
-def test_key_points_are_let_go(tmp_path):
+def test_key_points_are_dropped(tmp_path):
     write_wholebody(tmp_path, 2)
     (entries,) = wholebody._load(tmp_path / "annotations" / "coco_wholebody_val_v1.0.json", "annotations")
     assert {name for entry in entries for name in entry if "kpts" in name or name == "keypoints"} == set()

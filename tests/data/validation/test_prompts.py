@@ -73,7 +73,7 @@ def ask(records: Any, looker: Looker, folder: Path) -> list[Caption | Failure]:
     return list(model_prompts(records, looker, journal, PictureLimits(), lambda *_: None))
 
 
-def test_each_answer_belongs_to_its_picture_and_is_asked_for_once(records: Any, tmp_path: Path) -> None:
+def test_each_answer_belongs_to_its_picture_and_is_requested_once(records: Any, tmp_path: Path) -> None:
     first = Looker()
     answers = ask(records, first, tmp_path)
     assert [answer.text for answer in answers] == [f"a man {width}" for width in range(40, 45)]
@@ -82,7 +82,7 @@ def test_each_answer_belongs_to_its_picture_and_is_asked_for_once(records: Any, 
     assert second.asked == []
 
 
-def test_what_was_answered_before_the_end_is_kept(records: Any, tmp_path: Path) -> None:
+def test_answers_before_the_end_of_a_run_are_kept(records: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="key"):
         ask(records, Looker(ends_at=4), tmp_path)
     again = Looker()
@@ -90,7 +90,7 @@ def test_what_was_answered_before_the_end_is_kept(records: Any, tmp_path: Path) 
     assert again.asked == ["4"]
 
 
-def test_failures_and_changed_pictures_are_asked_for_again(records: Any, tmp_path: Path) -> None:
+def test_failures_and_changed_pictures_are_requested_again(records: Any, tmp_path: Path) -> None:
     assert ask(records, Looker(failing=("1",)), tmp_path)[1] == Failure("no answer")
     changed = [(record, "another" if record.key == "3" else digest) for record, digest in records]
     again = Looker()
@@ -159,7 +159,7 @@ def values(url: str, count: int) -> dict[str, Any]:
     return {"count": count, "filters": filters, "prompts": {"kind": "endpoint", "endpoint": model}}
 
 
-def test_a_killed_run_goes_on_with_the_prompts_it_has(endpoint: tuple[str, Any], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_with_its_prompts(endpoint: tuple[str, Any], tmp_path: Path) -> None:
     url, handler = endpoint
     write_figures(tmp_path / "source", 20)
     chosen = values(url, 12)
@@ -199,7 +199,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_prompt_that_fails_makes_room_for_the_next_picture(endpoint: tuple[str, Any], tmp_path: Path) -> None:
+def test_a_failed_prompt_is_replaced_by_the_next_picture(endpoint: tuple[str, Any], tmp_path: Path) -> None:
     url, handler = endpoint
     write_figures(tmp_path / "source", 8)
     handler.dogs = 3

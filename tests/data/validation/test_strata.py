@@ -1,4 +1,4 @@
-"""Attributes count before captions, and what neither tells is unknown."""
+"""Attributes take precedence over captions; otherwise the value is unknown."""
 
 from typing import Any
 

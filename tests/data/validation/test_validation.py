@@ -1,4 +1,4 @@
-"""A set appears whole, the same bytes each time, from whatever a source throws at it."""
+"""Validation sets are written atomically and deterministically, whatever the source holds."""
 
 import hashlib
 import json
@@ -84,7 +84,7 @@ def test_the_same_source_and_settings_give_the_same_bytes(source: Path, tmp_path
     assert contents(tmp_path / "d")["metadata.jsonl"] != contents(tmp_path / "a")["metadata.jsonl"]
 
 
-def test_draw_k_is_what_seed_plus_k_gives(source: Path, tmp_path: Path) -> None:
+def test_draw_k_equals_the_draw_of_seed_plus_k(source: Path, tmp_path: Path) -> None:
     """So every test batch whose spread is reported can be built."""
     edit(source, lambda number, row: row.update(attributes={"kind": "even" if number % 2 else "odd"}))
     shares = []
@@ -134,7 +134,7 @@ def test_every_record_is_in_the_set_drawable_or_rejected_with_its_reason(source:
     assert list(summary.stages.values()) == [12, 11, 10, 9, 8, 6, 5, 3]
 
 
-def test_pictures_that_browsers_show_otherwise_are_written_anew_without_loss(source: Path, tmp_path: Path) -> None:
+def test_pictures_that_browsers_show_differently_are_reencoded_without_loss(source: Path, tmp_path: Path) -> None:
     names = [row["file_name"] for row in lines(source / "metadata.jsonl")]
     with Image.open(source / names[0]) as picture:
         turned = Image.Exif()
@@ -158,7 +158,7 @@ def test_pictures_that_browsers_show_otherwise_are_written_anew_without_loss(sou
 
 def test_too_few_usable_pictures_are_an_error_that_says_why(source: Path, tmp_path: Path) -> None:
     chosen = {"count": 13, "filters": {**SMALL, "min_side": 64}}
-    with pytest.raises(DataError, match="count = 13, but 12 of 12 records are usable"):
+    with pytest.raises(DataError, match="count = 13, but only 12 of 12 records are usable"):
         build_validation(source, tmp_path / "out", settings(**chosen))
     assert not (tmp_path / "out").exists()
     # nothing expensive was done: other settings may go on there
@@ -167,7 +167,7 @@ def test_too_few_usable_pictures_are_an_error_that_says_why(source: Path, tmp_pa
         build_validation(source, tmp_path / "none", settings(filters={}, allow_fewer=True))
 
 
-def test_the_same_command_again_does_nothing_and_another_is_refused(source: Path, tmp_path: Path) -> None:
+def test_the_same_command_does_nothing_and_other_settings_are_rejected(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = build_validation(source, out, settings())
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -190,7 +190,7 @@ def test_a_folder_with_something_else_is_left_alone(source: Path, tmp_path: Path
     else:
         out.mkdir()
         (out / holds).write_text("mine")
-    with pytest.raises(DataError, match=r"must be (a new or empty folder|what `fairhuman data validation`)"):
+    with pytest.raises(DataError, match=r"(must be a new or empty folder|not a file of `fairhuman data validation`)"):
         build_validation(source, out, settings())
     assert (out if holds == "file" else out / holds).read_text() == "mine"
 
@@ -245,7 +245,7 @@ def test_text_of_the_source_cannot_break_out_of_the_page(source: Path, tmp_path:
     ("values", "message"),
     [
         ({"count": 0}, "count"),
-        ({"strata": ["scene", "scene"]}, "names must be given once"),
+        ({"strata": ["scene", "scene"]}, "names must be distinct"),
         ({"sampling": "stratifed"}, "sampling"),
         ({"prompts": {"kind": "endpoint"}}, r"kind endpoint needs endpoint\.model"),
         ({"prompt": {}}, "did you mean 'prompts'"),

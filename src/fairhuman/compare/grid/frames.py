@@ -21,7 +21,6 @@ def detected_frames(pictures: Sequence[Picture], detect: Detect | None = None) -
 
     Raises:
         DetectorError: the detectors can't be loaded, or fail.
-
     """
     if detect is None:
         parts = find_parts(pictures, detectors={"face": FaceDetector, "hand": HandDetector})

@@ -37,7 +37,6 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
 
     Raises:
         ModelError: the model can't be used.
-
     """
     dtype = DTYPES[settings.precision] or torch.float32
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,7 +76,6 @@ def read_costs(settings: CostSettings, out: Path) -> dict[str, Any] | None:
 
     Raises:
         DataError: the file can't be read.
-
     """
     path = out / "costs.json"
     if not path.is_file():

@@ -31,7 +31,6 @@ def read_tables(costs: Path | None, evaluation: Path | None, setups: SheetSettin
     Raises:
         DataError: a file doesn't exist, wasn't written by these commands, or has none of the published numbers.
         RecipeError: no file is given, or the description of a set-up is missing.
-
     """
     if costs is None and evaluation is None:
         raise RecipeError(

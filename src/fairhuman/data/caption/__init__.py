@@ -53,7 +53,6 @@ def open_captioner(settings: CaptionSettings) -> Iterator[Captioner]:
     Raises:
         ModelError: the tokenizers or the vision-language model can't be loaded.
         DataError: the endpoint's key or package is missing.
-
     """
     budget = TokenBudget.load(settings.tokens)
     with CAPTIONERS[settings.kind](settings, budget) as captioner:

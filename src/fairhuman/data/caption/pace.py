@@ -14,7 +14,6 @@ class RequestPacer:
         per_minute: maximum number of requests; None: no limit.
         now: monotonic clock in seconds.
         sleep: waits for a number of seconds.
-
     """
 
     def __init__(

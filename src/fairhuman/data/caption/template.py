@@ -81,7 +81,6 @@ def describe_attributes(attributes: Mapping[str, Any], phrases: Mapping[str, str
 
     Raises:
         ValueError: as `read_attributes`.
-
     """
     about, garments = read_attributes(attributes)
     extra = _extra_phrases(attributes, phrases or {})

@@ -15,7 +15,6 @@ class HolisticPose(BundledModel):
 
     Args:
         confidence: minimum score of MediaPipe's person detector, 0..1.
-
     """
 
     MODEL = "holistic"
@@ -33,7 +32,6 @@ class HolisticPose(BundledModel):
 
         Raises:
             ValueError: the picture has another type or shape.
-
         """
         image = check_picture(image)
         found = self._process(image)

@@ -51,7 +51,6 @@ def closeups(
         settings: settings of the close-ups.
         regions: regions whose boxes the samples have.
         report: gets the findings.
-
     """
     column, region = region_column(settings.region), settings.region
     for sample in samples:

@@ -37,7 +37,6 @@ class ExportSummary:
         out: the folder.
         records: number of records written.
         report: notes on everything skipped, dropped or converted.
-
     """
 
     out: Path
@@ -75,7 +74,6 @@ def export_dataset(
         FairHumanError: `out` can't be written.
         RecipeError: the format, or the region of close-ups, is unknown.
         ValueError: `shard_rows` is below 1.
-
     """
     _check_format(format)
     if shard_rows < 1:

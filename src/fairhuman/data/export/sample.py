@@ -41,7 +41,6 @@ class ExportSample:
         masks: PNG, by region.
         pose: key points in the source's layout.
         pose_picture, depth: PNG.
-
     """
 
     fields: Mapping[str, Any]

@@ -32,7 +32,6 @@ class CheckSummary:
         found: number of records, usable or not.
         usable: number of records that training can use.
         report: all notes, in the order of their files and lines.
-
     """
 
     path: Path
@@ -63,7 +62,6 @@ class CheckSummary:
 
         Raises:
             FairHumanError: the file can't be written.
-
         """
         content = {
             "path": str(self.path),
@@ -103,7 +101,6 @@ def check_dataset(
     Raises:
         DataError: the data set can't be read.
         RecipeError: `settings.format` is unknown.
-
     """
     dataset = open_dataset(path, settings, regions)
     report = LoadReport()

@@ -48,7 +48,6 @@ class Layers:
         masks: (region, image), coloured inside the region and transparent elsewhere.
         pose: the pose on a transparent background.
         depth: the depth map; near is bright.
-
     """
 
     picture: str
@@ -69,7 +68,6 @@ def draw_layers(
         record: the record, with boxes in pixels of the upright picture.
         colours: `#RRGGBB` by region, for masks.
         report: gets the findings.
-
     """
     try:
         picture = decode(record.image, dataset.settings.limits).picture

@@ -33,7 +33,6 @@ class DecodedRecord:
         row: the source's row, including columns that aren't in the record.
         record: the record, corrected to its picture's real size.
         content: bytes of the picture.
-
     """
 
     row: Row
@@ -65,7 +64,6 @@ class DataSet:
 
         Raises:
             DataError: the data set can't be read.
-
         """
         try:
             yield from source_format(self.kind).rows(self.path, report)
@@ -122,7 +120,6 @@ def open_dataset(path: Path, settings: SourceSettings = DEFAULT_SETTINGS, region
     Raises:
         DataError: the path doesn't exist or holds no known format.
         RecipeError: `settings.format` is unknown.
-
     """
     kind = source_kind(path, settings.format)
     report = read_report(path)
@@ -135,7 +132,6 @@ def read_report(path: Path) -> Mapping[str, Any] | None:
 
     Raises:
         DataError: the report can't be read, or parts of it are missing.
-
     """
     file = path / REPORT
     if not path.is_dir() or not file.is_file():
@@ -170,7 +166,6 @@ def require_usable(dataset: DataSet, report: LoadReport, number: int) -> None:
 
     Raises:
         DataError: `number` is 0; names the first reasons.
-
     """
     if number:
         return

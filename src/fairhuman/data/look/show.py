@@ -100,7 +100,6 @@ def show_dataset(
         DataError: the data set can't be read, or the sample has no usable record.
         FairHumanError: the page can't be written.
         ValueError: `count` is below 1.
-
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")

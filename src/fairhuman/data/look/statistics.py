@@ -34,7 +34,6 @@ class Statistics:
         sources, splits: number of records by name.
         regions: statistics by region.
         report: report of the build, if the data set is one.
-
     """
 
     path: Path
@@ -81,7 +80,6 @@ class Statistics:
 
         Raises:
             FairHumanError: the file can't be written.
-
         """
         with writing(path):
             write_json(path, self.summary())
@@ -107,7 +105,6 @@ def dataset_statistics(
     Raises:
         DataError: the data set can't be read, or has no usable record.
         ModelError: the tokenizers can't be loaded.
-
     """
     dataset = open_dataset(path, settings, regions)
     report, tally = LoadReport(), Tally(dataset.regions)

@@ -60,7 +60,6 @@ def with_arrow_copies(
 
     Raises:
         FairHumanError: the folder can't be written, or the disk has too little space.
-
     """
     tables = _tables(records, conditions)
     in_memory = _size(tables) <= small
@@ -89,7 +88,6 @@ def copy_tables(
 
     Raises:
         FairHumanError: as `with_arrow_copies`.
-
     """
     removed = 0
     for kept in sorted(folder.glob("*/table.json")):

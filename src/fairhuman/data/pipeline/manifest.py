@@ -58,7 +58,6 @@ class ManifestRow:
         key: unique in the source.
         location: such as `metadata.jsonl:12`.
         values: the source's values, as JSON.
-
     """
 
     id: int
@@ -102,7 +101,6 @@ def list_source(
     Raises:
         DataError: the source can't be read, or no row has its picture's column.
         OSError: the manifest can't be written.
-
     """
     known = _KnownRows(folder)
     pending: list[ManifestRow] = []

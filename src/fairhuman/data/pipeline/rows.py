@@ -30,7 +30,6 @@ class RowReader:
         picture: column of the picture.
         regions: regions whose boxes are read.
         source: settings of the source.
-
     """
 
     root: Path
@@ -52,7 +51,6 @@ class RowReader:
 
         Raises:
             PictureError: the picture has changed since the check.
-
         """
         record = self.read(row, LoadReport())
         if record is None or (record.width, record.height) != (check["width"], check["height"]):
@@ -64,7 +62,6 @@ class RowReader:
 
         Raises:
             PictureError: the picture can't be read, or has changed since the check.
-
         """
         return decode(read_checked_bytes(record, check["sha256"]), self.source.limits).picture
 
@@ -74,7 +71,6 @@ def read_checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
 
     Raises:
         PictureError: the bytes can't be read, or have changed since the check.
-
     """
     content = read_bytes(record.image)
     if hashlib.sha256(content).digest() != sha256:

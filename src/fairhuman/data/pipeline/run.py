@@ -42,7 +42,6 @@ class Workers:
     Attributes:
         processes: number of parallel processes; 0: do everything in this one.
         ray: address of the cluster, `local`, or None.
-
     """
 
     processes: int = 0
@@ -54,7 +53,6 @@ class Workers:
 
         Raises:
             RecipeError: the runner is unknown, or an address is given without Ray.
-
         """
         if runner not in RUNNERS:
             raise RecipeError(f"--runner must be one of {', '.join(RUNNERS)}, found {runner!r}")
@@ -94,7 +92,6 @@ def build_dataset(
         DataError: the source can't be read; `out` belongs to another source, or another build is running in it; too
             many rows fail, or none is kept.
         FairHumanError: `out` can't be written; a worker died.
-
     """
     build = _Build(source, out, recipe, workers, progress)
     with writing(out, RESUME), alone(out / ".lock", f"{out}: another build is running in this folder"):

@@ -59,7 +59,6 @@ class ShardWriter:
         reader: reader of the source's rows.
         masks: names of all painted masks of the data set.
         name: name of the source.
-
     """
 
     reader: RowReader

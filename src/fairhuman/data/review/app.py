@@ -56,7 +56,6 @@ def create_review_app(folder: Path, settings: ReviewSettings, report: LoadReport
     Raises:
         DataError: the folder can't be read.
         FairHumanError: the database can't be opened or written.
-
     """
     review = _Review(folder, settings, report if report is not None else LoadReport())
     return create_app(review.routes(), settings.hosts, review.store.engine.dispose)
@@ -73,7 +72,6 @@ def serve_review(folder: Path, settings: ReviewSettings, host: str, port: int, s
     Raises:
         DataError: the folder can't be read.
         FairHumanError: the database can't be used, or the server can't listen on the address.
-
     """
     report = LoadReport()
     app = create_review_app(folder, settings, report)

@@ -33,7 +33,6 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
 
     Raises:
         DataError: the folder is neither an imagefolder nor a folder of pictures, or can't be read; see `read_source`.
-
     """
     kind = source_kind(folder, settings.format)
     if kind not in KINDS:
@@ -69,7 +68,6 @@ def browser_picture(record: HumanRecord, limits: PictureLimits) -> tuple[bytes, 
 
     Raises:
         PictureError: the picture can no longer be read.
-
     """
     facts = inspect(record.image, limits)
     if facts.kind in TYPES and not facts.conversions:

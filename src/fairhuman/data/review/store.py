@@ -37,7 +37,6 @@ class WorkList:
         total, done: number of pictures in the folder, and of those with all their reviews.
         own: number of decisions of this reviewer.
         elsewhere: number of pictures that are assigned to other reviewers and may become free again.
-
     """
 
     keys: tuple[str, ...]
@@ -55,7 +54,6 @@ class ReviewStore:
         prompts: prompt of every picture by key, in the order of review.
         settings: settings of the review.
         clock: returns seconds since 1970.
-
     """
 
     def __init__(
@@ -99,7 +97,6 @@ class ReviewStore:
 
         Raises:
             RefusedError: unknown picture (404), invalid decision (422), or a decision that comes too late (409).
-
         """
         if key not in self.prompts:
             raise RefusedError(404, "There is no such picture in this data set.")
@@ -121,7 +118,6 @@ class ReviewStore:
 
         Raises:
             RefusedError: there is no decision to undo (409).
-
         """
         with transaction(self.engine) as connection:
             own = standing_decisions(connection, EVENTS.c.reviewer == reviewer)

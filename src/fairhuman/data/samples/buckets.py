@@ -30,7 +30,6 @@ def cropped_share(sizes: Sequence[Size], resolutions: Sequence[Size]) -> float:
     Args:
         sizes: (height, width) of each picture.
         resolutions: (height, width) of each picture's bucket.
-
     """
     a, b = (np.divide(*np.asarray(one, np.float64).T) for one in (sizes, resolutions))
     return float(np.mean(1.0 - np.minimum(a, b) / np.maximum(a, b)))

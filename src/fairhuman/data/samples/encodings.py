@@ -36,7 +36,6 @@ class Encodings:
         changed: number of these whose origin had a tensor already, so its content has changed.
         full: whether writing has stopped.
         notes: messages for the user, each once.
-
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,7 +82,6 @@ class Encodings:
             key: identifies all that the tensor depends on.
             tensor: on the CPU, contiguous.
             origin: identifies the input, such as a file, regardless of its content.
-
         """
         if key in self._pending_names or key in self._locations:
             return

@@ -43,7 +43,6 @@ class SourceFormat:
         rows: iterates over the rows in a deterministic order, without reading pictures; findings about lines that give
             no row go into the report.
         picture: column of the picture: a path relative to the folder, {bytes, path}, a `FileSpan` or a `TableCell`.
-
     """
 
     signs: str
@@ -77,7 +76,6 @@ def source_format(name: str) -> SourceFormat:
 
     Raises:
         PluginError: it can't be loaded.
-
     """
     if name in SOURCES:
         return SOURCES[name]
@@ -97,7 +95,6 @@ def source_kind(path: Path, forced: str | None = None) -> str:
     Raises:
         DataError: the path doesn't exist or holds no known format.
         RecipeError: `forced` is an unknown format.
-
     """
     known = [*SOURCES, *(plugins.plugin_names(plugins.SOURCES) if forced is not None else ())]
     if forced is not None and forced not in known:
@@ -130,7 +127,6 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
         DataError: the source is unreadable or has no usable records; no record has a required column or a region;
             more than `max_reject_share` of the records were skipped.
         RecipeError: `settings.format` is an unknown format.
-
     """
     own = LoadReport()
     try:
@@ -161,7 +157,6 @@ def _compare_pictures(records: Sequence[HumanRecord], report: LoadReport) -> lis
 
     Returns:
         The records whose pictures can be read.
-
     """
     found: list[tuple[HumanRecord, int]] = []
     for record in records:

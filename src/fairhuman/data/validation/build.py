@@ -37,7 +37,6 @@ class ValidationSummary:
         stages: records left after each stage, in order.
         reasons: rejected records by reason, most frequent first.
         report: path of the page.
-
     """
 
     pictures: int
@@ -79,7 +78,6 @@ def build_validation(
     Raises:
         DataError: too few pictures are usable; the source or the folder can't be used; the model fails.
         FairHumanError: the disk is full or can't be written.
-
     """
     out = out.absolute()
     funnel = Funnel()

@@ -28,7 +28,6 @@ class Funnel:
         rejected: one row per record: `key`, `where`, `stage`, `reason`, `value`.
         stages: name of each stage, and the number of records left after it.
         unknown: for each filter, the number of records that passed because the measure is unknown.
-
     """
 
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +49,6 @@ def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funne
 
     Raises:
         DataError: the source is unreadable, has no record, or more than `source.max_reject_share` can't be read.
-
     """
     report = LoadReport()
     try:

@@ -67,7 +67,6 @@ def model_prompts(
 
     Raises:
         DataError, ModelError: as for the captioner, if no record can get a prompt.
-
     """
     known = {(row["key"], row["picture"]): Caption(row["text"], tuple(row["tokens"]), row["cut"]) for row in journal}
     for start in range(0, len(records), captioner.batch_size):

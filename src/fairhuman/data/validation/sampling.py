@@ -37,7 +37,6 @@ def draw_keys(
         seed: another seed gives an independent set.
         sampling: `random`, or `stratified`, with the numbers per stratum from `allocate`.
         allocation: allocation of `stratified`.
-
     """
     order = draw_order(strata, seed)
     if sampling == "random":
@@ -100,7 +99,6 @@ def value_shares(
         dimensions: names of a stratum's components.
         chosen: keys of the set.
         draws: keys of repeated draws.
-
     """
     result: dict[str, dict[str, ValueShare]] = defaultdict(dict)
     for place, dimension in enumerate(dimensions):

@@ -47,7 +47,6 @@ class Distance:
         n: pictures in the first set.
         shares0, shares1: influence s_g by group in the first and second set; without groups the keys are picture
             indices.
-
     """
 
     value: float
@@ -73,7 +72,6 @@ def paired_difference(a: Distance, b: Distance) -> Difference:
 
     Raises:
         ValueError: the groups of the two references differ.
-
     """
     if a.shares1.keys() != b.shares1.keys():
         raise ValueError(
@@ -96,7 +94,6 @@ def size_warning(n: int, width: int) -> str | None:
 
     Raises:
         DataError: fewer than 2 pictures, which have no covariance.
-
     """
     if n < 2:
         raise DataError(f"a distance needs at least 2 pictures in each set, not {n}")
@@ -136,7 +133,6 @@ def measure_frechet(
     Raises:
         DataError: a set has fewer than 2 rows, or rows that aren't finite; states their number and the first.
         ValueError: the shapes don't match, or the numbers of groups and rows differ.
-
     """
     x0, x1 = _checked(features0_nd, features1_md)
     (q0, root0), (q1, root1) = (np.linalg.qr(_centred(x)) for x in (x0, x1))

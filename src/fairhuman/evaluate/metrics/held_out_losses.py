@@ -44,7 +44,6 @@ class ModelSpec:
 
         Raises:
             RecipeError: an empty part, or a weight that isn't a number.
-
         """
         model, plus, lora = text.partition("+")
         path, at, weight = lora.rpartition("@") if "@" in lora else (lora, "", "1")
@@ -62,7 +61,6 @@ class ModelSpec:
         Raises:
             ModelError: there is no such file.
             RecipeError: a weight is given for a MoLE, whose gates determine its strength.
-
         """
         if self.lora is None:
             return None
@@ -87,10 +85,11 @@ class _Pipeline:
 
 def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOutLosses]:
     """Held-out errors of each model on the pictures of `data`, by name.
-    DataError: the data can't be used.
-    ModelError: a model, LoRA or MoLE can't be used.
-    RecipeError: a weight is given for a MoLE.
 
+    Raises:
+        DataError: the data can't be used.
+        ModelError: a model, LoRA or MoLE can't be used.
+        RecipeError: a weight is given for a MoLE.
     """
     records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
     size = (settings.resolution, settings.resolution)
@@ -126,7 +125,6 @@ class LossLine:
         change: relative change from the first model, paired by picture; None for the first model.
         p: two-sided p-value for exchangeability of both models within each picture, see `paired_difference`.
         p_holm: p after Holm's correction for all rows of the table.
-
     """
 
     model: str

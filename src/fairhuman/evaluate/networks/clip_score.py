@@ -40,7 +40,6 @@ class CLIPScore(PromptScore):
         Raises:
             WeightsError: the model can't be found or downloaded, isn't a CLIP, or lacks weights.
         ValueError: `batch_size` is less than 1.
-
     """
 
     name = "clip-score"

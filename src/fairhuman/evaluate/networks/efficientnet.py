@@ -39,7 +39,6 @@ class EfficientNetLite0:
     Raises:
         FairHumanError: the packages aren't installed.
         ValueError: `batch_size` is less than 1.
-
     """
 
     name = "efficientnet-lite0"
@@ -60,7 +59,6 @@ class EfficientNetLite0:
 
         Raises:
             ValueError: the picture isn't RGB.
-
         """
         if image.mode != "RGB":
             raise ValueError(f"the picture must be RGB, not {image.mode}")

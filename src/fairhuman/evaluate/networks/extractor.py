@@ -28,7 +28,6 @@ class Extractor(Protocol):
         reads_prompt: whether features depend on the prompt.
         width: features per row.
         batch_size: pictures per forward pass.
-
     """
 
     name: str

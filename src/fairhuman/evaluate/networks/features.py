@@ -57,7 +57,6 @@ def extract_features(
 
     Raises:
         FairHumanError: features aren't finite, or the network reads prompts and a picture has none; names the picture.
-
     """
     if extractor.reads_prompt and (silent := next((p.name for p in pictures if not p.prompt), None)) is not None:
         raise FairHumanError(f"{extractor.name} needs a prompt for every picture, and {silent} has none")

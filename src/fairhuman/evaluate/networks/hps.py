@@ -41,7 +41,6 @@ class HumanPreferenceScore(PromptScore):
             WeightsError: the weights can't be found or downloaded, or don't fit the architecture.
         FairHumanError: open_clip isn't installed.
         ValueError: open_clip has no such architecture, or `batch_size` is less than 1.
-
     """
 
     name = "hps-v2.1"

@@ -52,7 +52,6 @@ class ImageReward(PromptScore):
         Raises:
             WeightsError: weights or tokenizer can't be found or downloaded, or don't fit this network.
         ValueError: `batch_size` is less than 1.
-
     """
 
     name = "image-reward"

@@ -40,7 +40,6 @@ class Inception:
         WeightsError: the file doesn't exist or holds other weights.
         FairHumanError: torch-fidelity isn't installed.
         ValueError: `batch_size` is less than 1.
-
     """
 
     reads_prompt = False
@@ -67,7 +66,6 @@ class Inception:
 
         Raises:
             ValueError: the picture isn't RGB.
-
         """
         from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as resize
 
@@ -89,7 +87,6 @@ def find_weights(weights: str | Path | None) -> Path:
 
     Raises:
         WeightsError: there is no such file; says where to get it.
-
     """
     path = Path(weights).expanduser() if weights else None
     if path is None or not path.is_file():

@@ -29,7 +29,6 @@ class PromptScore(ABC):
 
     Raises:
         ValueError: `batch_size` is less than 1.
-
     """
 
     name: str
@@ -53,7 +52,6 @@ class PromptScore(ABC):
 
         Raises:
             ValueError: the picture isn't RGB.
-
         """
 
     def extract(self, images_bchw: Tensor, prompts: Sequence[str]) -> Features:
@@ -61,7 +59,6 @@ class PromptScore(ABC):
 
         Raises:
             ValueError: the numbers of prompts and pictures differ.
-
         """
         if images_bchw.ndim != 4 or len(images_bchw) != len(prompts):
             raise ValueError(
@@ -95,7 +92,6 @@ def image_tensor(image: Image.Image) -> Tensor:
 
     Raises:
         ValueError: the picture isn't RGB.
-
     """
     if image.mode != "RGB":
         raise ValueError(f"the picture must be RGB, not {image.mode}")
@@ -118,7 +114,6 @@ def centre_square(image: Image.Image, side: int) -> Tensor:
 
     Raises:
         ValueError: the picture isn't RGB.
-
     """
     resized = functional.resize(image, [side], InterpolationMode.BICUBIC)
     return normalize_for_clip(image_tensor(functional.center_crop(resized, [side, side])))

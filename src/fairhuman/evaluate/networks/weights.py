@@ -27,7 +27,6 @@ class WeightsSource:
         hub: original on the Hugging Face hub: `owner/name:file`, or `owner/name` for a folder.
         size: size of the download for messages.
         files: name patterns of the files to use in a folder; empty if the weights are a single file.
-
     """
 
     metric: str
@@ -41,7 +40,6 @@ class WeightsSource:
 
         Raises:
             WeightsError: not found and could not be downloaded; names the source and the option to set.
-
         """
         place = given or self.hub
         path = Path(place).expanduser()
@@ -96,7 +94,6 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
 
     Raises:
         WeightsError: the file can't be read, or isn't a state dict.
-
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -115,7 +112,6 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) ->
 
     Raises:
         WeightsError: a name is missing or unknown, or a shape differs; lists the first of each.
-
     """
     own = network.state_dict()
     faults = {

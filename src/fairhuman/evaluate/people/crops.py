@@ -29,7 +29,6 @@ class CropPlan:
         unknown: pictures whose boxes are unknown.
         without_box: pictures known to have no box.
         too_small: number of boxes (not pictures) below the minimum size.
-
     """
 
     crops: tuple[tuple[int, Square], ...]
@@ -56,7 +55,6 @@ def plan_crops(
 
     Raises:
         ValueError: the numbers of sizes and pictures differ, or `growth` or `min_side` is below 1.
-
     """
     if len(boxes) != len(sizes):
         raise ValueError(f"sizes must have an entry for each of {len(boxes)} pictures, not {len(sizes)}")

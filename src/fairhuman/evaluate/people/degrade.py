@@ -25,7 +25,6 @@ def pixelate(image: Picture, cells: int, boxes: Sequence[Box] | None = None) -> 
 
     Raises:
         ValueError: `cells` is out of range, or the picture isn't RGB, uint8, [H, W, 3].
-
     """
     if cells < 1:
         raise ValueError(f"cells must be at least 1, not {cells}")
@@ -52,7 +51,6 @@ def blur(image: Picture, sigma: float, boxes: Sequence[Box] | None = None) -> Pi
 
     Raises:
         ValueError: `sigma` is negative, or the picture isn't RGB, uint8, [H, W, 3].
-
     """
     if not sigma >= 0:
         raise ValueError(f"sigma must not be negative, not {sigma}")

@@ -45,7 +45,6 @@ class PartDetection:
         presence: the landmark model's presence score, 0..1, in each look of `looks.LOOKS`.
         looks: x and y in pixels of the landmarks in each look: `looks.FACE_POINTS` of a face, 21 of a hand.
         votes: number of detector passes that found the hand, 2..5; None for a face.
-
     """
 
     box: Box
@@ -92,7 +91,6 @@ def detect_each(
     Raises:
         ValueError: `upscale`, `workers` or `seconds` is out of range.
         DetectorError: models can't be loaded, or a picture is invalid, crashes them or exceeds the time limit.
-
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")

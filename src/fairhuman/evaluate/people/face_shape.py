@@ -25,7 +25,6 @@ class FaceShape:
     Attributes:
         presence: mean presence score over the looks, 0..1.
         agreement: similarity of the landmarks across looks, 0..1 (`looks.agreement`).
-
     """
 
     presence: float

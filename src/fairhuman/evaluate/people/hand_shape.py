@@ -50,7 +50,6 @@ class HandShape:
         fingers: number of separate fingers, 1..5.
         crossings: pairs of fingers with colliding bones, 0..10.
         proportions: share of bone proportions within the human range, 0..1.
-
     """
 
     fingers: int
@@ -71,7 +70,6 @@ def hand_shape(points: Sequence[Sequence[float]] | Array) -> HandShape:
 
     Raises:
         ValueError: the shape isn't [21, 3], or a number isn't finite.
-
     """
     points_n3 = np.asarray(points, dtype=np.float64)
     if points_n3.shape != (21, 3) or not np.isfinite(points_n3).all():

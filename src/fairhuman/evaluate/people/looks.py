@@ -61,7 +61,6 @@ class Looks(NamedTuple):
     Attributes:
         presence_l: presence score of the hand or face, 0..1.
         points_lnd: landmarks x, y in pixels of the picture, [L, N, 2].
-
     """
 
     presence_l: Array
@@ -168,7 +167,6 @@ def landmarks_of(found: Detection) -> Array:
 
     Raises:
         ValueError: the detector returned none.
-
     """
     if found.landmarks_n3 is None:
         raise ValueError(f"a {found.label} must have landmarks, {found.source} gave none")
@@ -202,7 +200,6 @@ def agreement(points_lnd: Array, size: float, spread: float) -> float:
         points_lnd: points in pixels, [L, N, 2].
         size: size of the hand or face in pixels, > 0.
         spread: distance, as a fraction of `size`, at which the similarity drops to 0.61.
-
     """
     apart_lnd = points_lnd - np.median(points_lnd, axis=0)
     squares_ln = (apart_lnd**2).sum(axis=2) / (size * spread) ** 2

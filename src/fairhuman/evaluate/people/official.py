@@ -57,7 +57,6 @@ def official_scores(
     Raises:
         ValueError: `upscale` or `seconds` is out of range.
         DetectorError: models can't be loaded, or a picture is invalid, crashes them or exceeds the time limit.
-
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")

@@ -50,7 +50,6 @@ class StrictScores:
         quality_n: summed quality of the matched parts; NaN where `expected_n` is.
         found_n: number of found parts.
         best_n: quality of the best found part, 0 if none is found; always known.
-
     """
 
     expected_n: Array
@@ -70,7 +69,6 @@ def strict_faces(detections: Sequence[ImageDetections], expected: Sequence[Expec
 
     Raises:
         ValueError: the lengths differ, or a number is negative.
-
     """
     return _scores([[(face, face_quality(face)) for face in one.faces] for one in detections], expected)
 

@@ -82,7 +82,6 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
     Raises:
         RecipeError: the recipe enables no cache.
         FairHumanError: not enough disk space, a folder that can't be written, invalid data or model.
-
     """
     if not (recipe.cache.latents or recipe.cache.text):
         raise RecipeError("nothing to compute: cache.latents and cache.text are both false")

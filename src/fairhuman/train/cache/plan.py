@@ -56,7 +56,6 @@ def budget(recipe: TrainRecipe, data: RunData) -> Budget:
 
     Raises:
         ModelError: the model's folder has no readable configurations.
-
     """
     size = encoded_size(recipe.model)
     held_out = data.held_out.records if data.held_out is not None else ()
@@ -89,7 +88,6 @@ class Caches:
     Attributes:
         latents, texts: None where disabled.
         data: the run's data, which skips decoding of pictures whose latents are cached.
-
     """
 
     def __init__(self, recipe: TrainRecipe, data: RunData, pipeline: StableDiffusionXLPipeline) -> None:

@@ -23,7 +23,6 @@ class TextCache:
         kept: the storage.
         pipeline: its text encoders must be frozen.
         precision: the run's autocast dtype; None: no autocast.
-
     """
 
     def __init__(self, kept: Encodings, pipeline: StableDiffusionXLPipeline, precision: torch.dtype | None) -> None:
