@@ -162,10 +162,7 @@ def benchmark_detectors(
 
 
 @data_app.command()
-def check(
-    path: DataSet,
-    json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None,
-) -> None:
+def check(path: DataSet, json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None) -> None:
     """Decode every picture and painted mask and report problems; exit code 1 if anything had to be left out.
 
     Example: fairhuman data check photos

@@ -15,8 +15,7 @@ study_app = Typer(no_args_is_help=True, help="Ask people which pictures they pre
 
 Study = Annotated[Path, Argument(help="Folder of a study.")]
 Database = Annotated[
-    str | None,
-    Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else STUDY/study.sqlite."),
+    str | None, Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else STUDY/study.sqlite.")
 ]
 
 
@@ -161,8 +160,7 @@ def power(
     settings = settings_of(PowerSettings, "study power", overrides, given=given)
     display = ConsoleDisplay()
     participants, tried = find_participants(
-        settings,
-        lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}"),
+        settings, lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
     )
     display.say(power_summary(settings, participants, tried))
 
@@ -176,8 +174,7 @@ def serve(
     url: Annotated[str | None, Option(help="Public address, such as https://study.example.org.")] = None,
     open_link: Annotated[bool, Option("--open-link", help="Also admit visitors without a link.")] = False,
     admin_token: Annotated[
-        str | None,
-        Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one."),
+        str | None, Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one.")
     ] = None,
     proxy_headers: Annotated[
         str | None, Option(help="Address of a proxy whose X-Forwarded headers are trusted.")

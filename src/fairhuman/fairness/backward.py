@@ -107,12 +107,7 @@ class FairBackward:
         self._weights: list[float] | None = None  # chosen before the backward pass; None: they need the Gram matrix
 
     def __call__(
-        self,
-        losses: Sequence[Tensor | None],
-        *,
-        output: Output | None = None,
-        sync: bool = True,
-        measure: bool = False,
+        self, losses: Sequence[Tensor | None], *, output: Output | None = None, sync: bool = True, measure: bool = False
     ) -> FairStep | None:
         """Process K scalar losses (None: absent). Return the step's result, or None while accumulating.
 

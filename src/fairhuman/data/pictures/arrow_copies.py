@@ -40,11 +40,7 @@ def arrow_folder() -> Path:
 
 
 def with_arrow_copies(
-    records: Sequence[HumanRecord],
-    folder: Path,
-    conditions: Sequence[str] = (),
-    small: int = SMALL,
-    piece: int = PIECE,
+    records: Sequence[HumanRecord], folder: Path, conditions: Sequence[str] = (), small: int = SMALL, piece: int = PIECE
 ) -> Sequence[HumanRecord]:
     """Replace table cells of pictures, masks and conditions by copies that are fast to read.
 

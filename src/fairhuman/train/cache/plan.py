@@ -41,10 +41,7 @@ class Budget:
         """Return a one-line summary."""
         parts = [
             f"{count} {name} of {size / 1000:.0f} KB"
-            for count, name, size in (
-                (self.views, "latents", self.view_bytes),
-                (self.texts, "texts", self.text_bytes),
-            )
+            for count, name, size in ((self.views, "latents", self.view_bytes), (self.texts, "texts", self.text_bytes))
             if count
         ]
         whole = f"{_mib(self.needed)} when complete ({', '.join(parts)})"
