@@ -15,7 +15,7 @@ from fairhuman.compare.grid.frames import Detect, detected_frames
 from fairhuman.compare.grid.zoom import ZoomFrame, cut
 from fairhuman.data.pictures.decode import decode, inspect
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.data.caption import Caption, TokenBudget
+from fairhuman.data.caption.item import Caption
 from fairhuman.data.caption.settings import TokenSettings
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.validation.prompts import NO_CAPTION, NO_PERSON, TOO_LONG, rule_prompt
 from fairhuman.data.validation.shorten import LONGEST, MAX_WORDS, names_person, short_prompt
 from fairhuman.detect.worker import Failure

@@ -9,7 +9,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from fairhuman.data.condition import decode_depth, depth_picture, draw_pose, move_people, people_from_source
+from fairhuman.data.condition.depth import decode_depth, depth_picture
+from fairhuman.data.condition.people import move_people, people_from_source
+from fairhuman.data.condition.pose import draw_pose
 from fairhuman.data.look.reading import DataSet
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport

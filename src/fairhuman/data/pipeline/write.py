@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
-from fairhuman.data.condition import PEOPLE_TYPE
+from fairhuman.data.condition.people import PEOPLE_TYPE
 from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from fairhuman.data.caption import Caption, Captioner, CaptionItem, TokenBudget, open_captioner
+from fairhuman.data.caption import open_captioner
+from fairhuman.data.caption.item import Caption, Captioner, CaptionItem
 from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.template import describe_attributes
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
 from fairhuman.data.validation.settings import ValidationSetSettings
