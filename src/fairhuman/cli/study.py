@@ -186,8 +186,13 @@ def serve(
 
     Example: fairhuman study serve faces --open-link
     """
-    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, parse_site, serve
+    from fairhuman.study.app import Access, create_study_app
+    from fairhuman.study.links import parse_site
+    from fairhuman.study.shown import load_shown
+    from fairhuman.study.store import open_store
     from fairhuman.study.study import DATABASE
+    from fairhuman.study.texts import load_texts
+    from fairhuman.web.serve import serve
 
     root, hosts = ("", ()) if url is None else (parse_site(url)[0], (parse_site(url)[1],))
     access = Access.grant(admin_token, open_link, hosts)
@@ -224,7 +229,8 @@ def links(
     import csv
     import io
 
-    from fairhuman.study.serving import invite, load_shown, parse_site
+    from fairhuman.study.links import invite, parse_site
+    from fairhuman.study.shown import load_shown
     from fairhuman.utils.files import write_text, writing
 
     base, _ = parse_site(url)
