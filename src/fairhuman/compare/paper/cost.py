@@ -37,15 +37,7 @@ ON_CPU = "parameters only, since the growth of a CPU process says little about t
 
 @dataclass(frozen=True, slots=True)
 class ExtraMemory:
-    """Parameters in addition to the base's.
-
-    Attributes:
-        name: name of the variant.
-        parameters: number of parameters.
-        fp32_mib: size in single precision, in MiB.
-        fp16_mib: size in half precision, in MiB.
-        published_mb: the supplement's figure in its "MB"; None if it has none.
-    """
+    """Parameters in addition to the base's, and their size; `published_mb` is the supplement's figure in its "MB"."""
 
     name: str
     parameters: int

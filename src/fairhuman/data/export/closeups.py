@@ -43,13 +43,8 @@ class CloseupSettings(Settings):
 def closeups(
     samples: Iterator[ExportSample], settings: CloseupSettings, regions: Sequence[str], report: LoadReport
 ) -> Iterator[ExportSample]:
-    """Yield a sample for each box that is large enough, in order; other boxes and records are noted.
-
-    Args:
-        samples: full pictures.
-        settings: settings of the close-ups.
-        regions: regions whose boxes the samples have.
-        report: gets the findings.
+    """Yield a sample for each box that is large enough, in order; other boxes and records are noted. `regions` are
+    those whose boxes the samples have.
     """
     column, region = region_column(settings.region), settings.region
     for sample in samples:

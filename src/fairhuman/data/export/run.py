@@ -31,13 +31,7 @@ FORMATS: Mapping[str, Writer] = {
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """Result of an export.
-
-    Attributes:
-        out: the folder.
-        records: number of records written.
-        report: notes on everything skipped, dropped or converted.
-    """
+    """Result of an export: the folder, the number of records written, and notes on what was left out or converted."""
 
     out: Path
     records: int

@@ -53,13 +53,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes shards, in any process.
-
-    Attributes:
-        reader: reader of the source's rows.
-        masks: names of all painted masks of the data set.
-        name: name of the source.
-    """
+    """Writes shards, in any process; `masks` names all painted masks of the data set, `name` its source."""
 
     reader: RowReader
     masks: tuple[str, ...]

@@ -31,12 +31,8 @@ MIN_FAILURES = 10  # failures of a model that are always tolerated
 class ValidationSummary:
     """Summary of a validation set.
 
-    Attributes:
-        pictures: number of pictures in the set.
-        usable: number of pictures that could have been drawn.
-        stages: records left after each stage, in order.
-        reasons: rejected records by reason, most frequent first.
-        report: path of the page.
+    `usable` pictures could have been drawn; `stages` are the records left after each stage, in order; `reasons` the
+    rejected records by reason, most frequent first.
     """
 
     pictures: int

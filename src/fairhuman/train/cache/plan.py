@@ -77,11 +77,6 @@ def captions(recipe: TrainRecipe, data: RunData) -> list[str]:
 class Caches:
     """The caches that a recipe enables.
 
-    Args:
-        recipe: its `cache` section is used.
-        data: the run's data.
-        pipeline: the run's pipeline, whose networks are cached.
-
     Attributes:
         latents, texts: None where disabled.
         data: the run's data, which skips decoding of pictures whose latents are cached.
