@@ -25,12 +25,7 @@ MIB, GIB = 2**20, 2**30
 
 @dataclass
 class Report:
-    """What was found.
-
-    Attributes:
-        sections: by title, lines to read.
-        problems: what is installed and broken, a line each.
-    """
+    """What was found: lines to read by title of their section, and a line for each thing that is installed and broken."""
 
     sections: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)

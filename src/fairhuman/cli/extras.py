@@ -56,9 +56,7 @@ def command_of(arguments: Sequence[str]) -> str | None:
 def missing_extra(module: str, arguments: Sequence[str]) -> str | None:
     """One line that says which extra a command lacks; None where a missing module is no question of extras.
 
-    Args:
-        module: the name of one that could not be imported, as `ModuleNotFoundError.name` has it.
-        arguments: of the command line.
+    `module` could not be imported; it is named as in `ModuleNotFoundError.name`.
     """
     top = module.partition(".")[0]
     if importable(top):  # then a part of it is missing, which no extra brings

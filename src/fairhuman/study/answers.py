@@ -50,12 +50,8 @@ class Vote:
 
 @dataclass
 class Votes:
-    """Valid votes and descriptions of invalid rows.
-
-    Attributes:
-        votes: votes in the order of participants, trials and questions.
-        bad: location and reason of each invalid row.
-        expected: number of votes in a complete session; None without a design.
+    """Votes in the order of participants, trials and questions; location and reason of each invalid row; and the number
+    of votes in a complete session, None without a design.
     """
 
     votes: list[Vote]

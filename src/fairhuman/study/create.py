@@ -31,11 +31,8 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class PictureGroup:
-    """Pictures that are shown together: an item by all methods, or an attention check made from one picture.
-
-    Attributes:
-        source: prompt and pictures of all methods.
-        spoilt: method whose picture is degraded for a check; None for an item.
+    """Pictures that are shown together: an item by all methods, or an attention check made from the picture of
+    `spoilt`.
     """
 
     source: Candidate
