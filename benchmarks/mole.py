@@ -29,7 +29,8 @@ from fairhuman import config
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.compare.runs import choose_learning_rate, edge_note
-from fairhuman.data.export import CloseupSettings, export_dataset
+from fairhuman.data.export.closeups import CloseupSettings
+from fairhuman.data.export.run import export_dataset
 from fairhuman.demo.run import write_prompts
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, measure_losses

@@ -22,7 +22,7 @@ from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.evaluate.metrics.distances import measure_frechet
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features

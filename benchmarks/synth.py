@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from common import arguments, save
-from fairhuman.detect import DETECTORS, find_parts, part_rates
+from fairhuman.detect.rates import DETECTORS, find_parts, part_rates
 from fairhuman.synth.body import Body
 from fairhuman.synth.people import people_row
 from fairhuman.synth.render import Rendering, render

@@ -175,8 +175,7 @@ def test_sd_scripts_losses_are_those_of_the_masks(tmp_path: Path) -> None:
     trainer = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "NetworkTrainer")
     method = next(node for node in trainer.body if isinstance(node, ast.FunctionDef) and node.name == "process_batch")
     utilities = SimpleNamespace(
-        get_huber_threshold_if_needed=lambda *_: None,
-        conditional_loss=lambda a, b, *_: (a - b).square(),
+        get_huber_threshold_if_needed=lambda *_: None, conditional_loss=lambda a, b, *_: (a - b).square()
     )
     names: dict[str, Any] = {"torch": torch, "typing": __import__("typing"), "train_util": utilities}
     flags = __future__.annotations.compiler_flag

@@ -100,14 +100,8 @@ def test_a_run_by_a_strategy_of_another_package_is_resumed_from_its_recipe(insta
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["strategy=softmux"],
-            "strategy: did you mean 'softmax'? It must be one of ls, dwa, uw, rlw, si, nash,",
-        ),
-        (
-            ["fairness.options.temperature=1"],
-            "fairness.options are of strategies that other packages add, found",
-        ),
+        (["strategy=softmux"], "strategy: did you mean 'softmax'? It must be one of ls, dwa, uw, rlw, si, nash,"),
+        (["fairness.options.temperature=1"], "fairness.options are of strategies that other packages add, found"),
     ],
 )
 def test_what_a_recipe_may_not_say(installed: None, overrides: list[str], message: str) -> None:
@@ -119,10 +113,7 @@ def test_what_a_recipe_may_not_say(installed: None, overrides: list[str], messag
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (
-            "temprature=1",
-            "the strategy 'softmax' has no option 'temprature'; did you mean 'temperature'?",
-        ),
+        ("temprature=1", "the strategy 'softmax' has no option 'temprature'; did you mean 'temperature'?"),
         ("temperature=0", "of the strategy 'softmax': temperature must be > 0, got 0"),
     ],
 )
@@ -155,18 +146,9 @@ def test_a_strategy_that_balances_gradients(install: Callable[..., None]) -> Non
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (
-            "import no_such_package",
-            "can't be loaded: ModuleNotFoundError: No module named",
-        ),
-        (
-            "",
-            "can't be loaded: AttributeError: module 'broken_parts' has no attribute 'Own'",
-        ),
-        (
-            "Own = 3",
-            "must be a subclass of LossWeighting or GradientBalancing, found 3",
-        ),
+        ("import no_such_package", "can't be loaded: ModuleNotFoundError: No module named"),
+        ("", "can't be loaded: AttributeError: module 'broken_parts' has no attribute 'Own'"),
+        ("Own = 3", "must be a subclass of LossWeighting or GradientBalancing, found 3"),
     ],
 )
 def test_a_package_that_fails_is_named(install: Callable[..., None], code: str, message: str) -> None:

@@ -119,10 +119,7 @@ def test_learning_rates_of_cells_without_one_are_refused(tmp_path, same, message
         ({"against": {"LS": ["MPD", "LS"]}}, r"against compares 'LS' with itself"),
         ({"seeds": [1, 1]}, r"seeds must differ, found \[1, 1\]"),
         ({"cells": {"a/b": {}}}, r"a cell's name must be .* found 'a/b'"),
-        (
-            {"cells": {"A b": {}, "a  b": {}}, "against": None},
-            r"names of cells must differ in more than spaces",
-        ),
+        ({"cells": {"A b": {}, "a  b": {}}, "against": None}, r"names of cells must differ in more than spaces"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path, values, message):

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fairhuman.detect import DetectorError, Picture
+from fairhuman.detect.detection import DetectorError, Picture
 from fairhuman.detect.model_file import find_model, hashed_file_name
 from fairhuman.detect.onnx import OnnxDetector, letterbox
 from fairhuman.record import Box

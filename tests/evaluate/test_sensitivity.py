@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.evaluate.metrics.distances import measure_frechet
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features

@@ -16,7 +16,7 @@ from fairhuman.fairness import (
     TailEstimator,
     solve,
 )
-from fairhuman.fairness.estimators import GramEstimate, MicroBatch
+from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch
 from helpers.small_unet import fair_backward, flat_grad, small_unet, take, trained, true_gradients
 
 

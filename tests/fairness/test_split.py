@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, SplitEstimator
-from fairhuman.fairness.estimators import GramEstimate, MicroBatch
 from fairhuman.fairness.estimators.cut import CutPoint
-from fairhuman.fairness.estimators.estimator import EstimatorError
+from fairhuman.fairness.estimators.estimator import EstimatorError, GramEstimate, MicroBatch
 from fairhuman.fairness.estimators.shares import RegionShares
 from helpers.small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
 

@@ -106,11 +106,7 @@ def test_an_adapter_draws_what_diffusers_pipeline_draws(pipeline: StableDiffusio
         adapter=made.network,
     )
     theirs.set_progress_bar_config(disable=True)
-    latents = theirs(
-        **asked_of_diffusers(),
-        adapter_conditioning_scale=0.8,
-        output_type="latent",
-    ).images
+    latents = theirs(**asked_of_diffusers(), adapter_conditioning_scale=0.8, output_type="latent").images
     found = drawn(pipeline, [ActiveControl(made, 0.8)], pose=pose())
     torch.testing.assert_close(found, decode_latents(pipeline.vae, latents), rtol=0, atol=1e-4)
     assert (found - drawn(pipeline, [])).abs().max() > 0.01

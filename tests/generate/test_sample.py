@@ -89,13 +89,7 @@ def test_pipeline_and_global_generator_stay_as_they_are(pipeline: StableDiffusio
 
 
 def test_settings_change_the_picture(pipeline: StableDiffusionXLPipeline) -> None:
-    changes: list[dict[str, object]] = [
-        {},
-        {"seed": 6},
-        {"guidance": 1.0},
-        {"negative_prompt": "a hat"},
-        {"steps": 4},
-    ]
+    changes: list[dict[str, object]] = [{}, {"seed": 6}, {"guidance": 1.0}, {"negative_prompt": "a hat"}, {"steps": 4}]
     found = [next(sample(pipeline, PROMPTS[:1], SMALL.model_copy(update=change))).image.tobytes() for change in changes]
     assert len(set(found)) == len(changes)
 

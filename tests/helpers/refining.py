@@ -8,13 +8,7 @@ from fairhuman.record import Box
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import write_page
 from fairhuman.refine.parts import PartsDetector
-from fairhuman.refine.run import (
-    RefineManifest,
-    RefineOutcome,
-    check_folders,
-    list_sources,
-    refine_folder,
-)
+from fairhuman.refine.run import RefineManifest, RefineOutcome, check_folders, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from helpers.tiny_parts import BoardLook, ContrastPainter, boards
 

@@ -16,14 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from fairhuman.errors import DataError, ModelError
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import summary
-from fairhuman.refine.run import (
-    RECIPE,
-    ROWS,
-    RefineManifest,
-    finished_rows,
-    list_sources,
-    refine_folder,
-)
+from fairhuman.refine.run import RECIPE, ROWS, RefineManifest, finished_rows, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.journal import Journal
 from helpers.refining import BOX, WEAK, Opened, refine

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fairhuman import config
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.record import Box
 from fairhuman.study.create import ZOOM, create_study

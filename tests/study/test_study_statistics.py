@@ -14,12 +14,7 @@ from helpers.simulated_votes import simulate, vote
 
 def test_the_papers_score_by_hand() -> None:
     """A: 1 + 0.5 + 0 + 1 over four groups; B: 0 + 0.5 + 1 over three; C, in groups of three: 0 + 0.5."""
-    votes = [
-        vote(0, "AB", "A", 0),
-        vote(1, "BAC", None, 0),
-        vote(0, "AB", "B", 1),
-        vote(1, "AC", "A", 1),
-    ]
+    votes = [vote(0, "AB", "A", 0), vote(1, "BAC", None, 0), vote(0, "AB", "B", 1), vote(1, "AC", "A", 1)]
     assert [method_score(votes, method).value for method in "ABC"] == [2.5 / 4, 1.5 / 3, 0.5 / 2]
     assert [method_score(votes, method).n for method in "ABCD"] == [4, 3, 2, 0]
     assert np.isnan(method_score(votes, "D").value)

@@ -16,13 +16,7 @@ from fairhuman.cli.watch import Previews
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import DataError, ModelError
-from fairhuman.fairness import (
-    ExactEstimator,
-    FairBackward,
-    FallbackEstimator,
-    MinimumPotentialDelay,
-    OutputEstimator,
-)
+from fairhuman.fairness import ExactEstimator, FairBackward, FallbackEstimator, MinimumPotentialDelay, OutputEstimator
 from fairhuman.report.training import write_training_report
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_estimator

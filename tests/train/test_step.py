@@ -124,11 +124,9 @@ def test_min_snr_weights(kind: str) -> None:
     for step, weight in zip(steps.tolist(), weights.tolist(), strict=True):
         alpha = float(scheduler.alphas_cumprod[step])
         snr = alpha / (1 - alpha)
-        expected = {
-            "epsilon": min(snr, 5.0) / snr,
-            "v_prediction": min(snr, 5.0) / (snr + 1),
-            "sample": min(snr, 5.0),
-        }[kind]
+        expected = {"epsilon": min(snr, 5.0) / snr, "v_prediction": min(snr, 5.0) / (snr + 1), "sample": min(snr, 5.0)}[
+            kind
+        ]
         assert weight == pytest.approx(expected, rel=1e-4)
     assert torch.equal(sample_weights(scheduler, steps, None), torch.ones(len(steps)))
 

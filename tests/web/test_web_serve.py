@@ -53,4 +53,4 @@ def test_ports_that_can_t_be(port):
 def test_without_the_extra_a_review_says_what_to_install():
     program = "import sys; sys.modules['starlette'] = None; import fairhuman.data.review"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "FairHumanError: reviewing needs some more packages: pip install 'fairhuman[web]'" in done.stderr
+    assert "FairHumanError: reviewing needs additional packages: pip install 'fairhuman[web]'" in done.stderr

@@ -21,7 +21,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from fairhuman.detect import Detection, PoseDetector, find_parts, part_rates
+from fairhuman.detect.detection import Detection
+from fairhuman.detect.pose import PoseDetector
+from fairhuman.detect.rates import find_parts, part_rates
 from fairhuman.generate.sample import sample
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import decode_latents, encode_pictures, load_pipeline

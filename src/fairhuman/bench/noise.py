@@ -38,12 +38,8 @@ def recipe_or_noise(path: Path | None, overrides: Sequence[str], fill_caches: bo
 
 
 def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool = True) -> TrainRecipe:
-    """Write noise images and return a recipe that trains on them, with caches filled as after the first epoch.
-
-    Args:
-        folder: for images, run and caches.
-        overrides: of `DEFAULT`, as key=value.
-        fill_caches: False: the first steps fill them.
+    """Write noise images into `folder` and return `DEFAULT`, with overrides, as a recipe that trains on them. With
+    `fill_caches` its caches are filled as after the first epoch; otherwise the first steps fill them.
     """
     cache = {"latents": True, "text": True, "folder": str(folder / "cache")}
     values = {**DEFAULT, "data": str(folder), "out": str(folder / "out"), "cache": cache}
@@ -55,12 +51,8 @@ def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool 
 
 
 def write_noise(folder: Path, count: int, size: tuple[int, int]) -> None:
-    """Write an imagefolder of JPEGs, coloured noise at several scales, each with boxes of a face and two hands.
-
-    Args:
-        folder: created if missing.
-        count: number of images.
-        size: (height, width) in pixels.
+    """Write an imagefolder of JPEGs of (height, width), coloured noise at several scales, each with boxes of a face and
+    two hands.
     """
     folder.mkdir(parents=True, exist_ok=True)
     height, width = size

@@ -56,16 +56,12 @@ class StepFacts(NamedTuple):
 
 
 def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> list[Speed]:
-    """Take one step with each method in turn, `rounds` times after warming up.
+    """Take one step with each method in turn, `rounds` times after warming up; nothing is written to the run's folder.
 
-    The bare loop is the model's forward pass, one loss, backward and optimiser; no data, no VAE, no text encoders.
-    The others are complete steps of the trainer: the plain sum (LS), and the recipe's strategy in each of `modes`. An
-    amortised mode is measured by its ordinary steps; its audits, one in `every`, are not included.
-
-    Args:
-        recipe: of the run; nothing is written to its folder.
-        rounds: number of timed rounds.
-        modes: values of fairness.mode.
+    The bare loop is the model's forward pass, one loss, backward and optimiser; no data, no VAE, no text encoders. The
+    others are complete steps of the trainer: the plain sum (LS), and the recipe's strategy in each of `modes`, values
+    of `fairness.mode`. An amortised mode is measured by its ordinary steps; its audits, one in `every`, are not
+    included.
     """
     trained = {BARE: recipe, "LS": _with(recipe, strategy="ls")}
     for mode in modes:

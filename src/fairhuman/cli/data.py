@@ -162,10 +162,7 @@ def benchmark_detectors(
 
 
 @data_app.command()
-def check(
-    path: DataSet,
-    json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None,
-) -> None:
+def check(path: DataSet, json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None) -> None:
     """Decode every picture and painted mask and report problems; exit code 1 if anything had to be left out.
 
     Example: fairhuman data check photos
@@ -249,7 +246,8 @@ def export(
 
     Example: fairhuman data export people faces --format parquet --closeups face context=2 min_side=32 size=512
     """
-    from fairhuman.data.export import FORMATS, CloseupSettings, export_dataset
+    from fairhuman.data.export.closeups import CloseupSettings
+    from fairhuman.data.export.run import FORMATS, export_dataset
 
     if overrides and closeups is None:
         raise RecipeError(f"settings belong to --closeups REGION; found {overrides[0]!r}")

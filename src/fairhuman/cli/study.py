@@ -15,8 +15,7 @@ study_app = Typer(no_args_is_help=True, help="Ask people which pictures they pre
 
 Study = Annotated[Path, Argument(help="Folder of a study.")]
 Database = Annotated[
-    str | None,
-    Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else STUDY/study.sqlite."),
+    str | None, Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else STUDY/study.sqlite.")
 ]
 
 
@@ -161,8 +160,7 @@ def power(
     settings = settings_of(PowerSettings, "study power", overrides, given=given)
     display = ConsoleDisplay()
     participants, tried = find_participants(
-        settings,
-        lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}"),
+        settings, lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
     )
     display.say(power_summary(settings, participants, tried))
 
@@ -176,8 +174,7 @@ def serve(
     url: Annotated[str | None, Option(help="Public address, such as https://study.example.org.")] = None,
     open_link: Annotated[bool, Option("--open-link", help="Also admit visitors without a link.")] = False,
     admin_token: Annotated[
-        str | None,
-        Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one."),
+        str | None, Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one.")
     ] = None,
     proxy_headers: Annotated[
         str | None, Option(help="Address of a proxy whose X-Forwarded headers are trusted.")
@@ -189,8 +186,13 @@ def serve(
 
     Example: fairhuman study serve faces --open-link
     """
-    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, parse_site, serve
+    from fairhuman.study.app import Access, create_study_app
+    from fairhuman.study.links import parse_site
+    from fairhuman.study.shown import load_shown
+    from fairhuman.study.store import open_store
     from fairhuman.study.study import DATABASE
+    from fairhuman.study.texts import load_texts
+    from fairhuman.web.serve import serve
 
     root, hosts = ("", ()) if url is None else (parse_site(url)[0], (parse_site(url)[1],))
     access = Access.grant(admin_token, open_link, hosts)
@@ -227,7 +229,8 @@ def links(
     import csv
     import io
 
-    from fairhuman.study.serving import invite, load_shown, parse_site
+    from fairhuman.study.links import invite, parse_site
+    from fairhuman.study.shown import load_shown
     from fairhuman.utils.files import write_text, writing
 
     base, _ = parse_site(url)

@@ -25,13 +25,8 @@ MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 def write_comparison(
     recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contrasts, shown: GridResult | None = None
 ) -> Path:
-    """Write `results.json` and `report.html` into the comparison's results folder; return the page's path.
-
-    Args:
-        recipe: recipe of the comparison; costs, if requested, are read from the results folder.
-        outcome: outcome of its runs.
-        differences: contrasts between its cells.
-        shown: its grid of pictures.
+    """Write `results.json` and `report.html` into the comparison's results folder; return the page's path. Costs, if
+    the recipe asks for them, are read from that folder.
     """
     folder = recipe.results_folder
     write_json(folder / "results.json", {**origin(), **document(recipe, outcome, differences)})

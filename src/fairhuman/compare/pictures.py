@@ -26,12 +26,8 @@ OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2
 
 @dataclass(frozen=True)
 class GridResult:
-    """Grid of a comparison.
-
-    Attributes:
-        page: path of the grid's page.
-        seed: seed of the runs whose weights were used.
-        missing: cells that aren't in the grid, because their run failed or its folder was deleted.
+    """Grid of a comparison: its page, the seed of the runs whose weights were used, and the cells that are missing
+    because their run failed or its folder was deleted.
     """
 
     page: Path

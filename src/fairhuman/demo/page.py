@@ -26,13 +26,9 @@ Stages = list[tuple[str, PictureWithZooms]]
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of all models in `TITLES` for the same prompts.
+    """Samples of all models in `TITLES` for the same prompts: files by title, in the order of the prompts.
 
-    Attributes:
-        prompts: their texts.
-        pictures: files by title, in the order of the prompts.
-        measured: evaluation of their faces and hands; None if it wasn't run.
-        note: why it wasn't run.
+    `measured` is the evaluation of their faces and hands; where it wasn't run, it is None and `note` says why.
     """
 
     prompts: Sequence[str]

@@ -18,8 +18,8 @@ from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.demo.page import TITLES, Samples, write_demo_report
 from fairhuman.demo.settings import DemoSettings
-from fairhuman.detect import DetectorError
 from fairhuman.detect.bundled import load_solutions
+from fairhuman.detect.detection import DetectorError
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings

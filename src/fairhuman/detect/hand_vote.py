@@ -54,10 +54,7 @@ class HolisticModel(BundledModel):
         self._process(BLANK)
         result = self._process(image)
         hands = []
-        for label, found in (
-            ("left hand", result.left_hand_landmarks),
-            ("right hand", result.right_hand_landmarks),
-        ):
+        for label, found in (("left hand", result.left_hand_landmarks), ("right hand", result.right_hand_landmarks)):
             points_n3 = None if found is None else pixel_points(found.landmark, image)
             box = None if points_n3 is None else box_around(points_n3, 0.0, image)
             if box is not None:

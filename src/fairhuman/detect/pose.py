@@ -12,9 +12,6 @@ class PoseDetector(BundledModel):
     MediaPipe gives no score for the person. The score here is the mean visibility of the key points, so it is lower
     for a person cut off at the hip. The box surrounds all key points, inferred ones included, and is clipped to the
     picture.
-
-    Args:
-        confidence: minimum score of MediaPipe's person detector, 0..1.
     """
 
     MODEL = "pose"

@@ -73,15 +73,7 @@ def read_pictures(
 
     The prompt of a picture comes from its PNG metadata (`fairhuman sample` writes it), else from `prompts`, else from
     the caption in the source. Pictures without metadata are assigned to `prompts` in order: N pictures and P prompts
-    give N / P pictures per prompt.
-
-    Args:
-        path: a folder of pictures or any other data source.
-        prompts: the lines of the prompts file.
-        checked: cache of earlier decoding checks.
-        report: receives a note for every skipped picture.
-        workers: threads that read and decode.
-        progress: called with (task, done, total).
+    give N / P pictures per prompt. `checked` caches earlier decoding checks; `workers` threads read and decode.
 
     Raises:
         DataError: the source has no picture, or its pictures don't match the prompts.

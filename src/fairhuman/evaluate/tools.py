@@ -55,13 +55,10 @@ class EvaluationTools:
         dump: Callable[[Value], object],
         load: Callable[[object], Value],
     ) -> list[Value]:
-        """Detections in all pictures, cached every `WRITE_EVERY` pictures.
+        """Detections in all pictures, cached in the folder `kind` every `WRITE_EVERY` pictures.
 
-        Args:
-            kind: name of the cache folder.
-            pictures: pictures to examine.
-            find: yields (index, detections) of pictures as they finish.
-            dump, load: convert detections to a JSON value and back.
+        `find` yields (index, detections) of pictures as they finish; `dump` and `load` convert detections to a JSON
+        value and back.
         """
         rows: CachedRows[str] = CachedRows(self.cache / kind, DETECTION_ROWS)
         own = pictures[self.state.process_index :: self.state.num_processes]

@@ -16,8 +16,15 @@ from fairhuman.fairness.distributed import (
     sum_over_shards,
     world_size,
 )
-from fairhuman.fairness.estimators import Estimator, ExactEstimator, GramEstimate, MicroBatch, Output
-from fairhuman.fairness.estimators.estimator import weighted_sum, with_zero_losses
+from fairhuman.fairness.estimators.estimator import (
+    Estimator,
+    GramEstimate,
+    MicroBatch,
+    Output,
+    weighted_sum,
+    with_zero_losses,
+)
+from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.fair_step import FairStep
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
 
@@ -107,12 +114,7 @@ class FairBackward:
         self._weights: list[float] | None = None  # chosen before the backward pass; None: they need the Gram matrix
 
     def __call__(
-        self,
-        losses: Sequence[Tensor | None],
-        *,
-        output: Output | None = None,
-        sync: bool = True,
-        measure: bool = False,
+        self, losses: Sequence[Tensor | None], *, output: Output | None = None, sync: bool = True, measure: bool = False
     ) -> FairStep | None:
         """Process K scalar losses (None: absent). Return the step's result, or None while accumulating.
 

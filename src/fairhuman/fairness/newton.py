@@ -186,12 +186,7 @@ def _newton_step(
 
 
 def _line_search(
-    unit: Matrix,
-    q: list[float],
-    exponent: float,
-    y: list[float],
-    delta: list[float],
-    decrement: float,
+    unit: Matrix, q: list[float], exponent: float, y: list[float], delta: list[float], decrement: float
 ) -> float:
     """Return a step length: from the longest ≤ 1 with y > 0, halved until Armijo's condition holds (factor 1e-4)."""
     lowest = min(delta)

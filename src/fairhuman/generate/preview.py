@@ -55,10 +55,7 @@ class PreviewSet:
         place = INDEX.parent / f"step-{step:06d}"
         for start in range(0, len(self.rows), self.batch_size):
             numbers = range(start, min(start + self.batch_size, len(self.rows)))
-            drawn = {
-                "caption": self._from_captions(pipeline, numbers),
-                "photo": self._from_photos(pipeline, numbers),
-            }
+            drawn = {"caption": self._from_captions(pipeline, numbers), "photo": self._from_photos(pipeline, numbers)}
             for i, number in enumerate(numbers):
                 names = {way: place / f"row-{number:02d}-{way}.png" for way in drawn}
                 for way, name in names.items():

@@ -66,11 +66,7 @@ def sdxl_unet_config() -> dict[str, Any]:
 def sdxl_scheduler() -> EulerDiscreteScheduler:
     """Return SDXL base's scheduler, as its scheduler_config.json states it."""
     return EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        timestep_spacing="leading",
-        steps_offset=1,
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
     )
 
 

@@ -106,13 +106,7 @@ class Control(ABC):
 
 
 class ControlModel(NamedWeights):
-    """Trains a ControlNet or T2I-adapter in float32; the base is frozen.
-
-    Args:
-        pipeline: unchanged, in its own precision.
-        control: trained in place.
-        gradient_checkpointing: less memory, about a third more time.
-    """
+    """Trains a ControlNet or T2I-adapter in float32, in place; the base is frozen and keeps its own precision."""
 
     def __init__(
         self, pipeline: StableDiffusionXLPipeline, control: Control, gradient_checkpointing: bool = False

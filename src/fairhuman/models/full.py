@@ -38,10 +38,7 @@ def predict_noise(
     latents_bchw = noisy_latents_bchw.to(dtype)
     given: dict[str, Any] = {
         "encoder_hidden_states": embeds_bnd.to(device, dtype),
-        "added_cond_kwargs": {
-            "text_embeds": pooled_bp.to(device, dtype),
-            "time_ids": batch.time_ids_b6.to(device),
-        },
+        "added_cond_kwargs": {"text_embeds": pooled_bp.to(device, dtype), "time_ids": batch.time_ids_b6.to(device)},
     }
     inside = residuals(latents_bchw, given) if residuals is not None else {}
     prediction: Tensor = unet(latents_bchw, timesteps_b, **given, **inside).sample
@@ -58,10 +55,7 @@ class FullModel(NamedWeights):
     """
 
     def __init__(
-        self,
-        pipeline: StableDiffusionXLPipeline,
-        text_encoders: bool = False,
-        gradient_checkpointing: bool = False,
+        self, pipeline: StableDiffusionXLPipeline, text_encoders: bool = False, gradient_checkpointing: bool = False
     ) -> None:
         self.pipeline = pipeline
         self._train_text = text_encoders

@@ -166,10 +166,7 @@ class LoraModel(NamedWeights):
 
         def write(partial: Path) -> None:
             StableDiffusionXLPipeline.save_lora_weights(
-                partial.parent,
-                unet_lora_layers=state,
-                unet_lora_adapter_metadata=metadata,
-                weight_name=partial.name,
+                partial.parent, unet_lora_layers=state, unet_lora_adapter_metadata=metadata, weight_name=partial.name
             )
             sort_header(partial)
 

@@ -30,13 +30,8 @@ _DIGEST = "experts.sha256"
 
 @dataclass(frozen=True)
 class MoleFile:
-    """A MoLE file, described by its header.
-
-    Attributes:
-        path: the file.
-        stage: the training stage; gates: a complete MoLE.
-        experts: their ranks and alphas by name.
-        shapes: [out, in] of the base's layers by name.
+    """A MoLE file, described by its header: stage (gates: a complete MoLE), experts, and shapes [out, in] of the base's
+    layers.
     """
 
     path: Path

@@ -171,11 +171,7 @@ def encode_prompts(pipeline: StableDiffusionXLPipeline, captions: Sequence[str])
     ):
         texts = [pipeline.maybe_convert_prompt(caption, tokenizer) for caption in captions]
         tokens = tokenizer(
-            texts,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
+            texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
         )
         output = encoder(tokens.input_ids.to(encoder.device), output_hidden_states=True)
         embeds.append(output.hidden_states[-2])

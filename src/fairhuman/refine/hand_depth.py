@@ -76,11 +76,9 @@ def _lay(surface_hw: Array, start: Array, end: Array, wide: float, narrow: float
 class HandDepthModel:
     """An ONNX model that replaces the capsules, such as one that fits a hand mesh and renders its depth.
 
-    Its only input is a square RGB crop [1, 3, S, S] in 0..1 with fixed S. Its first output is inverse depth [1, 1, S,
-    S] or [1, S, S] in any unit, larger = nearer, 0 for background.
-
-    Args:
-        place: path, or hub id `owner/name:file.onnx`.
+    It is given by its path or hub id `owner/name:file.onnx`. Its only input is a square RGB crop [1, 3, S, S] in 0..1
+    with fixed S. Its first output is inverse depth [1, 1, S, S] or [1, S, S] in any unit, larger = nearer, 0 for
+    background.
 
     Raises:
         DetectorError: the file doesn't exist, onnxruntime is missing, or the model has other inputs or outputs.

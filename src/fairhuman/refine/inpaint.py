@@ -58,12 +58,7 @@ class Painter(Protocol):
 
 
 class Inpainter:
-    """The `Painter` that uses an SDXL pipeline, without modifying it.
-
-    Args:
-        pipeline: pipeline, with its LoRA loaded or fused if there is one.
-        settings: steps, strength, guidance and size.
-        guides: ControlNets and T2I-adapters.
+    """The `Painter` that uses an SDXL pipeline, with its LoRA loaded or fused if there is one, without modifying it.
 
     Raises:
         RecipeError: more steps than the model's schedule allows.

@@ -76,14 +76,8 @@ def refine_picture(
     """Redraw the poor parts of a picture where that improves it; returns the picture and the outcome of each part.
 
     The same canvas is returned if nothing changed. Every change is scored against the parts of the original picture, so
-    that no strict score falls from one change to the next (`fairhuman.refine.parts`).
-
-    Args:
-        canvas: the picture.
-        name: its name, which seeds the noise.
-        prompt: its prompt; may be empty.
-        settings: thresholds and sampling settings.
-        tools: detectors, painter and conditions.
+    that no strict score falls from one change to the next (`fairhuman.refine.parts`). The picture's name seeds the
+    noise; its prompt may be empty.
     """
     seen = tools.detect(canvas.rgb())
     first = now = score_parts(seen, seen.parts)

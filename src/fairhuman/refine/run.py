@@ -158,16 +158,10 @@ def refine_folder(
     progress: Progress = lambda *_: None,
     start_look: Callable[[RefineSettings, bool], AbstractContextManager[PartsDetector]] | None = None,
 ) -> RefineOutcome:
-    """Refine all pictures that aren't finished yet.
+    """Refine all pictures that aren't finished yet, from `list_sources`, into a folder checked by `check_folders`.
 
-    Args:
-        sources: from `list_sources`.
-        out: folder checked by `check_folders`.
-        manifest: settings, and paths of pictures and prompts.
-        open_painter: loads the model; not called if everything is finished.
-        progress: called with (task, done, total).
-        start_look: opens the detectors, given the settings and whether poses are needed; None = the default detectors
-            in a separate process.
+    `open_painter` loads the model; it isn't called if everything is finished. `start_look` opens the detectors, given
+    the settings and whether poses are needed; None: the default detectors in a separate process.
 
     Raises:
         DataError: another process is refining into `out`.

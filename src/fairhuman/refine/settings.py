@@ -59,8 +59,7 @@ class RefineSettings(Settings):
     seed: int = Field(default=0, ge=0)
 
     hand_depth: str = Field(
-        default="capsules",
-        description="depth of hands: 'capsules' around bones, or path or hub id of an ONNX model",
+        default="capsules", description="depth of hands: 'capsules' around bones, or path or hub id of an ONNX model"
     )
     depth: DepthSettings | None = Field(default=None, description="depth estimator for faces; None = no depth")
     seconds: float = Field(default=120, gt=0, description="time limit for detection in one picture")

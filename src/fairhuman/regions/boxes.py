@@ -10,10 +10,7 @@ MIN_AREA = 1.0  # square pixels; a smaller box is an annotation error, not a reg
 
 
 def parse_boxes(
-    value: Any,
-    width: int,
-    height: int,
-    empty_means: Literal["none", "unknown"] = "none",
+    value: Any, width: int, height: int, empty_means: Literal["none", "unknown"] = "none"
 ) -> tuple[tuple[Box, ...] | None, list[Finding]]:
     """Parse the boxes of one region of one picture.
 

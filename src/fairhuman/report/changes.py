@@ -107,10 +107,7 @@ def changes_figure(
 ) -> Figure:
     """Change in held-out loss in percent with its interval: one panel per objective, one line per method.
 
-    Args:
-        estimates: changes by method and objective.
-        seeds: changes of individual seeds, drawn as small dots.
-        targets: position of a dashed line in the objective's panel.
+    Changes of individual seeds are small dots; `targets` are dashed lines in the objectives' panels.
     """
     names = list(next(iter(estimates.values())))
     figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(estimates)), dpi=100, layout="constrained")

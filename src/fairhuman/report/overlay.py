@@ -20,12 +20,8 @@ from fairhuman.report.plots import colours
 
 Pixels = NDArray[np.float32]
 MAX_SAMPLES = 16  # samples on a sheet
-SIDE, GAP, MARGIN, LINE = (
-    260,
-    6,
-    16,
-    18,
-)  # pixels: longer side of a panel, gap between panels, outer margin, height of a text line
+SIDE, GAP = 260, 6  # pixels: longer side of a panel, gap between panels
+MARGIN, LINE = 16, 18  # pixels: outer margin, height of a text line
 SAMPLES_A_ROW = 2
 LONGEST = 300  # characters of a line that are measured; even the narrowest letters fill all panels with fewer
 

@@ -152,11 +152,7 @@ def strategies_figure(runs: Mapping[str, Path]) -> Figure:
         cosines.axhline(0.0, color="#999999", linewidth=0.8)
         draw_series(weights, metrics, metrics.group("weight"), legend=False)
         draw_series(
-            cosines,
-            metrics,
-            metrics.group("cos"),
-            legend=False,
-            empty="not computed:\none ordinary backward pass",
+            cosines, metrics, metrics.group("cos"), legend=False, empty="not computed:\none ordinary backward pass"
         )
         draw_series(losses, metrics, metrics.group("loss"), log=True, legend=False)
     grid[0, 0].set_ylim(bottom=0.0)  # last, because a limit stops shared axes from growing with later rows

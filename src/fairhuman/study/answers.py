@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairhuman.errors import DataError, FairHumanError, RecipeError
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.candidates import JOIN, TIE
 from fairhuman.study.study import DATABASE, StoredStudy
 from fairhuman.utils.files import write_atomically, write_json
@@ -50,12 +50,8 @@ class Vote:
 
 @dataclass
 class Votes:
-    """Valid votes and descriptions of invalid rows.
-
-    Attributes:
-        votes: votes in the order of participants, trials and questions.
-        bad: location and reason of each invalid row.
-        expected: number of votes in a complete session; None without a design.
+    """Votes in the order of participants, trials and questions; location and reason of each invalid row; and the number
+    of votes in a complete session, None without a design.
     """
 
     votes: list[Vote]
@@ -108,16 +104,14 @@ def load_votes(study: StoredStudy | None, database: str | None, table: Path | No
     Raises:
         RecipeError: neither a table nor a study is given.
         DataError: as in `read_votes` and `read_database`.
-        FairHumanError: the database can't be opened, or packages are missing.
+        FairHumanError: the database can't be opened.
     """
     if table is not None:
         return read_votes(table)
     if study is None:
         raise RecipeError("answers in a database need the study's folder: give it too")
-    try:
-        from fairhuman.study.recorded import read_database
-    except ModuleNotFoundError as error:
-        raise FairHumanError(f"databases need more packages: pip install 'fairhuman[web]' ({error})") from error
+    from fairhuman.study.recorded import read_database  # needs SQLAlchemy, which tables don't
+
     questions = [question.name for question in study.settings.questions]
     return read_database(database or study.folder / DATABASE, study.design, questions)
 

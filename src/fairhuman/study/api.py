@@ -60,9 +60,7 @@ def openapi_document(title: str) -> dict[str, Any]:
                 **_post(AnswerBody, "The answer is saved", saved, {**_refusals(403, 409), **lost}),
                 "parameters": [token],
             },
-            "/p/{token}/pictures/{name}": {
-                "get": {"parameters": [token, name], "responses": {"200": picture, **lost}},
-            },
+            "/p/{token}/pictures/{name}": {"get": {"parameters": [token, name], "responses": {"200": picture, **lost}}},
         },
     }
 

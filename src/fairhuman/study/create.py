@@ -15,7 +15,7 @@ from fairhuman.compare.grid.frames import Detect, detected_frames
 from fairhuman.compare.grid.zoom import ZoomFrame, cut
 from fairhuman.data.pictures.decode import decode, inspect
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
@@ -31,11 +31,8 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class PictureGroup:
-    """Pictures that are shown together: an item by all methods, or an attention check made from one picture.
-
-    Attributes:
-        source: prompt and pictures of all methods.
-        spoilt: method whose picture is degraded for a check; None for an item.
+    """Pictures that are shown together: an item by all methods, or an attention check made from the picture of
+    `spoilt`.
     """
 
     source: Candidate

@@ -15,11 +15,6 @@ class RateLimit:
     """At most `burst` requests at once, then `per_second`, for each key.
 
     Requests are counted per process: n processes behind a proxy allow n times as many.
-
-    Args:
-        burst: capacity of a bucket.
-        per_second: refill rate.
-        clock: monotonic time in seconds.
     """
 
     def __init__(self, burst: int, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:

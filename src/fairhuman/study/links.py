@@ -16,10 +16,28 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.utils.files import alone
+from fairhuman.study.shown import ShownStudy
+from fairhuman.study.store import open_store
+from fairhuman.study.study import DATABASE
+from fairhuman.utils.files import alone, writing
 
 SECRET = "links.key"
 _BYTES = 32
+
+
+def invite(study: ShownStudy, database: str | None, base: str) -> dict[int, str]:
+    """Create participants' links below the URL `base`; numbers taken by visitors of the open link get none.
+
+    Raises:
+        DataError, FairHumanError: as in `participant_tokens` and `open_store`; `database` None is the study's own file.
+    """
+    with writing(study.folder):
+        tokens = participant_tokens(study.folder, range(len(study.participants)))
+    store = open_store(study, database or study.folder / DATABASE)
+    try:
+        return {number: f"{base}/p/{token}" for number, token in store.invite(tokens).items()}
+    finally:
+        store.close()
 
 
 def participant_tokens(folder: Path, participants: Iterable[int]) -> dict[int, str]:

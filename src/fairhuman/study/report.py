@@ -27,13 +27,8 @@ FAINT = 0.35  # opacity of the bars before exclusion
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """Facts about a study beyond its answers.
-
-    Attributes:
-        methods: methods of the design; empty without one.
-        planned: number of participants in the design; None without one.
-        notes: notes on how the study was made.
-        left_out: excluded prompts with reasons.
+    """Facts about a study beyond its answers: the design's methods and planned participants, how it was made, and its
+    excluded prompts with reasons. Without a design there are no methods, and `planned` is None.
     """
 
     methods: Sequence[str] = ()

@@ -11,12 +11,7 @@ from fairhuman import config
 from fairhuman.errors import DataError
 from fairhuman.study.study import PICTURES, SETTINGS, Design, StudyItem, StudySettings, Trial, load_design
 
-TYPES: Mapping[str, str] = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-}
+TYPES: Mapping[str, str] = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 
 @dataclass(frozen=True)

@@ -82,13 +82,10 @@ class StudySettings(Settings):
 
 @dataclass(frozen=True)
 class StudyItem:
-    """The pictures of all methods for one prompt, or an attention check.
+    """The pictures of all methods for one prompt, or an attention check, whose correct "method" is `better`.
 
-    Attributes:
-        prompt: the prompt.
-        pictures: method to file name in `pictures/`.
-        zooms: method to file names of close-ups in `pictures/`, the same number for each method.
-        better: for an attention check, the correct "method"; None: a real item.
+    `pictures` maps methods to file names in `pictures/`, `zooms` to those of close-ups, the same number for each
+    method.
     """
 
     prompt: str

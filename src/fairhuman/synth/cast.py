@@ -93,8 +93,7 @@ class Caster:
         self._device = wp.get_device("cpu")
         self._normals = self._vectors(normals)
         self._mesh = wp.Mesh(
-            points=self._vectors(vertices),
-            indices=wp.array(triangles.reshape(-1), dtype=wp.int32, device=self._device),
+            points=self._vectors(vertices), indices=wp.array(triangles.reshape(-1), dtype=wp.int32, device=self._device)
         )
 
     def cast(self, origin: Array, directions: Array, light: Array = _NO_LIGHT) -> RayHits:

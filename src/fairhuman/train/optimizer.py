@@ -9,9 +9,7 @@ from diffusers.optimization import get_scheduler
 from torch import nn
 
 from fairhuman.errors import TrainingError
-from fairhuman.fairness import (
-    Strategy,
-)
+from fairhuman.fairness import Strategy
 from fairhuman.models.model import TrainableModel
 from fairhuman.train.recipe import TrainRecipe
 
@@ -24,11 +22,7 @@ def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strate
         groups.append({"params": strategy.parameters(), "lr": recipe.fairness.uw_learning_rate, "weight_decay": 0.0})
     if settings.name == "sgd":
         return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    adam: dict[str, Any] = {
-        "betas": settings.betas,
-        "eps": settings.epsilon,
-        "weight_decay": settings.weight_decay,
-    }
+    adam: dict[str, Any] = {"betas": settings.betas, "eps": settings.epsilon, "weight_decay": settings.weight_decay}
     if settings.name == "adamw8bit":
         try:
             import bitsandbytes
@@ -46,10 +40,7 @@ def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strate
 def build_schedule(recipe: TrainRecipe, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
     """Return the learning-rate schedule, advanced once per optimiser step."""
     schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
-        recipe.schedule.name,
-        optimizer,
-        num_warmup_steps=recipe.schedule.warmup_steps,
-        num_training_steps=recipe.steps,
+        recipe.schedule.name, optimizer, num_warmup_steps=recipe.schedule.warmup_steps, num_training_steps=recipe.steps
     )
     return schedule
 

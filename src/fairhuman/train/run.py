@@ -112,13 +112,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         caches=caches,
         model=model,
         objectives=Objectives(
-            model,
-            recipe.regions,
-            recipe.noise,
-            recipe.seed,
-            DTYPES[recipe.precision],
-            caches.latents,
-            caches.texts,
+            model, recipe.regions, recipe.noise, recipe.seed, DTYPES[recipe.precision], caches.latents, caches.texts
         ),
         fair=build_fair_backward(recipe, model, strategy, scaler),
         optimizer=optimizer,

@@ -13,13 +13,10 @@ from fairhuman.utils.journal import read_rows
 
 
 class Tracker:
-    """Writes `metrics.jsonl`, `validation.jsonl` and `tensorboard/` in a run's folder.
+    """Writes `metrics.jsonl`, `validation.jsonl` and `tensorboard/` in a run's folder, and to a project of Weights &
+    Biases.
 
-    Args:
-        run: the run's folder.
-        step: the step that the run resumes from; lines of later steps are removed.
-        wandb: Weights & Biases project; None: off.
-        settings: the resolved recipe, for Weights & Biases.
+    Lines of steps after `step`, from which the run resumes, are removed.
     """
 
     def __init__(self, run: Path, step: int, wandb: str | None, settings: Mapping[str, Any]) -> None:

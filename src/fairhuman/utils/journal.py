@@ -11,9 +11,6 @@ class Journal:
     """An append-only file of JSON objects, one per line.
 
     An incomplete last line, left by a killed process, is removed when the file is opened.
-
-    Args:
-        path: created if missing.
     """
 
     def __init__(self, path: Path) -> None:

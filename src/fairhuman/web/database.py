@@ -19,13 +19,9 @@ BUSY_SECONDS = 5.0  # time that a transaction waits for another process before i
 
 
 def open_database(where: Path | str, tables: MetaData) -> Engine:
-    """Open a database and create missing tables.
+    """Open a database, an SQLite file or an SQLAlchemy URL, and create missing tables.
 
     SQLite commits are on disk when they return (write-ahead log, synchronous=FULL).
-
-    Args:
-        where: SQLite file, or SQLAlchemy URL of a database.
-        tables: required tables.
 
     Raises:
         FairHumanError: the file isn't a database, or can't be opened or written.

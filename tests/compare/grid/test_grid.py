@@ -13,7 +13,7 @@ from PIL import Image
 from fairhuman.compare.grid.grid import choose_rows, write_grid
 from fairhuman.compare.grid.grid_figure import GAP, HEIGHT, MARGIN
 from fairhuman.compare.grid.matching import match_pictures
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.generate.sample import save_png
 from fairhuman.record import Box

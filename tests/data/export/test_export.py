@@ -16,9 +16,8 @@ from PIL import Image
 from webdataset.autodecode import Decoder, imagehandler
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from fairhuman.data.condition import people_from_source, people_to_list
-from fairhuman.data.export import FORMATS, export_dataset
-from fairhuman.data.export.run import MARKER
+from fairhuman.data.condition.people import people_from_source, people_to_list
+from fairhuman.data.export.run import FORMATS, MARKER, export_dataset
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes

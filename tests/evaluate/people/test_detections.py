@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.detect import DetectorError, Picture
-from fairhuman.detect.detection import inside_any
+from fairhuman.detect.detection import DetectorError, Picture, inside_any
 from fairhuman.evaluate.people.detections import DETECTIONS, ImageDetections, detect
 from fairhuman.evaluate.people.looks import FACE_POINTS, LOOKS
 from fairhuman.record import Box

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.detect import DetectorError, Picture
+from fairhuman.detect.detection import DetectorError, Picture
 from fairhuman.evaluate.people.official import OfficialScores, official_scores
 from helpers.sums import official_confidence
 

@@ -25,11 +25,8 @@ def condition_pictures(
 ) -> dict[str, Image.Image]:
     """The conditions of a row's prompt by name, as a control network receives them, scaled to a height.
 
-    Args:
-        asked: conditions of all prompts.
-        row: row of pictures; a pose stored in a picture must match the given one.
-        sizes: (height, width) of the row's pictures by method; the first defines the aspect ratio.
-        height: height in pixels.
+    A pose stored in a picture of the row must match the given one. `sizes` are (height, width) by method; the first
+    defines the aspect ratio.
 
     Raises:
         DataError: a condition has another aspect ratio, or a picture followed another pose; names it.

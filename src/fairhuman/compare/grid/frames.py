@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames
-from fairhuman.detect import FaceDetector, HandDetector, Picture, find_parts
+from fairhuman.detect.detection import Picture
+from fairhuman.detect.faces import FaceDetector
+from fairhuman.detect.hands import HandDetector
+from fairhuman.detect.rates import find_parts
 from fairhuman.record import Box
 
 Boxes = Mapping[str, Sequence[Box]]

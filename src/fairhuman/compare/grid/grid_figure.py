@@ -134,7 +134,4 @@ def save_figure(figure: Figure, out: Path) -> None:
     with warnings.catch_warnings(), mpl.rc_context({"pdf.fonttype": 42}):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-            write_atomically(
-                out / f"grid.{kind}",
-                partial(figure.savefig, format=kind, metadata=metadata),
-            )
+            write_atomically(out / f"grid.{kind}", partial(figure.savefig, format=kind, metadata=metadata))

@@ -32,11 +32,7 @@ def choose_frames(
     boxes: Mapping[str, Sequence[Box]], size: tuple[int, int], parts: Sequence[str]
 ) -> dict[str, ZoomFrame]:
     """The frame around the largest box of each part, with `AROUND` times the box's longer side; none without boxes.
-
-    Args:
-        boxes: boxes by part, in pixels of the picture.
-        size: width and height of the picture.
-        parts: parts to frame.
+    Boxes are in pixels of a picture of (width, height).
 
     Raises:
         ValueError: a box has no area, or its centre lies outside the picture.

@@ -37,15 +37,7 @@ ON_CPU = "parameters only, since the growth of a CPU process says little about t
 
 @dataclass(frozen=True, slots=True)
 class ExtraMemory:
-    """Parameters in addition to the base's.
-
-    Attributes:
-        name: name of the variant.
-        parameters: number of parameters.
-        fp32_mib: size in single precision, in MiB.
-        fp16_mib: size in half precision, in MiB.
-        published_mb: the supplement's figure in its "MB"; None if it has none.
-    """
+    """Parameters in addition to the base's, and their size; `published_mb` is the supplement's figure in its "MB"."""
 
     name: str
     parameters: int
@@ -152,16 +144,9 @@ def measure_costs(
 ) -> CostTable:
     """Sample the same picture with the base, a fused and an unfused LoRA in turn, in one process, after a warm-up.
 
-    The LoRAs have random weights, which don't affect the time. All variants (three U-Nets and those of `others`) stay
-    in memory, so that no round waits for the disk. Each round starts with a different variant.
-
-    Args:
-        pipeline: the base, on its device and in its precision; not modified.
-        rank: rank of a LoRA on all attention layers, in the U-Net's precision.
-        size: height and width of the picture in pixels.
-        steps: UniPC steps.
-        repeats: measured rounds.
-        others: further variants by name, ready to sample.
+    The LoRAs, of `rank` on all attention layers and in the U-Net's precision, have random weights, which don't affect
+    the time. All variants (three U-Nets and those of `others`, ready to sample) stay in memory, so that no round waits
+    for the disk. Each of `repeats` rounds starts with a different variant. The pipeline isn't modified.
 
     Raises:
         ValueError: an argument is out of range, or a name in `others` is taken.

@@ -92,10 +92,7 @@ class PaperSheet:
 
 
 COLUMNS: Mapping[str, Mapping[str, Column]] = {
-    "Table 1": {
-        "Extra Memory Usage": Column("MB", "lower"),
-        "Inference Time": Column("times", "lower"),
-    },
+    "Table 1": {"Extra Memory Usage": Column("MB", "lower"), "Inference Time": Column("times", "lower")},
     "Table 2": {
         "HPS": Column("%", "higher"),
         "IR": Column("%", "higher"),
@@ -106,10 +103,7 @@ COLUMNS: Mapping[str, Mapping[str, Column]] = {
 }
 
 _NUMBERS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
-    "Table 1": {
-        "MoLE": (2611.75, 3.0),
-        "Ours": (1413.12, 1.4),
-    },
+    "Table 1": {"MoLE": (2611.75, 3.0), "Ours": (1413.12, 1.4)},
     "Table 2": {
         "LS": (32.60, 153.23, 47.22, 93.70, 84.82),
         "DWA": (32.53, 152.58, 46.34, 93.40, 84.86),

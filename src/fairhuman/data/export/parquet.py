@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from fairhuman.data.condition import people_from_source, people_to_list
+from fairhuman.data.condition.people import people_from_source, people_to_list
 from fairhuman.data.export.sample import ExportSample, as_text
 from fairhuman.data.look.reading import DataSet, annotation_columns, painted_masks
 from fairhuman.data.pictures.notes import LoadReport

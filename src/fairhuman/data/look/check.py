@@ -92,11 +92,8 @@ def check_dataset(
 ) -> CheckSummary:
     """Read every record and decode every picture and painted mask; all bad ones are noted.
 
-    Args:
-        path: data set in any format.
-        settings: settings of the source; `max_reject_share` is ignored.
-        regions: further regions whose boxes are read, besides faces, hands and persons.
-        progress: called now and then with the number of usable records so far.
+    Boxes are read of `regions` besides faces, hands and persons; `settings.max_reject_share` is ignored. `progress` is
+    called now and then with the number of usable records so far.
 
     Raises:
         DataError: the data set can't be read.

@@ -27,12 +27,9 @@ _CHUNK = 16  # pictures in memory
 
 @dataclass(frozen=True)
 class DecodedRecord:
-    """A record whose picture and painted masks could be decoded.
+    """A record whose picture and painted masks could be decoded, and which has the picture's real size.
 
-    Attributes:
-        row: the source's row, including columns that aren't in the record.
-        record: the record, corrected to its picture's real size.
-        content: bytes of the picture.
+    `row` includes columns that aren't in the record; `content` is the bytes of the picture.
     """
 
     row: Row
@@ -112,10 +109,7 @@ class DataSet:
 def open_dataset(path: Path, settings: SourceSettings = DEFAULT_SETTINGS, regions: Sequence[str] = ()) -> DataSet:
     """Open a data set in any format of `fairhuman.data.sources`.
 
-    Args:
-        path: a file or folder.
-        settings: settings of the source.
-        regions: further regions whose boxes are read, besides `REGIONS` and those of the recipe of a built data set.
+    Boxes are read of `regions` besides `REGIONS` and those of the recipe of a built data set.
 
     Raises:
         DataError: the path doesn't exist or holds no known format.

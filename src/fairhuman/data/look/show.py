@@ -80,18 +80,11 @@ def show_dataset(
     regions: Sequence[str] = (),
     progress: Progress = lambda _stage, _done, _all: None,
 ) -> int:
-    """Write a self-contained page with a sample of pictures from a data set in any format.
+    """Write a self-contained page with pictures from a data set in any format: at most `count`, the first ones or a
+    random sample by `seed`.
 
-    Args:
-        path: the data set.
-        page: HTML file to write.
-        count: maximum number of pictures, ≥ 1.
-        seed: seed of the random sample.
-        first: take the first pictures instead of a random sample.
-        rejected: show a build's rejected rows too, with pictures if the source still has them.
-        settings: settings of the source.
-        regions: further regions whose boxes are drawn, besides faces, hands and persons.
-        progress: called with the number of pictures drawn.
+    Boxes are drawn of `regions` besides faces, hands and persons. With `rejected`, a build's rejected rows are shown
+    too, with pictures if the source still has them. `progress` is called with the number of pictures drawn.
 
     Returns:
         Number of pictures on the page.

@@ -94,13 +94,9 @@ def dataset_statistics(
 ) -> Statistics:
     """Compute statistics of a data set in any format, without decoding pictures or keeping records.
 
-    Args:
-        path: the data set.
-        settings: settings of the source.
-        regions: further regions whose boxes are counted, besides faces, hands and persons.
-        tokenizer: model whose tokenizers count the tokens of captions, such as a folder or hub id of SDXL; None: don't
-            count tokens.
-        progress: called with the number of records read.
+    Boxes are counted of `regions` besides faces, hands and persons. Tokens of captions are counted by the tokenizers of
+    the model `tokenizer`, such as a folder or hub id of SDXL; None: not at all. `progress` is called with the number of
+    records read.
 
     Raises:
         DataError: the data set can't be read, or has no usable record.

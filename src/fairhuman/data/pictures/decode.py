@@ -199,11 +199,7 @@ def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
         found.append(Finding("warned", "only the first frame is used", name))
     if _orientation(image) in range(2, 9):
         found.append(
-            Finding(
-                "converted",
-                "turned upright by its EXIF orientation",
-                f"{name}, orientation {_orientation(image)}",
-            )
+            Finding("converted", "turned upright by its EXIF orientation", f"{name}, orientation {_orientation(image)}")
         )
     if image.mode in GREY16:
         found.append(Finding("converted", "16-bit grey scaled by 1/257", name))

@@ -88,15 +88,10 @@ def list_source(
     report: LoadReport,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Listing:
-    """Update the manifest in `folder` to match the source; an interrupted listing is resumed.
+    """Update the manifest in `folder` to match the source at `path`; an interrupted listing is resumed.
 
-    Args:
-        folder: folder of the manifest.
-        source: format of the source.
-        path: the source.
-        block_rows: rows of a new block, ≥ 1.
-        report: gets the findings about lines that give no row.
-        progress: called now and then with the number of rows found so far.
+    New blocks have `block_rows` rows. The report gets the findings about lines that give no row; `progress` is called
+    now and then with the number of rows found so far.
 
     Raises:
         DataError: the source can't be read, or no row has its picture's column.

@@ -23,14 +23,7 @@ BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))  # x0, y0, x1, y1 and op
 
 @dataclass(frozen=True)
 class RowReader:
-    """Converts rows of one source to records, in any process.
-
-    Attributes:
-        root: folder of the source's files.
-        picture: column of the picture.
-        regions: regions whose boxes are read.
-        source: settings of the source.
-    """
+    """Converts rows of one source to records, in any process; `root` is the folder of its files, `picture` a column."""
 
     root: Path
     picture: str

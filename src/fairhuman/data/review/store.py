@@ -47,13 +47,9 @@ class WorkList:
 
 
 class ReviewStore:
-    """Decisions on pictures, in a database that several processes may share.
+    """Decisions on pictures, in a database with the tables of `events` that several processes may share.
 
-    Args:
-        engine: database with the tables of `events`.
-        prompts: prompt of every picture by key, in the order of review.
-        settings: settings of the review.
-        clock: returns seconds since 1970.
+    `prompts` holds every picture's prompt by key, in the order of review; `clock` returns seconds since 1970.
     """
 
     def __init__(

@@ -76,13 +76,7 @@ def by_picture(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
 
 
 def summarize(decisions: Sequence[Decision], prompts: Mapping[str, str], needed: int = 1) -> ReviewSummary:
-    """Count standing decisions.
-
-    Args:
-        decisions: standing decisions, in the order they were made.
-        prompts: original prompt of each picture.
-        needed: number of decisions per picture, ≥ 1.
-    """
+    """Count standing decisions, given in the order they were made; each picture needs `needed`, at least 1."""
     known = [decision for decision in decisions if decision.key in prompts]
     found = verdicts(known, prompts)
     of_verdict = Counter(each.verdict for each in found.values())

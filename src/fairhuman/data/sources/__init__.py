@@ -86,11 +86,7 @@ def source_format(name: str) -> SourceFormat:
 
 
 def source_kind(path: Path, forced: str | None = None) -> str:
-    """Name of the format of a source.
-
-    Args:
-        path: a file or folder.
-        forced: the format to use instead of detecting it.
+    """Name of the format of a file or folder: `forced`, or else the one that is detected.
 
     Raises:
         DataError: the path doesn't exist or holds no known format.

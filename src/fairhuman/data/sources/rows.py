@@ -91,13 +91,7 @@ def records_from_rows(
 ) -> list[HumanRecord]:
     """Convert rows to records; unusable ones are noted in the report and left out.
 
-    Args:
-        rows: in order.
-        root: folder that contains the pictures and masks, and that their paths are relative to.
-        picture_column: column of the picture: a path, or {bytes, path}.
-        regions: names of the regions to read.
-        settings: settings of the source.
-        report: gets the findings.
+    Paths of pictures and masks are relative to `root`. The picture's column holds a path or {bytes, path}.
 
     Raises:
         DataError: no row has the column of the picture or of a region.

@@ -117,10 +117,7 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
             ),
             (
                 Metric(
-                    f"{part} precision",
-                    "higher",
-                    f"share of the found {part}s that are expected",
-                    f"missing {part}s",
+                    f"{part} precision", "higher", f"share of the found {part}s that are expected", f"missing {part}s"
                 ),
                 {method: (one.matched_n, one.matched_n + one.extra_n) for method, one in scores.items()},
             ),

@@ -111,10 +111,7 @@ def size_warning(n: int, width: int) -> str | None:
 
 
 def measure_frechet(
-    features0_nd: Features,
-    features1_md: Features,
-    groups0: Groups = None,
-    groups1: Groups = None,
+    features0_nd: Features, features1_md: Features, groups0: Groups = None, groups1: Groups = None
 ) -> Distance:
     """|μ0 - μ1|² + tr(Σ0 + Σ1 - 2 (Σ0 Σ1)^½) of the Gaussians with the means and covariances (by n - 1) of two sets.
 
@@ -149,10 +146,7 @@ def measure_frechet(
 
 
 def measure_kernel(
-    features0_nd: Features,
-    features1_md: Features,
-    groups0: Groups = None,
-    groups1: Groups = None,
+    features0_nd: Features, features1_md: Features, groups0: Groups = None, groups1: Groups = None
 ) -> Distance:
     """The unbiased estimate of MMD² with the kernel k(x, y) = (x·y / D + 1)³, from all pictures; may be negative.
 

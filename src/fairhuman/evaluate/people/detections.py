@@ -118,11 +118,7 @@ def _finder(upscale: int) -> Iterator[Callable[[Picture], ImageDetections]]:
 
 
 def _parts(
-    detector: Detector,
-    model: LandmarkModel,
-    region_of: Callable[[Detection], Region],
-    upscale: int,
-    picture: Picture,
+    detector: Detector, model: LandmarkModel, region_of: Callable[[Detection], Region], upscale: int, picture: Picture
 ) -> tuple[PartDetection, ...]:
     image, factor = enlarge(check_picture(picture), upscale)
     parts = []

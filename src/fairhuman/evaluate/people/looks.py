@@ -78,9 +78,7 @@ class _LandmarkGraph:
         inside = calculator.lower()  # MediaPipe's prefix for nodes of the graph
         self._presence = f"{inside}__{presence}"
         node = CalculatorGraphConfig.Node(
-            calculator=calculator,
-            input_stream=["IMAGE:image", "ROI:region"],
-            output_stream=["LANDMARKS:landmarks"],
+            calculator=calculator, input_stream=["IMAGE:image", "ROI:region"], output_stream=["LANDMARKS:landmarks"]
         )
         self._region = NormalizedRect(x_center=0.5, y_center=0.5, width=1, height=1, rotation=0)
         self._graph: Any = SolutionBase(

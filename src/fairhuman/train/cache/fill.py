@@ -73,11 +73,7 @@ class _EveryView(Dataset[tuple[Views, Note | None]]):
 def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], progress: Progress) -> CacheFill:
     """Compute all missing latents and embeddings that a run can use; call again to resume.
 
-    Args:
-        recipe: its `cache` says what is cached and where.
-        report: receives notes on the data.
-        say: receives messages.
-        progress: receives the cache's name, the number of items done, and their total.
+    `progress` receives the cache's name, the number of items done, and their total.
 
     Raises:
         RecipeError: the recipe enables no cache.

@@ -41,10 +41,7 @@ class Budget:
         """Return a one-line summary."""
         parts = [
             f"{count} {name} of {size / 1000:.0f} KB"
-            for count, name, size in (
-                (self.views, "latents", self.view_bytes),
-                (self.texts, "texts", self.text_bytes),
-            )
+            for count, name, size in ((self.views, "latents", self.view_bytes), (self.texts, "texts", self.text_bytes))
             if count
         ]
         whole = f"{_mib(self.needed)} when complete ({', '.join(parts)})"
@@ -79,11 +76,6 @@ def captions(recipe: TrainRecipe, data: RunData) -> list[str]:
 
 class Caches:
     """The caches that a recipe enables.
-
-    Args:
-        recipe: its `cache` section is used.
-        data: the run's data.
-        pipeline: the run's pipeline, whose networks are cached.
 
     Attributes:
         latents, texts: None where disabled.

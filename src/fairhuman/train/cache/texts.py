@@ -17,12 +17,7 @@ class TextCache:
     """The token embeddings [77, D] and the pooled embedding [P] of each caption, concatenated, in float16.
 
     For SDXL this takes 318 KB per caption. As with latents, the first use is rounded like later ones, and each caption
-    is encoded alone.
-
-    Args:
-        kept: the storage.
-        pipeline: its text encoders must be frozen.
-        precision: the run's autocast dtype; None: no autocast.
+    is encoded alone. The text encoders must be frozen; `precision` is the run's autocast dtype.
     """
 
     def __init__(self, kept: Encodings, pipeline: StableDiffusionXLPipeline, precision: torch.dtype | None) -> None:
