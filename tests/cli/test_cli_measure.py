@@ -118,7 +118,7 @@ def test_losses_of_a_mole(tmp_path: Path, typed: Typed) -> None:
     assert changes["new"] == 0.0
     assert abs(changes["trained"]) > 1e-3
     code, _, errors = typed("losses", tmp_path / "people", *options, "--model", f"{models[0]}@0.5")
-    assert (code, "a MoLE has no weight" in errors) == (2, True), errors
+    assert (code, "a MoLE takes no weight" in errors) == (2, True), errors
 
 
 def test_models_are_named_with_their_lora(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_costs_and_the_paper_sheet(tmp_path: Path, typed: Typed) -> None:
     assert f"paper sheet: {tmp_path / 'paper' / 'paper.html'}" in said
     code, _, errors = typed("paper", tmp_path / "other", *costs)
     assert code == 2
-    assert "say how these numbers came about" in errors
+    assert "describe the set-up of these numbers" in errors
     code, _, errors = typed("paper", tmp_path / "other")
-    assert (code, "nothing of ours" in errors, (tmp_path / "other").exists()) == (2, True, False)
+    assert (code, "no results given" in errors, (tmp_path / "other").exists()) == (2, True, False)
     code, _, errors = typed("cost", tmp_path / "costs", "rank=0")
     assert code == 2
     assert "rank" in errors

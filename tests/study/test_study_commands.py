@@ -60,8 +60,8 @@ def test_a_dry_run_writes_nothing(typed, study_folder):
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--admin-token", "short"], 1, "16 or more letters"),
-        (["--admin-token", "with/slash-and-more-of-it"], 1, "16 or more letters"),
+        (["--admin-token", "short"], 1, "at least 16 letters"),
+        (["--admin-token", "with/slash-and-more-of-it"], 1, "at least 16 letters"),
         (["--url", "study.example.org"], 1, "url must be like"),
         (["--texts", "missing.json"], 1, "missing.json"),
         (["--port", "99999"], 1, "0..65535"),

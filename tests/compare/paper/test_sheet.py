@@ -31,7 +31,7 @@ def test_costs_are_measured_and_counted(costs):
     assert variants["MoLE"]["extra_parameter_bytes"] == 4 * mole_parameters(build_small(0).unet, 2)
     assert document["counted"]["LoRA, not fused, rank 256"]["parameters"] == 371_589_120
     page = costs.with_name("report.html").read_text()
-    for text in ("371,589,120", "1,413.12", "LoRA, not fused, rank 64", "parameters alone"):
+    for text in ("371,589,120", "1,413.12", "LoRA, not fused, rank 64", "parameters only"):
         assert text in page
 
 
@@ -58,7 +58,7 @@ def test_our_costs_stand_beside_the_published_ones(costs, tmp_path):
     said = SheetSettings.model_validate({"costs": WORDS})
     page = write_sheet(read_tables(costs, None, said), tmp_path).read_text()
     assert "the small SDXL" in page
-    assert page.count("nothing measured") == 4, "Table 2"
+    assert page.count("not measured") == 4, "Table 2"
     sheet = json.loads((tmp_path / "paper.json").read_text())
     ours = {(one["row"], one["column"]): one["ours"] for one in sheet["rows"] if one["ours"] is not None}
     assert set(ours) == {(row, name) for row in ("Ours", "MoLE") for name in ("Extra Memory Usage", "Inference Time")}
