@@ -18,7 +18,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from fairhuman.data.condition import people_from_source, people_to_list
 from fairhuman.data.export import FORMATS, export_dataset
-from fairhuman.data.export.run import MARK
+from fairhuman.data.export.run import MARKER
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
@@ -264,10 +264,10 @@ def test_folders_with_other_content_are_rejected(people, tmp_path):
         (source / "b.png").write_bytes(encoded(picture(40, 30)))
         with pytest.raises(DataError, match="must be empty or hold an export"):
             export_dataset(source, out, format)
-    (out / MARK).write_text("[1]")
+    (out / MARKER).write_text("[1]")
     with pytest.raises(DataError, match="must be empty or hold an export"):
         export_dataset(people, out, "parquet")
-    assert {**files(out), MARK: before[MARK]} == before
+    assert {**files(out), MARKER: before[MARK]} == before
 
 
 @pytest.mark.parametrize("inside", [".", "out", "deep/er", ".."])

@@ -8,7 +8,7 @@ from datasets.data_files import get_data_patterns
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fairhuman.data.export.names import LONGEST, Names, safe_name
+from fairhuman.data.export.names import MAX_BYTES, Names, safe_name
 from fairhuman.data.sources.webdataset import META
 
 KEYS = st.text(st.characters(), max_size=40) | st.sampled_from(
@@ -31,7 +31,7 @@ def test_every_key_has_a_unique_name(keys):
         assert re.search(r'[\s./\\:*?"<>|\x00-\x1f]', name) is None
         assert not name.startswith("-")
         assert META.match(f"{name}.jpg") is None
-        assert len(name.encode("utf-8")) <= LONGEST + 8
+        assert len(name.encode("utf-8")) <= MAX_BYTES + 8
     again = Names()
     assert [again.of(key) for key in keys] == found
 
