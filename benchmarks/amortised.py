@@ -1,19 +1,19 @@
-"""What estimators of the Gram matrix cost, how close their directions are, and where training with them ends.
+"""Compare estimators of the Gram matrix: their cost, the accuracy of their directions, and where training ends.
 
-.venv/bin/python benchmarks/amortised.py [--quick] [--parts PART ...] [--photos FOLDER] [--work FOLDER]
+    .venv/bin/python benchmarks/amortised.py [--quick] [--parts PART ...] [--photos FOLDER] [--work FOLDER]
 
-- cost: a step's forward and backward, as a ratio of CPU time to the plain sum's, on SDXL-shaped U-Nets with a LoRA on
-  all attention. "with audits" adds the exact steps in their share.
-- cosine: training by exact MPD on the small SDXL; at each step every estimator but `output` (gains.py) is asked for its
-  direction on the same batch, noise and weights, and judged by the cosine to the exact one. Steps that an estimator
-  takes exactly aren't counted. Each has a state of its own, and learns from its own audits alone. With --photos also on
-  a folder of photos.
+- cost: forward and backward of a step, as a ratio of CPU time to the plain sum's, on SDXL-shaped U-Nets with a LoRA on
+  all attention. "with audits" adds the exact steps in proportion.
+- cosine: training by exact MPD on the small SDXL; at each step every estimator but `output` (see gains.py) gives its
+  direction for the same batch, noise and weights, which is compared with the exact one by its cosine. Steps that an
+  estimator takes exactly aren't counted. Each estimator has its own state and learns from its own audits alone. With
+  --photos also on a folder of photos.
 - variants: the same with large batches, with convolutions as targets, and with losses over the whole latent.
-- distance: training by each one from the same start on the same batches; the distance of its final parameters to those
-  of exact MPD, as a share of how far exact MPD went.
+- distance: training with each estimator from the same start on the same batches; the distance of its final parameters
+  to those of exact MPD, relative to the distance that exact MPD travelled.
 
-All with K = 3 (the whole, faces, hands), area-normalised losses, one thread, float32. Each run of training that is done
-is kept in the work folder, so the same command again goes on; delete the folder to measure again.
+All with K = 3 (whole picture, faces, hands), area-normalised losses, one thread, float32. Each finished training run is
+kept in the work folder; run the same command again to resume, or delete the folder to measure again.
 """
 
 import argparse
@@ -67,7 +67,7 @@ STEPS, SEEDS = 300, (0, 1)
 
 
 def estimators(model: TrainableModel) -> dict[str, Estimator]:
-    """As recipes have them."""
+    """Return the estimators with the settings that recipes use."""
     parameters, unet = model.trainable_parameters(), model.pipeline.unet
     found: dict[str, Estimator] = {
         "output": OutputEstimator(parameters, EVERY["output"]),
@@ -85,7 +85,7 @@ def estimators(model: TrainableModel) -> dict[str, Estimator]:
 
 
 def cost(quick: bool) -> dict[str, Any]:
-    """Ratios by net and batch."""
+    """Return ratios by network and batch size."""
     repeats = 2 if quick else 9
     found = {}
     for depths in ((1, 2, 4), (1, 2, 10)):
@@ -98,7 +98,7 @@ def cost(quick: bool) -> dict[str, Any]:
 
 
 def cost_of(unet: Any, batch: int, repeats: int, quick: bool) -> dict[str, Any]:
-    """Ratios of ordinary steps of each way; `compare` leaves out the first one, which is exact."""
+    """Return ratios of ordinary steps of each method; `compare` leaves out the first step, which is exact."""
     forward = three_losses(unet, quick, batch)
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     never = 10**9
@@ -155,7 +155,7 @@ def take(fair: FairBackward, forward: Callable[[], tuple[list[Tensor], Any]]) ->
 
 
 def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Objectives, Iterator[Batch]]:
-    """The parts of a run: the small SDXL with a LoRA of rank 16, what it loses, and its batches."""
+    """Return the parts of a run: the small SDXL with a LoRA of rank 16, its losses, and its batches."""
     torch.manual_seed(seed)
     base = {
         "data": str(data),
@@ -181,7 +181,7 @@ def adam(model: TrainableModel) -> torch.optim.Optimizer:
 
 
 def once(file: Path, measure: Callable[[], Any]) -> Any:
-    """Return what `file` holds, or else measure and keep it there."""
+    """Return the content of `file` or, if missing, measure and save it."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, measure())  # whole or not at all
@@ -196,7 +196,7 @@ def flat(tensors: list[Tensor | None]) -> Tensor:
 
 
 def judge(data: Path, seed: int, steps: int, modes: Sequence[str], **values: Any) -> dict[str, Any]:
-    """Cosines of estimators over a run of exact MPD."""
+    """Return the cosines of estimators over a run of exact MPD."""
     model, objectives, batches = training(data, seed, **values)
     parameters = model.trainable_parameters()
     optimizer = adam(model)
@@ -228,7 +228,7 @@ def judge(data: Path, seed: int, steps: int, modes: Sequence[str], **values: Any
 
 
 def summary(cosines: list[float]) -> dict[str, float]:
-    """Mean, 5th percentile, minimum."""
+    """Return mean, 5th percentile and minimum."""
     values = torch.tensor(cosines, dtype=torch.float64)
     return {
         "steps": len(cosines),
@@ -242,7 +242,10 @@ Kind = tuple[Path, Mapping[str, Any], Sequence[str], Sequence[int]]  # data, set
 
 
 def targeted(people: Path, photos: Path | None) -> dict[str, Kind]:
-    """The kinds of run that have targets, twice; and a run after all was chosen. Of `output` gains.py makes numbers."""
+    """Return the kinds of run with targets: two seeds each, and one more run measured after the design was fixed.
+
+    gains.py measures `output`.
+    """
     modes = ("split", "tail", "ema")
     kinds: dict[str, Kind] = {"people": (people, {}, modes, SEEDS)}
     if photos is not None:
@@ -253,7 +256,7 @@ def targeted(people: Path, photos: Path | None) -> dict[str, Kind]:
 
 
 def variants(people: Path) -> dict[str, Kind]:
-    """Large batches twice for `ema`, which is meant for them; what else may change, once."""
+    """Return large batches with two seeds for `ema`, which is designed for them; each other variant with one seed."""
     return {
         "people, batch 16": (people, {"batch_size": 16}, ("ema",), SEEDS),
         "people, attention and convolutions": (
@@ -267,7 +270,7 @@ def variants(people: Path) -> dict[str, Kind]:
 
 
 def cosine(work: Path, kinds: Mapping[str, Kind], quick: bool) -> dict[str, Any]:
-    """Summaries by kind of run, seed and mode."""
+    """Return summaries by kind of run, seed and mode."""
     found: dict[str, Any] = {}
     for kind, (data, values, modes, seeds) in kinds.items():
         for seed in seeds[:1] if quick else seeds:
@@ -287,7 +290,7 @@ def cosine(work: Path, kinds: Mapping[str, Kind], quick: bool) -> dict[str, Any]
 
 
 def parameters_after(data: Path, seed: int, steps: int, mode: str) -> tuple[Tensor, Tensor]:
-    """Trained parameters before and after."""
+    """Return the trained parameters before and after a run."""
     model, objectives, batches = training(data, seed)
     parameters = model.trainable_parameters()
     start = flat(list(parameters))
@@ -302,7 +305,7 @@ def parameters_after(data: Path, seed: int, steps: int, mode: str) -> tuple[Tens
 
 
 def distances(people: Path, seed: int, steps: int) -> dict[str, float]:
-    """Distance to exact MPD's parameters, its displacement = 1, by mode."""
+    """Return the distance to exact MPD's parameters by mode, relative to exact MPD's displacement."""
     start, exact = parameters_after(people, seed, steps, "exact")
     found = {}
     for mode in (*EVERY, "LS"):
@@ -313,7 +316,7 @@ def distances(people: Path, seed: int, steps: int) -> dict[str, float]:
 
 
 def distance(work: Path, people: Path, quick: bool) -> dict[str, Any]:
-    """Distances by mode and seed."""
+    """Return distances by mode and seed."""
     found: dict[str, Any] = {}
     for seed in SEEDS[:1] if quick else SEEDS:
         steps = 10 if quick else STEPS
@@ -326,13 +329,13 @@ def distance(work: Path, people: Path, quick: bool) -> dict[str, Any]:
 
 
 def work_folder(options: argparse.Namespace) -> Path:
-    """Where people are rendered and runs are kept."""
+    """Return the folder for rendered people and finished runs."""
     folder: Path = options.work or Path("runs/amortised")
     return folder / ("quick" if options.quick else "full")
 
 
 def render_people(folder: Path, quick: bool) -> None:
-    """Those that are there already stay."""
+    """Render people; existing ones are kept."""
     settings = SynthSettings(count=16 if quick else 2000, size=64 if quick else 128, seed=41)
     synth.render_people(folder, settings, ConsoleDisplay())
 

@@ -1,12 +1,12 @@
-"""What caches of latents and text embeddings save: a training step with and without them, and loading a sample.
+"""Measure what the caches of latents and text embeddings save, in a training step and in loading a sample.
 
-.venv/bin/python benchmarks/cache.py [--quick] [--parts step sample demo]
+    .venv/bin/python benchmarks/cache.py [--quick] [--parts step sample demo]
 
-`step`: LS on the small SDXL in bfloat16, LoRA of rank 16, 128 px, batch 4 and 8, all from the file to the optimiser;
-and how much of it is loading the batch, which workers can hide. `sample`: the time that loading one sample takes at
-the resolution of the pictures, 128 and 1024 px, as JPEG. Pictures are coloured noise at several scales, which costs a
-decoder what photos do. `demo`: the training of `make demo`, MPD and LS with validation and previews and with caches
-that are empty at first, against the same without caches, and without caches and by exact MPD, as it was once.
+`step`: LS on the small SDXL in bfloat16, LoRA of rank 16, 128 px, batch 4 and 8, from file to optimiser; and the part
+of it that is spent loading the batch, which workers can hide. `sample`: the time to load one sample from JPEGs of 128
+and 1024 px. Pictures are coloured noise at several scales, which costs a decoder as much as photos. `demo`: the
+training of `make demo`, MPD and LS with validation and previews and initially empty caches, against the same without
+caches, and without caches by exact MPD, the original setting.
 """
 
 import tempfile
@@ -56,7 +56,7 @@ def recipe_of(pictures: Path, work: Path, batch_size: int, resolution: int, cach
 
 
 class Stepper:
-    """Takes the steps of a recipe, one a call."""
+    """Takes the steps of a recipe, one per call."""
 
     def __init__(self, recipe: TrainRecipe) -> None:
         self.recipe = recipe
@@ -105,7 +105,7 @@ def measure_steps(work: Path, quick: bool) -> dict[str, Any]:
 
 
 def measure_samples(work: Path, quick: bool) -> dict[str, Any]:
-    """Load samples whose latents are known and samples whose aren't; what the latents are doesn't matter here."""
+    """Load samples with and without cached latents; the latents' values don't matter here."""
     results: dict[str, Any] = {}
     for size in (64,) if quick else (128, 1024):
         pictures = work / f"pictures-{size}"

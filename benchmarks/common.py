@@ -1,4 +1,4 @@
-"""The frame of all benchmarks: ways of doing one thing, timed in turn in one process, compared as ratios."""
+"""Shared by all benchmarks: time several methods in turn in one process and compare them as ratios."""
 
 import argparse
 import json
@@ -16,10 +16,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def arguments(description: str | None, parts: Sequence[str] = (), **folders: str) -> argparse.Namespace:
-    """Parse --quick (seconds instead of minutes; proves that the script runs, measures nothing), --out and --parts.
+    """Parse --quick, --out and --parts.
 
-    Of a benchmark with parts, each one is saved when it is done, beside what the file has of the others. `folders` are
-    options of its own, a name to what it is for.
+    --quick takes seconds instead of minutes: it proves that the script runs, but measures nothing. Each part of a
+    benchmark is saved as soon as it is done, beside the file's other parts. `folders` are
+    further options, {name: help text}.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that the script works")
@@ -34,10 +35,10 @@ def arguments(description: str | None, parts: Sequence[str] = (), **folders: str
 def compare(
     ways: Mapping[str, Callable[[], object]], baseline: str, repeats: int, before: Callable[[], object] | None = None
 ) -> dict[str, Any]:
-    """Time every way `repeats` times, in turn, after one warm-up; return seconds and ratios to `baseline`.
+    """Time every method `repeats` times, in turn, after one warm-up; return seconds and ratios to `baseline`.
 
-    A ratio is taken within a round, where both sides saw the same state of the machine; CPU time isn't disturbed by
-    other processes as wall-clock time is. `before` runs, untimed, before each call.
+    A ratio is taken within a round, where both methods saw the same state of the machine. CPU time is less affected by
+    other processes than wall-clock time. `before` runs, untimed, before each call.
     """
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     wall: dict[str, list[float]] = {name: [] for name in ways}
@@ -62,7 +63,7 @@ def compare(
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """Minimum, median, maximum."""
+    """Return minimum, median and maximum."""
     found = sorted(values)
     return {"min": found[0], "median": statistics.median(found), "max": found[-1]}
 
@@ -70,7 +71,7 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any], options: argparse.Namespace) -> Path:
     """Write results/NAME.json with the machine, versions and date (NAME-quick.json for a quick run).
 
-    Each part of a benchmark with parts has its own, as another machine may have measured it.
+    Each part of a benchmark with parts has its own provenance, as it may have been measured on another machine.
     """
     folder = options.out or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any], opt
 
 
 def rounded(value: Any) -> Any:
-    """Cut all floats in a nest of dictionaries and lists to four digits."""
+    """Round all floats in nested dictionaries and lists to four digits."""
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -97,6 +98,6 @@ def rounded(value: Any) -> Any:
 
 
 def one_thread(seed: int = 0) -> None:
-    """One thread and a fixed seed, so that runs can be compared."""
+    """Use one thread and a fixed seed, so that runs are comparable."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Tiers that look at nothing and shards without pictures: the machinery alone. Quick to import, for workers."""
+"""Tiers with constant results and shards without pictures, to measure the machinery alone. Fast to import."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from fairhuman.data.pipeline.write import ShardWriter
 
 @dataclass(frozen=True)
 class ConstantCheck(CheckTier):
-    """What a check would give, without looking."""
+    """Returns what a check would, without looking at the picture."""
 
     @contextmanager
     def open(self) -> Iterator[ProcessRows]:
@@ -27,7 +27,7 @@ class ConstantCheck(CheckTier):
 
 @dataclass(frozen=True)
 class ConstantDetect(DetectTier):
-    """One face and two hands, without looking."""
+    """Returns one face and two hands, without looking at the picture."""
 
     name: ClassVar[str] = "detect"
 
@@ -40,7 +40,7 @@ class ConstantDetect(DetectTier):
 
 
 class EmptyShards(ShardWriter):
-    """Shards with all columns but the pictures."""
+    """Writes shards with all columns except the pictures."""
 
     def _row(self, row: Any, found: Any) -> dict[str, Any]:
         known = {name: found["detect"][name] for name in ("faces", "hands", "persons")}

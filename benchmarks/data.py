@@ -1,13 +1,15 @@
-"""Building data sets: what the machinery costs beside the detectors, whether memory grows, and a million records.
+"""Building data sets: overhead beside the detectors, memory growth, and a million records.
 
-.venv/bin/python benchmarks/data.py [--quick] [--parts detect overhead ...]
+    .venv/bin/python benchmarks/data.py [--quick] [--parts detect overhead ...]
 
-- detect: the detect tier of a build (two workers) against a bare loop (two processes, each decodes and detects its
-  half), interleaved: pictures a second, and CPU seconds, which other programs disturb less. Starting up is left out.
-- overhead: milliseconds a record of manifest, engine, tables, selection and plan, where tiers only give constants.
-- memory: of all processes of a build over many records with the bundled detectors, as proportional set size.
-- million: manifest, tier, selection and shards of a million records with tiers that give constants; stopped in the
-  middle, and how long the next start takes to know what is left. Six million records on 64 workers follow on paper.
+- detect: the detect tier of a build (two workers) against a bare loop (two processes, each decodes and detects half of
+  the pictures), interleaved: pictures per second, and CPU seconds, which other programs affect less. Startup time is
+  excluded.
+- overhead: milliseconds per record of manifest, engine, tables, selection and plan, with tiers that return constants.
+- memory: proportional set size of all processes of a build over many records with the bundled detectors.
+- million: manifest, tier, selection and shards of a million records with tiers that return constants; interrupted
+  halfway, with the time that the next start needs to find the remaining work. Six million records on 64 workers are
+  extrapolated.
 """
 
 import os
@@ -54,7 +56,7 @@ TARGETS = {"throughput_ratio": 0.95, "overhead_ms": 1.0, "memory_mb": 1500, "res
 
 
 def photos(folder: Path, count: int) -> Path:
-    """Synthetic people as JPEG, without annotations."""
+    """Render synthetic people as JPEGs, without annotations."""
     body = Body()
     for number in range(count):
         path = folder / f"{number:04}.jpg"
@@ -67,7 +69,7 @@ def photos(folder: Path, count: int) -> Path:
 
 
 def bare(paths: Sequence[Path], ready: Any, results: Any) -> None:
-    """What anybody would write: decode, detect, keep the boxes."""
+    """Run a minimal loop: decode, detect, keep the boxes."""
     with open_detectors(DETECTORS) as find:
         find(np.zeros((SIZE, SIZE, 3), np.uint8))
         ready.wait()
@@ -77,7 +79,7 @@ def bare(paths: Sequence[Path], ready: Any, results: Any) -> None:
 
 
 def bare_loop(paths: Sequence[Path]) -> tuple[float, float]:
-    """Pictures a second of the slower half, and CPU seconds a picture."""
+    """Return pictures per second of the slower half, and CPU seconds per picture."""
     context = get_context("spawn")
     ready, results = context.Barrier(WORKERS), context.Queue()
     crew = [context.Process(target=bare, args=(paths[n::WORKERS], ready, results)) for n in range(WORKERS)]
@@ -90,7 +92,7 @@ def bare_loop(paths: Sequence[Path]) -> tuple[float, float]:
 
 
 def tier(source: Path, out: Path) -> tuple[float, float]:
-    """The same by a tier: pictures a second after both workers have given their first block, and CPU seconds."""
+    """Return the same for a tier: pictures per second after both workers' first block, and CPU seconds."""
     reader = RowReader(source, "file_name", REGIONS, SourceSettings())
     list_source(out / "manifest", SOURCES["folder"], source, BLOCK, LoadReport())
     blocks = read_blocks(out / "manifest")
@@ -134,7 +136,7 @@ def rows_of(count: int) -> Callable[[Path, LoadReport], Iterator[Row]]:
 
 
 def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -> dict[str, Any]:
-    """Everything but the looking, over `count` records; `stop_after` is the share of the detect tier that is done."""
+    """Run everything but the detection over `count` records; `stop_after` is the share of the detect tier to run."""
     seconds: dict[str, float] = {}
     source = SourceFormat("generated", lambda _: True, rows_of(count))
     reader = RowReader(out, "image", REGIONS, SourceSettings())
@@ -185,7 +187,7 @@ def machinery(out: Path, count: int, block_rows: int, stop_after: float = 1.0) -
 
 
 def overhead(folder: Path, count: int) -> dict[str, Any]:
-    """Milliseconds a record and process, by the difference of two sizes, so that starting up is left out."""
+    """Return milliseconds per record and process, from the difference of two sizes, which excludes startup."""
     small, large = (in_a_process("machinery", folder / str(n), n, 64) for n in (count // 4, count))
     seconds = [sum(each["seconds"].values()) for each in (small, large)]
     ms = 1000 * (seconds[1] - seconds[0]) * WORKERS / (large["records"] - small["records"])
@@ -199,7 +201,7 @@ def rows_in(path: Path) -> int:
 
 
 def in_a_process(name: str, *arguments: object) -> Any:
-    """A part of this file in a fresh process, for its own peak of memory."""
+    """Run a part of this file in a new process, with its own peak of memory."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(globals()[name], arguments)
 
@@ -208,7 +210,7 @@ def in_a_process(name: str, *arguments: object) -> Any:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that came of it."""
+    """Return a process and all its descendants."""
     found = [pid]
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in tasks.read_text().split():
@@ -228,7 +230,7 @@ def proportional_mb(pid: int) -> float:
 
 
 def memory(folder: Path, count: int) -> dict[str, Any]:
-    """A build over `count` records, which name some pictures again and again."""
+    """Build over `count` records, which repeat some pictures."""
     source = photos(folder / "photos", 64)
     names = sorted(path.name for path in source.iterdir())
     lines = (f'{{"file_name": "{names[n % len(names)]}", "key": "{n}", "caption": "x"}}\n' for n in range(count))
@@ -264,7 +266,7 @@ def main() -> None:
 
 
 def measure(part: str, folder: Path, quick: bool) -> dict[str, Any]:
-    """Do one part in an empty folder."""
+    """Run one part in an empty folder."""
     if part == "detect":
         return detect_ratio(folder, quick)
     if part == "overhead":

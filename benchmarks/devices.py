@@ -1,10 +1,10 @@
-"""Several processes: bytes that each hands to collectives in a step, and how much of one's speed two of them keep.
+"""Several processes: bytes per step passed to collectives, and the scaling efficiency of two processes.
 
-.venv/bin/python benchmarks/devices.py [--quick] [--parts bytes scaling]
+    .venv/bin/python benchmarks/devices.py [--quick] [--parts bytes scaling]
 
-Processes of one thread each, gloo on one machine; the SDXL-shaped U-Net of 49M parameters, K = 3. Bytes are those of
-the tensors given to a collective, whatever the network makes of them (a ring sends about 2 (n - 1) / n of an
-all-reduce, half of it for a gather or a scatter); they don't depend on the number of processes or on the machine.
+One thread per process, gloo on one machine; the SDXL-shaped U-Net of 49M parameters, K = 3. Bytes are those of the
+tensors passed to collectives, independent of the network's algorithm (a ring sends about 2 (n - 1) / n of an
+all-reduce, half of that for a gather or a scatter), of the number of processes and of the machine.
 """
 
 import socket
@@ -47,7 +47,7 @@ ESTIMATORS: dict[str, Callable[[Parameters], Estimator | None]] = {
 
 
 def fair_backward(mode: str, unet: nn.Module, group: dist.ProcessGroup | None = None) -> FairBackward:
-    """Only the first step is exact, where another one needn't be."""
+    """Return a `FairBackward`; only its first step is exact unless the mode needs more."""
     parameters = trained(unet)
     strategy = LinearScalarization() if mode == "LS" else MinimumPotentialDelay()
     return FairBackward(parameters, strategy, estimator=ESTIMATORS[mode](parameters), process_group=group)
@@ -55,7 +55,7 @@ def fair_backward(mode: str, unet: nn.Module, group: dist.ProcessGroup | None = 
 
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
-    """Count bytes by collective: the larger of what goes in and out; and how many numbers of few bytes there are."""
+    """Count bytes by collective, the larger of input and output; and the elements of small all-reduces."""
     found: Counter[str] = Counter()
     kept = {name: getattr(dist, name) for name in COLLECTIVES}
 
@@ -91,7 +91,7 @@ def unet_of(quick: bool, full: bool) -> UNet2DConditionModel:
 
 
 def plain_ddp(quick: bool, full: bool) -> dict[str, int]:
-    """Bytes of PyTorch's own `DistributedDataParallel`, from its buckets, one backward pass of the summed losses."""
+    """Return the bytes of `DistributedDataParallel`, from its buckets, for one backward pass of the summed losses."""
     unet = unet_of(quick, full)
     model = DistributedDataParallel(unet)
     sent = 0
@@ -108,7 +108,7 @@ def plain_ddp(quick: bool, full: bool) -> dict[str, int]:
 
 
 def bytes_of(quick: bool, full: bool, sharded: bool, mode: str) -> dict[str, int]:
-    """Bytes of one ordinary step of `FairBackward`, forward pass included; the first step has taught it."""
+    """Return the bytes of one ordinary step of `FairBackward`, forward pass included, after a first exact step."""
     unet = unet_of(quick, full)
     if sharded:
         shard_network(unet, torch.device("cpu"))
@@ -123,10 +123,10 @@ def bytes_of(quick: bool, full: bool, sharded: bool, mode: str) -> dict[str, int
 
 
 def scaling(quick: bool, rank: int, rounds: int, steps: int) -> dict[str, Any]:
-    """Seconds a step with the same batch a process: of the first process alone, then of both together, in turn.
+    """Return seconds per step at constant batch size per process: of the first process alone, then of both, in turn.
 
-    Efficiency is alone / together, by the clock, and by CPU time, which other work on the machine disturbs less, and
-    which has no waiting in it.
+    Efficiency is alone / together, in wall-clock time and in CPU time; the latter is affected less by other work on the
+    machine and excludes waiting.
     """
     groups = {"alone": dist.new_group([0]), "together": dist.group.WORLD}
     results: dict[str, Any] = {}

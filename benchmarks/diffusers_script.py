@@ -1,16 +1,16 @@
-"""A training step of `fairhuman train` against one of diffusers' own SDXL LoRA script, both from file to optimiser.
+"""A training step of `fairhuman train` against one of diffusers' SDXL LoRA script, both from file to optimiser.
 
     git clone --depth 1 https://github.com/huggingface/diffusers
     .venv/bin/python benchmarks/diffusers_script.py --script PATH/train_text_to_image_lora_sdxl.py
 
 The script isn't part of this repository. Both train the small SDXL, LoRA of rank 16 on attention, batch 4, 128 px, on
-the same pictures, in processes of their own on one thread, in turn. A step's time is the difference in CPU time between
-a long and a short run, over the difference in steps: starting, loading and saving cancel out.
+the same pictures, in separate one-thread processes, in turn. A step's time is the difference in CPU time between a long
+and a short run, divided by the difference in steps, so that starting, loading and saving cancel out.
 
-    script, float32      as it is, but for rank, batch, resolution
-    script, best flags   bfloat16, the VAE too
-    LS, NAME             the plain sum of the three losses in the same precision, latents and texts kept or not
-    MPD, MODE            in bfloat16, both kept
+    script, float32      unchanged except for rank, batch size and resolution
+    script, best flags   bfloat16, including the VAE
+    LS, NAME             the plain sum of the three losses in the same precision, with or without both caches
+    MPD, MODE            in bfloat16, with both caches
 """
 
 import json
@@ -72,7 +72,7 @@ def our_command(pictures: Path, out: Path, steps: int, recipe: Path, values: Map
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """Run it; user and system time of the process and its children."""
+    """Run a command; return user plus system time of the process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False

@@ -1,10 +1,10 @@
-"""What `fairhuman evaluate` takes: seconds a picture of 1024 px and peak memory, and what that makes of 5,000 pictures.
+"""Cost of `fairhuman evaluate`: seconds per 1024 px picture, peak memory, and the total for 5,000 pictures.
 
-.venv/bin/python benchmarks/evaluation.py [--quick] [--parts no-download hps ...]
+    .venv/bin/python benchmarks/evaluation.py [--quick] [--parts no-download hps ...]
 
-Each part is a command of its own, with two workers, on synthetic people. The networks that need weights have their true
-shape and random weights, as their time doesn't depend on what they say. Loading is left out of the seconds a picture
-and is given apart; features and findings aren't cached before.
+Each part is a separate command with two workers on synthetic people. Networks that need weights have their original
+architecture and random weights, as their time doesn't depend on the outputs. Loading is reported separately from the
+seconds per picture; features and detections aren't cached before.
 """
 
 import json
@@ -38,14 +38,14 @@ CLIP_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers":
 
 
 def hps(folder: Path) -> list[str]:
-    """Settings with HPS v2.1's network."""
+    """Return settings with HPS v2.1's network."""
     network = open_clip.CLIP(**open_clip.get_model_config("ViT-H-14"))
     torch.save({"state_dict": network.state_dict()}, folder / "hps.pt")
     return ["metrics=[hps]", f"hps.weights={folder / 'hps.pt'}"]
 
 
 def image_reward(folder: Path) -> list[str]:
-    """Settings with ImageReward's network."""
+    """Return settings with ImageReward's network."""
     network = RewardNetwork(BlipVisionConfig(**VISION), BlipTextConfig(**TEXT))
     torch.save(network.state_dict(), folder / "reward.pt")
     words = [*MARKS, *(f"word{number}" for number in range(TEXT["vocab_size"] - 2 - len(MARKS)))]
@@ -55,7 +55,7 @@ def image_reward(folder: Path) -> list[str]:
 
 
 def clip_score(folder: Path) -> list[str]:
-    """Settings with CLIP ViT-L/14."""
+    """Return settings with CLIP ViT-L/14."""
     tokenizer = build_tokenizer(max_length=77)
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = CLIPConfig(
@@ -67,13 +67,13 @@ def clip_score(folder: Path) -> list[str]:
 
 
 def fid(folder: Path) -> list[str]:
-    """Settings with the Inception network of FID."""
+    """Return settings with the Inception network of FID."""
 
     class Empty(FeatureExtractorInceptionV3):  # type: ignore[misc]  # torch-fidelity has no types
-        """Takes no weights where the original would download them."""
+        """Skips the weights that the original would download."""
 
         def load_state_dict(self, *_: Any, **__: Any) -> None:
-            """Stay random."""
+            """Keep the random weights."""
 
     torch.save({}, folder / "none.pt")
     network = Empty("inception", ["2048"], feature_extractor_weights_path=str(folder / "none.pt"))
@@ -91,7 +91,7 @@ PARTS: Mapping[str, Callable[[Path], list[str]]] = {
 
 
 def measured(people: Path, settings: list[str], folder: Path) -> dict[str, Any]:
-    """Of one command: seconds a picture of each kind of work, seconds of all, peak memory, and 5,000 pictures."""
+    """Return a command's seconds per picture by kind of work, total seconds, peak memory, and 5,000 pictures' time."""
     out, began = folder / "out", time.perf_counter()
     command = [sys.executable, "-m", "fairhuman.cli", "evaluate", str(people), "--reference", str(people)]
     folders = ["--out", str(out), "--cache", str(folder / "cache")]
@@ -109,7 +109,7 @@ def measured(people: Path, settings: list[str], folder: Path) -> dict[str, Any]:
 
 
 def statistics(count: int) -> dict[str, float]:
-    """Seconds of a mean and of distances of 2,048 features, with intervals, over so many pictures and prompts."""
+    """Return seconds of a mean and of distances of 2,048 features, with intervals, by number of pictures."""
     rng = np.random.default_rng(0)
     values_n, ones_nd, others_nd = (rng.normal(size=(count, *width)) for width in ((), (2048,), (2048,)))
     prompts = [str(number) for number in range(count)]

@@ -1,10 +1,10 @@
-"""What a fair step costs, against the plain one: an SDXL-shaped U-Net of 49M parameters, LoRA r16 on attention, K = 3.
+"""Cost of a fair step relative to a plain one: SDXL-shaped U-Net of 49M parameters, LoRA r16 on attention, K = 3.
 
-.venv/bin/python benchmarks/fairness.py [--quick]
+    .venv/bin/python benchmarks/fairness.py [--quick]
 
-Time is that of forward, backward and weights, as a ratio of CPU time to the plain sum's. Memory is the peak of what
-the allocator held beyond the plain step, in multiples of P (all trained parameters), measured on a perceptron whose
-activations are negligible beside its parameters.
+Time is that of forward, backward and weights, as a ratio of CPU time to the plain sum's. Memory is the allocator's peak
+beyond the plain step, in multiples of P (all trained parameters), measured on a perceptron whose activations are
+negligible beside its parameters.
 """
 
 import gc
@@ -26,7 +26,7 @@ Losses = Callable[[], Sequence[Tensor]]
 
 
 def ways(losses: Losses, parameters: Sequence[nn.Parameter]) -> dict[str, Callable[[], Any]]:
-    """Name all ways of going from the batch to `.grad`."""
+    """Return all methods from a batch to `.grad` by name."""
     ls = FairBackward(parameters, LinearScalarization())
     sequential = FairBackward(parameters, MinimumPotentialDelay())
     batched = FairBackward(parameters, MinimumPotentialDelay(), batched=True)
@@ -52,7 +52,7 @@ def clear(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def cost(quick: bool, repeats: int) -> dict[str, Any]:
-    """Ratios of CPU time, without and with gradient checkpointing."""
+    """Return ratios of CPU time, without and with gradient checkpointing."""
     unet = build_unet(quick)
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     forward = three_losses(unet, quick)
@@ -76,7 +76,7 @@ def cost(quick: bool, repeats: int) -> dict[str, Any]:
 
 
 def memory(quick: bool) -> dict[str, float]:
-    """Peak beyond the plain step, in multiples of P."""
+    """Return the peak beyond the plain step, in multiples of P."""
     width, depth = (64, 4) if quick else (512, 16)
     net = nn.Sequential(*(layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.Tanh())))
     parameters = list(net.parameters())

@@ -1,12 +1,12 @@
-"""What mode `output` must learn, and from how many exact steps.
+"""How many exact steps mode `output` needs to fit its gains.
 
-.venv/bin/python benchmarks/gains.py [--quick] [--photos FOLDER] [--work FOLDER]
+    .venv/bin/python benchmarks/gains.py [--quick] [--photos FOLDER] [--work FOLDER]
 
 Training by exact MPD (as in amortised.py, part cosine) is recorded: each step's products of the gradients at the
-output, and the exact Gram matrix. Gains (`OutputGains`) are then learnt from the recording, as the mode would: from
-the first n steps and one in 32 after. Shown is the cosine of the direction to the exact one, in the steps that aren't
-exact for any n: by n; with the exact norms and the output's own cosines; and with exact cosines and the gains' norms.
-Each recording is kept in the work folder.
+output, and the exact Gram matrix. Gains (`OutputGains`) are then fitted to the recording, as the mode would: from the
+first n steps and every 32nd after. Reported is the cosine of the direction to the exact one, in the steps that aren't
+exact for any n: by n; with the exact norms and the output's cosines; and with exact cosines and the gains' norms. Each
+recording is kept in the work folder.
 """
 
 import math
@@ -22,8 +22,8 @@ from torch import Tensor
 from amortised import EVERY, STEPS, adam, once, render_people, summary, targeted, training, work_folder
 from common import arguments, one_thread, save
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
-from fairhuman.fairness.estimators.audited import cosine_of
-from fairhuman.fairness.estimators.estimator import MicroBatch, at_output
+from fairhuman.fairness.estimators.audited import direction_cosine
+from fairhuman.fairness.estimators.estimator import MicroBatch, output_gradients
 from fairhuman.fairness.estimators.output import OutputGains
 from fairhuman.train.step import fair_step
 
@@ -31,14 +31,14 @@ WARM_UPS = (4, 8, 16, 32)
 
 
 class _Recorder(FairBackward):
-    """Keeps what mode `output` would see of each step, and the exact Gram matrix."""
+    """Records what mode `output` would see of each step, and the exact Gram matrix."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         super().__init__(parameters, MinimumPotentialDelay())
         self.seen: list[dict[str, Any]] = []
 
     def __call__(self, losses: Any, *, output: Any = None, **options: Any) -> Any:
-        given, cotangents = at_output(MicroBatch(losses, output), "output")
+        given, cotangents = output_gradients(MicroBatch(losses, output), "output")
         features = OutputGains().features(cotangents, given.levels_b)
         step = super().__call__(losses, **options)
         self.seen.append({"features": features.tolist(), "gram": step.gram.tolist()})
@@ -46,7 +46,7 @@ class _Recorder(FairBackward):
 
 
 def record(data: Path, seed: int, steps: int, **values: Any) -> list[dict[str, Any]]:
-    """Train by exact MPD."""
+    """Train by exact MPD; return the recording."""
     model, objectives, batches = training(data, seed, **values)
     fair, optimizer = _Recorder(model.trainable_parameters()), adam(model)
     for _ in range(steps):
@@ -59,24 +59,26 @@ def record(data: Path, seed: int, steps: int, **values: Any) -> list[dict[str, A
 def replay(
     seen: Sequence[Mapping[str, Any]], first: int, mended: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, float]:
-    """Cosines of the directions of `mended` (guess, exact), of gains learnt from `first` steps and one in 32 after;
-    and the factor, in the geometric mean, between guessed and exact norms."""
+    """Return cosines of the directions of `mended`(estimate, exact), gains fitted to `first` steps, then every 32nd.
+
+    Also return the geometric mean of the factor between estimated and exact norms.
+    """
     gains, strategy = OutputGains(), MinimumPotentialDelay()
     cosines, logs = [], []
     for number, step in enumerate(seen):
         features, gram = (torch.tensor(step[name], dtype=torch.float64) for name in ("features", "gram"))
         if number < first or number % EVERY["output"] == 0:
-            gains.learn(features, gram)
+            gains.update(features, gram)
         elif number >= max(WARM_UPS):
-            guess = mended(gains.guess(features), gram)
-            cosines.append(cosine_of(strategy.weights(guess), strategy.weights(gram), gram))
+            guess = mended(gains.predict(features), gram)
+            cosines.append(direction_cosine(strategy.weights(guess), strategy.weights(gram), gram))
             here = gram.diagonal() > 0.0
             logs.append(float((guess.diagonal()[here] / gram.diagonal()[here]).log().abs().mean() / 2.0))
     return {**summary(cosines), "norms are off by": math.exp(statistics.mean(logs))}
 
 
 def norms_of(one: Tensor, cosines_of: Tensor) -> Tensor:
-    """A Gram matrix with the norms of one and the cosines of the other; an absent objective stays so."""
+    """Return a Gram matrix with the norms of one and the cosines of another; absent objectives stay absent."""
     sides = torch.where(cosines_of.diagonal() > 0.0, one.diagonal() / cosines_of.diagonal(), 0.0).sqrt()
     return cosines_of * torch.outer(sides, sides)
 

@@ -1,9 +1,9 @@
-"""Has something become slower? Ratios measured again in a few minutes, against the committed results.
+"""Detect slowdowns in a few minutes: measure ratios again and compare them with the committed results.
 
-.venv/bin/python benchmarks/guard.py            # make bench-quick; exit code 1 if a ratio is 20 % worse
+    .venv/bin/python benchmarks/guard.py            # make bench-quick; exit code 1 if a ratio is 20 % worse
 
-All are ratios of CPU times within one process, so they hold on other machines and busy ones, more or less: a ratio
-that is worse is measured once more, and only what is worse again counts.
+All are ratios of CPU times within one process, so they roughly hold on other and on busy machines. A ratio that is
+worse is measured once more, and counts only if it is worse again.
 """
 
 import json
@@ -30,23 +30,23 @@ Ratios = dict[str, float]
 
 
 def fair_steps() -> Ratios:
-    """Exact steps, without and with gradient checkpointing."""
+    """Return exact steps, without and with gradient checkpointing."""
     return _fairness(fairness.cost(quick=False, repeats=ROUNDS))
 
 
 def modes() -> Ratios:
-    """Ordinary steps of amortised modes."""
+    """Return ordinary steps of amortised modes."""
     return _modes(amortised.cost_of(build_unet(quick=False, depths=(1, 2, 4)), 1, ROUNDS, quick=False))
 
 
 def steps() -> Ratios:
-    """Whole steps of the trainer, as multiples of the bare loop's."""
+    """Return whole steps of the trainer, as multiples of the bare loop's."""
     with tempfile.TemporaryDirectory() as folder:
         return _steps(step.speed_of(Path(folder), "small", 2, ROUNDS, ("output",)))
 
 
 def weights() -> Ratios:
-    """Our solver, as a share of SciPy's time."""
+    """Return the time of our solver relative to SciPy's."""
     grams = solver.problems(100, 1.0, seed=0)
     start = time.process_time()
     for gram in grams:
@@ -58,7 +58,7 @@ def weights() -> Ratios:
 
 
 def committed() -> Ratios:
-    """The same ratios of the committed results."""
+    """Return the same ratios from the committed results."""
     results = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["results"] for name in NAMES}
     scale = results["solver"]["gradient scale"]["1"]
     ours, scipy = (scale[name]["cpu_us"]["median"] for name in ("fairhuman", "scipy least_squares from 1/K"))
@@ -88,12 +88,12 @@ def _modes(cost: Mapping[str, Any]) -> Ratios:
 
 
 def _steps(speed: Mapping[str, Any]) -> Ratios:
-    """`speed` is in pictures a second."""
+    """Convert `speed`, in pictures per second, to ratios of time."""
     return {f"trainer, {name}": 1.0 / way["ratio"][1] for name, way in speed.items() if name != BARE}
 
 
 def worse(found: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """What takes more than `WORSE` times as long as it did: now and before."""
+    """Return what takes more than `WORSE` times as long as before: new and old ratio."""
     return {name: (value, before[name]) for name, value in found.items() if value > WORSE * before[name]}
 
 

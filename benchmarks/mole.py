@@ -1,15 +1,15 @@
-"""MoLE beside our LoRA under one budget: the same pictures of rendered people, trained and measured alike.
+"""MoLE against LoRA with the same budget: the same pictures of rendered people, trained and measured alike.
 
-.venv/bin/python benchmarks/mole.py [--quick] [--steps 160] [--work runs/mole]
+    .venv/bin/python benchmarks/mole.py [--quick] [--steps 160] [--work runs/mole]
 
-A method may look at `steps` batches of 4. The LoRA (LS and MPD, rank 16, attention) takes them as they come. MoLE
-(rank 16 each, alpha 4 and 8) spends them on its three stages in the shares of its paper, 30,000 : 60,000 : 50,000:
-close-ups of faces and of hands, cut out of the same people by `fairhuman data export --closeups`, then whole pictures.
-Each method has its own learning rate, the same for MoLE's stages, by the rule of comparisons on people for tuning,
-with the first seed. Held-out losses on other people, three seeds, intervals over seeds and pictures; faces and hands
-found in samples of each first seed.
+Each method may train on `steps` batches of 4. The LoRA (LS and MPD, rank 16, attention) uses them as they are. MoLE
+(rank 16 each, alpha 4 and 8) divides them among its three stages in the paper's proportions, 30,000 : 60,000 : 50,000:
+close-ups of faces and of hands, cut from the same people by `fairhuman data export --closeups`, then whole pictures.
+Each method has its own learning rate, the same for MoLE's stages, chosen by the rule of `fairhuman compare` on a tuning
+set with the first seed. Reported are held-out losses on other people, three seeds, with intervals over seeds and
+pictures, and the faces and hands detected in samples of each first seed.
 
-The same command goes on where it was stopped.
+Run the same command again to resume.
 """
 
 import argparse
@@ -28,8 +28,9 @@ from common import save
 from fairhuman import config
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
-from fairhuman.compare.runs import at_edge, pick
-from fairhuman.data.export import CloseupSettings, export_dataset
+from fairhuman.compare.runs import choose_learning_rate, edge_note
+from fairhuman.data.export.closeups import CloseupSettings
+from fairhuman.data.export.run import export_dataset
 from fairhuman.demo.run import write_prompts
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, measure_losses
@@ -71,19 +72,19 @@ class Plan:
 
 
 def quick(work: Path) -> Plan:
-    """Seconds instead of an hour; measures nothing."""
+    """Return sizes for seconds instead of an hour; measures nothing."""
     sets = (("train", 12, 51), ("tuning", 3, 52), ("test", 3, 53))
     return Plan(work, 8, (1, 2), (1e-3,), 2, 2, 64, 128, sets, (0.4,), 2, 2)
 
 
 def stage_steps(steps: int) -> dict[str, int]:
-    """The budget in the shares of MoLE's stages."""
+    """Return the budget in the proportions of MoLE's stages."""
     face, hand = (steps * STAGES[name] // sum(STAGES.values()) for name in ("face", "hand"))
     return {"face": face, "hand": hand, "gates": steps - face - hand}
 
 
 def training(plan: Plan, method: str, rate: float, seed: int, stage: str = "") -> TrainRecipe:
-    """One run; those of MoLE have a stage."""
+    """Return one run; those of MoLE have a stage."""
     steps = stage_steps(plan.steps)[stage] if stage else plan.steps
     name = f"{method}-{rate:g}-seed-{seed}".replace(" ", "-").lower()
     closeup = stage in ("face", "hand")
@@ -115,19 +116,19 @@ def training(plan: Plan, method: str, rate: float, seed: int, stage: str = "") -
 
 
 def last_run(plan: Plan, method: str, rate: float, seed: int) -> TrainRecipe:
-    """The run whose result is measured."""
+    """Return the run whose result is measured."""
     return training(plan, method, rate, seed, "gates" if method == MOLE else "")
 
 
 def train_all(plan: Plan, runs: Sequence[tuple[str, float, int]], console: Console, processes: int) -> None:
-    """Train what isn't done; the gates after their experts."""
+    """Train the missing runs; the gates after their experts."""
     experts = [training(plan, *run, stage) for run in runs if run[0] == MOLE for stage in ("face", "hand")]
     for wave in (experts, [last_run(plan, *run) for run in runs]):
         work([training_job(str(one.out.relative_to(plan.work)), one, one.steps) for one in wave], console, processes)
 
 
 def work(jobs: Sequence[Command], console: Console, processes: int) -> None:
-    """Run jobs; leave when a signal came."""
+    """Run jobs; exit if a signal was received."""
     signal = run_jobs(jobs, ConsoleDisplay(console), processes)
     if signal is not None:
         console.print("stopped; run the same command again to resume", highlight=False)
@@ -135,7 +136,7 @@ def work(jobs: Sequence[Command], console: Console, processes: int) -> None:
 
 
 def evaluations(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) -> dict[str, HeldOutEvaluation]:
-    """Held-out losses of the base and of runs, on the same noise; kept beside each run."""
+    """Return held-out losses of the base and of runs, on the same noise; saved beside each run."""
     settings = LossSettings(resolution=plan.size, timesteps=plan.timesteps, precision="bf16")
     places: dict[str, tuple[ModelSpec, Path]] = {
         "base": (ModelSpec("small"), plan.work / "runs" / f"base-{split}.json")
@@ -151,20 +152,20 @@ def evaluations(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) 
 
 
 def read_losses(file: Path) -> HeldOutEvaluation:
-    """What `HeldOut.line` became."""
+    """What `HeldOutLosses.line` became."""
     line = json.loads(file.read_text(encoding="utf-8"))
     sums = {part: {name: np.array(one[part]) for name, one in line["objectives"].items()} for part in ("error", "area")}
     return HeldOutEvaluation(0, tuple(line["keys"]), sums["error"], sums["area"])
 
 
 def series(plan: Plan, runs: Sequence[tuple[str, float, int]], split: str) -> Series:
-    """Losses of one method's runs against the base's."""
+    """Return losses of one method's runs with the base's."""
     found = evaluations(plan, runs, split)
     return series_of({name: (found["base"], one) for name, one in found.items() if name != "base"})
 
 
 def prepare(plan: Plan, console: Console) -> None:
-    """People, close-ups and prompts."""
+    """Render people, cut close-ups, write prompts."""
     for name, count, seed in plan.sets:
         settings = SynthSettings(count=count, size=plan.render, seed=seed)
         render_people(plan.people(name), settings, ConsoleDisplay(console))
@@ -176,7 +177,7 @@ def prepare(plan: Plan, console: Console) -> None:
 
 
 def found_in_samples(plan: Plan, firsts: Mapping[str, TrainRecipe], console: Console, processes: int) -> dict[str, Any]:
-    """Faces and hands in samples of the base and of each method's first seed."""
+    """Return faces and hands in samples of the base and of each method's first seed."""
     options = sampling_options("small", plan.sample_steps, 2.5, plan.size, seed=0)
     jobs, folders = [], {}
     for name, made in {"base": None, **firsts}.items():
@@ -229,8 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for rate, run in tuning.items():
             one = series(plan, [run], "tuning")
             tuned[rate] = {name: change(one, name).value for name in OBJECTIVES}
-        rate = pick(tuned, 0.005)
-        console.print(f"learning rate of {method}: {rate:g}{at_edge(tuned, rate)}", highlight=False)
+        rate = choose_learning_rate(tuned, 0.005)
+        console.print(f"learning rate of {method}: {rate:g}{edge_note(tuned, rate)}", highlight=False)
         results["learning rate"][method] = {"grid": tuned, "picked": rate}
         runs = [(method, rate, seed) for seed in plan.seeds]
         train_all(plan, runs, console, options.processes)

@@ -1,15 +1,16 @@
-"""Does fair fine-tuning help? LS and MPD on rendered people, several seeds, paired, on people nobody trained on.
+"""Does fair fine-tuning help? LS and MPD on rendered people, several seeds, paired, tested on unseen people.
 
-.venv/bin/python benchmarks/quality.py [--quick] [--steps 150] [--model FOLDER] [--work runs/quality]
+    .venv/bin/python benchmarks/quality.py [--quick] [--steps 150] [--model FOLDER] [--work runs/quality]
 
-The protocol is docs/quality.md. In short: people with clean faces and hands, rendered at 128 px, in three sets that
-share nobody: train (2,000, seed 11), tuning (256, seed 12), test (512, seed 13). LoRA of rank 16 on {attention,
-attention and convolutions} by {LS, MPD}, 300 steps of 8. The learning rate of each method is picked on the tuning split
-by one rule (`pick`). Five seeds a method, paired: a seed fixes order, mirroring, noise, timesteps and the LoRA's start
-for all. Held-out losses on the test split before and after on the same noise, intervals over seeds and pictures; then
-strict face and hand confidence of 200 samples of each model on the same prompts and seeds.
+The full protocol is in docs/quality.md. In short: people with clean faces and hands, rendered at 128 px, in three
+disjoint sets: train (2,000, seed 11), tuning (256, seed 12), test (512, seed 13). LoRA of rank 16 on {attention,
+attention and convolutions} by {LS, MPD}, 300 steps of 8. The learning rate of each method is chosen on the tuning set
+by one rule (`pick`). Five seeds per method, paired: a seed fixes order, flips, noise, timesteps and the LoRA's
+initialisation for all methods. Reported are held-out losses on the test set before and after, on the same noise, with
+intervals over seeds and pictures; then strict face and hand confidence of 200 samples of each model on the same prompts
+and seeds.
 
-Runs go in processes of their own, two at a time, a thread each. The same command goes on where it was stopped.
+Runs are separate processes, two at a time, one thread each. Run the same command again to resume.
 """
 
 import argparse
@@ -75,16 +76,16 @@ class Plan:
 
     @property
     def methods(self) -> list[Method]:
-        """All; the slower strategy first, so that the last jobs are short ones."""
+        """All methods; the slower strategy first, so that the last jobs are short."""
         return [(strategy, targets) for targets in TARGETS for strategy in ("mpd", "ls")]
 
     def count(self, name: str) -> int:
-        """Pictures of a data set."""
+        """Return the number of pictures of a data set."""
         return next(count for other, count, _ in self.sets if other == name)
 
 
 def quick(model: str, work: Path) -> Plan:
-    """Seconds instead of hours; measures nothing."""
+    """Return sizes for seconds instead of hours; measures nothing."""
     sets = (("train", 6, 11), ("tuning", 4, 12), ("test", 4, 13))
     return Plan(model, work, 2, 64, sets, 2, 2, (1e-3,), 0, (1, 2), 2, 2)
 
@@ -94,7 +95,7 @@ def title(strategy: str, targets: str) -> str:
 
 
 def recipe(plan: Plan, strategy: str, targets: str, rate: float, seed: int, split: str) -> TrainRecipe:
-    """One run; runs of one seed differ in strategy, targets and learning rate alone."""
+    """Return one run; runs of one seed differ only in strategy, targets and learning rate."""
     name = f"{split}-{strategy}-{targets}-{rate:g}-seed-{seed}"
     values: dict[str, Any] = {
         "model": plan.model,
@@ -126,7 +127,7 @@ def run_seconds(plan: Plan, strategy: str, split: str) -> float:
 
 
 def jobs_of(plan: Plan, split: str, runs: Mapping[Method, Sequence[tuple[float, int]]]) -> dict[Method, list[Run]]:
-    """The job of each method's (learning rate, seed), and the run's folder."""
+    """Return the job of each method's (learning rate, seed), and the run's folder."""
     jobs: dict[Method, list[Run]] = {}
     for method, pairs in runs.items():
         recipes_of = [recipe(plan, *method, rate, seed, split) for rate, seed in pairs]
@@ -136,7 +137,7 @@ def jobs_of(plan: Plan, split: str, runs: Mapping[Method, Sequence[tuple[float, 
 
 
 def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str, Command]:
-    """The base's samples and those of each method's first seed."""
+    """Return the jobs that sample the base and each method's first seed."""
     options = sampling_options(plan.model, plan.sample_steps, plan.guidance, (plan.size, plan.size), seed=0)
     seconds = START_SECONDS + plan.samples * plan.sample_steps * SAMPLE_STEP_SECONDS
     prompts, folder = plan.work / "prompts.txt", plan.work / f"steps-{plan.steps}" / "samples"
@@ -150,12 +151,12 @@ def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str,
 
 
 def pick(tuned: Mapping[float, Mapping[str, float]]) -> float:
-    """The rate by the rule of comparisons, with the limit of the target."""
-    return ablation.pick(tuned, MOST_GLOBAL)
+    """Choose the learning rate by the rule of `fairhuman compare`, with the limit of the target."""
+    return ablation.choose_learning_rate(tuned, MOST_GLOBAL)
 
 
 def goals(series: Series) -> list[dict[str, Any]]:
-    """The targets and whether they are met."""
+    """Return the targets and whether they are met."""
     lines = []
     for name, goal in GOALS.items():
         value = change(series, name).value
@@ -166,7 +167,7 @@ def goals(series: Series) -> list[dict[str, Any]]:
 
 
 def analyse(series: Mapping[Method, Series]) -> dict[str, Any]:
-    """Losses, changes, differences and goals, JSON-ready."""
+    """Return losses, changes, differences and targets, JSON-ready."""
     first = next(iter(series.values()))
     results: dict[str, Any] = {
         "base loss": {name: asdict(base_loss(first, name)) for name in OBJECTIVES},
@@ -186,7 +187,7 @@ def analyse(series: Mapping[Method, Series]) -> dict[str, Any]:
 
 
 def detection(plan: Plan, folders: Mapping[str, Path], console: Console) -> dict[str, Any]:
-    """Faces and hands of the samples, by metric, by method, and the differences to the base."""
+    """Return faces and hands in the samples, by metric and method, and the differences to the base."""
     console.print("looking for faces and hands in the samples", highlight=False)
     folder = plan.work / f"steps-{plan.steps}" / "evaluation"
     people = plan.work / "people" / "test"
@@ -203,7 +204,7 @@ def detection(plan: Plan, folders: Mapping[str, Path], console: Console) -> dict
 
 
 def tradeoff_figure(tuned: Mapping[Method, Mapping[float, Mapping[str, float]]]) -> Figure:
-    """What a method's learning rates pay in global loss for what they gain in faces and hands; tuning set, one seed."""
+    """Plot global loss against gain in faces and hands for each method's learning rates; tuning set, one seed."""
     figure = Figure(figsize=(9.6, 3.6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(GOALS), squeeze=False)[0]
@@ -245,7 +246,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
 
 
 def run(jobs: Sequence[Command], console: Console, processes: int) -> None:
-    """Run jobs; leave when a signal came."""
+    """Run jobs; exit if a signal was received."""
     signal = run_jobs(jobs, ConsoleDisplay(console), processes)
     if signal is not None:
         console.print("stopped; run the same command again to resume", highlight=False)
@@ -261,7 +262,7 @@ def prepare(plan: Plan, console: Console) -> None:
 
 
 def total_seconds(plan: Plan) -> float:
-    """What all runs and samples take on one core."""
+    """Return the seconds of all runs and samples on one core."""
     tuning = sum(len(plan.rates) * run_seconds(plan, strategy, "tuning") for strategy, _ in plan.methods)
     test = sum(len(plan.seeds) * run_seconds(plan, strategy, "test") for strategy, _ in plan.methods)
     one_set = START_SECONDS + plan.samples * plan.sample_steps * SAMPLE_STEP_SECONDS
@@ -294,13 +295,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run([job for jobs in tuning.values() for job, _ in jobs], console, options.processes)
     tuned = {
         method: {
-            rate: ablation.changes(read_series([folder])) for rate, (_, folder) in zip(plan.rates, jobs, strict=True)
+            rate: ablation.loss_changes(read_series([folder]))
+            for rate, (_, folder) in zip(plan.rates, jobs, strict=True)
         }
         for method, jobs in tuning.items()
     }
     picked = {method: pick(found) for method, found in tuned.items()}
     for method, rate in picked.items():
-        edge = ablation.at_edge(tuned[method], rate)
+        edge = ablation.edge_note(tuned[method], rate)
         console.print(f"learning rate of {title(*method)}: {rate:g}{edge}", highlight=False)
     runs = jobs_of(plan, "test", {m: [(rate, seed) for seed in plan.seeds] for m, rate in picked.items()})
     samples = sampling_jobs(plan, runs)

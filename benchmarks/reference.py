@@ -1,4 +1,4 @@
-"""The way of the published code, for comparison: K backward passes, one flat P × K buffer, SciPy from w = 1/K."""
+"""The published implementation, for comparison: K backward passes, a flat P × K buffer, SciPy from w = 1/K."""
 
 from collections.abc import Sequence
 

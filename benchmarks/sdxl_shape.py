@@ -1,4 +1,4 @@
-"""A U-Net with SDXL's levels, text_time conditioning and block pattern in small, with a LoRA, and losses for it."""
+"""A reduced U-Net with SDXL's levels, text_time conditioning and block pattern, with a LoRA, and losses for it."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ Losses = Callable[[], tuple[list[Tensor], Output]]
 
 
 def build_unet(quick: bool, depths: Sequence[int] = (1, 2, 4)) -> UNet2DConditionModel:
-    """49M parameters (a tiny one for `quick`), LoRA r16 on all attention; SDXL's own `depths` are 1, 2, 10."""
+    """Build it: 49M parameters (far fewer if `quick`), LoRA r16 on all attention; SDXL's `depths` are 1, 2, 10."""
     unet = UNet2DConditionModel(
         sample_size=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

@@ -1,10 +1,11 @@
-"""How measures of pictures change when faces and hands are damaged by a stated strength.
+"""How image metrics respond to faces and hands damaged by a given strength.
 
-.venv/bin/python benchmarks/sensitivity.py --photos FOLDER [--quick] [--parts people photos]
+    .venv/bin/python benchmarks/sensitivity.py --photos FOLDER [--quick] [--parts people photos]
 
-Synthetic people of 512 px, and photos of any data set with boxes of faces (without --photos that part is left out),
-pixelated or blurred inside the boxes. Strict and official confidences, and the Fréchet distance on EfficientNet-Lite0
-features: to the same pictures undamaged, and to as many other ones. The numbers are in docs/evaluation.md.
+Synthetic people of 512 px, and photos of any data set with face boxes (without --photos that part is skipped),
+pixelated or blurred inside the boxes. Measured are strict and official confidences, and the Fréchet distance on
+EfficientNet-Lite0 features: to the same pictures undamaged, and to as many other ones. The results are in
+docs/evaluation.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +22,12 @@ from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.evaluate.metrics.distances import measure_frechet
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
-from fairhuman.evaluate.people.detections import ImageDetections, face_finder, hand_finder
+from fairhuman.evaluate.people.detections import ImageDetections, face_detector, hand_detector
 from fairhuman.evaluate.people.official import official_scorer
 from fairhuman.evaluate.people.strict import StrictScores, strict_faces, strict_hands
 from fairhuman.record import Box
@@ -51,7 +52,7 @@ DAMAGES: Mapping[str, tuple[Degrade, float]] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """Pictures with their boxes (hands: None where they aren't known), and as many others, which stay as they are."""
+    """Pictures with their boxes (hands: None where unknown), and as many undamaged others for comparison."""
 
     images: Sequence[Picture]
     faces: Sequence[Boxes]
@@ -66,7 +67,7 @@ class Shown:
 
 
 def people(count: int) -> Shown:
-    """Render synthetic people, a person a picture."""
+    """Render synthetic people, one person per picture."""
     body = Body()
     drawn = [render(body, SEED, number, SIZE) for number in range(2 * count)]
     boxes = [one.boxes for one in drawn[:count]]
@@ -79,7 +80,7 @@ def people(count: int) -> Shown:
 
 
 def photos(folder: Path, count: int) -> Shown:
-    """Take photos with faces from all over a data set; every other one is for comparison."""
+    """Take photos with faces spread over a data set; every other one is for comparison."""
     records = read_source(folder, ("face",), SourceSettings(), LoadReport())
     records = [record for record in records if record.boxes.get("face")]
     records = records[:: max(1, len(records) // (2 * count))][: 2 * count]
@@ -88,7 +89,7 @@ def photos(folder: Path, count: int) -> Shown:
 
 
 def measured(shown: Shown) -> dict[str, Any]:
-    """All measures of all damages, by damage."""
+    """Return all metrics by damage."""
     network = EfficientNetLite0(batch_size=BATCH)
     clean, others = _features(network, shown.images), _features(network, shown.others)
     results = {}
@@ -106,7 +107,7 @@ def measured(shown: Shown) -> dict[str, Any]:
 
 def _confidences(images: Sequence[Picture], shown: Shown) -> dict[str, Any]:
     findings, official = [], []
-    with face_finder() as faces, hand_finder() as hands, official_scorer() as score:
+    with face_detector() as faces, hand_detector() as hands, official_scorer() as score:
         for image in images:
             findings.append(ImageDetections(faces(image), hands(image) if shown.hands is not None else ()))
             official.append(score(image))

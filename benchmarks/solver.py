@@ -1,4 +1,4 @@
-"""Speed and exactness of the weights: ours, SciPy as the published code calls it, torchjd's FairGrad. K = 3, α = 2.
+"""Speed and accuracy of the weights: our solver, SciPy as in the published code, torchjd's FairGrad. K = 3, α = 2.
 
 .venv/bin/python benchmarks/solver.py [--quick]
 """
@@ -20,7 +20,7 @@ Solver = Callable[[torch.Tensor], np.ndarray]
 
 
 def problems(count: int, scale: float, seed: int) -> list[torch.Tensor]:
-    """Gram matrices of 3 random gradients of 20 numbers, of lengths that differ by up to a factor 10, times `scale`."""
+    """Return Gram matrices of 3 random gradients of 20 values, with norms within a factor of 10, times `scale`."""
     generator = np.random.default_rng(seed)
     lengths = 10.0 ** generator.uniform(-0.5, 0.5, (count, 3, 1))
     gradients = scale * lengths * generator.standard_normal((count, 3, 20)) / np.sqrt(20.0)
@@ -28,7 +28,7 @@ def problems(count: int, scale: float, seed: int) -> list[torch.Tensor]:
 
 
 def quality(gram: torch.Tensor, weights: np.ndarray) -> tuple[float, float]:
-    """Residual max |(M w)_i √w_i - 1|, and cosine of the direction to that of the exact weights."""
+    """Return the residual max |(M w)_i √w_i - 1| and the cosine to the direction of the exact weights."""
     matrix = gram.numpy()
     exact = solve_info(gram).weights.numpy()
     residual = float(np.abs((matrix @ weights) * np.sqrt(weights) - 1.0).max())

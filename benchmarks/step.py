@@ -1,13 +1,14 @@
-"""Steps of the trainer, all from the file to the optimiser, against a bare loop over tensors that are in memory.
+"""Steps of the trainer, from file to optimiser, relative to a bare loop over tensors in memory.
 
-.venv/bin/python benchmarks/step.py [--quick] [--parts speed profile layout]
+    .venv/bin/python benchmarks/step.py [--quick] [--parts speed profile layout]
 
-- speed: pictures a second of LS and of MPD in each mode, as a ratio to the bare loop's; how long a step waits for data.
-- profile: which parts of a step its time goes to, with and without kept latents and text embeddings.
-- layout: forward and backward of the 49M U-Net in memory format channels-last, as a ratio to the ordinary one.
+- speed: pictures per second of LS and of MPD in each mode, relative to the bare loop; and the waiting for data.
+- profile: the time of each part of a step, with and without cached latents and text embeddings.
+- layout: forward and backward of the 49M U-Net in channels-last memory format, relative to the default.
 
-What `fairhuman bench` does, for two models and two batch sizes: the small SDXL, and the same with a U-Net of 49M
-parameters in SDXL's pattern; 128 px, LoRA of rank 16 on attention, bfloat16 as in the recipes of SDXL, one thread.
+These are the measurements of `fairhuman bench`, for two models and two batch sizes: the small SDXL, and the same with a
+U-Net of 49M parameters in SDXL's pattern; 128 px, LoRA of rank 16 on attention, bfloat16 as in the SDXL recipes, one
+thread.
 """
 
 import tempfile
@@ -22,7 +23,7 @@ from diffusers import UNet2DConditionModel
 
 from common import arguments, compare, one_thread, save
 from fairhuman.bench.noise import noise_recipe
-from fairhuman.bench.speed import measure_speed, modes_of, trace
+from fairhuman.bench.speed import available_modes, measure_speed, trace
 from fairhuman.models.sdxl import load_pipeline
 from sdxl_shape import Losses, build_unet, three_losses
 
@@ -31,7 +32,7 @@ ROUNDS = 9
 
 
 def models(folder: Path, quick: bool) -> dict[str, str]:
-    """Where they are, by name."""
+    """Return the models' folders by name."""
     if quick:
         return {"small": "small"}
     pipeline = load_pipeline("small")
@@ -53,7 +54,7 @@ def overrides(model: str, batch: int, quick: bool) -> list[str]:
 
 
 def speed(quick: bool) -> dict[str, Any]:
-    """By model and batch size."""
+    """Return results by model and batch size."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, model in models(Path(folder), quick).items():
@@ -70,13 +71,13 @@ def speed(quick: bool) -> dict[str, Any]:
 def speed_of(
     work: Path, model: str, batch: int, rounds: int, modes: Sequence[str] | None = None, *, quick: bool = False
 ) -> dict[str, Any]:
-    """By way; all modes that there are by default."""
+    """Return results by method; all supported modes by default."""
     recipe = noise_recipe(work, overrides(model, batch, quick))
-    return {way.name: asdict(way) for way in measure_speed(recipe, rounds, modes or modes_of(recipe))}
+    return {way.name: asdict(way) for way in measure_speed(recipe, rounds, modes or available_modes(recipe))}
 
 
 def profile(quick: bool) -> dict[str, Any]:
-    """Seconds of a step of LS by its parts."""
+    """Return the seconds of a step of LS by part."""
     found: dict[str, Any] = {}
     for kept in ("false", "true"):
         with tempfile.TemporaryDirectory() as work:
@@ -89,7 +90,7 @@ def profile(quick: bool) -> dict[str, Any]:
 
 
 def layout(quick: bool) -> dict[str, Any]:
-    """Ratios by batch size, float32."""
+    """Return ratios by batch size, float32."""
     forms = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
     found: dict[str, Any] = {}
     for batch in BATCHES:

@@ -1,9 +1,9 @@
-"""Synthetic people: pictures a second, what loading takes, and how often MediaPipe finds the faces and hands.
+"""Synthetic people: pictures per second, loading time, and how often MediaPipe detects the faces and hands.
 
-.venv/bin/python benchmarks/synth.py [--quick]
+    .venv/bin/python benchmarks/synth.py [--quick]
 
-Speed is that of whole rows (drawing and PNG coding), from the moment when all processes have drawn their first. CPU
-time a picture isn't disturbed by other processes as pictures a second are.
+Speed is that of complete rows (rendering and PNG encoding), from the moment when all processes have rendered their
+first. CPU time per picture is less affected by other processes than pictures per second.
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from common import arguments, save
-from fairhuman.detect import DETECTORS, find_parts, part_rates
+from fairhuman.detect.rates import DETECTORS, find_parts, part_rates
 from fairhuman.synth.body import Body
 from fairhuman.synth.people import people_row
 from fairhuman.synth.render import Rendering, render
@@ -64,7 +64,7 @@ def start(together: Barrier) -> None:
 
 
 def timed(task: tuple[int, int, int]) -> tuple[float, float, float]:
-    """Render `count` rows of `size` pixels from `first` on; return when it began and ended, and the CPU time."""
+    """Render `count` rows of `size` pixels from `first` on; return start and end time, and the CPU time."""
     size, first, count = task
     settings = SynthSettings(count=first + count, size=size)
     people_row(_body, settings, first)
@@ -85,7 +85,7 @@ def pool(processes: int) -> ProcessPoolExecutor:
 
 
 def speed(processes: int, quick: bool) -> dict[str, Any]:
-    """Pictures a second and CPU milliseconds a picture, by size."""
+    """Return pictures per second and CPU milliseconds per picture, by size."""
     results = {}
     with pool(processes) as workers:
         for size in SIZES:
@@ -104,7 +104,7 @@ def speed(processes: int, quick: bool) -> dict[str, Any]:
 
 
 def loading(quick: bool) -> dict[str, Any]:
-    """What loading takes in a fresh process: with an empty cache (left out of a quick run) and with a full one."""
+    """Return the loading time in a new process, with an empty cache (skipped in a quick run) and with a full one."""
 
     def load(**environment: str) -> dict[str, float]:
         run = subprocess.run(
@@ -126,7 +126,7 @@ def loading(quick: bool) -> dict[str, Any]:
 
 
 def detection(count: int) -> dict[str, Any]:
-    """Rates of face and hand over pictures that have one, and the share of detections whose centre is in a box."""
+    """Return detection rates over pictures with a face or hand, and the share of detections centred in a box."""
     with pool(PROCESSES[-1]) as workers:
         pictures = list(workers.map(drawn, range(count)))
     boxes = [picture.boxes for picture in pictures]

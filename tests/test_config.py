@@ -1,4 +1,4 @@
-"""Recipes: loading, overriding, saying what is wrong."""
+"""Recipes: loading, overrides, error messages."""
 
 from pathlib import Path
 
@@ -71,12 +71,12 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         ("steps: 1\n", ["steps"], r"override 'steps': expected key=value"),
         ("steps: 1\n", ["r.yaml"], r"override 'r.yaml': expected key=value; .* given as --recipe"),
         ("steps: 1\n", ["steps.x=1"], r"override 'steps.x=1': steps is the value 1, not a section"),
-        ("steps: 1\n", ["steps=[1"], r"override 'steps=\[1': the value isn't YAML"),
+        ("steps: 1\n", ["steps=[1"], r"override 'steps=\[1': the value is not valid YAML"),
         ("- 1\n", [], r"r.yaml: expected a mapping of settings, found list"),
         ("steps: [\n", [], r"r.yaml: expected a YAML file"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+def test_errors_name_the_setting(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         config.load(Outer, write(tmp_path, "r.yaml", text), overrides)
 
@@ -93,8 +93,8 @@ def test_differences_are_listed_by_dotted_name() -> None:
     }
 
 
-def test_wrong_items_are_named_alone_and_none_is_too_few() -> None:
-    """Pydantic also counts the items that are right."""
+def test_invalid_items_are_reported_without_too_short() -> None:
+    """Pydantic also reports the number of valid items."""
     with pytest.raises(RecipeError) as error:
         config.build(RefineSettings, {}, ["parts=[foot]"])
     assert str(error.value) == "recipe: parts.0: input should be 'face' or 'hand', found 'foot'"
@@ -156,11 +156,14 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
         (["resolution=8"], "resolution: .*at least 16 pixels"),
         (["validation.timesteps=[1.0]"], "validation.timesteps: .*0 <= t < 1"),
         (["controlnet.conditions=[edges]"], "conditions.0: input should be 'pose' or 'depth', found 'edges'$"),
-        (["controlnet.conditions=[depth]"], "controlnet: its settings are of kind controlnet alone, found kind lora"),
-        (["kind=controlnet", "t2i_adapter.start=a"], "t2i_adapter: .* kind t2i_adapter alone, found kind controlnet"),
+        (
+            ["controlnet.conditions=[depth]"],
+            "controlnet: these settings apply to kind controlnet only, found kind lora",
+        ),
+        (["kind=controlnet", "t2i_adapter.start=a"], "t2i_adapter: .* kind t2i_adapter only, found kind controlnet"),
         (["learning_rate=0"], "learning_rate: input should be greater than 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
+def test_contradictory_settings_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         config.load(TrainRecipe, RECIPES / "lora-sdxl.yaml", overrides)

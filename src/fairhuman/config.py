@@ -1,7 +1,7 @@
-"""Typed settings of a run: load, override, check, save.
+"""Typed settings: load, override, validate, save.
 
-A recipe is a YAML file, checked against a class of settings. `extends: OTHER.yaml` starts from another file of the same
-folder. On the command line any setting can be overridden as `key=value`, `section.key=value`.
+A recipe is a YAML file that is validated against a settings class. `extends: OTHER.yaml` starts from another file in
+the same folder. The command line overrides any setting with `key=value` or `section.key=value`.
 """
 
 import difflib
@@ -17,15 +17,15 @@ from fairhuman.utils.files import write_text
 
 
 class Settings(BaseModel):
-    """Base of all classes of settings: unknown keys are errors, nothing changes after loading."""
+    """Base of all settings classes: unknown keys are errors, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    # Settings that change how a result is reached (speed, patience), not what it is.
+    # Settings that affect only execution (speed, timeouts), not the result.
     EXECUTION: ClassVar[frozenset[str]] = frozenset()
 
     def decisive(self) -> dict[str, Any]:
-        """All values, ready for JSON, but those of `EXECUTION`: what a stored result depends on."""
+        """Return all values except those in `EXECUTION`, JSON-ready: what a stored result depends on."""
         plain = self.model_dump(mode="json", exclude=set(self.EXECUTION))
         for name in plain:
             value = getattr(self, name)
@@ -40,10 +40,10 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 def load(
     kind: type[SettingsT], path: Path, overrides: Sequence[str] = (), values: dict[str, Any] | None = None
 ) -> SettingsT:
-    """Read a recipe, put `values` in the place of its own, and apply overrides.
+    """Read a recipe file, replace its settings by `values`, and apply overrides.
 
     Raises:
-        RecipeError: names the file or setting, the rule, the value and, for an unknown name, the nearest one.
+        RecipeError: names the file or setting, the rule, the value found and, for an unknown name, the closest match.
     """
     return build(kind, merge(_read(path), values or {}), overrides, str(path))
 
@@ -51,7 +51,7 @@ def load(
 def build(
     kind: type[SettingsT], values: dict[str, Any], overrides: Sequence[str] = (), origin: str = "recipe"
 ) -> SettingsT:
-    """Check `values`, with overrides applied, against `kind`. `origin` is for messages."""
+    """Apply overrides to `values` and validate them as a `kind`. `origin` names the source in error messages."""
     values = _copy(values)
     for override in overrides:
         key, sign, text = override.partition("=")
@@ -66,13 +66,13 @@ def build(
 
 
 def save(settings: BaseModel, path: Path) -> None:
-    """Write the resolved settings, atomically, so that `load` gives them back."""
+    """Write the resolved settings atomically; `load` reads them back."""
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(path, text)
 
 
 def differences(a: BaseModel, b: BaseModel) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which `a` and `b` differ, by dotted name."""
+    """Return the settings that differ between `a` and `b` as {dotted name: (value in a, value in b)}."""
     left, right = flatten(a.model_dump(mode="json")), flatten(b.model_dump(mode="json"))
     names = dict.fromkeys([*left, *right])
     return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
@@ -96,7 +96,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Settings of `base` with those of `over` in their place, section by section."""
+    """Return `base` updated with `over`, recursively by section."""
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -112,7 +112,7 @@ def _parse(text: str, override: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value isn't YAML") from error
+        raise RecipeError(f"override {override!r}: the value is not valid YAML") from error
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
@@ -125,7 +125,7 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
 
 
 def _problems(error: ValidationError) -> Iterator[Any]:
-    """Problems without those that follow from others: of a list with wrong items, only the right ones are counted."""
+    """Yield the problems, without the "too short" that pydantic adds to a list whose items are invalid."""
     found = error.errors()
     for problem in found:
         place = problem["loc"]
@@ -135,7 +135,7 @@ def _problems(error: ValidationError) -> Iterator[Any]:
 
 
 def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
-    """One line for one pydantic error: where, which rule, which value."""
+    """Return one line for one pydantic error: the setting, the rule and the value found."""
     path = [str(part) for part in problem["loc"]]
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
@@ -145,13 +145,13 @@ def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
         return f"{origin}: unknown setting {name!r}; {hint}"
     if problem["type"] == "missing":
         return f"{origin}: the setting {name!r} is missing"
-    own = problem["type"] == "value_error"  # a rule of ours; pydantic puts words before it
+    own = problem["type"] == "value_error"  # raised by our validators; pydantic prefixes its own text
     message = str(problem["ctx"]["error"]) if own else problem["msg"][:1].lower() + problem["msg"][1:]
     return f"{origin}: {name}: {message}, found {problem['input']!r}" if name else f"{origin}: {message}"
 
 
 def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the settings in the section at `path`; places in a list and kinds of a union name no section."""
+    """Return the setting names of the section at `path`; list indices and union tags in it are skipped."""
     for part in path:
         field = kind.model_fields.get(part)
         if field is not None:
@@ -160,7 +160,7 @@ def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Classes of settings inside a type, such as `Section | None` or `list[Section]`."""
+    """Yield the settings classes inside a type such as `Section | None` or `list[Section]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
@@ -168,7 +168,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted name."""
+    """Return nested values as {dotted name: value}."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:

@@ -1,21 +1,25 @@
-"""The errors that a user can mend: each names the file or parameter, the rule and the value."""
+"""Errors that a user can fix. Each message names the file or parameter, the rule and the value found."""
 
 
 class FairHumanError(Exception):
-    """Base of all errors that the command line shows as one message, without a traceback."""
+    """Base class. The command line prints these errors as one message, without a traceback."""
 
 
 class RecipeError(FairHumanError):
-    """A setting is unknown or breaks its rule."""
+    """A setting is unknown or its value is invalid."""
 
 
 class DataError(FairHumanError):
-    """A data set, a record or a picture can't be used."""
+    """A data set, a record or an image cannot be used."""
 
 
 class ModelError(FairHumanError):
-    """A model can't be loaded, or doesn't fit what is asked of it."""
+    """A model cannot be loaded or does not fit the requested use."""
+
+
+class PluginError(FairHumanError):
+    """A part of a user's own package can't be loaded, or isn't what its group of entry points holds."""
 
 
 class TrainingError(FairHumanError):
-    """A run can't go on: non-finite loss, no memory, no disk."""
+    """A training run cannot continue: non-finite loss, out of memory, disk full."""

@@ -89,7 +89,6 @@ class HumanRecord:
         depth_kind: meaning of the values in `depth`; see `fairhuman.data.condition.depth`.
         attributes: other fields of the source, by name and unchanged.
         location: where the record was read, such as `metadata.jsonl:12`; used in messages.
-
     """
 
     key: str

@@ -190,7 +190,6 @@ def language_model(text: str, answers: int | None = None) -> Iterator[tuple[str,
     Args:
         text: its answer to everything.
         answers: how many it gives; whoever asks for more waits until the server ends. None: any number.
-
     """
     given: list[str] = []
     ended = threading.Event()

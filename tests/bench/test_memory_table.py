@@ -5,17 +5,17 @@ from dataclasses import asdict
 import pytest
 
 from fairhuman import config
-from fairhuman.bench.memory_table import memory_table, rows_of
+from fairhuman.bench.memory_table import memory_table, row_count
 from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.train.memory import memory_of
 from fairhuman.train.recipe import TrainRecipe
 
 
 @pytest.mark.parametrize("kind", ["lora", "controlnet"])
-def test_rows_of_amortised_modes_are_what_such_runs_need(kind: str) -> None:
+def test_rows_of_amortised_modes_equal_memory_of(kind: str) -> None:
     settings = MemoryTableSettings(model="small", resolution=64, ranks=(4,), kinds=(kind,), batch_sizes=(2,))
     rows = {row.way: row.memory for row in memory_table(settings)}
-    assert len(rows) == rows_of(settings) == 5
+    assert len(rows) == row_count(settings) == 5
     for way, pairwise in {"MPD, amortised": False, "MPD, amortised, pairs": True}.items():
         values = {
             **{"model": "small", "data": "none", "out": "none", "steps": 1, "resolution": 64, "batch_size": 2},

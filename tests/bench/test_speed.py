@@ -1,4 +1,4 @@
-"""Measuring a run's speed: which ways there are, and that the bare loop trains what the run trains."""
+"""Measuring speed: the available modes, and that the bare loop trains the run's parameters."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from PIL import Image
 from fairhuman import config
 from fairhuman.bench import speed
 from fairhuman.bench.noise import write_noise
-from fairhuman.bench.speed import BARE, measure_speed, modes_of
+from fairhuman.bench.speed import BARE, available_modes, measure_speed
 from fairhuman.train.recipe import TrainRecipe
 
 
@@ -20,12 +20,12 @@ def recipe_of(folder: Path, **values: Any) -> TrainRecipe:
     return config.build(TrainRecipe, {**common, **values})
 
 
-def test_a_mode_that_a_run_cannot_have_is_not_measured(tmp_path: Path) -> None:
-    assert modes_of(recipe_of(tmp_path)) == ("exact", "output", "split", "tail")
+def test_unsupported_modes_are_not_measured(tmp_path: Path) -> None:
+    assert available_modes(recipe_of(tmp_path)) == ("exact", "output", "split", "tail")
     convolutions = {"rank": 2, "targets": "attention+conv"}
-    assert modes_of(recipe_of(tmp_path, lora=convolutions)) == ("exact", "output", "tail")
-    assert modes_of(recipe_of(tmp_path, kind="t2i_adapter")) == ("exact", "output")
-    assert modes_of(recipe_of(tmp_path, fairness={"pairwise": True})) == ("exact", "output")
+    assert available_modes(recipe_of(tmp_path, lora=convolutions)) == ("exact", "output", "tail")
+    assert available_modes(recipe_of(tmp_path, kind="t2i_adapter")) == ("exact", "output")
+    assert available_modes(recipe_of(tmp_path, fairness={"pairwise": True})) == ("exact", "output")
 
 
 def test_an_adapter_is_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from fairhuman.generate.sample import save_png
 from helpers.figures import give_poses, write_figures
 from helpers.places import ROOT
 
-PAGES = ("README.md", "docs/data.md", "docs/evaluation.md", "docs/comparing.md")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("data", "evaluation", "comparing", "photos", "settings/index")))
 
 
 @pytest.fixture(scope="module")
@@ -249,8 +249,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def documented_commands() -> list[str]:
     pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
     blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)]
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 @pytest.mark.parametrize("line", documented_commands())

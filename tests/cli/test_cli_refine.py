@@ -61,9 +61,13 @@ def test_a_dry_run_shows_the_settings_and_writes_nothing(typed: Typed, images: P
             "depth.model 'NONE' on 'auto': expected a hub id",
         ),
         (["depth.model=images"], 1, "the folder has no config.json"),
-        (["depth.model=owner/name"], 2, "depth.model: no guide follows depth; give one"),
-        (["depth.model=owner/name", "--controlnet", "pose"], 2, "depth.model: no guide follows depth; give one"),
-        (["hand_depth=empty.onnx", "--controlnet", "pose"], 2, "hand_depth: no guide follows depth; give one"),
+        (["depth.model=owner/name"], 2, "depth.model: no control network follows depth; add one"),
+        (
+            ["depth.model=owner/name", "--controlnet", "pose"],
+            2,
+            "depth.model: no control network follows depth; add one",
+        ),
+        (["hand_depth=empty.onnx", "--controlnet", "pose"], 2, "hand_depth: no control network follows depth; add one"),
         (["parts=[foot]"], 2, "parts.0: input should be 'face' or 'hand', found 'foot'\n"),
     ],
 )

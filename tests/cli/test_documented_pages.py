@@ -1,4 +1,4 @@
-"""Pages of control, MoLE and refinement: all their commands, in order, on the small model with pictures of 32 px."""
+"""All commands of the pages of the first run, control, MoLE and refinement, in order, on pictures of 32 px."""
 
 import json
 import re
@@ -27,7 +27,7 @@ SMALLER = {"min_side=16": "min_side=4", "size=128": "size=32", "max_enlarge=4": 
 
 def commands_of(page: str) -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def shortened(line: str) -> list[str]:
@@ -36,7 +36,7 @@ def shortened(line: str) -> list[str]:
     arguments = [SMALLER.get(argument, argument) for argument in arguments]
     said = " ".join(shlex.split(line)[1:])
     if said.startswith("synth"):
-        arguments[1] = "others"  # people are there
+        arguments[1] = "more"  # people are there
     if said.startswith(CHECKED):
         return [*arguments, "--dry-run"]
     return [*arguments, *SHORT.get(arguments[0], [])]
@@ -48,6 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_figures(tmp_path / "people", 2, 64, seed=2)
     give_poses(tmp_path / "people")
     shutil.copytree(tmp_path / "people", tmp_path / "PHOTOS")
+    write_figures(tmp_path / "others", 2, 64, seed=3)
     (tmp_path / "prompts.txt").write_text("a hat\na red shirt\n", encoding="utf-8")
     (tmp_path / "POSES").mkdir()
     for number in range(2):
@@ -62,6 +63,12 @@ def run_page(page: str, typed: Typed) -> None:
     for line in commands_of(page):
         code, _, error = typed(*shortened(line))
         assert code == 0, f"{line}\n{error}"
+
+
+def test_the_page_of_the_first_run(place: Path, typed: Typed) -> None:
+    run_page("first-run.md", typed)
+    assert (place / "runs" / "first" / "report.html").is_file()
+    assert (place / "samples" / "first" / "00001-00.png").is_file()
 
 
 def test_the_page_of_control(place: Path, typed: Typed) -> None:

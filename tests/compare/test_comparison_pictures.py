@@ -54,12 +54,12 @@ def test_a_comparison_with_pictures_and_costs(tmp_path: Path, typed: Typed) -> N
     assert 'href="grid/grid.html"' in page
     assert 'alt="MPD: face"' in grid, "close-ups where the boxes are"
     assert "LoRA, fused" in page
-    assert "Not in it" not in page
+    assert "Not shown" not in page
     first = {path: path.stat().st_mtime_ns for path in (*pictures, out / "costs" / "costs.json")}
     shutil.rmtree(out / "runs" / "test" / "mpd-seed-1")
     assert typed("compare", file)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in first} == first, "what is there is kept"
-    assert "Not in it, as their run isn't here any more or failed: MPD." in (out / "report.html").read_text()
+    assert "Not shown, because the run failed or its folder was deleted: MPD." in (out / "report.html").read_text()
 
 
 def test_a_grid_zooms_on_what_is_in_it(tmp_path: Path) -> None:
@@ -87,13 +87,13 @@ def test_costs_are_kept_as_long_as_their_settings_hold(tmp_path: Path) -> None:
     assert read_costs(settings, tmp_path) is not None
     assert read_costs(CostSettings(rank=8), tmp_path) is None
     file.write_text("[]")
-    with pytest.raises(DataError, match=r"costs.json: can't be read, delete it to measure again"):
+    with pytest.raises(DataError, match=r"costs.json: can't be read; delete it to measure again"):
         read_costs(settings, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("captions", "message"),
-    [(["a hat"] * 65, "a grid shows all records, 64 at most, found 65"), (["a hat", " "], "1 of 2 have none")],
+    [(["a hat"] * 65, "a grid takes at most 64 records, found 65"), (["a hat", " "], "1 of 2 have none")],
 )
 def test_a_grid_has_a_prompt_a_row_and_few_rows(tmp_path: Path, captions: list[str], message: str) -> None:
     lines = []

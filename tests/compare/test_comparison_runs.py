@@ -10,7 +10,7 @@ from fairhuman import config
 from fairhuman.compare import runs as ablation
 from fairhuman.compare.analysis import contrasts, document, verdict
 from fairhuman.compare.page import write_comparison
-from fairhuman.compare.runs import ComparisonRuns, pick, run_comparison, shared_seeds
+from fairhuman.compare.runs import ComparisonRuns, choose_learning_rate, run_comparison, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.config import differences
 from fairhuman.errors import DataError, FairHumanError, RecipeError
@@ -103,7 +103,7 @@ def test_cells_may_take_the_learning_rate_of_another(tmp_path, train):
     [
         ({"MPD": ["RLW"]}, r"tuning.same must name cells, which are LS, MPD; found 'RLW' like 'MPD'"),
         ({"RLW": ["MPD"]}, r"tuning.same must name cells, which are LS, MPD; found 'MPD' like 'RLW'"),
-        ({"MPD": ["LS"], "LS": ["MPD"]}, r"tuning.same: 'MPD' has no learning rate of its own for 'LS' to take"),
+        ({"MPD": ["LS"], "LS": ["MPD"]}, r"tuning.same: 'MPD' has no learning rate of its own that 'LS' could use"),
     ],
 )
 def test_learning_rates_of_cells_without_one_are_refused(tmp_path, same, message):
@@ -119,10 +119,7 @@ def test_learning_rates_of_cells_without_one_are_refused(tmp_path, same, message
         ({"against": {"LS": ["MPD", "LS"]}}, r"against compares 'LS' with itself"),
         ({"seeds": [1, 1]}, r"seeds must differ, found \[1, 1\]"),
         ({"cells": {"a/b": {}}}, r"a cell's name must be .* found 'a/b'"),
-        (
-            {"cells": {"A b": {}, "a  b": {}}, "against": None},
-            r"names of cells must differ in more than spaces",
-        ),
+        ({"cells": {"A b": {}, "a  b": {}}, "against": None}, r"names of cells must differ in more than spaces"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path, values, message):
@@ -133,7 +130,7 @@ def test_bad_recipes_are_refused(tmp_path, values, message):
 def test_settings_that_are_not_those_of_training_are_named(tmp_path):
     with pytest.raises(RecipeError, match=r"cell 'LS'.*strategi"):
         build(tmp_path, cells={"LS": {"strategi": "ls"}}).run("LS", 1, None, "test")
-    with pytest.raises(RecipeError, match=r"compare: seed is set by the comparison, take it out of train and cells"):
+    with pytest.raises(RecipeError, match=r"compare: seed is set by the comparison; remove it from train and cells"):
         build(tmp_path, train={"data": "x", "seed": 3}).run("LS", 1, None, "test")
 
 
@@ -143,8 +140,8 @@ def test_the_rule_takes_the_best_rate_within_the_limit_else_the_one_that_spoils_
         3e-4: {"global": 0.005, "face": -0.02, "hand": -0.03},
         1e-3: {"global": 0.02, "face": -0.2, "hand": -0.2},
     }
-    assert pick(tuned, 0.005) == 3e-4
-    assert pick({1e-4: {**tuned[1e-3], "global": 0.01}, 1e-3: tuned[1e-3]}, 0.005) == 1e-4
+    assert choose_learning_rate(tuned, 0.005) == 3e-4
+    assert choose_learning_rate({1e-4: {**tuned[1e-3], "global": 0.01}, 1e-3: tuned[1e-3]}, 0.005) == 1e-4
 
 
 def test_a_whole_comparison(tmp_path, train):
@@ -180,7 +177,7 @@ def test_a_failed_run_costs_that_run_alone(tmp_path, train):
 def test_a_comparison_whose_runs_all_fail_says_why(tmp_path, train):
     _, broken = train
     broken.update(f"{cell}-seed-{seed}" for cell in ("ls", "mpd") for seed in (1, 2, 3))
-    with pytest.raises(FairHumanError, match=r"no run of the comparison ended. \w+-seed-\d ended with exit code 1"):
+    with pytest.raises(FairHumanError, match=r"all runs of the comparison failed. \w+-seed-\d ended with exit code 1"):
         run_comparison(build(tmp_path), lambda *_: None, QUIET)
 
 
@@ -265,7 +262,7 @@ def test_a_broken_file_of_losses_is_named(tmp_path, train):
     run_comparison(recipe, lambda *_: None, QUIET)
     path = tmp_path / "out" / "losses" / "test" / "ls-seed-2.npz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"ls-seed-2.npz: can't be read, delete it to run it again"):
+    with pytest.raises(DataError, match=r"ls-seed-2.npz: can't be read; delete it to repeat the run"):
         run_comparison(recipe, lambda *_: None, QUIET)
 
 
@@ -275,9 +272,9 @@ def test_the_page_and_the_numbers_are_written(tmp_path, train):
     recipe = build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
     path = written(recipe, run_comparison(recipe, lambda *_: None, QUIET))
     page = path.read_text()
-    for text in ("Against LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001"):
+    for text in ("Compared with LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001"):
         assert text in page
-    assert "The runs" not in page, "those of this test write no report of their own"
+    assert "Reports of the runs" not in page, "the runs of this test write no report"
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["seeds"] == {"LS": [1, 2, 3], "MPD": [1, 3]}
     assert results["learning rate"]["LS"]["picked"] == 1e-4

@@ -49,7 +49,9 @@ def test_a_training_job_of_any_kind_is_done_when_result_and_report_are_there(tmp
 
 
 def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:
-    with pytest.raises(FairHumanError, match=r"(?s)wrong ended with exit code 2, .*wrong.log says:.*No such command"):
+    with pytest.raises(
+        FairHumanError, match=r"(?s)wrong failed with exit code 2; end of .*wrong.log:.*No such command"
+    ):
         run_jobs([job(tmp_path, "wrong", "nonsense")], Display())
 
 
@@ -58,14 +60,14 @@ def test_one_who_is_told_of_ends_decides_what_a_failure_means(tmp_path: Path) ->
     jobs = [job(tmp_path, "wrong", "nonsense"), job(tmp_path, "right")]
     console = Console(record=True, width=200)
     assert run_jobs(jobs, ConsoleDisplay(console), 1, lambda job, error: ends.update({job.name: str(error)})) is None
-    assert console.export_text().splitlines() == ["wrong failed", "right done, 100% of all, about 0 s left"]
+    assert console.export_text().splitlines() == ["wrong failed", "right done, 100% of total, about 0 s left"]
     assert list(ends) == ["wrong", "right"], "the others go on"
     assert ends["right"] == "None"
-    assert ends["wrong"].startswith("wrong ended with exit code 2")
+    assert ends["wrong"].startswith("wrong failed with exit code 2")
 
 
 def test_a_need_that_nobody_meets_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FairHumanError, match=r"waits needs .*missing, which no other command made"):
+    with pytest.raises(FairHumanError, match=r"waits needs .*missing, which no other command wrote"):
         run_jobs([job(tmp_path, "waits", needs=tmp_path / "missing")], Display())
 
 

@@ -58,7 +58,7 @@ def test_the_same_again_redoes_nothing_but_the_page(demo: Path) -> None:
 
 def test_other_settings_in_the_same_folder_are_refused_by_name(demo: Path) -> None:
     other = TINY.model_copy(update={"targets": "attention+conv"})
-    with pytest.raises(RecipeError, match=r"another targets: 'attention' there, 'attention\+conv' now"):
+    with pytest.raises(RecipeError, match=r"holds a demo with targets 'attention', not 'attention\+conv'"):
         run_demo(demo, other, Display())
 
 

@@ -10,17 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.detect import (
-    DETECTORS,
-    Detector,
-    DetectorError,
-    FaceDetector,
-    HandDetector,
-    Picture,
-    PoseDetector,
-    find_parts,
-)
-from fairhuman.detect.detection import inside_any
+from fairhuman.detect.detection import Detector, DetectorError, Picture, inside_any
+from fairhuman.detect.faces import FaceDetector
+from fairhuman.detect.hands import HandDetector
+from fairhuman.detect.pose import PoseDetector
+from fairhuman.detect.rates import DETECTORS, find_parts
 from fairhuman.record import Box
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render

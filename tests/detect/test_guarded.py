@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.detect import DetectorError
+from fairhuman.detect.detection import DetectorError
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
 from fairhuman.utils.memory import resident_mb

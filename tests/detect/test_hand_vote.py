@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.detect import Detection, HandDetector, Picture
+from fairhuman.detect.detection import Detection, Picture
 from fairhuman.detect.hand_vote import HandPlace, HandVote, _crop, elect
-from fairhuman.detect.hands import box_with_flesh
+from fairhuman.detect.hands import HandDetector, box_with_flesh
 from fairhuman.record import Box
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fairhuman.detect import DetectorError, Picture
+from fairhuman.detect.detection import DetectorError, Picture
 from fairhuman.detect.model_file import find_model, hashed_file_name
 from fairhuman.detect.onnx import OnnxDetector, letterbox
 from fairhuman.record import Box
@@ -92,7 +92,9 @@ def test_pose_models_serve_as_box_models_and_sizes_may_be_free(tmp_path: Path) -
 
 def test_names_can_be_given_and_are_needed(tmp_path: Path) -> None:
     model = str(save_yolo(tmp_path / "tiny.onnx", "v8", None))
-    with pytest.raises(DetectorError, match=r"tiny\.onnx: the metadata must hold the class names .*found task; give the names"):
+    with pytest.raises(
+        DetectorError, match=r"tiny\.onnx: the metadata must hold the class names .*found task; give the names"
+    ):
         OnnxDetector(model, BOTH)
     with OnnxDetector(model, BOTH, names=("left_hand", "cat")) as detector:
         (hand,) = detector.detect(picture(96, 64, Box(10, 20, 30, 50), Box(50, 5, 60, 15)))

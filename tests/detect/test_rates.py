@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from fairhuman.detect import Detection, DetectorError, PartRates, find_parts, part_rates
+from fairhuman.detect.detection import Detection, DetectorError
+from fairhuman.detect.rates import PartRates, find_parts, part_rates
 from fairhuman.record import Box
 from helpers.tiny_detectors import CRASH, HANG, RAISE, DiesAtStart, Fragile, Quadrant, WontStart, Written, picture
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.config import build
-from fairhuman.detect import DetectorError
+from fairhuman.detect.detection import DetectorError
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.settings import DetectSettings, detector_names, open_detectors
 from fairhuman.detect.worker import Failure

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairhuman.detect import Detection, DetectorError, Picture
+from fairhuman.detect.detection import Detection, DetectorError, Picture
 from fairhuman.detect.model_file import hashed_file_name
 from fairhuman.detect.whole_body import WholeBodyDetector
 from helpers.tiny_onnx import save_pose, save_raw_yolox, save_yolox

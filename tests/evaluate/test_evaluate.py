@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import pyarrow.parquet
 import pytest
@@ -21,7 +22,7 @@ from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.evaluate.people.detections import ImageDetections
 from fairhuman.evaluate.people.official import OfficialScores
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
-from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.evaluate.settings import EvaluateSettings, Group
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def fake_detectors(monkeypatch):
         official.append(len(pictures))
         return [OfficialScores((0.9 + 0.02 * number,), ()) for number in range(len(pictures))]
 
-    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.find_each", find)
+    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.detect_each", find)
     monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.official_scores", score)
     return strict, official
 
@@ -103,7 +104,7 @@ def test_confidences_of_pictures_without_people(folders):
 
 def test_detectors_look_once_at_each_content(folders, monkeypatch):
     strict, official = fake_detectors(monkeypatch)
-    monkeypatch.setattr("fairhuman.evaluate.tools.PART", 4)
+    monkeypatch.setattr("fairhuman.evaluate.tools.WRITE_EVERY", 4)
     options = settings("metrics=[strict, official]")
     first = evaluate(job(folders, "sharp", "blurred"), options, folders / "out")
     assert (sum(strict), official) == (12, [6, 6])
@@ -138,7 +139,7 @@ def test_official_confidences_go_with_the_order_and_the_detectors(folders, monke
 
 def test_missing_weights_are_named_with_what_runs_without(folders):
     options = settings("metrics=[efficientnet, fid]", f"inception.weights={folders / 'none.pth'}")
-    with pytest.raises(WeightsError, match=r"none.pth.*leave 'fid' out of metrics; the others: efficientnet"):
+    with pytest.raises(WeightsError, match=r"none.pth.*leave 'fid' out of metrics; other groups: efficientnet"):
         evaluate(job(folders, "sharp"), options, folders / "out")
 
 
@@ -150,7 +151,7 @@ def test_weights_are_looked_for_before_anything_is_measured(folders, monkeypatch
     missing = r"hps\.weights.*image_reward\.weights.*FID.*leave 'hps', 'image_reward', 'fid' out.*others: strict$"
     with pytest.raises(WeightsError, match=missing):
         evaluate(job(folders, "sharp"), options, folders / "out")
-    with pytest.raises(WeightsError, match=r"leave 'hps', 'image_reward' out of metrics; the others: strict, fid$"):
+    with pytest.raises(WeightsError, match=r"leave 'hps', 'image_reward' out of metrics; other groups: strict, fid$"):
         evaluate(job(folders, "sharp", reference=None), options, folders / "out")
     options = settings("metrics=[strict, depth_agreement]", f"depth.model={folders / 'none'}")
     with pytest.raises(WeightsError, match=r"^depth\.model .*no such folder.*leave 'depth_agreement' out of metrics"):
@@ -186,9 +187,7 @@ def test_methods_that_lack_pictures_are_compared_on_those_they_share(folders):
     (folders / "blurred" / "0.png").write_bytes(b"\x89PNG no picture")
     evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "out")
     found = json.loads((folders / "out" / "metrics.json").read_text())
-    assert (
-        "blurred and sharp share 4 pictures of 4 and 6: differences are those of the shared ones" in found["warnings"]
-    )
+    assert "blurred and sharp share 4 of 4 and 6 pictures: differences are computed on these" in found["warnings"]
     assert sum(found["left_out"]["blurred"]["skipped"].values()) == 1
     assert "0.png" in (folders / "out" / "report.html").read_text()
 
@@ -232,7 +231,7 @@ def test_prompts_that_can_not_be_read(folders, text, rule):
 
 
 def test_every_group_of_the_settings_is_there():
-    assert set(evaluation.GROUPS) == set(EvaluateSettings.model_fields["metrics"].annotation.__args__[0].__args__)
+    assert set(evaluation.GROUPS) == set(get_args(Group))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import FINDINGS, Rows
+from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.pictures import read_pictures
 
 
@@ -18,7 +18,7 @@ def read(tmp_path):
 
     def make(folder, prompts=None):
         report = LoadReport()
-        checked = Rows(tmp_path / "cache" / "checked", FINDINGS)
+        checked = CachedRows(tmp_path / "cache" / "checked", DETECTION_ROWS)
         return read_pictures(folder, prompts, checked, report), [(note.file, note.reason) for note in report.skipped()]
 
     return make
@@ -58,7 +58,7 @@ def test_silent_pictures_go_to_prompts_in_order(tmp_path, read):
     for number in range(4):
         draw(tmp_path / "x", f"{number}.png", number)
     assert [p.prompt for p in read(tmp_path / "x", ["a", "b"])[0]] == ["a", "a", "b", "b"]
-    with pytest.raises(DataError, match=r"4 pictures can't be shared out among 3 prompts evenly"):
+    with pytest.raises(DataError, match=r"4 pictures can't be divided evenly among 3 prompts"):
         read(tmp_path / "x", ["a", "b", "c"])
     pictures, _ = read(tmp_path / "x")
     assert [p.prompt for p in pictures] == ["", "", "", ""]
@@ -68,7 +68,7 @@ def test_silent_pictures_go_to_prompts_in_order(tmp_path, read):
 def test_a_silent_picture_among_others_is_refused(tmp_path, read):
     draw(tmp_path / "x", "0.png", 0, prompt="a", prompt_index="0")
     draw(tmp_path / "x", "1.png", 1)
-    with pytest.raises(DataError, match=r"1.png doesn't say its prompt, but other pictures do"):
+    with pytest.raises(DataError, match=r"1.png has no prompt metadata, but other pictures do"):
         read(tmp_path / "x")
 
 
@@ -109,5 +109,5 @@ def test_a_folder_without_pictures_is_refused(tmp_path, read):
     with pytest.raises(DataError, match=r"empty: expected"):
         read(tmp_path / "empty")
     (tmp_path / "empty" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"empty: holds no picture that can be used"):
+    with pytest.raises(DataError, match=r"empty: holds no usable picture"):
         read(tmp_path / "empty")

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.evaluate.metrics.distances import measure_frechet
 from fairhuman.evaluate.networks.efficientnet import EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
-from fairhuman.evaluate.people.detections import ImageDetections, face_finder, hand_finder
+from fairhuman.evaluate.people.detections import ImageDetections, face_detector, hand_detector
 from fairhuman.evaluate.people.official import official_scorer
 from fairhuman.evaluate.people.strict import strict_faces, strict_hands
 from fairhuman.record import Box
@@ -66,7 +66,7 @@ def render_people(count: int, size: int = 512) -> list[Person]:
 
 def confidences(people: Sequence[Person], degrade: Degrade | None = None, strength: float = 0) -> Confidences:
     findings, official = [], []
-    with face_finder() as faces, hand_finder() as hands, official_scorer() as score:
+    with face_detector() as faces, hand_detector() as hands, official_scorer() as score:
         for one in people:
             image = one.image if degrade is None else degrade(one.image, strength, one.faces + one.hands)
             findings.append(ImageDetections(faces(image), hands(image)))
@@ -125,7 +125,7 @@ def read_photos(shared: Path, start: int, every: int) -> tuple[list[Picture], li
 def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, strengths: tuple[float, ...]) -> None:
     photos, boxes = read_photos(shared, start=100, every=250)
     assert len(photos) >= 6
-    with face_finder() as faces:
+    with face_detector() as faces:
         clean = [ImageDetections(faces(photo)) for photo in photos]
         means = [confidence(strict_faces(clean, boxes)).value]
         for strength in strengths:

@@ -22,7 +22,7 @@ every = pytest.mark.parametrize("name", STRATEGIES)
 
 
 def expected_weights(name: str, rows: np.ndarray, losses: list[float]) -> np.ndarray:
-    """Weights of a first step, stated anew."""
+    """Weights of a first step, computed independently."""
     if name in BALANCING:
         alpha = {"nash": 1.0, "mpd": 2.0, "alpha": 4.0}[name]
         return solve((rows @ rows.T).tolist(), alpha).numpy()
@@ -116,7 +116,7 @@ def test_lengths(name: str, radius: float) -> None:
 
 @both
 @every
-def test_an_absent_objective_is_as_if_it_had_never_been(name: str, batched: bool) -> None:
+def test_an_absent_objective_does_not_change_the_step(name: str, batched: bool) -> None:
     net = TinyUNet()
     rows = true_gradients(lambda: three_losses(net, batch()), trained(net))
     losses = three_losses(net, batch())
@@ -133,7 +133,7 @@ def test_an_absent_objective_is_as_if_it_had_never_been(name: str, batched: bool
 
 @both
 def test_a_zero_gradient_is_an_absent_objective(batched: bool) -> None:
-    """The mask is empty: a loss that is there, but 0 times everything."""
+    """An empty mask gives a loss of 0 with zero gradients."""
     net = TinyUNet()
     losses = three_losses(net, batch())
     step = FairBackward(net.parameters(), MinimumPotentialDelay(), batched=batched)([losses[0], 0.0 * losses[1]])
@@ -145,7 +145,7 @@ def test_a_zero_gradient_is_an_absent_objective(batched: bool) -> None:
 
 
 @every
-def test_nothing_at_all_moves_nothing(name: str) -> None:
+def test_a_step_without_objectives_is_zero(name: str) -> None:
     net = TinyUNet()
     step = FairBackward(net.parameters(), STRATEGIES[name]())([None, None, None])
     assert step is not None
@@ -158,8 +158,8 @@ def test_nothing_at_all_moves_nothing(name: str) -> None:
 @pytest.mark.parametrize("factor", [1.0, 2.0, 3.0, 300.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @both
-def test_conflicting_gradients_stand_still(name: str, factor: float, dtype: torch.dtype, batched: bool) -> None:
-    """L and -c L: no direction helps both, so the step is zero, not a blown-up rest of the cancellation."""
+def test_conflicting_gradients_give_a_zero_step(name: str, factor: float, dtype: torch.dtype, batched: bool) -> None:
+    """L and -c L: no direction improves both, so the step is zero, not an amplified rounding error."""
     net = TinyUNet().to(dtype)
     inputs, targets = (tensor.to(dtype) for tensor in batch())
     loss = (net(inputs) - targets).square().mean()
@@ -184,7 +184,7 @@ def test_a_third_objective_moves_while_two_conflict(batched: bool) -> None:
     assert b.grad.norm() == pytest.approx(1.0, rel=1e-3)
 
 
-def test_facts_2_01_a_generator_of_parameters_is_kept() -> None:
+def test_a_generator_of_parameters_is_kept() -> None:
     """The reference iterates `model.parameters()` once, and trains nothing from then on."""
     net = TinyUNet()
     fair = FairBackward((parameter for parameter in net.parameters()), MinimumPotentialDelay())
@@ -200,7 +200,7 @@ def test_facts_2_01_a_generator_of_parameters_is_kept() -> None:
     assert sum(loss.item() for loss in three_losses(net, batch())) < 0.9 * first
 
 
-def test_facts_2_01_a_used_up_generator_is_an_error() -> None:
+def test_an_exhausted_generator_is_an_error() -> None:
     generator = TinyUNet().parameters()
     list(generator)
     with pytest.raises(ValueError, match="parameters is empty"):
@@ -234,7 +234,7 @@ def test_bad_losses_are_named() -> None:
     with pytest.raises(ValueError, match="losses is empty"):
         fair([])
     fair(losses, sync=False)
-    with pytest.raises(ValueError, match="2 losses in a step that began with 3"):
+    with pytest.raises(ValueError, match="got 2 losses in a step that started with 3"):
         fair(three_losses(net, batch())[:2])
 
 
@@ -267,7 +267,7 @@ def test_the_objective_that_is_not_finite_is_named(batched: bool) -> None:
 
 
 @every
-def test_a_failed_step_leaves_nothing_behind(name: str) -> None:
+def test_a_failed_step_is_discarded(name: str) -> None:
     net = TinyUNet()
     fair = FairBackward(net.parameters(), STRATEGIES[name]())
     losses = three_losses(net, batch(seed=5))

@@ -1,4 +1,4 @@
-"""`FairBackward` where real training makes it hard: accumulation, checkpointing, aliases, memory."""
+"""`FairBackward` under the conditions of real training: accumulation, checkpointing, aliases, memory."""
 
 import warnings
 from collections.abc import Callable
@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, solve
 from fairhuman.utils.memory import peak_allocated_bytes
-from helpers.tiny_net import (
-    STRATEGIES,
-    TinyUNet,
-    batch,
-    flat_grad,
-    three_losses,
-    trained,
-    true_gradients,
-)
+from helpers.tiny_net import STRATEGIES, TinyUNet, batch, flat_grad, three_losses, trained, true_gradients
 
 both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
 every = pytest.mark.parametrize("name", STRATEGIES)
@@ -32,7 +24,7 @@ every = pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("measure", [False, True])
 @both
 @every
-def test_facts_2_03_micro_batches_add_up_to_the_joined_batch(name: str, batched: bool, measure: bool) -> None:
+def test_micro_batches_equal_the_whole_batch(name: str, batched: bool, measure: bool) -> None:
     """Over three optimiser steps, with the state that strategies keep in between."""
     joined, split = TinyUNet(), TinyUNet()
     kinds = STRATEGIES[name](), STRATEGIES[name]()
@@ -62,7 +54,7 @@ def test_facts_2_03_micro_batches_add_up_to_the_joined_batch(name: str, batched:
 
 
 @both
-def test_facts_2_03_an_objective_may_be_absent_from_some_micro_batches(batched: bool) -> None:
+def test_an_objective_may_be_absent_from_some_micro_batches(batched: bool) -> None:
     net = TinyUNet()
     first, second = batch(seed=1), batch(seed=2)
     rows = true_gradients(lambda: three_losses(net, first), trained(net))
@@ -206,7 +198,7 @@ def _wide() -> tuple[nn.Sequential, Tensor]:
 @pytest.mark.parametrize("micro_batches", [1, 3])
 @pytest.mark.parametrize(("name", "factor"), [("mpd", 3.0), ("ls", 0.0)])
 @both
-def test_facts_2_12_extra_memory_is_at_most_one_set_of_gradients_an_objective(
+def test_extra_memory_is_at_most_one_set_of_gradients_an_objective(
     name: str, factor: float, batched: bool, micro_batches: int
 ) -> None:
     """Peak beyond the plain step ≤ K × P and a tensor or two; the reference's flat buffers take 4 × P and more."""

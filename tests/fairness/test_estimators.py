@@ -38,7 +38,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("targets", TARGETS)
 @takes_all
-def test_the_direction_is_the_combination_that_the_weights_say(mode: str, targets: str) -> None:
+def test_the_direction_is_the_weighted_sum_of_gradients(mode: str, targets: str) -> None:
     unet = small_unet(targets)
     fair = fair_backward(unet, mode)
     first = take(fair, unet, seed=1)
@@ -54,8 +54,8 @@ def test_the_direction_is_the_combination_that_the_weights_say(mode: str, target
 
 
 @amortised
-def test_weights_have_the_scale_that_exact_ones_have(mode: str) -> None:
-    """‖d‖² = Σ √w for MPD, for the true ‖d‖, whatever the guess of M was."""
+def test_weights_have_the_scale_of_exact_ones(mode: str) -> None:
+    """‖d‖² = Σ √w for MPD, for the true ‖d‖, whatever the estimate of M was."""
     unet = small_unet()
     fair = fair_backward(unet, mode, length="clip", radius=1e9)
     for seed in range(3):
@@ -93,7 +93,7 @@ def test_lengths(mode: str, length: Length) -> None:
 
 
 @amortised
-def test_audits_are_exact_steps_that_tell_the_cosine(mode: str) -> None:
+def test_audits_are_exact_steps_that_report_the_cosine(mode: str) -> None:
     unet = small_unet()
     fair = fair_backward(unet, mode)
     other = fair_backward(small_unet(), mode)
@@ -129,8 +129,8 @@ def test_an_absent_objective_takes_no_part(mode: str) -> None:
 
 
 @amortised
-def test_an_objective_that_comes_late(mode: str) -> None:
-    """It takes part at the next exact step at the latest."""
+def test_an_objective_that_appears_late(mode: str) -> None:
+    """It is included from the next exact step on, at the latest."""
     unet = small_unet()
     fair = fair_backward(unet, mode)
     for seed in range(2):
@@ -141,7 +141,7 @@ def test_an_objective_that_comes_late(mode: str) -> None:
 
 
 @amortised
-def test_steps_go_on_from_a_state_with_the_same_bits(mode: str) -> None:
+def test_steps_resume_from_a_state_with_the_same_bits(mode: str) -> None:
     def run(stop: int | None) -> torch.Tensor:
         unet = small_unet()
         fair = fair_backward(unet, mode)
@@ -162,7 +162,7 @@ def test_steps_go_on_from_a_state_with_the_same_bits(mode: str) -> None:
 
 @takes_all
 def test_an_ordinary_step_holds_no_more_than_one_gradient_beside_the_direction(mode: str) -> None:
-    """Beyond a plain backward pass: at most P for what is kept, activations apart."""
+    """At most P beyond a plain backward pass, without activations."""
     unet = small_unet("all")
     size = sum(4 * p.numel() for p in trained(unet))
     fair = fair_backward(unet, mode)
@@ -243,7 +243,7 @@ def test_autocast(mode: str) -> None:
 
 
 @amortised
-def test_loss_weightings_need_no_estimator_and_get_none(mode: str) -> None:
+def test_loss_weightings_use_no_estimator(mode: str) -> None:
     unet = small_unet()
     rows = true_gradients(unet, 0)
     step = take(fair_backward(unet, mode, LinearScalarization()), unet, 0)
@@ -253,12 +253,12 @@ def test_loss_weightings_need_no_estimator_and_get_none(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["output", "tail"])
-def test_accumulation_is_refused_where_weights_must_be_known_before_it(mode: str) -> None:
+def test_accumulation_is_refused_by_estimators_of_one_micro_batch(mode: str) -> None:
     unet = small_unet()
     fair = fair_backward(unet, mode)
     take(fair, unet, 0)
     found, output = losses(unet, 1)
-    with pytest.raises(ValueError, match="one micro-batch a step; use EmaEstimator"):
+    with pytest.raises(ValueError, match="one micro-batch per step; use EmaEstimator"):
         fair(found, output=output, sync=False)
     assert not take(fair, unet, 2).exact
 
@@ -280,14 +280,14 @@ def test_ema_accumulates() -> None:
         torch.testing.assert_close(flat_grad(unet), direction / direction.norm(), rtol=0.0, atol=1e-5)
 
 
-def test_output_asks_for_the_output() -> None:
+def test_output_needs_the_network_output() -> None:
     unet = small_unet()
-    with pytest.raises(ValueError, match="give it, fair"):
+    with pytest.raises(ValueError, match="call fair"):
         fair_backward(unet, "output")(losses(unet)[0])
 
 
-def test_output_is_exact_where_gradients_arrive_alike() -> None:
-    """One scalar parameter a pixel: M = κ C for any losses, so that one exact step teaches all there is."""
+def test_output_is_exact_if_all_gains_are_equal() -> None:
+    """With one scalar parameter per pixel, M = κ C for any losses, so one exact step is enough."""
     generator = torch.Generator().manual_seed(0)
     parameter = torch.nn.Parameter(torch.randn(4, 3, 8, 8, generator=generator))
     fair = FairBackward([parameter], MinimumPotentialDelay(), estimator=OutputEstimator([parameter], 100, warm_up=1))

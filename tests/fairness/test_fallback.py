@@ -1,4 +1,4 @@
-"""From a cheap estimator to a dearer one: when, for how long, and what is said."""
+"""Falling back to a more expensive estimator: when, for how long, and what is logged."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from fairhuman.fairness import (
     TailEstimator,
     solve,
 )
-from fairhuman.fairness.estimators import GramEstimate, MicroBatch
+from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch
 from helpers.small_unet import fair_backward, flat_grad, small_unet, take, trained, true_gradients
 
 
@@ -52,7 +52,7 @@ def positions(fallback: FallbackEstimator, steps: int) -> list[int]:
     return found
 
 
-def test_the_mean_of_three_audits_decides_and_there_is_no_way_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_mean_of_three_audits_decides_permanently(caplog: pytest.LogCaptureFixture) -> None:
     cheap = Scripted([0.5, 0.95, None, 0.95, 0.95, 0.94, 0.7, 1.0])
     dear = Scripted([0.1, 0.1, 0.1, 0.1])
     fallback = FallbackEstimator([cheap, dear])
@@ -62,11 +62,11 @@ def test_the_mean_of_three_audits_decides_and_there_is_no_way_back(caplog: pytes
     assert caplog.messages == ["mean cosine of Scripted's audits is 0.800 < 0.900: now Scripted"]
 
 
-def test_no_number_is_no_audit() -> None:
+def test_a_cosine_of_nan_is_no_audit() -> None:
     assert positions(FallbackEstimator([Scripted([float("nan")] * 6), Scripted([])]), 6) == [0] * 6
 
 
-def test_it_goes_on_from_its_state() -> None:
+def test_it_resumes_from_its_state() -> None:
     cosines = [0.5, 0.5, 0.5]
     one = FallbackEstimator([Scripted(cosines), Scripted([1.0] * 3)])
     positions(one, 2)
@@ -75,7 +75,7 @@ def test_it_goes_on_from_its_state() -> None:
     assert positions(two, 2) == [1, 1]
 
 
-def test_a_ladder_of_real_estimators_ends_at_the_exact_direction() -> None:
+def test_a_sequence_of_real_estimators_ends_at_the_exact_direction() -> None:
     unet = small_unet()
     parameters = trained(unet)
     ladder = [
@@ -94,7 +94,7 @@ def test_a_ladder_of_real_estimators_ends_at_the_exact_direction() -> None:
     torch.testing.assert_close(flat_grad(unet), exact / exact.norm(), rtol=0.0, atol=1e-5)
 
 
-def test_a_good_one_stays() -> None:
+def test_a_good_estimator_is_kept() -> None:
     unet = small_unet()
     fallback = FallbackEstimator([fair_backward(unet, "tail", every=1).estimator, Scripted([])], limit=0.5)
     fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=fallback)

@@ -37,7 +37,7 @@ def test_any_number_of_objectives(size: int) -> None:
 
 
 def test_it_holds_two_gradients() -> None:
-    """Where K = 3 at once hold three; of a perceptron, whose activations are negligible."""
+    """K = 3 at once would hold three; measured on a perceptron, whose activations are negligible."""
     net = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(8)))
     parameters = list(net.parameters())
     size = sum(4 * p.numel() for p in parameters)
@@ -62,7 +62,7 @@ def test_it_holds_two_gradients() -> None:
 
 def test_accumulation_is_refused() -> None:
     unet = small_unet()
-    with pytest.raises(ValueError, match="PairwiseEstimator takes one micro-batch a step; use EmaEstimator"):
+    with pytest.raises(ValueError, match="PairwiseEstimator supports one micro-batch per step; use EmaEstimator"):
         fair_backward(unet, "pairwise")(losses(unet)[0], sync=False)
 
 

@@ -60,7 +60,7 @@ def check(found: Found, world: int, name: str, case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("world", WORLDS)
-def test_sharded_training_is_that_of_one_process_on_the_joined_batch(found: Found, world: int, case: Case) -> None:
+def test_sharded_training_equals_one_process_on_the_whole_batch(found: Found, world: int, case: Case) -> None:
     """Batches are uneven, 4 and 2 samples, where there are two; M comes from sums over shards."""
     check(found, world, str(case), case)
 
@@ -76,15 +76,15 @@ def test_a_mesh_of_copies_and_shards(found: Found, world: int) -> None:
     ("what", "text"),
     [
         ("scaler", "scaler must be None where parameters are sharded"),
-        ("batched", "batched must be False where parameters are sharded"),
-        ("tail", "FSDP2 can't stop half-way down; modes exact, output and ema"),
+        ("batched", "batched must be False if parameters are sharded"),
+        ("tail", "FSDP2 can't backpropagate through part of a network; modes exact, output and ema"),
         ("mixed", "parameters must all be sharded or none, found 13 of 14"),
         ("nan", "losses[1] isn't finite"),
-        ("no loss", "give fair(losses, output=...)"),
+        ("no loss", "call fair(losses, output=...)"),
         ("after", "(True, True, True)"),
     ],
 )
-def test_what_cant_be_is_said_in_all_processes(found: Found, world: int, what: str, text: str) -> None:
-    """And after it the processes still agree on a step."""
+def test_unsupported_options_raise_in_all_processes(found: Found, world: int, what: str, text: str) -> None:
+    """Afterwards the processes still agree on a step."""
     for run in found[world]:
         assert text in run["refused"][what]

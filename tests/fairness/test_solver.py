@@ -95,7 +95,7 @@ def test_orthogonal_gradients_have_the_closed_form(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_facts_2_07_the_solver_is_blind_to_scale(alpha: float) -> None:
+def test_the_solver_is_scale_equivariant(alpha: float) -> None:
     """Gradients times s give weights times s^(-2α/(1+α)), for all s; SciPy from 1/K is 100 % wrong at 1e-6."""
     gram = gram_of(np.random.default_rng(3).standard_normal((3, 20)))
     reference = solve(gram, alpha)
@@ -165,7 +165,7 @@ def test_large_alpha_approaches_max_min() -> None:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_facts_2_06_an_empty_mask_gets_weight_zero(alpha: float) -> None:
+def test_an_empty_mask_gets_weight_zero(alpha: float) -> None:
     """A zero row is left out: weight 0, and the others as if it weren't there."""
     full = gram_of(np.random.default_rng(1).standard_normal((3, 9)))
     padded = torch.zeros(5, 5, dtype=torch.float64)
@@ -202,7 +202,7 @@ SINGULAR = {
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 @pytest.mark.parametrize("name", SINGULAR)
-def test_singular_matrices_end_with_a_flag_and_finite_weights(name: str, scale: float, alpha: float) -> None:
+def test_singular_matrices_give_a_flag_and_finite_weights(name: str, scale: float, alpha: float) -> None:
     gram = gram_of(scale * SINGULAR[name])
     info = solve_info(gram, alpha)
     assert info.singular
@@ -261,7 +261,7 @@ def test_an_explicit_ridge_is_added_always() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 8])
-def test_rounding_in_float32_gram_matrices_is_survived(size: int) -> None:
+def test_float32_rounding_in_the_gram_matrix_is_handled(size: int) -> None:
     """Dependent gradients, float32 products: the smallest eigenvalue comes out near ±1e-7."""
     negative = 0
     for seed in range(200):
@@ -279,7 +279,7 @@ def test_rounding_in_float32_gram_matrices_is_survived(size: int) -> None:
     assert negative > 20  # the case of interest was there
 
 
-def test_matrix_that_is_far_from_positive_definite_still_ends() -> None:
+def test_a_matrix_far_from_positive_definite_still_terminates() -> None:
     """Not a Gram matrix at all (eigenvalue -1): the ridge grows until it is one."""
     info: SolverInfo = solve_info([[1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
     assert info.singular
@@ -321,7 +321,7 @@ def test_negative_diagonal_is_named() -> None:
         solve([[1.0, 0.0], [0.0, -1.0]])
 
 
-def test_input_is_left_alone_and_output_is_float64_on_the_cpu() -> None:
+def test_input_is_unchanged_and_output_is_float64_on_the_cpu() -> None:
     rows = [[1.0, 0.5], [0.5, 2.0]]
     gram = torch.tensor(rows, dtype=torch.float32)
     weights = solve(gram)

@@ -1,4 +1,4 @@
-"""The split tail: where it is exact, how close it comes elsewhere, what it refuses."""
+"""Mode split: when it is exact, how close it is otherwise, what it refuses."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, SplitEstimator
-from fairhuman.fairness.estimators import GramEstimate, MicroBatch
 from fairhuman.fairness.estimators.cut import CutPoint
-from fairhuman.fairness.estimators.estimator import EstimatorError
-from fairhuman.fairness.estimators.shares import Shares
+from fairhuman.fairness.estimators.estimator import EstimatorError, GramEstimate, MicroBatch
+from fairhuman.fairness.estimators.shares import RegionShares
 from helpers.small_unet import fair_backward, flat_grad, losses, small_unet, take, trained, true_gradients
 
 PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1)]
@@ -22,7 +21,7 @@ def split_at(unet: nn.Module, place: CutPoint, every: int = 0) -> SplitEstimator
 
 
 def changing_weights() -> Iterator[list[float]]:
-    """Others each time they are asked for."""
+    """Return different weights on each call."""
     for number in count(1):
         yield [1.0 + 0.1 * number, 2.0 - 0.3 * (number % 3), 0.5 * number]
 
@@ -48,9 +47,7 @@ def flat(direction: Sequence[Tensor | None], unet: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 @pytest.mark.parametrize("absent", [(), (0,), (1,)], ids=str)
-def test_with_weights_as_they_were_thought_it_is_the_combination_of_the_gradients(
-    place: CutPoint, absent: tuple[int, ...]
-) -> None:
+def test_it_is_exact_if_the_weights_equal_the_refined_ones(place: CutPoint, absent: tuple[int, ...]) -> None:
     unet = small_unet()
     rows = true_gradients(unet)
     found = estimate(split_at(unet, place), unet, absent, fixed=True)
@@ -93,7 +90,7 @@ def cosines_of(fair: FairBackward, unet: nn.Module) -> list[float]:
     return cosines
 
 
-def test_with_two_regions_it_comes_close() -> None:
+def test_with_two_regions_it_is_close_to_exact() -> None:
     unet = small_unet()
     fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, CutPoint(0, 1)))
     cosines = cosines_of(fair, unet)
@@ -102,7 +99,7 @@ def test_with_two_regions_it_comes_close() -> None:
 
 
 def test_gains_learn_from_exact_steps_alone() -> None:
-    """A small first weight leaves mostly noise of the first gradient; its length would teach a still smaller weight."""
+    """With a small first weight the first gradient is mostly noise; its norm would shrink that weight further."""
     unet = small_unet()
     split = SplitEstimator(unet, trained(unet), every=3, trial=2)
     fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split)
@@ -136,7 +133,7 @@ def test_audits_compare_whole_directions() -> None:
 def test_shares_follow_the_energy_at_any_resolution() -> None:
     left, right = torch.zeros(1, 16, 8), torch.zeros(1, 16, 8)
     left[:, :, :2], right[:, :, 6:] = 1.0, 4.0
-    shares = Shares([left, None, right])
+    shares = RegionShares([left, None, right])
     tokens, maps = torch.zeros(1, 32, 5), torch.zeros(1, 3, 16, 8)  # 32 tokens of 16 x 8 places are 8 x 4
     assert shares.at(0, tokens).shape == (1, 32, 1)
     assert shares.at(0, maps).shape == (1, 1, 16, 8)
@@ -145,18 +142,18 @@ def test_shares_follow_the_energy_at_any_resolution() -> None:
     assert bool((shares.at(0, maps)[..., 0] > 0.7).all())
     assert bool((shares.at(2, tokens).view(8, 4)[:, 3] > 0.9).all())
     assert float(shares.at(1, tokens)) == 0.0, "of an absent region"
-    assert float(Shares([None, right]).at(1, maps)) == 1.0, "of the only one"
+    assert float(RegionShares([None, right]).at(1, maps)) == 1.0, "of the only one"
 
 
 @pytest.mark.parametrize("targets", ["attention+conv", "all"])
 def test_only_projections_of_attention_may_be_trained_near_the_output(targets: str) -> None:
     unet = small_unet(targets)
-    with pytest.raises(ValueError, match=r"near the output of UNet2DConditionModel aren't those of attention's to_q"):
+    with pytest.raises(ValueError, match=r"near the output of UNet2DConditionModel aren't in attention's to_q"):
         SplitEstimator(unet, trained(unet))
 
 
 @pytest.mark.parametrize("place", [CutPoint(1, 1), None])
-def test_regions_inside_one_another_are_refused_in_the_end(place: CutPoint | None) -> None:
+def test_overlapping_regions_are_refused(place: CutPoint | None) -> None:
     unet = small_unet()
     split = SplitEstimator(unet, trained(unet), every=0, place=place)  # None: still in its trial
     fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split)
@@ -169,15 +166,15 @@ def test_regions_inside_one_another_are_refused_in_the_end(place: CutPoint | Non
     for seed in range(7):
         nested(seed)
     with pytest.raises(
-        EstimatorError, match=r"regions apart that share 100% of the smaller one's area, more than 50%, .* tail can"
+        EstimatorError, match=r"regions that share 100% of the smaller one's area .*, more than 50%; mode tail can"
     ):
         nested(7)
 
 
-def test_it_asks_for_the_output_and_for_the_last_call() -> None:
+def test_it_needs_the_output_and_the_last_call() -> None:
     unet = small_unet()
     fair = FairBackward(trained(unet), MinimumPotentialDelay(), estimator=split_at(unet, CutPoint(1, 1)))
-    with pytest.raises(ValueError, match=r"mode split looks at gradients at the network.s output: give it"):
+    with pytest.raises(ValueError, match=r"mode split needs the network.s output: call fair"):
         fair(losses(unet)[0])
     found, output = losses(unet)
     losses(unet, 1)
@@ -185,7 +182,7 @@ def test_it_asks_for_the_output_and_for_the_last_call() -> None:
         fair(found, output=output)
 
 
-def test_layers_whose_outputs_are_told_apart_are_not_computed_again() -> None:
+def test_layers_with_recorded_outputs_are_not_recomputed() -> None:
     unet = small_unet()
     unet.enable_gradient_checkpointing()
     split_at(unet, CutPoint(1, 1))
@@ -193,7 +190,7 @@ def test_layers_whose_outputs_are_told_apart_are_not_computed_again() -> None:
     assert flags == [True, False]
 
 
-def test_the_first_steps_choose_the_place_among_those_that_fit() -> None:
+def test_the_trial_chooses_among_supported_cuts() -> None:
     unet = small_unet()
     fair = fair_backward(unet, "split")
     assert take(fair, unet, 0).exact

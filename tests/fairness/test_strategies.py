@@ -155,7 +155,7 @@ def test_uw_leaves_the_parameter_of_an_absent_objective_and_adds_to_grad() -> No
     assert strategy.s.grad.tolist() == [2.0 * 0.5 * (1.0 - 3.0), 0.0]
 
 
-def test_uw_wants_its_own_number_of_losses() -> None:
+def test_uw_needs_its_number_of_losses() -> None:
     with pytest.raises(ValueError, match="3 objectives, got 2"):
         UncertaintyWeighting(3).weights([1.0, 1.0])
     with pytest.raises(ValueError, match="objectives"):
@@ -195,7 +195,7 @@ def test_si_is_the_gradient_of_a_sum_of_logarithms() -> None:
     assert ScaleInvariant().weights([0.5, None]) == [2.0, 0.0]
 
 
-def test_si_does_not_see_the_scale_of_a_loss() -> None:
+def test_si_is_invariant_to_the_scale_of_a_loss() -> None:
     losses = [0.3, 2.0, 7.0]
     factors = [1e-6, 1.0, 1e4]
     scaled = ScaleInvariant().weights([loss * factor for loss, factor in zip(losses, factors, strict=True)])
@@ -203,7 +203,7 @@ def test_si_does_not_see_the_scale_of_a_loss() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
-def test_si_wants_positive_losses(value: float) -> None:
+def test_si_needs_positive_losses(value: float) -> None:
     with pytest.raises(ValueError, match=r"losses\[1\]"):
         ScaleInvariant().weights([1.0, value])
 
@@ -270,7 +270,7 @@ def test_balancing_gives_an_absent_objective_no_weight() -> None:
         assert weights[2] > 0.0
 
 
-def test_balancing_tells_what_the_solver_said() -> None:
+def test_balancing_reports_the_solvers_info() -> None:
     strategy = MinimumPotentialDelay()
     assert strategy.info is None
     strategy.weights(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
@@ -297,7 +297,7 @@ STATEFUL: dict[str, Callable[[], LossWeighting]] = {
 
 
 def run(strategy: LossWeighting, losses: list[list[float]]) -> list[list[float]]:
-    """Steps of a training run: what the strategy says, with its parameters trained by plain descent."""
+    """Weights over the steps of a run, with the strategy's parameters trained by gradient descent."""
     said = []
     for values in losses:
         said.append(strategy.weights(values))
@@ -311,7 +311,7 @@ def run(strategy: LossWeighting, losses: list[list[float]]) -> list[list[float]]
 
 @pytest.mark.parametrize("stop", [0, 1, 7, 8, 9])
 @pytest.mark.parametrize("name", STATEFUL)
-def test_a_restored_strategy_goes_on_as_if_nothing_had_happened(name: str, stop: int) -> None:
+def test_a_restored_strategy_continues_identically(name: str, stop: int) -> None:
     """Also in the middle of a DWA window (3 steps), and although the saved run goes on after saving."""
     losses = random_losses(16)
     whole = run(STATEFUL[name](), losses)

@@ -1,4 +1,4 @@
-"""Where a U-Net can be cut, and what the tail makes of it."""
+"""Cut points of a U-Net, and mode tail."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay, TailEstimator, solve
-from fairhuman.fairness.estimators.cut import Cut, CutPoint, places
-from fairhuman.fairness.estimators.tail import widened
+from fairhuman.fairness.estimators.cut import Cut, CutPoint, cut_points
+from fairhuman.fairness.estimators.tail import floor_eigenvalues
 from helpers.small_unet import losses, small_unet, take, trained, true_gradients
 
 ATTENTION_PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1), CutPoint(0)]
@@ -16,17 +16,17 @@ ATTENTION_PLACES = [CutPoint(1, 1), CutPoint(1), CutPoint(0, 1), CutPoint(0)]
 def names_above(targets: str) -> dict[str, set[str]]:
     unet = small_unet(targets)
     names = [name for name, parameter in unet.named_parameters() if parameter.requires_grad]
-    return {str(place): {names[p] for p in above} for place, above in places(unet, trained(unet)).items()}
+    return {str(place): {names[p] for p in above} for place, above in cut_points(unet, trained(unet)).items()}
 
 
 def test_places_go_from_few_parameters_to_many() -> None:
     unet = small_unet()
-    found = places(unet, trained(unet))
+    found = cut_points(unet, trained(unet))
     assert list(found) == ATTENTION_PLACES  # the last block has no attention, so no parameter
     assert [len(above) for above in found.values()] == sorted({len(above) for above in found.values()})
 
 
-def test_what_is_above_a_place_is_what_comes_after_it() -> None:
+def test_modules_above_a_cut_run_after_it() -> None:
     found = names_above("attention+conv")
     assert all(name.startswith("up_blocks.2.") for name in found["up_blocks.2"])
     last = found["up_blocks.1.attentions.1"] - found["up_blocks.2"]
@@ -57,11 +57,11 @@ def test_a_cut_changes_no_value_and_no_gradient(place: CutPoint) -> None:
 
 
 @pytest.mark.parametrize("targets", ["attention", "attention+conv", "all"])
-def test_every_place_gives_the_whole_gradient(targets: str) -> None:
+def test_every_cut_gives_the_complete_gradient(targets: str) -> None:
     """From the output to the crossings, and from there down: together the gradient of an ordinary backward pass."""
     unet = small_unet(targets)
     rows = true_gradients(unet)
-    for place, above in places(unet, trained(unet)).items():
+    for place, above in cut_points(unet, trained(unet)).items():
         cut = Cut(unet, place)
         parameters = trained(unet)
         top, bottom = [parameters[p] for p in above], [p for i, p in enumerate(parameters) if i not in above]
@@ -76,8 +76,8 @@ def test_every_place_gives_the_whole_gradient(targets: str) -> None:
         cut.remove()
 
 
-def test_the_place_is_the_first_that_is_close_enough() -> None:
-    """Every parameter of the decoder is a good guess, one layer of it a worse one; the trial sees which suffices."""
+def test_the_highest_cut_that_is_close_enough_is_chosen() -> None:
+    """The whole decoder estimates well, a single layer less so; the trial finds which suffices."""
     chosen = {}
     for close in (-1.0, 1.1):
         unet = small_unet()
@@ -104,24 +104,24 @@ def test_the_first_half_of_the_trial_does_not_count() -> None:
 def test_weights_are_those_of_the_gram_matrix_above() -> None:
     unet = small_unet()
     tail = TailEstimator(unet, trained(unet), every=0, place=CutPoint(1))
-    above = places(unet, trained(unet))[CutPoint(1)]
+    above = cut_points(unet, trained(unet))[CutPoint(1)]
     sizes = [p.numel() for p in trained(unet)]
     here = torch.cat([torch.full((size,), i in above) for i, size in enumerate(sizes)])
     rows = true_gradients(unet)[:, here]
     step = take(FairBackward(trained(unet), MinimumPotentialDelay(), estimator=tail), unet)
     assert not step.exact
-    weights = solve(widened(rows @ rows.T))
+    weights = solve(floor_eigenvalues(rows @ rows.T))
     np.testing.assert_allclose(step.weights / step.weights.sum(), weights / weights.sum(), rtol=1e-4)
 
 
-def test_widened_keeps_norms_and_limits_agreement() -> None:
+def test_floor_eigenvalues_keeps_norms_and_limits_cosines() -> None:
     gram = torch.tensor([[4.0, 0.0, 6.0], [0.0, 0.0, 0.0], [6.0, 0.0, 9.0]], dtype=torch.float64)
-    wide = widened(gram)
+    wide = floor_eigenvalues(gram)
     np.testing.assert_allclose(wide.diagonal(), [4.0, 0.0, 9.0])
     assert wide[0, 2] / 6.0 == pytest.approx(1.98 / 2.02)  # eigenvalues 2 and 0 of the unit-diagonal form: 2 and 0.02
     assert bool((wide[1] == 0.0).all())
     mild = torch.tensor([[4.0, 1.0], [1.0, 9.0]], dtype=torch.float64)
-    torch.testing.assert_close(widened(mild), mild)
+    torch.testing.assert_close(floor_eigenvalues(mild), mild)
 
 
 def test_losses_of_an_earlier_call_are_an_error() -> None:
@@ -137,7 +137,7 @@ def test_losses_of_an_earlier_call_are_an_error() -> None:
 
 def test_networks_without_a_decoder_are_refused() -> None:
     net = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="Linear has no up_blocks; modes exact, ema and output take any network"):
+    with pytest.raises(ValueError, match="Linear has no up_blocks; modes exact, ema and output support any network"):
         TailEstimator(net, list(net.parameters()))
     unet = small_unet()
     below = list(unet.down_blocks.parameters())

@@ -1,4 +1,4 @@
-"""Drawing with ControlNets and T2I-adapters: as diffusers' own pipelines do, null, several, what is refused."""
+"""Sampling with ControlNets and T2I-adapters: equal to diffusers' pipelines, null conditions, errors."""
 
 import base64
 import json
@@ -21,9 +21,9 @@ from torch import Tensor
 from fairhuman.data.condition.depth import decode_depth
 from fairhuman.data.condition.people import people_from_list
 from fairhuman.errors import DataError, ModelError, RecipeError
-from fairhuman.generate.asked import read_asked
+from fairhuman.generate.control_inputs import read_control_inputs
 from fairhuman.generate.control_options import ControlOptions
-from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
+from fairhuman.generate.guide import ActiveControl, ControlSpec, check_conditions_match, step_in_range
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.generate.sample import draw, picture_generator, sample
 from fairhuman.generate.settings import SampleSettings
@@ -64,7 +64,7 @@ def pose(count: int = 2) -> Tensor:
 
 
 def asked_of_diffusers() -> dict[str, Any]:
-    """What `drawn` draws, in the words of diffusers' pipelines."""
+    """The result of `drawn` by diffusers' own pipelines."""
     return {
         "prompt": PROMPTS[:2],
         "image": pose(),
@@ -106,11 +106,7 @@ def test_an_adapter_draws_what_diffusers_pipeline_draws(pipeline: StableDiffusio
         adapter=made.network,
     )
     theirs.set_progress_bar_config(disable=True)
-    latents = theirs(
-        **asked_of_diffusers(),
-        adapter_conditioning_scale=0.8,
-        output_type="latent",
-    ).images
+    latents = theirs(**asked_of_diffusers(), adapter_conditioning_scale=0.8, output_type="latent").images
     found = drawn(pipeline, [ActiveControl(made, 0.8)], pose=pose())
     torch.testing.assert_close(found, decode_latents(pipeline.vae, latents), rtol=0, atol=1e-4)
     assert (found - drawn(pipeline, [])).abs().max() > 0.01
@@ -162,11 +158,11 @@ def test_the_null_condition_is_zeros_and_networks_leave_nothing_behind(pipeline:
     assert torch.equal(drawn(pipeline, []), plain)
 
 
-def test_a_steered_picture_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+def test_a_controlled_image_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
     for number in range(3):
         write_pose(tmp_path / f"{number}.json", x=10 + 10 * number)
     guides = [ActiveControl(control(ControlNet, pipeline, "pose"))]
-    asked = read_asked([f"pose={tmp_path}"], 3)
+    asked = read_control_inputs([f"pose={tmp_path}"], 3)
     found = list(sample(pipeline, PROMPTS, SMALL, guides=guides, asked=asked))
     [last] = sample(pipeline, PROMPTS[2:], SMALL, indices=[2], guides=guides, asked=asked)
     assert last.image.tobytes() == found[2].image.tobytes()
@@ -198,10 +194,10 @@ def write_depth(path: Path, width: int = 48, height: int = 32) -> None:
     Image.fromarray(ramp).save(path)
 
 
-def test_a_picture_says_what_it_was_asked_for(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+def test_an_images_metadata_has_its_conditions(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
     write_pose(tmp_path / "pose.json", x=48.0, width=96, height=64)
     write_depth(tmp_path / "depth.png", 96, 64)
-    asked = read_asked([f"pose={tmp_path / 'pose.json'}", f"depth={tmp_path / 'depth.png'}"], 1)
+    asked = read_control_inputs([f"pose={tmp_path / 'pose.json'}", f"depth={tmp_path / 'depth.png'}"], 1)
     guides = [ActiveControl(control(ControlNet, pipeline, "pose", "depth"), 0.7, 0.1, 0.9, "runs/x")]
     [picture] = sample(pipeline, PROMPTS[:1], SMALL, guides=guides, asked=asked)
     [person] = people_from_list(json.loads(picture.metadata["asked_pose"]))
@@ -222,11 +218,11 @@ def test_a_picture_says_what_it_was_asked_for(pipeline: StableDiffusionXLPipelin
     assert not {"control", "asked_pose", "asked_depth"} & plain.metadata.keys()
 
 
-def test_conditions_are_read_as_a_training_sample_has_them(tmp_path: Path) -> None:
+def test_conditions_are_read_as_in_training(tmp_path: Path) -> None:
     drawing = Image.fromarray((255 * np.random.default_rng(0).random((32, 48, 3))).astype(np.uint8))
     drawing.save(tmp_path / "pose.png")
     write_depth(tmp_path / "depth.png")
-    asked = read_asked([f"depth={tmp_path / 'depth.png'}", f"pose={tmp_path / 'pose.png'}"], 2)
+    asked = read_control_inputs([f"depth={tmp_path / 'depth.png'}", f"pose={tmp_path / 'pose.png'}"], 2)
     views = asked.views([1, 0], (32, 48))
     expected = torch.from_numpy(np.array(drawing)).permute(2, 0, 1) / 255
     torch.testing.assert_close(views["pose"], expected.expand(2, -1, -1, -1))
@@ -235,7 +231,7 @@ def test_conditions_are_read_as_a_training_sample_has_them(tmp_path: Path) -> No
     assert asked.texts(0, (32, 48)).keys() == {"asked_depth"}, "of a drawing nobody knows the key points"
 
 
-def test_null_and_missing_conditions_are_told_apart_from_mistakes(tmp_path: Path) -> None:
+def test_null_and_missing_conditions_are_distinguished_from_errors(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "images").mkdir(parents=True)
     rows = []
@@ -245,13 +241,13 @@ def test_null_and_missing_conditions_are_told_apart_from_mistakes(tmp_path: Path
         rows.append({"file_name": f"images/{number}.png", "caption": "a", "pose": None if number == 1 else points})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "report.json").write_text("{}")  # as builds and rendered people have them
-    asked = read_asked([f"pose={folder}", "depth=none"], 3)
+    asked = read_control_inputs([f"pose={folder}", "depth=none"], 3)
     assert asked.missing() == {"pose": 1}
     views = asked.views([0, 1, 2], (32, 48))
     assert [bool(view.any()) for view in views["pose"]] == [True, False, True]
     assert not views["depth"].any()
     with pytest.raises(DataError, match="no record of this data set has a depth"):
-        read_asked([f"depth={folder}"], 3)
+        read_control_inputs([f"depth={folder}"], 3)
 
 
 def place(tmp_path: Path, name: str) -> Path:
@@ -260,7 +256,7 @@ def place(tmp_path: Path, name: str) -> Path:
     return folder
 
 
-def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
+def test_unusable_conditions_are_named_and_refused(tmp_path: Path) -> None:
     colour, deep, poses = tmp_path / "colour.png", place(tmp_path, "deep"), place(tmp_path, "poses")
     Image.new("RGB", (48, 32)).save(colour)
     for number in range(2):
@@ -282,28 +278,28 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
     ]
     for given, count, message in mistakes:
         with pytest.raises(DataError, match=message):
-            read_asked(given, count)
+            read_control_inputs(given, count)
     for wrong in (["edges=a"], ["pose"], ["pose="], [f"pose={poses}", "pose=none"]):
         with pytest.raises(RecipeError, match="--control"):
-            read_asked(wrong, 2)
+            read_control_inputs(wrong, 2)
     with pytest.raises(DataError, match=r"is 48x32, the picture 32x32: they must have one aspect ratio"):
-        read_asked([f"pose={poses}"], 2).check((32, 32))
-    read_asked([f"pose={poses}"], 2).check((64, 96))
+        read_control_inputs([f"pose={poses}"], 2).check((32, 32))
+    read_control_inputs([f"pose={poses}"], 2).check((64, 96))
 
 
 def test_given_and_followed_conditions_must_match(pipeline: StableDiffusionXLPipeline) -> None:
     guide = ActiveControl(ControlNet.new(pipeline, ("pose",), 0), place="runs/x")
     with pytest.raises(RecipeError, match=r"ControlNet 'runs/x' follows pose: give --control pose=PLACE, or pose=none"):
-        check_followed([guide], [])
+        check_conditions_match([guide], [])
     with pytest.raises(RecipeError, match="depth: no ControlNet or T2I-adapter follows it"):
-        check_followed([guide], ["pose", "depth"])
+        check_conditions_match([guide], ["pose", "depth"])
     wrong: list[dict[str, Any]] = [{"start": 0.5, "end": 0.5}, {"end": 1.5}, {"strength": float("nan")}]
     for values in wrong:
         with pytest.raises(RecipeError, match="control"):
             ActiveControl(guide.control, **values)
 
 
-def test_how_a_network_is_named(tmp_path: Path) -> None:
+def test_control_specs_are_parsed(tmp_path: Path) -> None:
     folder = place(tmp_path, "a@b")
     assert ControlSpec.parse(str(folder)) == ControlSpec(str(folder), None, 1.0)
     assert ControlSpec.parse(f"{folder}@0.5") == ControlSpec(str(folder), None, 0.5)
@@ -329,7 +325,7 @@ def test_a_window_without_a_step_is_refused(tmp_path: Path, start: float, end: f
     window = ControlOptions(("owner/name",), start=start, end=end)
     with pytest.raises(RecipeError, match=rf"a whole step between them, found {start}, {end} and --steps {steps}"):
         window.read(1, steps)
-    assert not any(within(step, steps, start, end) for step in range(steps))
+    assert not any(step_in_range(step, steps, start, end) for step in range(steps))
 
 
 def test_a_window_without_a_network_is_refused() -> None:

@@ -98,7 +98,7 @@ def test_model_and_generators_stay_as_they_are(tmp_path: Path) -> None:
     assert all(p.requires_grad and p.grad is None for p in model.trainable_parameters())
 
 
-def test_index_of_other_rows_is_begun_anew(tmp_path: Path) -> None:
+def test_an_index_of_other_rows_is_replaced(tmp_path: Path) -> None:
     pipeline = build_small(0)
     previews().render(pipeline, 0, tmp_path)
     rows = previews().rows

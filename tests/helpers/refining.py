@@ -7,14 +7,8 @@ from pathlib import Path
 from fairhuman.record import Box
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import write_page
-from fairhuman.refine.parts import Look
-from fairhuman.refine.run import (
-    RefineManifest,
-    RefineOutcome,
-    check_folders,
-    list_sources,
-    refine_folder,
-)
+from fairhuman.refine.parts import PartsDetector
+from fairhuman.refine.run import RefineManifest, RefineOutcome, check_folders, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from helpers.tiny_parts import BoardLook, ContrastPainter, boards
 
@@ -37,7 +31,7 @@ class Opened:
 
 
 @contextmanager
-def look_for_board(_: RefineSettings, __: bool) -> Iterator[Look]:
+def look_for_board(_: RefineSettings, __: bool) -> Iterator[PartsDetector]:
     yield BoardLook([("face", Box(*BOX))])
 
 

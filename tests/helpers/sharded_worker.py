@@ -26,7 +26,7 @@ from fairhuman.fairness import (
     PairwiseEstimator,
     TailEstimator,
 )
-from fairhuman.fairness.distributed import whole
+from fairhuman.fairness.distributed import full_tensor
 from helpers.tiny_net import STRATEGIES, TinyUNet, batch, trained
 
 SAMPLES = 6  # of a step, over all processes
@@ -104,7 +104,7 @@ def steps(case: Case, rank: int, world: int, mesh: tuple[int, ...] = ()) -> list
         assert step is not None
         optimizer.step()
         optimizer.zero_grad()
-        parameters = torch.cat([whole(p.detach()).flatten() for p in trained(net)])
+        parameters = torch.cat([full_tensor(p.detach()).flatten() for p in trained(net)])
         history.append((parameters, step.weights, step.gram))
     return history
 

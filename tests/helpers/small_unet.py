@@ -102,9 +102,7 @@ ESTIMATORS: dict[str, Callable[[nn.Module, int], Estimator]] = {
 }
 
 
-EXACT: dict[str, Callable[[nn.Module, int], Estimator]] = {
-    "pairwise": lambda unet, _: PairwiseEstimator(trained(unet)),
-}
+EXACT: dict[str, Callable[[nn.Module, int], Estimator]] = {"pairwise": lambda unet, _: PairwiseEstimator(trained(unet))}
 
 
 def fair_backward(

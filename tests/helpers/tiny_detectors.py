@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from fairhuman.detect import Detection, Picture
+from fairhuman.detect.detection import Detection, Picture
 from fairhuman.record import Box
 
 CRASH, HANG, RAISE = 253, 254, 255  # first pixel, red

@@ -1,4 +1,4 @@
-"""What people attach to SDXL can be attached to the small one: its U-Net has the same pattern."""
+"""ControlNets and adapters can be attached to the small SDXL, as its U-Net has the same pattern."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""ControlNet and T2I-adapter beside a frozen U-Net: their start, fit, precision, and what diffusers makes of them."""
+"""ControlNet and T2I-adapter with a frozen U-Net: initialisation, checks, precision, loading by diffusers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from torch import Tensor
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
-from fairhuman.models.control import Control, ControlModel, channels_of
-from fairhuman.models.controlnet import ControlNet, stem
+from fairhuman.models.control import Control, ControlModel, channel_count
+from fairhuman.models.controlnet import ControlNet, stem_channels
 from fairhuman.models.full import predict_noise
 from fairhuman.models.settings import ControlSettings
 from fairhuman.models.t2i_adapter import Adapter
@@ -29,7 +29,7 @@ both = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def with_conditions(inputs: Inputs, *names: str) -> Inputs:
     batch, latents, steps = inputs
     generator = torch.Generator().manual_seed(4)
-    drawn = {name: torch.rand(len(steps), channels_of([name]), 64, 64, generator=generator) for name in names}
+    drawn = {name: torch.rand(len(steps), channel_count([name]), 64, 64, generator=generator) for name in names}
     return replace(batch, conditions=drawn), latents, steps
 
 
@@ -77,7 +77,7 @@ def test_the_start_depends_on_the_seed_alone(kind: type[Control]) -> None:
 
 
 @both
-def test_facts_2_01_trainable_parameters_is_a_list_of_all_weights(kind: type[Control]) -> None:
+def test_trainable_parameters_is_a_list_of_all_weights(kind: type[Control]) -> None:
     model = trained(kind)
     parameters = model.trainable_parameters()
     assert isinstance(parameters, list)
@@ -94,7 +94,7 @@ def test_each_condition_reaches_the_prediction_of_its_own_sample(
     make_batch: MakeBatch, kind: type[Control], conditions: Sequence[str]
 ) -> None:
     model, inputs = trained(kind, *conditions), with_conditions(make_batch(2), *conditions)
-    assert model.control.channels == channels_of(conditions)
+    assert model.control.channels == channel_count(conditions)
     plain = predict(model, inputs)
     for name in conditions:
         changed = {**inputs[0].conditions, name: inputs[0].conditions[name] * torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)}
@@ -106,11 +106,11 @@ def test_each_condition_reaches_the_prediction_of_its_own_sample(
 @both
 def test_a_condition_that_the_batch_lacks_is_named(make_batch: MakeBatch, kind: type[Control]) -> None:
     model = trained(kind, "pose", "depth")
-    with pytest.raises(ModelError, match="follows pose, depth, the batch has no depth"):
+    with pytest.raises(ModelError, match="needs pose, depth, the batch has no depth"):
         predict(model, with_conditions(make_batch(1), "pose"))
 
 
-def test_facts_2_14_a_controlnet_reads_the_true_time_ids(make_batch: MakeBatch) -> None:
+def test_a_controlnet_reads_the_true_time_ids(make_batch: MakeBatch) -> None:
     batch, latents, steps = with_conditions(make_batch(2), "pose")
     model = trained(ControlNet)
     moved = batch.time_ids_b6.clone()
@@ -173,9 +173,9 @@ def test_the_small_adapters_features_are_those_of_the_unets_blocks() -> None:
 
 
 def test_a_controlnets_stem_halves_as_often_as_the_vae() -> None:
-    assert (stem(4), stem(8)) == ((16, 32, 96), (16, 32, 96, 256))
+    assert (stem_channels(4), stem_channels(8)) == ((16, 32, 96), (16, 32, 96, 256))
     with pytest.raises(ModelError, match="1, 2, 4 or 8, found 16"):
-        stem(16)
+        stem_channels(16)
 
 
 def sdxl_on_meta() -> StableDiffusionXLPipeline:
@@ -216,7 +216,7 @@ def test_a_saved_folder_is_what_diffusers_and_we_load(tmp_path: Path, kind: type
     assert ours.conditions == ("depth", "pose")
     stated = json.loads((tmp_path / "saved" / "conditions.json").read_text())
     assert list(stated["conditions"].items()) == [("depth", 1), ("pose", 3)]
-    with pytest.raises(ModelError, match="follows depth, pose, not pose, depth"):
+    with pytest.raises(ModelError, match="is for depth, pose, not pose, depth"):
         kind.load(str(tmp_path / "saved"), model.pipeline, ("pose", "depth"))
 
 
@@ -226,9 +226,9 @@ def test_a_depth_controlnet_of_three_channels_is_given_grey(tmp_path: Path) -> N
     loaded = ControlNet.load(str(tmp_path), pipeline, ("depth",))
     depth = torch.rand(2, 1, 8, 8)
     assert torch.equal(loaded.picture({"depth": depth}), torch.cat([depth] * 3, dim=1))
-    with pytest.raises(ModelError, match="doesn't say which conditions it follows"):
+    with pytest.raises(ModelError, match="doesn't state its conditions"):
         ControlNet.load(str(tmp_path), pipeline, None)
-    with pytest.raises(ModelError, match="takes 3 channels, pose and depth have 4"):
+    with pytest.raises(ModelError, match="has 3 input channels, pose and depth need 4"):
         ControlNet.load(str(tmp_path), pipeline, ("pose", "depth"))
 
 
@@ -260,10 +260,10 @@ SMALL = {
             {**SMALL, "block_out_channels": [320, 640, 1280]},
             r"block_out_channels \[320, 640, 1280\], this U-Net \[32, 64, 160\]",
         ),
-        (ControlNet, "ControlNetModel", {**SMALL, "conditioning_embedding_out_channels": None}, "8 times.*4 times"),
+        (ControlNet, "ControlNetModel", {**SMALL, "conditioning_embedding_out_channels": None}, "by 8 .*by 4"),
         (ControlNet, "ControlNetModel", SMALL, "its weights can't be loaded"),
         (ControlNet, "ControlNetUnionModel", SMALL, "expected a ControlNetModel, found ControlNetUnionModel"),
-        (Adapter, "T2IAdapter", {"adapter_type": "full_adapter"}, "as Stable Diffusion 1 has them"),
+        (Adapter, "T2IAdapter", {"adapter_type": "full_adapter"}, "for Stable Diffusion 1"),
         (
             Adapter,
             "T2IAdapter",
@@ -274,12 +274,12 @@ SMALL = {
             Adapter,
             "T2IAdapter",
             {"adapter_type": "full_adapter_xl", "channels": [32, 64, 160, 160], "downscale_factor": 16},
-            "downscale_factor 16, twice the factor of this VAE is 8",
+            "downscale_factor 16, this VAE needs 8",
         ),
         (Adapter, "ControlNetModel", {}, "expected a T2IAdapter, found ControlNetModel"),
     ],
 )
-def test_a_checkpoint_for_another_model_is_refused_by_what_it_is(
+def test_a_checkpoint_for_another_model_is_named_and_refused(
     tmp_path: Path, kind: type[Control], name: str, values: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):

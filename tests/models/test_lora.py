@@ -15,7 +15,7 @@ from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.full import predict_noise
-from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, add_lora, misfits, to_kohya
+from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, add_lora, shape_mismatches, to_kohya
 from fairhuman.models.settings import LoraSettings
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
@@ -75,7 +75,7 @@ def build_sdxl_on_meta() -> UNet2DConditionModel:
         return UNet2DConditionModel(**sdxl_unet_config())
 
 
-def test_facts_2_1_trainable_parameters_is_a_list_that_can_be_read_twice() -> None:
+def test_trainable_parameters_is_a_list_that_can_be_read_twice() -> None:
     model = LoraModel(build_small(0), LoraSettings(rank=2), seed=0)
     parameters = model.trainable_parameters()
     assert isinstance(parameters, list)
@@ -234,12 +234,12 @@ def test_equal_loras_are_equal_files_in_every_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [DIFFUSERS_FILE, KOHYA_FILE])
-def test_misfits_are_told_for_both_files(tmp_path: Path, name: str) -> None:
+def test_shape_mismatches_are_reported_for_both_files(tmp_path: Path, name: str) -> None:
     shallow, deep = build_small(0), build_small(0)
     deep.unet = UNet2DConditionModel.from_config({**deep.unet.config, "transformer_layers_per_block": (1, 1, 2)})
     LoraModel(deep, LoraSettings(rank=3, targets="attention+conv"), seed=1).save(tmp_path)
     state, *_ = deep.lora_state_dict(tmp_path, weight_name=name, unet_config=deep.unet.config)
-    assert misfits(deep.unet, state) == []
-    found = misfits(shallow.unet, state)
+    assert shape_mismatches(deep.unet, state) == []
+    found = shape_mismatches(shallow.unet, state)
     assert found
     assert all(text.startswith("there is no layer ") and ".transformer_blocks.1." in text for text in found)

@@ -1,4 +1,4 @@
-"""MoLE: its formula stated once more, its stages, its file, and what it costs in parameters."""
+"""MoLE: its formula, stages, file and number of parameters."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import LoraModel
-from fairhuman.models.mole import MOLE_FILE, MoleModel, load_mole, read_mole
+from fairhuman.models.mole import MOLE_FILE, MoleModel, load_mole, read_mole_header
 from fairhuman.models.mole_linear import MoleLinear, add_mole, mole_layers
 from fairhuman.models.settings import Alphas, Expert, LoraSettings, MoleSettings
 
@@ -29,7 +29,7 @@ ALPHAS = {"face": 2.0, "hand": 4.0}  # small, so that no gate is saturated
 
 
 def shaken(parameters: list[nn.Parameter], seed: int = 2) -> None:
-    """Away from the start, as after training."""
+    """Perturb the weights, as after training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in parameters:
@@ -63,7 +63,7 @@ def predict(pipeline: StableDiffusionXLPipeline, inputs: Inputs) -> Tensor:
         return predict_noise(pipeline, *inputs)
 
 
-def test_the_formula_stated_once_more() -> None:
+def test_the_output_follows_the_formula() -> None:
     torch.manual_seed(0)
     layer = MoleLinear(nn.Linear(5, 4), EXPERTS, gated=True).double()
     for parameter in layer.parameters():
@@ -107,7 +107,7 @@ def test_pictures_do_not_mix_and_an_input_without_tokens_is_refused() -> None:
         nn.init.normal_(parameter)
     x = torch.randn(3, 7, 5)
     torch.testing.assert_close(layer(x)[1:2], layer(x[1:2]))
-    with pytest.raises(ModelError, match=r"\[pictures, tokens, width\], found \[7, 5\]"):
+    with pytest.raises(ModelError, match=r"\[batch, tokens, width\], found \[7, 5\]"):
         layer(x[0])
 
 
@@ -137,7 +137,7 @@ def test_its_parameters_are_those_that_are_counted() -> None:
     assert sum(p.numel() for p in added.values()) == expected
 
 
-def test_at_sdxls_size_it_is_as_large_as_published() -> None:
+def test_its_size_on_sdxl_is_the_published_one() -> None:
     """2,611.75 MB: within 0.2 % of the real module in half precision."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**sdxl_unet_config())
@@ -203,7 +203,7 @@ def test_the_file_holds_all_and_loads_back_exactly(make_batch: MakeBatch, tmp_pa
         model.save(tmp_path / name)
     assert (tmp_path / "one" / MOLE_FILE).read_bytes() == (tmp_path / "two" / MOLE_FILE).read_bytes()
     assert [path.name for path in (tmp_path / "one").iterdir()] == [MOLE_FILE]
-    said = read_mole(tmp_path / "one")
+    said = read_mole_header(tmp_path / "one")
     assert said.stage == "gates"
     assert said.experts == {"face": Expert(RANK, 2.0), "hand": Expert(RANK, 4.0)}
     assert said.shapes["mid_block.attentions.0.transformer_blocks.0.attn2.to_k"] == [160, 128]
@@ -245,7 +245,7 @@ def test_a_state_goes_back_exactly_and_only_to_gates_of_the_same_experts(tmp_pat
     (tmp_path / "hand").symlink_to(experts / "hand")
     other = MoleModel(build_small(0), settings("face"), seed=5)
     other.save(tmp_path / "face")
-    with pytest.raises(ModelError, match=r"trained with other experts than those of .*face and .*hand"):
+    with pytest.raises(ModelError, match=r"trained with other experts than .*face and .*hand"):
         gated(tmp_path).load_trainable_state(state)
     with pytest.raises(ModelError, match="other experts"):
         gated(experts).load_trainable_state({name: t for name, t in state.items() if name != "experts.sha256"})
@@ -275,8 +275,8 @@ def test_start_files_that_do_not_fit_are_named(tmp_path: Path, experts: Path) ->
 def test_a_file_of_another_width_or_depth_is_refused_by_name(tmp_path: Path, experts: Path) -> None:
     config = build_small(0).unet.config
     for change, message in (
-        ({"cross_attention_dim": 96}, r"attn2.to_k \[out, in\] is \[64, 128\] there and \[64, 96\] here"),
-        ({"transformer_layers_per_block": (1, 1, 2)}, r"transformer_blocks.1.* is absent there and \[.*here"),
+        ({"cross_attention_dim": 96}, r"attn2.to_k \[out, in\] is \[64, 128\], expected \[64, 96\]"),
+        ({"transformer_layers_per_block": (1, 1, 2)}, r"transformer_blocks.1.* is absent, expected \["),
     ):
         unet = UNet2DConditionModel.from_config({**config, **change})
         before = [name for name, _ in unet.named_parameters()]
@@ -305,11 +305,11 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path, experts: Path) -> N
 def test_a_unet_that_has_one_already_or_a_lora_is_refused(experts: Path) -> None:
     pipeline = build_small(0)
     load_mole(pipeline.unet, experts / "face")
-    with pytest.raises(ModelError, match="a LoRA or a MoLE is on it already"):
+    with pytest.raises(ModelError, match="found a LoRA or a MoLE on it"):
         load_mole(pipeline.unet, experts / "hand")
     used = build_small(0)
     LoraModel(used, LoraSettings(rank=2), seed=0)
-    with pytest.raises(ModelError, match="a LoRA or a MoLE is on it already"):
+    with pytest.raises(ModelError, match="found a LoRA or a MoLE on it"):
         load_mole(used.unet, experts / "hand")
 
 
@@ -319,7 +319,7 @@ def test_a_unet_that_has_one_already_or_a_lora_is_refused(experts: Path) -> None
         ({"rank": 0}, "rank"),
         ({"alphas": {"face": 0}}, "face"),
         ({"stage": "gates", "start_face": "a"}, "start_hand needs the file of stage hand"),
-        ({"stage": "face", "start_face": "a"}, "start_face is of stage gates alone"),
+        ({"stage": "face", "start_face": "a"}, "start_face applies to stage gates only"),
         ({"stage": "both"}, "stage"),
     ],
 )

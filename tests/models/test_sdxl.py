@@ -29,9 +29,7 @@ def pictures_bchw() -> torch.Tensor:
     return torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_small_pipeline_has_sdxls_shape_at_six_million_parameters(
-    pipeline: StableDiffusionXLPipeline,
-) -> None:
+def test_small_pipeline_has_sdxls_shape_at_six_million_parameters(pipeline: StableDiffusionXLPipeline) -> None:
     unet = pipeline.unet.config
     for key in ("down_block_types", "up_block_types", "addition_embed_type", "use_linear_projection"):
         assert unet[key] == sdxl_unet_config()[key]

@@ -10,7 +10,7 @@ def test_every_word_of_the_list_is_one_token() -> None:
     assert [word for word in WORDS if len(tokenizer.tokenize(word)) != 1] == []
 
 
-def test_any_text_can_be_written() -> None:
+def test_any_text_can_be_encoded() -> None:
     tokenizer = build_tokenizer()
     text = "ein überfüllter straßenmarkt, 日本 🙂"
     ids = tokenizer(text).input_ids

@@ -16,14 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from fairhuman.errors import DataError, ModelError
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import summary
-from fairhuman.refine.run import (
-    RECIPE,
-    ROWS,
-    RefineManifest,
-    finished,
-    list_sources,
-    refine_folder,
-)
+from fairhuman.refine.run import RECIPE, ROWS, RefineManifest, finished_rows, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.journal import Journal
 from helpers.refining import BOX, WEAK, Opened, refine
@@ -69,7 +62,7 @@ def test_a_folder_is_refined_copied_and_told_about(images: Path, tmp_path: Path)
     assert page.count("data:image") == 4
     assert "broken.png" in page
     assert "a.png: face 0" in page
-    assert summary(done)[0].startswith("3 faces, 2 poor, 2 of them better")
+    assert summary(done)[0].startswith("3 faces, 2 poor, 2 of them improved")
 
 
 def test_the_same_call_again_does_nothing_and_gives_the_same(images: Path, tmp_path: Path) -> None:
@@ -122,7 +115,7 @@ def test_kill_9_loses_nothing_and_the_same_call_goes_on(tmp_path: Path) -> None:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    there = len(finished(out, list_sources(images, None)))
+    there = len(finished_rows(out, list_sources(images, None)))
     done = refine(images, out)
     assert done.new == 30 - there
     assert len(done.rows) == 30
@@ -136,7 +129,7 @@ def test_prompts_are_shared_out_in_order(images: Path, tmp_path: Path) -> None:
     opened = Opened()
     refine(images, tmp_path / "out", opened, prompts=["1", "2", "3", "4", "5"])
     assert opened.painters[0].prompts == ["close-up of a face, a person, waving", "close-up of a face, 5"]
-    with pytest.raises(DataError, match="5 pictures can't be shared out among 2"):
+    with pytest.raises(DataError, match="5 pictures can't be divided evenly among 2"):
         list_sources(images, ["1", "2"])
 
 
@@ -144,8 +137,8 @@ def test_prompts_are_shared_out_in_order(images: Path, tmp_path: Path) -> None:
     ("spoil", "message"),
     [
         (lambda images, _: (images / "a.jpg").write_bytes(b"x"), r"a\.jpg and a\.png would both become a\.png"),
-        (lambda _, out: (out.mkdir(), (out / "mine.txt").write_text("x")), "holds other things"),
-        (lambda images, out: refine(images, out, seed=1), "begun with settings.seed 1, not 0"),
+        (lambda _, out: (out.mkdir(), (out / "mine.txt").write_text("x")), "holds other files"),
+        (lambda images, out: refine(images, out, seed=1), "started with settings.seed 1, not 0"),
     ],
 )
 def test_folders_that_would_lose_something_are_refused(

@@ -12,7 +12,7 @@ from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.inpaint import Inpainter
-from fairhuman.refine.parts import Look, PictureParts, open_look, with_unmeasured
+from fairhuman.refine.parts import PartsDetector, PictureParts, open_parts_detector, with_unmeasured
 from fairhuman.refine.picture import REFINED, PartRow, RefineTools, refine_picture
 from fairhuman.refine.settings import KINDS, RefineSettings
 from fairhuman.synth.body import Body
@@ -50,7 +50,7 @@ def refine_people(people: Sequence[Spoilt], settings: RefineSettings = SETTINGS)
     """What was done to each; parts are the damaged ones, where they are is known."""
     painter = Inpainter(load_pipeline("small"), settings)
     found = []
-    with open_look(settings) as look:
+    with open_parts_detector(settings) as look:
         for number, one in enumerate(people):
             tools = RefineTools(_knowing(look, one), painter, lambda *_: {})
             stored = Canvas(np.asarray(one.image), {}, {})
@@ -63,7 +63,7 @@ def refine_people(people: Sequence[Spoilt], settings: RefineSettings = SETTINGS)
     return found
 
 
-def _knowing(look: Look, one: Spoilt) -> Look:
+def _knowing(look: PartsDetector, one: Spoilt) -> PartsDetector:
     def all_parts(picture: Picture) -> PictureParts:
         return PictureParts(tuple(with_unmeasured(look(picture).parts, one.boxes)))
 

@@ -9,8 +9,8 @@ from fairhuman.detect.detection import Picture
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.parts import BodyPart, Look, PictureParts, loss, standing, with_unmeasured
-from fairhuman.refine.picture import PartRow, RefineTools, counted, crop_of, refine_picture
+from fairhuman.refine.parts import BodyPart, PartsDetector, PictureParts, rejection_reason, score_parts, with_unmeasured
+from fairhuman.refine.picture import PartRow, RefineTools, part_crop, picture_outcome, refine_picture
 from fairhuman.refine.settings import RefineSettings
 from helpers.tiny_parts import BoardLook, ContrastPainter, NoisePainter, boards
 
@@ -32,7 +32,7 @@ def file_of(picture: Picture, mode: str = "RGB") -> bytes:
 
 
 def refine(
-    canvas: Canvas, painter: Painter, look: Look, settings: RefineSettings = SETTINGS, name: str = "a.png"
+    canvas: Canvas, painter: Painter, look: PartsDetector, settings: RefineSettings = SETTINGS, name: str = "a.png"
 ) -> tuple[Canvas, list[PartRow]]:
     return refine_picture(canvas, name, "two people", settings, RefineTools(look, painter, lambda *_: {}))
 
@@ -48,7 +48,7 @@ def test_all_outside_of_the_blended_regions_stays_bit_equal_and_poor_parts_gain(
     result, rows = refine(canvas, painter, BoardLook(BOXES))
     weight_hw = np.zeros(before.shape[:2])
     for _, box in BOXES:
-        crop = crop_of(box, canvas.size, SETTINGS, painter)
+        crop = part_crop(box, canvas.size, SETTINGS, painter)
         left, top, side = crop.square
         weight_hw[top : top + side, left : left + side] += crop.weight_hw
     assert (canvas.pixels == before).all()
@@ -66,7 +66,7 @@ def test_a_pipeline_that_makes_noise_alone_changes_nothing(face: float) -> None:
     result, rows = refine(canvas, painter, BoardLook(BOXES))
     assert painter.calls == 6, "three attempts at each"
     assert result is canvas
-    assert counted(rows) == "kept"
+    assert picture_outcome(rows) == "kept"
     assert [(row.outcome, row.after) for row in rows] == [("kept", row.before) for row in rows]
     assert all(why for row in rows for _, why in row.attempts)
 
@@ -90,9 +90,9 @@ def test_good_parts_and_small_ones_are_left_alone() -> None:
     assert result is canvas
     assert painter.calls == 0
     assert [row.outcome for row in rows] == ["good", "small"]
-    assert counted(rows) == "kept"
-    assert counted(rows[:1]) == "good"
-    assert counted([]) == "no parts"
+    assert picture_outcome(rows) == "kept"
+    assert picture_outcome(rows[:1]) == "good"
+    assert picture_outcome([]) == "no parts"
 
 
 def test_a_part_that_no_strict_measure_finds_is_redrawn_too() -> None:
@@ -125,21 +125,21 @@ FACE_PART, HAND_PART = (BodyPart(kind, box, 0.5, kind) for kind, box in BOXES)
         ),
         (
             [BodyPart("face", Box(*FACE), 0.9, "face"), BodyPart("hand", Box(*HAND), 0.499, "hand")],
-            "hands would be worse",
+            "total quality of hands would fall",
         ),
         ([BodyPart("face", Box(*FACE), 0.9, "face")], "another part would lose 0.50"),
-        ([BodyPart("face", Box(*FACE), 0.52, "face"), HAND_PART], "quality 0.52 after 0.50"),
-        ([BodyPart("face", Box(60, 60, 80, 80), 0.9, "face"), HAND_PART], "quality 0.00 after 0.50"),
+        ([BodyPart("face", Box(*FACE), 0.52, "face"), HAND_PART], "quality 0.50 before, 0.52 after"),
+        ([BodyPart("face", Box(60, 60, 80, 80), 0.9, "face"), HAND_PART], "quality 0.50 before, 0.00 after"),
         (
             [BodyPart("face", Box(*FACE), 0.9, "face"), HAND_PART, BodyPart("hand", Box(0, 80, 20, 100), 0.9, "hand")],
-            "there would be one more hand",
+            "there would be an additional hand",
         ),
     ],
 )
 def test_a_gain_is_refused_where_anything_else_is_lost(then: list[BodyPart], why: str) -> None:
     expected = (FACE_PART, HAND_PART)
-    found = loss(
-        standing(PictureParts(expected), expected), standing(PictureParts(tuple(then)), expected), 0, gain=0.05
+    found = rejection_reason(
+        score_parts(PictureParts(expected), expected), score_parts(PictureParts(tuple(then)), expected), 0, gain=0.05
     )
     assert found.startswith(why)
     assert bool(found) == bool(why)

@@ -37,13 +37,7 @@ def test_objectives_keep_their_colours_whatever_stands_beside_them() -> None:
 
 @pytest.mark.parametrize(
     "draw",
-    [
-        plots.losses_figure,
-        plots.weights_figure,
-        plots.cosines_figure,
-        plots.coverage_figure,
-        plots.optimiser_figure,
-    ],
+    [plots.losses_figure, plots.weights_figure, plots.cosines_figure, plots.coverage_figure, plots.optimiser_figure],
 )
 @pytest.mark.parametrize("steps", [0, 1, 50])
 def test_every_figure_draws_any_number_of_steps_the_same_way_twice(draw, steps: int) -> None:
@@ -84,11 +78,7 @@ def test_strategies_share_axes_and_come_in_order(tmp_path: Path) -> None:
 
 
 def test_metrics_of_a_killed_and_resumed_run(tmp_path: Path) -> None:
-    lines = [
-        {"step": 1, "loss/hand": 1.0},
-        {"step": 2, "loss/hand": 9.0},
-        {"step": 2, "loss/hand": None, "lr": 1},
-    ]
+    lines = [{"step": 1, "loss/hand": 1.0}, {"step": 2, "loss/hand": 9.0}, {"step": 2, "loss/hand": None, "lr": 1}]
     text = "\n".join(map(json.dumps, lines)) + '\n{"step": 3, "loss/ha'
     (tmp_path / "metrics.jsonl").write_text(text)
     read = read_metrics(tmp_path)

@@ -44,12 +44,7 @@ def write_metrics(run: Path, steps: int, generator: np.random.Generator) -> None
             row[f"weight/{name}"] = weights[i]
         for pair, mean in {"global-face": 0.15, "global-hand": 0.12, "face-hand": 0.04}.items():
             row[f"cos/{pair}"] = mean + 0.1 * generator.normal() if hand or "hand" not in pair else None
-        row |= {
-            "area/face": 0.011,
-            "area/hand": 0.004 * hand,
-            "coverage/face": 0.9,
-            "coverage/hand": 0.6 * hand,
-        }
+        row |= {"area/face": 0.011, "area/hand": 0.004 * hand, "coverage/face": 0.9, "coverage/hand": 0.6 * hand}
         row |= {"known/face": 0.95, "known/hand": 0.7}
         lines.append(json.dumps(row))
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
@@ -57,11 +52,7 @@ def write_metrics(run: Path, steps: int, generator: np.random.Generator) -> None
 
 def write_validation(run: Path, steps: int, generator: np.random.Generator) -> None:
     n = 60
-    areas = {
-        "global": np.full(n, 4096.0),
-        "face": generator.gamma(3, 15, n),
-        "hand": generator.gamma(2, 8, n),
-    }
+    areas = {"global": np.full(n, 4096.0), "face": generator.gamma(3, 15, n), "hand": generator.gamma(2, 8, n)}
     areas["hand"][::3] = 0
     difficulty, lines = generator.gamma(4, 0.25, n), []
     for step in np.linspace(0, steps, 5).astype(int):
@@ -183,11 +174,8 @@ def test_missing_file_is_said_and_the_rest_goes_on(tmp_path: Path, gone: str, sa
 
 def test_empty_folder_and_single_evaluation_give_a_page(tmp_path: Path) -> None:
     page = Page(write_training_report(tmp_path).read_text(encoding="utf-8"))
-    assert page.text.count("not there") == 6
-    objectives = {
-        "global": {"error": [1.0, 2.0], "area": [1.0, 1.0]},
-        "hand": {"error": [0, 0], "area": [0, None]},
-    }
+    assert page.text.count("is missing") == 6
+    objectives = {"global": {"error": [1.0, 2.0], "area": [1.0, 1.0]}, "hand": {"error": [0, 0], "area": [0, None]}}
     line = {"step": 0, "keys": ["a", "b"], "objectives": objectives}
     (tmp_path / "validation.jsonl").write_text(json.dumps(line))
     page = Page(write_training_report(tmp_path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Pooled ratios: exact for constant data, with intervals that cover a known truth as often as they say."""
+"""Pooled ratios: exact for constant data, with intervals of the stated coverage."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_the_seed_decides_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPat
     whole = pooled_ratio(errors, areas, seed=5)
     assert whole == pooled_ratio(errors, areas, seed=5)
     assert whole != pooled_ratio(errors, areas, seed=6)
-    monkeypatch.setattr("fairhuman.stats.bootstrap.CELLS_A_BLOCK", 1000)
+    monkeypatch.setattr("fairhuman.stats.bootstrap.CELLS_PER_BLOCK", 1000)
     in_blocks = pooled_ratio(errors, areas, seed=5)
     assert in_blocks.low == pytest.approx(whole.low)
     assert in_blocks.high == pytest.approx(whole.high)
@@ -97,11 +97,11 @@ def test_the_seed_decides_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPat
 def test_nothing_to_estimate_is_nan_and_bad_input_is_named() -> None:
     assert np.isnan(pooled_ratio([0.0, 0.0], [0.0, 0.0]).value)
     assert np.isnan(pooled_ratio([np.nan, 1.0], [1.0, 1.0]).value)
-    with pytest.raises(ValueError, match="same samples: 1 against 2"):
+    with pytest.raises(ValueError, match="same samples, got 1 and 2"):
         relative_change(([1.0], [1.0]), ([1.0, 2.0], [1.0, 1.0]))
     with pytest.raises(ValueError, match="areas must be ≥ 0, got -1"):
         pooled_ratio([1.0], [-1.0])
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="equally long"):
         pooled_ratio([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="level"):
         pooled_ratio([1.0], [1.0], level=95)

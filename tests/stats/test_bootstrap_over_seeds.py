@@ -81,7 +81,7 @@ def test_nothing_to_estimate_is_nan_and_bad_input_is_named() -> None:
     nothing, ones = np.zeros((2, 3)), np.ones((2, 3))
     assert np.isnan(change_over_seeds((nothing, nothing), (nothing, nothing)).value)
     assert np.isnan(change_over_seeds((ones, ones), (np.nan * ones, ones)).value)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         change_over_seeds((ones, ones), (ones[:1], ones[:1]))
     with pytest.raises(ValueError, match="areas must be ≥ 0, got -1"):
         change_over_seeds((ones, ones), (ones, -ones))

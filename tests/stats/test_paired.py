@@ -31,7 +31,7 @@ def test_pictures_of_one_prompt_are_not_independent():
     assert (copied.n, copied.prompts) == (200, 50)
 
 
-def test_intervals_hold_what_they_promise():
+def test_intervals_have_their_coverage():
     rng = np.random.default_rng(2)
     hits = 0
     for _ in range(300):
@@ -47,9 +47,9 @@ def test_unknown_values_are_left_out_and_infinite_ones_refused():
     assert (found.value, found.n, found.prompts) == (2.0, 2, 2)
     assert math.isnan(mean([math.nan], ["a"]).value)
     assert mean([], []).n == 0
-    with pytest.raises(ValueError, match=r"^values must be finite or NaN, those of picture 1 aren't$"):
+    with pytest.raises(ValueError, match=r"^values must be finite or NaN, got an infinity for image 1$"):
         mean([0.0, math.inf], [0, 1])
-    with pytest.raises(ValueError, match=r"got 1 prompts and values \[\(2,\), \(2,\)\]"):
+    with pytest.raises(ValueError, match=r"got 1 prompts and values of shapes \[\(2,\), \(2,\)\]"):
         mean([0.0, 1.0], [0])
 
 
@@ -59,7 +59,7 @@ def test_one_prompt_has_a_value_and_no_error():
     assert math.isnan(found.standard_error)
 
 
-def test_pairing_takes_away_what_methods_share():
+def test_pairing_removes_shared_variation():
     rng = np.random.default_rng(3)
     hard = rng.normal(0, 10, 100)
     a, b = hard + 0.3 + rng.normal(0, 0.5, 100), hard + rng.normal(0, 0.5, 100)

@@ -147,12 +147,12 @@ def test_bad_lines_are_named_counted_and_left_out(tmp_path: Path) -> None:
 def test_tables_that_cant_be_used_are_errors(tmp_path: Path) -> None:
     header = ",".join(COLUMNS)
     for name, text, error in (
-        ("a.csv", header, "holds no answer that can be used; there is no row"),
-        ("b.csv", "participant,trial\n0,0\n", "there is no question, shown, chosen"),
-        ("c.csv", "", "there is no participant, trial, question, shown, chosen"),
+        ("a.csv", header, "holds no valid answer; there are no rows"),
+        ("b.csv", "participant,trial\n0,0\n", "lacks question, shown, chosen"),
+        ("c.csv", "", "lacks participant, trial, question, shown, chosen"),
         ("d.json", "{}", "expected a list of objects"),
         ("e.json", "[1]", "expected a list of objects"),
-        ("f.json", "[{}]", "there is no participant"),
+        ("f.json", "[{}]", "lacks participant"),
         ("g.json", "[", "expected a table of answers in UTF-8"),
         ("h.txt", "", "must be named .csv or .json"),
     ):

@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 from starlette.routing import Route
 
 from fairhuman.study import app
-from fairhuman.study.api import describe
+from fairhuman.study.api import openapi_document
 
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
 
@@ -64,4 +64,4 @@ def test_no_example_of_many_breaks_the_api(described):
 def test_every_route_for_participants_is_described(study_folder, make_app):
     made, _ = make_app(study_folder())
     routes = {route.path for route in made.routes if isinstance(route, Route)}
-    assert routes - {"/api.json", "/admin/{token}"} == set(describe("x")["paths"])
+    assert routes - {"/api.json", "/admin/{token}"} == set(openapi_document("x")["paths"])

@@ -162,7 +162,7 @@ def test_an_answer_that_the_server_refuses_is_told_and_the_next_ones_are_sent(ta
     tab.press("2")
     tab.press("1")
     tab.saved()
-    assert "refused" in tab.page.text_content("#problem")
+    assert "could not be saved" in tab.page.text_content("#problem")
     assert choices(folder) == [(0, "regional", 0)]
     assert tab.page.evaluate("Object.keys(localStorage).filter(name => name.startsWith('refused:')).length") == 1
 

@@ -65,7 +65,7 @@ def test_a_dry_run_writes_nothing(typed, study_folder):
         (["--url", "study.example.org"], 1, "url must be like"),
         (["--texts", "missing.json"], 1, "missing.json"),
         (["--port", "99999"], 1, "0..65535"),
-        (["--host", "192.0.2.1"], 1, "can't be listened at"),
+        (["--host", "192.0.2.1"], 1, "can't listen on"),
         (["--database", "nonsense"], 1, "database can't be used"),
         (["--database", "postgresql://u:secret@127.0.0.1:1/x"], 1, "postgresql://…: the database can't be used"),
     ],

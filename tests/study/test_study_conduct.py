@@ -7,9 +7,9 @@ import pytest
 
 from fairhuman.errors import RecipeError
 from fairhuman.study.answers import Vote, Votes
-from fairhuman.study.bias import answer_times, balance, place_shares
-from fairhuman.study.exclusion import judge_participants, keep
-from fairhuman.study.power import PowerSettings, describe, find_participants, power
+from fairhuman.study.bias import answer_times, place_balance, place_shares
+from fairhuman.study.exclusion import judge_participants, keep_votes
+from fairhuman.study.power import PowerSettings, find_participants, power, power_summary
 from fairhuman.study.study import ExclusionSettings
 from helpers.simulated_votes import vote
 
@@ -42,11 +42,11 @@ def test_each_rule_leaves_out_whom_it_names() -> None:
         "lefty": 1,
         "brief": 2,
     }
-    assert found["careless"].reasons == ("2 of 2 attention checks failed, at most 1 may",)
-    assert found["fast"].reasons == ("half of the answers within 0.4 s, the median must be at least 1 s",)
-    assert found["lefty"].reasons == ("100% of answers for one side, at most 95% may be",)
-    assert found["brief"].reasons[1] == "33% of the questions answered, at least 50% must be"
-    assert {one.participant for one in keep(votes, list(found.values()))} == {"good"}
+    assert found["careless"].reasons == ("2 of 2 attention checks failed, at most 1 allowed",)
+    assert found["fast"].reasons == ("median answer time 0.4 s, at least 1 s required",)
+    assert found["lefty"].reasons == ("100% of answers for one position, at most 95% allowed",)
+    assert found["brief"].reasons[1] == "33% of the questions answered, at least 50% required"
+    assert {one.participant for one in keep_votes(votes, list(found.values()))} == {"good"}
 
 
 def test_a_tie_fails_a_check_and_two_questions_about_one_check_fail_it_once() -> None:
@@ -89,21 +89,21 @@ def test_exact_intervals_of_a_place() -> None:
 
 def test_balance_is_tested_against_lots() -> None:
     even = [vote(0, "AB" if n % 2 else "BA", None, n) for n in range(60)]
-    assert balance(even, ["A", "B"]).counts == {"A": (30, 30), "B": (30, 30)}
-    assert balance(even, ["A", "B"]).statistic == 0
-    assert balance(even, ["A", "B"]).p == 1
+    assert place_balance(even, ["A", "B"]).counts == {"A": (30, 30), "B": (30, 30)}
+    assert place_balance(even, ["A", "B"]).statistic == 0
+    assert place_balance(even, ["A", "B"]).p == 1
     uneven = [vote(0, "AB" if n % 4 else "BA", None, n) for n in range(60)]
-    assert balance(uneven, ["A", "B"]).statistic == pytest.approx(2 * (15**2 + 15**2) / 30)
-    assert balance(uneven, ["A", "B"]).p < 0.01
-    assert balance([*even, vote(0, "ABC", None, 99)], ["A", "B", "C", "D"]).counts["C"] == (0, 0, 1)
-    assert math.isnan(balance([], ["A", "B"]).p)
+    assert place_balance(uneven, ["A", "B"]).statistic == pytest.approx(2 * (15**2 + 15**2) / 30)
+    assert place_balance(uneven, ["A", "B"]).p < 0.01
+    assert place_balance([*even, vote(0, "ABC", None, 99)], ["A", "B", "C", "D"]).counts["C"] == (0, 0, 1)
+    assert math.isnan(place_balance([], ["A", "B"]).p)
 
 
 def test_lots_are_fair() -> None:
     """Sides drawn by lot give every p equally often."""
     generator = np.random.default_rng(0)
     found = [
-        balance([vote(0, "".join(generator.permutation(list("ABC"))), None, n) for n in range(30)], list("ABC")).p
+        place_balance([vote(0, "".join(generator.permutation(list("ABC"))), None, n) for n in range(30)], list("ABC")).p
         for _ in range(60)
     ]
     assert 0.35 < np.mean(found) < 0.65
@@ -137,12 +137,12 @@ def test_the_fewest_participants_are_found() -> None:
     chances = {one.participants: one.chance for one in tried}
     assert chances[participants] >= 0.8
     assert chances.get(participants - 1, 0.0) < 0.8
-    assert f"{participants} participants, 30 of 30 items each" in describe(settings, participants, tried)
+    assert f"{participants} participants with 30 of 30 items each" in power_summary(settings, participants, tried)
     assert all(one.error == pytest.approx(math.sqrt(one.chance * (1 - one.chance) / 300)) for one in tried)
 
 
 def test_what_cant_be_seen_is_said() -> None:
-    with pytest.raises(RecipeError, match=r"most: 10 participants see the difference with a chance of .*, not 80%"):
+    with pytest.raises(RecipeError, match=r"most: 10 participants give a power of .*, not 80%"):
         find_participants(PowerSettings(difference=0.02, items=20, simulations=100, most=10))
     with pytest.raises(ValueError, match="difference must be less than 1 - ties"):
         PowerSettings(difference=0.8, ties=0.3)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fairhuman import config
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.record import Box
 from fairhuman.study.create import ZOOM, create_study
@@ -80,7 +80,7 @@ def test_a_study_holds_settings_design_and_pictures(tmp_path: Path, methods: dic
             with Image.open(folder / PICTURES / item.pictures[method]) as picture:
                 corner = np.asarray(picture)[5, 5].astype(int)
             assert abs(corner - [20 * number, shade, 0]).max() < 12, "the prompt's picture by that method"
-    assert "5 of 8 prompts, drawn with seed 0; 0 left out." in said
+    assert "5 of 8 prompts, drawn with seed 0; 0 excluded." in said
     assert json.loads((folder / CREATION).read_text())["notes"] == said
 
 
@@ -96,7 +96,7 @@ def test_nothing_but_pixels_tells_methods_apart(tmp_path: Path) -> None:
         noise.save(noisy / f"{number}.jpg", exif=exif, comment="secret", quality=40)
     folder = tmp_path / "study"
     design, said = make(folder, {"base": base, "MPD": noisy}, study())
-    assert "MPD: 5 of 5 pictures were reduced, or cut to their middle, to the smallest size of their item." in said
+    assert "MPD: 5 of 5 pictures were downscaled or centre-cropped to the smallest size of their item." in said
     times = set()
     for item in design.items:
         for group in files(item):
@@ -176,10 +176,10 @@ def test_what_a_method_lacks_or_a_person_named_is_left_out_and_said(tmp_path: Pa
     design, said = make(tmp_path / "study", methods, study(items=4), leave_out=tmp_path / "hand.txt")
     assert {item.prompt for item in real(design)} == {PROMPTS[number] for number in (0, 3, 5, 7)}
     assert "prompt 2, picture 0: not by ours" in said
-    assert f"00004-00.png, {PROMPTS[4]!r}: left out by hand" in said
+    assert f"00004-00.png, {PROMPTS[4]!r}: excluded by hand" in said
     assert any(text.startswith("00001-00.png") and "cut off or damaged" in text for text in said)
     assert any(text.endswith("4 left out.") for text in said)
-    with pytest.raises(RecipeError, match=r"items must be at most the number of prompts to draw from, 4; found 5; .*"):
+    with pytest.raises(RecipeError, match=r"items must be at most the number of usable prompts, 4; found 5; .*"):
         make(tmp_path / "more", methods, study(items=5), leave_out=tmp_path / "hand.txt")
     assert not (tmp_path / "more").exists()
 
@@ -206,7 +206,7 @@ def test_prompts_come_from_a_file_where_pictures_dont_tell(tmp_path: Path) -> No
     design = create_study(tmp_path / "study", methods, prompts, settings, print, detect=boxed)
     assert sorted(item.prompt for item in design.items) == ["one", "one", "two", "two"]
     prompts.write_text("one\ntwo\nthree\n")
-    with pytest.raises(DataError, match="4 pictures a method can't be shared out among 3 prompts"):
+    with pytest.raises(DataError, match="4 pictures per method can't be divided evenly among 3 prompts"):
         create_study(tmp_path / "other", methods, prompts, settings, print, detect=boxed)
 
 
@@ -218,7 +218,7 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path: Path, methods: dict[str
     other.write_text("else\n" * 8)
     one = {"base": methods["base"]}
     for wrong, options, error in (
-        (one, {}, "compares at least two methods, found base"),
+        (one, {}, "needs at least two methods, found base"),
         ({**one, "a|b": methods["ours"]}, {}, r"method's name must be .* found 'a\|b'"),
         ({**one, "tie": methods["ours"]}, {}, "found 'tie'"),
         (methods, {"zoom_on": "theirs"}, "zoom_on must be one of base, ours, found 'theirs'"),
@@ -229,7 +229,7 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path: Path, methods: dict[str
             make(folder, wrong, study(), **options)
     with pytest.raises(RecipeError, match="shown must be at most the number of methods, 2; found 3"):
         make(folder, methods, study(shown=3))
-    with pytest.raises(DataError, match="pictures of prompt 0 were drawn from"):
+    with pytest.raises(DataError, match="pictures of prompt 0 were sampled from"):
         create_study(folder, methods, other, study(), print, detect=boxed)
     assert not folder.exists()
 

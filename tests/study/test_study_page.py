@@ -66,7 +66,7 @@ def test_the_documented_way_from_pictures_to_a_report(tmp_path, servers, open_pa
     commands = documented()
     assert list(commands) == ["power", "create", "serve", "report"]
     fewest = run(tmp_path, [*shortened(commands["power"], pairs=100, difference=0.5), "simulations=100"])
-    assert "a difference of 0.5 is seen with a chance of" in fewest
+    assert "detect a difference of 0.5 with a power of" in fewest
     write_pictures(tmp_path / "samples/base", 20)
     write_pictures(tmp_path / "samples/mpd", 180)
     run(tmp_path, shortened(commands["create"], pairs=PAIRS, participants=PARTICIPANTS))

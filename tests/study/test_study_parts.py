@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from fairhuman.errors import DataError, FairHumanError, RecipeError
-from fairhuman.study.limits import MOST_BUCKETS, RateLimit
-from fairhuman.study.links import SECRET, participant_tokens, site
+from fairhuman.study.limits import MAX_BUCKETS, RateLimit
+from fairhuman.study.links import SECRET, parse_site, participant_tokens
 from fairhuman.study.shown import load_shown
 from fairhuman.study.study import DESIGN, SETTINGS, Design, StudyItem, Trial, load_design, save_design
 from fairhuman.study.texts import DEFAULT, load_texts
@@ -63,7 +63,7 @@ def test_a_damaged_secret_makes_no_links(tmp_path):
     ],
 )
 def test_addresses_of_participants(url, base, host):
-    assert site(url) == (base, host)
+    assert parse_site(url) == (base, host)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_addresses_of_participants(url, base, host):
 )
 def test_addresses_that_can_t_be(url):
     with pytest.raises(FairHumanError, match="url must be like"):
-        site(url)
+        parse_site(url)
 
 
 def write_texts(path, **changes):
@@ -104,7 +104,7 @@ def test_texts_can_be_replaced(tmp_path):
         ({"ties": "x"}, "'ties' is unknown, did you mean 'tie'?"),
         ({"tie": 3}, "'tie' must be a text, found 3"),
         ({"tie": " "}, "'tie' must be a text"),
-        ({"choose": "{leter} is better"}, "'choose' must not hold {leter}"),
+        ({"choose": "{leter} is better"}, "'choose' must not contain {leter}"),
     ],
 )
 def test_wrong_texts_are_named(tmp_path, changes, said):
@@ -151,9 +151,9 @@ def test_a_bucket_empties_fills_again_and_is_each_one_s_own():
 
 def test_a_flood_of_addresses_takes_no_more_memory():
     limit = RateLimit(1, 1.0)
-    for number in range(MOST_BUCKETS + 50):
+    for number in range(MAX_BUCKETS + 50):
         limit.take(str(number))
-    assert len(limit._buckets) == MOST_BUCKETS
+    assert len(limit._buckets) == MAX_BUCKETS
 
 
 def spoil(folder, **changes):
@@ -165,8 +165,8 @@ def spoil(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"participants": ()}, "must have a participant"),
-        ({"participants": ((),)}, "a trial for each"),
+        ({"participants": ()}, "must have participants"),
+        ({"participants": ((),)}, "every participant a trial"),
         ({"participants": ((Trial(9, METHODS[:2]),),)}, r"an item in 0\.\.3, found 9"),
         ({"participants": ((Trial(-1, METHODS[:2]),),)}, "found -1"),
         ({"participants": ((Trial(0, ("nobody", METHODS[0])),),)}, "nobody"),

@@ -48,7 +48,7 @@ def test_numbers_with_and_without_exclusion(tmp_path: Path) -> None:
     for part in ("10 of 12", "made by hand", "lost", "line 3: a bad row", "2 of 2 attention checks failed", "0.81 ["):
         assert part in text
     assert "After exclusion: 9 participants, 72 answers" in text
-    assert "That leaves out 1 of 10." in text
+    assert "The rules exclude 1 of 10 participants." in text
     assert [one.chosen for one in read_votes(tmp_path / "answers.csv").votes] == [v.chosen for v in answers().votes]
     with Image.open(tmp_path / "scores.png") as chart:
         assert chart.width > 400

@@ -56,7 +56,7 @@ def test_rules_that_were_changed_later_are_told(tmp_path: Path, typed: Typed, cr
     write_database(tmp_path / "study" / DATABASE, [(0, 0, "overall", 0, 0.5, "")])
     assert typed("study", "report", tmp_path / "study")[0] == 0
     notes = json.loads((tmp_path / "study" / "report" / "results.json").read_text())["notes"]
-    assert notes[-1].endswith("so not fixed beforehand: exclude.min_seconds: 0.1 instead of 1.0.")
+    assert notes[-1].endswith("so not fixed in advance: exclude.min_seconds is 0.1, was 1.0.")
 
 
 def test_dry_runs_write_nothing(tmp_path: Path, typed: Typed, create: tuple[object, ...]) -> None:
@@ -72,7 +72,7 @@ def test_dry_runs_write_nothing(tmp_path: Path, typed: Typed, create: tuple[obje
 
 
 def test_wrong_use_is_named(tmp_path: Path, typed: Typed, create: tuple[object, ...]) -> None:
-    assert "items must be at most the number of prompts to draw from, 8; found 9" in typed(*create, "items=9")[2]
+    assert "items must be at most the number of usable prompts, 8; found 9" in typed(*create, "items=9")[2]
     assert "unknown setting 'itmes'; did you mean 'items'?" in typed(*create, "itmes=3")[2]
     assert "expected a folder of pictures" in typed(*create, "--method", "x=nowhere")[2]
     assert "nothing to report on" in typed("study", "report")[2]
@@ -88,5 +88,5 @@ def test_wrong_use_is_named(tmp_path: Path, typed: Typed, create: tuple[object, 
 def test_power_is_said(typed: Typed) -> None:
     code, said, _ = typed("study", "power", "--difference", 0.4, "--pairs", 20, "--simulations", 100, "ties=0.1")
     assert code == 0
-    assert "a difference of 0.4 is seen with a chance of" in said
+    assert "detect a difference of 0.4 with a power of" in said
     assert "difference must be less than 1 - ties" in typed("study", "power", "--difference", 0.9)[2]

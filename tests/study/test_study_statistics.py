@@ -8,18 +8,13 @@ import pytest
 from fairhuman.study.agreement import krippendorff_alpha, votes_alpha
 from fairhuman.study.bradley_terry import PRIOR, fit_strengths
 from fairhuman.study.intervals import mean_interval, two_way_variance
-from fairhuman.study.scores import meetings, method_score
+from fairhuman.study.scores import method_score, pair_records
 from helpers.simulated_votes import simulate, vote
 
 
 def test_the_papers_score_by_hand() -> None:
     """A: 1 + 0.5 + 0 + 1 over four groups; B: 0 + 0.5 + 1 over three; C, in groups of three: 0 + 0.5."""
-    votes = [
-        vote(0, "AB", "A", 0),
-        vote(1, "BAC", None, 0),
-        vote(0, "AB", "B", 1),
-        vote(1, "AC", "A", 1),
-    ]
+    votes = [vote(0, "AB", "A", 0), vote(1, "BAC", None, 0), vote(0, "AB", "B", 1), vote(1, "AC", "A", 1)]
     assert [method_score(votes, method).value for method in "ABC"] == [2.5 / 4, 1.5 / 3, 0.5 / 2]
     assert [method_score(votes, method).n for method in "ABCD"] == [4, 3, 2, 0]
     assert np.isnan(method_score(votes, "D").value)
@@ -27,7 +22,7 @@ def test_the_papers_score_by_hand() -> None:
 
 def test_who_beats_whom_by_hand() -> None:
     votes = [vote(0, "ABC", "B", 0), vote(0, "CA", None, 1), vote(1, "AC", "C", 1), vote(1, "AB", "A", 2)]
-    found = meetings(votes, "ABC")
+    found = pair_records(votes, "ABC")
 
     def counts(a: str, b: str) -> tuple[int, int, int]:
         return found[a, b].wins, found[a, b].ties, found[a, b].losses
@@ -37,12 +32,12 @@ def test_who_beats_whom_by_hand() -> None:
     assert counts("A", "C") == (0, 1, 1)
     assert counts("C", "A") == (1, 1, 0), "the same from the other side; of three, losers didn't meet"
     assert (found["A", "C"].share.value, found["C", "A"].share.value) == (0.25, 0.75)
-    assert np.isnan(meetings(votes, "AD")["A", "D"].share.value)
+    assert np.isnan(pair_records(votes, "AD")["A", "D"].share.value)
 
 
 def test_the_interval_of_a_meeting_turns_with_it() -> None:
     votes = simulate({"A": 0.5, "B": 0.0, "C": -0.5}, np.random.default_rng(0), people=8, items=12)
-    there, back = meetings(votes, "ABC")["A", "C"].share, meetings(votes, "CBA")["A", "C"].share
+    there, back = pair_records(votes, "ABC")["A", "C"].share, pair_records(votes, "CBA")["A", "C"].share
     assert 0 < there.low < there.value < there.high < 1
     assert (there.value, there.low, there.high) == pytest.approx((back.value, back.low, back.high))
 

@@ -1,6 +1,6 @@
 """An independent detector finds the rendered faces and hands where they are."""
 
-from fairhuman.detect import DETECTORS, find_parts, part_rates
+from fairhuman.detect.rates import DETECTORS, find_parts, part_rates
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
 

@@ -1,4 +1,4 @@
-"""Runs whose weights are estimated: which steps are exact, going on after a crash, falling back."""
+"""Runs with estimated weights: exact steps, resuming after a crash, falling back."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ class Crash(Watcher):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: MakeRecipe, mode: str) -> None:
+def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make_recipe: MakeRecipe, mode: str) -> None:
     whole, broken = (make_recipe(name, **{**LONG, **MODES[mode]}) for name in ("whole", "broken"))
     train(whole)
     with pytest.raises(RuntimeError, match="crash"):
@@ -61,7 +61,7 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: Mak
     assert all(0.0 < cosine <= 1.0 + 1e-9 for cosine in audited)
 
 
-def test_a_limit_that_nothing_reaches_ends_at_the_exact_direction(make_recipe: MakeRecipe) -> None:
+def test_an_unreachable_limit_falls_back_to_the_exact_direction(make_recipe: MakeRecipe) -> None:
     strict = {"mode": "ema", "every": 1, "limit": 1.0}
     recipe, exact = (
         make_recipe("strict", steps=8, fairness=strict),
@@ -74,7 +74,7 @@ def test_a_limit_that_nothing_reaches_ends_at_the_exact_direction(make_recipe: M
     assert ours[-1]["loss/face"] == theirs[-1]["loss/face"]
 
 
-def test_which_estimators_a_recipe_means(make_recipe: MakeRecipe) -> None:
+def test_recipes_select_estimators(make_recipe: MakeRecipe) -> None:
     model = build_model(make_recipe(), torch.device("cpu"))
 
     def kinds(**values: Any) -> list[type]:
@@ -90,11 +90,11 @@ def test_which_estimators_a_recipe_means(make_recipe: MakeRecipe) -> None:
         assert kinds(fairness={"mode": mode}, accumulate=2) == [EmaEstimator, ExactEstimator]
 
 
-def test_where_split_does_not_fit(make_recipe: MakeRecipe) -> None:
+def test_recipes_that_split_does_not_support(make_recipe: MakeRecipe) -> None:
     values = {"fairness": {"mode": "split"}, "lora": {"targets": "attention+conv", "rank": 2}}
     recipe = make_recipe(**values)
     model = build_model(recipe, torch.device("cpu"))
-    with pytest.raises(ModelError, match=r"fairness.mode split: .* needs a LoRA on these alone, tail takes any"):
+    with pytest.raises(ModelError, match=r"fairness.mode split: .* needs a LoRA on these alone, tail supports any"):
         build_estimator(recipe, model)
-    with pytest.raises(RecipeError, match=r"fairness.mode=split looks into the network's layers and needs compile"):
+    with pytest.raises(RecipeError, match=r"fairness.mode=split hooks the network's layers and needs compile"):
         make_recipe(fairness={"mode": "split"}, compile=True)

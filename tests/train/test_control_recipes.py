@@ -13,7 +13,7 @@ from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarge, scale_back
 from fairhuman.evaluate.metrics.pose_agreement import pose_agreement
-from fairhuman.generate.asked import ControlInputs
+from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.sample import sample
 from fairhuman.generate.settings import SampleSettings

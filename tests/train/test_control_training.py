@@ -1,4 +1,4 @@
-"""ControlNet and T2I-adapter through the one step and loop: the direction, dropped conditions, going on."""
+"""ControlNet and T2I-adapter in the training loop: the direction, dropped conditions, resuming."""
 
 import json
 import shutil
@@ -16,13 +16,7 @@ from fairhuman.cli.watch import Previews
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import DataError, ModelError
-from fairhuman.fairness import (
-    ExactEstimator,
-    FairBackward,
-    FallbackEstimator,
-    MinimumPotentialDelay,
-    OutputEstimator,
-)
+from fairhuman.fairness import ExactEstimator, FairBackward, FallbackEstimator, MinimumPotentialDelay, OutputEstimator
 from fairhuman.report.training import write_training_report
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_estimator
@@ -65,7 +59,7 @@ def make(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> MakeRecipe:
 
 
 def parts(recipe: TrainRecipe) -> tuple[Objectives, RunData]:
-    """A model past its start, where a ControlNet's zero layers leave most gradients zero."""
+    """A model after some training: a new ControlNet's zero layers leave most gradients zero."""
     data = load_data(recipe, LoadReport())
     model = build_model(recipe, torch.device("cpu"))
     generator = torch.Generator().manual_seed(3)
@@ -79,23 +73,23 @@ def batch_of(data: RunData, *positions: int) -> Batch:
 
 
 @both
-def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, kind: str) -> None:
+def test_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, kind: str) -> None:
     objectives, data = parts(make("run", kind))
     check_direction(objectives, batch_of(data, 0, 1, 2), unlike_plain=0.999, unused=True)
 
 
 @both
-def test_facts_2_01_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) -> None:
+def test_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) -> None:
     recipe = make("run", kind)
     model = build_model(recipe, torch.device("cpu"))
     parameters = (parameter for parameter in model.trainable_parameters())
     assert sum(1 for _ in parameters) > 0
-    with pytest.raises(ValueError, match="a generator was used up"):
+    with pytest.raises(ValueError, match="the generator is exhausted"):
         FairBackward(parameters, MinimumPotentialDelay())
 
 
 @both
-def test_facts_2_14_conditions_are_dropped_sample_by_sample_from_the_seed(make: MakeRecipe, kind: str) -> None:
+def test_conditions_are_dropped_sample_by_sample_from_the_seed(make: MakeRecipe, kind: str) -> None:
     recipe = make("run", kind, **{kind: {"condition_dropout": 0.3}})
     data = load_data(recipe, LoadReport()).train
     shown = [data[position].shown_conditions["pose"] for position in range(200)]
@@ -116,7 +110,7 @@ def test_facts_2_14_conditions_are_dropped_sample_by_sample_from_the_seed(make: 
 
 
 @both
-def test_facts_2_14_time_ids_are_those_of_the_samples_own_crop(make: MakeRecipe, kind: str) -> None:
+def test_time_ids_are_those_of_the_samples_own_crop(make: MakeRecipe, kind: str) -> None:
     data = load_data(make("run", kind, view={"zoom": (1.0, 1.5), "keep_region": 0.0}), LoadReport()).train
     ids = torch.stack([data[position].time_ids_6 for position in range(12)])
     assert len(ids[:, 2:4].unique(dim=0)) > 3
@@ -134,7 +128,7 @@ def test_facts_2_14_time_ids_are_those_of_the_samples_own_crop(make: MakeRecipe,
     ],
     ids=lambda values: " ".join(map(str, values.values()))[:40],
 )
-def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make: MakeRecipe, values: dict[str, Any]) -> None:
+def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make: MakeRecipe, values: dict[str, Any]) -> None:
     whole, broken = (make(name, without=3, **values) for name in ("whole", "broken"))
     train(whole)
     with pytest.raises(RuntimeError, match="crash"):
@@ -148,7 +142,7 @@ def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make: MakeRecipe
         assert (broken.out / "validation.jsonl").read_text() == (whole.out / "validation.jsonl").read_text()
 
 
-def test_a_run_leaves_a_folder_for_diffusers_and_can_be_gone_on_from(make: MakeRecipe) -> None:
+def test_a_run_writes_a_diffusers_folder_that_can_be_a_start(make: MakeRecipe) -> None:
     for kind, plain in zip(KINDS, (ControlNetModel, T2IAdapter), strict=True):
         run = train(make(kind, kind, steps=2))
         loaded = plain.from_pretrained(run.recipe.out / kind).state_dict()
@@ -169,7 +163,7 @@ def test_rows_without_a_condition_count_as_dropped(make: MakeRecipe) -> None:
 
 
 def test_a_condition_that_no_record_has_is_an_error_that_names_it(make: MakeRecipe) -> None:
-    with pytest.raises(DataError, match=r"controlnet.conditions asks for depth, and no record to train on has it"):
+    with pytest.raises(DataError, match=r"controlnet.conditions has depth, but no record to train on has one"):
         load_data(make("run", "controlnet", controlnet={"conditions": ["pose", "depth"]}), LoadReport())
 
 
@@ -194,7 +188,7 @@ def test_pose_and_depth_are_trained_together(make: MakeRecipe, people: Path, tmp
 
 
 @both
-def test_which_estimators_a_recipe_means(make: MakeRecipe, kind: str) -> None:
+def test_recipes_select_estimators(make: MakeRecipe, kind: str) -> None:
     model = build_model(make("run", kind), torch.device("cpu"))
     found = build_estimator(make("run", kind, fairness={"mode": "output"}), model)
     assert isinstance(found, FallbackEstimator)

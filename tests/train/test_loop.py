@@ -1,4 +1,4 @@
-"""Runs: going on after a stop, whatever stopped them; what they leave in their folder."""
+"""Runs: resuming after any kind of stop; the files they write."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
 from fairhuman.train import guard
 from fairhuman.train.data import split
-from fairhuman.train.guard import explained, locked
+from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
@@ -30,7 +30,7 @@ MakeRecipe = Callable[..., TrainRecipe]
 
 
 class Crash(Watcher):
-    """Ends the process's part of a run after a step, before anything of it is saved."""
+    """Crashes a run after a step, before it is saved."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -41,7 +41,7 @@ class Crash(Watcher):
 
 
 class Stop(Crash):
-    """Asks for an orderly stop, as a signal does."""
+    """Requests a graceful stop, as a signal does."""
 
     def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == self.step:
@@ -68,7 +68,7 @@ def lora_bytes(recipe: TrainRecipe) -> bytes:
     ],
     ids=lambda values: values["strategy"],
 )
-def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(make_recipe: MakeRecipe, values: dict) -> None:
+def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make_recipe: MakeRecipe, values: dict) -> None:
     whole, broken = make_recipe("whole", **values), make_recipe("broken", **values)
     train(whole)
     with pytest.raises(RuntimeError, match="crash"):
@@ -92,7 +92,7 @@ def test_an_orderly_stop_saves_the_step_it_is_at(make_recipe: MakeRecipe) -> Non
     assert lora_bytes(recipe) == lora_bytes(whole)
 
 
-def test_a_finished_run_is_left_as_it_is(make_recipe: MakeRecipe) -> None:
+def test_a_finished_run_is_unchanged(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(steps=1)
     train(recipe)
     before = lora_bytes(recipe)
@@ -129,7 +129,7 @@ def test_training_lowers_the_held_out_losses(make_recipe: MakeRecipe) -> None:
         assert sum(after["error"]) < 0.9 * sum(before["error"]), name
 
 
-def test_facts_2_15_weights_and_losses_of_every_objective_are_logged(make_recipe: MakeRecipe) -> None:
+def test_weights_and_losses_of_every_objective_are_logged(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(steps=2)
     train(recipe)
     rows = lines(recipe.out / "metrics.jsonl")
@@ -194,7 +194,7 @@ def test_a_full_disk_says_so(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     with (
         pytest.raises(TrainingError, match=r"the disk is full.*the same command again"),
-        explained(recipe),
+        explain_failures(recipe),
         Path("/dev/full").open("w") as file,
     ):
         file.write("x" * 100_000)
@@ -206,11 +206,11 @@ def test_out_of_memory_says_what_to_change(make_recipe: MakeRecipe, monkeypatch:
     monkeypatch.setattr(guard, "device_bytes", lambda: needed - 2**20)
     with (
         pytest.raises(TrainingError, match=r"about 0.\d GiB.*fit: fairness.pairwise=true \(0.6 GiB\); or optimizer"),
-        explained(recipe),
+        explain_failures(recipe),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr(guard, "device_bytes", lambda: 2**20)
-    with pytest.raises(TrainingError, match=r"none: it needs a larger device"), explained(recipe):
+    with pytest.raises(TrainingError, match=r"none: it needs a larger device"), explain_failures(recipe):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
@@ -275,7 +275,7 @@ def test_every_run_shows_what_the_model_sees(make_recipe: MakeRecipe) -> None:
     assert json.loads((recipe.out / "data_report.json").read_text(encoding="utf-8"))["counts"] == {}
 
 
-def test_a_first_try_that_failed_keeps_nothing_from_being_changed(make_recipe: MakeRecipe) -> None:
+def test_settings_may_change_after_a_failed_start(make_recipe: MakeRecipe) -> None:
     with pytest.raises(FairHumanError, match="nowhere"):
         train(make_recipe(model="nowhere"))
     with pytest.raises(RuntimeError, match="crash"):
@@ -283,13 +283,13 @@ def test_a_first_try_that_failed_keeps_nothing_from_being_changed(make_recipe: M
     assert train(make_recipe(steps=1)).finished
 
 
-def test_a_run_does_not_go_back(make_recipe: MakeRecipe) -> None:
+def test_a_run_cannot_resume_before_its_checkpoint(make_recipe: MakeRecipe) -> None:
     train(make_recipe(steps=2))
     with pytest.raises(RecipeError, match=r"steps is 1, but the run in .* is at step 2 already"):
         train(make_recipe(steps=1))
 
 
-def test_more_steps_are_another_run_where_the_learning_rate_depends_on_them(make_recipe: MakeRecipe) -> None:
+def test_steps_cannot_change_if_the_learning_rate_depends_on_them(make_recipe: MakeRecipe) -> None:
     train(make_recipe(steps=1, schedule={"name": "cosine"}))
     with pytest.raises(RecipeError, match="another steps: 1 there, 2 now"):
         train(make_recipe(steps=2, schedule={"name": "cosine"}))
@@ -307,12 +307,12 @@ def copy_of(people: Path, folder: Path, count: int) -> Path:
 def test_other_records_are_noticed_on_resume(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
     recipe = make_recipe(data=str(copy_of(people, tmp_path / "all", 12)))
     train(recipe, [Stop(2)])
-    with pytest.raises(FairHumanError, match="other records than those the run"):
+    with pytest.raises(FairHumanError, match="records, or their mixture, differ from those of the run"):
         train(make_recipe(data=str(copy_of(people, tmp_path / "fewer", 11))))
     assert train(make_recipe(data=str(people))).finished  # the same records at another place
 
 
-def test_who_is_held_out_does_not_depend_on_the_other_records(make_recipe: MakeRecipe) -> None:
+def test_the_held_out_records_do_not_depend_on_the_others(make_recipe: MakeRecipe) -> None:
     def record(number: int) -> HumanRecord:
         return HumanRecord(f"{number}.jpg", b"", 64, 64, "")
 
@@ -327,7 +327,7 @@ def test_who_is_held_out_does_not_depend_on_the_other_records(make_recipe: MakeR
     assert len(held_keys & {r.key for r in train_most}) <= 1
 
 
-def test_pictures_that_vanish_during_a_run_are_told_and_too_many_end_it(
+def test_vanished_pictures_are_reported_and_too_many_end_the_run(
     make_recipe: MakeRecipe, people: Path, tmp_path: Path
 ) -> None:
     class Vandal(Watcher):
@@ -346,7 +346,7 @@ def test_pictures_that_vanish_during_a_run_are_told_and_too_many_end_it(
     run = train(make_recipe("few", data=str(tmp_path / "2"), steps=12, source={"max_reject_share": 0.5}), [few])
     assert run.finished
     assert few.told
-    with pytest.raises(FairHumanError, match=r"of 12 pictures can't be read any more.*max_reject_share = 20%"):
+    with pytest.raises(FairHumanError, match=r"of 12 pictures have become unreadable.*max_reject_share = 20%"):
         train(make_recipe("many", data=str(tmp_path / "8"), steps=12), [many])
 
 
@@ -379,7 +379,7 @@ def test_an_out_that_cannot_be_written_is_named(make_recipe: MakeRecipe, people:
         train(recipe)
 
 
-def test_others_may_read_what_a_run_leaves(make_recipe: MakeRecipe) -> None:
+def test_files_of_a_run_are_readable_by_others(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(steps=1, checkpoint_every=1)
     train(recipe)
     for path in recipe.out.rglob("*"):

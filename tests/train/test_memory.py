@@ -1,4 +1,4 @@
-"""The memory that a run is said to need, against what it takes."""
+"""The computed memory of a run against the measured one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import networks
 from fairhuman.train.data import load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
-from fairhuman.train.live_bytes import LiveBytes, without_memory
+from fairhuman.train.live_bytes import LiveBytes, fake_tensors
 from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, memory_of
 from fairhuman.train.model import build_model
 from fairhuman.train.optimizer import build_optimizer
@@ -39,7 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_bytes_live_until_nothing_refers_to_them() -> None:
+def test_bytes_are_live_until_unreferenced() -> None:
     known = torch.zeros(100)
     with LiveBytes([known]) as live:
         a = torch.ones(1000)
@@ -54,16 +54,16 @@ def test_bytes_live_until_nothing_refers_to_them() -> None:
     assert live.live == 0
 
 
-def test_tensors_without_memory_have_shapes_and_types() -> None:
+def test_fake_tensors_have_shapes_and_dtypes() -> None:
     with torch.device("meta"):
         layer = torch.nn.Linear(10**6, 10**6, dtype=torch.bfloat16)
-    with without_memory(layer):
+    with fake_tensors(layer):
         found = layer(torch.empty(2, 10**6, dtype=torch.bfloat16))
         assert (found.shape, found.dtype, found.device.type) == ((2, 10**6), torch.bfloat16, "cpu")
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_a_step_takes_what_was_computed(make_recipe: MakeRecipe, name: str) -> None:
+def test_a_step_needs_the_computed_memory(make_recipe: MakeRecipe, name: str) -> None:
     """Peak of PyTorch's CPU allocator, within 10 %."""
     recipe = make_recipe(batch_size=4, resolution=64, **WAYS[name])
     expected = memory_of(recipe)
@@ -80,7 +80,7 @@ def test_a_step_takes_what_was_computed(make_recipe: MakeRecipe, name: str) -> N
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", WAYS)
-def test_a_step_on_cuda_takes_what_was_computed(make_recipe: MakeRecipe, name: str) -> None:
+def test_a_step_on_cuda_needs_the_computed_memory(make_recipe: MakeRecipe, name: str) -> None:
     """Peak of PyTorch's CUDA allocator, within 20 %: kernels have workspaces, and other attention than a CPU."""
     recipe = make_recipe(batch_size=4, resolution=64, **WAYS[name])
     expected = memory_of(recipe)
@@ -93,7 +93,7 @@ def test_a_step_on_cuda_takes_what_was_computed(make_recipe: MakeRecipe, name: s
 
 
 def prepared(recipe: TrainRecipe, device: torch.device) -> tuple[TrainableModel, Callable[[], object]]:
-    """A model, and a step of it that has been taken once, so that what is allocated once is there."""
+    """A model and its step, taken once already, so that one-time allocations are done."""
     model = build_model(recipe, device)
     data = load_data(recipe.model_copy(update={"kind": "lora"}), LoadReport())  # needs no pose
     objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed, DTYPES[recipe.precision])
@@ -106,7 +106,7 @@ def prepared(recipe: TrainRecipe, device: torch.device) -> tuple[TrainableModel,
     return model, lambda: fair_step(objectives, fair, [batch])
 
 
-def test_an_amortised_run_says_what_its_audits_need(make_recipe: MakeRecipe) -> None:
+def test_an_amortised_run_includes_its_audits(make_recipe: MakeRecipe) -> None:
     exact, amortised = (memory_of(make_recipe(kind="full", fairness={"mode": mode})) for mode in ("exact", "output"))
     plain = memory_of(make_recipe(kind="full", strategy="ls", fairness={"mode": "output"}))
     assert amortised.audit == exact.step
@@ -123,7 +123,7 @@ def test_one_objective_has_no_pairs(make_recipe: MakeRecipe) -> None:
     assert plain.step <= pairs.step < plain.step + pairs.trained / 2
 
 
-def test_sdxl_by_its_shape_alone(make_recipe: MakeRecipe) -> None:
+def test_sdxl_without_weights(make_recipe: MakeRecipe) -> None:
     """A rank of 256 with exact MPD at 1024 x 1024 fits a card of 24 GB."""
     size: dict[str, Any] = {"model": "sdxl", "resolution": 1024, "batch_size": 1, "lora": {"rank": 256}}
     found = memory_of(make_recipe(**size, **EXACT, precision="bf16", gradient_checkpointing=True))
@@ -134,7 +134,7 @@ def test_sdxl_by_its_shape_alone(make_recipe: MakeRecipe) -> None:
     assert found.needed < 24e9
 
 
-def test_the_cheapest_changes_that_fit(make_recipe: MakeRecipe) -> None:
+def test_the_cheapest_fitting_changes(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(kind="full", batch_size=4, resolution=64, **EXACT)
     now = memory_of(recipe).needed
     found = cheapest_changes(recipe, now - 2**20)

@@ -71,7 +71,7 @@ def drawn(data: RunData, positions: int) -> Counter[str]:
         ([{"path": "a", "weight": 0}], r"weight: input should be greater than 0, found 0"),
         ([{"path": "a", "weight": float("nan")}], "weight: input should be a finite number"),
         ([{"path": "a", "repeats": 2, "weight": 1}], "repeats or weight, not both"),
-        ([{"path": "a", "weight": 2}, {"path": "b"}], "all sources have a weight or none has one; there is none for b"),
+        ([{"path": "a", "weight": 2}, {"path": "b"}], "either all sources must have a weight or none; b has none"),
         ([{"path": "a", "weigth": 2}], "unknown setting 'data.sources.0.weigth'"),
         ([{"repeats": 2}], "the setting 'data.sources.0.path' is missing"),
         ([{"path": "a", "regions": ["feet"]}], r"a has the region 'feet', regions\.names are face, hand"),
@@ -79,7 +79,7 @@ def drawn(data: RunData, positions: int) -> Counter[str]:
         (7, "data.path: input is not a valid path"),
     ],
 )
-def test_a_mixture_that_makes_no_sense_is_refused(make_recipe: MakeRecipe, data: object, message: str) -> None:
+def test_contradictory_mixtures_are_refused(make_recipe: MakeRecipe, data: object, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         make_recipe(data=data)
 
@@ -100,7 +100,7 @@ def test_repeats_and_weights_of_sources(make_recipe: MakeRecipe, two: list[dict[
     assert weighted["0"] == pytest.approx(90, abs=1)
 
 
-def test_records_of_one_name_stay_apart(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
+def test_records_of_equal_names_are_distinguished(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     data = load(make_recipe(data=two, validation={"every": 1, "share": 0.25}))
     assert data.held_out is not None
     keys = [record.key for part in (data.train, data.held_out) for record in part.records]
@@ -117,7 +117,7 @@ def test_a_source_may_lack_regions(make_recipe: MakeRecipe, two: list[dict[str, 
     assert known == {"0": [True, True], "1": [True, False]}
 
 
-def test_a_source_that_is_held_out_whole_is_named(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
+def test_a_completely_held_out_source_is_named(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     path = Path(two[1]["path"]) / "metadata.jsonl"
     rows = [json.loads(line) | {"split": "test"} for line in path.read_text(encoding="utf-8").splitlines()]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_source_that_is_held_out_whole_is_named(make_recipe: MakeRecipe, two: 
         load(make_recipe(data=two))
 
 
-def test_the_fingerprint_tells_mixtures_apart(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
+def test_the_fingerprint_distinguishes_mixtures(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     plain = load(make_recipe(data=two[0]["path"]))
     keys = [[record.key for record in plain.train.records], []]
     assert plain.fingerprint == hashlib.sha256(json.dumps(keys).encode()).hexdigest()  # as earlier versions have it
@@ -177,9 +177,7 @@ class Crash(Watcher):
             raise RuntimeError("crash")
 
 
-def test_a_mixture_in_buckets_goes_on_as_if_it_had_not_stopped(
-    make_recipe: MakeRecipe, two: list[dict[str, Any]]
-) -> None:
+def test_a_mixture_in_buckets_resumes_identically(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     data = [two[0] | {"weight": 2}, two[1] | {"weight": 1}]
     values = {"data": data, "view": BUCKETS, "accumulate": 2, "cache": {"latents": True}}
     values["validation"] = {"every": 4, "share": 0.2}
@@ -191,7 +189,7 @@ def test_a_mixture_in_buckets_goes_on_as_if_it_had_not_stopped(
     weights = [(r.out / "lora" / "pytorch_lora_weights.safetensors").read_bytes() for r in (whole, broken)]
     assert weights[0] == weights[1]
     changed = make_recipe("broken", steps=6, **values | {"data": [data[0], data[1] | {"weight": 2}]})
-    with pytest.raises(DataError, match="other records than those the run"):
+    with pytest.raises(DataError, match="records, or their mixture, differ from those of the run"):
         train(changed)
 
 

@@ -1,4 +1,4 @@
-"""MoLE through the one step and loop: the direction, going on after a crash, its recipes, drawing with the result."""
+"""MoLE in the training loop: the direction, resuming after a crash, its recipes, sampling with the result."""
 
 import json
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Crash(Watcher):
 
 
 def shake(model: MoleModel, seed: int) -> None:
-    """Past its start, where B is zero and with it most gradients."""
+    """Perturb the weights: at the start B is zero, and so are most gradients."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.trainable_parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
@@ -79,7 +79,7 @@ def parts(recipe: TrainRecipe) -> tuple[Objectives, RunData]:
 
 
 @stages
-def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, stage: str) -> None:
+def test_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, stage: str) -> None:
     objectives, data = parts(make("run", stage))
     check_direction(objectives, collate([data.train[position] for position in range(3)]), unlike_plain=0.9999)
 
@@ -93,7 +93,7 @@ def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeReci
         ("hand", {}),
     ],
 )
-def test_a_run_that_crashed_and_went_on_equals_one_that_did_not(
+def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(
     make: MakeRecipe, stage: str, values: dict[str, Any]
 ) -> None:
     whole, broken = (make(name, stage, **values) for name in ("whole", "broken"))
@@ -152,7 +152,7 @@ def test_the_three_stages_follow_each_other_and_the_result_draws(
 def test_a_wrong_section_is_named(make: MakeRecipe) -> None:
     for section, message in (
         ({"stage": "gates"}, "start_face needs the file of stage face"),
-        ({"stage": "hand", "start_hand": "a"}, "start_hand is of stage gates alone"),
+        ({"stage": "hand", "start_hand": "a"}, "start_hand applies to stage gates only"),
         ({"stages": "hand"}, "stage"),
     ):
         with pytest.raises(RecipeError, match=message):

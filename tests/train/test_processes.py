@@ -1,4 +1,4 @@
-"""Two and three processes train as one does on the joined batch, whatever becomes of one of them."""
+"""Two and three processes train like one on the whole batch; crashes of a process."""
 
 import signal
 import time
@@ -73,12 +73,10 @@ def steps_taken(out: Path) -> int:
     return file.read_text(encoding="utf-8").count("\n") if file.exists() else 0
 
 
-def test_a_killed_process_ends_the_run_and_other_numbers_of_processes_go_on(
-    make_recipe: MakeRecipe, tmp_path: Path
-) -> None:
+def test_a_killed_process_ends_the_run_and_other_process_counts_resume(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """Two processes, then three, then one: 6 samples a step, the same ones as in a run of one process all along.
 
-    The one that is left ends with an error that says what happened.
+    The surviving process ends with an error that explains it.
     """
     settings: dict[str, Any] = {"optimizer": {"name": "sgd"}, "learning_rate": 0.05, "lora": {"rank": 2}}
     settings |= {"checkpoint_every": 1, "fairness": {"mode": "exact"}}  # the same with accumulation
@@ -88,11 +86,11 @@ def test_a_killed_process_ends_the_run_and_other_numbers_of_processes_go_on(
         time.sleep(0.1)
     workers[1].send_signal(signal.SIGKILL)
     said, _ = finish(workers, [1, -signal.SIGKILL])
-    assert "error: another process of the run ended, or didn't answer in processes.timeout = 120 s" in said
-    assert "it goes on from the last complete checkpoint" in said
+    assert "error: another process of the run ended, or didn't respond within processes.timeout = 120 s" in said
+    assert "resume from the last complete checkpoint" in said
 
     at = int(max(path.name for path in (first.out / "checkpoints").iterdir()).removeprefix("step-"))
-    with pytest.raises(RecipeError, match=r"6 samples a step, but batch_size 3 x accumulate 1 x 1 processes are 3"):
+    with pytest.raises(RecipeError, match=r"6 samples per step, but batch_size 3 x accumulate 1 x 1 processes give 3"):
         train(make_recipe("run", batch_size=3, steps=at + 2, **settings))
     finish(train_in(make_recipe("run", batch_size=2, steps=at + 2, **settings), tmp_path, 3))
     train(make_recipe("run", batch_size=2, accumulate=3, steps=at + 4, **settings))
@@ -101,7 +99,7 @@ def test_a_killed_process_ends_the_run_and_other_numbers_of_processes_go_on(
 
 
 def test_a_division_that_would_change_the_estimator_is_refused(make_recipe: MakeRecipe) -> None:
-    """Where gradients are accumulated, ema stands in for mode output."""
+    """With accumulation, ema replaces mode output."""
     train(make_recipe(batch_size=4, steps=1, fairness={"mode": "output"}))
     with pytest.raises(RecipeError, match="holds a run with another accumulate: 1 there, 2 now"):
         train(make_recipe(batch_size=2, accumulate=2, steps=2, fairness={"mode": "output"}))

@@ -1,4 +1,4 @@
-"""Runs whose trained weights are sharded: as one process has them, on any number of processes, with the same files."""
+"""Runs with sharded weights equal those of one process, on any number of processes, with the same files."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def posed(people: Path, tmp_path: Path) -> Path:
 
 
 def product(recipe: TrainRecipe) -> dict[str, torch.Tensor]:
-    """The weights that a run wrote for others."""
+    """The weights of the result that a run wrote."""
     folder = recipe.out / ("model/unet" if recipe.kind == "full" else recipe.kind)
     return load_file(folder / "diffusion_pytorch_model.safetensors")
 
@@ -91,7 +91,7 @@ def test_full_fine_tuning_in_two_shards_is_that_of_one_process(make_recipe: Make
         ("full", {"precision": "bf16", "strategy": "uw"}),
     ],
 )
-def test_a_sharded_run_goes_on(
+def test_a_sharded_run_resumes(
     make_recipe: MakeRecipe, posed: Path, tmp_path: Path, kind: str, more: dict[str, Any]
 ) -> None:
     """From step 2: on the same number of processes with the same bits; on others up to rounding."""
@@ -129,6 +129,6 @@ def test_a_sharded_run_goes_on(
         ({"ema": {"decay": 0.9}}, "needs ema.decay to be None, found 0.9"),
     ],
 )
-def test_what_cant_be_sharded_is_refused(make_recipe: MakeRecipe, values: dict[str, Any], text: str) -> None:
+def test_unsupported_sharding_is_refused(make_recipe: MakeRecipe, values: dict[str, Any], text: str) -> None:
     with pytest.raises(RecipeError, match=f"processes.sharding=fsdp {text}"):
         make_recipe(**{"kind": "full", "processes": SHARDED, **values})

@@ -1,4 +1,4 @@
-"""Validation on a data set of its own."""
+"""Validation on a separate data set."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def others(tmp_path: Path) -> Path:
     return tmp_path / "others"
 
 
-def test_it_is_held_out_whole_and_nothing_is_taken_off_the_training_data(make_recipe: MakeRecipe, others: Path) -> None:
+def test_it_is_held_out_completely_and_training_data_is_unchanged(make_recipe: MakeRecipe, others: Path) -> None:
     validation = {"every": 2, "data": str(others), "share": 0.5}
     data = load_data(make_recipe(validation=validation), LoadReport())
     assert data.held_out is not None
@@ -66,9 +66,7 @@ def test_the_training_data_s_own_held_out_rows_are_not_trained_on(
     assert (len(data.train), len(data.held_out or ())) == (11, 5)
 
 
-def test_it_may_move_but_not_change_between_the_parts_of_a_run(
-    make_recipe: MakeRecipe, others: Path, tmp_path: Path
-) -> None:
+def test_it_may_move_but_not_change_before_a_resume(make_recipe: MakeRecipe, others: Path, tmp_path: Path) -> None:
     values = {"view": {"crop": "center"}, "cache": {"latents": True}}
     train(make_recipe(steps=2, validation={"every": 2, "data": str(others)}, **values))
     shutil.move(others, tmp_path / "moved")
@@ -78,5 +76,5 @@ def test_it_may_move_but_not_change_between_the_parts_of_a_run(
     assert len(keys) == 3
     assert keys[0] == keys[1] == keys[2]
     write_figures(tmp_path / "fewer", 4, 64, seed=9)
-    with pytest.raises(DataError, match="other records than those the run"):
+    with pytest.raises(DataError, match="records, or their mixture, differ from those of the run"):
         train(make_recipe(steps=6, validation={"every": 2, "data": str(tmp_path / "fewer")}, **values))

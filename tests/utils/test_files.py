@@ -43,7 +43,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model"]
 
 
-def test_leftovers_of_a_killed_process_are_in_nobody_s_way(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".model.partial").mkdir()
     (tmp_path / ".model.partial" / "half").write_text("", encoding="utf-8")
     (tmp_path / ".model.old").mkdir()

@@ -34,13 +34,13 @@ def test_it_answers_at_the_address_it_tells_and_ends_on_ctrl_c():
 def test_a_taken_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(FairHumanError, match=rf"host '127.0.0.1', port {port}: can't be listened at"):
+        with pytest.raises(FairHumanError, match=rf"can't listen on host '127.0.0.1', port {port}"):
             serve(create_app([]), "127.0.0.1", port, print)
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "a" * 70])
 def test_hosts_that_aren_t_this_machine(host):
-    with pytest.raises(FairHumanError, match="can't be listened at"):
+    with pytest.raises(FairHumanError, match="can't listen on"):
         serve(create_app([]), host, 0, print)
 
 
@@ -53,4 +53,4 @@ def test_ports_that_can_t_be(port):
 def test_without_the_extra_a_review_says_what_to_install():
     program = "import sys; sys.modules['starlette'] = None; import fairhuman.data.review"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "FairHumanError: reviewing needs some more packages: pip install 'fairhuman[web]'" in done.stderr
+    assert "FairHumanError: reviewing needs additional packages: pip install 'fairhuman[web]'" in done.stderr

@@ -1,8 +1,8 @@
-"""The same short LoRA run with every strategy, and all of them in one figure: docs/images/strategies.png.
+"""Run the same short LoRA training with every strategy and plot all runs in docs/images/strategies.png.
 
     python training/photos/strategies.py --data PHOTOS --model runs/photos/model --out runs/strategies
 
-Small-scale: it shows how weights, cosines and losses of the strategies behave, not which of them is best. Resumable.
+Small-scale: it shows how weights, cosines and losses behave, not which strategy is best. Resumable.
 """
 
 import argparse
@@ -20,7 +20,7 @@ STRATEGIES = ("ls", "dwa", "uw", "rlw", "si", "nash", "mpd")
 
 
 def main() -> None:
-    """Train, then draw."""
+    """Train, then plot."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", required=True)

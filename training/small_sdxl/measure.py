@@ -1,4 +1,4 @@
-"""Measure a pipeline on synthetic people that nothing was trained on, and write `measured.json` and `samples.png`.
+"""Evaluate a pipeline on unseen synthetic people, and write `measured.json` and `samples.png`.
 
     python training/small_sdxl/measure.py --model PIPELINE --out FOLDER
 
@@ -7,9 +7,9 @@ VAE, on 256 pictures: PSNR; detection rates of faces and hands (MediaPipe, enlar
 Samples, 200 with captions of people and fixed seeds: detection rates of faces, hands and a pose; whether the top has
     the caption's colour.
 
-The colour of a top is the median over the trunk between the shoulders and hips that the pose detector finds, and is
-named by the five nearest among 600 rendered tops in CIELAB. How often that names a rendered top right is measured
-too: it is the ceiling of the other two shares. Striped tops are left out.
+The colour of a top is the median over the trunk between the detected shoulders and hips; its name is the majority of
+the five nearest of 600 rendered tops in CIELAB. The accuracy of these names on rendered tops is measured too, as the
+upper bound of the other two shares. Striped tops are left out.
 """
 
 import argparse
@@ -21,7 +21,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from fairhuman.detect import Detection, PoseDetector, find_parts, part_rates
+from fairhuman.detect.detection import Detection
+from fairhuman.detect.pose import PoseDetector
+from fairhuman.detect.rates import find_parts, part_rates
 from fairhuman.generate.sample import sample
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import decode_latents, encode_pictures, load_pipeline
@@ -38,7 +40,7 @@ _SHOULDERS_AND_HIPS = (11, 12, 24, 23)  # of BlazePose's 33 points
 
 
 def renderings(body: Body, seed: int, count: int) -> list[Rendering]:
-    """Render the first `count` people of a seed whose tops have no stripes."""
+    """Render the first `count` people of a seed with tops without stripes."""
     found: list[Rendering] = []
     number = 0
     while len(found) < count:
@@ -50,7 +52,7 @@ def renderings(body: Body, seed: int, count: int) -> list[Rendering]:
 
 
 def top_colour(image: np.ndarray, pose: Detection) -> np.ndarray | None:
-    """Return the median CIELAB colour of the trunk, shrunk to the middle; None where too little is in view."""
+    """Return the median CIELAB colour of the trunk's centre; None if too little of it is visible."""
     corners = pose.landmarks_n3[list(_SHOULDERS_AND_HIPS), :2].astype(float)
     corners = corners.mean(0) + 0.6 * (corners - corners.mean(0))
     mask = Image.new("1", image.shape[1::-1])
@@ -71,12 +73,12 @@ def lab(pixels: np.ndarray) -> np.ndarray:
 
 
 def look(images: list[np.ndarray]) -> Found:
-    """Find faces, hands and a pose in each picture."""
+    """Detect faces, hands and a pose in each picture."""
     return find_parts(images, upscale=ENLARGED, workers=2)
 
 
 def colours(images: list[np.ndarray], found: Found) -> list[np.ndarray | None]:
-    """Return the colour of the top in each picture; None where no pose was found."""
+    """Return the colour of the top in each picture; None where no pose was detected."""
     return [
         top_colour(image, parts["pose"][0]) if parts["pose"] else None
         for image, parts in zip(images, found, strict=True)
@@ -84,7 +86,7 @@ def colours(images: list[np.ndarray], found: Found) -> list[np.ndarray | None]:
 
 
 def name_colours(measured: list[np.ndarray | None], reference: list[tuple[np.ndarray, str]]) -> list[str | None]:
-    """Name each colour by the vote of its nearest references."""
+    """Name each colour by majority of its nearest references."""
     points, names = np.stack([colour for colour, _ in reference]), [name for _, name in reference]
     named: list[str | None] = []
     for colour in measured:
@@ -98,13 +100,13 @@ def name_colours(measured: list[np.ndarray | None], reference: list[tuple[np.nda
 
 
 def share_right(named: list[str | None], people: list[Rendering]) -> dict[str, float]:
-    """Return how many of the pictures have their top's colour; one without a pose counts as wrong."""
+    """Return the share of pictures with the right top colour; a picture without a pose counts as wrong."""
     right = [name == person.person.top_colour for name, person in zip(named, people, strict=True)]
     return {"share": float(np.mean(right)), "n": len(right), "without_pose": named.count(None)}
 
 
 def rates(parts_found: Found, people: list[Rendering] | None = None) -> dict[str, object]:
-    """Return detection rates as plain values; with `people`, against their true boxes."""
+    """Return detection rates as plain values; with `people`, compared with their true boxes."""
     expected = None
     if people is not None:
         expected = {
@@ -126,7 +128,7 @@ def rates(parts_found: Found, people: list[Rendering] | None = None) -> dict[str
 
 
 def write_samples(path: Path, images: list[np.ndarray], columns: int = 12, rows: int = 5) -> None:
-    """Write the first samples as a sheet, unchosen."""
+    """Write the first samples as a sheet, without selection."""
     sheet = Image.new("RGB", (columns * SIZE, rows * SIZE), "white")
     for number, image in enumerate(images[: columns * rows]):
         sheet.paste(Image.fromarray(image), (number % columns * SIZE, number // columns * SIZE))

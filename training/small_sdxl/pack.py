@@ -1,8 +1,8 @@
-"""Write a trained pipeline into the package, in float16: what `model: small` loads.
+"""Write a trained pipeline into the package, in float16, as `model: small`.
 
     python training/small_sdxl/pack.py --model runs/base/unet/model
 
-No file is larger than 16 MiB and all together take at most 20 MB.
+No file may be larger than 16 MiB, and all together at most 20 MB.
 """
 
 import argparse
@@ -42,20 +42,20 @@ def main() -> None:
 
 
 def forget_origin(config: Path) -> None:
-    """Remove the folder of this machine that a configuration was loaded from."""
+    """Remove the local path from a configuration."""
     content = json.loads(config.read_text(encoding="utf-8"))
     if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
         config.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def check_sizes(folder: Path) -> None:
-    """Stop where the folder is too large to ship; say how large it is."""
+    """Print the folder's size; exit if it is too large to ship."""
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     largest = max(sizes, key=lambda path: sizes[path])
     if sizes[largest] > LARGEST_FILE or sum(sizes.values()) > LARGEST_FOLDER:
         raise SystemExit(
-            f"at most {LARGEST_FILE} bytes a file and {LARGEST_FOLDER} together can ship, found {sizes[largest]} in "
-            f"{largest.name} and {sum(sizes.values())}"
+            f"the package may hold at most {LARGEST_FILE} bytes per file and {LARGEST_FOLDER} in total, found "
+            f"{sizes[largest]} in {largest.name} and {sum(sizes.values())} in total"
         )
     print(f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} files, the largest {largest.name}")
 

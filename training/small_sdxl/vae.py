@@ -1,16 +1,16 @@
-"""Train the VAE of the small SDXL on the pictures at hand, and write a whole pipeline folder with it.
+"""Train the VAE of the small SDXL on a folder of pictures, and write a complete pipeline folder with it.
 
     python training/small_sdxl/vae.py --data FOLDER --out PIPELINE --minutes 25
 
-Loss: L1 + 2 MSE + half the L1 of the picture gradients, four times as heavy on faces and hands, + 1e-4 KL;
-    AdamW, warm-up and a cosine to zero. The log-variance starts small, so that the decoder sees almost
-    noiseless latents from the first step. At the end the statistics of the latents are folded into the two
-    1x1 convolutions around them: zero mean and unit variance in every channel, scaling_factor 1. The U-Net
-    and the text encoders of the written pipeline are random, from the seed.
+Loss: L1 + 2 MSE + half the L1 of the image gradients, weighted four times on faces and hands, + 1e-4 KL; AdamW with
+    warm-up and cosine decay to zero. The log-variance starts small, so that the decoder sees almost noiseless latents
+    from the first step. At the end the statistics of the latents are folded into the two adjacent 1x1 convolutions:
+    zero mean and unit variance in every channel, scaling_factor 1. The U-Net and the text encoders of the written
+    pipeline are random, from the seed.
 
-The same command goes on after an interruption, from the last checkpoint (every two minutes). Minutes are
-counted over all parts of such a run. FOLDER is anything `data=` takes (docs/data-format.md); every 20th
-picture, at most 64, is held out.
+Run the same command again to resume from the last checkpoint (one every two minutes). Minutes are counted over all
+parts of a run. FOLDER is anything that `data=` accepts (docs/data-format.md); every 20th picture, at most 64, is held
+out.
 """
 
 import argparse
@@ -43,7 +43,7 @@ KL_WEIGHT, GRADIENT_WEIGHT, MSE_WEIGHT, REGION_WEIGHT = 1e-4, 0.5, 2.0, 3.0
 
 @dataclass
 class Progress:
-    """How far the run is: counted over all its parts, and kept in the checkpoint."""
+    """Progress over all parts of a run, saved in the checkpoint."""
 
     step: int = 0
     seconds: float = 0.0
@@ -61,19 +61,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="short side in pixels; training crops are half of it")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--model", default=UNTRAINED, help="a pipeline whose VAE is trained on")
+    parser.add_argument("--model", default=UNTRAINED, help="a pipeline whose VAE is trained further")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--bf16", action="store_true", help="bfloat16 autocast: 1.8 x as fast where the CPU has avx512_bf16"
+        "--bf16", action="store_true", help="bfloat16 autocast: 1.8 times as fast on CPUs with avx512_bf16"
     )
     return parser.parse_args()
 
 
 def read_pictures(path: Path, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Read all pictures with the short side at `size`, uint8 [H, W, 4]; the held-out ones as centre squares.
+    """Read all pictures, resized to a short side of `size`, as uint8 [H, W, 4]; held-out ones are cropped to squares.
 
-    The fourth channel is white where a face or a hand is.
+    The fourth channel is 255 on faces and hands.
     """
     report = LoadReport()
     records = read_source(path, ("face", "hand"), SourceSettings(), report)
@@ -94,7 +94,7 @@ def read_pictures(path: Path, size: int) -> tuple[list[np.ndarray], list[np.ndar
 
 
 def regions_of(record: HumanRecord, size: tuple[int, int]) -> Image.Image:
-    """Draw the faces and hands of a record: painted masks where there are some, boxes otherwise."""
+    """Draw the faces and hands of a record from its masks or, without masks, its boxes."""
     drawn = Image.new("L", size)
     for region in ("face", "hand"):
         if region in record.masks:
@@ -113,7 +113,7 @@ def to_tensor(pictures: list[np.ndarray]) -> Tensor:
 
 
 def draw_batch(pictures: list[np.ndarray], batch_size: int, crop: int, seed: int, step: int) -> tuple[Tensor, int]:
-    """Draw random, randomly mirrored crops, and a seed for the latent noise: all from (seed, step)."""
+    """Draw random, randomly flipped crops and a seed for the latent noise, all derived from (seed, step)."""
     generator = np.random.default_rng((seed, step))
     crops = []
     for index in generator.integers(0, len(pictures), batch_size):

@@ -1,1 +1,1 @@
-"""How fast training is on this machine, and what it needs."""
+"""Measure training speed on this machine, and compute memory needs."""

@@ -1,4 +1,4 @@
-"""The table of what training runs need, for SDXL or any pipeline of its shape."""
+"""A table of the memory needs of training runs, for SDXL or any pipeline of its architecture."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,19 +10,22 @@ from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
-WAYS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "LS": {"strategy": "ls"},
     "MPD, exact": {"strategy": "mpd", "fairness": {"mode": "exact"}},
     "MPD, exact, pairs": {"strategy": "mpd", "fairness": {"mode": "exact", "pairwise": True}},
 }
-AMORTISED = {"MPD, amortised": "MPD, exact", "MPD, amortised, pairs": "MPD, exact, pairs"}  # audited by such steps
+AMORTISED = {
+    "MPD, amortised": "MPD, exact",
+    "MPD, amortised, pairs": "MPD, exact, pairs",
+}  # by the exact steps of their audits
 
 NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full fine-tuning"}
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One run and what it needs."""
+    """One run and its memory."""
 
     kind: str
     way: str
@@ -34,11 +37,11 @@ class MemoryRow:
 def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
     """Compute the rows one by one; each takes seconds to a minute.
 
-    Those of amortised modes follow from others: an ordinary step is LS's, an audit an exact step.
+    Rows of amortised modes are combined from others: an ordinary step is that of LS, an audit an exact step.
     """
     for kind, values, precision, batch_size in _runs(settings):
         found: dict[str, Memory] = {}
-        for way, own in WAYS.items():
+        for way, own in METHODS.items():
             found[way] = memory_of(_recipe(settings, precision, batch_size, [values, own]))
             yield MemoryRow(kind, way, batch_size, precision, found[way])
         for way, audit in AMORTISED.items():
@@ -46,9 +49,9 @@ def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
             yield MemoryRow(kind, way, batch_size, precision, memory)
 
 
-def rows_of(settings: MemoryTableSettings) -> int:
-    """How many rows the table has."""
-    return len(list(_runs(settings))) * (len(WAYS) + len(AMORTISED))
+def row_count(settings: MemoryTableSettings) -> int:
+    """Return the number of rows of the table."""
+    return len(list(_runs(settings))) * (len(METHODS) + len(AMORTISED))
 
 
 def _runs(settings: MemoryTableSettings) -> Iterator[tuple[str, dict[str, Any], str, int]]:

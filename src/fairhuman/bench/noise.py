@@ -1,4 +1,4 @@
-"""Pictures that cost what photos cost, for measuring: what is in them doesn't matter to speed."""
+"""Noise images for benchmarks, which cost as much to load and train on as photos."""
 
 import json
 import tempfile
@@ -38,12 +38,8 @@ def recipe_or_noise(path: Path | None, overrides: Sequence[str], fill_caches: bo
 
 
 def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool = True) -> TrainRecipe:
-    """Write pictures, and return a recipe that trains on them, with caches as they are after the first epoch.
-
-    Args:
-        folder: of pictures, run and caches.
-        overrides: of `DEFAULT`, as key=value.
-        fill_caches: False leaves that to the first steps.
+    """Write noise images into `folder` and return `DEFAULT`, with overrides, as a recipe that trains on them. With
+    `fill_caches` its caches are filled as after the first epoch; otherwise the first steps fill them.
     """
     cache = {"latents": True, "text": True, "folder": str(folder / "cache")}
     values = {**DEFAULT, "data": str(folder), "out": str(folder / "out"), "cache": cache}
@@ -55,13 +51,8 @@ def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool 
 
 
 def write_noise(folder: Path, count: int, size: tuple[int, int]) -> None:
-    """Write an imagefolder of JPEGs, coloured noise at several scales, with boxes of a face and two hands each.
-
-    Args:
-        folder: made if it isn't there.
-        count: of pictures.
-        size: (height, width) in pixels.
-
+    """Write an imagefolder of JPEGs of (height, width), coloured noise at several scales, each with boxes of a face and
+    two hands.
     """
     folder.mkdir(parents=True, exist_ok=True)
     height, width = size

@@ -1,4 +1,4 @@
-"""Which runs the memory table covers."""
+"""Settings of the memory table."""
 
 from typing import Literal
 
@@ -9,11 +9,11 @@ from fairhuman.models.locations import SDXL
 
 
 class MemoryTableSettings(Settings):
-    """Which runs are in the table: all combinations."""
+    """The runs of the table: all combinations of these settings."""
 
-    model: str = Field(default=SDXL, description="'sdxl' (base 1.0, by its shape), 'small', a folder or a hub id")
+    model: str = Field(default=SDXL, description="'sdxl' (base 1.0, without weights), 'small', a folder or a hub id")
     resolution: int = Field(default=1024, ge=16)
-    ranks: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1, description="of LoRA on attention")
+    ranks: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1, description="ranks of LoRA on attention")
     kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] = Field(
         default=("lora", "controlnet", "t2i_adapter"), min_length=1
     )

@@ -1,4 +1,4 @@
-"""The trainer's steps against a bare loop over tensors that are in memory already, in turn, in one process."""
+"""Speed of the trainer's steps relative to a bare loop over tensors in memory, interleaved in one process."""
 
 import statistics
 import tempfile
@@ -23,21 +23,21 @@ from fairhuman.train.run import Run, set_up
 from fairhuman.train.step import PARTS
 
 BARE = "bare loop"
-WARM_UP = 4  # steps such as will be timed: what is made once is made
-LONGEST_WARM_UP = 64  # steps: an amortised mode takes exact ones first
+WARM_UP = 4  # steps before timing, so that one-time work is done
+LONGEST_WARM_UP = 64  # steps: an amortised mode starts with exact ones
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Minimum, median and maximum over rounds.
+    """Speed of one method: minimum, median and maximum over rounds.
 
     Attributes:
-        name: of the way.
-        images_per_s: pictures a second.
-        ratio: of its speed to the bare loop's of the same round, in CPU time on a CPU, else in wall-clock time.
-        waiting: share of a step that data was waited for; of the bare loop none.
-        exact: share of the rounds that took all K gradients.
-        warm_up_s: what the steps before took, compiling among it.
+        name: of the method.
+        images_per_s: images per second.
+        ratio: speed relative to the bare loop in the same round, in CPU time on a CPU, otherwise in wall-clock time.
+        waiting: share of a step spent waiting for data; 0 for the bare loop.
+        exact: share of the rounds that computed all K gradients.
+        warm_up_s: seconds of the warm-up steps, including compilation.
     """
 
     name: str
@@ -49,23 +49,19 @@ class Speed:
 
 
 class StepFacts(NamedTuple):
-    """What a step says of itself."""
+    """Facts about one step, from its metrics."""
 
     waiting: float = 0.0
     exact: bool = False
 
 
 def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> list[Speed]:
-    """Take a step of each way in turn, `rounds` times after warming up.
+    """Take one step with each method in turn, `rounds` times after warming up; nothing is written to the run's folder.
 
-    The bare loop is the model's forward pass, one loss, backward and optimiser; no data, no VAE, no text encoders.
-    The others are whole steps of the trainer: the plain sum (LS), and the recipe's strategy in each of `modes`. An
-    amortised mode is measured in its ordinary steps; its audits come on top, one in `every`.
-
-    Args:
-        recipe: of the run; nothing is written.
-        rounds: that count.
-        modes: of fairness.
+    The bare loop is the model's forward pass, one loss, backward and optimiser; no data, no VAE, no text encoders. The
+    others are complete steps of the trainer: the plain sum (LS), and the recipe's strategy in each of `modes`, values
+    of `fairness.mode`. An amortised mode is measured by its ordinary steps; its audits, one in `every`, are not
+    included.
     """
     trained = {BARE: recipe, "LS": _with(recipe, strategy="ls")}
     for mode in modes:
@@ -98,19 +94,18 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
     ]
 
 
-def modes_of(recipe: TrainRecipe) -> tuple[str, ...]:
-    """Return the modes of fairness that a run like this can have."""
+def available_modes(recipe: TrainRecipe) -> tuple[str, ...]:
+    """Return the values of fairness.mode that a recipe supports."""
     tail = recipe.control is None and not recipe.fairness.pairwise
     split = tail and recipe.kind == "lora" and recipe.lora.targets == "attention" and not recipe.compile
     return ("exact", "output", *(["split"] if split else []), *(["tail"] if tail else []))
 
 
 def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
-    """Write a Chrome trace of some steps of the trainer, which chrome://tracing and perfetto.dev show.
+    """Write a Chrome trace of some trainer steps, for chrome://tracing or perfetto.dev.
 
     Returns:
-        Seconds of a step in each of its parts, and in all the rest. A GPU works on while the CPU is further, so there
-        only the trace tells; these are the CPU's.
+        CPU seconds per step for each part and for the rest. GPU work is asynchronous and only visible in the trace.
     """
     take = _trainer(_run(recipe))
     _warm_up(take, recipe.amortised)
@@ -126,7 +121,7 @@ def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
 
 
 def _warm_up(way: Callable[[], StepFacts], amortised: bool) -> float:
-    """Take `WARM_UP` steps; of an amortised mode ordinary ones. Return seconds."""
+    """Take `WARM_UP` steps, for an amortised mode ordinary ones; return the seconds."""
     start, left = time.perf_counter(), WARM_UP
     for _ in range(LONGEST_WARM_UP):
         if left == 0:
@@ -146,7 +141,7 @@ def _run(recipe: TrainRecipe) -> Run:
 
 
 def _trainer(run: Run) -> Callable[[], StepFacts]:
-    """A step as the loop takes it."""
+    """Return a function that takes one step of the trainer."""
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
 
     def take() -> StepFacts:
@@ -157,7 +152,7 @@ def _trainer(run: Run) -> Callable[[], StepFacts]:
 
 
 def _bare(run: Run) -> Callable[[], StepFacts]:
-    """Forward, backward and optimiser alone."""
+    """Return a function that takes one bare step: forward, backward, optimiser."""
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
     parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
     precision = run.objectives.precision
@@ -175,7 +170,7 @@ def _bare(run: Run) -> Callable[[], StepFacts]:
 
 
 def _inputs(run: Run, batch: Batch) -> tuple[Batch, Tensor, Tensor, Tensor]:
-    """A batch whose captions are encoded already, latents, what to predict, and timesteps."""
+    """Return a batch with encoded captions, noisy latents, targets and timesteps."""
     vae = run.model.pipeline.vae
     size = (side // vae_factor(vae) for side in run.recipe.size)
     noisy, target = torch.randn(2, len(batch.keys), vae.config.latent_channels, *size, device=run.process.device)

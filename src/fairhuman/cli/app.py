@@ -10,6 +10,7 @@ from fairhuman.cli.bench import bench
 from fairhuman.cli.compare import compare, cost, grid, paper
 from fairhuman.cli.data import data_app
 from fairhuman.cli.demo import demo
+from fairhuman.cli.doctor import doctor
 from fairhuman.cli.evaluate import evaluate, losses
 from fairhuman.cli.refine import refine
 from fairhuman.cli.sample import sample
@@ -21,7 +22,7 @@ from fairhuman.errors import FairHumanError, RecipeError
 app = Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
-for command in (train, sample, synth, demo, refine, evaluate, losses, grid, compare, cost, paper, bench):
+for command in (train, sample, synth, demo, refine, evaluate, losses, grid, compare, cost, paper, bench, doctor):
     app.command()(command)
 
 

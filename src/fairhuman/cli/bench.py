@@ -60,9 +60,9 @@ def _speed(recipe: "TrainRecipe", rounds: int, display: ConsoleDisplay) -> list[
     """Measure the trainer against a bare loop, and print the ratios."""
     import torch
 
-    from fairhuman.bench.speed import BARE, measure_speed, modes_of
+    from fairhuman.bench.speed import BARE, available_modes, measure_speed
 
-    found = measure_speed(recipe, rounds, modes_of(recipe))
+    found = measure_speed(recipe, rounds, available_modes(recipe))
     clock = "wall-clock" if torch.cuda.is_available() else "CPU"
     table = Table(
         "steps", "pictures a second", f"speed against the {BARE} ({clock} time)", "waiting for data", "warm-up, s"
@@ -105,9 +105,9 @@ def _memory(recipe: "TrainRecipe", display: ConsoleDisplay) -> dict[str, int | N
 
 def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> list[dict[str, Any]]:
     """Print what runs of SDXL need, a table for each batch size and precision."""
-    from fairhuman.bench.memory_table import memory_table, rows_of
+    from fairhuman.bench.memory_table import memory_table, row_count
 
-    rows, count = [], rows_of(settings)
+    rows, count = [], row_count(settings)
     with display:
         for row in memory_table(settings):
             rows.append(row)

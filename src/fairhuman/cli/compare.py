@@ -107,8 +107,7 @@ def paper(
     ] = None,
     costs: Annotated[Path | None, Option(help="costs.json of fairhuman cost.")] = None,
     evaluation: Annotated[
-        Path | None,
-        Option(help="metrics.json of fairhuman evaluate; methods named MPD or as in the paper."),
+        Path | None, Option(help="metrics.json of fairhuman evaluate; methods named MPD or as in the paper.")
     ] = None,
     recipe: Recipe = None,
     dry_run: DryRun = False,

@@ -37,7 +37,7 @@ def build(
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.data.pipeline.run import Workers, build_dataset
     from fairhuman.data.pipeline.settings import BuildRecipe
-    from fairhuman.data.sources import SOURCES, source_kind
+    from fairhuman.data.sources import source_format, source_kind
 
     settings = settings_of(BuildRecipe, "data build", overrides, recipe)
     crew = Workers.choose(workers, runner, address)
@@ -45,7 +45,7 @@ def build(
     if dry_run:
         display.settings(settings)
         kind, notes = source_kind(source, settings.source.format), LoadReport()
-        rows = sum(1 for _ in SOURCES[kind].rows(source, notes))
+        rows = sum(1 for _ in source_format(kind).rows(source, notes))
         display.say(f"{source}: {rows} rows, format {kind}; {len(notes.skipped())} lines can't be read")
         return
     with display:
@@ -162,10 +162,7 @@ def benchmark_detectors(
 
 
 @data_app.command()
-def check(
-    path: DataSet,
-    json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None,
-) -> None:
+def check(path: DataSet, json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None) -> None:
     """Decode every picture and painted mask and report problems; exit code 1 if anything had to be left out.
 
     Example: fairhuman data check photos
@@ -249,7 +246,8 @@ def export(
 
     Example: fairhuman data export people faces --format parquet --closeups face context=2 min_side=32 size=512
     """
-    from fairhuman.data.export import FORMATS, CloseupSettings, export_dataset
+    from fairhuman.data.export.closeups import CloseupSettings
+    from fairhuman.data.export.run import FORMATS, export_dataset
 
     if overrides and closeups is None:
         raise RecipeError(f"settings belong to --closeups REGION; found {overrides[0]!r}")

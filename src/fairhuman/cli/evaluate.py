@@ -62,8 +62,7 @@ def losses(
     data: Annotated[Path, Argument(help="Data set with boxes or masks that no model was trained on.")],
     overrides: Annotated[list[str] | None, Argument(help="Settings, such as resolution=128.")] = None,
     model: Annotated[
-        list[str] | None,
-        Option("--model", help="NAME=MODEL, =MODEL+LORA@WEIGHT or =MODEL+MOLE; repeatable."),
+        list[str] | None, Option("--model", help="NAME=MODEL, =MODEL+LORA@WEIGHT or =MODEL+MOLE; repeatable.")
     ] = None,
     out: Numbers = None,
     dry_run: DryRun = False,

@@ -37,7 +37,6 @@ def settings_of(
 
     Raises:
         RecipeError: a wrong setting; `origin` names the command where there is no recipe.
-
     """
     from fairhuman import config
 
@@ -57,7 +56,6 @@ def named_places(named: Sequence[str] | None) -> dict[str, str]:
 
     Raises:
         RecipeError: two of one name, or an empty name or place.
-
     """
     places: dict[str, str] = {}
     for text in named or ():

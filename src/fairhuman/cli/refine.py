@@ -32,7 +32,7 @@ def refine(
 
     from fairhuman.refine.page import summary, write_page
     from fairhuman.refine.painter import check_models, open_painter
-    from fairhuman.refine.run import RefineManifest, check_folders, finished, list_sources, refine_folder
+    from fairhuman.refine.run import RefineManifest, check_folders, finished_rows, list_sources, refine_folder
     from fairhuman.refine.settings import RefineSettings
     from fairhuman.utils.files import read_prompts, writing
 
@@ -43,7 +43,7 @@ def refine(
     sources = list_sources(images, read_prompts(prompts) if prompts is not None else None)
     begun = RefineManifest(images=str(images), prompts=None if prompts is None else str(prompts), settings=settings)
     check_folders(images, out, begun)
-    left = len(sources) - len(finished(out, sources))
+    left = len(sources) - len(finished_rows(out, sources))
     display = ConsoleDisplay()
     if dry_run:
         display.settings(settings)

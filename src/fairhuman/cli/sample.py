@@ -17,8 +17,7 @@ def sample(
     lora: Annotated[Path | None, Option(help="LoRA file or folder.")] = None,
     lora_weight: Annotated[float, Option(help="Strength of the LoRA.")] = 1.0,
     fuse: Annotated[
-        bool | None,
-        Option("--fuse/--no-fuse", help="Fuse the LoRA into the weights; the default."),
+        bool | None, Option("--fuse/--no-fuse", help="Fuse the LoRA into the weights; the default.")
     ] = None,
     mole: Annotated[Path | None, Option(help="MoLE file or folder; it can't be fused.")] = None,
     controlnet: ControlNets = None,

@@ -15,8 +15,7 @@ study_app = Typer(no_args_is_help=True, help="Ask people which pictures they pre
 
 Study = Annotated[Path, Argument(help="Folder of a study.")]
 Database = Annotated[
-    str | None,
-    Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else STUDY/study.sqlite."),
+    str | None, Option(envvar="FAIRHUMAN_DATABASE", help="URL of a database; else STUDY/study.sqlite.")
 ]
 
 
@@ -154,17 +153,16 @@ def power(
 
     Example: fairhuman study power --difference 0.1 --pairs 100 ties=0.2 people_spread=0.5 items_spread=1
     """
-    from fairhuman.study.power import PowerSettings, describe, find_participants
+    from fairhuman.study.power import PowerSettings, find_participants, power_summary
 
     given = {"difference": difference, "items": pairs, "per_participant": per_participant}
     given |= {"power": wanted, "simulations": simulations, "seed": seed}
     settings = settings_of(PowerSettings, "study power", overrides, given=given)
     display = ConsoleDisplay()
     participants, tried = find_participants(
-        settings,
-        lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}"),
+        settings, lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
     )
-    display.say(describe(settings, participants, tried))
+    display.say(power_summary(settings, participants, tried))
 
 
 @study_app.command()
@@ -176,8 +174,7 @@ def serve(
     url: Annotated[str | None, Option(help="Public address, such as https://study.example.org.")] = None,
     open_link: Annotated[bool, Option("--open-link", help="Also admit visitors without a link.")] = False,
     admin_token: Annotated[
-        str | None,
-        Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one."),
+        str | None, Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one.")
     ] = None,
     proxy_headers: Annotated[
         str | None, Option(help="Address of a proxy whose X-Forwarded headers are trusted.")
@@ -189,10 +186,15 @@ def serve(
 
     Example: fairhuman study serve faces --open-link
     """
-    from fairhuman.study.serving import Access, create_study_app, load_shown, load_texts, open_store, serve, site
+    from fairhuman.study.app import Access, create_study_app
+    from fairhuman.study.links import parse_site
+    from fairhuman.study.shown import load_shown
+    from fairhuman.study.store import open_store
     from fairhuman.study.study import DATABASE
+    from fairhuman.study.texts import load_texts
+    from fairhuman.web.serve import serve
 
-    root, hosts = ("", ()) if url is None else (site(url)[0], (site(url)[1],))
+    root, hosts = ("", ()) if url is None else (parse_site(url)[0], (parse_site(url)[1],))
     access = Access.grant(admin_token, open_link, hosts)
     loaded, words, display = load_shown(study), load_texts(texts), ConsoleDisplay()
     if dry_run:
@@ -227,10 +229,11 @@ def links(
     import csv
     import io
 
-    from fairhuman.study.serving import invite, load_shown, site
+    from fairhuman.study.links import invite, parse_site
+    from fairhuman.study.shown import load_shown
     from fairhuman.utils.files import write_text, writing
 
-    base, _ = site(url)
+    base, _ = parse_site(url)
     loaded = load_shown(study)
     everybody = len(loaded.participants)
     display = ConsoleDisplay(Console(stderr=True))  # the links alone go to standard output

@@ -34,7 +34,7 @@ class ProgressBar(Watcher):
             area = areas[name]
             covering = "" if area is None else f", boxes cover {area:.2%} of a picture"
             self._display.say(f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}")
-        for text in run.caches.opening():
+        for text in run.caches.opening_messages():
             self._display.say(text)
         if run.step:
             self._display.say(f"resuming from step {run.step}")

@@ -1,1 +1,1 @@
-"""Methods side by side: strategies and settings over seeds, memory and time, pictures in a grid."""
+"""Comparison of methods: strategies and settings over seeds, inference cost, and grids of pictures."""

@@ -1,4 +1,4 @@
-"""What a comparison says: changes against the base, differences between cells, and what may be concluded from them."""
+"""Analysis of a comparison: changes relative to the base, and differences between cells with verdicts."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,21 +8,20 @@ from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report.changes import base_loss, change, seed_changes
 from fairhuman.stats.estimate import Estimate
 
-Contrasts = dict[str, dict[str, dict[str, "CellContrast"]]]  # by cell that is compared with, by cell, by objective
+Contrasts = dict[str, dict[str, dict[str, "CellContrast"]]]  # by reference cell, cell, objective
 Verdict = Literal["lower", "higher", "same", "undecided"]
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class CellContrast:
-    """A cell against another one, in parts of the base's loss.
+    """Difference between two cells, as a fraction of the base's loss.
 
     Attributes:
         estimate: mean over seeds of (L_cell - L_against) / L_base with its 95 % interval.
-        family: the interval that holds for all contrasts of the table at once with 95 % (Bonferroni).
-        verdict: of `family`: `lower` or `higher` where 0 is outside of it; `same` where it lies within the margin
-            stated beforehand (Schuirmann's two one-sided tests); else `undecided`.
-
+        family: the same with an interval that covers jointly for all contrasts of the table (Bonferroni).
+        verdict: from `family`: `lower` or `higher` if the interval excludes 0, `same` if it lies within the margin set
+            in advance (Schuirmann's two one-sided tests), else `undecided`.
     """
 
     estimate: Estimate
@@ -30,12 +29,12 @@ class CellContrast:
     verdict: Verdict
 
     def plain(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """JSON representation."""
         return {"estimate": self.estimate.plain(), "family": self.family.plain(), "verdict": self.verdict}
 
 
 def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
-    """All that the recipe asks for; seeds and noise are paired. Seconds a number, as far tails take many resamples."""
+    """All contrasts of the recipe, paired by seed and noise; takes seconds per number, as far tails need resamples."""
     pairs = [
         (against, cell)
         for against, cells in recipe.contrasts.items()
@@ -54,7 +53,7 @@ def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
 
 
 def verdict(interval: Estimate, margin: float) -> Verdict:
-    """What an interval of a difference says; an interval that is both, below 0 and within the margin, is `lower`."""
+    """Verdict on the interval of a difference; `lower` and `higher` take precedence over `same`."""
     if interval.high < 0:
         return "lower"
     if interval.low > 0:
@@ -63,7 +62,7 @@ def verdict(interval: Estimate, margin: float) -> Verdict:
 
 
 def document(recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contrasts) -> dict[str, Any]:
-    """All numbers, ready for JSON."""
+    """All numbers as a JSON document."""
     first = next(iter(outcome.series.values()))
     return {
         "base loss": {name: base_loss(first, name).plain() for name in first.first},

@@ -1,4 +1,4 @@
-"""A grid of methods: pictures that are there, and pictures that models draw for the same prompts and noise."""
+"""A grid of methods: existing pictures, and pictures that models sample for the same prompts and noise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
-from fairhuman.compare.pictures import MOST_ROWS, expected_boxes
+from fairhuman.compare.pictures import MAX_ROWS, expected_boxes
 from fairhuman.compare.settings import EXPECTED, DrawSettings, slug
 from fairhuman.data.samples.views import digest
 from fairhuman.errors import DataError, RecipeError
@@ -18,16 +18,15 @@ from fairhuman.utils.files import read_prompts, write_text, writing
 
 @dataclass(frozen=True)
 class GridInputs:
-    """What a grid shows.
+    """Content of a grid.
 
     Attributes:
-        places: method to a folder of pictures or a model, as `ModelSpec.parse` reads it.
-        prompts: file with a prompt a line, for models to draw.
+        places: method to a folder of pictures or a model, as read by `ModelSpec.parse`.
+        prompts: file with one prompt per line, for models to sample.
         control: `pose=PLACE` or `depth=PLACE` that pictures follow.
-        zoom_on: method in whose pictures faces and hands are found; `EXPECTED`: where `data` has them.
-        data: data set with a record a prompt.
-        rows: numbers of the rows to show; None: `count` of them, drawn at random with `seed`, or all.
-
+        zoom_on: method whose detected faces and hands define the close-ups; `EXPECTED`: the boxes of `data`.
+        data: data set with one record per prompt.
+        rows: numbers of the rows to show; None: `count` random ones by `seed`, or all.
     """
 
     places: Mapping[str, str]
@@ -57,13 +56,12 @@ class GridInputs:
 
 
 def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Display) -> Path | int:
-    """Draw what models have to and write the grid; the page, or the number of the signal that ended it early.
+    """Sample the models' missing pictures and write the grid; returns the page, or the signal that interrupted it.
 
     Raises:
-        FairHumanError: `out` can't be written; or as of `models_of`, `draw_models`, `expected_boxes`, `write_grid`.
-
+        FairHumanError: `out` can't be written; or as in `parse_models`, `draw_models`, `expected_boxes`, `write_grid`.
     """
-    models, methods = models_of(inputs.places, inputs.prompts), inputs.folders
+    models, methods = parse_models(inputs.places, inputs.prompts), inputs.folders
     with writing(out):
         if inputs.prompts is not None:
             drawn = draw_models(models, inputs.prompts, settings, out / "samples", display)
@@ -83,43 +81,41 @@ def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Di
         )
 
 
-def models_of(places: Mapping[str, str], prompts: Path | None) -> dict[str, ModelSpec]:
-    """Methods that aren't folders of pictures, and so must draw.
+def parse_models(places: Mapping[str, str], prompts: Path | None) -> dict[str, ModelSpec]:
+    """The methods that are models rather than folders of pictures.
 
     Raises:
-        DataError: there is one and no prompts.
-        RecipeError: prompts and no model, or as `ModelSpec.parse` and `ModelSpec.added`.
-        ModelError: no such model, LoRA or MoLE.
-
+        DataError: a model without prompts.
+        RecipeError: prompts without a model, or as in `ModelSpec.parse` and `ModelSpec.added_weights`.
+        ModelError: a model, LoRA or MoLE doesn't exist.
     """
     drawing = {name: place for name, place in places.items() if not _holds_pictures(Path(place))}
     if prompts is None and drawing:
         name, place = next(iter(drawing.items()))
         raise DataError(
-            f"method {name!r}: expected a folder of pictures, found none at {place}; a model draws with --prompts FILE"
+            f"method {name!r}: expected a folder of pictures, found none at {place}; a model needs --prompts FILE"
         )
     if prompts is not None and not drawing:
-        raise RecipeError("--prompts: all methods are folders of pictures, and no model is given that draws")
+        raise RecipeError("--prompts: all methods are folders of pictures, none is a model that could sample")
     models = {name: ModelSpec.parse(place) for name, place in drawing.items()}
     for model in models.values():
         check_location(model.model)
-        model.added()
+        model.added_weights()
     return models
 
 
 def draw_models(
     models: Mapping[str, ModelSpec], prompts: Path, settings: DrawSettings, out: Path, display: Display
 ) -> dict[str, Path] | int:
-    """Draw what isn't drawn yet into folders of `out`, by name; or the number of the signal that ended it early.
+    """Sample missing pictures into subfolders of `out`; returns the folders by name, or the signal that interrupted it.
 
     Raises:
-        DataError: the prompts can't be read, or are more than 64.
-        FairHumanError: a command that draws failed, with the end of what it said.
-
+        DataError: the prompts can't be read, or there are more than 64.
+        FairHumanError: a sampling command failed; quotes the end of its log.
     """
     texts = read_prompts(prompts)
-    if len(texts) > MOST_ROWS:
-        raise DataError(f"{prompts}: a grid draws {MOST_ROWS} prompts at most, found {len(texts)}")
+    if len(texts) > MAX_ROWS:
+        raise DataError(f"{prompts}: a grid takes at most {MAX_ROWS} prompts, found {len(texts)}")
     lines = "\n".join(texts) + "\n"
     folder = out / digest(f"{settings.decisive()}{lines}")[:12]
     write_text(folder / "prompts.txt", lines)
@@ -136,7 +132,7 @@ def _holds_pictures(place: Path) -> bool:
 def _job(name: str, model: ModelSpec, out: Path, count: int, settings: DrawSettings) -> Command:
     size = (settings.resolution, settings.resolution)
     options = sampling_options(model.model, settings.steps, settings.guidance, size, settings.seed)
-    added = model.added()
+    added = model.added_weights()
     if added is not None:
         file, mole = added
         options += ["--mole", file] if mole else ["--lora", file, "--lora-weight", model.weight]

@@ -1,4 +1,4 @@
-"""Commands of this package in processes of their own, some at a time, a thread each: runs and samples side by side."""
+"""Run commands of this package in parallel subprocesses with one thread each, such as training and sampling."""
 
 import os
 import subprocess
@@ -22,15 +22,15 @@ TAIL = 1500  # characters of a log that an error shows
 
 @dataclass(frozen=True)
 class Command:
-    """One command that goes on where it was stopped.
+    """One resumable command.
 
     Attributes:
-        name: for the one who waits; each its own.
-        arguments: of `fairhuman`.
-        log: gets all that the command prints.
-        done: tells how much is done, 0..1; 1 once nothing is left to do.
-        cost: what the whole takes, in any unit that all jobs share; for the estimate of time.
-        needs: must exist before it can start; what an earlier job makes.
+        name: unique name for messages.
+        arguments: command-line arguments of `fairhuman`.
+        log: file that receives the command's output.
+        done: returns the fraction done, 0..1.
+        cost: total cost in any unit shared by all jobs; used to estimate the remaining time.
+        needs: file that must exist before the command can start, written by an earlier job.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Command:
 
     @property
     def ready(self) -> bool:
-        """Whether it can start."""
+        """Whether the command can start."""
         return self.needs is None or self.needs.exists()
 
 
 def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
-    """A training run; its recipe and log are written beside its folder."""
+    """A training run; its recipe and log are written next to its folder."""
     file = recipe.out.with_name(f"{recipe.out.name}.yaml")
     save(recipe, file)
     finished = (recipe.product, recipe.out / "report.html")
@@ -55,7 +55,7 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
 
     def done() -> float:
         if all(path.exists() for path in finished):
-            # the command itself says what is wrong with the folder of another run
+            # for the folder of another run, the command itself reports the error
             return 0.0 if differences(load(TrainRecipe, earlier), recipe) else 1.0
         steps_n = read_metrics(recipe.out).steps_n
         return min(0.99, steps_n[-1] / recipe.steps) if len(steps_n) else 0.0
@@ -64,7 +64,7 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
 
 
 def sampling_options(model: str | Path, steps: int, guidance: float, size: tuple[int, int], seed: int) -> list[object]:
-    """Options of `fairhuman sample` for quick pictures of (height, width)."""
+    """Options of `fairhuman sample` for fast sampling at (height, width)."""
     options: list[object] = ["--model", model, "--steps", steps, "--guidance", guidance, "--seed", seed]
     return [*options, "--height", size[0], "--width", size[1], "--batch-size", 8, "--precision", "bf16"]
 
@@ -78,7 +78,7 @@ def sampling_job(
     lora: Path | None = None,
     cost: float = 1.0,
 ) -> Command:
-    """One picture for each of the `count` lines of `prompts`; `options` are those of `fairhuman sample`."""
+    """Sample one picture for each of the `count` lines of `prompts`; `options` are those of `fairhuman sample`."""
     arguments = ("sample", str(out), "--prompts", str(prompts), *map(str, options))
     if lora is not None:
         arguments += ("--lora", str(lora))
@@ -92,13 +92,13 @@ def run_jobs(
     at_once: int = 2,
     ended: Callable[[Command, FairHumanError | None], object] | None = None,
 ) -> int | None:
-    """Run what isn't done yet, in order of readiness; return the number of the signal that ended it early, or None.
+    """Run all unfinished commands as they become ready; return the signal that interrupted them, or None.
 
-    Ctrl-C or SIGTERM is handed on once to the running commands, and their ends are waited for. `ended` is told of every
-    command that ends by itself, and why it failed or None; the others go on.
+    Ctrl-C or SIGTERM is forwarded once to the running commands, which are then awaited. `ended` is called with every
+    command that finishes and its error or None; a failure doesn't stop the other commands.
 
     Raises:
-        FairHumanError: a command failed and there is no `ended`; the others are ended in order.
+        FairHumanError: a command failed and `ended` is None; the other commands are terminated.
     """
     caught: list[int] = []
     clock = _Clock(jobs, display)
@@ -111,7 +111,7 @@ def run_jobs(
                     waiting.remove(job)
                     running[job.name] = job, _start(job)
                 if not running:
-                    raise FairHumanError(f"{waiting[0].name} needs {waiting[0].needs}, which no other command made")
+                    raise FairHumanError(f"{waiting[0].name} needs {waiting[0].needs}, which no other command wrote")
                 time.sleep(POLL_SECONDS)
                 for job, process in list(running.values()):
                     code = process.poll()
@@ -135,7 +135,7 @@ def run_jobs(
 
 
 class _Clock:
-    """How far all jobs are, and how long the rest will take at the speed so far."""
+    """Progress of all jobs, and the remaining time at the speed so far."""
 
     def __init__(self, jobs: Sequence[Command], display: Display) -> None:
         self._costs, self._display = {job.name: job.cost for job in jobs}, display
@@ -144,11 +144,11 @@ class _Clock:
         self._first = self._spent()
 
     def look(self, job: Command) -> None:
-        """Ask a job how far it is."""
+        """Update the progress of a job."""
         self.shares[job.name] = job.done()
 
     def end(self, job: Command, failed: bool) -> None:
-        """Say that a job is over; what a failed one left undone isn't waited for any more."""
+        """Record the end of a job; the rest of a failed job is dropped from the estimate."""
         if failed:
             self._costs[job.name] *= self.shares[job.name]
         self.shares[job.name] = 1.0
@@ -161,9 +161,9 @@ class _Clock:
     def _whole(self) -> str:
         spent, whole = self._spent(), sum(self._costs.values())
         if not spent > self._first:
-            return "time left not known yet"
+            return "remaining time unknown"
         left = (whole - spent) * (time.monotonic() - self._started) / (spent - self._first)
-        return f"{spent / whole:.0%} of all, about {duration(left)} left"
+        return f"{spent / whole:.0%} of total, about {duration(left)} left"
 
     def _spent(self) -> float:
         return sum(cost * self.shares[name] for name, cost in self._costs.items())
@@ -173,7 +173,7 @@ def _start(job: Command) -> "subprocess.Popen[bytes]":
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     with job.log.open("ab") as log:
-        # A session of its own: Ctrl-C in a terminal reaches it once, through this process, and not twice.
+        # A new session, so that Ctrl-C in a terminal reaches the command only once, through this process.
         return subprocess.Popen(
             [sys.executable, "-m", "fairhuman.cli", *job.arguments],
             stdin=subprocess.DEVNULL,
@@ -188,4 +188,4 @@ def _error(job: Command, code: int) -> FairHumanError | None:
     if code == 0:
         return None
     tail = job.log.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()
-    return FairHumanError(f"{job.name} ended with exit code {code}, {job.log} says:\n{tail}")
+    return FairHumanError(f"{job.name} failed with exit code {code}; end of {job.log}:\n{tail}")

@@ -1,7 +1,7 @@
-"""Held-out losses of runs that ended, in files so small that they can be kept where the runs can't.
+"""Held-out losses of finished runs in small files that outlive the runs.
 
-`NAME.npz` holds the losses of one run before and after, and what they depend on. A comparison reads them, not the runs,
-so that runs may be deleted, or made on several machines.
+`NAME.npz` holds the losses of one run before and after training, and the settings they depend on. A comparison reads
+only these files, so that runs may be deleted or made on several machines.
 """
 
 import json
@@ -22,12 +22,11 @@ from fairhuman.train.resume import free_on_resume
 from fairhuman.utils.files import write_atomically
 
 
-def keep_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
-    """Write the losses of a run that ended.
+def store_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
+    """Write the losses of a finished run.
 
     Raises:
-        DataError: it has no losses before and after.
-
+        DataError: the run lacks losses before and after training.
     """
     first, last = read_pair(run.out)
     arrays: dict[str, Any] = {"depends_on": json.dumps(_depends_on(recipe, run)), "keys": np.array(first.keys)}
@@ -43,12 +42,11 @@ def keep_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
     write_atomically(_file(recipe, run), write)
 
 
-def kept_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
-    """The losses of a run; None where they aren't kept, or are those of other settings or people.
+def load_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
+    """The stored losses of a run; None if there are none, or if they belong to other settings or data.
 
     Raises:
         DataError: the file can't be read.
-
     """
     path = _file(recipe, run)
     if not path.is_file():
@@ -60,7 +58,7 @@ def kept_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
             keys = tuple(str(key) for key in arrays["keys"])
             first, last = (_evaluation(arrays, part, keys) for part in ("first", "last"))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise DataError(f"{path}: can't be read, delete it to run it again: {error}") from error
+        raise DataError(f"{path}: can't be read; delete it to repeat the run: {error}") from error
     return first, last
 
 
@@ -76,7 +74,7 @@ def _file(recipe: CompareRecipe, run: TrainRecipe) -> Path:
 
 
 def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
-    """All settings that a run's losses depend on, with people in the place of where they lie."""
+    """All settings that a run's losses depend on, with the settings of rendered people in place of their paths."""
     settings = config.flatten(run.model_dump(mode="json"))
     people = {str(recipe.data(name)): one.decisive() for name, one in recipe.people.items()}
 
@@ -89,7 +87,7 @@ def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
 
 
 def _depends_on_same(kept: Mapping[str, Any], recipe: CompareRecipe, run: TrainRecipe) -> bool:
-    """Whether losses that depend on `kept` are those of `run`; a setting that is newer than them had its default."""
+    """Whether losses stored with the settings `kept` are those of `run`; newer settings count as their defaults."""
     wanted = _depends_on(recipe, run)
     defaults = _depends_on(recipe, TrainRecipe(data=run.data, out=run.out, steps=run.steps))
     return kept.keys() <= wanted.keys() and {**defaults, **kept}.items() >= wanted.items()

@@ -1,4 +1,4 @@
-"""The page of a comparison."""
+"""The report of a comparison."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from fairhuman.compare.analysis import CellContrast, Contrasts, document
 from fairhuman.compare.paper.cost_page import read_costs, variants
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import GridResult
-from fairhuman.compare.runs import ComparisonRuns, at_edge
+from fairhuman.compare.runs import ComparisonRuns, edge_note
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report import plots
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
@@ -25,14 +25,8 @@ MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 def write_comparison(
     recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contrasts, shown: GridResult | None = None
 ) -> Path:
-    """Write `results.json` and `report.html` into the comparison's folder of results; return the page's path.
-
-    Args:
-        recipe: of the comparison; where it asks for costs, they are in the folder of results.
-        outcome: of its runs.
-        differences: of its cells.
-        shown: its grid.
-
+    """Write `results.json` and `report.html` into the comparison's results folder; return the page's path. Costs, if
+    the recipe asks for them, are read from that folder.
     """
     folder = recipe.results_folder
     write_json(folder / "results.json", {**origin(), **document(recipe, outcome, differences)})
@@ -85,7 +79,7 @@ def _costs(recipe: CompareRecipe, settings: CostSettings) -> dict[str, Any] | No
 
 
 def _reports(recipe: CompareRecipe, outcome: ComparisonRuns) -> list[tuple[str, str]]:
-    """Titles and links of the reports of runs that lie beside the page."""
+    """Titles and links of the runs' reports, if they lie in the results folder."""
     reports = []
     for cell, seeds in outcome.seeds.items():
         for seed in seeds:
@@ -103,7 +97,7 @@ def _rates(outcome: ComparisonRuns, cell: str) -> dict[str, Any]:
     tuned, picked = outcome.tuned[cell], outcome.picked[cell]
     return {
         "cell": cell,
-        "picked": f"{picked:g}{at_edge(tuned, picked)}",
+        "picked": f"{picked:g}{edge_note(tuned, picked)}",
         "lines": [
             (f"{rate:g}", [f"{found[name]:+.2%}" for name in next(iter(outcome.series.values())).first])
             for rate, found in sorted(tuned.items())

@@ -1,4 +1,4 @@
-"""The pictures of a comparison: the base and every cell, drawn for the same prompts and conditions, in one grid."""
+"""The grid of a comparison: pictures of the base and every cell for the same prompts and conditions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,14 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import write_text
 
-MOST_ROWS = 64
+MAX_ROWS = 64
 OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2i_adapter": "--t2i-adapter"}
 
 
 @dataclass(frozen=True)
 class GridResult:
-    """What became of a comparison's grid.
-
-    Attributes:
-        page: of the grid.
-        seed: of the runs whose weights drew it.
-        missing: cells that aren't in it, as their run isn't in the comparison's folder any more, or failed.
+    """Grid of a comparison: its page, the seed of the runs whose weights were used, and the cells that are missing
+    because their run failed or its folder was deleted.
     """
 
     page: Path
@@ -40,12 +36,11 @@ class GridResult:
 
 
 def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns, display: Display) -> GridResult | int:
-    """Draw what isn't drawn yet and write the grid; or the number of the signal that ended it early.
+    """Sample missing pictures and write the grid; returns the signal instead if one interrupted it.
 
     Raises:
-        DataError: the prompts can't be read, there is none, or more than 64.
-        FairHumanError: a command that draws failed, with the end of what it said.
-
+        DataError: the prompts can't be read, or there are none or more than 64.
+        FairHumanError: a sampling command failed; quotes the end of its log.
     """
     seed = recipe.seeds[0]
     runs = {cell: recipe.run(cell, seed, rate, "test") for cell, rate in outcome.picked.items()}
@@ -74,11 +69,10 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns
 
 
 def expected_boxes(methods: Mapping[str, Path], data: Path) -> list[Boxes]:
-    """Faces and hands of a data set's k-th record for each matched row of prompt k, in pixels of its first picture.
+    """Boxes of the data set's k-th record for each matched row of prompt k, in pixels of the row's first picture.
 
     Raises:
-        DataError: the data can't be read, or hasn't as many records as there are prompts; or as of `match_pictures`.
-
+        DataError: the data can't be read, or the numbers of records and prompts differ; or as in `match_pictures`.
     """
     rows = match_pictures(methods)
     records = read_source(data, ZOOMED, SourceSettings(), LoadReport())
@@ -93,7 +87,7 @@ def expected_boxes(methods: Mapping[str, Path], data: Path) -> list[Boxes]:
 
 
 def _boxes(record: HumanRecord, size: tuple[int, int]) -> Boxes:
-    """Faces and hands of a record in pixels of (height, width)."""
+    """Face and hand boxes of a record in pixels of a picture of (height, width)."""
     x, y = size[1] / record.width, size[0] / record.height
     return {
         part: [Box(x * box.x0, y * box.y0, x * box.x1, y * box.y1) for box in record.boxes.get(part) or ()]
@@ -102,13 +96,13 @@ def _boxes(record: HumanRecord, size: tuple[int, int]) -> Boxes:
 
 
 def _write_prompts(records: Sequence[HumanRecord], data: Path, file: Path) -> None:
-    """Write the captions of all records, a line each."""
+    """Write the captions of all records, one per line."""
     prompts = [" ".join(record.caption.split()) for record in records]
-    if len(prompts) > MOST_ROWS:
-        raise DataError(f"{data}: a grid shows all records, {MOST_ROWS} at most, found {len(prompts)}")
+    if len(prompts) > MAX_ROWS:
+        raise DataError(f"{data}: a grid takes at most {MAX_ROWS} records, found {len(prompts)}")
     empty = [record.key for record, prompt in zip(records, prompts, strict=True) if not prompt]
     if not prompts or empty:
-        raise DataError(f"{data}: a grid needs a caption of every record, {len(empty)} of {len(prompts)} have none")
+        raise DataError(f"{data}: a grid needs a caption for every record, {len(empty)} of {len(prompts)} have none")
     write_text(file, "\n".join(prompts) + "\n")
 
 
@@ -120,7 +114,7 @@ def _job(
 
 
 def _weights(run: TrainRecipe, asked: Path) -> list[object]:
-    """Options that draw with what a run trained beside the base, under the conditions of a data set."""
+    """Sampling options for the weights that a run trained, with conditions from a data set."""
     options: list[object] = [OPTIONS[run.kind], run.product] if run.kind in OPTIONS else []
     for name in run.control.conditions if run.control else ():
         options += ["--control", f"{name}={asked}"]

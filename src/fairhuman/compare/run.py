@@ -1,4 +1,4 @@
-"""A comparison from start to end: runs, their contrasts, pictures, costs and the page."""
+"""A complete comparison: runs, contrasts, pictures, costs and report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,24 +18,23 @@ from fairhuman.utils.display import Display
 
 @dataclass(frozen=True)
 class Comparison:
-    """The page of a comparison, and the runs that failed: name to what each said."""
+    """The report of a comparison, and error messages of failed runs by name."""
 
     page: Path
     failed: Mapping[str, str]
 
 
 def planned_runs(recipe: CompareRecipe) -> list[TrainRecipe]:
-    """Runs of all cells and seeds, at learning rates before tuning.
+    """Training recipes of all cells and seeds, with their learning rates before tuning.
 
     Raises:
-        RecipeError: a setting that training doesn't have, or one that the comparison sets itself.
-
+        RecipeError: a setting that training doesn't have, or that the comparison sets itself.
     """
     return [recipe.run(cell, seed, None, "test") for cell in recipe.cells for seed in recipe.seeds]
 
 
 def missing_data(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Path]:
-    """Data sets of a comparison that don't exist, besides the people that it renders."""
+    """Missing data sets of a comparison, except the people that it renders."""
     sections = [section.data for section in (recipe.tuning, recipe.grid) if section is not None]
     paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, [recipe.test, *sections])]
     rendered = {recipe.data(name) for name in recipe.people}
@@ -43,13 +42,12 @@ def missing_data(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Pat
 
 
 def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
-    """Do all that isn't done yet and write the page; or the number of the signal that ended it early.
+    """Perform all unfinished steps and write the report; returns the signal instead if one interrupted it.
 
     Raises:
-        RecipeError: as of `planned_runs`.
+        RecipeError: as in `planned_runs`.
         DataError: the data of the grid doesn't exist.
-        FairHumanError: as of `run_comparison` and `draw_grid`.
-
+        FairHumanError: as in `run_comparison` and `draw_grid`.
     """
     planned_runs(recipe)
     if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():

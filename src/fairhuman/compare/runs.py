@@ -1,6 +1,7 @@
-"""Runs of a comparison: people, tuning, then every cell with every seed; finished runs are kept, failed ones reported.
+"""Runs of a comparison: render people, tune learning rates, then train every cell with every seed.
 
-Running the same recipe again resumes, and includes cells and seeds that were added since.
+Finished runs are kept and failed ones reported. Running the same command again resumes the comparison and adds new
+cells and seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, training_job
-from fairhuman.compare.losses import keep_losses, kept_losses
+from fairhuman.compare.losses import load_losses, store_losses
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.report.changes import Series, change, series_of
@@ -19,21 +20,20 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 
 GLOBAL = "global"
-EXACT = 2.0  # cost of a step with K gradients, in those of a step with one; for the estimate of time
+EXACT = 2.0  # cost of a step with K gradients relative to one gradient, for the time estimate
 Render = Callable[[Path, SynthSettings, Display], object]
 
 
 @dataclass
 class ComparisonRuns:
-    """What came of a comparison.
+    """Outcome of a comparison's runs.
 
     Attributes:
-        series: held-out sums of each cell's runs that ended, seeds in the order of `seeds`.
-        seeds: of each cell's runs that ended.
-        tuned: by cell, the changes at each learning rate, by objective.
-        picked: learning rate of each cell; None where nothing was tuned.
-        failed: name of a run to what it said.
-
+        series: held-out sums of each cell's finished runs, in the order of `seeds`.
+        seeds: seeds of each cell's finished runs.
+        tuned: loss changes by cell, learning rate and objective.
+        picked: learning rate of each cell; None without tuning.
+        failed: error messages by name of the run.
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -44,11 +44,10 @@ class ComparisonRuns:
 
 
 def run_comparison(recipe: CompareRecipe, render: Render, display: Display) -> ComparisonRuns | int:
-    """Do all that isn't done yet; the outcome, or the number of the signal that ended it early.
+    """Perform all unfinished runs; returns the outcome, or the signal that interrupted them.
 
     Raises:
-        FairHumanError: settings that training doesn't have; not one run of a cell ended.
-
+        FairHumanError: settings that training doesn't have; all runs failed, or all tuning runs of a cell.
     """
     for name, people in recipe.people.items():
         render(recipe.out / "people" / name, people, display)
@@ -70,16 +69,16 @@ def run_comparison(recipe: CompareRecipe, render: Render, display: Display) -> C
         if ended:
             outcome.series[cell], outcome.seeds[cell] = _series(recipe, list(ended.values())), list(ended)
     if not outcome.series:
-        raise FairHumanError(f"{recipe.out}: no run of the comparison ended. {next(iter(outcome.failed.values()))}")
+        raise FairHumanError(f"{recipe.out}: all runs of the comparison failed. {next(iter(outcome.failed.values()))}")
     return outcome
 
 
 def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns, display: Display) -> int | None:
-    """Fill in `tuned` and `picked`; return the number of the signal that ended it early."""
+    """Fill in `tuned` and `picked`; returns the signal if one interrupted it."""
     runs = {
         cell: {rate: recipe.run(cell, tuning.seed, rate, "tuning") for rate in tuning.learning_rates}
         for cell in recipe.cells
-        if cell not in tuning.lenders
+        if cell not in tuning.rate_sources
     }
     signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, display)
     if signal is not None:
@@ -87,35 +86,35 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns
     for cell, rates in runs.items():
         ended = {rate: run for rate, run in rates.items() if run.out.name not in outcome.failed}
         if not ended:
-            raise FairHumanError(f"cell {cell!r}: no tuning run ended. {next(iter(outcome.failed.values()))}")
-        tuned = {rate: changes(_series(recipe, [run])) for rate, run in ended.items()}
-        outcome.tuned[cell], outcome.picked[cell] = tuned, pick(tuned, tuning.max_global)
-        display.say(f"learning rate of {cell}: {outcome.picked[cell]:g}{at_edge(tuned, outcome.picked[cell])}")
-    outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.lenders.items()}
+            raise FairHumanError(f"cell {cell!r}: all tuning runs failed. {next(iter(outcome.failed.values()))}")
+        tuned = {rate: loss_changes(_series(recipe, [run])) for rate, run in ended.items()}
+        outcome.tuned[cell], outcome.picked[cell] = tuned, choose_learning_rate(tuned, tuning.max_global)
+        display.say(f"learning rate of {cell}: {outcome.picked[cell]:g}{edge_note(tuned, outcome.picked[cell])}")
+    outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.rate_sources.items()}
     return None
 
 
-def pick(tuned: Mapping[float, Mapping[str, float]], max_global: float) -> float:
-    """The learning rate by the rule of `TuningSettings`."""
+def choose_learning_rate(tuned: Mapping[float, Mapping[str, float]], max_global: float) -> float:
+    """Choose a learning rate by the rule of `TuningSettings`."""
     allowed = {rate: found for rate, found in tuned.items() if found[GLOBAL] <= max_global}
     if allowed:
         return min(allowed, key=lambda rate: sum(value for name, value in allowed[rate].items() if name != GLOBAL))
     return min(tuned, key=lambda rate: tuned[rate][GLOBAL])
 
 
-def at_edge(tuned: Mapping[float, object], rate: float | None) -> str:
-    """A remark where a rate is the smallest or largest that was tried."""
+def edge_note(tuned: Mapping[float, object], rate: float | None) -> str:
+    """A remark if a rate is the smallest or largest one tried; else empty."""
     return " (at the edge of the grid)" if len(tuned) > 1 and rate in (min(tuned), max(tuned)) else ""
 
 
-def changes(series: Series) -> dict[str, float]:
-    """Change of each held-out loss of one run."""
+def loss_changes(series: Series) -> dict[str, float]:
+    """Change in each held-out loss of one run."""
     return {name: change(series, name).value for name in series.first}
 
 
 def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, display: Display) -> int | None:
-    """Run those whose losses aren't kept yet, the longest first, and keep them; failures are noted."""
-    left = {run.out.name: run for run in runs if kept_losses(recipe, run) is None}
+    """Train the runs without stored losses, longest first, and store their losses; failures are recorded."""
+    left = {run.out.name: run for run in runs if load_losses(recipe, run) is None}
     costs = {
         name: run.steps * (EXACT if run.balances and run.fairness.mode == "exact" else 1.0)
         for name, run in left.items()
@@ -124,31 +123,30 @@ def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Comparis
 
     def ended(job: Command, error: FairHumanError | None) -> None:
         if error is None:
-            keep_losses(recipe, left[job.name])
+            store_losses(recipe, left[job.name])
         else:
             outcome.failed[job.name] = str(error)
             display.say(f"{error}")
 
     for job in jobs:
-        if job.done() == 1.0:  # by an earlier command that was killed before it could keep them
+        if job.done() == 1.0:  # finished by an earlier command that was killed before it stored the losses
             ended(job, None)
     return run_jobs(
-        [job for job in jobs if kept_losses(recipe, left[job.name]) is None], display, recipe.processes, ended
+        [job for job in jobs if load_losses(recipe, left[job.name]) is None], display, recipe.processes, ended
     )
 
 
 def _series(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Series:
-    """The kept losses of runs that ended."""
-    pairs = {run.out.name: kept_losses(recipe, run) for run in runs}
+    """The stored losses of finished runs."""
+    pairs = {run.out.name: load_losses(recipe, run) for run in runs}
     return series_of({name: pair for name, pair in pairs.items() if pair is not None})
 
 
 def shared_seeds(outcome: ComparisonRuns, a: str, b: str) -> tuple[Series, Series]:
-    """The series of two cells, cut to the seeds that both have.
+    """The series of two cells, restricted to the seeds that both have.
 
     Raises:
-        DataError: there is none.
-
+        DataError: they have no seed in common.
     """
     both = [seed for seed in outcome.seeds[a] if seed in outcome.seeds[b]]
     if not both:

@@ -1,4 +1,4 @@
-"""A comparison: cells (a strategy, a rank, any settings of training) over seeds, all else the same."""
+"""Settings of a comparison: cells (a strategy, a rank, any training settings) over seeds, all else equal."""
 
 import re
 from collections.abc import Collection
@@ -16,54 +16,54 @@ from fairhuman.train.recipe import TrainRecipe
 
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
 BASE, EXPECTED = "base", "expected"
-OWN = ("out", "seed", "validation.data", "validation.every")  # what the comparison sets itself
+RESERVED = ("out", "seed", "validation.data", "validation.every")  # set by the comparison itself
 
 
 class TuningSettings(Settings):
-    """How cells get their own learning rates, by one rule.
+    """Rule by which each cell gets its own learning rate.
 
-    Among rates whose change of the global loss on the tuning data is at most `max_global`, the one with the lowest sum
-    of the changes of all other objectives; where there is none, the one with the lowest change of the global loss.
+    Among the rates whose global loss on the tuning data changes by at most `max_global`, take the one with the lowest
+    sum of changes in the other objectives; if there is none, the one with the lowest change in the global loss.
     """
 
-    data: str = Field(description="data set, or name of one of `people`; never the one that is reported on")
-    learning_rates: list[float] = Field(min_length=1)
-    seed: int = Field(default=0, ge=0)
-    max_global: float = Field(default=0.005, description="0.005 = half a percent above the base")
+    data: str = Field(description="data set, or name of one of `people`; must differ from `test`")
+    learning_rates: list[float] = Field(min_length=1, description="learning rates to try")
+    seed: int = Field(default=0, ge=0, description="seed of the tuning runs")
+    max_global: float = Field(default=0.005, description="allowed rise of the global loss; 0.005 = 0.5 % of the base's")
     same: dict[str, list[str]] = Field(
-        default={}, description="a cell to those that take its learning rate, to differ from it in their settings alone"
+        default={}, description="a cell to the cells that use its learning rate instead of their own"
     )
 
     @property
-    def lenders(self) -> dict[str, str]:
-        """A cell to the one whose learning rate it takes."""
+    def rate_sources(self) -> dict[str, str]:
+        """A cell to the cell whose learning rate it uses."""
         return {cell: lender for lender, cells in self.same.items() for cell in cells}
 
     def runs_of(self, cells: Collection[str]) -> int:
-        """How many runs find the learning rates of `cells`."""
-        return len(self.learning_rates) * (len(cells) - len(self.lenders))
+        """Number of tuning runs for `cells`."""
+        return len(self.learning_rates) * (len(cells) - len(self.rate_sources))
 
 
 class GridSettings(Settings):
     """Pictures of the base and every cell for the same prompts and conditions, with the same noise."""
 
     data: str = Field(
-        description="data set, or name of one of `people`, a dozen pictures: every caption is a prompt, and pose and "
-        "depth are what cells follow that follow one"
+        description="small data set, or name of one of `people`; its captions are the prompts, its pose and depth the "
+        "conditions"
     )
-    steps: int = Field(default=30, ge=1, description="of UniPC")
-    guidance: float = Field(default=7.5, ge=1.0)
-    seed: int = Field(default=0, ge=0, description="of the noise")
+    steps: int = Field(default=30, ge=1, description="UniPC steps")
+    guidance: float = Field(default=7.5, ge=1.0, description="classifier-free guidance; 1 = none")
+    seed: int = Field(default=0, ge=0, description="seed of the noise")
     zoom_on: str | None = Field(
         default=None,
-        description="cell, or 'base', in whose pictures faces and hands are found; 'expected': `data`'s boxes",
+        description="cell or 'base' whose faces and hands define the close-ups; 'expected': boxes of `data`",
     )
 
 
 class CompareRecipe(Settings):
-    """Everything about a comparison.
+    """Recipe of a comparison.
 
-    Runs of one seed differ in their cell alone: order of pictures, mirroring, noise and timesteps are the same.
+    Runs with the same seed differ only in their cell: data order, mirroring, noise and timesteps are the same.
     """
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes", "results"})
@@ -71,21 +71,23 @@ class CompareRecipe(Settings):
     out: Path
     results: Path | None = Field(
         default=None,
-        description="report, numbers and the losses of runs that ended; None: in `out`, where the runs are",
+        description="folder of report, numbers and losses of finished runs; None: `out`, where the runs are",
     )
-    train: dict[str, Any] = Field(description="settings of training that all runs share")
-    cells: dict[str, dict[str, Any]] = Field(min_length=1, description="name to the settings in which it differs")
+    train: dict[str, Any] = Field(description="training settings that all runs share")
+    cells: dict[str, dict[str, Any]] = Field(min_length=1, description="cell to the settings in which it differs")
     against: str | dict[str, list[str]] | None = Field(
-        default=None, description="the cell that all others are compared with, or a cell to those compared with it"
+        default=None, description="reference cell for all others, or a reference cell to the cells compared with it"
     )
     seeds: list[int] = Field(default=[1, 2, 3, 4, 5], min_length=1)
     tuning: TuningSettings | None = None
-    test: str = Field(description="data set, or name of one of `people`: the losses that are reported")
+    test: str = Field(description="data set, or name of one of `people`, for the reported losses")
     people: dict[str, SynthSettings] = Field(default={}, description="sets of synthetic people to render")
-    grid: GridSettings | None = Field(default=None, description="also pictures, by the first seed's weights")
-    cost: CostSettings | None = Field(default=None, description="also what LoRA and MoLE cost at inference")
-    margin: float = Field(default=0.02, gt=0, description="changes within ± this count as the same, of the base's loss")
-    processes: int = Field(default=2, ge=1, description="runs at once, a thread each")
+    grid: GridSettings | None = Field(default=None, description="grid of pictures, with the first seed's weights")
+    cost: CostSettings | None = Field(default=None, description="inference cost of LoRA and MoLE")
+    margin: float = Field(
+        default=0.02, gt=0, description="differences within ± this share of the base's loss are 'same'"
+    )
+    processes: int = Field(default=2, ge=1, description="parallel runs, one thread each")
 
     @field_validator("cells")
     @classmethod
@@ -94,7 +96,7 @@ class CompareRecipe(Settings):
             if not CELL.fullmatch(name):
                 raise ValueError(f"a cell's name must be 1 to 60 letters, digits, spaces or .,=+×_-, found {name!r}")
         if taken := [name for name in (BASE, EXPECTED) if name in cells]:
-            raise ValueError(f"a cell can't be named {taken[0]!r}, which means something else here")
+            raise ValueError(f"a cell can't be named {taken[0]!r}, which is reserved")
         slugs = [slug(name) for name in cells]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of cells must differ in more than spaces and case, found {', '.join(cells)}")
@@ -116,42 +118,41 @@ class CompareRecipe(Settings):
         if self.tuning is not None:
             if self.tuning.data == self.test:
                 raise ValueError(f"tuning.data and test must differ, both are {self.test!r}: no tuning on the test set")
-            for cell, lender in self.tuning.lenders.items():
+            for cell, lender in self.tuning.rate_sources.items():
                 if not {cell, lender} <= self.cells.keys():
                     known = ", ".join(self.cells)
                     raise ValueError(f"tuning.same must name cells, which are {known}; found {cell!r} like {lender!r}")
-                if lender in self.tuning.lenders:
-                    raise ValueError(f"tuning.same: {lender!r} has no learning rate of its own for {cell!r} to take")
+                if lender in self.tuning.rate_sources:
+                    raise ValueError(f"tuning.same: {lender!r} has no learning rate of its own that {cell!r} could use")
         return self
 
     @property
     def contrasts(self) -> dict[str, list[str]]:
-        """A cell to those that are compared with it."""
+        """A reference cell to the cells that are compared with it."""
         if isinstance(self.against, str):
             return {self.against: [cell for cell in self.cells if cell != self.against]}
         return self.against or {}
 
     @property
     def results_folder(self) -> Path:
-        """Where report, numbers and losses are."""
+        """Folder of report, numbers and losses."""
         return self.results or self.out
 
     def data(self, name: str) -> Path:
-        """The folder of a data set: one of `people`, or a path."""
+        """Path of a data set or of one of `people`."""
         return self.out / "people" / name if name in self.people else Path(name)
 
     def run(self, cell: str, seed: int, rate: float | None, split: str) -> TrainRecipe:
-        """The training run of a cell and seed; `rate` None keeps the learning rate of `train` and the cell.
+        """The training recipe of a cell and seed; `rate` None keeps the learning rate of `train` and the cell.
 
         Raises:
-            RecipeError: a setting that training doesn't have, or one that the comparison sets itself.
-
+            RecipeError: a setting that training doesn't have, or that the comparison sets itself.
         """
         values: dict[str, Any] = config.merge(self.train, self.cells[cell])
-        for name in OWN:
+        for name in RESERVED:
             section, _, key = name.rpartition(".")
             if key in (values.get(section, {}) if section else values):
-                raise RecipeError(f"compare: {name} is set by the comparison, take it out of train and cells")
+                raise RecipeError(f"compare: {name} is set by the comparison; remove it from train and cells")
         changed = f"-{rate:g}" if rate is not None else ""
         values["out"] = str(self.out / "runs" / split / f"{slug(cell)}{changed}-seed-{seed}")
         values["seed"] = seed
@@ -166,17 +167,17 @@ class CompareRecipe(Settings):
 
 
 def slug(name: str) -> str:
-    """A cell's name as part of a folder's."""
+    """A cell's name as a folder name."""
     return re.sub(r"[^\w.+=-]+", "-", name.casefold()).strip("-")
 
 
 class DrawSettings(Settings):
-    """How the models of a grid draw."""
+    """Sampling settings for the models of a grid."""
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes"})
 
-    resolution: int = Field(default=1024, ge=8, multiple_of=8, description="pixels a side")
-    steps: int = Field(default=30, ge=1, description="of UniPC")
-    guidance: float = Field(default=7.5, ge=1.0)
-    seed: int = Field(default=0, ge=0, description="of the noise")
-    processes: int = Field(default=2, ge=1, description="models that draw at once, a thread each")
+    resolution: int = Field(default=1024, ge=8, multiple_of=8, description="width and height in pixels")
+    steps: int = Field(default=30, ge=1, description="UniPC steps")
+    guidance: float = Field(default=7.5, ge=1.0, description="classifier-free guidance; 1 = none")
+    seed: int = Field(default=0, ge=0, description="seed of the noise")
+    processes: int = Field(default=2, ge=1, description="models that sample in parallel, one thread each")

@@ -1,1 +1,1 @@
-"""The demo: the main job on synthetic people, from rendering to report."""
+"""The demo: render synthetic people, fine-tune on them, sample, evaluate and write a report."""

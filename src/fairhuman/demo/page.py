@@ -1,4 +1,4 @@
-"""The page of the demo: base, LS and MPD beside each other."""
+"""The demo's report: base, LS and MPD side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,15 @@ from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
 
 TITLES = {"base": "base", "ls": "LS", "mpd": "MPD"}
-SHOWN = 8  # samples in the grid
+SHOWN = 8  # samples on the page
 Stages = list[tuple[str, PictureWithZooms]]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures for the same prompts by all of `TITLES`.
+    """Samples of all models in `TITLES` for the same prompts: files by title, in the order of the prompts.
 
-    Attributes:
-        prompts: the texts.
-        pictures: files by title, in the order of the prompts.
-        measured: their faces and hands; None if nobody looked.
-        note: why nobody looked.
+    `measured` is the evaluation of their faces and hands; where it wasn't run, it is None and `note` says why.
     """
 
     prompts: Sequence[str]
@@ -52,7 +48,7 @@ def write_demo_report(
     """Write `report.html` into the demo's folder from its two runs, `ls` and `mpd`, and return its path.
 
     Raises:
-        DataError: the runs have no held-out losses, or weren't evaluated on the same ones.
+        DataError: the runs have no held-out losses, or were evaluated on different samples.
     """
     series = {name: read_series([run]) for name, run in runs.items()}
     names = list(series["ls"].first)
@@ -87,7 +83,7 @@ def write_demo_report(
 
 
 def _line(series: Mapping[str, Series], name: str, colour: str) -> dict[str, Any]:
-    """A line of the table: base, change by LS, change by MPD, their difference."""
+    """A table row: loss of the base, change with LS, change with MPD, difference of the changes."""
     changes = [change(series["ls"], name), change(series["mpd"], name), change(series["mpd"], name, series["ls"])]
     base = base_loss(series["ls"], name)
     return {
@@ -104,7 +100,7 @@ def _cell(estimate: Estimate) -> tuple[str, str]:
 
 
 def _numbers(found: EvaluationResults) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Metric, what it is, and its number for each method, marked where it differs from the base's."""
+    """Name and description of each metric and its value per method, with the CSS class of a significant difference."""
     marks = {(one.metric, one.method): contrast_mark(one) for one in found.corrected()}
     metrics = dict.fromkeys(result.metric for result in found.results)
     numbers = {(result.metric, result.method): result.measured for result in found.results}
@@ -119,7 +115,7 @@ def _numbers(found: EvaluationResults) -> list[tuple[str, str, list[tuple[str, s
 
 
 def _held_out(runs: Mapping[str, Path]) -> list[tuple[str, Stages]]:
-    """The preview rows of both runs side by side: the picture, the base's, and each method's."""
+    """The preview rows of both runs side by side: the picture, then the base's, LS's and MPD's result."""
     ls_rows, mpd_rows = (read_previews(runs[name])[0] for name in ("ls", "mpd"))
     rows = []
     for ls, mpd in zip(ls_rows, mpd_rows, strict=True):
@@ -141,9 +137,9 @@ def _drawn(samples: Samples, number: int) -> Stages:
 
 
 def _boxes(measured: Evaluation | None, title: str, number: int) -> dict[str, list[tuple[float, ...]]] | None:
-    """Boxes by region of one sample; None if nobody looked."""
+    """Boxes of one sample by region; None if the samples weren't evaluated."""
     if measured is None:
         return None
-    found = measured.found.findings[title][number]
+    found = measured.found.detections[title][number]
     parts = {"face": found.faces, "hand": found.hands}
     return {name: [(p.box.x0, p.box.y0, p.box.x1, p.box.y1) for p in each] for name, each in parts.items()}

@@ -1,6 +1,6 @@
-"""The demo: render people, fine-tune a small SDXL by LS and by MPD from the same seeds, sample, measure, report.
+"""The demo: render people, fine-tune a small SDXL with LS and with MPD from the same seeds, sample, evaluate, report.
 
-Finished parts are kept in the folder, so the same command resumes where it was stopped.
+Each finished stage is kept in the folder, so running the same command again resumes the demo.
 """
 
 import os
@@ -18,8 +18,8 @@ from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.demo.page import TITLES, Samples, write_demo_report
 from fairhuman.demo.settings import DemoSettings
-from fairhuman.detect import DetectorError
 from fairhuman.detect.bundled import load_solutions
+from fairhuman.detect.detection import DetectorError
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
@@ -32,21 +32,21 @@ from fairhuman.utils.display import Display
 from fairhuman.utils.files import write_text
 
 METHODS = ("mpd", "ls")
-# All is annotated: pictures are checked, and put where any other source's would be.
+# Rendered people are fully annotated, so the build only checks and stores them.
 BUILD = config.build(BuildRecipe, {"min_side": None, "detect": None, "caption": {"kind": "text"}}, origin="demo")
 
 
 def run_demo(out: Path, settings: DemoSettings, display: Display) -> int | None:
-    """Do all that isn't done yet in `out`; return the number of the signal that ended it early, or None.
+    """Perform all unfinished steps in `out`; returns the signal that interrupted them, or None.
 
     Raises:
-        FairHumanError: `out` holds a demo of other settings; a part failed, with what it said.
+        FairHumanError: `out` holds a demo with other settings, or a step failed.
     """
     runs = demo_recipes(out, settings)
     _begin(out, settings)
     make_people(out, settings, display)
     prompts = write_prompts(out / "data" / "held-out", settings.samples, out / "prompts.txt")
-    display.say("fine-tuning with MPD and with LS, then drawing with all three models")
+    display.say("fine-tuning with MPD and with LS, then sampling from all three models")
     signal = jobs.run_jobs(_jobs(out, settings, runs), display, at_once=min(2, os.cpu_count() or 1))
     if signal is not None:
         display.say("stopped; run the same command again to resume")
@@ -64,16 +64,16 @@ def run_demo(out: Path, settings: DemoSettings, display: Display) -> int | None:
 
 
 def _begin(out: Path, settings: DemoSettings) -> None:
-    """Keep the settings, and see that they are those that the folder was begun with."""
+    """Save the settings, and check that the folder wasn't started with others."""
     kept = out / "demo.yaml"
     if kept.is_file():
         for name, (old, new) in config.differences(config.load(DemoSettings, kept), settings).items():
-            raise RecipeError(f"{out} holds a demo with another {name}: {old!r} there, {new!r} now. Choose another out")
+            raise RecipeError(f"{out}: holds a demo with {name} {old!r}, not {new!r}; give another folder")
     config.save(settings, kept)
 
 
 def make_people(out: Path, settings: DemoSettings, display: Display) -> None:
-    """Render the demo's people, those to train on and those held out, and build data sets of them."""
+    """Render the training people and the held-out people, and build a data set of each."""
     for part, count, seed in (("train", settings.people, 0), ("held-out", settings.held_out, 1)):
         people = SynthSettings(count=count, size=settings.size, seed=settings.seed + seed)
         render_people(out / "people" / part, people, display)
@@ -81,13 +81,17 @@ def make_people(out: Path, settings: DemoSettings, display: Display) -> None:
 
 
 def demo_recipes(out: Path, settings: DemoSettings) -> dict[str, TrainRecipe]:
-    """The runs by strategy; a model that doesn't exist is a ModelError."""
+    """Training recipes by strategy.
+
+    Raises:
+        ModelError: the model doesn't exist.
+    """
     check_location(settings.model)
     return {name: demo_recipe(out, settings, name) for name in METHODS}
 
 
 def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
-    """The run of a strategy: all the same but for `strategy`, so that order and noise are too."""
+    """The training recipe of a strategy. Only `strategy` differs between them, so data order and noise are the same."""
     values: dict[str, Any] = {
         "model": settings.model,
         "data": str(out / "data" / "train"),
@@ -115,7 +119,7 @@ def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe
 
 
 def write_prompts(people: Path, count: int, file: Path) -> list[str]:
-    """Write the captions of the first `count` people of a data set into `file`, a line each, and return them."""
+    """Write the captions of the first `count` people of a data set into `file`, one per line, and return them."""
     records = read_source(people, ("face", "hand"), SourceSettings(), LoadReport())
     prompts = [" ".join(record.caption.split()) for record in records[:count]]
     write_text(file, "\n".join(prompts) + "\n")
@@ -123,7 +127,7 @@ def write_prompts(people: Path, count: int, file: Path) -> list[str]:
 
 
 def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) -> list[jobs.Command]:
-    """The commands, with their seconds on one core of 2026."""
+    """The training and sampling commands, with their cost in seconds on one CPU core of 2026."""
     options = jobs.sampling_options(
         settings.model, settings.sample_steps, settings.guidance, (settings.size, settings.size), settings.seed
     )
@@ -141,7 +145,7 @@ def _jobs(out: Path, settings: DemoSettings, runs: Mapping[str, TrainRecipe]) ->
 
 
 def _look(out: Path, prompts: Sequence[str], display: Display) -> Samples:
-    """Measure faces and hands of the samples; without detectors the report says what is missing."""
+    """Evaluate faces and hands of the samples; without detectors the report states what is missing."""
     folders = {title: out / "samples" / name for name, title in TITLES.items()}
     pictures = {title: sorted(folder.glob("*.png")) for title, folder in folders.items()}
     try:
@@ -149,7 +153,7 @@ def _look(out: Path, prompts: Sequence[str], display: Display) -> Samples:
     except DetectorError as error:
         display.say(f"samples not measured: {error}")
         return Samples(prompts, pictures, None, str(error))
-    display.say("looking for faces and hands in the samples")
+    display.say("detecting faces and hands in the samples")
     job = EvaluationInputs(folders, out / "prompts.txt", out / "data" / "held-out", TITLES["base"], out / "features")
     settings = EvaluateSettings(metrics=["strict"], workers=min(2, os.cpu_count() or 1))
     return Samples(prompts, pictures, evaluate(job, settings, out / "evaluation"))

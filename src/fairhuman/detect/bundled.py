@@ -35,7 +35,6 @@ def load_solutions() -> Any:
 
     Raises:
         DetectorError: MediaPipe is missing, broken, or a version without bundled models.
-
     """
     try:
         import mediapipe
@@ -50,7 +49,6 @@ def source_name(model: str) -> str:
 
     Raises:
         DetectorError: MediaPipe isn't installed.
-
     """
     try:
         return f"mediapipe-{version('mediapipe')} {model}"
@@ -81,7 +79,6 @@ class BundledModel(Closing):
 
         Raises:
             ValueError: the detector is closed.
-
         """
         if self._graph is None:
             raise ValueError(f"{type(self).__name__} is closed")

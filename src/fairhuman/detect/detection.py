@@ -41,7 +41,6 @@ class Detection:
         visibility_n: visibility of each key point, 0..1, float32; None if the detector doesn't estimate it.
         votes: number of detection passes that found the object; None for a detector with a single pass.
         source: name and version of the detector.
-
     """
 
     box: Box
@@ -72,7 +71,6 @@ class Detector(Protocol):
 
         Raises:
             ValueError: the picture has another type or shape.
-
         """
         ...
 
@@ -104,7 +102,6 @@ def check_picture(image: object) -> Picture:
 
     Raises:
         ValueError: the picture isn't a numpy array [H, W, 3] of uint8 with H, W ≥ 1.
-
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"image must be a numpy array, not {type(image).__name__}")  # noqa: TRY004 one error for all

@@ -37,7 +37,6 @@ def guarded_map(
     Raises:
         ValueError: `workers` or `seconds` is out of range.
         DetectorError: a process died, failed or hung before its first item.
-
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
@@ -58,7 +57,6 @@ def guarded_results(
     Raises:
         ValueError: `workers` or `seconds` is out of range.
         DetectorError: models can't be loaded, or a picture is refused, crashes them or takes too long: names it.
-
     """
     with closing(guarded_map(start, pictures, workers=workers, seconds=seconds)) as work:
         for index, result in work:
@@ -96,7 +94,6 @@ class Guarded(Generic[Item, Result]):
     Raises:
         ValueError: an argument is out of range.
         DetectorError: by `with` or `call`, if a new process dies, fails or hangs before its first item.
-
     """
 
     def __init__(
@@ -124,7 +121,6 @@ class Guarded(Generic[Item, Result]):
         Raises:
             ValueError: outside of the `with` block.
             DetectorError: a new process was needed and didn't get ready.
-
         """
         if not self._opened:
             raise ValueError("Guarded must be open to call: use it in a `with` block")

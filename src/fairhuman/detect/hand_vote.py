@@ -54,10 +54,7 @@ class HolisticModel(BundledModel):
         self._process(BLANK)
         result = self._process(image)
         hands = []
-        for label, found in (
-            ("left hand", result.left_hand_landmarks),
-            ("right hand", result.right_hand_landmarks),
-        ):
+        for label, found in (("left hand", result.left_hand_landmarks), ("right hand", result.right_hand_landmarks)):
             points_n3 = None if found is None else pixel_points(found.landmark, image)
             box = None if points_n3 is None else box_around(points_n3, 0.0, image)
             if box is not None:
@@ -91,7 +88,6 @@ class HandVote(Closing):
         votes: minimum number of passes, 1..5.
         confidence: minimum score of the palm detector in each pass, 0..1; low, since the vote removes false hands.
         max_hands: maximum number of hands in a picture.
-
     """
 
     MODEL = "hands vote"
@@ -110,7 +106,6 @@ class HandVote(Closing):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3]; or the detector is closed.
-
         """
         image = check_picture(image)
         in_full = self._hands.detect(image)

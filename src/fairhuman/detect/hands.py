@@ -18,11 +18,6 @@ class HandDetector(BundledModel):
     The score is MediaPipe's *handedness* score: the confidence that the hand is a left or a right one. The paper
     reports it as hand confidence, but it says little about how well the hand is drawn. The box is tight around the key
     points; flesh extends beyond it.
-
-    Args:
-        confidence: minimum score of the palm detector, 0..1.
-        max_hands: maximum number of hands in a picture.
-
     """
 
     MODEL = "hands"
@@ -42,7 +37,6 @@ class HandDetector(BundledModel):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
-
         """
         image = check_picture(image)
         result = self._process(image)

@@ -17,7 +17,6 @@ def find_model(name: str) -> Path:
 
     Raises:
         DetectorError: the file doesn't exist, or the hub doesn't have it or can't be reached.
-
     """
     path = Path(name)
     hub = HUB_ID.fullmatch(name)
@@ -54,7 +53,6 @@ def import_onnxruntime() -> Any:
 
     Raises:
         DetectorError: onnxruntime isn't installed.
-
     """
     try:
         import onnxruntime
@@ -68,7 +66,6 @@ def open_session(path: Path) -> Any:
 
     Raises:
         DetectorError: onnxruntime is missing, or can't run the file.
-
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()

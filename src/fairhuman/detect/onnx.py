@@ -52,7 +52,6 @@ class OnnxDetector(Closing):
     Raises:
         ValueError: `confidence` or `overlap` is out of range.
         DetectorError: the file is missing, isn't a YOLO-style model, or has a class for none of the parts.
-
     """
 
     def __init__(
@@ -90,7 +89,6 @@ class OnnxDetector(Closing):
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3]; or the detector is closed.
             DetectorError: a score isn't in 0..1, so the model is of another kind.
-
         """
         image = check_picture(image)
         if self._session is None:

@@ -16,10 +16,6 @@ class PersonDetector(BundledModel):
 
     The score is the mean visibility of the 33 key points (see `PoseDetector`), so it is lower for a person cut off by
     the frame. On synthetic people at 512 px the box has an IoU of at least 0.97 with the true one.
-
-    Args:
-        confidence: minimum score of MediaPipe's person detector, 0..1.
-
     """
 
     MODEL = "person"
@@ -40,7 +36,6 @@ class PersonDetector(BundledModel):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
-
         """
         image = check_picture(image)
         result = self._process(image)

@@ -12,10 +12,6 @@ class PoseDetector(BundledModel):
     MediaPipe gives no score for the person. The score here is the mean visibility of the key points, so it is lower
     for a person cut off at the hip. The box surrounds all key points, inferred ones included, and is clipped to the
     picture.
-
-    Args:
-        confidence: minimum score of MediaPipe's person detector, 0..1.
-
     """
 
     MODEL = "pose"
@@ -33,7 +29,6 @@ class PoseDetector(BundledModel):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3].
-
         """
         image = check_picture(image)
         landmarks = self._process(image).pose_landmarks

@@ -38,7 +38,6 @@ class PartRates:
         score_zero_where_none: mean score over all pictures of `found`, with 0 for a picture without a detection.
         on_target: share of detections whose centre lies in a true box, over pictures with known boxes; None without
             true boxes. Detections in one picture aren't independent, so the interval is slightly too narrow.
-
     """
 
     found: Estimate
@@ -73,7 +72,6 @@ def find_parts(
         ValueError: `upscale`, `workers` or `seconds` is out of range.
         DetectorError: detectors can't be loaded; or a picture is rejected, crashes them or takes too long (the message
             names the picture).
-
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
@@ -95,7 +93,6 @@ def part_rates(
 
     Raises:
         ValueError: `expected` has a part that isn't in `parts`, or a different number of pictures.
-
     """
     if expected is not None:
         _check_expected(expected, parts, len(found))

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from functools import partial
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.detect.bundled import source_name
@@ -16,9 +17,12 @@ from fairhuman.detect.onnx import OnnxDetector
 from fairhuman.detect.persons import PersonDetector
 from fairhuman.detect.scale import enlarge, scale_back
 from fairhuman.detect.whole_body import WholeBodyDetector, whole_body_source
+from fairhuman.utils.plugins import DETECTORS, check_name, load_plugin, misfit, plugin_package
 
 Part = Literal["face", "hand", "person"]
 Kind = Literal["mediapipe", "onnx", "whole-body"]
+KindName = Annotated[Kind | str, AfterValidator(lambda name: check_name(name, get_args(Kind), DETECTORS))]
+"""One of ours, or an entry point of the group `fairhuman.detectors`."""
 DetectParts = Callable[[Picture], dict[str, list[Detection]]]
 
 
@@ -58,9 +62,9 @@ class WholeBodySettings(Settings):
 class DetectSettings(Settings):
     """The detector of each part; null: that part isn't detected."""
 
-    face: Kind | None = "mediapipe"
-    hand: Kind | None = "mediapipe"
-    person: Kind | None = "mediapipe"
+    face: KindName | None = "mediapipe"
+    hand: KindName | None = "mediapipe"
+    person: KindName | None = "mediapipe"
     upscale: int = Field(
         default=4, ge=1, description="factor by which pictures of up to 256 px are enlarged first; 1 = never"
     )
@@ -69,9 +73,9 @@ class DetectSettings(Settings):
     whole_body: WholeBodySettings = WholeBodySettings()
 
     @property
-    def kinds(self) -> dict[Part, Kind]:
+    def kinds(self) -> dict[Part, str]:
         """The detected parts and their kinds of detectors."""
-        named: Mapping[Part, Kind | None] = {"face": self.face, "hand": self.hand, "person": self.person}
+        named: Mapping[Part, str | None] = {"face": self.face, "hand": self.hand, "person": self.person}
         return {part: kind for part, kind in named.items() if kind is not None}
 
     @model_validator(mode="after")
@@ -89,11 +93,16 @@ class DetectSettings(Settings):
 def detector_names(settings: DetectSettings) -> dict[Part, str]:
     """Part to the name of its detector, the `source` of its detections; loads no model.
 
+    Of a detector that another package adds: its name and the package's version, so that another version counts as
+    another detector.
+
     Raises:
         DetectorError: MediaPipe isn't installed, or a model file is missing.
-
     """
-    return {part: NAMES[kind](settings, part) for part, kind in settings.kinds.items()}
+    return {
+        part: NAMES[kind](settings, part) if kind in NAMES else f"{kind}, {plugin_package(DETECTORS, kind)}"
+        for part, kind in settings.kinds.items()
+    }
 
 
 @contextmanager
@@ -104,14 +113,15 @@ def open_detectors(settings: DetectSettings) -> Iterator[DetectParts]:
 
     Raises:
         DetectorError: a detector can't be loaded.
-
+        PluginError: the same of one that another package adds.
     """
     kinds = settings.kinds
     with ExitStack() as stack:
         opened: list[tuple[Sequence[Part], Detector]] = []
         for kind in dict.fromkeys(kinds.values()):
             parts = [part for part, finder in kinds.items() if finder == kind]
-            opened += [(served, stack.enter_context(make())) for served, make in KINDS[kind](settings, parts)]
+            makers = KINDS[kind](settings, parts) if kind in KINDS else _added(kind, parts)
+            opened += [(served, stack.enter_context(make())) for served, make in makers]
 
         def find(image: Picture) -> dict[str, list[Detection]]:
             larger, factor = enlarge(check_picture(image), settings.upscale)
@@ -157,11 +167,23 @@ def _whole_body(settings: DetectSettings, parts: Sequence[Part]) -> Makers:
     return [(parts, lambda: WholeBodyDetector(own.detector, own.pose, own.confidence))]
 
 
+def _added(kind: str, parts: Sequence[Part]) -> Makers:
+    """A detector of another package: an entry point of the group `fairhuman.detectors`.
+
+    It is a class or function that takes the parts to look for and gives a `Detector`; called in each process that
+    detects.
+    """
+    make: Callable[[Sequence[Part]], Detector] = load_plugin(DETECTORS, kind)
+    if not callable(make):
+        raise misfit(DETECTORS, kind, "a class or function that gives a Detector", make)
+    return [(parts, partial(make, parts))]
+
+
 def _whole_body_name(settings: DetectSettings, _: Part) -> str:
     return whole_body_source(find_model(settings.whole_body.detector), find_model(settings.whole_body.pose))
 
 
-KINDS: Mapping[Kind, Callable[[DetectSettings, Sequence[Part]], Makers]] = {
+KINDS: Mapping[str, Callable[[DetectSettings, Sequence[Part]], Makers]] = {
     "mediapipe": _mediapipe,
     "onnx": _onnx,
     "whole-body": _whole_body,
@@ -171,7 +193,7 @@ MEDIAPIPE_MODELS: Mapping[Part, str] = {
     "hand": HandVote.MODEL,
     "person": PersonDetector.MODEL,
 }
-NAMES: Mapping[Kind, Callable[[DetectSettings, Part], str]] = {
+NAMES: Mapping[str, Callable[[DetectSettings, Part], str]] = {
     "mediapipe": lambda _, part: source_name(MEDIAPIPE_MODELS[part]),
     "onnx": lambda settings, part: f"onnx {hashed_file_name(find_model(settings.onnx.models[part]))}",
     "whole-body": _whole_body_name,

@@ -24,11 +24,7 @@ from fairhuman.detect.model_file import describe_signature, find_model, hashed_f
 # COCO-WholeBody's 133 key points: body, feet, face, hands.
 # https://github.com/jin-s13/COCO-WholeBody/blob/master/imgs/Fig2_anno.png
 BODY = slice(0, 17)
-PARTS_OF_BODY = (
-    ("face", slice(23, 91)),
-    ("left hand", slice(91, 112)),
-    ("right hand", slice(112, 133)),
-)
+PARTS_OF_BODY = (("face", slice(23, 91)), ("left hand", slice(91, 112)), ("right hand", slice(112, 133)))
 KEY_POINTS = 133
 YOLOX_STRIDES = (8, 16, 32)
 MIN_POINTS = 4  # minimum number of confident key points for a box
@@ -50,7 +46,6 @@ class WholeBodyDetector(Closing):
     Raises:
         ValueError: `confidence` is out of range.
         DetectorError: rtmlib is missing; a file is missing or isn't a model of this kind.
-
     """
 
     def __init__(self, detector: str, pose: str, confidence: float = 0.3) -> None:
@@ -78,7 +73,6 @@ class WholeBodyDetector(Closing):
 
         Raises:
             ValueError: the picture isn't RGB, uint8, [H, W, 3]; or the detector is closed.
-
         """
         image = check_picture(image)
         if self._pose is None:

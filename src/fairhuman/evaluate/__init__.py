@@ -1,1 +1,1 @@
-"""Measuring pictures: features once, cached; metrics are pure functions of them, with intervals and paired tests."""
+"""Evaluation of pictures: features are computed once and cached; metrics are pure functions over them."""

@@ -1,8 +1,9 @@
-"""What was found out about pictures, kept on disk: features of networks and findings of detectors, each one once.
+"""On-disk cache of network features and detections.
 
-A row is known by the content of its picture (and its prompt, where that counts), so a picture that was moved, renamed
-or is part of several evaluations costs nothing again, and one that was changed is looked at anew. Rows are appended
-as small Parquet files with names of their own; a killed run loses the file in work, and processes don't collide.
+The key of a row is the hash of the picture's content (and of its prompt, if the network reads it). Moved or renamed
+pictures and pictures shared by several evaluations are therefore computed once, and changed ones are recomputed. Rows
+are written as small Parquet files with unique names: a killed run loses only the current file, and processes don't
+collide.
 """
 
 import uuid
@@ -16,30 +17,28 @@ from fairhuman.data.pipeline.tables import read_table, write_table
 from fairhuman.errors import FairHumanError
 
 Key = bytes
-FEATURES = pyarrow.schema([("key", pyarrow.binary()), ("row", pyarrow.list_(pyarrow.float32()))])
-FINDINGS = pyarrow.schema([("key", pyarrow.binary()), ("row", pyarrow.string())])
+FEATURE_ROWS = pyarrow.schema([("key", pyarrow.binary()), ("row", pyarrow.list_(pyarrow.float32()))])
+DETECTION_ROWS = pyarrow.schema([("key", pyarrow.binary()), ("row", pyarrow.string())])
 
 Row = TypeVar("Row")
 
 
-class Rows(Generic[Row]):
-    """All rows of one kind, such as the features of one network with these weights.
+class CachedRows(Generic[Row]):
+    """Cached rows of one kind, such as the features of one network with given weights.
 
     Args:
-        folder: of this kind; its name says which network, weights and preprocessing.
-        schema: `FEATURES`, for rows that are float32 arrays, or `FINDINGS`, for rows that are texts.
-
+        folder: folder of this kind; its name identifies network, weights and preprocessing.
+        schema: `FEATURE_ROWS` for float32 arrays, `DETECTION_ROWS` for JSON texts.
     """
 
     def __init__(self, folder: Path, schema: pyarrow.Schema) -> None:
         self._folder, self._schema = folder, schema
 
     def read(self, keys: Collection[Key]) -> dict[Key, Row]:
-        """The rows of `keys` that are there.
+        """The rows of `keys` that the cache holds.
 
         Raises:
-            FairHumanError: a file is damaged; names it.
-
+            FairHumanError: a file is damaged; names the file.
         """
         found: dict[Key, Row] = {}
         wanted = set(keys)
@@ -48,15 +47,15 @@ class Rows(Generic[Row]):
                 table = read_table(path)
                 names, rows = table.column("key").to_pylist(), table.column("row")
             except (OSError, pyarrow.ArrowException, KeyError) as error:
-                raise FairHumanError(f"{path}: a damaged file of the feature cache, remove it ({error})") from error
+                raise FairHumanError(f"{path}: damaged file in the feature cache; delete it ({error})") from error
             for number, key in enumerate(names):
                 if key in wanted:
                     row = rows[number]
-                    found[key] = row.as_py() if self._schema is FINDINGS else row.values.to_numpy()
+                    found[key] = row.as_py() if self._schema is DETECTION_ROWS else row.values.to_numpy()
         return found
 
     def add(self, rows: Mapping[Key, Row]) -> None:
-        """Keep rows; all of them or none."""
+        """Add rows atomically."""
         if rows:
             table = pyarrow.Table.from_pydict({"key": list(rows), "row": list(rows.values())}, schema=self._schema)
             write_table(table, self._folder / f"{uuid.uuid4().hex}.parquet")

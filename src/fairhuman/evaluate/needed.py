@@ -1,4 +1,4 @@
-"""Weights that groups of metrics need: looked for before anything is measured."""
+"""Check that the weights of all chosen metrics are available before an evaluation starts."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,19 +7,18 @@ from fairhuman.data.condition.depth_model import open_depth
 from fairhuman.errors import ModelError
 from fairhuman.evaluate.networks import clip_score, hps, image_reward, inception
 from fairhuman.evaluate.networks.extractor import WeightsError
-from fairhuman.evaluate.settings import EvaluateSettings, Group
+from fairhuman.evaluate.settings import EvaluateSettings
 
 
 def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
-    """See that the files of all chosen groups are there; what comes from the hub is downloaded now.
+    """Check that the weights files of all chosen groups exist, and download those that come from the hub.
 
-    Whether they hold what they should is seen when they are loaded.
+    Their content is checked when they are loaded.
 
     Raises:
-        WeightsError: some aren't: says which of all groups, and which groups run without.
-
+        WeightsError: files are missing; names them, and the groups that run without them.
     """
-    missing: dict[Group, str] = {}
+    missing: dict[str, str] = {}
     for name in settings.metrics:
         try:
             _find(name, settings, with_reference)
@@ -30,15 +29,15 @@ def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
 
 
 @contextmanager
-def leaving_out(settings: EvaluateSettings, name: Group) -> Iterator[None]:
-    """Add to a `WeightsError` of a group which groups run without its weights."""
+def leaving_out(settings: EvaluateSettings, name: str) -> Iterator[None]:
+    """Extend a `WeightsError` by the names of the groups that run without these weights."""
     try:
         yield
     except WeightsError as error:
         raise _without(settings, {name: str(error)}) from error
 
 
-def _find(name: Group, settings: EvaluateSettings, with_reference: bool) -> None:
+def _find(name: str, settings: EvaluateSettings, with_reference: bool) -> None:
     if name == "hps":
         hps.SOURCE.find(settings.hps.weights)
     elif name == "image_reward":
@@ -53,7 +52,7 @@ def _find(name: Group, settings: EvaluateSettings, with_reference: bool) -> None
             pass
 
 
-def _without(settings: EvaluateSettings, missing: Mapping[Group, str]) -> WeightsError:
+def _without(settings: EvaluateSettings, missing: Mapping[str, str]) -> WeightsError:
     names = ", ".join(map(repr, missing))
     others = ", ".join(group for group in settings.metrics if group not in missing) or "none"
-    return WeightsError(f"{'. '.join(missing.values())}. Or leave {names} out of metrics; the others: {others}")
+    return WeightsError(f"{'. '.join(missing.values())}. Or leave {names} out of metrics; other groups: {others}")

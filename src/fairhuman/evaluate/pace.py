@@ -1,4 +1,4 @@
-"""How long an evaluation's kinds of work take, from their progress."""
+"""Time per picture of each task of an evaluation, measured from progress reports."""
 
 import resource
 import time
@@ -6,13 +6,13 @@ import time
 from fairhuman.evaluate.pictures import Progress
 from fairhuman.utils.memory import peak_resident_bytes
 
-PLANNED = 5000  # pictures of a test set, as in the paper
+PLANNED = 5000  # pictures in the paper's test set
 
 
 class TimedProgress:
-    """A `Progress` that hands on what it is told, and keeps the time between two reports of one kind of work.
+    """A `Progress` that forwards each report and measures the time between two reports of the same task.
 
-    What comes before the first report of a kind, such as loading a network, isn't in it.
+    Work before the first report of a task, such as loading a network, is not counted.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -21,20 +21,20 @@ class TimedProgress:
         self._sums: dict[str, tuple[float, int]] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Take in that `done` of `total` pictures are done."""
+        """Report that `done` of `total` pictures are done."""
         now = time.perf_counter()
         began, before = self._last.get(what, (now, done))
         seconds, pictures = self._sums.get(what, (0.0, 0))
-        if done > before:  # else another method's pictures begin
+        if done > before:  # otherwise the pictures of the next method start
             self._sums[what] = seconds + now - began, pictures + done - before
         self._last[what] = now, done
         self._progress(what, done, total)
 
     def seconds(self) -> dict[str, tuple[int, float]]:
-        """Of each kind of work, the pictures that were timed and the seconds that one took."""
+        """By task: number of pictures timed, and seconds per picture."""
         return {what: (pictures, seconds / pictures) for what, (seconds, pictures) in self._sums.items()}
 
 
 def peak_mb() -> float:
-    """Highest resident memory so far, in MB: of this process and of the largest one that it started and that ended."""
+    """Peak resident memory so far in MB: of this process plus its largest terminated child process."""
     return peak_resident_bytes() / 1e6 + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000

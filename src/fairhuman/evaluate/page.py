@@ -1,4 +1,4 @@
-"""The page of an evaluation: all numbers with their intervals, what they can't see, the best and worst pictures."""
+"""The report of an evaluation: metrics with intervals, their limits, and the best and worst pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from fairhuman.report.text import duration
 from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import write_text
 
-SHOWN = 6  # pictures at either end
-SIDE = 220  # pixels of their longer side
-SURE = 0.05
+SHOWN = 6  # pictures with the lowest and with the highest scores
+SIDE = 220  # longer side of a picture in pixels
+SIGNIFICANCE = 0.05  # significance level
 
 
 def write_page(
@@ -65,7 +65,7 @@ def write_page(
 
 
 def number_text(metric: Metric, measured: Measured | None) -> str:
-    """`value [low, high]`; a dash where there is none."""
+    """`value [low, high]`; a dash if there is no value."""
     if measured is None or np.isnan(measured.value):
         return "-"
     value, low, high = (metric.form.format(number) for number in (measured.value, measured.low, measured.high))
@@ -73,7 +73,7 @@ def number_text(metric: Metric, measured: Measured | None) -> str:
 
 
 def _difference(contrast: Contrast | None) -> tuple[str, str, str]:
-    """Mark, text and p of a difference."""
+    """CSS class, text and p-value of a difference."""
     if contrast is None or np.isnan(contrast.difference.measured.value):
         return "", "-", "-"
     measured = contrast.difference.measured
@@ -82,9 +82,9 @@ def _difference(contrast: Contrast | None) -> tuple[str, str, str]:
 
 
 def contrast_mark(contrast: Contrast) -> str:
-    """Class of a cell: whether a method is surely better or worse, by what Holm's correction leaves."""
+    """CSS class of a cell: whether a method is significantly better or worse after Holm's correction."""
     gained = (contrast.difference.measured.value > 0) == (contrast.metric.better == "higher")
-    return ("down" if gained else "up") if contrast.corrected < SURE else ""
+    return ("down" if gained else "up") if contrast.corrected < SIGNIFICANCE else ""
 
 
 def _shown(metric: Metric, found: EvaluationResults) -> bool:
@@ -94,7 +94,7 @@ def _shown(metric: Metric, found: EvaluationResults) -> bool:
 def _ends(
     metric: Metric, methods: Methods, found: EvaluationResults
 ) -> tuple[str, list[tuple[str, list[tuple[str, str]]]]]:
-    """The pictures of all methods with the lowest and the highest values."""
+    """The pictures of all methods with the lowest and highest values of a metric."""
     rated = [
         (float(value), f"{name}: {picture.name}", picture)
         for name, pictures in methods.items()

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: read from any source, checked once, each with its prompt."""
+"""Reading the pictures of an evaluation from any source: each is checked once and gets its prompt."""
 
 import hashlib
 import io
@@ -13,26 +13,25 @@ from PIL import Image
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
+from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import Key, Rows
+from fairhuman.evaluate.cache import CachedRows, Key
 from fairhuman.record import HumanRecord
 
 PARTS = ("face", "hand")
-CHECKED = "checked-1"  # raised when other pictures pass
+CHECKED = "checked-1"  # cache name; its number is raised when the check changes
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class EvalImage:
-    """A picture that can be measured.
+    """A decodable picture to evaluate.
 
     Attributes:
-        record: where it is, its size, its boxes where they are annotated.
-        sha256: of its bytes.
-        prompt: empty where none is known.
-        group: pictures of one prompt share it, and so do those of other methods for that prompt.
-
+        record: location, size, and boxes if annotated.
+        sha256: hash of the file's bytes.
+        prompt: empty if unknown.
+        group: key shared by all pictures of the same prompt, also across methods.
     """
 
     record: HumanRecord
@@ -42,11 +41,11 @@ class EvalImage:
 
     @property
     def name(self) -> str:
-        """Its key in its source: for a folder, the path inside it."""
+        """The picture's key in its source; for a folder, the relative path."""
         return self.record.key
 
     def key(self, with_prompt: bool = False) -> Key:
-        """What it is known by in the cache."""
+        """Cache key: hash of the content, and of the prompt if `with_prompt`."""
         prompt = hashlib.sha256(self.prompt.encode()).digest() if with_prompt else b""
         return self.sha256 + prompt
 
@@ -54,64 +53,54 @@ class EvalImage:
         """The upright RGB picture.
 
         Raises:
-            PictureError: it can't be read any more, or has changed.
-
+            PictureError: the file can no longer be read, or has changed.
         """
         content = read_bytes(self.record.image)
         if hashlib.sha256(content).digest() != self.sha256:
-            raise PictureError("picture changed while it was measured", self.record.location)
+            raise PictureError("picture changed during the evaluation", self.record.location)
         return decode(content).picture
 
 
 def read_pictures(
     path: Path,
     prompts: Sequence[str] | None,
-    checked: Rows[str],
+    checked: CachedRows[str],
     report: LoadReport,
     workers: int = 2,
     progress: Progress = lambda *_: None,
 ) -> list[EvalImage]:
-    """All pictures of a source in the order of their keys; those that can't be decoded are noted and left out.
+    """All pictures of a source, sorted by key; those that can't be decoded are noted and skipped.
 
-    The prompt of a picture is what its PNG says (`fairhuman sample` writes it), else the line of `prompts`, else the
-    caption of its source. Pictures that say nothing of themselves go to `prompts` in order: of N pictures and P
-    prompts, N / P each.
-
-    Args:
-        path: a folder of pictures, or any other source of data.
-        prompts: one a line of the prompts file.
-        checked: which pictures were decoded before, and can be.
-        report: gets a note for everything that is left out.
-        workers: threads that read and decode.
-        progress: called with (what, done, all).
+    The prompt of a picture comes from its PNG metadata (`fairhuman sample` writes it), else from `prompts`, else from
+    the caption in the source. Pictures without metadata are assigned to `prompts` in order: N pictures and P prompts
+    give N / P pictures per prompt. `checked` caches earlier decoding checks; `workers` threads read and decode.
 
     Raises:
-        DataError: no picture; pictures that don't match the prompts: names both.
-
+        DataError: the source has no picture, or its pictures don't match the prompts.
     """
     kind = source_kind(path)
-    source = SOURCES[kind]
+    source = source_format(kind)
     root = path if path.is_dir() else path.parent
     rows = list(source.rows(path, report))
     captioned = any("caption" in row.values for row in rows)
     records = list(iterate_records(rows, root, source.picture, PARTS, SourceSettings(), report, captioned))
     records.sort(key=lambda record: record.key)
     if not records:
-        raise DataError(f"{path}: holds no picture that can be used; read as {kind}: {source.signs}")
-    told = _pictures_told(records, workers, report)
-    chosen = _prompts(path, [(record, text) for record, _, text in told], prompts)
+        raise DataError(f"{path}: holds no usable picture; read as {kind}: {source.signs}")
+    texts = _read_records(records, workers, report)
+    chosen = _prompts(path, [(record, text) for record, _, text in texts], prompts)
     pictures = [
-        EvalImage(record, sha, prompt, group) for (record, sha, _), (prompt, group) in zip(told, chosen, strict=True)
+        EvalImage(record, sha, prompt, group) for (record, sha, _), (prompt, group) in zip(texts, chosen, strict=True)
     ]
     return _decodable(pictures, checked, workers, report, progress)
 
 
-def _pictures_told(
+def _read_records(
     records: Sequence[HumanRecord], workers: int, report: LoadReport
 ) -> list[tuple[HumanRecord, bytes, dict[str, str]]]:
-    """Records that can be read, with the hash of their bytes and the text inside them."""
+    """Readable records, with the hash of their bytes and their text metadata."""
 
-    def tell(record: HumanRecord) -> tuple[bytes, dict[str, str]] | PictureError:
+    def read(record: HumanRecord) -> tuple[bytes, dict[str, str]] | PictureError:
         try:
             content = read_bytes(record.image)
         except PictureError as error:
@@ -122,22 +111,22 @@ def _pictures_told(
 
     found = []
     with ThreadPoolExecutor(workers) as pool:
-        for record, told in zip(records, pool.map(tell, records), strict=True):
-            if isinstance(told, PictureError):
-                report.add(record.location, "picture", told.finding)
+        for record, result in zip(records, pool.map(read, records), strict=True):
+            if isinstance(result, PictureError):
+                report.add(record.location, "picture", result.finding)
             else:
-                found.append((record, *told))
+                found.append((record, *result))
     return found
 
 
 def _prompts(
-    path: Path, told: Sequence[tuple[HumanRecord, dict[str, str]]], prompts: Sequence[str] | None
+    path: Path, texts: Sequence[tuple[HumanRecord, dict[str, str]]], prompts: Sequence[str] | None
 ) -> list[tuple[str, str]]:
     """Prompt and group of each picture."""
-    saying = [text.get("prompt_index", "").isdecimal() and "prompt" in text for _, text in told]
-    if all(saying):
+    has_prompt = [text.get("prompt_index", "").isdecimal() and "prompt" in text for _, text in texts]
+    if all(has_prompt):
         chosen = []
-        for record, text in told:
+        for record, text in texts:
             number, prompt = int(text["prompt_index"]), text["prompt"]
             if prompts is not None and (number >= len(prompts) or prompts[number] != prompt):
                 wanted = repr(prompts[number]) if number < len(prompts) else f"none, it has {len(prompts)}"
@@ -146,21 +135,21 @@ def _prompts(
                 )
             chosen.append((prompt, prompt))
         return chosen
-    if any(saying):
-        silent = next(record.key for (record, _), says in zip(told, saying, strict=True) if not says)
-        raise DataError(f"{path}: {silent} doesn't say its prompt, but other pictures do; they aren't of one run")
+    if any(has_prompt):
+        silent = next(record.key for (record, _), has in zip(texts, has_prompt, strict=True) if not has)
+        raise DataError(f"{path}: {silent} has no prompt metadata, but other pictures do; give pictures of one run")
     if prompts is None:
-        return [(record.caption, record.caption or record.key) for record, _ in told]
-    if not prompts or len(told) % len(prompts):
-        raise DataError(f"{path}: {len(told)} pictures can't be shared out among {len(prompts)} prompts evenly")
-    each = len(told) // len(prompts)
-    return [(prompts[place // each],) * 2 for place in range(len(told))]
+        return [(record.caption, record.caption or record.key) for record, _ in texts]
+    if not prompts or len(texts) % len(prompts):
+        raise DataError(f"{path}: {len(texts)} pictures can't be divided evenly among {len(prompts)} prompts")
+    each = len(texts) // len(prompts)
+    return [(prompts[place // each],) * 2 for place in range(len(texts))]
 
 
 def _decodable(
-    pictures: Sequence[EvalImage], checked: Rows[str], workers: int, report: LoadReport, progress: Progress
+    pictures: Sequence[EvalImage], checked: CachedRows[str], workers: int, report: LoadReport, progress: Progress
 ) -> list[EvalImage]:
-    """Those that can be decoded; looked at once for each content."""
+    """The pictures that can be decoded; each content is checked once."""
     known = {key: json.loads(row) for key, row in checked.read([picture.sha256 for picture in pictures]).items()}
     new = {picture.sha256: picture for picture in pictures if picture.sha256 not in known}
     with ThreadPoolExecutor(workers) as pool:
@@ -179,7 +168,7 @@ def _decodable(
 
 
 def _verdict(picture: EvalImage) -> list[str] | None:
-    """Why a picture can't be decoded."""
+    """Reason and value if a picture can't be decoded; None if it can."""
     try:
         picture.image()
     except PictureError as error:

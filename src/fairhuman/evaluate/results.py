@@ -1,4 +1,4 @@
-"""What an evaluation gives: numbers of each method, differences between methods, values of single pictures."""
+"""Results of an evaluation: metrics of each method, differences between methods, values of single pictures."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,15 @@ Methods = Mapping[str, Sequence[EvalImage]]
 
 @dataclass(frozen=True)
 class Metric:
-    """One number.
+    """Description of a metric.
 
     Attributes:
-        name: in tables.
-        better: which way is good.
-        what: how it is computed, in a sentence.
-        blind: what it can't see, in a sentence.
-        form: how it is written.
-        by_picture: whether a picture's own value says something, so that the lowest and highest are worth a look.
-
+        name: heading in tables.
+        better: which direction is better.
+        what: what it measures, in one sentence.
+        blind: what it does not capture, in one sentence.
+        form: number format.
+        by_picture: whether values of single pictures are meaningful, so that the report shows the lowest and highest.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A metric's number for a method."""
+    """A metric's value for one method."""
 
     metric: Metric
     method: str
@@ -48,7 +47,7 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A method against another one; `corrected` is p after Holm's correction for all contrasts of the evaluation."""
+    """Difference between two methods; `corrected` is p after Holm's correction for all contrasts of the evaluation."""
 
     metric: Metric
     method: str
@@ -59,32 +58,30 @@ class Contrast:
 
 @dataclass
 class EvaluationResults:
-    """All that was measured, in the order in which it was.
+    """All results, in the order of measurement.
 
     Attributes:
-        results: numbers.
-        contrasts: differences of methods.
-        columns: by method, by metric, values of single pictures.
-        warnings: what a reader has to know.
-        findings: by method, faces and hands of each picture, where anybody looked.
-        seconds: by kind of work, how many pictures were timed and the seconds that one took; what was in the cache took
-            none.
-        peak_mb: memory, see `pace.peak_mb`.
-
+        results: values of each metric and method.
+        contrasts: differences between methods.
+        columns: values of single pictures, by method and metric.
+        warnings: caveats for the reader.
+        detections: detected faces and hands of each picture, by method; empty if no metric needed them.
+        seconds: by task, number of pictures timed and seconds per picture; cached results are not counted.
+        peak_mb: peak memory, see `pace.peak_mb`.
     """
 
     results: list[MetricResult] = field(default_factory=list)
     contrasts: list[Contrast] = field(default_factory=list)
     columns: dict[str, dict[str, Array]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    findings: dict[str, list[ImageDetections]] = field(default_factory=dict)
+    detections: dict[str, list[ImageDetections]] = field(default_factory=dict)
     seconds: dict[str, tuple[int, float]] = field(default_factory=dict)
     peak_mb: float = float("nan")
 
     def add_scores(
         self, metric: Metric, scores: Mapping[str, tuple[Values, Values]], methods: Methods, against: str | None
     ) -> None:
-        """Take in tops and bottoms of each method's pictures (`intervals.ratio`), and compare on shared pictures."""
+        """Add Σ numerator / Σ denominator of each method (`stats.paired.ratio`), and contrasts on shared pictures."""
         for method, (tops_n, bottoms_n) in scores.items():
             groups = [picture.group for picture in methods[method]]
             self.results.append(MetricResult(metric, method, ratio(tops_n, bottoms_n, groups)))
@@ -96,19 +93,19 @@ class EvaluationResults:
             return
         for method in scores:
             if method != against:
-                places = shared(methods[method], methods[against])
+                places = shared_indices(methods[method], methods[against])
                 a, b = _taken(scores[method], places[0]), _taken(scores[against], places[1])
                 groups = [methods[method][row].group for row in places[0]]
                 self.contrasts.append(Contrast(metric, method, against, paired_difference(a, b, groups)))
 
     def corrected(self) -> list[Contrast]:
-        """The contrasts with Holm's correction for their number."""
+        """The contrasts with p-values corrected by Holm's method."""
         ps = holm([contrast.difference.p for contrast in self.contrasts])
         return [replace(contrast, corrected=p) for contrast, p in zip(self.contrasts, ps, strict=True)]
 
 
-def shared(a: Sequence[EvalImage], b: Sequence[EvalImage]) -> tuple[list[int], list[int]]:
-    """Places of the pictures that both methods have: the k-th of a prompt is the same sample in both."""
+def shared_indices(a: Sequence[EvalImage], b: Sequence[EvalImage]) -> tuple[list[int], list[int]]:
+    """Indices of the pictures that both methods have; the k-th picture of a prompt is the same sample in both."""
     places_a, places_b = _places(a), _places(b)
     both = [place for place in places_a if place in places_b]
     return [places_a[place] for place in both], [places_b[place] for place in both]

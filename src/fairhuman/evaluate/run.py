@@ -1,10 +1,11 @@
-"""An evaluation: pictures of one or several methods, all groups of metrics, numbers and a page in a folder."""
+"""Run an evaluation: read the pictures of one or more methods, compute all metrics, write results and report."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import torch
@@ -14,7 +15,7 @@ from fairhuman import __version__
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.tables import write_table
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import FINDINGS, Rows
+from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.metrics.confidences import measure_official, measure_strict
 from fairhuman.evaluate.metrics.depth_agreement import measure_depth_agreement
 from fairhuman.evaluate.metrics.pose_agreement import measure_pose_agreement
@@ -24,10 +25,11 @@ from fairhuman.evaluate.needed import check_weights, leaving_out
 from fairhuman.evaluate.pace import TimedProgress, peak_mb
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import CHECKED, EvalImage, Progress, read_pictures
-from fairhuman.evaluate.results import EvaluationResults, Methods, shared
+from fairhuman.evaluate.results import EvaluationResults, Methods, shared_indices
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.utils.files import read_prompts, write_json
+from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
 
@@ -42,21 +44,41 @@ GROUPS: Mapping[str, Measure] = {
     "pose_agreement": measure_pose_agreement,
     "depth_agreement": measure_depth_agreement,
 }
-# Of processes for each other: the official confidences are computed by one alone, an hour for 60,000 pictures.
+
+
+def measure_named(name: str) -> Measure:
+    """The function that computes a group of metrics, from `GROUPS` or from another package.
+
+    Packages add groups by entry points `fairhuman.metrics` that name a function `measure(methods, reference, against,
+    tools, results)`. It is called once per evaluation, after the pictures are read, and passes its scores to
+    `results.add_scores`. `methods` are the pictures of each method, `reference` real pictures or None, `against` the
+    baseline method or None; `tools` computes and caches features.
+
+    Raises:
+        PluginError: the function can't be loaded.
+    """
+    if name in GROUPS:
+        return GROUPS[name]
+    found: Measure = load_plugin(METRICS, name)
+    if not callable(found):
+        raise misfit(METRICS, name, "a function", found)
+    return found
+
+
+# Processes wait for the main one, which alone computes the official confidences: an hour for 60,000 pictures.
 LONGEST_WAIT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """What is measured.
+    """Inputs of an evaluation.
 
     Attributes:
-        methods: name to a folder of pictures, or any other source of them.
-        prompts: file with a prompt a line; None where pictures or their captions say them.
-        reference: real pictures, for distances and for how many faces and hands a prompt has.
-        against: the method that others are compared with; None: the first, where there are several.
-        cache: where features are kept.
-
+        methods: name to a folder of pictures or any other data source.
+        prompts: file with one prompt per line; None if pictures or captions provide them.
+        reference: real pictures, for distances and for the expected number of faces and hands of a prompt.
+        against: method that the others are compared with; None: the first, if there are several.
+        cache: folder of the feature cache.
     """
 
     methods: Mapping[str, Path]
@@ -71,13 +93,13 @@ class EvaluationInputs:
 
     @property
     def baseline(self) -> str | None:
-        """The method that others are compared with."""
+        """The method that the others are compared with; None if there is only one."""
         return self.against or (next(iter(self.methods)) if len(self.methods) > 1 else None)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The page, the pictures, all that was measured, and what was noted about the pictures of each method."""
+    """A finished evaluation: report page, pictures, results, and notes on the pictures of each method."""
 
     page: Path
     methods: Methods
@@ -88,18 +110,18 @@ class Evaluation:
 def evaluate(
     job: EvaluationInputs, settings: EvaluateSettings, out: Path, progress: Progress = lambda *_: None
 ) -> Evaluation | None:
-    """Measure all groups; write `metrics.json`, `per_image.parquet` and `report.html` into `out`.
+    """Compute all groups of metrics; write `metrics.json`, `per_image.parquet` and `report.html` into `out`.
 
-    None in all processes of `accelerate launch` but the main one. What was found out about a picture is in the cache,
-    so the same again goes on where it was stopped.
+    Returns None in all processes of `accelerate launch` except the main one. Features and detections are cached, so a
+    repeated call resumes an interrupted evaluation.
 
     Raises:
-        DataError: pictures, prompts or reference that can't be used.
-        WeightsError: weights of a group are missing, which is seen before anything is measured: says which, and which
-            groups run without.
-        FairHumanError: features that aren't finite, detectors that fail.
-
+        DataError: pictures, prompts or reference can't be used.
+        WeightsError: weights of a group are missing. Checked before anything is computed; names the groups that run
+            without them.
+        FairHumanError: features aren't finite, or a detector fails.
     """
+    measures = {name: measure_named(name) for name in settings.metrics}
     state = PartialState(timeout=LONGEST_WAIT)
     pace = TimedProgress(progress if state.is_main_process else lambda *_: None)
     tools = EvaluationTools(settings, job.cache, state, pace)
@@ -111,9 +133,9 @@ def evaluate(
     reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
     found = EvaluationResults()
     _compare_pictures(methods, job.baseline, found)
-    for name in settings.metrics:
+    for name, measure in measures.items():
         with leaving_out(settings, name):
-            GROUPS[name](methods, reference, job.baseline, tools, found)
+            measure(methods, reference, job.baseline, tools, found)
     if not state.is_main_process:
         return None
     found.seconds, found.peak_mb = pace.seconds(), peak_mb()
@@ -123,23 +145,23 @@ def evaluate(
 
 
 def _read(path: Path, prompts: Sequence[str] | None, tools: EvaluationTools, report: LoadReport) -> list[EvalImage]:
-    checked: Rows[str] = Rows(tools.cache / CHECKED, FINDINGS)
+    checked: CachedRows[str] = CachedRows(tools.cache / CHECKED, DETECTION_ROWS)
     with tools.state.main_process_first():
         return read_pictures(path, prompts, checked, report, tools.settings.workers, tools.progress)
 
 
 def _compare_pictures(methods: Methods, baseline: str | None, found: EvaluationResults) -> None:
-    """See that methods can be paired; what one of them lacks is said."""
+    """Check that methods can be paired with the baseline, and warn if they share only some pictures."""
     for name, pictures in methods.items():
         if baseline is None or name == baseline:
             continue
-        both = len(shared(pictures, methods[baseline])[0])
+        both = len(shared_indices(pictures, methods[baseline])[0])
         if both == 0:
-            raise DataError(f"{name} and {baseline} have no prompt in common, so they can't be compared in pairs")
+            raise DataError(f"{name} and {baseline} have no prompt in common, so they can't be paired")
         if both < max(len(pictures), len(methods[baseline])):
             found.warnings.append(
-                f"{name} and {baseline} share {both} pictures of {len(pictures)} and {len(methods[baseline])}: "
-                "differences are those of the shared ones"
+                f"{name} and {baseline} share {both} of {len(pictures)} and {len(methods[baseline])} pictures: "
+                "differences are computed on these"
             )
 
 
@@ -151,42 +173,49 @@ def _write(
     reports: Mapping[str, LoadReport],
     found: EvaluationResults,
 ) -> None:
-    contrasts = found.corrected()
-    write_json(
-        out / "metrics.json",
+    document = {
+        **_numbers(found),
+        "warnings": found.warnings,
+        "seconds_per_picture": {what: {"pictures": n, "seconds": s} for what, (n, s) in found.seconds.items()},
+        "peak_mb": found.peak_mb,
+        "left_out": {name: report.counts() for name, report in reports.items() if report.notes},
+        "settings": settings.model_dump(mode="json"),
+        "sources": {name: str(path) for name, path in job.methods.items()},
+        "fairhuman": __version__,
+        "torch": torch.__version__,
+    }
+    write_json(out / "metrics.json", document)
+    write_table(_per_image(methods, found), out / "per_image.parquet")
+
+
+def _numbers(found: EvaluationResults) -> dict[str, Any]:
+    metrics = [
         {
-            "metrics": [
-                {
-                    "name": result.metric.name,
-                    "method": result.method,
-                    **result.measured.plain(),
-                    "better": result.metric.better,
-                    "what": result.metric.what,
-                    "blind": result.metric.blind,
-                }
-                for result in found.results
-            ],
-            "differences": [
-                {
-                    "name": one.metric.name,
-                    "method": one.method,
-                    "against": one.against,
-                    **one.difference.measured.plain(),
-                    "p": _number(one.difference.p),
-                    "p_holm": _number(one.corrected),
-                }
-                for one in contrasts
-            ],
-            "warnings": found.warnings,
-            "seconds_per_picture": {what: {"pictures": n, "seconds": s} for what, (n, s) in found.seconds.items()},
-            "peak_mb": found.peak_mb,
-            "left_out": {name: report.counts() for name, report in reports.items() if report.notes},
-            "settings": settings.model_dump(mode="json"),
-            "sources": {name: str(path) for name, path in job.methods.items()},
-            "fairhuman": __version__,
-            "torch": torch.__version__,
-        },
-    )
+            "name": result.metric.name,
+            "method": result.method,
+            **result.measured.plain(),
+            "better": result.metric.better,
+            "what": result.metric.what,
+            "blind": result.metric.blind,
+        }
+        for result in found.results
+    ]
+    differences = [
+        {
+            "name": one.metric.name,
+            "method": one.method,
+            "against": one.against,
+            **one.difference.measured.plain(),
+            "p": _number(one.difference.p),
+            "p_holm": _number(one.corrected),
+        }
+        for one in found.corrected()
+    ]
+    return {"metrics": metrics, "differences": differences}
+
+
+def _per_image(methods: Methods, found: EvaluationResults) -> pyarrow.Table:
+    """One row per method and picture with its values."""
     columns = sorted({name for values in found.columns.values() for name in values})
     rows = [
         {
@@ -201,9 +230,9 @@ def _write(
     ]
     texts = [(name, pyarrow.string()) for name in ("method", "key", "prompt")]
     schema = pyarrow.schema([*texts, *((name, pyarrow.float64()) for name in columns)])
-    write_table(pyarrow.Table.from_pylist(rows, schema=schema), out / "per_image.parquet")
+    return pyarrow.Table.from_pylist(rows, schema=schema)
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN: null is a number that isn't there."""
+    """None for NaN and infinity, which JSON can't represent."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What every group of metrics works with: the cache, the machine, who watches."""
+"""Shared tools of the metric groups: settings, cache, device and progress."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -11,22 +11,22 @@ import torch
 from accelerate import PartialState
 
 from fairhuman.detect.detection import Picture
-from fairhuman.evaluate.cache import FINDINGS, Rows
+from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.networks.extractor import Extractor, Features
-from fairhuman.evaluate.networks.features import ImageLike, features_of
+from fairhuman.evaluate.networks.features import ImageLike, extract_features
 from fairhuman.evaluate.pictures import EvalImage, Progress
 from fairhuman.evaluate.settings import EvaluateSettings
 
 Value = TypeVar("Value")
-PART = 64  # pictures between two writes of what detectors found
+WRITE_EVERY = 64  # pictures per write of detections to the cache
 
 
 @dataclass(frozen=True)
 class EvaluationTools:
-    """Shared by the groups of one evaluation.
+    """Tools that the groups of one evaluation share.
 
-    Of several processes (`accelerate launch`) each one computes a share of the features into the cache, which all read
-    then.
+    With several processes (`accelerate launch`), each computes its share of the features into the cache; then all read
+    the cache.
     """
 
     settings: EvaluateSettings
@@ -36,18 +36,18 @@ class EvaluationTools:
 
     @property
     def device(self) -> torch.device:
-        """Of this process."""
+        """Device of this process."""
         return torch.device(self.state.device)
 
     def features(self, extractor: Extractor, pictures: Sequence[ImageLike]) -> Features:
         """Features of all pictures [N, width]."""
         if self.state.num_processes > 1:
             own = pictures[self.state.process_index :: self.state.num_processes]
-            features_of(extractor, own, self.cache, self.settings.workers, self.progress)
+            extract_features(extractor, own, self.cache, self.settings.workers, self.progress)
             self.state.wait_for_everyone()
-        return features_of(extractor, pictures, self.cache, self.settings.workers, self.progress)
+        return extract_features(extractor, pictures, self.cache, self.settings.workers, self.progress)
 
-    def findings(
+    def cached_detections(
         self,
         kind: str,
         pictures: Sequence[EvalImage],
@@ -55,8 +55,12 @@ class EvaluationTools:
         dump: Callable[[Value], object],
         load: Callable[[object], Value],
     ) -> list[Value]:
-        """What detectors find in all pictures, `find` with their index as they get ready; kept every few pictures."""
-        rows: Rows[str] = Rows(self.cache / kind, FINDINGS)
+        """Detections in all pictures, cached in the folder `kind` every `WRITE_EVERY` pictures.
+
+        `find` yields (index, detections) of pictures as they finish; `dump` and `load` convert detections to a JSON
+        value and back.
+        """
+        rows: CachedRows[str] = CachedRows(self.cache / kind, DETECTION_ROWS)
         own = pictures[self.state.process_index :: self.state.num_processes]
         known = set(rows.read([picture.sha256 for picture in own]))
         new = list({picture.sha256: picture for picture in own if picture.sha256 not in known}.values())
@@ -64,7 +68,7 @@ class EvaluationTools:
         part: dict[bytes, str] = {}
         for done, (index, one) in enumerate(find(LazyPictures(new)), start=1):
             part[new[index].sha256] = json.dumps(dump(one))
-            if len(part) == PART or done == len(new):
+            if len(part) == WRITE_EVERY or done == len(new):
                 rows.add(part)
                 part = {}
             self.progress(kind, len(known) + done, len(known) + len(new))
@@ -74,7 +78,7 @@ class EvaluationTools:
 
 
 class LazyPictures(Sequence[Picture]):
-    """Pictures that are decoded when they are asked for."""
+    """Pictures that are decoded on access."""
 
     def __init__(self, pictures: Sequence[EvalImage]) -> None:
         self._pictures = pictures
@@ -82,5 +86,5 @@ class LazyPictures(Sequence[Picture]):
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # of slices too, which nobody asks for
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # slices are never used
         return np.asarray(self._pictures[index].image())

@@ -11,8 +11,8 @@ from fairhuman.fairness.strategy import GradientBalancing
 class AlphaFair(GradientBalancing):
     """(M w)_i = w_i^(-1/α): the direction that maximises the α-fair utility of the progress g_iᵀ d of all objectives.
 
-    Ban, Ji, Fair Resource Allocation in Multi-Task Learning (FairGrad), ICML 2024, Eq. 6. `info` holds what the solver
-    said last.
+    Ban, Ji, Fair Resource Allocation in Multi-Task Learning (FairGrad), ICML 2024, Eq. 6. `info` holds the solver's
+    last result.
 
     Args:
         alpha: α > 0.

@@ -1,4 +1,4 @@
-"""`FairBackward`: in place of `loss.backward()`, K losses in, one fair direction in `.grad` out."""
+"""`FairBackward` replaces `loss.backward()`: it takes K losses and writes one fair direction into `.grad`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,9 +8,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import as_shard, average_losses, numbers, sharded, sum_shards, world_size
-from fairhuman.fairness.estimators import Estimator, ExactEstimator, GramEstimate, MicroBatch, Output
-from fairhuman.fairness.estimators.estimator import completed, weighted_sum
+from fairhuman.fairness.distributed import (
+    as_shard,
+    average_losses,
+    is_sharded,
+    scalar_values,
+    sum_over_shards,
+    world_size,
+)
+from fairhuman.fairness.estimators.estimator import (
+    Estimator,
+    GramEstimate,
+    MicroBatch,
+    Output,
+    weighted_sum,
+    with_zero_losses,
+)
+from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.fair_step import FairStep
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
 
@@ -18,42 +32,44 @@ Length = Literal["radius", "clip", "scalarized"]
 
 
 class FairBackward:
-    """Write the direction of a strategy into `.grad`, adding to what is there.
+    """Add a strategy's direction to `.grad`.
 
         fair = FairBackward(model.parameters(), MinimumPotentialDelay())
         step = fair([loss_global, loss_face, loss_hand])      # instead of loss.backward()
         optimizer.step()
 
-    Gradient accumulation: `fair(losses, sync=False)` for all micro-batches but the last. The K gradients are summed
-    over micro-batches, and weighed once at the end. Several processes: gradients are averaged over processes here,
-    before the Gram matrix is built, so all replicas take the same step; `DistributedDataParallel` isn't needed, and
-    doesn't disturb. Parameters that FSDP2 has sharded (`fully_shard`) stay so: the K gradients are shards, M is the sum
-    of what each process has of it, K x K numbers. fp16: pass the `GradScaler`; losses are given unscaled, the Gram
-    matrix is that of the unscaled gradients, `.grad` is left scaled for `scaler.step(optimizer)`, and an overflow skips
-    the step as usual.
+    Gradient accumulation: call `fair(losses, sync=False)` for all micro-batches but the last. The K gradients are
+    summed over micro-batches and weighted once at the end.
 
-    Length of d = s Σ w_i g_i, which takes the place of gradient clipping:
+    Several processes: gradients are averaged over processes here, before the Gram matrix is built, so all replicas take
+    the same step; `DistributedDataParallel` isn't needed, but does no harm. Parameters sharded by FSDP2 (`fully_shard`)
+    stay sharded: the K gradients are shards, and M is the sum of the K x K matrices of all processes.
+
+    fp16: pass the `GradScaler` and unscaled losses. The Gram matrix is that of the unscaled gradients, `.grad` is left
+    scaled for `scaler.step(optimizer)`, and an overflow skips the step as usual.
+
+    Length of d = s Σ w_i g_i, which replaces gradient clipping:
         radius: ‖d‖ = r, the constraint of FairHuman's Eq. 6.
-        clip: as it is, at most r.
-        scalarized: that of the plain sum, ‖Σ g_i‖. A loss weighting has no Gram matrix, and is left as it is.
-    SGD moves by d itself, so `radius` fixes the length of its steps. Adam divides by the gradient's running size: a
-    constant factor does nothing there, but a length that jumps from step to step, as small gradients make d long
-    (‖d‖ ~ ‖g‖^(-1/3) for MPD), does; `radius` takes that out.
+        clip: unchanged, but at most r.
+        scalarized: that of the plain sum, ‖Σ g_i‖. A loss weighting has no Gram matrix; its length is unchanged.
+    SGD steps by d itself, so `radius` fixes its step length. Adam divides by a running gradient magnitude, so it
+    ignores a constant factor, but not a length that varies between steps: small gradients make d long
+    (‖d‖ ~ ‖g‖^(-1/3) for MPD). `radius` removes that variation.
 
     Args:
-        parameters: what is trained. An iterable of any kind; kept as a list, without duplicates and frozen ones.
+        parameters: the trained parameters, any iterable; duplicates and frozen ones are dropped.
         strategy: see `fairhuman.fairness.STRATEGIES`.
         length: how ‖d‖ is set.
         radius: r > 0.
-        batched: take the K gradients in one batched pass; faster with gradient checkpointing. See `ExactEstimator`.
-        estimator: how a `GradientBalancing` gets its Gram matrix; None: exactly.
+        batched: compute the K gradients in one batched pass; faster with gradient checkpointing. See `ExactEstimator`.
+        estimator: how a `GradientBalancing` gets its Gram matrix; None: the exact one.
         scaler: the `torch.amp.GradScaler` of fp16 training.
-        names: of the objectives, for messages.
-        process_group: as in `torch.distributed`; None is the default group.
+        names: of the objectives, for error messages.
+        process_group: as in `torch.distributed`; None: the default group.
 
     Raises:
-        ValueError: no parameter to train, a setting out of range, or what sharded parameters can't do: `batched`, a
-            `scaler`, an estimator that cuts the graph.
+        ValueError: no parameter to train, a setting out of range, or an option that sharded parameters don't support:
+            `batched`, a `scaler`, an estimator that cuts the graph.
     """
 
     def __init__(
@@ -71,12 +87,12 @@ class FairBackward:
     ) -> None:
         self.parameters = list(dict.fromkeys(p for p in parameters if p.requires_grad))
         if not self.parameters:
-            raise ValueError("parameters is empty (or all are frozen, or a generator was used up): nothing to train")
+            raise ValueError("parameters is empty, all are frozen, or the generator is exhausted: nothing to train")
         if length not in ("radius", "clip", "scalarized"):
             raise ValueError(f"length must be radius, clip or scalarized, got {length!r}")
         if not radius > 0.0:
             raise ValueError(f"radius must be > 0, got {radius}")
-        self._sharded = sharded(self.parameters)
+        self._sharded = is_sharded(self.parameters)
         if self._sharded and scaler is not None and scaler.is_enabled():
             raise ValueError("scaler must be None where parameters are sharded: train them in bf16 or fp32")
         self.strategy = strategy
@@ -87,60 +103,55 @@ class FairBackward:
         self.process_group = process_group
         self.skipped_steps = 0
         self.estimator: Estimator = estimator or ExactEstimator(self.parameters, batched)
-        self._plain = ExactEstimator(self.parameters, batched)
+        self._loss_estimator = ExactEstimator(self.parameters, batched)
         self._start_step()
 
     def _start_step(self) -> None:
         self.estimator.begin(self._balance, self.process_group)
-        self._plain.begin(self._weigh_losses, self.process_group)
+        self._loss_estimator.begin(self._weigh_losses, self.process_group)
         self._losses: list[Tensor | None] = []
         self._totals: list[float | None] = []
-        self._weights: list[float] | None = None  # fixed before the backward pass; None: the Gram matrix is wanted
+        self._weights: list[float] | None = None  # chosen before the backward pass; None: they need the Gram matrix
 
     def __call__(
-        self,
-        losses: Sequence[Tensor | None],
-        *,
-        output: Output | None = None,
-        sync: bool = True,
-        measure: bool = False,
+        self, losses: Sequence[Tensor | None], *, output: Output | None = None, sync: bool = True, measure: bool = False
     ) -> FairStep | None:
-        """Take in K scalar losses (None: absent). Return what was done, or None while accumulating.
+        """Process K scalar losses (None: absent). Return the step's result, or None while accumulating.
 
         Args:
-            losses: unscaled and, with accumulation, already divided as the step's total asks for.
-            output: of the network, for an estimator that asks for it.
+            losses: unscaled; with accumulation, already divided so that their sum is the step's loss.
+            output: of the network, for estimators that need it.
             sync: whether this is the last micro-batch of the step.
-            measure: keep K gradients even where the strategy doesn't need them, so that `gram` is known. The same for
-                all micro-batches of a step.
+            measure: compute K gradients even if the strategy doesn't need them, so that `gram` is known. Must be equal
+                for all micro-batches of a step.
 
         Raises:
-            ValueError: a loss isn't a scalar, doesn't depend on anything, or their number changed within a step; the
-                estimator takes one micro-batch a step.
+            ValueError: a loss isn't a scalar or depends on no parameter, their number changed within a step, or the
+                estimator supports only one micro-batch per step.
             FloatingPointError: a loss or gradient isn't finite, and there is no `GradScaler` to skip the step.
-                After any error the step is forgotten, with its earlier micro-batches.
+                After any error the step is discarded, including its earlier micro-batches.
         """
         try:
             scalars = [None if loss is None else loss.reshape(()) for loss in self._checked(losses)]
-            self._take(scalars, output, measure, sync)
+            self._add(scalars, output, measure, sync)
             return self._finish() if sync else None
         except BaseException:
             self._start_step()
             raise
 
-    def _take(self, losses: Sequence[Tensor | None], output: Output | None, measure: bool, sync: bool) -> None:
-        """Differentiate a micro-batch, and before it choose the weights, if they don't need the K gradients."""
+    def _add(self, losses: Sequence[Tensor | None], output: Output | None, measure: bool, sync: bool) -> None:
+        """Differentiate a micro-batch; choose the weights first if they don't need the K gradients."""
         first = not self._losses
         values = [None if loss is None else loss.detach().double() for loss in losses]
         self._losses = values if first else [_sum(a, b) for a, b in zip(self._losses, values, strict=True)]
         if self._sharded:
-            losses = completed(losses, output, self.parameters[0].device, self.process_group)
+            losses = with_zero_losses(losses, output, self.parameters[0].device, self.process_group)
         scaled = (
             losses if self.scaler is None else [None if loss is None else self.scaler.scale(loss) for loss in losses]
         )
         if not isinstance(self.strategy, LossWeighting):
             if not ((first and sync) or self.estimator.accumulates):
-                raise ValueError(f"{type(self.estimator).__name__} takes one micro-batch a step; use EmaEstimator")
+                raise ValueError(f"{type(self.estimator).__name__} supports one micro-batch per step; use EmaEstimator")
             self.estimator.add(MicroBatch(scaled, output, sync))
             return
         if first and not measure:
@@ -148,22 +159,22 @@ class FairBackward:
                 self._weights = self.strategy.weights([None if loss is None else 0.0 for loss in losses])
             elif sync and _finite(totals := self._total_losses()):
                 self._weights = self.strategy.weights(totals)
-        self._plain.add(MicroBatch(scaled if self._weights is None else [weighted_sum(scaled, self._weights)]))
+        self._loss_estimator.add(MicroBatch(scaled if self._weights is None else [weighted_sum(scaled, self._weights)]))
 
     def _finish(self) -> FairStep:
-        """Weigh, set the length, write `.grad`."""
+        """Choose the weights, set the length, write `.grad`."""
         factor = self.scaler.get_scale() if self.scaler else 1.0
         losses = self._totals = self._total_losses()
-        self._require(losses, "")
+        self._require_finite(losses, "")
         loss_weighting = isinstance(self.strategy, LossWeighting)
-        estimate = (self._plain if loss_weighting else self.estimator).finish(factor)
+        estimate = (self._loss_estimator if loss_weighting else self.estimator).finish(factor)
         norm = self._norm(estimate.direction) / factor
-        taken = math.isfinite(norm) and _finite(losses)
-        step = self._taken(estimate, norm, factor) if taken else self._skipped(estimate)
+        usable = math.isfinite(norm) and _finite(losses)
+        step = self._finished_step(estimate, norm, factor) if usable else self._skipped_step(estimate)
         self._start_step()
         return step
 
-    def _taken(self, estimate: GramEstimate, norm: float, factor: float) -> FairStep:
+    def _finished_step(self, estimate: GramEstimate, norm: float, factor: float) -> FairStep:
         weights = torch.tensor(estimate.weights, dtype=torch.float64)
         gram: Tensor | None = estimate.gram
         if isinstance(self.strategy, GradientBalancing):
@@ -192,12 +203,12 @@ class FairBackward:
             cosine=estimate.cosine,
         )
 
-    def _skipped(self, estimate: GramEstimate) -> FairStep:
-        """Make `.grad` NaN, so that the `GradScaler` skips this step too and lowers its scale; or raise."""
+    def _skipped_step(self, estimate: GramEstimate) -> FairStep:
+        """Set `.grad` to NaN, so that the `GradScaler` skips the step and lowers its scale; without a scaler, raise."""
         if self.scaler is None:
             raise FloatingPointError("the gradient of the weighted sum of the losses isn't finite")
         self.skipped_steps += 1
-        # Not as it is: gradients can be finite where their products (or a loss) aren't.
+        # Write NaN explicitly: gradients can be finite where their products (or a loss) aren't.
         self._write(estimate.direction, math.nan)
         zeros = torch.zeros(len(self._totals), dtype=torch.float64)
         present = tuple(loss is not None for loss in self._totals)
@@ -205,28 +216,28 @@ class FairBackward:
         return FairStep(zeros, tuple(self._totals), present, gram, math.nan, 1.0, skipped=True)
 
     def _balance(self, gram: Tensor) -> list[float]:
-        """Return w [K] of a `GradientBalancing`; NaN, which ends in `.grad`, where M isn't finite."""
-        self._require(gram.diagonal().tolist(), "the gradient of ")
+        """Return w [K] of a `GradientBalancing`; NaN, which propagates to `.grad`, if M isn't finite."""
+        self._require_finite(gram.diagonal().tolist(), "the gradient of ")
         assert isinstance(self.strategy, GradientBalancing)
         return self.strategy.weights(gram) if bool(gram.isfinite().all()) else [math.nan] * len(gram)
 
     def _weigh_losses(self, gram: Tensor) -> list[float]:
-        """Return w of a `LossWeighting`: of K gradients or, where they were fixed before, of the one of their sum."""
+        """Return w of a `LossWeighting`: [K], or [1] if the only gradient is that of the weighted sum."""
         if self._weights is not None:
             return [1.0]
-        self._require(gram.diagonal().tolist(), "the gradient of ")
+        self._require_finite(gram.diagonal().tolist(), "the gradient of ")
         assert isinstance(self.strategy, LossWeighting)
         usable = bool(gram.isfinite().all()) and _finite(self._totals)
         return self.strategy.weights(self._totals) if usable else [math.nan] * len(gram)
 
-    def _require(self, values: Sequence[float | None], what: str) -> None:
-        """Raise where a number of an objective isn't finite and no `GradScaler` would skip the step."""
+    def _require_finite(self, values: Sequence[float | None], what: str) -> None:
+        """Raise if an objective's value isn't finite and no `GradScaler` would skip the step."""
         bad = [i for i, value in enumerate(values) if not _finite([value])]
         if bad and self.scaler is None:
             raise FloatingPointError(f"{what}{', '.join(map(self._name, bad))} isn't finite")
 
     def _observe(self, factor: float) -> None:
-        """Let the strategy take note; the gradients of its own parameters are left scaled like all others."""
+        """Pass the losses to the strategy; leave the gradients of its own parameters scaled like all others."""
         assert isinstance(self.strategy, LossWeighting)
         for parameter in self.strategy.parameters():
             if parameter.grad is not None:
@@ -243,7 +254,7 @@ class FairBackward:
             return min(1.0, self.radius / norm)
         if gram is None or isinstance(self.strategy, LossWeighting):
             return 1.0
-        own = norm if exact else math.sqrt(float(weights @ gram @ weights))  # of a guess only the proportion counts
+        own = norm if exact else math.sqrt(float(weights @ gram @ weights))  # an estimate is right only up to a factor
         return math.sqrt(max(0.0, gram.sum().item())) / own
 
     def _write(self, direction: Sequence[Tensor | None], scale: float) -> None:
@@ -260,14 +271,14 @@ class FairBackward:
         present = [tensor for tensor in direction if tensor is not None]
         norms = torch._foreach_norm(present, 2, dtype=torch.float64) if present else ()
         norm = torch.stack(norms).norm().cpu() if norms else torch.zeros((), dtype=torch.float64)
-        return float(sum_shards(norm.square(), self.parameters).sqrt() if self._sharded else norm)
+        return float(sum_over_shards(norm.square(), self.parameters).sqrt() if self._sharded else norm)
 
     def _total_losses(self) -> list[float | None]:
         return average_losses(self._losses, self.parameters[0].device, self.process_group)
 
     def _checked(self, losses: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if self._losses and len(losses) != len(self._losses):
-            raise ValueError(f"{len(losses)} losses in a step that began with {len(self._losses)}")
+            raise ValueError(f"got {len(losses)} losses in a step that started with {len(self._losses)}")
         if not losses:
             raise ValueError("losses is empty")
         present = {i: loss for i, loss in enumerate(losses) if loss is not None}
@@ -276,9 +287,9 @@ class FairBackward:
                 raise ValueError(f"{self._name(i)} must be a scalar, got shape {tuple(loss.shape)}")
             if not loss.requires_grad:
                 raise ValueError(f"{self._name(i)} depends on no parameter; pass None for an absent objective")
-        # With other processes, all have to hear of it: they do when gradients have been averaged.
+        # With several processes all must raise together: that happens after the gradients are averaged.
         if self.scaler is None and world_size(self.process_group) == 1:
-            for i, value in zip(present, numbers(list(present.values())), strict=True):
+            for i, value in zip(present, scalar_values(list(present.values())), strict=True):
                 if not math.isfinite(value):
                     raise FloatingPointError(f"{self._name(i)} is {value}")
         return losses
@@ -287,7 +298,7 @@ class FairBackward:
         return f"losses[{i}]" if self.names is None else f"the {self.names[i]} loss"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of strategy and estimator, and the count of skipped steps."""
+        """Return the states of strategy and estimator, and the number of skipped steps."""
         return {
             "strategy": self.strategy.state_dict(),
             "estimator": self.estimator.state_dict(),

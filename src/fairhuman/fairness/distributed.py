@@ -1,4 +1,4 @@
-"""Averages over processes, a bounded bucket at a time; sums over the shards of FSDP2's parameters."""
+"""Averages over processes in bounded buckets; sums over the shards of FSDP2 parameters."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +19,8 @@ def world_size(group: dist.ProcessGroup | None = None) -> int:
 def average_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) -> None:
     """Replace each tensor by its mean over all processes, in place.
 
-    Every process ends with the same bits: the mean is computed once per bucket by the collective. Tensors are copied
-    into buckets of at most 32 MiB (or one tensor), so that many small ones cost few messages and little memory.
+    All processes get bit-identical results, as one collective computes the mean of each bucket. Tensors are copied into
+    buckets of at most 32 MiB (or one tensor), so that many small tensors need few messages and little memory.
     """
     size = world_size(group)
     if size == 1:
@@ -35,13 +35,13 @@ def average_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) 
             offset += tensor.numel()
 
 
-def any_process(
+def any_across_processes(
     flags: Sequence[Sequence[bool]], device: torch.device, group: dist.ProcessGroup | None = None
 ) -> list[list[bool]]:
     """Return for each flag whether it is set in any process.
 
-    Almost always all processes have the same flags. So hashes of them are compared first, which are two numbers; the
-    flags themselves are sent where these differ.
+    The flags are almost always equal in all processes, so a hash is compared first (two numbers); the flags themselves
+    are exchanged only if the hashes differ.
     """
     text = bytes(flag for row in flags for flag in row)
     number = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
@@ -54,22 +54,24 @@ def any_process(
     return [[value > 0 for value in row] for row in table.tolist()]
 
 
-def present_anywhere(here: Sequence[bool], device: torch.device, group: dist.ProcessGroup | None = None) -> list[bool]:
-    """Return for each objective whether any process has it."""
-    return list(here) if world_size(group) == 1 else any_process([here], device, group)[0]
+def present_in_any_process(
+    here: Sequence[bool], device: torch.device, group: dist.ProcessGroup | None = None
+) -> list[bool]:
+    """Return for each objective whether it is present in any process."""
+    return list(here) if world_size(group) == 1 else any_across_processes([here], device, group)[0]
 
 
 def average_gradients_(
     gradients: Sequence[list[Tensor | None]], parameters: Sequence[Tensor], group: dist.ProcessGroup | None = None
 ) -> None:
-    """Average K gradients over processes, a tensor a parameter; what some processes lack counts as zero.
+    """Average K gradients over processes, one tensor per parameter; a missing tensor counts as zero.
 
-    Gradients of sharded parameters are averages already.
+    Gradients of sharded parameters are averaged already.
     """
-    if world_size(group) == 1 or sharded(parameters):
+    if world_size(group) == 1 or is_sharded(parameters):
         return
     here = [[tensor is not None for tensor in gradient] for gradient in gradients]
-    anywhere = any_process(here, parameters[0].device, group)
+    anywhere = any_across_processes(here, parameters[0].device, group)
     for gradient, row in zip(gradients, anywhere, strict=True):
         for p, parameter in enumerate(parameters):
             if row[p] and gradient[p] is None:
@@ -77,8 +79,8 @@ def average_gradients_(
         average_((tensor for tensor in gradient if tensor is not None), group)
 
 
-def sum_numbers(table: Tensor, device: torch.device, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Return the sum over processes of a few numbers on the CPU."""
+def sum_over_processes(table: Tensor, device: torch.device, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Return the sum over processes of a small CPU tensor."""
     if world_size(group) == 1:
         return table
     # Backends for accelerators may lack float64, but not float32.
@@ -93,17 +95,17 @@ def average_losses(
 ) -> list[float | None]:
     """Return the mean over processes of each loss, float64; None where it is absent in all of them.
 
-    An objective that is absent in one process alone counts as 0 there, as its gradient does.
+    Where only some processes lack an objective, it counts as 0 there, as its gradient does.
     """
-    values = iter(numbers([loss for loss in losses if loss is not None]))
+    values = iter(scalar_values([loss for loss in losses if loss is not None]))
     rows = [[0.0, 0.0] if loss is None else [next(values), 1.0] for loss in losses]
-    table = sum_numbers(torch.tensor(rows, dtype=torch.float64), device, group)
+    table = sum_over_processes(torch.tensor(rows, dtype=torch.float64), device, group)
     rows = [[total / world_size(group), count] for total, count in table.tolist()]
     return [value if count > 0.0 else None for value, count in rows]
 
 
-def numbers(scalars: Sequence[Tensor]) -> list[float]:
-    """Return the values of tensors of one element, fetched from their device at once."""
+def scalar_values(scalars: Sequence[Tensor]) -> list[float]:
+    """Return the values of one-element tensors, copied from their device in one transfer."""
     return torch.stack([scalar.detach().reshape(()) for scalar in scalars]).tolist() if scalars else []
 
 
@@ -121,14 +123,14 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-# --- parameters of which each process holds a part: FSDP2, `torch.distributed.fsdp.fully_shard` -----------------------
+# --- sharded parameters: FSDP2, `torch.distributed.fsdp.fully_shard` -------------------------------------------------
 
 
-def sharded(parameters: Sequence[Tensor]) -> bool:
+def is_sharded(parameters: Sequence[Tensor]) -> bool:
     """Return whether the parameters are sharded.
 
     Raises:
-        ValueError: some are and some aren't, or one is in another way than `fully_shard` does it.
+        ValueError: only some are sharded, or one is sharded in another way than by `fully_shard`.
     """
     parts = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
     if not parts:
@@ -141,34 +143,37 @@ def sharded(parameters: Sequence[Tensor]) -> bool:
     return True
 
 
-def sum_shards(table: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Return the sum of a few numbers, each process's being those of its shards; `table` where there are none.
+def sum_over_shards(table: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Return the sum over shards of a small tensor that each process computed from its shards; unsharded: `table`.
 
-    With a mesh of two dimensions (`fully_shard` of copies), over the one that is sharded.
+    On a 2-D mesh (hybrid sharding) the sum is over the sharded dimension.
     """
-    if not sharded(parameters):
+    if not is_sharded(parameters):
         return table
     first = parameters[0]
     assert isinstance(first, DTensor)
     dimension = next(i for i, placement in enumerate(first.placements) if isinstance(placement, Shard))
-    return sum_numbers(table, first.device, first.device_mesh.get_group(dimension))
+    return sum_over_processes(table, first.device, first.device_mesh.get_group(dimension))
 
 
 def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return `parameter`'s share of a tensor of its whole shape, which all processes have; a plain one: all of it."""
+    """Return this process's shard of a full-shape tensor, sharded like `parameter`; unsharded: the tensor itself.
+
+    All processes must hold the full tensor.
+    """
     if not isinstance(parameter, DTensor):
         return tensor
     moved = tensor.to(parameter.device)
     return distribute_tensor(moved, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor with the shards of all processes, which must all ask for it; a plain one as it is."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor gathered from all processes, which must all call this; an unsharded one as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def as_shard(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return what this process has of a gradient as the gradient of `parameter`."""
+    """Return a local shard of a gradient as a tensor that can be assigned to `parameter.grad`."""
     if not isinstance(parameter, DTensor):
         return tensor
     mesh, placements = parameter.device_mesh, parameter.placements

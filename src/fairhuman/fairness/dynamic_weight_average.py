@@ -10,7 +10,7 @@ from fairhuman.fairness.strategy import LossWeighting
 class DynamicWeightAverage(LossWeighting):
     """w_i = K softmax_i(r_i / T), r_i = L_i(t-1) / L_i(t-2), with L_i(t) the mean loss of window t.
 
-    r_i = 1 until two windows have passed in which objective i took part. Liu, Johns, Davison, End-to-End Multi-Task
+    r_i = 1 until objective i has been present in two windows. Liu, Johns, Davison, End-to-End Multi-Task
     Learning with Attention, CVPR 2019, Eq. 7, where a window is an epoch.
 
     Args:
@@ -28,7 +28,7 @@ class DynamicWeightAverage(LossWeighting):
         self._step = 0
         self._sums: list[float] = []
         self._counts: list[int] = []
-        self._means: list[list[float]] = []  # of each objective: its last two window means
+        self._means: list[list[float]] = []  # the last two window means of each objective
 
     def weights(self, losses: Sequence[float | None]) -> list[float]:
         """Return K softmax(r / T)."""
@@ -38,7 +38,7 @@ class DynamicWeightAverage(LossWeighting):
         return [len(losses) * value / sum(exponentials) for value in exponentials]
 
     def observe(self, losses: Sequence[float | None]) -> None:
-        """Add the losses to the running window, and close it after `window` steps."""
+        """Add the losses to the current window; close it after `window` steps."""
         if not self._means:
             self._sums, self._counts, self._means = [0.0] * len(losses), [0] * len(losses), [[] for _ in losses]
         for i, loss in enumerate(losses):
@@ -53,7 +53,7 @@ class DynamicWeightAverage(LossWeighting):
                 self._sums[i], self._counts[i] = 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the running window and the last two means."""
+        """Return the current window and the last two means."""
         return {
             "step": self._step,
             "sums": list(self._sums),

@@ -1,4 +1,4 @@
-"""What a step did."""
+"""The result of one fair step."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class FairStep:
-    """What a step did: `.grad` received d = scale · Σ_i weights_i g_i.
+    """The result of one step: `.grad` received d = scale · Σ_i weights_i g_i.
 
     weights: w [K], float64; 0 for an absent objective.
-    losses: [K], of the whole step, mean over processes; None where absent.
-    present: [K], which objectives took part (their gradient isn't zero, or, without a Gram matrix, they had a loss).
-    gram: M [K, K] of the unscaled gradients, float64; None where no gradients were needed and `measure` was off.
-    exact: `gram` and `weights` are those of the K gradients; False where an estimator guessed them.
-    cosine: in an audit, between what the estimator would have done and the exact direction; None in other steps.
-    norm: ‖Σ w_i g_i‖ before the length was set.
-    scale: the factor that set it.
-    skipped: a gradient wasn't finite under a `GradScaler`, and `.grad` holds non-finite values, so that it skips too.
-    stationary: Σ w_i g_i was nothing but rounding or the trace of a ridge, so d = 0: the objectives conflict and no
-        direction helps them all.
+    losses: [K], of the whole step, averaged over processes; None where absent.
+    present: [K], which objectives took part: their gradient isn't zero or, without a Gram matrix, they had a loss.
+    gram: M [K, K] of the unscaled gradients, float64; None if it was neither needed nor measured.
+    exact: whether `gram` and `weights` come from the K gradients; False if an estimator approximated them.
+    cosine: in an audit, cosine of the estimator's direction and the exact one; None in other steps.
+    norm: ‖Σ w_i g_i‖ before scaling to the set length.
+    scale: the factor that sets the length.
+    skipped: a gradient wasn't finite under a `GradScaler`; `.grad` is left non-finite, so that the scaler skips too.
+    stationary: Σ w_i g_i was within rounding or the effect of a ridge, so d = 0: the objectives conflict and no
+        direction improves all of them.
     """
 
     weights: Tensor

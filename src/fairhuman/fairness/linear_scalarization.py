@@ -10,10 +10,10 @@ class LinearScalarization(LossWeighting):
     """w_i = c_i, 1 by default: the plain (weighted) sum of losses.
 
     Args:
-        coefficients: c [K], finite and ≥ 0; None stands for ones.
+        coefficients: c [K], finite and ≥ 0; None: all ones.
 
     Raises:
-        ValueError: a coefficient is out of range, or their number isn't that of the losses.
+        ValueError: a coefficient is out of range, or their number differs from that of the losses.
     """
 
     def __init__(self, coefficients: Sequence[float] | None = None) -> None:

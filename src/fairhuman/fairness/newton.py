@@ -13,25 +13,25 @@ Matrix = list[list[float]]
 
 @dataclass(slots=True)
 class Solution:
-    """The best point of a run of Newton steps."""
+    """The best iterate of a sequence of Newton steps."""
 
     y: list[float]
     residual: float
-    score: float  # the worst row's error in units of what is asked for; converged at 1
+    score: float  # the worst row's error relative to its tolerance; converged at <= 1
     iterations: int
 
     @property
     def converged(self) -> bool:
-        """Whether every row is as exact as asked for, or as rounding allows."""
+        """Whether every row meets its tolerance or its rounding limit."""
         return self.score <= 1.0
 
 
 def solve_unit(unit: Matrix, q: list[float], alpha: float) -> Solution:
-    """Solve (R y)_i = q_i y_i^(-1/α): Newton from the solution for orthogonal gradients, else along a path.
+    """Solve (R y)_i = q_i y_i^(-1/α): Newton's method from the solution for orthogonal gradients, else path following.
 
-    Where gradients differ by many orders of magnitude so do the y_i (1e-160 at α = 8), and Newton steps, which
-    can't pass zero, crawl. Then q is replaced by q^t and t goes from 0 to 1: at t = 0 the problem is well scaled, and
-    log y is nearly piecewise linear in t. Its slope u' solves (diag(y) R diag(y) + diag(h)/α) u' = h ∘ log q.
+    If gradients differ by many orders of magnitude, so do the y_i (1e-160 at α = 8), and Newton steps, which must keep
+    y > 0, become tiny. Then q is replaced by q^t, with t from 0 to 1: at t = 0 the problem is well scaled, and log y is
+    nearly piecewise linear in t. Its slope u' solves (diag(y) R diag(y) + diag(h)/α) u' = h ∘ log q.
     """
     start = _start(unit, q, alpha)
     solution = _newton(unit, q, alpha, start, ITERATIONS)
@@ -69,7 +69,7 @@ def _follow_path(unit: Matrix, q: list[float], alpha: float) -> Solution:
 def _sweep(unit: Matrix, q: list[float], alpha: float, y: list[float]) -> list[float]:
     """Minimise f along each axis in turn: r y_i + c = q_i y_i^(-1/α), r = R_ii, c = Σ_{j≠i} R_ij y_j, v = log y_i.
 
-    In logarithms the equation is nearly linear, and from the bounds below Newton's method nears its root from one side.
+    In logarithms the equation is nearly linear, and from the bounds below Newton's method converges monotonically.
     """
     y = list(y)
     for a, row in enumerate(unit):
@@ -99,7 +99,7 @@ def _newton(unit: Matrix, q: list[float], alpha: float, y: list[float], iteratio
     """Damped Newton steps in relative coordinates, y ← y (1 + s δ), from `y`.
 
     With h_i = q_i y_i^(1-1/α) and g = y ∘ (R y) - h, the Newton system is (diag(y) R diag(y) + diag(h)/α) δ = -g,
-    which is positive definite. Every row is iterated to 1e-13, or to 50 times its own rounding floor.
+    which is positive definite. Every row is iterated to a relative error of 1e-13, or to 50 times its rounding error.
     """
     size = len(q)
     rows = range(size)
@@ -134,13 +134,13 @@ def _newton(unit: Matrix, q: list[float], alpha: float, y: list[float], iteratio
         if decrement > 1e-6 * sum(h):
             step = _line_search(unit, q, exponent, y, delta, decrement)
             y = [max(y[a] * (1.0 + step * delta[a]), SMALLEST) for a in rows]
-        else:  # f is flat already; a coordinate that would pass zero mustn't hold up the others
+        else:  # f is flat here: limit each coordinate alone, so that one near zero does not shorten all steps
             y = [max(y[a] * (1.0 + max(delta[a], -0.95)), SMALLEST) for a in rows]
     return best
 
 
 def _start(unit: Matrix, q: list[float], alpha: float) -> list[float]:
-    """The solution for orthogonal gradients, y_i = q_i^(α/(1+α)), times the factor that is best along its ray."""
+    """Return the solution for orthogonal gradients, y_i = q_i^(α/(1+α)), times the factor that minimises f along it."""
     rows = range(len(q))
     y = [value ** (alpha / (1.0 + alpha)) for value in q]
     numerator = sum(q[a] * y[a] ** (1.0 - 1.0 / alpha) for a in rows)
@@ -186,14 +186,9 @@ def _newton_step(
 
 
 def _line_search(
-    unit: Matrix,
-    q: list[float],
-    exponent: float,
-    y: list[float],
-    delta: list[float],
-    decrement: float,
+    unit: Matrix, q: list[float], exponent: float, y: list[float], delta: list[float], decrement: float
 ) -> float:
-    """Halve the longest step ≤ 1 that keeps y > 0 until f falls by 1e-4 of what its slope promises (Armijo)."""
+    """Return a step length: from the longest ≤ 1 with y > 0, halved until Armijo's condition holds (factor 1e-4)."""
     lowest = min(delta)
     step = 1.0 if lowest > -0.95 else -0.95 / lowest
     before = _objective(unit, q, exponent, y)
@@ -217,7 +212,7 @@ def _objective(unit: Matrix, q: list[float], exponent: float, y: list[float]) ->
 
 
 def smallest_pivot(unit: Matrix, ridge: float) -> float:
-    """Smallest pivot of the Cholesky factorisation of R + ridge·I; ≤ 0 if it isn't positive definite."""
+    """Return the smallest pivot of the Cholesky factorisation of R + ridge·I; ≤ 0 if it isn't positive definite."""
     size = len(unit)
     factor: Matrix = []
     smallest = math.inf

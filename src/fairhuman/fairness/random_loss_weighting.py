@@ -1,4 +1,4 @@
-"""Random loss weighting (RLW): the baseline that any clever rule has to beat."""
+"""Random loss weighting (RLW), a baseline."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from fairhuman.fairness.strategy import LossWeighting
 
 
 class RandomLossWeighting(LossWeighting):
-    """w = softmax(z), z [K] fresh standard normals at every step.
+    """w = softmax(z), with z [K] standard normal, drawn anew at every step.
 
     Lin et al., Reasonable Effectiveness of Random Weighting, TMLR 2022. All processes of a run need the same seed.
 

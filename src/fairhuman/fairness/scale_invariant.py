@@ -6,12 +6,12 @@ from fairhuman.fairness.strategy import LossWeighting
 
 
 class ScaleInvariant(LossWeighting):
-    """w_i = 1 / L_i, which follows Σ log L_i: multiplying a loss by a constant changes nothing.
+    """w_i = 1 / L_i, the gradient of Σ log L_i: multiplying a loss by a constant changes nothing.
 
     A baseline of Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022.
 
     Raises:
-        ValueError: a loss isn't > 0.
+        ValueError: a loss is not > 0.
     """
 
     needs_losses = True

@@ -9,11 +9,11 @@ minimiser over w > 0 of the convex function
 
     f(w) = ½ wᵀ M w - α/(α-1) Σ w_i^(1-1/α)          (α = 1: ½ wᵀ M w - Σ log w_i)
 
-so a damped Newton method finds it. To make it blind to the scale of the gradients, it runs on y_i = √M_ii w_i and
+so a damped Newton method finds it. To be independent of the gradients' scale, it runs on y_i = √M_ii w_i and
 the unit-diagonal R_ij = M_ij / √(M_ii M_jj), where the equation reads (R y)_i = q_i y_i^(-1/α) with
-q_i = M_ii^((1/α-1)/2); the geometric mean of q is divided out and put back at the end.
+q_i = M_ii^((1/α-1)/2); the geometric mean of q is divided out first and multiplied back at the end.
 
-K is 3, so plain Python floats (IEEE double) are an order of magnitude faster than tensors.
+K is usually 3, so plain Python floats (IEEE double) are an order of magnitude faster than tensors.
 """
 
 import math
@@ -27,15 +27,16 @@ from fairhuman.fairness.newton import Matrix, smallest_pivot, solve_unit
 
 # A unit-diagonal matrix whose smallest Cholesky pivot is at most this is numerically singular.
 _SINGULAR_PIVOT = 1e-14
-# The relative ridge M + ε diag(M) that is then added. Weights in a conflicting subspace stay near ε^(-α/(1+α)).
+# The relative ridge ε that is then added: M + ε diag(M). Weights in a conflicting subspace stay near ε^(-α/(1+α)).
 DEFAULT_RIDGE = 1e-6
 
 
 class SolverInfo(NamedTuple):
-    """What `solve_info` tells beside the weights.
+    """Weights of `solve_info` and diagnostics.
 
-    residual: max over present i of |(M' w)_i w_i^(1/α) - 1|, M' = M + ridge · diag(M), the matrix solved for.
-    iterations: Newton steps of the run that ended it.
+    weights: w [K], float64.
+    residual: max over present i of |(M' w)_i w_i^(1/α) - 1|, with M' = M + ridge · diag(M).
+    iterations: Newton steps of the last Newton run.
     converged: every row's residual is ≤ 1e-13, or its backward error |M' w - w^(-1/α)| / (|M'| w) is ≤ 50 units
         of rounding.
     ridge: relative ridge ε that was added; 0 if none.
@@ -61,14 +62,14 @@ def solve(gram: Tensor | Sequence[Sequence[float]], alpha: float = 2.0, ridge: f
 
 
 def solve_info(gram: Tensor | Sequence[Sequence[float]], alpha: float = 2.0, ridge: float | None = None) -> SolverInfo:
-    """Solve (M w)_i = w_i^(-1/α) and tell how well it went.
+    """Solve (M w)_i = w_i^(-1/α); return weights and diagnostics.
 
     Args:
         gram: [K, K], symmetric positive semi-definite, any scale (entries 1e-250..1e250), any number type.
         alpha: fairness exponent, > 0.
         ridge: relative ridge ε ≥ 0, M + ε diag(M). None adds `DEFAULT_RIDGE` (times ten until the matrix is positive
-            definite) only where the matrix is numerically singular. Then the weights stay finite, and gradients that
-            pull in opposite directions cancel: nothing moves in the conflicting subspace.
+            definite) only if the matrix is numerically singular. The weights then stay finite, and opposed gradients
+            cancel: d has no component in the conflicting subspace.
 
     Raises:
         ValueError: `gram` isn't square, has a non-finite entry or a negative diagonal; `alpha` or `ridge` out of range.
@@ -93,7 +94,7 @@ def solve_info(gram: Tensor | Sequence[Sequence[float]], alpha: float = 2.0, rid
     for i in range(len(present)):
         unit[i][i] = 1.0 + ridge
 
-    # q_i = M_ii^((1/α-1)/2), without its geometric mean, which comes back as a factor of w.
+    # q_i = M_ii^((1/α-1)/2), divided by its geometric mean, which is restored as a factor of w.
     logs = [(1.0 / alpha - 1.0) * math.log(norm) for norm in norms]
     mean = sum(logs) / len(logs)
     solution = solve_unit(unit, [math.exp(value - mean) for value in logs], alpha)

@@ -1,4 +1,4 @@
-"""What a strategy is: a rule that gives each of K objectives a weight w_i, so that d = Σ w_i g_i.
+"""Strategies: rules that give each of K objectives a weight w_i, so that d = Σ w_i g_i.
 
 Two kinds. A `LossWeighting` needs no gradients for its weights, so a step costs one ordinary backward pass of
 Σ w_i L_i. A `GradientBalancing` needs the Gram matrix of the K gradients.
@@ -6,16 +6,19 @@ Two kinds. A `LossWeighting` needs no gradients for its weights, so a step costs
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 
 class Strategy:
-    """State and trained parameters, of which most strategies have none."""
+    """Base class: state and trainable parameters, both empty by default."""
+
+    needs_gram: ClassVar[bool]
+    """Whether its weights come from the Gram matrix of the gradients."""
 
     def parameters(self) -> list[nn.Parameter]:
-        """Trained parameters of the strategy itself; give them to the optimiser as a group of their own."""
+        """Return the strategy's own trainable parameters; pass them to the optimiser as a separate group."""
         return []
 
     def state_dict(self) -> dict[str, Any]:
@@ -29,7 +32,9 @@ class Strategy:
 
 
 class LossWeighting(Strategy, ABC):
-    """Weights from the losses' values and history alone."""
+    """Weights from the current and past loss values alone."""
+
+    needs_gram = False
 
     needs_losses = False
     """Whether the weights of a step depend on the losses of the same step."""
@@ -43,14 +48,16 @@ class LossWeighting(Strategy, ABC):
         """
 
     def observe(self, losses: Sequence[float | None]) -> None:
-        """Take note of the losses [K] of a finished step; add to the `.grad` of own parameters."""
+        """Record the losses [K] of a finished step; add to `.grad` of the strategy's own parameters."""
 
 
 class GradientBalancing(Strategy, ABC):
     """Weights from the Gram matrix M_ij = g_iᵀ g_j."""
 
+    needs_gram = True
+
     ridge_used = 0.0
-    """Relative ridge of the last solution: gradients cancel up to this share, so a shorter direction is none."""
+    """Relative ridge of the last solution; opposed gradients cancel only up to it, so a shorter d counts as 0."""
 
     @abstractmethod
     def weights(self, gram: Tensor) -> list[float]:
@@ -58,7 +65,7 @@ class GradientBalancing(Strategy, ABC):
 
     @abstractmethod
     def natural_factor(self, weights: Sequence[float], norm: float) -> float:
-        """Return the s that gives s · w the common factor it would have if w came from the true M.
+        """Return the factor s by which s · w has the scale that the true M would give w.
 
-        An estimator may know M only up to a factor. `norm` is the true ‖Σ w_i g_i‖.
+        An estimator may know M only up to a common factor. `norm` is the true ‖Σ w_i g_i‖.
         """

@@ -1,4 +1,4 @@
-"""Uncertainty weighting (UW): weights that are trained beside the model."""
+"""Uncertainty weighting (UW): weights that are trained together with the model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ class UncertaintyWeighting(LossWeighting):
 
     s_i is the logarithm of the objective's noise variance. Kendall, Gal, Cipolla, Multi-Task Learning Using
     Uncertainty to Weigh Losses, CVPR 2018. Its gradient, ½ (1 - exp(-s_i) L_i), is written into `s.grad` after every
-    step (0 for an absent objective); `parameters()` has to be in the optimiser.
+    step (0 for an absent objective); pass `parameters()` to the optimiser.
 
     Args:
-        objectives: K, their number.
+        objectives: their number K.
     """
 
     def __init__(self, objectives: int) -> None:
@@ -33,7 +33,7 @@ class UncertaintyWeighting(LossWeighting):
     def weights(self, losses: Sequence[float | None]) -> list[float]:
         """Return ½ exp(-s)."""
         if len(losses) != self.s.numel():
-            raise ValueError(f"made for {self.s.numel()} objectives, got {len(losses)} losses")
+            raise ValueError(f"created for {self.s.numel()} objectives, got {len(losses)} losses")
         return [0.5 * math.exp(-value) for value in self.s.tolist()]
 
     def observe(self, losses: Sequence[float | None]) -> None:

@@ -1,1 +1,1 @@
-"""Pictures from a trained model: samples for prompts, and the previews of a run."""
+"""Sample images from a model: for prompts, and as previews of a training run."""

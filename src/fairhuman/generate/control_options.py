@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from diffusers import StableDiffusionXLPipeline
 
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import ControlInputs, read_asked
-from fairhuman.generate.guide import ActiveControl, ControlSpec, check_followed, within
+from fairhuman.generate.control_inputs import ControlInputs, read_control_inputs
+from fairhuman.generate.guide import ActiveControl, ControlSpec, check_conditions_match, step_in_range
 from fairhuman.generate.sample import picture_size
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.registry import CONTROLS
@@ -35,8 +35,7 @@ class ControlOptions:
         Raises:
             RecipeError: conditions or a window without a network, a window without a step, or a wrong option.
             ModelError: no such folder.
-            DataError: conditions that can't be used; see `read_asked`.
-
+            DataError: conditions that can't be used; see `read_control_inputs`.
         """
         window, found = "--control-start and --control-end", f"{self.start}, {self.end}"
         if not self.controlnets and not self.adapters:
@@ -46,11 +45,11 @@ class ControlOptions:
                 raise RecipeError(f"{window}: {_FOLLOWER}; found {found} and neither")
         if not 0.0 <= self.start < self.end <= 1.0:
             raise RecipeError(f"{window}: expected 0 <= start < end <= 1, found {found}")
-        if not any(within(step, steps, self.start, self.end) for step in range(steps)):
+        if not any(step_in_range(step, steps, self.start, self.end) for step in range(steps)):
             raise RecipeError(f"{window}: expected a whole step between them, found {found} and --steps {steps}")
         for kind, spec in self.specs():
             spec.check(CONTROLS[kind])
-        return read_asked(self.conditions, count)
+        return read_control_inputs(self.conditions, count)
 
     def open(
         self,
@@ -65,10 +64,9 @@ class ControlOptions:
             ModelError: a checkpoint for another model.
             RecipeError: a condition that nothing follows, or one that isn't given.
             DataError: a condition of another aspect ratio.
-
         """
         guides = [spec.open(CONTROLS[kind], pipeline, self.start, self.end) for kind, spec in self.specs()]
-        check_followed(guides, list(asked.records))
+        check_conditions_match(guides, list(asked.records))
         asked.check(picture_size(pipeline, settings))
         for name, count in asked.missing().items():
             say(f"{name}: {count} of {len(asked.records[name])} prompts have none and get the null condition")

@@ -1,9 +1,9 @@
-"""ControlNets and T2I-adapters in use: they follow conditions in whatever pipeline draws with the U-Net.
+"""Use ControlNets and T2I-adapters in any pipeline that samples with the U-Net.
 
-    down, mid, inside = Σ strength · residuals of every guide whose part of the steps this is
+    down, mid, inside = Σ strength · residuals, over all guides that are active in this step
 
-What they add is handed to the U-Net as it is called, so that text to picture, picture to picture and previews work
-alike, and with several guides at once. With one, the result is that of diffusers' own ControlNet and adapter pipelines.
+The residuals are added by a hook on the U-Net, so text-to-image, image-to-image and previews work alike, also with
+several guides. With a single guide, results equal those of diffusers' own ControlNet and adapter pipelines.
 """
 
 import math
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.architecture import cast
-from fairhuman.models.control import Control, config_of, stated_conditions
+from fairhuman.models.control import Control, load_control_config, stated_conditions
 from fairhuman.models.locations import is_hub_id
 
 _ADDED = ("down_block_additional_residuals", "down_intrablock_additional_residuals")  # lists; the third is a tensor
@@ -30,14 +30,13 @@ _MID = "mid_block_additional_residual"
 
 @dataclass(frozen=True)
 class ActiveControl:
-    """A control in use.
+    """A loaded control and its settings.
 
     Attributes:
         control: the network.
-        strength: factor of what it adds.
-        start, end: shares of the steps, 0..1, between which it does.
-        place: where it came from.
-
+        strength: factor of its residuals.
+        start, end: the range of steps in which it is active, as shares 0..1.
+        place: folder or hub id.
     """
 
     control: Control
@@ -53,11 +52,11 @@ class ActiveControl:
             raise RecipeError(f"control start and end: expected 0 <= start < end <= 1, found {self.start}, {self.end}")
 
     def active(self, step: int, steps: int) -> bool:
-        """Whether it takes part in a step, counted from 0, as diffusers' pipelines decide it."""
-        return within(step, steps, self.start, self.end)
+        """Whether the control is active in a step, counted from 0; the same rule as in diffusers' pipelines."""
+        return step_in_range(step, steps, self.start, self.end)
 
-    def described(self) -> dict[str, Any]:
-        """Return what a picture says of it."""
+    def metadata(self) -> dict[str, Any]:
+        """Return the entry for the metadata of an image."""
         return {
             "kind": self.control.KIND,
             "place": self.place,
@@ -68,14 +67,14 @@ class ActiveControl:
         }
 
 
-def within(step: int, steps: int, start: float, end: float) -> bool:
-    """Whether a step, counted from 0, lies wholly between two shares of the steps."""
+def step_in_range(step: int, steps: int, start: float, end: float) -> bool:
+    """Whether a step, counted from 0, lies entirely between the shares `start` and `end` of all steps."""
     return step / steps >= start and (step + 1) / steps <= end
 
 
 @dataclass(frozen=True)
 class ControlSpec:
-    """A guide as it is asked for: `PLACE`, `CONDITIONS=PLACE`, each with `@STRENGTH` after it."""
+    """A control as given on the command line: `[CONDITIONS=]PLACE[@STRENGTH]`."""
 
     place: str
     conditions: tuple[str, ...] | None
@@ -83,12 +82,11 @@ class ControlSpec:
 
     @classmethod
     def parse(cls, text: str) -> "ControlSpec":
-        """Read `[CONDITION[+CONDITION]=]PLACE[@STRENGTH]`, unopened.
+        """Parse `[CONDITION[+CONDITION]=]PLACE[@STRENGTH]`, without loading it.
 
         Raises:
-            RecipeError: no place, another condition, or a strength that isn't a finite number.
-            ModelError: no such folder, and no hub id.
-
+            RecipeError: no place, an unknown condition, or a strength that isn't a finite number.
+            ModelError: the place is neither a folder nor a hub id.
         """
         names, sign, rest = text.partition("=")
         known = sign and set(names.split("+")) <= CONDITIONS.keys()
@@ -99,35 +97,34 @@ class ControlSpec:
         if not place or (not found and re.search("[=@]", place)):
             raise RecipeError(
                 f"control: expected [CONDITIONS=]FOLDER[@STRENGTH], where CONDITIONS are {' or '.join(CONDITIONS)}, or "
-                f"both with a + between, and STRENGTH is a finite number; found {text!r}, no folder {place!r}"
+                f"both joined by +, and STRENGTH is a finite number; found {text!r}, no folder {place!r}"
             )
         if not found:
             raise ModelError(f"control {place!r}: expected a folder or a hub id, found no such folder")
         return cls(place, conditions, strength)
 
     def follows(self, kind: type[Control]) -> tuple[str, ...] | None:
-        """What it follows, if that can be told without loading it, else None. Errors as of `stated_conditions`."""
+        """Return its conditions if known without loading it, otherwise None; raises as `stated_conditions` does."""
         return self.conditions or stated_conditions(kind.KIND, self.place)
 
     def check(self, kind: type[Control]) -> None:
-        """Check what a folder says of itself; a hub isn't asked. Errors as of `config_of`."""
+        """Check a folder's configuration; hub ids aren't checked. Raises as `load_control_config` does."""
         if Path(self.place).is_dir():
-            config_of(kind, self.place)
+            load_control_config(kind, self.place)
 
     def open(self, kind: type[Control], pipeline: StableDiffusionXLPipeline, start: float, end: float) -> ActiveControl:
-        """Load it beside the pipeline's U-Net, in its type."""
+        """Load it to the device and dtype of the pipeline's U-Net."""
         control = kind.load(self.place, pipeline, self.conditions)
         cast(control.network, pipeline.unet.dtype)
         control.network.to(pipeline.unet.device).requires_grad_(False).eval()
         return ActiveControl(control, self.strength, start, end, self.place)
 
 
-def check_followed(guides: Sequence[ActiveControl], names: Sequence[str]) -> None:
-    """Check that every condition that is given is followed, and every one that is followed is given.
+def check_conditions_match(guides: Sequence[ActiveControl], names: Sequence[str]) -> None:
+    """Check that the guides' conditions and the given conditions `names` are the same.
 
     Raises:
-        RecipeError: names the condition and what to give.
-
+        RecipeError: names the condition and the option to give.
     """
     followed = {name: guide for guide in guides for name in guide.control.conditions}
     for name, guide in followed.items():
@@ -141,17 +138,16 @@ def check_followed(guides: Sequence[ActiveControl], names: Sequence[str]) -> Non
 
 
 @contextmanager
-def steered(
+def apply_controls(
     unet: nn.Module, scheduler: Any, guides: Sequence[ActiveControl], conditions: Mapping[str, Tensor]
 ) -> Iterator[None]:
-    """Let guides add to what the U-Net computes.
+    """Add the guides' residuals to every call of the U-Net inside the block.
 
     Args:
-        unet: called with latents, time step, encoder_hidden_states and added_cond_kwargs.
-        scheduler: whose `timesteps` are walked.
-        guides: with none nothing happens.
-        conditions: [B, C, H, W] in 0..1 by name; a call with a multiple of B repeats them, as guidance does.
-
+        unet: called with latents, timestep, encoder_hidden_states and added_cond_kwargs.
+        scheduler: its `timesteps` determine the step of a call.
+        guides: may be empty.
+        conditions: [B, C, H, W] in 0..1 by name; repeated if the U-Net's batch is a multiple of B, as with guidance.
     """
     pictures = [guide.control.picture(conditions) for guide in guides]
 
@@ -175,7 +171,7 @@ def steered(
 
 
 def _sum(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Add what a guide found to what those before it did."""
+    """Return a guide's residuals `found` plus those of earlier guides in `kwargs`."""
     total = dict(found)
     for name in found.keys() & kwargs.keys():
         before = kwargs[name]
@@ -193,7 +189,7 @@ def _is_finite(text: str) -> bool:
         return False
 
 
-def zeros(guides: Sequence[ActiveControl], count: int, size: tuple[int, int]) -> dict[str, Tensor]:
-    """Return the null condition of all that guides follow, [count, C, H, W] at (height, width)."""
+def null_conditions(guides: Sequence[ActiveControl], count: int, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return zeros [count, C, H, W] of `size` (height, width) for each condition of the guides."""
     names = {name for guide in guides for name in guide.control.conditions}
     return {name: torch.zeros(count, CONDITIONS[name], *size) for name in names}

@@ -1,4 +1,4 @@
-"""A trained LoRA in a pipeline that draws."""
+"""Load a trained LoRA into a pipeline for sampling."""
 
 import logging
 import math
@@ -10,26 +10,26 @@ from pathlib import Path
 from diffusers import StableDiffusionXLPipeline
 
 from fairhuman.errors import ModelError, RecipeError
-from fairhuman.models.lora import DIFFUSERS_FILE, misfits
+from fairhuman.models.lora import DIFFUSERS_FILE, shape_mismatches
 from fairhuman.models.mole import is_mole
-from fairhuman.models.weights import find_weights
+from fairhuman.models.weights import find_weights_file
 
 _ADAPTER = "fairhuman"
-# what diffusers logs on every load of a LoRA for the U-Net alone, and the whole of an error that is raised anyway
+# logged by diffusers for every U-Net-only LoRA, and a copy of an error that is raised anyway
 _NOISE = ("No LoRA keys associated to", f"Loading {_ADAPTER} was unsuccessful")
 _NOISY = ("diffusers.loaders.lora_base", "diffusers.loaders.peft")
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """A LoRA in use: where it came from, and its weight."""
+    """A loaded LoRA: its file and weight."""
 
     path: Path
     weight: float
 
 
 def check_lora_weight(weight: float) -> None:
-    """Check the strength of a LoRA.
+    """Check the weight of a LoRA.
 
     Raises:
         RecipeError: it isn't finite.
@@ -39,34 +39,32 @@ def check_lora_weight(weight: float) -> None:
 
 
 def find_lora(path: Path) -> Path:
-    """Return the file of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`), unread.
+    """Return the path of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) without reading it.
 
     Raises:
-        ModelError: no such file.
+        ModelError: there is no such file.
     """
-    return find_weights("LoRA", path, DIFFUSERS_FILE)
+    return find_weights_file("LoRA", path, DIFFUSERS_FILE)
 
 
 def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:
-    """Put a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) into the pipeline.
+    """Load a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) into the pipeline.
 
-    Fused, W + weight (alpha / rank) B A becomes the weight: no memory and no time beyond the base.
-    Otherwise the updates run beside it, and their weight can be changed.
+    With `fuse`, W is replaced by W + weight (alpha / rank) B A, which needs no more memory or time than the base.
+    Otherwise the updates run beside W, and their weight can be changed.
 
     Raises:
-        RecipeError: a weight that isn't finite.
-        ModelError: no such file, or one that doesn't fit the pipeline.
+        RecipeError: `weight` isn't finite.
+        ModelError: there is no such file, or it doesn't fit the pipeline.
     """
     check_lora_weight(weight)
     file = find_lora(path)
     if is_mole(file):
-        raise ModelError(
-            f"LoRA {str(file)!r}: is a MoLE, whose gates can't be fused; give it as --mole, or to load_mole"
-        )
+        raise ModelError(f"LoRA {str(file)!r}: is a MoLE, whose gates can't be fused; use --mole or load_mole")
     unet = pipeline.unet
     try:
         state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
-        wrong = misfits(unet, state)
+        wrong = shape_mismatches(unet, state)
         if wrong:
             raise ModelError(
                 f"LoRA {str(file)!r}: expected one for this U-Net, but {len(wrong)} of its {len(state)} tensors "
@@ -89,7 +87,7 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep diffusers from logging `_NOISE`; all else is logged."""
+    """Suppress diffusers' log messages that start with `_NOISE`."""
 
     def wanted(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(_NOISE)

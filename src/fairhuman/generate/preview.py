@@ -1,4 +1,4 @@
-"""Previews of a training run: the same captions, seeds and held-out photos at every step."""
+"""Previews of a training run, with the same captions, seeds and held-out photos at every step."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,10 @@ class PreviewRow:
 
 @dataclass(frozen=True, slots=True)
 class PreviewSet:
-    """Fixed rows, drawn in two ways: from the caption alone, and from the noised photo.
+    """Fixed rows, sampled in two ways: from the caption alone, and from the noised photo.
 
-    The second keeps the composition, so faces and hands are where the photo has them and can be compared from step to
-    step: the latent is noised to `strength` of the schedule with the row's own noise, and denoised by the model.
+    The second way keeps the composition, so faces and hands stay in place and can be compared between steps: the latent
+    is noised to `strength` of the schedule with the row's own noise, and denoised by the model.
     """
 
     rows: Sequence[PreviewRow]
@@ -47,18 +47,15 @@ class PreviewSet:
     guides: Sequence[ActiveControl] = ()
 
     def render(self, pipeline: StableDiffusionXLPipeline, step: int, folder: Path) -> None:
-        """Write `previews/step-<step>/row-<row>-{caption,photo}.png` below `folder` and note them in the index.
+        """Write `previews/step-<step>/row-<row>-{caption,photo}.png` in `folder` and add them to the index.
 
-        The model's modes, precision and device and all global generators stay as they are.
+        The model's modes, precision and device and all global generators are left unchanged.
         """
         entries = self._read_index(folder)
         place = INDEX.parent / f"step-{step:06d}"
         for start in range(0, len(self.rows), self.batch_size):
             numbers = range(start, min(start + self.batch_size, len(self.rows)))
-            drawn = {
-                "caption": self._from_captions(pipeline, numbers),
-                "photo": self._from_photos(pipeline, numbers),
-            }
+            drawn = {"caption": self._from_captions(pipeline, numbers), "photo": self._from_photos(pipeline, numbers)}
             for i, number in enumerate(numbers):
                 names = {way: place / f"row-{number:02d}-{way}.png" for way in drawn}
                 for way, name in names.items():
@@ -92,7 +89,7 @@ class PreviewSet:
         )
 
     def _read_index(self, folder: Path) -> list[dict[str, Any]]:
-        """Write photos and conditions; return the index's rows, with the steps of an earlier part of the run."""
+        """Write photos and conditions; return the index's rows, including the steps written before a resume."""
         entries: list[dict[str, Any]] = []
         for number, row in enumerate(self.rows):
             photo = INDEX.parent / f"photo-{number:02d}.png"

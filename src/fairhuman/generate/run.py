@@ -10,7 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import ControlInputs
+from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.control_options import ControlOptions
 from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
 from fairhuman.generate.sample import check_steps, sample, save_png
@@ -30,7 +30,6 @@ class SampleJob:
         out: folder of the pictures, `PROMPT-PICTURE.png` by their numbers.
         fuse: whether the LoRA is fused into the weights; None: the default, which fuses a LoRA.
         precision: of the networks, a name of `DTYPES`.
-
     """
 
     out: Path
@@ -50,7 +49,6 @@ class SampleJob:
         Raises:
             RecipeError: an unknown precision, a weight that isn't finite, too many steps, a MoLE fused or with a LoRA.
             ModelError: no such model, LoRA or MoLE; or as of `ControlOptions.read`.
-
         """
         if self.precision not in DTYPES:
             raise RecipeError(f"--precision must be one of {', '.join(DTYPES)}, found {self.precision!r}")
@@ -76,7 +74,6 @@ def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:
     Raises:
         DataError: the file can't be read, or holds no prompt.
         RecipeError: there is no prompt, or an empty one.
-
     """
     if not all(text.strip() for text in typed):
         raise RecipeError("--prompt: expected a text, found an empty one")
@@ -93,7 +90,6 @@ def draw_pictures(job: SampleJob, asked: ControlInputs, say: Callable[[str], Non
 
     Raises:
         FairHumanError: the folder can't be written; a model, LoRA, MoLE or control network that can't be used.
-
     """
     with writing(job.out):
         job.out.mkdir(parents=True, exist_ok=True)

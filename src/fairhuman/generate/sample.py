@@ -1,4 +1,4 @@
-"""Pictures for prompts: UniPC from the pipeline's own noise schedule, a generator of its own for each picture.
+"""Sample images for prompts: UniPC on the pipeline's noise schedule, with one generator per image.
 
 Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", NeurIPS 2023.
 """
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fairhuman import __version__
 from fairhuman.errors import RecipeError
-from fairhuman.generate.asked import ControlInputs
-from fairhuman.generate.guide import ActiveControl, steered, zeros
+from fairhuman.generate.control_inputs import ControlInputs
+from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.lora import Lora
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.mole import MoleFile
@@ -29,7 +29,7 @@ from fairhuman.utils.randomness import Stream, seeded_generator
 
 @dataclass(frozen=True, slots=True)
 class SampledPicture:
-    """One picture, whence it came, and what to write beside it."""
+    """One image, its indices, and the metadata to save with it."""
 
     image: Image.Image
     prompt_index: int
@@ -49,13 +49,21 @@ def sample(
     mole: MoleFile | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[SampledPicture]:
-    """Draw `images_per_prompt` pictures for every prompt, in order; `pipeline` stays as it is.
+    """Draw `images_per_prompt` images for every prompt, in order; `pipeline` is left unchanged.
 
-    The noise of a picture depends on (seed, index of the prompt, number of the picture) alone: not on the
-    batch size, the order, or the other prompts. `indices` numbers the prompts where they are a part or a
-    permutation of a longer list, of `asked` too. `model`, `lora` and `mole` are for the metadata; `guides` follow what
-    is asked for, the null condition where nothing is. `share` (k, n): only every n-th batch, from the k-th on, for the
-    k-th of n processes; whole batches, so that not even rounding depends on it.
+    The noise of an image depends on (seed, prompt index, image index) alone: not on the batch size, the order, or the
+    other prompts.
+
+    Args:
+        pipeline: the model.
+        prompts: one or more.
+        settings: see `SampleSettings`.
+        model, lora, mole: for the metadata only.
+        indices: the prompts' indices in a longer list, if they are a part or permutation of it; they index `asked` too.
+        guides: the controls, which follow the conditions in `asked`; all zeros where a prompt has none.
+        asked: the prompts' conditions.
+        share: (k, n): only the batches k, k + n, k + 2n, ..., for process k of n. Batches stay whole, so that not even
+            rounding depends on `share`.
     """
     numbers = list(range(len(prompts))) if indices is None else list(indices)
     if len(numbers) != len(prompts):
@@ -79,26 +87,32 @@ def sample(
             conditions=views,
         )
         for (prompt, number, picture), picture_chw in zip(batch, pictures_bchw, strict=True):
-            metadata = {
-                "prompt": prompt,
-                "negative_prompt": settings.negative_prompt,
-                "seed": str(settings.seed),
-                "prompt_index": str(number),
-                "picture_index": str(picture),
-                "steps": str(settings.steps),
-                "guidance": str(settings.guidance),
-                "scheduler": "UniPC",
-                "model": model,
-                "lora": str(lora.path) if lora else "",
-                "lora_weight": str(lora.weight) if lora else "",
-                "fairhuman": __version__,
-            }
+            metadata = _metadata(prompt, number, picture, settings, model, lora)
             if mole is not None:
                 metadata["mole"] = f"{mole.path} ({mole.stage})"
             if guides:
-                metadata["control"] = json.dumps([guide.described() for guide in guides])
+                metadata["control"] = json.dumps([guide.metadata() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}
             yield SampledPicture(to_image(picture_chw), number, picture, metadata)
+
+
+def _metadata(
+    prompt: str, prompt_index: int, picture_index: int, settings: SampleSettings, model: str, lora: Lora | None
+) -> dict[str, str]:
+    return {
+        "prompt": prompt,
+        "negative_prompt": settings.negative_prompt,
+        "seed": str(settings.seed),
+        "prompt_index": str(prompt_index),
+        "picture_index": str(picture_index),
+        "steps": str(settings.steps),
+        "guidance": str(settings.guidance),
+        "scheduler": "UniPC",
+        "model": model,
+        "lora": str(lora.path) if lora else "",
+        "lora_weight": str(lora.weight) if lora else "",
+        "fairhuman": __version__,
+    }
 
 
 def draw(
@@ -111,16 +125,14 @@ def draw(
     guides: Sequence[ActiveControl] = (),
     conditions: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """Draw one picture a prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th from the i-th
-    generator.
+    """Draw one image per prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th with the i-th generator.
 
-    With `start_latents_bchw` (of pictures), they are noised to `strength` (0 to 1) of the schedule and
-    denoised from there; without, pictures begin from noise. `guides` follow `conditions` [B, C, H, W] at the pictures'
-    size, zeros where there is none of a name.
+    If given, `start_latents_bchw` are noised to `strength` (0 to 1) of the schedule and denoised from there; otherwise
+    images start from pure noise. `guides` follow `conditions` [B, C, H, W] of the images' size; missing ones are zeros.
 
     Raises:
-        RecipeError: too many steps.
-        ModelError: latents or pictures that aren't finite.
+        RecipeError: too many steps for the schedule.
+        ModelError: latents or images aren't finite.
     """
     check_steps(pipeline.scheduler.config, settings.steps)
     unet = pipeline.unet
@@ -139,14 +151,14 @@ def draw(
         arguments |= {"image": start_latents_bchw.to(unet.dtype), "strength": strength}
     with torch.no_grad(), evaluating(pipeline):
         arguments |= prompt_arguments(pipeline, prompts, settings)
-        made = with_unipc(pipeline, kind)
-        shown = {**zeros(guides, len(prompts), size), **(conditions or {})}
-        with steered(unet, made.scheduler, guides, shown):
-            latents_bchw = made(**arguments).images
+        sampler = with_unipc(pipeline, kind)
+        all_conditions = {**null_conditions(guides, len(prompts), size), **(conditions or {})}
+        with apply_controls(unet, sampler.scheduler, guides, all_conditions):
+            latents_bchw = sampler(**arguments).images
         check_finite(
             latents_bchw,
             f"the U-Net's latents ({unet.dtype})",
-            "not the VAE's doing; check the weights of the U-Net, the LoRA and its weight, or draw in bf16 or fp32",
+            "not caused by the VAE; check the weights of the U-Net, the LoRA and its weight, or sample in bf16 or fp32",
         )
         return decode_latents(pipeline.vae, latents_bchw).cpu()
 
@@ -154,7 +166,7 @@ def draw(
 def prompt_arguments(
     pipeline: StableDiffusionXLPipeline, prompts: Sequence[str], settings: SampleSettings
 ) -> dict[str, Tensor]:
-    """Return the encoded prompts and, with guidance, the negative one, as arguments of an SDXL pipeline."""
+    """Return the encoded prompts and, with guidance, the negative prompt, as arguments of an SDXL pipeline."""
     dtype = pipeline.unet.dtype
     embeds, pooled = encode_prompts(pipeline, prompts)
     arguments = {"prompt_embeds": embeds.to(dtype), "pooled_prompt_embeds": pooled.to(dtype)}
@@ -166,15 +178,15 @@ def prompt_arguments(
 
 
 def picture_size(pipeline: StableDiffusionXLPipeline, settings: SampleSettings) -> tuple[int, int]:
-    """Return height and width of the pictures in pixels: as set, or the model's own."""
+    """Return height and width of the images in pixels: the settings' or the model's own."""
     own = pipeline.unet.config.sample_size * vae_factor(pipeline.vae)
     return settings.height or own, settings.width or own
 
 
 def check_steps(schedule: Mapping[str, Any], steps: int) -> None:
-    """Check that every one of `steps` goes to less noise, `schedule` being a scheduler's config.
+    """Check that the noise level decreases at each of `steps`; `schedule` is a scheduler's configuration.
 
-    Two equal noise levels one after the other make UniPC divide by zero.
+    UniPC divides by zero if two consecutive noise levels are equal.
 
     Raises:
         RecipeError: too many steps for the schedule.
@@ -187,18 +199,18 @@ def check_steps(schedule: Mapping[str, Any], steps: int) -> None:
 
 
 def picture_generator(seed: int, prompt_index: int, picture_index: int) -> torch.Generator:
-    """Return the generator of one picture: on the CPU, so that its noise is the same on every device."""
+    """Return the generator of one image; on the CPU, so that its noise is the same for every device."""
     return seeded_generator(seed, Stream.PICTURE, prompt_index, picture_index)
 
 
 def to_image(picture_chw: Tensor) -> Image.Image:
-    """Turn a picture [3, H, W] in [-1, 1] into 8 bits."""
+    """Convert an image [3, H, W] in [-1, 1] to 8-bit RGB."""
     pixels = ((picture_chw.float() + 1) * 127.5).round().clamp(0, 255).byte()
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a PNG with text entries; it appears whole or not at all."""
+    """Write a PNG with text entries, atomically."""
     information = PngInfo()
     for key, value in metadata.items():
         information.add_itxt(key, value)
@@ -206,8 +218,8 @@ def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> Non
 
 
 def with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:
-    """Return another pipeline over the same modules with UniPC's scheduler; `pipeline` keeps its own."""
+    """Return a pipeline of class `kind` that shares all modules but uses UniPC; `pipeline` keeps its own scheduler."""
     scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
-    made = kind(**{**pipeline.components, "scheduler": scheduler}, add_watermarker=False)
-    made.set_progress_bar_config(disable=True)
-    return made
+    sampler = kind(**{**pipeline.components, "scheduler": scheduler}, add_watermarker=False)
+    sampler.set_progress_bar_config(disable=True)
+    return sampler

@@ -1,1 +1,1 @@
-"""The models that can be trained, behind one protocol (`model.py`), and what they are built from."""
+"""The trainable models behind one protocol (`model.py`), and their components."""

@@ -1,4 +1,4 @@
-"""The shape of SDXL, and of the small SDXL of the same classes."""
+"""The architectures of SDXL and of the small SDXL."""
 
 from typing import Any
 
@@ -66,16 +66,12 @@ def sdxl_unet_config() -> dict[str, Any]:
 def sdxl_scheduler() -> EulerDiscreteScheduler:
     """Return SDXL base's scheduler, as its scheduler_config.json states it."""
     return EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        timestep_spacing="leading",
-        steps_offset=1,
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
     )
 
 
 def build_small(seed: int = 0) -> StableDiffusionXLPipeline:
-    """Build an SDXL pipeline of the true classes at small size, with random weights from `seed` alone.
+    """Build a small SDXL pipeline of the original classes, with random weights from `seed` alone.
 
     It draws 128 px pictures: a VAE of factor 4 and 0.65M parameters, a U-Net of SDXL's three levels with
     6.1M, two text encoders of 2 layers x 64. One training step of the U-Net with 8 pictures takes about
@@ -98,10 +94,9 @@ def build_sdxl_shape(
     """Build SDXL base 1.0 without its weights.
 
     Args:
-        device: `meta`: all shapes, no weights, no memory; any other: random weights, made there from `seed` alone.
+        device: `meta`: shapes without weights or memory; any other: random weights, created there from `seed` alone.
         dtype: of the U-Net and the text encoders; the VAE is float32.
-        seed: of the weights.
-
+        seed: of the random weights.
     """
     on = torch.device(device)
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []), on:
@@ -118,13 +113,13 @@ def build_sdxl_shape(
 
 
 def cast(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast in place where needed, by Module's own `to`: that of diffusers warns of every cast."""
+    """Cast in place if needed, with `nn.Module.to`, as diffusers' own `to` warns about every cast."""
     if any(parameter.dtype != dtype for parameter in module.parameters()):
         nn.Module.to(module, dtype)
 
 
 def build_shape(folder: str) -> StableDiffusionXLPipeline:
-    """Build the shapes of a saved pipeline, a folder or hub id, from its configurations alone, on `meta`.
+    """Build a saved pipeline (folder or hub id) on `meta`, from its configurations alone.
 
     Raises:
         OSError: a configuration is missing.

@@ -1,9 +1,9 @@
-"""What ControlNet and T2I-adapter share: conditions as one picture of several channels, and a frozen U-Net.
+"""Base of ControlNet and T2I-adapter: conditions as one multi-channel picture, and a frozen U-Net.
 
-    picture = cat of the conditions' channels, in the order that `conditions.json` beside the weights states
+    picture = cat of the conditions' channels, in the order of `conditions.json` beside the weights
     e       = U-Net(noisy, t, captions, time ids, + residuals(picture))
 
-A dropped or missing condition is a picture of zeros, in training as in sampling.
+A dropped or missing condition is all zeros, in training and sampling alike.
 """
 
 import json
@@ -29,18 +29,17 @@ CONDITIONS_FILE = "conditions.json"
 
 
 class Control(ABC):
-    """A network that steers a U-Net by conditions; one for training and for sampling.
+    """A network that controls a U-Net by conditions, used for training and for sampling.
 
     Attributes:
-        network: its weights.
-        conditions: names, in the order of the channels.
-        channels: that the network takes.
-
+        network: the diffusers network.
+        conditions: their names, in the order of the channels.
+        channels: number of input channels of the network.
     """
 
-    KIND: ClassVar[str]  # in messages
+    KIND: ClassVar[str]  # name in messages
     NETWORK: ClassVar[type[ModelMixin]]
-    CHANNELS: ClassVar[str]  # name of that setting of the network
+    CHANNELS: ClassVar[str]  # the network's setting for its input channels
 
     def __init__(self, network: ModelMixin, conditions: Sequence[str], channels: int) -> None:
         self.network = network
@@ -50,7 +49,7 @@ class Control(ABC):
     @classmethod
     @abstractmethod
     def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> Self:
-        """Return an untrained one that fits the pipeline; what is random in it comes from `seed` alone."""
+        """Return an untrained control for the pipeline; its random weights depend on `seed` alone."""
 
     @staticmethod
     @abstractmethod
@@ -58,22 +57,20 @@ class Control(ABC):
         """Check a network's configuration against the pipeline.
 
         Raises:
-            ModelError: it is for another family, another width, or another VAE; says which.
-
+            ModelError: it is for another model family, width or VAE; says which.
         """
 
     @classmethod
     def load(cls, place: str, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str] | None) -> Self:
-        """Return that of a folder or hub id, in float32; None: of the conditions that its folder states.
+        """Load a control from a folder or hub id, in float32; `conditions` None: those stated in its folder.
 
         Raises:
-            ModelError: nothing there, or it doesn't fit the pipeline or the conditions; says what it is for.
-
+            ModelError: nothing found, or it doesn't fit the pipeline or the conditions; says what it is for.
         """
-        config = config_of(cls, place)
+        config = load_control_config(cls, place)
         cls.check_fits(place, config, pipeline)
         channels = int(config.get(cls.CHANNELS, 3))
-        names = conditions_for(cls.KIND, place, conditions, channels)
+        names = resolve_conditions(cls.KIND, place, conditions, channels)
         return cls(_weights(cls, place), names, channels)
 
     @abstractmethod
@@ -85,40 +82,31 @@ class Control(ABC):
         picture_bchw: Tensor,
         strength: float = 1.0,
     ) -> dict[str, Any]:
-        """Return what the U-Net is to add inside, as further arguments of its `forward`, in its type.
+        """Return the residuals for the U-Net as additional arguments of its `forward`, in its dtype.
 
         Args:
-            latents_bchw: what the U-Net is given, in its own type.
-            timesteps_b: likewise.
+            latents_bchw: the U-Net's input, in its dtype.
+            timesteps_b: the U-Net's timesteps.
             given: encoder_hidden_states and added_cond_kwargs of the U-Net.
-            picture_bchw: from `picture`.
+            picture_bchw: the result of `picture`.
             strength: factor of all residuals.
-
         """
 
     def picture(self, conditions: Mapping[str, Tensor]) -> Tensor:
-        """Join conditions [B, C, H, W] in 0..1 to the network's input; grey is spread over three channels.
+        """Concatenate conditions [B, C, H, W] in 0..1 to the network's input; expand one channel to three if needed.
 
         Raises:
-            ModelError: one that the network follows isn't there; names it.
-
+            ModelError: a condition of the network is missing; names it.
         """
         missing = [name for name in self.conditions if name not in conditions]
         if missing:
-            raise ModelError(f"{self.KIND}: follows {', '.join(self.conditions)}, the batch has no {missing[0]}")
+            raise ModelError(f"{self.KIND}: needs {', '.join(self.conditions)}, the batch has no {missing[0]}")
         joined_bchw = torch.cat([conditions[name] for name in self.conditions], dim=1)
         return joined_bchw.expand(-1, self.channels, -1, -1) if joined_bchw.shape[1] == 1 else joined_bchw
 
 
 class ControlModel(NamedWeights):
-    """The base is frozen, a ControlNet or T2I-adapter beside it is trained in float32.
-
-    Args:
-        pipeline: stays as it is, in its precision.
-        control: is trained in place.
-        gradient_checkpointing: less memory, about a third more time.
-
-    """
+    """Trains a ControlNet or T2I-adapter in float32, in place; the base is frozen and keeps its own precision."""
 
     def __init__(
         self, pipeline: StableDiffusionXLPipeline, control: Control, gradient_checkpointing: bool = False
@@ -134,7 +122,7 @@ class ControlModel(NamedWeights):
                 control.network.enable_gradient_checkpointing()
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        """Return the steered U-Net's prediction, float32."""
+        """Return the prediction of the U-Net with the control's residuals, float32."""
         picture_bchw = self.control.picture(batch.conditions)
 
         def residuals(latents_bchw: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +135,7 @@ class ControlModel(NamedWeights):
         return dict(self.control.network.named_parameters())
 
     def save(self, folder: Path) -> None:
-        """Write a folder that diffusers' `from_pretrained` reads, with `conditions.json` beside the weights."""
+        """Write a folder for diffusers' `from_pretrained`, with `conditions.json` beside the weights."""
 
         def write(partial: Path) -> None:
             self.control.network.save_pretrained(partial)
@@ -157,17 +145,16 @@ class ControlModel(NamedWeights):
         write_atomically(folder, write)
 
 
-def channels_of(conditions: Sequence[str]) -> int:
-    """Return the channels of conditions together."""
+def channel_count(conditions: Sequence[str]) -> int:
+    """Return the total number of channels of conditions."""
     return sum(CONDITIONS[name] for name in conditions)
 
 
 def stated_conditions(kind: str, place: str) -> tuple[str, ...] | None:
-    """Return what a folder says that it follows; None where it doesn't, or isn't one.
+    """Return the conditions stated in a folder's `conditions.json`; None if there is no such file.
 
     Raises:
-        ModelError: its `conditions.json` isn't one.
-
+        ModelError: the file is invalid.
     """
     file = Path(place) / CONDITIONS_FILE
     if not file.is_file():
@@ -181,36 +168,32 @@ def stated_conditions(kind: str, place: str) -> tuple[str, ...] | None:
     return stated
 
 
-def conditions_for(kind: str, place: str, conditions: Sequence[str] | None, channels: int) -> tuple[str, ...]:
-    """Return which conditions a checkpoint of so many input channels follows.
+def resolve_conditions(kind: str, place: str, conditions: Sequence[str] | None, channels: int) -> tuple[str, ...]:
+    """Return the conditions of a checkpoint with `channels` input channels.
 
-    Where its folder says so, that; a checkpoint from elsewhere doesn't, so it must be said in `conditions`.
+    Checkpoints of this package state their conditions; for others they must be given as `conditions`.
 
     Raises:
-        ModelError: it isn't known, or contradicts what is asked for, or the channels; names both.
-
+        ModelError: unknown conditions, or given ones that contradict the stated ones or the channels; names both.
     """
     stated = stated_conditions(kind, place)
-    asked = tuple(conditions) if conditions is not None else stated
-    if asked is None:
+    chosen = tuple(conditions) if conditions is not None else stated
+    if chosen is None:
+        raise ModelError(f"{kind} {place!r}: doesn't state its conditions: give one of {', '.join(CONDITIONS)}")
+    if stated is not None and chosen != stated:
+        raise ModelError(f"{kind} {place!r}: is for {', '.join(stated)}, not {', '.join(chosen)}")
+    if channel_count(chosen) != channels and (chosen, channels) != (("depth",), 3):
         raise ModelError(
-            f"{kind} {place!r}: doesn't say which conditions it follows: give one of {', '.join(CONDITIONS)}"
+            f"{kind} {place!r}: has {channels} input channels, {' and '.join(chosen)} need {channel_count(chosen)}"
         )
-    if stated is not None and asked != stated:
-        raise ModelError(f"{kind} {place!r}: follows {', '.join(stated)}, not {', '.join(asked)}")
-    if channels_of(asked) != channels and (asked, channels) != (("depth",), 3):
-        raise ModelError(
-            f"{kind} {place!r}: takes {channels} channels, {' and '.join(asked)} have {channels_of(asked)}"
-        )
-    return asked
+    return chosen
 
 
-def config_of(kind: type[Control], place: str) -> dict[str, Any]:
-    """Return the configuration of a checkpoint without its weights.
+def load_control_config(kind: type[Control], place: str) -> dict[str, Any]:
+    """Return the configuration of a checkpoint without loading its weights.
 
     Raises:
-        ModelError: nothing there, or another class.
-
+        ModelError: nothing found, or a network of another class.
     """
     expected = kind.NETWORK.__name__
     if not Path(place).is_dir() and not is_hub_id(place):
@@ -227,11 +210,10 @@ def config_of(kind: type[Control], place: str) -> dict[str, Any]:
 
 
 def _weights(kind: type[Control], place: str) -> ModelMixin:
-    """Load a network, float32; of a pickle nobody knows what it does, so only safetensors are read.
+    """Load a network in float32; only from safetensors, as pickles can run code.
 
     Raises:
-        ModelError: the weights are missing, damaged, or not those of the configuration.
-
+        ModelError: the weights are missing, damaged, or don't match the configuration.
     """
     try:
         return kind.NETWORK.from_pretrained(place, dtype=torch.float32, use_safetensors=True)

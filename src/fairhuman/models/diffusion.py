@@ -1,4 +1,4 @@
-"""What a diffusion model predicts, and how its samples are weighted, for each prediction type."""
+"""Prediction targets and sample weights of diffusion models, for each prediction type."""
 
 import torch
 from diffusers import DDPMScheduler
@@ -8,7 +8,7 @@ from fairhuman.errors import ModelError
 
 
 def prediction_target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps_b: Tensor) -> Tensor:
-    """Return what a model of the scheduler's `prediction_type` is to predict: noise, velocity or the latents."""
+    """Return the target for the scheduler's `prediction_type`: noise, velocity or the latents."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         return noise
@@ -27,10 +27,10 @@ def signal_to_noise(scheduler: DDPMScheduler, timesteps_b: Tensor) -> Tensor:
 
 
 def sample_weights(scheduler: DDPMScheduler, timesteps_b: Tensor, gamma: float | None) -> Tensor:
-    """Return v [B], the min-SNR weight of each sample, or ones.
+    """Return v [B], the min-SNR weight of each sample; ones if `gamma` is None.
 
-    With s = min(SNR, γ): s/SNR for epsilon, s/(SNR+1) for velocity, s for sample prediction. Hang et
-    al., Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV 2023.
+    With s = min(SNR, γ): s/SNR for epsilon, s/(SNR+1) for velocity, s for sample prediction.
+    Hang et al., Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV 2023.
     """
     if gamma is None:
         return torch.ones(timesteps_b.shape, device=timesteps_b.device)

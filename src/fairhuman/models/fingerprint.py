@@ -1,4 +1,4 @@
-"""What latents and embeddings depend on beside picture and caption: a network's weights and settings."""
+"""Fingerprints of the VAE and the text encoders, for cache keys; sizes of latents and embeddings."""
 
 import hashlib
 import json
@@ -13,21 +13,21 @@ from torch import nn
 from fairhuman.errors import ModelError
 from fairhuman.models.locations import SMALL, SMALL_FOLDER, UNTRAINED, check_location
 
-# Says nothing about what a network computes.
-_WHENCE = ("transformers_version", "dtype", "torch_dtype")
+# Configuration entries that don't affect a network's output.
+_IGNORED = ("transformers_version", "dtype", "torch_dtype")
 
 
 class EncodedSize(NamedTuple):
-    """Shapes of what the VAE and the text encoders give."""
+    """Shapes of the outputs of the VAE and the text encoders."""
 
-    factor: int  # pixels a latent cell and side
+    factor: int  # pixels per latent cell and side
     channels: int
     tokens: int
-    width: int  # of both encoders' embeddings together
+    width: int  # of both encoders' concatenated embeddings
     pooled: int
 
     def latent_bytes(self, resolution: tuple[int, int]) -> int:
-        """Bytes of a view's mean and standard deviation in float16."""
+        """Return the bytes of a view's mean and standard deviation in float16."""
         height, width = (side // self.factor for side in resolution)
         return 2 * 2 * self.channels * height * width
 
@@ -41,11 +41,10 @@ SDXL_SIZE = EncodedSize(factor=8, channels=4, tokens=77, width=2048, pooled=1280
 
 
 def encoded_size(model: str) -> EncodedSize:
-    """Return the shapes of a model without loading it: those of a folder, or SDXL's own for a hub id.
+    """Return the shapes of a model without loading it: from a folder's configurations, or SDXL's for a hub id.
 
     Raises:
-        ModelError: a folder without readable configs.
-
+        ModelError: a folder without readable configurations.
     """
     check_location(model)
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
@@ -70,12 +69,12 @@ def encoded_size(model: str) -> EncodedSize:
 
 
 def vae_fingerprint(pipeline: StableDiffusionXLPipeline) -> str:
-    """Return a hash of all that latents depend on: the VAE's weights and settings."""
+    """Return a hash of everything that latents depend on: the VAE's weights and settings."""
     return _digest([_network(pipeline.vae)])
 
 
 def text_fingerprint(pipeline: StableDiffusionXLPipeline, precision: torch.dtype | None) -> str:
-    """Return a hash of all that embeddings depend on: encoders, tokenizers, empty prompts, the autocast type."""
+    """Return a hash of everything that embeddings depend on: encoders, tokenizers, empty prompts, autocast dtype."""
     encoders = [_network(encoder) for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)]
     words = [
         [sorted(tokenizer.get_vocab().items()), tokenizer.model_max_length]
@@ -85,14 +84,14 @@ def text_fingerprint(pipeline: StableDiffusionXLPipeline, precision: torch.dtype
 
 
 def _network(module: nn.Module) -> list[Any]:
-    """What tells a network from others; its weights as they are, in their precision."""
+    """Return a hash of a network's weights, in their stored precision, and its settings."""
     found = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     config: Any = module.config
     plain: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
-    settings = {name: str(value) for name, value in plain.items() if name[0] != "_" and name not in _WHENCE}
+    settings = {name: str(value) for name, value in plain.items() if name[0] != "_" and name not in _IGNORED}
     return [found.hexdigest(), settings]
 
 

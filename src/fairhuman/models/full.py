@@ -1,4 +1,4 @@
-"""Full fine-tuning: all weights of the U-Net, and of the text encoders when asked for."""
+"""Full fine-tuning of the U-Net and, optionally, the text encoders."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ from fairhuman.models.sdxl import encode_prompts
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
 
-# From the U-Net's latents, and the captions and time ids that it is given, to further arguments of it.
+# Maps the U-Net's latents and its conditioning arguments to additional arguments.
 Residuals = Callable[[Tensor, Mapping[str, Any]], dict[str, Any]]
 
 
@@ -28,8 +28,8 @@ def predict_noise(
 ) -> Tensor:
     """Return the U-Net's output [B, C, h, w] in float32 for captions and time ids of `batch`.
 
-    The text encoders run where the batch hasn't its captions' embeddings, without gradients unless `train_text`.
-    Time ids stay in float32: sizes above 256 aren't exact in bfloat16. `residuals` says what is added inside.
+    The text encoders run unless the batch has text embeddings, without gradients unless `train_text`. Time ids stay in
+    float32: sizes above 256 aren't exact in bfloat16. `residuals` returns residuals to add inside the U-Net.
     """
     with nullcontext() if train_text else torch.no_grad():
         embeds_bnd, pooled_bp = batch.text or encode_prompts(pipeline, batch.captions)
@@ -38,10 +38,7 @@ def predict_noise(
     latents_bchw = noisy_latents_bchw.to(dtype)
     given: dict[str, Any] = {
         "encoder_hidden_states": embeds_bnd.to(device, dtype),
-        "added_cond_kwargs": {
-            "text_embeds": pooled_bp.to(device, dtype),
-            "time_ids": batch.time_ids_b6.to(device),
-        },
+        "added_cond_kwargs": {"text_embeds": pooled_bp.to(device, dtype), "time_ids": batch.time_ids_b6.to(device)},
     }
     inside = residuals(latents_bchw, given) if residuals is not None else {}
     prediction: Tensor = unet(latents_bchw, timesteps_b, **given, **inside).sample
@@ -49,20 +46,16 @@ def predict_noise(
 
 
 class FullModel(NamedWeights):
-    """All weights of the U-Net are trained, in float32; use autocast for half precision.
+    """Trains all weights of the U-Net in float32; use autocast for half precision.
 
     Args:
-        pipeline: whose U-Net (and text encoders) are trained in place.
-        text_encoders: train them too; the layers after the one that SDXL reads have no gradient and are
-            left out.
+        pipeline: its U-Net (and text encoders) are trained in place.
+        text_encoders: train them too, except the layers after the one whose output SDXL reads.
         gradient_checkpointing: less memory, about a third more time.
     """
 
     def __init__(
-        self,
-        pipeline: StableDiffusionXLPipeline,
-        text_encoders: bool = False,
-        gradient_checkpointing: bool = False,
+        self, pipeline: StableDiffusionXLPipeline, text_encoders: bool = False, gradient_checkpointing: bool = False
     ) -> None:
         self.pipeline = pipeline
         self._train_text = text_encoders
@@ -82,7 +75,7 @@ class FullModel(NamedWeights):
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b, self._train_text)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return all weights of the U-Net, then those of the text encoders that are trained."""
+        """Return all weights of the U-Net, then the trained ones of the text encoders."""
         parts = ("unet", "text_encoder", "text_encoder_2")
         return {
             f"{part}.{name}": parameter
@@ -92,12 +85,12 @@ class FullModel(NamedWeights):
         }
 
     def save(self, folder: Path) -> None:
-        """Write the whole pipeline under a temporary name, then put it in the place of `folder`."""
+        """Write the whole pipeline to `folder`, atomically."""
         write_atomically(folder, self.pipeline.save_pretrained)
 
 
 def _freeze_unread_layers(pipeline: StableDiffusionXLPipeline) -> None:
-    """Freeze what no gradient reaches: SDXL reads the first encoder's last hidden state but one."""
+    """Freeze layers without a gradient: SDXL reads the first encoder's penultimate hidden state."""
     for name, parameter in pipeline.text_encoder.named_parameters():
         last = f"layers.{pipeline.text_encoder.config.num_hidden_layers - 1}."
         if last in name or "final_layer_norm" in name:

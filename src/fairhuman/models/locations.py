@@ -1,4 +1,4 @@
-"""Where a model comes from: a name that ships, a folder or a hub id."""
+"""Model locations: a name that ships with the package, a folder or a hub id."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairhuman.errors import ModelError
 
-SDXL = "sdxl"  # base 1.0, by its shape alone
+SDXL = "sdxl"  # base 1.0, its shape without weights
 SMALL = "small"
 UNTRAINED = "small-untrained"
 SMALL_FOLDER = Path(__file__).with_name("small")
@@ -15,10 +15,10 @@ EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two
 
 
 def check_location(model: str) -> None:
-    """Say early, without loading, what is wrong with `model`, where diffusers' own message wouldn't.
+    """Check `model` without loading it, with clearer messages than diffusers'.
 
     Raises:
-        ModelError: not the folder of an SDXL, and none of the other kinds of `load_pipeline`.
+        ModelError: neither an SDXL folder nor another location that `load_pipeline` accepts.
     """
     if model == UNTRAINED:
         return
@@ -39,10 +39,10 @@ def check_location(model: str) -> None:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text could be the name of a repository, `OWNER/NAME`."""
+    """Whether a text has the form of a repository name, `OWNER/NAME`."""
     return HUB_ID.fullmatch(text) is not None
 
 
 def location_of(model: str) -> str:
-    """Return the folder of a model that ships, and any other name as it is: what diffusers loads."""
+    """Return the location for diffusers: the folder of a model that ships with the package, or `model` unchanged."""
     return str(SMALL_FOLDER) if model == SMALL else model

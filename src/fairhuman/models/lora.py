@@ -33,7 +33,7 @@ def resolve_targets(unet: UNet2DConditionModel, targets: str | list[str]) -> lis
     """Return the full names of the linear layers and convolutions whose names end in one of the targets.
 
     Raises:
-        ModelError: a target that matches no layer; names some that there are.
+        ModelError: a target matches no layer; names some layers.
     """
     ends = (
         {"attention": ATTENTION, "attention+conv": ATTENTION + CONVOLUTIONS}.get(targets, ())
@@ -45,14 +45,14 @@ def resolve_targets(unet: UNet2DConditionModel, targets: str | list[str]) -> lis
     if missing or not ends:
         examples = ", ".join(layers[:: max(1, len(layers) // 5)][:5])
         raise ModelError(
-            f"lora.targets {targets!r}: each must name linear layers or convolutions of the U-Net; "
-            f"nothing matches {missing or 'an empty list'}; it has for example {examples}"
+            f"lora.targets {targets!r}: each must match linear layers or convolutions of the U-Net; "
+            f"nothing matches {missing or 'an empty list'}; layers are for example {examples}"
         )
     return [name for name in layers if any(_matches(name, end) for end in ends)]
 
 
 def add_lora(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
-    """Freeze `unet`, add updates (A from `seed`, B zero), return their float32 parameters by name."""
+    """Freeze `unet`, add low-rank updates (A random from `seed`, B zero); return their float32 parameters by name."""
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha or settings.rank,
@@ -88,10 +88,10 @@ def to_kohya(state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
     return kohya
 
 
-def misfits(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str]:
-    """Say of every A and B in `state` (diffusers' names, with `unet.` before) that fits no layer of `unet` why.
+def shape_mismatches(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str]:
+    """Return a message for each A or B in `state` (diffusers' names, prefixed by `unet.`) that fits no layer of `unet`.
 
-    W is [out, in, ...], A [rank, in, ...], B [out, rank, ...].
+    Shapes: W [out, in, ...], A [rank, in, ...], B [out, rank, ...].
     """
     ours = {key.removeprefix("unet."): tensor for key, tensor in state.items() if key.startswith("unet.")}
     if not any(".lora_A." in key for key in ours):
@@ -112,12 +112,12 @@ def misfits(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str
 
 
 class LoraModel(NamedWeights):
-    """The base is frozen, low-rank updates of some of the U-Net's layers are trained.
+    """Trains low-rank updates of some of the U-Net's layers; the base is frozen.
 
     Args:
-        pipeline: gets the updates in its U-Net, in place; its precision stays as it is.
+        pipeline: the updates are added to its U-Net in place; its precision is unchanged.
         settings: rank, alpha, targets, dropout.
-        seed: of the updates' start; nothing else influences it.
+        seed: of the updates' initialisation, which depends on nothing else.
         gradient_checkpointing: less memory, about a third more time.
     """
 
@@ -146,10 +146,10 @@ class LoraModel(NamedWeights):
         return self._parameters
 
     def save(self, folder: Path) -> None:
-        """Write the updates for diffusers and for kohya, ComfyUI, A1111; a file appears whole or not at all.
+        """Write one file for diffusers and one for kohya, ComfyUI and A1111, each atomically.
 
         Raises:
-            ModelError: a kohya name that fits no layer of the U-Net (others drop such a key silently).
+            ModelError: a kohya key fits no layer of the U-Net (other programs ignore such keys silently).
         """
         unet = self.pipeline.unet
         state = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(unet).items()}
@@ -161,15 +161,12 @@ class LoraModel(NamedWeights):
                 f"kohya file: {len(unknown)} of {len(kohya)} keys fit no layer of the U-Net: {unknown[:3]}"
             )
         metadata = unet.peft_config[_ADAPTER].to_dict()
-        # peft keeps a set, whose order changes from process to process: two equal LoRAs must be equal files
+        # peft stores a set, whose order differs between processes; equal LoRAs must give equal files
         metadata["target_modules"] = sorted(metadata["target_modules"])
 
         def write(partial: Path) -> None:
             StableDiffusionXLPipeline.save_lora_weights(
-                partial.parent,
-                unet_lora_layers=state,
-                unet_lora_adapter_metadata=metadata,
-                weight_name=partial.name,
+                partial.parent, unet_lora_layers=state, unet_lora_adapter_metadata=metadata, weight_name=partial.name
             )
             sort_header(partial)
 
@@ -178,17 +175,16 @@ class LoraModel(NamedWeights):
 
 
 def sort_header(path: Path) -> None:
-    """Sort the JSON header of a safetensors file: its metadata is written in random order, and equal LoRAs must be
-    equal files.
+    """Sort the metadata in a safetensors header, which is written in random order; equal LoRAs must give equal files.
 
-    The format: 8 bytes, the header's length as a little-endian integer; the header, padded with spaces; the data.
+    File format: 8 bytes with the header's length (little-endian), the JSON header padded with spaces, the data.
     """
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= length, "the same header, in another order"
+        assert len(text) <= length, "sorting must not lengthen the header"
         file.seek(8)
         file.write(text.ljust(length))
 

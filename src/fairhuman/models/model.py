@@ -1,4 +1,4 @@
-"""The protocol of every model that can be trained: a step knows nothing else about it."""
+"""The protocol of trainable models, all that a training step knows about them."""
 
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,7 @@ from fairhuman.data.samples.batch import Batch
 
 
 class Model(Protocol):
-    """An SDXL pipeline that says what noise it sees."""
+    """An SDXL pipeline with a prediction for noisy latents."""
 
     pipeline: StableDiffusionXLPipeline
 
@@ -20,20 +20,20 @@ class Model(Protocol):
 
 
 class TrainableModel(Model, Protocol):
-    """One of which some weights are trained."""
+    """A model with trainable weights."""
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters to train, float32, always in the same order; a list, to be read many times."""
+        """Return the trainable parameters, float32, always in the same order."""
         ...
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return copies of the trained tensors by name, for a checkpoint: on the CPU, exact."""
+        """Return exact CPU copies of the trained tensors by name, for a checkpoint."""
         ...
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a state back, exactly; names and shapes must be those of this model."""
+        """Restore a state exactly; names and shapes must match this model."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the product into `folder`, atomically."""
+        """Write the trained weights to `folder`, atomically."""
         ...

@@ -1,4 +1,4 @@
-"""MoLE behind the protocol: its three stages, and its one file. What it computes is in `mole_linear.py`."""
+"""MoLE as a trainable model: its three stages and its file. The layers are in `mole_linear.py`."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import sort_header
 from fairhuman.models.mole_linear import add_mole, mole_layers
 from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
-from fairhuman.models.weights import NamedWeights, copy_state, find_weights, put_state
+from fairhuman.models.weights import NamedWeights, copy_state, find_weights_file, load_state
 from fairhuman.utils.files import write_atomically
 
 MOLE_FILE = "mole.safetensors"
@@ -30,13 +30,8 @@ _DIGEST = "experts.sha256"
 
 @dataclass(frozen=True)
 class MoleFile:
-    """What the header of a file says.
-
-    Attributes:
-        path: of the file.
-        stage: that it comes from; gates: all of MoLE.
-        experts: by name.
-        shapes: [out, in] of the base's layers by name.
+    """A MoLE file, described by its header: stage (gates: a complete MoLE), experts, and shapes [out, in] of the base's
+    layers.
     """
 
     path: Path
@@ -45,63 +40,64 @@ class MoleFile:
     shapes: Mapping[str, list[int]]
 
     def check(self, unet: UNet2DConditionModel) -> None:
-        """Check that it is for this U-Net.
+        """Check that the file is for this U-Net.
 
         Raises:
-            ModelError: names the first layer that differs, and how.
+            ModelError: a layer differs; names the first one and both shapes.
         """
-        ours = {name: [*layer.weight.shape] for name, layer in mole_layers(unet).items()}
-        for name in dict.fromkeys([*ours, *self.shapes]):
-            here, there = ours.get(name, "absent"), self.shapes.get(name, "absent")
-            if here != there:
+        shapes = {name: [*layer.weight.shape] for name, layer in mole_layers(unet).items()}
+        for name in dict.fromkeys([*shapes, *self.shapes]):
+            expected, found = shapes.get(name, "absent"), self.shapes.get(name, "absent")
+            if expected != found:
                 raise ModelError(
-                    f"MoLE {str(self.path)!r}: is for another U-Net: {name} [out, in] is {there} there and {here} here"
+                    f"MoLE {str(self.path)!r}: is for another U-Net: layer {name} [out, in] is {found}, "
+                    f"expected {expected}"
                 )
 
-    def fill(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Copy the tensors into parameters of the same names; those on `meta` have shapes alone and are left.
+    def copy_to(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Copy the file's tensors into parameters of the same names; do nothing if the parameters are on `meta`.
 
         Raises:
-            ModelError: other tensors than the header promises.
+            ModelError: the tensors don't match the header.
         """
         if any(parameter.is_meta for parameter in parameters.values()):
             return
         try:
-            put_state(parameters, load_file(self.path))
+            load_state(parameters, load_file(self.path))
         except (ModelError, SafetensorError, OSError) as error:
             raise ModelError(f"MoLE {str(self.path)!r}: {error}") from error
 
 
 def find_mole(path: Path) -> Path:
-    """Return the file of a MoLE (a file, or a folder with `mole.safetensors`), unread.
+    """Return the path of a MoLE (a file, or a folder with `mole.safetensors`) without reading it.
 
     Raises:
-        ModelError: no such file.
+        ModelError: there is no such file.
     """
-    return find_weights("MoLE", path, MOLE_FILE)
+    return find_weights_file("MoLE", path, MOLE_FILE)
 
 
-def read_mole(path: Path) -> MoleFile:
+def read_mole_header(path: Path) -> MoleFile:
     """Read the header of a MoLE.
 
     Raises:
-        ModelError: no such file, or it isn't one that `MoleModel.save` wrote.
+        ModelError: there is no such file, or it wasn't written by `MoleModel.save`.
     """
     file = find_mole(path)
     try:
         with safe_open(file, framework="pt") as opened:
-            said = opened.metadata() or {}
-        if said.get("format") != FORMAT:
-            raise ValueError(f"format is {said.get('format')!r}")
-        ranks, alphas = json.loads(said["ranks"]), json.loads(said["alphas"])
+            metadata = opened.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"format is {metadata.get('format')!r}")
+        ranks, alphas = json.loads(metadata["ranks"]), json.loads(metadata["alphas"])
         experts = {name: Expert(int(ranks[name]), float(alphas[name])) for name in EXPERTS if name in ranks}
-        return MoleFile(file, said["stage"], experts, json.loads(said["base_shapes"]))
+        return MoleFile(file, metadata["stage"], experts, json.loads(metadata["base_shapes"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"MoLE {str(file)!r}: expected a {FORMAT} file, found {error}") from error
 
 
 def is_mole(file: Path) -> bool:
-    """Whether a file is one that `MoleModel.save` wrote."""
+    """Whether a file was written by `MoleModel.save`."""
     try:
         with safe_open(file, framework="pt") as opened:
             return bool((opened.metadata() or {}).get("format") == FORMAT)
@@ -110,33 +106,33 @@ def is_mole(file: Path) -> bool:
 
 
 def load_mole(unet: UNet2DConditionModel, path: Path) -> MoleFile:
-    """Put a MoLE, or one expert of it, on a U-Net to draw with, in the U-Net's type. It runs beside: see the module.
+    """Add a MoLE, or one of its experts, to a U-Net for sampling, in the U-Net's dtype and unfused (see `mole_linear`).
 
     Raises:
-        ModelError: no such file, or one for another U-Net.
+        ModelError: there is no such file, or it is for another U-Net.
     """
-    file = read_mole(path)
+    file = read_mole_header(path)
     file.check(unet)
     dtype = unet.dtype
     parameters = add_mole(unet, file.experts, file.stage == "gates", seed=0)
     for parameter in parameters.values():
         parameter.data = parameter.data.to(dtype)
         parameter.requires_grad_(False)
-    file.fill(parameters)
+    file.copy_to(parameters)
     return file
 
 
 class MoleModel(NamedWeights):
-    """The base is frozen; an expert, or the gates of two frozen ones, are trained in float32.
+    """Trains one expert, or the gates of two frozen experts, in float32; the base is frozen.
 
     Args:
-        pipeline: gets experts and gates in its U-Net, in place; its precision stays as it is.
-        settings: stage, rank, alphas, and where stage gates has its experts from.
-        seed: of what is new.
+        pipeline: experts and gates are added to its U-Net in place; its precision is unchanged.
+        settings: stage, rank, alphas, and the experts' files for stage gates.
+        seed: of the random initialisation.
         gradient_checkpointing: less memory, about a third more time.
 
     Raises:
-        ModelError: a start file that is missing, of another stage, rank, alpha or U-Net.
+        ModelError: a start file is missing or has another stage, rank, alpha or U-Net.
     """
 
     def __init__(
@@ -156,7 +152,7 @@ class MoleModel(NamedWeights):
         self._all = add_mole(unet, settings.experts, settings.stage == "gates", seed)
         frozen = {name: p for name, p in self._all.items() if settings.stage == "gates" and not _is_gate(name)}
         for expert, start in starts.items():
-            start.fill({name: p for name, p in frozen.items() if f".{expert}." in name})
+            start.copy_to({name: p for name, p in frozen.items() if f".{expert}." in name})
         for parameter in frozen.values():
             parameter.requires_grad_(False)
         self._frozen = frozen
@@ -170,36 +166,36 @@ class MoleModel(NamedWeights):
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return A and B of the expert, or all gates, in module order."""
+        """Return A and B of the trained expert, or all gates, in module order."""
         return self._trained
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return copies of them by name, and of frozen experts a digest, as the gates are worth nothing to others."""
+        """Return copies of the trained weights by name, and a digest of the frozen experts that gates depend on."""
         state = super().trainable_state()
         return {**state, _DIGEST: self._digest} if self._frozen else state
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a state back, exactly.
+        """Restore a state exactly.
 
         Raises:
-            ModelError: other names or shapes, or gates that were trained with other experts.
+            ModelError: names or shapes differ, or the gates were trained with other experts.
         """
         state = dict(state)
         if self._frozen and not torch.equal(state.pop(_DIGEST, torch.empty(0)), self._digest):
             starts = " and ".join(str(place) for place in self.settings.starts.values())
-            raise ModelError(f"trainable state: its gates were trained with other experts than those of {starts}")
+            raise ModelError(f"trainable state: the gates were trained with other experts than {starts}")
         super().load_trainable_state(state)
 
     @cached_property
     def _digest(self) -> Tensor:
-        """SHA-256 of the frozen experts, 32 bytes."""
+        """SHA-256 of the frozen experts' weights, 32 bytes."""
         found = hashlib.sha256()
         for parameter in self._frozen.values():
             found.update(parameter.detach().cpu().contiguous().numpy().data)
         return torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8)
 
     def save(self, folder: Path) -> None:
-        """Write all experts and gates that there are into one file, atomically; equal ones are equal files."""
+        """Write all experts and gates to one file, atomically; equal weights give equal files."""
         experts = self.settings.experts
         metadata = {
             "format": FORMAT,
@@ -219,11 +215,11 @@ class MoleModel(NamedWeights):
 
 
 def _starts(unet: UNet2DConditionModel, settings: MoleSettings) -> dict[str, MoleFile]:
-    """The files that stage gates begins with, checked."""
+    """Return the checked expert files for stage gates."""
     found: dict[str, MoleFile] = {}
     for name, place in settings.starts.items():
         if place is not None:
-            file, expected = read_mole(place), {name: settings.experts[name]}
+            file, expected = read_mole_header(place), {name: settings.experts[name]}
             if (file.stage, file.experts) != (name, expected):
                 raise ModelError(
                     f"mole.start_{name} {str(file.path)!r}: must be of stage {name} with {expected[name]}, "

@@ -1,15 +1,16 @@
-"""MoLE: low-rank experts for faces and for hands, and gates that say how much each has to say, token by token.
+"""MoLE: low-rank experts for faces and hands, with gates that weight them per token and per image.
 
 On every linear layer W inside the U-Net's transformers, for x [B, N, in] and i = face, hand:
 
     e_i = (alpha_i / rank_i) B_i A_i x                                              an expert, [B, N, out]
     y   = W x + Σ_i e_i σ(Φ(x))_i σ(γ_i(mean of e_i over the N tokens))
 
-Φ: in → 2 looks at each token, γ_i: out → 1 at a picture as a whole; both have biases, and their sigmoids are
-independent. Rank 256, alpha 64 (face) and 128 (hand). Three stages: each expert alone on close-ups, without gates (a
+Φ: in → 2 gates each token, γ_i: out → 1 gates the whole image; both have biases, and their sigmoids are independent.
+Rank 256, alpha 64 (face) and 128 (hand). Three stages: each expert alone on close-ups, without gates (a
 plain LoRA on these layers), then the gates with both experts frozen.
 
-The gates depend on x, so no W' gives the same y: unlike a LoRA, MoLE can't be fused and costs time with every picture.
+The gates depend on x, so no single W' gives the same y: unlike a LoRA, MoLE can't be fused into the base and always
+adds inference time.
 
 Zhu et al., "MoLE: Enhancing Human-centric Text-to-image Diffusion via Mixture of Low-rank Experts", NeurIPS 2024.
 """
@@ -26,9 +27,10 @@ from fairhuman.models.settings import Expert
 
 
 class MoleLinear(nn.Module):
-    """A frozen linear layer with its experts and, if `gated`, their gates; the formula is the module's.
+    """A frozen linear layer with experts and, if `gated`, gates; see the module's formula.
 
-    A starts as PyTorch starts a linear layer, as do the gates; B is zero, so a new one gives what `base` gives.
+    A and the gates have PyTorch's default initialisation of linear layers; B starts at zero, so the initial output is
+    that of `base`.
     """
 
     def __init__(self, base: nn.Linear, experts: Mapping[str, Expert], gated: bool) -> None:
@@ -44,13 +46,13 @@ class MoleLinear(nn.Module):
         self.picture_gates = nn.ModuleDict({name: nn.Linear(outside, 1) for name in experts if gated})
 
     def forward(self, x_bnd: Tensor) -> Tensor:
-        """Return y [B, N, out], in the type of `base`'s output.
+        """Return y [B, N, out], in the dtype of `base`'s output.
 
         Raises:
-            ModelError: no [B, N, in]; a mean over something else than a picture's tokens would mix pictures.
+            ModelError: x isn't [B, N, in]; the mean over tokens would otherwise mix images.
         """
         if x_bnd.ndim != 3:
-            raise ModelError(f"MoLE: a layer's input must be [pictures, tokens, width], found {list(x_bnd.shape)}")
+            raise ModelError(f"MoLE: a layer's input must be [batch, tokens, width], found {list(x_bnd.shape)}")
         base_bnd: Tensor = self.base(x_bnd)
         x_bnd = x_bnd.to(next(self.down.parameters()).dtype)
         token_bne = None if self.token_gate is None else self.token_gate(x_bnd).sigmoid()
@@ -69,10 +71,10 @@ def mole_layers(unet: UNet2DConditionModel) -> dict[str, nn.Linear]:
     """Return the linear layers inside the U-Net's transformers by name.
 
     Raises:
-        ModelError: there are none, or a LoRA or a MoLE is on the U-Net already.
+        ModelError: there are none, or the U-Net has a LoRA or a MoLE already.
     """
     if getattr(unet, "peft_config", None) or any(isinstance(module, MoleLinear) for module in unet.modules()):
-        raise ModelError("MoLE: the U-Net must be the base alone, a LoRA or a MoLE is on it already")
+        raise ModelError("MoLE: expected a U-Net without adapters, found a LoRA or a MoLE on it")
     inside = [name for name, module in unet.named_modules() if isinstance(module, Transformer2DModel)]
     layers = {
         f"{name}.{inner}": layer
@@ -88,9 +90,9 @@ def mole_layers(unet: UNet2DConditionModel) -> dict[str, nn.Linear]:
 def add_mole(
     unet: UNet2DConditionModel, experts: Mapping[str, Expert], gated: bool, seed: int
 ) -> dict[str, nn.Parameter]:
-    """Put experts, and gates if `gated`, on all `mole_layers`; return their float32 parameters by name.
+    """Add experts, and gates if `gated`, to all `mole_layers`; return their float32 parameters by name.
 
-    What is random in them comes from `seed` alone, wherever the U-Net is.
+    The random initialisation depends on `seed` alone, on any device.
     """
     devices = sorted({p.device.index or 0 for p in unet.parameters() if p.device.type == "cuda"})
     added: dict[str, nn.Parameter] = {}

@@ -1,4 +1,4 @@
-"""Tables of precisions and of control kinds."""
+"""Tables of precisions and control kinds."""
 
 import torch
 

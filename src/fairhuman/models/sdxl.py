@@ -1,4 +1,4 @@
-"""SDXL pipelines: load one, turn pictures and captions into what the U-Net reads."""
+"""SDXL pipelines: load and check; encode pictures and captions for the U-Net; decode latents."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,15 +17,14 @@ _VAE_OVERFLOWS = "its weights overflow; use madebyollin/sdxl-vae-fp16-fix, or a 
 
 
 def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
-    """Load a pipeline: a folder, a hub id, `"small"`, which ships with the package, or `"small-untrained"`.
+    """Load a pipeline from a folder or hub id, `"small"`, which ships with the package, or `"small-untrained"`.
 
-    The last one has the small one's shape and random weights from `seed`.
+    `"small-untrained"` has the architecture of `"small"` and random weights from `seed`.
 
-    `dtype` holds for the U-Net and the text encoders; the VAE is always float32 (SDXL's own overflows in
-    float16).
+    `dtype` applies to the U-Net and the text encoders; the VAE is always float32, as SDXL's overflows in float16.
 
     Raises:
-        ModelError: nothing at `model`, or it isn't an SDXL.
+        ModelError: nothing found at `model`, or it isn't an SDXL.
     """
     if model == UNTRAINED:
         pipeline = build_small(seed)
@@ -44,10 +43,10 @@ def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32)
 
 
 def check_sdxl(pipeline: StableDiffusionXLPipeline, name: str) -> None:
-    """Check that the parts of a pipeline fit each other as SDXL's do; `name` is for the message.
+    """Check that a pipeline has SDXL's parts with matching sizes; `name` is for error messages.
 
     Raises:
-        ModelError: a part is missing, or a size of one part contradicts another; names both.
+        ModelError: a part is missing, or two sizes don't match; names both.
     """
     for part in ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         if getattr(pipeline, part, None) is None:
@@ -84,15 +83,15 @@ def networks(pipeline: StableDiffusionXLPipeline) -> tuple[nn.Module, ...]:
 
 
 def vae_factor(vae: AutoencoderKL) -> int:
-    """Return the picture pixels per latent cell and side: 8 for SDXL, 4 for the small one."""
+    """Return the pixels per latent cell and side: 8 for SDXL, 4 for the small SDXL."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 def scheduler_config(model: str) -> Mapping[str, Any] | None:
-    """Return the noise schedule of a model without loading the model; None where it takes a download.
+    """Return the scheduler configuration of a model without loading the model; None if it needs a download.
 
     Raises:
-        ModelError: a folder without one.
+        ModelError: a folder without a readable scheduler configuration.
     """
     if model == UNTRAINED:
         return dict(sdxl_scheduler().config)
@@ -105,29 +104,29 @@ def scheduler_config(model: str) -> Mapping[str, Any] | None:
 
 
 def noise_scheduler(pipeline: StableDiffusionXLPipeline) -> DDPMScheduler:
-    """Return the training noise of the pipeline: its scheduler's betas and prediction type."""
+    """Return the training scheduler with the betas and prediction type of the pipeline's scheduler."""
     return DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
 
 
 def encode_pictures(vae: AutoencoderKL, pictures_bchw: Tensor, noise_bchw: Tensor | None = None) -> Tensor:
-    """Encode pictures in [-1, 1] to the U-Net's latents: mean + std noise of `latent_moments`.
+    """Encode pictures in [-1, 1] to the U-Net's latents: mean + std · noise, from `latent_moments`.
 
-    `noise_bchw` is standard normal in latent shape; without it the mean is taken.
+    `noise_bchw` is standard normal in the latents' shape; None: return the mean.
 
     Raises:
-        ModelError: as `latent_moments`.
+        ModelError: as in `latent_moments`.
     """
     mean_bchw, std_bchw = latent_moments(vae, pictures_bchw)
     return mean_bchw if noise_bchw is None else mean_bchw + std_bchw * noise_bchw.float()
 
 
 def latent_moments(vae: AutoencoderKL, pictures_bchw: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and std of the U-Net's latents of pictures in [-1, 1], shifted and scaled, float32.
+    """Return mean and std of the U-Net's latents for pictures in [-1, 1], shifted and scaled, float32.
 
-    The VAE runs (and stays) in float32.
+    The VAE runs (and is left) in float32.
 
     Raises:
-        ModelError: picture sides that aren't multiples of the VAE's factor; a latent that isn't finite.
+        ModelError: a picture side isn't a multiple of the VAE's factor, or a latent isn't finite.
     """
     factor = vae_factor(vae)
     if pictures_bchw.ndim != 4 or pictures_bchw.shape[1] != 3 or any(s % factor for s in pictures_bchw.shape[2:]):
@@ -145,10 +144,10 @@ def latent_moments(vae: AutoencoderKL, pictures_bchw: Tensor) -> tuple[Tensor, T
 
 
 def decode_latents(vae: AutoencoderKL, latents_bchw: Tensor) -> Tensor:
-    """Decode the U-Net's latents to pictures [B, 3, H, W] in [-1, 1]; the VAE runs (and stays) in float32.
+    """Decode the U-Net's latents to pictures [B, 3, H, W] in [-1, 1]; the VAE runs (and is left) in float32.
 
     Raises:
-        ModelError: a picture that isn't finite.
+        ModelError: a decoded value isn't finite.
     """
     cast(vae, torch.float32)
     shift, scale = _shift_and_scale(vae)
@@ -161,9 +160,9 @@ def decode_latents(vae: AutoencoderKL, latents_bchw: Tensor) -> Tensor:
 def encode_prompts(pipeline: StableDiffusionXLPipeline, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Encode captions as `pipeline.encode_prompt` does: embeddings [B, 77, D] and pooled ones [B, P].
 
-    An empty caption gives what sampling uses for its unconditional half: zeros where the pipeline's config
-    has `force_zeros_for_empty_prompt` (as SDXL's has), the encoded empty text otherwise. Differentiable: a
-    caller with frozen encoders wraps it in `torch.no_grad()`.
+    An empty caption gives the unconditional embeddings of sampling: zeros if the pipeline's config has
+    `force_zeros_for_empty_prompt` (as SDXL's has), otherwise the encoded empty text. Differentiable: callers with
+    frozen encoders should use `torch.no_grad()`.
     """
     embeds, pooled = [], None
     for tokenizer, encoder in (
@@ -172,11 +171,7 @@ def encode_prompts(pipeline: StableDiffusionXLPipeline, captions: Sequence[str])
     ):
         texts = [pipeline.maybe_convert_prompt(caption, tokenizer) for caption in captions]
         tokens = tokenizer(
-            texts,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
+            texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
         )
         output = encoder(tokens.input_ids.to(encoder.device), output_hidden_states=True)
         embeds.append(output.hidden_states[-2])
@@ -191,10 +186,10 @@ def encode_prompts(pipeline: StableDiffusionXLPipeline, captions: Sequence[str])
 
 
 def check_finite(tensor: Tensor, name: str, advice: str) -> None:
-    """Check the values of `tensor`; `name` says whose they are, `advice` what to do.
+    """Check that all values of `tensor` are finite; the message has `name` and `advice` on what to do.
 
     Raises:
-        ModelError: infinite values or NaN.
+        ModelError: a value is infinite or NaN.
     """
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
@@ -203,7 +198,7 @@ def check_finite(tensor: Tensor, name: str, advice: str) -> None:
 
 @contextmanager
 def evaluating(pipeline: StableDiffusionXLPipeline) -> Iterator[None]:
-    """Switch all of the pipeline's modules to eval mode, and each back to its own mode afterwards."""
+    """Put all modules of the pipeline in eval mode; restore each one's own mode afterwards."""
     parts = networks(pipeline)
     modes = [(module, module.training) for part in parts for module in part.modules()]
     for part in parts:

@@ -1,4 +1,4 @@
-"""Settings of what is trained: LoRA, ControlNet, T2I-adapter, MoLE."""
+"""Settings of LoRA, ControlNet, T2I-adapter and MoLE."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,22 +11,24 @@ EXPERTS = ("face", "hand")
 
 
 class Expert(NamedTuple):
-    """Size and strength of an expert."""
+    """Rank and alpha of an expert; its output is scaled by alpha / rank."""
 
     rank: int
     alpha: float
 
 
 class LoraSettings(Settings):
-    """What is trained, and how much of it."""
+    """`kind: lora`."""
 
     rank: int = Field(default=64, ge=1, description="rank of every update")
-    alpha: float | None = Field(default=None, gt=0, description="strength: alpha / rank; None = rank, strength 1")
+    alpha: float | None = Field(
+        default=None, gt=0, description="updates are scaled by alpha / rank; None: alpha = rank"
+    )
     targets: Literal["attention", "attention+conv"] | list[str] = Field(
         default="attention",
-        description="'attention': q, k, v, out; 'attention+conv': the residual blocks' too; or ends of names",
+        description="'attention': q, k, v, out; 'attention+conv': also residual blocks' convolutions; or name endings",
     )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of every update, in training")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the input of every update")
 
     @property
     def strength(self) -> float:
@@ -35,14 +37,19 @@ class LoraSettings(Settings):
 
 
 class ControlSettings(Settings):
-    """What a ControlNet or T2I-adapter is trained to follow."""
+    """`kind: controlnet` and `kind: t2i_adapter`."""
 
     conditions: tuple[Literal["pose", "depth"], ...] = Field(
-        default=("pose",), min_length=1, description="their channels (pose 3, depth 1) are joined in this order"
+        default=("pose",), min_length=1, description="their channels (pose 3, depth 1) are concatenated in this order"
     )
-    start: str | None = Field(default=None, description="folder or hub id of a checkpoint; None: a new one")
+    start: str | None = Field(
+        default=None, description="folder or hub id of a checkpoint to start from; None: a new network"
+    )
     condition_dropout: float = Field(
-        default=0.3, ge=0.0, le=1.0, description="chance of each condition of each sample to be zeros"
+        default=0.3,
+        ge=0.0,
+        le=1.0,
+        description="probability that a sample's condition is replaced by zeros, for each condition",
     )
 
     @field_validator("conditions")
@@ -54,34 +61,34 @@ class ControlSettings(Settings):
 
 
 class Alphas(Settings):
-    """Strength of each expert: alpha / rank."""
+    """alpha of each expert; its output is scaled by alpha / rank."""
 
     face: float = Field(default=64.0, gt=0)
     hand: float = Field(default=128.0, gt=0)
 
 
 class MoleSettings(Settings):
-    """Which part of MoLE is trained."""
+    """`kind: mole`."""
 
     stage: Literal["face", "hand", "gates"] = Field(
-        default="face", description="one expert alone, without gates; or the gates, both experts frozen"
+        default="face", description="train one expert alone, without gates; or the gates, with both experts frozen"
     )
     rank: int = Field(default=256, ge=1, description="of both experts")
     alphas: Alphas = Alphas()
-    start_face: Path | None = Field(default=None, description="of stage gates: file or folder of stage face")
-    start_hand: Path | None = Field(default=None, description="of stage gates: file or folder of stage hand")
+    start_face: Path | None = Field(default=None, description="for stage gates: file or folder of stage face")
+    start_hand: Path | None = Field(default=None, description="for stage gates: file or folder of stage hand")
 
     @model_validator(mode="after")
     def _experts_come_first(self) -> "MoleSettings":
         for name, place in self.starts.items():
             if (place is None) is (self.stage == "gates"):
-                rule = "needs the file of stage " + name if place is None else "is of stage gates alone"
+                rule = "needs the file of stage " + name if place is None else "applies to stage gates only"
                 raise ValueError(f"mole.start_{name} {rule}, found {place} with stage {self.stage}")
         return self
 
     @property
     def starts(self) -> dict[str, Path | None]:
-        """Where each expert comes from."""
+        """The file or folder of each expert, for stage gates."""
         return {"face": self.start_face, "hand": self.start_hand}
 
     @property

@@ -1,4 +1,4 @@
-"""T2I-adapter: a small network that turns a condition into features which are added in the U-Net's encoder.
+"""T2I-adapter: a small network that maps a condition to features that are added in the U-Net's encoder.
 
 Mou et al., "T2I-Adapter: Learning Adapters to Dig out More Controllable Ability for Text-to-Image Diffusion Models",
 AAAI 2024; `full_adapter_xl` is diffusers' form of it for SDXL.
@@ -12,7 +12,7 @@ from diffusers import StableDiffusionXLPipeline, T2IAdapter
 from torch import Tensor
 
 from fairhuman.errors import ModelError
-from fairhuman.models.control import Control, channels_of
+from fairhuman.models.control import Control, channel_count
 from fairhuman.models.sdxl import vae_factor
 
 TYPE = "full_adapter_xl"
@@ -22,8 +22,8 @@ _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 class Adapter(Control):
     """diffusers' `T2IAdapter` for SDXL: 79 million parameters; its features don't depend on noise or caption.
 
-    Its four features are added after the first block, inside the second and third and behind the middle one. The first
-    two are half as large as the latents, the others a quarter: at 128 px of the small SDXL 16, 16, 8, 8.
+    Its four features are added after the first block, inside the second and third, and after the middle block. The
+    first two have half the latents' side length, the others a quarter: 16, 16, 8, 8 for the small SDXL at 128 px.
     """
 
     KIND = "T2I-adapter"
@@ -32,37 +32,34 @@ class Adapter(Control):
 
     @classmethod
     def new(cls, pipeline: StableDiffusionXLPipeline, conditions: Sequence[str], seed: int) -> Self:
-        """Return a random one.
+        """Return an adapter with random weights.
 
         Raises:
-            ModelError: a U-Net whose blocks aren't SDXL's.
-
+            ModelError: the U-Net's blocks aren't SDXL's.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = T2IAdapter(
-                in_channels=channels_of(conditions),
-                channels=widths(pipeline),
-                downscale_factor=_shrink(pipeline),
+                in_channels=channel_count(conditions),
+                channels=adapter_channels(pipeline),
+                downscale_factor=_downscale_factor(pipeline),
                 adapter_type=TYPE,
             )
-        return cls(network, conditions, channels_of(conditions))
+        return cls(network, conditions, channel_count(conditions))
 
     @staticmethod
     def check_fits(place: str, config: Mapping[str, Any], pipeline: StableDiffusionXLPipeline) -> None:
-        """Check its configuration; see `Control.check_fits`."""
+        """Check a configuration; see `Control.check_fits`."""
         kind = config.get("adapter_type")
         if kind != TYPE:
-            raise ModelError(
-                f"T2I-adapter {place!r}: is a {kind}, as Stable Diffusion 1 has them, expected a {TYPE} of SDXL"
-            )
-        found, expected = list(config.get("channels", ())), widths(pipeline)
+            raise ModelError(f"T2I-adapter {place!r}: is a {kind} for Stable Diffusion 1, expected a {TYPE} for SDXL")
+        found, expected = list(config.get("channels", ())), adapter_channels(pipeline)
         if found != expected:
             raise ModelError(f"T2I-adapter {place!r}: has channels {found}, this U-Net needs {expected}")
-        factor, needed = int(config.get("downscale_factor", 0)), _shrink(pipeline)
+        factor, needed = int(config.get("downscale_factor", 0)), _downscale_factor(pipeline)
         if factor != needed:
             raise ModelError(
-                f"T2I-adapter {place!r}: has downscale_factor {factor}, twice the factor of this VAE is {needed}"
+                f"T2I-adapter {place!r}: has downscale_factor {factor}, this VAE needs {needed}, twice its own factor"
             )
 
     def residuals(
@@ -73,7 +70,7 @@ class Adapter(Control):
         picture_bchw: Tensor,
         strength: float = 1.0,
     ) -> dict[str, Any]:
-        """Return what is added in the encoder; see `Control.residuals`."""
+        """Return the residuals of the encoder; see `Control.residuals`."""
         features = self.network(picture_bchw.to(latents_bchw.device, self.network.dtype))
         return {
             "down_intrablock_additional_residuals": [
@@ -82,12 +79,11 @@ class Adapter(Control):
         }
 
 
-def widths(pipeline: StableDiffusionXLPipeline) -> list[int]:
-    """Return `channels` of an adapter for the U-Net.
+def adapter_channels(pipeline: StableDiffusionXLPipeline) -> list[int]:
+    """Return the `channels` setting of an adapter for the U-Net.
 
     Raises:
-        ModelError: a U-Net whose blocks aren't SDXL's, to which `full_adapter_xl` is cut.
-
+        ModelError: the U-Net's blocks aren't SDXL's, for which `full_adapter_xl` is designed.
     """
     unet = pipeline.unet.config
     if tuple(unet.down_block_types) != _DOWN_BLOCKS:
@@ -99,6 +95,6 @@ def widths(pipeline: StableDiffusionXLPipeline) -> list[int]:
     return [first, second, third, third]
 
 
-def _shrink(pipeline: StableDiffusionXLPipeline) -> int:
-    """Return pixels per cell of the first feature, which is half as large as the latents."""
+def _downscale_factor(pipeline: StableDiffusionXLPipeline) -> int:
+    """Return the pixels per cell of the first feature, which has half the latents' side length."""
     return 2 * vae_factor(pipeline.vae)

@@ -1,7 +1,6 @@
-"""The tokenizer of the small SDXL: CLIP's rules over bytes, with merges for words about people and clothes.
+"""The tokenizer of the small SDXL: byte-level BPE as in CLIP, with merges for words about people and clothes.
 
-Any text can be written, because every byte is a token; the words below are one token each, so captions stay
-short.
+Every byte is a token, so any text can be encoded; each word below is one token, so captions stay short.
 """
 
 from collections import Counter
@@ -35,7 +34,7 @@ _END_OF_WORD = "</w>"
 
 @lru_cache(maxsize=1)
 def _learn() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a byte-pair encoding in which each of WORDS is one token."""
+    """Return vocabulary and merges of a byte-pair encoding in which each of WORDS is one token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = _merges(WORDS)
     tokens = dict.fromkeys([*alphabet, *(byte + _END_OF_WORD for byte in alphabet)])
@@ -45,10 +44,10 @@ def _learn() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Join the most frequent pair of neighbours until every word is one token; of equals, the first by alphabet.
+    """Merge the most frequent adjacent pair until every word is one token; ties are broken alphabetically.
 
     Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, ACL 2016. The tokenizers library
-    breaks ties at random, differently in each process; here the same list must give the same numbers everywhere.
+    breaks ties differently in each process; here the same word list must always give the same token ids.
     """
     spelled = [[*word[:-1], word[-1] + _END_OF_WORD] for word in words]
     merges: list[tuple[str, str]] = []
@@ -65,6 +64,6 @@ def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def build_tokenizer(max_length: int = 77) -> CLIPTokenizer:
-    """Return a CLIP tokenizer, the same on every call; texts end at `max_length` tokens."""
+    """Return a CLIP tokenizer, the same on every call; texts are truncated to `max_length` tokens."""
     vocabulary, merges = _learn()
     return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), model_max_length=max_length)

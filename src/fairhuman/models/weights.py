@@ -1,4 +1,4 @@
-"""Trained weights by name, into a checkpoint and back; and where a file of weights is."""
+"""Trained weights by name: copy to and from a checkpoint's state; find weight files."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,7 +12,7 @@ from fairhuman.fairness.distributed import shard_of
 
 
 class NamedWeights(ABC):
-    """What every model does with its trained weights, given them by name."""
+    """Base of models: checkpoint state from the trained weights by name."""
 
     @abstractmethod
     def trained(self) -> dict[str, nn.Parameter]:
@@ -27,26 +27,26 @@ class NamedWeights(ABC):
         return copy_state(self.trained())
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put a state back, exactly; errors as of `put_state`."""
-        put_state(self.trained(), state)
+        """Restore a state exactly; raises as `load_state` does."""
+        load_state(self.trained(), state)
 
 
 def copy_state(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Copy parameters to the CPU, exactly; a sharded one stays as it is."""
+    """Return exact copies of the parameters on the CPU; sharded ones are returned as they are."""
     return {
         name: parameter.detach() if isinstance(parameter, DTensor) else parameter.detach().cpu().clone()
         for name, parameter in named.items()
     }
 
 
-def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
-    """Copy `state` into parameters of the same names and shapes; into a sharded one its share.
+def load_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
+    """Copy `state` into parameters of the same names and shapes; a sharded one gets its shard.
 
     Raises:
-        ModelError: names that are missing or too many, or another shape; names the first.
+        ModelError: a missing or unknown name, or another shape; names the first.
     """
     for name in sorted(named.keys() ^ state.keys()):
-        where = "is missing in the state" if name in named else "of the state is no parameter of this model"
+        where = "is missing in the state" if name in named else "is not a parameter of this model"
         raise ModelError(f"trainable state: {name!r} {where} ({len(state)} tensors for {len(named)} parameters)")
     for name, parameter in named.items():
         if state[name].shape != parameter.shape:
@@ -58,12 +58,11 @@ def put_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
             parameter.copy_(shard_of(state[name], parameter))
 
 
-def find_weights(kind: str, place: Path, name: str) -> Path:
-    """Return a file of weights, itself or that of this name in a folder, unread.
+def find_weights_file(kind: str, place: Path, name: str) -> Path:
+    """Return the path of a weights file: `place` itself, or the file `name` in the folder `place`.
 
     Raises:
-        ModelError: no such file.
-
+        ModelError: there is no such file.
     """
     file = place / name if place.is_dir() else place
     if not file.is_file():

@@ -1,1 +1,1 @@
-"""Repair of poor faces and hands in finished pictures: find, redraw, blend back, and never make one worse."""
+"""Refinement of poor faces and hands in finished pictures: detect, redraw, blend in, and accept only improvements."""

@@ -1,7 +1,7 @@
-"""A picture that can be changed in places: its pixels in their own mode, and what its file says beside them.
+"""A picture that can be edited locally: its pixels in their native mode and the file's metadata.
 
-Modes stay: grey, grey with alpha, RGB, RGBA, grey of 16 bits. Black and white becomes grey; a palette and other colour
-spaces become RGB, with alpha where something is transparent. The EXIF orientation is carried out.
+Modes that are kept: grey, grey with alpha, RGB, RGBA, 16-bit grey. Bilevel pictures become grey; palettes and other
+colour spaces become RGB, or RGBA if the picture has transparency. The EXIF orientation is applied.
 """
 
 import io
@@ -20,8 +20,8 @@ from fairhuman.detect.detection import Picture
 Pixels = NDArray[Any]  # [H, W], [H, W, 2], [H, W, 3] or [H, W, 4], uint8; of 16-bit grey [H, W], uint16
 
 _KEPT = ("exif", "icc_profile", "dpi")
-_OTHER_COLOURS = ("CMYK", "YCbCr", "LAB", "HSV")  # whose colour profile isn't that of the RGB made of them
-_QUICK = 1  # zlib's level for what is only looked at
+_OTHER_COLOURS = ("CMYK", "YCbCr", "LAB", "HSV")  # their colour profile doesn't apply after conversion to RGB
+_QUICK = 1  # zlib level of temporary PNGs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +29,10 @@ class Canvas:
     """One upright picture.
 
     Attributes:
-        pixels: in the picture's own mode.
-        texts: those of a PNG.
-        kept: EXIF, colour profile, resolution, as Pillow's PNG writer takes them.
-        animated: whether there is more than the first frame, which is what `pixels` has.
-
+        pixels: pixels in the picture's native mode.
+        texts: text entries of a PNG.
+        kept: EXIF, colour profile and resolution as arguments of Pillow's PNG writer.
+        animated: whether the file has more frames than the first one, which `pixels` holds.
     """
 
     pixels: Pixels
@@ -46,10 +45,9 @@ class Canvas:
         """Read a picture's file.
 
         Raises:
-            PictureError: it isn't a picture, or one that can't be used; see `fairhuman.data.pictures.decode`.
-
+            PictureError: it isn't a usable picture; see `fairhuman.data.pictures.decode`.
         """
-        decode(content)  # says what is wrong with it
+        decode(content)  # raises if the picture isn't usable
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             animated = bool(getattr(image, "is_animated", False))
             image.load()
@@ -65,16 +63,16 @@ class Canvas:
         """Width and height."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
-    def seen(self) -> Picture:
-        """The RGB picture [H, W, 3], uint8, that whoever decodes the file will see."""
+    def rgb(self) -> Picture:
+        """The RGB picture [H, W, 3], uint8, as decoded from the written file."""
         return np.asarray(decode(self.png(level=_QUICK)).picture)
 
-    def changed(self, pixels: Pixels) -> "Canvas":
-        """The same with other pixels."""
+    def with_pixels(self, pixels: Pixels) -> "Canvas":
+        """A copy with other pixels."""
         return replace(self, pixels=pixels)
 
     def png(self, further: Mapping[str, str] | None = None, level: int = 6) -> bytes:
-        """A PNG file of it, with further texts."""
+        """Encode as PNG, with further text entries."""
         information = PngInfo()
         for key, value in {**self.texts, **(further or {})}.items():
             information.add_itxt(key, value)

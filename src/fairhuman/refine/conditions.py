@@ -1,4 +1,4 @@
-"""What a guide is shown of a part: its pose, and its depth, of hands after they were repaired."""
+"""Conditions for redrawing a part: pose and depth; those of a hand come from its repaired landmarks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,16 +27,14 @@ Conditions = Callable[[BodyPart, RefineCrop, Image.Image, Sequence[PersonPose]],
 
 @contextmanager
 def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterator[Conditions]:
-    """A function that gives the conditions of a part, [1, C, S, S] in 0..1 by name; a missing one isn't known.
+    """Open a function that returns the conditions of a part by name, [1, C, S, S] in 0..1.
 
-    One that would be all zeros is left out, as it shows nothing.
-
-    It takes the part, its crop, the picture of the crop as it is redrawn, and the people of the whole picture.
+    It takes the part, its crop, the crop's picture at working size, and the people of the whole picture. Unknown
+    conditions and those that are all zeros are left out.
 
     Raises:
         DetectorError: the model of `hand_depth` can't be used.
-        ModelError: that of `depth` can't.
-
+        ModelError: the model of `depth` can't be used.
     """
     with ExitStack() as stack:
         hand_model, estimator = None, None
@@ -62,7 +60,7 @@ def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterato
 
 
 def hand_in_crop(part: BodyPart, crop: RefineCrop) -> Array | None:
-    """The repaired hand [21, 3] in pixels of the crop as it is redrawn; None where the landmarks are beyond repair."""
+    """The repaired hand [21, 3] in pixels of the crop at working size; None if the landmarks can't be repaired."""
     repaired_n3 = repaired_hand(part.points, part.label)
     if repaired_n3 is None:
         return None
@@ -73,7 +71,7 @@ def hand_in_crop(part: BodyPart, crop: RefineCrop) -> Array | None:
 def people_in_crop(
     part: BodyPart, crop: RefineCrop, people: Sequence[PersonPose], hand_n3: Array | None
 ) -> list[PersonPose]:
-    """People in pixels of the crop as it is redrawn; a repaired hand, or none, takes the place of what was seen."""
+    """People in pixels of the crop at working size; the repaired hand, or none, replaces the detected one."""
     left, top, side = crop.square
     scale = crop.worked / side
     moved = move_people(people, (scale, scale), (left * scale, top * scale))
@@ -93,7 +91,7 @@ def people_in_crop(
 
 
 def _unless_in(part: BodyPart, points_n3: Points, whole_n3: Points) -> Points:
-    """Points of a hand, or zeros where the hand's middle, in pixels of the picture, lies in the part's box."""
+    """Points of a hand, or zeros if its centre in the picture lies in the part's box."""
     known = whole_n3[whole_n3[:, 2] > 0, :2]
     if not len(known):
         return points_n3
@@ -112,7 +110,7 @@ def _depth(
         small = picture.resize((hand_model.side, hand_model.side), Image.Resampling.LANCZOS)
         depth = Image.fromarray(hand_model(np.asarray(small))).resize(picture.size, Image.Resampling.BILINEAR)
         return np.array(depth)
-    if part.kind == "hand":  # the picture's own depth is that of a poor hand
+    if part.kind == "hand":  # depth estimated from the picture would be that of the poor hand
         return None if hand_n3 is None else capsule_depth(hand_n3, picture.height, picture.width)
     if estimator is None:
         return None

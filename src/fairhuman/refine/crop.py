@@ -1,7 +1,7 @@
-"""Where a part is cut out, what of it is redrawn, and how that is laid back without a seam.
+"""The crop of a part, the mask of what is redrawn, and seamless blending.
 
-weight w = 1 within the box and its margin, falling smoothly to 0 over the feather, 0 beyond and outside of the crop
-result   = round(w new + (1 - w) old) where w > 0, old, bit for bit, where w = 0
+weight w = 1 within the box and its margin, falls smoothly to 0 over the feather, and is 0 beyond
+result   = round(w new + (1 - w) old) where w > 0; old, bit for bit, where w = 0
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,17 @@ from fairhuman.regions.squares import Square, square_around
 
 Weights = NDArray[np.float32]
 
-MOST_ENLARGED = 2  # a crop is redrawn at its own side up to so many times the least side; a larger one is reduced
+MAX_ENLARGEMENT = 2  # a crop is redrawn at its own size up to this multiple of the least side; larger ones are reduced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefineCrop:
-    """One part of a picture, to be redrawn.
+    """The crop around one part that is redrawn.
 
     Attributes:
-        square: its pixels.
-        worked: side at which it is redrawn, a multiple of the grid.
-        weight_hw: of the new pixels, float32 in 0..1, of the square's size.
-
+        square: position of the crop in pixels.
+        worked: working size: side in pixels at which it is redrawn, a multiple of the grid.
+        weight_hw: blending weight of the new pixels, float32 in 0..1, at the square's size.
     """
 
     square: Square
@@ -35,19 +34,20 @@ class RefineCrop:
     weight_hw: Weights
 
     def cut(self, picture: Picture) -> Image.Image:
-        """The square of a picture [H, W, 3] at the side at which it is redrawn."""
+        """Cut the square from a picture [H, W, 3], at working size."""
         left, top, side = self.square
         return self.resized(Image.fromarray(picture[top : top + side, left : left + side]), self.worked)
 
     def mask(self) -> Image.Image:
-        """What may be redrawn: white wherever the weight isn't 0, mode L, at the side at which it is redrawn."""
+        """Inpainting mask at working size, mode L: white wherever the weight isn't 0."""
         white = Image.fromarray(((self.weight_hw > 0) * 255).astype(np.uint8))
         return white.resize((self.worked, self.worked), Image.Resampling.NEAREST)
 
-    def lay(self, pixels: NDArray[np.generic], redrawn: Image.Image) -> NDArray[np.generic]:
-        """A copy of a picture's pixels [H, W, C] or [H, W], uint8 or uint16, with the redrawn square in it.
+    def paste(self, pixels: NDArray[np.generic], redrawn: Image.Image) -> NDArray[np.generic]:
+        """A copy of a picture's pixels [H, W, C] or [H, W], uint8 or uint16, with the redrawn square blended in.
 
-        Grey pixels get the redrawn square's luminance; of four channels the last, or of two, alpha, stays.
+        Grey pixels take the luminance of the redrawn square; an alpha channel (the last of two or four) stays
+        unchanged.
         """
         left, top, side = self.square
         new_hwc = _as(self.resized(redrawn, side), pixels)
@@ -61,30 +61,29 @@ class RefineCrop:
 
     @staticmethod
     def resized(picture: Image.Image, side: int) -> Image.Image:
-        """A square picture at another side, by Lanczos; itself where that is its own."""
+        """A square picture resized with Lanczos; returned as it is if it has that side."""
         return picture if picture.width == side else picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def plan_crop(
     box: Box, size: tuple[int, int], *, context: float, margin: float, feather: float, least: int, grid: int
 ) -> RefineCrop:
-    """The crop of a box in a picture of (width, height).
+    """Plan the crop of a box.
 
     Args:
-        box: inside of the picture.
+        box: box inside the picture.
         size: width and height of the upright picture.
-        context: side of the square through the box's longer side; margin and feather always fit in.
-        margin: redrawn beyond the box, as a share of its longer side.
-        feather: soft edge beyond that, likewise.
-        least: side at which it is redrawn at least, a multiple of `grid`.
-        grid: what the side at which it is redrawn is a multiple of.
-
+        context: side of the square divided by the box's longer side; enlarged if margin and feather need more.
+        margin: fully redrawn margin around the box, as a fraction of its longer side.
+        feather: width of the soft edge around the margin, as a fraction of the box's longer side.
+        least: minimum working size, a multiple of `grid`.
+        grid: working sizes are multiples of this.
     """
     longer = max(box.x1 - box.x0, box.y1 - box.y0)
     square = square_around(box, *size, max(context, 1 + 2 * (margin + feather)))
-    worked = min(max(least, -(-square.side // grid) * grid), MOST_ENLARGED * least)
-    if least <= square.side < MOST_ENLARGED * least and worked <= min(size):
-        square = _grown(square, worked, size)  # nothing is resampled then
+    worked = min(max(least, -(-square.side // grid) * grid), MAX_ENLARGEMENT * least)
+    if least <= square.side < MAX_ENLARGEMENT * least and worked <= min(size):
+        square = _grown(square, worked, size)  # avoids resampling
     return RefineCrop(square, worked, _weights(box, square, size, margin * longer, max(feather * longer, 1.0)))
 
 
@@ -102,7 +101,7 @@ def _weights(box: Box, square: Square, size: tuple[int, int], margin: float, fea
     beyond_x = np.maximum(np.maximum(box.x0 - x, x - box.x1), 0)
     beyond_y = np.maximum(np.maximum(box.y0 - y, y - box.y1), 0)
     share_hw = 1 - (np.hypot(beyond_x[None, :], beyond_y[:, None]) - margin) / feather
-    # A square that is cut off inside of the picture must end softly too; the picture's own edge needs no feather.
+    # The square's edges inside the picture need a feather too; edges that coincide with the picture's don't.
     for start, inside, along in ((left, size[0], 1), (top, size[1], 0)):
         steps = np.arange(side) + 0.5
         edge = np.full(side, np.inf)
@@ -116,7 +115,7 @@ def _weights(box: Box, square: Square, size: tuple[int, int], margin: float, fea
 
 
 def _as(picture: Image.Image, pixels: NDArray[np.generic]) -> NDArray[np.float64]:
-    """A redrawn RGB picture in the channels and the depth of other pixels, without alpha."""
+    """A redrawn RGB picture converted to the channels (without alpha) and bit depth of `pixels`."""
     grey = pixels.ndim == 2 or pixels.shape[2] == 2
     values = np.asarray(picture.convert("L") if grey else picture).astype(np.float64)
     if pixels.dtype == np.uint16:

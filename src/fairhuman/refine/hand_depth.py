@@ -1,8 +1,8 @@
-"""Depth of a hand from its 21 landmarks: a capsule around each bone, capsules across the palm, seen from the front.
+"""Depth map of a hand from its 21 landmarks, rendered as capsules around the bones and across the palm.
 
-At distance d from a bone's axis, where the axis has the depth z and the capsule the radius r, its surface has the depth
-z - √(r² - d²); the nearest surface counts. Of a hand the nearest pixel is 1, the farthest `FARTHEST`, and what isn't
-hand is 0, as in depth maps of hands alone. Near = 1, as a depth ControlNet sees it.
+At distance d from the axis of a bone with depth z and radius r, the surface has depth z - √(r² - d²); the nearest
+surface is visible. The hand's nearest pixel is 1, its farthest `FARTHEST`, and the background 0, as in depth maps of
+isolated hands. Near = 1, the convention of depth ControlNets.
 """
 
 from itertools import pairwise
@@ -20,17 +20,16 @@ from fairhuman.evaluate.people.hand_shape import FINGERS, INDEX_KNUCKLE, LITTLE_
 Array = NDArray[np.float64]
 
 FARTHEST = 0.35
-# In breadths of the palm (index to little knuckle, about 60 mm): radii at a finger's base and end, and in the palm.
+# Radii relative to the breadth of the palm (index to little knuckle, about 60 mm): finger base and tip, thumb, palm.
 FINGER_RADII, THUMB_RADII, PALM_RADIUS = (0.15, 0.11), (0.19, 0.14), 0.18
 _PALM_BONES = ((0, 1), (0, 5), (0, 9), (0, 13), (0, 17), (1, 5), (5, 9), (9, 13), (13, 17), (1, 9))
 
 
 def capsule_depth(points_n3: Array, height: int, width: int) -> DepthMap:
-    """Depth [H, W] float32 in 0..1 of a hand with landmarks x, y, z in pixels, z away from the viewer.
+    """Depth [H, W] float32 in 0..1 of a hand with landmarks x, y, z in pixels; z points away from the viewer.
 
     Raises:
-        ValueError: a size below 1, the shape isn't [21, 3], or a number isn't finite.
-
+        ValueError: a size is below 1, the shape isn't [21, 3], or a number isn't finite.
     """
     if min(height, width) < 1 or points_n3.shape != (21, 3) or not np.isfinite(points_n3).all():
         raise ValueError(
@@ -54,7 +53,7 @@ def capsule_depth(points_n3: Array, height: int, width: int) -> DepthMap:
 
 
 def _lay(surface_hw: Array, start: Array, end: Array, wide: float, narrow: float) -> None:
-    """Bring a capsule before what is there, in place."""
+    """Render a capsule into the depth buffer, in place."""
     height, width = surface_hw.shape
     reach = max(wide, narrow) + 1
     low, high = np.minimum(start, end)[:2] - reach, np.maximum(start, end)[:2] + reach
@@ -65,7 +64,7 @@ def _lay(surface_hw: Array, start: Array, end: Array, wide: float, narrow: float
     x, y = np.arange(x0, x1)[None, :] + 0.5, np.arange(y0, y1)[:, None] + 0.5
     way = end - start
     share = (((x - start[0]) * way[0] + (y - start[1]) * way[1]) / (way[0] ** 2 + way[1] ** 2 or 1.0)).clip(0, 1)
-    if not way[:2].any() and way[2] < 0:  # a bone that points at the viewer: its near end is seen
+    if not way[:2].any() and way[2] < 0:  # the bone points at the viewer, so its near end is visible
         share = np.ones_like(share)
     radius2 = (wide + share * (narrow - wide)) ** 2
     distance2 = (x - start[0] - share * way[0]) ** 2 + (y - start[1] - share * way[1]) ** 2
@@ -75,17 +74,14 @@ def _lay(surface_hw: Array, start: Array, end: Array, wide: float, narrow: float
 
 
 class HandDepthModel:
-    """An ONNX model in the place of the capsules, such as one that fits a hand mesh and draws its depth.
+    """An ONNX model that replaces the capsules, such as one that fits a hand mesh and renders its depth.
 
-    Its one input is a square RGB crop [1, 3, S, S] in 0..1, S fixed; its first output inverse depth [1, 1, S, S] or
-    [1, S, S], 0 where no hand is, larger = nearer, in any unit.
-
-    Args:
-        place: path, or hub id `owner/name:file.onnx`.
+    It is given by its path or hub id `owner/name:file.onnx`. Its only input is a square RGB crop [1, 3, S, S] in 0..1
+    with fixed S. Its first output is inverse depth [1, 1, S, S] or [1, S, S] in any unit, larger = nearer, 0 for
+    background.
 
     Raises:
-        DetectorError: no such file, onnxruntime is missing, or it isn't such a model.
-
+        DetectorError: the file doesn't exist, onnxruntime is missing, or the model has other inputs or outputs.
     """
 
     def __init__(self, place: str) -> None:
@@ -108,13 +104,12 @@ class HandDepthModel:
         """Depth [S, S] float32 in 0..1, near = 1, of a square crop [S, S, 3], uint8, S being `side`.
 
         Raises:
-            DetectorError: the model gives something else than a depth map.
-
+            DetectorError: the model's output isn't a depth map.
         """
         input_bchw = check_picture(crop).transpose(2, 0, 1)[None].astype(np.float32) / 255
         try:
             depth = np.asarray(self._session.run(None, {self._name: input_bchw})[0])
-        except Exception as error:  # those of onnxruntime share no base class
+        except Exception as error:  # errors of onnxruntime share no base class
             raise self._unfit(f"a model of pictures ({' '.join(str(error).split())})") from error
         if depth.size != self.side**2 or depth.shape[-2:] != (self.side, self.side) or not np.isfinite(depth).all():
             raise self._unfit(f"a finite output [1, 1, {self.side}, {self.side}], it gave {list(depth.shape)}")

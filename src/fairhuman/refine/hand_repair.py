@@ -1,15 +1,16 @@
-"""The plausible hand nearest to 21 landmarks: human bone lengths, joints within their range.
+"""Nearest plausible hand to 21 landmarks: human bone lengths and joint angles within their range.
 
-The palm is fitted first: a flat right palm of human size, P = Σ (p - p̄) cᵀ over wrist and knuckles c [2], P = U S Vᵀ:
+First, a flat right palm of human proportions is fitted (Procrustes): with P = Σ (p - p̄) cᵀ over the template's wrist
+and knuckles c [2], and P = U S Vᵀ,
 
     [across, up] = U Vᵀ,  scale = tr(S) / Σ |c - c̄|²,  palmar = across x up for a right hand, - across x up for a left
 
-Then each finger is drawn anew from its knuckle. Its bones have human lengths; their directions are those that were
-found, turned into the range of their joints. A finger bends in one plane, spread a little from its own direction.
+Then each finger is rebuilt from its knuckle, with human bone lengths and the detected directions clipped to the range
+of each joint. A finger bends in one plane and may deviate sideways a little from its rest direction.
 
-Lengths are means of Buryanov, Kotiuk, Proportions of hand segments, International Journal of Morphology
-28(3):755-758, 2010, which `evaluate.hand_shape` measures by. Where the knuckles lie in the palm, and the ranges of the
-joints, are rounded figures of a common hand.
+Bone lengths are means of Buryanov, Kotiuk, Proportions of hand segments, International Journal of Morphology
+28(3):755-758, 2010, as in `evaluate.people.hand_shape`. Knuckle positions and joint ranges are rounded values of a
+typical hand.
 """
 
 from collections.abc import Sequence
@@ -22,34 +23,33 @@ from fairhuman.evaluate.people.hand_shape import FINGERS, PROPORTIONS, THUMB, ha
 Array = NDArray[np.float64]
 
 PALM = (0, 5, 9, 13, 17)
-# Of `PALM`, in millimetres across (towards the thumb) and up (towards the fingers) from the wrist.
+# Positions of `PALM` in millimetres from the wrist: across (towards the thumb) and up (towards the fingers).
 PLACES = np.array([(0, 0), (26, 92), (4, 94), (-15, 88), (-32, 78)], dtype=np.float64)
 THUMB_PLACE = (24.0, 22.0)
 THUMB_METACARPAL = 46.2
-PROXIMAL = {2: 31.6, 5: 39.8, 9: 44.6, 13: 41.4, 17: 32.7}  # by the landmark at its base
+PROXIMAL = {2: 31.6, 5: 39.8, 9: 44.6, 13: 41.4, 17: 32.7}  # length of the proximal phalanx by its base landmark
 LENGTHS = {
     base: (length, *(share * length for (start, _), _, share in PROPORTIONS if start == base))
     for base, length in PROXIMAL.items()
 }
-OWN_DIRECTIONS = {5: 8.0, 9: 1.0, 13: -5.0, 17: -11.0}  # degrees from up towards the thumb, of a hand at rest
-SPREAD = 12.0  # degrees to either side of it
-KNUCKLE, MIDDLE, END = (-20.0, 90.0), (0.0, 110.0), (-5.0, 80.0)  # degrees that each joint bends towards the palm
+OWN_DIRECTIONS = {5: 8.0, 9: 1.0, 13: -5.0, 17: -11.0}  # rest directions in degrees from up towards the thumb
+SPREAD = 12.0  # maximum sideways deviation from the rest direction in degrees
+KNUCKLE, MIDDLE, END = (-20.0, 90.0), (0.0, 110.0), (-5.0, 80.0)  # flexion range of each joint in degrees
 THUMB_DIRECTION = (0.68, 0.66, 0.32)  # across, up, palmar, at rest
-THUMB_CONES = (40.0, 50.0, 70.0)  # degrees of its bones from that, and from the bone before
-LEAST_PALM = 4.0  # pixels from wrist to middle knuckle: of less nothing can be told
-LEAST_PLANE = 0.05  # the palm's second extent through its first; thinner ones have no plane
+THUMB_CONES = (40.0, 50.0, 70.0)  # maximum angle in degrees of each bone from the rest direction or the previous bone
+LEAST_PALM = 4.0  # minimum pixels from wrist to middle knuckle
+LEAST_PLANE = 0.05  # minimum ratio of the palm's second to its first singular value; below it, the plane is undefined
 
 
 def repaired_hand(points: Sequence[Sequence[float]] | Array, label: str = "hand") -> Array | None:
-    """The plausible hand [21, 3] nearest to landmarks; None where the palm is too small or thin to be told.
+    """The nearest plausible hand [21, 3] to the landmarks; None if the palm is too small or too thin.
 
     Args:
-        points: x, y, z in pixels [21, 3], y down, z away from the viewer.
-        label: `left hand`, `right hand`; with any other the side is taken whose hand comes nearer.
+        points: landmarks x, y, z in pixels [21, 3]; y points down, z away from the viewer.
+        label: `left hand` or `right hand`; for any other label, the side that fits better is used.
 
     Raises:
         ValueError: the shape isn't [21, 3], or a number isn't finite.
-
     """
     points_n3 = np.asarray(points, dtype=np.float64)
     if points_n3.shape != (21, 3) or not np.isfinite(points_n3).all():
@@ -63,7 +63,7 @@ def repaired_hand(points: Sequence[Sequence[float]] | Array, label: str = "hand"
 
 
 def _palm(points_n3: Array) -> tuple[Array, float, Array, Array] | None:
-    """Origin, scale in pixels a millimetre, across, up."""
+    """Origin, scale in pixels per millimetre, and axes across and up of the fitted palm."""
     found_n3 = points_n3[list(PALM)]
     places_n2 = PLACES - PLACES.mean(axis=0)
     u_32, s_2, v_22 = np.linalg.svd((found_n3 - found_n3.mean(axis=0)).T @ places_n2, full_matrices=False)
@@ -76,7 +76,7 @@ def _palm(points_n3: Array) -> tuple[Array, float, Array, Array] | None:
 
 
 def _hand(points_n3: Array, origin: Array, scale: float, across: Array, up: Array, side: int) -> Array:
-    """The hand of one side; fingers that would lie in each other are spread less, parallel ones can't."""
+    """Rebuild the hand for one side; the sideways spread is reduced until no fingers collide."""
     axes_33 = np.stack([across, up, side * np.cross(across, up)])
     local_n3 = (points_n3 - origin) @ axes_33.T / scale
     hand_n3 = np.zeros((21, 3))
@@ -114,7 +114,7 @@ def _thumb(local_n3: Array) -> list[Array]:
 
 
 def _finger(chain_43: Array, own: float, spread: float) -> list[Array]:
-    """Directions of a finger's three bones."""
+    """Directions of the three bones of a finger."""
     bones_33 = np.diff(chain_43, axis=0)
     x, y, z = bones_33[0]
     aside = np.degrees(np.arctan2(x, np.hypot(y, z))) - own if bones_33[0].any() else 0.0
@@ -129,7 +129,7 @@ def _finger(chain_43: Array, own: float, spread: float) -> list[Array]:
 
 
 def _within(vector: Array, axis: Array, limit: float) -> Array:
-    """The unit vector nearest to `vector` at most `limit` radians from a unit `axis`; the axis where there is none."""
+    """The unit vector nearest to `vector` within `limit` radians of a unit `axis`; the axis if `vector` is zero."""
     length = float(np.linalg.norm(vector))
     if length == 0:
         return axis

@@ -1,8 +1,8 @@
-"""A crop is redrawn under a mask by SDXL's inpaint pipeline, over the components of a loaded one.
+"""Masked redrawing of a crop with SDXL's inpaint pipeline, which shares the components of a loaded pipeline.
 
-A U-Net of four channels sees nothing of the mask: after each step the latents outside of it are set to those of the
-picture at that step's noise, which diffusers' pipeline does. The picture is encoded here, as the VAE is float32
-whatever the U-Net is, and guides steer the U-Net as they do where pictures are drawn (`fairhuman.generate.guide`).
+A U-Net with four input channels doesn't see the mask: after each step, diffusers resets the latents outside the mask
+to the picture's latents at that noise level. The picture is encoded here, because the VAE runs in float32 whatever the
+U-Net's precision. Control networks act on the U-Net as in sampling (`fairhuman.generate.guide`).
 """
 
 import math
@@ -15,23 +15,22 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from fairhuman.generate.guide import ActiveControl, steered, zeros
+from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.sample import check_steps, prompt_arguments, to_image, with_unipc
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import check_finite, decode_latents, encode_pictures, evaluating, vae_factor
 from fairhuman.refine.settings import RefineSettings
 
-PIPELINE_GRID = 8  # diffusers' own rule about sides, whatever the VAE's factor
+PIPELINE_GRID = 8  # diffusers requires sides that are multiples of this, whatever the VAE's factor
 
 
 class Painter(Protocol):
     """Redraws crops.
 
     Attributes:
-        grid: what sides of crops are multiples of.
-        least: least side of a crop.
-        follows: names of the conditions it follows.
-
+        grid: sides of crops must be multiples of this.
+        least: minimum side of a crop.
+        follows: names of the conditions that its control networks follow.
     """
 
     grid: int
@@ -46,30 +45,23 @@ class Painter(Protocol):
         conditions: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Image.Image:
-        """A square RGB crop redrawn where the mask is white.
+        """Redraw a square RGB crop where the mask is white.
 
         Args:
-            crop: RGB, a side of `grid` pixels or a multiple.
-            mask: mode L, as large.
-            prompt: what to draw.
-            conditions: [1, C, H, W] in 0..1 by name; zeros for one that is followed and missing.
-            generator: of the noise.
-
+            crop: RGB picture whose side is a multiple of `grid`.
+            mask: mode L, of the same size.
+            prompt: text prompt.
+            conditions: [1, C, H, W] in 0..1 by name; missing ones are replaced by zeros.
+            generator: random generator of the noise.
         """
         ...
 
 
 class Inpainter:
-    """The `Painter` of an SDXL pipeline, which stays as it is.
-
-    Args:
-        pipeline: with a LoRA fused or loaded, if there is one.
-        settings: steps, strength, guidance, size.
-        guides: ControlNets and adapters.
+    """The `Painter` that uses an SDXL pipeline, with its LoRA loaded or fused if there is one, without modifying it.
 
     Raises:
         RecipeError: more steps than the model's schedule allows.
-
     """
 
     def __init__(
@@ -77,7 +69,7 @@ class Inpainter:
     ) -> None:
         check_steps(pipeline.scheduler.config, settings.steps)
         self._pipeline, self._settings, self._guides = pipeline, settings, guides
-        # Skip connections and adapters halve the latents once a level of the U-Net.
+        # Each level of the U-Net halves the latents, as do adapters.
         levels = len(pipeline.unet.config.block_out_channels)
         self.grid = math.lcm(PIPELINE_GRID, vae_factor(pipeline.vae) * 2 ** (levels - 1))
         own = pipeline.unet.config.sample_size * vae_factor(pipeline.vae)
@@ -95,8 +87,7 @@ class Inpainter:
         """See `Painter`.
 
         Raises:
-            ModelError: latents or pictures that aren't finite.
-
+            ModelError: latents or pictures aren't finite.
         """
         pipeline, own = self._pipeline, self._settings
         dtype, device = pipeline.unet.dtype, pipeline.unet.device
@@ -105,12 +96,12 @@ class Inpainter:
         picture_bchw = T.pil_to_tensor(crop)[None].float() / 127.5 - 1
         mask_bchw = (T.pil_to_tensor(mask)[None] > 127).float()
         shown = {
-            **zeros(self._guides, 1, size),
+            **null_conditions(self._guides, 1, size),
             **{name: conditions[name] for name in self.follows if name in conditions},
         }
         with torch.no_grad(), evaluating(pipeline):
             made = with_unipc(pipeline, StableDiffusionXLInpaintPipeline)
-            with steered(pipeline.unet, made.scheduler, self._guides, shown):
+            with apply_controls(pipeline.unet, made.scheduler, self._guides, shown):
                 latents_bchw = made(
                     **prompt_arguments(pipeline, [prompt], text),
                     image=encode_pictures(pipeline.vae, picture_bchw.to(device)).to(dtype),
@@ -123,5 +114,5 @@ class Inpainter:
                     generator=generator,
                     output_type="latent",
                 ).images
-            check_finite(latents_bchw, f"the U-Net's latents ({dtype})", "check the LoRA and its weight, or take bf16")
+            check_finite(latents_bchw, f"the U-Net's latents ({dtype})", "check the LoRA and its weight, or use bf16")
             return to_image(decode_latents(pipeline.vae, latents_bchw)[0])

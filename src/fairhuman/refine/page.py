@@ -1,4 +1,4 @@
-"""The page of a refinement: how many parts were poor and how many are better, and each before and after."""
+"""The report of a refinement: counts and quality of poor and improved parts, with before/after pictures."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from fairhuman.refine.settings import KINDS
 from fairhuman.report.html import picture_uri, render
 from fairhuman.utils.files import write_text
 
-SHOWN = 60  # refined parts, and kept ones
-SIDE = 256  # pixels of a crop
+SHOWN = 60  # refined parts, and unimproved parts, on the page
+SIDE = 256  # side of a crop in pixels
 
 
-def write_page(out: Path, sources: Sequence[RefineSource], started: RefineManifest, done: RefineOutcome) -> Path:
+def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManifest, done: RefineOutcome) -> Path:
     """Write `report.html` into `out` and return its path."""
     paths = {source.name: source.path for source in sources}
     parts = [(row, part) for row in done.rows for part in row["parts"]]
@@ -36,7 +36,7 @@ def write_page(out: Path, sources: Sequence[RefineSource], started: RefineManife
         refined=[_shown(row, part, paths[row["name"]], out / row["output"]) for row, part in refined],
         kept=[_shown(row, part, paths[row["name"]], None) for row, part in kept],
         more=[max(sum(part["outcome"] == outcome for _, part in parts) - SHOWN, 0) for outcome in (REFINED, KEPT)],
-        settings_text=yaml.safe_dump(started.model_dump(mode="json"), sort_keys=False),
+        settings_text=yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False),
     )
     path = out / "report.html"
     write_text(path, page)
@@ -44,24 +44,24 @@ def write_page(out: Path, sources: Sequence[RefineSource], started: RefineManife
 
 
 def summary(done: RefineOutcome) -> list[str]:
-    """What a call found, a line each thing."""
+    """Summary of a refinement for the terminal, as lines."""
     lines = []
     for kind in KINDS:
         parts, poor, better, before, after = _numbers(
             [part for row in done.rows for part in row["parts"] if part["kind"] == kind]
         )
         lines.append(
-            f"{parts} {kind}s, {poor} poor, {better} of them better; mean quality {before} before, {after} after"
+            f"{parts} {kind}s, {poor} poor, {better} of them improved; mean quality {before} before, {after} after"
         )
     copied = Counter(str(row["outcome"]) for row in done.rows)
     changed = copied.pop(REFINED, 0)
     rest = ", ".join(f"{number} {outcome}" for outcome, number in sorted(copied.items()))
-    lines.append(f"{len(done.rows)} pictures: {changed} changed" + (f", copied as they are: {rest}" if rest else ""))
-    return lines + [f"left out: {name}: {why}" for name, why in done.failed.items()]
+    lines.append(f"{len(done.rows)} pictures: {changed} refined" + (f", copied unchanged: {rest}" if rest else ""))
+    return lines + [f"skipped: {name}: {why}" for name, why in done.failed.items()]
 
 
 def _numbers(parts: Sequence[Mapping[str, Any]]) -> tuple[int, int, int, str, str]:
-    """Parts, poor ones, better ones, mean quality before and after."""
+    """Number of parts, poor parts and improved parts; mean quality before and after."""
     poor = sum(part["outcome"] != GOOD for part in parts)
     better = sum(part["outcome"] == REFINED for part in parts)
     before, after = (f"{np.mean([part[when] for part in parts]):.3f}" if parts else "-" for when in ("before", "after"))
@@ -84,10 +84,10 @@ def _shown(row: Mapping[str, Any], part: Mapping[str, Any], before: Path, after:
 
 
 def _cut(path: Path, square: Sequence[int]) -> str | None:
-    """A crop as a data URI; None where the picture can't be read any more."""
+    """A crop as a data URI; None if the picture can no longer be read."""
     left, top, side = square
     try:
-        picture = Image.fromarray(Canvas.read(path.read_bytes()).seen())
+        picture = Image.fromarray(Canvas.read(path.read_bytes()).rgb())
     except (DataError, OSError):
         return None
     return picture_uri(picture.crop((left, top, left + side, top + side)), SIDE)

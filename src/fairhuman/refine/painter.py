@@ -1,4 +1,4 @@
-"""The model that redraws parts: checked by name first, loaded only when a picture needs it."""
+"""Check and load the models that redraw parts; they are loaded only when a picture needs them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ from fairhuman.refine.settings import RefineSettings
 
 
 def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
-    """Check all that can be checked without loading a model; return kinds and places of the control networks.
+    """Check everything that needs no loaded model; return kinds and specifications of the control networks.
 
     Raises:
-        RecipeError: too many steps, a weight that isn't finite, a depth model whose depth no network follows.
-        ModelError: no such model, LoRA, control network or depth model.
-        DetectorError: no such model of a hand's depth.
-
+        RecipeError: too many steps, a LoRA weight that isn't finite, or a depth model without a network that follows
+            depth.
+        ModelError: a model, LoRA, control network or depth model doesn't exist.
+        DetectorError: the hand depth model doesn't exist.
     """
     check_lora_weight(settings.lora_weight)
     if settings.lora is not None:
@@ -49,14 +49,14 @@ def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
         if all(names is not None and "depth" not in names for names in follows):
             name = "hand_depth" if settings.depth is None else "depth.model"
             raise RecipeError(
-                f"{name}: no guide follows depth; give one, as --controlnet depth=FOLDER, or leave it out"
+                f"{name}: no control network follows depth; add one, such as --controlnet depth=FOLDER, or leave it out"
             )
     return controls
 
 
 @contextmanager
 def open_painter(settings: RefineSettings, controls: Sequence[tuple[str, ControlSpec]]) -> Iterator[Painter]:
-    """Load the model, the LoRA and the control networks of `check_models`."""
+    """Load the model, the LoRA and the control networks from `check_models`."""
     pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32)
     if settings.lora is not None:
         load_lora(pipeline, Path(settings.lora), settings.lora_weight)

@@ -1,8 +1,8 @@
-"""Faces and hands of a picture with their strict quality, and whether a changed picture is better than before.
+"""Faces and hands of a picture with their strict quality, and the acceptance test for a redrawn picture.
 
-A changed picture is better if the part that was redrawn gains, and nothing else is lost: with the parts of the original
-picture as those expected, neither Σ quality of the faces nor that of the hands falls, no other part loses more than
-`TOLERANCE`, and there are no more extra faces or hands than before.
+A redrawn picture is accepted if the redrawn part improves and nothing else gets worse. With the parts of the original
+picture as the expected ones, neither Σ quality of faces nor that of hands may fall, no other part may lose more than
+`TOLERANCE`, and there may be no additional faces or hands.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ from fairhuman.data.condition.people import PersonPose
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.overlap import corners, match_boxes
 from fairhuman.detect.settings import open_detectors
-from fairhuman.evaluate.people.detections import face_finder, hand_finder
-from fairhuman.evaluate.people.strict import SAME_PLACE, face_quality, hand_quality
+from fairhuman.evaluate.people.detections import face_detector, hand_detector
+from fairhuman.evaluate.people.strict import MIN_IOU, face_quality, hand_quality
 from fairhuman.record import Box
 from fairhuman.refine.settings import KINDS, PartKind, RefineSettings
 
 Array = NDArray[np.float64]
 
-# A part elsewhere in the picture keeps its pixels, but the detectors see the whole picture: scores move a little.
+# Other parts keep their pixels, but detectors see the whole picture, so their scores vary slightly.
 TOLERANCE = 0.02
 
 
@@ -34,12 +34,11 @@ class BodyPart:
 
     Attributes:
         kind: `face` or `hand`.
-        box: in pixels of the upright picture.
-        quality: strict, 0..1; 0 where the strict measure doesn't find it.
-        label: `face`, `left hand`, `right hand`, `hand`.
-        points: 21 landmarks x, y, z of a hand in pixels; empty where they aren't known.
-        measured: whether the strict measure found it; if not, another detector did.
-
+        box: box in pixels of the upright picture.
+        quality: strict quality, 0..1; 0 if the strict detectors didn't find it.
+        label: `face`, `left hand`, `right hand` or `hand`.
+        points: 21 landmarks x, y, z of a hand in pixels; empty if unknown.
+        measured: whether the strict detectors found it, not only an additional detector.
     """
 
     kind: PartKind
@@ -57,28 +56,27 @@ class BodyPart:
 
 @dataclass(frozen=True, slots=True)
 class PictureParts:
-    """Parts of one picture, faces before hands, each kind best first; people where poses were asked for."""
+    """Parts of one picture, faces before hands, each kind best first; and its people if poses were requested."""
 
     parts: tuple[BodyPart, ...] = ()
     people: tuple[PersonPose, ...] = ()
 
 
-Look = Callable[[Picture], PictureParts]
+PartsDetector = Callable[[Picture], PictureParts]
 
 
 @contextmanager
-def open_look(settings: RefineSettings, with_people: bool = False) -> Iterator[Look]:
-    """A function that finds the parts of an upright RGB picture; loads the models for the time of a `with` block.
+def open_parts_detector(settings: RefineSettings, with_people: bool = False) -> Iterator[PartsDetector]:
+    """Load the detectors for a `with` block; yields a function that finds the parts of an upright RGB picture.
 
-    `partial(open_look, settings)` is the `start` of a guarded process.
+    `partial(open_parts_detector, settings)` serves as `start` of a guarded process.
 
     Raises:
         DetectorError: a detector can't be loaded.
-
     """
     with ExitStack() as stack:
-        faces = stack.enter_context(face_finder(settings.upscale)) if "face" in settings.parts else None
-        hands = stack.enter_context(hand_finder(settings.upscale)) if "hand" in settings.parts else None
+        faces = stack.enter_context(face_detector(settings.upscale)) if "face" in settings.parts else None
+        hands = stack.enter_context(hand_detector(settings.upscale)) if "hand" in settings.parts else None
         further = stack.enter_context(open_detectors(settings.detect)) if settings.detect is not None else None
         pose = stack.enter_context(HolisticPose()) if with_people else None
 
@@ -98,26 +96,25 @@ def open_look(settings: RefineSettings, with_people: bool = False) -> Iterator[L
 def with_unmeasured(
     parts: Sequence[BodyPart], boxes: Mapping[str, Sequence[Box]], kinds: Sequence[PartKind] = KINDS
 ) -> list[BodyPart]:
-    """Parts and, with quality 0, those boxes by label that aren't at the place of one of them."""
+    """Parts, plus those of the labelled boxes that match none of them, with quality 0."""
     found = list(parts)
     for label, each in boxes.items():
         kind: PartKind | None = "face" if label == "face" else "hand" if label.endswith("hand") else None
         for box in each if kind in kinds else ():
             assert kind is not None
-            if not match_boxes(corners([one.box for one in found if one.kind == kind]), corners([box]), SAME_PLACE):
+            if not match_boxes(corners([one.box for one in found if one.kind == kind]), corners([box]), MIN_IOU):
                 found.append(BodyPart(kind, box, 0.0, label, measured=False))
     return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartScores:
-    """How a picture does against expected parts.
+    """Scores of a picture against the expected parts.
 
     Attributes:
-        quality_n: of each expected part, in their order; 0 where it isn't found.
-        kinds: of each expected part.
-        extra: found faces, and hands, that aren't expected.
-
+        quality_n: quality of each expected part, in order; 0 if it isn't found.
+        kinds: kind of each expected part.
+        extra: number of unexpected faces and hands found, by kind.
     """
 
     quality_n: Array
@@ -129,35 +126,33 @@ class PartScores:
         return float(self.quality_n[[one == kind for one in self.kinds]].sum())
 
 
-def standing(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
-    """Match what is seen with what is expected, kind by kind, as the strict measures do."""
+def score_parts(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
+    """Score the detected parts against the expected ones, matched by kind as in the strict metrics."""
     quality_n = np.zeros(len(expected))
     extra: dict[str, int] = {}
     for kind in KINDS:
         places = [place for place, part in enumerate(expected) if part.kind == kind]
         found = [part for part in seen.parts if part.kind == kind and part.measured]
-        pairs = match_boxes(
-            corners([part.box for part in found]), corners([expected[i].box for i in places]), SAME_PLACE
-        )
+        pairs = match_boxes(corners([part.box for part in found]), corners([expected[i].box for i in places]), MIN_IOU)
         for index, place in pairs:
             quality_n[places[place]] = found[index].quality
         extra[kind] = len(found) - len(pairs)
     return PartScores(quality_n, tuple(part.kind for part in expected), extra)
 
 
-def loss(before: PartScores, after: PartScores, number: int, gain: float) -> str:
-    """Why a picture whose part `number` was redrawn isn't better; empty if it is. See the module."""
+def rejection_reason(before: PartScores, after: PartScores, number: int, gain: float) -> str:
+    """Reason to reject a picture whose part `number` was redrawn; empty if it is accepted. See the module."""
     change_n = after.quality_n - before.quality_n
     if change_n[number] < gain:
-        return f"quality {after.quality_n[number]:.2f} after {before.quality_n[number]:.2f}"
+        return f"quality {before.quality_n[number]:.2f} before, {after.quality_n[number]:.2f} after"
     others_n = np.delete(change_n, number)
     if (others_n < -TOLERANCE).any():
         return f"another part would lose {-others_n.min():.2f}"
     for kind in KINDS:
         if after.total(kind) < before.total(kind):
-            return f"{kind}s would be worse together"
+            return f"total quality of {kind}s would fall"
         if after.extra[kind] > before.extra[kind]:
-            return f"there would be one more {kind}"
+            return f"there would be an additional {kind}"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""One picture: its poor parts are redrawn one by one, and of each the best attempt is taken or none.
+"""Refinement of one picture: its poor parts are redrawn one by one, keeping the best attempt at each or none.
 
-The noise of an attempt follows from (seed, name of the picture, number of the part, number of the attempt).
+The noise of an attempt is determined by (seed, name of the picture, number of the part, number of the attempt).
 """
 
 import hashlib
@@ -13,28 +13,27 @@ from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import Conditions
 from fairhuman.refine.crop import RefineCrop, plan_crop
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.parts import BodyPart, Look, PartScores, PictureParts, loss, standing
+from fairhuman.refine.parts import BodyPart, PartScores, PartsDetector, PictureParts, rejection_reason, score_parts
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
-GOOD, SMALL, KEPT, REFINED = "good", "small", "kept", "refined"  # what became of a part
+GOOD, SMALL, KEPT, REFINED = "good", "small", "kept", "refined"  # outcomes of a part
 
 
 @dataclass(frozen=True, slots=True)
 class PartRow:
-    """What was done to one part.
+    """Outcome of one part.
 
     Attributes:
-        number: place among the parts of the picture, from 0.
-        kind, label, box: of the part, in pixels of the upright picture.
-        before, after: its strict quality in the first and in the last picture.
-        outcome: `good` (not poor), `small` (too small to be redrawn), `kept` (no attempt was better), `refined`.
-        square: left, top and side of the crop; None where nothing was redrawn.
+        number: index among the parts of the picture, from 0.
+        kind, label, box: kind, label and box of the part, in pixels of the upright picture.
+        before, after: its strict quality in the original and in the final picture.
+        outcome: `good` (not poor), `small` (too small to redraw), `kept` (no attempt was accepted) or `refined`.
+        square: left, top and side of the crop; None if nothing was redrawn.
         worked: side in pixels at which it was redrawn.
-        attempts: of each, the quality of the part after it, and why it wasn't taken; "" where it could be.
-        taken: number of the attempt that was taken.
-        without: conditions that a guide follows and that weren't known of this part.
-
+        attempts: for each attempt, the part's quality and the reason for rejection ("" if acceptable).
+        taken: number of the attempt that was kept.
+        without: conditions that a control network follows but that were unknown for this part.
     """
 
     number: int
@@ -51,15 +50,15 @@ class PartRow:
     without: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """JSON representation."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class RefineTools:
-    """What a picture is refined with."""
+    """Detectors, painter and conditions for refining a picture."""
 
-    look: Look
+    detect: PartsDetector
     painter: Painter
     conditions: Conditions
 
@@ -74,21 +73,14 @@ class _Try:
 def refine_picture(
     canvas: Canvas, name: str, prompt: str, settings: RefineSettings, tools: RefineTools
 ) -> tuple[Canvas, list[PartRow]]:
-    """The picture with its poor parts redrawn where that made it better, and what was done.
+    """Redraw the poor parts of a picture where that improves it; returns the picture and the outcome of each part.
 
-    The canvas itself comes back where nothing was changed. Every change is held against the parts of the original
-    picture, so that no strict score falls from one to the next (`fairhuman.refine.parts`).
-
-    Args:
-        canvas: the picture.
-        name: its name, for the noise.
-        prompt: what it shows; may be empty.
-        settings: what is poor, and how it is redrawn.
-        tools: what finds, redraws and steers.
-
+    The same canvas is returned if nothing changed. Every change is scored against the parts of the original picture, so
+    that no strict score falls from one change to the next (`fairhuman.refine.parts`). The picture's name seeds the
+    noise; its prompt may be empty.
     """
-    seen = tools.look(canvas.seen())
-    first = now = standing(seen, seen.parts)
+    seen = tools.detect(canvas.rgb())
+    first = now = score_parts(seen, seen.parts)
     rows: list[PartRow] = []
     for number, part in enumerate(seen.parts):
         outcome = KEPT
@@ -115,10 +107,10 @@ def _redraw(
     now: PartScores,
     number: int,
 ) -> tuple[_Try | None, dict[str, Any]]:
-    """The best attempt at one part, if one is better than what is there, and the row's details."""
+    """The best accepted attempt at one part, or None, and details for its row."""
     part, painter = seen.parts[number], tools.painter
-    crop = crop_of(part.box, canvas.size, settings, painter)
-    picture, mask = crop.cut(canvas.seen()), crop.mask()
+    crop = part_crop(part.box, canvas.size, settings, painter)
+    picture, mask = crop.cut(canvas.rgb()), crop.mask()
     conditions = tools.conditions(part, crop, picture, seen.people)
     text = settings.prompt(part.kind, prompt)
     best: _Try | None = None
@@ -126,9 +118,9 @@ def _redraw(
     for attempt in range(settings.attempts):
         noise = seeded_generator(settings.seed, Stream.REFINE, _number(name), number, attempt)
         redrawn = painter(picture, mask, text, conditions, noise)
-        candidate = canvas.changed(crop.lay(canvas.pixels, redrawn))
-        after = standing(tools.look(candidate.seen()), seen.parts)
-        why = loss(now, after, number, settings.gain)
+        candidate = canvas.with_pixels(crop.paste(canvas.pixels, redrawn))
+        after = score_parts(tools.detect(candidate.rgb()), seen.parts)
+        why = rejection_reason(now, after, number, settings.gain)
         attempts.append((round(float(after.quality_n[number]), 4), why))
         if not why and (best is None or after.quality_n[number] > best.after.quality_n[number]):
             best = _Try(candidate, after, attempt)
@@ -143,8 +135,8 @@ def _redraw(
     }
 
 
-def crop_of(box: Box, size: tuple[int, int], settings: RefineSettings, painter: Painter) -> RefineCrop:
-    """The crop of a part in a picture of (width, height)."""
+def part_crop(box: Box, size: tuple[int, int], settings: RefineSettings, painter: Painter) -> RefineCrop:
+    """Crop of a part in a picture of (width, height)."""
     return plan_crop(
         box,
         size,
@@ -166,7 +158,7 @@ def _row(
 
 
 def _with_after(row: PartRow, last: PartScores) -> PartRow:
-    """A part's quality may have moved a little since, as its neighbours were redrawn."""
+    """The row with the part's quality in the final picture, which later changes may have moved slightly."""
     return PartRow(**{**row.plain(), "after": float(last.quality_n[row.number])})
 
 
@@ -174,8 +166,8 @@ def _number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8])
 
 
-def counted(rows: Sequence[PartRow]) -> str:
-    """What became of a picture: `refined`, `kept` (poor parts, none better), `good`, or `no parts`."""
+def picture_outcome(rows: Sequence[PartRow]) -> str:
+    """Outcome of a picture: `refined`, `kept` (poor parts, none improved), `good` or `no parts`."""
     outcomes = {row.outcome for row in rows}
     if REFINED in outcomes:
         return REFINED

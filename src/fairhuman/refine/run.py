@@ -1,7 +1,7 @@
-"""A folder of pictures: each is refined once, whatever ends the process; the same call again goes on.
+"""Refinement of a folder of pictures; running it again resumes an interrupted run.
 
-A picture is written whole, then its row is added to `refined.jsonl`; a picture without a row is done again, and gives
-the same. What wasn't changed is copied byte for byte under its own name, what was is a PNG.
+Each picture is written atomically, then its row is appended to `refined.jsonl`; a picture without a row is refined
+again with the same result. Unchanged pictures are copied byte for byte under their own names, refined ones are PNGs.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from fairhuman.errors import DataError, FairHumanError
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import open_conditions
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.parts import Look, PictureParts, open_look
-from fairhuman.refine.picture import REFINED, PartRow, RefineTools, counted, refine_picture
+from fairhuman.refine.parts import PartsDetector, PictureParts, open_parts_detector
+from fairhuman.refine.picture import REFINED, PartRow, RefineTools, picture_outcome, refine_picture
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.files import alone, write_atomically, write_text
 from fairhuman.utils.journal import Journal
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class RefineManifest(Settings):
-    """What a folder of refined pictures was begun with."""
+    """Settings with which a folder of refined pictures was started."""
 
     images: str
     prompts: str | None
@@ -48,7 +48,7 @@ class RefineManifest(Settings):
 
 @dataclass(frozen=True, slots=True)
 class RefineSource:
-    """One picture to refine; `prompt` is what is known of it beside its own file."""
+    """One picture to refine; `prompt` comes from the prompts or caption file, not from the picture itself."""
 
     name: str
     path: Path
@@ -57,27 +57,26 @@ class RefineSource:
 
 @dataclass(frozen=True, slots=True)
 class RefineOutcome:
-    """What a call found: the rows of all finished pictures in order, those left out and why, and how many were new."""
+    """Rows of all finished pictures in order, reasons of failures by name, and the number of newly refined pictures."""
 
     rows: Sequence[Mapping[str, Any]]
     failed: Mapping[str, str]
     new: int = field(default=0)
 
 
-class _NotSeenError(FairHumanError):
-    """The detectors didn't come back from this picture."""
+class _DetectionError(FairHumanError):
+    """The detectors crashed or timed out on this picture."""
 
 
 def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSource]:
-    """The pictures of a folder at any depth by name, or the one of a file.
+    """The pictures of a folder (recursively, sorted by name), or a single picture file.
 
-    A PNG's own prompt comes first; then the line of `prompts`, of which N pictures share P lines, N / P each in order;
-    then a caption file.
+    A PNG's own prompt takes precedence; then the line of `prompts` (N pictures and P prompts give N / P consecutive
+    pictures per prompt); then a caption file.
 
     Raises:
-        DataError: there is no picture; prompts that can't be shared out; two names that differ in their suffix alone,
-            whose results would have one name.
-
+        DataError: there is no picture, the prompts can't be divided evenly, or two names differ only in their suffix,
+            so that their results would have the same name.
     """
     report = LoadReport()
     if images.is_file() and images.suffix.lower() in PICTURE_SUFFIXES:
@@ -85,19 +84,19 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSour
     elif images.is_dir():
         root, found = images, list(find_pictures(images, report))
     else:
-        raise DataError(f"{images}: expected a folder of pictures or a picture, found neither")
+        raise DataError(f"{images}: expected a folder of pictures or a picture, found none")
     if report.skipped():
         first = report.skipped()[0]
         raise DataError(f"{images}: {first.file}: {first.reason} ({first.value})")
     if not found:
         raise DataError(f"{images}: holds no picture; known are {', '.join(sorted(PICTURE_SUFFIXES))}")
     if prompts is not None and len(found) % len(prompts):
-        raise DataError(f"{images}: {len(found)} pictures can't be shared out among {len(prompts)} prompts evenly")
+        raise DataError(f"{images}: {len(found)} pictures can't be divided evenly among {len(prompts)} prompts")
     names: dict[str, str] = {}
     for one in found:
         other = names.setdefault(_png_name(one.name), one.name)
         if other != one.name:
-            raise DataError(f"{images}: {other} and {one.name} would both become {_png_name(one.name)}: rename one")
+            raise DataError(f"{images}: {other} and {one.name} would both become {_png_name(one.name)}; rename one")
     sources = []
     for place, one in enumerate(found):
         prompt = prompts[place * len(prompts) // len(found)] if prompts is not None else ""
@@ -107,12 +106,11 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSour
     return sources
 
 
-def check_folders(images: Path, out: Path, started: RefineManifest) -> None:
-    """Check that `out` is new or was begun by the same call; where no picture is done yet, settings may change.
+def check_folders(images: Path, out: Path, manifest: RefineManifest) -> None:
+    """Check that `out` is new or was started with the same settings; these may change until a picture is written.
 
     Raises:
-        DataError: it lies in `images` or around it, holds other things, or was begun with other settings; names them.
-
+        DataError: `out` contains `images` or lies within it, holds other files, or was started with other settings.
     """
     inside, outside = (images if images.is_dir() else images.parent).resolve(), out.resolve()
     if images.is_dir() and (inside == outside or inside in outside.parents or outside in inside.parents):
@@ -123,24 +121,24 @@ def check_folders(images: Path, out: Path, started: RefineManifest) -> None:
         earlier = config.load(RefineManifest, out / RECIPE)
         changed = {
             name: pair
-            for name, pair in config.differences(earlier, started).items()
+            for name, pair in config.differences(earlier, manifest).items()
             if name.removeprefix("settings.") not in RefineSettings.EXECUTION
         }
         pictures_are_there = {path.name for path in out.iterdir()} - {RECIPE, ROWS, LOCK}
         for name, (before, now) in changed.items() if pictures_are_there else ():
-            raise DataError(f"{out}: was begun with {name} {before!r}, not {now!r}; give another folder")
+            raise DataError(f"{out}: was started with {name} {before!r}, not {now!r}; give another folder")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: holds other things and no {RECIPE}; give a new folder")
+        raise DataError(f"{out}: holds other files and no {RECIPE}; give a new folder")
 
 
-def finished(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[str, Any]]:
-    """Rows of the pictures that are done, by name; a source that has changed, or whose result is gone, isn't.
+def finished_rows(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[str, Any]]:
+    """Rows of the finished pictures by name, except those whose source or prompt changed or whose result is missing.
 
-    Reads alone: another process may be writing.
+    Only reads, since another process may be writing.
     """
     if not (out / ROWS).is_file():
         return {}
-    *lines, _ = (out / ROWS).read_text(encoding="utf-8").split("\n")  # what a killed process began has no end
+    *lines, _ = (out / ROWS).read_text(encoding="utf-8").split("\n")  # the last line may be incomplete
     rows = {row["name"]: row for row in map(json.loads, lines)}
     done = {}
     for source in sources:
@@ -155,41 +153,34 @@ def finished(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[str, 
 def refine_folder(
     sources: Sequence[RefineSource],
     out: Path,
-    started: RefineManifest,
+    manifest: RefineManifest,
     open_painter: Opener,
     progress: Progress = lambda *_: None,
-    start_look: Callable[[RefineSettings, bool], AbstractContextManager[Look]] | None = None,
+    start_look: Callable[[RefineSettings, bool], AbstractContextManager[PartsDetector]] | None = None,
 ) -> RefineOutcome:
-    """Refine what isn't done yet.
+    """Refine all pictures that aren't finished yet, from `list_sources`, into a folder checked by `check_folders`.
 
-    Args:
-        sources: from `list_sources`.
-        out: checked by `check_folders`.
-        started: settings, and where pictures and prompts came from.
-        open_painter: loads the model; not called where everything is done.
-        progress: called with (what, done, all).
-        start_look: what finds parts, given the settings and whether people are asked for; None = the detectors, in a
-            process of their own.
+    `open_painter` loads the model; it isn't called if everything is finished. `start_look` opens the detectors, given
+    the settings and whether poses are needed; None: the default detectors in a separate process.
 
     Raises:
-        DataError: another process works in `out`.
+        DataError: another process is refining into `out`.
         DetectorError, ModelError: detectors or the model can't be loaded.
         OSError: `out` can't be written.
-
     """
-    with alone(out / LOCK, f"{out}: another process refines into it"):
-        config.save(started, out / RECIPE)
-        done = finished(out, sources)
+    with alone(out / LOCK, f"{out}: another process is refining into it"):
+        config.save(manifest, out / RECIPE)
+        done = finished_rows(out, sources)
         journal = Journal(out / ROWS)
         failed: dict[str, str] = {}
         waiting = [source for source in sources if source.name not in done]
         earlier = {row["name"]: row["output"] for row in journal}
         if waiting:
-            with _open_tools(started.settings, open_painter, start_look or _guarded_look) as tools:
+            with _open_tools(manifest.settings, open_painter, start_look or _guarded_look) as tools:
                 for source in waiting:
                     try:
-                        row = _refine(source, out, started.settings, tools, earlier.get(source.name))
-                    except (PictureError, _NotSeenError) as error:
+                        row = _refine(source, out, manifest.settings, tools, earlier.get(source.name))
+                    except (PictureError, _DetectionError) as error:
                         failed[source.name] = str(error)
                     else:
                         journal.add([row])
@@ -203,7 +194,7 @@ def refine_folder(
 def _refine(
     source: RefineSource, out: Path, settings: RefineSettings, tools: RefineTools, earlier: str | None
 ) -> dict[str, Any]:
-    """Refine and write one picture; the row of it."""
+    """Refine and write one picture; returns its row."""
     content = read_bytes(source.path)
     canvas = Canvas.read(content)
     prompt = canvas.texts.get("prompt") or source.prompt
@@ -212,10 +203,10 @@ def _refine(
         result, outcome = canvas, ANIMATED
     else:
         result, parts = refine_picture(canvas, source.name, prompt, settings, tools)
-        outcome = counted(parts)
+        outcome = picture_outcome(parts)
     output = _png_name(source.name) if outcome == REFINED else source.name
     plain = [part.plain() for part in parts]
-    written = result.png({"refined": _told(settings, plain)}) if outcome == REFINED else content
+    written = result.png({"refined": _png_note(settings, plain)}) if outcome == REFINED else content
     write_atomically(out / output, lambda file: file.write_bytes(written))
     if earlier not in (None, output):
         (out / str(earlier)).unlink(missing_ok=True)
@@ -234,7 +225,7 @@ def _refine(
 def _open_tools(
     settings: RefineSettings,
     open_painter: Opener,
-    start_look: Callable[[RefineSettings, bool], AbstractContextManager[Look]],
+    start_look: Callable[[RefineSettings, bool], AbstractContextManager[PartsDetector]],
 ) -> Iterator[RefineTools]:
     with ExitStack() as stack:
         painter = stack.enter_context(open_painter())
@@ -244,29 +235,29 @@ def _open_tools(
 
 
 @contextmanager
-def _guarded_look(settings: RefineSettings, with_people: bool) -> Iterator[Look]:
-    """The detectors in a process of their own: a crash costs one picture and not the run."""
-    start = partial(open_look, settings, with_people)
+def _guarded_look(settings: RefineSettings, with_people: bool) -> Iterator[PartsDetector]:
+    """The detectors in a separate process, so that a crash fails only one picture."""
+    start = partial(open_parts_detector, settings, with_people)
     with Guarded[Picture, PictureParts](start, settings.seconds) as process:
 
         def look(picture: Picture) -> PictureParts:
             found = process.call(picture)
             if isinstance(found, Failure):
-                raise _NotSeenError(f"the detectors didn't come back: {found.reason}")
+                raise _DetectionError(f"detection failed: {found.reason}")
             return found
 
         yield look
 
 
-def _told(settings: RefineSettings, parts: Sequence[Mapping[str, Any]]) -> str:
-    """What a refined PNG says of itself."""
+def _png_note(settings: RefineSettings, parts: Sequence[Mapping[str, Any]]) -> str:
+    """Text entry of a refined PNG: model, settings and refined parts, as JSON."""
     changed = [part for part in parts if part["outcome"] == REFINED]
     shown = {"model": settings.model, "lora": settings.lora, "seed": settings.seed, "strength": settings.strength}
     return json.dumps({"fairhuman": __version__, **shown, "parts": changed})
 
 
 def _compact(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One row a picture, in the order of the pictures."""
+    """Rewrite the journal with one row per picture, in order."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -277,5 +268,5 @@ def _png_name(name: str) -> str:
 def _sha256_of(path: Path) -> str | None:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:  # said where it is read to be refined
+    except OSError:  # reported when the picture is read for refinement
         return None

@@ -10,10 +10,7 @@ MIN_AREA = 1.0  # square pixels; a smaller box is an annotation error, not a reg
 
 
 def parse_boxes(
-    value: Any,
-    width: int,
-    height: int,
-    empty_means: Literal["none", "unknown"] = "none",
+    value: Any, width: int, height: int, empty_means: Literal["none", "unknown"] = "none"
 ) -> tuple[tuple[Box, ...] | None, list[Finding]]:
     """Parse the boxes of one region of one picture.
 
@@ -26,7 +23,6 @@ def parse_boxes(
     Returns:
         The boxes inside the picture, and the findings about changed or dropped boxes. None means unknown: the value
         is null or no list, or no box of the list is valid (the region may be there, but its place isn't known).
-
     """
     if value is None:
         return None, []

@@ -25,7 +25,6 @@ def boxes_to_mask(boxes_n4: Tensor, size: tuple[int, int], settings: MaskSetting
         exactly clip(min(x1, j+1) - max(x0, j), 0, 1) · clip(min(y1, i+1) - max(y0, i), 0, 1). The union of
         boxes is their maximum, so an overlap counts once. With a soft edge, parts of boxes outside the frame
         blur into it; the blurred mask is never thresholded.
-
     """
     if boxes_n4.ndim != 2 or boxes_n4.shape[1] != 4:
         raise ValueError(f"boxes_n4 must have the shape [n, 4], not {list(boxes_n4.shape)}")
@@ -63,7 +62,6 @@ def to_latent_grid(masks_brhw: Tensor, factor: int) -> Tensor:
 
     Raises:
         ValueError: a side isn't a multiple of the factor.
-
     """
     if masks_brhw.ndim != 4:
         raise ValueError(f"masks_brhw must have four dimensions, not the shape {list(masks_brhw.shape)}")

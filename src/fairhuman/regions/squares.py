@@ -31,7 +31,6 @@ def crop_square(image: Image.Image, square: Square) -> Image.Image:
 
     Raises:
         ValueError: the square isn't inside the picture.
-
     """
     left, top, side = square
     if left < 0 or top < 0 or left + side > image.width or top + side > image.height:

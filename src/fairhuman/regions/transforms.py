@@ -40,7 +40,6 @@ class JointTransform:
             fills it). A centre crop is moved only as far as this requires.
         zoom: range of an extra enlargement before the crop, drawn uniformly; (1, 1) shows as much of the
             picture as possible.
-
     """
 
     resolution: tuple[int, int]
@@ -67,7 +66,6 @@ class JointTransform:
             generator: always advanced by six numbers.
             size: (height, width) of the upright picture.
             boxes: candidates for `keep_region`, in pixels of the upright picture.
-
         """
         draws = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
         height, width = size
@@ -101,7 +99,6 @@ class JointTransform:
 
         Raises:
             TypeError: an item is a plain tensor, whose kind of resizing is unknown.
-
         """
         target_h, target_w = self.resolution
         moved: dict[str, Tensor] = {}

@@ -1,1 +1,1 @@
-"""Tables, plots and self-contained pages made from the files of a run."""
+"""Self-contained HTML reports with tables and plots."""

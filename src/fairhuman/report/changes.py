@@ -1,4 +1,4 @@
-"""What fine-tuning changed: held-out losses of methods' runs against their common base, over seeds, and the figure."""
+"""Change in held-out loss that fine-tuning made: runs of several methods against their common base, over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ from fairhuman.stats.estimate import Estimate
 
 Sums = Mapping[str, tuple[Array, Array]]
 Pair = tuple[HeldOutEvaluation, HeldOutEvaluation]
-SAME_NOISE = 1e-2  # of a picture's loss: another machine's rounding makes up to 0.5 %, other noise 20 % and more
+SAME_NOISE = 1e-2  # relative tolerance of a sample's loss: another machine differs by up to 0.5 %, other noise by 20 %
 
 
 @dataclass(frozen=True)
 class Series:
-    """First and last held-out sums of one method's runs.
+    """Held-out error and area sums of one method's runs, before and after training.
 
     Attributes:
         keys: the N held-out samples, sorted.
-        first, last: by objective, errors and areas [S, N], a run (a seed) a row.
+        first, last: errors and areas by objective, [S, N] each; one row per run (seed).
     """
 
     keys: tuple[str, ...]
@@ -35,10 +35,10 @@ class Series:
 
 
 def read_pair(run: Path) -> Pair:
-    """Read a run's first and last evaluation.
+    """Read the first and last held-out evaluation of a run.
 
     Raises:
-        DataError: there aren't two.
+        DataError: the run has fewer than two evaluations.
     """
     evaluations = read_validation(run)
     if len(evaluations) < 2:
@@ -47,31 +47,31 @@ def read_pair(run: Path) -> Pair:
 
 
 def read_series(runs: Sequence[Path]) -> Series:
-    """Read the runs of one method; errors as of `read_pair` and `series_of`."""
+    """Read the runs of one method; raises the errors of `read_pair` and `series_of`."""
     return series_of({str(run): read_pair(run) for run in runs})
 
 
 def series_of(pairs: Mapping[str, Pair]) -> Series:
-    """Join the evaluations of one method's runs, given by the names of the runs.
+    """Stack the evaluations of one method's runs, given by run name.
 
     Raises:
-        DataError: a run has other held-out samples than the first one; names it.
+        DataError: a run was evaluated on other samples than the first run.
     """
     first_run = next(iter(pairs))
     keys = tuple(sorted(pairs[first_run][0].keys))
     for run, pair in pairs.items():
         if any(tuple(sorted(evaluation.keys)) != keys for evaluation in pair):
-            raise DataError(f"{run}: other held-out samples than in {first_run}; they can't be compared")
+            raise DataError(f"{run}: other held-out samples than in {first_run}; the runs can't be compared")
     return Series(keys, _stack([first for first, _ in pairs.values()]), _stack([last for _, last in pairs.values()]))
 
 
 def change(series: Series, objective: str, against: Series | None = None, level: float = 0.95) -> Estimate:
-    """Relative change of a held-out loss, or its difference to another method's, see `change_over_seeds`.
+    """Relative change of a held-out loss, or the difference of two methods' changes; see `change_over_seeds`.
 
-    A higher `level` takes more resamples: 50 lie beyond each end.
+    The number of resamples grows with `level`, so that 50 of them lie beyond each end of the interval.
 
     Raises:
-        DataError: the two methods weren't evaluated on the same samples and noise; on other machines they may be.
+        DataError: the methods weren't evaluated on the same samples and noise (they may run on different machines).
     """
     first, last = series.first[objective], series.last[objective]
     resamples = math.ceil(100 / (1 - level))
@@ -83,18 +83,18 @@ def change(series: Series, objective: str, against: Series | None = None, level:
         or first[0].shape != other[0].shape
         or not np.allclose(first, other, rtol=SAME_NOISE)
     ):
-        raise DataError(f"{objective}: the base has other losses in the two methods' runs, so they aren't paired")
+        raise DataError(f"{objective}: the base's losses differ between the two methods' runs, so they aren't paired")
     return change_over_seeds(first, last, against.last[objective], level=level, resamples=resamples)
 
 
 def base_loss(series: Series, objective: str) -> Estimate:
-    """Held-out loss before fine-tuning, mean over seeds of noise."""
+    """Held-out loss before fine-tuning, averaged over seeds."""
     errors_sn, areas_sn = series.first[objective]
     return pooled_ratio(errors_sn.mean(axis=0), areas_sn.mean(axis=0))
 
 
 def seed_changes(series: Series, objective: str) -> list[float]:
-    """Relative change of each seed's held-out loss."""
+    """Relative change of the held-out loss for each seed."""
     (errors0, areas0), (errors1, areas1) = series.first[objective], series.last[objective]
     losses0, losses1 = errors0.sum(axis=1) / areas0.sum(axis=1), errors1.sum(axis=1) / areas1.sum(axis=1)
     return [float(value) for value in losses1 / losses0 - 1]
@@ -105,12 +105,9 @@ def changes_figure(
     seeds: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     targets: Mapping[str, float] | None = None,
 ) -> Figure:
-    """A panel an objective, a line a method: change of held-out loss in percent with its interval.
+    """Change in held-out loss in percent with its interval: one panel per objective, one line per method.
 
-    Args:
-        estimates: by method, by objective.
-        seeds: changes of single seeds, small dots.
-        targets: a dashed line in the objective's panel.
+    Changes of individual seeds are small dots; `targets` are dashed lines in the objectives' panels.
     """
     names = list(next(iter(estimates.values())))
     figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(estimates)), dpi=100, layout="constrained")
@@ -129,7 +126,7 @@ def changes_figure(
                 100 * np.asarray(each), np.full(len(each), row + 0.25), ".", color=colour, alpha=0.5, markersize=4
             )
         axes.set_title(name, fontsize=11, color=INK, loc="left", fontweight="bold")
-        axes.set_xlabel("change of held-out loss, %", fontsize=9, color=INK)
+        axes.set_xlabel("change in held-out loss, %", fontsize=9, color=INK)
         axes.grid(axis="x", color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -140,7 +137,7 @@ def changes_figure(
 
 
 def _stack(evaluations: Sequence[HeldOutEvaluation]) -> Sums:
-    """Sums by objective, samples in the order of their keys: seeds see them in orders of their own."""
+    """Sums by objective with samples sorted by key, since each seed lists them in a different order."""
     orders = [np.argsort(np.array(evaluation.keys)) for evaluation in evaluations]
 
     def rows(columns: Sequence[Array]) -> Array:

@@ -1,4 +1,4 @@
-"""Self-contained pages: pictures and figures become data URIs, all text is escaped, files appear whole."""
+"""Rendering of self-contained HTML pages: images and figures are embedded as data URIs, all text is escaped."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from PIL import Image
 
 from fairhuman.report.plots import to_svg
 
-# Autoescape for every template: captions, file names and settings come from outside.
+# Every template autoescapes, because captions, file names and settings are untrusted.
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -21,12 +21,12 @@ _TEMPLATES = Environment(
 
 
 def render(template: str, **context: object) -> str:
-    """The page of `report/<template>`; a name that the template uses and `context` lacks is an error."""
+    """Render `report/<template>`; a variable missing from `context` is an error."""
     return _TEMPLATES.get_template(template).render(**context)
 
 
 def picture_uri(picture: Image.Image, longest: int | None = None, quality: int = 88) -> str:
-    """The picture as a JPEG data URI, made smaller (never larger) to a longest side of `longest` pixels."""
+    """An image as a JPEG data URI, shrunk if its longer side exceeds `longest` pixels."""
     picture = picture.convert("RGB")
     if longest is not None:
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -36,7 +36,7 @@ def picture_uri(picture: Image.Image, longest: int | None = None, quality: int =
 
 
 def figure_uri(figure: Figure) -> str:
-    """The figure as an SVG data URI."""
+    """A figure as an SVG data URI."""
     return _data_uri("image/svg+xml", to_svg(figure))
 
 

@@ -1,8 +1,8 @@
-"""The overlay sheet: what the model really sees of each region, in the picture and on the latent grid.
+"""The overlay sheet: training samples with their region masks, on the picture and on the latent grid.
 
-Left: the picture after resize, crop and flip, with every region tinted and outlined. Right of it the masks that weight
-the losses, a square a latent cell, and then the conditions. If a mask or a pose slips off its face, this is where it
-shows.
+Left: the picture after resize, crop and flip, with every region tinted and outlined. To its right: the masks that
+weight the losses (one square per latent cell), then the conditions. A mask or pose that is misaligned with the picture
+shows here.
 """
 
 from bisect import bisect_right
@@ -19,15 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 from fairhuman.report.plots import colours
 
 Pixels = NDArray[np.float32]
-MOST = 16
-SIDE, GAP, MARGIN, LINE = (
-    260,
-    6,
-    16,
-    18,
-)  # pixels: longest side of a panel, between panels, around, a text line
+MAX_SAMPLES = 16  # samples on a sheet
+SIDE, GAP = 260, 6  # pixels: longer side of a panel, gap between panels
+MARGIN, LINE = 16, 18  # pixels: outer margin, height of a text line
 SAMPLES_A_ROW = 2
-LONGEST = 300  # characters of a line that are measured; the narrowest letters fill all panels with fewer
+LONGEST = 300  # characters of a line that are measured; even the narrowest letters fill all panels with fewer
 
 
 def overlay_sheet(
@@ -39,24 +35,24 @@ def overlay_sheet(
     known_br: torch.Tensor,
     conditions: Mapping[str, torch.Tensor] | None = None,
 ) -> Image.Image:
-    """A contact sheet of up to 16 samples.
+    """Draw a contact sheet of up to 16 samples.
 
     Args:
         pictures_bchw: pictures in [-1, 1], three channels.
-        masks_brhw: masks in [0, 1] at picture resolution, a region each.
+        masks_brhw: masks in [0, 1] at picture resolution, one per region.
         latent_masks_brhw: the same masks in [0, 1] on the latent grid.
         names: the R regions.
-        captions: the B captions, as the text encoders get them.
+        captions: the B captions as the text encoders receive them.
         known_br: whether the region is annotated in the sample.
-        conditions: [B, C, H, W] in [0, 1] at picture resolution, grey or coloured, by name; zeros where there is none.
+        conditions: by name, [B, C, H, W] in [0, 1] at picture resolution with 1 or 3 channels; zeros for a missing one.
 
-    Raises:
-        ValueError: the shapes don't fit each other.
+        Raises:
+            ValueError: the shapes don't match.
     """
     b, r = len(captions), len(names)
     conditions = conditions or {}
     _check_shapes(b, r, pictures_bchw.shape, masks_brhw.shape, latent_masks_brhw.shape, known_br.shape)
-    shown = min(b, MOST)
+    shown = min(b, MAX_SAMPLES)
     pictures_bhwc = (_numpy(pictures_bchw[:shown]).transpose(0, 2, 3, 1) / 2 + 0.5).clip(0, 1)
     masks, latent_masks, known = _numpy(masks_brhw), _numpy(latent_masks_brhw), known_br.cpu().numpy()
     palette = np.array([_rgb(colour) for colour in colours(names).values()], dtype=np.float32).reshape(r, 3)
@@ -101,7 +97,7 @@ def _check_shapes(
 
 
 def _picture_panel(picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) -> Image.Image:
-    """The picture with each region tinted by its mask and outlined where the mask passes one half."""
+    """The picture with each region tinted by its mask and outlined where the mask crosses 0.5."""
     image_hwc = np.asarray(_resized(picture_hwc, size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
     for mask_hw, colour in zip(masks_rhw, palette_r3, strict=True):
         small_hw = np.asarray(Image.fromarray(mask_hw).resize(size, Image.Resampling.BOX), dtype=np.float32)
@@ -117,10 +113,10 @@ def _picture_panel(picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, s
 
 
 def _latent_panel(masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) -> Image.Image:
-    """The masks on the latent grid over near-black, a hairline between cells where there is room for it."""
+    """The masks on the latent grid over near-black, with hairlines between cells if they are large enough."""
     image_hwc = np.full((*masks_rhw.shape[1:], 3), 0.09, dtype=np.float32)
     for mask_hw, colour in zip(masks_rhw, palette_r3, strict=True):
-        # a cell that is covered by 2 % must still be seen: covered cells start at a quarter of the colour
+        # Covered cells start at a quarter of the colour, so that a cell with 2 % coverage is still visible.
         strength_hw1 = np.where(mask_hw > 0, 0.25 + 0.75 * mask_hw, 0)[..., None]
         image_hwc = image_hwc * (1 - strength_hw1) + colour * strength_hw1
     panel = _resized(image_hwc, size, Image.Resampling.NEAREST)
@@ -135,21 +131,21 @@ def _latent_panel(masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) 
 
 
 def _condition_panel(name: str, condition_chw: Pixels, size: tuple[int, int]) -> Image.Image:
-    """What a ControlNet or T2I-adapter sees."""
+    """The condition image that a ControlNet or T2I-adapter receives."""
     condition_hwc = condition_chw.transpose(1, 2, 0).repeat(3 // len(condition_chw), axis=2)
     panel = _resized(condition_hwc, size, Image.Resampling.BILINEAR)
     if not condition_chw.any():
         draw = ImageDraw.Draw(panel)
-        draw.text((8, 6), _fitting(f"no {name}: dropped, or there is none", size[0] - 16), font=_font(), fill="#B0B0B0")
+        draw.text((8, 6), _fitting(f"no {name}: missing or dropped out", size[0] - 16), font=_font(), fill="#B0B0B0")
     return panel
 
 
 def _legend_lines(masks: Pixels, latent_masks: Pixels, known: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
-    """Per region: in how many samples it is annotated and present, and how much it covers there."""
+    """Per region: number of samples in which it is annotated and present, and its mean area in those."""
     lines = []
     for j, name in enumerate(names):
         present = latent_masks[:, j].sum(axis=(1, 2)) > 0
-        area = f", {_percent(masks[present, j].mean())} of the picture there" if present.any() else ""
+        area = f", mean area {_percent(masks[present, j].mean())} of the picture" if present.any() else ""
         lines.append(f"{name}: in {present.sum()} of {len(known)} samples ({known[:, j].sum()} annotated){area}")
     return lines
 
@@ -165,7 +161,7 @@ def _draw_head(
     draw: ImageDraw.ImageDraw, legend: list[str], palette_r3: Pixels, shown: int, b: int, conditions: list[str]
 ) -> None:
     beside = f", then {' and '.join(conditions)}" if conditions else ""
-    title = f"What the model sees: {shown} of {b} samples. Left the picture, right the masks on the latent grid{beside}"
+    title = f"What the model sees: {shown} of {b} samples. Left: picture; right: masks on the latent grid{beside}"
     draw.text((MARGIN, MARGIN - 4), title, font=_font(14), fill="#222222")
     for j, line in enumerate(legend):
         y = MARGIN + (j + 1) * LINE + 4
@@ -174,12 +170,12 @@ def _draw_head(
 
 
 def _font(size: int = 12) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans out of matplotlib's own files: Latin, Greek, Cyrillic and signs, on every machine alike."""
+    """DejaVu Sans as shipped with matplotlib, so that every machine draws the same glyphs."""
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def _fitting(text: str, width: int) -> str:
-    """The text on one line, cut to `width` pixels; measuring is slow, so as few and as short texts as possible."""
+    """The text on one line, truncated to `width` pixels. Measuring is slow, so only few, short strings are measured."""
     text, font = " ".join(text.split()), _font()
     if len(text) <= LONGEST and font.getlength(text) <= width:
         return text

@@ -1,12 +1,13 @@
-"""Figures of a run, through matplotlib's object interface alone: no window, no global state.
+"""Figures of a training run, drawn with matplotlib's object-oriented interface: no windows, no global state.
 
-Every objective has one colour in all figures (Okabe, Ito, Color Universal Design, 2008: told apart by readers
-with any kind of colour vision).
+Each objective has the same colour in all figures, from a palette that is safe for colour-blind readers (Okabe, Ito,
+Color Universal Design, 2008).
 """
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -32,19 +33,19 @@ STRATEGIES = {
     "mpd": "Minimum\npotential delay",
 }
 INK, GRID = "#222222", "#DDDDDD"
-ALONE = {"lr": INK, "grad_norm": INK}  # lines that stand alone in their axes
-SIZE = (5.4, 3.1)  # inches at 100 dpi: two beside each other fill a page of 1100 px
-POINTS = 600  # a line thinner than this is not told apart on a screen
+ALONE = {"lr": INK, "grad_norm": INK}  # series that are the only one in their axes
+SIZE = (5.4, 3.1)  # inches at 100 dpi: two figures side by side fill a page of 1100 px
+POINTS = 600  # points of a smoothed line; more can't be distinguished on a screen
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour per name: the objectives keep theirs, other names take the remaining ones in order."""
+    """A colour per name: objectives have fixed colours, other names take the remaining ones in order."""
     others = (colour for _ in range(100) for colour in OTHER_COLOURS)
     return {name: OBJECTIVE_COLOURS.get(name) or ALONE.get(name) or next(others) for name in names}
 
 
 def smooth(values_n: Array, window: int) -> Array:
-    """Centred moving mean over `window` steps of the values that exist; NaN where the window has none."""
+    """Centred moving mean of the finite values over `window` steps; NaN where the window has none."""
     finite_n = np.isfinite(values_n)
     kernel = np.ones(max(1, min(window, len(values_n))))
     if not len(values_n):
@@ -55,7 +56,7 @@ def smooth(values_n: Array, window: int) -> Array:
 
 
 def smoothing_window(steps: int) -> int:
-    """Steps in a moving mean: a fortieth of the run, at least 1 and at most 500."""
+    """Steps of the moving mean: 1/40 of the run, clipped to 1..500."""
     return int(np.clip(steps // 40, 1, 500))
 
 
@@ -67,7 +68,7 @@ def losses_figure(metrics: Metrics) -> Figure:
 
 
 def weights_figure(metrics: Metrics) -> Figure:
-    """Weight of each objective, normalised so that they sum to the number of objectives."""
+    """Weight of each objective, normalised to sum to the number of objectives K."""
     figure, axes = _panel("Weights of the objectives", "weight (sum = K)")
     axes.axhline(1.0, color="#999999", linewidth=0.8, linestyle=":")
     draw_series(axes, metrics, metrics.group("weight"), floor=0.0)
@@ -75,7 +76,7 @@ def weights_figure(metrics: Metrics) -> Figure:
 
 
 def cosines_figure(metrics: Metrics) -> Figure:
-    """Cosine between the gradients of each pair of objectives; below 0 they pull against each other."""
+    """Cosine between the gradients of each pair of objectives; a negative cosine is a conflict."""
     figure, axes = _panel("Cosines between gradients", "cosine")
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     draw_series(axes, metrics, metrics.group("cos"))
@@ -83,7 +84,7 @@ def cosines_figure(metrics: Metrics) -> Figure:
 
 
 def coverage_figure(metrics: Metrics) -> Figure:
-    """Share of samples with a region, and the mean share of the picture that it takes, in percent."""
+    """Share of samples that contain a region, and its mean share of the picture's area, in percent."""
     figure, (top, bottom) = _two_panels()
     _dress(top, "Samples with the region", "%")
     _dress(bottom, "Mean area of the region", "%")
@@ -95,10 +96,10 @@ def coverage_figure(metrics: Metrics) -> Figure:
 
 
 def optimiser_figure(metrics: Metrics) -> Figure:
-    """Learning rate, and the length of the direction that the optimiser was given."""
+    """Learning rate, and norm of the update direction passed to the optimiser."""
     figure, (top, bottom) = _two_panels()
     _dress(top, "Learning rate", "")
-    _dress(bottom, "Length of the update direction", "")
+    _dress(bottom, "Norm of the update direction", "")
     for axes, name in ((top, "lr"), (bottom, "grad_norm")):
         if name in metrics.columns:
             draw_series(axes, metrics, {name: metrics.columns[name]}, legend=False, raw=name != "lr", floor=0.0)
@@ -107,11 +108,11 @@ def optimiser_figure(metrics: Metrics) -> Figure:
 
 
 def validation_figure(steps: Sequence[int], estimates: Mapping[str, Sequence[Estimate]]) -> Figure:
-    """Paired change of each held-out loss against the first evaluation in percent, bars: 95 % intervals."""
-    figure, axes = _panel("Held-out losses against the first evaluation", "change in %")
+    """Paired change of each held-out loss since the first evaluation in percent, with 95 % intervals."""
+    figure, axes = _panel("Change in held-out loss since the first evaluation", "change in %")
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     palette = colours(estimates)
-    # neighbours stand a little apart, or their bars would cover each other
+    # Objectives are offset horizontally so that their error bars don't overlap.
     nudge = 0.012 * (max(steps) - min(steps)) if len(steps) > 1 else 0.0
     for place, (name, series) in enumerate(estimates.items()):
         value_n, low_n, high_n = (100 * np.array([getattr(e, k) for e in series]) for k in ("value", "low", "high"))
@@ -133,9 +134,9 @@ def validation_figure(steps: Sequence[int], estimates: Mapping[str, Sequence[Est
 
 
 def strategies_figure(runs: Mapping[str, Path]) -> Figure:
-    """Weights, cosines and losses of several strategies' runs: a row a strategy, all rows on the same axes.
+    """Weights, cosines and losses of several strategies' runs: one row per strategy, with shared axes.
 
-    `runs` maps a strategy's name to its run's folder; the seven of the ablation come in their usual order.
+    `runs` maps a strategy's name to the run's folder; the seven strategies of the ablation come in their usual order.
     """
     names = [name for name in STRATEGIES if name in runs] + [name for name in runs if name not in STRATEGIES]
     figure = Figure(figsize=(11, 1.0 + 1.65 * max(1, len(names))), dpi=100, layout="constrained")
@@ -151,14 +152,10 @@ def strategies_figure(runs: Mapping[str, Path]) -> Figure:
         cosines.axhline(0.0, color="#999999", linewidth=0.8)
         draw_series(weights, metrics, metrics.group("weight"), legend=False)
         draw_series(
-            cosines,
-            metrics,
-            metrics.group("cos"),
-            legend=False,
-            empty="not computed:\none ordinary backward pass",
+            cosines, metrics, metrics.group("cos"), legend=False, empty="not computed:\none ordinary backward pass"
         )
         draw_series(losses, metrics, metrics.group("loss"), log=True, legend=False)
-    grid[0, 0].set_ylim(bottom=0.0)  # at the end: a limit stops the shared axes from growing with later rows
+    grid[0, 0].set_ylim(bottom=0.0)  # last, because a limit stops shared axes from growing with later rows
     for axes in grid[-1]:
         axes.set_xlabel("step")
     for column in range(3):
@@ -177,37 +174,27 @@ def draw_series(
     legend: bool = True,
     empty: str = "no values",
 ) -> None:
-    """Each series as a smooth line over its faint raw values; says `empty` where no series has a value."""
+    """Draw each series as a smoothed line over its faint raw values; write `empty` if no series has a value."""
     window = smoothing_window(len(metrics.steps_n))
     palette = colours(series)
     drawn = {name: v for name, v in series.items() if np.isfinite(v).any()}
     if not drawn:
-        axes.text(
-            0.5,
-            0.5,
-            empty,
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            color="#555555",
-            fontsize=9,
-            backgroundcolor="white",
-        )
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "color": "#555555",
+            "fontsize": 9,
+            "backgroundcolor": "white",
+        }
+        axes.text(0.5, 0.5, empty, transform=axes.transAxes, **style)
         return
     keep = np.unique(np.linspace(0, len(metrics.steps_n) - 1, POINTS).astype(int))
     for name, values_n in drawn.items():
         smooth_n = smooth(values_n, window) if raw else values_n
         single = len(metrics.steps_n) == 1
         if raw and window > 1:
-            axes.plot(
-                metrics.steps_n,
-                values_n,
-                color=palette[name],
-                alpha=0.22,
-                linewidth=0.7,
-                rasterized=True,
-                zorder=1,
-            )
+            faint: dict[str, Any] = {"alpha": 0.22, "linewidth": 0.7, "rasterized": True, "zorder": 1}
+            axes.plot(metrics.steps_n, values_n, color=palette[name], **faint)
         axes.plot(
             metrics.steps_n[keep],
             smooth_n[keep],
@@ -225,7 +212,7 @@ def draw_series(
 
 
 def to_svg(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes for the same data; the faint raw lines in it are a small picture."""
+    """The figure as SVG, reproducible byte for byte; the faint raw lines are rasterised."""
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "fairhuman", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=110)
@@ -263,7 +250,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _shared_legend(column: Iterable[Axes]) -> None:
-    """One legend at the foot of a column, with every series that occurs in it."""
+    """One legend below a column with every series that occurs in it."""
     found: dict[str, Artist] = {}
     axes_of_column = list(column)
     for axes in axes_of_column:

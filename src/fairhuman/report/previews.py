@@ -1,4 +1,4 @@
-"""The previews of a run as a before/after grid, faces and hands zoomed from the same place in each."""
+"""The previews of a run as before/after pictures with close-ups of faces and hands at the same position."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from fairhuman.report.plots import OBJECTIVE_COLOURS
 from fairhuman.report.run_folder import read_json
 
 ZOOMED = ("face", "hand")
-PICTURE, ZOOM = 448, 176  # longest sides in pixels: what a sharp screen needs, and not more
-AROUND = 1.7  # a zoom's side, as a multiple of the box's longer side
-LEAST = 4.0  # pixels: a smaller box is framed as if it were this large
+PICTURE, ZOOM = 448, 176  # longer sides in pixels, enough for a high-density screen
+AROUND = 1.7  # side of a close-up as a multiple of the box's longer side
+LEAST = 4.0  # minimum box side in pixels; smaller boxes are framed as if they were this large
 
 
 @dataclass(frozen=True, slots=True)
 class Zoom:
-    """A region cut out of a picture; no picture where the region has no box."""
+    """A close-up of a region as a data URI; None if the region has no box."""
 
     region: str
     picture: str | None
@@ -27,7 +27,7 @@ class Zoom:
 
 @dataclass(frozen=True, slots=True)
 class PictureWithZooms:
-    """A picture and its zooms, as data URIs."""
+    """A picture and its close-ups, as data URIs."""
 
     picture: str
     zooms: Sequence[Zoom]
@@ -35,9 +35,15 @@ class PictureWithZooms:
 
 @dataclass(frozen=True, slots=True)
 class PreviewPictures:
-    """One held-out photo before and after, and what the model drew from its caption at (step, picture).
+    """A held-out photo denoised before and after training, and samples from its caption.
 
-    `conditions` are what was followed, (name, picture).
+    Attributes:
+        caption: of the photo.
+        seed: of the noise.
+        photo: the photo itself with its boxes.
+        before, after: the photo, noised halfway and denoised at the first and the last step.
+        drawn: (step, picture) of each sample from the caption.
+        conditions: (name, picture) of each condition that the model follows.
     """
 
     caption: str
@@ -50,7 +56,7 @@ class PreviewPictures:
 
 
 def read_previews(run: Path) -> tuple[list[PreviewPictures], tuple[int, int]]:
-    """The rows of `previews/index.json` that have a picture, and the first and the last step among them."""
+    """The rows of `previews/index.json` that have a picture, and the first and last step."""
     entries = read_json(run / "previews" / "index.json").get("rows", [])
     steps = sorted({int(step) for entry in entries for step in entry.get("steps", {})})
     first, last = (steps[0], steps[-1]) if steps else (0, 0)
@@ -59,7 +65,7 @@ def read_previews(run: Path) -> tuple[list[PreviewPictures], tuple[int, int]]:
 
 
 def open_picture(run: Path, name: str | None) -> Image.Image | None:
-    """A picture of the run's folder as RGB; None where it is missing or no picture."""
+    """Open a picture in the run's folder as RGB; None if it is missing or not a picture."""
     if name is None:
         return None
     try:
@@ -90,9 +96,9 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewP
 def shot(
     picture: Image.Image | None, boxes: Mapping[str, Any] | None, size: tuple[int, int], outlined: bool = False
 ) -> PictureWithZooms | None:
-    """The picture and a zoom on the largest box of each region; boxes are in pixels of a `size` picture.
+    """The picture with a close-up of the largest box of each region; boxes are in pixels of a picture of `size`.
 
-    No picture: nothing. No boxes, not even empty ones: no zooms.
+    Without a picture the result is None; `boxes` None gives no close-ups.
     """
     if picture is None:
         return None
@@ -119,9 +125,9 @@ def _zoom(picture: Image.Image, box: Sequence[float]) -> Image.Image:
 
 
 def cut_square(picture: Image.Image, x: float, y: float, side: float, pixels: int) -> Image.Image:
-    """The square around (x, y), enlarged or reduced to `pixels` a side.
+    """Cut the square around (x, y), resized to `pixels` a side.
 
-    A square that leaves the picture is moved inside, one that is larger than the picture made smaller.
+    A square that extends beyond the picture is moved inside; one that is larger than the picture is reduced.
     """
     side = min(side, *picture.size)
     left = min(max(x - side / 2, 0.0), picture.width - side)

@@ -1,4 +1,4 @@
-"""Reads what a training run has written. A file that is missing is empty, not an error."""
+"""Readers of a training run's files. A missing file counts as empty, not as an error."""
 
 import json
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ OBJECTIVES_FIRST = ("global", "face", "hand")
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Columns of `metrics.jsonl` over steps; NaN where a step has no value (an objective that was absent)."""
+    """Columns of `metrics.jsonl` by step; NaN where a step has no value (no region in the batch)."""
 
     steps_n: Array
     columns: Mapping[str, Array]
 
     def group(self, prefix: str) -> dict[str, Array]:
-        """The columns `prefix/NAME` by NAME, the objectives of every run first, others as they came."""
+        """The columns `prefix/NAME` by NAME: global, face and hand first, then the others in file order."""
         names = [name.removeprefix(f"{prefix}/") for name in self.columns if name.startswith(f"{prefix}/")]
         first = [name for name in OBJECTIVES_FIRST if name in names]
         ordered = first + [name for name in names if name not in first]
@@ -31,7 +31,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutEvaluation:
-    """One line of `validation.jsonl`: per objective the summed error and the area of each held-out sample."""
+    """One line of `validation.jsonl`: summed error and area of each held-out sample, by objective."""
 
     step: int
     keys: tuple[str, ...]
@@ -40,9 +40,9 @@ class HeldOutEvaluation:
 
 
 def read_metrics(run: Path) -> Metrics:
-    """`metrics.jsonl` as columns in the order of steps.
+    """`metrics.jsonl` as columns sorted by step.
 
-    A run that was killed and resumed has written some steps twice: the later line is the one that counts.
+    A resumed run may have logged a step twice; the later line counts.
     """
     rows = {int(row["step"]): row for row in read_rows(run / "metrics.jsonl") if "step" in row}
     steps = sorted(rows)
@@ -52,7 +52,7 @@ def read_metrics(run: Path) -> Metrics:
 
 
 def read_validation(run: Path) -> list[HeldOutEvaluation]:
-    """`validation.jsonl` in the order of steps; of a step that was evaluated twice the later line counts."""
+    """`validation.jsonl` sorted by step; if a step was evaluated twice, the later line counts."""
     evaluations = {}
     for row in read_rows(run / "validation.jsonl"):
         if "step" not in row:
@@ -70,7 +70,7 @@ def read_validation(run: Path) -> list[HeldOutEvaluation]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; empty if there is no such file or it isn't one."""
+    """The JSON object in a file; empty if the file is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

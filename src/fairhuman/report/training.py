@@ -1,4 +1,4 @@
-"""The page of a training run: what was run, what it did to pictures and held-out losses, how it went."""
+"""The report of a training run: settings, before/after pictures, held-out losses and training curves."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ HEAD = ("model", "strategy", "steps", "data", "batch_size", "resolution", "learn
 
 
 def write_training_report(run: Path) -> Path:
-    """Writes `report.html` into the run's folder from whatever files are there, and returns its path.
+    """Write `report.html` into the run's folder and return its path.
 
-    The page stands alone: no script, no request, pictures inside. What is missing is said, not guessed.
+    The page is self-contained, without scripts or requests. It states which of the run's files are missing.
     """
     metrics, evaluations = read_metrics(run), read_validation(run)
     recipe_text = _text(run / "recipe.yaml")
@@ -65,11 +65,11 @@ def _facts(
         if "images" in metrics.columns:
             facts.append(("training pictures seen", f"{np.nanmax(metrics.columns['images']):,.0f}"))
         if "images_per_s" in metrics.columns and np.isfinite(metrics.columns["images_per_s"]).any():
-            facts.append(("pictures a second (median)", f"{np.nanmedian(metrics.columns['images_per_s']):.3g}"))
+            facts.append(("pictures per second (median)", f"{np.nanmedian(metrics.columns['images_per_s']):.3g}"))
         facts.append(("steps skipped (inf or NaN)", f"{np.nansum(metrics.columns.get('skipped', np.zeros(1))):.0f}"))
     if evaluations:
         facts.append(("held-out samples", f"{len(evaluations[0].keys):,}"))
-    # single values of the summary (machine, wall time, ...); all of it stands further down the page
+    # Scalar values of the summary, such as wall time; the full summary is further down the page.
     alone = {name: value for name, value in summary.items() if not isinstance(value, dict | list)}
     return facts + [(name.replace("_", " "), _plain(value)) for name, value in alone.items()]
 
@@ -83,7 +83,7 @@ def _recipe(text: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _heldout_lines(evaluations: Sequence[HeldOutEvaluation]) -> list[dict[str, str]]:
-    """A table line per objective: first and last loss, and the paired change where samples are the same."""
+    """One table row per objective: first and last loss, and their paired change if the samples are the same."""
     if not evaluations:
         return []
     first, last = evaluations[0], evaluations[-1]
@@ -111,14 +111,14 @@ def _heldout_lines(evaluations: Sequence[HeldOutEvaluation]) -> list[dict[str, s
 
 
 def _change(first: HeldOutEvaluation, last: HeldOutEvaluation, name: str) -> Estimate | None:
-    """Paired change of one objective; None where the samples are not the same ones."""
+    """Paired change of one objective; None if the samples differ."""
     if first.keys != last.keys or len(first.errors[name]) != len(last.errors[name]):
         return None
     return relative_change((first.errors[name], first.areas[name]), (last.errors[name], last.areas[name]))
 
 
 def verdict(change: Estimate | None) -> tuple[str, str]:
-    """The sign of a change (`down`, `up` or none, by its interval) and what to say of it."""
+    """CSS class (`down`, `up` or none) and wording of a change, by whether its interval excludes 0."""
     if change is None:
         return "", "no second evaluation of the same samples"
     if change.n == 0:
@@ -151,13 +151,13 @@ def _training_plots(metrics: Metrics) -> list[tuple[str, str]]:
         "Weights of the objectives": plots.weights_figure,
         "Cosines between gradients": plots.cosines_figure,
         "Coverage and area of the regions": plots.coverage_figure,
-        "Learning rate and length of the direction": plots.optimiser_figure,
+        "Learning rate and norm of the update direction": plots.optimiser_figure,
     }
     return [(name, figure_uri(draw(metrics))) for name, draw in figures.items()]
 
 
 def _left_out(path: Path) -> list[tuple[str, str, int]] | None:
-    """(action, reason, count), the most frequent first, out of the report on the data; None without one."""
+    """(action, reason, count) from the notes on the data, most frequent first; None if the file is missing."""
     if not path.is_file():
         return None
     counts = read_json(path).get("counts", {})
@@ -171,7 +171,7 @@ def _left_out(path: Path) -> list[tuple[str, str, int]] | None:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as (name, value) lines, `versions.torch` for {versions: {torch: ...}}."""
+    """Nested settings as (name, value) pairs with dotted names, such as `versions.torch`."""
     lines = []
     for name, value in values.items():
         lines += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
@@ -179,7 +179,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def interval(estimate: Estimate, form: str) -> str:
-    """`value [low, high]`, each number by `form`; a dash where there is nothing."""
+    """`value [low, high]`, each formatted with `form`; a dash if the value isn't finite."""
     if not np.isfinite(estimate.value):
         return "-"
     value, low, high = (form.format(number) for number in (estimate.value, estimate.low, estimate.high))

@@ -1,13 +1,13 @@
-"""Held-out losses with honest error bars: pooled ratios and their bootstrap intervals over samples.
+"""Pooled ratios such as held-out losses, and their bootstrap intervals over samples.
 
 A held-out loss is pooled, L = Σ_n e_n / Σ_n a_n, with e_n the summed error and a_n the area of sample n: the
-loss of the `area` normalisation, not a mean of ratios. Samples without the region (a_n = 0) say nothing about
-it and are left out.
+loss of the `area` normalisation, not a mean of ratios. Samples without the region (a_n = 0) carry no information
+about it and are left out.
 
 The standard error and the percentile interval are those of the bootstrap (Efron, Tibshirani, An Introduction to the
 Bootstrap, 1993, ch. 6 and 13) over whole samples: each of `resamples` draws takes n samples with replacement and forms
 the ratio of sums.
-Where several seeds were evaluated on the same samples, seeds and samples are both drawn (`change_over_seeds`).
+If several seeds were evaluated on the same samples, seeds and samples are both resampled (`change_over_seeds`).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from scipy.special import stdtrit
 from fairhuman.stats.estimate import Estimate
 
 Array = NDArray[np.float64]
-CELLS_A_BLOCK = 4_000_000  # counts in memory at once: 32 MB
+CELLS_PER_BLOCK = 4_000_000  # resampling counts held in memory at once: 32 MB
 
 
 def pooled_ratio(
@@ -56,8 +56,8 @@ def relative_change(
 ) -> Estimate:
     """L_last / L_first - 1, each L a pooled ratio (errors, areas) of the *same* samples, noise and timesteps.
 
-    Both evaluations are resampled together, so what they share (a hard sample, a large timestep) cancels.
-    Only samples that have the region in both count.
+    Both evaluations are resampled together, so shared effects (a hard sample, a large timestep) cancel.
+    Only samples that have the region in both evaluations are used.
 
     Raises:
         ValueError: the two evaluations have different numbers of samples, or as in `pooled_ratio`.
@@ -66,7 +66,7 @@ def relative_change(
     table_nc = table_nc[(table_nc[:, 1] > 0) & (table_nc[:, 3] > 0)]
 
     def change(sums_bc: Array) -> Array:
-        # (e1 a0 - e0 a1) / (e0 a1) instead of a ratio of ratios minus one: exactly 0 where nothing changed
+        # (e1 a0 - e0 a1) / (e0 a1) instead of a ratio of ratios minus one: exactly 0 if nothing changed
         before_b, after_b = sums_bc[:, 0] * sums_bc[:, 3], sums_bc[:, 2] * sums_bc[:, 1]
         return np.asarray((after_b - before_b) / before_b)
 
@@ -83,7 +83,7 @@ def ratio_difference(
 ) -> Estimate:
     """r_last - r_first, each a pooled ratio of the *same* samples, which are resampled together.
 
-    All samples count, also those that add nothing to one of the denominators.
+    All samples are used, including those that contribute 0 to a denominator.
 
     Raises:
         ValueError: as in `relative_change`.
@@ -104,18 +104,18 @@ def change_over_seeds(
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Mean over S seeds of (L_last - L_against) / L_first, in the units of the first loss; `against` None: first.
+    """Mean over S seeds of (L_last - L_against) / L_first; `against` defaults to `first`.
 
-    Each argument holds errors and areas [S, N] of the same N samples in the same order, with noise and timesteps that
-    are the same within a seed; each L is a pooled ratio of one seed's row. Without `against` this is the mean
-    relative change, with it the difference of two methods that started from the same first losses.
+    Each argument holds errors and areas [S, N] of the same N samples in the same order; noise and timesteps are the
+    same within a seed. Each L is the pooled ratio of one seed's row. Without `against` this is the mean relative
+    change; with it, the difference of two methods that started from the same first losses.
 
-    Seeds and samples are crossed, so every draw takes samples with replacement, the same ones for all seeds, and
-    independently of them seeds (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007: never too
-    short on average). Of S seeds S - 1 are drawn, which makes the variance between seeds unbiased (Rao, Wu, JASA
-    83(401), 1988), and as S is small the percentile interval is stretched about the value by t_ν / z, with
+    Seeds and samples are crossed, so each draw resamples the samples (the same ones for all seeds) and, independently,
+    the seeds (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007: intervals are not too short on
+    average). Each draw takes S - 1 of the S seeds, which makes the variance between seeds unbiased (Rao, Wu, JASA
+    83(401), 1988). As S is small, the percentile interval is stretched about the value by t_ν / z, with
     Welch-Satterthwaite's ν = (v_S + v_N)² / (v_S² / (S - 1) + v_N² / (N - 1)) from the variances of the mean over
-    seeds, v_S due to seeds and v_N due to samples. With one seed the interval says nothing about other seeds.
+    seeds, v_S due to seeds and v_N due to samples. With one seed the interval does not cover other seeds.
 
     Raises:
         ValueError: the shapes differ, an area is negative, or `level` is outside (0, 1).
@@ -127,20 +127,8 @@ def change_over_seeds(
     _check_level(level)
     if s == 0 or n == 0 or not np.isfinite(table_snc).all():
         return Estimate(np.nan, np.nan, np.nan, n)
-
-    def changes(sums_bsc: Array) -> Array:
-        losses_bsk = sums_bsc[..., ::2] / sums_bsc[..., 1::2]
-        return np.asarray((losses_bsk[..., 1] - losses_bsk[..., 2]) / losses_bsk[..., 0])
-
     generator = np.random.default_rng(seed)
-    drawn: list[Array] = []
-    block = max(1, CELLS_A_BLOCK // n)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        changes_s = changes(table_snc.sum(axis=1))
-        for start in range(0, resamples, block):
-            counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))
-            drawn.append(changes(np.einsum("bn,snc->bsc", counts_bn, table_snc, optimize=True)))
-    changes_bs = np.concatenate(drawn)
+    changes_s, changes_bs = _changes_by_seed(table_snc, resamples, generator)
     picked = max(s - 1, 1)
     weights_bs = generator.multinomial(picked, np.full(s, 1 / s), size=resamples) / picked
     tail = (1 - level) / 2
@@ -152,12 +140,30 @@ def change_over_seeds(
     return Estimate(value, low, high, n, _spread(means_b, n))
 
 
+def _changes_by_seed(table_snc: Array, resamples: int, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Return the relative change of each seed [S], and those of `resamples` draws of samples [B, S]."""
+
+    def changes(sums_bsc: Array) -> Array:
+        losses_bsk = sums_bsc[..., ::2] / sums_bsc[..., 1::2]
+        return np.asarray((losses_bsk[..., 1] - losses_bsk[..., 2]) / losses_bsk[..., 0])
+
+    n = table_snc.shape[1]
+    drawn: list[Array] = []
+    block = max(1, CELLS_PER_BLOCK // n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        changes_s = changes(table_snc.sum(axis=1))
+        for start in range(0, resamples, block):
+            counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))
+            drawn.append(changes(np.einsum("bn,snc->bsc", counts_bn, table_snc, optimize=True)))
+    return changes_s, np.concatenate(drawn)
+
+
 def _seed_table(*evaluations: tuple[Array, Array]) -> Array:
-    """Errors and areas of all evaluations side by side, [S, N, 2 evaluations]."""
+    """Return errors and areas of all evaluations side by side, [S, N, 2 x evaluations]."""
     columns = [np.asarray(column, dtype=np.float64) for pair in evaluations for column in pair]
     shapes = {column.shape for column in columns}
     if len(shapes) > 1 or columns[0].ndim != 2:
-        raise ValueError(f"errors and areas must all be [seeds, samples] of one shape, got {sorted(shapes)}")
+        raise ValueError(f"errors and areas must all have the same shape [seeds, samples], got {sorted(shapes)}")
     table_snc = np.stack(columns, axis=2)
     if (table_snc[:, :, 1::2] < 0).any():
         raise ValueError(f"areas must be ≥ 0, got {table_snc[:, :, 1::2].min()}")
@@ -165,7 +171,7 @@ def _seed_table(*evaluations: tuple[Array, Array]) -> Array:
 
 
 def _stretch(changes_s: Array, changes_bs: Array, n: int, tail: float) -> float:
-    """t_ν / z at the upper `tail`, ν by Welch and Satterthwaite; 1 where nothing varies."""
+    """Return t_ν / z at the upper `tail`, ν by Welch and Satterthwaite; 1 if nothing varies."""
     s = len(changes_s)
     of_seeds = float(changes_s.var(ddof=1)) / s if s > 1 else 0.0
     of_samples = float(changes_bs.mean(axis=1).var())
@@ -180,11 +186,11 @@ def _paired_table(
     first: tuple[Sequence[float] | Array, Sequence[float] | Array],
     last: tuple[Sequence[float] | Array, Sequence[float] | Array],
 ) -> Array:
-    """Errors and areas of both evaluations, [N, 4]."""
+    """Return errors and areas of both evaluations, [N, 4]."""
     pairs = _checked(*first), _checked(*last)
     counts = [len(errors_n) for errors_n, _ in pairs]
     if counts[0] != counts[1]:
-        raise ValueError(f"a paired change needs the same samples: {counts[0]} against {counts[1]}")
+        raise ValueError(f"paired evaluations must have the same samples, got {counts[0]} and {counts[1]}")
     return np.stack([column for pair in pairs for column in pair], axis=1)
 
 
@@ -196,7 +202,7 @@ def _check_level(level: float) -> None:
 def _checked(errors: Sequence[float] | Array, areas: Sequence[float] | Array) -> tuple[Array, Array]:
     errors_n, areas_n = np.asarray(errors, dtype=np.float64), np.asarray(areas, dtype=np.float64)
     if errors_n.ndim != 1 or errors_n.shape != areas_n.shape:
-        raise ValueError(f"errors and areas must be lists of one length, got {errors_n.shape}, {areas_n.shape}")
+        raise ValueError(f"errors and areas must be 1-D and equally long, got {errors_n.shape}, {areas_n.shape}")
     if (areas_n < 0).any():
         raise ValueError(f"areas must be ≥ 0, got {areas_n.min()}")
     return errors_n, areas_n
@@ -205,15 +211,15 @@ def _checked(errors: Sequence[float] | Array, areas: Sequence[float] | Array) ->
 def _bootstrap(
     table_nc: Array, statistic: Callable[[Array], Array], resamples: int, level: float, seed: int
 ) -> Estimate:
-    """The statistic of the column sums of `table_nc`, and its percentile interval over resampled rows."""
+    """Return the statistic of the column sums of `table_nc` and its percentile interval over resampled rows."""
     _check_level(level)
     n = len(table_nc)
     if n == 0 or not np.isfinite(table_nc).all():
         return Estimate(np.nan, np.nan, np.nan, n)
     generator = np.random.default_rng(seed)
     values: list[Array] = []
-    block = max(1, CELLS_A_BLOCK // n)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a loss of exactly zero has no relative change: NaN
+    block = max(1, CELLS_PER_BLOCK // n)
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN: a loss of exactly zero has no relative change
         value = float(statistic(table_nc.sum(axis=0, keepdims=True))[0])
         for start in range(0, resamples, block):
             counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))

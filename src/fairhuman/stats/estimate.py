@@ -30,7 +30,6 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
 
     Raises:
         ValueError: `successes` isn't in 0..n, or `level` not in (0, 1).
-
     """
     if not 0 <= successes <= n:
         raise ValueError(f"successes must be in 0..{n}, not {successes}")

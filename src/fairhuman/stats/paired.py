@@ -1,8 +1,8 @@
-"""Numbers over pictures with their error bars, paired differences of two methods, and tests corrected for their number.
+"""Ratios over images with intervals, paired differences of two methods, and p-values corrected for multiple tests.
 
-Every number is a ratio of sums r = Σ_i t_i / Σ_i b_i over pictures i: a mean has b = 1, a confidence has in b how many
-parts are expected. Pictures of one prompt resemble each other, so whole prompts are drawn: intervals are percentile
-bootstraps over prompts (`fairhuman.stats.bootstrap.pooled_ratio`), t_p and b_p the sums of a prompt.
+Every statistic is a ratio of sums r = Σ_i t_i / Σ_i b_i over images i: for a mean b = 1, for a detection confidence b
+is the number of expected parts. Images of one prompt are correlated, so prompts are the resampling unit: intervals are
+percentile bootstraps over prompts (`fairhuman.stats.bootstrap.pooled_ratio`), with t_p and b_p the sums of prompt p.
 """
 
 from collections.abc import Hashable, Sequence
@@ -31,7 +31,6 @@ class Difference:
     Attributes:
         measured: r_a - r_b; n counts the pictures that both have.
         p: of the two-sided test that the methods are exchangeable within each prompt; NaN with nothing to test.
-
     """
 
     measured: Measured
@@ -39,14 +38,13 @@ class Difference:
 
 
 def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, resamples: int = 2000) -> Measured:
-    """Σ tops / Σ bottoms over pictures, with its interval over prompts; pictures with a NaN are left out.
+    """Return Σ tops / Σ bottoms over images with its interval over prompts; images with a NaN are left out.
 
     The standard error is that of a ratio with whole prompts as units (Cochran, Sampling Techniques, 1977, Eq. 6.13):
     √(P / (P - 1) Σ_p (t_p - r b_p)²) / Σ_p b_p.
 
     Raises:
         ValueError: the lengths differ, a value is infinite, or a bottom is negative.
-
     """
     columns_nc = _columns([tops_n, bottoms_n], prompts_n)
     known_n = ~np.isnan(columns_nc).any(axis=1)
@@ -57,7 +55,7 @@ def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, r
 
 
 def mean(values_n: Values, prompts_n: Sequence[Hashable], *, resamples: int = 2000) -> Measured:
-    """Mean over pictures: the `ratio` with bottoms of 1."""
+    """Return the mean over images: the `ratio` with bottoms of 1."""
     return ratio(values_n, np.ones(len(values_n)), prompts_n, resamples=resamples)
 
 
@@ -69,14 +67,14 @@ def paired_difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """r_a - r_b for tops and bottoms of the same pictures by two methods, its interval over prompts, and a test.
+    """Return r_a - r_b for the same images of two methods, its interval over prompts, and a permutation test.
 
-    The test swaps the methods within prompts (Fisher, The Design of Experiments, 1935, § 21): all ways of it where
-    there are at most 9,999, else as many random ones. Pictures of which either method knows nothing are left out.
+    The test swaps the methods within prompts (Fisher, The Design of Experiments, 1935, § 21): it enumerates all swaps
+    if there are at most 9,999, and otherwise draws that many at random. Images with a NaN in either method are left
+    out.
 
     Raises:
-        ValueError: as of `ratio`.
-
+        ValueError: as in `ratio`.
     """
     columns_nc = _columns([*a, *b], prompts_n)
     known_n = ~np.isnan(columns_nc).any(axis=1)
@@ -90,9 +88,9 @@ def paired_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p-values for their number (Holm, Scand. J. Statist. 6, 1979); NaN stays NaN.
+    """Return p-values with Holm's step-down correction (Holm, Scand. J. Statist. 6, 1979); NaN stays NaN.
 
-    The i-th smallest of m becomes max over j ≤ i of min(1, (m - j + 1) p_(j)).
+    The i-th smallest of m p-values becomes max over j ≤ i of min(1, (m - j + 1) p_(j)).
     """
     p_m = np.asarray(p_values, np.float64)
     corrected = np.full(len(p_m), np.nan)
@@ -104,20 +102,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _columns(columns: Sequence[Values], prompts_n: Sequence[Hashable]) -> Array:
-    """Columns side by side [N, C]."""
+    """Stack columns to [N, C] and check them."""
     arrays = [np.asarray(column, np.float64) for column in columns]
     lengths = [array.shape for array in arrays]
     if any(shape != (len(prompts_n),) for shape in lengths):
-        raise ValueError(f"expected a value a picture, got {len(prompts_n)} prompts and values {lengths}")
+        raise ValueError(f"expected one value per image: got {len(prompts_n)} prompts and values of shapes {lengths}")
     columns_nc = np.stack(arrays, axis=1)
     if np.isinf(columns_nc).any():
         place = int(np.isinf(columns_nc).any(axis=1).argmax())
-        raise ValueError(f"values must be finite or NaN, those of picture {place} aren't")
+        raise ValueError(f"values must be finite or NaN, got an infinity for image {place}")
     return columns_nc
 
 
 def _by_prompt(columns_nc: Array, prompts_n: Sequence[Hashable], known_n: Array) -> Array:
-    """Sums [P, C] over the known pictures of each prompt, prompts in the order in which they come."""
+    """Return the sums [P, C] over the known images of each prompt, in order of first appearance."""
     numbers: dict[Hashable, int] = {}
     places = [numbers.setdefault(prompt, len(numbers)) for prompt, k in zip(prompts_n, known_n, strict=True) if k]
     sums_pc = np.zeros((len(numbers), columns_nc.shape[1]))
@@ -126,7 +124,7 @@ def _by_prompt(columns_nc: Array, prompts_n: Sequence[Hashable], known_n: Array)
 
 
 def _influence(sums_pc: Array) -> Array:
-    """(t_p - r b_p) / Σ b: what each prompt moves the ratio by, [P]."""
+    """Return (t_p - r b_p) / Σ b [P], the influence of each prompt on the ratio."""
     total = sums_pc[:, 1].sum()
     if not total > 0:
         return np.full(len(sums_pc), np.nan)
@@ -139,7 +137,7 @@ def _error(influence_p: Array) -> float:
 
 
 def _swap_test(a_pc: Array, b_pc: Array, value: float, seed: int) -> float:
-    """Share of swaps whose difference is at least as large as `value`."""
+    """Return the share of swaps whose absolute difference is at least that of `value`."""
     prompts = len(a_pc)
     if prompts == 0 or not np.isfinite(value):
         return float("nan")
@@ -150,7 +148,7 @@ def _swap_test(a_pc: Array, b_pc: Array, value: float, seed: int) -> float:
         swaps_fp = np.random.default_rng(seed).integers(0, 2, (FLIPS, prompts))
     moved_fc = swaps_fp @ (b_pc - a_pc)
     a_fc, b_fc = a_pc.sum(axis=0) + moved_fc, b_pc.sum(axis=0) - moved_fc
-    with np.errstate(divide="ignore", invalid="ignore"):  # a swap may leave a method without any detection
+    with np.errstate(divide="ignore", invalid="ignore"):  # a swap may leave a method without any detections
         differences_f = a_fc[:, 0] / a_fc[:, 1] - b_fc[:, 0] / b_fc[:, 1]
     as_large = int((~(np.abs(differences_f) < abs(value) * (1 - 1e-12))).sum())
     return as_large / 2**prompts if exact else (as_large + 1) / (FLIPS + 1)

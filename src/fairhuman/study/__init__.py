@@ -1,1 +1,1 @@
-"""The user study: which of several methods' pictures people prefer, asked blind."""
+"""Blind user study: which of several methods' pictures people prefer."""

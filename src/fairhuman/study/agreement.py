@@ -1,4 +1,4 @@
-"""How far people agree beyond chance."""
+"""Inter-rater agreement beyond chance."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from fairhuman.study.answers import Vote
 
 
 def votes_alpha(votes: Sequence[Vote]) -> float:
-    """α of votes: a unit is an item with a set of methods, its values the methods chosen, and "tie".
+    """α of votes: a unit is an item shown with a set of methods; its values are the chosen methods, or a tie.
 
-    Between different sets of methods people can't agree or differ, so chance is reckoned within each set and summed:
-    1 - Σ_s D_o / Σ_s D_e. Where the same methods are always shown, that is α as it is known.
+    Votes on different sets of methods can't agree or disagree, so expected disagreement is computed within each set and
+    summed: 1 - Σ_s D_o / Σ_s D_e. If the same methods are always shown, this is the usual α.
     """
     sets: dict[frozenset[str], dict[str, list[str]]] = {}
     for vote in votes:
-        # Quotes tell a method from None, a tie
+        # repr distinguishes a method called "None" from None, a tie.
         sets.setdefault(frozenset(vote.shown), {}).setdefault(vote.item, []).append(repr(vote.chosen))
     return krippendorff_alpha([list(units.values()) for units in sets.values()])
 
@@ -26,9 +26,8 @@ def krippendorff_alpha(sets: Sequence[Sequence[Sequence[str]]]) -> float:
     values of the units of a set D_e = Σ_c n_c (n - n_c) / (n - 1); both are summed over sets.
 
     Args:
-        sets: of each set its units, of each unit the values that it got, one a rater; NaN where all are the same, or no
-            unit has two.
-
+        sets: units by set; each unit holds its values, one per rater. The result is NaN if all values are the same, or
+            if no unit has two.
     """
     observed = expected = 0.0
     for units in sets:

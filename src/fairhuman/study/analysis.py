@@ -1,4 +1,4 @@
-"""All numbers of a study, for everybody and for those who kept to the rules."""
+"""Analysis of a study, for all participants and after exclusion."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,29 +8,28 @@ from typing import Any
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.agreement import votes_alpha
 from fairhuman.study.answers import Vote, Votes
-from fairhuman.study.bias import AnswerTimes, PlaceBalance, answer_times, balance, place_shares
+from fairhuman.study.bias import AnswerTimes, PlaceBalance, answer_times, place_balance, place_shares
 from fairhuman.study.bradley_terry import Strengths, fit_strengths
-from fairhuman.study.exclusion import ParticipantConduct, judge_participants, keep
-from fairhuman.study.intervals import numbered
-from fairhuman.study.scores import PairRecord, meetings, method_score
+from fairhuman.study.exclusion import ParticipantConduct, judge_participants, keep_votes
+from fairhuman.study.intervals import index_keys
+from fairhuman.study.scores import PairRecord, method_score, pair_records
 from fairhuman.study.study import StudySettings
 
 
 @dataclass(frozen=True, slots=True)
 class StudyResult:
-    """What one question gave among some participants; attention checks don't count.
+    """Results of one question for a set of participants, without attention checks.
 
     Attributes:
-        votes, participants, items: how many there are.
-        ties: votes that are ties.
-        scores: the paper's, by method.
-        meetings: of each ordered pair of methods.
-        strengths: of Davidson's model.
-        alpha: Krippendorff's.
-        places: share of each place from left to right among votes that aren't ties.
-        times: of the answers.
-        balance: of methods and places.
-
+        votes, participants, items: their numbers.
+        ties: number of votes that are ties.
+        scores: the paper's score by method.
+        meetings: record of each ordered pair of methods.
+        strengths: strengths in Davidson's model.
+        alpha: Krippendorff's α.
+        places: share of each position from left to right among votes without ties.
+        times: answer times.
+        balance: balance of methods over positions.
     """
 
     votes: int
@@ -48,14 +47,13 @@ class StudyResult:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A study's numbers.
+    """All results of a study.
 
     Attributes:
-        methods: in the order of the design, then of the alphabet.
-        questions: in the order of the settings, else as they come.
-        conduct: of each participant who answered.
-        everybody, kept: by question; `kept` without the participants that a rule leaves out.
-
+        methods: names in the order of the design, then alphabetically.
+        questions: names in the order of the settings, then of appearance.
+        conduct: conduct of each participant who answered.
+        everybody, kept: results by question, for all participants and after exclusion.
     """
 
     methods: tuple[str, ...]
@@ -66,12 +64,12 @@ class Analysis:
 
     @property
     def out(self) -> list[ParticipantConduct]:
-        """Those whom a rule leaves out."""
+        """The excluded participants."""
         return [one for one in self.conduct if one.reasons]
 
 
 def analyse(votes: Votes, settings: StudySettings, methods: Sequence[str] = ()) -> Analysis:
-    """All numbers; `methods` of the design, if there is one, come first."""
+    """Analyse votes; `methods` of the design, if there is one, come first."""
     real = [vote for vote in votes.votes if vote.better is None]
     names = tuple(dict.fromkeys([*methods, *sorted({name for vote in real for name in vote.shown})]))
     found = {vote.question for vote in real}
@@ -80,7 +78,7 @@ def analyse(votes: Votes, settings: StudySettings, methods: Sequence[str] = ()) 
     conduct = judge_participants(votes, settings.exclude)
     everybody = {question: _result(real, question, names) for question in questions}
     if any(one.reasons for one in conduct):
-        stay = keep(real, conduct)
+        stay = keep_votes(real, conduct)
         kept = {question: _result(stay, question, names) for question in questions}
     else:
         kept = everybody
@@ -88,7 +86,7 @@ def analyse(votes: Votes, settings: StudySettings, methods: Sequence[str] = ()) 
 
 
 def document(analysis: Analysis, votes: Votes, settings: StudySettings, notes: Sequence[str]) -> dict[str, Any]:
-    """The numbers as JSON; null where there is none."""
+    """The results as a JSON document; NaN becomes null."""
     content = {
         "title": settings.title,
         "methods": list(analysis.methods),
@@ -107,16 +105,16 @@ def _result(votes: Sequence[Vote], question: str, methods: Sequence[str]) -> Stu
     votes = [vote for vote in votes if vote.question == question]
     return StudyResult(
         votes=len(votes),
-        participants=numbered([vote.participant for vote in votes])[1],
-        items=numbered([vote.item for vote in votes])[1],
+        participants=index_keys([vote.participant for vote in votes])[1],
+        items=index_keys([vote.item for vote in votes])[1],
         ties=sum(vote.chosen is None for vote in votes),
         scores={method: method_score(votes, method) for method in methods},
-        meetings=meetings(votes, methods),
+        meetings=pair_records(votes, methods),
         strengths=fit_strengths(votes, methods),
         alpha=votes_alpha(votes),
         places=place_shares(votes),
         times=answer_times(votes),
-        balance=balance(votes, methods),
+        balance=place_balance(votes, methods),
     )
 
 

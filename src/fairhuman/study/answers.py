@@ -1,4 +1,4 @@
-"""Answers as votes, with all that they were about; and as tables, in CSV or JSON, of our own or from elsewhere."""
+"""Answers as self-contained votes, and their tables in CSV or JSON, also from other sources."""
 
 import csv
 import io
@@ -9,32 +9,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairhuman.errors import DataError, FairHumanError, RecipeError
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.candidates import JOIN, TIE
 from fairhuman.study.study import DATABASE, StoredStudy
 from fairhuman.utils.files import write_atomically, write_json
 
 COLUMNS = ("participant", "trial", "question", "prompt", "shown", "chosen", "seconds", "given", "item", "better")
-OPTIONAL = ("prompt", "seconds", "given", "item", "better")  # a table from elsewhere may lack them
-LONGEST = 10  # bad rows that are named
+OPTIONAL = ("prompt", "seconds", "given", "item", "better")  # optional in tables from other sources
+MAX_LISTED = 10  # invalid rows that are listed
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What somebody said about one group of pictures.
+    """One answer with everything it refers to.
 
     Attributes:
-        participant: who.
-        trial: which of theirs, from 0; only has to differ between a participant's trials.
-        question: its name.
-        prompt: of the pictures; empty where it isn't known.
+        participant: identifier of the participant.
+        trial: number of the trial, from 0, unique for the participant.
+        question: name of the question.
+        prompt: prompt of the pictures; empty if unknown.
         shown: methods from left to right.
-        chosen: the method of the better picture; None: a tie of all.
-        seconds: that it took; NaN where it isn't known.
-        given: when, ISO 8601; empty where it isn't known.
-        item: what tells groups of pictures apart, whichever methods are shown.
-        better: of an attention check what everybody should choose; None: a real item.
-
+        chosen: method of the preferred picture; None: a tie.
+        seconds: answer time; NaN if unknown.
+        given: time of the answer, ISO 8601; empty if unknown.
+        item: identifier of the group of pictures, independent of the methods shown.
+        better: for attention checks, the correct choice; None: a real item.
     """
 
     participant: str
@@ -51,13 +50,8 @@ class Vote:
 
 @dataclass
 class Votes:
-    """Votes that count, and rows that don't.
-
-    Attributes:
-        votes: in the order of participants, trials and questions.
-        bad: where and why, a row each; it is left out.
-        expected: how many votes a whole session gives; None where there is no design that says so.
-
+    """Votes in the order of participants, trials and questions; location and reason of each invalid row; and the number
+    of votes in a complete session, None without a design.
     """
 
     votes: list[Vote]
@@ -65,17 +59,16 @@ class Votes:
     expected: int | None = None
 
     def bad_lines(self) -> list[str]:
-        """The first of the bad rows, and how many there are."""
-        rest = len(self.bad) - LONGEST
-        return [*self.bad[:LONGEST], *([f"and {rest} more"] if rest > 0 else [])]
+        """The first invalid rows, and the number of further ones."""
+        rest = len(self.bad) - MAX_LISTED
+        return [*self.bad[:MAX_LISTED], *([f"and {rest} more"] if rest > 0 else [])]
 
 
 def write_votes(votes: Sequence[Vote], path: Path) -> None:
-    """Write a table, CSV or JSON by the name; `read_votes` gives the same votes back.
+    """Write votes as a table that `read_votes` restores; the suffix selects CSV or JSON.
 
     Raises:
-        DataError: a name that ends otherwise.
-
+        DataError: another suffix.
     """
     lines = [
         {
@@ -106,36 +99,32 @@ def write_votes(votes: Sequence[Vote], path: Path) -> None:
 
 
 def load_votes(study: StoredStudy | None, database: str | None, table: Path | None = None) -> Votes:
-    """Votes of a table, or else of a study's database: the one at a URL, or the file in the study's folder.
+    """Read votes from a table or from a study's database, given by URL or stored in the study's folder.
 
     Raises:
-        RecipeError: neither a table nor a study.
-        DataError: as of `read_votes` and `read_database`.
-        FairHumanError: the database can't be opened, or packages are missing.
-
+        RecipeError: neither a table nor a study is given.
+        DataError: as in `read_votes` and `read_database`.
+        FairHumanError: the database can't be opened.
     """
     if table is not None:
         return read_votes(table)
     if study is None:
-        raise RecipeError("answers in a database are read with the study's folder: give it too")
-    try:
-        from fairhuman.study.recorded import read_database
-    except ModuleNotFoundError as error:
-        raise FairHumanError(f"databases need more packages: pip install 'fairhuman[web]' ({error})") from error
+        raise RecipeError("answers in a database need the study's folder: give it too")
+    from fairhuman.study.recorded import read_database  # needs SQLAlchemy, which tables don't
+
     questions = [question.name for question in study.settings.questions]
     return read_database(database or study.folder / DATABASE, study.design, questions)
 
 
 def read_votes(path: Path) -> Votes:
-    """Votes of a table in CSV, or a list of objects in JSON.
+    """Read votes from a CSV table or a JSON list of objects.
 
-    Columns: participant, trial, question, shown (methods from left to right, joined by |), chosen (one of them, or
-    "tie"); where they are known also prompt, seconds, given, item (by default the prompt) and better (of an attention
-    check what everybody should choose). Others are ignored. Bad rows are named by line and left out.
+    Columns: participant, trial, question, shown (methods from left to right, joined by |) and chosen (one of them, or
+    "tie"); optionally prompt, seconds, given, item (by default the prompt) and better (correct choice of an attention
+    check). Other columns are ignored. Invalid rows are listed by line and skipped.
 
     Raises:
-        DataError: it can't be read, a column is missing, or no row can be used.
-
+        DataError: the file can't be read, a column is missing, or no row is valid.
     """
     found: dict[tuple[str, int, str], Vote] = {}
     bad = []
@@ -151,7 +140,7 @@ def read_votes(path: Path) -> Votes:
         else:
             found[vote.participant, vote.trial, vote.question] = vote
     if not found:
-        raise DataError(f"{path}: holds no answer that can be used; {bad[0] if bad else 'there is no row'}")
+        raise DataError(f"{path}: holds no valid answer; {bad[0] if bad else 'there are no rows'}")
     return Votes(list(found.values()), bad)
 
 
@@ -163,10 +152,10 @@ def _kind(path: Path) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Rows as text with the line, or place in a JSON list, from 1."""
+    """Yield (number, row) with text values; the number is the line, or the position in a JSON list, from 1."""
     kind = _kind(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # line ends inside a prompt stay as they are
+        text = path.read_bytes().decode("utf-8-sig")  # bytes, because line ends inside a prompt must stay unchanged
         if kind == "csv":
             reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval="")
             _check_columns(path, reader.fieldnames or ())
@@ -175,9 +164,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             return
         rows = json.loads(text)
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: expected a table of answers in UTF-8, {error}") from error
+        raise DataError(f"{path}: expected a table of answers in UTF-8; {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: expected a list of objects, an answer each")
+        raise DataError(f"{path}: expected a list of objects, one per answer")
     for place, row in enumerate(rows, 1):
         _check_columns(path, row)
         yield place, {name: _plain(value) for name, value in row.items()}
@@ -186,7 +175,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
 def _check_columns(path: Path, columns: Any) -> None:
     missing = [name for name in COLUMNS if name not in OPTIONAL and name not in columns]
     if missing:
-        raise DataError(f"{path}: must have the columns {', '.join(COLUMNS[:6])}; there is no {', '.join(missing)}")
+        raise DataError(f"{path}: must have the columns {', '.join(COLUMNS[:6])}; lacks {', '.join(missing)}")
 
 
 def _plain(value: Any) -> str:
@@ -194,7 +183,7 @@ def _plain(value: Any) -> str:
 
 
 def _parse(values: Mapping[str, str]) -> Vote | str:
-    """The vote of a row, or what is wrong with it."""
+    """The vote of a row, or the reason why it is invalid."""
     participant, question = values["participant"].strip(), values["question"].strip()
     shown = tuple(name.strip() for name in values["shown"].split(JOIN))
     chosen: str | None = values["chosen"].strip()
@@ -206,7 +195,7 @@ def _parse(values: Mapping[str, str]) -> Vote | str:
     if not (trial.isascii() and trial.isdecimal()):
         return f"trial must be a number from 0, found {trial!r}"
     if len(shown) < 2 or len(set(shown)) < len(shown) or not all(shown):
-        return f"shown must be two methods or more, joined by {JOIN!r}, each once; found {values['shown']!r}"
+        return f"shown must be two or more different methods joined by {JOIN!r}; found {values['shown']!r}"
     if chosen != TIE and chosen not in shown:
         return f"chosen must be one of {', '.join(shown)}, or {TIE}; found {chosen!r}"
     if seconds is None:

@@ -1,4 +1,4 @@
-"""The bodies of what pages of a study send, and the OpenAPI description of all that they ask for."""
+"""Request bodies of a study's pages, and the OpenAPI description of its routes."""
 
 from typing import Annotated, Any
 
@@ -11,15 +11,15 @@ MAX_SECONDS = 86_400.0
 
 
 class JoinBody(Settings):
-    """Body of what a visitor sends to take part; their browser made the token."""
+    """Request of a visitor to take part; the browser generates the token."""
 
     token: str = Field(pattern=TOKEN)
 
 
 class AnswerBody(Settings):
-    """Body of an answer."""
+    """Request with an answer."""
 
-    key: str = Field(pattern=r"^[A-Za-z0-9-]{16,64}$", description="the same for the same answer sent again")
+    key: str = Field(pattern=r"^[A-Za-z0-9-]{16,64}$", description="unique per answer; the same if an answer is resent")
     trial: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
     question: str = Field(max_length=31)
     choice: Annotated[int, Field(strict=True, ge=0, le=3)] | None = Field(
@@ -28,26 +28,26 @@ class AnswerBody(Settings):
     seconds: float = Field(strict=True, ge=0, le=MAX_SECONDS)
 
 
-def describe(title: str) -> dict[str, Any]:
-    """OpenAPI 3.1 of the pages and their requests."""
+def openapi_document(title: str) -> dict[str, Any]:
+    """OpenAPI 3.1 description of the pages and their requests."""
     token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string"}}
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     saved = {"type": "object", "required": ["answered"], "properties": {"answered": {"type": "integer", "minimum": 1}}}
     page = _answer("A page", {"text/html": {"schema": {"type": "string"}}})
     picture = _answer("The picture", {"image/*": {}})
-    lost = {"404": _problem("Nobody's link"), "429": _problem("Too many wrong links, or too many requests")}
+    lost = {"404": _problem("Unknown link"), "429": _problem("Too many unknown links, or too many requests")}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": "1"},
         "paths": {
             "/": {"get": {"responses": {"200": page}}},
-            "/health": {"get": {"responses": {"200": _answer("It runs", _json({"type": "object"}))}}},
+            "/health": {"get": {"responses": {"200": _answer("The server is running", _json({"type": "object"}))}}},
             "/api/join": _post(JoinBody, "A new participant", {"type": "object"}, _refusals(404, 409, 429)),
             "/p/{token}": {"get": {"parameters": [token], "responses": {"200": page, **lost}}},
             "/p/{token}/consent": {
                 "post": {
                     "parameters": [token],
-                    "responses": {"303": {"description": "Back to the page"}, **lost, "403": _problem("Foreign page")},
+                    "responses": {"303": {"description": "To the study"}, **lost, "403": _problem("Foreign page")},
                 }
             },
             "/p/{token}/api/trials": {
@@ -57,12 +57,10 @@ def describe(title: str) -> dict[str, Any]:
                 }
             },
             "/p/{token}/api/answers": {
-                **_post(AnswerBody, "It is on the disk", saved, {**_refusals(403, 409), **lost}),
+                **_post(AnswerBody, "The answer is saved", saved, {**_refusals(403, 409), **lost}),
                 "parameters": [token],
             },
-            "/p/{token}/pictures/{name}": {
-                "get": {"parameters": [token, name], "responses": {"200": picture, **lost}},
-            },
+            "/p/{token}/pictures/{name}": {"get": {"parameters": [token, name], "responses": {"200": picture, **lost}}},
         },
     }
 
@@ -111,7 +109,7 @@ def _post(body: type[Settings], done: str, answer: dict[str, Any], refusals: dic
 
 
 def _refusals(*statuses: int) -> dict[str, Any]:
-    return {str(status): _problem("Refused, nothing has changed") for status in statuses}
+    return {str(status): _problem("Refused, nothing was changed") for status in statuses}
 
 
 def _problem(description: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pages of a study and what they ask for."""
+"""The web app of a study: pages for participants and researcher, and their requests."""
 
 import re
 import secrets
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from fairhuman.errors import FairHumanError
-from fairhuman.study.api import AnswerBody, JoinBody, describe
+from fairhuman.study.api import AnswerBody, JoinBody, openapi_document
 from fairhuman.study.limits import RateLimit
 from fairhuman.study.shown import TYPES, ShownStudy
 from fairhuman.study.store import StudyStore, token_digest
@@ -23,19 +23,20 @@ from fairhuman.web.app import RefusedError, create_app, page, read_json
 
 ADMIN_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
 PICTURE_CACHE = "private, max-age=604800, immutable"
-# A person who hurries asks for some ten pictures a second; after a lost network all waiting answers come at once.
-PARTICIPANT_LIMIT = (600, 20.0)  # requests at once, and a second from then on
-STRANGER_LIMIT = (30, 0.5)  # wrong links from one address
-JOIN_LIMIT = (100, 0.1)  # new participants from one address; a whole class may come at once
+# A fast participant loads about ten pictures per second; after a network outage all queued answers arrive at once.
+PARTICIPANT_LIMIT = (600, 20.0)  # burst, and requests per second
+STRANGER_LIMIT = (30, 0.5)  # unknown links from one address
+JOIN_LIMIT = (100, 0.1)  # new participants from one address; a whole class may join at once
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who may come in.
+    """Access rules.
 
-    admin_token: opens the page of progress; independent of all participants' tokens.
-    open_link: whether a visitor without a link gets the next free number.
-    hosts: names that the server may be called by, beside localhost and any IP address.
+    Attributes:
+        admin_token: opens the progress page; independent of participants' tokens.
+        open_link: whether visitors without a link get the next free participant number.
+        hosts: accepted host names, besides localhost and any IP address.
     """
 
     admin_token: str
@@ -44,22 +45,26 @@ class Access:
 
     @classmethod
     def grant(cls, admin_token: str | None, open_link: bool, hosts: tuple[str, ...]) -> "Access":
-        """With the token that was given, or a new one; a token of another form is a FairHumanError."""
+        """Access with the given admin token, or a new one.
+
+        Raises:
+            FairHumanError: the token is too short or has other characters.
+        """
         if admin_token is not None and not ADMIN_TOKEN.fullmatch(admin_token):
-            raise FairHumanError("the admin token must have 16 or more letters, digits, - and _; the given one has not")
+            raise FairHumanError("the admin token must be at least 16 letters, digits, - or _; the given one isn't")
         return cls(admin_token or secrets.token_urlsafe(32), open_link, hosts)
 
 
 def create_study_app(
     study: ShownStudy, store: StudyStore, access: Access, texts: Mapping[str, str] | None = None
 ) -> Starlette:
-    """The app that shows a study; the store is closed with it."""
+    """Create the web app of a study; it closes the store on shutdown."""
     pages = _Pages(study, store, access, load_texts() if texts is None else texts)
     return create_app(pages.routes(), access.hosts, store.close)
 
 
 class _Pages:
-    """Routes over the store. Those that aren't `async` run in threads, so that a slow disk holds up nobody else."""
+    """Route handlers. Those that aren't `async` run in threads, so that a slow disk doesn't block other requests."""
 
     def __init__(self, study: ShownStudy, store: StudyStore, access: Access, texts: Mapping[str, str]) -> None:
         self.study, self.store, self.access, self.texts = study, store, access, texts
@@ -88,7 +93,7 @@ class _Pages:
         return self._page("study_invitation.html")
 
     def description(self, _: Request) -> Response:
-        return JSONResponse(describe(self.study.settings.title))
+        return JSONResponse(openapi_document(self.study.settings.title))
 
     async def join(self, request: Request) -> Response:
         if not self.access.open_link:
@@ -111,10 +116,10 @@ class _Pages:
         return RedirectResponse(f"/p/{request.path_params['token']}", 303)
 
     def trials(self, request: Request) -> Response:
-        """All trials at once: a page that has lost its network goes on as far as it has pictures."""
+        """All trials at once, so that a page without network can continue with the pictures it has."""
         number = self._participant(request)
         if not self.store.has_consented(number):
-            raise RefusedError(403, "Agree to take part first.")
+            raise RefusedError(403, "Please agree to take part first.")
         answers = [
             {"trial": answer.trial, "question": answer.question, "choice": answer.choice}
             for answer in self.store.answers(number)
@@ -133,7 +138,7 @@ class _Pages:
         return JSONResponse({"answered": await run_in_threadpool(keep)})
 
     def picture(self, request: Request) -> Response:
-        """A picture out of this participant's trials; no date, no tag, nothing that differs between methods."""
+        """A picture from this participant's trials, without headers that could differ between methods."""
         name = request.path_params["name"]
         if name not in self.pictures[self._participant(request)]:
             raise RefusedError(404, "There is no such picture.")
@@ -141,7 +146,7 @@ class _Pages:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise RefusedError(404, "This picture is gone.") from error
+            raise RefusedError(404, "This picture is missing.") from error
         return Response(content, media_type=TYPES[path.suffix.lower()], headers={"Cache-Control": PICTURE_CACHE})
 
     def progress(self, request: Request) -> Response:
@@ -155,7 +160,7 @@ class _Pages:
         )
 
     def _participant(self, request: Request) -> int:
-        """Whose link it is; each link has a limit of its own, as a whole class may share one address."""
+        """Participant of the link. Rate limits are per link, because a whole class may share one address."""
         token = request.path_params["token"]
         number = self.store.participant_of(token)
         if number is None:
@@ -165,7 +170,7 @@ class _Pages:
 
     def _refuse_stranger(self, request: Request) -> NoReturn:
         self.strangers.take(_address(request))
-        raise RefusedError(404, "Nobody has this link. Is it complete?")
+        raise RefusedError(404, "This link is not valid. Please check that it is complete.")
 
     def _page(self, template: str, **context: object) -> Response:
         return page(template, 200, title=self.study.settings.title, texts=self.texts, **context)

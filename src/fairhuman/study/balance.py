@@ -1,9 +1,9 @@
-"""Colours shared out so that no group gets more of one than of another.
+"""Equitable colouring: assign colours so that in every group all colours occur equally often, to within 1.
 
-A study's design asks for it three times: which methods a trial shows, where each of them stands, on which side of an
-attention check the right picture is. Each time two families of groups have to come out even at once, such as all
-trials of a participant and all trials of an item. That can always be had to within 1 (de Werra, Equitable colorations
-of graphs, RIRO 5(R-3), 1971); the proof is the algorithm here.
+A study's design uses it three times: for the methods that a trial shows, for their positions, and for the position of
+the correct picture in an attention check. Each time two families of groups must be balanced simultaneously, such as the
+trials of each participant and the trials of each item. This is always possible to within 1 (de Werra, Equitable
+colorations of graphs, RIRO 5(R-3), 1971); the algorithm follows the proof.
 """
 
 from collections import Counter
@@ -12,22 +12,21 @@ from itertools import combinations
 
 import numpy as np
 
-Chain = Sequence[Hashable]  # an element's groups from the widest to the narrowest, each inside the one before
+Chain = Sequence[Hashable]  # nested groups of an element, from the widest to the narrowest
 
 
-def share_out(
+def equitable_colouring(
     colours_n: Sequence[int], left_n: Sequence[Chain], right_n: Sequence[Chain], loose_n: Sequence[Hashable]
 ) -> list[int]:
-    """Change colours until those of every group differ in number by at most 1.
+    """Change colours until the counts of any two colours in every group differ by at most 1.
 
-    The number of elements of two colours that a group has together is kept while they are shared out anew, and the sum
-    of squares of all counts falls each time, so this ends.
+    Two colours at a time are redistributed; this keeps their total in each group and lowers the sum of squared counts,
+    so the loop terminates.
 
     Args:
-        colours_n: the colours to start from; each that may be used occurs.
-        left_n, right_n: the groups of each element in two families; those of a family lie inside each other or apart.
-        loose_n: a third group of each element, made as even as the others leave room for.
-
+        colours_n: initial colours; must contain every colour that may be used.
+        left_n, right_n: groups of each element in two families; groups of a family are nested or disjoint.
+        loose_n: a third group of each element, balanced as far as the others allow.
     """
     colours = list(colours_n)
     pairs = list(combinations(sorted(set(colours)), 2))
@@ -47,7 +46,7 @@ def share_out(
 
 
 def shuffled(count: int, generator: np.random.Generator) -> list[int]:
-    """The numbers below `count` in a random order."""
+    """The numbers 0..`count` - 1 in random order."""
     return [int(number) for number in generator.permutation(count)]
 
 
@@ -60,11 +59,11 @@ def _even(colours_n: Sequence[int], pair: tuple[int, int], chains_n: Sequence[Ch
 
 
 def _halve(left_n: Sequence[Chain], right_n: Sequence[Chain], loose_n: Sequence[Hashable]) -> list[bool]:
-    """Halves of all groups at once.
+    """Split all groups in half simultaneously.
 
-    Elements are paired within groups, the narrowest first, once for each family. Both pairings together make paths and
-    even cycles, along which the halves take turns: every pair is cut in two, and a group has one element without a pair
-    at most. With which half a path begins is free, and decided by the loose groups.
+    Elements are paired within groups, narrowest first, once for each family. The two pairings together form paths and
+    even cycles, along which the halves alternate: every pair is split, and a group has at most one unpaired element.
+    The half with which a path starts is free; the loose groups decide it.
     """
     partners = _pairs(left_n), _pairs(right_n)
     halves: dict[int, bool] = {}
@@ -85,7 +84,7 @@ def _halve(left_n: Sequence[Chain], right_n: Sequence[Chain], loose_n: Sequence[
 
 
 def _path(start: int, partners: tuple[Mapping[int, int], Mapping[int, int]]) -> dict[int, bool]:
-    """The path or cycle that an element lies on, in turns."""
+    """The path or cycle of an element, with alternating halves."""
     path = {start: False}
     for family in (0, 1):
         place, turn = start, family

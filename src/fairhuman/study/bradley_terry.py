@@ -5,7 +5,7 @@ Davidson's model (On extending the Bradley-Terry model to accommodate ties, JASA
 
     P(i beats j) = π_i / (π_i + π_j + ν √(π_i π_j)),   P(tie) = ν √(π_i π_j) / (π_i + π_j + ν √(π_i π_j)),
 
-which is a multinomial logit with utilities θ_i, θ_j and δ + (θ_i + θ_j) / 2: concave, one optimum.
+which is a multinomial logit with utilities θ_i, θ_j and δ + (θ_i + θ_j) / 2. Its log-likelihood is concave.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from fairhuman.stats.bootstrap import Array
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.answers import Vote
-from fairhuman.study.intervals import half_width, numbered, two_way_variance
+from fairhuman.study.intervals import half_width, index_keys, two_way_variance
 
 Places = NDArray[np.int64]
 
@@ -30,11 +30,9 @@ class Strengths:
     """Strengths of methods.
 
     Attributes:
-        of: by method, θ, natural logarithms that sum to 0, with 95 % intervals; n counts its votes.
-        ties: ν; 0 where nobody ever gave a tie.
-        connected: False where some methods were never compared, not even by way of others: how these compare is what
-            the prior says, which is nothing.
-
+        of: θ by method with 95 % interval, in natural logarithms that sum to 0; n counts the method's votes.
+        ties: ν; 0 if no vote is a tie.
+        connected: False if some methods were never compared, not even indirectly; then only the prior relates them.
     """
 
     of: dict[str, Estimate]
@@ -42,19 +40,18 @@ class Strengths:
     connected: bool
 
     def chance(self, a: str, b: str) -> float:
-        """Probability that a is chosen over b, of those who don't give a tie."""
+        """Probability that a is chosen over b, given that the answer isn't a tie."""
         return float(1 / (1 + np.exp(self.of[b].value - self.of[a].value)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Likelihood:
-    """The model on comparisons c of two methods, with outcomes o: the first wins, the second, a tie.
+    """The model for comparisons c of two methods, with outcomes o: first wins, second wins, tie.
 
     Attributes:
-        features_cof: what each outcome's utility is made of: θ of all methods and, where there are ties, δ.
-        outcome_c: what came out.
-        tied: False where no outcome is a tie, which then can't be one.
-
+        features_cof: coefficients of each outcome's utility on the parameters: θ of all methods and, with ties, δ.
+        outcome_c: observed outcomes.
+        tied: whether any outcome is a tie; otherwise ties have probability 0.
     """
 
     features_cof: Array
@@ -70,12 +67,12 @@ class _Likelihood:
         return np.asarray(weights_co / weights_co.sum(axis=1, keepdims=True))
 
     def pulls(self, parameters_f: Array) -> Array:
-        """Gradient of each comparison's log-likelihood [C, F]."""
+        """Score vectors: gradient of each comparison's log-likelihood [C, F]."""
         chosen_cf = self.features_cof[np.arange(len(self.outcome_c)), self.outcome_c]
         return np.asarray(chosen_cf - np.einsum("co,cof->cf", self.chances(parameters_f), self.features_cof))
 
     def loss(self, parameters_f: Array) -> float:
-        """Negative log of likelihood times prior."""
+        """Negative log posterior, up to a constant."""
         chosen_c = self.chances(parameters_f)[np.arange(len(self.outcome_c)), self.outcome_c]
         return float(PRIOR / 2 * parameters_f @ parameters_f - np.log(chosen_c).sum())
 
@@ -84,14 +81,14 @@ class _Likelihood:
         return np.asarray(PRIOR * parameters_f - self.pulls(parameters_f).sum(axis=0))
 
     def curvature(self, parameters_f: Array) -> Array:
-        """Second derivatives of the loss."""
+        """Hessian of the loss."""
         chances_co = self.chances(parameters_f)
         means_cf = np.einsum("co,cof->cf", chances_co, self.features_cof)
         squares_ff = np.einsum("co,cof,cog->fg", chances_co, self.features_cof, self.features_cof)
         return np.asarray(PRIOR * np.eye(len(parameters_f)) + squares_ff - means_cf.T @ means_cf)
 
     def maximize(self) -> Array:
-        """The best parameters [F]."""
+        """Parameters [F] that minimise the loss."""
         start_f = np.zeros(self.features_cof.shape[2])
         options = {"gtol": 1e-8 * max(1, len(self.outcome_c))}
         found = minimize(self.loss, start_f, jac=self.slope, hess=self.curvature, method="trust-exact", options=options)
@@ -99,14 +96,14 @@ class _Likelihood:
 
 
 def fit_strengths(votes: Sequence[Vote], methods: Sequence[str]) -> Strengths:
-    """Strengths by maximum likelihood with a small prior, and their intervals.
+    """Strengths by maximum likelihood with a weak prior, and their intervals.
 
-    Where a method wins always, the likelihood alone would send it to infinity; the prior of standard deviation 10 keeps
-    it finite and otherwise moves nothing that can be seen. With a single method or no votes all are 0.
+    A method that always wins would have infinite strength under the likelihood alone; the prior with standard deviation
+    10 keeps it finite and is otherwise negligible. With a single method or no votes, all strengths are 0.
 
-    Among more than two pictures the top one counts as a win over each other one, a tie as one of each pair. Intervals
-    are θ ± t √V with the sandwich of the model's curvature around the variance over participants and items of
-    `fairhuman.study.intervals`, so such comparisons of one vote count once.
+    With more than two pictures, the chosen one counts as a win over each other one, and a tie as a tie of every pair.
+    Intervals are θ ± t √V with a sandwich estimate of V: the model's Hessian around the two-way clustered variance of
+    `fairhuman.study.intervals`, so that several comparisons from one vote count once.
     """
     rows = _comparisons(votes, methods)
     first_c, second_c, outcome_c, vote_c = np.array(rows, np.int64).reshape(-1, 4).T
@@ -126,7 +123,7 @@ def fit_strengths(votes: Sequence[Vote], methods: Sequence[str]) -> Strengths:
 def _estimate(votes: Sequence[Vote], method: str, value: float, influence_v: Array) -> Estimate:
     seen = sum(method in vote.shown for vote in votes)
     people, items = [vote.participant for vote in votes], [vote.item for vote in votes]
-    counts = numbered(people)[1], numbered(items)[1]
+    counts = index_keys(people)[1], index_keys(items)[1]
     if not seen or min(counts) < 2:
         return Estimate(value, np.nan, np.nan, seen)
     variance = two_way_variance(influence_v, people, items)
@@ -135,7 +132,7 @@ def _estimate(votes: Sequence[Vote], method: str, value: float, influence_v: Arr
 
 
 def _comparisons(votes: Sequence[Vote], methods: Sequence[str]) -> list[tuple[int, int, int, int]]:
-    """First and second method, outcome (0 the first wins, 1 the second, 2 a tie), place of the vote."""
+    """Rows of (first method, second method, outcome, index of the vote); 0 = first wins, 1 = second wins, 2 = tie."""
     number = {method: place for place, method in enumerate(methods)}
     rows = []
     for place, vote in enumerate(votes):
@@ -147,7 +144,7 @@ def _comparisons(votes: Sequence[Vote], methods: Sequence[str]) -> list[tuple[in
 
 
 def _features(first_c: Places, second_c: Places, methods: int, tied: bool) -> Array:
-    """What each outcome's utility is made of [C, 3 outcomes, θ of all methods and, with ties, δ]."""
+    """Coefficients of each outcome's utility [C, 3 outcomes, θ of all methods and, with ties, δ]."""
     features_cof = np.zeros((len(first_c), 3, methods + tied))
     every = np.arange(len(first_c))
     features_cof[every, 0, first_c] = 1.0

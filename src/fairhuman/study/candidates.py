@@ -1,4 +1,4 @@
-"""Which prompts a study can draw from: those that all methods have a picture of, less those left out by hand."""
+"""Candidate prompts of a study: those for which all methods have a picture, except those excluded by hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.files import read_prompts
 
-TIE, JOIN = "tie", "|"  # what stands for a tie among methods' names in tables, and between names
+TIE, JOIN = "tie", "|"  # in tables: the entry for a tie, and the separator of method names
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,13 @@ class Candidate:
     pictures: Mapping[str, Path]
 
     def label(self) -> str:
-        """For messages: the prompt and the first picture."""
+        """The first picture and the prompt, for messages."""
         return f"{next(iter(self.pictures.values())).name}, {self.prompt!r}"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """All that can be drawn, what can't and why, and what the methods' pictures differ in."""
+    """Candidates to draw from, reasons for excluded rows, and notes on differences between the methods' pictures."""
 
     rows: Sequence[Candidate]
     left_out: Sequence[str]
@@ -33,50 +33,49 @@ class Candidates:
 
 
 def find_candidates(methods: Mapping[str, Path], prompts: Path | None, leave_out: Path | None) -> Candidates:
-    """Match the methods' pictures, and leave out what a method lacks or a person has named.
+    """Match the methods' pictures, and exclude prompts that a method lacks or that `leave_out` names.
 
     Args:
-        methods: a name to a folder of pictures each, see `fairhuman.compare.grid.matching`.
-        prompts: text file, a prompt a line; may be None where the pictures tell theirs.
-        leave_out: text file, a prompt or the name of a picture's file a line.
+        methods: name to a folder of pictures, see `fairhuman.compare.grid.matching`.
+        prompts: text file with one prompt per line; may be None if the pictures store their prompts.
+        leave_out: text file with one prompt or picture file name per line.
 
     Raises:
-        RecipeError: fewer than two methods, or a name that can't be told in a table.
-        DataError: pictures that don't match each other or the prompts, a line of `leave_out` that names nothing.
-
+        RecipeError: fewer than two methods, or a name that tables can't hold.
+        DataError: pictures don't match each other or the prompts, or a line of `leave_out` matches nothing.
     """
     _check_names(methods)
     lacking: list[str] = []
     matched = match_pictures(methods, lacking)
     if not matched:
-        raise DataError(f"no prompt has a picture by each of {', '.join(methods)}; {lacking[0]}")
+        raise DataError(f"no prompt has a picture from each of {', '.join(methods)}; {lacking[0]}")
     texts = _prompts(matched, read_prompts(prompts) if prompts is not None else None, prompts)
     rows = [
         Candidate(prompt, {name: drawn.file for name, drawn in row.pictures.items()})
         for row, prompt in zip(matched, texts, strict=True)
     ]
     named = _named(rows, read_prompts(leave_out), leave_out) if leave_out is not None else set()
-    by_hand = [f"{row.label()}: left out by hand" for place, row in enumerate(rows) if place in named]
+    by_hand = [f"{row.label()}: excluded by hand" for place, row in enumerate(rows) if place in named]
     kept = [row for place, row in enumerate(rows) if place not in named]
     return Candidates(kept, [*lacking, *by_hand], setting_notes(matched))
 
 
 def _check_names(methods: Mapping[str, Path]) -> None:
     if len(methods) < 2:
-        raise RecipeError(f"a study compares at least two methods, found {', '.join(methods) or 'none'}")
+        raise RecipeError(f"a study needs at least two methods, found {', '.join(methods) or 'none'}")
     for name in methods:
         if name != name.strip() or not name.isprintable() or JOIN in name or name == TIE:
             raise RecipeError(
-                f"a method's name must be printable, without spaces around it or {JOIN!r} in it, and not {TIE!r}; "
+                f"a method's name must be printable, without surrounding spaces, without {JOIN!r}, and not {TIE!r}; "
                 f"found {name!r}"
             )
 
 
 def _prompts(rows: Sequence[MatchedRow], prompts: Sequence[str] | None, path: Path | None) -> list[str]:
-    """The prompt of each row: what its pictures tell, which must be the file's, or the file's line."""
+    """The prompt of each row: the one its pictures store, which must match the file, or else the file's line."""
     if prompts is None:
         if any(row.prompt is None for row in rows):
-            raise RecipeError("the pictures don't tell their prompts: give --prompts FILE, a prompt a line")
+            raise RecipeError("the pictures don't store their prompts: give --prompts FILE with one prompt per line")
         return [str(row.prompt) for row in rows]
     each, rest = divmod(len(rows), len(prompts))
     texts = []
@@ -84,7 +83,7 @@ def _prompts(rows: Sequence[MatchedRow], prompts: Sequence[str] | None, path: Pa
         if row.prompt is None:
             if rest:
                 raise DataError(
-                    f"{path}: {len(rows)} pictures a method can't be shared out among {len(prompts)} prompts evenly"
+                    f"{path}: {len(rows)} pictures per method can't be divided evenly among {len(prompts)} prompts"
                 )
             texts.append(prompts[place // each])
             continue
@@ -92,14 +91,14 @@ def _prompts(rows: Sequence[MatchedRow], prompts: Sequence[str] | None, path: Pa
         if number >= len(prompts) or prompts[number] != row.prompt:
             wanted = repr(prompts[number]) if number < len(prompts) else f"none, it has {len(prompts)}"
             raise DataError(
-                f"{path}: pictures of prompt {number} were drawn from {row.prompt!r}, the file has {wanted}"
+                f"{path}: pictures of prompt {number} were sampled from {row.prompt!r}, the file has {wanted}"
             )
         texts.append(row.prompt)
     return texts
 
 
 def _named(rows: Sequence[Candidate], lines: Sequence[str], path: Path) -> set[int]:
-    """The places of rows that a line names."""
+    """Indices of the rows that the lines name."""
     places: dict[str, set[int]] = {}
     for place, row in enumerate(rows):
         for name in (row.prompt, *(file.name for file in row.pictures.values())):
@@ -107,7 +106,7 @@ def _named(rows: Sequence[Candidate], lines: Sequence[str], path: Path) -> set[i
     unknown = [line for line in lines if line not in places]
     if unknown:
         raise DataError(
-            f"{path}: each line must be a prompt or the name of a picture's file; {len(unknown)} of {len(lines)} "
+            f"{path}: each line must be a prompt or the file name of a picture; {len(unknown)} of {len(lines)} "
             f"aren't, the first is {unknown[0]!r}"
         )
     return {place for line in lines for place in places[line]}

@@ -1,4 +1,4 @@
-"""A study's folder out of methods' folders of pictures: drawn, made alike, named at random, and planned."""
+"""Create a study from folders of pictures: draw items, anonymise the pictures, and plan the trials."""
 
 import os
 import time
@@ -15,44 +15,42 @@ from fairhuman.compare.grid.frames import Detect, detected_frames
 from fairhuman.compare.grid.zoom import ZoomFrame, cut
 from fairhuman.data.pictures.decode import decode, inspect
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
 from fairhuman.study.design import make_trials
-from fairhuman.study.pictures import SHARP, fit, spoil, write_alike
+from fairhuman.study.pictures import SHARP, degraded_versions, fit_to_smallest, write_alike
 from fairhuman.study.study import CREATION, DESIGN, PICTURES, SETTINGS, Design, StudyItem, StudySettings, save_design
 from fairhuman.utils.files import alone, write_atomically, write_json, writing
 
-ZOOM = 384  # pixels a side of an enlarged face or hand
+ZOOM = 384  # side of a close-up in pixels
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class PictureGroup:
-    """Pictures that are shown together: an item by all methods, or an attention check made of one picture.
-
-    spoilt: the method whose picture a check is made of; None for an item.
+    """Pictures that are shown together: an item by all methods, or an attention check made from the picture of
+    `spoilt`.
     """
 
     source: Candidate
     spoilt: str | None = None
 
     def load(self, shown: int) -> dict[str, Image.Image]:
-        """All its pictures in one size.
+        """All pictures of the group in the same size.
 
         Raises:
-            PictureError: one can't be decoded.
-
+            PictureError: a picture can't be decoded.
         """
         if self.spoilt is not None:
-            return spoil(decode(self.source.pictures[self.spoilt]).picture, shown)
-        return fit({name: decode(file).picture for name, file in self.source.pictures.items()})
+            return degraded_versions(decode(self.source.pictures[self.spoilt]).picture, shown)
+        return fit_to_smallest({name: decode(file).picture for name, file in self.source.pictures.items()})
 
 
 class _Guides(Sequence[Picture]):
-    """The picture of each group in which faces and hands are looked for, decoded on demand."""
+    """The picture of each group in which faces and hands are detected, decoded on access."""
 
     def __init__(self, groups: Sequence[PictureGroup], zoom_on: str, shown: int) -> None:
         self.groups, self.zoom_on, self.shown = groups, zoom_on, shown
@@ -60,7 +58,7 @@ class _Guides(Sequence[Picture]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, place: int) -> Picture:  # type: ignore[override]  # nobody slices it
+    def __getitem__(self, place: int) -> Picture:  # type: ignore[override]  # slices are never used
         group = self.groups[place]
         return np.asarray(group.load(self.shown)[self.zoom_on if group.spoilt is None else SHARP])
 
@@ -77,26 +75,24 @@ def create_study(
     detect: Detect | None = None,
     progress: Progress = lambda *_: None,
 ) -> Design:
-    """Make a study; what was killed leaves nothing that looks like one, and the same call starts again.
+    """Create a study atomically: an interrupted call leaves no study, and the same call starts again.
 
     Args:
-        folder: a new or empty one.
-        methods: a name to a folder of pictures each.
-        prompts: text file, a prompt a line; may be None where the pictures tell theirs.
-        settings: of the study.
-        say: called with what the researcher should know; all of it is kept in `creation.json` too.
-        leave_out: text file of what a person found irrelevant, a prompt or the name of a picture's file a line.
-        zoom_on: the method in whose pictures faces and hands are looked for, for questions with close-ups; the same
-            places are cut from all methods. None: the first.
-        detect: finds boxes by part in an RGB picture; by default MediaPipe's detectors.
-        progress: called with (what, done, all).
+        folder: a new or empty folder.
+        methods: name to a folder of pictures.
+        prompts: text file with one prompt per line; may be None if the pictures store their prompts.
+        settings: settings of the study.
+        say: called with notes for the researcher, which are also stored in `creation.json`.
+        leave_out: text file with prompts or picture file names to exclude, one per line.
+        zoom_on: method whose detected faces and hands define the close-ups of all methods; None: the first.
+        detect: returns boxes by part in an RGB picture; by default MediaPipe's detectors.
+        progress: called with (task, done, total).
 
     Raises:
-        RecipeError: settings that the pictures don't allow: too few methods or prompts.
-        DataError: a study is there; pictures, prompts or lines of `leave_out` that don't match.
-        DetectorError: faces and hands can't be looked for.
+        RecipeError: too few methods or prompts for the settings.
+        DataError: the folder holds a study already, or pictures, prompts or lines of `leave_out` don't match.
+        DetectorError: the detectors can't be loaded, or fail.
         FairHumanError: the folder can't be written.
-
     """
     check_folder(folder)
     candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
@@ -111,7 +107,7 @@ def create_study(
         design = Design(tuple(methods), tuple(items), make_trials(settings, list(methods), items[settings.items :]))
         notes = [*candidates.notes, *_notes(candidates, damaged, resized, frames, zoomed, settings)]
         for file in (partial / PICTURES).iterdir():
-            os.utime(file, (started, started))  # their times would tell in which order they were made
+            os.utime(file, (started, started))  # timestamps would reveal the order of creation
         left_out = [*candidates.left_out, *damaged]
         _save(partial, design, methods, settings, notes, left_out)
         made.append(design)
@@ -120,7 +116,7 @@ def create_study(
 
     with (
         writing(folder),
-        alone(folder.with_name(f".{folder.name}.lock"), f"{folder}: is being made by another process"),
+        alone(folder.with_name(f".{folder.name}.lock"), f"{folder}: another process is creating this study"),
     ):
         check_folder(folder)
         write_atomically(folder, write)
@@ -145,16 +141,15 @@ def _save(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something.
+    """Check that a folder is new or empty.
 
     Raises:
-        DataError: a study, anything else, or not a folder.
-
+        DataError: it holds a study or anything else, or isn't a folder.
     """
     if (folder / SETTINGS).exists() or (folder / DESIGN).exists():
-        raise DataError(f"{folder}: holds a study already, which isn't made anew; give another folder")
+        raise DataError(f"{folder}: holds a study already; give another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: a study needs a new or empty folder, this isn't one")
+        raise DataError(f"{folder}: a study needs a new or empty folder")
 
 
 def check_candidates(
@@ -164,7 +159,7 @@ def check_candidates(
     leave_out: Path | None,
     zoom_on: str | None,
 ) -> Candidates:
-    """What can be drawn from, where it is enough; errors as of `create_study`."""
+    """Find the candidates and check that there are enough; raises the errors of `create_study`."""
     if settings.shown > len(methods) > 1:
         raise RecipeError(f"shown must be at most the number of methods, {len(methods)}; found {settings.shown}")
     if zoom_on is not None and zoom_on not in methods:
@@ -176,14 +171,14 @@ def check_candidates(
 
 def _enough(rows: int, items: int, left_out: Sequence[str]) -> None:
     if rows < items:
-        first = f"; {len(left_out)} were left out, the first is {left_out[0]}" if left_out else ""
-        raise RecipeError(f"items must be at most the number of prompts to draw from, {rows}; found {items}{first}")
+        first = f"; {len(left_out)} were excluded, the first is {left_out[0]}" if left_out else ""
+        raise RecipeError(f"items must be at most the number of usable prompts, {rows}; found {items}{first}")
 
 
 def _draw(
     candidates: Candidates, methods: Sequence[str], settings: StudySettings, progress: Progress
 ) -> tuple[list[PictureGroup], list[str]]:
-    """Items and checks, and which pictures couldn't be decoded: the next prompt takes the place of theirs."""
+    """Draw items and checks; returns them and descriptions of undecodable pictures, whose prompts are replaced."""
     generator = np.random.default_rng([settings.seed, 0])
     rows = [candidates.rows[place] for place in shuffled(len(candidates.rows), generator)]
     damaged: list[str] = []
@@ -195,7 +190,7 @@ def _draw(
         if len(items) == settings.items:
             break
     _enough(len(items), settings.items, damaged)
-    # Checks are made of prompts that nobody judges, as long as there are such
+    # Checks use prompts that aren't items, if there are enough.
     spare = list(islice(usable, settings.checks)) or items
     first = int(generator.integers(len(methods)))
     checks = [
@@ -219,7 +214,7 @@ def _usable(rows: Sequence[Candidate], damaged: list[str]) -> Iterator[Candidate
 def _frames(
     groups: Sequence[PictureGroup], zoom_on: str, settings: StudySettings, detect: Detect | None
 ) -> list[dict[str, ZoomFrame]]:
-    """Where to enlarge, where a question asks for it."""
+    """Close-up frames of each group; none unless a question shows close-ups."""
     if not any(question.zoom for question in settings.questions):
         return [{} for _ in groups]
     return detected_frames(_Guides(groups, zoom_on, settings.shown), detect)
@@ -232,7 +227,7 @@ def _write_items(
     shown: int,
     progress: Progress,
 ) -> tuple[list[StudyItem], dict[str, int]]:
-    """Write all pictures and close-ups; and of how many items each method's picture was resized."""
+    """Write all pictures and close-ups; returns the items, and the number of resized pictures by method."""
     items = []
     resized: dict[str, int] = {}
     for done, (group, of_group) in enumerate(zip(groups, frames, strict=True), 1):
@@ -262,17 +257,17 @@ def _notes(
 ) -> list[str]:
     left_out = len(candidates.left_out) + len(damaged)
     notes = [
-        f"{settings.items} of {len(candidates.rows)} prompts, drawn with seed {settings.seed}; {left_out} left out."
+        f"{settings.items} of {len(candidates.rows)} prompts, drawn with seed {settings.seed}; {left_out} excluded."
     ]
     notes += [
-        f"{name}: {count} of {settings.items} pictures were reduced, or cut to their middle, to the smallest size of "
-        "their item."
+        f"{name}: {count} of {settings.items} pictures were downscaled or centre-cropped to the smallest size of their "
+        "item."
         for name, count in resized.items()
     ]
     if any(question.zoom for question in settings.questions):
         counts = [sum(part in of_item for of_item in frames[: settings.items]) for part in ("face", "hand")]
         notes.append(
-            f"Close-ups are at the places where the detectors find the largest face and hand in {zoom_on}, the same in "
-            f"all methods: a face in {counts[0]}, a hand in {counts[1]} of {settings.items} items."
+            f"Close-ups show the largest face and hand detected in the pictures of {zoom_on}, at the same place for "
+            f"all methods: a face in {counts[0]} and a hand in {counts[1]} of {settings.items} items."
         )
     return notes

@@ -1,12 +1,12 @@
-"""Who sees what, where and when: a balanced incomplete block design.
+"""Design of a study: a balanced incomplete block design of items, methods and positions.
 
-Everything is counted over the whole study, as equally as the numbers allow:
+Over the whole study, counts are as equal as the numbers allow:
 
-- every item is seen equally often, by nobody twice, and equally often at each place of the order;
-- every set of methods is shown equally often: by each participant, with each item, and over all;
-- every method stands equally often at each place from left to right: for each participant, and over all.
+- every item is seen equally often, by no participant twice, and equally often at each position in the session;
+- every set of methods is shown equally often: to each participant, for each item, and overall;
+- every method appears equally often at each position from left to right: for each participant, and overall.
 
-"Equally" is a difference of at most 1. Which items, participants and methods get the one more is drawn by the seed.
+"Equally" means a difference of at most 1. The seed decides which items, participants and methods get the extra one.
 """
 
 from collections import Counter
@@ -17,25 +17,22 @@ from math import comb, gcd
 import numpy as np
 
 from fairhuman.errors import RecipeError
-from fairhuman.study.balance import Chain, share_out, shuffled
+from fairhuman.study.balance import Chain, equitable_colouring, shuffled
 from fairhuman.study.study import StudyItem, StudySettings, Trial
 
-Order = list[list[int]]  # by participant, the items in their order
+Order = list[list[int]]  # ordered items of each participant
 
 
 def make_trials(
     settings: StudySettings, methods: Sequence[str], checks: Sequence[StudyItem]
 ) -> tuple[tuple[Trial, ...], ...]:
-    """The trials of each participant, items numbered as in `Design.items`: real ones, then the checks.
+    """The trials of each participant; items are numbered as in `Design.items`, real ones first, then the checks.
 
     Raises:
-        RecipeError: fewer methods than are shown side by side.
-
+        RecipeError: fewer methods than pictures shown side by side.
     """
     if len(methods) < settings.shown:
-        raise RecipeError(
-            f"shown must be at most the number of methods, which are {', '.join(methods)}; found {settings.shown}"
-        )
+        raise RecipeError(f"shown must be at most the number of methods ({', '.join(methods)}); found {settings.shown}")
     generator = np.random.default_rng([settings.seed, 1])
     seen = settings.per_participant or settings.items
     order = item_orders(settings.participants, settings.items, seen, generator)
@@ -50,11 +47,11 @@ def make_trials(
 
 
 def item_orders(participants: int, items: int, seen: int, generator: np.random.Generator) -> Order:
-    """Which items each participant sees, in order.
+    """The items of each participant, in order.
 
-    Participant p sees, as the s-th of R, the item (o_p + w_s) mod I under a random numbering of the items. The offsets
-    o_p = p R + ⌊p g / I⌋ with g = gcd(R, I) lay the windows of R items end to end, and take every value once in I
-    participants. w = 0, R - 1, 1, R - 2, ... changes by another step each time, so that no two items keep following
+    The s-th of R items of participant p is (o_p + w_s) mod I under a random numbering of the items. The offsets
+    o_p = p R + ⌊p g / I⌋ with g = gcd(R, I) place the windows of R items end to end, and take every value once in I
+    participants. The steps of w = 0, R - 1, 1, R - 2, ... are all different, so that no two items repeatedly follow
     each other (Williams, Australian J. Sci. Res. A 2, 1949).
     """
     zigzag = [place // 2 if place % 2 == 0 else seen - 1 - place // 2 for place in range(seen)]
@@ -64,7 +61,7 @@ def item_orders(participants: int, items: int, seen: int, generator: np.random.G
 
 
 def _method_sets(order: Order, methods: int, shown: int, generator: np.random.Generator) -> list[list[tuple[int, ...]]]:
-    """The methods that each trial shows, in the shape of `order`."""
+    """The set of methods that each trial shows, in the shape of `order`."""
     every = list(combinations(range(methods), shown))
     sets = [every[place] for place in shuffled(len(every), generator)]
     trials = [(participant, item) for participant, items in enumerate(order) for item in items]
@@ -72,14 +69,14 @@ def _method_sets(order: Order, methods: int, shown: int, generator: np.random.Ge
     participants: list[Chain] = [("all", trials[place][0]) for place in mixed]
     items: list[Chain] = [(trials[place][1],) for place in mixed]
     loose = ["none"] * len(mixed)
-    colours = share_out([number % len(sets) for number in range(len(mixed))], participants, items, loose)
+    colours = equitable_colouring([number % len(sets) for number in range(len(mixed))], participants, items, loose)
     named = _evenest(sets, Counter(colours))
     of_trial = {trials[place]: named[colour] for place, colour in zip(mixed, colours, strict=True)}
     return [[of_trial[participant, item] for item in items_of] for participant, items_of in enumerate(order)]
 
 
 def _evenest(sets: Sequence[tuple[int, ...]], counts: Counter[int]) -> dict[int, tuple[int, ...]]:
-    """Colours to sets, so that those shown once more than others spread over the pairs of methods."""
+    """Assign sets to colours so that the sets shown once more than others are spread over the pairs of methods."""
     often = [colour for colour in range(len(sets)) if counts[colour] > min(counts[c] for c in range(len(sets)))]
 
     def unevenness(chosen: Sequence[tuple[int, ...]]) -> int:
@@ -95,11 +92,11 @@ def _evenest(sets: Sequence[tuple[int, ...]], counts: Counter[int]) -> dict[int,
 def _arrange(
     order: Order, sets: Sequence[Sequence[tuple[int, ...]]], methods: int, generator: np.random.Generator
 ) -> list[list[tuple[int, ...]]]:
-    """The methods of each trial from left to right.
+    """The methods of each trial, ordered from left to right.
 
-    An element is a method in a trial, its colour the place where it stands; a trial is a group in which each place
-    occurs once. Places are balanced for each participant and, as far as that leaves room, for each item. Of just two
-    methods the second stands where the first doesn't, so one of them can take care of items and both are exact.
+    An element is a method in a trial, and its colour is its position; each position occurs once per trial. Positions
+    are balanced for each participant and, as far as possible, for each item. With only two methods, the position of one
+    determines the other, so one of them is balanced by participant and the other by item, and both are exact.
     """
     trials = [(p, s) for p, items in enumerate(order) for s in range(len(items))]
     trials = [trials[place] for place in shuffled(len(trials), generator)]
@@ -113,7 +110,7 @@ def _arrange(
 
     left: list[Chain] = [((p, s),) for p, s, _ in elements]
     loose = [(method, order[p][s]) for p, s, method in elements]
-    colours = share_out(colours, left, [right(*element) for element in elements], loose)
+    colours = equitable_colouring(colours, left, [right(*element) for element in elements], loose)
     place_of = dict(zip(elements, colours, strict=True))
     return [
         [tuple(sorted(of, key=lambda method: place_of[p, s, method])) for s, of in enumerate(rows)]
@@ -124,12 +121,12 @@ def _arrange(
 def _check_trials(
     settings: StudySettings, checks: Sequence[StudyItem], generator: np.random.Generator
 ) -> list[list[Trial]]:
-    """Each participant's attention checks in a random order; the right picture equally often at each place."""
+    """Each participant's attention checks in random order, with the correct picture equally often at each position."""
     elements = [(participant, check) for participant in range(settings.participants) for check in range(len(checks))]
     mixed = [elements[place] for place in shuffled(len(elements), generator)]
     colours = [number % settings.shown for number in range(len(mixed))]
     participants: list[Chain] = [("all", participant) for participant, _ in mixed]
-    sides = share_out(colours, participants, [(check,) for _, check in mixed], ["none"] * len(mixed))
+    sides = equitable_colouring(colours, participants, [(check,) for _, check in mixed], ["none"] * len(mixed))
     trials: list[list[Trial]] = [[] for _ in range(settings.participants)]
     for (participant, number), side in zip(mixed, sides, strict=True):
         check = checks[number]
@@ -141,7 +138,7 @@ def _check_trials(
 
 
 def _insert(trials: Sequence[Trial], checks: Sequence[Trial], generator: np.random.Generator) -> list[Trial]:
-    """Checks among the trials: one in each of as many stretches of the session, never first where that can be."""
+    """Spread the checks over the session, one per equal section, and if possible never as the first trial."""
     ends = np.linspace(0, len(trials), len(checks) + 1).astype(int)
     row: list[Trial] = []
     for check, start, end in zip(checks, ends[:-1], ends[1:], strict=True):

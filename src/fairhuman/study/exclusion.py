@@ -1,4 +1,4 @@
-"""Who is left out of the second analysis, by rules that were fixed before the first answer."""
+"""Exclusion of participants from the second analysis, by rules fixed before the first answer."""
 
 import math
 from collections import Counter
@@ -13,18 +13,17 @@ from fairhuman.study.study import ExclusionSettings
 
 @dataclass(frozen=True, slots=True)
 class ParticipantConduct:
-    """How somebody took part.
+    """Conduct of a participant.
 
     Attributes:
-        participant: who.
-        answers: votes, those on attention checks too.
-        share: of the votes that a whole session gives.
-        checks: attention checks that were answered.
-        failed: those with an answer that isn't the right one; a tie isn't.
-        seconds: median time of an answer; NaN where no times are known.
-        same_side: largest share of votes on items for one place from left to right; NaN without such a vote.
-        reasons: the rules that were broken; none: the participant stays.
-
+        participant: identifier of the participant.
+        answers: number of votes, including attention checks.
+        share: fraction of the votes in a complete session.
+        checks: number of attention checks answered.
+        failed: number of checks with a wrong answer; a tie is wrong.
+        seconds: median answer time; NaN if no times are known.
+        same_side: largest share of votes on items for one position; NaN without such votes.
+        reasons: violated rules; empty if the participant is kept.
     """
 
     participant: str
@@ -38,9 +37,9 @@ class ParticipantConduct:
 
 
 def judge_participants(votes: Votes, rules: ExclusionSettings) -> list[ParticipantConduct]:
-    """How everybody took part who answered at all, and which rules that breaks.
+    """Judge all participants who answered.
 
-    Without a design a whole session is what the most diligent participant answered. What isn't known breaks no rule.
+    Without a design, the participant with the most answers defines a complete session. Unknown values violate no rule.
     """
     by_participant: dict[str, list[Vote]] = {}
     for vote in votes.votes:
@@ -60,19 +59,17 @@ def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: Exclus
     share = len(votes) / expected
     reasons = []
     if failed > rules.max_failed_checks:
-        reasons.append(f"{failed} of {len(checks)} attention checks failed, at most {rules.max_failed_checks} may")
+        reasons.append(f"{failed} of {len(checks)} attention checks failed, at most {rules.max_failed_checks} allowed")
     if seconds < rules.min_seconds:
-        reasons.append(
-            f"half of the answers within {seconds:.2g} s, the median must be at least {rules.min_seconds:g} s"
-        )
+        reasons.append(f"median answer time {seconds:.2g} s, at least {rules.min_seconds:g} s required")
     if same_side > rules.max_same_side:
-        reasons.append(f"{same_side:.0%} of answers for one side, at most {rules.max_same_side:.0%} may be")
+        reasons.append(f"{same_side:.0%} of answers for one position, at most {rules.max_same_side:.0%} allowed")
     if share < rules.min_answers:
-        reasons.append(f"{share:.0%} of the questions answered, at least {rules.min_answers:.0%} must be")
+        reasons.append(f"{share:.0%} of the questions answered, at least {rules.min_answers:.0%} required")
     return ParticipantConduct(participant, len(votes), share, len(checks), failed, seconds, same_side, tuple(reasons))
 
 
-def keep(votes: Sequence[Vote], conduct: Sequence[ParticipantConduct]) -> list[Vote]:
-    """The votes of those who stay."""
+def keep_votes(votes: Sequence[Vote], conduct: Sequence[ParticipantConduct]) -> list[Vote]:
+    """The votes of participants who aren't excluded."""
     out = {one.participant for one in conduct if one.reasons}
     return [vote for vote in votes if vote.participant not in out]

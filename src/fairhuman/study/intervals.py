@@ -1,12 +1,12 @@
-"""How sure a number is when the same people judge the same items: both might have been others.
+"""Intervals for crossed designs, in which both participants and items are random samples.
 
-A number's influence e_v is what each vote v moves it by. Votes of one participant go together, and so do votes on one
-item, so the variance is that of participants plus that of items less what both count twice, the votes themselves:
+Let e_v be the influence of vote v on an estimate. Votes of the same participant are correlated, and so are votes on
+the same item, so the two-way clustered variance is
 
     V = P/(P-1) Σ_p (Σ_{v of p} e_v)² + I/(I-1) Σ_i (Σ_{v of i} e_v)² - Σ_v e_v²
 
-(Cameron, Gelbach, Miller, Robust inference with multiway clustering, JBES 29(2), 2011), and at least the larger of the
-first two.
+(Cameron, Gelbach, Miller, Robust inference with multiway clustering, JBES 29(2), 2011), but at least the larger of the
+first two terms.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,55 +17,55 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from fairhuman.stats.bootstrap import CELLS_A_BLOCK, Array
+from fairhuman.stats.bootstrap import CELLS_PER_BLOCK, Array
 from fairhuman.stats.estimate import Estimate
 
 LEVEL = 0.95
 
 
-def numbered(keys_n: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
-    """Numbers from 0 for keys, in the order in which they come, [N]; and how many there are."""
+def index_keys(keys_n: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
+    """Number the keys from 0 in order of appearance [N]; also returns the number of distinct keys."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys_n], dtype=np.int64), len(numbers)
 
 
 def two_way_variance(influence_n: Array, participants_n: Sequence[Hashable], items_n: Sequence[Hashable]) -> float:
-    """V of the module; NaN with a single participant or item."""
-    sums = [np.zeros(numbered(keys_n)[1]) for keys_n in (participants_n, items_n)]
+    """V of the module; NaN for a single participant or item."""
+    sums = [np.zeros(index_keys(keys_n)[1]) for keys_n in (participants_n, items_n)]
     for sums_k, keys_n in zip(sums, (participants_n, items_n), strict=True):
-        np.add.at(sums_k, numbered(keys_n)[0], influence_n)
+        np.add.at(sums_k, index_keys(keys_n)[0], influence_n)
     return float(variance_of_sums(sums[0], sums[1], influence_n))
 
 
 def variance_of_sums(by_participant: Array, by_item: Array, by_vote: Array) -> Array:
-    """V of the module from influence summed by participant [..., P] and by item [..., I], and as it is [..., N]."""
+    """V of the module from influences summed by participant [..., P], by item [..., I], and unsummed [..., N]."""
     of_participants, of_items = _spread(by_participant), _spread(by_item)
     both = of_participants + of_items - (by_vote**2).sum(axis=-1)
     return np.asarray(np.maximum(both, np.maximum(of_participants, of_items)))
 
 
 def half_width(variance: float, participants: int, items: int) -> float:
-    """Half of a 95 % interval: t with one degree of freedom less than there are participants or items."""
+    """Half width of a 95 % interval: t quantile with min(participants, items) - 1 degrees of freedom, times √V."""
     return float(_quantile(participants, items) * np.sqrt(variance))
 
 
 def mean_interval(
     tops_n: Array, participants_n: Sequence[Hashable], items_n: Sequence[Hashable], *, resamples: int = 2000
 ) -> Estimate:
-    """Mean of numbers in 0..1 with its 95 % interval, a bootstrap over participants and items at once.
+    """Mean of numbers in 0..1 with a 95 % interval, bootstrapped over participants and items jointly.
 
-    Each draw takes participants with replacement and, independently of them, items; a vote counts as often as its
-    participant times its item (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007). That counts
-    the votes' own noise three times, so the percentile interval is narrowed about the mean by √(V / V_bootstrap) with V
-    of the module, and, as participants or items may be few, stretched by t / z. Where all numbers are the same nothing
-    varies: the ends of 0..1 get the exact binomial interval of as many votes as there are participants or items,
-    whichever are fewer. With a single participant or item, or nothing but ties, there is no interval: NaN.
+    Each resample draws participants and, independently, items with replacement; a vote's weight is the product of their
+    counts (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007). This triple-counts the noise of
+    the votes themselves, so the percentile interval is scaled about the mean by √(V / V_bootstrap), with V of the
+    module, and by t / z for few participants or items. If all numbers are 0 or all are 1, the interval is the exact
+    binomial one for min(participants, items) votes. With a single participant or item, or only ties, the interval is
+    NaN.
     """
     count = len(tops_n)
     if not count:
         return Estimate(np.nan, np.nan, np.nan, 0)
     value = float(tops_n.mean())
-    (people_n, people), (things_n, things) = numbered(participants_n), numbered(items_n)
+    (people_n, people), (things_n, things) = index_keys(participants_n), index_keys(items_n)
     fewer = min(people, things)
     if fewer < 2:
         return Estimate(value, np.nan, np.nan, count)
@@ -87,10 +87,10 @@ def mean_interval(
 
 
 def _pigeonhole(tops_pi: Array, counts_pi: Array, resamples: int) -> Array:
-    """Means of the draws [B]; a draw without any vote has none and is left out."""
+    """Means of the resamples [B]; resamples without votes are skipped."""
     people, things = tops_pi.shape
     generator = np.random.default_rng(0)
-    block = max(1, CELLS_A_BLOCK // (people + things))
+    block = max(1, CELLS_PER_BLOCK // (people + things))
     means = []
     for start in range(0, resamples, block):
         size = min(block, resamples - start)

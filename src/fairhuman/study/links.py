@@ -1,8 +1,8 @@
-"""Links of participants: made from a secret in the study's folder, so that the database needs to know hashes alone.
+"""Participants' links, derived from a secret in the study's folder, so that the database stores only hashes.
 
     token of participant n = base64url(HMAC-SHA256(secret, "participant n"))
 
-Whoever has one link, or all, or the database, can't make another.
+Neither the links nor the database allow anyone to forge further links.
 """
 
 import base64
@@ -16,38 +16,54 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.utils.files import alone
+from fairhuman.study.shown import ShownStudy
+from fairhuman.study.store import open_store
+from fairhuman.study.study import DATABASE
+from fairhuman.utils.files import alone, writing
 
 SECRET = "links.key"
 _BYTES = 32
 
 
-def participant_tokens(folder: Path, participants: Iterable[int]) -> dict[int, str]:
-    """Tokens by participant, the same each time; the secret is made on first use, readable to its owner alone.
+def invite(study: ShownStudy, database: str | None, base: str) -> dict[int, str]:
+    """Create participants' links below the URL `base`; numbers taken by visitors of the open link get none.
 
     Raises:
-        DataError: the secret is damaged, or another process is making it.
-        OSError: it can't be read or written.
+        DataError, FairHumanError: as in `participant_tokens` and `open_store`; `database` None is the study's own file.
+    """
+    with writing(study.folder):
+        tokens = participant_tokens(study.folder, range(len(study.participants)))
+    store = open_store(study, database or study.folder / DATABASE)
+    try:
+        return {number: f"{base}/p/{token}" for number, token in store.invite(tokens).items()}
+    finally:
+        store.close()
 
+
+def participant_tokens(folder: Path, participants: Iterable[int]) -> dict[int, str]:
+    """Tokens by participant, the same on every call. The secret is created on first use, readable only by its owner.
+
+    Raises:
+        DataError: the secret is damaged, or another process is creating it.
+        OSError: the secret can't be read or written.
     """
     path = folder / SECRET
-    with alone(folder / f".{SECRET}.lock", f"{path}: another process makes links"):
+    with alone(folder / f".{SECRET}.lock", f"{path}: another process is creating links"):
         if not path.exists():
             _write_secret(path)
         secret = path.read_bytes()
     if len(secret) != _BYTES:
         raise DataError(
-            f"{path}: must hold {_BYTES} bytes, found {len(secret)}; put back the file the links were made with"
+            f"{path}: must hold {_BYTES} bytes, found {len(secret)}; restore the file with which the links were made"
         )
     return {number: _token(secret, number) for number in participants}
 
 
-def site(url: str) -> tuple[str, str]:
-    """Scheme and host of the address that participants use, without a slash at its end, and its host's name.
+def parse_site(url: str) -> tuple[str, str]:
+    """Base URL that participants use (scheme and host, without trailing slash), and its host name.
 
     Raises:
-        FairHumanError: not http or https, no host, or more than these.
-
+        FairHumanError: the URL isn't http or https, has no host, or contains a path, query, fragment or user.
     """
     try:
         parts = urlsplit(url)
@@ -56,7 +72,7 @@ def site(url: str) -> tuple[str, str]:
         parts, name = urlsplit(""), None
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
     if parts.scheme not in ("http", "https") or not name or extra:
-        raise FairHumanError(f"url must be like https://study.example.org, nothing after it, found {url!r}")
+        raise FairHumanError(f"url must be like https://study.example.org, without a path, found {url!r}")
     return f"{parts.scheme}://{parts.netloc}", name
 
 
@@ -66,7 +82,7 @@ def _token(secret: bytes, number: int) -> str:
 
 
 def _write_secret(path: Path) -> None:
-    """Whole or not at all; a temporary file is readable to its owner alone from its first moment."""
+    """Write the secret atomically; mkstemp makes the file readable only by its owner from the start."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""The pictures of a study as people get them: alike in everything but what they show."""
+"""Anonymised pictures of a study: files that differ only in what they show."""
 
 import io
 import secrets
@@ -10,13 +10,13 @@ from PIL import Image, ImageOps
 
 from fairhuman.evaluate.people.degrade import blur, pixelate
 
-QUALITY = 95  # of JPEG, with full colour resolution: no artefact that a face or hand could be blamed for
-CELLS, SIGMA = 20, 0.03  # of attention checks: squares along the longer side; spread in parts of it
+QUALITY = 95  # JPEG quality, without chroma subsampling, to avoid artefacts on faces and hands
+CELLS, SIGMA = 20, 0.03  # degradation of attention checks: cells along the longer side; blur as a fraction of it
 SHARP = "sharp"
 
 
-def fit(pictures: Mapping[str, Image.Image]) -> dict[str, Image.Image]:
-    """All in the smallest width and the smallest height among them: reduced, the middle cut out where shapes differ."""
+def fit_to_smallest(pictures: Mapping[str, Image.Image]) -> dict[str, Image.Image]:
+    """Resize all to the smallest width and height among them; centre-cropped if aspect ratios differ."""
     size = (min(one.width for one in pictures.values()), min(one.height for one in pictures.values()))
     return {
         name: one if one.size == size else ImageOps.fit(one, size, Image.Resampling.LANCZOS)
@@ -24,8 +24,8 @@ def fit(pictures: Mapping[str, Image.Image]) -> dict[str, Image.Image]:
     }
 
 
-def spoil(picture: Image.Image, shown: int) -> dict[str, Image.Image]:
-    """The pictures of an attention check: `SHARP`, the picture itself, and `shown` - 1 that are plainly worse."""
+def degraded_versions(picture: Image.Image, shown: int) -> dict[str, Image.Image]:
+    """The pictures of an attention check: the original as `SHARP`, and `shown` - 1 clearly degraded versions."""
     pixels = np.asarray(picture)
     squares = pixelate(pixels, CELLS)
     worse = {"pixelated": squares, "blurred": blur(pixels, SIGMA), "pixelated and blurred": blur(squares, SIGMA / 2)}
@@ -33,10 +33,10 @@ def spoil(picture: Image.Image, shown: int) -> dict[str, Image.Image]:
 
 
 def write_alike(pictures: Mapping[str, Image.Image], folder: Path) -> dict[str, str]:
-    """Write pictures of one size under random names, files of one length; return the names.
+    """Write pictures of the same size under random names, as files of the same length; return the names.
 
-    One encoding for all, nothing but pixels in it. What a file is short of the longest is filled up behind the end of
-    the picture, where decoders stop, with random bytes, which don't shrink when a proxy compresses.
+    All use the same encoding without metadata. Shorter files are padded after the end of the image data, where decoders
+    stop, with random bytes, which a compressing proxy can't shrink.
     """
     encoded = {name: _jpeg(picture) for name, picture in pictures.items()}
     length = max(map(len, encoded.values()))
@@ -49,6 +49,6 @@ def write_alike(pictures: Mapping[str, Image.Image], folder: Path) -> dict[str, 
 
 def _jpeg(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    # A fresh picture: the old one carries what its file said of itself
+    # A new image drops the original's metadata.
     Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue()

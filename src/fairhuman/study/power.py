@@ -1,4 +1,4 @@
-"""How many participants it takes to see a difference, by simulation before anybody is asked."""
+"""Power analysis: the number of participants needed to detect a difference, by simulation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from fairhuman.stats.bootstrap import Array
 from fairhuman.study.design import item_orders
 from fairhuman.study.intervals import half_width, variance_of_sums
 
-CELLS = 4_000_000  # simulated votes at once
+CELLS = 4_000_000  # simulated votes per batch
 
 
 class PowerSettings(Settings):
-    """Two methods A and B, and how people and prompts differ about them.
+    """Model of two methods A and B, and how preferences vary over participants and prompts.
 
-    A participant prefers A on an item with probability expit(μ + a + b), a normal over participants, b over items; μ
-    follows from the difference. Spreads of 0.5 and 1 make A win 38 % to 62 % of the votes of two thirds of the
-    participants, and 27 % to 73 % of those on two thirds of the items.
+    A participant prefers A on an item with probability expit(μ + a + b), with a normal over participants and b normal
+    over items; μ follows from the difference. With spreads of 0.5 and 1 and no difference, A wins 38 % to 62 % of the
+    votes for two thirds of the participants, and 27 % to 73 % for two thirds of the items.
     """
 
-    difference: float = Field(gt=0.0, lt=1.0, description="of the paper's scores, A less B: 0.1 is 0.55 to 0.45")
-    items: int = Field(default=100, ge=2)
-    per_participant: int | None = Field(default=None, ge=1, description="items that each one sees; None: all")
-    ties: float = Field(default=0.2, ge=0.0, lt=1.0, description="share of votes")
-    people_spread: float = Field(default=0.5, ge=0.0, le=5.0, description="standard deviation of a")
-    items_spread: float = Field(default=1.0, ge=0.0, le=5.0, description="standard deviation of b")
-    power: float = Field(default=0.8, gt=0.0, lt=1.0, description="wanted chance to see the difference")
-    simulations: int = Field(default=1000, ge=100)
-    most: int = Field(default=400, ge=2, description="participants, at most")
-    seed: int = Field(default=0, ge=0)
+    difference: float = Field(gt=0.0, lt=1.0, description="score of A minus score of B; 0.1 means 0.55 and 0.45")
+    items: int = Field(default=100, ge=2, description="items of the study")
+    per_participant: int | None = Field(default=None, ge=1, description="items per participant; None: all")
+    ties: float = Field(default=0.2, ge=0.0, lt=1.0, description="share of ties among votes")
+    people_spread: float = Field(default=0.5, ge=0.0, le=5.0, description="standard deviation over people, in logits")
+    items_spread: float = Field(default=1.0, ge=0.0, le=5.0, description="standard deviation over items, in logits")
+    power: float = Field(default=0.8, gt=0.0, lt=1.0, description="required probability of detecting the difference")
+    simulations: int = Field(default=1000, ge=100, description="simulated studies")
+    most: int = Field(default=400, ge=2, description="maximum number of participants")
+    seed: int = Field(default=0, ge=0, description="seed of the simulations")
 
     @model_validator(mode="after")
     def _possible(self) -> "PowerSettings":
@@ -48,7 +48,7 @@ class PowerSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """The chance p to see the difference with so many participants, and its Monte Carlo error √(p (1 - p) / n)."""
+    """Power p for a number of participants, and its Monte Carlo error √(p (1 - p) / n)."""
 
     participants: int
     chance: float
@@ -58,11 +58,10 @@ class Power:
 def find_participants(
     settings: PowerSettings, say: Callable[[Power], None] = lambda _: None
 ) -> tuple[int, list[Power]]:
-    """The fewest participants that reach the wanted power, by bisection, and all that was tried.
+    """The smallest number of participants with the required power, by bisection, and all results.
 
     Raises:
-        RecipeError: `most` participants don't reach it; more items may.
-
+        RecipeError: `most` participants aren't enough.
     """
     tried: dict[int, Power] = {}
 
@@ -76,8 +75,8 @@ def find_participants(
     while not reaches(high):
         if high == settings.most:
             raise RecipeError(
-                f"most: {high} participants see the difference with a chance of {tried[high].chance:.0%} ± "
-                f"{2 * tried[high].error:.0%}, not {settings.power:.0%}; more items may help more than more people"
+                f"most: {high} participants give a power of {tried[high].chance:.0%} ± {2 * tried[high].error:.0%}, "
+                f"not {settings.power:.0%}; more items may help more than more participants"
             )
         high = min(2 * high, settings.most)
     low = max((p for p in tried if p < high), default=1)
@@ -88,9 +87,9 @@ def find_participants(
 
 
 def power(settings: PowerSettings, participants: int) -> Power:
-    """How often the 95 % interval of A's score lies above 0.5.
+    """Fraction of simulated studies in which the 95 % interval of A's score lies above 0.5.
 
-    The interval is that of the report in its closed form, mean ± t √V; the bootstrap's differs from it by little.
+    It uses the closed-form interval, mean ± t √V, which differs little from the bootstrap interval of the report.
     """
     generator = np.random.default_rng([settings.seed, participants])
     seen = settings.per_participant or settings.items
@@ -125,7 +124,7 @@ def _seen(settings: PowerSettings, asked_pi: Array, count: int, generator: np.ra
 
 
 def _centre(settings: PowerSettings) -> float:
-    """μ: the mean of expit(μ + a + b) is 0.5 + difference / 2 / (1 - ties), since ties count half for both."""
+    """μ such that expit(μ + a + b) has mean 0.5 + difference / 2 / (1 - ties), as ties count half for both methods."""
     wanted = 0.5 + settings.difference / 2 / (1 - settings.ties)
     spread = np.hypot(settings.people_spread, settings.items_spread)
     normal = spread * norm.ppf((np.arange(2000) + 0.5) / 2000)
@@ -136,11 +135,12 @@ def _centre(settings: PowerSettings) -> float:
     return float(brentq(gap, -60.0, 60.0))
 
 
-def describe(settings: PowerSettings, participants: int, tried: Sequence[Power]) -> str:
-    """What was found, in a sentence."""
+def power_summary(settings: PowerSettings, participants: int, tried: Sequence[Power]) -> str:
+    """The result as a sentence."""
     found = next(one for one in tried if one.participants == participants)
     seen = settings.per_participant or settings.items
     return (
-        f"{participants} participants, {seen} of {settings.items} items each: a difference of {settings.difference:g} "
-        f"is seen with a chance of {found.chance:.1%} ± {2 * found.error:.1%} ({settings.simulations} simulations)"
+        f"{participants} participants with {seen} of {settings.items} items each detect a difference of "
+        f"{settings.difference:g} with a power of {found.chance:.1%} ± {2 * found.error:.1%} "
+        f"({settings.simulations} simulations)"
     )

@@ -1,4 +1,4 @@
-"""The answers in a study's database as votes."""
+"""Reading votes from a study's database."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,11 @@ from fairhuman.web.database import open_database
 
 
 def read_database(where: Path | str, design: Design, questions: Sequence[str]) -> Votes:
-    """The answers in a study's database; one that a newer or older design doesn't know is a bad row.
+    """Read the answers in a study's database; answers that don't fit the design are invalid rows.
 
     Raises:
-        DataError: there is no database yet, or it holds no answers.
-        FairHumanError: it can't be opened.
-
+        DataError: the database doesn't exist yet, or has no table of answers.
+        FairHumanError: the database can't be opened.
     """
     if isinstance(where, Path) and not where.is_file():
         raise DataError(f"{where}: there is no such database; has the study been served?")
@@ -47,7 +46,7 @@ def read_database(where: Path | str, design: Design, questions: Sequence[str]) -
 
 
 def vote_of(answer: Answer, design: Design) -> Vote:
-    """An answer with what it was about."""
+    """Combine an answer with its trial and item."""
     trial = design.participants[answer.participant][answer.trial]
     item = design.items[trial.item]
     return Vote(

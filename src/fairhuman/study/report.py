@@ -1,4 +1,4 @@
-"""The page of a study: scores as in the paper, and all that says how far they can be trusted."""
+"""The report of a study: the paper's scores, pairwise comparisons, and checks of their validity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,19 +22,13 @@ from fairhuman.study.study import StoredStudy, StudySettings
 from fairhuman.utils.files import write_atomically, write_json, write_text
 
 PAGE, CHART, RESULTS, ANSWERS = "report.html", "scores.png", "results.json", "answers.csv"
-FAINT = 0.35  # of the bars before exclusion, beside those after it
+FAINT = 0.35  # opacity of the bars before exclusion
 
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """What a report says beside the answers' numbers.
-
-    Attributes:
-        methods: of the design; empty without one.
-        planned: participants of the design; None without one.
-        notes: how the study was made.
-        left_out: prompts that weren't drawn from, and why.
-
+    """Facts about a study beyond its answers: the design's methods and planned participants, how it was made, and its
+    excluded prompts with reasons. Without a design there are no methods, and `planned` is None.
     """
 
     methods: Sequence[str] = ()
@@ -44,14 +38,14 @@ class StudyFacts:
 
     @classmethod
     def of(cls, study: StoredStudy | None) -> "StudyFacts":
-        """What a study's folder says; nothing without one."""
+        """Facts from a study's folder; empty without one."""
         if study is None:
             return cls()
         return cls(study.design.methods, len(study.design.participants), *study.creation())
 
 
 def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: Path) -> Path:
-    """Write page, chart, numbers and raw answers into `out`; return the page's path."""
+    """Write the page, the chart, the results and the raw answers into `out`; return the page's path."""
     analysis = analyse(votes, settings, facts.methods)
     texts = {question.name: question.text for question in settings.questions}
     figure = scores_figure(analysis)
@@ -84,7 +78,7 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
 
 
 def scores_figure(analysis: Analysis) -> Figure:
-    """A panel a question, a bar a method with its interval; where somebody is left out, faint bars are everybody."""
+    """One panel per question, one bar per method with its interval; faint bars show all participants."""
     both = bool(analysis.out)
     count = max(len(analysis.questions), 1)
     width = max(4.6, 1.1 + 0.95 * len(analysis.methods) * (1.3 if both else 1.0))
@@ -113,9 +107,9 @@ def scores_figure(analysis: Analysis) -> Figure:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9, colors=INK)
-    panels[0].set_ylabel("score (1 top, 0.5 tie, 0 else)", fontsize=10, color=INK)
+    panels[0].set_ylabel("score (1 chosen, 0.5 tie, 0 not chosen)", fontsize=10, color=INK)
     if both:
-        figure.supxlabel("faint: all participants; full: after exclusion. Lines: 95 % intervals.", fontsize=9)
+        figure.supxlabel("faint: all participants; solid: after exclusion; lines: 95 % intervals", fontsize=9)
     return figure
 
 
@@ -126,7 +120,7 @@ def _facts(analysis: Analysis, facts: StudyFacts) -> list[tuple[str, str]]:
     planned = f" of {facts.planned}" if facts.planned is not None else ""
     return [
         ("participants who answered", f"{answered}{planned}"),
-        ("left out by the rules", str(len(analysis.out))),
+        ("excluded by the rules", str(len(analysis.out))),
         ("methods", str(len(analysis.methods))),
         ("items", str(max((result.items for result in results), default=0))),
         ("answers", f"{votes:,}"),
@@ -135,7 +129,7 @@ def _facts(analysis: Analysis, facts: StudyFacts) -> list[tuple[str, str]]:
 
 
 def _groups(analysis: Analysis, question: str) -> list[dict[str, Any]]:
-    """The numbers of a question for everybody and, where somebody is left out, after that."""
+    """Results of a question for all participants and, if somebody is excluded, after exclusion."""
     groups = [("All participants", analysis.everybody[question])]
     if analysis.out:
         groups.append(("After exclusion", analysis.kept[question]))
@@ -156,18 +150,18 @@ def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
         "lines": [
             ("Krippendorff's α", _number(result.alpha, "{:.3f}")),
             ("ties", f"{result.ties:,} ({result.ties / result.votes:.0%})" if result.votes else "-"),
-            ("ν of ties", _number(result.strengths.ties, "{:.3f}")),
-            *((f"place {place} chosen", _interval(one, "{:.1%}")) for place, one in enumerate(result.places, 1)),
+            ("tie parameter ν", _number(result.strengths.ties, "{:.3f}")),
+            *((f"position {place} chosen", _interval(one, "{:.1%}")) for place, one in enumerate(result.places, 1)),
             (
-                "seconds an answer",
-                f"{half[2]:.1f} (half of them {half[1]:.1f} to {half[3]:.1f})" if result.times.n else "-",
+                "seconds per answer",
+                f"median {half[2]:.1f}, quartiles {half[1]:.1f} to {half[3]:.1f}" if result.times.n else "-",
             ),
         ],
     }
 
 
 def _meeting(result: StudyResult, a: str, b: str) -> tuple[str, str, str]:
-    """Share, interval and counts."""
+    """Share, interval and counts of a pair of methods."""
     met = result.meetings[a, b]
     share, _, ends = _interval(met.share, "{:.0%}").partition(" ")
     return share, ends, f"{met.wins} : {met.losses} : {met.ties}"
@@ -186,10 +180,10 @@ def _number(value: float, form: str) -> str:
 def _rules(settings: StudySettings) -> list[str]:
     rules = settings.exclude
     return [
-        f"more than {rules.max_failed_checks} attention checks failed (a tie fails one)",
-        f"a median time of an answer below {rules.min_seconds:g} s",
-        f"more than {rules.max_same_side:.0%} of the answers for one side",
-        f"fewer than {rules.min_answers:.0%} of the questions answered",
+        f"more than {rules.max_failed_checks} failed attention checks (a tie fails the check)",
+        f"a median answer time below {rules.min_seconds:g} s",
+        f"more than {rules.max_same_side:.0%} of the answers for the same position",
+        f"answers to fewer than {rules.min_answers:.0%} of the questions",
     ]
 
 
@@ -205,12 +199,12 @@ def _participant(one: ParticipantConduct) -> tuple[str, str, str, str, str, str]
 
 
 def _failures(conduct: Sequence[ParticipantConduct]) -> str:
-    """How many participants failed how many checks."""
+    """Number of participants by number of failed checks, as a sentence."""
     asked = [one.failed for one in conduct if one.checks]
     if not asked:
         return "No attention checks were answered."
     counts = [f"{asked.count(number)} failed {number}" for number in sorted(set(asked))]
-    return f"Of {len(asked)} participants with attention checks, {', '.join(counts)}."
+    return f"Of {len(asked)} participants who answered attention checks, {', '.join(counts)}."
 
 
 def _counts(result: StudyResult) -> list[tuple[str, tuple[int, ...]]]:

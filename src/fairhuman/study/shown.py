@@ -1,6 +1,6 @@
-"""What participants may see of a study: their trials without methods, and the pictures of these.
+"""The part of a study that participants may see: trials without methods, and their pictures.
 
-The design stays behind this. What is served knows no method, no item and no attention check.
+The design stays on the server; what is served contains no methods, items or attention checks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,21 +11,17 @@ from fairhuman import config
 from fairhuman.errors import DataError
 from fairhuman.study.study import PICTURES, SETTINGS, Design, StudyItem, StudySettings, Trial, load_design
 
-TYPES: Mapping[str, str] = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-}
+TYPES: Mapping[str, str] = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 
 @dataclass(frozen=True)
 class ShownTrial:
     """One trial as a participant sees it.
 
-    prompt: None where the study doesn't show it.
-    pictures: names of files, from left to right.
-    zooms: of each picture the names of its enlarged faces and hands.
+    Attributes:
+        prompt: None if the study doesn't show prompts.
+        pictures: file names from left to right.
+        zooms: file names of the close-ups of each picture.
     """
 
     prompt: str | None
@@ -35,7 +31,7 @@ class ShownTrial:
 
 @dataclass(frozen=True)
 class ShownStudy:
-    """A study's folder, its settings, and what each participant sees; `design` is for the database alone."""
+    """A study's folder and settings, and what each participant sees; only the database uses `design`."""
 
     folder: Path
     settings: StudySettings
@@ -43,20 +39,19 @@ class ShownStudy:
     participants: tuple[tuple[ShownTrial, ...], ...]
 
     def pictures_of(self, participant: int) -> frozenset[str]:
-        """Names of the files that this participant's pages need."""
+        """File names of all pictures in this participant's trials."""
         return frozenset(
             name for trial in self.participants[participant] for name in _names(trial.pictures, trial.zooms)
         )
 
 
 def load_shown(folder: Path) -> ShownStudy:
-    """Read a study's folder and check all that serving it needs.
+    """Read a study's folder and check everything that serving it needs.
 
     Raises:
-        RecipeError: its settings are missing or wrong.
-        DataError: its design is missing or wrong; a picture is missing, or no browser's kind; the pictures of one item
-            differ in length or kind, which would tell them apart without looking.
-
+        RecipeError: its settings are missing or invalid.
+        DataError: its design is missing or invalid, a picture is missing or has an unsupported type, or the pictures of
+            an item differ in file size or type, which would identify them.
     """
     settings = config.load(StudySettings, folder / SETTINGS)
     design = load_design(folder)
@@ -66,7 +61,7 @@ def load_shown(folder: Path) -> ShownStudy:
         tuple(_shown(folder, design, trial, settings.show_prompt) for trial in trials) for trials in design.participants
     )
     if not participants or not all(participants):
-        raise DataError(f"{folder}: the design must have a participant, and a trial for each")
+        raise DataError(f"{folder}: the design must have participants, and every participant a trial")
     return ShownStudy(folder, settings, design, participants)
 
 
@@ -91,10 +86,10 @@ def _names(pictures: tuple[str, ...], zooms: tuple[tuple[str, ...], ...]) -> Ite
 
 
 def _check_files(folder: Path, index: int, item: StudyItem) -> None:
-    """Pictures of an item that stand at the same place must look alike from outside."""
+    """Check that an item's pictures, and its close-ups of the same part, agree in file type and size."""
     counts = {len(item.zooms.get(method, ())) for method in item.pictures}
     if len(counts) > 1:
-        raise DataError(f"{folder}: item {index} has different numbers of enlarged regions: {sorted(counts)}")
+        raise DataError(f"{folder}: methods of item {index} have different numbers of close-ups: {sorted(counts)}")
     places = [tuple(item.pictures.values()), *zip(*(item.zooms.get(m, ()) for m in item.pictures), strict=True)]
     for names in places:
         found = {_from_outside(folder, name) for name in names}
@@ -104,7 +99,7 @@ def _check_files(folder: Path, index: int, item: StudyItem) -> None:
 
 
 def _from_outside(folder: Path, name: str) -> tuple[str, int]:
-    """Media type and length of a picture's file."""
+    """Media type and size of a picture's file."""
     path = folder / name
     kind = TYPES.get(path.suffix.lower())
     if kind is None or Path(name).name != name:

@@ -1,8 +1,8 @@
-"""Who takes part and what they answered, in a database that several processes may share.
+"""Participants and answers of a study in a database, which several processes may share.
 
-A token is known by its SHA-256 alone. An answer is in `answers`, one for each participant, trial and question, and the
-last one that was accepted stays; `events` keeps all that were ever accepted. What has been acknowledged is on the disk.
-Participants and trials are numbered from 0, as in the design.
+Tokens are stored only as SHA-256 hashes. `answers` holds the last accepted answer for each participant, trial and
+question; `events` holds all accepted answers. Acknowledged answers are on disk. Participants and trials are numbered
+from 0, as in the design.
 """
 
 import hashlib
@@ -32,18 +32,18 @@ from sqlalchemy import (
 )
 
 from fairhuman.errors import DataError
+from fairhuman.study.group_commit import GroupCommit
 from fairhuman.study.shown import ShownStudy
 from fairhuman.study.study import Answer
-from fairhuman.study.together import GroupCommit
 from fairhuman.web.app import RefusedError
-from fairhuman.web.database import one_at_a_time, open_database, transaction
+from fairhuman.web.database import open_database, serialize_transactions, transaction
 
 TABLES = MetaData()
 VERSION = Table(
     "version",
     TABLES,
     Column("version", Integer, nullable=False),
-    Column("design", String, nullable=False),  # digest: answers to one study never get into another's database
+    Column("design", String, nullable=False),  # digest that keeps answers of different studies apart
 )
 SESSIONS = Table(
     "sessions",
@@ -67,7 +67,7 @@ EVENTS = Table(
     TABLES,
     Column("id", Integer, primary_key=True),
     Column("participant", ForeignKey(SESSIONS.c.participant), nullable=False),
-    Column("key", String(64), nullable=False),  # the client's, so that the same answer sent again is known
+    Column("key", String(64), nullable=False),  # chosen by the client, to recognise an answer that is resent
     Column("trial", Integer, nullable=False),
     Column("question", String, nullable=False),
     Column("choice", Integer),
@@ -76,12 +76,12 @@ EVENTS = Table(
     UniqueConstraint("participant", "key"),
 )
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = ()  # the first one leads from version 1 to 2, and so on
+MIGRATIONS: tuple[Migration, ...] = ()  # the first migrates from version 1 to 2, and so on
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a participant is; `last`: when the last answer came."""
+    """Progress of a participant; `last` is the time of the last answer."""
 
     participant: int
     consented: str | None
@@ -91,17 +91,16 @@ class Progress:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to answer."""
+        """Whether everything is answered."""
         return self.answered == self.total
 
 
 def open_store(study: ShownStudy, where: Path | str, migrations: Sequence[Migration] = MIGRATIONS) -> "StudyStore":
-    """Open the study's database, make its tables or bring them up to date.
+    """Open the study's database, and create or migrate its tables.
 
     Raises:
-        FairHumanError: it can't be used.
+        FairHumanError: the database can't be used.
         DataError: it belongs to another study, or to a newer version of this program.
-
     """
     engine = open_database(where, TABLES)
     try:
@@ -120,18 +119,18 @@ class StudyStore:
         self.engine = engine
         self._trials = study.participants
         self._questions = tuple(question.name for question in study.settings.questions)
-        self._known: dict[str, int] = {}  # a token stays with its participant, so that pictures needn't ask again
-        self._together = GroupCommit(engine)
+        self._known: dict[str, int] = {}  # cache of token digests, which never change their participant
+        self._commits = GroupCommit(engine)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self.engine.dispose()
 
     def participant_of(self, token: str) -> int | None:
-        """Whose token it is; None: nobody's."""
+        """Participant of a token; None if the token is unknown."""
         digest = token_digest(token)
         if digest not in self._known:
-            with self._together.transaction() as connection:
+            with self._commits.transaction() as connection:
                 found = connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first()
             if found is None or not secrets.compare_digest(found.token, digest):
                 return None
@@ -139,9 +138,9 @@ class StudyStore:
         return self._known[digest]
 
     def invite(self, tokens: Mapping[int, str]) -> dict[int, str]:
-        """Give participants their tokens; those that another token has already are left out of what is returned."""
-        with self._together.transaction() as connection:
-            one_at_a_time(connection)
+        """Register tokens of participants; returns those of participants who don't already have another token."""
+        with self._commits.transaction() as connection:
+            serialize_transactions(connection)
             held = {row.participant: row.token for row in connection.execute(select(SESSIONS))}
             digests = {participant: token_digest(token) for participant, token in tokens.items()}
             new = [{"participant": number, "token": digests[number]} for number in tokens if number not in held]
@@ -152,15 +151,14 @@ class StudyStore:
         }
 
     def join(self, token: str) -> None:
-        """Give a visitor, who made the token, the next free number and take their consent; once for each token.
+        """Register a visitor's self-made token for the next free participant and record their consent; idempotent.
 
         Raises:
-            RefusedError: no number is free (409).
-
+            RefusedError: no participant number is free (409).
         """
         digest = token_digest(token)
-        with self._together.transaction() as connection:
-            one_at_a_time(connection)
+        with self._commits.transaction() as connection:
+            serialize_transactions(connection)
             if connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first() is not None:
                 return
             taken = set(connection.execute(select(SESSIONS.c.participant)).scalars())
@@ -170,38 +168,38 @@ class StudyStore:
             connection.execute(insert(SESSIONS).values(participant=free, token=digest, consented=_now()))
 
     def consent(self, participant: int) -> None:
-        """Note that somebody agreed to take part; the first time counts."""
+        """Record that a participant agreed to take part; only the first time counts."""
         this = (SESSIONS.c.participant == participant) & SESSIONS.c.consented.is_(None)
-        with self._together.transaction() as connection:
+        with self._commits.transaction() as connection:
             connection.execute(update(SESSIONS).where(this).values(consented=_now()))
 
     def has_consented(self, participant: int) -> bool:
-        """Whether this participant agreed to take part."""
-        with self._together.transaction() as connection:
+        """Whether the participant agreed to take part."""
+        with self._commits.transaction() as connection:
             query = select(SESSIONS.c.consented).where(SESSIONS.c.participant == participant)
             return connection.execute(query).scalar() is not None
 
     def answers(self, participant: int) -> list[Answer]:
-        """What one participant has answered, in the order of the trials."""
+        """A participant's answers in the order of trials."""
         query = select(ANSWERS).where(ANSWERS.c.participant == participant).order_by(ANSWERS.c.trial)
-        with self._together.transaction() as connection:
+        with self._commits.transaction() as connection:
             return [Answer(*row) for row in connection.execute(query)]
 
     def answer(self, participant: int, key: str, trial: int, question: str, choice: int | None, seconds: float) -> int:
-        """Keep an answer, and say how many this participant has given; sent again with its key, it changes nothing.
+        """Save an answer and return the participant's number of answers; resending with the same key changes nothing.
 
         Raises:
-            RefusedError: before consent (403), for what isn't asked (422), or the key had another content (409).
-
+            RefusedError: no consent yet (403), unknown trial, question or choice (422), or the key was used for another
+                answer (409).
         """
         self._check(participant, trial, question, choice)
         content = {"trial": trial, "question": question, "choice": choice, "seconds": seconds}
 
         def keep(connection: Connection) -> int:
-            # The session's row is held till the end: another process waits with answers of the same participant.
+            # Locks the session's row, so that answers of the same participant from other processes wait.
             one = select(SESSIONS).where(SESSIONS.c.participant == participant).with_for_update()
             if connection.execute(one).one().consented is None:
-                raise RefusedError(403, "Agree to take part first.")
+                raise RefusedError(403, "Please agree to take part first.")
             same = (EVENTS.c.participant == participant) & (EVENTS.c.key == key)
             columns = [EVENTS.c[name] for name in content]
             known = connection.execute(select(*columns).where(same)).first()
@@ -216,13 +214,13 @@ class StudyStore:
             count = select(func.count()).select_from(ANSWERS).where(ANSWERS.c.participant == participant)
             return int(connection.execute(count).scalar_one())
 
-        return self._together.run(keep)
+        return self._commits.run(keep)
 
     def progress(self) -> list[Progress]:
-        """How far everybody is who has a token, by number."""
+        """Progress of all participants who have a token, by number."""
         counts = select(ANSWERS.c.participant, func.count(), func.max(ANSWERS.c.given)).group_by(ANSWERS.c.participant)
         people = select(SESSIONS.c.participant, SESSIONS.c.consented).order_by(SESSIONS.c.participant)
-        with self._together.transaction() as connection:
+        with self._commits.transaction() as connection:
             given = {number: (count, last) for number, count, last in connection.execute(counts)}
             found = connection.execute(people).all()
         return [
@@ -248,27 +246,27 @@ class StudyStore:
 
 
 def token_digest(token: str) -> str:
-    """What the database knows of a token: SHA-256, in hex."""
+    """SHA-256 of a token in hex, as stored in the database."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _digest(study: ShownStudy) -> str:
-    """What answers mean: the design and the questions' names. Texts may still be mended."""
+    """Digest of design and question names, which define the meaning of answers; texts may still be corrected."""
     meaning = [asdict(study.design), [question.name for question in study.settings.questions]]
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
 def _bring_up_to_date(connection: Connection, design: str, migrations: Sequence[Migration]) -> None:
-    one_at_a_time(connection)
+    serialize_transactions(connection)
     newest = len(migrations) + 1
     found = connection.execute(select(VERSION)).first()
     if found is None:
         connection.execute(insert(VERSION).values(version=newest, design=design))
         return
     if found.design != design:
-        raise DataError("the database holds answers to another study, or to other questions: give each study its own")
+        raise DataError("the database holds answers to another study or to other questions; use one database per study")
     if found.version > newest:
-        raise DataError(f"the database has version {found.version}, this program knows {newest}: use a newer fairhuman")
+        raise DataError(f"the database has version {found.version}, this program knows {newest}; use a newer fairhuman")
     for migrate in migrations[found.version - 1 :]:
         migrate(connection)
     connection.execute(update(VERSION).values(version=newest))

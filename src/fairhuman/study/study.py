@@ -1,8 +1,8 @@
-"""What a study is: its settings, what is shown to whom, and what people answered.
+"""Data model of a study: settings, design and answers.
 
 A study's folder holds `study.yaml` (settings), `design.json` (items and trials), `pictures/` (copies under random
-names) and `study.sqlite` (sessions and answers, unless another database is used). `design.json` alone knows which
-picture is whose; it is never served.
+names) and `study.sqlite` (sessions and answers, unless another database is used). Only `design.json` maps pictures to
+methods; it is never served.
 """
 
 import json
@@ -19,46 +19,50 @@ from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json
 
 SETTINGS, DESIGN, PICTURES, DATABASE = "study.yaml", "design.json", "pictures", "study.sqlite"
-CREATION = "creation.json"  # how the study came about, for the report; like the design never served
+CREATION = "creation.json"  # how the study was made, for the report; never served
 
 
 class Question(Settings):
-    """One thing that is asked about each group of pictures."""
+    """A question about each group of pictures."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="in results")
-    text: str = Field(min_length=1, max_length=400, description="what people read")
-    zoom: bool = Field(default=False, description="shows faces and hands enlarged")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="name in results")
+    text: str = Field(min_length=1, max_length=400, description="text for participants")
+    zoom: bool = Field(default=False, description="show close-ups of faces and hands")
 
 
 OVERALL = Question(
-    name="overall", text="Which picture is better as a whole: how it looks, how real and coherent it is?"
+    name="overall", text="Which picture is better overall? Consider how good, realistic and coherent it looks."
 )
 REGIONAL = Question(
-    name="regional", text="In which picture are faces and hands better: detailed, plausible, natural?", zoom=True
+    name="regional",
+    text="Which picture has better faces and hands? Consider how detailed, plausible and natural they look.",
+    zoom=True,
 )
 
 
 class ExclusionSettings(Settings):
-    """Rules, fixed before the first answer, by which a participant is left out of the second analysis."""
+    """Rules for excluding participants from the second analysis, fixed before the first answer."""
 
-    max_failed_checks: int = Field(default=1, ge=0, description="attention checks answered wrongly, at most")
-    min_seconds: float = Field(default=1.0, ge=0.0, description="median time of an answer, at least")
-    max_same_side: float = Field(default=0.95, gt=0.5, le=1.0, description="share of answers for one side, at most")
-    min_answers: float = Field(default=0.5, ge=0.0, le=1.0, description="share of trials answered, at least")
+    max_failed_checks: int = Field(default=1, ge=0, description="maximum number of failed attention checks")
+    min_seconds: float = Field(default=1.0, ge=0.0, description="minimum median answer time in seconds")
+    max_same_side: float = Field(default=0.95, gt=0.5, le=1.0, description="maximum share of answers for one position")
+    min_answers: float = Field(default=0.5, ge=0.0, le=1.0, description="minimum share of questions answered")
 
 
 class StudySettings(Settings):
-    """Everything that is fixed when a study is created."""
+    """Settings of a study, fixed when it is created."""
 
-    title: str = Field(default="Which picture do you prefer?", min_length=1, max_length=120)
+    title: str = Field(
+        default="Which picture do you prefer?", min_length=1, max_length=120, description="title for participants"
+    )
     questions: tuple[Question, ...] = Field(default=(OVERALL, REGIONAL), min_length=1)
     items: int = Field(default=100, ge=1, description="groups of pictures with the same prompt")
-    participants: int = Field(default=50, ge=1)
-    per_participant: int | None = Field(default=None, ge=1, description="items that each one sees; None: all")
-    shown: int = Field(default=2, ge=2, le=4, description="pictures side by side, of as many methods")
-    checks: int = Field(default=3, ge=0, description="attention checks among each one's trials")
-    seed: int = Field(default=0, ge=0)
-    show_prompt: bool = True
+    participants: int = Field(default=50, ge=1, description="planned participants")
+    per_participant: int | None = Field(default=None, ge=1, description="items per participant; None: all")
+    shown: int = Field(default=2, ge=2, le=4, description="pictures side by side, each from another method")
+    checks: int = Field(default=3, ge=0, description="attention checks per participant")
+    seed: int = Field(default=0, ge=0, description="seed of items and design")
+    show_prompt: bool = Field(default=True, description="show the prompt above the pictures")
     exclude: ExclusionSettings = ExclusionSettings()
 
     @field_validator("questions")
@@ -78,11 +82,10 @@ class StudySettings(Settings):
 
 @dataclass(frozen=True)
 class StudyItem:
-    """One prompt, drawn by all methods; or an attention check.
+    """The pictures of all methods for one prompt, or an attention check, whose correct "method" is `better`.
 
-    pictures: method to the name of its file in `pictures/`.
-    zooms: method to names of enlarged faces and hands in `pictures/`; as many for each method.
-    better: of an attention check the "method" that everybody should choose; None: a real item.
+    `pictures` maps methods to file names in `pictures/`, `zooms` to those of close-ups, the same number for each
+    method.
     """
 
     prompt: str
@@ -93,7 +96,7 @@ class StudyItem:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one participant sees at a time: an item's pictures, from left to right by method."""
+    """One trial: an item and the methods shown from left to right."""
 
     item: int
     shown: tuple[str, ...]
@@ -101,7 +104,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Design:
-    """All items, and each participant's trials in order. Real items first, attention checks after them."""
+    """All items (real ones first, then attention checks), and each participant's trials in order."""
 
     methods: tuple[str, ...]
     items: tuple[StudyItem, ...]
@@ -110,11 +113,14 @@ class Design:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a participant said to one question about one trial.
+    """A participant's answer to one question about one trial.
 
-    choice: position in `Trial.shown`; None: a tie.
-    seconds: from when the pictures were seen to the answer, as the browser says.
-    given: when the server took it, ISO 8601, UTC.
+    Attributes:
+        participant, trial: numbers from 0.
+        question: name of the question.
+        choice: position in `Trial.shown`; None: a tie.
+        seconds: time from showing the pictures to the answer, measured by the browser.
+        given: time when the server accepted it, ISO 8601, UTC.
     """
 
     participant: int
@@ -127,18 +133,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study's folder, with its settings and its design."""
+    """A study's folder with its settings and design."""
 
     folder: Path
     settings: StudySettings
     design: Design
 
     def creation(self) -> tuple[list[str], list[str]]:
-        """Notes and what was left out, as `create_study` wrote them; both empty where a study was made otherwise.
+        """Notes and excluded prompts, as written by `create_study`; both are empty if the study was made differently.
 
         Raises:
-            DataError: the file isn't what `create_study` writes.
-
+            DataError: the file wasn't written by `create_study`.
         """
         path = self.folder / CREATION
         if not path.is_file():
@@ -148,13 +153,13 @@ class StoredStudy:
             notes, left_out = ([str(text) for text in values[name]] for name in ("notes", "left_out"))
             changed = config.differences(StudySettings.model_validate(values["settings"]), self.settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: isn't what fairhuman study create writes: {error!r}") from error
-        later = "Changed in study.yaml after the study was made, so not fixed beforehand: {}: {} instead of {}."
+            raise DataError(f"{path}: wasn't written by fairhuman study create: {error!r}") from error
+        later = "Changed in study.yaml after the study was made, so not fixed in advance: {} is {}, was {}."
         return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
 
 
 def load_study(folder: Path) -> StoredStudy:
-    """Read settings and design; errors as of `load_design` and `config.load`."""
+    """Read settings and design; raises the errors of `load_design` and `config.load`."""
     design = load_design(folder)
     return StoredStudy(folder, config.load(StudySettings, folder / SETTINGS), design)
 
@@ -168,8 +173,7 @@ def load_design(folder: Path) -> Design:
     """Read `design.json`.
 
     Raises:
-        DataError: it is missing or isn't one.
-
+        DataError: the file is missing or invalid.
     """
     path = folder / DESIGN
     try:
@@ -183,7 +187,7 @@ def load_design(folder: Path) -> Design:
             ),
         )
     except OSError as error:
-        raise DataError(f"{path}: can't be read, is {folder} a study? {error.strerror}") from error
+        raise DataError(f"{path}: can't be read; is {folder} a study? {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: isn't the design of a study: {error!r}") from error
 

@@ -1,4 +1,4 @@
-"""What participants read, beside titles, questions and prompts: one JSON file that another can replace."""
+"""Texts of the participants' pages, apart from title, questions and prompts: a JSON file that can be replaced."""
 
 import difflib
 import json
@@ -13,11 +13,11 @@ _PLACE = re.compile(r"\{\w+\}")
 
 
 def load_texts(path: Path | None = None) -> Mapping[str, str]:
-    """Read texts by their name; None: those of `DEFAULT`, which say what there must be, and what {places} each holds.
+    """Read texts by name. `DEFAULT`, read for None, defines the required names and the {placeholders} of each text.
 
     Raises:
-        DataError: the file can't be read; a text is missing, unknown, empty or no text; a {place} is unknown.
-
+        DataError: the file can't be read; a text is missing, unknown, empty or not a string; a {placeholder} is
+            unknown.
     """
     path = path or DEFAULT
     texts = _read(path)
@@ -31,7 +31,7 @@ def load_texts(path: Path | None = None) -> Mapping[str, str]:
             problems.append(f"{name!r} must be a text, found {text!r}")
         else:
             places = set(_PLACE.findall(text)) - set(_PLACE.findall(known[name]))
-            problems += [f"{name!r} must not hold {place}" for place in sorted(places)]
+            problems += [f"{name!r} must not contain {place}" for place in sorted(places)]
     if problems:
         raise DataError(f"{path}: {'; '.join(problems)}")
     return texts

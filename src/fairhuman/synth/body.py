@@ -67,7 +67,6 @@ class Anatomy:
         eye: centre of the left eye ball.
         head_low, head_high: corners of the head's bounding box.
         neck, hip: heights of the neck's root and of the hips.
-
     """
 
     head: Array

@@ -26,7 +26,6 @@ class RayHits:
         weights: barycentric weights of its corners, [N, 3], each row sums to 1.
         distance: distance along the ray in metres, [N].
         lit: whether light reaches the point, [N].
-
     """
 
     face: Array
@@ -94,8 +93,7 @@ class Caster:
         self._device = wp.get_device("cpu")
         self._normals = self._vectors(normals)
         self._mesh = wp.Mesh(
-            points=self._vectors(vertices),
-            indices=wp.array(triangles.reshape(-1), dtype=wp.int32, device=self._device),
+            points=self._vectors(vertices), indices=wp.array(triangles.reshape(-1), dtype=wp.int32, device=self._device)
         )
 
     def cast(self, origin: Array, directions: Array, light: Array = _NO_LIGHT) -> RayHits:

@@ -83,7 +83,6 @@ class Person:
         neckline, sleeve, puff: radius of the neck opening in metres; end of the sleeve (0 shoulder, 1
             elbow, 2 wrist); distance of the cloth from the skin in metres.
         stripes: second colour of a striped top.
-
     """
 
     gender: str

@@ -29,7 +29,6 @@ class ArmPose:
         wrist_noise, palm_noise: standard deviations, in arm lengths and of the unit direction.
         lift: elevation of the shoulder in degrees.
         bend: maximum random bend of the wrist in degrees, up-down and sideways.
-
     """
 
     wrist: Direction

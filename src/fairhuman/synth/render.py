@@ -40,7 +40,6 @@ class Rendering:
             picture and aren't occluded.
         depth: metres along the optical axis at the pixel's nearest sample, [H, W] float32, 0 = background.
         keypoints: x, y in pixels and visibility (0 or 1), [59, 3], in the order of `KEYPOINTS`.
-
     """
 
     image: Array

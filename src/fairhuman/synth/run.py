@@ -13,7 +13,6 @@ def render_people(out: Path, settings: SynthSettings, display: Display, workers:
 
     Raises:
         DataError, FairHumanError: as for `write_people`.
-
     """
     missing = sum(map(len, missing_tables(out, settings).values()))
     if 0 < missing < settings.count:

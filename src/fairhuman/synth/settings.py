@@ -16,7 +16,6 @@ class SynthSettings(Settings):
         size: pixels a side.
         seed: picture k depends on (seed, k).
         degraded: share of pictures, in [0, 1], whose faces and hands are blurred and warped.
-
     """
 
     count: int = Field(ge=1, le=10_000_000)

@@ -22,7 +22,6 @@ class SurfacePoints:
         head, hand, lips, along_arm: as in `Anatomy`, [N].
         cloth: whether top or trousers cover the point, [N].
         face: whether the point belongs to the face, [N].
-
     """
 
     part: Array

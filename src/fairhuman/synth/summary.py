@@ -18,7 +18,6 @@ class PeopleSummary:
         faces, hands: number of boxes.
         visible: mean visible share in [0, 1] of each region, by the names in `REGIONS`.
         degraded: number of pictures with degraded faces and hands.
-
     """
 
     pictures: int

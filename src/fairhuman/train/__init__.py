@@ -1,1 +1,1 @@
-"""Training: `settings` say what, `step` is the mathematics of one step, `loop` the run around it."""
+"""Training. `recipe` holds the settings, `step` the mathematics of one step, `loop` the run around it."""

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder a step, complete or not there."""
+"""Checkpoints: one folder per step, written atomically."""
 
 import re
 from pathlib import Path
@@ -17,8 +17,8 @@ _NAME = re.compile(r"step-(\d+)")
 class Checkpoints:
     """The folder `checkpoints/` of a run.
 
-    Each holds `trainable.safetensors`, the trained weights, and `state.pt`, all else that the next step depends on:
-    optimiser, learning rate, strategy, loss scale, moving average. Data order and noise have no state.
+    Each checkpoint holds `trainable.safetensors`, the trained weights, and `state.pt`, all else that the next step
+    depends on: optimiser, learning rate, strategy, loss scale, moving average. Data order and noise have no state.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -48,7 +48,7 @@ class Checkpoints:
         """Return trained weights and state of the newest checkpoint; None if there is none.
 
         Raises:
-            TrainingError: it can't be read; names it and what to do.
+            TrainingError: it can't be read; names the folder and what to do.
         """
         found = self.list()
         if not found:
@@ -58,7 +58,7 @@ class Checkpoints:
             state = torch.load(found[-1] / "state.pt", map_location="cpu", weights_only=True)
         except Exception as error:
             raise TrainingError(
-                f"checkpoint {found[-1]}: can't be read ({type(error).__name__}); delete this folder to go on from the "
-                "one before"
+                f"checkpoint {found[-1]}: can't be read ({type(error).__name__}); delete this folder to resume "
+                "from the previous one"
             ) from error
         return trainable, state

@@ -1,4 +1,4 @@
-"""What a run trains and measures on: read, checked, split, in its order."""
+"""The data of a run: records are read, checked, split and ordered."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
 
 @dataclass(frozen=True)
 class RunData:
-    """Training and held-out samples; `held_out` is None where none were asked for."""
+    """Training and held-out samples; `held_out` is None if validation is off."""
 
     train: PeopleDataset
     held_out: PeopleDataset | None
@@ -45,14 +45,14 @@ class RunData:
     sources: Sequence[DataSource]
 
     def reading(self, latents: Encodings | None) -> "RunData":
-        """The same samples, as `PeopleDataset.reading`."""
+        """Return the same samples, reading latents from a cache; see `PeopleDataset.reading`."""
         place = json.dumps([str(source.path.absolute()) for source in self.sources])
         held_out = self.held_out.reading(latents, place) if self.held_out is not None else None
         return replace(self, train=self.train.reading(latents, place), held_out=held_out)
 
     @cached_property
     def cropped_share(self) -> float:
-        """Share of a training picture's area that is outside its view, in the mean; without zoom."""
+        """Share of a training picture's area that is cropped away on average, without zoom."""
         order = self.train.order
         shown = order.resolutions_of_records() if isinstance(order, BucketOrder) else {}
         pairs = [
@@ -63,7 +63,7 @@ class RunData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of which records are trained on and held out, in their order, and what is said of each source."""
+        """Hash of the training and held-out record keys in order, and of the sources' settings."""
         parts = [self.train.records, self.held_out.records if self.held_out is not None else ()]
         keys: list[Any] = [[record.key for record in records] for records in parts]
         said = [[source.repeats or 1, source.weight, source.regions] for source in self.sources]
@@ -72,12 +72,12 @@ class RunData:
 
 
 def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
-    """Read, check and split the records of a recipe. What was found is in `report`, also when this raises."""
+    """Read, check and split the records of a recipe. Notes are added to `report` even if this raises."""
     records, source_of = _read_sources(recipe, report)
     train, held_out = split(records, recipe)
     if recipe.validation.data is not None and recipe.validation.every:
         others = _read(recipe.validation.data, recipe.regions.names, recipe, report)
-        # Pictures of one name in both data sets stay apart.
+        # The prefix distinguishes equal keys of the two data sets.
         held_out = [replace(record, key=f"validation/{record.key}") for record in others]
         held_out = _draw(held_out, recipe.validation.count, recipe.seed)
     shares = _shares(recipe, [source_of[record.key] for record in train])
@@ -114,13 +114,13 @@ def fixed_dataset(
     limits: PictureLimits,
     conditions: Sequence[str] = (),
 ) -> PeopleDataset:
-    """Samples to measure on: nothing about them is drawn, they are the same each time."""
+    """Return samples for evaluation: nothing is random, so they are the same every time."""
     still = JointTransform(size, "center", flip_probability=0.0, keep_region=1.0)
     return PeopleDataset(records, regions.names, still, regions.mask, 0.0, seed, limits, None, conditions)
 
 
 def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRecord], dict[str, int]]:
-    """Return the records of all sources, and the source of each key; of several, the key says which it is."""
+    """Return the records of all sources and each key's source number; with several sources, keys are prefixed by it."""
     records: list[HumanRecord] = []
     source_of: dict[str, int] = {}
     for number, source in enumerate(recipe.sources):
@@ -134,14 +134,14 @@ def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRe
 
 
 def _read(data: Path, regions: Sequence[str], recipe: TrainRecipe, report: LoadReport) -> list[HumanRecord]:
-    """Return the records of a data set that can be used."""
+    """Return the usable records of a data set."""
     source = recipe.source
     records = read_source(data, regions, source, report)
     return check_records(records, report, source.check == "full", source.limits, source.max_reject_share)
 
 
 def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe) -> Sequence[HumanRecord]:
-    """Return the records with pictures that are fast to read."""
+    """Return the records with their pictures in a cache that is fast to read."""
     chosen = recipe.source.cache
     if chosen is False:
         return records
@@ -149,18 +149,18 @@ def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe) -> Sequence[Hum
 
 
 def _shares(recipe: TrainRecipe, source_of: Sequence[int]) -> list[SourceShare]:
-    """Return which training records are of which source, and how often they come."""
+    """Return each source's training records and how often they are drawn."""
     shares: list[SourceShare] = []
     for number, source in enumerate(recipe.sources):
         records = [index for index, other in enumerate(source_of) if other == number]
         if not records:
-            raise DataError(f"{source.path}: every record is held out; none to train on")
+            raise DataError(f"{source.path}: every record is held out, none is left to train on")
         shares.append(SourceShare(records, source.repeats or 1, source.weight))
     return shares
 
 
 def _order(recipe: TrainRecipe, shares: Sequence[SourceShare], train: Sequence[HumanRecord]) -> Order:
-    """Return the order of the training samples."""
+    """Return the order of the training samples, in buckets if set."""
     if recipe.view.bucket_aspect is None:
         return mixed_order(recipe.seed, shares)
     samples = recipe.samples(world_size())
@@ -169,10 +169,10 @@ def _order(recipe: TrainRecipe, shares: Sequence[SourceShare], train: Sequence[H
 
 
 def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[HumanRecord], list[HumanRecord]]:
-    """Return records to train on and to hold out: by the data set's own split, or a seeded share of them.
+    """Return training and held-out records: by the data set's own split, otherwise a seeded share.
 
-    Where `validation.data` is another data set nothing is taken off the training records but their own split.
-    Who is held out follows from the seed and the record's key alone, so that it stays so when records come or go.
+    If `validation.data` names another data set, only records of a held-out split are removed from the training records.
+    A record's selection depends on the seed and its key alone, so it doesn't change when records are added or removed.
     """
     settings = recipe.validation
     held_out = [record for record in records if record.split in HELD_OUT_SPLITS]
@@ -183,13 +183,14 @@ def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[Hum
         train = [record for record in train if record.key not in chosen]
     if not train:
         raise DataError(
-            f"{recipe.data_name}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}); none to train on"
+            f"{recipe.data_name}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}), "
+            "none is left to train on"
         )
     return train, _draw(held_out, settings.count, recipe.seed)
 
 
 def _draw(records: Sequence[HumanRecord], count: int, seed: int) -> list[HumanRecord]:
-    """Return `count` records, in their order: those whose hash of (seed, key) is smallest."""
+    """Return the `count` records with the smallest hash of (seed, key), in their original order."""
     ordered = sorted(records, key=lambda record: hashlib.sha256(f"{seed} {record.key}".encode()).digest())
     chosen = {record.key for record in ordered[:count]}
     return [record for record in records if record.key in chosen]
@@ -210,5 +211,5 @@ def build_loader(recipe: TrainRecipe, data: RunData, start_step: int, processes:
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the training process stops the others when it has saved."""
+    """Ignore Ctrl-C, which reaches all processes of a terminal: the training process stops the workers after saving."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

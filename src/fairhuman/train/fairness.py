@@ -1,10 +1,13 @@
 """The strategy, the estimator and the `FairBackward` of a run, from its recipe."""
 
+import difflib
+import inspect
+from collections.abc import Mapping
+
 import torch
 
-from fairhuman.errors import ModelError
+from fairhuman.errors import ModelError, PluginError, RecipeError
 from fairhuman.fairness import (
-    STRATEGIES,
     AlphaFair,
     DynamicWeightAverage,
     EmaEstimator,
@@ -21,6 +24,7 @@ from fairhuman.fairness import (
     Strategy,
     TailEstimator,
     UncertaintyWeighting,
+    strategy_named,
 )
 from fairhuman.fairness.estimators.audited import Exact
 from fairhuman.models.model import TrainableModel
@@ -29,9 +33,17 @@ from fairhuman.utils.randomness import Stream, mixed_seed
 
 
 def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
-    """Return the recipe's strategy, with its settings."""
+    """Return the recipe's strategy, with its settings.
+
+    Raises:
+        PluginError: it is another package's, and can't be loaded.
+        RecipeError: `fairness.options` don't fit it.
+    """
     fairness = recipe.fairness
-    kind = STRATEGIES[recipe.strategy]
+    try:
+        kind = strategy_named(recipe.strategy)
+    except (ImportError, TypeError, ValueError) as error:
+        raise PluginError(str(error)) from error
     if kind is AlphaFair:
         return AlphaFair(fairness.alpha, fairness.ridge)
     if kind is MinimumPotentialDelay or kind is NashMTL:
@@ -44,7 +56,26 @@ def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
         strategy = UncertaintyWeighting(len(recipe.regions.objectives))
         strategy.s.data = strategy.s.data.to(device)
         return strategy
-    return kind()
+    return _with_options(kind, recipe.strategy, fairness.options, device) if recipe.added_strategy else kind()
+
+
+def _with_options(
+    kind: type[Strategy], name: str, options: Mapping[str, bool | int | float | str], device: torch.device
+) -> Strategy:
+    """A strategy of another package, made with the arguments that the recipe names."""
+    known = list(inspect.signature(kind).parameters)
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
+            raise RecipeError(f"fairness.options: the strategy {name!r} has no option {option!r}; {hint}")
+    try:
+        strategy = kind(**options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"fairness.options of the strategy {name!r}: {error}") from error
+    for parameter in strategy.parameters():
+        parameter.data = parameter.data.to(device)
+    return strategy
 
 
 def build_fair_backward(
@@ -64,9 +95,9 @@ def build_fair_backward(
 
 
 def batched(recipe: TrainRecipe) -> bool:
-    """Whether the K gradients of an exact step come in one batched pass.
+    """Whether an exact step computes its K gradients in one batched pass.
 
-    Under gradient checkpointing it recomputes activations once; it can't run compiled, with dropout or sharded.
+    With gradient checkpointing that recomputes activations once; it doesn't support compile, dropout or sharding.
     """
     dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
     whole = recipe.processes.sharding == "none"
@@ -74,7 +105,7 @@ def batched(recipe: TrainRecipe) -> bool:
 
 
 def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
-    """Return the recipe's estimator and, after it, the dearer ones that take over where its audits are bad."""
+    """Return the recipe's estimator, with the more expensive ones that replace it if its audits are bad."""
     fairness, parameters = recipe.fairness, model.trainable_parameters()
     mode, every = fairness.mode, fairness.every
     exact = ExactEstimator(parameters, batched(recipe))
@@ -86,7 +117,7 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
     ladder: list[Estimator] = [last]
     if not fairness.pairwise and recipe.processes.sharding == "none":
         kinds: dict[str, type[TailEstimator]] = {"tail": TailEstimator}
-        if mode == "split":  # by name alone: it ends a run whose regions lie in one another
+        if mode == "split":  # only on request: it ends runs whose regions overlap
             kinds["split"] = SplitEstimator
         for name, kind in kinds.items():
             try:

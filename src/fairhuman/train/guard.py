@@ -1,4 +1,4 @@
-"""What surrounds a run: one run a folder, failures explained."""
+"""Guards around a run: a folder lock, and explanations of common failures."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from fairhuman.utils.files import alone
 
 @contextmanager
 def locked(folder: Path, main: bool) -> Iterator[None]:
-    """Keep a second run out of the folder; the lock goes with the process, however it ends."""
+    """Lock the folder against a second run; the system releases the lock when the process ends."""
     if not main:
         yield
         return
@@ -28,8 +28,8 @@ def locked(folder: Path, main: bool) -> Iterator[None]:
 
 
 @contextmanager
-def explained(recipe: TrainRecipe) -> Iterator[None]:
-    """Turn the failures that every trainer meets into messages that say what to change."""
+def explain_failures(recipe: TrainRecipe) -> Iterator[None]:
+    """Turn common training failures into messages that say what to change."""
     try:
         yield
     except FloatingPointError as error:
@@ -45,14 +45,14 @@ def explained(recipe: TrainRecipe) -> Iterator[None]:
         if world_size() == 1 or not _is_of_another_process(error):
             raise
         raise TrainingError(
-            "another process of the run ended, or didn't answer in processes.timeout = "
-            f"{recipe.processes.timeout} s ({' '.join(str(error).split())[:200]}); its own message says why. Start the "
-            "same command again: it goes on from the last complete checkpoint"
+            "another process of the run ended, or didn't respond within processes.timeout = "
+            f"{recipe.processes.timeout} s ({' '.join(str(error).split())[:200]}); see that process's message. Run the "
+            "same command again to resume from the last complete checkpoint"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TrainingError(
-                f"{recipe.out}: the disk is full. Free space and run the same command again: it goes on from the last "
+                f"{recipe.out}: the disk is full. Free space and run the same command again to resume from the last "
                 f"complete checkpoint; keep_checkpoints={recipe.keep_checkpoints} can be lowered"
             ) from error
         if error.filename is None:
@@ -61,22 +61,23 @@ def explained(recipe: TrainRecipe) -> Iterator[None]:
 
 
 def _is_of_another_process(error: RuntimeError) -> bool:
-    """Whether a collective failed: NCCL's errors have classes, gloo's a text."""
+    """Whether a collective failed: NCCL raises its own classes, gloo a RuntimeError with its name."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def device_bytes() -> int:
-    """Memory of the GPU that is used, or of the machine."""
+    """Return the memory of the current GPU or, without one, of the machine."""
     if torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _out_of_memory(recipe: TrainRecipe, limit: int) -> str:
-    """Say what a run needs, and the cheapest changes with which it fits."""
+    """Return a message with the run's memory needs and the cheapest changes that make it fit."""
     needed, fitting = memory_of(recipe).needed, cheapest_changes(recipe, limit)
     changes = "; or ".join(map(str, fitting)) or "none: it needs a larger device, or a lower resolution"
     return (
-        f"out of memory: the run needs about {needed / 2**30:.1f} GiB, the device has {limit / 2**30:.1f}, for others "
-        f"too. The cheapest changes that fit: {changes}. With another out, if this one holds checkpoints"
+        f"out of memory: the run needs about {needed / 2**30:.1f} GiB, the device has {limit / 2**30:.1f}, "
+        f"shared with other processes. Cheapest changes that fit: {changes}. "
+        "Choose another out if this one has checkpoints"
     )

@@ -1,4 +1,4 @@
-"""How much memory tensor operations need, without having it: shapes are computed, values aren't."""
+"""Measure the memory of tensor operations without allocating it: only shapes are computed."""
 
 import weakref
 from collections.abc import Iterable, Iterator
@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sums the sizes of storages that operations make, until nothing refers to them.
+    """Sums the sizes of all storages that operations create, while they are referenced.
 
-    live, peak: bytes, now and at most, of what was made while the mode was on; not of `known` tensors.
+    live, peak: current and maximum bytes of storages created in this mode; `known` tensors are not counted.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
@@ -24,7 +24,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages = {tensor.untyped_storage()._cdata for tensor in known}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and take in what it returns."""
+        """Run the operation and count the storages of its outputs."""
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -45,10 +45,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def without_memory(*modules: nn.Module) -> Iterator[None]:
-    """Tensors made in here have a shape and a type, and no memory; those of `modules`, built on `meta`, become such.
+def fake_tensors(*modules: nn.Module) -> Iterator[None]:
+    """Create tensors with shape and dtype but no memory; weights of `modules` on `meta` are replaced by such tensors.
 
-    They say that they are on the CPU, so that autocast and attention do what they do on a device.
+    They report the CPU as their device, so that autocast and attention behave as on a real device.
     """
     with FakeTensorMode():
         for module in (part for whole in modules for part in whole.modules()):
@@ -63,5 +63,5 @@ def without_memory(*modules: nn.Module) -> Iterator[None]:
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """Sum of the sizes of tensors."""
+    """Return the total size of tensors in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

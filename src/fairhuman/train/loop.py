@@ -1,7 +1,7 @@
-"""The loop around the steps: train, watch, stop.
+"""The training loop: steps, evaluation, checkpoints, stopping.
 
-A step's result depends on the recipe and on the checkpointed state alone (see `step`), so a run that was killed and
-started again with the same command ends with the same bits as one that wasn't.
+A step's result depends only on the recipe and the checkpointed state (see `step`), so a run that was killed and resumed
+ends with the same bits as an uninterrupted one.
 """
 
 import time
@@ -21,11 +21,11 @@ from fairhuman.fairness.distributed import world_size
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.train import sharding
 from fairhuman.train.data import build_loader
-from fairhuman.train.guard import explained, locked
+from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.metrics import Metrics, step_metrics
 from fairhuman.train.optimizer import advance
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher, averaged, save_checkpoint, save_product, set_up
+from fairhuman.train.run import Run, Watcher, averaged_weights, save_checkpoint, save_product, set_up
 from fairhuman.train.step import PARTS, fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses
@@ -35,15 +35,15 @@ from fairhuman.utils.signals import signals
 
 
 def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
-    """Train, or go on with a run that was stopped. Returns the run; `finished` is False if a signal stopped it.
+    """Train, or resume a stopped run. Return the run; `finished` is False if a signal stopped it.
 
     Raises:
-        FairHumanError: bad data, model or settings; out of memory or disk; a loss that isn't finite.
+        FairHumanError: invalid data, model or settings; out of memory; disk full; non-finite loss.
     """
     timeout = timedelta(seconds=recipe.processes.timeout)
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # what `accelerate launch --cpu` sets
     process = PartialState(cpu=cpu, timeout=timeout)
-    with explained(recipe), locked(recipe.out, bool(process.is_main_process)):
+    with explain_failures(recipe), locked(recipe.out, bool(process.is_main_process)):
         run = set_up(recipe, process, watchers)
         tracker = (
             Tracker(recipe.out, run.step, recipe.track.wandb, recipe.model_dump(mode="json")) if run.main else None
@@ -73,7 +73,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             micro, metrics = take_step(run, batches)
             if tracker is not None:
                 _note_lost_pictures(run, micro)
-                _tell(run, run.caches.news())
+                _tell(run, run.caches.new_messages())
                 tracker.metrics(run.step, metrics)
                 for watcher in run.watchers:
                     watcher.on_step(run, metrics)
@@ -85,7 +85,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
 
 
 def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]:
-    """Take one step with the next batches; return these and what it did."""
+    """Take one step with the next batches; return the batches and the step's metrics."""
     started = time.perf_counter()
     with record_function(PARTS["loading"]):
         micro = [next(batches).to(run.process.device) for _ in range(run.recipe.accumulate)]
@@ -124,10 +124,10 @@ def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
 
 
 def _write_overlay(run: Run) -> None:
-    """Show the samples that come next, with their masks at picture resolution and on the latent grid."""
+    """Write `overlay.png`: the next samples with their masks at picture resolution and on the latent grid."""
     samples = run.recipe.samples(run.process.num_processes)
     first = run.step * samples
-    bucketed = run.recipe.view.bucket_aspect is not None  # then the next step may have another resolution
+    bucketed = run.recipe.view.bucket_aspect is not None  # the following step may have another resolution
     count = min(16, samples if bucketed else len(run.data.train))
     pictured = run.data.train.reading(None)
     batch = collate([pictured[first + i] for i in range(count)])
@@ -139,9 +139,9 @@ def _write_overlay(run: Run) -> None:
 
 
 def _evaluate_if_due(run: Run, tracker: Tracker | None) -> None:
-    """Validate and draw previews where it is time to, with averaged weights where there are some.
+    """Validate and draw previews if due, with the averaged weights if there are any.
 
-    Comes after the step's checkpoint, and again if the run was killed meanwhile. A stop doesn't wait for it.
+    Runs after the step's checkpoint, and again if the run was killed meanwhile. Skipped when the run is stopping.
     """
     if run.stopped_by is not None and not run.finished:
         return
@@ -156,9 +156,9 @@ def _evaluate_if_due(run: Run, tracker: Tracker | None) -> None:
 
 
 def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
-    """Validate and draw, in the main process."""
+    """Validate and draw previews, in the main process."""
     done = run.step in tracker.validated
-    with averaged(run):
+    with averaged_weights(run):
         if validate and not done:
             _validate(run, tracker)
         for watcher in run.watchers if preview and not (validate and done) else ():
@@ -176,7 +176,7 @@ def _validate(run: Run, tracker: Tracker) -> None:
 
 
 def _note_lost_pictures(run: Run, batches: Sequence[Batch]) -> None:
-    """Tell of pictures that could be read before training and can't any more; too many end the run."""
+    """Report pictures that have become unreadable since the start; raise if there are too many."""
     notes = [note for batch in batches for note in batch.notes]
     if not notes:
         return
@@ -187,8 +187,8 @@ def _note_lost_pictures(run: Run, batches: Sequence[Batch]) -> None:
     limit = run.recipe.source.max_reject_share * len(run.data.train)
     if len(lost) > limit:
         raise DataError(
-            f"{len(lost)} of {len(run.data.train)} pictures can't be read any more, more than "
-            f"source.max_reject_share = {run.recipe.source.max_reject_share:.0%}; the last: {notes[-1]}"
+            f"{len(lost)} of {len(run.data.train)} pictures have become unreadable, more than "
+            f"source.max_reject_share = {run.recipe.source.max_reject_share:.0%}; the last one: {notes[-1]}"
         )
 
 
@@ -197,16 +197,16 @@ def _due(step: int, every: int) -> bool:
 
 
 def _broadcast_from_main(run: Run, flag: bool) -> bool:
-    """Return the main process's `flag` in all; others may see its folder a moment later, or not at all."""
+    """Return the main process's `flag` in all processes; others may not see its folder, or only later."""
     if world_size() == 1:
         return flag
-    told = torch.tensor(int(flag), device=run.process.device)
-    dist.broadcast(told, src=0)
-    return bool(told)
+    shared = torch.tensor(int(flag), device=run.process.device)
+    dist.broadcast(shared, src=0)
+    return bool(shared)
 
 
 def _agree_on_stop(run: Run) -> None:
-    """Let all processes stop at the same step when one got a signal."""
+    """Stop all processes at the same step when one received a signal."""
     if world_size() > 1:
         flag = torch.tensor(run.stopped_by or 0, device=run.process.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)

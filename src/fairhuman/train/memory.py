@@ -1,4 +1,4 @@
-"""What a training run needs of a device's memory, from its shapes alone: nothing is loaded or computed."""
+"""Estimate a training run's device memory from tensor shapes alone; nothing is loaded or computed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,28 +19,28 @@ from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import networks, vae_factor
 from fairhuman.train.fairness import batched
-from fairhuman.train.live_bytes import LiveBytes, bytes_of, without_memory
-from fairhuman.train.model import trainable
+from fairhuman.train.live_bytes import LiveBytes, bytes_of, fake_tensors
+from fairhuman.train.model import make_trainable
 from fairhuman.train.recipe import TrainRecipe
 
-# Bytes of optimizer state a trained value.
+# Bytes of optimizer state per trained parameter.
 STATE_BYTES: Mapping[str, int] = {"adam": 8, "adamw": 8, "adamw8bit": 2, "sgd": 4}
-# Of PyTorch's own libraries and its allocator's gaps on a GPU: context 0.5 GiB, fragmentation some percent.
+# Overhead on a GPU: PyTorch's context in bytes, and the allocator's fragmentation as a share.
 CONTEXT, GAPS = 2**29, 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes, by what they hold.
+    """Memory of a run in bytes, by use.
 
     Attributes:
         frozen: weights that aren't trained.
-        trained: float32 weights that are.
-        optimizer: its state, and a moving average of the weights.
-        encode: peak of pictures to latents, activations alone.
-        step: peak of an ordinary step: activations, gradients, combinations of them.
-        audit: peak of an exact step of an amortised mode; None where there is none.
-        update: gradients, and what the optimizer makes for a moment.
+        trained: trained weights, float32.
+        optimizer: optimizer state and the moving average of the weights.
+        encode: peak of activations while encoding pictures to latents.
+        step: peak of an ordinary step: activations, gradients and their combinations.
+        audit: peak of an amortised mode's exact step; None if there is none.
+        update: gradients and temporary tensors of the optimizer.
     """
 
     frozen: int
@@ -58,15 +58,15 @@ class Memory:
 
     @property
     def needed(self) -> int:
-        """What a GPU must have: the peak, PyTorch's context and gaps between blocks."""
+        """The memory that a GPU must have: the peak, PyTorch's context and fragmentation."""
         return int(self.total * (1 + GAPS)) + CONTEXT
 
 
 def memory_of(recipe: TrainRecipe) -> Memory:
-    """Compute what a run needs; model `sdxl` means SDXL base 1.0, without any file of it.
+    """Compute a run's memory; model `sdxl` means SDXL base 1.0, for which no file is needed.
 
-    All operations of a step are run on tensors that have shapes alone (`live_bytes`), K backward passes included; what
-    is alive at a time is summed. Left out: cuDNN's workspaces, data in flight, previews.
+    All operations of a step, including the K backward passes, run on tensors without memory (`live_bytes`), and the
+    sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data, previews.
 
     Raises:
         OSError: the model's configurations can't be read.
@@ -76,7 +76,7 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
         cast(part, dtype or torch.float32)
     with torch.device("meta"):
-        model = trainable(recipe, pipeline)
+        model = make_trainable(recipe, pipeline)
     changing = {id(parameter) for parameter in model.trainable_parameters()}
     frozen = bytes_of(p for whole in _networks(model) for p in whole.parameters() if id(p) not in changing)
     trained = sum(4 * p.numel() for p in model.trainable_parameters())
@@ -94,18 +94,18 @@ def _shape(model: str) -> StableDiffusionXLPipeline:
 
 
 def _networks(model: TrainableModel) -> list[nn.Module]:
-    """All modules with weights."""
+    """Return all modules with weights."""
     return [*networks(model.pipeline), *([model.control.network] if isinstance(model, ControlModel) else [])]
 
 
 def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) -> list[int]:
-    """Peaks of encoding pictures and of steps, exact (True) or ordinary, beyond the weights."""
+    """Return the peaks of encoding pictures and of each of `steps`, exact (True) or ordinary, without the weights."""
     pipeline = model.pipeline
     batch, channels, factor = recipe.batch_size, pipeline.vae.config.latent_channels, vae_factor(pipeline.vae)
     height, width = recipe.sizes[0]
     precision = DTYPES[recipe.precision]
     autocast = torch.autocast("cpu", precision, enabled=precision is not None)
-    with without_memory(*_networks(model)):
+    with fake_tensors(*_networks(model)):
         known = [p for whole in _networks(model) for p in whole.parameters()]
         parameters = [p for p in known if p.requires_grad]
         pictures = torch.empty(batch, 3, height, width)
@@ -136,7 +136,7 @@ def _batch(recipe: TrainRecipe, pictures: Tensor) -> Batch:
 
 
 def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Parameter], exact: bool) -> None:
-    """Do what the estimators of `fairness` do with the graph, where values don't matter."""
+    """Run the backward passes that the estimators of `fairness` run."""
     if not (exact and recipe.balances):
         total = weighted_sum(losses, [1.0] * len(losses))
         assert total is not None
@@ -158,20 +158,20 @@ def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Par
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """Settings to change, and what the run needs then."""
+    """Overrides, and the run's memory with them."""
 
     overrides: tuple[str, ...]
     memory: Memory
 
     def __str__(self) -> str:
-        """As on the command line, with what it needs."""
+        """Return the overrides as on the command line, with the memory needed."""
         return f"{' '.join(self.overrides)} ({self.memory.needed / 2**30:.1f} GiB)"
 
 
 def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3) -> list[MemoryChange]:
-    """Return changes with which a run fits into `limit` bytes, the cheapest in time first.
+    """Return up to `most` changes that make a run fit into `limit` bytes, the cheapest in time first.
 
-    Single changes; where fewer than `most` of them are enough, also the first changes together that are.
+    Single changes first; if fewer than `most` suffice, also the shortest combination that does.
     """
     options = list(_options(recipe))
     together = [tuple(chain(*options[:count])) for count in range(2, len(options) + 1)]
@@ -186,7 +186,7 @@ def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3) -> list[Mem
 
 
 def _options(recipe: TrainRecipe) -> Iterable[tuple[str, ...]]:
-    """Yield changes that save memory and cost little, from the cheapest to the dearest."""
+    """Yield changes that save memory, from the cheapest in time to the most expensive."""
     if recipe.balances and recipe.accumulate == 1 and not recipe.fairness.pairwise:
         mode = () if recipe.fairness.mode in ("output", "ema") else ("fairness.mode=output",)
         yield *mode, "fairness.pairwise=true"  # audits hold two gradients, ordinary steps one
@@ -199,7 +199,7 @@ def _options(recipe: TrainRecipe) -> Iterable[tuple[str, ...]]:
     if recipe.kind == "lora" and recipe.lora.rank > 1:
         yield (f"lora.rank={recipe.lora.rank // 2}",)
     if recipe.batch_size > 1:
-        # Pairs of gradients need one graph, and there are several then.
+        # pairwise needs all losses in one graph, which accumulation doesn't have
         yield "batch_size=1", f"accumulate={recipe.batch_size * recipe.accumulate}", "fairness.pairwise=false"
 
 

@@ -1,4 +1,4 @@
-"""The line of a step in `metrics.jsonl`."""
+"""The metrics of a step, one line of `metrics.jsonl`."""
 
 from collections.abc import Sequence
 
@@ -25,15 +25,18 @@ def step_metrics(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     times: tuple[float, float],
 ) -> Metrics:
-    """Return what a step did, JSON-ready: None where there is no value.
+    """Return a step's metrics, JSON-ready; None where there is no value.
 
-    `times` are seconds of the step, and of those waiting for data; waiting: their ratio.
-    weight/NAME: w, divided by their mean, so that they sum to the number of objectives that took part.
-    cos/A-B: cosine of two objectives' gradients. area/NAME: mean of the mask over pictures. coverage/NAME, known/NAME:
-    shares of samples with the region in view, and annotated. condition_known/NAME, condition_shown/NAME: shares of
-    samples whose record has the condition, and that were trained with it, as it wasn't dropped.
-    grad_norm: ‖Σ w_i g_i‖ before its length was set. exact: whether the Gram matrix is that of the K gradients.
-    audit_cosine: of the estimated to the exact direction.
+    `times`: seconds of the whole step, and of waiting for data; `waiting` is their ratio.
+    weight/NAME: w, normalised to sum to the number of objectives that took part.
+    cos/A-B: cosine of two objectives' gradients.
+    area/NAME: mean of the mask over pictures.
+    coverage/NAME, known/NAME: shares of samples with the region in view, and with it annotated.
+    condition_known/NAME, condition_shown/NAME: shares of samples whose record has the condition, and of samples trained
+    with it (not dropped).
+    grad_norm: ‖Σ w_i g_i‖ before scaling to the set length.
+    exact: whether the Gram matrix is that of the K gradients.
+    audit_cosine: cosine of the estimated and the exact direction.
     """
     names = recipe.regions.objectives
     samples = recipe.samples(processes)

@@ -1,4 +1,4 @@
-"""The model of a run, from its recipe."""
+"""Build the model of a run from its recipe."""
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -31,18 +31,18 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     for part in networks(pipeline):
         part.to(device)
     if recipe.precision == "bf16" and device.type == "cpu":
-        # The fused attention is a quarter slower here, forward and backward.
+        # Fused attention is about 25 % slower on a CPU, forward and backward.
         pipeline.unet.set_attn_processor(AttnProcessor())
     if recipe.compile:
-        # Several backward passes through one graph can't give its buffers away.
+        # Several backward passes through one graph need its buffers to stay.
         torch._functorch.config.donated_buffer = False
         pipeline.unet.compile_repeated_blocks()
-    return trainable(recipe, pipeline)
+    return make_trainable(recipe, pipeline)
 
 
-def trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> TrainableModel:
-    """Make some of a pipeline's weights trainable, as the recipe's kind says."""
-    pipeline.vae.enable_slicing()  # a picture at a time: in float32 a batch could need more than all else
+def make_trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> TrainableModel:
+    """Wrap a pipeline as the trainable model of the recipe's kind."""
+    pipeline.vae.enable_slicing()  # one picture at a time: a float32 batch could need more memory than everything else
     if recipe.kind == "full":
         return FullModel(pipeline, recipe.full.text_encoders, recipe.gradient_checkpointing)
     if recipe.control is not None:
@@ -53,7 +53,7 @@ def trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> Train
 
 
 def build_control(recipe: TrainRecipe, settings: ControlSettings, pipeline: StableDiffusionXLPipeline) -> Control:
-    """Return the recipe's ControlNet or T2I-adapter, new or from its checkpoint."""
+    """Return the recipe's ControlNet or T2I-adapter, new or loaded from `start`."""
     kind = CONTROLS[recipe.kind]
     if settings.start is None:
         return kind.new(pipeline, settings.conditions, recipe.seed)

@@ -1,4 +1,4 @@
-"""The recipe of a training run: all settings, and what must hold between them."""
+"""The recipe of a training run: all settings, and the rules between them."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +27,7 @@ from fairhuman.train.settings import (
     ValidationSettings,
     ViewSettings,
 )
+from fairhuman.utils.plugins import STRATEGIES, check_name, load_plugin, misfit
 
 
 def _data_kind(value: Any) -> str:
@@ -43,14 +44,14 @@ class TrainRecipe(Settings):
     data: Annotated[
         Annotated[Path, Tag("path")] | Annotated[tuple[DataSource, ...], Tag("sources")], Discriminator(_data_kind)
     ] = Field(description="a folder, a file, or a list of {path, repeats or weight, regions}")
-    out: Path = Field(description="the run's folder; the same again resumes")
+    out: Path = Field(description="the run's folder; run the same command again to resume")
     seed: int = Field(default=0, ge=0)
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(default=1, ge=1, description="per process and micro-batch")
-    accumulate: int = Field(default=1, ge=1, description="micro-batches of an optimiser step")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches per optimiser step")
     resolution: int | tuple[int, int] = Field(default=1024, description="pixels; (height, width)")
     learning_rate: float = Field(default=1e-5, gt=0.0)
-    strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES")
+    strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES, or of a plug-in")
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -78,22 +79,37 @@ class TrainRecipe(Settings):
 
     @property
     def control(self) -> ControlSettings | None:
-        """What is followed, of the kinds that follow something."""
+        """The settings of a controlnet or t2i_adapter; None for other kinds."""
         return {"controlnet": self.controlnet, "t2i_adapter": self.t2i_adapter}.get(self.kind)
 
     @property
     def balances(self) -> bool:
-        """Whether its strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` matters."""
-        return self.strategy in GRADIENT_BALANCING
+        """Whether the strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` applies.
+
+        Raises:
+            PluginError: the strategy is a plug-in that can't be loaded.
+        """
+        if not self.added_strategy:
+            return self.strategy in GRADIENT_BALANCING
+        kind = load_plugin(STRATEGIES, self.strategy)
+        needs_gram = getattr(kind, "needs_gram", None)
+        if not isinstance(needs_gram, bool):
+            raise misfit(STRATEGIES, self.strategy, "a subclass of LossWeighting or GradientBalancing", kind)
+        return needs_gram
+
+    @property
+    def added_strategy(self) -> bool:
+        """Whether the strategy is a plug-in of another package."""
+        return self.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING)
 
     @property
     def amortised(self) -> bool:
-        """Whether most steps take an estimate of the Gram matrix."""
+        """Whether most steps use an estimate of the Gram matrix."""
         return self.balances and self.fairness.mode != "exact"
 
     @property
     def product(self) -> Path:
-        """The folder that the result goes to: a whole pipeline in `model`, else one named by the kind."""
+        """The folder of the result: `model` for a whole pipeline, otherwise named after the kind."""
         return self.out / ("model" if self.kind == "full" else self.kind)
 
     @property
@@ -102,12 +118,12 @@ class TrainRecipe(Settings):
         return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
 
     def samples(self, processes: int) -> int:
-        """Samples of an optimiser step over all processes."""
+        """Return the number of samples per optimiser step over all processes."""
         return self.batch_size * self.accumulate * processes
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each bucket, or of all samples."""
+        """Height and width of each bucket; without buckets, one entry."""
         aspect = self.view.bucket_aspect
         return [self.size] if aspect is None else bucket_resolutions(self.size, aspect, self.view.bucket_step)
 
@@ -118,7 +134,7 @@ class TrainRecipe(Settings):
 
     @property
     def data_name(self) -> str:
-        """The data sets in messages."""
+        """Name of the data sets in messages."""
         return ", ".join(str(source.path) for source in self.sources)
 
     @field_validator("resolution")
@@ -132,10 +148,16 @@ class TrainRecipe(Settings):
     @field_validator("strategy")
     @classmethod
     def _known(cls, value: str) -> str:
-        known = (*LOSS_WEIGHTING, *GRADIENT_BALANCING)
-        if value not in known:
-            raise ValueError(f"must be one of {', '.join(known)}")
-        return value
+        return check_name(value, (*LOSS_WEIGHTING, *GRADIENT_BALANCING), STRATEGIES)
+
+    @model_validator(mode="after")
+    def _options_are_of_an_added_strategy(self) -> "TrainRecipe":
+        if self.fairness.options and not self.added_strategy:
+            raise ValueError(
+                "fairness.options are of strategies that other packages add, "
+                f"found strategy {self.strategy} and options {self.fairness.options}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _views_come_again(self) -> "TrainRecipe":
@@ -143,9 +165,9 @@ class TrainRecipe(Settings):
         still = view.crop == "center" and view.zoom == (1.0, 1.0) and view.keep_region == 0.0
         if cache.latents and not still and cache.variants == 1:
             raise ValueError(
-                "cache.latents needs views that come again: view.crop=center, view.zoom=[1,1] and view.keep_region=0, "
-                f"found {view.crop}, {list(view.zoom)} and {view.keep_region}; or cache.variants of at least 2, which "
-                "keeps that many crops of each picture for the whole run"
+                "cache.latents needs repeating views: view.crop=center, view.zoom=[1,1] and view.keep_region=0, found "
+                f"{view.crop}, {list(view.zoom)} and {view.keep_region}; or set cache.variants to at least 2, which "
+                "fixes that many crops of each picture for the whole run"
             )
         if cache.variants > 1 and (still or not cache.latents):
             why = "all crops of a picture are the same here" if cache.latents else "cache.latents is false"
@@ -165,7 +187,7 @@ class TrainRecipe(Settings):
         weighted = [source.weight is not None for source in self.sources]
         if any(weighted) and not all(weighted):
             without = self.sources[weighted.index(False)]
-            raise ValueError(f"data: all sources have a weight or none has one; there is none for {without.path}")
+            raise ValueError(f"data: either all sources must have a weight or none; {without.path} has none")
         annotated: set[str] = set()
         for source in self.sources:
             names = self.regions.names if source.regions is None else source.regions
@@ -194,7 +216,7 @@ class TrainRecipe(Settings):
                 f"{self.accumulate} and {self.fairness.mode}"
             )
         if self.fairness.mode == "split" and self.compile:
-            raise ValueError("fairness.mode=split looks into the network's layers and needs compile=false, found true")
+            raise ValueError("fairness.mode=split hooks the network's layers and needs compile=false, found true")
         return self
 
     @model_validator(mode="after")
@@ -220,7 +242,7 @@ class TrainRecipe(Settings):
     def _controls_are_of_the_kind(self) -> "TrainRecipe":
         for name in ("controlnet", "t2i_adapter"):
             if name != self.kind and getattr(self, name) != ControlSettings():
-                raise ValueError(f"{name}: its settings are of kind {name} alone, found kind {self.kind}")
+                raise ValueError(f"{name}: these settings apply to kind {name} only, found kind {self.kind}")
         return self
 
     @model_validator(mode="after")

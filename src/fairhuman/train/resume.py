@@ -1,12 +1,12 @@
-"""What may differ between the parts of a resumed run, and the check of it."""
+"""Check that a run may be resumed with a recipe: which settings may differ."""
 
 from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.recipe import TrainRecipe
 
-# What may differ between the parts of a run that is resumed, as no step's result depends on it; "x." is a section.
-# Data sets may move: which records they hold is checked apart.
-# `steps` is one only where the learning rate doesn't depend on it.
+# Settings that may change on resume, as no step's result depends on them; "x." is a whole section.
+# Data sets may move: their records are checked separately.
+# `steps` may change only if the learning rate doesn't depend on it.
 FREE_ON_RESUME = frozenset(
     {
         "data",
@@ -26,25 +26,25 @@ FREE_ON_RESUME = frozenset(
 
 
 def free_on_resume(name: str) -> bool:
-    """Whether the setting of this dotted name is one of `FREE_ON_RESUME`."""
+    """Whether the setting with this dotted name may change on resume."""
     return name in FREE_ON_RESUME or f"{name.partition('.')[0]}." in FREE_ON_RESUME
 
 
-def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, processes: int) -> None:
-    """Check that the run that goes on from a checkpoint is the one that the folder's recipe started.
+def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, processes: int) -> None:
+    """Check that a recipe may resume the run in its folder.
 
-    The number of processes may be another one, and with it `batch_size` and `accumulate`, as long as a step has the
-    same samples: then it has them in the same order, and its result is the same up to the rounding of sums.
+    The number of processes, `batch_size` and `accumulate` may change as long as a step has equally many samples: then
+    it has the same ones in the same order, and its result is the same up to the rounding of sums.
 
     Args:
-        recipe: what is to be gone on with.
-        at_step: of the checkpoint.
-        samples: of a step of the earlier part, over all processes; None: not known, then all must be the same.
-        processes: now.
+        recipe: the recipe to resume with.
+        at_step: step of the checkpoint.
+        samples: samples per step of the earlier run, over all processes; None: unknown, so these settings are fixed.
+        processes: current number of processes.
 
     Raises:
-        RecipeError: a setting that steps depend on differs, a step would have other samples, or the run has gone
-            further than `steps`; names it.
+        RecipeError: a setting that affects results differs, a step would have another number of samples, or the
+            checkpoint is beyond `steps`; names the setting.
     """
     path = recipe.out / "recipe.yaml"
     if not path.is_file():
@@ -52,21 +52,21 @@ def check_earlier_part(recipe: TrainRecipe, at_step: int, samples: int | None, p
     earlier, now = config.load(TrainRecipe, path), recipe.samples(processes)
     if samples is not None and samples != now:
         raise RecipeError(
-            f"{recipe.out} holds a run of {samples} samples a step, but batch_size {recipe.batch_size} x accumulate "
-            f"{recipe.accumulate} x {processes} processes are {now}. Choose batch_size and accumulate so that they are "
-            f"{samples}, or another out"
+            f"{recipe.out} holds a run with {samples} samples per step, but batch_size {recipe.batch_size} x "
+            f"accumulate {recipe.accumulate} x {processes} processes give {now}. Set batch_size and accumulate to give "
+            f"{samples}, or choose another out"
         )
     fixed = () if recipe.schedule.name.startswith("constant") else ("steps",)
     divided = frozenset(("batch_size", "accumulate") if samples is not None else ())
     if recipe.fairness.mode in ("output", "split", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
-        divided -= {"accumulate"}  # another estimator would go on, ema
+        divided -= {"accumulate"}  # accumulation switches the estimator to ema
     for name, (old, new) in config.differences(earlier, recipe).items():
         if name in divided:
             continue
         if name in fixed or not free_on_resume(name):
             raise RecipeError(
                 f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
-                "Choose another out, or the same settings to go on"
+                "Choose another out, or the same settings to resume"
             )
     if at_step > recipe.steps:
         raise RecipeError(f"steps is {recipe.steps}, but the run in {recipe.out} is at step {at_step} already")

@@ -1,4 +1,4 @@
-"""A run: its parts, built from a recipe, put where the newest checkpoint was, and saved."""
+"""A run: build its parts from a recipe, restore the newest checkpoint, save checkpoints and the result."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model
-from fairhuman.train.optimizer import build_optimizer, build_schedule, trained_count
+from fairhuman.train.optimizer import build_optimizer, build_schedule, trained_parameter_count
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.resume import check_earlier_part
+from fairhuman.train.resume import check_resumable
 from fairhuman.train.step import Objectives
 from fairhuman.utils.files import write_atomically, write_json
 from fairhuman.utils.memory import peak_resident_bytes
@@ -32,32 +32,33 @@ from fairhuman.utils.provenance import origin
 
 
 class Watcher:
-    """What wants to know how a run goes, in its main process: a progress bar, previews. Override what matters."""
+    """Callbacks of a run, in its main process, for progress bars, previews and the like. All do nothing by default."""
 
     def on_start(self, run: "Run") -> None:
-        """The run is set up, at `run.step`."""
+        """The run is set up; `run.step` is its first step."""
 
     def on_step(self, run: "Run", metrics: Metrics) -> None:
         """A step was taken."""
 
     def on_validation(self, run: "Run", losses: dict[str, float | None]) -> None:
-        """Held-out losses are known."""
+        """Held-out losses were computed."""
 
     def on_data_notes(self, run: "Run", notes: Sequence[Note]) -> None:
-        """Pictures could not be read, and others took their places."""
+        """Pictures could not be read and were replaced by others."""
 
     def on_message(self, text: str) -> None:
-        """There is something to say about the run's caches."""
+        """A message about the run's caches."""
 
     def on_preview(self, run: "Run") -> None:
-        """Time for pictures; averaged weights are in place."""
+        """Previews are due; the averaged weights are in place."""
 
 
 @dataclass
 class Run:
-    """All parts of a run, and the step that it is at.
+    """All parts of a run and its current step.
 
-    sharded: networks of which each process has a part; see `sharding`.
+    sharded: the sharded networks; see `sharding`.
+    stopped_by: the signal that requested a stop; None: none.
     """
 
     recipe: TrainRecipe
@@ -79,7 +80,7 @@ class Run:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the main process, which writes all files."""
         return bool(self.process.is_main_process)
 
     @property
@@ -89,7 +90,7 @@ class Run:
 
 
 def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watcher] = ()) -> Run:
-    """Build all parts, and put them where the newest checkpoint was."""
+    """Build all parts and restore the newest checkpoint."""
     report = LoadReport()
     try:
         data = load_data(recipe, report)
@@ -111,13 +112,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         caches=caches,
         model=model,
         objectives=Objectives(
-            model,
-            recipe.regions,
-            recipe.noise,
-            recipe.seed,
-            DTYPES[recipe.precision],
-            caches.latents,
-            caches.texts,
+            model, recipe.regions, recipe.noise, recipe.seed, DTYPES[recipe.precision], caches.latents, caches.texts
         ),
         fair=build_fair_backward(recipe, model, strategy, scaler),
         optimizer=optimizer,
@@ -140,12 +135,12 @@ def _resume(run: Run) -> None:
     if loaded is None:
         return
     trainable, state = loaded
-    check_earlier_part(run.recipe, state["step"], state.get("samples"), run.process.num_processes)
+    check_resumable(run.recipe, state["step"], state.get("samples"), run.process.num_processes)
     if state["data"] != run.data.fingerprint:
         raise DataError(
-            f"{run.recipe.data_name}: other records than those the run in {run.recipe.out} was trained on and held out "
-            f"(now {len(run.data.train)} and {len(run.data.held_out or ())}), or another mixture of them. Bring them "
-            "back, or choose another out"
+            f"{run.recipe.data_name}: the training or held-out records, or their mixture, differ from those of the run "
+            f"in {run.recipe.out} (now {len(run.data.train)} and {len(run.data.held_out or ())} records). Restore "
+            "them, or choose another out"
         )
     run.model.load_trainable_state(trainable)
     run.optimizer.load_state_dict(sharding.scatter_state(state["optimizer"], run.optimizer))
@@ -160,7 +155,7 @@ def _resume(run: Run) -> None:
 
 
 def save_checkpoint(run: Run) -> None:
-    """Write all that resuming needs."""
+    """Write a checkpoint: everything that resuming needs."""
     if run.sharded or run.main:
         optimizer, trainable = run.optimizer.state_dict(), run.model.trainable_state()
     if run.sharded:
@@ -181,22 +176,22 @@ def save_checkpoint(run: Run) -> None:
 
 
 def save_product(run: Run) -> None:
-    """Write the result, with averaged weights where there are some; its folder appears whole or not at all."""
+    """Write the result atomically, with the averaged weights if there are any."""
     state = sharding.gather_state(run.model.trainable_state(), run.main) if run.sharded else None
     if run.main:
         model = run.model
         if state is not None:
-            model = build_model(run.recipe, torch.device("cpu"))  # one that isn't sharded
+            model = build_model(run.recipe, torch.device("cpu"))  # an unsharded copy
             model.load_trainable_state(state)
-        with averaged(run):
+        with averaged_weights(run):
             write_atomically(run.recipe.product, model.save)
         write_json(run.recipe.out / "summary.json", _summary(run))
     run.process.wait_for_everyone()
 
 
 @contextmanager
-def averaged(run: Run) -> Iterator[None]:
-    """Put the moving average in the place of the trained weights for a while."""
+def averaged_weights(run: Run) -> Iterator[None]:
+    """Replace the trained weights by their moving average inside the block."""
     if run.average is None:
         yield
         return
@@ -211,7 +206,7 @@ def averaged(run: Run) -> Iterator[None]:
 
 def _summary(run: Run) -> dict[str, object]:
     return {
-        "trained_values": trained_count(run.model.trainable_parameters()),
+        "trained_values": trained_parameter_count(run.model.trainable_parameters()),
         "pictures": len(run.data.train),
         "cropped_share": run.data.cropped_share,
         "device": str(run.process.device),
@@ -222,7 +217,7 @@ def _summary(run: Run) -> dict[str, object]:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Return the most bytes that were in use so far: of the GPU, or of this process."""
+    """Return the peak memory so far in bytes: of the GPU or, on a CPU, of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_resident_bytes()

@@ -1,4 +1,4 @@
-"""The settings of a training run, a class a component; `TrainRecipe` has them all."""
+"""The settings of a training run, one class per component; `TrainRecipe` combines them."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,19 +11,17 @@ from fairhuman.regions.settings import MaskSettings
 
 
 class DataSource(Settings):
-    """One of several data sets that a run learns from."""
+    """One of several data sets of a run."""
 
-    path: Path = Field(description="what `data` may be")
-    repeats: int | None = Field(default=None, ge=1, description="how often a record comes in an epoch; 1 by default")
-    weight: float | None = Field(default=None, gt=0.0, description="share of samples; only the proportion counts")
-    regions: tuple[str, ...] | None = Field(
-        default=None, description="of regions.names, those that it annotates; None: all"
-    )
+    path: Path = Field(description="a folder or file, as `data` accepts")
+    repeats: int | None = Field(default=None, ge=1, description="how often an epoch contains each record; None: 1")
+    weight: float | None = Field(default=None, gt=0.0, description="relative share of samples")
+    regions: tuple[str, ...] | None = Field(default=None, description="the regions.names that it annotates; None: all")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "DataSource":
         if self.repeats is not None and self.weight is not None:
-            raise ValueError(f"repeats or weight, not both: found repeats={self.repeats}, weight={self.weight}")
+            raise ValueError(f"set repeats or weight, not both: found repeats={self.repeats}, weight={self.weight}")
         return self
 
 
@@ -33,7 +31,8 @@ class FullSettings(Settings):
     text_encoders: bool = Field(default=False, description="train both text encoders too")
 
 
-# Names of fairhuman.fairness.STRATEGIES, here so that a recipe is checked without torch; a test holds them together.
+# Names of fairhuman.fairness.STRATEGIES, repeated here so that recipes validate without torch; a test compares them.
+# Plug-ins register others as entry points in the group fairhuman.strategies.
 LOSS_WEIGHTING = ("ls", "dwa", "uw", "rlw", "si")
 GRADIENT_BALANCING = ("nash", "mpd", "alpha")
 Length = Literal["radius", "clip", "scalarized"]
@@ -41,43 +40,55 @@ Mode = Literal["exact", "output", "split", "tail", "ema"]
 
 
 class FairnessSettings(Settings):
-    """How K gradients become one."""
+    """How K gradients are combined."""
 
     mode: Mode = Field(
         default="output",
-        description="of nash, mpd and alpha: exact, or an estimate of the Gram matrix, audited: output, split, tail "
-        "or ema, which stands in for them where gradients are accumulated",
+        description="for nash, mpd and alpha: exact, or an audited estimate of the Gram matrix: output, split, tail "
+        "or ema, which replaces the others when gradients are accumulated",
     )
     every: int | None = Field(
         default=None,
         ge=1,
-        description="steps between audits, which are exact; None: 32 output, 200 split and tail, 8 ema",
+        description="steps between audits, which are exact steps; None: output 32, split and tail 200, ema 8",
     )
     limit: float = Field(
-        default=0.9, ge=-1.0, le=1.0, description="mean cosine of three audits under which a dearer mode takes over"
+        default=0.9,
+        ge=-1.0,
+        le=1.0,
+        description="a more expensive mode takes over if the mean cosine of three audits is lower",
     )
     pairwise: bool = Field(
         default=False,
-        description="exact steps hold 2 gradients instead of K, with 5 passes instead of 3 where K = 3; without "
-        "accumulation, and not in modes split and tail",
+        description="exact steps hold 2 gradients instead of K, in 5 passes instead of 3 for K = 3; needs accumulate=1 "
+        "and a mode other than split and tail",
     )
     length: Length = "radius"
-    radius: float = Field(default=1.0, gt=0.0, description="r, where length is radius or clip")
-    alpha: float = Field(default=2.0, gt=0.0, description="of strategy alpha")
-    ridge: float | None = Field(default=None, ge=0.0, description="None: only where the Gram matrix is singular")
+    radius: float = Field(default=1.0, gt=0.0, description="the length r, for length radius or clip")
+    alpha: float = Field(default=2.0, gt=0.0, description="the exponent of strategy alpha")
+    ridge: float | None = Field(
+        default=None, ge=0.0, description="relative ridge; None: only if the Gram matrix is singular"
+    )
     measure_every: int = Field(
-        default=10, ge=0, description="steps between Gram matrices of ls dwa uw rlw si; 0: never"
+        default=10, ge=0, description="for ls, dwa, uw, rlw and si: steps between logged Gram matrices; 0: never"
     )
     dwa_temperature: float = Field(default=2.0, gt=0.0)
-    dwa_window: int = Field(default=100, ge=1, description="steps that a loss is averaged over")
+    dwa_window: int = Field(default=100, ge=1, description="steps over which a loss is averaged")
     uw_learning_rate: float = Field(default=1e-3, gt=0.0)
+    options: dict[str, bool | int | float | str] = Field(
+        default={}, description="of a strategy that another package adds: arguments of its class, by name"
+    )
 
 
 class NoiseSettings(Settings):
-    """The diffusion loss; holds for every objective."""
+    """The diffusion loss of every objective."""
 
-    min_snr_gamma: float | None = Field(default=None, gt=0.0, description="5 in Hang et al., ICCV 2023")
-    offset: float = Field(default=0.0, ge=0.0, description="standard deviation of a constant added per channel")
+    min_snr_gamma: float | None = Field(
+        default=None, gt=0.0, description="γ of min-SNR weighting (5 in Hang et al., ICCV 2023); None: off"
+    )
+    offset: float = Field(
+        default=0.0, ge=0.0, description="standard deviation of the offset noise, a constant per channel"
+    )
 
 
 class ViewSettings(Settings):
@@ -86,36 +97,38 @@ class ViewSettings(Settings):
     crop: Literal["random", "center"] = "random"
     flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
     keep_region: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="share of crops that keep a face or hand in view"
+        default=0.0, ge=0.0, le=1.0, description="share of crops that are placed to keep a face or hand in view"
     )
     zoom: tuple[float, float] = (1.0, 1.0)
     bucket_aspect: float | None = Field(
         default=None,
         ge=1.0,
-        description="batches of one aspect ratio each: the greatest, longer side through shorter; None: one resolution",
+        description="aspect-ratio buckets: largest ratio of the longer to the shorter side; None: one resolution",
     )
-    bucket_step: int = Field(default=64, ge=8, description="pixels that the sides of buckets are multiples of")
+    bucket_step: int = Field(default=64, ge=8, description="sides of buckets are multiples of this, in pixels")
     caption_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
 
 
 class SourceOptions(SourceSettings):
     """How the data set is read."""
 
-    check: Literal["full", "header"] = Field(default="full", description="decode every picture first, or read headers")
-    workers: int = Field(default=0, ge=0, description="processes that load pictures; 0: the training process")
+    check: Literal["full", "header"] = Field(
+        default="full", description="before training: decode every picture, or read headers only"
+    )
+    workers: int = Field(default=0, ge=0, description="processes that load pictures; 0: load in the training process")
     cache: bool | Path = Field(
-        default=True, description="pictures inside Parquet are copied where they are read faster: a folder; false: not"
+        default=True, description="copy pictures from Parquet to a faster format: true, false or a folder"
     )
 
 
 class CacheSettings(Settings):
-    """What frozen networks made is kept on disk, in float16, and not made again."""
+    """On-disk caches of the frozen networks' outputs, in float16."""
 
-    latents: bool = Field(default=False, description="of the VAE; views must come again, see variants")
-    text: bool = Field(default=False, description="of the text encoders; not where they are trained")
-    folder: Path | None = Field(default=None, description="None: in the machine's cache, shared by all runs")
+    latents: bool = Field(default=False, description="cache the VAE's latents; needs repeating views, see variants")
+    text: bool = Field(default=False, description="cache text embeddings; needs frozen text encoders")
+    folder: Path | None = Field(default=None, description="None: in the user's cache folder, shared by all runs")
     variants: int = Field(
-        default=1, ge=1, description="crops of each picture, each in both flips, of which each epoch draws one"
+        default=1, ge=1, description="fixed crops per picture, each in both flips; an epoch draws one of them"
     )
 
 
@@ -126,18 +139,18 @@ class OptimizerSettings(Settings):
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = Field(default=1e-8, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
-    momentum: float = Field(default=0.0, ge=0.0, lt=1.0, description="of sgd")
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0, description="for sgd")
 
 
 class ScheduleSettings(Settings):
-    """The learning rate over steps, `diffusers.optimization.get_scheduler`."""
+    """The learning-rate schedule, from `diffusers.optimization.get_scheduler`."""
 
     name: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
 
 
 class EmaSettings(Settings):
-    """An exponential moving average of the trained weights, used for validation, previews and the product."""
+    """An exponential moving average of the trained weights, used for validation, previews and the result."""
 
     decay: float | None = Field(default=None, gt=0.0, lt=1.0, description="None: no average")
 
@@ -146,12 +159,14 @@ class ValidationSettings(Settings):
     """Held-out losses on fixed noise."""
 
     every: int = Field(default=500, ge=0, description="steps; 0: never")
-    data: Path | None = Field(default=None, description="a data set to validate on; None: held out of the run's own")
-    count: int = Field(default=64, ge=1, description="pictures at most")
-    share: float = Field(default=0.05, ge=0.0, lt=1.0, description="held out where the data set has no split")
+    data: Path | None = Field(
+        default=None, description="a data set to validate on; None: records held out of the run's data"
+    )
+    count: int = Field(default=64, ge=1, description="maximum number of pictures")
+    share: float = Field(default=0.05, ge=0.0, lt=1.0, description="share held out if the data set has no split")
     timesteps: tuple[float, ...] = Field(default=(0.05, 0.2, 0.4, 0.6, 0.8), description="shares of the schedule, 0..1")
     mask: MaskSettings = Field(
-        default=MaskSettings(), description="where losses are measured, whatever the run trains on"
+        default=MaskSettings(), description="the masks of validation losses, independent of the run's own"
     )
 
     @field_validator("timesteps")
@@ -163,22 +178,24 @@ class ValidationSettings(Settings):
 
 
 class PreviewSettings(Settings):
-    """Pictures on fixed seeds."""
+    """Preview pictures drawn with fixed seeds."""
 
-    every: int = Field(default=0, ge=0, description="steps; 0: at the start and the end only")
+    every: int = Field(default=0, ge=0, description="steps; 0: only at the start and the end")
     count: int = Field(default=4, ge=0, description="rows; 0: none")
     steps: int = Field(default=30, ge=1)
     guidance: float = Field(default=5.0, ge=1.0)
-    strength: float = Field(default=0.55, gt=0.0, le=1.0, description="how far a held-out photo is noised")
+    strength: float = Field(
+        default=0.55, gt=0.0, le=1.0, description="share of the schedule to which a held-out photo is noised"
+    )
 
 
 class ProcessSettings(Settings):
-    """Of several processes, as `accelerate launch` starts them."""
+    """Training with several processes, started by `accelerate launch`."""
 
     sharding: Literal["none", "fsdp"] = Field(
         default="none",
-        description="none: each process has all weights; fsdp: of trained weights, gradients and optimizer each has a "
-        "part (FSDP2), for kinds full, controlnet and t2i_adapter",
+        description="none: each process has all weights; fsdp: trained weights, gradients and optimizer state are "
+        "sharded (FSDP2), for kinds full, controlnet and t2i_adapter",
     )
     timeout: int = Field(
         default=1800, ge=1, description="seconds to wait for another process before the run ends with an error"
@@ -186,6 +203,6 @@ class ProcessSettings(Settings):
 
 
 class TrackSettings(Settings):
-    """TensorBoard is always written."""
+    """Experiment tracking; TensorBoard logs are always written."""
 
     wandb: str | None = Field(default=None, description="Weights & Biases project; None: off")

@@ -1,4 +1,4 @@
-"""Trained weights in shards, one a process: FSDP2, where one device can't hold gradients and the optimizer's state."""
+"""Shard the trained weights over processes with FSDP2, for gradients and optimizer state beyond one device's memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,18 +13,18 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from fairhuman.errors import TrainingError
-from fairhuman.fairness.distributed import shard_of, whole, world_size
+from fairhuman.fairness.distributed import full_tensor, shard_of, world_size
 from fairhuman.models.control import ControlModel
 from fairhuman.models.model import TrainableModel
 
-# Each is gathered when it is needed, and given up after it; what is in none of them with the whole network.
+# Each of these is gathered when it is used and resharded after it; all other parameters with the whole network.
 UNITS = (BasicTransformerBlock, ResnetBlock2D, AdapterBlock)
 
 
 def shard(model: TrainableModel, device: torch.device) -> list[nn.Module]:
-    """Shard the network that is trained over all processes, in place; return it, in a list. Frozen ones stay whole.
+    """Shard the trained network over all processes, in place; return it in a list. Frozen networks stay replicated.
 
-    Parameters become `DTensor`s; so do gradients, and the optimizer's state if it is made after this.
+    Parameters become `DTensor`s, and so do gradients and the state of an optimizer that is created afterwards.
 
     Raises:
         TrainingError: PyTorch is too old.
@@ -37,7 +37,7 @@ def shard(model: TrainableModel, device: torch.device) -> list[nn.Module]:
 
 
 def shard_network(network: nn.Module, device: torch.device) -> None:
-    """Shard a network's `UNITS`, and what is in none of them with the whole, in place."""
+    """Shard a network in place: each of its `UNITS`, and the remaining parameters together."""
     mesh = init_device_mesh(device.type, (world_size(),))
     for module in list(network.modules()):
         if isinstance(module, UNITS):
@@ -47,9 +47,9 @@ def shard_network(network: nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def gathered(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Have the weights whole in all processes for a while, so that one of them alone can use the networks.
+    """Gather the full weights in all processes inside the block, so that a single process can use the networks.
 
-    All processes must come in and go out. The device must have room for the weights.
+    All processes must enter and leave the block. The device must have memory for the full weights.
     """
     modules = [cast("FSDPModule", m) for network in networks for m in network.modules() if isinstance(m, FSDPModule)]
     for module in modules:
@@ -66,17 +66,17 @@ def gathered(networks: Sequence[nn.Module]) -> Iterator[None]:
         for handle in handles:
             handle.remove()
         for network in used:
-            # What a process has used alone, it would gather in advance in its next backward pass, also alone.
+            # Otherwise FSDP2 would prefetch, in the next backward pass, what this process alone has used.
             cast("FSDPModule", network).reset_iter_state()
 
 
 def gather_state(state: Any, keep: bool) -> Any:
-    """Return a nest of dictionaries and lists with all its shards joined, on the CPU; all processes must ask.
+    """Return a nested state with all sharded tensors gathered, on the CPU; all processes must call this.
 
-    keep: whether this process wants them; another one takes part, one tensor at a time, and has None in their place.
+    keep: whether this process keeps the tensors; others take part, one tensor at a time, and get None instead.
     """
     if isinstance(state, Tensor):
-        full = whole(state)
+        full = full_tensor(state)
         return full.cpu() if keep else None
     if isinstance(state, Mapping):
         return {name: gather_state(value, keep) for name, value in state.items()}
@@ -86,7 +86,7 @@ def gather_state(state: Any, keep: bool) -> Any:
 
 
 def scatter_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return what `gather_state` made of an optimizer's `state_dict` as shards for `optimizer`'s parameters."""
+    """Return a gathered optimizer `state_dict` (see `gather_state`) as shards for `optimizer`'s parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shards = {
         number: {

@@ -5,9 +5,9 @@
     L_k   = Σ v m_k e² / denominator_k                     (regions/objectives.py)
     .grad = scale · Σ w_k ∇L_k                              (fairness/backward.py)
 
-All chance of a sample comes from a generator of (seed, position), where the position counts samples since the start of
-the run. So a step depends neither on what ran before it, nor on how its samples are divided over micro-batches and
-processes.
+All randomness of a sample comes from a generator seeded by (seed, position), where the position counts samples since
+the start of the run. So a step depends neither on earlier steps nor on how its samples are divided over micro-batches
+and processes.
 """
 
 from collections.abc import Sequence
@@ -36,12 +36,12 @@ from fairhuman.train.settings import NoiseSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 Precision = torch.dtype | None
-# Parts of a step, as a profiler's trace calls them.
+# Names of a step's parts in a profiler trace.
 PARTS = {name: f"fairhuman: {name}" for name in ("loading", "latents", "prediction", "direction", "optimizer")}
 
 
 class NoiseDraw(NamedTuple):
-    """What is drawn for the samples of a batch: standard normals [B, C, h, w] and timesteps [B]."""
+    """Random draws for the samples of a batch: standard normals [B, C, h, w] and timesteps [B]."""
 
     encoding_bchw: Tensor
     noise_bchw: Tensor
@@ -52,8 +52,8 @@ class NoiseDraw(NamedTuple):
 class Objectives:
     """The K losses of a model on batches.
 
-    precision: the autocast type; None runs the U-Net in its own.
-    latents, texts: what is kept of the VAE and of the text encoders; None encodes every time.
+    precision: the autocast dtype; None: no autocast.
+    latents, texts: caches of the VAE and of the text encoders; None: encode every time.
     """
 
     model: Model
@@ -74,24 +74,24 @@ class Objectives:
         return objective_masks(batch.masks_brhw, vae_factor(self.model.pipeline.vae))
 
     def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> tuple[list[Tensor | None], Output]:
-        """Return the batch's share of each loss, None where an objective isn't in it, and what they come from."""
-        chance = self._draw(batch, masks_bkhw.shape[-2:])
-        residual_bchw = self.residual(batch, chance)
-        weights_b = sample_weights(self.scheduler, chance.timesteps_b, self.noise.min_snr_gamma)
+        """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on."""
+        draw = self._draw(batch, masks_bkhw.shape[-2:])
+        residual_bchw = self.residual(batch, draw)
+        weights_b = sample_weights(self.scheduler, draw.timesteps_b, self.noise.min_snr_gamma)
         factors_k = denominators_k.new_tensor(self.regions.factors())
         losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
-        return losses, Output(residual_bchw, signal_to_noise(self.scheduler, chance.timesteps_b).log())
+        return losses, Output(residual_bchw, signal_to_noise(self.scheduler, draw.timesteps_b).log())
 
-    def residual(self, batch: Batch, chance: NoiseDraw) -> Tensor:
-        """Return e [B, C, h, w], float32: the model's prediction minus what the scheduler's type says it predicts."""
+    def residual(self, batch: Batch, draw: NoiseDraw) -> Tensor:
+        """Return e [B, C, h, w], float32: the prediction minus the target of the scheduler's prediction type."""
         with record_function(PARTS["latents"]):
-            latents = self._encode(batch, chance.encoding_bchw)
-            noisy = self.scheduler.add_noise(latents, chance.noise_bchw, chance.timesteps_b)
+            latents = self._encode(batch, draw.encoding_bchw)
+            noisy = self.scheduler.add_noise(latents, draw.noise_bchw, draw.timesteps_b)
         with record_function(PARTS["prediction"]):
-            batch = batch if self.texts is None else self.texts.added(batch)
+            batch = batch if self.texts is None else self.texts.with_embeddings(batch)
             with self._autocast(latents.device):
-                prediction = self.model.predict(batch, noisy, chance.timesteps_b)
-        return prediction.float() - prediction_target(self.scheduler, latents, chance.noise_bchw, chance.timesteps_b)
+                prediction = self.model.predict(batch, noisy, draw.timesteps_b)
+        return prediction.float() - prediction_target(self.scheduler, latents, draw.noise_bchw, draw.timesteps_b)
 
     def _encode(self, batch: Batch, noise_bchw: Tensor) -> Tensor:
         if self.latents is None:
@@ -119,10 +119,10 @@ class Objectives:
 def fair_step(
     objectives: Objectives, fair: FairBackward, batches: Sequence[Batch], measure: bool = False
 ) -> tuple[FairStep, Tensor]:
-    """Take in the micro-batches of one optimiser step of this process, and write the fair direction into `.grad`.
+    """Process this process's micro-batches of one optimiser step; write the fair direction into `.grad`.
 
     Returns:
-        What `FairBackward` did, and Σ m [K] over all samples of the step in all processes.
+        The result of `FairBackward`, and Σ m [K] over all samples of the step in all processes.
     """
     masks = [objectives.masks(batch) for batch in batches]
     areas_k = torch.stack([mask.sum(dim=(0, 2, 3)) for mask in masks]).sum(dim=0)
@@ -130,7 +130,7 @@ def fair_step(
     if processes > 1:
         dist.all_reduce(areas_k)
     channels = objectives.model.pipeline.vae.config.latent_channels
-    # Gradients are averaged over processes, losses are sums: hence each process's are multiplied by their number.
+    # Losses are sums over all processes, but gradients are averaged: so multiply by the number of processes.
     denominators_k = denominators(areas_k, channels, objectives.regions.normalize) / processes
     step: FairStep | None = None
     for number, (batch, mask) in enumerate(zip(batches, masks, strict=True), start=1):

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line a step, TensorBoard, Weights & Biases when asked for."""
+"""Logging of a run: a JSON line per step, TensorBoard and, if set, Weights & Biases."""
 
 import json
 from collections.abc import Mapping
@@ -13,39 +13,36 @@ from fairhuman.utils.journal import read_rows
 
 
 class Tracker:
-    """Writes `metrics.jsonl`, `validation.jsonl` and `tensorboard/` in a run's folder.
+    """Writes `metrics.jsonl`, `validation.jsonl` and `tensorboard/` in a run's folder, and to a project of Weights &
+    Biases.
 
-    Args:
-        run: the folder.
-        step: the step that the run goes on from; later lines of a part that was killed are taken back.
-        wandb: project of Weights & Biases; None: off.
-        settings: the resolved recipe, for Weights & Biases.
+    Lines of steps after `step`, from which the run resumes, are removed.
     """
 
     def __init__(self, run: Path, step: int, wandb: str | None, settings: Mapping[str, Any]) -> None:
         self.run = run
         for name in ("metrics.jsonl", "validation.jsonl"):
-            _keep_until(run / name, step if step else -1)  # without a checkpoint, all begins again
+            _keep_until(run / name, step if step else -1)  # without a checkpoint the run starts over
         self._wandb = _start_wandb(wandb, run, settings) if wandb else None
         self.validated = {row["step"] for row in _rows(run / "validation.jsonl")}
         self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
     def metrics(self, step: int, values: Mapping[str, float | int | bool | None]) -> None:
-        """Write the line of a step; None becomes null."""
+        """Write the metrics of a step; None becomes null."""
         self._metrics.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
         self._metrics.flush()
         self._scalars(step, values)
 
     def validation(self, step: int, line: Mapping[str, Any], values: Mapping[str, float | None]) -> None:
-        """Write an evaluation, and its values as `validation/NAME`."""
+        """Write an evaluation; its values are logged as `validation/NAME`."""
         with (self.run / "validation.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **line}, allow_nan=False) + "\n")
         self.validated.add(step)
         self._scalars(step, {f"validation/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
-        """Flush and close all."""
+        """Flush and close all logs."""
         self._metrics.close()
         self._board.close()
         if self._wandb is not None:

@@ -1,4 +1,4 @@
-"""Held-out losses: the same pictures, crops, noise and timesteps at every evaluation, so that changes are paired."""
+"""Held-out losses on the same pictures, crops, noise and timesteps at every evaluation, so that changes are paired."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from fairhuman.utils.randomness import Stream, seeded_generator
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Σ m_k e² and C Σ m_k of each held-out sample [n], summed over timesteps, by objective.
+class HeldOutLosses:
+    """Errors Σ m_k e² and areas C Σ m_k of each held-out sample [n], summed over timesteps, by objective.
 
-    The pooled loss, Σ error / Σ area, is the mean of e² over the region: always normalised by area and unweighted,
-    whatever the run trains on, so that runs can be compared.
+    The pooled loss, Σ error / Σ area, is the mean of e² over the region. It is always normalised by area and
+    unweighted, independent of the run's loss, so that runs are comparable.
     """
 
     keys: list[str]
@@ -31,7 +31,7 @@ class HeldOut:
         return {name: sum(self.errors[name]) / total if total > 0 else None for name, total in totals.items()}
 
     def line(self) -> dict[str, object]:
-        """Return what `validation.jsonl` holds beside the step."""
+        """Return the line of `validation.jsonl`, without the step."""
         objectives = {name: {"error": self.errors[name], "area": self.areas[name]} for name in self.errors}
         return {"keys": self.keys, "objectives": objectives}
 
@@ -39,7 +39,7 @@ class HeldOut:
 @torch.no_grad()
 def held_out_losses(
     objectives: Objectives, dataset: PeopleDataset, timesteps: Sequence[float], batch_size: int, device: torch.device
-) -> HeldOut:
+) -> HeldOutLosses:
     """Evaluate all samples of `dataset` at each of `timesteps` (shares of the schedule, 0..1)."""
     names = objectives.regions.objectives
     keys: list[str] = []
@@ -50,23 +50,23 @@ def held_out_losses(
             masks = objectives.masks(batch)
             errors_bk = torch.zeros(masks.shape[:2], dtype=torch.float64)
             for t, share in enumerate(timesteps):
-                chance = _chance(objectives, batch, masks, t, share)
-                squares_bhw = objectives.residual(batch, chance).square().sum(dim=1)
+                draw = _noise_draw(objectives, batch, masks, t, share)
+                squares_bhw = objectives.residual(batch, draw).square().sum(dim=1)
                 errors_bk += torch.einsum("bhw,bkhw->bk", squares_bhw, masks).double().cpu()
             channels = objectives.model.pipeline.vae.config.latent_channels
             areas_bk = len(timesteps) * channels * masks.sum(dim=(2, 3)).double().cpu()
             keys += batch.keys
             sums.append(torch.stack([errors_bk, areas_bk]))
     errors_nk, areas_nk = torch.cat(sums, dim=1)
-    return HeldOut(
+    return HeldOutLosses(
         keys,
         {name: errors_nk[:, k].tolist() for k, name in enumerate(names)},
         {name: areas_nk[:, k].tolist() for k, name in enumerate(names)},
     )
 
 
-def _chance(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float) -> NoiseDraw:
-    """Noise of (seed, sample, timestep); the latent is the mean of the encoding."""
+def _noise_draw(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float) -> NoiseDraw:
+    """Return noise seeded by (seed, sample, timestep); the latent is the mean of the encoding."""
     shape = (objectives.model.pipeline.vae.config.latent_channels, *masks.shape[-2:])
     noises = [
         torch.randn(shape, generator=seeded_generator(objectives.seed, Stream.VALIDATION, position, t))

@@ -1,1 +1,1 @@
-"""Files, locks, signals, random numbers, memory: what any program needs."""
+"""Helpers without domain knowledge: files, locks, signals, random numbers, memory."""

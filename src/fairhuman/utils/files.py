@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever kills the process; and lists of prompts."""
+"""Atomic file and folder writes, folder locks, and prompt files."""
 
 import errno
 import json
@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from fairhuman.errors import DataError, FairHumanError
 
@@ -26,13 +24,13 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file or folder under a temporary name beside `path`, then put it in the place of `path`.
+    """Call `write` with a temporary path beside `path`, then rename the result to `path`.
 
-    File contents reach the disk before the name does. A folder that was there is replaced as a whole. Files get the
-    rights that the user's umask gives new files, whoever wrote them.
+    The contents are synced to disk before the rename. An existing folder is replaced as a whole. Files get the
+    permissions that the umask gives new files, whichever library wrote them.
 
     Raises:
-        OSError: as `write` does; with errno ENOSPC where it failed in another way while the disk was full.
+        OSError: raised by `write`; with errno ENOSPC if `write` failed in another way while the disk was full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -59,16 +57,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a text file, one a line; empty lines don't count.
+    """Return the prompts of a text file, one per line; empty lines are skipped.
 
     Raises:
-        DataError: it can't be read, or holds none.
-
+        DataError: the file cannot be read or holds no prompt.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a UTF-8 text file, a prompt a line; {error}") from error
+        raise DataError(f"{path}: expected a UTF-8 text file with one prompt per line; {error}") from error
     if not any(lines):
         raise DataError(f"{path}: holds no prompt")
     return [line for line in lines if line]
@@ -76,7 +73,7 @@ def read_prompts(path: Path) -> list[str]:
 
 @contextmanager
 def writing(path: Path, advice: str = "") -> Iterator[None]:
-    """Turn what the system says against reading and writing at `path` into a FairHumanError of one line."""
+    """Turn an OSError while reading or writing at `path` into a one-line FairHumanError."""
     try:
         yield
     except OSError as error:
@@ -85,14 +82,16 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
 
 @contextmanager
 def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Iterator[None]:
-    """Hold the lock of `file`, which a killed process lets go of.
+    """Hold an exclusive lock on `file`; the system releases it if the process dies.
 
     Raises:
-        error: `busy`, where another process holds it.
-        OSError: the file can't be made.
+        error: another process holds the lock; the message starts with `busy`.
+        OSError: the file cannot be created.
     """
+    import filelock  # here: `fairhuman doctor` asks this module for the cache's folder, and has no more than torch
+
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()  # says why where that can't be, which the lock doesn't
+    file.touch()  # raises an OSError that names the cause, which the lock would not
     lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=0)
@@ -105,7 +104,7 @@ def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Ite
 
 
 def remove_atomically(folder: Path) -> None:
-    """Remove a folder so that it is there whole or not at all."""
+    """Rename a folder away before deleting it, so that a partly deleted one is never visible."""
     old = folder.with_name(f".{folder.name}.old")
     _remove(old)
     folder.replace(old)
@@ -118,12 +117,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN isn't JSON and is refused."""
+    """Write JSON atomically; NaN is not valid JSON and raises ValueError."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False))
 
 
 def _write(partial: Path, write: Callable[[Path], object]) -> None:
-    """Writers in other languages don't raise OSError: a full disk is a RuntimeError to one, another's own error."""
+    """Call `write`; turn any error on a full disk into an OSError, as native libraries raise other types."""
     try:
         write(partial)
     except OSError:

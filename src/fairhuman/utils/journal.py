@@ -1,4 +1,4 @@
-"""Files of JSON objects, one a line, that survive a killed process."""
+"""JSON Lines files that survive a killed process."""
 
 import json
 import os
@@ -8,13 +8,9 @@ from typing import Any
 
 
 class Journal:
-    """A file of JSON objects, a line each, that is only ever added to.
+    """An append-only file of JSON objects, one per line.
 
-    A line that a killed process left unfinished is cut off when the file is opened again.
-
-    Args:
-        path: made if it isn't there.
-
+    An incomplete last line, left by a killed process, is removed when the file is opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,7 +24,7 @@ class Journal:
         return iter(read_rows(self._path))
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Add rows; they have reached the disk when this returns."""
+        """Append rows and sync them to disk."""
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         with self._path.open("ab") as file:
             file.write(lines.encode("utf-8"))

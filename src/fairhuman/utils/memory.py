@@ -1,4 +1,4 @@
-"""Memory of processes, as the system and as PyTorch's allocator count it."""
+"""Memory use of processes, measured by the operating system and by PyTorch's allocator."""
 
 import gc
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def resident_mb(pid: int | None) -> float:
-    """Resident memory of a process in MiB; 0 where it, or /proc, isn't there."""
+    """Return the resident memory of a process in MiB; 0 if the process or /proc does not exist."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     except (OSError, IndexError):
@@ -18,9 +18,9 @@ def resident_mb(pid: int | None) -> float:
 
 
 def peak_resident_bytes() -> int:
-    """The most resident memory of this process so far.
+    """Return the peak resident memory of this process so far.
 
-    Of /proc where it is: what `getrusage` tells begins, on Linux, with what the process that started this one held.
+    Read from /proc where available: on Linux, `getrusage` starts at the parent process's resident size.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -30,13 +30,13 @@ def peak_resident_bytes() -> int:
 
 
 def peak_allocated_bytes(call: Callable[[], object]) -> int:
-    """Highest sum of live bytes in PyTorch's CPU allocator during `call`, beyond what was live before.
+    """Return the peak of PyTorch's CPU allocations during `call` in bytes, relative to the start.
 
-    Bytes, from the events of PyTorch's profiler.
+    Computed from the profiler's memory events.
     """
     from torch.profiler import ProfilerActivity, profile
 
-    gc.collect()  # else what others left in cycles may be freed during the call, and count as less than nothing
+    gc.collect()  # otherwise earlier garbage might be freed during the call and lower the sum
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]

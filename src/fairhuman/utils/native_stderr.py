@@ -1,4 +1,4 @@
-"""What native code writes to standard error, without the lines that a user could do nothing about."""
+"""Filter what native libraries write to standard error."""
 
 import os
 import re
@@ -14,10 +14,10 @@ _one_at_a_time = threading.Lock()
 
 @contextmanager
 def without_lines(chatter: re.Pattern[bytes]) -> Iterator[None]:
-    """Hold back what is written to file descriptor 2, then pass on all of it but what `chatter` matches.
+    """Buffer everything written to file descriptor 2, then print it without the matches of `chatter`.
 
-    It holds for the whole process, so one thread at a time is let in; what other threads write meanwhile comes a
-    moment late.
+    The descriptor belongs to the whole process, so only one thread may enter at a time; output of other threads is
+    delayed until the block ends.
     """
     with _one_at_a_time, tempfile.TemporaryFile() as held:
         sys.stderr.flush()

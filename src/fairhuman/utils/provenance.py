@@ -1,4 +1,4 @@
-"""Where a number comes from: when, on which machine and with which versions it was measured."""
+"""Provenance of a measurement: date, machine and package versions."""
 
 import os
 import platform
@@ -17,8 +17,7 @@ def origin(packages: Iterable[str] = ()) -> dict[str, Any]:
     """Return date (UTC), machine and versions, JSON-ready.
 
     Args:
-        packages: more of them whose versions matter.
-
+        packages: names of further packages whose versions are recorded.
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

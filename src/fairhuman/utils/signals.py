@@ -1,4 +1,4 @@
-"""Orderly stops."""
+"""Graceful shutdown on Ctrl-C and SIGTERM."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,7 +7,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def signals(stopped: Callable[[], bool], stop: Callable[[int], None]) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a stop after the step; a second one ends at once."""
+    """Call `stop` on the first Ctrl-C or SIGTERM; raise KeyboardInterrupt on the second.
+
+    Args:
+        stopped: whether a stop has been requested already.
+        stop: receives the signal number.
+    """
 
     def handle(number: int, _frame: object) -> None:
         if stopped():

@@ -1,4 +1,4 @@
-"""The frame of every page: templates, static files, security headers, errors that say what to do, a health route."""
+"""Common parts of all web apps: templates, static files, security headers, error pages and a health route."""
 
 import hashlib
 import ipaddress
@@ -30,7 +30,7 @@ from fairhuman.errors import FairHumanError
 HERE = Path(__file__).parent
 MAX_BODY = 64 * 1024  # bytes
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# Nothing from elsewhere, no script or style inside a page: what gets past the escaping still can't run.
+# Only resources of this server, no inline scripts or styles: injected code can't run even if escaping fails.
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -45,7 +45,7 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 class RefusedError(FairHumanError):
-    """A request that breaks a rule and has changed nothing; `status` is its HTTP status (4xx), `headers` go with it."""
+    """A request is refused and nothing was changed; `status` is the HTTP status (4xx), `headers` are added to it."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -55,14 +55,13 @@ class RefusedError(FairHumanError):
 def create_app(
     routes: Sequence[BaseRoute], hosts: Sequence[str] = (), close: Callable[[], None] | None = None
 ) -> Starlette:
-    """An app of these routes with `/static`, `/health`, and the same rules for all.
+    """Create an app from routes, with `/static`, `/health`, security headers and error handling.
 
     Args:
-        routes: of the pages.
-        hosts: names, beside `localhost` and any IP address, that the server may be called by. Any other is refused:
-            a foreign page could point its own name at this machine and then read what it likes.
+        routes: routes of the pages.
+        hosts: accepted host names besides `localhost` and IP addresses. Others are refused, because a malicious page
+            could point its own host name at this machine and read responses (DNS rebinding).
         close: called once when the server stops.
-
     """
 
     @asynccontextmanager
@@ -87,16 +86,15 @@ def create_app(
 
 
 def page(template: str, status: int = 200, **context: object) -> HTMLResponse:
-    """The page of `web/templates/<template>`; a name that it uses and `context` lacks is an error."""
+    """Render `web/templates/<template>`; a variable missing from `context` is an error."""
     return HTMLResponse(_templates().get_template(template).render(**context), status)
 
 
 async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
-    """The body of a request, checked against `kind`.
+    """Read the body of a request and validate it as `kind`.
 
     Raises:
-        RefusedError: not sent as JSON (415), more than `MAX_BODY` bytes (413), not what `kind` asks for (422).
-
+        RefusedError: not sent as JSON (415), longer than `MAX_BODY` bytes (413), or invalid (422).
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(415, "The request must be sent as application/json.")
@@ -128,7 +126,7 @@ def _templates() -> Environment:
 
 @lru_cache
 def _static_url(name: str) -> str:
-    """Address of a static file with a digest of its content, so that browsers may keep it for ever."""
+    """URL of a static file with a digest of its content, so that browsers may cache it forever."""
     return f"/static/{name}?v={hashlib.sha256((HERE / 'static' / name).read_bytes()).hexdigest()[:16]}"
 
 
@@ -141,7 +139,7 @@ class _Static(StaticFiles):
 
 
 class _Guard:
-    """Refuses foreign hosts and requests that another site's page makes; puts the security headers on answers."""
+    """Middleware that refuses unknown hosts and cross-site requests, and adds security headers to responses."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self._app = app
@@ -169,9 +167,9 @@ class _Guard:
         host = headers.get("host", "")
         if not self._is_own(host):
             return RefusedError(
-                400, "This server isn't known by that name: use the address that it printed when it started."
+                400, "This server isn't known by that name. Please use the address it printed when it started."
             )
-        # Browsers put Origin on every request that can change something; a page can't forge it.
+        # Browsers send Origin with every request that can change something, and pages can't forge it.
         if method not in SAFE_METHODS and headers.get("origin", "").partition("://")[2].lower() != host.lower():
             return RefusedError(403, "The request must come from a page of this server.")
         return None
@@ -192,7 +190,7 @@ def _health(_: Request) -> Response:
 
 
 def _answer(request: Request, status: int, message: str) -> Response:
-    """An error as a page for people, as JSON for scripts."""
+    """An error as a page for browsers, as JSON for scripts."""
     if "text/html" in request.headers.get("accept", ""):
         return page("error.html", status, message=message)
     return JSONResponse({"message": message}, status)
@@ -214,17 +212,17 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _database_error(request: Request, error: Exception) -> Response:
-    """What SQLite says names no host and no user, as others do; those are for the terminal alone."""
+    """SQLite's messages are shown; those of other databases may contain hosts and users, so they are only logged."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     local = isinstance(cause, sqlite3.Error)
     if not local:
         logging.getLogger(__name__).error("the database can't be used: %s", cause)
-    why = cause if local else "the server's terminal says why"
-    return _answer(request, 503, f"The database can't be used now, nothing was saved: {why}.")
+    why = cause if local else "see the server's terminal"
+    return _answer(request, 503, f"The database is not available, so nothing was saved: {why}.")
 
 
 def _own_error(request: Request, _: Exception) -> Response:
-    """Said outside of all middleware, so the headers are put on here; the server's log has the traceback."""
-    response = _answer(request, 500, "The server made a mistake, nothing was saved. Its terminal says what happened.")
+    """Runs outside all middleware, so the headers are added here; the server's log has the traceback."""
+    response = _answer(request, 500, "The server failed, so nothing was saved. See its terminal for details.")
     response.headers.update(SECURITY_HEADERS)
     return response

@@ -1,6 +1,6 @@
-"""The database of pages: SQLite that keeps what it has acknowledged, or any other by its URL.
+"""Databases of the web apps: SQLite with durable commits, or any other database by URL.
 
-All that is SQLite's own is here; tables and queries elsewhere are SQLAlchemy Core, so that they run on PostgreSQL too.
+Everything specific to SQLite is here. Tables and queries elsewhere use SQLAlchemy Core, so they also run on PostgreSQL.
 """
 
 from collections.abc import Iterator
@@ -14,22 +14,17 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from fairhuman.errors import FairHumanError
 
-_LOCK = 7_305_421  # any number, the same in all processes
-BUSY_SECONDS = 5.0  # how long a transaction waits for that of another process before it fails
+_LOCK = 7_305_421  # arbitrary, but the same in all processes
+BUSY_SECONDS = 5.0  # time that a transaction waits for another process before it fails
 
 
 def open_database(where: Path | str, tables: MetaData) -> Engine:
-    """Open a database and make its tables where they are missing.
+    """Open a database, an SQLite file or an SQLAlchemy URL, and create missing tables.
 
-    A commit to SQLite is on the disk when it returns (write-ahead log, synchronous=FULL).
-
-    Args:
-        where: SQLite's file, or the URL of a database as SQLAlchemy writes it.
-        tables: what must be there.
+    SQLite commits are on disk when they return (write-ahead log, synchronous=FULL).
 
     Raises:
-        FairHumanError: it can't be opened, written, or isn't a database.
-
+        FairHumanError: the file isn't a database, or can't be opened or written.
     """
     try:
         url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
@@ -38,36 +33,36 @@ def open_database(where: Path | str, tables: MetaData) -> Engine:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         with engine.begin() as connection:
-            one_at_a_time(connection)  # processes that start together would make the same table
+            serialize_transactions(connection)  # processes that start at the same time would create the same table
             tables.create_all(connection)
     except (SQLAlchemyError, ImportError) as error:
-        shown = where if isinstance(where, Path) else where.partition("://")[0] + "://…"  # a URL may hold a password
+        shown = where if isinstance(where, Path) else where.partition("://")[0] + "://…"  # a URL may contain a password
         raise FairHumanError(f"{shown}: the database can't be used: {getattr(error, 'orig', None) or error}") from error
     return engine
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """All or nothing.
+    """A transaction.
 
-    SQLite lets one in at a time, so that what is read in here stays true until the commit; another database does so
-    as far as its isolation level says.
+    SQLite runs one at a time, so that values read in it stay valid until the commit. On other databases that depends on
+    the isolation level.
     """
     with engine.begin() as connection:
         yield connection
 
 
-def one_at_a_time(connection: Connection) -> None:
-    """Wait until no other transaction is past this line, whatever it reads and writes.
+def serialize_transactions(connection: Connection) -> None:
+    """Serialise transactions from this line on, whatever they read and write.
 
-    SQLite's transactions are like that anyway; PostgreSQL has a lock for it. On other databases nothing is waited for.
+    SQLite's transactions are serialised anyway; PostgreSQL uses an advisory lock. On other databases it has no effect.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # Python's own BEGIN comes too late
+    connection.isolation_level = None  # Python's implicit BEGIN comes too late
     cursor = connection.cursor()
     for pragma in (
         f"busy_timeout={int(BUSY_SECONDS * 1000)}",

@@ -12,7 +12,7 @@ from PIL import Image
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.grid.grid_figure import GAP, HEIGHT, MARGIN
 from fairhuman.errors import DataError
-from fairhuman.generate.asked import read_asked
+from fairhuman.generate.control_inputs import read_control_inputs
 from fairhuman.generate.sample import save_png
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     for number in range(2):
         write_pose(tmp_path / "poses" / f"{number}.json", 20.0 + 20 * number)
         write_depth(tmp_path / "depths" / f"{number}.png")
-    asked = read_asked([f"pose={tmp_path / 'poses'}"], 2)
+    asked = read_control_inputs([f"pose={tmp_path / 'poses'}"], 2)
     for number in range(2):
         texts = {"prompt": f"prompt {number}", "prompt_index": str(number), "picture_index": "0"}
         name, size = f"{number:05d}-00.png", (2 * SIZE[0], 2 * SIZE[1])
@@ -68,7 +68,7 @@ def test_conditions_are_the_first_columns(folder: Path, typed: Typed) -> None:
 def test_the_pose_shown_is_the_one_that_was_followed(folder: Path) -> None:
     methods = {"base": folder / "base", "MPD": folder / "MPD"}
     write_pose(folder / "poses" / "1.json", 41.0)
-    with pytest.raises(DataError, match=r"00001-00.png of method 'MPD' was asked for another pose .* prompt 1"):
+    with pytest.raises(DataError, match=r"00001-00.png of method 'MPD' followed another pose .* prompt 1"):
         write_grid(methods, folder / "grid", control=[f"pose={folder / 'poses'}"])
     write_grid({"base": folder / "base"}, folder / "grid", control=[f"pose={folder / 'poses'}"])
 

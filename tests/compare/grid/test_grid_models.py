@@ -36,7 +36,7 @@ def test_models_draw_the_same_prompts_once_and_stand_beside_folders(place: Path,
     assert (texts["prompt"], texts["steps"], "mole" in texts) == ("a hat", "1", True)
     page = (place / "grid" / "grid.html").read_text()
     assert all(f'alt="{name}: a red shirt"' in page for name in ("base", "MoLE"))
-    assert "The same seed in all of base, MoLE: 0." in page
+    assert "Same seed for base, MoLE: 0." in page
     first = {path: path.stat().st_mtime_ns for path in pictures}
     expected = ("--zoom-on", "expected", "--data", place / "people", "--row", 1)
     code, said, errors = typed(
@@ -47,7 +47,7 @@ def test_models_draw_the_same_prompts_once_and_stand_beside_folders(place: Path,
     page = (place / "grid" / "grid.html").read_text()
     assert "Rows 1 of 2 (the first is 0), picked by hand." in page
     assert 'alt="old: face"' in page, "a close-up where the box is"
-    assert "where they were expected beforehand" in page
+    assert "of the expected boxes" in page
 
 
 def test_what_does_not_go_together_is_said_before_anything_is_drawn(place: Path, typed: Typed) -> None:
@@ -58,8 +58,8 @@ def test_what_does_not_go_together_is_said_before_anything_is_drawn(place: Path,
 
     model, prompts = ("--method", "base=small"), ("--prompts", place / "prompts.txt")
     folder = ("--method", f"people={place / 'people'}")
-    assert "found none at small; a model draws with --prompts FILE" in wrong(*model)
-    assert "no model is given that draws" in wrong(*folder, *prompts)
+    assert "found none at small; a model needs --prompts FILE" in wrong(*model)
+    assert "none is a model that could sample" in wrong(*folder, *prompts)
     assert "expected 'small'" in wrong("--method", "base=smal", *prompts)
     assert "LoRA" in wrong("--method", f"base=small+{place / 'none'}", *prompts)
     assert "--zoom-on expected and --data go together" in wrong(*folder, "--zoom-on", "expected")

@@ -48,10 +48,10 @@ def test_every_aspect_of_the_setup_is_spelled_out() -> None:
 @pytest.mark.parametrize(
     ("table", "row", "column", "value", "message"),
     [
-        ("Table 3", "LS", "FID", 1.0, r"'Table 3' is no table that was published; the nearest is 'Table"),
-        ("Table 2", "MPD", "FID", 1.0, r"'MPD' is no row of Table 2 .* nearest is 'MPD-FairGrad'"),
-        ("Table 2", "LS", "Fid", 1.0, r"'Fid' is no column of Table 2 .* nearest is 'FID'"),
-        ("Table 1", "LS", "Inference Time", 1.0, r"'LS' is no row of Table 1"),
+        ("Table 3", "LS", "FID", 1.0, r"unknown published table: 'Table 3'; the nearest is 'Table"),
+        ("Table 2", "MPD", "FID", 1.0, r"unknown published row of Table 2: 'MPD'; .* nearest is 'MPD-FairGrad'"),
+        ("Table 2", "LS", "Fid", 1.0, r"unknown published column of Table 2: 'Fid'; .* nearest is 'FID'"),
+        ("Table 1", "LS", "Inference Time", 1.0, r"unknown published row of Table 1: 'LS'"),
         ("Table 2", "LS", "FID", float("nan"), r"Table 2, LS, FID: our value must be finite, got nan"),
     ],
 )

@@ -95,13 +95,13 @@ def test_our_name_of_the_papers_method_is_known_and_what_is_not_taken_is_said(tm
     assert sheet("LS", "MPD")[:2] == ({"LS": 40.0, "MPD-FairGrad": 41.0}, {})
     ours, notes, page = sheet("base", "MPD", "MPD-FairGrad", "mpd")
     assert ours == {"MPD-FairGrad": 42.0}, "the row's own name wins"
-    assert notes["Table 2"].startswith("Not taken of the evaluation: base, MPD, mpd. Methods that are known: LS, DWA,")
+    assert notes["Table 2"].startswith("Not used from the evaluation: base, MPD, mpd. Known methods: LS, DWA,")
     assert notes["Table 2"] in page
-    assert "Table 3 (LoRA ranks 64, 128, 256): not available to us" in page
+    assert "Table 3 (LoRA ranks 64, 128, 256) is not included" in page
 
 
 def test_numbers_need_words_and_a_file_of_ours(costs, tmp_path):
-    with pytest.raises(RecipeError, match=r"costs.json: say how these numbers came about: costs.model"):
+    with pytest.raises(RecipeError, match=r"costs.json: describe the set-up of these numbers: costs.model"):
         read_tables(costs, None, SheetSettings())
     said = SheetSettings.model_validate({"costs": WORDS, "evaluation": WORDS})
     with pytest.raises(DataError, match=r"costs.json: expected the JSON of fairhuman evaluate; KeyError"):
@@ -110,7 +110,7 @@ def test_numbers_need_words_and_a_file_of_ours(costs, tmp_path):
     other.write_text('{"metrics": [{"name": "FID", "method": "mine", "value": 1.0}]}')
     with pytest.raises(DataError, match=r"metrics.json: has none of the .* rows LS, .* columns HPS.*: mine\. .*, MPD;"):
         read_tables(None, other, said)
-    with pytest.raises(DataError, match=r"nope.json: there is no such file; --costs wants the JSON of fairhuman cost"):
+    with pytest.raises(DataError, match=r"nope.json: there is no such file; --costs takes the JSON of fairhuman cost"):
         read_tables(tmp_path / "nope.json", None, SheetSettings())
-    with pytest.raises(RecipeError, match=r"nothing of ours: give --costs FILE"):
+    with pytest.raises(RecipeError, match=r"no results given: give --costs FILE"):
         read_tables(None, None, said)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.data.caption import CaptionItem, TokenBudget, TokenSettings
+from fairhuman.data.caption.item import CaptionItem
+from fairhuman.data.caption.settings import TokenSettings
+from fairhuman.data.caption.tokens import TokenBudget
 
 
 @pytest.fixture(scope="session")

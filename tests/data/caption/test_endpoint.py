@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from fairhuman.data.caption import Caption, CaptionItem, EndpointSettings, TokenBudget
 from fairhuman.data.caption.endpoint import EndpointCaptioner
+from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.settings import EndpointSettings
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError

@@ -7,9 +7,11 @@ from functools import partial
 import pytest
 
 from fairhuman.config import build
-from fairhuman.data.caption import CAPTIONERS, Caption, CaptionItem, TokenBudget, open_captioner
+from fairhuman.data.caption import CAPTIONERS, open_captioner
+from fairhuman.data.caption.item import Caption, CaptionItem
 from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.text import TextCaptioner
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError, RecipeError
 

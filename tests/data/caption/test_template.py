@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fairhuman.data.caption import Caption, CaptionItem, TemplateSettings, TokenBudget
+from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.settings import TemplateSettings
 from fairhuman.data.caption.template import TemplateCaptioner, describe_attributes, describe_count
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.detect.worker import Failure
 from fairhuman.synth.person import random_person
 

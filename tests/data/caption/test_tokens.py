@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairhuman.data.caption import Caption, TokenBudget, clean_text
-from fairhuman.data.caption.tokens import SMALL_FOLDER, load_tokenizers
+from fairhuman.data.caption.item import Caption, clean_text
+from fairhuman.data.caption.tokens import SMALL_FOLDER, TokenBudget, load_tokenizers
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 from fairhuman.models.tokenizer import build_tokenizer

@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fairhuman.data.caption import Caption, CaptionItem, TokenBudget, TransformersSettings, open_captioner
-from fairhuman.data.caption.settings import CaptionSettings
+from fairhuman.data.caption import open_captioner
+from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.settings import CaptionSettings, TransformersSettings
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.caption.vlm import TransformersCaptioner
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.worker import Failure

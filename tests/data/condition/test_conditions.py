@@ -11,20 +11,12 @@ import pytest
 from PIL import Image
 
 from fairhuman.config import build
-from fairhuman.data.condition import (
-    ConditionInputs,
-    Conditions,
-    ConditionSettings,
-    DepthSettings,
-    decode_depth,
-    depth_picture,
-    depth_png,
-    draw_pose,
-    open_conditions,
-    people_from_list,
-)
 from fairhuman.data.condition import conditions as module
-from fairhuman.data.condition.people import PersonPose
+from fairhuman.data.condition.conditions import ConditionInputs, Conditions, open_conditions
+from fairhuman.data.condition.depth import decode_depth, depth_picture, depth_png
+from fairhuman.data.condition.people import PersonPose, people_from_list
+from fairhuman.data.condition.pose import draw_pose
+from fairhuman.data.condition.settings import ConditionSettings, DepthSettings
 from fairhuman.detect.detection import Picture
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.record import Finding

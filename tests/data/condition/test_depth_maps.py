@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.data.condition import decode_depth, depth_picture, depth_png, encode_depth
+from fairhuman.data.condition.depth import decode_depth, depth_picture, depth_png, encode_depth
 from fairhuman.data.pictures.stored import PictureError
 
 ALL = np.arange(65536, dtype=np.uint16).reshape(256, 256)

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from fairhuman.config import build
-from fairhuman.data.condition import DepthSettings, open_depth
+from fairhuman.data.condition.depth_model import open_depth
+from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.errors import ModelError
 from helpers.tiny_depth import SIDE, save_depth_model
 

@@ -11,14 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.data.condition import (
-    ConditionInputs,
-    ConditionSettings,
-    HolisticPose,
-    open_conditions,
-    people_from_source,
-)
-from fairhuman.data.condition.people import BODY_POINTS, PersonPose, flip_people
+from fairhuman.data.condition.conditions import ConditionInputs, open_conditions
+from fairhuman.data.condition.holistic import HolisticPose
+from fairhuman.data.condition.people import BODY_POINTS, PersonPose, flip_people, people_from_source
+from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.detect.guard import guarded_map
 
 NAMES = ("0007", "0043")

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairhuman.data.condition import (
+from fairhuman.data.condition.people import (
+    BODY_MIRROR,
+    BODY_POINTS,
+    FACE_MESH_68,
+    FACE_MIRROR,
+    HIDDEN,
     PEOPLE_TYPE,
+    SHAPES,
     PersonPose,
     flip_people,
     move_people,
@@ -18,7 +24,6 @@ from fairhuman.data.condition import (
     people_from_source,
     people_to_list,
 )
-from fairhuman.data.condition.people import BODY_MIRROR, BODY_POINTS, FACE_MESH_68, FACE_MIRROR, HIDDEN, SHAPES
 from fairhuman.errors import DataError
 from fairhuman.synth.body import COCO_KEYPOINTS
 from fairhuman.synth.render import KEYPOINTS

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from fairhuman.data.condition import PersonPose, draw_pose, flip_people, move_people
-from fairhuman.data.condition.people import BODY_MIRROR, SHAPES
-from fairhuman.data.condition.pose import COLOURS, HAND_COLOURS, HAND_EDGES, LIMBS
+from fairhuman.data.condition.people import BODY_MIRROR, SHAPES, PersonPose, flip_people, move_people
+from fairhuman.data.condition.pose import COLOURS, HAND_COLOURS, HAND_EDGES, LIMBS, draw_pose
 
 SIDE = 512
 START, END = (100.0, 200.0), (181.0, 260.0)

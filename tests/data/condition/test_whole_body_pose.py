@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fairhuman.data.condition import WholeBodyPose
 from fairhuman.data.condition.people import BODY_POINTS
+from fairhuman.data.condition.whole_body import WholeBodyPose
 from fairhuman.detect.detection import Detection, Picture, check_picture
 from fairhuman.record import Box
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.data.condition import people_from_source
 from fairhuman.data.condition.depth import decode_depth
-from fairhuman.data.export import CloseupSettings, export_dataset
+from fairhuman.data.condition.people import people_from_source
+from fairhuman.data.export.closeups import CloseupSettings
+from fairhuman.data.export.run import export_dataset
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source

@@ -16,9 +16,8 @@ from PIL import Image
 from webdataset.autodecode import Decoder, imagehandler
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from fairhuman.data.condition import people_from_source, people_to_list
-from fairhuman.data.export import FORMATS, export_dataset
-from fairhuman.data.export.run import MARKER
+from fairhuman.data.condition.people import people_from_source, people_to_list
+from fairhuman.data.export.run import FORMATS, MARKER, export_dataset
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
@@ -267,7 +266,7 @@ def test_folders_with_other_content_are_rejected(people, tmp_path):
     (out / MARKER).write_text("[1]")
     with pytest.raises(DataError, match="must be empty or hold an export"):
         export_dataset(people, out, "parquet")
-    assert {**files(out), MARKER: before[MARK]} == before
+    assert {**files(out), MARKER: before[MARKER]} == before
 
 
 @pytest.mark.parametrize("inside", [".", "out", "deep/er", ".."])

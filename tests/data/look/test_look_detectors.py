@@ -11,7 +11,7 @@ from PIL import Image
 from fairhuman.config import build
 from fairhuman.data.look.detectors import Benchmark, PartScore, benchmark_data_set, benchmark_detectors
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.detect.settings import DetectSettings
 from fairhuman.errors import DataError
 from fairhuman.record import Box

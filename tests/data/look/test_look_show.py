@@ -50,7 +50,7 @@ def test_a_build_without_its_source(built, tmp_path):
     shutil.copytree(built, copied)
     (copied / "source.json").write_text(json.dumps({"source": str(tmp_path / "gone"), "format": "imagefolder"}))
     page = shown(copied, tmp_path)[1]
-    assert "The source is no longer where it was" in page
+    assert "The source has been moved or deleted" in page
     assert "0.png (metadata.jsonl:1): 40" in page
     (copied / "report.json").write_text('["somebody else\'s"]')
     shown(copied, tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fairhuman.data.caption.settings import TokenSettings
 from fairhuman.data.caption.tokens import TokenBudget
-from fairhuman.data.export import export_dataset
+from fairhuman.data.export.run import export_dataset
 from fairhuman.data.look.columns import RecordColumns
 from fairhuman.data.look.figures import percent, write_statistics
 from fairhuman.data.look.statistics import dataset_statistics, describe

@@ -28,10 +28,7 @@ def test_places(location, file, line):
 
 
 def test_counts_by_action_and_reason():
-    assert report(3, 2).counts() == {
-        "skipped": {"reason 1": 2, "reason 0": 1},
-        "warned": {"caption is empty": 2},
-    }
+    assert report(3, 2).counts() == {"skipped": {"reason 1": 2, "reason 0": 1}, "warned": {"caption is empty": 2}}
 
 
 def test_share_names_the_first_ten():

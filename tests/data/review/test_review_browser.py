@@ -154,7 +154,7 @@ def test_two_reviewers_never_have_the_same_picture_and_the_last_one_waits(review
         ada.wait_for_function(
             "own => document.querySelector('#counts')?.textContent.startsWith(own)", arg=f"{count + 1} of"
         )
-    saying(ada, "Nothing to do just now", "#nothing-title")
+    saying(ada, "Nothing to do right now", "#nothing-title")
     bo.keyboard.press("k")
     saying(bo, "All done", "#nothing-title")
     ada.wait_for_function(
@@ -214,7 +214,7 @@ def test_a_server_that_is_killed_loses_nothing_and_the_open_page_goes_on(review_
         process.communicate()
         assert [row[1] for row in events(folder)] == ["p0", "p1"]
         page.keyboard.press("k")
-        saying(page, "The server can't be reached, nothing was saved", "#problem")
+        saying(page, "The server can't be reached, so nothing was saved", "#problem")
         assert shown(page) == "p2"
         process, _ = serve(folder, port)
         page.keyboard.press("k")

@@ -109,10 +109,7 @@ def test_a_pose_picture_moves_with_the_picture_and_is_never_mirrored():
 
 def depth(kind: str = "relative", values: np.ndarray | None = None) -> dict:
     ramp = (np.arange(HEIGHT * WIDTH) // 2).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    return {
-        "depth": depth_png(ramp if values is None else values),
-        "depth_kind": kind,
-    }
+    return {"depth": depth_png(ramp if values is None else values), "depth_kind": kind}
 
 
 def test_depth_keeps_its_16_bits():

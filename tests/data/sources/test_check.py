@@ -96,7 +96,4 @@ def test_pictures_deleted_since_reading_are_skipped(people, full):
     records[5].image.mkdir()
     report = LoadReport()
     assert len(check_records(records, report, full, max_reject_share=0.25)) == 6
-    assert [entry.reason for entry in report.skipped()] == [
-        "file does not exist",
-        "can't be read: not a regular file",
-    ]
+    assert [entry.reason for entry in report.skipped()] == ["file does not exist", "can't be read: not a regular file"]

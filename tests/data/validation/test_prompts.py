@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.config import build
-from fairhuman.data.caption import Caption, CaptionItem
+from fairhuman.data.caption.item import Caption, CaptionItem
 from fairhuman.data.pictures.decode import PictureLimits
 from fairhuman.data.validation.build import build_validation
 from fairhuman.data.validation.prompts import NO_PERSON, model_prompts

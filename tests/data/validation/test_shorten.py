@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.data.caption import Caption, TokenBudget
+from fairhuman.data.caption.item import Caption
 from fairhuman.data.caption.settings import TokenSettings
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.validation.prompts import NO_CAPTION, NO_PERSON, TOO_LONG, rule_prompt
 from fairhuman.data.validation.shorten import LONGEST, MAX_WORDS, names_person, short_prompt
 from fairhuman.detect.worker import Failure
 from fairhuman.record import HumanRecord
 
 CAPTIONS = (Path(__file__).parent / "captions.txt").read_text(encoding="utf-8").splitlines()
-WITHOUT_PERSON = {
-    "A busy street with cars and tall buildings under a cloudy sky",
-    "A dog sitting on a couch",
-}
+WITHOUT_PERSON = {"A busy street with cars and tall buildings under a cloudy sky", "A dog sitting on a couch"}
 LONG = (
     "In a bright office (with plants), two doctors in white coats are talking to a patient, who sits on a bed, "
     "while a nurse is writing something down, near the window, on a sunny day. The walls are blue."
@@ -74,10 +72,7 @@ def test_a_prompt_is_its_own_prompt(caption: str) -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [
-        "A woman in dress standing in front of a building",
-        "A man in a suit and tie standing with his hands on his hips",
-    ],
+    ["A woman in dress standing in front of a building", "A man in a suit and tie standing with his hands on his hips"],
 )
 def test_the_examples_of_the_supplement_stay_as_they_are(prompt: str) -> None:
     assert short_prompt(prompt) == prompt

@@ -14,7 +14,7 @@ from fairhuman import config
 from fairhuman.data.condition.people import PersonPose, people_to_list, person_from_coco
 from fairhuman.errors import DataError
 from fairhuman.evaluate.metrics.depth_agreement import rank_correlation
-from fairhuman.evaluate.metrics.pose_agreement import SIGMAS, key_point_similarity, pose_agreement
+from fairhuman.evaluate.metrics.pose_agreement import SIGMAS, keypoint_similarity, pose_agreement
 from fairhuman.evaluate.run import Evaluation, EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
 from helpers.tiny_depth import save_depth_model
@@ -37,7 +37,7 @@ def test_the_similarity_is_cocos() -> None:
         math.exp(-((a[0] - f[0]) ** 2 + (a[1] - f[1]) ** 2) / (2 * area * (2 * sigma) ** 2))
         for a, f, sigma in zip(asked, found, COCO, strict=True)
     ]
-    ours = key_point_similarity(person_from_coco(asked), person_from_coco(found).body, (100, 80))
+    ours = keypoint_similarity(person_from_coco(asked), person_from_coco(found).body, (100, 80))
     assert ours == pytest.approx(sum(terms) / 17, rel=1e-4)
     assert sorted(SIGMAS) == sorted(COCO)
 
@@ -48,14 +48,14 @@ def test_scale_changes_nothing_and_distance_lowers_it() -> None:
 
     def similarity(scale: float, shift: float = 0.0) -> float:
         a, b = asked * [scale, scale, 1], (found + np.array([shift, 0, 0])) * [scale, scale, 1]
-        value = key_point_similarity(person_from_coco(a), person_from_coco(b).body, (int(100 * scale), int(80 * scale)))
+        value = keypoint_similarity(person_from_coco(a), person_from_coco(b).body, (int(100 * scale), int(80 * scale)))
         assert value is not None
         return value
 
     assert similarity(1.0) == pytest.approx(similarity(8.0), rel=1e-4)
     assert 1.0 > similarity(1.0) > similarity(1.0, 5.0) > similarity(1.0, 30.0) > 0
     same = person_from_coco(asked)
-    assert key_point_similarity(same, same.body, (100, 80)) == 1.0
+    assert keypoint_similarity(same, same.body, (100, 80)) == 1.0
 
 
 def test_what_counts_of_a_pose() -> None:
@@ -64,11 +64,11 @@ def test_what_counts_of_a_pose() -> None:
     outside[5:, 0] += 1000  # only the face is asked for within the picture
     found = points.copy()
     found[5:, :2] = 0
-    assert key_point_similarity(person_from_coco(outside), person_from_coco(found).body, (100, 80)) == pytest.approx(1)
+    assert keypoint_similarity(person_from_coco(outside), person_from_coco(found).body, (100, 80)) == pytest.approx(1)
     one = np.zeros((17, 3))
     one[0] = (5, 5, 1)
     body = person_from_coco(points).body
-    assert key_point_similarity(person_from_coco(one), body, (100, 80)) is None
+    assert keypoint_similarity(person_from_coco(one), body, (100, 80)) is None
     assert pose_agreement([], body, (100, 80)) is None
     asked = [person_from_coco(coco_points(3)), person_from_coco(points)]
     assert pose_agreement(asked, body, (100, 80)) == 1.0, "that of the one it agrees with best"
@@ -124,20 +124,20 @@ def test_what_is_missing_for_a_measure_is_said(tmp_path: Path) -> None:
     save(tmp_path / "free" / "0.png", "p", 0, 0)
     done = measured(tmp_path, "free", options=("metrics=[pose_agreement,depth_agreement]",))
     assert not done.found.results
-    assert any("no picture says which pose it was asked for" in text for text in done.found.warnings)
-    assert any("no picture says which depth it was asked for" in text for text in done.found.warnings)
+    assert any("no picture has a requested pose" in text for text in done.found.warnings)
+    assert any("no picture has a requested depth" in text for text in done.found.warnings)
     save(tmp_path / "free" / "0.png", "p", 0, 0, asked_depth=depth_text(np.arange(48 * 64).reshape(48, 64)))
     done = measured(tmp_path, "free", options=("metrics=[depth_agreement]",))
     assert any("depth.model=" in text for text in done.found.warnings)
     save(tmp_path / "free" / "0.png", "p", 0, 0, asked_pose='[{"legs": 3}]')
-    with pytest.raises(DataError, match=r"0.png: what it was asked for can't be read: .*legs"):
+    with pytest.raises(DataError, match=r"0.png: its requested pose or depth can't be read: .*legs"):
         measured(tmp_path, "free", options=("metrics=[pose_agreement]",))
 
 
 def depth_text(values: np.ndarray) -> str:
     import torch
 
-    from fairhuman.generate.asked import depth_text as text
+    from fairhuman.generate.control_inputs import depth_text as text
 
     return text(torch.from_numpy(values / values.max()).float()[None])
 
@@ -184,5 +184,5 @@ def test_hidden_points_are_asked_for_too() -> None:
     assert isinstance(person_from_coco(points), PersonPose)
     far = points.copy()
     far[9, 0] += 60
-    value = key_point_similarity(person_from_coco(points), person_from_coco(far).body, (100, 80))
+    value = keypoint_similarity(person_from_coco(points), person_from_coco(far).body, (100, 80))
     assert value == pytest.approx(16 / 17, abs=0.02)

@@ -14,10 +14,10 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, k
 from fairhuman.errors import DataError
 from fairhuman.evaluate.metrics.distances import (
     Distance,
-    check_size,
     measure_frechet,
     measure_kernel,
     paired_difference,
+    size_warning,
 )
 
 Array = NDArray[np.float64]
@@ -306,11 +306,11 @@ def test_other_references_and_missing_groups_are_refused() -> None:
 
 def test_sizes_are_judged() -> None:
     with pytest.raises(DataError, match="not 1"):
-        check_size(1, 2048)
-    assert "2049 can" in (check_size(2048, 2048) or "")
-    assert "too large by about c / n" in (check_size(2049, 2048) or "")
-    assert check_size(10_000, 2048) is None
-    assert "12801 can" in (check_size(10_000, 12_800) or "")
+        size_warning(1, 2048)
+    assert "2049 can" in (size_warning(2048, 2048) or "")
+    assert "too large by about c / n" in (size_warning(2049, 2048) or "")
+    assert size_warning(10_000, 2048) is None
+    assert "12801 can" in (size_warning(10_000, 12_800) or "")
 
 
 def test_the_warning_tells_the_truth_fewer_pictures_give_a_larger_frechet_distance() -> None:

@@ -8,15 +8,15 @@ import pytest
 
 from fairhuman.evaluate.metrics.held_out_losses import loss_table
 from fairhuman.stats.paired import holm, paired_difference
-from fairhuman.train.validation import HeldOut
+from fairhuman.train.validation import HeldOutLosses
 
 N = 40
 KEYS = [f"{number}.png" for number in range(N)]
 
 
-def held_out(whole: np.ndarray, face: np.ndarray, areas: np.ndarray) -> HeldOut:
+def held_out(whole: np.ndarray, face: np.ndarray, areas: np.ndarray) -> HeldOutLosses:
     errors = {"global": whole.tolist(), "face": face.tolist(), "hand": [0.0] * N}
-    return HeldOut(KEYS, errors, {"global": [1.0] * N, "face": areas.tolist(), "hand": [0.0] * N})
+    return HeldOutLosses(KEYS, errors, {"global": [1.0] * N, "face": areas.tolist(), "hand": [0.0] * N})
 
 
 def test_changes_are_tested_in_pairs_and_corrected_for_all_lines() -> None:

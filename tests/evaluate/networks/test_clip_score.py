@@ -55,7 +55,7 @@ def test_prompts_are_cut_at_what_clip_reads_and_counted(score: CLIPScore) -> Non
     cosines = score.extract(images, [fits, cut, other])
     assert cosines[0] == pytest.approx(cosines[1], rel=1e-5)
     assert abs(cosines[0] - cosines[2]) > 1e-4
-    assert score.count_cut([fits, cut, other]) == 1
+    assert score.count_truncated([fits, cut, other]) == 1
 
 
 def test_half_precision_is_computed_in_float32(tmp_path: Path, folder: str, score: CLIPScore) -> None:
@@ -68,7 +68,7 @@ def test_half_precision_is_computed_in_float32(tmp_path: Path, folder: str, scor
 
 
 def test_tables_show_a_hundred_times_the_cosine_and_nothing_below_zero() -> None:
-    np.testing.assert_allclose(CLIPScore.shown(np.array([[0.25], [-0.5]], np.float32)), [[25.0], [0.0]])
+    np.testing.assert_allclose(CLIPScore.reported(np.array([[0.25], [-0.5]], np.float32)), [[25.0], [0.0]])
 
 
 def test_a_clip_that_lacks_weights_is_refused(tmp_path: Path, folder: str) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks import features as features_module
-from fairhuman.evaluate.networks.features import features_of
+from fairhuman.evaluate.networks.features import extract_features
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.record import HumanRecord
 
@@ -46,18 +46,18 @@ def pictures(tmp_path):
 
 
 def test_rows_are_those_of_their_pictures_in_any_order_and_batch(pictures, tmp_path):
-    found = features_of(MeanColour(), pictures, tmp_path / "cache")
+    found = extract_features(MeanColour(), pictures, tmp_path / "cache")
     assert np.allclose(found, [[n, 2 * n, 3 * n, n + 1] for n in range(10)])
-    backwards = features_of(MeanColour(batch_size=1), pictures[::-1], tmp_path / "other")
+    backwards = extract_features(MeanColour(batch_size=1), pictures[::-1], tmp_path / "other")
     assert np.array_equal(backwards[::-1], found)
 
 
 def test_what_is_known_is_not_computed_again(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(features_module, "KEEP_EVERY", 4)
     extractor = MeanColour()
-    first = features_of(extractor, pictures[:6], tmp_path / "cache")
+    first = extract_features(extractor, pictures[:6], tmp_path / "cache")
     assert extractor.seen == 6
-    whole = features_of(extractor, [*pictures, pictures[0]], tmp_path / "cache")
+    whole = extract_features(extractor, [*pictures, pictures[0]], tmp_path / "cache")
     assert extractor.seen == 10
     assert np.array_equal(whole[:6], first)
     assert np.array_equal(whole[-1], whole[0])
@@ -65,13 +65,13 @@ def test_what_is_known_is_not_computed_again(pictures, tmp_path, monkeypatch):
 
 def test_another_prompt_or_other_weights_are_other_features(pictures, tmp_path):
     extractor = MeanColour()
-    features_of(extractor, pictures[:1], tmp_path / "cache")
+    extract_features(extractor, pictures[:1], tmp_path / "cache")
     other = EvalImage(pictures[0].record, pictures[0].sha256, "longer", "longer")
-    assert features_of(extractor, [other], tmp_path / "cache")[0, 3] == 6
+    assert extract_features(extractor, [other], tmp_path / "cache")[0, 3] == 6
     assert extractor.seen == 2
     silent = MeanColour(reads_prompt=False)
     silent.fingerprint = "ba9876543210"
-    features_of(silent, [pictures[0], other], tmp_path / "cache")
+    extract_features(silent, [pictures[0], other], tmp_path / "cache")
     assert silent.seen == 1
 
 
@@ -85,34 +85,34 @@ def test_a_killed_run_goes_on(pictures, tmp_path, monkeypatch):
             return super().extract(images_bchw, prompts)
 
     with pytest.raises(KeyboardInterrupt):
-        features_of(Killed(), pictures, tmp_path / "cache")
+        extract_features(Killed(), pictures, tmp_path / "cache")
     extractor = MeanColour()
-    found = features_of(extractor, pictures, tmp_path / "cache")
+    found = extract_features(extractor, pictures, tmp_path / "cache")
     assert extractor.seen == 6, "the file of the first four is there"
-    assert np.array_equal(found, features_of(MeanColour(), pictures, tmp_path / "fresh"))
+    assert np.array_equal(found, extract_features(MeanColour(), pictures, tmp_path / "fresh"))
 
 
 def test_features_that_are_not_finite_are_refused_by_name(pictures, tmp_path):
     with pytest.raises(FairHumanError, match=r"^mean-colour: features of 0.png aren't finite"):
-        features_of(MeanColour(spoil=True), pictures, tmp_path / "cache")
+        extract_features(MeanColour(spoil=True), pictures, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.parquet"))
 
 
 def test_a_network_that_reads_prompts_needs_them(pictures, tmp_path):
     silent = EvalImage(pictures[3].record, pictures[3].sha256, "", "")
-    with pytest.raises(FairHumanError, match=r"^mean-colour measures how .* fits its prompt, and 3.png has none"):
-        features_of(MeanColour(), [*pictures[:2], silent], tmp_path / "cache")
+    with pytest.raises(FairHumanError, match=r"^mean-colour needs a prompt for every picture, and 3.png has none"):
+        extract_features(MeanColour(), [*pictures[:2], silent], tmp_path / "cache")
 
 
 def test_a_picture_that_changes_is_refused(pictures, tmp_path):
     pictures[2].record.image.write_bytes(pictures[3].record.image.read_bytes())
-    with pytest.raises(FairHumanError, match=r"picture changed while it was measured \(2.png\)"):
-        features_of(MeanColour(), pictures, tmp_path / "cache")
+    with pytest.raises(FairHumanError, match=r"picture changed during the evaluation \(2.png\)"):
+        extract_features(MeanColour(), pictures, tmp_path / "cache")
 
 
 def test_a_damaged_file_of_the_cache_is_named(pictures, tmp_path):
-    features_of(MeanColour(), pictures, tmp_path / "cache")
+    extract_features(MeanColour(), pictures, tmp_path / "cache")
     (file,) = (tmp_path / "cache").rglob("*.parquet")
     file.write_bytes(b"no table")
-    with pytest.raises(FairHumanError, match=rf"{file.name}: a damaged file of the feature cache, remove it"):
-        features_of(MeanColour(), pictures, tmp_path / "cache")
+    with pytest.raises(FairHumanError, match=rf"{file.name}: damaged file in the feature cache; delete it"):
+        extract_features(MeanColour(), pictures, tmp_path / "cache")

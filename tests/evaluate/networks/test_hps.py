@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.evaluate.networks.hps import HumanPreferenceScore, fit_square
-from fairhuman.evaluate.networks.prompt_score import CLIP_MEAN, CLIP_STD, normalized
+from fairhuman.evaluate.networks.prompt_score import CLIP_MEAN, CLIP_STD, normalize_for_clip
 from helpers.tiny_prompt_networks import (
     PROMPTS,
     TINY_HPS,
@@ -156,7 +156,8 @@ def test_prepared_pictures_have_clip_s_colours_and_black_around(score: HumanPref
     torch.testing.assert_close(grey[:, :7], black[:, None, None].expand(3, 7, 28))
     torch.testing.assert_close(grey[:, 21:], black[:, None, None].expand(3, 7, 28))
     torch.testing.assert_close(
-        normalized(torch.full((3, 1, 1), 0.5))[:, 0, 0], (0.5 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
+        normalize_for_clip(torch.full((3, 1, 1), 0.5))[:, 0, 0],
+        (0.5 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD),
     )
 
 
@@ -172,11 +173,13 @@ def test_another_resizing_is_another_fingerprint(weights: str, score: HumanPrefe
 
 
 def test_tables_show_a_hundred_times_the_cosine() -> None:
-    np.testing.assert_allclose(HumanPreferenceScore.shown(np.array([[0.285], [-0.1]], np.float32)), [[28.5], [-10.0]])
+    np.testing.assert_allclose(
+        HumanPreferenceScore.reported(np.array([[0.285], [-0.1]], np.float32)), [[28.5], [-10.0]]
+    )
 
 
 def test_prompts_beyond_77_tokens_are_counted(score: HumanPreferenceScore) -> None:
-    assert score.count_cut(["hat " * 75, "hat " * 76, "a hat"]) == 1
+    assert score.count_truncated(["hat " * 75, "hat " * 76, "a hat"]) == 1
 
 
 def test_the_real_architecture_has_the_names_of_the_checkpoint() -> None:

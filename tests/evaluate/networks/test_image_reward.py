@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BlipTextConfig, BlipVisionConfig
 
-from fairhuman.evaluate.networks.blip import IGNORED, TEXT, VISION, RewardNetwork, renamed
+from fairhuman.evaluate.networks.blip import IGNORED, TEXT, VISION, RewardNetwork, rename_tensors
 from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.evaluate.networks.image_reward import MAX_TOKENS, ImageReward
 from helpers.tiny_prompt_networks import (
@@ -149,7 +149,7 @@ def test_a_prompt_counts_up_to_35_tokens(score: ImageReward) -> None:
     rewards = score.extract(images, [fits, cut, other])
     assert rewards[0] == pytest.approx(rewards[1], rel=1e-5)
     assert abs(rewards[0] - rewards[2]) > 1e-4
-    assert score.count_cut([fits, cut, other]) == 1
+    assert score.count_truncated([fits, cut, other]) == 1
     assert score.max_tokens == MAX_TOKENS == 35
 
 
@@ -164,7 +164,7 @@ def test_the_middle_square_is_seen(score: ImageReward) -> None:
 
 def test_the_real_network_takes_each_tensor_of_the_checkpoint() -> None:
     shapes = reward_shapes(VISION, TEXT)
-    found = renamed({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    found = rename_tensors({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
     with torch.device("meta"):
         own = RewardNetwork(BlipVisionConfig(**VISION), BlipTextConfig(**TEXT)).state_dict()
     assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
@@ -214,4 +214,4 @@ def test_another_tokenizer_is_refused(tmp_path: Path, files: dict[str, str]) -> 
 
 
 def test_tables_show_a_hundred_times_the_reward() -> None:
-    np.testing.assert_allclose(ImageReward.shown(np.array([[1.25], [-0.5]], np.float32)), [[125.0], [-50.0]])
+    np.testing.assert_allclose(ImageReward.reported(np.array([[1.25], [-0.5]], np.float32)), [[125.0], [-50.0]])

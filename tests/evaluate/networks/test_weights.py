@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fairhuman.evaluate.networks.extractor import WeightsError
-from fairhuman.evaluate.networks.weights import WeightsSource, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.weights import WeightsSource, fingerprint, load_weights, read_state_dict
 
 FILE = WeightsSource(metric="A score", option="score.weights", hub="someone/score:score.pt", size="3 GB")
 FOLDER = WeightsSource(
@@ -86,7 +86,7 @@ def test_tensors_come_back_as_they_were_saved(tmp_path: Path) -> None:
     state = {"a": torch.arange(3.0), "b": torch.ones(2, 2, dtype=torch.float16)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "nested.pt")
     torch.save(state, tmp_path / "plain.pt")
-    for found in (read_state(tmp_path / "nested.pt", "state_dict"), read_state(tmp_path / "plain.pt")):
+    for found in (read_state_dict(tmp_path / "nested.pt", "state_dict"), read_state_dict(tmp_path / "plain.pt")):
         assert found.keys() == state.keys()
         assert all(torch.equal(found[name], state[name]) for name in state)
 
@@ -100,7 +100,7 @@ def test_a_file_with_code_is_refused_unrun(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.pt").write_bytes(pickle.dumps({"state_dict": Harmful()}))
     with pytest.raises(WeightsError, match=r"bad\.pt: expected weights"):
-        read_state(tmp_path / "bad.pt")
+        read_state_dict(tmp_path / "bad.pt")
     assert not (tmp_path / "harmed").exists()
 
 
@@ -115,12 +115,14 @@ def test_a_file_with_code_is_refused_unrun(tmp_path: Path, monkeypatch: pytest.M
 def test_a_file_of_something_else_is_refused(tmp_path: Path, stored: object, key: str | None, message: str) -> None:
     torch.save(stored, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match=message):
-        read_state(tmp_path / "other.pt", key)
+        read_state_dict(tmp_path / "other.pt", key)
 
 
 def test_half_precision_fills_a_float32_network() -> None:
     network = nn.Linear(2, 1)
-    fill(network, {"weight": torch.tensor([[0.5, 2.0]], dtype=torch.float16), "bias": torch.zeros(1)}, Path("x.pt"))
+    load_weights(
+        network, {"weight": torch.tensor([[0.5, 2.0]], dtype=torch.float16), "bias": torch.zeros(1)}, Path("x.pt")
+    )
     assert network.weight.dtype == torch.float32
     assert network.weight.tolist() == [[0.5, 2.0]]
 
@@ -134,5 +136,5 @@ def test_each_fault_is_named_with_the_first_of_its_names_and_nothing_is_filled_i
         r"unknown: head.weight; of another shape: 2.bias \(7,\) instead of \(2,\)$"
     )
     with pytest.raises(WeightsError, match=message):
-        fill(network, state, Path("x.pt"))
+        load_weights(network, state, Path("x.pt"))
     assert torch.equal(network[2].weight, before)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.detect import DetectorError, Picture
-from fairhuman.detect.detection import inside_any
-from fairhuman.evaluate.people.detections import FINDINGS, ImageDetections, find
+from fairhuman.detect.detection import DetectorError, Picture, inside_any
+from fairhuman.evaluate.people.detections import DETECTIONS, ImageDetections, detect
 from fairhuman.evaluate.people.looks import FACE_POINTS, LOOKS
 from fairhuman.record import Box
 
@@ -26,7 +25,7 @@ def pictures(shared: Path) -> list[Picture]:
 
 @pytest.fixture(scope="module")
 def findings(pictures: list[Picture]) -> list[ImageDetections]:
-    return find(pictures)
+    return detect(pictures)
 
 
 def test_faces_and_hands_are_found_where_they_are(findings: list[ImageDetections]) -> None:
@@ -47,23 +46,23 @@ def test_faces_and_hands_are_found_where_they_are(findings: list[ImageDetections
 
 
 def test_findings_come_back_from_json(findings: list[ImageDetections]) -> None:
-    text = FINDINGS.dump_json(findings)
-    assert FINDINGS.validate_json(text) == findings
+    text = DETECTIONS.dump_json(findings)
+    assert DETECTIONS.validate_json(text) == findings
     assert set(json.loads(text)[0]) == {"faces", "hands"}
 
 
 @pytest.mark.slow
 def test_order_and_processes_change_nothing(pictures: list[Picture], findings: list[ImageDetections]) -> None:
-    turned: Sequence[ImageDetections] = find(pictures[::-1], workers=2)[::-1]
+    turned: Sequence[ImageDetections] = detect(pictures[::-1], workers=2)[::-1]
     assert list(turned) == findings
 
 
 def test_bad_pictures_are_named() -> None:
     with pytest.raises(DetectorError, match=r"picture 0 of 1 \(the first is 0\): ValueError: image must be uint8"):
-        find([np.zeros((64, 64, 3))])  # type: ignore[list-item]
+        detect([np.zeros((64, 64, 3))])  # type: ignore[list-item]
 
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="upscale must be at least 1, not 0"):
-        find([], upscale=0)
-    assert find([]) == []
+        detect([], upscale=0)
+    assert detect([]) == []

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.detect import Detection, FaceDetector, HandDetector, Picture
+from fairhuman.detect.detection import Detection, Picture
+from fairhuman.detect.faces import FaceDetector
+from fairhuman.detect.hands import HandDetector
 from fairhuman.evaluate.people.looks import (
     FACE_POINTS,
     LOOKS,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from fairhuman.detect import Picture
+from fairhuman.detect.detection import Picture
 from fairhuman.evaluate.people.degrade import MARGIN, blur, pixelate
 from fairhuman.record import Box
 

@@ -1,4 +1,4 @@
-"""Runs with caches on disk: the same bits as without, whatever is in them, whoever writes beside."""
+"""Runs with caches on disk have the same bits whatever the cache contains and whoever writes to it."""
 
 import json
 import shutil
@@ -34,13 +34,13 @@ BOTH = {"latents": True, "text": True}
 
 
 class Listener(Watcher):
-    """Keeps what is said of caches."""
+    """Collects a run's messages."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
 
     def on_start(self, run: Run) -> None:
-        self.texts += run.caches.opening()
+        self.texts += run.caches.opening_messages()
 
     def on_message(self, text: str) -> None:
         self.texts.append(text)
@@ -67,7 +67,7 @@ def copied(people: Path, folder: Path) -> str:
 def test_a_run_has_the_same_bits_with_a_full_an_empty_and_no_cache(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounding to float16 is all that sets a cached run apart."""
+    """A cached run differs only by rounding to float16."""
     values = {"view": CENTER, "cache": BOTH, "steps": 5, "validation": {"every": 5, "share": 0.3}}
     empty, full, without = (make_recipe(name, **values) for name in ("empty", "full", "without"))
     train(empty)
@@ -139,7 +139,7 @@ def test_all_views_that_can_be_drawn_are_filled_also_in_buckets(make_recipe: Mak
     assert (again.new, again.kept) == ({"latents": 0}, {"latents": 48})
 
 
-def test_with_variants_a_run_that_stopped_goes_on_with_the_same_bits(make_recipe: MakeRecipe) -> None:
+def test_with_variants_a_stopped_run_resumes_with_the_same_bits(make_recipe: MakeRecipe) -> None:
     values = {"view": {"crop": "random", "keep_region": 1.0}, "cache": BOTH | {"variants": 2}}
     whole, broken = make_recipe("whole", **values), make_recipe("broken", **values)
     train(whole)
@@ -156,7 +156,7 @@ def test_with_variants_a_run_that_stopped_goes_on_with_the_same_bits(make_recipe
     assert lora_bytes(whole) == lora_bytes(broken)
 
 
-def test_a_picture_that_changed_is_encoded_anew_and_told(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
+def test_a_changed_picture_is_re_encoded_and_reported(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
     values = {"data": copied(people, tmp_path / "data"), "view": CENTER, "cache": BOTH, "steps": 12}
     recipe = make_recipe(**values)
     filled(recipe)
@@ -164,7 +164,7 @@ def test_a_picture_that_changed_is_encoded_anew_and_told(make_recipe: MakeRecipe
     Image.open(path).convert("L").convert("RGB").save(path)
     listener = Listener()
     train(recipe, [listener])
-    assert "cache: 2 views of pictures that were changed since were encoded anew" in listener.texts
+    assert "cache: re-encoded 2 views, as their pictures have changed" in listener.texts
     fresh = make_recipe("fresh", **values)
     train(fresh)
     assert lora_bytes(recipe) == lora_bytes(fresh)
@@ -172,7 +172,7 @@ def test_a_picture_that_changed_is_encoded_anew_and_told(make_recipe: MakeRecipe
     assert (found.new["latents"], found.unused["latents"]) == (0, 2)
 
 
-def test_another_data_set_with_the_same_keys_is_no_changed_one(
+def test_another_data_set_with_equal_keys_is_not_reported_as_changed(
     make_recipe: MakeRecipe, people: Path, tmp_path: Path
 ) -> None:
     write_figures(tmp_path / "others" / people.name, 12, 64, seed=7)
@@ -182,13 +182,13 @@ def test_another_data_set_with_the_same_keys_is_no_changed_one(
     assert (found.new["latents"], found.changed, found.unused["latents"]) == (24, 0, 24)
 
 
-def test_a_data_set_that_moved_is_known_by_its_pictures(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
+def test_a_moved_data_set_is_recognised_by_its_pictures(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
     filled(make_recipe(view=CENTER, cache=BOTH))
     found = filled(make_recipe(view=CENTER, cache=BOTH, data=copied(people, tmp_path / "moved")))
     assert (set(found.new.values()), found.changed) == ({0}, 0)
 
 
-def test_a_caption_that_changed_is_encoded_anew(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
+def test_a_changed_caption_is_re_encoded(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
     values = {"data": copied(people, tmp_path / "data"), "view": CENTER, "cache": BOTH, "steps": 12}
     recipe = make_recipe(**values)
     filled(recipe)
@@ -204,20 +204,20 @@ def test_a_caption_that_changed_is_encoded_anew(make_recipe: MakeRecipe, people:
     assert lora_bytes(recipe) == lora_bytes(fresh)
 
 
-def test_what_another_model_made_is_told_and_not_used(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_entries_of_another_model_are_reported_and_unused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     values = {"view": CENTER, "steps": 2}
     cache = BOTH | {"folder": str(tmp_path / "shared")}
     filled(make_recipe("small", cache=cache, **values))
     listener = Listener()
     other = make_recipe("other", model="small-untrained", cache=cache, **values)
     train(other, [listener])
-    assert any("latents: 0 at hand; 24 of other models, not used" in text for text in listener.texts)
+    assert any("latents: 0 cached; 24 of other models, not used" in text for text in listener.texts)
     fresh = make_recipe("fresh", model="small-untrained", cache=BOTH, **values)
     train(fresh)
     assert lora_bytes(other) == lora_bytes(fresh)
 
 
-def test_fingerprints_tell_weights_settings_and_precision_apart() -> None:
+def test_fingerprints_distinguish_weights_settings_and_precision() -> None:
     pipeline, same = load_pipeline("small"), load_pipeline("small")
     assert vae_fingerprint(pipeline) == vae_fingerprint(same)
     assert text_fingerprint(pipeline, None) == text_fingerprint(same, None)
@@ -248,7 +248,7 @@ def test_embeddings_are_those_of_the_encoders_rounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["read-only", "full"])
-def test_a_cache_that_cannot_be_written_is_told_once_and_does_not_end_a_run(
+def test_an_unwritable_cache_is_reported_once_and_does_not_end_a_run(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     values = {"view": CENTER, "steps": 4}
@@ -269,7 +269,7 @@ def test_a_cache_that_cannot_be_written_is_told_once_and_does_not_end_a_run(
         filled(bad)
 
 
-def test_too_little_space_is_told_before_anything_is_computed(
+def test_too_little_space_is_reported_before_computing(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caches, "RESERVE", 2**60)
@@ -278,7 +278,7 @@ def test_too_little_space_is_told_before_anything_is_computed(
         filled(recipe)
     assert not entries(recipe, "latents")
     train(recipe, [listener])
-    assert any("more are needed: what doesn't fit is computed each time" in text for text in listener.texts)
+    assert any("more are needed: whatever doesn't fit is recomputed each time" in text for text in listener.texts)
 
 
 def test_the_budget_of_sdxl_is_that_of_its_shapes(make_recipe: MakeRecipe) -> None:

@@ -1,4 +1,4 @@
-"""Latents that are kept between steps and runs."""
+"""Latents cached between steps and runs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from fairhuman.train.recipe import TrainRecipe
 MakeRecipe = Callable[..., TrainRecipe]
 
 
-def test_a_view_is_encoded_once_and_its_mirror_image_apart(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_view_is_encoded_once_and_its_flip_separately(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     kept = Encodings(tmp_path / "kept")
     data = load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport()).reading(kept)
     plain = data.reading(None)
@@ -44,8 +44,8 @@ def test_a_view_is_encoded_once_and_its_mirror_image_apart(make_recipe: MakeReci
     assert len(batches[-1].pictures_bchw) < 3  # those that are known needn't be decoded
 
 
-def test_what_is_kept_does_not_depend_on_the_rest_of_its_batch(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    """A run that goes on may have lost what it kept, in the middle of an epoch."""
+def test_cached_latents_do_not_depend_on_the_batch(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """A resumed run may find its cache empty in the middle of an epoch."""
     data = load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport())
     vae = load_pipeline("small").vae
     chance = torch.Generator().manual_seed(0)
@@ -65,10 +65,8 @@ def test_what_is_kept_does_not_depend_on_the_rest_of_its_batch(make_recipe: Make
 @pytest.mark.parametrize(
     "view", [{"crop": "random"}, {"crop": "center", "zoom": [1.0, 1.2]}, {"crop": "center", "keep_region": 0.5}]
 )
-def test_views_that_do_not_come_again_are_refused(make_recipe: MakeRecipe, view: dict[str, object]) -> None:
-    with pytest.raises(
-        RecipeError, match=r"cache\.latents needs views that come again.*or cache\.variants of at least"
-    ):
+def test_non_repeating_views_are_refused(make_recipe: MakeRecipe, view: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match=r"cache\.latents needs repeating views.*or set cache\.variants to at least"):
         make_recipe(view=view, cache={"latents": True})
     assert make_recipe(view=view, cache={"latents": True, "variants": 2}).cache.variants == 2
 
@@ -90,6 +88,6 @@ def test_variants_that_would_change_nothing_are_refused(
         make_recipe(**values)
 
 
-def test_text_is_not_kept_where_its_encoders_are_trained(make_recipe: MakeRecipe) -> None:
+def test_text_is_not_cached_if_its_encoders_are_trained(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match=r"cache\.text needs frozen text encoders, but full\.text_encoders is true"):
         make_recipe(kind="full", full={"text_encoders": True}, cache={"text": True})

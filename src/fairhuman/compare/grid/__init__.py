@@ -1,1 +1,1 @@
-"""Methods side by side: the same prompts, close-ups of the same faces and hands."""
+"""Grids of pictures by several methods for the same prompts, with close-ups of faces and hands."""

@@ -1,4 +1,4 @@
-"""What pictures of a grid were asked to follow, as columns before those of the methods."""
+"""Condition columns of a grid: the pose or depth that its pictures follow."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,30 +10,26 @@ from torch import Tensor
 from fairhuman.compare.grid.matching import MatchedRow
 from fairhuman.data.condition.people import SHAPES, people_from_list
 from fairhuman.errors import DataError
-from fairhuman.generate.asked import POSE_TEXT, ControlInputs, read_asked
+from fairhuman.generate.control_inputs import POSE_TEXT, ControlInputs, read_control_inputs
 
-_SAME = 0.5  # pixels that a point of the pose that was followed may be off the one that is shown
+_SAME = 0.5  # tolerance in pixels between the pose shown and the pose a picture followed
 
 
-def read_columns(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
-    """Read `NAME=PLACE` of each condition for the prompts of all rows; errors as of `read_asked`."""
-    return read_asked(given, 1 + max(row.key[0] for row in rows))
+def read_conditions(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
+    """Read conditions given as `NAME=PLACE` for the prompts of all rows; errors are those of `read_control_inputs`."""
+    return read_control_inputs(given, 1 + max(row.key[0] for row in rows))
 
 
 def condition_pictures(
     asked: ControlInputs, row: MatchedRow, sizes: Mapping[str, tuple[int, int]], height: int
 ) -> dict[str, Image.Image]:
-    """The conditions of a row's prompt by name, as a network sees them, at a height.
+    """The conditions of a row's prompt by name, as a control network receives them, scaled to a height.
 
-    Args:
-        asked: of all prompts.
-        row: its pictures that know which pose they were asked for are held against it.
-        sizes: (height, width) of the row's pictures by method; the first one's aspect ratio is shown.
-        height: in pixels.
+    A pose stored in a picture of the row must match the given one. `sizes` are (height, width) by method; the first
+    defines the aspect ratio.
 
     Raises:
-        DataError: a condition of another aspect ratio, or a picture that was asked for another pose; names it.
-
+        DataError: a condition has another aspect ratio, or a picture followed another pose; names it.
     """
     index = row.key[0]
     first = next(iter(sizes.values()))
@@ -42,8 +38,8 @@ def condition_pictures(
         shown, followed = asked.texts(index, sizes[name]).get(POSE_TEXT), drawn.entries.get(POSE_TEXT)
         if shown is not None and followed is not None and not _same(shown, followed):
             raise DataError(
-                f"--control: {drawn.file.name} of method {name!r} was asked for another pose than the one given for "
-                f"prompt {index}; give what it was drawn with"
+                f"--control: {drawn.file.name} of method {name!r} followed another pose than the one given for "
+                f"prompt {index}; give the pose it was sampled with"
             )
     views = asked.views([index], (height, max(1, round(first[1] * height / first[0]))))
     return {name: _picture(view_bchw[0]) for name, view_bchw in views.items()}

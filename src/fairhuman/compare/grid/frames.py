@@ -1,9 +1,12 @@
-"""Frames of faces and hands where detectors find them."""
+"""Close-up frames around detected faces and hands."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames
-from fairhuman.detect import FaceDetector, HandDetector, Picture, find_parts
+from fairhuman.detect.detection import Picture
+from fairhuman.detect.faces import FaceDetector
+from fairhuman.detect.hands import HandDetector
+from fairhuman.detect.rates import find_parts
 from fairhuman.record import Box
 
 Boxes = Mapping[str, Sequence[Box]]
@@ -13,15 +16,14 @@ ZOOMED = ("face", "hand")
 
 
 def detected_frames(pictures: Sequence[Picture], detect: Detect | None = None) -> list[dict[str, ZoomFrame]]:
-    """The frame of the largest face and of the largest hand of each picture, by part; see `choose_frames`.
+    """Frames of the largest face and the largest hand of each picture, by part; see `choose_frames`.
 
     Args:
-        pictures: RGB [H, W, 3], uint8; may be decoded on demand.
-        detect: finds boxes by part in a picture; by default MediaPipe's, in a process of its own.
+        pictures: RGB [H, W, 3], uint8; may be decoded lazily.
+        detect: returns boxes by part in a picture; by default MediaPipe's detectors in a separate process.
 
     Raises:
         DetectorError: the detectors can't be loaded, or fail.
-
     """
     if detect is None:
         parts = find_parts(pictures, detectors={"face": FaceDetector, "hand": HandDetector})

@@ -1,7 +1,7 @@
-"""A grid of the same prompts by several methods: a row a prompt, a column a method, faces and hands close up.
+"""A grid of pictures: one row per prompt, one column per method, with close-ups of faces and hands.
 
-As in Figures 1-4 of the FairHuman supplement, but with rows that are drawn, not picked, and close-ups of one place in
-all methods. What the pictures follow (Figure 4) stands in columns before them.
+As in Figures 1-4 of the FairHuman supplement, but rows can be drawn at random instead of hand-picked, and close-ups are
+cut at the same place for all methods. Conditions (Figure 4) are shown in leading columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairhuman.compare.grid.conditions import condition_pictures, read_columns
+from fairhuman.compare.grid.conditions import condition_pictures, read_conditions
 from fairhuman.compare.grid.frames import ZOOMED, Boxes, Detect, detected_frames
 from fairhuman.compare.grid.grid_figure import HEIGHT, GridCell, GridRow, grid_figure, save_figure
 from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes
@@ -19,11 +19,11 @@ from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames, cut
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.generate.asked import ControlInputs
+from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.report.html import picture_uri, render
 from fairhuman.utils.files import write_text
 
-ZOOM = 192  # pixels a side of a close-up in the page
+ZOOM = 192  # side of a close-up on the page in pixels
 
 
 def write_grid(
@@ -41,89 +41,94 @@ def write_grid(
     """Write `grid.html`, `grid.png` and `grid.pdf` into `out`, and return the path of the page.
 
     Args:
-        methods: a name to a folder of pictures each, in the order of the columns; see `matching`.
-        out: the folder.
-        rows: numbers of the rows to show, from 0, in this order; the page says that they were picked.
-        count: shows so many rows, drawn at random by `seed`. Neither `rows` nor `count`: all.
-        seed: of that draw.
-        zoom_on: the method in whose pictures faces and hands are looked for; their frames are cut from all methods.
-        expected: instead of that, where they are expected: boxes for each matched row, in pixels of the first method's
-            picture. Neither: no close-ups.
-        detect: finds boxes by part in an RGB picture [H, W, 3], uint8; by default MediaPipe's, in a process of its own.
-        control: `NAME=PLACE` of each condition that the pictures follow, as they were drawn; see `read_asked`.
+        methods: name to a folder of pictures, in the order of the columns; see `matching`.
+        out: output folder.
+        rows: numbers of the rows to show, from 0, in this order; the page states that they were picked by hand.
+        count: number of rows to draw at random. Without `rows` and `count`, all rows are shown.
+        seed: seed of the random rows.
+        zoom_on: method whose detected faces and hands define the close-ups of all methods.
+        expected: alternatively, boxes for each matched row, in pixels of the first method's picture. Without `zoom_on`
+            and `expected`, there are no close-ups.
+        detect: returns boxes by part in an RGB picture [H, W, 3], uint8; by default MediaPipe's detectors in a separate
+            process.
+        control: `NAME=PLACE` of each condition that the pictures were sampled with; see `read_control_inputs`.
 
     Raises:
-        RecipeError: an argument out of range, or more rows than a figure can hold.
-        DataError: pictures that don't match, or can't be read: names method and file.
+        RecipeError: an argument is out of range, or there are more rows than a figure can hold.
+        DataError: pictures don't match or can't be read; names method and file.
         DetectorError: the detectors can't be loaded, or fail.
     """
     if zoom_on is not None and zoom_on not in methods:
         raise RecipeError(f"zoom_on must be one of {', '.join(methods)}, found {zoom_on!r}")
     if zoom_on is not None and expected is not None:
-        raise RecipeError(f"zoom_on and expected both say where to zoom; give one, found zoom_on {zoom_on!r} beside it")
+        raise RecipeError(f"zoom_on and expected both define the close-ups; give only one, found zoom_on {zoom_on!r}")
     matched = match_pictures(methods)
     numbers, choice = choose_rows(len(matched), rows, count, seed)
     if expected is not None and len(expected) != len(matched):
         raise RecipeError(f"expected must hold boxes for each of the {len(matched)} rows, found {len(expected)}")
     chosen = [matched[number] for number in numbers]
+    boxes = [expected[number] for number in numbers] if expected is not None else None
+    frames = _frames(chosen, zoom_on, boxes, detect)
     zooming = zoom_on is not None or expected is not None
-    frames: list[dict[str, ZoomFrame]] = [{} for _ in chosen]
-    if zoom_on is not None:
-        frames = _detected_frames(zoom_on, chosen, detect)
-    elif expected is not None:
-        frames = _expected_frames(next(iter(methods)), chosen, [expected[number] for number in numbers])
     parts = ZOOMED if zooming else ()
     grid = [_grid_row(number, row, of_row, parts) for number, row, of_row in zip(numbers, chosen, frames, strict=True)]
     if control:
-        grid = _with_conditions(grid, chosen, read_columns(control, matched))
+        grid = _with_conditions(grid, chosen, read_conditions(control, matched))
     notes = [choice, *_zoom_notes(zoom_on, zooming, grid), *setting_notes(chosen), _size_note(grid)]
-    figure = grid_figure(grid, notes)
-    save_figure(figure, out)
-    page = render(
+    save_figure(grid_figure(grid, notes), out)
+    write_text(out / "grid.html", _page(grid, notes, zoom_on))
+    return out / "grid.html"
+
+
+def _page(grid: Sequence[GridRow], notes: Sequence[str], zoom_on: str | None) -> str:
+    return render(
         "grid.html",
-        title=f"{len(grid)} prompts by {', '.join(methods)}",
+        title=f"{len(grid)} prompts by {', '.join(cell.method for cell in grid[0].cells)}",
         columns=[title for title, _ in grid[0].columns],
         notes=notes,
         rows=[
             (
                 row,
-                [(name, picture_uri(picture)) for name, picture in row.asked.items()],
+                [(name, picture_uri(picture)) for name, picture in row.conditions.items()],
                 [(cell, picture_uri(cell.picture), _uris(cell)) for cell in row.cells],
             )
             for row in grid
         ],
         where="expected" if zoom_on is None else f"found in {zoom_on}",
     )
-    write_text(out / "grid.html", page)
-    return out / "grid.html"
 
 
 def choose_rows(total: int, rows: Sequence[int] | None, count: int | None, seed: int) -> tuple[list[int], str]:
-    """The numbers of the rows to show, and a sentence that says how they were chosen.
+    """The numbers of the rows to show, and a sentence that states how they were chosen.
 
     Raises:
-        RecipeError: both `rows` and `count`, a row that there isn't, or twice; a count or seed out of range.
+        RecipeError: both `rows` and `count` are given, a row doesn't exist or is repeated, or count or seed is out of
+            range.
     """
     if rows is not None and count is not None:
-        raise RecipeError(f"rows and count both choose rows; give one, found rows {list(rows)} and count {count}")
+        raise RecipeError(f"rows and count both choose rows; give only one, found rows {list(rows)} and count {count}")
     if rows is not None:
         wrong = [row for row in rows if not 0 <= row < total]
         if wrong or not rows or len(set(rows)) < len(rows):
             raise RecipeError(f"rows must be different numbers from 0 to {total - 1}, at least one, found {list(rows)}")
         return list(rows), f"Rows {', '.join(map(str, rows))} of {total} (the first is 0), picked by hand."
     if count is None:
-        return list(range(total)), f"All {total} rows, none left out."
+        return list(range(total)), f"All {total} rows."
     if not 1 <= count <= total or seed < 0:
         raise RecipeError(f"count must be from 1 to {total} and seed at least 0, found count {count}, seed {seed}")
     drawn = np.random.default_rng(seed).choice(total, count, replace=False)
     return sorted(drawn.tolist()), f"{count} of {total} rows, drawn at random with seed {seed}."
 
 
-def _detected_frames(name: str, rows: Sequence[MatchedRow], detect: Detect | None) -> list[dict[str, ZoomFrame]]:
-    return detected_frames([np.asarray(_open(name, row)) for row in rows], detect)
-
-
-def _expected_frames(name: str, rows: Sequence[MatchedRow], expected: Sequence[Boxes]) -> list[dict[str, ZoomFrame]]:
+def _frames(
+    rows: Sequence[MatchedRow], zoom_on: str | None, expected: Sequence[Boxes] | None, detect: Detect | None
+) -> list[dict[str, ZoomFrame]]:
+    """Close-up frames of each row by part, from detections in the pictures of `zoom_on` or from expected boxes."""
+    if zoom_on is not None:
+        return detected_frames([np.asarray(_open(zoom_on, row)) for row in rows], detect)
+    if expected is None:
+        return [{} for _ in rows]
+    name = next(iter(rows[0].pictures))  # expected boxes are in pixels of the first method's pictures
     frames = []
     for row, boxes in zip(rows, expected, strict=True):
         try:
@@ -154,7 +159,7 @@ def _grid_row(number: int, row: MatchedRow, frames: Mapping[str, ZoomFrame], par
 def _with_conditions(grid: Sequence[GridRow], rows: Sequence[MatchedRow], asked: ControlInputs) -> list[GridRow]:
     sizes = [{cell.method: (cell.size[1], cell.size[0]) for cell in row.cells} for row in grid]
     return [
-        replace(row, asked=condition_pictures(asked, matched, of_row, HEIGHT))
+        replace(row, conditions=condition_pictures(asked, matched, of_row, HEIGHT))
         for row, matched, of_row in zip(grid, rows, sizes, strict=True)
     ]
 
@@ -162,16 +167,16 @@ def _with_conditions(grid: Sequence[GridRow], rows: Sequence[MatchedRow], asked:
 def _zoom_notes(zoom_on: str | None, zooming: bool, grid: Sequence[GridRow]) -> list[str]:
     if not zooming:
         return ["No close-ups."]
-    place = f"where the detectors find them in {zoom_on}" if zoom_on else "where they were expected beforehand"
+    place = f"detected in the pictures of {zoom_on}" if zoom_on else "of the expected boxes"
     notes = [
-        f"Close-ups: the largest face and the largest hand {place}; the same frame in all methods, which misses where "
-        "another method put the person elsewhere."
+        f"Close-ups: the largest face and the largest hand {place}. All methods share the same frame, so a close-up "
+        "can miss the part if a method drew the person elsewhere."
     ]
     for part in ZOOMED:
         without = [str(row.number) for row in grid if row.cells[0].zooms[part] is None]
         if without:
-            reason = f"found in {zoom_on}" if zoom_on else "expected"
-            notes.append(f"No {part} is {reason} in row {', '.join(without)}: no close-up of it in any method there.")
+            reason = f"was found in {zoom_on}" if zoom_on else "is expected"
+            notes.append(f"No {part} {reason} in row {', '.join(without)}, so no {part} close-up for any method.")
     return notes
 
 
@@ -185,7 +190,7 @@ def _size_note(grid: Sequence[GridRow]) -> str:
         for name, of_method in sizes.items()
     )
     differ = "Sizes differ. " if len({size for of_method in sizes.values() for size in of_method}) > 1 else ""
-    return f"{differ}All pictures are scaled to a height of {HEIGHT} pixels; drawn in {listed}."
+    return f"{differ}All pictures are scaled to a height of {HEIGHT} px; original sizes: {listed}."
 
 
 def _uris(cell: GridCell) -> list[tuple[str, str | None]]:

@@ -1,4 +1,4 @@
-"""The grid's figure, one pixel a picture's pixel, as PNG and PDF."""
+"""The grid as a figure in PNG and PDF, with one figure pixel per picture pixel."""
 
 import textwrap
 import warnings
@@ -18,17 +18,17 @@ from fairhuman.errors import RecipeError
 from fairhuman.report.plots import INK
 from fairhuman.utils.files import write_atomically
 
-HEIGHT = 320  # pixels of all pictures in the grid
-GAP, MARGIN, LINE, TEXT = 6, 14, 18, 13  # pixels in the figure: between things, around, a line of text, its letters
-PROMPT_LINES = 3  # the page has the whole prompt
+HEIGHT = 320  # height of all pictures in pixels
+GAP, MARGIN, LINE, TEXT = 6, 14, 18, 13  # pixels: gap between items, outer margin, line height, font size
+PROMPT_LINES = 3  # maximum lines of a prompt in the figure; the page shows all of it
 DPI = 100
-MOST_PIXELS = 30_000  # of a side of the figure
+MAX_PIXELS = 30_000  # maximum side of the figure
 SOFT = "#5b5b5b"
 
 
 @dataclass(frozen=True, slots=True)
 class GridCell:
-    """A method's picture at the common height, and its close-ups; None where there is no frame."""
+    """A method's picture at the common height, and its close-ups by part; None without a frame."""
 
     method: str
     file: str
@@ -39,24 +39,24 @@ class GridCell:
 
 @dataclass(frozen=True, slots=True)
 class GridRow:
-    """A prompt by all methods, and what they were asked to follow, by name."""
+    """The pictures of all methods for one prompt, and their conditions by name."""
 
     number: int
     prompt: str
     cells: Sequence[GridCell]
-    asked: Mapping[str, Image.Image] = field(default_factory=dict)
+    conditions: Mapping[str, Image.Image] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[tuple[str, Image.Image]]:
-        """All pictures from left to right, with their titles."""
-        return [*self.asked.items(), *((cell.method, cell.picture) for cell in self.cells)]
+        """All pictures with their titles, from left to right."""
+        return [*self.conditions.items(), *((cell.method, cell.picture) for cell in self.cells)]
 
 
 def grid_figure(grid: Sequence[GridRow], notes: Sequence[str]) -> Figure:
-    """The grid as a figure of one pixel a picture's pixel at 100 dpi; letters that DejaVu Sans lacks are boxes.
+    """The grid as a figure at 100 dpi; characters missing from DejaVu Sans appear as boxes.
 
     Raises:
-        RecipeError: it would be larger than 30,000 pixels.
+        RecipeError: a side would exceed 30,000 pixels.
     """
     titles = [title for title, _ in grid[0].columns]
     widths = [max(row.columns[column][1].width for row in grid) for column in range(len(titles))]
@@ -69,12 +69,12 @@ def grid_figure(grid: Sequence[GridRow], notes: Sequence[str]) -> Figure:
     pictures = HEIGHT + (GAP + zoom if parts else 0)
     tops = np.cumsum([MARGIN + LINE * max(map(len, head)), *(pictures + LINE * (len(p) + 1) for p in prompts)])
     height = int(tops[-1]) + LINE * len(foot) + MARGIN
-    if max(width, height) > MOST_PIXELS:
-        raise RecipeError(f"rows: a figure may have {MOST_PIXELS} pixels a side, {len(grid)} rows take {height}; fewer")
+    if max(width, height) > MAX_PIXELS:
+        raise RecipeError(f"rows: a figure may have {MAX_PIXELS} pixels a side, {len(grid)} rows take {height}; fewer")
     figure, axes = _canvas(width, height)
     for row, prompt, top in zip(grid, prompts, tops[:-1].tolist(), strict=True):
         left = MARGIN
-        zooms: list[Mapping[str, Image.Image | None]] = [{}] * len(row.asked) + [cell.zooms for cell in row.cells]
+        zooms: list[Mapping[str, Image.Image | None]] = [{}] * len(row.conditions) + [cell.zooms for cell in row.cells]
         for (_, picture), close_ups, of_column in zip(row.columns, zooms, widths, strict=True):
             _draw(axes, picture, left, top)
             for number, (part, close_up) in enumerate(close_ups.items()):
@@ -94,7 +94,7 @@ def grid_figure(grid: Sequence[GridRow], notes: Sequence[str]) -> Figure:
 
 
 def _lines(text: str, width: int, most: int) -> list[str]:
-    """The text in lines of about `width` pixels, by the mean width of its own letters; the rest is left out, with …"""
+    """Wrap text to lines of about `width` pixels, estimated from its mean character width; truncated with …"""
     text = " ".join(text.split())
     font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", TEXT)
     letters = int(0.92 * width * len(text) / max(font.getlength(text), 1.0))
@@ -130,11 +130,8 @@ def _write(axes: Axes, lines: Sequence[str], left: int, top: int, colour: str = 
 
 
 def save_figure(figure: Figure, out: Path) -> None:
-    """PNG and PDF; text stays text in the PDF, and the same grid gives the same bytes."""
+    """Save as PNG and PDF. Text stays text in the PDF, and the same grid gives the same bytes."""
     with warnings.catch_warnings(), mpl.rc_context({"pdf.fonttype": 42}):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-            write_atomically(
-                out / f"grid.{kind}",
-                partial(figure.savefig, format=kind, metadata=metadata),
-            )
+            write_atomically(out / f"grid.{kind}", partial(figure.savefig, format=kind, metadata=metadata))

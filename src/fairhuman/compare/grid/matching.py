@@ -1,8 +1,8 @@
-"""Pictures of several methods matched into rows of one prompt each, and what their making differs in.
+"""Match pictures of several methods by prompt, and report differences in their sampling settings.
 
-A method is a folder. Pictures of `fairhuman sample` say in PNG text entries what they were drawn from, and are matched
-by (prompt_index, picture_index). Folders without such entries are matched by the order of their file names, in which 2
-comes before 10, and taken for what they are given as.
+A method is a folder of pictures. Pictures of `fairhuman sample` store their prompt and settings as PNG text entries and
+are matched by (prompt_index, picture_index). Folders without such entries are matched by natural order of file names
+(2 before 10), without further checks.
 """
 
 import re
@@ -24,7 +24,7 @@ Key = tuple[int, int]  # prompt_index, picture_index
 
 @dataclass(frozen=True, slots=True)
 class PictureFile:
-    """A picture's file and its text entries; none where it isn't one of `fairhuman sample`."""
+    """A picture's file and its text entries, which are empty unless `fairhuman sample` wrote it."""
 
     file: Path
     entries: Mapping[str, str]
@@ -32,7 +32,7 @@ class PictureFile:
 
 @dataclass(frozen=True, slots=True)
 class MatchedRow:
-    """One prompt, drawn by every method; the prompt is None where no method tells it."""
+    """The pictures of all methods for one prompt; the prompt is None if no picture stores it."""
 
     key: Key
     prompt: str | None
@@ -40,38 +40,45 @@ class MatchedRow:
 
 
 def match_pictures(methods: Mapping[str, Path], lacking: list[str] | None = None) -> list[MatchedRow]:
-    """Rows in the order of their keys; with no text entries anywhere, in that of the file names.
+    """Rows in the order of their keys, or of the file names if no picture has text entries.
 
     Args:
-        methods: a name to a folder of pictures each.
-        lacking: where given, rows that a method lacks are left out and named here; else they are an error.
+        methods: name to a folder of pictures.
+        lacking: if given, rows that a method lacks are skipped and described in this list; otherwise they are an error.
 
     Raises:
-        DataError: a folder without pictures, one in which only some have text entries, a picture that a method lacks,
-            or prompts that disagree: names method, picture and both values.
+        DataError: a folder has no pictures, only some of its pictures have text entries, a method lacks a picture, or
+            prompts disagree; names method, picture and both values.
     """
     if not methods:
         raise DataError("methods: expected at least one, found none")
     drawn = {name: _read_folder(name, folder) for name, folder in methods.items()}
-    told = {name: _by_key(name, pictures) for name, pictures in drawn.items() if pictures[0].entries}
-    untold = {name: pictures for name, pictures in drawn.items() if name not in told}
-    keys = sorted({key for pictures in told.values() for key in pictures})
-    if not told:
+    with_entries = {name: _by_key(name, pictures) for name, pictures in drawn.items() if pictures[0].entries}
+    without_entries = {name: pictures for name, pictures in drawn.items() if name not in with_entries}
+    keys = sorted({key for pictures in with_entries.values() for key in pictures})
+    if not with_entries:
         keys = [(number, 0) for number in range(len(next(iter(drawn.values()))))]
-    for name, pictures in untold.items():
+    for name, pictures in without_entries.items():
         if len(pictures) != len(keys):
             raise DataError(
-                f"method {name!r}: its pictures have no text entries and are matched by file name, so there must be as "
-                f"many as in {next(iter(told or drawn))!r}, {len(keys)}; found {len(pictures)}"
+                f"method {name!r}: its pictures have no text entries and are matched by file name, so it must have as "
+                f"many as {next(iter(with_entries or drawn))!r}, {len(keys)}; found {len(pictures)}"
             )
-    without = {key: [name for name in told if key not in told[name]] for key in keys} if lacking is not None else {}
+    without = (
+        {key: [name for name in with_entries if key not in with_entries[name]] for key in keys}
+        if lacking is not None
+        else {}
+    )
     if lacking is not None:
         lacking += [f"prompt {key[0]}, picture {key[1]}: not by {', '.join(of)}" for key, of in without.items() if of]
     return [
         MatchedRow(
             key,
-            _prompt(told, key),
-            {name: told[name][key] if name in told else untold[name][number] for name in methods},
+            _prompt(with_entries, key),
+            {
+                name: with_entries[name][key] if name in with_entries else without_entries[name][number]
+                for name in methods
+            },
         )
         for number, key in enumerate(keys)
         if not without.get(key)
@@ -79,25 +86,25 @@ def match_pictures(methods: Mapping[str, Path], lacking: list[str] | None = None
 
 
 def setting_notes(rows: Sequence[MatchedRow]) -> list[str]:
-    """The seed, the settings that differ within a row, and whose pictures don't tell: one sentence each."""
+    """Sentences on the common seed, settings that differ between methods, and methods without text entries."""
     names = list(rows[0].pictures)
-    told = [name for name in names if rows[0].pictures[name].entries]
+    with_entries = [name for name in names if rows[0].pictures[name].entries]
     notes = []
     for setting in SETTINGS:
-        values = {name: [row.pictures[name].entries.get(setting, "") for row in rows] for name in told}
+        values = {name: [row.pictures[name].entries.get(setting, "") for row in rows] for name in with_entries}
         shown = {
             name: ", ".join(value or "none" for value in dict.fromkeys(of_rows)) for name, of_rows in values.items()
         }
         if len({tuple(of_rows) for of_rows in values.values()}) > 1:
             listed = "; ".join(f"{name}: {text}" for name, text in shown.items())
-            meaning = ", so the pictures of a row differ by their noise too" if setting == "seed" else ""
-            notes.append(f"The methods' {setting.replace('_', ' ')} differs{meaning} ({listed}).")
-        elif setting == "seed" and told:
-            notes.append(f"The same seed in all of {', '.join(told)}: {shown[told[0]]}.")
+            meaning = ", so pictures in a row also differ in their noise" if setting == "seed" else ""
+            notes.append(f"Methods differ in {setting.replace('_', ' ')}{meaning} ({listed}).")
+        elif setting == "seed" and with_entries:
+            notes.append(f"Same seed for {', '.join(with_entries)}: {shown[with_entries[0]]}.")
     notes += [
-        f"{name}: no text entries; matched by the order of file names. Its prompts, seeds and settings aren't known."
+        f"{name}: no text entries, matched by the order of file names. Its prompts, seeds and settings are unknown."
         for name in names
-        if name not in told
+        if name not in with_entries
     ]
     return notes
 
@@ -124,7 +131,7 @@ def _natural(file: Path) -> tuple[list[int | str], str]:
 
 
 def _entries(name: str, file: Path) -> dict[str, str]:
-    """Text entries of a PNG that has those of `IDENTITY`; nothing is decoded."""
+    """Text entries of a PNG if it has those of `IDENTITY`, else empty; pixels aren't decoded."""
     try:
         kind = inspect(file).kind
     except PictureError as error:
@@ -149,20 +156,20 @@ def _by_key(name: str, pictures: Sequence[PictureFile]) -> dict[Key, PictureFile
         if key in found:
             raise DataError(
                 f"method {name!r}: {found[key].file.name} and {picture.file.name} are both picture {key[1]} of "
-                f"prompt {key[0]}; a folder must hold one run's pictures"
+                f"prompt {key[0]}; a folder must hold the pictures of one run"
             )
         found[key] = picture
     return found
 
 
-def _prompt(told: Mapping[str, Mapping[Key, PictureFile]], key: Key) -> str | None:
-    """The prompt of a row that all methods tell."""
-    having = {name: pictures[key] for name, pictures in told.items() if key in pictures}
+def _prompt(with_entries: Mapping[str, Mapping[Key, PictureFile]], key: Key) -> str | None:
+    """The prompt of a row, on which all pictures that store it must agree."""
+    having = {name: pictures[key] for name, pictures in with_entries.items() if key in pictures}
     if not having:
         return None
     first, reference = next(iter(having.items()))
     prompt = reference.entries["prompt"]
-    for name in told:
+    for name in with_entries:
         if name not in having:
             raise DataError(
                 f"method {name!r}: lacks picture {key[1]} of prompt {key[0]}, {prompt!r}, which {first!r} has in "
@@ -171,7 +178,7 @@ def _prompt(told: Mapping[str, Mapping[Key, PictureFile]], key: Key) -> str | No
         other = having[name].entries["prompt"]
         if other != prompt:
             raise DataError(
-                f"method {name!r}: {having[name].file.name} was drawn from {other!r}, but {reference.file.name} of "
-                f"{first!r} from {prompt!r}; both are picture {key[1]} of prompt {key[0]}"
+                f"method {name!r}: {having[name].file.name} has the prompt {other!r}, but {reference.file.name} of "
+                f"{first!r} has {prompt!r}; both are picture {key[1]} of prompt {key[0]}"
             )
     return prompt

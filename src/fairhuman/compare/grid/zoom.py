@@ -1,7 +1,7 @@
-"""The same close-up in several pictures: square frames around boxes, kept as shares of a picture.
+"""Close-ups at the same place in several pictures: square frames around boxes, in relative coordinates.
 
-A frame is chosen once, in one picture or beforehand, and cut from all others at the same place. Frames chosen anew in
-each picture would show every method where it did best.
+A frame is chosen once, from one picture or in advance, and applied to all pictures. Frames chosen separately in each
+picture would show every method at its best.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from fairhuman.report.previews import AROUND, LEAST, cut_square
 
 @dataclass(frozen=True, slots=True)
 class ZoomFrame:
-    """A square in a picture of any size.
+    """A square in relative coordinates.
 
     Attributes:
-        x: of the centre, in widths of the picture.
-        y: of the centre, in heights of the picture.
-        side: in heights of the picture.
+        x: centre as a fraction of the picture's width.
+        y: centre as a fraction of the picture's height.
+        side: side as a fraction of the picture's height.
     """
 
     x: float
@@ -31,15 +31,11 @@ class ZoomFrame:
 def choose_frames(
     boxes: Mapping[str, Sequence[Box]], size: tuple[int, int], parts: Sequence[str]
 ) -> dict[str, ZoomFrame]:
-    """The frame of the largest box of each part, `AROUND` times the box's longer side; a part without boxes has none.
-
-    Args:
-        boxes: by part, in pixels of the picture.
-        size: width and height of that picture.
-        parts: those to frame.
+    """The frame around the largest box of each part, with `AROUND` times the box's longer side; none without boxes.
+    Boxes are in pixels of a picture of (width, height).
 
     Raises:
-        ValueError: a box without area, or whose centre lies outside of the picture.
+        ValueError: a box has no area, or its centre lies outside the picture.
     """
     width, height = size
     frames = {}
@@ -58,7 +54,7 @@ def choose_frames(
 
 
 def cut(picture: Image.Image, frame: ZoomFrame, pixels: int) -> Image.Image:
-    """The framed square, enlarged or reduced to `pixels` a side.
+    """Cut the framed square, resized to `pixels` a side.
 
     A frame that leaves the picture is moved inside, one that is larger than the picture made smaller: the same for all
     pictures of one shape.

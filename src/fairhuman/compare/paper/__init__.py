@@ -1,1 +1,1 @@
-"""The paper's published tables, and our numbers beside them."""
+"""The paper's published tables with our results in separate columns."""

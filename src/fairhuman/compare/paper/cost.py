@@ -1,14 +1,14 @@
-"""What a LoRA costs at inference, beside the base and MoLE: parameters exactly, time as measured ratios.
+"""Inference cost of LoRA and MoLE relative to the base: exact parameter counts and measured time ratios.
 
-Table 1 of the FairHuman supplement gives extra memory and time of a picture at 30 UniPC steps on SDXL. Parameters are
-counted on SDXL's true shape without any memory (`table_for_sdxl`). Time is measured on the pipeline at hand
-(`measure_costs`): ratios to the base, taken within a round, where both saw the same state of the machine.
+Table 1 of the FairHuman supplement reports extra memory and time per picture for 30 UniPC steps on SDXL. Parameters are
+counted on the full-size SDXL without allocating memory (`table_for_sdxl`). Time is measured on a given pipeline
+(`measure_costs`) as ratios to the base within a round, so that both share the same machine state.
 """
 
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,24 +28,16 @@ from fairhuman.models.settings import EXPERTS, Expert, LoraSettings
 BASE, FUSED, UNFUSED, MOLE = "base", "LoRA, fused", "LoRA, not fused", "MoLE"
 MIB = 2**20
 MOLE_RANK, MOLE_EXPERTS = 256, 2
-PAPER_RANK = 256  # of the paper's own LoRA
+PAPER_RANK = 256  # rank of the paper's LoRA
 PROMPT = "a person waving with both hands"
 SCOPE = "one picture at a time: text encoders, U-Net with UniPC and guidance, VAE"
-ON_CUDA = "parameters, and the peak of CUDA memory allocated while drawing beyond what was allocated before"
-ON_CPU = "parameters alone: the growth of a process says little about what one picture needs on a CPU"
+ON_CUDA = "parameters, plus the increase in peak CUDA memory while sampling"
+ON_CPU = "parameters only, since the growth of a CPU process says little about the memory that one picture needs"
 
 
 @dataclass(frozen=True, slots=True)
 class ExtraMemory:
-    """Parameters beyond the base.
-
-    Attributes:
-        name: of the variant.
-        parameters: their number.
-        fp32_mib: their size in single precision, in MiB.
-        fp16_mib: in half precision.
-        published_mb: the supplement's figure for the same, in its "MB"; None where it has none.
-    """
+    """Parameters in addition to the base's, and their size; `published_mb` is the supplement's figure in its "MB"."""
 
     name: str
     parameters: int
@@ -68,13 +60,13 @@ class VariantCost:
     """Cost of one variant.
 
     Attributes:
-        name: of the variant.
-        extra_parameter_bytes: of the U-Net beyond the base's.
-        extra_peak_bytes: the same, plus how much more memory drawing needs than with the base; None on a CPU.
-        wall_s: seconds a picture.
-        cpu_s: seconds of CPU time of this process a picture; on a GPU, what it takes to keep it busy.
-        wall_ratio: to the base, round by round.
-        cpu_ratio: likewise.
+        name: name of the variant.
+        extra_parameter_bytes: size of the U-Net's parameters in excess of the base's.
+        extra_peak_bytes: the same plus the peak memory of sampling in excess of the base's; None on a CPU.
+        wall_s: wall-clock seconds per picture.
+        cpu_s: CPU seconds of this process per picture.
+        wall_ratio: wall time divided by the base's in the same round.
+        cpu_ratio: CPU time divided by the base's in the same round.
     """
 
     name: str
@@ -88,7 +80,7 @@ class VariantCost:
 
 @dataclass(frozen=True, slots=True)
 class CostTable:
-    """Costs of all variants and how they were measured; `dataclasses.asdict` makes it ready for JSON."""
+    """Costs of all variants and the conditions of the measurement; JSON via `dataclasses.asdict`."""
 
     device: str
     dtype: str
@@ -104,11 +96,10 @@ class CostTable:
 
 
 def table_for_sdxl(rank: int) -> list[ExtraMemory]:
-    """Extra parameters of a LoRA on all attention of SDXL's U-Net, and of MoLE on the same; nothing is allocated.
+    """Extra parameters of a LoRA on all attention layers of SDXL's U-Net, and of MoLE; allocates no memory.
 
-    The published figures don't say their precision. That of MoLE lies 0.2 % from this count in half precision, that of
-    the LoRA (rank 256) 0.3 % from this count in single precision; the counts' ratio is 3.7,
-    that of the figures 1.8.
+    The paper doesn't state the precision of its figures. MoLE's figure is 0.2 % from this count in half precision, the
+    LoRA's (rank 256) 0.3 % from this count in single precision. The ratio of the counts is 3.7, of the figures 1.8.
     """
     with torch.device("meta"):
         unet = UNet2DConditionModel(**sdxl_unet_config())
@@ -123,7 +114,7 @@ def table_for_sdxl(rank: int) -> list[ExtraMemory]:
 
 
 def lora_parameters(unet: UNet2DConditionModel, rank: int) -> int:
-    """Parameters of A [rank, in] and B [out, rank] on q, k, v and out of every attention: rank Σ (in + out)."""
+    """Parameters of A [rank, in] and B [out, rank] on q, k, v and out of all attention layers: rank Σ (in + out)."""
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
     layers = [unet.get_submodule(name) for name in resolve_targets(unet, "attention")]
@@ -131,7 +122,7 @@ def lora_parameters(unet: UNet2DConditionModel, rank: int) -> int:
 
 
 def mole_parameters(unet: UNet2DConditionModel, rank: int = MOLE_RANK) -> int:
-    """Parameters of MoLE: on every linear layer inside the transformers two LoRAs and their gates, with biases.
+    """Parameters of MoLE: two LoRAs with gates and biases on every linear layer inside the transformers.
 
     2 rank (in + out) + (in + 1) 2 for the local gate (Linear in → 2) + 2 (out + 1) for the global ones (Linear out → 1
     each). Zhu et al., "MoLE: Enhancing Human-centric Text-to-image Diffusion via Mixture of Low-rank Experts", NeurIPS
@@ -151,22 +142,15 @@ def measure_costs(
     repeats: int = 3,
     others: Mapping[str, StableDiffusionXLPipeline] | None = None,
 ) -> CostTable:
-    """Draw the same picture with the base, a fused and an unfused LoRA in turn, in one process, after a warm-up round.
+    """Sample the same picture with the base, a fused and an unfused LoRA in turn, in one process, after a warm-up.
 
-    The LoRAs have random weights: time doesn't depend on them. All variants are in memory together, so that no round
-    waits for a disk: three U-Nets and those of `others`. Every round begins with another variant.
-
-    Args:
-        pipeline: the base, on its device and in its precision; stays as it is.
-        rank: of a LoRA on all attention, in the precision of the U-Net.
-        size: height and width of the picture in pixels.
-        steps: of UniPC.
-        repeats: rounds that count.
-        others: more variants, by name; ready to draw.
+    The LoRAs, of `rank` on all attention layers and in the U-Net's precision, have random weights, which don't affect
+    the time. All variants (three U-Nets and those of `others`, ready to sample) stay in memory, so that no round waits
+    for the disk. Each of `repeats` rounds starts with a different variant. The pipeline isn't modified.
 
     Raises:
-        ValueError: an argument out of range, or a name in `others` that is taken.
-        ModelError: the pipeline has a LoRA in use; or as `draw`.
+        ValueError: an argument is out of range, or a name in `others` is taken.
+        ModelError: the pipeline has a LoRA in use; or as in `draw`.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
@@ -175,29 +159,14 @@ def measure_costs(
     pipelines = {BASE: pipeline, **_with_lora(pipeline, LoraSettings(rank=rank))}
     taken = sorted(pipelines.keys() & (others or {}).keys())
     if taken:
-        raise ValueError(f"others: {taken} are names of the variants that are measured anyway")
+        raise ValueError(f"others: {taken} are names of built-in variants")
     pipelines |= others or {}
     settings = SampleSettings(steps=steps, height=size, width=size, batch_size=1)
     ways = {name: _drawing(each, settings) for name, each in pipelines.items()}
     device = pipeline.unet.device
-    wall, cpu, peak = _rounds(ways, repeats, device)
-    bytes_of = {
-        name: sum(p.numel() * p.element_size() for p in each.unet.parameters()) for name, each in pipelines.items()
-    }
-    extra = {name: bytes_of[name] - bytes_of[BASE] for name in ways}
     on_cuda = device.type == "cuda"
-    variants = [
-        VariantCost(
-            name,
-            extra[name],
-            extra[name] + peak[name] - peak[BASE] if on_cuda else None,
-            _spread(wall[name]),
-            _spread(cpu[name]),
-            _spread(a / b for a, b in zip(wall[name], wall[BASE], strict=True)),
-            _spread(a / b for a, b in zip(cpu[name], cpu[BASE], strict=True)),
-        )
-        for name in ways
-    ]
+    rounds = _rounds(ways, repeats, device)
+    variants = [_variant(name, pipelines, *rounds, with_memory=on_cuda) for name in ways]
     return CostTable(
         torch.cuda.get_device_name(device) if on_cuda else device.type,
         str(pipeline.unet.dtype).removeprefix("torch."),
@@ -213,10 +182,35 @@ def measure_costs(
     )
 
 
+def _variant(
+    name: str,
+    pipelines: Mapping[str, StableDiffusionXLPipeline],
+    wall: Mapping[str, Sequence[float]],
+    cpu: Mapping[str, Sequence[float]],
+    peak: Mapping[str, int],
+    *,
+    with_memory: bool,
+) -> VariantCost:
+    extra = _unet_bytes(pipelines[name]) - _unet_bytes(pipelines[BASE])
+    return VariantCost(
+        name,
+        extra,
+        extra + peak[name] - peak[BASE] if with_memory else None,
+        _spread(wall[name]),
+        _spread(cpu[name]),
+        _spread(a / b for a, b in zip(wall[name], wall[BASE], strict=True)),
+        _spread(a / b for a, b in zip(cpu[name], cpu[BASE], strict=True)),
+    )
+
+
+def _unet_bytes(pipeline: StableDiffusionXLPipeline) -> int:
+    return sum(p.numel() * p.element_size() for p in pipeline.unet.parameters())
+
+
 def _with_lora(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> dict[str, StableDiffusionXLPipeline]:
     unfused = copy.deepcopy(pipeline.unet)
     for name, parameter in add_lora(unfused, settings, seed=0).items():
-        # in the U-Net's precision, as a LoRA that is loaded for drawing
+        # in the U-Net's precision, like a LoRA that is loaded for sampling
         parameter.data = parameter.data.to(unfused.dtype)
         if "lora_B" in name:
             parameter.data.normal_(std=1e-3, generator=torch.Generator(parameter.device).manual_seed(0))
@@ -227,9 +221,9 @@ def _with_lora(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> d
 
 
 def with_mole(pipeline: StableDiffusionXLPipeline, rank: int) -> StableDiffusionXLPipeline:
-    """Return the pipeline with a MoLE of random weights, experts and gates, for `others` of `measure_costs`.
+    """The pipeline with a MoLE of random weights (experts and gates), for `others` of `measure_costs`.
 
-    It shares all but the U-Net, and can only run beside it: its gates depend on the input.
+    All components except the U-Net are shared. A MoLE can't be fused, because its gates depend on the input.
     """
     unet = copy.deepcopy(pipeline.unet)
     for name, parameter in add_mole(unet, dict.fromkeys(EXPERTS, Expert(rank, 1.0)), gated=True, seed=0).items():
@@ -251,7 +245,7 @@ def _drawing(pipeline: StableDiffusionXLPipeline, settings: SampleSettings) -> C
 def _rounds(
     ways: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, int]]:
-    """Wall and CPU seconds of every round but the first, and the highest CUDA memory beyond that before the call."""
+    """Wall and CPU seconds of every round but the first, and the peak CUDA memory in excess of that before sampling."""
     names = list(ways)
     wall: dict[str, list[float]] = {name: [] for name in names}
     cpu: dict[str, list[float]] = {name: [] for name in names}
@@ -261,7 +255,7 @@ def _rounds(
         for name in names[first:] + names[:first]:
             before = _begin_peak(device)
             wall_0, cpu_0 = time.perf_counter(), time.process_time()
-            ways[name]()  # ends with the picture on the CPU, so the GPU is done
+            ways[name]()  # returns the picture on the CPU, so the GPU has finished
             cpu_1, wall_1 = time.process_time(), time.perf_counter()
             if number > 0:
                 wall[name].append(wall_1 - wall_0)

@@ -1,4 +1,4 @@
-"""Costs at inference as a command gives them: measured on a model, counted on SDXL's true shape."""
+"""Inference costs: measured on a model, and parameters counted for the full-size SDXL."""
 
 import json
 from collections.abc import Mapping
@@ -33,11 +33,10 @@ RANKS = (64, 128, 256)  # of the paper's ablation
 
 
 def write_costs(settings: CostSettings, out: Path) -> Path:
-    """Measure and count; write `costs.json` and `report.html` into `out` and return the page's path.
+    """Measure the costs; write `costs.json` and `report.html` into `out` and return the page's path.
 
     Raises:
         ModelError: the model can't be used.
-
     """
     dtype = DTYPES[settings.precision] or torch.float32
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +60,7 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
     write_json(out / "costs.json", document)
     page = render(
         "cost.html",
-        title="Costs at inference",
+        title="Inference cost",
         model=settings.model,
         measured=document["measured"],
         variants=variants(document),
@@ -73,11 +72,10 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
 
 
 def read_costs(settings: CostSettings, out: Path) -> dict[str, Any] | None:
-    """What `write_costs` wrote into `costs.json`; None where there is none, or one of other settings.
+    """Content of `costs.json`; None if it is missing or has other settings.
 
     Raises:
         DataError: the file can't be read.
-
     """
     path = out / "costs.json"
     if not path.is_file():
@@ -86,16 +84,16 @@ def read_costs(settings: CostSettings, out: Path) -> dict[str, Any] | None:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return document if document["settings"] == settings.model_dump(mode="json") else None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: can't be read, delete it to measure again: {error}") from error
+        raise DataError(f"{path}: can't be read; delete it to measure again: {error}") from error
 
 
 def variants(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Lines of the table of measured costs."""
+    """Rows of the table of measured costs."""
     return [
         (
             one["name"],
             f"{one['extra_parameter_bytes'] / MIB:.3g}",
-            "not known" if one["extra_peak_bytes"] is None else f"{one['extra_peak_bytes'] / MIB:.3g}",
+            "-" if one["extra_peak_bytes"] is None else f"{one['extra_peak_bytes'] / MIB:.3g}",
             *(_spread(Spread(**one[name])) for name in ("wall_s", "wall_ratio", "cpu_ratio")),
         )
         for one in document["measured"]["variants"]

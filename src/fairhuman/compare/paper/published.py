@@ -1,8 +1,8 @@
-"""Figures that the FairHuman supplement publishes, and a sheet that sets our own beside them, never among them.
+"""Numbers published in the FairHuman supplement, and a sheet with our numbers in separate columns.
 
 Source: FairHuman, "Boosting Hand and Face Quality in Human Image Generation with Minimum Potential Delay Fairness in
-Diffusion Models", supplementary material, Table 1 (memory and speed) and Table 2 (strategies). Its other tables are in
-the main article and aren't here.
+Diffusion Models", supplementary material, Table 1 (memory and speed) and Table 2 (strategies). The tables of the main
+article are not included.
 """
 
 import difflib
@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 SOURCE = "FairHuman, supplementary material"
-ABSENT = "Table 3 (LoRA ranks 64, 128, 256): not available to us. It is in the main article, not in the supplement."
+ABSENT = "Table 3 (LoRA ranks 64, 128, 256) is not included: it is in the main article, not in the supplement."
 Better = Literal["higher", "lower"]
 
 
 class PublishedCell(NamedTuple):
-    """A place in a published table: `PublishedCell("Table 2", "SI", "FID")`."""
+    """A cell of a published table, such as `PublishedCell("Table 2", "SI", "FID")`."""
 
     table: str
     row: str
@@ -25,7 +25,7 @@ class PublishedCell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """What a column's numbers are in, and which way is better."""
+    """Unit of a column, and which direction is better."""
 
     unit: str
     better: Better
@@ -33,7 +33,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How the numbers of a table came about, in words."""
+    """Description of how the numbers of a table were obtained."""
 
     model: str
     data: str
@@ -43,9 +43,9 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class OurTable:
-    """Our own numbers for some cells of one table, in the units of its columns, and how they came about.
+    """Our numbers for some cells of one table, in the units of its columns, and our set-up.
 
-    `note`: a sentence on what of ours has no place in it; empty where all has.
+    `note`: a sentence on results of ours that have no cell in the table; empty if there are none.
     """
 
     setup: Setup
@@ -55,7 +55,7 @@ class OurTable:
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """One number as published, and ours: None where we measured nothing."""
+    """One published number and ours, which is None if not measured."""
 
     table: str
     row: str
@@ -68,7 +68,7 @@ class SheetRow:
 
 @dataclass(frozen=True, slots=True)
 class SetupDifference:
-    """One aspect of the set-up in both; `ours` is None where there are no numbers of ours. `same`: word for word."""
+    """One aspect of both set-ups; `ours` is None without numbers of ours, `same` means identical wording."""
 
     table: str
     aspect: str
@@ -79,9 +79,9 @@ class SetupDifference:
 
 @dataclass(frozen=True, slots=True)
 class PaperSheet:
-    """All published numbers with ours beside them, and what differs; `dataclasses.asdict` makes it ready for JSON.
+    """All published numbers with ours, and the differences in set-up; JSON via `dataclasses.asdict`.
 
-    `notes`: by table, what of ours has no place in it. `absent`: what was published and isn't here.
+    `notes`: results of ours without a cell, by table. `absent`: published tables that are not included.
     """
 
     source: str
@@ -92,10 +92,7 @@ class PaperSheet:
 
 
 COLUMNS: Mapping[str, Mapping[str, Column]] = {
-    "Table 1": {
-        "Extra Memory Usage": Column("MB", "lower"),
-        "Inference Time": Column("times", "lower"),
-    },
+    "Table 1": {"Extra Memory Usage": Column("MB", "lower"), "Inference Time": Column("times", "lower")},
     "Table 2": {
         "HPS": Column("%", "higher"),
         "IR": Column("%", "higher"),
@@ -106,10 +103,7 @@ COLUMNS: Mapping[str, Mapping[str, Column]] = {
 }
 
 _NUMBERS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
-    "Table 1": {
-        "MoLE": (2611.75, 3.0),
-        "Ours": (1413.12, 1.4),
-    },
+    "Table 1": {"MoLE": (2611.75, 3.0), "Ours": (1413.12, 1.4)},
     "Table 2": {
         "LS": (32.60, 153.23, 47.22, 93.70, 84.82),
         "DWA": (32.53, 152.58, 46.34, 93.40, 84.86),
@@ -151,13 +145,13 @@ PAPER_SETUPS: Mapping[str, Setup] = {
 
 
 def paper_sheet(ours: Mapping[str, OurTable]) -> PaperSheet:
-    """The published tables, ours in a column of their own.
+    """The published tables with our numbers in separate columns.
 
     Args:
-        ours: by table, `"Table 1"` or `"Table 2"`; values by (row, column) as the paper names them.
+        ours: our numbers by table, `"Table 1"` or `"Table 2"`; values by (row, column) as named in the paper.
 
     Raises:
-        ValueError: a table, row or column that wasn't published, or a value that isn't finite.
+        ValueError: unknown table, row or column, or a value that isn't finite.
     """
     values = {
         PublishedCell(table, *place): value for table, each in ours.items() for place, value in each.values.items()
@@ -187,4 +181,4 @@ def _difference(table: str, aspect: str, ours: OurTable | None) -> SetupDifferen
 def _check_known(name: str, known: Mapping[str, object], what: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ValueError(f"{name!r} is no {what} that was published; the nearest is {near[0]!r}")
+        raise ValueError(f"unknown published {what}: {name!r}; the nearest is {near[0]!r}")

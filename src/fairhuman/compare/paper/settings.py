@@ -1,4 +1,4 @@
-"""Settings of the cost table and of the sheet beside the paper."""
+"""Settings of the cost measurement and of the comparison with the paper."""
 
 from typing import Literal
 
@@ -8,20 +8,20 @@ from fairhuman.config import Settings
 
 
 class CostSettings(Settings):
-    """What is measured."""
+    """Settings of the cost measurement."""
 
     model: str = Field(
-        default="small", description="'small', a folder or a hub id; 'sdxl-shape': SDXL's true shape, random weights"
+        default="small", description="'small', a folder or a hub id; 'sdxl-shape': full-size SDXL with random weights"
     )
-    rank: int = Field(default=16, ge=1, description="of the LoRA and of both experts of the MoLE")
+    rank: int = Field(default=16, ge=1, description="rank of the LoRA and of both experts of the MoLE")
     size: int = Field(default=128, ge=8, description="height and width in pixels")
-    steps: int = Field(default=30, ge=1, description="of UniPC")
-    repeats: int = Field(default=5, ge=1, description="rounds that count")
+    steps: int = Field(default=30, ge=1, description="UniPC steps")
+    repeats: int = Field(default=5, ge=1, description="measured rounds")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 class SetupSettings(Settings):
-    """How our numbers of a table came about, in words."""
+    """Description of how our numbers of a table were obtained."""
 
     model: str = Field(min_length=1)
     data: str = Field(min_length=1)
@@ -30,7 +30,7 @@ class SetupSettings(Settings):
 
 
 class SheetSettings(Settings):
-    """What is said of our own numbers; needed for each table in which we have any."""
+    """Descriptions of our set-ups; required for each table in which we have numbers."""
 
-    costs: SetupSettings | None = Field(default=None, description="of Table 1")
-    evaluation: SetupSettings | None = Field(default=None, description="of Table 2")
+    costs: SetupSettings | None = Field(default=None, description="set-up of our numbers in Table 1")
+    evaluation: SetupSettings | None = Field(default=None, description="set-up of our numbers in Table 2")

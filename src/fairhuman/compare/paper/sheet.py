@@ -1,4 +1,4 @@
-"""The paper sheet out of files: our costs and evaluations beside the published tables."""
+"""The comparison with the paper, built from files: our costs and evaluations next to the published tables."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.html import render
 from fairhuman.utils.files import write_json, write_text
 
-# Our metric for a published column, and what it is multiplied by for that column's unit.
+# Our metric to the published column, and the factor that converts it to the column's unit.
 METRICS: Mapping[str, tuple[str, float]] = {
     "HPS v2.1": ("HPS", 1.0),
     "ImageReward": ("IR", 1.0),
@@ -22,20 +22,19 @@ METRICS: Mapping[str, tuple[str, float]] = {
     "official face confidence": ("Face Confi.", 100.0),
 }
 ROWS = {FUSED: "Ours", MOLE: "MoLE"}
-ALIASES = {"MPD": "MPD-FairGrad"}  # our name of a strategy for a published row
+ALIASES = {"MPD": "MPD-FairGrad"}  # our name of a strategy to the published row
 
 
-def read_tables(costs: Path | None, evaluation: Path | None, said: SheetSettings) -> dict[str, OurTable]:
-    """Our numbers out of `costs.json` of `fairhuman cost` and `metrics.json` of `fairhuman evaluate`.
+def read_tables(costs: Path | None, evaluation: Path | None, setups: SheetSettings) -> dict[str, OurTable]:
+    """Read our numbers from `costs.json` of `fairhuman cost` and `metrics.json` of `fairhuman evaluate`.
 
     Raises:
-        DataError: a file that isn't there, isn't of these commands, or has no number that was published.
-        RecipeError: no file, or numbers without a word on how they came about.
-
+        DataError: a file doesn't exist, wasn't written by these commands, or has none of the published numbers.
+        RecipeError: no file is given, or the description of a set-up is missing.
     """
     if costs is None and evaluation is None:
         raise RecipeError(
-            "nothing of ours: give --costs FILE, the costs.json of fairhuman cost, or --evaluation FILE, the "
+            "no results given: give --costs FILE, the costs.json of fairhuman cost, or --evaluation FILE, the "
             "metrics.json of fairhuman evaluate"
         )
     tables = {}
@@ -47,16 +46,16 @@ def read_tables(costs: Path | None, evaluation: Path | None, said: SheetSettings
         if path is None:
             continue
         if not path.is_file():
-            raise DataError(f"{path}: there is no such file; --{name} wants the JSON of fairhuman {command}")
-        setup: SetupSettings | None = getattr(said, name)
+            raise DataError(f"{path}: there is no such file; --{name} takes the JSON of fairhuman {command}")
+        setup: SetupSettings | None = getattr(setups, name)
         if setup is None:
-            raise RecipeError(f"{path}: say how these numbers came about: {name}.model, .data, .scale and .metrics")
+            raise RecipeError(f"{path}: describe the set-up of these numbers: {name}.model, .data, .scale and .metrics")
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             values = values_of(document)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: expected the JSON of fairhuman {command}; {error!r}") from error
-        note = left_out(document) if name == "evaluation" else ""
+        note = unmatched_note(document) if name == "evaluation" else ""
         if not values:
             rows = dict.fromkeys(cell.row for cell in PUBLISHED if cell.table == table)
             known = f"published rows {', '.join(rows)} and columns {', '.join(COLUMNS[table])}"
@@ -66,7 +65,7 @@ def read_tables(costs: Path | None, evaluation: Path | None, said: SheetSettings
 
 
 def cost_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    """Table 1: MiB of parameters beyond the base, and the median ratio of time."""
+    """Table 1: extra parameters in MiB, and median time ratio."""
     values = {}
     for variant in document["measured"]["variants"]:
         if variant["name"] in ROWS:
@@ -77,7 +76,7 @@ def cost_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
 
 
 def metric_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    """Table 2: methods that have the name of a published row, or of `ALIASES` where none has the row's own."""
+    """Table 2: methods named like a published row, or else like an alias of it in `ALIASES`."""
     rows = _rows(document)
     return {
         (rows[one["method"]], METRICS[one["name"]][0]): METRICS[one["name"]][1] * one["value"]
@@ -86,8 +85,8 @@ def metric_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     }
 
 
-def left_out(document: Mapping[str, Any]) -> str:
-    """Which methods `metric_values` takes nothing of, and what it knows; empty where it takes something of all."""
+def unmatched_note(document: Mapping[str, Any]) -> str:
+    """Names the methods without a published counterpart, and all known names; empty if every method has one."""
     rows, taken = _rows(document), {row for row, _ in metric_values(document)}
     without = [
         name for name in dict.fromkeys(one["method"] for one in document["metrics"]) if rows.get(name) not in taken
@@ -96,13 +95,13 @@ def left_out(document: Mapping[str, Any]) -> str:
         return ""
     known = [*dict.fromkeys(cell.row for cell in PUBLISHED if cell.table == "Table 2"), *ALIASES]
     return (
-        f"Not taken of the evaluation: {', '.join(without)}. Methods that are known: {', '.join(known)}; "
-        f"metrics that are known: {', '.join(METRICS)}."
+        f"Not used from the evaluation: {', '.join(without)}. Known methods: {', '.join(known)}; "
+        f"known metrics: {', '.join(METRICS)}."
     )
 
 
 def _rows(document: Mapping[str, Any]) -> dict[str, str]:
-    """The published row of each method that has one."""
+    """The published row of each method, if it has one."""
     known = {cell.row for cell in PUBLISHED if cell.table == "Table 2"}
     names = {one["method"] for one in document["metrics"]}
     rows = {name: name if name in known else ALIASES.get(name) for name in names}
@@ -114,7 +113,7 @@ def write_sheet(tables: Mapping[str, OurTable], out: Path) -> Path:
     sheet = paper_sheet(tables)
     write_json(out / "paper.json", asdict(sheet))
     path = out / "paper.html"
-    write_text(path, render("paper.html", title="The published tables, and ours", tables=_tables(sheet), sheet=sheet))
+    write_text(path, render("paper.html", title="Published tables and our results", tables=_tables(sheet), sheet=sheet))
     return path
 
 

@@ -4,32 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from fairhuman.data.caption.endpoint import EndpointCaptioner
-from fairhuman.data.caption.item import Caption, Captioner, CaptionItem, clean_text
-from fairhuman.data.caption.settings import (
-    CaptionSettings,
-    EndpointSettings,
-    TemplateSettings,
-    TokenSettings,
-    TransformersSettings,
-)
+from fairhuman.data.caption.item import Captioner
+from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.template import TemplateCaptioner
 from fairhuman.data.caption.text import TextCaptioner
 from fairhuman.data.caption.tokens import TokenBudget
-
-__all__ = [
-    "CAPTIONERS",
-    "Caption",
-    "CaptionItem",
-    "CaptionSettings",
-    "Captioner",
-    "EndpointSettings",
-    "TemplateSettings",
-    "TokenBudget",
-    "TokenSettings",
-    "TransformersSettings",
-    "clean_text",
-    "open_captioner",
-]
 
 
 def _transformers(settings: CaptionSettings, budget: TokenBudget) -> Captioner:
@@ -53,7 +32,6 @@ def open_captioner(settings: CaptionSettings) -> Iterator[Captioner]:
     Raises:
         ModelError: the tokenizers or the vision-language model can't be loaded.
         DataError: the endpoint's key or package is missing.
-
     """
     budget = TokenBudget.load(settings.tokens)
     with CAPTIONERS[settings.kind](settings, budget) as captioner:

@@ -63,7 +63,6 @@ def read_attributes(attributes: Mapping[str, Any]) -> tuple[Words, list[Words]]:
 
     Raises:
         ValueError: `aa_text` is neither JSON nor a list or mapping of groups.
-
     """
     about: Words = {}
     garments: list[Words] = []

@@ -49,7 +49,6 @@ class EndpointCaptioner:
 
     Raises:
         DataError: the package or the key is missing.
-
     """
 
     def __init__(self, settings: EndpointSettings, budget: TokenBudget) -> None:
@@ -77,7 +76,6 @@ class EndpointCaptioner:
 
         Raises:
             DataError: the endpoint rejects all requests, asks for too long a wait, or fails too often in a row.
-
         """
         try:
             return self._thread.submit(lambda: self._runner.run(self._caption_all(items))).result()
@@ -150,7 +148,6 @@ class EndpointCaptioner:
         Raises:
             _RetryableError, _RefusedError: the request gave no caption.
             DataError: no request can succeed.
-
         """
         try:
             async with asyncio.timeout(self._settings.timeout):  # the client's own timeout restarts with every byte

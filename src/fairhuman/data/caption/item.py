@@ -24,7 +24,6 @@ class CaptionItem:
         text: the source's caption, may be empty.
         attributes: attributes of the source, may be empty; `persons`, if given, is their number or a list of boxes.
         picture: decodes the upright RGB picture; raises `PictureError` or `OSError` if that fails.
-
     """
 
     key: str
@@ -42,7 +41,6 @@ class Caption:
         tokens: numbers of tokens in the model's two tokenizers, start and end included.
         cut: the text was cut to the limit, or the captioner stopped in the middle of a sentence.
         over: the text exceeds the limit and was kept (`tokens.over: warn`); the model will read only its beginning.
-
     """
 
     text: str
@@ -57,7 +55,6 @@ class Captioner(Protocol):
     Attributes:
         name: kind and model, as stored in a data set.
         batch_size: recommended number of items per call.
-
     """
 
     name: str
@@ -68,7 +65,6 @@ class Captioner(Protocol):
 
         Raises:
             DataError, ModelError: no item can get a caption, for example because of a wrong key.
-
         """
         ...
 

@@ -8,14 +8,7 @@ from email.utils import parsedate_to_datetime
 
 
 class RequestPacer:
-    """Rate limiter that spaces requests evenly, for all tasks of one event loop.
-
-    Args:
-        per_minute: maximum number of requests; None: no limit.
-        now: monotonic clock in seconds.
-        sleep: waits for a number of seconds.
-
-    """
+    """Rate limiter that spaces requests evenly, for all tasks of one event loop; `per_minute` None: no limit."""
 
     def __init__(
         self,

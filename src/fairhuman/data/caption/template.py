@@ -73,15 +73,10 @@ class TemplateCaptioner:
 def describe_attributes(attributes: Mapping[str, Any], phrases: Mapping[str, str] | None = None) -> str:
     """Write a sentence: `A young woman with long brown hair, wearing a red t-shirt, smiling.`
 
-    The sentence is empty if no attribute is known.
-
-    Args:
-        attributes: as for `read_attributes`.
-        phrases: phrases for further attributes; `{}` is the value.
+    The sentence is empty if no attribute is known. `phrases` are for further attributes; their `{}` is the value.
 
     Raises:
         ValueError: as `read_attributes`.
-
     """
     about, garments = read_attributes(attributes)
     extra = _extra_phrases(attributes, phrases or {})

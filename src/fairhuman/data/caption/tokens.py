@@ -33,7 +33,6 @@ class TokenBudget:
         tokenizers: the two tokenizers of a model.
         max_tokens: maximum number of tokens in each of them, start and end included.
         over: `cut`, or `warn`: keep the text and set the caption's `over`.
-
     """
 
     def __init__(self, tokenizers: tuple[Any, Any], max_tokens: int = 77, over: Literal["cut", "warn"] = "cut") -> None:
@@ -45,7 +44,6 @@ class TokenBudget:
 
         Raises:
             ModelError: as `load_tokenizers`.
-
         """
         return cls(load_tokenizers(settings.model), settings.max_tokens, settings.over)
 
@@ -64,7 +62,6 @@ class TokenBudget:
             text: the raw text.
             empty: reason of the failure if the cleaned text is empty.
             unfinished: the text stops inside a sentence; that sentence is removed if another one remains.
-
         """
         text = clean_text(text)
         if unfinished:
@@ -108,7 +105,6 @@ def load_tokenizers(model: str) -> tuple[Any, Any]:
 
     Raises:
         ModelError: the model has no tokenizers, or the hub can't be reached.
-
     """
     from transformers import CLIPTokenizer
 

@@ -25,7 +25,6 @@ class TransformersCaptioner:
 
     Raises:
         ModelError: the model can't be loaded, is of another kind, or has no chat template.
-
     """
 
     def __init__(self, settings: TransformersSettings, budget: TokenBudget) -> None:
@@ -39,7 +38,6 @@ class TransformersCaptioner:
 
         Raises:
             ModelError: memory is insufficient for a single picture.
-
         """
         results: list[Caption | Failure | None] = [None] * len(items)
         queries: list[tuple[int, Query]] = []

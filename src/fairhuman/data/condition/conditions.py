@@ -57,7 +57,6 @@ class Conditions:
         depth_png: the 16-bit depth map of `depth_kind`, of the picture's size.
         pose_by, depth_by: `source` or the name of the model; "" if unknown.
         findings: unusable conditions of the source, which are treated as missing.
-
     """
 
     pose: list[dict[str, Any]] | None = None
@@ -113,7 +112,6 @@ def open_conditions(settings: ConditionSettings) -> Iterator[Callable[[Sequence[
     Raises:
         DetectorError: the pose estimator can't be loaded.
         ModelError: the depth model can't be loaded or, later, can't process a picture.
-
     """
     with ExitStack() as stack:
         find_pose = None

@@ -33,7 +33,6 @@ def encode_depth(depth_hw: NDArray[Any], kind: DepthKind) -> bytes:
 
     Raises:
         ValueError: the map is empty, isn't [H, W] or isn't numeric; or the kind is unknown.
-
     """
     _check_kind(kind)
     depth_hw = np.asarray(depth_hw)
@@ -60,7 +59,6 @@ def decode_depth(stored: Stored) -> Depth16:
 
     Raises:
         PictureError: the file can't be read, or isn't a 16-bit grey image.
-
     """
     facts = inspect(stored, ANY_SHAPE)
     if facts.mode not in GREY16:
@@ -82,7 +80,6 @@ def depth_picture(depth_hw: Depth16, kind: DepthKind) -> DepthMap:
 
     Raises:
         ValueError: the map is empty or isn't uint16 [H, W]; or the kind is unknown.
-
     """
     _check_kind(kind)
     if depth_hw.dtype != np.uint16 or depth_hw.ndim != 2 or not depth_hw.size:

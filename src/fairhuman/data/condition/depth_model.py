@@ -24,7 +24,6 @@ class DepthEstimator:
     Attributes:
         source: name of the model, as stored in a data set.
         kind: kind of the maps: inverse depth for `relative`, metres for `metric_mm`, as expected by `encode_depth`.
-
     """
 
     def __init__(self, settings: DepthSettings, processor: Any, model: Any) -> None:
@@ -39,7 +38,6 @@ class DepthEstimator:
         Raises:
             ValueError: a picture has another type or shape.
             ModelError: the model can't process a picture, such as an extremely long and narrow one.
-
         """
         prepared = [self._prepare(check_picture(picture)) for picture in pictures]
         by_shape: dict[tuple[int, ...], list[int]] = {}  # a model may keep the aspect ratio
@@ -76,7 +74,6 @@ def check_depth_model(settings: DepthSettings) -> None:
 
     Raises:
         ModelError: the model is neither.
-
     """
     folder = Path(settings.model)
     if not folder.is_dir() and settings.model.count("/") != 1:
@@ -91,7 +88,6 @@ def open_depth(settings: DepthSettings) -> Iterator[DepthEstimator]:
 
     Raises:
         ModelError: the model can't be loaded or isn't for depth estimation, or the device is missing.
-
     """
     processor, model = _load(settings)
     yield DepthEstimator(settings, processor, model)

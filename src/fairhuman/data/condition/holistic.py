@@ -12,10 +12,6 @@ class HolisticPose(BundledModel):
 
     The score of a body point is MediaPipe's visibility. MediaPipe gives no score for points of hands and face, so they
     have score 1 if the hand or face was found. The class itself can be the `start` of a guarded process.
-
-    Args:
-        confidence: minimum score of MediaPipe's person detector, 0..1.
-
     """
 
     MODEL = "holistic"
@@ -33,7 +29,6 @@ class HolisticPose(BundledModel):
 
         Raises:
             ValueError: the picture has another type or shape.
-
         """
         image = check_picture(image)
         found = self._process(image)

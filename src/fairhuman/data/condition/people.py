@@ -81,7 +81,6 @@ class PersonPose:
     Raises:
         DataError: a part has another shape, a score is outside 0..1, or a known point isn't finite or lies more than
             a million pixels away.
-
     """
 
     body: Points = field(default_factory=partial(_unknown, "body"))
@@ -153,7 +152,6 @@ def people_from_source(value: Any) -> list[PersonPose]:
 
     Raises:
         DataError: the value has another format, or its numbers can't be key points.
-
     """
     if not isinstance(value, list):
         raise DataError(f"pose must be a list of people or of key points, found {type(value).__name__}")
@@ -180,7 +178,6 @@ def people_from_list(value: Any) -> list[PersonPose]:
 
     Raises:
         DataError: the value is invalid; names the person, the part and the value.
-
     """
     if not isinstance(value, list):
         raise DataError(f"pose must be a list of people, found {type(value).__name__}")

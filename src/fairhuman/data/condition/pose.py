@@ -48,7 +48,6 @@ def draw_pose(people: Sequence[PersonPose], height: int, width: int, min_score: 
 
     Raises:
         ValueError: the size is below 1, or `min_score` is outside 0..1.
-
     """
     if min(height, width) < 1:
         raise ValueError(f"height and width must be at least 1, not {height} and {width}")

@@ -17,7 +17,6 @@ class DepthSettings(Settings):
         kind: output of the model: inverse depth (`relative`) or metres (`metric_mm`); None = from its config.
         device: torch device; `auto` = a GPU if there is one.
         batch_size: pictures per batch.
-
     """
 
     EXECUTION = frozenset(("device", "batch_size"))
@@ -36,7 +35,6 @@ class ConditionSettings(Settings):
         whole_body: the models of `whole-body`.
         min_score: minimum score, 0..1, of a point that is drawn; a person without such a point is left out.
         depth: None keeps only the source's depth maps.
-
     """
 
     pose: Literal["mediapipe", "whole-body", "none"] = "mediapipe"

@@ -18,7 +18,6 @@ class WholeBodyPose:
 
         Raises:
             ValueError: the picture has another type or shape.
-
         """
         return [
             person_from_whole_body(np.column_stack([found.landmarks_n3[:, :2], found.visibility_n]))

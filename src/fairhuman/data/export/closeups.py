@@ -14,9 +14,8 @@ from PIL import Image
 from pydantic import Field
 
 from fairhuman.config import Settings
-from fairhuman.data.condition import people_from_source, people_to_list
 from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
-from fairhuman.data.condition.people import move_people
+from fairhuman.data.condition.people import move_people, people_from_source, people_to_list
 from fairhuman.data.export.sample import ExportSample
 from fairhuman.data.look.reading import annotation_columns
 from fairhuman.data.pictures.decode import decode, decode_mask
@@ -44,14 +43,8 @@ class CloseupSettings(Settings):
 def closeups(
     samples: Iterator[ExportSample], settings: CloseupSettings, regions: Sequence[str], report: LoadReport
 ) -> Iterator[ExportSample]:
-    """Yield a sample for each box that is large enough, in order; other boxes and records are noted.
-
-    Args:
-        samples: full pictures.
-        settings: settings of the close-ups.
-        regions: regions whose boxes the samples have.
-        report: gets the findings.
-
+    """Yield a sample for each box that is large enough, in order; other boxes and records are noted. `regions` are
+    those whose boxes the samples have.
     """
     column, region = region_column(settings.region), settings.region
     for sample in samples:

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from fairhuman.data.condition import people_from_source, people_to_list
+from fairhuman.data.condition.people import people_from_source, people_to_list
 from fairhuman.data.export.sample import ExportSample, as_text
 from fairhuman.data.look.reading import DataSet, annotation_columns, painted_masks
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.write import ROW_GROUP, ShardWriter
-from fairhuman.data.sources import SOURCES
+from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
@@ -25,7 +25,7 @@ def write_parquet(
 ) -> None:
     """Write `data/00000.parquet`, ... with `shard_rows` rows each."""
     masks = sorted({*dataset.regions, *(name for row in dataset.rows(LoadReport()) for name in painted_masks(row))})
-    reader = RowReader(dataset.root, SOURCES[dataset.kind].picture, dataset.regions, dataset.settings)
+    reader = RowReader(dataset.root, source_format(dataset.kind).picture, dataset.regions, dataset.settings)
     schema = ShardWriter(reader, tuple(masks), dataset.root.name).schema
     (folder / "data").mkdir()
     number = 0

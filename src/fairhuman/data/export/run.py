@@ -31,14 +31,7 @@ FORMATS: Mapping[str, Writer] = {
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """Result of an export.
-
-    Attributes:
-        out: the folder.
-        records: number of records written.
-        report: notes on everything skipped, dropped or converted.
-
-    """
+    """Result of an export: the folder, the number of records written, and notes on what was left out or converted."""
 
     out: Path
     records: int
@@ -57,17 +50,9 @@ def export_dataset(
 ) -> ExportSummary:
     """Export a data set of any format to another one; pictures are decoded once, and bad ones left out and noted.
 
-    The folder is written atomically. Repeating an export replaces it.
-
-    Args:
-        path: the data set.
-        out: new or empty folder, or one with an earlier export of the same data set in the same format.
-        format: `webdataset`, `imagefolder` or `parquet`.
-        shard_rows: records per tar or table, ≥ 1.
-        settings: settings of the source; `max_reject_share` is ignored.
-        regions: further regions whose boxes are written, besides faces, hands and persons.
-        progress: called with the number of records written.
-        near: settings of close-ups to write instead of full pictures.
+    The folder is written atomically. Repeating an export of the same data set in the same format replaces it. Boxes are
+    written of `regions` besides faces, hands and persons; `settings.max_reject_share` is ignored. With `near`,
+    close-ups are written instead of full pictures. `progress` is called with the number of records written.
 
     Raises:
         DataError: the data set can't be read or has no usable record; `out` has other content, lies in the data set,
@@ -75,7 +60,6 @@ def export_dataset(
         FairHumanError: `out` can't be written.
         RecipeError: the format, or the region of close-ups, is unknown.
         ValueError: `shard_rows` is below 1.
-
     """
     _check_format(format)
     if shard_rows < 1:

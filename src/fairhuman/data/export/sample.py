@@ -12,7 +12,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.rows import boxes_to_lists
 from fairhuman.data.pipeline.write import encode_for_storage, encode_png
-from fairhuman.data.sources import SOURCES
+from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import locate
 from fairhuman.record import FileSpan, LabelMap, MaskSource, Stored, TableCell
@@ -41,7 +41,6 @@ class ExportSample:
         masks: PNG, by region.
         pose: key points in the source's layout.
         pose_picture, depth: PNG.
-
     """
 
     fields: Mapping[str, Any]
@@ -127,7 +126,7 @@ def _fields(dataset: DataSet, decoded: DecodedRecord) -> dict[str, Any]:
 
 def _extra_columns(dataset: DataSet, values: Mapping[str, Any]) -> dict[str, Any]:
     """Columns that the data set format doesn't define."""
-    known = {SOURCES[dataset.kind].picture, "image", *RECORD_FIELDS, *PICTURES, *COPIED}
+    known = {source_format(dataset.kind).picture, "image", *RECORD_FIELDS, *PICTURES, *COPIED}
     known |= {name for region in dataset.regions for name in annotation_columns(region)}
     return {name: _plain(value) for name, value in values.items() if name not in known and _is_plain(value)}
 

@@ -44,7 +44,6 @@ def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
 
     Raises:
         DataError: the table of rejected rows can't be read.
-
     """
     file = path / REJECTED
     if not path.is_dir() or not file.is_file():
@@ -82,7 +81,6 @@ def add_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> Non
 
     Raises:
         DataError: the manifest can't be read.
-
     """
     wanted = {example.key for group in groups for example in group.examples if example.key}
     try:

@@ -32,7 +32,6 @@ class CheckSummary:
         found: number of records, usable or not.
         usable: number of records that training can use.
         report: all notes, in the order of their files and lines.
-
     """
 
     path: Path
@@ -63,7 +62,6 @@ class CheckSummary:
 
         Raises:
             FairHumanError: the file can't be written.
-
         """
         content = {
             "path": str(self.path),
@@ -94,16 +92,12 @@ def check_dataset(
 ) -> CheckSummary:
     """Read every record and decode every picture and painted mask; all bad ones are noted.
 
-    Args:
-        path: data set in any format.
-        settings: settings of the source; `max_reject_share` is ignored.
-        regions: further regions whose boxes are read, besides faces, hands and persons.
-        progress: called now and then with the number of usable records so far.
+    Boxes are read of `regions` besides faces, hands and persons; `settings.max_reject_share` is ignored. `progress` is
+    called now and then with the number of usable records so far.
 
     Raises:
         DataError: the data set can't be read.
         RecipeError: `settings.format` is unknown.
-
     """
     dataset = open_dataset(path, settings, regions)
     report = LoadReport()

@@ -32,7 +32,6 @@ class RecordColumns:
         table: columns of a built data set: `NUMBERS`, `TEXTS`, and boxes, scores and detector of each region. Columns
             that the data set lacks, or has with another type, are missing.
         painted: for each region with painted masks, which records have one.
-
     """
 
     table: pyarrow.Table
@@ -44,7 +43,6 @@ def read_columns(dataset: DataSet, report: LoadReport) -> Iterator[RecordColumns
 
     Raises:
         DataError: the data set can't be read.
-
     """
     files = parquet_files(dataset.path) if dataset.kind == "parquet" else []
     try:

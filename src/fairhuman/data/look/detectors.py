@@ -50,7 +50,6 @@ class PartScore:
         precision: matched share of the detections; too low if the annotation is incomplete.
         recall: matched share of the true boxes. Both have Wilson intervals; boxes in one picture aren't independent,
             so the intervals are slightly too narrow.
-
     """
 
     part: str
@@ -117,7 +116,6 @@ def benchmark_detectors(
         ValueError: an overlap, `workers` or `seconds` is out of range; the number of pictures and boxes differs; no
             part has both a detector and true boxes.
         DetectorError: a detector can't be loaded.
-
     """
     _check(true_boxes, len(pictures), settings, overlaps)
     settings = settings.model_copy(update={part: None for part in settings.kinds if part not in true_boxes})
@@ -151,7 +149,6 @@ def benchmark_data_set(
     Raises:
         DataError: the data set can't be read, has no annotation of a part, or has too many unusable records.
         RecipeError: a part isn't in the settings.
-
     """
     for part in parts:
         if part not in settings.kinds:

@@ -30,7 +30,6 @@ def write_statistics(statistics: Statistics, page: Path) -> None:
 
     Raises:
         FairHumanError: the page can't be written.
-
     """
     report = statistics.report
     regions = {name: region for name, region in statistics.regions.items() if region.has or region.none}

@@ -9,7 +9,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from fairhuman.data.condition import decode_depth, depth_picture, draw_pose, move_people, people_from_source
+from fairhuman.data.condition.depth import decode_depth, depth_picture
+from fairhuman.data.condition.people import move_people, people_from_source
+from fairhuman.data.condition.pose import draw_pose
 from fairhuman.data.look.reading import DataSet
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
@@ -48,7 +50,6 @@ class Layers:
         masks: (region, image), coloured inside the region and transparent elsewhere.
         pose: the pose on a transparent background.
         depth: the depth map; near is bright.
-
     """
 
     picture: str
@@ -61,15 +62,8 @@ class Layers:
 def draw_layers(
     dataset: DataSet, row: Row, record: HumanRecord, colours: dict[str, str], report: LoadReport
 ) -> Layers | None:
-    """Decode and draw a record; parts that can't be drawn are noted. None if the picture can't be decoded.
-
-    Args:
-        dataset: data set of the record.
-        row: row of the record.
-        record: the record, with boxes in pixels of the upright picture.
-        colours: `#RRGGBB` by region, for masks.
-        report: gets the findings.
-
+    """Decode and draw a record; parts that can't be drawn are noted. None if the picture can't be decoded. `colours` of
+    masks are `#RRGGBB` by region.
     """
     try:
         picture = decode(record.image, dataset.settings.limits).picture

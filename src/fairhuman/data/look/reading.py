@@ -13,7 +13,7 @@ from typing import Any
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
 from fairhuman.data.pipeline.report import REPORT
-from fairhuman.data.sources import SOURCES, SourceSettings, iterate_records, source_kind
+from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.data.sources.check import STAGE, decode_record
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
@@ -27,13 +27,9 @@ _CHUNK = 16  # pictures in memory
 
 @dataclass(frozen=True)
 class DecodedRecord:
-    """A record whose picture and painted masks could be decoded.
+    """A record whose picture and painted masks could be decoded, and which has the picture's real size.
 
-    Attributes:
-        row: the source's row, including columns that aren't in the record.
-        record: the record, corrected to its picture's real size.
-        content: bytes of the picture.
-
+    `row` includes columns that aren't in the record; `content` is the bytes of the picture.
     """
 
     row: Row
@@ -65,17 +61,16 @@ class DataSet:
 
         Raises:
             DataError: the data set can't be read.
-
         """
         try:
-            yield from SOURCES[self.kind].rows(self.path, report)
+            yield from source_format(self.kind).rows(self.path, report)
         except OSError as error:
             raise DataError(f"{error.filename or self.path}: can't be read: {error.strerror or error}") from error
 
     def record(self, row: Row, report: LoadReport) -> HumanRecord | None:
         """The record of a row with all its painted masks; reads the picture's header. None if it can't be used."""
         regions = dict.fromkeys([*self.regions, *painted_masks(row)])
-        picture = SOURCES[self.kind].picture
+        picture = source_format(self.kind).picture
         captioned = "caption" in row.values
         records = iterate_records([row], self.root, picture, list(regions), self.settings, report, captioned)
         return next(iter(records), None)
@@ -114,15 +109,11 @@ class DataSet:
 def open_dataset(path: Path, settings: SourceSettings = DEFAULT_SETTINGS, regions: Sequence[str] = ()) -> DataSet:
     """Open a data set in any format of `fairhuman.data.sources`.
 
-    Args:
-        path: a file or folder.
-        settings: settings of the source.
-        regions: further regions whose boxes are read, besides `REGIONS` and those of the recipe of a built data set.
+    Boxes are read of `regions` besides `REGIONS` and those of the recipe of a built data set.
 
     Raises:
         DataError: the path doesn't exist or holds no known format.
         RecipeError: `settings.format` is unknown.
-
     """
     kind = source_kind(path, settings.format)
     report = read_report(path)
@@ -135,7 +126,6 @@ def read_report(path: Path) -> Mapping[str, Any] | None:
 
     Raises:
         DataError: the report can't be read, or parts of it are missing.
-
     """
     file = path / REPORT
     if not path.is_dir() or not file.is_file():
@@ -170,10 +160,9 @@ def require_usable(dataset: DataSet, report: LoadReport, number: int) -> None:
 
     Raises:
         DataError: `number` is 0; names the first reasons.
-
     """
     if number:
         return
     first = "".join(f"\n  {entry}" for entry in report.skipped()[:10])
-    signs = SOURCES[dataset.kind].signs
+    signs = source_format(dataset.kind).signs
     raise DataError(f"{dataset.path}: no usable record; read as {dataset.kind}: {signs}{first}")

@@ -80,18 +80,11 @@ def show_dataset(
     regions: Sequence[str] = (),
     progress: Progress = lambda _stage, _done, _all: None,
 ) -> int:
-    """Write a self-contained page with a sample of pictures from a data set in any format.
+    """Write a self-contained page with pictures from a data set in any format: at most `count`, the first ones or a
+    random sample by `seed`.
 
-    Args:
-        path: the data set.
-        page: HTML file to write.
-        count: maximum number of pictures, ≥ 1.
-        seed: seed of the random sample.
-        first: take the first pictures instead of a random sample.
-        rejected: show a build's rejected rows too, with pictures if the source still has them.
-        settings: settings of the source.
-        regions: further regions whose boxes are drawn, besides faces, hands and persons.
-        progress: called with the number of pictures drawn.
+    Boxes are drawn of `regions` besides faces, hands and persons. With `rejected`, a build's rejected rows are shown
+    too, with pictures if the source still has them. `progress` is called with the number of pictures drawn.
 
     Returns:
         Number of pictures on the page.
@@ -100,7 +93,6 @@ def show_dataset(
         DataError: the data set can't be read, or the sample has no usable record.
         FairHumanError: the page can't be written.
         ValueError: `count` is below 1.
-
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")

@@ -34,7 +34,6 @@ class Statistics:
         sources, splits: number of records by name.
         regions: statistics by region.
         report: report of the build, if the data set is one.
-
     """
 
     path: Path
@@ -81,7 +80,6 @@ class Statistics:
 
         Raises:
             FairHumanError: the file can't be written.
-
         """
         with writing(path):
             write_json(path, self.summary())
@@ -96,18 +94,13 @@ def dataset_statistics(
 ) -> Statistics:
     """Compute statistics of a data set in any format, without decoding pictures or keeping records.
 
-    Args:
-        path: the data set.
-        settings: settings of the source.
-        regions: further regions whose boxes are counted, besides faces, hands and persons.
-        tokenizer: model whose tokenizers count the tokens of captions, such as a folder or hub id of SDXL; None: don't
-            count tokens.
-        progress: called with the number of records read.
+    Boxes are counted of `regions` besides faces, hands and persons. Tokens of captions are counted by the tokenizers of
+    the model `tokenizer`, such as a folder or hub id of SDXL; None: not at all. `progress` is called with the number of
+    records read.
 
     Raises:
         DataError: the data set can't be read, or has no usable record.
         ModelError: the tokenizers can't be loaded.
-
     """
     dataset = open_dataset(path, settings, regions)
     report, tally = LoadReport(), Tally(dataset.regions)

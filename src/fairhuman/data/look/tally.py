@@ -29,7 +29,6 @@ class RegionStatistics:
         area_shares: area of each box / area of its picture, 0..1.
         unusable: number of boxes that aren't four finite numbers or are smaller than a pixel; excluded elsewhere.
         scores: scores of boxes, by detector.
-
     """
 
     has: int = 0
@@ -49,7 +48,6 @@ class Tally:
         records: number of records; `empty`: number of them without a caption.
         sources, splits: number of records by name.
         captions: a subset, evenly spaced over all.
-
     """
 
     def __init__(self, regions: Sequence[str]) -> None:

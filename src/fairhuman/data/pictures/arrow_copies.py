@@ -40,27 +40,16 @@ def arrow_folder() -> Path:
 
 
 def with_arrow_copies(
-    records: Sequence[HumanRecord],
-    folder: Path,
-    conditions: Sequence[str] = (),
-    small: int = SMALL,
-    piece: int = PIECE,
+    records: Sequence[HumanRecord], folder: Path, conditions: Sequence[str] = (), small: int = SMALL, piece: int = PIECE
 ) -> Sequence[HumanRecord]:
     """Replace table cells of pictures, masks and conditions by copies that are fast to read.
 
-    Tables of up to `small` bytes in total are kept in main memory. Of several processes one copies while the others
-    wait. Pictures outside Parquet tables are unchanged. A cell that can't be read stays a cell, and fails when used.
-
-    Args:
-        records: from any source.
-        folder: folder of the copies.
-        conditions: the conditions that will be read, of `pose`, `depth`.
-        small: maximum total size in bytes of tables in main memory.
-        piece: size in bytes after which a new file begins.
+    Tables of up to `small` bytes in total are kept in main memory; a new file of copies begins after `piece` bytes. Of
+    several processes one copies while the others wait. Pictures outside Parquet tables are unchanged. A cell that can't
+    be read stays a cell, and fails when used.
 
     Raises:
         FairHumanError: the folder can't be written, or the disk has too little space.
-
     """
     tables = _tables(records, conditions)
     in_memory = _size(tables) <= small
@@ -89,7 +78,6 @@ def copy_tables(
 
     Raises:
         FairHumanError: as `with_arrow_copies`.
-
     """
     removed = 0
     for kept in sorted(folder.glob("*/table.json")):

@@ -63,7 +63,6 @@ def inspect(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFa
 
     Raises:
         PictureError: the file is missing, unreadable, empty or not a picture, or the picture exceeds the limits.
-
     """
     with _open(source, limits) as image:
         try:
@@ -84,7 +83,6 @@ def decode(
     Raises:
         PictureError: as `inspect`; or the file is truncated or damaged.
         DataError: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so truncated files would go unnoticed.
-
     """
     _check_truncated_images_raise()
     with _open(source, limits) as image:
@@ -104,7 +102,6 @@ def decode_mask(mask: MaskSource, limits: PictureLimits = DEFAULT_LIMITS) -> Ima
     Raises:
         PictureError: as `decode`; or a label map is in colour or in a lossy format.
         DataError: as `decode`.
-
     """
     if isinstance(mask, LabelMap):
         return _decode_labels(mask, limits)
@@ -202,11 +199,7 @@ def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
         found.append(Finding("warned", "only the first frame is used", name))
     if _orientation(image) in range(2, 9):
         found.append(
-            Finding(
-                "converted",
-                "turned upright by its EXIF orientation",
-                f"{name}, orientation {_orientation(image)}",
-            )
+            Finding("converted", "turned upright by its EXIF orientation", f"{name}, orientation {_orientation(image)}")
         )
     if image.mode in GREY16:
         found.append(Finding("converted", "16-bit grey scaled by 1/257", name))

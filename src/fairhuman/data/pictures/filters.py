@@ -61,7 +61,6 @@ class Measures:
         clarity: see `clarity`.
         persons, faces, hands: counts.
         person_share: share of the picture, 0..1, inside the boxes of persons.
-
     """
 
     width: int
@@ -197,7 +196,6 @@ def active_filters(settings: FilterSettings, measures: Iterable[Measures]) -> li
     Args:
         settings: the thresholds.
         measures: of all pictures, to compute the percentile; if no clarity is known, there is no clarity filter.
-
     """
     clarity = settings.min_clarity
     if settings.min_clarity_percentile is not None:

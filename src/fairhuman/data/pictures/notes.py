@@ -57,7 +57,6 @@ class LoadReport:
 
         Raises:
             DataError: more than `max_share` (0..1) of `total` records were skipped; names the first ten reasons.
-
         """
         skipped = self.skipped()
         if len(skipped) <= max_share * total:

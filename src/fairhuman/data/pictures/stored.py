@@ -41,7 +41,6 @@ def byte_length(stored: Stored) -> int:
 
     Raises:
         PictureError: the file doesn't exist or isn't a regular one (reading a pipe would block).
-
     """
     if isinstance(stored, bytes):
         return len(stored)
@@ -61,7 +60,6 @@ def read_bytes(stored: Stored) -> bytes:
 
     Raises:
         PictureError: the bytes can't be read.
-
     """
     if isinstance(stored, bytes):
         return stored

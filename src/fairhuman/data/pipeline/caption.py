@@ -10,7 +10,8 @@ import pyarrow
 from PIL import Image
 
 from fairhuman.config import Settings
-from fairhuman.data.caption import Caption, Captioner, CaptionItem, open_captioner
+from fairhuman.data.caption import open_captioner
+from fairhuman.data.caption.item import Caption, Captioner, CaptionItem
 from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader

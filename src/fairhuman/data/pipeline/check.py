@@ -27,7 +27,6 @@ class CheckTier:
     Attributes:
         reader: reader of the source's rows.
         perceptual: whether to compute the 64-bit perceptual hash, used to find near duplicates.
-
     """
 
     reader: RowReader

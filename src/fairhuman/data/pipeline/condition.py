@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow
 
-from fairhuman.data.condition import PEOPLE_TYPE, ConditionInputs, Conditions, ConditionSettings, open_conditions
+from fairhuman.data.condition.conditions import ConditionInputs, Conditions, open_conditions
+from fairhuman.data.condition.people import PEOPLE_TYPE
+from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow

@@ -39,7 +39,6 @@ def run_tasks(
 
     Raises:
         FairHumanError: Daft isn't installed; a task raised an error or its process died (the message says which).
-
     """
     if not tasks:
         return

@@ -58,7 +58,6 @@ class ManifestRow:
         key: unique in the source.
         location: such as `metadata.jsonl:12`.
         values: the source's values, as JSON.
-
     """
 
     id: int
@@ -89,20 +88,14 @@ def list_source(
     report: LoadReport,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Listing:
-    """Update the manifest in `folder` to match the source; an interrupted listing is resumed.
+    """Update the manifest in `folder` to match the source at `path`; an interrupted listing is resumed.
 
-    Args:
-        folder: folder of the manifest.
-        source: format of the source.
-        path: the source.
-        block_rows: rows of a new block, ≥ 1.
-        report: gets the findings about lines that give no row.
-        progress: called now and then with the number of rows found so far.
+    New blocks have `block_rows` rows. The report gets the findings about lines that give no row; `progress` is called
+    now and then with the number of rows found so far.
 
     Raises:
         DataError: the source can't be read, or no row has its picture's column.
         OSError: the manifest can't be written.
-
     """
     known = _KnownRows(folder)
     pending: list[ManifestRow] = []

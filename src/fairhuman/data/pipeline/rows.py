@@ -23,15 +23,7 @@ BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))  # x0, y0, x1, y1 and op
 
 @dataclass(frozen=True)
 class RowReader:
-    """Converts rows of one source to records, in any process.
-
-    Attributes:
-        root: folder of the source's files.
-        picture: column of the picture.
-        regions: regions whose boxes are read.
-        source: settings of the source.
-
-    """
+    """Converts rows of one source to records, in any process; `root` is the folder of its files, `picture` a column."""
 
     root: Path
     picture: str
@@ -52,7 +44,6 @@ class RowReader:
 
         Raises:
             PictureError: the picture has changed since the check.
-
         """
         record = self.read(row, LoadReport())
         if record is None or (record.width, record.height) != (check["width"], check["height"]):
@@ -64,7 +55,6 @@ class RowReader:
 
         Raises:
             PictureError: the picture can't be read, or has changed since the check.
-
         """
         return decode(read_checked_bytes(record, check["sha256"]), self.source.limits).picture
 
@@ -74,7 +64,6 @@ def read_checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
 
     Raises:
         PictureError: the bytes can't be read, or have changed since the check.
-
     """
     content = read_bytes(record.image)
     if hashlib.sha256(content).digest() != sha256:

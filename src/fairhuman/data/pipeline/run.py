@@ -22,7 +22,7 @@ from fairhuman.data.pipeline.select import RejectedRow, Selection, select
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.pipeline.tier import Tier, TierTable, open_tier
 from fairhuman.data.pipeline.write import ShardWriter
-from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.data.sources import source_format, source_kind
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.files import alone, write_json, writing
 
@@ -42,7 +42,6 @@ class Workers:
     Attributes:
         processes: number of parallel processes; 0: do everything in this one.
         ray: address of the cluster, `local`, or None.
-
     """
 
     processes: int = 0
@@ -54,7 +53,6 @@ class Workers:
 
         Raises:
             RecipeError: the runner is unknown, or an address is given without Ray.
-
         """
         if runner not in RUNNERS:
             raise RecipeError(f"--runner must be one of {', '.join(RUNNERS)}, found {runner!r}")
@@ -94,7 +92,6 @@ def build_dataset(
         DataError: the source can't be read; `out` belongs to another source, or another build is running in it; too
             many rows fail, or none is kept.
         FairHumanError: `out` can't be written; a worker died.
-
     """
     build = _Build(source, out, recipe, workers, progress)
     with writing(out, RESUME), alone(out / ".lock", f"{out}: another build is running in this folder"):
@@ -109,7 +106,7 @@ class _Build:
         self.kind = source_kind(source, recipe.source.format)
         self.manifest = out / MANIFEST
         root = source if source.is_dir() else source.parent
-        self.reader = RowReader(root.resolve(), SOURCES[self.kind].picture, recipe.regions, recipe.source)
+        self.reader = RowReader(root.resolve(), source_format(self.kind).picture, recipe.regions, recipe.source)
         self.tables: dict[str, TierTable] = {}
         self.changed: set[int] = set()
 
@@ -129,7 +126,7 @@ class _Build:
         notes = LoadReport()
         listing = list_source(
             self.manifest,
-            SOURCES[self.kind],
+            source_format(self.kind),
             self.source,
             self.recipe.block_rows,
             notes,

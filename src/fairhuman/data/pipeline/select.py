@@ -39,7 +39,6 @@ class Selection:
         unknown: for each filter, the number of rows that passed because the measure is unknown.
         masks: names of the painted masks of the kept rows.
         findings: number of rows by action and reason.
-
     """
 
     kept: list[Block] = field(default_factory=list)
@@ -67,7 +66,6 @@ def select(
         duplicates: `exact` rejects pictures with identical bytes, `near` also pictures whose perceptual hashes differ
             in at most `near_bits` of 64 bits.
         near_bits: 0..15.
-
     """
     selection = Selection()
     measures = (row.measures for _, rows in _rows(blocks, check, detect) for row in rows if row.measures is not None)

@@ -72,7 +72,6 @@ class Tier(Protocol):
     Attributes:
         name: name of the table.
         version: to be increased when the same settings give different results.
-
     """
 
     name: ClassVar[str]

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
-from fairhuman.data.condition import PEOPLE_TYPE
+from fairhuman.data.condition.people import PEOPLE_TYPE
 from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
@@ -53,14 +53,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes shards, in any process.
-
-    Attributes:
-        reader: reader of the source's rows.
-        masks: names of all painted masks of the data set.
-        name: name of the source.
-
-    """
+    """Writes shards, in any process; `masks` names all painted masks of the data set, `name` its source."""
 
     reader: RowReader
     masks: tuple[str, ...]

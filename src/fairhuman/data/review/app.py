@@ -46,34 +46,23 @@ BodyT = TypeVar("BodyT", bound=ReviewerBody)
 
 
 def create_review_app(folder: Path, settings: ReviewSettings, report: LoadReport | None = None) -> Starlette:
-    """Create the app to review an imagefolder; decisions are stored in `review.sqlite` beside the pictures.
-
-    Args:
-        folder: pictures and `metadata.jsonl`.
-        settings: settings of the review.
-        report: gets the findings about odd and skipped records.
+    """Create the app to review an imagefolder; decisions are stored in `review.sqlite` beside the pictures. The report
+    gets the findings about odd and skipped records.
 
     Raises:
         DataError: the folder can't be read.
         FairHumanError: the database can't be opened or written.
-
     """
     review = _Review(folder, settings, report if report is not None else LoadReport())
     return create_app(review.routes(), settings.hosts, review.store.engine.dispose)
 
 
 def serve_review(folder: Path, settings: ReviewSettings, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve a review until Ctrl-C.
-
-    Args:
-        folder, settings: see `create_review_app`.
-        host, port: see `serve`.
-        say: called with messages about skipped records and the address.
+    """Serve a review until Ctrl-C; `say` is called with messages about skipped records and the address.
 
     Raises:
         DataError: the folder can't be read.
         FairHumanError: the database can't be used, or the server can't listen on the address.
-
     """
     report = LoadReport()
     app = create_review_app(folder, settings, report)

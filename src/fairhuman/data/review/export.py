@@ -28,7 +28,6 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
     Raises:
         DataError: the folder can't be read, or has not been reviewed.
         FairHumanError: the files can't be written.
-
     """
     settings = settings or ReviewSettings()
     pictures = load_pictures(folder, settings.source, LoadReport())

@@ -9,7 +9,7 @@ from typing import Any
 from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
-from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
+from fairhuman.data.sources import SourceSettings, read_source, source_format, source_kind
 from fairhuman.data.sources.rows import printable
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, HumanRecord
@@ -33,14 +33,13 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
 
     Raises:
         DataError: the folder is neither an imagefolder nor a folder of pictures, or can't be read; see `read_source`.
-
     """
     kind = source_kind(folder, settings.format)
     if kind not in KINDS:
         raise DataError(
             f"{folder}: a review needs a folder of pictures, with or without metadata.jsonl; this is {kind}"
         )
-    rows = {row.location: row.values for row in SOURCES[kind].rows(folder, LoadReport())}
+    rows = {row.location: row.values for row in source_format(kind).rows(folder, LoadReport())}
     regions = [
         region
         for region, column in REGION_COLUMNS.items()
@@ -69,7 +68,6 @@ def browser_picture(record: HumanRecord, limits: PictureLimits) -> tuple[bytes, 
 
     Raises:
         PictureError: the picture can no longer be read.
-
     """
     facts = inspect(record.image, limits)
     if facts.kind in TYPES and not facts.conversions:

@@ -38,7 +38,6 @@ def clean_text(text: str) -> str:
 
     Raises:
         ValueError: the text has control characters or surrogates.
-
     """
     text = " ".join(text.split())
     invalid = next((character for character in text if unicodedata.category(character) in ("Cc", "Cs")), None)
@@ -52,7 +51,6 @@ def clean_name(text: str) -> str:
 
     Raises:
         ValueError: the name is empty, too long, or has control characters.
-
     """
     text = unicodedata.normalize("NFC", clean_text(text))
     if not 1 <= len(text) <= MAX_NAME:

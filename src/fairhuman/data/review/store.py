@@ -37,7 +37,6 @@ class WorkList:
         total, done: number of pictures in the folder, and of those with all their reviews.
         own: number of decisions of this reviewer.
         elsewhere: number of pictures that are assigned to other reviewers and may become free again.
-
     """
 
     keys: tuple[str, ...]
@@ -48,14 +47,9 @@ class WorkList:
 
 
 class ReviewStore:
-    """Decisions on pictures, in a database that several processes may share.
+    """Decisions on pictures, in a database with the tables of `events` that several processes may share.
 
-    Args:
-        engine: database with the tables of `events`.
-        prompts: prompt of every picture by key, in the order of review.
-        settings: settings of the review.
-        clock: returns seconds since 1970.
-
+    `prompts` holds every picture's prompt by key, in the order of review; `clock` returns seconds since 1970.
     """
 
     def __init__(
@@ -99,7 +93,6 @@ class ReviewStore:
 
         Raises:
             RefusedError: unknown picture (404), invalid decision (422), or a decision that comes too late (409).
-
         """
         if key not in self.prompts:
             raise RefusedError(404, "There is no such picture in this data set.")
@@ -121,7 +114,6 @@ class ReviewStore:
 
         Raises:
             RefusedError: there is no decision to undo (409).
-
         """
         with transaction(self.engine) as connection:
             own = standing_decisions(connection, EVENTS.c.reviewer == reviewer)

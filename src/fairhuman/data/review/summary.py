@@ -14,7 +14,6 @@ class Verdict:
     Attributes:
         verdict: `keep` or `drop` by majority; None in a tie.
         decision: the last decision of the majority, preferring one with an edited prompt; in a tie, the last of all.
-
     """
 
     verdict: str | None
@@ -35,7 +34,6 @@ class ReviewSummary:
         several: pictures with two or more decisions.
         agreed: pictures of `several` whose decisions are all the same (keep or drop).
         unknown: decisions on keys that are no longer in the folder.
-
     """
 
     pictures: int
@@ -78,14 +76,7 @@ def by_picture(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
 
 
 def summarize(decisions: Sequence[Decision], prompts: Mapping[str, str], needed: int = 1) -> ReviewSummary:
-    """Count standing decisions.
-
-    Args:
-        decisions: standing decisions, in the order they were made.
-        prompts: original prompt of each picture.
-        needed: number of decisions per picture, ≥ 1.
-
-    """
+    """Count standing decisions, given in the order they were made; each picture needs `needed`, at least 1."""
     known = [decision for decision in decisions if decision.key in prompts]
     found = verdicts(known, prompts)
     of_verdict = Counter(each.verdict for each in found.values())

@@ -22,15 +22,10 @@ def bucket_resolutions(size: Size, max_aspect: float, step: int) -> list[Size]:
 
 
 def cropped_share(sizes: Sequence[Size], resolutions: Sequence[Size]) -> float:
-    """Return the mean share of a picture's area that is cropped away, without zoom.
+    """Return the mean share of a picture's area that is cropped away, without zoom; sizes are (height, width).
 
-    A picture is scaled to cover its resolution. With a its aspect ratio and b that of its resolution, the share
-    1 - min(a, b) / max(a, b) is cropped.
-
-    Args:
-        sizes: (height, width) of each picture.
-        resolutions: (height, width) of each picture's bucket.
-
+    A picture is scaled to cover the resolution of its bucket. With a its aspect ratio and b that of its resolution, the
+    share 1 - min(a, b) / max(a, b) is cropped.
     """
     a, b = (np.divide(*np.asarray(one, np.float64).T) for one in (sizes, resolutions))
     return float(np.mean(1.0 - np.minimum(a, b) / np.maximum(a, b)))

@@ -70,7 +70,6 @@ def conditions_in_view(
         draw: the draw of the sample.
         size: (height, width) of the upright picture.
         resolution: (height, width) of the sample.
-
     """
     in_view = {name: torch.zeros(CONDITIONS[name], *resolution) for name in names}
     for name, condition in conditions.items():

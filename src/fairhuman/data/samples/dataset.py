@@ -73,7 +73,6 @@ class PeopleDataset(Dataset[Sample]):
             condition and sample, and without effect on other draws.
         variants: number of crops per record, each a function of (seed, key, number) alone, from which a position
             chooses one; 0: each position has its own crop. Flips are drawn in either case.
-
     """
 
     def __init__(
@@ -130,7 +129,6 @@ class PeopleDataset(Dataset[Sample]):
 
         Raises:
             DataError: no picture of the data set can be decoded.
-
         """
         passed_over: list[Note] = []
         for index in self.order.successors(position):
@@ -146,7 +144,6 @@ class PeopleDataset(Dataset[Sample]):
 
         Raises:
             PictureError: as for a sample.
-
         """
         record = self.records[index]
         found: list[tuple[View, Tensor | None]] = []

@@ -28,15 +28,11 @@ RESERVE = 2**30  # bytes left free on the disk for checkpoints
 class Encodings:
     """The tensors of one folder, by key. Disk errors are recorded in `notes`, never raised.
 
-    Args:
-        folder: created on the first write.
-
     Attributes:
         added: number of tensors added by this object.
         changed: number of these whose origin had a tensor already, so its content has changed.
         full: whether writing has stopped.
         notes: messages for the user, each once.
-
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,13 +73,10 @@ class Encodings:
         return tensor
 
     def add(self, key: str, tensor: Tensor, origin: str = "") -> None:
-        """Add a tensor. Keys and origins are texts without spaces.
+        """Add a tensor, on the CPU and contiguous. Keys and origins are texts without spaces.
 
-        Args:
-            key: identifies all that the tensor depends on.
-            tensor: on the CPU, contiguous.
-            origin: identifies the input, such as a file, regardless of its content.
-
+        The key identifies all that the tensor depends on; the origin identifies its input, such as a file, regardless
+        of its content.
         """
         if key in self._pending_names or key in self._locations:
             return

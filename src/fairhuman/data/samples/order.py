@@ -45,7 +45,6 @@ def bucketed_order(
         sizes: (height, width) of each record.
         resolutions: resolutions of the buckets.
         batch: samples of a step over all processes and micro-batches.
-
     """
     lengths = _samples_per_epoch(shares, len(sizes))
     aspects = np.log([height / width for height, width in sizes])

@@ -32,7 +32,6 @@ class SampleOrder:
         seed: ≥ 0.
         records: at least one; a record listed r times occurs r times per epoch.
         part: distinguishes orders with the same seed; the last number must be ≥ 1.
-
     """
 
     seed: int
@@ -70,7 +69,6 @@ class WeightedOrder:
         sources: at least one.
         weights: one per source, > 0; only their proportion matters.
         part: as in `SampleOrder`.
-
     """
 
     seed: int
@@ -119,7 +117,6 @@ class BucketOrder:
         orders: order of each bucket's records.
         lengths: n_k, each > 0; may be fractions.
         batch: G, the samples of a step over all processes and micro-batches, all from one bucket.
-
     """
 
     seed: int
@@ -203,7 +200,6 @@ class StepBatches:
         start_step: first step, counted from 0; in a resumed run, that of the checkpoint.
         accumulate: micro-batches per optimiser step.
         world_size, rank: number of processes, and the index of this one.
-
     """
 
     batch_size: int

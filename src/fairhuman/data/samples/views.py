@@ -26,7 +26,6 @@ def view_of(record: HumanRecord, draw: ViewDraw, resolution: tuple[int, int], pl
 
     Raises:
         PictureError: the picture can't be read.
-
     """
     shown = f"{record.width} {record.height} {draw.resized_hw} {draw.top} {draw.left} {draw.flip} {resolution}"
     return View(digest(f"{content_hash(record.image)} {shown}"), digest(f"{place} {record.key} {shown}"))
@@ -37,7 +36,6 @@ def content_hash(stored: Stored) -> str:
 
     Raises:
         PictureError: the bytes can't be read.
-
     """
     if isinstance(stored, bytes):
         return _content(stored, None)

@@ -1,4 +1,4 @@
-"""Sources of records: one module per format, and a table of formats."""
+"""Sources of records: one module per format and a table of formats; other packages may add formats."""
 
 import difflib
 import hashlib
@@ -20,8 +20,17 @@ from fairhuman.data.sources.webdataset import is_webdataset, webdataset_rows
 from fairhuman.data.sources.wholebody import is_wholebody, wholebody_rows
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Finding, HumanRecord
+from fairhuman.utils import plugins
 
-__all__ = ["SOURCES", "SourceFormat", "SourceSettings", "iterate_records", "read_source", "source_kind"]
+__all__ = [
+    "SOURCES",
+    "SourceFormat",
+    "SourceSettings",
+    "iterate_records",
+    "read_source",
+    "source_format",
+    "source_kind",
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,6 @@ class SourceFormat:
         rows: iterates over the rows in a deterministic order, without reading pictures; findings about lines that give
             no row go into the report.
         picture: column of the picture: a path relative to the folder, {bytes, path}, a `FileSpan` or a `TableCell`.
-
     """
 
     signs: str
@@ -60,21 +68,34 @@ SOURCES: Mapping[str, SourceFormat] = {
 }
 
 
-def source_kind(path: Path, forced: str | None = None) -> str:
-    """Name of the format of a source.
+def source_format(name: str) -> SourceFormat:
+    """The format of a name that `source_kind` gave: of `SOURCES`, or a `SourceFormat` that another package adds.
 
-    Args:
-        path: a file or folder.
-        forced: the format to use instead of detecting it.
+    A package adds one by an entry point of the group `fairhuman.sources`; it is read where `source.format` names it,
+    as nobody wants to import all of them to see what a folder holds.
+
+    Raises:
+        PluginError: it can't be loaded.
+    """
+    if name in SOURCES:
+        return SOURCES[name]
+    found = plugins.load_plugin(plugins.SOURCES, name)
+    if not isinstance(found, SourceFormat):
+        raise plugins.misfit(plugins.SOURCES, name, "a SourceFormat", found)
+    return found
+
+
+def source_kind(path: Path, forced: str | None = None) -> str:
+    """Name of the format of a file or folder: `forced`, or else the one that is detected.
 
     Raises:
         DataError: the path doesn't exist or holds no known format.
         RecipeError: `forced` is an unknown format.
-
     """
-    if forced is not None and forced not in SOURCES:
-        near = difflib.get_close_matches(forced, SOURCES, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SOURCES)}"
+    known = [*SOURCES, *(plugins.plugin_names(plugins.SOURCES) if forced is not None else ())]
+    if forced is not None and forced not in known:
+        near = difflib.get_close_matches(forced, known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         raise RecipeError(f"format: unknown source format {forced!r}; {hint}")
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
@@ -102,12 +123,11 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
         DataError: the source is unreadable or has no usable records; no record has a required column or a region;
             more than `max_reject_share` of the records were skipped.
         RecipeError: `settings.format` is an unknown format.
-
     """
     own = LoadReport()
     try:
         kind = source_kind(path, settings.format)
-        source = SOURCES[kind]
+        source = source_format(kind)
         root = path if path.is_dir() else path.parent
         records = records_from_rows(source.rows(path, own), root, source.picture, regions, settings, own)
         records = _compare_pictures(records, own)
@@ -133,7 +153,6 @@ def _compare_pictures(records: Sequence[HumanRecord], report: LoadReport) -> lis
 
     Returns:
         The records whose pictures can be read.
-
     """
     found: list[tuple[HumanRecord, int]] = []
     for record in records:

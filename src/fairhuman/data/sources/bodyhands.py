@@ -61,7 +61,6 @@ def _annotation(path: Path, name: str, location: str, report: LoadReport) -> dic
 
     Raises:
         PictureError: the file is missing or can't be read.
-
     """
     root = _parse(path, f"Annotations/{name}.xml")
     hands, bodies, quads, body_ids = [], [], [], []

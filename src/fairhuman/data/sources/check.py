@@ -42,7 +42,6 @@ def check_records(
 
     Raises:
         DataError: the share of rejects exceeds `max_reject_share`; names the first ten reasons.
-
     """
     own = LoadReport()
     kept: list[HumanRecord] = []
@@ -74,7 +73,6 @@ def decode_record(record: HumanRecord, limits: PictureLimits) -> tuple[HumanReco
 
     Raises:
         PictureError: the picture can't be used.
-
     """
     picture = decode(record.image, limits).picture
     checked, findings = correct_size(record, *picture.size)

@@ -44,7 +44,6 @@ def cosmicman_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 
     Raises:
         DataError: a file can't be read.
-
     """
     for file in _label_files(path):
         for location, values in read_rows(file):

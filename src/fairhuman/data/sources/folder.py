@@ -55,7 +55,6 @@ def find_pictures(root: Path, report: LoadReport) -> Iterator[PictureWithCaption
 
     Raises:
         OSError: the root can't be listed; a subfolder that can't be listed is noted.
-
     """
     stack = [("", iter(_sorted_entries(root)))]  # no recursion: folders may be nested deeper than the call stack
     while stack:

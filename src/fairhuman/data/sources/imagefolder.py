@@ -54,9 +54,7 @@ def _jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
                 values = json.loads(line.decode("utf-8"))
             except UnicodeDecodeError as error:
                 report.add(
-                    location,
-                    STAGE,
-                    Finding("skipped", "line is not UTF-8", f"byte {error.start + 1}: {error.reason}"),
+                    location, STAGE, Finding("skipped", "line is not UTF-8", f"byte {error.start + 1}: {error.reason}")
                 )
                 continue
             except (ValueError, RecursionError) as error:

@@ -29,7 +29,6 @@ def mole_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
 
     Raises:
         DataError: a caption file can't be read.
-
     """
     captions_of: dict[PurePosixPath, dict[str, Any]] = {}
     for found in find_pictures(folder, report):

@@ -22,7 +22,6 @@ def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG0
 
     Raises:
         DataError: a file can't be read. Its number of rows is unknown, so it can't count as some bad records.
-
     """
     return (row for file in parquet_files(path) for row in read_rows(file))
 

@@ -53,7 +53,6 @@ def reading_table(path: Path) -> Iterator[None]:
     Raises:
         DataError: the file can't be read or isn't a regular one (reading a pipe would block). Its number of records is
             unknown, so it can't count as some bad records.
-
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -92,17 +91,10 @@ def records_from_rows(
 ) -> list[HumanRecord]:
     """Convert rows to records; unusable ones are noted in the report and left out.
 
-    Args:
-        rows: in order.
-        root: folder that contains the pictures and masks, and that their paths are relative to.
-        picture_column: column of the picture: a path, or {bytes, path}.
-        regions: names of the regions to read.
-        settings: settings of the source.
-        report: gets the findings.
+    Paths of pictures and masks are relative to `root`. The picture's column holds a path or {bytes, path}.
 
     Raises:
         DataError: no row has the column of the picture or of a region.
-
     """
     rows = list(rows)
     columns = sorted({column for row in rows for column in row.values})
@@ -128,7 +120,6 @@ def iterate_records(
     Args:
         rows, root, picture_column, regions, settings, report: as for `records_from_rows`.
         captioned: whether to read captions, and note rows without one.
-
     """
     keys: Counter[str] = Counter()
     for row in rows:
@@ -295,7 +286,6 @@ def locate_mask(value: Any, root: Path) -> MaskSource:
 
     Raises:
         PictureError: as `locate`; or the labels aren't integers.
-
     """
     labels = value.get("labels") if isinstance(value, dict) else None
     if labels is None:
@@ -310,7 +300,6 @@ def locate(value: Any, root: Path) -> Stored:
 
     Raises:
         PictureError: the value is none of these, or a path (resolved through links) leaves the folder.
-
     """
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")

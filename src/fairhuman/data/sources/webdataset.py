@@ -42,7 +42,6 @@ def webdataset_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 
     Raises:
         DataError: a file is a compressed tar or not a tar. Its number of samples is unknown.
-
     """
     return (row for tar in _tars(path) for row in _rows_of_tar(tar, report))
 

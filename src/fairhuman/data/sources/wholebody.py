@@ -43,7 +43,6 @@ def wholebody_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 
     Raises:
         DataError: a file can't be read or isn't in COCO's format.
-
     """
     captions: defaultdict[str, list[Entry]] = defaultdict(list)
     for file in _files(path, "captions_*.json"):

@@ -31,13 +31,8 @@ MIN_FAILURES = 10  # failures of a model that are always tolerated
 class ValidationSummary:
     """Summary of a validation set.
 
-    Attributes:
-        pictures: number of pictures in the set.
-        usable: number of pictures that could have been drawn.
-        stages: records left after each stage, in order.
-        reasons: rejected records by reason, most frequent first.
-        report: path of the page.
-
+    `usable` pictures could have been drawn; `stages` are the records left after each stage, in order; `reasons` the
+    rejected records by reason, most frequent first.
     """
 
     pictures: int
@@ -64,22 +59,16 @@ def build_validation(
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> ValidationSummary:
-    """Write an imagefolder `out` with `manifest.json`, `rejected.jsonl` and `report.html`.
+    """Write an imagefolder `out` with `manifest.json`, `rejected.jsonl` and `report.html`, from any source of
+    `read_source`.
 
-    It is written atomically; the same call resumes an interrupted build, and does nothing if the set is finished.
-    The same source and settings give the same bytes (with prompts of a model, if the model is deterministic).
-
-    Args:
-        source: any source of `read_source`.
-        out: a new or empty folder; unfinished work is kept beside it in `.NAME.work`.
-        settings: settings of the set.
-        progress: called with the stage, the number done and the total.
-        say: called with messages for the user.
+    It is written atomically; unfinished work is kept beside it in `.NAME.work`. The same call resumes an interrupted
+    build, and does nothing if the set is finished. The same source and settings give the same bytes (with prompts of a
+    model, if the model is deterministic). `progress` is called with the stage, the number done and the total.
 
     Raises:
         DataError: too few pictures are usable; the source or the folder can't be used; the model fails.
         FairHumanError: the disk is full or can't be written.
-
     """
     out = out.absolute()
     funnel = Funnel()

@@ -8,7 +8,7 @@ from typing import Any
 
 from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, active_filters, measure
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources import SOURCES, source_kind
+from fairhuman.data.sources import source_format, source_kind
 from fairhuman.data.sources.rows import iterate_records
 from fairhuman.data.validation.looks import PictureInspection, inspect_pictures
 from fairhuman.data.validation.settings import ValidationSetSettings
@@ -28,7 +28,6 @@ class Funnel:
         rejected: one row per record: `key`, `where`, `stage`, `reason`, `value`.
         stages: name of each stage, and the number of records left after it.
         unknown: for each filter, the number of records that passed because the measure is unknown.
-
     """
 
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -50,11 +49,10 @@ def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funne
 
     Raises:
         DataError: the source is unreadable, has no record, or more than `source.max_reject_share` can't be read.
-
     """
     report = LoadReport()
     try:
-        kind = SOURCES[source_kind(source, settings.source.format)]
+        kind = source_format(source_kind(source, settings.source.format))
         root = source if source.is_dir() else source.parent
         rows = kind.rows(source, report)
         records = {

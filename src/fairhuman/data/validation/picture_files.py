@@ -24,7 +24,6 @@ def picture_file(record: HumanRecord, limits: PictureLimits) -> tuple[str, bytes
 
     Raises:
         PictureError: the picture can't be used.
-
     """
     facts = inspect(record.image, limits)
     suffix = SUFFIXES.get(facts.kind)

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from fairhuman.data.caption import Caption, Captioner, CaptionItem, TokenBudget, open_captioner
+from fairhuman.data.caption import open_captioner
+from fairhuman.data.caption.item import Caption, Captioner, CaptionItem
 from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.caption.template import describe_attributes
+from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.validation.candidates import Progress
 from fairhuman.data.validation.settings import ValidationSetSettings
@@ -58,16 +60,11 @@ def model_prompts(
 ) -> Iterator[Caption | Failure]:
     """Prompts from a model, in order; each batch is written to the journal before the next request.
 
-    Args:
-        records: records with the SHA-256 of their pictures.
-        captioner: the model's captioner; gets the picture and the source's caption.
-        journal: prompts of earlier calls, which are reused; failures aren't stored, so they are retried.
-        limits: limits of the pictures.
-        progress: called with the number done.
+    The captioner gets the picture and the source's caption. Prompts of earlier calls in the journal are reused;
+    failures aren't stored, so they are retried.
 
     Raises:
         DataError, ModelError: as for the captioner, if no record can get a prompt.
-
     """
     known = {(row["key"], row["picture"]): Caption(row["text"], tuple(row["tokens"]), row["cut"]) for row in journal}
     for start in range(0, len(records), captioner.batch_size):

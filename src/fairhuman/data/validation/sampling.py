@@ -29,15 +29,10 @@ def _hash(text: str, seed: int) -> bytes:
 def draw_keys(
     strata: Mapping[str, Stratum], count: int, seed: int, sampling: Sampling, allocation: Allocation = "proportional"
 ) -> list[str]:
-    """Keys of a set of `count` (or all if there are fewer), in the order of the draw.
+    """Keys of a set of `count` (or all if there are fewer), in the order of the draw; another seed gives an independent
+    set.
 
-    Args:
-        strata: stratum of each candidate, by key.
-        count: size of the set.
-        seed: another seed gives an independent set.
-        sampling: `random`, or `stratified`, with the numbers per stratum from `allocate`.
-        allocation: allocation of `stratified`.
-
+    `strata` has the stratum of each candidate, by key. A `stratified` set has the numbers per stratum from `allocate`.
     """
     order = draw_order(strata, seed)
     if sampling == "random":
@@ -100,7 +95,6 @@ def value_shares(
         dimensions: names of a stratum's components.
         chosen: keys of the set.
         draws: keys of repeated draws.
-
     """
     result: dict[str, dict[str, ValueShare]] = defaultdict(dict)
     for place, dimension in enumerate(dimensions):

@@ -29,7 +29,6 @@ def identity(settings: ValidationSetSettings, records: Iterable[HumanRecord]) ->
 
     Raises:
         DataError: a picture is no longer there, or attributes aren't JSON.
-
     """
     digest = hashlib.sha256()
     for record in records:
@@ -53,7 +52,6 @@ def finished_set(out: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
 
     Raises:
         DataError: the folder has other content, or a set with other settings, another source or version.
-
     """
     if not (out / MANIFEST).is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -70,7 +68,6 @@ def work_folder(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
 
     Raises:
         DataError: another process uses it; or it has a model's prompts for other settings, another source or version.
-
     """
     folder = out.with_name(f".{out.resolve().name}.work")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Metrics: functions over features and detections that are computed once."""
+"""Metrics over features and detections."""

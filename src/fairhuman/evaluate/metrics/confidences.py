@@ -1,4 +1,4 @@
-"""Groups of metrics over what detectors find: strict confidences, and the official ones beside them."""
+"""Metric groups over face and hand detections: strict confidences and the official (published) ones."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -10,32 +10,32 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from fairhuman.detect.bundled import source_name
-from fairhuman.evaluate.cache import FINDINGS, Rows
-from fairhuman.evaluate.people.detections import ImageDetections, find_each
+from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
+from fairhuman.evaluate.people.detections import ImageDetections, detect_each
 from fairhuman.evaluate.people.official import OfficialScores, official_scores
 from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_faces, strict_hands
 from fairhuman.evaluate.pictures import PARTS, EvalImage
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
 from fairhuman.evaluate.tools import EvaluationTools, LazyPictures
 
-FINDING = TypeAdapter(ImageDetections)
-VERSION = 1  # of what `find` looks for
+IMAGE_DETECTIONS = TypeAdapter(ImageDetections)
+VERSION = 1  # of `detect_each`, part of the cache's name
 OFFICIAL_SCORES = TypeAdapter(list[OfficialScores])
-OFFICIAL_VERSION = 1  # of what `official_scores` does
+OFFICIAL_VERSION = 1  # of `official_scores`, part of the cache's name
 STRICT: dict[str, Callable[[Sequence[ImageDetections], Sequence[Expected]], StrictScores]] = {
     "face": strict_faces,
     "hand": strict_hands,
 }
 BLIND = {
-    "face": "whether it is the right person's face, and what is too small or turned away for the models",
-    "hand": "a sixth finger on a sharp hand, a left hand on a right arm, and what is too small for the models",
+    "face": "the identity of the person; faces that are too small or turned away for the models",
+    "hand": "a sixth finger on a sharp hand, a left hand on a right arm, hands that are too small for the models",
 }
 
 OFFICIAL = {
-    "face": "mean score of all faces found",
+    "face": "mean detection score of all faces found",
     "hand": "mean handedness score of all hands found, in video mode",
 }
-OFFICIAL_BLIND = "what is missing, and nearly all that is wrong with what is found"
+OFFICIAL_BLIND = "missing faces and hands, and nearly all defects of those that are found"
 
 
 def measure_strict(
@@ -45,12 +45,12 @@ def measure_strict(
     tools: EvaluationTools,
     found: EvaluationResults,
 ) -> None:
-    """Confidence, detection rate and precision where it is known what to expect; else what is found at all."""
+    """Confidence, detection rate and precision if the expected parts are known; quality of the best part always."""
     scores = {}
     for method, pictures in methods.items():
-        found.findings[method] = find_in(pictures, tools)
+        found.detections[method] = detect_parts(pictures, tools)
         for part, score in STRICT.items():
-            scores[part, method] = score(found.findings[method], expected_parts(pictures, reference, part, tools))
+            scores[part, method] = score(found.detections[method], expected_parts(pictures, reference, part, tools))
     for part in PARTS:
         mine = {method: scores[part, method] for method in methods}
         tables = _strict_tables(part, mine)
@@ -58,24 +58,26 @@ def measure_strict(
             found.add_scores(metric, columns, methods, against)
         unknown = {m: int(np.isnan(s.expected_n).sum()) for m, s in mine.items() if np.isnan(s.expected_n).any()}
         found.warnings += [
-            f"{method}: how many {part}s there should be isn't known for {count} of {len(methods[method])} pictures; "
-            f"they count for what is found alone (annotate them, or give expected.{part}=N)"
+            f"{method}: the expected number of {part}s is unknown for {count} of {len(methods[method])} pictures; "
+            f"they count only towards 'best {part}' (annotate them, or set expected.{part}=N)"
             for method, count in unknown.items()
         ]
 
 
-def find_in(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[ImageDetections]:
-    """Faces and hands of pictures, each looked for once."""
+def detect_parts(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[ImageDetections]:
+    """Detected faces and hands of pictures, from the cache where available."""
     upscale = tools.settings.upscale
     kind = f"findings-{VERSION}-{_detectors('strict')}-x{upscale}"
-    look = partial(find_each, upscale=upscale, workers=tools.settings.workers)
-    return tools.findings(kind, pictures, look, partial(FINDING.dump_python, mode="json"), FINDING.validate_python)
+    look = partial(detect_each, upscale=upscale, workers=tools.settings.workers)
+    return tools.cached_detections(
+        kind, pictures, look, partial(IMAGE_DETECTIONS.dump_python, mode="json"), IMAGE_DETECTIONS.validate_python
+    )
 
 
 def expected_parts(
     pictures: Sequence[EvalImage], reference: Sequence[EvalImage] | None, part: str, tools: EvaluationTools
 ) -> list[Expected]:
-    """What each picture should show: its own boxes; else as many as the reference's of the same prompt; else as set."""
+    """Expected parts of each picture: its own boxes, else the reference's count for the prompt, else the setting."""
     counts: dict[str, list[int]] = defaultdict(list)
     for picture in reference or ():
         boxes = picture.record.boxes.get(part)
@@ -99,7 +101,7 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
                 Metric(
                     f"strict {part} confidence",
                     "higher",
-                    f"quality of the found {part}s through the expected ones; one that isn't found counts 0",
+                    f"mean quality over the expected {part}s; one that isn't found counts 0",
                     BLIND[part],
                 ),
                 {method: (one.quality_n, one.expected_n) for method, one in scores.items()},
@@ -109,16 +111,13 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
                     f"{part} detection rate",
                     "higher",
                     f"share of the expected {part}s that are found",
-                    "how well they are drawn",
+                    f"the quality of the {part}s",
                 ),
                 {method: (one.matched_n, one.expected_n) for method, one in scores.items()},
             ),
             (
                 Metric(
-                    f"{part} precision",
-                    "higher",
-                    f"share of the found {part}s that are expected ones",
-                    f"{part}s that are missing",
+                    f"{part} precision", "higher", f"share of the found {part}s that are expected", f"missing {part}s"
                 ),
                 {method: (one.matched_n, one.matched_n + one.extra_n) for method, one in scores.items()},
             ),
@@ -128,8 +127,8 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
             Metric(
                 f"best {part}",
                 "higher",
-                f"quality of the best {part} found in a picture, 0 where there is none; whatever is expected",
-                f"all other {part}s of the picture",
+                f"quality of the best {part} found in a picture, 0 if none is found; independent of what is expected",
+                f"all other {part}s in the picture",
                 by_picture=True,
             ),
             {method: (one.best_n, ones[method]) for method, one in scores.items()},
@@ -145,9 +144,9 @@ def measure_official(
     tools: EvaluationTools,
     found: EvaluationResults,
 ) -> None:
-    """The paper's confidences as its code computes them; see `official` for what is wrong with them.
+    """The paper's confidences as its published code computes them; `people.official` lists their flaws.
 
-    By one process alone: what it finds in a picture depends on the picture before.
+    Only the main process computes them, because detections in a picture depend on the picture before it.
     """
     if not tools.state.is_main_process:
         return
@@ -160,9 +159,11 @@ def measure_official(
 
 
 def _official(method: str, pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[OfficialScores]:
-    """Scores of a method's pictures, kept for all of them in this order together, as one depends on those before it."""
+    """Scores of a method's pictures, cached as one sequence, since each depends on the pictures before it."""
     upscale, watch = tools.settings.upscale, partial(tools.progress, f"official, {method}")
-    rows: Rows[str] = Rows(tools.cache / f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}", FINDINGS)
+    rows: CachedRows[str] = CachedRows(
+        tools.cache / f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}", DETECTION_ROWS
+    )
     key = hashlib.sha256(b"".join(picture.sha256 for picture in pictures)).digest()
     known = rows.read([key])
     if key in known:
@@ -174,5 +175,5 @@ def _official(method: str, pictures: Sequence[EvalImage], tools: EvaluationTools
 
 
 def _detectors(what: str) -> str:
-    """MediaPipe and its version, for the names of what is kept."""
+    """MediaPipe and its version, for cache names."""
     return source_name(what).split()[0]

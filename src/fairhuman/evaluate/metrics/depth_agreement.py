@@ -1,7 +1,8 @@
-"""Whether a picture is as deep as it was asked to be: Spearman's rank correlation of asked and estimated depth.
+"""Agreement with the requested depth map: Spearman's rank correlation of requested and estimated depth.
 
-Both are inverse depth up to an unknown scale and shift (near = large), so only ranks can be compared: over the cells of
-a grid of at most 64 a side. Spearman, "The proof and measurement of association between two things", 1904.
+Both maps are inverse depth (near = large) up to an unknown scale and shift, so only ranks can be compared. They are
+compared on a grid of at most 64 cells per side. Spearman, "The proof and measurement of association between two
+things", 1904.
 """
 
 import hashlib
@@ -18,8 +19,8 @@ from torchvision.transforms.v2 import functional as T
 from fairhuman.data.condition.depth import DepthMap
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.detect.detection import Picture
-from fairhuman.evaluate.asked import asked_depths, known_values
 from fairhuman.evaluate.pictures import EvalImage
+from fairhuman.evaluate.requested import nan_for_none, requested_depths
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
 from fairhuman.evaluate.tools import EvaluationTools
 
@@ -27,14 +28,14 @@ GRID = 64
 METRIC = Metric(
     "depth agreement",
     "higher",
-    "rank correlation of asked and estimated depth, -1..1, where a depth was asked for",
-    "depth that the estimator gets wrong, details smaller than a 64th of the picture",
+    "rank correlation of requested and estimated depth, -1..1, over pictures with a requested depth",
+    "errors of the depth estimator, details smaller than 1/64 of the picture",
     by_picture=True,
 )
 
 
 def rank_correlation(asked_hw: NDArray[Any], found_hw: NDArray[Any]) -> float | None:
-    """Spearman's correlation of two maps of one shape; None where the asked one is flat, 0 where the found one is."""
+    """Spearman's correlation of two maps of the same shape; None if the requested map is flat, 0 if the estimate is."""
     a_n, b_n = (rankdata(values).astype(np.float64) for values in (asked_hw.ravel(), found_hw.ravel()))
     a_n, b_n = a_n - a_n.mean(), b_n - b_n.mean()
     if not a_n.any():
@@ -49,16 +50,16 @@ def measure_depth_agreement(
     tools: EvaluationTools,
     found: EvaluationResults,
 ) -> None:
-    """Mean rank correlation over pictures that a depth was asked for."""
-    asked = asked_depths(methods, reference)
+    """Mean rank correlation over pictures with a requested depth."""
+    asked = requested_depths(methods, reference)
     if not any(depth is not None for depths in asked.values() for depth in depths):
         found.warnings.append(
-            f"no {METRIC.name}: no picture says which depth it was asked for (fairhuman sample --control depth=... "
-            "writes it into the picture; a data set has it as `depth`)"
+            f"no {METRIC.name}: no picture has a requested depth (fairhuman sample --control depth=... "
+            "writes it into the picture; data sets have a column `depth`)"
         )
         return
     if tools.settings.depth is None:
-        found.warnings.append(f"no {METRIC.name}: it needs an estimator of depth, depth.model=FOLDER_OR_HUB_ID")
+        found.warnings.append(f"no {METRIC.name}: it needs a depth estimator, set depth.model=FOLDER_OR_HUB_ID")
         return
     scores = {}
     with open_depth(tools.settings.depth) as estimator:
@@ -66,15 +67,15 @@ def measure_depth_agreement(
             values = []
             for depth_hw, map_hw in zip(asked[method], _found(pictures, estimator, tools), strict=True):
                 values.append(None if depth_hw is None else rank_correlation(_at(depth_hw, map_hw.shape), map_hw))
-            scores[method] = known_values(values), np.ones(len(values))
+            scores[method] = nan_for_none(values), np.ones(len(values))
     found.add_scores(METRIC, scores, methods, against)
 
 
 def _found(pictures: Sequence[EvalImage], estimator: DepthEstimator, tools: EvaluationTools) -> list[DepthMap]:
-    """Ranks of each picture's depth on the grid, near = large, equals alike; estimated once."""
+    """Dense ranks of each picture's estimated depth on the grid, near = large; from the cache where available."""
     name = hashlib.sha256(f"{estimator.source} {estimator.kind}".encode()).hexdigest()[:16]
     look = partial(_each, estimator=estimator)
-    return tools.findings(f"depth-1-{name}", pictures, look, lambda depth: depth.tolist(), _load)
+    return tools.cached_detections(f"depth-1-{name}", pictures, look, lambda depth: depth.tolist(), _load)
 
 
 def _each(pictures: Sequence[Picture], estimator: DepthEstimator) -> Iterable[tuple[int, DepthMap]]:

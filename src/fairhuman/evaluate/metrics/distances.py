@@ -1,20 +1,20 @@
-"""Distances between two sets of pictures by their features: Fréchet and kernel, with errors and paired differences.
+"""Fréchet and kernel distances between two sets of features, with standard errors and paired differences.
 
 On the 2048 features of `inception.py` they are FID (Heusel et al., GANs Trained by a Two Time-Scale Update Rule, 2017,
-Eq. 6) and KID (Bińkowski et al., Demystifying MMD GANs, 2018, Section 4); on other features they bear another name.
+Eq. 6) and KID (Bińkowski et al., Demystifying MMD GANs, 2018, Section 4); on other features they have other names.
 
-Standard errors are those of the infinitesimal jackknife (Jaeckel 1972; Efron, The Jackknife, the Bootstrap and Other
-Resampling Plans, 1982, ch. 6). With θ(w) the distance of weighted sets, picture i pulls at it by u_i = ∂θ/∂w_i,
-centred, and SE² = Σ over both sets of G / (G - 1) Σ_g s_g², where s_g = Σ_{i in g} u_i / n over G groups of pictures:
-all of a prompt, all crops of a picture; without groups each picture is its own. The interval is θ ± 1.96 SE. One pass
-gives it, and no picture is drawn twice: the bootstrap's repeats shrink covariances and push a Fréchet distance up.
+Standard errors use the infinitesimal jackknife (Jaeckel 1972; Efron, The Jackknife, the Bootstrap and Other Resampling
+Plans, 1982, ch. 6). With θ(w) the distance of weighted sets, the influence of picture i is u_i = ∂θ/∂w_i, centred, and
+SE² = Σ over both sets of G / (G - 1) Σ_g s_g², where s_g = Σ_{i in g} u_i / n over G groups of pictures (all pictures
+of a prompt, all crops of a picture; without groups each picture is its own). The interval is θ ± 1.96 SE. It takes a
+single pass and repeats no picture; the repeats of a bootstrap shrink covariances and inflate a Fréchet distance.
 
-What it can't see. The Fréchet distance of finite sets is too large, by about c / n (Chong, Forsyth, Effectively
-Unbiased FID and Inception Score, 2020): its interval is one for the mean over other sets *of the same sizes*, not for
-endless sets, and distances of sets of different sizes don't compare (`check_size`). The kernel distance has no such
-bias as long as the pictures of a set are independent. Between sets of one distribution (pulls vanish, terms of second
-order are left), and where there are fewer pictures than features, intervals are too wide rather than too short: the
-tests' simulations show it.
+Limits. The Fréchet distance of finite sets is biased upwards by about c / n (Chong, Forsyth, Effectively Unbiased FID
+and Inception Score, 2020). Its interval is for the mean over sets *of the same sizes*, not for infinite sets, and
+distances of sets of different sizes are not comparable (`size_warning`). The kernel distance has no such bias as long
+as the pictures of a set are independent. Intervals are too wide rather than too narrow between sets of the same
+distribution (influences vanish, second-order terms remain) and for fewer pictures than features, as simulations in the
+tests show.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -34,20 +34,19 @@ Groups = Sequence[Hashable] | None
 NORMAL = NormalDist()
 LEVEL = 0.95
 BLOCK = 1024  # rows of a kernel matrix in memory at once
-ENOUGH = 10_000  # pictures that the authors of FID ask for at least (github.com/bioinf-jku/TTUR, README)
+ENOUGH = 10_000  # minimum number of pictures according to the authors of FID (github.com/bioinf-jku/TTUR, README)
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """A distance and how each group of pictures pulls at it, to the first order.
+    """A distance and the first-order influence of each group of pictures on it.
 
     Attributes:
         value: the distance.
-        lowest: that such a distance can be.
-        n: pictures of the first set.
-        shares0, shares1: s_g of the first and the second set by group; a group is a picture's place (0, 1, ...) where
-            none were given.
-
+        lowest: lower bound of such a distance.
+        n: pictures in the first set.
+        shares0, shares1: influence s_g by group in the first and second set; without groups the keys are picture
+            indices.
     """
 
     value: float
@@ -57,7 +56,7 @@ class Distance:
     shares1: Mapping[Hashable, float]
 
     def measured(self) -> Measured:
-        """The distance with its standard error and 95 % interval; NaN with a single group."""
+        """The distance with its standard error and 95 % interval, which are NaN for a single group."""
         error = _standard_error(self.shares0, self.shares1)
         half = NORMAL.inv_cdf((1 + LEVEL) / 2) * error
         low = max(self.lowest, self.value - half)
@@ -67,18 +66,17 @@ class Distance:
 def paired_difference(a: Distance, b: Distance) -> Difference:
     """Distance of method A minus that of method B, both (first set) to the same reference (second set).
 
-    Shares of a group that both methods have (a prompt), and those of the reference, are subtracted before they are
-    squared: what both share cancels. A group that one method lacks (no hand to crop) pulls by 0 there. The test is that
-    of Wald, z = difference / SE. With sets of the same sizes most of a Fréchet distance's bias cancels too.
+    Influences of groups that both methods have (prompts), and those of the reference, are subtracted before squaring,
+    so common variation cancels. A group that one method lacks (no hand to crop) has influence 0 there. The test is a
+    Wald test, z = difference / SE. For sets of the same sizes most of the bias of a Fréchet distance cancels too.
 
     Raises:
         ValueError: the groups of the two references differ.
-
     """
     if a.shares1.keys() != b.shares1.keys():
         raise ValueError(
             f"a paired difference needs one reference, got {len(a.shares1)} and {len(b.shares1)} groups "
-            "or the same number of others"
+            "with different keys"
         )
     difference = Distance(
         a.value - b.value, -np.inf, min(a.n, b.n), _subtract(a.shares0, b.shares0), _subtract(a.shares1, b.shares1)
@@ -91,52 +89,47 @@ def paired_difference(a: Distance, b: Distance) -> Difference:
     return Difference(measured, p)
 
 
-def check_size(n: int, width: int) -> str | None:
-    """What is wrong with a Fréchet distance of `n` pictures on `width` features: a warning, or None.
+def size_warning(n: int, width: int) -> str | None:
+    """Warning about a Fréchet distance of `n` pictures on `width` features, or None if there are enough.
 
     Raises:
-        DataError: fewer than 2 pictures: they have no covariance.
-
+        DataError: fewer than 2 pictures, which have no covariance.
     """
     if n < 2:
         raise DataError(f"a distance needs at least 2 pictures in each set, not {n}")
     if n <= width:
         return (
             f"{n} pictures can't fill the covariance of {width} features (at least {width + 1} can): the Fréchet "
-            "distance is far too large; compare it with sets of the same size only, and prefer the kernel distance"
+            "distance is far too large; compare it only with sets of the same size, and prefer the kernel distance"
         )
     if n < ENOUGH:
         return (
             f"{n} pictures are fewer than {ENOUGH:,}: the Fréchet distance is too large by about c / n; "
-            "compare it with sets of the same size only"
+            "compare it only with sets of the same size"
         )
     return None
 
 
 def measure_frechet(
-    features0_nd: Features,
-    features1_md: Features,
-    groups0: Groups = None,
-    groups1: Groups = None,
+    features0_nd: Features, features1_md: Features, groups0: Groups = None, groups1: Groups = None
 ) -> Distance:
     """|μ0 - μ1|² + tr(Σ0 + Σ1 - 2 (Σ0 Σ1)^½) of the Gaussians with the means and covariances (by n - 1) of two sets.
 
     With centred features X = Q R √(n - 1) the last trace is the sum of the singular values of R0 R1ᵀ: no covariance is
     formed, so none is singular, and there may be fewer pictures than features. In float64; at least 0, in squared units
-    of the features. The pulls of the pictures, which cost about as much again, are
+    of the features. The influences of the pictures, which cost about as much again, are
 
     u_i = 2 (μ0 - μ1)·x_i + n/(n - 1) (|x_i|² - x_iᵀ T x_i), centred, for the centred x_i of the first set, with T the
     optimal transport map of its Gaussian to the other, ∂(2 tr(Σ0 Σ1)^½) / ∂Σ0; from R0 R1ᵀ = U S Vᵀ it is
     n/(n - 1) x_iᵀ T x_i = n Σ_k (Q0 U)²_ik S_k.
 
     Args:
-        features0_nd, features1_md: a row a picture, [N, D] and [M, D].
-        groups0, groups1: which pictures belong together, one each; see the module.
+        features0_nd, features1_md: one row per picture, [N, D] and [M, D].
+        groups0, groups1: group of each picture, see the module.
 
     Raises:
-        DataError: a set has fewer than 2 rows, or rows that aren't finite: says how many and the first.
-        ValueError: the shapes don't match, or there isn't a group for each row.
-
+        DataError: a set has fewer than 2 rows, or rows that aren't finite; states their number and the first.
+        ValueError: the shapes don't match, or the numbers of groups and rows differ.
     """
     x0, x1 = _checked(features0_nd, features1_md)
     (q0, root0), (q1, root1) = (np.linalg.qr(_centred(x)) for x in (x0, x1))
@@ -153,15 +146,13 @@ def measure_frechet(
 
 
 def measure_kernel(
-    features0_nd: Features,
-    features1_md: Features,
-    groups0: Groups = None,
-    groups1: Groups = None,
+    features0_nd: Features, features1_md: Features, groups0: Groups = None, groups1: Groups = None
 ) -> Distance:
-    """The unbiased estimate of MMD² with the kernel k(x, y) = (x·y / D + 1)³, from all pictures; may be below 0.
+    """The unbiased estimate of MMD² with the kernel k(x, y) = (x·y / D + 1)³, from all pictures; may be negative.
 
     Σ_{i≠j} k(x_i, x_j) / (n (n - 1)) + Σ_{i≠j} k(y_i, y_j) / (m (m - 1)) - 2 Σ k(x_i, y_j) / (n m): Gretton et al.,
-    A Kernel Two-Sample Test, 2012, Eq. 3. The pulls are u_i = 2 (mean_{j≠i} k(x_i, x_j) - mean_j k(x_i, y_j)), centred.
+    A Kernel Two-Sample Test, 2012, Eq. 3. The influences are u_i = 2 (mean_{j≠i} k(x_i, x_j) - mean_j k(x_i, y_j)),
+    centred.
 
     Arguments and errors are those of `measure_frechet`.
     """
@@ -186,7 +177,7 @@ def _kernel(products: Array, width: int) -> Array:
 
 
 def _kernel_sums(x0: Array, x1: Array) -> tuple[Array, Array]:
-    """Sums of the kernel matrix [N, M] over its columns [N] and its rows [M]."""
+    """Row sums [N] and column sums [M] of the kernel matrix [N, M]."""
     rows, columns_m = [], np.zeros(len(x1))
     for start in range(0, len(x0), BLOCK):
         block = _kernel(x0[start : start + BLOCK] @ x1.T, x0.shape[1])
@@ -204,7 +195,7 @@ def _checked(features0_nd: Features, features1_md: Features) -> tuple[Array, Arr
     if any(x.ndim != 2 for x in arrays) or arrays[0].shape[1] != arrays[1].shape[1] or not arrays[0].shape[1]:
         raise ValueError(f"features must be [N, D] and [M, D] with D ≥ 1, got {arrays[0].shape} and {arrays[1].shape}")
     for which, x in zip(("first", "second"), arrays, strict=True):
-        check_size(len(x), x.shape[1])
+        size_warning(len(x), x.shape[1])
         bad_n = ~np.isfinite(x).all(axis=1)
         if bad_n.any():
             raise DataError(
@@ -215,7 +206,7 @@ def _checked(features0_nd: Features, features1_md: Features) -> tuple[Array, Arr
 
 
 def _by_group(shares_n: Array, groups: Groups) -> dict[Hashable, float]:
-    """Centred shares, summed over the pictures of each group."""
+    """Centred influences, summed within each group."""
     if groups is not None and len(groups) != len(shares_n):
         raise ValueError(f"expected a group for each of {len(shares_n)} pictures, not {len(groups)}")
     sums: dict[Hashable, float] = {}

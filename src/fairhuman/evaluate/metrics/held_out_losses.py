@@ -1,4 +1,4 @@
-"""Held-out denoising losses of models: the cheapest sensitive measure, on the same noise for all of them."""
+"""Held-out denoising losses of models on the same noise: the cheapest sensitive metric."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ from fairhuman.stats.paired import holm, paired_difference
 from fairhuman.train.data import fixed_dataset
 from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
-from fairhuman.train.validation import HeldOut, held_out_losses
+from fairhuman.train.validation import HeldOutLosses, held_out_losses
 from fairhuman.utils.files import write_json
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model to measure: a pipeline's folder or hub id, and a LoRA or a MoLE on it."""
+    """A model to evaluate: folder or hub id of a pipeline, optionally with a LoRA or a MoLE."""
 
     model: str
     lora: Path | None = None
@@ -43,26 +43,24 @@ class ModelSpec:
         """`MODEL`, `MODEL+LORA` or `MODEL+LORA@WEIGHT`.
 
         Raises:
-            RecipeError: an empty part, or a weight that is no number.
-
+            RecipeError: an empty part, or a weight that isn't a number.
         """
         model, plus, lora = text.partition("+")
         path, at, weight = lora.rpartition("@") if "@" in lora else (lora, "", "1")
         try:
             strength = float(weight)
         except ValueError as error:
-            raise RecipeError(f"expected MODEL+LORA@WEIGHT with a number as weight, found {text!r}") from error
+            raise RecipeError(f"expected MODEL+LORA@WEIGHT with a numeric weight, found {text!r}") from error
         if not model or (plus and not path) or (at and not path):
             raise RecipeError(f"expected MODEL, MODEL+LORA or MODEL+LORA@WEIGHT, found {text!r}")
         return cls(model, Path(path) if path else None, strength)
 
-    def added(self) -> tuple[Path, bool] | None:
-        """The file of what is on the model, unread, and whether that is a MoLE; None where nothing is.
+    def added_weights(self) -> tuple[Path, bool] | None:
+        """File of the LoRA or MoLE, and whether it is a MoLE; None without one. The file isn't read.
 
         Raises:
-            ModelError: no such file.
-            RecipeError: a MoLE with a weight; its gates say how much it counts.
-
+            ModelError: there is no such file.
+            RecipeError: a weight is given for a MoLE, whose gates determine its strength.
         """
         if self.lora is None:
             return None
@@ -70,7 +68,7 @@ class ModelSpec:
         mole = is_mole(file)
         if mole and self.weight != 1.0:
             raise RecipeError(
-                f"{self.lora}@{self.weight:g}: a MoLE has no weight, its gates say how much it counts; leave it out"
+                f"{self.lora}@{self.weight:g}: a MoLE takes no weight, its gates determine its strength; leave it out"
             )
         return file, mole
 
@@ -85,14 +83,13 @@ class _Pipeline:
         return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
 
 
-def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOut]:
-    """Squared errors of each model on the pictures of `data`, by name.
+def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOutLosses]:
+    """Held-out errors of each model on the pictures of `data`, by name.
 
     Raises:
         DataError: the data can't be used.
         ModelError: a model, LoRA or MoLE can't be used.
-        RecipeError: a MoLE with a weight.
-
+        RecipeError: a weight is given for a MoLE.
     """
     records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
     size = (settings.resolution, settings.resolution)
@@ -104,7 +101,7 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
         grid = vae_factor(pipeline.vae) * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
         if settings.resolution % grid:
             raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
-        added = one.added()
+        added = one.added_weights()
         if added is not None and added[1]:
             load_mole(pipeline.unet, added[0])
         elif added is not None:
@@ -119,16 +116,15 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
 
 @dataclass(frozen=True)
 class LossLine:
-    """A model's loss of one objective.
+    """A model's loss for one objective.
 
     Attributes:
-        model: its name.
-        objective: of the loss.
-        loss: with its interval over pictures.
-        change: against the first model, paired by picture; None for that one.
-        p: of the two-sided test that both models are exchangeable in each picture, see `paired_difference`.
-        p_holm: after Holm's correction for all lines of the table.
-
+        model: name of the model.
+        objective: name of the objective.
+        loss: loss with its interval over pictures.
+        change: relative change from the first model, paired by picture; None for the first model.
+        p: two-sided p-value for exchangeability of both models within each picture, see `paired_difference`.
+        p_holm: p after Holm's correction for all rows of the table.
     """
 
     model: str
@@ -139,14 +135,14 @@ class LossLine:
     p_holm: float = math.nan
 
     def plain(self) -> dict[str, Any]:
-        """Ready for JSON: null where there is no number."""
+        """JSON representation; NaN becomes null."""
         tests = {name: None if math.isnan(p) else p for name, p in (("p", self.p), ("p_holm", self.p_holm))}
         change = self.change.plain() if self.change else None
         return {"model": self.model, "objective": self.objective, "loss": self.loss.plain(), "change": change, **tests}
 
 
-def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
-    """Losses of all models, and their changes against the first, paired by picture and tested."""
+def loss_table(found: Mapping[str, HeldOutLosses]) -> list[LossLine]:
+    """Losses of all models, and their tested changes from the first model, paired by picture."""
     first = next(iter(found.values()))
     table = []
     for name, held_out in found.items():
@@ -163,12 +159,14 @@ def loss_table(found: Mapping[str, HeldOut]) -> list[LossLine]:
     return [replace(line, p_holm=p) for line, p in zip(table, corrected, strict=True)]
 
 
-def write_losses(out: Path, settings: LossSettings, found: Mapping[str, HeldOut], table: Sequence[LossLine]) -> None:
-    """Write settings, the table, and the losses of every picture as JSON."""
+def write_losses(
+    out: Path, settings: LossSettings, found: Mapping[str, HeldOutLosses], table: Sequence[LossLine]
+) -> None:
+    """Write settings, table, and the losses of every picture as JSON."""
     samples = {name: held_out.line() for name, held_out in found.items()}
     lines = [line.plain() for line in table]
     write_json(out, {"settings": settings.model_dump(mode="json"), "losses": lines, "samples": samples})
 
 
-def _sums(held_out: HeldOut, objective: str) -> tuple[Sequence[float], Sequence[float]]:
+def _sums(held_out: HeldOutLosses, objective: str) -> tuple[Sequence[float], Sequence[float]]:
     return held_out.errors[objective], held_out.areas[objective]

@@ -1,11 +1,11 @@
-"""Whether people stand as they were asked to: object key point similarity of asked and found key points.
+"""Agreement with the requested pose: object keypoint similarity (OKS) of requested and detected keypoints.
 
-    OKS = mean over asked points i of exp(-d_i² / (2 s² k_i²)),  k_i = 2 σ_i
+    OKS = mean over requested points i of exp(-d_i² / (2 s² k_i²)),  k_i = 2 σ_i
 
-d_i is the distance in pixels of the asked and the found point, s² the area of the box around the asked points, σ_i how
-far people's marks of that point are apart (COCO key point evaluation, https://cocodataset.org/#keypoints-eval; there s²
-is the area of the person's outline, which isn't known here). Points are COCO's 17 without OpenPose's neck; those asked
-for outside of the picture don't count, hidden ones do.
+d_i is the distance in pixels between the requested and the detected point, s² the area of the box around the requested
+points, and σ_i the annotators' standard deviation for that point (COCO keypoint evaluation,
+https://cocodataset.org/#keypoints-eval; COCO takes s² from the person's segmentation, which isn't known here). The
+points are COCO's 17, without OpenPose's neck. Requested points outside the picture are ignored, occluded ones count.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,29 +22,31 @@ from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.scale import enlarge, scale_back
-from fairhuman.evaluate.asked import asked_poses, known_values
 from fairhuman.evaluate.pictures import EvalImage
+from fairhuman.evaluate.requested import nan_for_none, requested_poses
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
 from fairhuman.evaluate.tools import EvaluationTools
 
-VERSION = 1  # of what `find_poses` looks for
-# In OpenPose's order without the neck: nose; right shoulder, elbow, wrist; left; hips, knees, ankles; eyes, ears.
+VERSION = 1  # of `detect_poses`, part of the cache's name
+# In OpenPose's order without the neck: nose; right shoulder, elbow, wrist; the same on the left; hips, knees, ankles of
+# either side; eyes; ears.
 SIGMAS = np.array([0.026, *(0.079, 0.072, 0.062) * 2, *(0.107, 0.087, 0.089) * 2, 0.025, 0.025, 0.035, 0.035])
 _NECK = 1
 Points = NDArray[np.float32]
 METRIC = Metric(
     "pose agreement (OKS)",
     "higher",
-    "similarity of asked and found key points, 0..1, where a pose was asked for; 0 where nobody is found",
-    "all but the one person that MediaPipe finds, hands and faces, and how well anything is drawn",
+    "similarity of requested and detected keypoints, 0..1, over pictures with a requested pose; 0 if nobody is found",
+    "all but the one person that MediaPipe detects, hands and faces, and the quality of the picture",
     by_picture=True,
 )
 
 
-def key_point_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, int]) -> float | None:
-    """OKS of an asked person and found body points [18, 3] in a picture of (width, height).
+def keypoint_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, int]) -> float | None:
+    """OKS of a requested person and detected body points [18, 3] in a picture of (width, height).
 
-    None where fewer than two points are asked for within the picture, or all in one place: there is no scale then.
+    None if fewer than two requested points lie within the picture, or if all coincide, since the scale is undefined
+    then.
     """
     keep = np.arange(len(asked.body)) != _NECK
     points_n3 = asked.body[keep].astype(np.float64)
@@ -58,9 +60,9 @@ def key_point_similarity(asked: PersonPose, found_n3: Points, size: tuple[int, i
 
 
 def pose_agreement(asked: Sequence[PersonPose], found_n3: Points | None, size: tuple[int, int]) -> float | None:
-    """OKS of the found person and the asked one that it agrees with best; None where nobody was asked for."""
+    """OKS of the detected person and the best-matching requested one; None if nobody was requested."""
     nobody = np.full((18, 3), np.inf, np.float32)
-    scores = [key_point_similarity(person, nobody if found_n3 is None else found_n3, size) for person in asked]
+    scores = [keypoint_similarity(person, nobody if found_n3 is None else found_n3, size) for person in asked]
     known = [score for score in scores if score is not None]
     return max(known) if known else None
 
@@ -72,30 +74,30 @@ def measure_pose_agreement(
     tools: EvaluationTools,
     found: EvaluationResults,
 ) -> None:
-    """Mean OKS over pictures that a pose was asked for."""
-    asked = asked_poses(methods, reference)
+    """Mean OKS over pictures with a requested pose."""
+    asked = requested_poses(methods, reference)
     if not any(pose is not None for poses in asked.values() for pose in poses):
         found.warnings.append(
-            f"no {METRIC.name}: no picture says which pose it was asked for (fairhuman sample --control pose=... "
-            "writes key points into it; a data set has them as `pose`)"
+            f"no {METRIC.name}: no picture has a requested pose (fairhuman sample --control pose=... "
+            "writes keypoints into the picture; data sets have a column `pose`)"
         )
         return
     scores = {}
     for method, pictures in methods.items():
         values = []
-        for picture, pose, points in zip(pictures, asked[method], find_poses(pictures, tools), strict=True):
+        for picture, pose, points in zip(pictures, asked[method], detect_poses(pictures, tools), strict=True):
             size = (picture.record.width, picture.record.height)
-            values.append(None if pose is None else pose_agreement(pose.at(size), points, size))
-        scores[method] = known_values(values), np.ones(len(values))
+            values.append(None if pose is None else pose_agreement(pose.scaled_to(size), points, size))
+        scores[method] = nan_for_none(values), np.ones(len(values))
     found.add_scores(METRIC, scores, methods, against)
 
 
-def find_poses(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[Points | None]:
-    """Body points [18, 3] of the person in each picture, looked for once; None where nobody is found."""
+def detect_poses(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[Points | None]:
+    """Body points [18, 3] of the person in each picture, cached; None if nobody is found."""
     upscale = tools.settings.upscale
     kind = f"pose-{VERSION}-{source_name('pose').split()[0]}-x{upscale}"
     look = partial(guarded_results, partial(_finder, upscale), workers=tools.settings.workers)
-    return tools.findings(kind, pictures, look, _dump, _load)
+    return tools.cached_detections(kind, pictures, look, _dump, _load)
 
 
 @contextmanager
@@ -108,7 +110,7 @@ def _finder(upscale: int) -> Iterator[Callable[[Picture], Points | None]]:
             if not people or people[0].landmarks_n3 is None:
                 return None
             landmarks_n3 = np.asarray(people[0].landmarks_n3, np.float64).copy()
-            landmarks_n3[:, 2] = 1.0  # all are taken: MediaPipe guesses hidden ones, as is asked of the picture
+            landmarks_n3[:, 2] = 1.0  # keep all: MediaPipe estimates occluded points, which the requested pose has too
             return person_from_mediapipe(landmarks_n3).body
 
         yield find

@@ -1,4 +1,4 @@
-"""Groups of metrics that read prompts: HPS v2.1, ImageReward, CLIPScore."""
+"""Metric groups that compare a picture with its prompt: HPS v2.1, ImageReward, CLIPScore."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,17 +17,17 @@ METRICS: Mapping[str, Metric] = {
     "hps": Metric(
         "HPS v2.1",
         "higher",
-        "100 cos of picture and prompt, by a CLIP trained on people's choices",
-        "details of small hands and faces: the picture is looked at in 224 pixels",
+        "100 cos(picture, prompt) in a CLIP fine-tuned on human preferences",
+        "details of small hands and faces, since the network sees the picture at 224 px",
     ),
     "image_reward": Metric(
         "ImageReward",
         "higher",
-        "100 times a standardised reward, by a BLIP trained on people's rankings",
-        "what lies outside of the middle square, and the prompt beyond its first 35 tokens",
+        "100 times the standardised reward of a BLIP trained on human rankings",
+        "anything outside the centre square, and the prompt beyond its first 35 tokens",
     ),
     "clip_score": Metric(
-        "CLIPScore", "higher", "100 max(cos, 0) of picture and prompt, by CLIP", "how well the picture is drawn"
+        "CLIPScore", "higher", "100 max(cos(picture, prompt), 0) in CLIP", "the quality of the picture"
     ),
 }
 
@@ -51,16 +51,16 @@ def measure_score(
     found: EvaluationResults,
     open_network: Callable[[str, EvaluationTools], PromptScore] = _open,
 ) -> None:
-    """One of `METRICS`, for all methods."""
+    """Compute one of `METRICS` for all methods."""
     network = open_network(kind, tools)
     scores = {}
     for method, pictures in methods.items():
-        values_n = network.shown(tools.features(network, pictures))[:, 0].astype(np.float64)
+        values_n = network.reported(tools.features(network, pictures))[:, 0].astype(np.float64)
         scores[method] = values_n, np.ones(len(values_n))
     found.add_scores(METRICS[kind], scores, methods, against)
-    cut = network.count_cut(sorted({picture.prompt for pictures in methods.values() for picture in pictures}))
+    cut = network.count_truncated(sorted({picture.prompt for pictures in methods.values() for picture in pictures}))
     if cut:
-        found.warnings.append(f"{METRICS[kind].name} reads {network.max_tokens} tokens: {cut} prompts are longer")
+        found.warnings.append(f"{METRICS[kind].name} reads {network.max_tokens} tokens; {cut} prompts are longer")
 
 
 measure_hps = partial(measure_score, "hps")

@@ -1,4 +1,4 @@
-"""Groups of metrics between sets of pictures: FID and KID, of whole pictures and of face and hand crops."""
+"""Metric groups that compare sets of pictures: FID and KID of whole pictures and of face and hand crops."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from PIL import Image
 
 from fairhuman.evaluate.cache import Key
-from fairhuman.evaluate.metrics.confidences import find_in
+from fairhuman.evaluate.metrics.confidences import detect_parts
 from fairhuman.evaluate.metrics.distances import (
     Distance,
-    check_size,
     measure_frechet,
     measure_kernel,
     paired_difference,
+    size_warning,
 )
 from fairhuman.evaluate.networks.efficientnet import TITLE, EfficientNetLite0
 from fairhuman.evaluate.networks.extractor import Extractor, Features
@@ -24,41 +24,41 @@ from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Met
 from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.regions.squares import Square, crop_square
 
-BLIND = "single bad pictures, and a hand or face that is a small part of the picture"
-CROP_BLIND = "hands and faces that aren't found: they aren't cut out"
-FRECHET = "between the Gaussians of both sets' features"
-KERNEL = "unbiased squared MMD of both sets' features"
+BLIND = "individual bad pictures, and faces and hands that are a small part of the picture"
+CROP_BLIND = "faces and hands that aren't found, since they give no crop"
+FRECHET = "Fréchet distance between Gaussians fitted to the features of both sets"
+KERNEL = "unbiased squared MMD between the features of both sets"
 Measure = Callable[[Features, Features, Sequence[str], Sequence[str]], Distance]
 
 
 @dataclass(frozen=True, slots=True)
 class EvalCrop:
-    """A square of a picture, looked at like a picture of its own; crops of one picture share its group."""
+    """A square crop that is evaluated like a picture; crops of one picture share its group."""
 
     picture: EvalImage
     square: Square
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return f"{self.picture.name} {tuple(self.square)}"
 
     @property
     def prompt(self) -> str:
-        """Of the picture."""
+        """The picture's prompt."""
         return self.picture.prompt
 
     @property
     def group(self) -> str:
-        """Of the picture."""
+        """The picture's group."""
         return self.picture.group
 
     def key(self, with_prompt: bool = False) -> Key:
-        """What it is known by in the cache."""
+        """Cache key: the picture's key and the square."""
         return self.picture.key(with_prompt) + str(tuple(self.square)).encode()
 
     def image(self) -> Image.Image:
-        """Its pixels."""
+        """The cropped picture."""
         return crop_square(self.picture.image(), self.square)
 
 
@@ -69,7 +69,7 @@ def measure_efficientnet(
     tools: EvaluationTools,
     found: EvaluationResults,
 ) -> None:
-    """The Fréchet distance that runs without a download; never called FID."""
+    """The Fréchet distance that needs no download; it is never called FID."""
     if reference is None:
         found.warnings.append(f"no {TITLE}: it needs a --reference")
         return
@@ -110,7 +110,7 @@ def _too_few(
     reference: Sequence[ImageLike],
     found: EvaluationResults,
 ) -> bool:
-    """Whether a set has fewer than 2 pictures or crops, which have no covariance; if so, notes why."""
+    """Whether a set has fewer than 2 pictures or crops, so that its covariance is undefined; adds a warning if so."""
     sets = [*methods.items(), ("the reference", reference)]
     few = [f"{name} has {len(each)}" for name, each in sets if len(each) < 2]
     if few:
@@ -128,12 +128,12 @@ def _metrics(region: str, suffix: str, blind: str) -> dict[Metric, Measure]:
 def _crops(
     pictures: Sequence[EvalImage], part: str, name: str, tools: EvaluationTools, found: EvaluationResults
 ) -> list[EvalCrop]:
-    """Crops of what one detector finds, in both sets alike."""
-    boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in find_in(pictures, tools)]
+    """Crops of detected faces or hands; the same detector is used for all sets."""
+    boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in detect_parts(pictures, tools)]
     plan = plan_crops(boxes, [(picture.record.width, picture.record.height) for picture in pictures])
     found.warnings.append(
-        f"{part} crops of {name}: {len(plan.crops)} of {plan.pictures} pictures; none found in {plan.without_box} "
-        f"pictures, {plan.too_small} too small"
+        f"{part} crops of {name}: {len(plan.crops)} from {plan.pictures} pictures; no {part} found in "
+        f"{plan.without_box} pictures, {plan.too_small} boxes too small"
     )
     return [EvalCrop(pictures[place], square) for place, square in plan.crops]
 
@@ -151,7 +151,7 @@ def _measure(
     groups1 = [picture.group for picture in reference]
     features = {method: tools.features(extractor, pictures) for method, pictures in methods.items()}
     for size in sorted({len(reference), *map(len, methods.values())}):
-        warning = check_size(size, extractor.width)
+        warning = size_warning(size, extractor.width)
         if warning is not None:
             found.warnings.append(f"{extractor.name}: {warning}")
     for metric, measure in metrics.items():

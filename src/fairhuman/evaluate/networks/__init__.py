@@ -1,1 +1,1 @@
-"""Networks that look at pictures and prompts, and their weights."""
+"""Networks of the metrics, their preprocessing and their weights."""

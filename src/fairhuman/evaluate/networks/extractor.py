@@ -1,4 +1,4 @@
-"""What every network of a metric is: pictures in, a row of numbers each out."""
+"""Interface of the metrics' networks: pictures in, one feature row per picture out."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,21 +14,20 @@ Features = NDArray[np.float32]
 
 
 class WeightsError(FairHumanError):
-    """Weights of a metric are missing, or aren't those of its network; says which file is wanted and where it is."""
+    """Weights of a metric are missing or don't fit its network; names the file and where to get it."""
 
 
 class Extractor(Protocol):
-    """Gives each picture a row of features that depends on that picture and its prompt alone.
+    """Computes a feature row per picture, which depends only on that picture and its prompt.
 
-    Not on the batch, the order or the number of processes, but for float32's rounding (relative 1e-4 at most).
+    Rows don't depend on batch, order or number of processes, except for float32 rounding (relative 1e-4 at most).
 
     Attributes:
-        name: of the features, such as `hps-v2.1`; letters, digits, dots and hyphens.
-        fingerprint: of weights and preprocessing, 12 hexadecimal digits; cached features of another one aren't used.
-        reads_prompt: whether the prompt counts.
-        width: numbers a row.
-        batch_size: pictures at once.
-
+        name: name of the features, such as `hps-v2.1`; letters, digits, dots and hyphens.
+        fingerprint: hash of weights and preprocessing, 12 hexadecimal digits; part of the cache's name.
+        reads_prompt: whether features depend on the prompt.
+        width: features per row.
+        batch_size: pictures per forward pass.
     """
 
     name: str
@@ -38,9 +37,9 @@ class Extractor(Protocol):
     batch_size: int
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """The network's input [3, H, W], float32 on the CPU, of an upright RGB picture; H and W are always the same."""
+        """The network's input [3, H, W] for an upright RGB picture, float32 on the CPU; H and W are constant."""
         ...
 
     def extract(self, images_bchw: Tensor, prompts: Sequence[str]) -> Features:
-        """Features [B, width] of prepared pictures; where prompts don't count, `prompts` isn't looked at."""
+        """Features [B, width] of prepared pictures; `prompts` is ignored unless `reads_prompt`."""
         ...

@@ -1,4 +1,4 @@
-"""Features of pictures by any network: batched, and cached as they come."""
+"""Batched, cached computation of features with any network."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,33 +12,33 @@ from PIL import Image
 from torch import Tensor
 
 from fairhuman.errors import FairHumanError
-from fairhuman.evaluate.cache import FEATURES, Key, Rows
+from fairhuman.evaluate.cache import FEATURE_ROWS, CachedRows, Key
 from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.pictures import Progress
 
-KEEP_EVERY = 256  # pictures: what a kill costs at most, and the size of the cache's files
+KEEP_EVERY = 256  # pictures per cache file, and the most that an interruption loses
 
 
 class ImageLike(Protocol):
-    """A picture, or a part of one, that networks look at."""
+    """A picture or crop that networks can process."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         ...
 
     @property
     def prompt(self) -> str:
-        """Empty where none is known."""
+        """Prompt; empty if unknown."""
         ...
 
     @property
     def group(self) -> str:
-        """What it has in common with others that aren't independent of it."""
+        """Key shared by pictures that aren't statistically independent."""
         ...
 
     def key(self, with_prompt: bool = False) -> Key:
-        """What it is known by in the cache."""
+        """Cache key of the content, and of the prompt if `with_prompt`."""
         ...
 
     def image(self) -> Image.Image:
@@ -46,22 +46,21 @@ class ImageLike(Protocol):
         ...
 
 
-def features_of(
+def extract_features(
     extractor: Extractor,
     pictures: Sequence[ImageLike],
     cache: Path,
     workers: int = 2,
     progress: Progress = lambda *_: None,
 ) -> Features:
-    """Features [N, width] of all pictures, in their order; only those that the cache lacks are computed.
+    """Features [N, width] of all pictures, in order; only features missing from the cache are computed.
 
     Raises:
-        FairHumanError: features that aren't finite: names the picture; a network that needs prompts and gets none.
-
+        FairHumanError: features aren't finite, or the network reads prompts and a picture has none; names the picture.
     """
     if extractor.reads_prompt and (silent := next((p.name for p in pictures if not p.prompt), None)) is not None:
-        raise FairHumanError(f"{extractor.name} measures how a picture fits its prompt, and {silent} has none")
-    rows: Rows[Features] = Rows(cache / f"{extractor.name}-{extractor.fingerprint}", FEATURES)
+        raise FairHumanError(f"{extractor.name} needs a prompt for every picture, and {silent} has none")
+    rows: CachedRows[Features] = CachedRows(cache / f"{extractor.name}-{extractor.fingerprint}", FEATURE_ROWS)
     keys = [picture.key(extractor.reads_prompt) for picture in pictures]
     known = rows.read(keys)
     new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
@@ -76,7 +75,7 @@ def features_of(
 
 
 def _extract(extractor: Extractor, part: Sequence[tuple[Key, ImageLike]], workers: int) -> dict[Key, Features]:
-    """Features of some pictures by key; threads decode while the network is at work."""
+    """Features of some pictures by key; threads decode pictures while the network runs."""
 
     def prepared(item: tuple[Key, ImageLike]) -> Tensor:
         return extractor.prepare(item[1].image())
@@ -91,6 +90,6 @@ def _extract(extractor: Extractor, part: Sequence[tuple[Key, ImageLike]], worker
                 features_bd = extractor.extract(images_bchw, [picture.prompt for _, picture in batch])
             for (key, picture), row in zip(batch, features_bd, strict=True):
                 if not np.isfinite(row).all():
-                    raise FairHumanError(f"{extractor.name}: features of {picture.name} aren't finite; check weights")
+                    raise FairHumanError(f"{extractor.name}: features of {picture.name} aren't finite, check weights")
                 found[key] = row
     return found

@@ -1,4 +1,4 @@
-"""Human preference score HPS v2.1: how much people would like a picture for its prompt."""
+"""Human Preference Score v2.1: predicted human preference for a picture given its prompt."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from torchvision.transforms.v2 import functional
 
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks.extractor import Features
-from fairhuman.evaluate.networks.prompt_score import PromptScore, colours, normalized
-from fairhuman.evaluate.networks.weights import WeightsSource, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.prompt_score import PromptScore, image_tensor, normalize_for_clip
+from fairhuman.evaluate.networks.weights import WeightsSource, fingerprint, load_weights, read_state_dict
 
 SOURCE = WeightsSource(
     metric="HPS v2.1", option="hps.weights", hub="xswu/HPSv2:HPS_v2.1_compressed.pt", size="about 2 GB"
@@ -19,27 +19,28 @@ SOURCE = WeightsSource(
 
 
 class HumanPreferenceScore(PromptScore):
-    """HPS v2.1, a CLIP fine-tuned on people's choices between pictures of the same prompt.
+    """HPS v2.1, a CLIP fine-tuned on human choices between pictures of the same prompt.
 
-    score = cos(f(picture), g(prompt)), in -1..1; real pictures lie near 0.2..0.35. No logit scale. Wu et al., Human
-    Preference Score v2, 2023; weights and preprocessing as in the package hpsv2 1.2.0 (github.com/tgxs002/HPSv2).
+    score = cos(f(picture), g(prompt)), in -1..1, without logit scale; real pictures score about 0.2..0.35. Wu et al.,
+    Human Preference Score v2, 2023; weights and preprocessing as in the package hpsv2 1.2.0 (github.com/tgxs002/HPSv2).
 
-    The whole picture is seen: its longest side is resized to the network's, the rest is black. hpsv2 resizes a
-    tensor and leaves smoothing to torchvision, which smooths by default from 0.17 on and didn't before: the authors'
-    own tables of 2023 are without, those of newer installations with it. The two differ, so never mix them.
+    The network sees the whole picture: the longer side is resized to the network's and the rest padded with black.
+    hpsv2 resizes a tensor with torchvision's default, which is antialiased since 0.17 and wasn't before. The authors'
+    tables of 2023 are without antialiasing, results of newer installations with it; scores of the two are not
+    comparable.
 
     Args:
-        weights: path or hub id (`owner/name:file`); None = the original on the hub. A local path needs no network.
-        architecture: as open_clip names it.
-        antialias: whether to smooth when a picture shrinks, as hpsv2 does with torchvision 0.17 and newer.
-        batch_size: pictures at once.
-        device: as torch names it.
+        weights: path or hub id (`owner/name:file`); None = the original on the hub. A local path needs no internet
+            access.
+        architecture: open_clip's name of the architecture.
+        antialias: whether to antialias when shrinking, as hpsv2 does with torchvision 0.17 and newer.
+        batch_size: pictures per forward pass.
+        device: torch device.
 
-    Raises:
-        WeightsError: the weights aren't to be had, or aren't those of the architecture.
+        Raises:
+            WeightsError: the weights can't be found or downloaded, or don't fit the architecture.
         FairHumanError: open_clip isn't installed.
         ValueError: open_clip has no such architecture, or `batch_size` is less than 1.
-
     """
 
     name = "hps-v2.1"
@@ -59,7 +60,7 @@ class HumanPreferenceScore(PromptScore):
             raise ValueError(f"architecture must be one of open_clip's, not {architecture!r}")
         path = SOURCE.find(weights)
         network = open_clip.CLIP(**config)
-        fill(network, read_state(path, "state_dict"), path)
+        load_weights(network, read_state_dict(path, "state_dict"), path)
         self._tokenizer = open_clip.get_tokenizer(architecture)
         self._side: int = config["vision_cfg"]["image_size"]
         self._antialias = antialias
@@ -67,11 +68,11 @@ class HumanPreferenceScore(PromptScore):
         super().__init__(network, mark, self._tokenizer.context_length, batch_size, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """The whole picture in a black square, [3, side, side]; see `PromptScore`."""
-        return normalized(fit_square(colours(image), self._side, self._antialias))
+        """The whole picture padded to a black square, [3, side, side]; see `PromptScore`."""
+        return normalize_for_clip(fit_square(image_tensor(image), self._side, self._antialias))
 
     @staticmethod
-    def shown(rows: Features) -> Features:
+    def reported(rows: Features) -> Features:
         """100 cos."""
         return 100.0 * rows
 
@@ -86,9 +87,9 @@ class HumanPreferenceScore(PromptScore):
 
 
 def fit_square(image_chw: Tensor, side: int, antialias: bool) -> Tensor:
-    """A picture [C, H, W] in the middle of a black square [C, side, side], its longer side as long as the square.
+    """Resize a picture [C, H, W] to a longer side of `side` and centre it in a black square [C, side, side].
 
-    Bicubic; values may leave 0..1 at sharp edges and stay so, as in hpsv2.
+    Bicubic; values beyond 0..1 at sharp edges are not clipped, as in hpsv2.
     """
     scale = side / max(image_chw.shape[1:])
     height, width = (max(1, round(scale * length)) for length in image_chw.shape[1:])

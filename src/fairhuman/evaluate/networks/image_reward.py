@@ -1,4 +1,4 @@
-"""ImageReward: what people would say of a picture for its prompt, as a standardised reward."""
+"""ImageReward: predicted human preference for a picture given its prompt, as a standardised reward."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +9,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig
 
-from fairhuman.evaluate.networks.blip import TEXT, VISION, RewardNetwork, renamed
+from fairhuman.evaluate.networks.blip import TEXT, VISION, RewardNetwork, rename_tensors
 from fairhuman.evaluate.networks.extractor import Features, WeightsError
 from fairhuman.evaluate.networks.prompt_score import PromptScore, centre_square
-from fairhuman.evaluate.networks.weights import WeightsSource, fill, fingerprint, read_state
+from fairhuman.evaluate.networks.weights import WeightsSource, fingerprint, load_weights, read_state_dict
 
 SOURCE = WeightsSource(
     metric="ImageReward",
     option="image_reward.weights",
-    hub="zai-org/ImageReward:ImageReward.pt",  # THUDM/ImageReward was its name until 2025
+    hub="zai-org/ImageReward:ImageReward.pt",  # called THUDM/ImageReward until 2025
     size="1.8 GB",
 )
 TOKENIZER = WeightsSource(
@@ -28,31 +28,30 @@ TOKENIZER = WeightsSource(
     files=("*.json", "*.txt"),
 )
 MAX_TOKENS = 35
-# Of the reward over the authors' test set (ImageReward.py).
+# Mean and standard deviation of the raw reward on the authors' test set (ImageReward.py).
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 
 
 class ImageReward(PromptScore):
-    """ImageReward v1.0, a BLIP trained on people's rankings of pictures of the same prompt.
+    """ImageReward v1.0, a BLIP trained on human rankings of pictures of the same prompt.
 
-    score = (r - 0.1672) / 1.0333 with the network's r: about standard normal over the authors' test set, unbounded.
+    score = (r - 0.1672) / 1.0333 with the raw reward r: unbounded, about standard normal on the authors' test set.
     Xu et al., ImageReward, NeurIPS 2023; weights and preprocessing as in github.com/THUDM/ImageReward.
 
-    The middle square of the picture is seen, and the first 35 tokens of the prompt: of long prompts only the
-    beginning counts (`count_cut` says for how many).
+    The network sees the centre square of the picture and the first 35 tokens of the prompt (`count_truncated` counts
+    longer prompts).
 
     Args:
         weights: path or hub id (`owner/name:file`); None = the original on the hub.
         tokenizer: folder or hub id (`owner/name`) of bert-base-uncased; None = the original on the hub.
-        vision: settings of `BlipVisionConfig`.
-        text: settings of `BlipTextConfig`.
-        batch_size: pictures at once.
-        device: as torch names it.
+        vision: arguments of `BlipVisionConfig`.
+        text: arguments of `BlipTextConfig`.
+        batch_size: pictures per forward pass.
+        device: torch device.
 
-    Raises:
-        WeightsError: weights or tokenizer aren't to be had, or aren't those of this network.
+        Raises:
+            WeightsError: weights or tokenizer can't be found or downloaded, or don't fit this network.
         ValueError: `batch_size` is less than 1.
-
     """
 
     name = "image-reward"
@@ -70,18 +69,18 @@ class ImageReward(PromptScore):
         path, folder = SOURCE.find(weights), TOKENIZER.find(tokenizer)
         self._tokenizer = _load_tokenizer(folder, tokens=text["vocab_size"])
         network = RewardNetwork(BlipVisionConfig(**vision), BlipTextConfig(**text))
-        fill(network, renamed(read_state(path)), path)
+        load_weights(network, rename_tensors(read_state_dict(path)), path)
         self._side: int = vision["image_size"]
         mark = fingerprint("image-reward 1", [path, *TOKENIZER.files_of(folder)])
         super().__init__(network, mark, MAX_TOKENS, batch_size, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """The middle of the picture, [3, side, side]; see `PromptScore`."""
+        """The centre square of the picture, [3, side, side]; see `PromptScore`."""
         return centre_square(image, self._side)
 
     @staticmethod
-    def shown(rows: Features) -> Features:
-        """100 times the standardised reward: the IR(%) of papers."""
+    def reported(rows: Features) -> Features:
+        """100 times the standardised reward, called IR(%) in papers."""
         return 100.0 * rows
 
     def _score(self, images_bchw: Tensor, prompts: list[str]) -> Tensor:
@@ -96,11 +95,11 @@ class ImageReward(PromptScore):
 
 
 def _load_tokenizer(folder: Path, tokens: int) -> Any:
-    """BERT's tokenizer with BLIP's two marks, which change nothing but a prompt that spells them out."""
+    """BERT's tokenizer with BLIP's two special tokens, which matter only for prompts that contain them literally."""
     try:
         tokenizer = BertTokenizer.from_pretrained(folder)
         tokenizer.add_special_tokens({"bos_token": "[DEC]", "extra_special_tokens": ["[ENC]"]})
-    except Exception as error:  # the parsers of its files have errors of their own
+    except Exception as error:  # the parsers raise many types
         why = " ".join(str(error).split())
         raise WeightsError(
             f"{TOKENIZER.option}: expected the tokenizer of bert-base-uncased in {folder}; {why}"

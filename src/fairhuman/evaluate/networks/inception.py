@@ -1,4 +1,4 @@
-"""The features of FID and KID: the Inception network of 2015 as torch-fidelity has it, 2048 numbers a picture."""
+"""The 2048 features of FID and KID: the Inception network of 2015 as implemented by torch-fidelity."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks.extractor import Features, WeightsError
-from fairhuman.evaluate.networks.weights import fingerprint, read_state
+from fairhuman.evaluate.networks.weights import fingerprint, read_state_dict
 from fairhuman.regions.boxes import shorten
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"  # of pytorch-fid; torch-fidelity's `weights-inception-...` is the same
@@ -22,25 +22,24 @@ SIDE = 299
 
 
 class Inception:
-    """An `Extractor` of the pooled features before the last layer, as FID is defined on them; in float32.
+    """An `Extractor` of the pooled features before the last layer, on which FID is defined; in float32.
 
-    A picture is resized to 299 x 299 whatever its shape, bilinear and without smoothing, as TensorFlow 1 did it; pixels
-    become (value - 128) / 128. Results are those of torch-fidelity 0.4.0 on the same uint8 picture.
+    A picture is resized to 299 x 299 regardless of its aspect ratio, bilinearly and without antialiasing, as in
+    TensorFlow 1; pixels become (value - 128) / 128. Results equal those of torch-fidelity 0.4.0 on the same uint8
+    picture.
 
-    The distances are called FID and KID on the published weights alone: `published` says whether these are they, by
-    the file's SHA-256, and other weights get another `name`.
+    Only distances on the published weights are called FID and KID: `published` tells by the file's SHA-256, and other
+    weights get another `name`.
 
     Args:
         weights: the file `pt_inception-2015-12-05-6726825d.pth` (95.6 MB); nothing is downloaded.
-        batch_size: pictures at once.
-        device: as torch names it. On CUDA, TensorFloat-32 (on by default in convolutions) changes features by about
-            1e-3.
+        batch_size: pictures per forward pass.
+        device: torch device. On CUDA, TensorFloat-32 (on by default in convolutions) changes features by about 1e-3.
 
     Raises:
-        WeightsError: there is no such file, or it holds other weights.
+        WeightsError: the file doesn't exist or holds other weights.
         FairHumanError: torch-fidelity isn't installed.
         ValueError: `batch_size` is less than 1.
-
     """
 
     reads_prompt = False
@@ -53,7 +52,7 @@ class Inception:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         path = find_weights(weights)
         network = _network(path)
-        # All of its layers but the last one, in the order in which its forward uses them: that one takes uint8 only.
+        # All layers but the last, in the order of the network's forward, which itself accepts only uint8.
         self._trunk = nn.Sequential(*list(network.children())[:-1]).to(device)
         self._device = torch.device(device)
         self.batch_size = batch_size
@@ -67,7 +66,6 @@ class Inception:
 
         Raises:
             ValueError: the picture isn't RGB.
-
         """
         from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as resize
 
@@ -78,18 +76,17 @@ class Inception:
         return (resized - 128) / 128
 
     def extract(self, images_bchw: Tensor, prompts: Sequence[str] = ()) -> Features:  # noqa: ARG002 - part of every Extractor
-        """Features [B, 2048] of prepared pictures; prompts aren't looked at."""
+        """Features [B, 2048] of prepared pictures; prompts are ignored."""
         with torch.inference_mode():
             features_bd: Tensor = self._trunk(images_bchw.to(self._device)).flatten(1)
         return features_bd.cpu().numpy()
 
 
 def find_weights(weights: str | Path | None) -> Path:
-    """The file at a path.
+    """Path of the weights file.
 
     Raises:
-        WeightsError: there is none; says which is wanted and where it is.
-
+        WeightsError: there is no such file; says where to get it.
     """
     path = Path(weights).expanduser() if weights else None
     if path is None or not path.is_file():
@@ -106,13 +103,13 @@ def _network(path: Path) -> nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise FairHumanError(f"FID and KID need torch-fidelity: pip install 'fairhuman[evaluate]' ({error})") from error
-    state = read_state(path)
-    copy = io.BytesIO()  # torch-fidelity unpickles whatever it is given: it gets a copy that holds tensors alone
+    state = read_state_dict(path)
+    copy = io.BytesIO()  # torch-fidelity unpickles arbitrary objects, so pass a copy that holds only tensors
     torch.save(state, copy)
     copy.seek(0)
     try:
         network: nn.Module = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
-    except RuntimeError as error:  # names that are missing or unknown, or other shapes
+    except RuntimeError as error:  # missing or unknown names, or other shapes
         what = shorten(" ".join(str(error).split()), 300)
         raise WeightsError(f"{path}: expected the weights {FILE}; {what}") from error
     return network

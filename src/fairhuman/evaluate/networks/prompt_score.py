@@ -1,4 +1,4 @@
-"""What the networks share that say how well a picture fits its prompt: one number a picture, CLIP's colours."""
+"""Base class and preprocessing of networks that score a picture against its prompt."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,24 +12,23 @@ from torchvision.transforms.v2 import functional
 
 from fairhuman.evaluate.networks.extractor import Features
 
-# Mean and standard deviation of the colours in CLIP's training set, 0..1 (github.com/openai/CLIP, clip.py).
+# Channel means and standard deviations of CLIP's training set, 0..1 (github.com/openai/CLIP, clip.py).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class PromptScore(ABC):
-    """An `Extractor` of one number a picture, by a network that reads the prompt too; in float32.
+    """An `Extractor` of one score per picture, from a network that also reads the prompt; in float32.
 
     Args:
-        network: holds all weights; set to evaluation and moved to the device.
-        fingerprint: of weights and preprocessing.
-        max_tokens: of a prompt, with the marks of its start and end; what is beyond isn't read.
-        batch_size: pictures at once.
-        device: as torch names it.
+        network: network with all weights; switched to eval mode and moved to the device.
+        fingerprint: hash of weights and preprocessing.
+        max_tokens: prompts are truncated to this many tokens, including start and end tokens.
+        batch_size: pictures per forward pass.
+        device: torch device.
 
     Raises:
         ValueError: `batch_size` is less than 1.
-
     """
 
     name: str
@@ -49,19 +48,17 @@ class PromptScore(ABC):
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> Tensor:
-        """The network's input [3, side, side], float32 on the CPU, of an upright RGB picture.
+        """The network's input [3, side, side] for an upright RGB picture, float32 on the CPU.
 
         Raises:
             ValueError: the picture isn't RGB.
-
         """
 
     def extract(self, images_bchw: Tensor, prompts: Sequence[str]) -> Features:
-        """A number for each prepared picture and its prompt, [B, 1].
+        """Score [B, 1] of each prepared picture and its prompt.
 
         Raises:
-            ValueError: there aren't as many prompts as pictures.
-
+            ValueError: the numbers of prompts and pictures differ.
         """
         if images_bchw.ndim != 4 or len(images_bchw) != len(prompts):
             raise ValueError(
@@ -72,30 +69,29 @@ class PromptScore(ABC):
             scores_b = self._score(images_bchw.to(self._device), list(prompts))
         return scores_b[:, None].cpu().numpy()
 
-    def count_cut(self, prompts: Sequence[str]) -> int:
-        """How many prompts are longer than what the network reads."""
+    def count_truncated(self, prompts: Sequence[str]) -> int:
+        """Number of prompts that the network truncates."""
         return sum(self._count_tokens(prompt) > self.max_tokens for prompt in prompts)
 
     @staticmethod
     @abstractmethod
-    def shown(rows: Features) -> Features:
-        """The numbers as tables show them."""
+    def reported(rows: Features) -> Features:
+        """Convert scores to the scale that tables report."""
 
     @abstractmethod
     def _score(self, images_bchw: Tensor, prompts: list[str]) -> Tensor:
-        """A number for each picture, [B]."""
+        """Score of each picture, [B]."""
 
     @abstractmethod
     def _count_tokens(self, prompt: str) -> int:
-        """Tokens of the whole prompt, with the marks of its start and end."""
+        """Number of tokens of the whole prompt, including start and end tokens."""
 
 
-def colours(image: Image.Image) -> Tensor:
-    """A picture as a tensor [3, H, W], float32, 0..1.
+def image_tensor(image: Image.Image) -> Tensor:
+    """Convert a picture to a tensor [3, H, W], float32, 0..1.
 
     Raises:
         ValueError: the picture isn't RGB.
-
     """
     if image.mode != "RGB":
         raise ValueError(f"the picture must be RGB, not {image.mode}")
@@ -103,22 +99,21 @@ def colours(image: Image.Image) -> Tensor:
     return image_chw
 
 
-def normalized(image_chw: Tensor) -> Tensor:
-    """Colours 0..1 to mean 0 and deviation 1 over CLIP's training set."""
+def normalize_for_clip(image_chw: Tensor) -> Tensor:
+    """Normalise 0..1 to mean 0 and standard deviation 1 over CLIP's training set."""
     normalized_chw: Tensor = functional.normalize(image_chw, list(CLIP_MEAN), list(CLIP_STD))
     return normalized_chw
 
 
 def centre_square(image: Image.Image, side: int) -> Tensor:
-    """The middle of a picture as CLIP and ImageReward look at it, [3, side, side].
+    """The centre square of a picture as preprocessed for CLIP and ImageReward, [3, side, side].
 
-    The shorter side is resized to `side` by Pillow's bicubic filter, which smooths when it shrinks; what is beyond
-    the middle square isn't seen (github.com/openai/CLIP, clip.py; github.com/THUDM/ImageReward, ImageReward.py).
-    transformers' processor cuts some pictures a pixel further to one side, where an odd number is cut off.
+    The shorter side is resized to `side` with Pillow's antialiased bicubic filter, then the centre square is cropped
+    (github.com/openai/CLIP, clip.py; github.com/THUDM/ImageReward, ImageReward.py). The processor of transformers crops
+    some pictures one pixel further to one side, where the excess is odd.
 
     Raises:
         ValueError: the picture isn't RGB.
-
     """
     resized = functional.resize(image, [side], InterpolationMode.BICUBIC)
-    return normalized(colours(functional.center_crop(resized, [side, side])))
+    return normalize_for_clip(image_tensor(functional.center_crop(resized, [side, side])))

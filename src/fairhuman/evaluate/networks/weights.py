@@ -1,4 +1,4 @@
-"""Weights of a metric's network: found on disk or on the Hugging Face hub, read, filled in, and told apart."""
+"""Weights of the metrics' networks: locate or download, read, load and fingerprint them."""
 
 import hashlib
 import re
@@ -14,20 +14,19 @@ from fairhuman.evaluate.networks.extractor import WeightsError
 
 HUB_FILE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+)")
 HUB_FOLDER = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)")
-SHOWN = 3  # names of a fault in a message; the rest is counted
+SHOWN = 3  # names listed in a message; the rest are counted
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where the weights of a metric come from when nobody says otherwise.
+    """Default source of a metric's weights.
 
     Attributes:
-        metric: name for people.
-        option: setting that gives another place, such as `hps.weights`.
-        hub: the original on the Hugging Face hub: `owner/name:file`, or `owner/name` of a folder.
-        size: of what is downloaded, for people.
-        files: patterns of the names that count in a folder; none if the weights are one file.
-
+        metric: name of the metric for messages.
+        option: setting that overrides the source, such as `hps.weights`.
+        hub: original on the Hugging Face hub: `owner/name:file`, or `owner/name` for a folder.
+        size: size of the download for messages.
+        files: name patterns of the files to use in a folder; empty if the weights are a single file.
     """
 
     metric: str
@@ -37,11 +36,10 @@ class WeightsSource:
     files: tuple[str, ...] = ()
 
     def find(self, given: str | None = None) -> Path:
-        """The file or folder of a local path or hub id; without one, of the original, downloaded when first needed.
+        """Local path of a given path or hub id; by default of the original, downloaded on first use.
 
         Raises:
-            WeightsError: it isn't there and can't be downloaded; says what is wanted, and which option to give.
-
+            WeightsError: not found and could not be downloaded; names the source and the option to set.
         """
         place = given or self.hub
         path = Path(place).expanduser()
@@ -55,15 +53,15 @@ class WeightsSource:
             )
         try:
             return self._download(**hub.groupdict())
-        except (OSError, ValueError) as error:  # the hub's errors and those of the network are among these
+        except (OSError, ValueError) as error:  # base classes of hub and network errors
             why = " ".join(str(error).split())
             raise WeightsError(
-                f"{self.metric} needs {place} ({self.size}, https://huggingface.co/{hub['repository']}), which can't "
-                f"be had; give the path of a copy as {self.option}=PATH ({why})"
+                f"{self.metric} needs {place} ({self.size}, https://huggingface.co/{hub['repository']}), which could "
+                f"not be downloaded; give the path of a copy as {self.option}=PATH ({why})"
             ) from error
 
     def files_of(self, folder: Path) -> list[Path]:
-        """Files of a folder that count, by name."""
+        """Files of a folder that match `files`, sorted by name."""
         return sorted({path for pattern in self.files for path in folder.glob(pattern)})
 
     def _download(self, repository: str, file: str | None = None) -> Path:
@@ -75,7 +73,7 @@ class WeightsSource:
 
 
 def fingerprint(preprocessing: str, files: Iterable[Path]) -> str:
-    """First 12 hexadecimal digits of the SHA-256 over the preprocessing's version and the files' own SHA-256."""
+    """First 12 hexadecimal digits of the SHA-256 of the preprocessing's name and the files' SHA-256 hashes."""
     digest = hashlib.sha256(preprocessing.encode())
     for path in files:
         status = path.stat()
@@ -89,18 +87,17 @@ def _sha256(path: Path, _mtime: int, _size: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def read_state(path: Path, key: str | None = None) -> dict[str, Tensor]:
-    """Tensors by name from a file of `torch.save`; with a key, those that the file has under it.
+def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict saved with `torch.save`, optionally nested under a key.
 
-    Only tensors and plain values are read: a file can't run code.
+    Only tensors and plain values are unpickled, so that a file can't run code.
 
     Raises:
-        WeightsError: the file can't be read so, or holds something else.
-
+        WeightsError: the file can't be read, or isn't a state dict.
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the errors of unpickling share no base class
+    except Exception as error:  # unpickling errors share no base class
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path}: expected weights as torch.save writes them; {first}") from error
     state = stored.get(key) if key is not None and isinstance(stored, dict) else stored
@@ -110,12 +107,11 @@ def read_state(path: Path, key: str | None = None) -> dict[str, Tensor]:
     return state
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Put the tensors of a file into a network, in the network's own number type.
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load a state dict into a network, cast to the network's dtype.
 
     Raises:
-        WeightsError: a name is missing or unknown, or a shape differs; names the first of each.
-
+        WeightsError: a name is missing or unknown, or a shape differs; lists the first of each.
     """
     own = network.state_dict()
     faults = {

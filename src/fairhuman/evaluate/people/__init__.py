@@ -1,1 +1,1 @@
-"""How people look in a picture: detections, shapes, strict and official confidences."""
+"""Faces and hands in pictures: detections, shape plausibility, strict and official confidences."""

@@ -1,12 +1,12 @@
-"""Square crops around faces and hands: what a distance of regions (region FID) is measured on.
+"""Square crops around faces and hands, on which region FID and KID are computed.
 
-A crop has its box in the middle and `GROWTH` times its longer side, so that some of what is around is seen and the
-aspect of the part is kept. Where it would leave the picture it is moved inwards, and it is never larger than the
-picture: no padding, whose edges a network would see. A box whose longer side has fewer pixels than `MIN_SIDE` gives no
-crop: enlarged to the network's input it is a blur in both sets.
+A crop is centred on its box, with a side of `GROWTH` times the box's longer side, which keeps the aspect ratio and some
+context. It is moved inside the picture where necessary and is never larger than the picture, since networks would see
+the edges of padding. A box whose longer side is below `MIN_SIDE` gives no crop: enlarged to the network's input, it is
+a blur in both sets.
 
-What it can't see. A face or hand without a box is left out, so a method whose worst hands aren't found looks better:
-the counts belong beside every such distance. Boxes of both sets must come from one detector with the same settings.
+Limits. A face or hand without a box gives no crop, so a method whose worst hands aren't found looks better; report the
+counts with every such distance. Boxes of both sets must come from the same detector with the same settings.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,14 @@ MIN_SIDE = 32.0  # pixels
 
 @dataclass(frozen=True, slots=True)
 class CropPlan:
-    """What is cut out of a set of pictures, and what isn't.
+    """Crops of a set of pictures, and counts of what gives no crop.
 
     Attributes:
-        crops: (place of the picture in the set, square), in the order of pictures and boxes.
-        pictures: how many there are in the set.
-        unknown: pictures whose boxes aren't known.
-        without_box: pictures known to have none.
-        too_small: boxes, not pictures, that are under the least size.
-
+        crops: (index of the picture, square), in the order of pictures and boxes.
+        pictures: number of pictures in the set.
+        unknown: pictures whose boxes are unknown.
+        without_box: pictures known to have no box.
+        too_small: number of boxes (not pictures) below the minimum size.
     """
 
     crops: tuple[tuple[int, Square], ...]
@@ -46,17 +45,16 @@ def plan_crops(
     growth: float = GROWTH,
     min_side: float = MIN_SIDE,
 ) -> CropPlan:
-    """Squares of all boxes of one region; no picture is opened.
+    """Plan the crops of all boxes of one region, without opening any picture.
 
     Args:
-        boxes: of each picture, inside of it; None = unknown.
+        boxes: boxes of each picture, inside the picture; None = unknown.
         sizes: (width, height) of each upright picture in pixels.
-        growth: side of the square through the longer side of the box.
-        min_side: pixels that the longer side of a box has at least.
+        growth: side of the square divided by the longer side of the box.
+        min_side: minimum length in pixels of a box's longer side.
 
     Raises:
-        ValueError: not as many sizes as pictures; `growth` is below 1 or `min_side` below 1.
-
+        ValueError: the numbers of sizes and pictures differ, or `growth` or `min_side` is below 1.
     """
     if len(boxes) != len(sizes):
         raise ValueError(f"sizes must have an entry for each of {len(boxes)} pictures, not {len(sizes)}")

@@ -1,4 +1,4 @@
-"""Pictures made worse by a stated strength, whole or inside boxes: what a measure of faces and hands has to notice."""
+"""Controlled degradation of pictures, whole or inside boxes, which a face or hand metric must detect."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,23 +10,21 @@ from scipy.ndimage import gaussian_filter
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.record import Box
 
-MARGIN = 0.1  # of a box's longer side: degraded around it, since boxes are tight
+MARGIN = 0.1  # degraded margin around a box, as a fraction of its longer side, since boxes are tight
 
 
 def pixelate(image: Picture, cells: int, boxes: Sequence[Box] | None = None) -> Picture:
-    """A picture [H, W, 3] drawn in squares: `cells` of them along the longer side; fewer is worse.
+    """Pixelate a picture [H, W, 3] to `cells` squares along the longer side; fewer is worse.
 
-    Each cell has the mean colour of its pixels. A region whose longer side has no more than `cells` pixels stays as
-    it is.
+    Each cell takes the mean colour of its pixels. A region whose longer side has at most `cells` pixels is unchanged.
 
     Args:
         image: RGB, uint8.
         cells: ≥ 1.
-        boxes: pixelated one by one, each with `MARGIN` added all around; None = the whole picture.
+        boxes: regions, pixelated one by one with `MARGIN` around each; None = the whole picture.
 
     Raises:
         ValueError: `cells` is out of range, or the picture isn't RGB, uint8, [H, W, 3].
-
     """
     if cells < 1:
         raise ValueError(f"cells must be at least 1, not {cells}")
@@ -44,16 +42,15 @@ def pixelate(image: Picture, cells: int, boxes: Sequence[Box] | None = None) -> 
 
 
 def blur(image: Picture, sigma: float, boxes: Sequence[Box] | None = None) -> Picture:
-    """A picture [H, W, 3] blurred by a Gaussian; more is worse, 0 changes nothing.
+    """Blur a picture [H, W, 3] with a Gaussian; more is worse, 0 changes nothing.
 
     Args:
         image: RGB, uint8.
-        sigma: standard deviation as a share of the region's longer side, ≥ 0.
-        boxes: blurred one by one, each with `MARGIN` added all around; None = the whole picture.
+        sigma: standard deviation as a fraction of the region's longer side, ≥ 0.
+        boxes: regions, blurred one by one with `MARGIN` around each; None = the whole picture.
 
     Raises:
         ValueError: `sigma` is negative, or the picture isn't RGB, uint8, [H, W, 3].
-
     """
     if not sigma >= 0:
         raise ValueError(f"sigma must not be negative, not {sigma}")

@@ -1,9 +1,9 @@
-"""What confidences are computed from: faces and hands of pictures, looked for once, kept as plain numbers.
+"""Detected faces and hands, from which confidences are computed; serialisable as JSON.
 
-Static mode: what is found in a picture depends on that picture alone. Faces are those of MediaPipe's full-range
-model, hands those of the vote of five looks (`fairhuman.detect.hand_vote`); a landmark model then looks at each one
-several times (`fairhuman.evaluate.people.looks`). `FINDINGS` reads and writes them as JSON:
-`FINDINGS.dump_json(findings)`, `FINDINGS.validate_json(text)`.
+Detectors run in static mode: detections in a picture depend on that picture alone. Faces come from MediaPipe's
+full-range model, hands from the vote of five detector passes (`fairhuman.detect.hand_vote`); then a landmark model
+examines each part several times (`fairhuman.evaluate.people.looks`). `DETECTIONS` converts them to and from JSON:
+`DETECTIONS.dump_json(detections)`, `DETECTIONS.validate_json(text)`.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -29,23 +29,22 @@ from fairhuman.evaluate.people.looks import (
 )
 from fairhuman.record import Box
 
-DECIMALS = 3  # of pixels and presences
+DECIMALS = 3  # precision of stored pixel coordinates and presence scores
 
 
 @dataclass(frozen=True, slots=True)
 class PartDetection:
-    """One face or hand.
+    """One detected face or hand.
 
     Attributes:
-        box: in pixels of the picture, with the detector's score: of a face, that it is one; of a hand, MediaPipe's
-            handedness score, 0 where only Holistic found it.
-        label: `face`, `left hand`, `right hand`.
-        points: x, y, z in pixels: 6 of a face, 21 of a hand.
-        size: side of the square region that the landmark model looked at, in pixels; about 1.5 faces or 2 hands wide.
-        presence: the landmark model's score that it is a face or hand, 0..1, in each look of `looks.LOOKS`.
-        looks: for each look, x and y of the landmarks in pixels: `looks.FACE_POINTS` of a face, 21 of a hand.
-        votes: looks of the vote that found a hand, 2..5; None for a face.
-
+        box: box in pixels with the detector's score: for a face the detection score, for a hand MediaPipe's handedness
+            score (0 if only Holistic found it).
+        label: `face`, `left hand` or `right hand`.
+        points: x, y, z in pixels of 6 face or 21 hand landmarks.
+        size: side in pixels of the square region given to the landmark model, about 1.5 faces or 2 hands wide.
+        presence: the landmark model's presence score, 0..1, in each look of `looks.LOOKS`.
+        looks: x and y in pixels of the landmarks in each look: `looks.FACE_POINTS` of a face, 21 of a hand.
+        votes: number of detector passes that found the hand, 2..5; None for a face.
     """
 
     box: Box
@@ -65,34 +64,33 @@ class ImageDetections:
     hands: tuple[PartDetection, ...] = ()
 
 
-PartFinder = Callable[[Picture], tuple[PartDetection, ...]]
-FINDINGS = TypeAdapter(list[ImageDetections])
+PartDetector = Callable[[Picture], tuple[PartDetection, ...]]
+DETECTIONS = TypeAdapter(list[ImageDetections])
 
 
-def find(
+def detect(
     pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0
 ) -> list[ImageDetections]:
-    """Faces and hands of every picture, in their order; arguments and errors as of `find_each`."""
-    return in_order(find_each(pictures, upscale=upscale, workers=workers, seconds=seconds), len(pictures))
+    """Faces and hands of every picture, in order; arguments and errors are those of `detect_each`."""
+    return in_order(detect_each(pictures, upscale=upscale, workers=workers, seconds=seconds), len(pictures))
 
 
-def find_each(
+def detect_each(
     pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0
 ) -> Generator[tuple[int, ImageDetections], None, None]:
-    """Faces and hands of pictures, in their pixels, with the picture's index, as they get ready.
+    """Yield (index, faces and hands) of each picture as it finishes, in pixels of the original picture.
 
-    Pictures are taken one by one, so `pictures` may decode them on demand. The result doesn't depend on `workers`.
+    Pictures are accessed one by one, so `pictures` may decode lazily. The result doesn't depend on `workers`.
 
     Args:
         pictures: upright RGB pictures [H, W, 3], uint8.
-        upscale: pictures of up to 256 px (longer side) are enlarged this many times (Lanczos) before; 1 = never.
-        workers: number of processes, each with its own models; about 450 MB each.
-        seconds: time limit of one picture.
+        upscale: enlargement (Lanczos) of pictures of up to 256 px on the longer side before detection; 1 = none.
+        workers: number of processes, each with its own models (about 450 MB).
+        seconds: time limit per picture.
 
     Raises:
         ValueError: `upscale`, `workers` or `seconds` is out of range.
-        DetectorError: models can't be loaded, or a picture is refused, crashes them or takes too long: names it.
-
+        DetectorError: models can't be loaded, or a picture is invalid, crashes them or exceeds the time limit.
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
@@ -100,31 +98,27 @@ def find_each(
 
 
 @contextmanager
-def face_finder(upscale: int = 4) -> Iterator[PartFinder]:
-    """A function that gives the faces of a picture, in this process."""
+def face_detector(upscale: int = 4) -> Iterator[PartDetector]:
+    """A function that detects the faces of a picture, in this process."""
     with FaceDetector() as detector, FaceLandmarks() as model:
         yield partial(_parts, detector, model, face_region, upscale)
 
 
 @contextmanager
-def hand_finder(upscale: int = 4) -> Iterator[PartFinder]:
-    """A function that gives the hands of a picture, in this process."""
+def hand_detector(upscale: int = 4) -> Iterator[PartDetector]:
+    """A function that detects the hands of a picture, in this process."""
     with HandVote() as detector, HandLandmarks() as model:
         yield partial(_parts, detector, model, hand_region, upscale)
 
 
 @contextmanager
 def _finder(upscale: int) -> Iterator[Callable[[Picture], ImageDetections]]:
-    with face_finder(upscale) as faces, hand_finder(upscale) as hands:
+    with face_detector(upscale) as faces, hand_detector(upscale) as hands:
         yield lambda picture: ImageDetections(faces(picture), hands(picture))
 
 
 def _parts(
-    detector: Detector,
-    model: LandmarkModel,
-    region_of: Callable[[Detection], Region],
-    upscale: int,
-    picture: Picture,
+    detector: Detector, model: LandmarkModel, region_of: Callable[[Detection], Region], upscale: int, picture: Picture
 ) -> tuple[PartDetection, ...]:
     image, factor = enlarge(check_picture(picture), upscale)
     parts = []

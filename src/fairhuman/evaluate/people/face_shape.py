@@ -1,11 +1,10 @@
-"""How well a face mesh fits a face: the landmark model's own presence, and whether several looks at it agree.
+"""Fit of a face mesh: the landmark model's presence score times the agreement of several looks at the face.
 
-Distances between the landmarks don't tell a bad face: the model draws a human one over anything. Its presence score
-does, and steeply: on 100 street photos the fit is 0.91 on average, with 16 cells across the face 0.63, with 8 it is
-0.01, where the face detector's own score goes from 0.86 to 0.85 and 0.82.
+Distances between landmarks don't reveal a bad face, because the model draws a plausible one over anything. Its presence
+score does: on 100 street photos the mean fit is 0.91; pixelated to 16 cells across the face it drops to 0.63, to 8
+cells 0.01, while the face detector's own score only drops from 0.86 to 0.85 and 0.82.
 
-What it can't see: what makes a face odd but sharp, such as eyes of two colours, too many teeth, the wrong age or
-person.
+Limits: sharp but wrong faces, such as eyes of two colours, too many teeth, or the wrong age or person.
 """
 
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ import numpy as np
 from fairhuman.evaluate.people.detections import PartDetection
 from fairhuman.evaluate.people.looks import agreement
 
-WIDTH = 1.5  # the model's region through the face in it, see `looks.face_region`
-SPREAD = 0.05  # of the face's width
+WIDTH = 1.5  # side of the model's region divided by the face's width, see `looks.face_region`
+SPREAD = 0.05  # tolerance as a fraction of the face's width
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +23,8 @@ class FaceShape:
     """Fit of one face.
 
     Attributes:
-        presence: mean over the looks, 0..1.
-        agreement: similarity of the looks' landmarks, 0..1 (`looks.agreement`).
-
+        presence: mean presence score over the looks, 0..1.
+        agreement: similarity of the landmarks across looks, 0..1 (`looks.agreement`).
     """
 
     presence: float
@@ -39,5 +37,5 @@ class FaceShape:
 
 
 def face_shape(face: PartDetection) -> FaceShape:
-    """Fit of a found face."""
+    """Fit of a detected face."""
     return FaceShape(float(np.mean(face.presence)), agreement(np.array(face.looks), face.size / WIDTH, SPREAD))

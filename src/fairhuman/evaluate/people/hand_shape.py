@@ -1,13 +1,12 @@
-"""How plausible 21 hand landmarks are as a human hand: five fingers, no bones through each other, human proportions.
+"""Plausibility of 21 hand landmarks as a human hand: five separate fingers, no colliding bones, human proportions.
 
-All is measured in MediaPipe's three dimensions, x, y and z in pixels (weak perspective): in the picture alone a finger
-that points at the viewer has no length, and fingers side by side lie on each other. That z is itself a guess, so the
-ranges are wide.
+All criteria use MediaPipe's three dimensions, x, y and z in pixels (weak perspective), because in the image plane a
+finger that points at the viewer has no length, and adjacent fingers overlap. z itself is an estimate, so tolerances are
+wide.
 
-What it can't see: MediaPipe draws a smooth hand of five fingers over almost anything, so six fingers, or mush, mostly
-have a plausible skeleton. Whether there is a hand at all is told by presence and agreement of several looks
-(`fairhuman.evaluate.people.strict`); what this adds is that fingers which the model has put on one and the same spot,
-pushed through each other or stretched are noticed.
+Limits: MediaPipe draws a smooth hand with five fingers over almost anything, so even six fingers or a blob mostly have
+a plausible skeleton. Presence and agreement of several looks detect whether there is a hand at all
+(`fairhuman.evaluate.people.strict`); this measure adds fingers that coincide, cross or are stretched.
 """
 
 from collections.abc import Sequence
@@ -23,10 +22,10 @@ THUMB = (1, 2, 3, 4)
 FINGERS = (THUMB, (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
 INDEX_KNUCKLE, LITTLE_KNUCKLE = 5, 17
 
-# Lengths of a finger's bones through that of its proximal phalanx: middle phalanx, and distal phalanx with the flesh
-# beyond it, since landmarks end at the fingertip. From the means of Buryanov, Kotiuk, Proportions of hand segments,
-# International Journal of Morphology 28(3):755-758, 2010; of the thumb, whose landmarks 2, 3, 4 are the
-# ends of its two phalanges, distal through proximal.
+# Lengths of a finger's bones divided by that of its proximal phalanx: middle phalanx, and distal phalanx including the
+# fingertip, where landmarks end. Means of Buryanov, Kotiuk, Proportions of hand segments, International Journal of
+# Morphology 28(3):755-758, 2010. For the thumb, whose landmarks 2, 3, 4 are the ends of its two phalanges, distal
+# divided by proximal.
 PROPORTIONS = (
     ((2, 3), (3, 4), 0.87),
     ((5, 6), (6, 7), 0.56), ((5, 6), (7, 8), 0.49),
@@ -34,13 +33,13 @@ PROPORTIONS = (
     ((13, 14), (14, 15), 0.62), ((13, 14), (15, 16), 0.51),
     ((17, 18), (18, 19), 0.56), ((17, 18), (19, 20), 0.60),
 )  # fmt: skip
-# Allowed through the mean proportion. People differ less; the rest is room for MediaPipe's depth: of 38 photographed
-# and rendered hands, the lowest proportion was 0.27 of the mean, the highest 1.47.
+# Allowed range as a multiple of the mean proportion. People vary less; the rest allows for errors in MediaPipe's depth:
+# in 38 photographed and rendered hands, proportions were between 0.27 and 1.47 of the mean.
 LEAST, MOST = 0.3, 1.7
-# Half the breadth of a finger through the distance of the outer knuckles: two fingers whose joints are nearer to each
-# other on average are one finger. In 38 hands as above the nearest fingers were 0.20 apart.
+# Half a finger's width divided by the distance of the outer knuckles: two fingers whose joints are closer on average
+# count as one. In the 38 hands above, the closest fingers were 0.20 apart.
 HALF_BREADTH = 0.15
-CLEARANCE = 0.05  # through the same distance: bones that cross in the picture with less depth between them collide
+CLEARANCE = 0.05  # relative to the same distance: bones that cross with a smaller depth gap collide
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,9 @@ class HandShape:
     """Criteria of one hand.
 
     Attributes:
-        fingers: fingers that lie apart from each other, 1..5.
-        crossings: pairs of fingers with bones that go through each other, 0..10.
-        proportions: share of bone proportions in the human range, 0..1.
-
+        fingers: number of separate fingers, 1..5.
+        crossings: pairs of fingers with colliding bones, 0..10.
+        proportions: share of bone proportions within the human range, 0..1.
     """
 
     fingers: int
@@ -65,13 +63,13 @@ class HandShape:
 
 
 def hand_shape(points: Sequence[Sequence[float]] | Array) -> HandShape:
-    """Criteria of 21 landmarks x, y, z [21, 3], in any unit; turning, scaling or mirroring them changes nothing.
+    """Criteria of 21 landmarks x, y, z [21, 3] in any unit.
 
-    (Turning in the picture plane, that is; from another side other bones may cross in the picture.)
+    They are invariant to scaling, mirroring and rotation in the image plane. From another viewpoint, other bones may
+    cross in the image.
 
     Raises:
         ValueError: the shape isn't [21, 3], or a number isn't finite.
-
     """
     points_n3 = np.asarray(points, dtype=np.float64)
     if points_n3.shape != (21, 3) or not np.isfinite(points_n3).all():
@@ -85,7 +83,7 @@ def hand_shape(points: Sequence[Sequence[float]] | Array) -> HandShape:
 
 
 def _fingers(points_n3: Array, nearest: float) -> int:
-    """Fingers that aren't within `nearest` of one before them, on average over their joints beyond the knuckle."""
+    """Number of fingers farther than `nearest` from all previous ones, averaged over the joints beyond the knuckle."""
     chains = [points_n3[list(finger[1:])] for finger in FINGERS]
     apart: list[Array] = []
     for chain_33 in chains:
@@ -95,7 +93,7 @@ def _fingers(points_n3: Array, nearest: float) -> int:
 
 
 def _cross(points_n3: Array, first: Sequence[int], second: Sequence[int], clearance: float) -> bool:
-    """Whether a bone of one finger crosses one of the other in the picture, nearer in depth than `clearance`."""
+    """Whether bones of two fingers cross in the image with a depth gap below `clearance`."""
     for a, b in pairwise(first):
         for c, d in pairwise(second):
             gap = _depth_between(points_n3[a], points_n3[b], points_n3[c], points_n3[d])
@@ -105,7 +103,7 @@ def _cross(points_n3: Array, first: Sequence[int], second: Sequence[int], cleara
 
 
 def _depth_between(a_3: Array, b_3: Array, c_3: Array, d_3: Array) -> float | None:
-    """Depth between bones a-b and c-d where they cross in the picture; None where they don't."""
+    """Depth gap between bones a-b and c-d where they cross in the image; None if they don't."""
     along_3, other_3 = b_3 - a_3, d_3 - c_3
     determinant = along_3[0] * other_3[1] - along_3[1] * other_3[0]
     if determinant == 0:

@@ -1,21 +1,20 @@
-"""Hand and face confidence as the paper's published code computes them, under the name `official`.
+"""Hand and face confidence as the paper's published code computes them, called `official`.
 
-What it does (PRIS-CV/FairHuman, `evaluate/hand_confidence.py` and `evaluate/face_confidence.py`): one
-`mediapipe.solutions.hands.Hands()` with its defaults goes through all pictures, and the handedness scores of all hands
-found are averaged; a face detector of the short-range model, least score 0.5, gives the average score of all faces.
+Method (PRIS-CV/FairHuman, `evaluate/hand_confidence.py` and `evaluate/face_confidence.py`): one
+`mediapipe.solutions.hands.Hands()` with default settings processes all pictures, and the handedness scores of all
+detected hands are averaged; a short-range face detector with a minimum score of 0.5 gives the mean score of all faces.
 
-What is wrong with it, which is why it is only ever reported beside the strict measures
-(`fairhuman.evaluate.people.strict`):
+Flaws, because of which it is only reported next to the strict measures (`fairhuman.evaluate.people.strict`):
 
-- The hand score is the *handedness* score: how sure the model is that it is a left or a right hand.
-- Hands are looked for in video mode: pictures are taken for frames of one film, and a hand is first looked for where
-  the picture before had one. The same pictures in another order have other scores; at most two hands are seen.
-- A hand or face that isn't found leaves the average as it is: a model that draws only few recognisable hands wins.
-- An extra, false face is one more score in the average. Faces far away are missed by the short-range model.
+- The hand score is the *handedness* score: the model's confidence in left versus right.
+- Hands are detected in video mode: pictures are treated as frames of one video, and a hand is first searched for where
+  the previous picture had one. Scores depend on the order of pictures; at most two hands are detected.
+- A hand or face that isn't found doesn't lower the average: a model that draws few recognisable hands wins.
+- A false face adds its score to the average. The short-range model misses distant faces.
 - A bad hand that is found scores almost as high as a good one.
 
 The published face code uses MediaPipe's Tasks interface with a downloaded copy of the short-range model. The copy
-inside MediaPipe's wheel gives the same score (0.97193187 by both on one photo, 0.10.21), and is used here.
+in MediaPipe's wheel, used here, gives the same score (0.97193187 from both on one photo, version 0.10.21).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ from fairhuman.detect.scale import enlarge
 
 @dataclass(frozen=True, slots=True)
 class OfficialScores:
-    """Scores of all that is found in one picture; empty where nothing is."""
+    """Scores of all faces and hands found in one picture; empty if none."""
 
     faces: tuple[float, ...]
     hands: tuple[float, ...]
@@ -44,21 +43,20 @@ def official_scores(
     seconds: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[OfficialScores]:
-    """The official scores of every picture, which for hands depend on the pictures before it.
+    """The official scores of every picture; those of hands depend on the pictures before it.
 
-    All pictures go through one process, in order, as the published code has it.
+    All pictures go through one process in order, as in the published code.
 
     Args:
         pictures: upright RGB pictures [H, W, 3], uint8, in the order of their prompts.
-        upscale: pictures of up to 256 px (longer side) are enlarged this many times before, which the published
-            code doesn't do, as its pictures are larger; 1 = never.
-        seconds: time limit of one picture.
-        progress: called with (done, all) after every picture.
+        upscale: enlargement of pictures of up to 256 px on the longer side before detection; 1 = none. The published
+            code doesn't enlarge, as its pictures are larger.
+        seconds: time limit per picture.
+        progress: called with (done, total) after every picture.
 
     Raises:
         ValueError: `upscale` or `seconds` is out of range.
-        DetectorError: models can't be loaded, or a picture is refused, crashes them or takes too long: names it.
-
+        DetectorError: models can't be loaded, or a picture is invalid, crashes them or exceeds the time limit.
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
@@ -80,7 +78,7 @@ class _OfficialFaces(BundledModel):
 
 
 class _OfficialHands(BundledModel):
-    """The default `Hands()`: video mode, two hands at most; the blank warm-up picture leaves no hand to track."""
+    """The default `Hands()`: video mode, at most two hands. The blank warm-up picture leaves no hand to track."""
 
     MODEL = "official hands"
 
@@ -94,7 +92,7 @@ class _OfficialHands(BundledModel):
 
 @contextmanager
 def official_scorer(upscale: int = 4) -> Iterator[Callable[[Picture], OfficialScores]]:
-    """A function that gives the official scores of a picture after those before it, in this process."""
+    """A function that returns the official scores of each picture in sequence, in this process."""
     with _OfficialFaces() as faces, _OfficialHands() as hands:
 
         def score(picture: Picture) -> OfficialScores:

@@ -1,21 +1,21 @@
-"""Strict face and hand confidence: what is expected and not found counts 0, what is found is looked at closely.
+"""Strict face and hand confidence: expected parts that aren't found count 0, found ones are rated by quality.
 
-Quality of what is found, each factor in 0..1:
+Quality of a detected part, each factor in 0..1:
 
     face:  presence · agreement                 (`face_shape`)
     hand:  presence · agreement · plausibility  (`hand_shape`)
 
-Presence is the landmark model's score that the part is there, the mean over several looks; agreement says whether
-these looks see the same landmarks. The detectors' own scores aren't used: a pixelated face keeps most of its score, and
-MediaPipe's hand score is that of left or right.
+Presence is the landmark model's presence score, averaged over several looks; agreement measures whether these looks
+return the same landmarks. The detectors' own scores aren't used: a pixelated face keeps most of its score, and
+MediaPipe's hand score is the confidence in left versus right.
 
-A picture's confidence is the mean of the quality over its expected parts, 0 for those not found; over a set it is
-Σ quality / Σ expected. Beside it stand the detection rate Σ matched / Σ expected and the precision
-Σ matched / Σ (matched + extra): extra faces and hands don't lower the confidence, they are counted.
+A picture's confidence is the mean quality of its expected parts, with 0 for those not found; for a set it is
+Σ quality / Σ expected. It is reported with the detection rate Σ matched / Σ expected and the precision
+Σ matched / Σ (matched + extra); extra faces and hands don't lower the confidence.
 
-What it can't see: a sixth finger on a sharp hand, a left hand on a right arm, whether a face is the right one.
-It sees the models' limits too: small or half hidden hands and faces turned away may be missed however well they are
-drawn. So compare methods on the same prompts, and with real pictures beside.
+Limits: a sixth finger on a sharp hand, a left hand on a right arm, the identity of a face. The models may miss small or
+half hidden hands and averted faces, however well they are drawn. So compare methods on the same prompts, together with
+real pictures.
 """
 
 from collections.abc import Sequence
@@ -32,25 +32,24 @@ from fairhuman.evaluate.people.looks import agreement
 from fairhuman.record import Box
 
 Array = NDArray[np.float64]
-Expected = Sequence[Box] | int | None  # true boxes, how many there should be, or not known
+Expected = Sequence[Box] | int | None  # true boxes, number of parts, or unknown
 
-SAME_PLACE = 0.2  # least IoU of a found box and an expected one; a box of bare skin and one of key points differ
-HAND_WIDTH = 2.0  # the model's region through the hand in it, see `looks.hand_region`
-HAND_SPREAD = 0.1  # of the hand's size
+MIN_IOU = 0.2  # minimum IoU of matching boxes; low, because boxes around skin and around keypoints differ
+HAND_WIDTH = 2.0  # side of the model's region divided by the hand's size, see `looks.hand_region`
+HAND_SPREAD = 0.1  # tolerance as a fraction of the hand's size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StrictScores:
-    """One part in N pictures, in sums, so that intervals over pictures can be had; arrays [N], float64.
+    """Sums for one kind of part in N pictures, from which intervals over pictures follow; arrays [N], float64.
 
     Attributes:
-        expected_n: how many parts there should be; NaN where that isn't known.
-        matched_n: expected ones that are found; NaN where `expected_n` is.
-        extra_n: found ones that aren't expected; NaN where `expected_n` is.
-        quality_n: sum of the quality of the matched ones; NaN where `expected_n` is.
-        found_n: all that are found.
-        best_n: quality of the best one, 0 where none is found; known everywhere.
-
+        expected_n: number of expected parts; NaN if unknown.
+        matched_n: expected parts that are found; NaN where `expected_n` is.
+        extra_n: found parts that aren't expected; NaN where `expected_n` is.
+        quality_n: summed quality of the matched parts; NaN where `expected_n` is.
+        found_n: number of found parts.
+        best_n: quality of the best found part, 0 if none is found; always known.
     """
 
     expected_n: Array
@@ -61,32 +60,31 @@ class StrictScores:
     best_n: Array
 
 
-def strict_faces(findings: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
+def strict_faces(detections: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
     """Strict scores of faces.
 
     Args:
-        findings: of N pictures.
-        expected: of each picture, the true boxes, or the number of faces, or None.
+        detections: detections in N pictures.
+        expected: for each picture the true boxes, the number of faces, or None if unknown.
 
     Raises:
         ValueError: the lengths differ, or a number is negative.
-
     """
-    return _scores([[(face, face_quality(face)) for face in finding.faces] for finding in findings], expected)
+    return _scores([[(face, face_quality(face)) for face in one.faces] for one in detections], expected)
 
 
-def strict_hands(findings: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
-    """Strict scores of hands; arguments and errors as of `strict_faces`."""
-    return _scores([[(hand, hand_quality(hand)) for hand in finding.hands] for finding in findings], expected)
+def strict_hands(detections: Sequence[ImageDetections], expected: Sequence[Expected]) -> StrictScores:
+    """Strict scores of hands; arguments and errors are those of `strict_faces`."""
+    return _scores([[(hand, hand_quality(hand)) for hand in one.hands] for one in detections], expected)
 
 
 def face_quality(face: PartDetection) -> float:
-    """presence · agreement of a found face, 0..1."""
+    """presence · agreement of a detected face, 0..1."""
     return face_shape(face).fit
 
 
 def hand_quality(hand: PartDetection) -> float:
-    """presence · agreement · plausibility of a found hand, 0..1."""
+    """presence · agreement · plausibility of a detected hand, 0..1."""
     alike = agreement(np.array(hand.looks), hand.size / HAND_WIDTH, HAND_SPREAD)
     return float(np.mean(hand.presence)) * alike * hand_shape(hand.points).plausibility
 
@@ -115,6 +113,6 @@ def _row(parts: Rated, wanted: Expected) -> tuple[float, float, float, float]:
         taken = sorted((quality for _, quality in parts), reverse=True)[:count]
     else:
         count = len(wanted)
-        pairs = match_boxes(corners([part.box for part, _ in parts]), corners(wanted), SAME_PLACE)
+        pairs = match_boxes(corners([part.box for part, _ in parts]), corners(wanted), MIN_IOU)
         taken = [parts[found][1] for found, _ in pairs]
     return count, len(taken), len(parts) - len(taken), sum(taken)

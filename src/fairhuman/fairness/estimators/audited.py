@@ -1,4 +1,4 @@
-"""What all amortised estimators share: now and then an exact step, from which they learn and which judges them."""
+"""Base of all amortised estimators: periodic exact steps (audits) calibrate and evaluate the estimate."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,20 +8,20 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch, Weigh
+from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch, WeightRule
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.pairwise import PairwiseEstimator
 
 Exact = ExactEstimator | PairwiseEstimator
 
 
-class Audited(ABC):
-    """Takes the exact step every `every`-th time, the first one included, and tells how far off it would have been.
+class AuditedEstimator(ABC):
+    """Takes every `every`-th step exactly, starting with the first, and measures the estimate against it.
 
     Args:
-        parameters: what to differentiate for.
-        every: steps from one exact step to the next; 0: never.
-        exact: how exact steps are taken; None: with K gradients at once.
+        parameters: the parameters to differentiate with respect to.
+        every: interval between exact steps; 0: never.
+        exact: the estimator for exact steps; None: `ExactEstimator`, which holds K gradients.
     """
 
     accumulates = False
@@ -39,15 +39,15 @@ class Audited(ABC):
         """Whether this step is taken exactly."""
         return self.every > 0 and self.steps % self.every == 0
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step."""
         self._weigh, self._group = weigh, group
         self.exact.begin(weigh, group)
-        self._start()
+        self._reset()
 
     def add(self, micro: MicroBatch) -> None:
-        """Take in a micro-batch."""
-        self._take(micro)
+        """Add a micro-batch."""
+        self._add(micro)
         if self.auditing:
             self.exact.add(micro)
 
@@ -58,16 +58,16 @@ class Audited(ABC):
             estimate = self._estimate()
         else:
             gram = self.exact.collect(scale)
-            guess = self._guess()
+            guess = self._estimate_weights()
             weights = self._weigh(gram)
-            self._learn(gram)
-            cosine = None if guess is None else cosine_of(guess, weights, gram)
+            self._update(gram)
+            cosine = None if guess is None else direction_cosine(guess, weights, gram)
             estimate = GramEstimate(weights, self.exact.combine(weights), gram, cosine=cosine)
         self.steps += 1
         return estimate
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count of steps."""
+        """Return the number of steps."""
         return {"steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -75,28 +75,28 @@ class Audited(ABC):
         self.steps = state["steps"]
 
     @abstractmethod
-    def _start(self) -> None:
-        """Forget what `_take` kept; comes before the forward pass."""
+    def _reset(self) -> None:
+        """Reset what `_add` collected; called before the forward pass."""
 
     @abstractmethod
-    def _take(self, micro: MicroBatch) -> None:
-        """Take in a micro-batch. In an audit the graph must stay whole: exact gradients follow."""
+    def _add(self, micro: MicroBatch) -> None:
+        """Process a micro-batch. In an audit the graph must be retained: exact gradients follow."""
 
     @abstractmethod
     def _estimate(self) -> GramEstimate:
         """Return the estimated direction."""
 
     @abstractmethod
-    def _guess(self) -> list[float] | None:
-        """Return the weights that `_estimate` would have come to in this audit; None: it knows too little yet."""
+    def _estimate_weights(self) -> list[float] | None:
+        """Return the weights that `_estimate` would have chosen in this audit; None: not calibrated yet."""
 
     @abstractmethod
-    def _learn(self, gram: Tensor) -> None:
-        """Take note of the exact M of this step; nothing to learn from one that isn't finite."""
+    def _update(self, gram: Tensor) -> None:
+        """Update from the exact M of this step; ignore one that isn't finite."""
 
 
-def cosine_of(weights: Sequence[float], others: Sequence[float], gram: Tensor) -> float:
-    """Return the cosine of Σ w_i g_i and Σ v_i g_i, from M."""
+def direction_cosine(weights: Sequence[float], others: Sequence[float], gram: Tensor) -> float:
+    """Return the cosine between Σ w_i g_i and Σ v_i g_i, computed from M."""
     a, b = gram.new_tensor(weights), gram.new_tensor(others)
     product, squares = float(a @ gram @ b), float(a @ gram @ a) * float(b @ gram @ b)
     return product / math.sqrt(squares) if squares > 0.0 else math.nan

@@ -1,4 +1,7 @@
-"""Cutting the graph of a diffusers U-Net in two: what lies above a place in its decoder, and the rest."""
+"""Cut the autograd graph of a diffusers U-Net in two at a point of its decoder.
+
+"Above" the cut is nearer to the output, "below" is the rest of the network.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -6,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.estimators.estimator import Gradient, own
+from fairhuman.fairness.estimators.estimator import Gradient, unaliased
 
-_SKIPS = "res_hidden_states_tuple"  # what the encoder hands to an up block; its layers take from the end
+_SKIPS = "res_hidden_states_tuple"  # the encoder's skip connections of an up block; its layers pop from the end
 
 
 class CutPoint(NamedTuple):
@@ -18,17 +21,17 @@ class CutPoint(NamedTuple):
     attention: int | None = None
 
     def __str__(self) -> str:
-        """As the module that comes next is called."""
+        """Return the name of the first module above the cut."""
         return f"up_blocks.{self.block}" + ("" if self.attention is None else f".attentions.{self.attention}")
 
 
 class Cut:
-    """Knows all tensors that cross a place of a U-Net from below in the last forward pass.
+    """Records all tensors that cross a point of a U-Net in the last forward pass.
 
-    They cross it as the hidden state, as skip connections of the encoder and, before a whole block, as embeddings.
-    Each one is given a view of its own there, so gradients for all `crossings` can be asked for without going below
-    any of them (a skip connection is below the hidden state too), and be sent down from there. The network's values
-    and its ordinary backward pass are the same.
+    These are the hidden state, the encoder's skip connections and, before a whole block, the embeddings. Hooks replace
+    each one by a view, so that autograd can return the gradients of all `crossings` without passing below any of them
+    (skip connections are below the hidden state too), and can continue from there. The network's outputs and its
+    ordinary backward pass are unchanged.
     """
 
     def __init__(self, unet: nn.Module, place: CutPoint) -> None:
@@ -44,7 +47,7 @@ class Cut:
         self.clear()
 
     def remove(self) -> None:
-        """Take the hooks off the network."""
+        """Remove the hooks from the network."""
         for handle in self._handles:
             handle.remove()
 
@@ -56,15 +59,15 @@ class Cut:
     def pull_back(
         self, cotangents: Sequence[Tensor | None], parameters: Sequence[nn.Parameter], keep: bool = False
     ) -> Gradient:
-        """Return the gradient for `parameters` below that comes from gradients at the crossings. `keep`: the graph."""
+        """Backpropagate gradients at the crossings to `parameters` below; `keep` retains the graph."""
         flows = [(crossing, c) for crossing, c in zip(self.crossings, cotangents, strict=True) if c is not None]
         if not flows or not parameters:
             return [None] * len(parameters)
         crossings, reached = zip(*flows, strict=True)
-        return own(torch.autograd.grad(crossings, parameters, reached, retain_graph=keep, allow_unused=True))
+        return unaliased(torch.autograd.grad(crossings, parameters, reached, retain_graph=keep, allow_unused=True))
 
     def _enter_block(self, block: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Mark what comes from below: of the lowest block all, of the others the skip connections."""
+        """Record the crossings: all inputs of the lowest block, the skip connections of the others."""
         if not torch.is_grad_enabled():
             return args, kwargs
         if block is self._blocks[0]:
@@ -80,7 +83,7 @@ class Cut:
         return (self._crossing(args), self._crossing(kwargs)) if torch.is_grad_enabled() else (args, kwargs)
 
     def _crossing(self, value: Any) -> Any:
-        """Return views of tensors with a graph, the same one of the same tensor; other things as they are."""
+        """Replace tensors with a graph by views, one view per tensor; return other values unchanged."""
         if isinstance(value, tuple):
             return tuple(self._crossing(item) for item in value)
         if isinstance(value, dict):
@@ -95,7 +98,7 @@ class Cut:
         return known
 
     def _known(self, value: Any) -> Any:
-        """Return the view of a tensor that has one, such as an embedding that all blocks are given."""
+        """Return the view that replaces a recorded tensor, such as an embedding that all blocks read."""
         return next((view for below, view in zip(self._below, self.crossings, strict=True) if below is value), value)
 
 
@@ -103,22 +106,22 @@ def up_blocks(unet: nn.Module) -> list[nn.Module]:
     """Return the blocks of a U-Net's decoder, from the lowest resolution up.
 
     Raises:
-        ValueError: it has none.
+        ValueError: there are none.
     """
     blocks = getattr(unet, "up_blocks", None)
     if not isinstance(blocks, nn.ModuleList) or not len(blocks):
-        raise ValueError(f"{type(unet).__name__} has no up_blocks; modes exact, ema and output take any network")
+        raise ValueError(f"{type(unet).__name__} has no up_blocks; modes exact, ema and output support any network")
     return list(blocks)
 
 
-def places(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[CutPoint, list[int]]:
-    """Return where a U-Net can be cut, and which of `parameters` are above, from the fewest to the most.
+def cut_points(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[CutPoint, list[int]]:
+    """Return the points where a U-Net can be cut, from the highest down, with the indices of `parameters` above.
 
-    A place with no more above it than the one before is left out. Between attentions it can be cut where nothing but
-    layers of the U-Net is trained: embeddings reach all layers.
+    Points with no more parameters above them than the previous one are left out. Cuts between attentions need all
+    trained parameters inside the U-Net's blocks, as embeddings feed all layers.
 
     Raises:
-        ValueError: it has no up blocks, or no trained parameter above any place.
+        ValueError: no up blocks, or no trained parameter above any point.
     """
     blocks = up_blocks(unet)
     inside = {id(p) for name in ("down_blocks", "mid_block", "up_blocks") for p in _parameters(unet, name)}
@@ -137,7 +140,9 @@ def places(unet: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[CutPoint
                 found[place], count = positions, len(positions)
         above |= _ids_above(blocks[b], None)
     if not found:
-        raise ValueError("no trained parameter in the U-Net's up blocks; modes exact, ema and output need none there")
+        raise ValueError(
+            "no trained parameter in the U-Net's up blocks; modes exact, ema and output don't need one there"
+        )
     return found
 
 
@@ -146,7 +151,7 @@ def _attentions(block: nn.Module) -> list[nn.Module]:
 
 
 def _ids_above(block: nn.Module, attention: int | None) -> set[int]:
-    """Return the parameters of a block's layers from an attention on; its resnet comes before it, and is below."""
+    """Return the ids of a block's parameters from an attention on; its own resnet comes before it, so is below."""
     if attention is None:
         return {id(parameter) for parameter in block.parameters()}
     modules = [*_attentions(block)[attention:], *list(getattr(block, "resnets", []))[attention + 1 :]]

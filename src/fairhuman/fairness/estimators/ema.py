@@ -1,4 +1,4 @@
-"""The moving average: weights from the Gram matrices of earlier steps, for large or accumulated batches."""
+"""Mode `ema`: weights from a moving average of earlier Gram matrices, for large or accumulated batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, present_anywhere
-from fairhuman.fairness.estimators.audited import Audited, Exact
+from fairhuman.fairness.distributed import average_gradients_, present_in_any_process
+from fairhuman.fairness.estimators.audited import AuditedEstimator, Exact
 from fairhuman.fairness.estimators.estimator import (
     Gradient,
     GramEstimate,
     MicroBatch,
-    add_,
+    add_gradients_,
     differentiate,
     weighted_sum,
 )
 
 
 class RunningGram:
-    """The Gram matrix that steps have on average: the logarithm of each gradient's norm, the cosine of each pair.
+    """Moving average of Gram matrices: of the logarithm of each gradient's norm and the cosine of each pair.
 
-    What an absent objective has to do with stays as it was.
+    Entries of absent objectives are not updated.
 
     Args:
-        rate: weight of a new step in the average, in (0, 1]; 1 / n for the n-th step while that is more.
+        rate: weight of a new step in the average, in (0, 1]; for the n-th step at least 1 / n.
     """
 
     def __init__(self, rate: float = 0.3) -> None:
@@ -32,23 +32,23 @@ class RunningGram:
         self._norms: Tensor | None = None
         self._cosines = self._counts = torch.zeros(0, 0, dtype=torch.float64)
 
-    def guess(self) -> Tensor | None:
-        """Return M [K, K], with zeros for objectives that were never there; None before the first `learn`."""
+    def predict(self) -> Tensor | None:
+        """Return M [K, K], with zeros for objectives not seen yet; None before the first `update`."""
         return None if self._norms is None else self._cosines * torch.outer(self._norms.exp(), self._norms.exp())
 
-    def learn(self, gram: Tensor) -> None:
-        """Take in the exact M of a step; one that isn't finite teaches nothing."""
+    def update(self, gram: Tensor) -> None:
+        """Update from the exact M of a step; ignore one that isn't finite."""
         if not bool(gram.isfinite().all()):
             return
-        here = gram.diagonal() > 0.0
+        present = gram.diagonal() > 0.0
         norms = gram.diagonal().sqrt()
         if self._norms is None:
             self._norms = torch.zeros_like(norms)
             self._cosines = self._counts = torch.zeros_like(gram)
-        self._counts = self._counts + torch.outer(here, here)
-        share = torch.where(torch.outer(here, here), (1.0 / self._counts).clamp_min(self.rate), 0.0)
+        self._counts = self._counts + torch.outer(present, present)
+        share = torch.where(torch.outer(present, present), (1.0 / self._counts).clamp_min(self.rate), 0.0)
         cosines = gram / torch.outer(norms, norms)
-        self._norms = torch.where(here, torch.lerp(self._norms, norms.log(), share.diagonal()), self._norms)
+        self._norms = torch.where(present, torch.lerp(self._norms, norms.log(), share.diagonal()), self._norms)
         self._cosines = torch.where(share > 0.0, torch.lerp(self._cosines, cosines, share), self._cosines)
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,16 +60,16 @@ class RunningGram:
         self._norms, self._cosines, self._counts = state["norms"], state["cosines"], state["counts"]
 
 
-class EmaEstimator(Audited):
-    """One backward pass with the weights that earlier steps would have on average.
+class EmaEstimator(AuditedEstimator):
+    """One backward pass with the weights of the average Gram matrix.
 
-    For steps of many samples, at least 16: the weights of small ones follow the drawn noise levels and areas, which an
-    average can't. An objective has no weight before the first exact step that it was in.
+    For steps of at least 16 samples: with fewer, the best weights depend on the drawn noise levels and areas, which an
+    average cannot follow. An objective has weight 0 until the first exact step that contains it.
 
     Args:
-        parameters: what to differentiate for.
-        every: steps from one exact step to the next; nothing is learnt from the others.
-        exact: how exact steps are taken.
+        parameters: the parameters to differentiate with respect to.
+        every: interval between exact steps; only these update the average.
+        exact: the estimator for exact steps.
         rate: see `RunningGram`.
     """
 
@@ -80,39 +80,41 @@ class EmaEstimator(Audited):
     ) -> None:
         super().__init__(parameters, every, exact)
         if every == 0:
-            raise ValueError("every must be > 0: exact steps are all that a moving average learns from")
+            raise ValueError("every must be > 0: the moving average is updated by exact steps alone")
         self.average = RunningGram(rate)
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self._gradient: Gradient = [None] * len(self.parameters)
         self._gram: Tensor | None = None
         self._weights: list[float] = []
 
-    def _take(self, micro: MicroBatch) -> None:
+    def _add(self, micro: MicroBatch) -> None:
         losses = micro.losses
-        if not self._weights and (gram := self.average.guess()) is not None:
-            # Of an accumulated step it isn't known what will be in it.
-            here = [loss is not None for loss in losses] if micro.last and not self.auditing else [True] * len(losses)
-            here_k = torch.tensor(present_anywhere(here, self.parameters[0].device, self._group), dtype=gram.dtype)
-            self._gram = gram * torch.outer(here_k, here_k)
+        if not self._weights and (gram := self.average.predict()) is not None:
+            # While accumulating, the step's objectives aren't known yet; an audit estimates for all of them.
+            unknown = self.auditing or not micro.last
+            present = [unknown or loss is not None for loss in losses]
+            present = present_in_any_process(present, self.parameters[0].device, self._group)
+            present_k = torch.tensor(present, dtype=gram.dtype)
+            self._gram = gram * torch.outer(present_k, present_k)
             self._weights = self._weigh(self._gram)
         loss = None if self.auditing else weighted_sum(losses, self._weights)
         if loss is not None:
-            self._gradient = add_(self._gradient, differentiate(loss, self.parameters))
+            self._gradient = add_gradients_(self._gradient, differentiate(loss, self.parameters))
 
     def _estimate(self) -> GramEstimate:
         assert self._gram is not None
         average_gradients_([self._gradient], self.parameters, self._group)
         return GramEstimate(self._weights, self._gradient, self._gram, exact=False)
 
-    def _guess(self) -> list[float] | None:
+    def _estimate_weights(self) -> list[float] | None:
         return self._weights or None
 
-    def _learn(self, gram: Tensor) -> None:
-        self.average.learn(gram)
+    def _update(self, gram: Tensor) -> None:
+        self.average.update(gram)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count of steps and the average."""
+        """Return the number of steps and the average."""
         return {**super().state_dict(), "average": self.average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

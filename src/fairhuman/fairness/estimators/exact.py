@@ -1,4 +1,4 @@
-"""The exact estimator: K gradients, their Gram matrix, their combination."""
+"""Mode `exact`: K gradients, their Gram matrix, their combination."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -7,35 +7,36 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sharded, sum_shards
+from fairhuman.fairness.distributed import average_gradients_, is_sharded, sum_over_shards
 from fairhuman.fairness.estimators.estimator import (
     Gradient,
     GramEstimate,
     MicroBatch,
-    Weigh,
-    add_,
+    WeightRule,
+    add_gradients_,
+    combine_gradients,
     differentiate,
-    gram_of,
-    own,
-    weighted,
+    gram_matrix,
+    unaliased,
 )
 
 
 class ExactEstimator:
-    """Holds the K gradients, summed over micro-batches. Memory: K × P in the gradients' dtype, and no flat copies.
+    """Computes K gradients, summed over micro-batches. Memory: K × P in the gradients' dtype, without flat copies.
 
-    From the second micro-batch on, its gradients come on top while they are added: P if sequential, K × P if batched.
+    From the second micro-batch on, its gradients need extra memory while they are added: P if sequential, K × P if
+    batched.
 
     Args:
-        parameters: what to differentiate for.
-        batched: take the K gradients in one batched backward pass (`is_grads_batched`) instead of K passes. Under
+        parameters: the parameters to differentiate with respect to.
+        batched: compute the K gradients in one batched backward pass (`is_grads_batched`) instead of K passes. Under
             gradient checkpointing the activations are then recomputed once instead of K times; otherwise K passes are
-            as fast on a CPU (`benchmarks/fairness.py`). Limits, all PyTorch's: dropout in a checkpointed block and a
-            model compiled by inductor are errors; an operation without a batching rule, such as fused attention, runs
-            K times, with a warning; an infinity in one objective's gradient can turn the others' into NaN.
+            as fast on a CPU (`benchmarks/fairness.py`). Limits of PyTorch: dropout in a checkpointed block and a model
+            compiled by inductor are errors; an operation without a batching rule, such as fused attention, runs K times
+            with a warning; an infinity in one objective's gradient can turn the others into NaN.
 
     Raises:
-        ValueError: batched, but the parameters are sharded, whose gradients come from `backward`, a pass each.
+        ValueError: `batched` with sharded parameters, whose gradients need one `backward` pass each.
     """
 
     accumulates = True
@@ -43,11 +44,11 @@ class ExactEstimator:
     def __init__(self, parameters: Sequence[nn.Parameter], batched: bool = False) -> None:
         self.parameters = list(parameters)
         self.batched = batched
-        if batched and sharded(self.parameters):
-            raise ValueError("batched must be False where parameters are sharded, found True")
+        if batched and is_sharded(self.parameters):
+            raise ValueError("batched must be False if parameters are sharded, found True")
         self._gradients: list[Gradient] = []
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step."""
         self._weigh, self._group = weigh, group
         self._gradients = []
@@ -64,27 +65,27 @@ class ExactEstimator:
             batches = torch.autograd.grad(
                 stacked, self.parameters, grad_outputs=seeds, is_grads_batched=True, allow_unused=True
             )
-            # A gradient that no seed reaches (that of `round`) comes as one row for all.
+            # A gradient that no seed reaches (that of `round`) is returned as one row expanded to all.
             batches = tuple(b.contiguous() if b is not None and b.stride(0) == 0 else b for b in batches)
             for row, (i, _) in enumerate(present):
-                self._accumulate(i, own([None if batch is None else batch[row] for batch in batches]))
+                self._accumulate(i, unaliased([None if batch is None else batch[row] for batch in batches]))
             return
         for position, (i, loss) in enumerate(present):
             keep = position + 1 < len(present)
             self._accumulate(i, differentiate(loss, self.parameters, keep))
 
     def _accumulate(self, objective: int, gradient: Gradient) -> None:
-        self._gradients[objective] = add_(self._gradients[objective], gradient)
+        self._gradients[objective] = add_gradients_(self._gradients[objective], gradient)
 
     def collect(self, scale: float = 1.0) -> Tensor:
-        """Average all gradients over processes, and return the M of what is 1 / scale of them."""
+        """Average all gradients over processes; return M of the gradients divided by `scale`."""
         average_gradients_(self._gradients, self.parameters, self._group)
         self._scale = scale
-        return sum_shards(gram_of(self._gradients), self.parameters) / scale**2
+        return sum_over_shards(gram_matrix(self._gradients), self.parameters) / scale**2
 
     def partial_gram(self, positions: Collection[int]) -> Tensor:
-        """Return what the parameters at `positions` contribute to M, after `collect`."""
-        return gram_of([[gradient[p] for p in positions] for gradient in self._gradients]) / self._scale**2
+        """Return the contribution of the parameters at `positions` to M; call after `collect`."""
+        return gram_matrix([[gradient[p] for p in positions] for gradient in self._gradients]) / self._scale**2
 
     def finish(self, scale: float = 1.0) -> GramEstimate:
         """Return the exact direction."""
@@ -93,13 +94,13 @@ class ExactEstimator:
         return GramEstimate(weights, self.combine(weights), gram)
 
     def combine(self, weights: Sequence[float]) -> Gradient:
-        """Return Σ w_i g_i; the gradients are given up."""
+        """Return Σ w_i g_i; the gradients are consumed."""
         gradients, self._gradients = self._gradients, []
-        return weighted(gradients, weights)
+        return combine_gradients(gradients, weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: a step doesn't depend on earlier ones."""
+        """Return an empty state: steps are independent."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take nothing."""
+        """Do nothing: there is no state."""

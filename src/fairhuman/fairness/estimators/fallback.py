@@ -1,4 +1,4 @@
-"""From a cheap estimator to a dearer one, when its audits say that it isn't good enough."""
+"""Fall back from a cheap estimator to a more expensive one if its audits are bad."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,19 +6,20 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fairhuman.fairness.estimators.estimator import Estimator, GramEstimate, MicroBatch, Weigh
+from fairhuman.fairness.estimators.estimator import Estimator, GramEstimate, MicroBatch, WeightRule
 
 _LOG = logging.getLogger(__name__)
-PATIENCE = 3  # audits whose mean is judged
+PATIENCE = 3  # audits in the mean that is compared with the limit
 
 
 class FallbackEstimator:
-    """Uses the first of several estimators until the mean cosine of its last three audits is under a limit; then the
-    next one, from the next step on, for good. A line in the log says so.
+    """Uses the first of several estimators until the mean cosine of its last three audits falls below a limit.
+
+    From the next step on it uses the next estimator, permanently, and logs a warning.
 
     Args:
-        estimators: from the cheapest to the dearest; the last one stays, whatever its audits say.
-        limit: cosine to the exact direction, in [-1, 1].
+        estimators: from the cheapest to the most expensive; the last one is never replaced.
+        limit: minimum mean cosine to the exact direction, in [-1, 1].
 
     Raises:
         ValueError: no estimator, or a limit out of range.
@@ -36,7 +37,7 @@ class FallbackEstimator:
 
     @property
     def current(self) -> Estimator:
-        """The one in use."""
+        """The estimator in use."""
         return self.estimators[self.position]
 
     @property
@@ -44,16 +45,16 @@ class FallbackEstimator:
         """Whether a step may have several micro-batches."""
         return self.current.accumulates
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step."""
         self.current.begin(weigh, group)
 
     def add(self, micro: MicroBatch) -> None:
-        """Take in a micro-batch."""
+        """Add a micro-batch."""
         self.current.add(micro)
 
     def finish(self, scale: float) -> GramEstimate:
-        """Return the direction, and judge an audit."""
+        """Return the direction; after an audit, fall back if needed."""
         estimate = self.current.finish(scale)
         if estimate.cosine is not None and estimate.cosine == estimate.cosine:
             self._cosines = [*self._cosines, estimate.cosine][-PATIENCE:]
@@ -67,7 +68,7 @@ class FallbackEstimator:
         return estimate
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which one is in use, its last audits, and the states of all."""
+        """Return the index of the estimator in use, its last audits, and all states."""
         states = [estimator.state_dict() for estimator in self.estimators]
         return {"position": self.position, "cosines": self._cosines, "estimators": states}
 

@@ -1,4 +1,4 @@
-"""The output: weights from the gradients at the network's output, with no extra pass."""
+"""Mode `output`: weights from the gradients at the network's output, without an extra pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,32 +6,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sum_numbers, world_size
-from fairhuman.fairness.estimators.audited import Audited, Exact
+from fairhuman.fairness.distributed import average_gradients_, sum_over_processes, world_size
+from fairhuman.fairness.estimators.audited import AuditedEstimator, Exact
 from fairhuman.fairness.estimators.estimator import (
     Gradient,
     GramEstimate,
     MicroBatch,
-    at_output,
     differentiate,
+    output_gradients,
     weighted_sum,
 )
 
 
 class OutputGains:
-    """How much of an objective's gradient at the output arrives at the parameters.
+    """Predicts M from the objectives' gradients at the network's output.
 
     With c_i [B, ...] the gradient of L_i at the network's output and λ_b the noise levels (log SNR) of the samples,
     C_ij = Σ_b ⟨c_ib, c_jb⟩, and λ_i = Σ_b λ_b ‖c_ib‖² / C_ii:
 
         M_ii ≈ κ_i C_ii,        log κ_i = α_i + β_i λ_i,        M_ij ≈ C_ij √(κ_i κ_j)
 
-    α and β are learnt from exact steps, by least squares; the cosines between objectives are taken from the output,
-    where a region's is that of its share in the whole.
+    The gain κ_i is the ratio of the squared gradient norms at the parameters and at the output; α and β are fitted to
+    exact steps by least squares. Cosines between objectives are those at the output, where a region's cosine to the
+    whole image follows from its share of the error.
 
     Args:
-        memory: weight of an exact step against that of the one after, in (0, 1]: gains change as training goes on.
-        steadiness: how slow β is to leave 0, ≥ 0: as many exact steps, all with λ off the mean by 1.
+        memory: decay of an exact step's weight at each later one, in (0, 1]: gains change during training.
+        steadiness: strength of the prior β = 0, ≥ 0, in exact steps whose λ is off the mean by 1.
     """
 
     def __init__(self, memory: float = 0.95, steadiness: float = 1.0) -> None:
@@ -40,7 +41,7 @@ class OutputGains:
         self._squares_k22 = self._products_k2 = torch.zeros(0)
 
     def features(self, cotangents: Sequence[Tensor | None], levels_b: Tensor | None) -> Tensor:
-        """Return Σ_b ⟨c_ib, c_jb⟩ and Σ_b λ_b ⟨c_ib, c_jb⟩ [2, K, K], float64 on the CPU, of this process's samples."""
+        """Return Σ_b ⟨c_ib, c_jb⟩ and Σ_b λ_b ⟨c_ib, c_jb⟩ over this process's samples: [2, K, K], float64, CPU."""
         size = len(cotangents)
         present = {i: c.flatten(1).float() for i, c in enumerate(cotangents) if c is not None}
         pairs = [(i, j) for i in present for j in present if j <= i]
@@ -53,30 +54,31 @@ class OutputGains:
             features[:, i, j] = features[:, j, i] = torch.stack([row_b.sum(), row_b @ levels])
         return features
 
-    def guess(self, features: Tensor) -> Tensor:
-        """Return M; before the first `learn`, C."""
+    def predict(self, features: Tensor) -> Tensor:
+        """Return M [K, K]; before the first `update`, C."""
         if not len(self._squares_k22):
             return features[0]
         solved_k2 = torch.linalg.solve(self._squares_k22 + self._prior, self._products_k2)
-        roots = (solved_k2 * _known(features)).sum(dim=1).div(2.0).exp()
+        roots = (solved_k2 * _regressors(features)).sum(dim=1).div(2.0).exp()
         return features[0] * torch.outer(roots, roots)
 
-    def learn(self, features: Tensor, gram: Tensor) -> None:
-        """Take in the exact M of a step; one that isn't finite teaches nothing."""
+    def update(self, features: Tensor, gram: Tensor) -> None:
+        """Update from the exact M of a step; ignore one that isn't finite."""
         if not bool(gram.isfinite().all()):
             return
         norms = features[0].diagonal()
-        here = (gram.diagonal() > 0.0) & (norms > 0.0) & norms.isfinite()
-        known_k2 = torch.where(here[:, None], _known(features), 0.0)
-        log_gains = torch.where(here, gram.diagonal() / norms, 1.0).log()
+        present = (gram.diagonal() > 0.0) & (norms > 0.0) & norms.isfinite()
+        regressors_k2 = torch.where(present[:, None], _regressors(features), 0.0)
+        log_gains = torch.where(present, gram.diagonal() / norms, 1.0).log()
         if not len(self._squares_k22):
-            self._squares_k22, self._products_k2 = torch.zeros(len(here), 2, 2).double(), torch.zeros_like(known_k2)
-        kept = torch.where(here, self.memory, 1.0)[:, None]
-        self._products_k2 = kept * self._products_k2 + known_k2 * log_gains[:, None]
-        self._squares_k22 = kept[..., None] * self._squares_k22 + known_k2[:, :, None] * known_k2[:, None]
+            self._squares_k22 = torch.zeros(len(present), 2, 2).double()
+            self._products_k2 = torch.zeros_like(regressors_k2)
+        kept = torch.where(present, self.memory, 1.0)[:, None]
+        self._products_k2 = kept * self._products_k2 + regressors_k2 * log_gains[:, None]
+        self._squares_k22 = kept[..., None] * self._squares_k22 + regressors_k2[:, :, None] * regressors_k2[:, None]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums of least squares."""
+        """Return the sums of the least-squares fit."""
         return {"squares": self._squares_k22, "products": self._products_k2}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -84,21 +86,21 @@ class OutputGains:
         self._squares_k22, self._products_k2 = state["squares"], state["products"]
 
 
-def _known(features: Tensor) -> Tensor:
-    """Return (1, λ_i) [K, 2]; of an absent objective (1, 0)."""
+def _regressors(features: Tensor) -> Tensor:
+    """Return the regressors (1, λ_i) [K, 2]; (1, 0) for an absent objective."""
     norms, levels = features.diagonal(dim1=1, dim2=2)
     return torch.stack([torch.ones_like(norms), torch.where(norms > 0.0, levels / norms, 0.0)], dim=1)
 
 
-class OutputEstimator(Audited):
-    """One backward pass, as in ordinary training, with weights from `OutputGains`. For any network.
+class OutputEstimator(AuditedEstimator):
+    """One backward pass, as in ordinary training, with weights from `OutputGains`; works for any network.
 
     Args:
-        parameters: what to differentiate for.
-        every: steps from one exact step to the next, after the first `warm_up`, which are all exact.
-        exact: how exact steps are taken.
-        warm_up: exact steps at the start, to learn gains from; a single one tells them to a factor of e or so.
-        gains: with settings of their own.
+        parameters: the parameters to differentiate with respect to.
+        every: interval between exact steps after the first `warm_up` steps, which are all exact.
+        exact: the estimator for exact steps.
+        warm_up: exact steps at the start, to fit the gains; a single one determines them only to a factor of about e.
+        gains: None: default settings.
     """
 
     def __init__(
@@ -118,21 +120,21 @@ class OutputEstimator(Audited):
         """Whether this step is taken exactly."""
         return self.steps < self.warm_up or super().auditing
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self._losses: Sequence[Tensor | None] = ()
 
-    def _take(self, micro: MicroBatch) -> None:
-        output, cotangents = at_output(micro, "output")
+    def _add(self, micro: MicroBatch) -> None:
+        output, cotangents = output_gradients(micro, "output")
         self._losses = micro.losses
         self._features = self.gains.features(cotangents, output.levels_b)
 
     def _averaged(self) -> Tensor:
-        """Return the features of the gradients averaged over processes."""
-        total = sum_numbers(self._features, self.parameters[0].device, self._group)
+        """Return the features of the unscaled gradients averaged over processes."""
+        total = sum_over_processes(self._features, self.parameters[0].device, self._group)
         return total / (self._scale * world_size(self._group)) ** 2
 
     def _estimate(self) -> GramEstimate:
-        gram = self.gains.guess(self._averaged())
+        gram = self.gains.predict(self._averaged())
         weights = self._weigh(gram)
         loss = weighted_sum(self._losses, weights)
         gradient: Gradient = [None] * len(self.parameters)
@@ -141,15 +143,15 @@ class OutputEstimator(Audited):
         average_gradients_([gradient], self.parameters, self._group)
         return GramEstimate(weights, gradient, gram, exact=False)
 
-    def _guess(self) -> list[float] | None:
-        self._seen = self._averaged()
-        return None if self.steps < self.warm_up else self._weigh(self.gains.guess(self._seen))
+    def _estimate_weights(self) -> list[float] | None:
+        self._averaged_features = self._averaged()
+        return None if self.steps < self.warm_up else self._weigh(self.gains.predict(self._averaged_features))
 
-    def _learn(self, gram: Tensor) -> None:
-        self.gains.learn(self._seen, gram)
+    def _update(self, gram: Tensor) -> None:
+        self.gains.update(self._averaged_features, gram)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count of steps and the gains."""
+        """Return the number of steps and the gains."""
         return {**super().state_dict(), "gains": self.gains.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The exact estimator in little memory: two gradients at a time, and more passes."""
+"""The exact estimator with less memory: two gradients at a time, more passes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,25 +7,25 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sum_shards
+from fairhuman.fairness.distributed import average_gradients_, sum_over_shards
 from fairhuman.fairness.estimators.estimator import (
     Gradient,
     GramEstimate,
     MicroBatch,
-    Weigh,
+    WeightRule,
     differentiate,
-    inner,
+    inner_product,
     weighted_sum,
 )
 
 
 class PairwiseEstimator:
-    """Fills M pair by pair, then takes one more pass for the direction. Memory: 2 × P instead of K × P.
+    """Computes M pair by pair, then the direction in one more pass. Memory: 2 × P instead of K × P.
 
-    Passes: 1 + (K² - K + 2) / 2, which is 5 for K = 3 in place of 3. The graph of the losses lives until the end.
+    Passes: 1 + (K² - K + 2) / 2, which is 5 instead of 3 for K = 3. The graph of the losses is retained until the end.
 
     Args:
-        parameters: what to differentiate for.
+        parameters: the parameters to differentiate with respect to.
     """
 
     accumulates = False
@@ -34,30 +34,30 @@ class PairwiseEstimator:
         self.parameters = list(parameters)
         self._losses: Sequence[Tensor | None] = ()
 
-    def begin(self, weigh: Weigh, group: dist.ProcessGroup | None) -> None:
+    def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step."""
         self._weigh, self._group = weigh, group
         self._losses = ()
 
     def add(self, micro: MicroBatch) -> None:
-        """Take note of the losses."""
+        """Keep the losses."""
         self._losses = micro.losses
 
     def collect(self, scale: float = 1.0) -> Tensor:
-        """Return the M of what is 1 / scale of the gradients' average over processes."""
+        """Return M of the gradients averaged over processes and divided by `scale`."""
         size = len(self._losses)
         gram = torch.zeros(size, size, dtype=torch.float64)
         left = list(range(size))
         held, gradient = left.pop(0), self._gradient(self._losses[0])
-        gram[held, held] = inner(gradient, gradient)
+        gram[held, held] = inner_product(gradient, gradient)
         while left:
             for i in left:
-                other: Gradient = []  # gives its memory to the next one
+                other: Gradient = []  # frees its memory before the next one
                 other = self._gradient(self._losses[i])
-                gram[i, i] = inner(other, other)
-                gram[held, i] = gram[i, held] = inner(gradient, other)
-            held, gradient = left.pop(), other  # the last one is there already
-        return sum_shards(gram, self.parameters) / scale**2
+                gram[i, i] = inner_product(other, other)
+                gram[held, i] = gram[i, held] = inner_product(gradient, other)
+            held, gradient = left.pop(), other  # the last one is computed already
+        return sum_over_shards(gram, self.parameters) / scale**2
 
     def finish(self, scale: float = 1.0) -> GramEstimate:
         """Return the exact direction."""
@@ -78,8 +78,8 @@ class PairwiseEstimator:
         return gradient
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: a step doesn't depend on earlier ones."""
+        """Return an empty state: steps are independent."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take nothing."""
+        """Do nothing: there is no state."""

@@ -1,4 +1,4 @@
-"""The tail: the exact Gram matrix of the gradients near the output, and one backward pass through the rest."""
+"""Mode `tail`: the exact Gram matrix of the gradients near the output, and one backward pass through the rest."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,33 +7,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairhuman.fairness.distributed import average_gradients_, sharded
-from fairhuman.fairness.estimators.audited import Audited, cosine_of
-from fairhuman.fairness.estimators.cut import Cut, CutPoint, places
-from fairhuman.fairness.estimators.estimator import Gradient, GramEstimate, MicroBatch, gram_of, own, weighted
+from fairhuman.fairness.distributed import average_gradients_, is_sharded
+from fairhuman.fairness.estimators.audited import AuditedEstimator, direction_cosine
+from fairhuman.fairness.estimators.cut import Cut, CutPoint, cut_points
+from fairhuman.fairness.estimators.estimator import (
+    Gradient,
+    GramEstimate,
+    MicroBatch,
+    combine_gradients,
+    gram_matrix,
+    unaliased,
+)
 from fairhuman.fairness.estimators.exact import ExactEstimator
 
-SMALLEST_EIGENVALUE = 0.02  # of the unit-diagonal Gram matrix: a few parameters exaggerate how much objectives agree
+SMALLEST_EIGENVALUE = 0.02  # of the unit-diagonal Gram matrix: few parameters overstate the agreement of objectives
 
 
-class TailEstimator(Audited):
+class TailEstimator(AuditedEstimator):
     """K backward passes through the top of a U-Net give its K gradients, whose Gram matrix stands for M.
 
     The graph is cut in the decoder (`Cut`). After the K passes the gradients at the cut are combined with the weights,
-    and one pass takes them down. So the direction is Σ w_i g_i, exactly; only w is estimated.
+    and one pass backpropagates them through the rest. So the direction is Σ w_i g_i, exactly; only w is estimated.
 
-    Where: the highest place whose weights came close enough to the exact ones in a trial, the first steps, which are
-    exact. So it fits any targets of a LoRA, and full fine-tuning. The first half of the trial doesn't count: as long as
-    a LoRA's B is near its zero start, its A has hardly a gradient, and layers tell less of each other than later.
+    The cut is chosen in a trial, the first steps, which are exact: the highest point whose weights come close enough to
+    the exact ones. So any LoRA targets and full fine-tuning work. The first half of the trial is ignored: while a
+    LoRA's B is near its zero initialisation, its A has almost no gradient, and layers are less representative.
 
     Args:
-        unet: a diffusers U-Net; the losses of a step come from its last call.
-        parameters: what to differentiate for; some must be in its up blocks.
-        every: steps between audits; 0: none after the trial.
-        exact: how exact steps are taken.
-        place: where to cut; None: chosen by trial.
-        trial: exact steps before the place is chosen.
-        close: mean cosine to the exact direction that a place needs; the lowest one is taken where none has it.
+        unet: a diffusers U-Net; the losses of a step must come from its last call.
+        parameters: the parameters to differentiate with respect to; some must be in the up blocks.
+        every: interval between audits; 0: none after the trial.
+        exact: the estimator for exact steps.
+        place: where to cut; None: chosen by the trial.
+        trial: number of exact steps before the cut is chosen.
+        close: required mean cosine to the exact direction; if no point reaches it, the lowest one is used.
 
     Raises:
         ValueError: a network without up blocks; no trained parameter above `place`, or in the up blocks at all;
@@ -50,17 +57,18 @@ class TailEstimator(Audited):
         trial: int = 32,
         close: float = 0.99,
     ) -> None:
-        if sharded(parameters):
+        if is_sharded(parameters):
             raise ValueError(
-                "parameters are sharded: FSDP2 can't stop half-way down; modes exact, output and ema take them"
+                "parameters are sharded, and FSDP2 can't backpropagate through part of a network; "
+                "modes exact, output and ema support them"
             )
-        self._exact = exact or ExactEstimator(parameters)  # knows parts of the K gradients
+        self._exact = exact or ExactEstimator(parameters)  # gives access to parts of the K gradients
         super().__init__(parameters, every, self._exact)
         self._unet, self._trial, self._close = unet, trial, close
-        self._above = places(unet, self.parameters)
+        self._above = cut_points(unet, self.parameters)
         if place is not None and place not in self._above:
             raise ValueError(f"place must be one of {', '.join(map(str, self._above))}, got {place}")
-        self._cosines: list[list[float]] = []  # a row a trial step, a number a place
+        self._cosines: list[list[float]] = []  # one row per trial step, one column per cut point
         self._cut: Cut | None = None
         self.place: CutPoint | None = None
         if place is not None:
@@ -76,12 +84,12 @@ class TailEstimator(Audited):
             self._cut.remove()
         self.place, self._cut = place, Cut(self._unet, place)
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self._gradients: list[Gradient] = []
         if self._cut is not None:
             self._cut.clear()
 
-    def _take(self, micro: MicroBatch) -> None:
+    def _add(self, micro: MicroBatch) -> None:
         if self.auditing:
             return
         assert self._cut is not None
@@ -91,10 +99,10 @@ class TailEstimator(Audited):
         self._gradients = [[None] * len(inputs) for _ in micro.losses]
         for position, (i, loss) in enumerate(present):
             keep = position + 1 < len(present)
-            self._gradients[i] = own(torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True))
+            self._gradients[i] = unaliased(torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True))
         crossed = [tensor for gradient in self._gradients for tensor in gradient[len(self._above[self.place]) :]]
         if present and all(tensor is None for tensor in crossed):
-            raise ValueError("the losses must come from the last call of the U-Net, and they don't")
+            raise ValueError("the losses must come from the last call of the U-Net, but don't depend on it")
 
     def _estimate(self) -> GramEstimate:
         assert self._cut is not None
@@ -103,12 +111,12 @@ class TailEstimator(Audited):
         bottom = sorted(set(range(len(self.parameters))) - set(top))
         tops = [gradient[: len(top)] for gradient in self._gradients]
         average_gradients_(tops, [self.parameters[p] for p in top], self._group)
-        gram = widened(gram_of(tops) / self._scale**2)
+        gram = floor_eigenvalues(gram_matrix(tops) / self._scale**2)
         weights = self._weigh(gram)
         direction: Gradient = [None] * len(self.parameters)
-        for p, gradient in zip(top, weighted(tops, weights), strict=True):
+        for p, gradient in zip(top, combine_gradients(tops, weights), strict=True):
             direction[p] = gradient
-        cotangents = weighted([gradient[len(top) :] for gradient in self._gradients], weights)
+        cotangents = combine_gradients([gradient[len(top) :] for gradient in self._gradients], weights)
         below = [self.parameters[p] for p in bottom]
         found = self._cut.pull_back(cotangents, below)
         average_gradients_([found], below, self._group)
@@ -116,27 +124,27 @@ class TailEstimator(Audited):
             direction[p] = gradient
         return GramEstimate(weights, direction, gram, exact=False)
 
-    def _guess(self) -> list[float] | None:
+    def _estimate_weights(self) -> list[float] | None:
         return None if self.place is None else self._weights_at(self.place)
 
-    def _learn(self, gram: Tensor) -> None:
-        """Choose the place when there have been enough steps."""
+    def _update(self, gram: Tensor) -> None:
+        """Record a trial step; choose the cut at the end of the trial."""
         if self.place is not None or not bool(gram.isfinite().all()):
             return
         exact = self._weigh(gram)
-        self._cosines.append([cosine_of(self._weights_at(place), exact, gram) for place in self._above])
+        self._cosines.append([direction_cosine(self._weights_at(place), exact, gram) for place in self._above])
         if len(self._cosines) >= self._trial:
             means = [statistics.mean(column) for column in zip(*self._cosines[self._trial // 2 :], strict=True)]
             close = [place for place, mean in zip(self._above, means, strict=True) if mean >= self._close]
             self._choose(close[0] if close else list(self._above)[-1])
 
     def _weights_at(self, place: CutPoint) -> list[float]:
-        """Return the weights of this exact step as a cut at `place` sees them."""
-        return self._weigh(widened(self._exact.partial_gram(self._above[place])))
+        """Return the weights that a cut at `place` would give in this exact step."""
+        return self._weigh(floor_eigenvalues(self._exact.partial_gram(self._above[place])))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count of steps, the place, and the trial before it was chosen."""
-        place = None if self.place is None else tuple(self.place)  # a plain one, which torch.load knows
+        """Return the number of steps, the cut point, and the cosines of the trial."""
+        place = None if self.place is None else tuple(self.place)  # a plain tuple, which torch.load accepts
         return {**super().state_dict(), "place": place, "cosines": self._cosines}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -147,8 +155,8 @@ class TailEstimator(Audited):
             self._choose(CutPoint(*state["place"]))
 
 
-def widened(gram: Tensor) -> Tensor:
-    """Return `gram` with the eigenvalues of its unit-diagonal form at least `SMALLEST_EIGENVALUE`."""
+def floor_eigenvalues(gram: Tensor) -> Tensor:
+    """Return `gram` with the eigenvalues of its unit-diagonal form raised to at least `SMALLEST_EIGENVALUE`."""
     here = gram.diagonal() > 0.0
     if not bool(gram.isfinite().all()) or not bool(here.any()):
         return gram

@@ -1,1 +1,1 @@
-"""What frozen networks made, kept on disk."""
+"""On-disk caches of the frozen networks' outputs: latents and text embeddings."""

@@ -1,4 +1,4 @@
-"""Caches filled ahead of a run, as `fairhuman data cache RECIPE` does."""
+"""Fill the caches before a run, for `fairhuman data cache RECIPE`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,12 @@ Views = list[tuple[View, torch.Tensor | None]]
 
 @dataclass(frozen=True)
 class CacheFill:
-    """What was there, by cache: tensors of the recipe that were kept already, new ones, others; bad pictures."""
+    """Counts by cache, and notes on bad pictures.
+
+    kept: tensors of the recipe that were cached already.
+    new: tensors of the recipe that were computed now.
+    unused: cached tensors that the recipe doesn't use.
+    changed: views recomputed because their picture has changed."""
 
     kept: dict[str, int]
     new: dict[str, int]
@@ -46,7 +51,7 @@ class CacheFill:
 
 
 class _EveryView(Dataset[tuple[Views, Note | None]]):
-    """A record an item: its views, or why there are none."""
+    """One item per record: its views, or a note on why there are none."""
 
     def __init__(self, people: PeopleDataset) -> None:
         self._people = people
@@ -66,25 +71,26 @@ class _EveryView(Dataset[tuple[Views, Note | None]]):
 
 
 def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], progress: Progress) -> CacheFill:
-    """Compute all latents and embeddings that a run can ask for and that aren't there; the same again goes on.
+    """Compute all missing latents and embeddings that a run can use; call again to resume.
+
+    `progress` receives the cache's name, the number of items done, and their total.
 
     Raises:
-        RecipeError: the recipe asks for no cache.
-        FairHumanError: too little space, a folder that can't be written; bad data or model.
-
+        RecipeError: the recipe enables no cache.
+        FairHumanError: not enough disk space, a folder that can't be written, invalid data or model.
     """
     if not (recipe.cache.latents or recipe.cache.text):
         raise RecipeError("nothing to compute: cache.latents and cache.text are both false")
     data = load_data(recipe, report)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     caches = Caches(recipe, data, build_model(recipe, device).pipeline)
-    for text in caches.opening() + caches.news():
+    for text in caches.opening_messages() + caches.new_messages():
         say(text)
     room = caches.budget.room
     if caches.missing > room:
         raise FairHumanError(
             f"{caches.budget.folder}: about {caches.missing / 2**20:,.0f} MiB more are needed, but only "
-            f"{room / 2**20:,.0f} MiB may be used; free space, or give another folder as cache.folder"
+            f"{room / 2**20:,.0f} MiB may be used; free space, or set cache.folder to another folder"
         )
     notes: list[Note] = []
     try:
@@ -108,7 +114,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
 def _fill_latents(
     caches: Caches, recipe: TrainRecipe, device: torch.device, notes: list[Note], progress: Progress
 ) -> int:
-    """Return how many views the recipe has."""
+    """Cache the latents of all views; return the number of views."""
     if caches.latents is None:
         return 0
     data = caches.data
@@ -121,7 +127,7 @@ def _fill_latents(
         for view, picture_chw in views:
             seen.add(view.key)
             if picture_chw is not None:
-                caches.latents.of_picture(view.key, view.origin, picture_chw.to(device))
+                caches.latents.moments_of(view.key, view.origin, picture_chw.to(device))
         _check(caches.latents.kept)
         progress("latents", done, total)
     return len(seen)
@@ -133,7 +139,7 @@ def _loaded(people: list[PeopleDataset], workers: int) -> Iterator[tuple[Views, 
 
 
 def _fill_texts(caches: Caches, progress: Progress) -> int:
-    """Return how many captions the recipe has."""
+    """Cache the embeddings of all captions; return the number of captions."""
     if caches.texts is None:
         return 0
     found = captions(caches.recipe, caches.data)
@@ -145,6 +151,6 @@ def _fill_texts(caches: Caches, progress: Progress) -> int:
 
 
 def _check(kept: Encodings) -> None:
-    """Stop at once where nothing more can be kept: a run would go on, but this has no other purpose."""
+    """Raise if the cache can't store more: unlike a run, filling has no use without it."""
     if kept.full:
         raise FairHumanError(kept.notes[-1])

@@ -1,4 +1,4 @@
-"""The caches of a run: where they are, what they need at most, what is said of them."""
+"""The caches of a run: location, size when complete, messages."""
 
 import shutil
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fairhuman.utils.files import cache_folder
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run's caches hold in the end: counts, and bytes of one."""
+    """The complete size of a run's caches: number of entries, and bytes per entry."""
 
     folder: Path
     views: int
@@ -28,23 +28,20 @@ class Budget:
 
     @property
     def needed(self) -> int:
-        """Bytes of all."""
+        """Bytes of all entries."""
         return self.views * self.view_bytes + self.texts * self.text_bytes
 
     @property
     def room(self) -> int:
-        """Bytes that may be written: those that are free, without the reserve."""
-        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
-        return max(0, shutil.disk_usage(there).free - RESERVE)
+        """Bytes that may be written: free disk space minus the reserve."""
+        existing = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        return max(0, shutil.disk_usage(existing).free - RESERVE)
 
     def line(self) -> str:
-        """All of it in words."""
+        """Return a one-line summary."""
         parts = [
             f"{count} {name} of {size / 1000:.0f} KB"
-            for count, name, size in (
-                (self.views, "latents", self.view_bytes),
-                (self.texts, "texts", self.text_bytes),
-            )
+            for count, name, size in ((self.views, "latents", self.view_bytes), (self.texts, "texts", self.text_bytes))
             if count
         ]
         whole = f"{_mib(self.needed)} when complete ({', '.join(parts)})"
@@ -52,11 +49,10 @@ class Budget:
 
 
 def budget(recipe: TrainRecipe, data: RunData) -> Budget:
-    """Count views and unique captions.
+    """Return the complete size of the caches, from the numbers of views and unique captions.
 
     Raises:
-        ModelError: a model's folder without readable configs.
-
+        ModelError: the model's folder has no readable configurations.
     """
     size = encoded_size(recipe.model)
     held_out = data.held_out.records if data.held_out is not None else ()
@@ -72,24 +68,18 @@ def budget(recipe: TrainRecipe, data: RunData) -> Budget:
 
 
 def captions(recipe: TrainRecipe, data: RunData) -> list[str]:
-    """Return the captions that a run reads, each once."""
+    """Return the unique captions that a run reads."""
     datasets = [data.train, *([data.held_out] if data.held_out is not None else [])]
     found = dict.fromkeys(record.caption for dataset in datasets for record in dataset.records)
     return list(found | ({"": None} if recipe.view.caption_dropout > 0.0 else {}))
 
 
 class Caches:
-    """The caches that a recipe asks for, of the networks of a pipeline.
-
-    Args:
-        recipe: whose `cache` is meant.
-        data: of the run, for the budget.
-        pipeline: the run's.
+    """The caches that a recipe enables.
 
     Attributes:
-        latents, texts: None where they aren't asked for.
-        data: the run's, without pictures whose latents are kept.
-
+        latents, texts: None where disabled.
+        data: the run's data, which skips decoding of pictures whose latents are cached.
     """
 
     def __init__(self, recipe: TrainRecipe, data: RunData, pipeline: StableDiffusionXLPipeline) -> None:
@@ -109,45 +99,43 @@ class Caches:
 
     @property
     def kept(self) -> dict[str, Encodings]:
-        """What is on disk, by name."""
+        """The tensors on disk, by cache name."""
         caches = {"latents": self.latents, "texts": self.texts}
         return {name: cache.kept for name, cache in caches.items() if cache is not None}
 
-    def opening(self) -> list[str]:
-        """Return what there is to say before the first step."""
+    def opening_messages(self) -> list[str]:
+        """Return the messages to show before the first step."""
         if not self.kept:
             return []
         lines = [self.budget.line()]
         for name, kept in self.kept.items():
-            strange = count_other_networks(kept.folder)
-            lines.append(
-                f"  {name}: {len(kept)} at hand" + (f"; {strange} of other models, not used" if strange else "")
-            )
+            unused = count_other_networks(kept.folder)
+            lines.append(f"  {name}: {len(kept)} cached" + (f"; {unused} of other models, not used" if unused else ""))
         if self.missing > self.budget.room:
-            lines.append(f"  about {_mib(self.missing)} more are needed: what doesn't fit is computed each time")
+            lines.append(f"  about {_mib(self.missing)} more are needed: whatever doesn't fit is recomputed each time")
         return lines
 
     @property
     def missing(self) -> int:
-        """Bytes that are still to be written, if what is at hand is of this run."""
+        """Bytes still to be written, assuming that all cached tensors belong to this run."""
         plan = self.budget
         texts, views = (len(cache.kept) if cache is not None else 0 for cache in (self.texts, self.latents))
         return max(0, plan.texts - texts) * plan.text_bytes + max(0, plan.views - views) * plan.view_bytes
 
-    def news(self) -> list[str]:
-        """Return what there is to say since the last time."""
+    def new_messages(self) -> list[str]:
+        """Return the messages since the last call."""
         found = [text for kept in self.kept.values() for text in kept.notes]
         for kept in self.kept.values():
             kept.notes.clear()
         return found
 
     def close(self) -> list[str]:
-        """Write what isn't yet written; return what there is to say."""
+        """Write all pending tensors; return the remaining messages."""
         for kept in self.kept.values():
             kept.flush()
         changed = sum(kept.changed for kept in self.kept.values())
-        said = [f"cache: {changed} views of pictures that were changed since were encoded anew"] if changed else []
-        return self.news() + said
+        messages = [f"cache: re-encoded {changed} views, as their pictures have changed"] if changed else []
+        return self.new_messages() + messages
 
 
 def _mib(size: int) -> str:

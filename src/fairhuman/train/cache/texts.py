@@ -1,4 +1,4 @@
-"""Embeddings of captions that are read again: frozen text encoders need not be asked twice."""
+"""Cache of text embeddings: the text encoders are frozen, so a caption need not be encoded again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,23 +14,17 @@ from fairhuman.models.sdxl import check_finite, encode_prompts
 
 
 class TextCache:
-    """Both embeddings of each caption, [77, D] and [P] one after the other, in float16.
+    """The token embeddings [77, D] and the pooled embedding [P] of each caption, concatenated, in float16.
 
-    Of SDXL that is 318 KB a caption. As with latents, the first use is rounded as the later ones are, and each caption
-    is encoded by itself.
-
-    Args:
-        kept: where they are kept.
-        pipeline: whose text encoders aren't trained.
-        precision: the autocast type of the run; None: the encoders' own.
-
+    For SDXL this takes 318 KB per caption. As with latents, the first use is rounded like later ones, and each caption
+    is encoded alone. The text encoders must be frozen; `precision` is the run's autocast dtype.
     """
 
     def __init__(self, kept: Encodings, pipeline: StableDiffusionXLPipeline, precision: torch.dtype | None) -> None:
         self.kept = kept
         self._pipeline, self._precision = pipeline, precision
 
-    def added(self, batch: Batch) -> Batch:
+    def with_embeddings(self, batch: Batch) -> Batch:
         """Return the batch with the embeddings of its captions, on the device of its pictures."""
         embeds_bnd, pooled_bp = self.embeddings(batch.captions)
         device = batch.pictures_bchw.device
@@ -39,11 +33,11 @@ class TextCache:
     def embeddings(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return embeddings [B, 77, D] and pooled ones [B, P], as `encode_prompts` does, in float16 on the CPU."""
         pooled = self._pipeline.text_encoder_2.config.projection_dim
-        flat = torch.stack([self._one(caption) for caption in captions])
+        flat = torch.stack([self._embedding(caption) for caption in captions])
         tokens = self._pipeline.tokenizer.model_max_length
         return flat[:, :-pooled].reshape(len(captions), tokens, -1), flat[:, -pooled:]
 
-    def _one(self, caption: str) -> Tensor:
+    def _embedding(self, caption: str) -> Tensor:
         key = digest(caption)
         flat = self.kept.get(key)
         if flat is None:

@@ -1,18 +1,18 @@
-// The review page: shows the picture in hand, sends one decision at a time, and shows the next once it is saved.
+// The review page: shows one picture, sends the decision, and shows the next picture once it is saved.
 
-const ENLARGED = 2.5; // times the size that fits
+const ENLARGED = 2.5; // zoom factor relative to the fitted size
 const STEP = 1.4;
 const LARGEST = 12;
-const AGAIN_MS = 5000; // between two looks for pictures that others may give back
+const AGAIN_MS = 5000; // interval of polling for pictures that other reviewers release
 const SVG = "http://www.w3.org/2000/svg";
 
 const find = (id) => document.getElementById(id);
 const { reviewer, token } = document.body.dataset;
 const [stage, canvas, prompt, status, problem] = ["stage", "canvas", "prompt", "status", "problem"].map(find);
-const images = new Map(); // by key: of the pictures in hand, so that the next one is there at once
+const images = new Map(); // preloaded images of the assigned pictures, by key
 let current = null;
 let original = ""; // the current prompt, as the text field spells it
-let waiting = false; // for pictures that others have in hand
+let waiting = false; // whether all remaining pictures are assigned to others
 let zoom = 1;
 let busy = false;
 
@@ -25,7 +25,7 @@ async function ask(path, body) {
       body: JSON.stringify({ ...body, reviewer }),
     });
   } catch {
-    throw new Error("The server can't be reached, nothing was saved. Is it still running?");
+    throw new Error("The server can't be reached, so nothing was saved. Is it still running?");
   }
   const answer = await response.json().catch(() => ({ message: `The server answered ${response.status}, nothing was saved.` }));
   if (!response.ok) throw Object.assign(new Error(answer.message), { status: response.status });
@@ -42,7 +42,7 @@ async function act(path, body, said) {
   } catch (error) {
     status.textContent = "";
     problem.textContent = error.message;
-    // Somebody else was faster: what is in hand has changed.
+    // Another reviewer was faster, so the assigned pictures have changed.
     if (error.status === 409) await ask("/api/work", {}).then(take, () => {});
   } finally {
     busy = false;
@@ -66,7 +66,7 @@ function load(picture) {
   const image = new Image();
   image.alt = `Picture ${picture.key}`;
   image.src = `/picture?key=${encodeURIComponent(picture.key)}`;
-  image.onerror = () => images.delete(picture.key); // tried again when it is shown
+  image.onerror = () => images.delete(picture.key); // retried when it is shown
   image.decode().catch(() => {});
   images.set(picture.key, image);
 }
@@ -120,14 +120,14 @@ function showNothing(work) {
   find("deciding").hidden = true;
   find("view").hidden = true;
   find("nothing").hidden = false;
-  find("nothing-title").textContent = waiting ? "Nothing to do just now" : "All done";
+  find("nothing-title").textContent = waiting ? "Nothing to do right now" : "All done";
   find("nothing-text").textContent = waiting
-    ? `${work.elsewhere} more with other reviewers. This page looks again by itself.`
-    : `You have made ${work.own} decisions. Thank you.`;
+    ? `Other reviewers are working on the last ${work.elsewhere}. This page updates automatically.`
+    : `You have made ${work.own} decisions. Thank you!`;
   if (news) find("nothing").focus();
 }
 
-// Zoom: the canvas has the picture's shape; larger than the stage it scrolls.
+// Zoom: the canvas has the picture's aspect ratio and scrolls when it is larger than the stage.
 
 function setZoom(value, x = 0.5, y = 0.5) {
   zoom = Math.min(Math.max(value, 1), LARGEST);
@@ -188,13 +188,13 @@ function restore() {
   showEdit();
 }
 
-// What the page remembers on this machine
+// Preferences stored in the browser
 
 function remember(name, value) {
   try {
     localStorage.setItem(name, value);
   } catch {
-    // a browser without storage asks again next time
+    // without storage, the default applies next time
   }
 }
 
@@ -244,7 +244,7 @@ document.addEventListener("keydown", (event) => {
   const handle = keys[event.key.toLowerCase()];
   if (!handle) return;
   event.preventDefault();
-  if (!event.repeat) handle(); // a key held down is one decision
+  if (!event.repeat) handle(); // a key that is held down counts once
 });
 canvas.addEventListener("click", (event) => {
   const place = canvas.getBoundingClientRect();

@@ -1,13 +1,13 @@
-// The participant's page: shows one question about one group of pictures at a time and keeps each answer.
+// The participant's page: shows one question about one group of pictures at a time and queues each answer.
 
 import { Queue } from "./study_queue.js";
 import { View } from "./study_view.js";
 
-const AGAIN_MS = 2000; // until what couldn't be loaded is asked for again
-const LEAST_MS = 300; // a second click that soon was meant for the question before
-const MOST_SECONDS = 86_400; // the server takes no more
-const AHEAD = 2; // groups whose pictures are loaded before they are shown
-const LEAST_PX = 200; // of a picture; a page that is too small for that scrolls
+const AGAIN_MS = 2000; // delay before a failed request is retried
+const LEAST_MS = 300; // earlier clicks are ignored, as they were meant for the previous question
+const MOST_SECONDS = 86_400; // the server's maximum
+const AHEAD = 2; // groups to preload
+const LEAST_PX = 200; // minimum width of a picture; smaller pages scroll
 const GAP_PX = 10;
 const LETTERS = "ABCD";
 
@@ -22,7 +22,7 @@ const queue = new Queue(root, tell);
 const view = new View(area, () => find("zoom").setAttribute("aria-pressed", view.zoomed));
 let trials = [];
 let step = -1;
-let since = null; // when the pictures of this step were seen; null: they aren't yet
+let since = null; // time at which the pictures of this step were shown; null: not yet
 let failing = false;
 
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
@@ -44,7 +44,7 @@ async function load() {
       const response = await fetch(`${root}/api/trials`);
       if (response.ok) return await response.json();
     } catch {
-      // told below
+      // reported below
     }
     find("problem").textContent = texts.unreachable;
     await later(AGAIN_MS);
@@ -68,14 +68,14 @@ async function loadImage(name) {
       failing = true;
       tell();
       await later(AGAIN_MS);
-      if (!images.has(name)) return null; // nobody waits for it any more
+      if (!images.has(name)) return null; // no longer needed
     }
   }
 }
 
 const namesOf = (trial) => [...trial.pictures, ...trial.zooms.flat()];
 
-// Only what is near stays in memory; the browser's cache has the rest.
+// Keep only nearby pictures in memory; the browser caches the rest.
 function preload(index) {
   const near = trials.slice(index, index + 1 + AHEAD).flatMap(namesOf);
   for (const name of images.keys()) if (!near.includes(name)) images.delete(name);
@@ -139,7 +139,7 @@ function figure(loaded, name, zooms, letter) {
   return whole;
 }
 
-// The arrangement in rows that makes the pictures largest; one row where it makes no difference.
+// Choose the number of rows that makes the pictures largest, preferring one row.
 function fit() {
   const figures = [...area.children];
   if (!figures.length) return;
@@ -231,7 +231,7 @@ document.addEventListener("keydown", (event) => {
   const handle = move ? () => view.pan(...move) : keys[event.key.toLowerCase()];
   if (!handle) return;
   event.preventDefault();
-  if (move || !event.repeat) handle(); // a key held down is one answer
+  if (move || !event.repeat) handle(); // a key that is held down counts once
 });
 const clicks = { back, return: back, zoom: () => view.toggle(), larger: () => view.larger(), smaller: () => view.smaller() };
 for (const [id, handle] of Object.entries(clicks)) find(id).addEventListener("click", handle);
@@ -250,7 +250,7 @@ function remember(checked) {
   try {
     localStorage.setItem("study-shortcuts", checked);
   } catch {
-    // a browser without storage asks again next time
+    // without storage, the default applies next time
   }
 }
 
@@ -263,7 +263,7 @@ function remembered() {
 }
 
 find("shortcuts").checked = remembered();
-for (const [, each] of queue.pending()) answers.set(stepOf(each), each.choice); // may be sent before this is loaded
+for (const [, each] of queue.pending()) answers.set(stepOf(each), each.choice); // they may be sent before the trials are loaded
 const loaded = await load();
 trials = loaded.trials;
 for (const each of loaded.answers) if (!answers.has(stepOf(each))) answers.set(stepOf(each), each.choice);

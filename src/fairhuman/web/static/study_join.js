@@ -1,4 +1,4 @@
-// The open link: this browser makes its own token and keeps it, so that asking again never takes a second place.
+// The open link: the browser generates and stores its token, so that joining again never takes a second place.
 
 const NAME = "study-token";
 const { problem: failed, full } = document.body.dataset;
@@ -16,7 +16,7 @@ function store(token) {
   try {
     localStorage.setItem(NAME, token);
   } catch {
-    // a browser without storage goes on with the address that it is led to
+    // without storage, the participant can still use the personal address
   }
 }
 
@@ -28,7 +28,7 @@ function makeToken() {
 let token = stored();
 
 async function join() {
-  token = stored() ?? token ?? makeToken(); // another tab may have made one meanwhile
+  token = stored() ?? token ?? makeToken(); // another tab may have stored one meanwhile
   store(token);
   problem.textContent = "";
   button.disabled = true;
@@ -48,5 +48,5 @@ async function join() {
 }
 
 button.addEventListener("click", join);
-// Who has started before goes on there; a token that the server doesn't know (any more) has to agree anew.
+// Returning participants continue where they stopped; a token that the server doesn't know must consent again.
 if (token && (await fetch(`/p/${token}/api/trials`).catch(() => null))?.ok) location.replace(`/p/${token}`);

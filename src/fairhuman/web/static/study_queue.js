@@ -1,25 +1,25 @@
-// Answers that the server hasn't acknowledged: kept on this device, sent one at a time, in order.
+// Queue of unacknowledged answers: stored on this device and sent one at a time, in order.
 //
-// Each has an entry of its own in localStorage, so that two tabs never overwrite what the other one keeps. The server
-// knows an answer by its key: sent twice, by both tabs or after a lost reply, it counts once.
+// Each answer has its own localStorage entry, so that two tabs never overwrite each other. The server recognises an
+// answer by its key: if it is sent twice, by both tabs or after a lost reply, it counts once.
 
-const FIRST_MS = 1000; // until a failed answer is sent again; doubles up to
+const FIRST_MS = 1000; // delay before a failed answer is resent; doubles up to LAST_MS
 const LAST_MS = 30_000;
 const TIMEOUT_MS = 20_000;
-const REFUSED = new Set([400, 409, 413, 415, 422]); // sending these again wouldn't help
+const REFUSED = new Set([400, 409, 413, 415, 422]); // resending wouldn't help
 
 export class Queue {
   #prefix;
   #address;
   #changed;
-  #unkept = new Map(); // what the browser couldn't store
+  #unkept = new Map(); // answers that the browser couldn't store
   #last = 0;
   #sending = false;
   #timer;
   #delay = FIRST_MS;
   refused = false;
 
-  // changed() is called whenever there is something to tell.
+  // changed() is called whenever the status may have changed.
   constructor(root, changed) {
     this.#prefix = `study:${root}:`;
     this.#address = `${root}/api/answers`;
@@ -29,7 +29,7 @@ export class Queue {
     addEventListener("beforeunload", (event) => this.#unkept.size && event.preventDefault());
   }
 
-  // Names and answers, the oldest first.
+  // Entry names and answers, oldest first.
   pending() {
     const found = new Map(this.#unkept);
     for (const name of storedNames()) {
@@ -45,7 +45,7 @@ export class Queue {
   add(answer) {
     const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     const latest = this.pending().map(([name]) => Number(name.slice(this.#prefix.length).split("-")[0]));
-    this.#last = Math.max(Date.now(), this.#last + 1, ...latest.map((time) => time + 1)); // a clock may go back
+    this.#last = Math.max(Date.now(), this.#last + 1, ...latest.map((time) => time + 1)); // the clock may go backwards
     const name = `${this.#prefix}${String(this.#last).padStart(16, "0")}-${key}`;
     try {
       localStorage.setItem(name, JSON.stringify({ key, ...answer }));
@@ -56,7 +56,7 @@ export class Queue {
     this.hurry();
   }
 
-  // An answer that another tab keeps, out of a storage event; null: something else.
+  // The answer that another tab queued, from a storage event; null for other events.
   fromElsewhere(event) {
     return event.key?.startsWith(this.#prefix) && event.newValue ? JSON.parse(event.newValue) : null;
   }
@@ -81,7 +81,7 @@ export class Queue {
     this.#delay = Math.min(this.#delay * 2, LAST_MS);
   }
 
-  // Null when the answer is settled, else after how many milliseconds to try again.
+  // Returns null when the answer is settled, else the delay in milliseconds before a retry.
   async #post(name, answer) {
     let response;
     try {
@@ -103,7 +103,7 @@ export class Queue {
     return null;
   }
 
-  // What was refused stays on the device under another name, for those who look into it.
+  // Refused answers stay on the device under another name, for diagnosis.
   #settle(name, answer, accepted) {
     this.#delay = FIRST_MS;
     this.#unkept.delete(name);

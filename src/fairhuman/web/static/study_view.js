@@ -1,20 +1,20 @@
-// Zoom and pan of several pictures at once: all show the same part of themselves.
+// Synchronised zoom and pan of several pictures, which all show the same part.
 
 const STEP = 1.5;
 const ENLARGED = 2.5;
 const LARGEST = 12;
-const MOVED_PX = 6; // less than that is a click
+const MOVED_PX = 6; // shorter movements count as clicks
 
 export class View {
   #area;
   #changed;
   #scale = 1;
-  #x = 0; // left and top of the part that is shown, as shares of the picture
+  #x = 0; // left and top of the visible part, as fractions of the picture
   #y = 0;
   #pointers = new Map();
   #moved = 0;
 
-  // area holds elements of class frame, each with one image in it.
+  // `area` holds elements of class "frame" with one image each.
   constructor(area, changed) {
     this.#area = area;
     this.#changed = changed;
@@ -46,12 +46,12 @@ export class View {
     this.#zoom(1 / STEP);
   }
 
-  // By shares of what is shown.
+  // Move by fractions of the visible part.
   pan(dx, dy) {
     this.#set(this.#scale, this.#x + dx / this.#scale, this.#y + dy / this.#scale);
   }
 
-  // The place in the picture at the point of the frame stays where it is.
+  // Zoom around a point of the frame, which keeps its place.
   #zoom(factor, [px, py] = [0.5, 0.5]) {
     const scale = Math.min(Math.max(this.#scale * factor, 1), LARGEST);
     const shrink = 1 / this.#scale - 1 / scale;
@@ -102,7 +102,7 @@ export class View {
     if (frame && this.#moved < MOVED_PX) this.toggle(place(frame, event.clientX, event.clientY));
   }
 
-  // A wheel alone scrolls the page; with Ctrl, which a touchpad's pinch sends, or on enlarged pictures it zooms.
+  // The wheel scrolls the page; with Ctrl (sent by pinching on a touchpad) or on zoomed pictures it zooms.
   #wheel(event) {
     const frame = event.target.closest(".frame");
     if (!frame || !(event.ctrlKey || this.zoomed)) return;

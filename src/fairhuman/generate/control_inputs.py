@@ -1,8 +1,8 @@
-"""What prompts ask for beside their words: a pose and a depth for each, out of files, folders or data sets.
+"""Conditions for prompts: a pose and a depth map for each, from files, folders or data sets.
 
-A pose is a picture in OpenPose's colours or JSON `{"width", "height", "people"}` (people or key points, as the data
-format has them); depth is a grey picture of 16 bits, near = bright. Of a folder the i-th file in the order of names
-belongs to the i-th prompt, of a data set the i-th record; a single one belongs to all prompts.
+A pose is an image in OpenPose's colours or JSON `{"width", "height", "people"}` (people or key points, as in the data
+format); depth is a 16-bit greyscale image, near = bright. The i-th file of a folder, sorted by name, or the i-th record
+of a data set belongs to the i-th prompt; a single condition is used for all prompts.
 """
 
 import base64
@@ -27,32 +27,31 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import HumanRecord
 from fairhuman.regions.transforms import JointTransform, ViewDraw
 
-NULL = "none"  # the place of the null condition
-POSE_TEXT, DEPTH_TEXT = "asked_pose", "asked_depth"  # names of the PNG's texts
-_DEPTH_SIDE = 64  # pixels of the depth map inside a PNG: enough for ranks, and far below readers' limits
-_ASPECT = 0.02  # that a condition may be wider or narrower than the picture
+NULL = "none"  # PLACE for the null condition, all zeros
+POSE_TEXT, DEPTH_TEXT = "asked_pose", "asked_depth"  # keys of the PNG's text entries
+_DEPTH_SIDE = 64  # pixels of the depth map stored in a PNG: enough for rank correlation, far below readers' size limits
+_ASPECT = 0.02  # largest relative difference between the aspect ratios of condition and image
 
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """Conditions by name, one a prompt; None: the null condition.
+    """Conditions by name, one per prompt; None: the null condition.
 
-    They are read where they are asked for, as a thousand of them at 1024 px don't fit into memory.
+    They are read on demand, as a thousand of them at 1024 px don't fit into memory.
     """
 
     records: Mapping[str, Sequence[HumanRecord | None]]
 
     def missing(self) -> dict[str, int]:
-        """Return how many prompts get the null condition though something was given, by name."""
+        """Return, by name, how many prompts get the null condition although others have one."""
         counts = {name: sum(record is None for record in each) for name, each in self.records.items()}
         return {name: n for name, n in counts.items() if 0 < n < len(self.records[name])}
 
     def check(self, size: tuple[int, int], indices: Sequence[int] | None = None) -> None:
-        """Check that the conditions of all prompts, or of some, can be shown at (height, width).
+        """Check that the conditions of all prompts, or of `indices`, have the aspect ratio of (height, width).
 
         Raises:
             DataError: one has another aspect ratio; names it and both sizes.
-
         """
         height, width = size
         for name, each in self.records.items():
@@ -65,14 +64,14 @@ class ControlInputs:
                     )
 
     def views(self, indices: Sequence[int], size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return the conditions of some prompts at (height, width), [B, C, H, W] in 0..1 by name; null is zeros."""
+        """Return the conditions of some prompts at (height, width): [B, C, H, W] in 0..1 by name; null is zeros."""
         return {
             name: torch.stack([_view(name, each[index], size) for index in indices])
             for name, each in self.records.items()
         }
 
     def texts(self, index: int, size: tuple[int, int]) -> dict[str, str]:
-        """Return what a picture of (height, width) keeps of what it was asked for, to be measured by it later."""
+        """Return text entries with the requested conditions for an image of (height, width), for later evaluation."""
         texts = {}
         for name, each in self.records.items():
             record = each[index]
@@ -88,14 +87,13 @@ class ControlInputs:
         return texts
 
 
-def read_asked(given: Sequence[str], count: int) -> ControlInputs:
-    """Read `NAME=PLACE` of each condition for `count` prompts; PLACE is a file, a folder, a data set or `none`.
+def read_control_inputs(given: Sequence[str], count: int) -> ControlInputs:
+    """Read each `NAME=PLACE` for `count` prompts; PLACE is a file, a folder, a data set or `none`.
 
     Raises:
-        RecipeError: no such condition, or one given twice.
-        DataError: nothing there, another number of conditions than prompts, one that can't be used, or files of two
+        RecipeError: an unknown condition, or one given twice.
+        DataError: nothing found, a number of conditions other than 1 or `count`, an unusable condition, or files of two
             conditions whose names don't match; names them.
-
     """
     records: dict[str, list[HumanRecord | None]] = {}
     stems: dict[str, list[str]] = {}
@@ -142,14 +140,14 @@ def _read(name: str, place: Path) -> list[HumanRecord | None]:
 
 
 def _condition_files(place: Path) -> list[Path] | None:
-    """Return the files of conditions at a place, by name; None where it is a data set."""
+    """Return the condition files at a place, sorted by name; None if it is a data set."""
     suffixes = PICTURE_SUFFIXES | {".json"}
     if place.is_file():
         return [place] if place.suffix.lower() in suffixes else None
     try:
-        kind = source_kind(place)  # a data set may have JSON of its own beside its tables
+        kind = source_kind(place)  # a data set may contain JSON files too
     except DataError:
-        kind = "folder"  # JSON alone is no data set
+        kind = "folder"  # a folder of JSON files is not a data set
     if kind != "folder":
         return None
     files = (path for path in place.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
@@ -185,7 +183,7 @@ def _from_json(path: Path) -> HumanRecord:
 
 
 def _view(name: str, record: HumanRecord | None, size: tuple[int, int]) -> Tensor:
-    """One condition [C, H, W], resized as a training sample's is."""
+    """Return one condition [C, H, W], resized like that of a training sample."""
     if record is None:
         return torch.zeros(CONDITIONS[name], *size)
     conditions, _ = read_conditions(record, [name], ANY_SHAPE)
@@ -196,7 +194,7 @@ def _view(name: str, record: HumanRecord | None, size: tuple[int, int]) -> Tenso
 
 
 def depth_text(depth_1hw: Tensor) -> str:
-    """Return a depth in 0..1, near = 1, as text: a grey PNG of at most 64 pixels a side in base64."""
+    """Return a depth map in 0..1, near = 1, as text: a base64 greyscale PNG of at most 64 x 64 pixels."""
     scale = min(1.0, _DEPTH_SIDE / max(depth_1hw.shape[1:]))
     size = [max(1, round(side * scale)) for side in depth_1hw.shape[1:]]
     small = T.resize(depth_1hw, size, antialias=True)[0].clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Writes of several threads in one transaction: on SQLite a commit waits for the disk, and lets nobody else write."""
+"""Group commit: writes of several threads in one transaction, since an SQLite commit waits for the disk."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -22,10 +22,10 @@ class _Job:
 
 
 class GroupCommit:
-    """Threads that come while the disk is busy are written all at once by the first of them whose turn it is.
+    """Batches writes that arrive during a commit; the first waiting thread commits all of them together.
 
-    Each is answered after the commit that holds what it wrote. On databases that take several writers each write has a
-    transaction of its own.
+    Each call returns after the commit of its write. On databases with concurrent writers, each write has its own
+    transaction.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -37,7 +37,7 @@ class GroupCommit:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction in turn: threads that wait here go on sooner than those that SQLite lets sleep."""
+        """A transaction under a lock, whose waiting threads continue sooner than those in SQLite's busy loop."""
         if not self._alone:
             with transaction(self._engine) as connection:
                 yield connection
@@ -46,10 +46,10 @@ class GroupCommit:
             yield connection
 
     def run(self, write: Write) -> int:
-        """Run `write` in a transaction, maybe a shared one; what it returns once that is committed.
+        """Run `write` in a transaction, possibly shared with other writes; returns its result after the commit.
 
-        It may refuse (RefusedError) only before it has written anything: others in the same transaction go on. Any
-        other error undoes them all, and is raised to all.
+        `write` may raise RefusedError only before it has written anything; other writes in the transaction are not
+        affected. Any other error rolls back all of them and is raised in every call.
         """
         if not self._alone:
             with transaction(self._engine) as connection:

@@ -1,7 +1,8 @@
-"""What pictures were asked to show: pose and depth, as `fairhuman sample` writes them into a picture or a data set has.
+"""Pose and depth that pictures were requested to follow.
 
-A picture that says nothing is held against what another method's picture of the same prompt and number was asked for,
-so that methods without control stand in the same table; failing that, against the only one of the reference.
+They come from the PNG metadata that `fairhuman sample` writes, or from the data set. A picture without a request is
+compared with the request of another method's picture of the same prompt and number, so that methods without control
+can be compared with controlled ones; failing that, with the reference picture of its prompt if there is exactly one.
 """
 
 import base64
@@ -20,51 +21,50 @@ from fairhuman.data.condition.people import PersonPose, move_people, people_from
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.errors import DataError
 from fairhuman.evaluate.pictures import EvalImage
-from fairhuman.evaluate.results import Methods, shared
-from fairhuman.generate.asked import DEPTH_TEXT, POSE_TEXT
+from fairhuman.evaluate.results import Methods, shared_indices
+from fairhuman.generate.control_inputs import DEPTH_TEXT, POSE_TEXT
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class RequestedPose:
-    """People in pixels of a picture of `size` (width, height)."""
+    """Requested people, in pixels of a picture of `size` (width, height)."""
 
     people: tuple[PersonPose, ...]
     size: tuple[int, int]
 
-    def at(self, size: tuple[int, int]) -> list[PersonPose]:
-        """Return them in pixels of a picture of another size."""
+    def scaled_to(self, size: tuple[int, int]) -> list[PersonPose]:
+        """The people in pixels of a picture of another size."""
         scale = (size[0] / self.size[0], size[1] / self.size[1])
         return list(self.people) if size == self.size else move_people(self.people, scale, (0, 0))
 
 
-def asked_poses(methods: Methods, reference: Sequence[EvalImage] | None) -> dict[str, list[RequestedPose | None]]:
-    """Return the pose that each picture of each method was asked for; errors as of `asked_of`."""
-    return asked_of(methods, reference, _pose)
+def requested_poses(methods: Methods, reference: Sequence[EvalImage] | None) -> dict[str, list[RequestedPose | None]]:
+    """Requested pose of each picture, by method; raises the errors of `requested_values`."""
+    return requested_values(methods, reference, _pose)
 
 
-def asked_depths(
+def requested_depths(
     methods: Methods, reference: Sequence[EvalImage] | None
 ) -> dict[str, list[NDArray[np.float32] | None]]:
-    """Return the depth [h, w] that each picture was asked for, near = large, of any size; errors as of `asked_of`."""
-    return asked_of(methods, reference, _depth)
+    """Requested depth [h, w] of each picture, by method; any size, near = large. Errors: `requested_values`."""
+    return requested_values(methods, reference, _depth)
 
 
-def asked_of(
+def requested_values(
     methods: Methods, reference: Sequence[EvalImage] | None, read: Callable[[EvalImage], Value | None]
 ) -> dict[str, list[Value | None]]:
-    """Return what `read` finds for each picture, its own or that of the picture it is compared with.
+    """Values that `read` returns for each picture, or for the picture it is compared with; see the module.
 
     Raises:
-        DataError: what a picture says can't be read; names it.
-
+        DataError: the request stored in a picture can't be read; names the picture.
     """
     own = {method: [_told(picture, read) for picture in pictures] for method, pictures in methods.items()}
     found = {method: list(values) for method, values in own.items()}
     for method, pictures in methods.items():
         for other, theirs in methods.items():
-            for row, place in zip(*shared(pictures, theirs), strict=True):
+            for row, place in zip(*shared_indices(pictures, theirs), strict=True):
                 if found[method][row] is None:
                     found[method][row] = own[other][place]
     by_prompt: dict[str, list[Value | None]] = {}
@@ -80,8 +80,8 @@ def asked_of(
     }
 
 
-def known_values(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return scores of pictures with NaN, which metrics leave out, where nothing was asked for."""
+def nan_for_none(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """Scores of pictures with None replaced by NaN, which metrics ignore."""
     return np.array([np.nan if value is None else value for value in values])
 
 
@@ -89,7 +89,7 @@ def _told(picture: EvalImage, read: Callable[[EvalImage], Value | None]) -> Valu
     try:
         return read(picture)
     except (ValueError, KeyError, TypeError, DataError) as error:
-        raise DataError(f"{picture.record.location}: what it was asked for can't be read: {error}") from error
+        raise DataError(f"{picture.record.location}: its requested pose or depth can't be read: {error}") from error
 
 
 def _texts(picture: EvalImage) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ import threading
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, event, insert, select
 
-from fairhuman.study.together import GroupCommit
+from fairhuman.study.group_commit import GroupCommit
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import open_database, transaction
 

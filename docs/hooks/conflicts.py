@@ -1,0 +1,164 @@
+"""Settings that don't go together: an example for each rule, put through the classes that enforce the rules.
+
+The page prints the message that the class really gives, so it can't fall behind the code. A test holds that every
+`raise` in a validator of a settings class is reached by one of these examples.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from pydantic import BaseModel
+
+from fairhuman import config
+from fairhuman.errors import RecipeError
+
+RUN = ("data=people", "out=runs/a", "steps=100")
+MIX = "data=[{path: a, %s}, {path: b%s}]"
+CELLS = ("out=runs/c", "train={data: people}", "test=others", "cells={LS: {strategy: ls}, MPD: {strategy: mpd}}")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command whose settings are checked.
+
+    Attributes:
+        title: of its part of the page.
+        place: `module:class` of its settings.
+        base: what makes a valid recipe, not printed.
+        examples: the overrides of each example; each breaks one rule.
+    """
+
+    title: str
+    place: str
+    base: tuple[str, ...]
+    examples: tuple[tuple[str, ...], ...]
+
+    def kind(self) -> type[BaseModel]:
+        """The class of settings."""
+        module, _, name = self.place.partition(":")
+        kind: type[BaseModel] = getattr(import_module(f"fairhuman.{module}"), name)
+        return kind
+
+    def refusal(self, example: tuple[str, ...]) -> RecipeError:
+        """The error that an example gives.
+
+        Raises:
+            AssertionError: the example is accepted: the rule is gone, and the example has to go with it.
+        """
+        try:
+            config.build(self.kind(), {}, [*self.base, *example], origin="recipe")
+        except RecipeError as error:
+            return error
+        raise AssertionError(f"{self.place} accepts {' '.join(example)}")
+
+
+COMMANDS = (
+    Command(
+        "`fairhuman train`",
+        "train.recipe:TrainRecipe",
+        RUN,
+        (
+            ("resolution=8",),
+            ("strategy=pmd",),
+            ("strategy=mpd", "fairness.options={temperature: 1}"),
+            ("cache.latents=true",),
+            ("cache.latents=true", "view.crop=center", "cache.variants=3"),
+            ("cache.text=true", "kind=full", "full.text_encoders=true"),
+            ("data=[]",),
+            (MIX % ("repeats: 2, weight: 1", ""),),
+            (MIX % ("weight: 1", ""),),
+            (MIX % ("regions: [feet]", ""),),
+            (MIX % ("regions: [face]", ", regions: [face]"),),
+            ("view.bucket_aspect=2", "resolution=1000"),
+            ("fairness.pairwise=true", "accumulate=4"),
+            ("fairness.mode=split", "compile=true"),
+            ("processes.sharding=fsdp",),
+            ("processes.sharding=fsdp", "kind=full", "fairness.mode=tail"),
+            ("processes.sharding=fsdp", "kind=full", "precision=fp16"),
+            ("processes.sharding=fsdp", "kind=full", "optimizer.name=adamw8bit"),
+            ("processes.sharding=fsdp", "kind=full", "ema.decay=0.999"),
+            ("controlnet.conditions=[depth]",),
+            ("kind=controlnet", "controlnet.conditions=[pose, pose]"),
+            ("kind=mole", "mole.stage=gates"),
+            ("kind=mole", "mole.start_face=face.safetensors"),
+            ("regions.names=[face, face]",),
+            ("regions.scale={face: 0}",),
+            ("regions.scale={feet: 2}",),
+            ("validation.timesteps=[1.0]",),
+        ),
+    ),
+    Command(
+        "`fairhuman data build`",
+        "data.pipeline.settings:BuildRecipe",
+        (),
+        (
+            ("regions=[face, hand]",),
+            ("min_aspect=2", "max_aspect=1"),
+            ("min_clarity=100", "min_clarity_percentile=5"),
+            ("detect={face: null, hand: null, person: null}",),
+            ("detect.face=onnx",),
+            ("detect.person=whole-body",),
+            ("caption.kind=endpoint",),
+            ("caption.endpoint.base_url=localhost",),
+            ("caption.template.phrases={hat: ''}",),
+            ("condition.pose=whole-body",),
+        ),
+    ),
+    Command(
+        "`fairhuman data validation`",
+        "data.validation.settings:ValidationSetSettings",
+        (),
+        (("strata=[age, age]",), ("prompts.kind=endpoint",)),
+    ),
+    Command(
+        "`fairhuman compare`",
+        "compare.settings:CompareRecipe",
+        CELLS,
+        (
+            ("cells={MPD/2: {}}",),
+            ("cells={base: {}}",),
+            ("cells={LS: {}, ls: {}}",),
+            ("against=SI",),
+            ("against={LS: [LS]}",),
+            ("grid={data: others, zoom_on: SI}",),
+            ("seeds=[1, 1]",),
+            ("tuning={data: others, learning_rates: [1.0e-3]}",),
+            ("tuning={data: more, learning_rates: [1.0e-3], same: {LS: [SI]}}",),
+            ("tuning={data: more, learning_rates: [1.0e-3], same: {LS: [MPD], MPD: [LS]}}",),
+        ),
+    ),
+    Command(
+        "`fairhuman refine`",
+        "refine.settings:RefineSettings",
+        (),
+        (("parts=[face, face]",), ("steps=10", "strength=0.05")),
+    ),
+    Command(
+        "`fairhuman study create`",
+        "study.study:StudySettings",
+        (),
+        (
+            ("questions=[{name: overall, text: 'Which?'}, {name: overall, text: 'Which one?'}]",),
+            ("items=50", "per_participant=60"),
+        ),
+    ),
+    Command(
+        "`fairhuman study power`",
+        "study.power:PowerSettings",
+        ("difference=0.1",),
+        (("difference=0.5", "ties=0.6"), ("items=50", "per_participant=60")),
+    ),
+    Command("`fairhuman demo`", "demo.settings:DemoSettings", (), (("samples=32", "held_out=8"),)),
+)
+
+
+def conflicts_page() -> str:
+    """Markdown of all examples: what was asked for, and the message."""
+    lines: list[str] = []
+    for command in COMMANDS:
+        lines += ["", f"## {command.title}"]
+        for example in command.examples:
+            shown = " ".join(f'"{one}"' if set(" [{") & set(one) else one for one in example)
+            message = str(command.refusal(example)).removeprefix("recipe: ")
+            lines += ["", "```text", shown, "```", "", *(f"> {line}" for line in message.splitlines())]
+    return "\n".join(lines)

@@ -1,0 +1,248 @@
+"""The documentation builds without a warning, and what it generates is complete."""
+
+import ast
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import textwrap
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import conflicts
+import pytest
+from pydantic import ValidationError
+
+import fairhuman
+from fairhuman.config import Settings
+from fairhuman.utils.settings_reference import settings_of
+from helpers.places import ROOT
+
+Place = tuple[str, int]
+
+
+def settings_classes() -> list[type[Settings]]:
+    """All classes of settings that a recipe can hold; bodies of web requests are none."""
+    for module in pkgutil.walk_packages(fairhuman.__path__, "fairhuman."):
+        if module.name.endswith((".settings", ".recipe", ".study.study", ".power", ".rows", ".filters")):
+            import_module(module.name)
+    found: list[type[Settings]] = []
+    waiting = list(Settings.__subclasses__())
+    while waiting:
+        kind = waiting.pop()
+        found.append(kind)
+        waiting += kind.__subclasses__()
+    ours = [kind for kind in found if kind.__module__.startswith("fairhuman.")]
+    return [kind for kind in ours if not kind.__module__.endswith((".app", ".api"))]
+
+
+def rules() -> dict[Place, str]:
+    """Every `raise` of a validator: file and line to the validator's name."""
+    found: dict[Place, str] = {}
+    for kind in settings_classes():
+        decorators = kind.__pydantic_decorators__
+        for one in [*decorators.model_validators.values(), *decorators.field_validators.values()]:
+            function: Any = inspect.unwrap(getattr(one.func, "__func__", one.func))
+            lines, start = inspect.getsourcelines(function)
+            for node in ast.walk(ast.parse(textwrap.dedent("".join(lines)))):
+                if isinstance(node, ast.Raise):
+                    found[function.__code__.co_filename, start + node.lineno - 1] = function.__qualname__
+    return found
+
+
+def raised(error: BaseException) -> set[Place]:
+    """File and line of every frame of the rules that an example broke."""
+    cause = error.__cause__
+    assert isinstance(cause, ValidationError), error
+    assert {problem["type"] for problem in cause.errors()} == {"value_error"}, error  # else it breaks another rule
+    errors = [problem["ctx"]["error"] for problem in cause.errors()]
+    return {(frame.filename, frame.lineno or 0) for one in errors for frame in traceback.extract_tb(one.__traceback__)}
+
+
+def test_every_rule_between_settings_has_an_example_that_breaks_it() -> None:
+    wanted = rules()
+    assert len(wanted) > 30
+    reached: set[Place] = set()
+    for command in conflicts.COMMANDS:
+        for example in command.examples:
+            reached |= raised(command.refusal(example))
+    assert not {f"{Path(file).name}:{line} {wanted[file, line]}" for file, line in wanted.keys() - reached}
+
+
+@pytest.mark.parametrize("command", conflicts.COMMANDS, ids=lambda command: command.place)
+def test_what_the_examples_start_from_is_valid(command: Any) -> None:
+    from fairhuman import config
+
+    config.build(command.kind(), {}, command.base)
+
+
+def test_every_class_of_settings_is_in_the_reference() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "settings").glob("*.md"))
+    named = [mark.partition(" }}")[0] for mark in pages.split("{{ settings ")[1:]]
+    shown: set[type] = set()
+    for place in named:
+        module, _, name = place.partition(":")
+        kind = getattr(import_module(f"fairhuman.{module}"), name)
+        assert len(list(settings_of(kind))) >= len(kind.model_fields)
+        shown |= {kind, *kind.__mro__, *inner(kind)}
+    missing = {kind.__qualname__ for kind in settings_classes()} - {kind.__qualname__ for kind in shown}
+    assert not missing
+
+
+def inner(kind: type) -> set[type]:
+    """Classes of the sections of a class, at any depth."""
+    from fairhuman.config import _models
+
+    direct = {one for field in kind.model_fields.values() for one in _models(field.annotation)}  # type: ignore[attr-defined]
+    return direct.union(*(inner(one) for one in direct), *(one.__mro__ for one in direct))
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Offline too: nothing is fetched by the build, and no page asks another host for a script, a style or a font."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        env={**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 40
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert "arithmatex" not in text, page
+        assert "{{ " not in text, page
+        for tag in ("<script", "<link", "<img"):
+            fetched = [part.partition(">")[0] for part in text.split(tag)[1:]]
+            outside = [one for one in fetched if "://" in one and 'rel="canonical"' not in one]
+            assert not outside, (page, outside)
+
+
+def example(heading: str) -> dict[str, Any]:
+    """Names that the code below a heading of docs/extending.md defines."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    code = page.partition(f"\n## {heading}\n")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(code, names)
+    return names
+
+
+def test_the_example_of_a_strategy() -> None:
+    """Each objective contributes a gradient of length 1, whatever its loss is multiplied by."""
+    import torch
+
+    from fairhuman.fairness import FairBackward
+
+    x = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    strategy = example("A strategy")["EqualLength"]()
+    fair = FairBackward([x], strategy)
+    step = fair([100.0 * x[0], 0.01 * x[1], None])
+    assert step is not None
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.tensor([1.0, 1.0, 0.0]) / 2**0.5)
+    gram = torch.diag(torch.tensor([4.0, 9.0], dtype=torch.float64))
+    true = strategy.weights(gram)
+    guessed = strategy.weights(25.0 * gram)  # five times too small
+    norm = sum(w**2 * m for w, m in zip(guessed, gram.diagonal().tolist(), strict=True)) ** 0.5
+    factor = strategy.natural_factor(guessed, norm)
+    assert [factor * w for w in guessed] == pytest.approx(true)
+
+
+def test_the_example_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from fairhuman.data import sources
+    from fairhuman.data.pictures.notes import LoadReport
+
+    names = example("A source")
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "a.png")
+    Image.new("RGB", (32, 32), (8, 8, 8)).save(tmp_path / "b.png")
+    table = "file,text,face\na.png,a man,1 2 10 12\nb.png,a woman,\n,nobody,\n"
+    (tmp_path / "pairs.csv").write_text(table, encoding="utf-8")
+    found = sources.SourceFormat("pairs.csv", names["is_pairs"], names["pairs_rows"], "file_name")
+    monkeypatch.setattr(sources, "SOURCES", {"pairs": found, **sources.SOURCES})
+    assert sources.source_kind(tmp_path) == "pairs"
+    report = LoadReport()
+    settings = sources.SourceSettings(max_reject_share=0.5)
+    records = sources.read_source(tmp_path, ["face"], settings, report)
+    assert [record.caption for record in records] == ["a man", "a woman"]
+    assert [record.annotated("face") for record in records] == [True, False]
+    assert [(note.line, note.reason) for note in report.skipped()] == [(4, "line names no picture")]
+
+
+def test_the_example_of_a_metric(tmp_path: Path) -> None:
+    import numpy as np
+    from accelerate import PartialState
+    from PIL import Image
+
+    from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
+    from fairhuman.evaluate.pictures import read_pictures
+    from fairhuman.evaluate.results import EvaluationResults
+    from fairhuman.evaluate.settings import EvaluateSettings
+    from fairhuman.evaluate.tools import EvaluationTools
+
+    names = example("A metric")
+    generator = np.random.default_rng(0)
+    methods = {}
+    for method, saturation in (("grey", 0.0), ("colour", 1.0)):
+        (tmp_path / method).mkdir()
+        for number in range(6):
+            pixels = generator.integers(0, 256, (40, 30, 3)).astype(np.float64)
+            grey = pixels.mean(axis=2, keepdims=True)
+            mixed = (grey + saturation * (pixels - grey)).round().astype(np.uint8)
+            Image.fromarray(mixed).resize((256, 256), Image.Resampling.NEAREST).save(
+                tmp_path / method / f"{number}.png"
+            )
+        prompts = [f"prompt {number}" for number in range(6)]
+        checked: CachedRows[str] = CachedRows(tmp_path / "checked", DETECTION_ROWS)
+        methods[method] = read_pictures(tmp_path / method, prompts, checked, LoadReport())
+    tools = EvaluationTools(EvaluateSettings(), tmp_path / "cache", PartialState(), lambda *_: None)
+    found = EvaluationResults()
+    names["measure_colourfulness"](methods, None, "grey", tools, found)
+    grey, colour = (result.measured.value for result in found.results)
+    assert grey == pytest.approx(0.0, abs=1e-3)
+    pixels_hwc = np.asarray(methods["colour"][0].image(), np.float64)
+    rg, yb = pixels_hwc[..., 0] - pixels_hwc[..., 1], pixels_hwc[..., :2].mean(axis=2) - pixels_hwc[..., 2]
+    first = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+    assert found.columns["colour"]["colourfulness"][0] == pytest.approx(first, rel=1e-4)
+    assert colour > 50.0
+    assert [one.difference.measured.value for one in found.contrasts] == [pytest.approx(colour - grey)]
+
+
+def test_extending_names_all_groups_of_entry_points() -> None:
+    from fairhuman.utils import plugins
+
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    for group in (plugins.STRATEGIES, plugins.SOURCES, plugins.METRICS, plugins.DETECTORS):
+        assert f"| `{group}` |" in page
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    """Names of modules too: `train/step.py` is below src/fairhuman. Those of examples and placeholders are none."""
+    if page.name in ("CHANGELOG.md", "extending.md"):
+        return  # the one speaks of the past, the other of files to come
+    text = page.read_text(encoding="utf-8")
+    places = (ROOT, ROOT / "src" / "fairhuman", page.parent)
+    named = re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|md|ya?ml|json|sbatch))`", text)
+    ours = [name for name in named if not name.startswith(("runs/", "people/", "models/hand", "images/"))]
+    missing = [name for name in ours if not any((place / name).exists() for place in places)]
+    assert not missing
+
+
+def test_links_of_pages_lead_somewhere() -> None:
+    """Of pages in folders, too; anchors are checked where the site is built."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
