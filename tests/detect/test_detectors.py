@@ -166,7 +166,7 @@ def test_nothing_is_found_in_a_blank_picture(
         (np.zeros((8, 8), dtype=np.uint8), r"\[height, width, 3\].*\[8, 8\]"),
         (np.zeros((8, 8, 4), dtype=np.uint8), r"\[height, width, 3\].*\[8, 8, 4\]"),
         (np.zeros((3, 8, 8), dtype=np.uint8), r"\[height, width, 3\].*\[3, 8, 8\]"),
-        (np.zeros((0, 8, 3), dtype=np.uint8), r"a pixel at least, not \[0, 8, 3\]"),
+        (np.zeros((0, 8, 3), dtype=np.uint8), r"not empty, but has \[0, 8, 3\]"),
         ([[[0, 0, 0]]], "numpy array, not list"),
     ],
 )

@@ -62,7 +62,7 @@ def test_to_original_inverts_the_letterbox() -> None:
         assert fitted.picture.shape == (64, 96, 3)
         inside = np.argwhere((fitted.picture == 0).all(axis=2))
         (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0) + 1
-        back = fitted.back(np.array([[left, top, right, bottom]], dtype=np.float32))
+        back = fitted.to_original(np.array([[left, top, right, bottom]], dtype=np.float32))
         assert back[0] == pytest.approx([0, 0, width, height])
 
 
@@ -92,7 +92,9 @@ def test_pose_models_serve_as_box_models_and_sizes_may_be_free(tmp_path: Path) -
 
 def test_names_can_be_given_and_are_needed(tmp_path: Path) -> None:
     model = str(save_yolo(tmp_path / "tiny.onnx", "v8", None))
-    with pytest.raises(DetectorError, match=r"tiny\.onnx: must hold the class names .*found task; give the names"):
+    with pytest.raises(
+        DetectorError, match=r"tiny\.onnx: the metadata must hold the class names .*found task; give the names"
+    ):
         OnnxDetector(model, BOTH)
     with OnnxDetector(model, BOTH, names=("left_hand", "cat")) as detector:
         (hand,) = detector.detect(picture(96, 64, Box(10, 20, 30, 50), Box(50, 5, 60, 15)))

@@ -19,14 +19,14 @@ CHATTER = (
 
 
 def test_only_known_log_noise_is_suppressed(capfd: pytest.CaptureFixture[str]) -> None:
-    with without_lines(bundled.CHATTER):
+    with without_lines(bundled.LOG_NOISE):
         os.write(2, CHATTER + b"E0000 a graph has failed\n" + CHATTER + b"\xffhalf a ")
     os.write(2, b"line\n")
     assert capfd.readouterr().err == "E0000 a graph has failed\n\ufffdhalf a line\n"
 
 
 def fail_inside() -> None:
-    with without_lines(bundled.CHATTER):
+    with without_lines(bundled.LOG_NOISE):
         os.write(2, b"before\n")
         raise RuntimeError("inside")
 

@@ -72,7 +72,7 @@ def test_of_two_processes_one_fills_and_the_other_waits(cache: Path) -> None:
     folder = cached_folder("thing", pytest.fail, say)
     first.join()
     assert (folder / "model").read_text() == "whole"
-    assert told == ["another process is making the body model: waiting for it"]
+    assert told == ["another process is building the body model: waiting for it"]
 
 
 def test_a_cache_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

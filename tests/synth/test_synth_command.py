@@ -39,7 +39,7 @@ def test_it_renders_resumes_and_summarises(run: Run, tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
     assert "rendering: 6/6" in shown
     assert "6 pictures, 6 faces, 1" in shown
-    assert "faces and hands spoilt in " in shown
+    assert "faces and hands degraded in " in shown
     assert "visible on average: face " in shown
     kept = (out / "synth.json").read_bytes()
     assert json.loads(kept)["seed"] == 3
