@@ -25,14 +25,17 @@ MIB, GIB = 2**20, 2**30
 
 @dataclass
 class Report:
-    """What was found: lines to read by title of their section, and a line for each thing that is installed and broken."""
+    """What was found: by title of a section, lines to read; and a line for each thing that is installed and broken."""
 
     sections: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """All of it, in a fence that GitHub shows as it is."""
-        lines = [f"{title}: {found[0]}" if len(found) == 1 else _indented(title, found) for title, found in self._all()]
+        lines = [
+            f"{title}: {found[0]}" if len(found) == 1 else "\n  ".join([f"{title}:", *found])
+            for title, found in self._all()
+        ]
         return "\n".join(["```text", *lines, "```"])
 
     def _all(self) -> list[tuple[str, list[str]]]:
@@ -95,10 +98,6 @@ def examine() -> Report:
                 f"pip install 'fairhuman[{name}]'"
             )
     return report
-
-
-def _indented(title: str, lines: Sequence[str]) -> str:
-    return "\n".join([f"{title}:", *(f"  {line}" for line in lines)])
 
 
 def _version(package: str) -> str:
