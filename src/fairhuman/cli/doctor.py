@@ -32,14 +32,10 @@ class Report:
 
     def text(self) -> str:
         """All of it, in a fence that GitHub shows as it is."""
-        lines = [
-            f"{title}: {found[0]}" if len(found) == 1 else "\n  ".join([f"{title}:", *found])
-            for title, found in self._all()
-        ]
+        lines = []
+        for title, found in [*self.sections.items(), ("problems", self.problems or ["none"])]:
+            lines.append((" " if len(found) == 1 else "\n  ").join([f"{title}:", *found]))
         return "\n".join(["```text", *lines, "```"])
-
-    def _all(self) -> list[tuple[str, list[str]]]:
-        return [*self.sections.items(), ("problems", self.problems or ["none"])]
 
 
 def doctor() -> None:
