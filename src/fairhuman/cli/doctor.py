@@ -25,7 +25,7 @@ MIB, GIB = 2**20, 2**30
 
 @dataclass
 class Report:
-    """What was found: by title of a section, lines to read; and a line for each thing that is installed and broken."""
+    """What was found: lines by the title of their section, and a line for each thing that is installed and broken."""
 
     sections: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
