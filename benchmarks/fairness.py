@@ -18,7 +18,7 @@ from torchjd.autojac import backward, jac_to_grad
 
 from common import arguments, compare, one_thread, save
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay
-from fairhuman.utils.memory import peak_allocated_bytes
+from peak_memory import peak_allocated_bytes
 from reference import reference_backward
 from sdxl_shape import build_unet, three_losses
 

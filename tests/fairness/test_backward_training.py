@@ -12,8 +12,8 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, solve
-from fairhuman.utils.memory import peak_allocated_bytes
 from helpers.tiny_net import STRATEGIES, TinyUNet, batch, flat_grad, three_losses, trained, true_gradients
+from peak_memory import peak_allocated_bytes
 
 both = pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
 every = pytest.mark.parametrize("name", STRATEGIES)

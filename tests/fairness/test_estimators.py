@@ -15,7 +15,6 @@ from fairhuman.fairness import (
     OutputEstimator,
     solve,
 )
-from fairhuman.utils.memory import peak_allocated_bytes
 from helpers.small_unet import (
     ESTIMATORS,
     TARGETS,
@@ -27,6 +26,7 @@ from helpers.small_unet import (
     trained,
     true_gradients,
 )
+from peak_memory import peak_allocated_bytes
 
 amortised = pytest.mark.parametrize("mode", ESTIMATORS)
 takes_all = pytest.mark.parametrize("mode", [mode for mode in ESTIMATORS if mode != "split"])  # LoRA on attention alone

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, PairwiseEstimator, solve
-from fairhuman.utils.memory import peak_allocated_bytes
 from helpers.small_unet import fair_backward, flat_grad, losses, small_unet, take, true_gradients
+from peak_memory import peak_allocated_bytes
 
 
 @pytest.mark.parametrize("absent", [False, True])

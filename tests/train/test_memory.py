@@ -21,7 +21,7 @@ from fairhuman.train.model import build_model
 from fairhuman.train.optimizer import build_optimizer
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
-from fairhuman.utils.memory import peak_allocated_bytes
+from peak_memory import peak_allocated_bytes
 
 MakeRecipe = Callable[..., TrainRecipe]
 EXACT = {"fairness": {"mode": "exact"}}

@@ -32,11 +32,10 @@ class Report:
 
     def text(self) -> str:
         """All of it, in a fence that GitHub shows as it is."""
-        lines = [f"{title}: {found[0]}" if len(found) == 1 else _indented(title, found) for title, found in self._all()]
+        lines = []
+        for title, found in [*self.sections.items(), ("problems", self.problems or ["none"])]:
+            lines.append((" " if len(found) == 1 else "\n  ").join([f"{title}:", *found]))
         return "\n".join(["```text", *lines, "```"])
-
-    def _all(self) -> list[tuple[str, list[str]]]:
-        return [*self.sections.items(), ("problems", self.problems or ["none"])]
 
 
 def doctor() -> None:
@@ -95,10 +94,6 @@ def examine() -> Report:
                 f"pip install 'fairhuman[{name}]'"
             )
     return report
-
-
-def _indented(title: str, lines: Sequence[str]) -> str:
-    return "\n".join([f"{title}:", *(f"  {line}" for line in lines)])
 
 
 def _version(package: str) -> str:

@@ -1,10 +1,10 @@
 """The interface of detectors: a picture in, detections out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class Detector(Protocol):
         """Detect objects in an upright RGB picture [H, W, 3], uint8.
 
         Raises:
-            ValueError: the picture has another type or shape.
+            ValueError: the picture has another type or shape, or the detector is closed.
         """
         ...
 
@@ -95,6 +95,19 @@ class Closing(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class LazyPictures(Sequence[Picture]):
+    """Pictures that `open_picture` makes of items on access."""
+
+    def __init__(self, items: Sequence[Any], open_picture: Callable[[Any], Picture]) -> None:
+        self._items, self._open = items, open_picture
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:  # slices are never used
+        return self._open(self._items[index])
 
 
 def check_picture(image: object) -> Picture:

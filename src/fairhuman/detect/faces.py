@@ -26,11 +26,7 @@ class FaceDetector(BundledModel):
         )
 
     def detect(self, image: Picture) -> list[Detection]:
-        """Faces in a picture [H, W, 3], best first; z of their key points is 0.
-
-        Raises:
-            ValueError: the picture isn't RGB, uint8, [H, W, 3].
-        """
+        """Faces in a picture [H, W, 3], best first; z of their key points is 0."""
         image = check_picture(image)
         height, width = image.shape[:2]
         found = []

@@ -102,11 +102,7 @@ class HandVote(Closing):
             self._detectors = stack.pop_all()
 
     def detect(self, image: Picture) -> list[Detection]:
-        """Hands in a picture [H, W, 3], by falling number of votes; left and right are the person's own.
-
-        Raises:
-            ValueError: the picture isn't RGB, uint8, [H, W, 3]; or the detector is closed.
-        """
+        """Hands in a picture [H, W, 3], by falling number of votes; left and right are the person's own."""
         image = check_picture(image)
         in_full = self._hands.detect(image)
         holistic, places = self._holistic.detect_hands_and_wrists(image)

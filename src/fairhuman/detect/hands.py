@@ -33,11 +33,7 @@ class HandDetector(BundledModel):
         )
 
     def detect(self, image: Picture) -> list[Detection]:
-        """Hands in a picture [H, W, 3], best first; `left hand` and `right hand` are the person's own.
-
-        Raises:
-            ValueError: the picture isn't RGB, uint8, [H, W, 3].
-        """
+        """Hands in a picture [H, W, 3], best first; `left hand` and `right hand` are the person's own."""
         image = check_picture(image)
         result = self._process(image)
         found = []

@@ -32,11 +32,7 @@ class PersonDetector(BundledModel):
         )
 
     def detect(self, image: Picture) -> list[Detection]:
-        """The person in a picture [H, W, 3]: one detection, or none.
-
-        Raises:
-            ValueError: the picture isn't RGB, uint8, [H, W, 3].
-        """
+        """The person in a picture [H, W, 3]: one detection, or none."""
         image = check_picture(image)
         result = self._process(image)
         if result.pose_landmarks is None or result.segmentation_mask is None:

@@ -25,11 +25,7 @@ class PoseDetector(BundledModel):
         )
 
     def detect(self, image: Picture) -> list[Detection]:
-        """The person in a picture [H, W, 3]: one detection, or none.
-
-        Raises:
-            ValueError: the picture isn't RGB, uint8, [H, W, 3].
-        """
+        """The person in a picture [H, W, 3]: one detection, or none."""
         image = check_picture(image)
         landmarks = self._process(image).pose_landmarks
         if landmarks is None:

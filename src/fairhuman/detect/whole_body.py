@@ -69,11 +69,7 @@ class WholeBodyDetector(Closing):
         self._check_outputs(detector_path, pose_path)
 
     def detect(self, image: Picture) -> list[Detection]:
-        """Persons, faces and hands in a picture [H, W, 3], best first.
-
-        Raises:
-            ValueError: the picture isn't RGB, uint8, [H, W, 3]; or the detector is closed.
-        """
+        """Persons, faces and hands in a picture [H, W, 3], best first."""
         image = check_picture(image)
         if self._pose is None:
             raise ValueError("WholeBodyDetector is closed")

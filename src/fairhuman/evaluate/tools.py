@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from fairhuman.detect.detection import Picture
+from fairhuman.detect.detection import LazyPictures, Picture
 from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.networks.features import ImageLike, extract_features
@@ -66,7 +66,7 @@ class EvaluationTools:
         new = list({picture.sha256: picture for picture in own if picture.sha256 not in known}.values())
         self.progress(kind, len(known), len(known) + len(new))
         part: dict[bytes, str] = {}
-        for done, (index, one) in enumerate(find(LazyPictures(new)), start=1):
+        for done, (index, one) in enumerate(find(lazy_pictures(new)), start=1):
             part[new[index].sha256] = json.dumps(dump(one))
             if len(part) == WRITE_EVERY or done == len(new):
                 rows.add(part)
@@ -77,14 +77,6 @@ class EvaluationTools:
         return [load(json.loads(everything[picture.sha256])) for picture in pictures]
 
 
-class LazyPictures(Sequence[Picture]):
+def lazy_pictures(pictures: Sequence[EvalImage]) -> LazyPictures:
     """Pictures that are decoded on access."""
-
-    def __init__(self, pictures: Sequence[EvalImage]) -> None:
-        self._pictures = pictures
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # slices are never used
-        return np.asarray(self._pictures[index].image())
+    return LazyPictures(pictures, lambda picture: np.asarray(picture.image()))

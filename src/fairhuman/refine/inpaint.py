@@ -45,14 +45,9 @@ class Painter(Protocol):
         conditions: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Image.Image:
-        """Redraw a square RGB crop where the mask is white.
+        """Redraw a square RGB crop, whose side is a multiple of `grid`, where the mask of its size is white (mode L).
 
-        Args:
-            crop: RGB picture whose side is a multiple of `grid`.
-            mask: mode L, of the same size.
-            prompt: text prompt.
-            conditions: [1, C, H, W] in 0..1 by name; missing ones are replaced by zeros.
-            generator: random generator of the noise.
+        `conditions` are [1, C, H, W] in 0..1 by name; missing ones are replaced by zeros.
         """
         ...
 

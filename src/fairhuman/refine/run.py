@@ -28,8 +28,8 @@ from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.parts import PartsDetector, PictureParts, open_parts_detector
 from fairhuman.refine.picture import REFINED, PartRow, RefineTools, picture_outcome, refine_picture
 from fairhuman.refine.settings import RefineSettings
-from fairhuman.utils.files import alone, write_atomically, write_text
-from fairhuman.utils.journal import Journal
+from fairhuman.utils.files import alone, write_atomically
+from fairhuman.utils.journal import Journal, write_rows
 
 RECIPE, ROWS, LOCK = "refine.yaml", "refined.jsonl", ".refine.lock"
 ANIMATED = "animated"
@@ -187,7 +187,7 @@ def refine_folder(
                         done[source.name] = row
                     progress("refine", len(done) + len(failed), len(sources))
         rows = [done[source.name] for source in sources if source.name in done]
-        _compact(out / ROWS, rows)
+        write_rows(out / ROWS, rows)  # one row per picture, in order
         return RefineOutcome(rows, failed, len(waiting) - len(failed))
 
 
@@ -254,11 +254,6 @@ def _png_note(settings: RefineSettings, parts: Sequence[Mapping[str, Any]]) -> s
     changed = [part for part in parts if part["outcome"] == REFINED]
     shown = {"model": settings.model, "lora": settings.lora, "seed": settings.seed, "strength": settings.strength}
     return json.dumps({"fairhuman": __version__, **shown, "parts": changed})
-
-
-def _compact(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rewrite the journal with one row per picture, in order."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _png_name(name: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fairhuman.errors import DataError
@@ -111,7 +110,6 @@ def changes_figure(
     """
     names = list(next(iter(estimates.values())))
     figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(estimates)), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, (name, colour) in zip(panels, colours(names).items(), strict=True):
         axes.axvline(0.0, color="#888888", linewidth=1.0)

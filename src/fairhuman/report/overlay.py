@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -55,7 +56,7 @@ def overlay_sheet(
     shown = min(b, MAX_SAMPLES)
     pictures_bhwc = (_numpy(pictures_bchw[:shown]).transpose(0, 2, 3, 1) / 2 + 0.5).clip(0, 1)
     masks, latent_masks, known = _numpy(masks_brhw), _numpy(latent_masks_brhw), known_br.cpu().numpy()
-    palette = np.array([_rgb(colour) for colour in colours(names).values()], dtype=np.float32).reshape(r, 3)
+    palette = np.array([to_rgb(colour) for colour in colours(names).values()], dtype=np.float32).reshape(r, 3)
 
     height, width = pictures_bhwc.shape[1:3]
     panel = (round(SIDE * width / max(height, width)), round(SIDE * height / max(height, width)))
@@ -81,7 +82,7 @@ def overlay_sheet(
         draw.text((x, y), _fitting(captions[i] or "(empty caption)", block[0]), font=_font(), fill="#222222")
         for j, name in enumerate(names):
             y += LINE
-            draw.rectangle((x, y + 4, x + 9, y + 13), fill=_hex(palette[j]))
+            draw.rectangle((x, y + 4, x + 9, y + 13), fill=to_hex(palette[j]))
             line = _sample_line(name, masks[i, j], latent_masks[i, j], bool(known[i, j]))
             draw.text((x + 15, y), _fitting(line, block[0] - 15), font=_font(), fill="#222222")
     return sheet
@@ -165,7 +166,7 @@ def _draw_head(
     draw.text((MARGIN, MARGIN - 4), title, font=_font(14), fill="#222222")
     for j, line in enumerate(legend):
         y = MARGIN + (j + 1) * LINE + 4
-        draw.rectangle((MARGIN, y + 3, MARGIN + 11, y + 14), fill=_hex(palette_r3[j]))
+        draw.rectangle((MARGIN, y + 3, MARGIN + 11, y + 14), fill=to_hex(palette_r3[j]))
         draw.text((MARGIN + 18, y), line, font=_font(), fill="#222222")
 
 
@@ -194,11 +195,3 @@ def _percent(share: float) -> str:
 
 def _numpy(tensor: torch.Tensor) -> Pixels:
     return tensor.detach().float().cpu().numpy().astype(np.float32)
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))  # type: ignore[return-value]
-
-
-def _hex(colour_3: Pixels) -> str:
-    return "#" + "".join(f"{round(255 * float(value)):02X}" for value in colour_3)

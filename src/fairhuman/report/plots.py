@@ -13,7 +13,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -140,7 +139,6 @@ def strategies_figure(runs: Mapping[str, Path]) -> Figure:
     """
     names = [name for name in STRATEGIES if name in runs] + [name for name in runs if name not in STRATEGIES]
     figure = Figure(figsize=(11, 1.0 + 1.65 * max(1, len(names))), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(max(1, len(names)), 3, sharex=True, sharey="col", squeeze=False)
     for row, name in enumerate(names):
         metrics = read_metrics(runs[name])
@@ -221,7 +219,6 @@ def to_svg(figure: Figure) -> bytes:
 
 def _panel(title: str, unit: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     _dress(axes, title, unit)
     axes.set_xlabel("step")
@@ -230,7 +227,6 @@ def _panel(title: str, unit: str) -> tuple[Figure, Axes]:
 
 def _two_panels() -> tuple[Figure, tuple[Axes, Axes]]:
     figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, sharex=True)
     return figure, (top, bottom)
 

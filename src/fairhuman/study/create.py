@@ -15,7 +15,7 @@ from fairhuman.compare.grid.frames import Detect, detected_frames
 from fairhuman.compare.grid.zoom import ZoomFrame, cut
 from fairhuman.data.pictures.decode import decode, inspect
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.detect.detection import Picture
+from fairhuman.detect.detection import LazyPictures, Picture
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
@@ -47,20 +47,6 @@ class PictureGroup:
         if self.spoilt is not None:
             return degraded_versions(decode(self.source.pictures[self.spoilt]).picture, shown)
         return fit_to_smallest({name: decode(file).picture for name, file in self.source.pictures.items()})
-
-
-class _Guides(Sequence[Picture]):
-    """The picture of each group in which faces and hands are detected, decoded on access."""
-
-    def __init__(self, groups: Sequence[PictureGroup], zoom_on: str, shown: int) -> None:
-        self.groups, self.zoom_on, self.shown = groups, zoom_on, shown
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, place: int) -> Picture:  # type: ignore[override]  # slices are never used
-        group = self.groups[place]
-        return np.asarray(group.load(self.shown)[self.zoom_on if group.spoilt is None else SHARP])
 
 
 def create_study(
@@ -217,7 +203,12 @@ def _frames(
     """Close-up frames of each group; none unless a question shows close-ups."""
     if not any(question.zoom for question in settings.questions):
         return [{} for _ in groups]
-    return detected_frames(_Guides(groups, zoom_on, settings.shown), detect)
+
+    def guide(group: PictureGroup) -> Picture:
+        """The picture of a group in which faces and hands are detected."""
+        return np.asarray(group.load(settings.shown)[zoom_on if group.spoilt is None else SHARP])
+
+    return detected_frames(LazyPictures(groups, guide), detect)
 
 
 def _write_items(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fairhuman.report.html import figure_uri, render
@@ -83,7 +82,6 @@ def scores_figure(analysis: Analysis) -> Figure:
     count = max(len(analysis.questions), 1)
     width = max(4.6, 1.1 + 0.95 * len(analysis.methods) * (1.3 if both else 1.0))
     figure = Figure(figsize=(width * count, 4.0), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     palette = list(colours(analysis.methods).values())
     for axes, question in zip(panels, analysis.questions, strict=False):

@@ -11,7 +11,6 @@ and processes.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -89,7 +88,7 @@ class Objectives:
             noisy = self.scheduler.add_noise(latents, draw.noise_bchw, draw.timesteps_b)
         with record_function(PARTS["prediction"]):
             batch = batch if self.texts is None else self.texts.with_embeddings(batch)
-            with self._autocast(latents.device):
+            with torch.autocast(latents.device.type, self.precision, enabled=self.precision is not None):
                 prediction = self.model.predict(batch, noisy, draw.timesteps_b)
         return prediction.float() - prediction_target(self.scheduler, latents, draw.noise_bchw, draw.timesteps_b)
 
@@ -98,9 +97,6 @@ class Objectives:
             return encode_pictures(self.model.pipeline.vae, batch.pictures_bchw, noise_bchw)
         mean_bchw, std_bchw = self.latents.moments(batch)
         return mean_bchw + std_bchw * noise_bchw
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        return torch.autocast(device.type, self.precision, enabled=self.precision is not None)
 
     def _draw(self, batch: Batch, size: Sequence[int]) -> NoiseDraw:
         channels = self.model.pipeline.vae.config.latent_channels

@@ -8,13 +8,11 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fairhuman.errors import TrainingError
-from fairhuman.utils.files import write_text
-from fairhuman.utils.journal import read_rows
+from fairhuman.utils.journal import read_rows, write_rows
 
 
 class Tracker:
-    """Writes `metrics.jsonl`, `validation.jsonl` and `tensorboard/` in a run's folder, and to a project of Weights &
-    Biases.
+    """Writes `metrics.jsonl`, `validation.jsonl` and `tensorboard/` in a run's folder, and to Weights & Biases.
 
     Lines of steps after `step`, from which the run resumes, are removed.
     """
@@ -59,7 +57,7 @@ class Tracker:
 def _keep_until(path: Path, step: int) -> None:
     """Drop lines of later steps, and a last line that was cut off."""
     if path.is_file():
-        write_text(path, "".join(json.dumps(row) + "\n" for row in _rows(path) if row["step"] <= step))
+        write_rows(path, [row for row in _rows(path) if row["step"] <= step])
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

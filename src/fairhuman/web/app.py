@@ -70,7 +70,8 @@ def create_app(
         if close is not None:
             close()
 
-    shared = [Route("/health", _health), Mount("/static", _Static(directory=HERE / "static"))]
+    health = Route("/health", lambda _: JSONResponse({"status": "ok"}))
+    shared = [health, Mount("/static", _Static(directory=HERE / "static"))]
     return Starlette(
         routes=[*routes, *shared],
         lifespan=lifespan,
@@ -183,10 +184,6 @@ class _Guard:
         except ValueError:
             return False
         return True
-
-
-def _health(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})
 
 
 def _answer(request: Request, status: int, message: str) -> Response:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.compare.paper.published import COLUMNS, PAPER_SETUPS, PUBLISHED, OurTable, Setup, paper_sheet
+from fairhuman.compare.paper.published import COLUMNS, PAPER_SETUPS, PUBLISHED, OurTable, paper_sheet
+from fairhuman.compare.paper.settings import SetupSettings
 
-SETUP = Setup("the small SDXL", "rendered people", "300 steps", PAPER_SETUPS["Table 2"].metrics)
+SETUP = SetupSettings(
+    model="the small SDXL", data="rendered people", scale="300 steps", metrics=PAPER_SETUPS["Table 2"].metrics
+)
 
 
 def test_published_numbers_are_those_of_the_supplement(shared: Path) -> None:

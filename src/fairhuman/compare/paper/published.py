@@ -8,8 +8,10 @@ article are not included.
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+from fairhuman.compare.paper.settings import SetupSettings
 
 SOURCE = "FairHuman, supplementary material"
 ABSENT = "Table 3 (LoRA ranks 64, 128, 256) is not included: it is in the main article, not in the supplement."
@@ -32,23 +34,13 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """Description of how the numbers of a table were obtained."""
-
-    model: str
-    data: str
-    scale: str
-    metrics: str
-
-
-@dataclass(frozen=True, slots=True)
 class OurTable:
     """Our numbers for some cells of one table, in the units of its columns, and our set-up.
 
     `note`: a sentence on results of ours that have no cell in the table; empty if there are none.
     """
 
-    setup: Setup
+    setup: SetupSettings
     values: Mapping[tuple[str, str], float]
     note: str = ""
 
@@ -122,8 +114,8 @@ PUBLISHED: Mapping[PublishedCell, float] = {
     for column, value in zip(COLUMNS[table], values, strict=True)
 }
 
-PAPER_SETUPS: Mapping[str, Setup] = {
-    "Table 1": Setup(
+PAPER_SETUPS: Mapping[str, SetupSettings] = {
+    "Table 1": SetupSettings(
         model="SDXL with a LoRA (rank 256 in its section 3; whether fused or not isn't stated), and with MoLE",
         data="none needed",
         scale="30 steps of UniPCMultistepScheduler; size, number of pictures, repeats and device aren't stated for "
@@ -131,7 +123,7 @@ PAPER_SETUPS: Mapping[str, Setup] = {
         metrics="extra memory in MB, what is counted and in which precision isn't stated; time as a multiple, of the "
         "base presumably; no spread is given",
     ),
-    "Table 2": Setup(
+    "Table 2": SetupSettings(
         model="SDXL with a LoRA of rank 256, learning rate 1e-5, Adam",
         data="trained on filtered CosmicMan and BodyHands, validated on prompts and pictures from MoLE's "
         "human-in-the-scene set",
@@ -167,7 +159,9 @@ def paper_sheet(ours: Mapping[str, OurTable]) -> PaperSheet:
         SheetRow(*cell, *COLUMNS[cell.table][cell.column], published, values.get(cell))
         for cell, published in PUBLISHED.items()
     ]
-    differences = [_difference(table, field.name, ours.get(table)) for table in PAPER_SETUPS for field in fields(Setup)]
+    differences = [
+        _difference(table, aspect, ours.get(table)) for table in PAPER_SETUPS for aspect in SetupSettings.model_fields
+    ]
     notes = {table: each.note for table, each in ours.items() if each.note}
     return PaperSheet(SOURCE, tuple(rows), tuple(differences), notes, ABSENT)
 

@@ -21,7 +21,7 @@ class CostSettings(Settings):
 
 
 class SetupSettings(Settings):
-    """Description of how our numbers of a table were obtained."""
+    """Description of how the numbers of a table were obtained."""
 
     model: str = Field(min_length=1)
     data: str = Field(min_length=1)

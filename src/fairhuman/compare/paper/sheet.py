@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.compare.paper.cost import FUSED, MIB, MOLE
-from fairhuman.compare.paper.published import COLUMNS, PUBLISHED, OurTable, PaperSheet, Setup, paper_sheet
+from fairhuman.compare.paper.published import COLUMNS, PUBLISHED, OurTable, PaperSheet, paper_sheet
 from fairhuman.compare.paper.settings import SetupSettings, SheetSettings
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.html import render
@@ -60,7 +60,7 @@ def read_tables(costs: Path | None, evaluation: Path | None, setups: SheetSettin
             rows = dict.fromkeys(cell.row for cell in PUBLISHED if cell.table == table)
             known = f"published rows {', '.join(rows)} and columns {', '.join(COLUMNS[table])}"
             raise DataError(f"{path}: has none of the {known}. {note}".rstrip())
-        tables[table] = OurTable(Setup(**setup.model_dump()), values, note)
+        tables[table] = OurTable(setup, values, note)
     return tables
 
 

@@ -3,33 +3,20 @@
 import numpy as np
 
 from fairhuman.data.condition.people import PersonPose, Points, person_from_mediapipe
-from fairhuman.detect.bundled import BundledModel, pixel_points
+from fairhuman.detect.bundled import pixel_points
 from fairhuman.detect.detection import Picture, check_picture
+from fairhuman.detect.hand_vote import HolisticModel
 
 
-class HolisticPose(BundledModel):
+class HolisticPose(HolisticModel):
     """The pose of the most prominent person, with hands and face if they are found.
 
     The score of a body point is MediaPipe's visibility. MediaPipe gives no score for points of hands and face, so they
     have score 1 if the hand or face was found. The class itself can be the `start` of a guarded process.
     """
 
-    MODEL = "holistic"
-
-    def __init__(self, confidence: float = 0.5) -> None:
-        super().__init__(
-            lambda solutions: solutions.holistic.Holistic(
-                static_image_mode=True, model_complexity=1, min_detection_confidence=confidence
-            ),
-            confidence,
-        )
-
     def __call__(self, image: Picture) -> list[PersonPose]:
-        """The person in an upright RGB picture [H, W, 3], uint8: a list of one, or empty.
-
-        Raises:
-            ValueError: the picture has another type or shape.
-        """
+        """The person in an upright RGB picture [H, W, 3], uint8: a list of one, or empty."""
         image = check_picture(image)
         found = self._process(image)
         if found.pose_landmarks is None:

@@ -14,11 +14,7 @@ class WholeBodyPose:
         self.source = source
 
     def __call__(self, image: Picture) -> list[PersonPose]:
-        """People in an upright RGB picture [H, W, 3], uint8.
-
-        Raises:
-            ValueError: the picture has another type or shape.
-        """
+        """People in an upright RGB picture [H, W, 3], uint8."""
         return [
             person_from_whole_body(np.column_stack([found.landmarks_n3[:, :2], found.visibility_n]))
             for found in self._detector.detect(image)

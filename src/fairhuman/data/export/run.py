@@ -85,7 +85,8 @@ def export_dataset(
         folder.mkdir()
         FORMATS[format](folder, counted(), dataset, shard_rows, report)
         require_usable(dataset, report, written)
-        _write_marker(folder, {**marker, "records": written, "version": version("fairhuman")})
+        content = {**marker, "records": written, "version": version("fairhuman")}
+        (folder / MARKER).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     _check_apart(path.resolve(), out)
     lock = out.with_name(f".{out.name}.lock")
@@ -117,10 +118,6 @@ def _check_content(path: Path, out: Path, marker: Mapping[str, str]) -> None:
         raise DataError(f"{out}: isn't a folder")
     if any(out.iterdir()) and _read_marker(out) != marker:
         raise DataError(f"{out}: must be empty or hold an export of {path} to {marker['format']}; give another folder")
-
-
-def _write_marker(folder: Path, content: Mapping[str, Any]) -> None:
-    (folder / MARKER).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _read_marker(out: Path) -> dict[str, Any]:

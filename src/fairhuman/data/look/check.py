@@ -120,8 +120,7 @@ def check_dataset(
 
 def note_text(note: Note) -> str:
     """Location and value of a note."""
-    where = note.file if note.line is None else f"{note.file}:{note.line}"
-    return f"{where}  {note.value}" if note.value else where
+    return f"{note.place}  {note.value}" if note.value else note.place
 
 
 def escape_control(text: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.check import check_records
 from fairhuman.detect.bundled import source_name
-from fairhuman.detect.detection import Detection, Picture
+from fairhuman.detect.detection import Detection, LazyPictures, Picture
 from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.hand_vote import with_flesh
 from fairhuman.detect.hands import HandDetector
@@ -28,7 +28,7 @@ from fairhuman.detect.rates import TrueBoxes
 from fairhuman.detect.settings import DetectParts, DetectSettings, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import RecipeError
-from fairhuman.record import Box, HumanRecord
+from fairhuman.record import Box
 from fairhuman.stats.estimate import Estimate, wilson
 from fairhuman.utils.files import write_json, writing
 
@@ -157,29 +157,8 @@ def benchmark_data_set(
     records = read_source(path, parts, source, report)
     records = check_records(records, report, full=True, limits=source.limits, max_reject_share=source.max_reject_share)
     true_boxes = {part: [record.boxes.get(part) for record in records] for part in parts}
-    pictures = _LazyPictures(records, source)
+    pictures = LazyPictures(records, lambda one: np.asarray(decode(one.image, source.limits).picture))
     return benchmark_detectors(pictures, true_boxes, settings, workers=workers, seconds=seconds, progress=progress)
-
-
-class _LazyPictures(Sequence[Picture]):
-    """Pictures of records, decoded on access."""
-
-    def __init__(self, records: Sequence[HumanRecord], source: SourceSettings) -> None:
-        self._records, self._limits = records, source.limits
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @overload
-    def __getitem__(self, index: int) -> Picture: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Picture]: ...
-
-    def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        return np.asarray(decode(self._records[index].image, self._limits).picture)
 
 
 def _check(true_boxes: TrueBoxes, n: int, settings: DetectSettings, overlaps: Sequence[float]) -> None:

@@ -4,7 +4,6 @@ An unknown measure rejects nothing. Thresholds can be changed without measuring 
 """
 
 import itertools
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -80,18 +79,20 @@ class Rejection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Filter(ABC):
-    """A measure of the picture that must lie in [low, high]; None = no bound."""
+class Filter:
+    """A measure of the picture, by default a field of `Measures`, that must lie in [low, high]; None = no bound."""
 
     low: float | None = None
     high: float | None = None
 
     name: ClassVar[str]
     unit: ClassVar[str]
+    field: ClassVar[str]
 
-    @abstractmethod
     def value(self, measures: Measures) -> float | None:
         """The measure, or None if unknown."""
+        found: float | None = getattr(measures, self.field)
+        return found
 
     def judge(self, measures: Measures) -> Rejection | None:
         """Why the picture is rejected; None if it passes or the measure is unknown."""
@@ -129,21 +130,13 @@ class Aspect(Filter):
 class Faces(Filter):
     """Number of faces, annotated or detected."""
 
-    name, unit = "number of faces", ""
-
-    def value(self, measures: Measures) -> float | None:
-        """The count."""
-        return measures.faces
+    name, unit, field = "number of faces", "", "faces"
 
 
 class Hands(Filter):
     """Number of hands, annotated or detected."""
 
-    name, unit = "number of hands", ""
-
-    def value(self, measures: Measures) -> float | None:
-        """The count."""
-        return measures.hands
+    name, unit, field = "number of hands", "", "hands"
 
 
 class FacesAndHands(Filter):
@@ -160,31 +153,19 @@ class FacesAndHands(Filter):
 class Persons(Filter):
     """Number of persons, annotated or detected."""
 
-    name, unit = "number of persons", ""
-
-    def value(self, measures: Measures) -> float | None:
-        """The count."""
-        return measures.persons
+    name, unit, field = "number of persons", "", "persons"
 
 
 class PersonShare(Filter):
-    """Share of the picture covered by persons."""
+    """Share of the picture covered by persons, 0..1."""
 
-    name, unit = "share covered by persons", ""
-
-    def value(self, measures: Measures) -> float | None:
-        """The share, 0..1."""
-        return measures.person_share
+    name, unit, field = "share covered by persons", "", "person_share"
 
 
 class Clarity(Filter):
-    """Sharpness."""
+    """Sharpness: variance of the Laplacian."""
 
-    name, unit = "clarity", "grey levels²"
-
-    def value(self, measures: Measures) -> float | None:
-        """Variance of the Laplacian."""
-        return measures.clarity
+    name, unit, field = "clarity", "grey levels²", "clarity"
 
 
 NEEDS: Mapping[Need, type[Filter]] = {"face": Faces, "hand": Hands, "face or hand": FacesAndHands}

@@ -21,9 +21,13 @@ class Note:
     reason: str
     value: str = ""
 
+    @property
+    def place(self) -> str:
+        """`file:line`, or `file`."""
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: {self.action}, {self.reason}" + (f" ({self.value})" if self.value else "")
+        return f"{self.place}: {self.action}, {self.reason}" + (f" ({self.value})" if self.value else "")
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman import config
-from fairhuman.data.pictures.notes import LoadReport, Note
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.caption import CaptionTier
 from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.condition import ConditionTier
@@ -147,7 +147,8 @@ class _Build:
             self._run_tier(tier, kept, retry_failed)
             kept = self._keep_passed(tier.name, kept, selection)
         shards = self._write_shards(kept, selection.masks)
-        selection.rejected[:0] = [_unread(note) for note in notes.skipped()]
+        unread = [RejectedRow("", note.place, note.stage, note.reason, note.value) for note in notes.skipped()]
+        selection.rejected[:0] = unread
         selection.findings.update((note.action, note.reason) for note in notes.notes if note.action != "skipped")
         report = write_report(self.out, self.kind, recipe, selection, listing.rows, shards)
         if not shards:
@@ -229,9 +230,3 @@ class _Build:
             if path.name not in names:
                 path.unlink()  # from an earlier recipe or an earlier state of the source
         return names
-
-
-def _unread(note: Note) -> RejectedRow:
-    """The rejected row for a line of the source that gave no row."""
-    place = note.file if note.line is None else f"{note.file}:{note.line}"
-    return RejectedRow("", place, note.stage, note.reason, note.value)

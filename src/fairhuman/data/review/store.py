@@ -82,14 +82,9 @@ class ReviewStore:
             return self._assign(connection, reviewer)
 
     def decide(self, reviewer: str, key: str, action: str, prompt: str | None, reason: str | None) -> WorkList:
-        """Store a decision; storing it again has no effect.
+        """Store a decision to `keep` or `drop` a picture; storing it again has no effect.
 
-        Args:
-            reviewer: a normalised name.
-            key: key of the picture.
-            action: `keep` or `drop`.
-            prompt: prompt of a kept picture; None = unchanged.
-            reason: reason for a dropped picture, one of `REASONS`.
+        A kept picture may have another prompt (None = unchanged), a dropped one has a reason, one of `REASONS`.
 
         Raises:
             RefusedError: unknown picture (404), invalid decision (422), or a decision that comes too late (409).

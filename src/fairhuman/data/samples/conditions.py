@@ -61,15 +61,10 @@ def conditions_in_view(
     size: tuple[int, int],
     resolution: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """Conditions in the view, float32 [C, H, W] in 0..1; zeros for conditions that the record lacks.
+    """Conditions in the view, float32 [C, H, W] in 0..1; zeros for those of `names` that the record lacks.
 
-    Args:
-        conditions: from `read_conditions`.
-        moved: the transformed tensors among them.
-        names: all conditions to return.
-        draw: the draw of the sample.
-        size: (height, width) of the upright picture.
-        resolution: (height, width) of the sample.
+    `conditions` are from `read_conditions`, `moved` the transformed tensors among them. `size` of the upright picture
+    and `resolution` of the sample are (height, width).
     """
     in_view = {name: torch.zeros(CONDITIONS[name], *resolution) for name in names}
     for name, condition in conditions.items():

@@ -34,17 +34,12 @@ def mixed_order(seed: int, shares: Sequence[SourceShare], part: tuple[int, ...] 
 def bucketed_order(
     seed: int, shares: Sequence[SourceShare], sizes: Sequence[Size], resolutions: Sequence[Size], batch: int
 ) -> BucketOrder:
-    """Order in which each batch holds records of a single bucket.
+    """Order in which each batch, of `batch` samples over all processes and micro-batches, holds records of a single
+    bucket.
 
     A record goes to the bucket with the nearest log aspect ratio. Buckets with less than one batch per epoch are
-    closed, smallest first, and their records go to the nearest open bucket.
-
-    Args:
-        seed: ≥ 0.
-        shares: as for `mixed_order`.
-        sizes: (height, width) of each record.
-        resolutions: resolutions of the buckets.
-        batch: samples of a step over all processes and micro-batches.
+    closed, smallest first, and their records go to the nearest open bucket. Sizes and resolutions are (height, width);
+    `shares` are those of `mixed_order`.
     """
     lengths = _samples_per_epoch(shares, len(sizes))
     aspects = np.log([height / width for height, width in sizes])

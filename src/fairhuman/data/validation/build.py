@@ -22,7 +22,7 @@ from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord, region_column
 from fairhuman.utils.files import write_atomically, write_json, writing
-from fairhuman.utils.journal import Journal
+from fairhuman.utils.journal import Journal, write_rows
 
 MIN_FAILURES = 10  # failures of a model that are always tolerated
 
@@ -165,8 +165,8 @@ def _write(
         (folder / name).write_bytes(content)
         rows.append(_row(name, record, chosen, settings.strata))
         progress("writing pictures", number + 1, len(chosen.records))
-    _write_lines(folder / "metadata.jsonl", rows)
-    _write_lines(folder / "rejected.jsonl", funnel.rejected)
+    write_rows(folder / "metadata.jsonl", rows)
+    write_rows(folder / "rejected.jsonl", funnel.rejected)
     manifest = _manifest(chosen, settings, funnel, expected)
     write_json(folder / MANIFEST, manifest)
     write_page(folder / "report.html", manifest, list(chosen.records.values()), rows, settings.source.limits)
@@ -220,7 +220,3 @@ def _strata(chosen: _Chosen, settings: ValidationSetSettings) -> list[dict[str, 
         }
         for name in sorted(sizes)
     ]
-
-
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -66,10 +66,8 @@ def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funne
     if not records:
         raise DataError(f"{source}: no usable record among {total}")
     for note in skipped:
-        where = note.file if note.line is None else f"{note.file}:{note.line}"
-        funnel.rejected.append(
-            {"key": None, "where": where, "stage": "read", "reason": note.reason, "value": note.value}
-        )
+        row = {"key": None, "where": note.place, "stage": "read", "reason": note.reason, "value": note.value}
+        funnel.rejected.append(row)
     funnel.stages += [("found", total), ("readable", len(records))]
     return records
 

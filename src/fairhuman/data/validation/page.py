@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import ImageDraw
 
@@ -85,7 +84,6 @@ def _lines(values: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
 def _stages_figure(stages: Sequence[tuple[str, int]]) -> Figure:
     """Horizontal bars from top to bottom."""
     figure = Figure(figsize=(5.4, 1.0 + 0.3 * len(stages)), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     bars = axes.barh(range(len(stages)), [left for _, left in stages], color=OBJECTIVE_COLOURS["global"])
     axes.bar_label(bars, fmt="{:,.0f}", fontsize=9, color=INK, padding=2)

@@ -16,7 +16,7 @@ from fairhuman.evaluate.people.official import OfficialScores, official_scores
 from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_faces, strict_hands
 from fairhuman.evaluate.pictures import PARTS, EvalImage
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
-from fairhuman.evaluate.tools import EvaluationTools, LazyPictures
+from fairhuman.evaluate.tools import EvaluationTools, lazy_pictures
 
 IMAGE_DETECTIONS = TypeAdapter(ImageDetections)
 VERSION = 1  # of `detect_each`, part of the cache's name
@@ -169,7 +169,7 @@ def _official(method: str, pictures: Sequence[EvalImage], tools: EvaluationTools
     if key in known:
         watch(len(pictures), len(pictures))
         return OFFICIAL_SCORES.validate_json(known[key])
-    scores = official_scores(LazyPictures(pictures), upscale=upscale, progress=watch)
+    scores = official_scores(lazy_pictures(pictures), upscale=upscale, progress=watch)
     rows.add({key: OFFICIAL_SCORES.dump_json(scores).decode()})
     return scores
 

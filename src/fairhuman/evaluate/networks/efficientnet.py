@@ -55,11 +55,7 @@ class EfficientNetLite0:
         self.fingerprint = fingerprint("efficientnet-lite0 1, bicubic 224, (v - 127) / 128", [path])
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """The network's input [3, 224, 224], about -1..1.
-
-        Raises:
-            ValueError: the picture isn't RGB.
-        """
+        """The network's input [3, 224, 224], about -1..1."""
         if image.mode != "RGB":
             raise ValueError(f"the picture must be RGB, not {image.mode}")
         small = np.array(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))

@@ -37,7 +37,11 @@ class Extractor(Protocol):
     batch_size: int
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """The network's input [3, H, W] for an upright RGB picture, float32 on the CPU; H and W are constant."""
+        """The network's input [3, H, W] for an upright RGB picture, float32 on the CPU; H and W are constant.
+
+        Raises:
+            ValueError: the picture isn't RGB.
+        """
         ...
 
     def extract(self, images_bchw: Tensor, prompts: Sequence[str]) -> Features:

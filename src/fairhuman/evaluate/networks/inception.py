@@ -62,11 +62,7 @@ class Inception:
         self.fingerprint = fingerprint("inception 1, torch-fidelity's bilinear 299", [path])
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """The network's input [3, 299, 299], about -1..1.
-
-        Raises:
-            ValueError: the picture isn't RGB.
-        """
+        """The network's input [3, 299, 299], about -1..1."""
         from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as resize
 
         if image.mode != "RGB":

@@ -48,11 +48,7 @@ class PromptScore(ABC):
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> Tensor:
-        """The network's input [3, side, side] for an upright RGB picture, float32 on the CPU.
-
-        Raises:
-            ValueError: the picture isn't RGB.
-        """
+        """The network's input [3, side, side] for an upright RGB picture, float32 on the CPU."""
 
     def extract(self, images_bchw: Tensor, prompts: Sequence[str]) -> Features:
         """Score [B, 1] of each prepared picture and its prompt.
