@@ -151,7 +151,7 @@ def sampling_jobs(plan: Plan, runs: Mapping[Method, Sequence[Run]]) -> dict[str,
 
 
 def pick(tuned: Mapping[float, Mapping[str, float]]) -> float:
-    """The rate by the rule of comparisons, with the limit of the target."""
+    """Choose the learning rate by the rule of `fairhuman compare`, with the limit of the target."""
     return ablation.choose_learning_rate(tuned, MOST_GLOBAL)
 
 

@@ -184,7 +184,7 @@ def test_a_third_objective_moves_while_two_conflict(batched: bool) -> None:
     assert b.grad.norm() == pytest.approx(1.0, rel=1e-3)
 
 
-def test_facts_2_01_a_generator_of_parameters_is_kept() -> None:
+def test_a_generator_of_parameters_is_kept() -> None:
     """The reference iterates `model.parameters()` once, and trains nothing from then on."""
     net = TinyUNet()
     fair = FairBackward((parameter for parameter in net.parameters()), MinimumPotentialDelay())
@@ -200,7 +200,7 @@ def test_facts_2_01_a_generator_of_parameters_is_kept() -> None:
     assert sum(loss.item() for loss in three_losses(net, batch())) < 0.9 * first
 
 
-def test_facts_2_01_an_exhausted_generator_is_an_error() -> None:
+def test_an_exhausted_generator_is_an_error() -> None:
     generator = TinyUNet().parameters()
     list(generator)
     with pytest.raises(ValueError, match="parameters is empty"):

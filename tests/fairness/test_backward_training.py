@@ -32,7 +32,7 @@ every = pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("measure", [False, True])
 @both
 @every
-def test_facts_2_03_micro_batches_equal_the_whole_batch(name: str, batched: bool, measure: bool) -> None:
+def test_micro_batches_equal_the_whole_batch(name: str, batched: bool, measure: bool) -> None:
     """Over three optimiser steps, with the state that strategies keep in between."""
     joined, split = TinyUNet(), TinyUNet()
     kinds = STRATEGIES[name](), STRATEGIES[name]()
@@ -62,7 +62,7 @@ def test_facts_2_03_micro_batches_equal_the_whole_batch(name: str, batched: bool
 
 
 @both
-def test_facts_2_03_an_objective_may_be_absent_from_some_micro_batches(batched: bool) -> None:
+def test_an_objective_may_be_absent_from_some_micro_batches(batched: bool) -> None:
     net = TinyUNet()
     first, second = batch(seed=1), batch(seed=2)
     rows = true_gradients(lambda: three_losses(net, first), trained(net))
@@ -206,7 +206,7 @@ def _wide() -> tuple[nn.Sequential, Tensor]:
 @pytest.mark.parametrize("micro_batches", [1, 3])
 @pytest.mark.parametrize(("name", "factor"), [("mpd", 3.0), ("ls", 0.0)])
 @both
-def test_facts_2_12_extra_memory_is_at_most_one_set_of_gradients_an_objective(
+def test_extra_memory_is_at_most_one_set_of_gradients_an_objective(
     name: str, factor: float, batched: bool, micro_batches: int
 ) -> None:
     """Peak beyond the plain step ≤ K × P and a tensor or two; the reference's flat buffers take 4 × P and more."""

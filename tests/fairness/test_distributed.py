@@ -61,14 +61,14 @@ def check(found: Found, name: str, micro_batches: int, absent: bool, wrap: str) 
 
 @pytest.mark.parametrize("micro_batches", MICRO_BATCHES)
 @pytest.mark.parametrize("name", KINDS)
-def test_facts_2_04_all_gradients_are_averaged(two: Found, name: str, micro_batches: int) -> None:
+def test_all_gradients_are_averaged(two: Found, name: str, micro_batches: int) -> None:
     """The reference all-reduces the first of K backward passes only, and its replicas drift apart."""
     check(two, name, micro_batches, False, "plain")
 
 
 @pytest.mark.parametrize("micro_batches", MICRO_BATCHES)
 @pytest.mark.parametrize("name", KINDS)
-def test_facts_2_04_an_objective_absent_in_one_process(two: Found, name: str, micro_batches: int) -> None:
+def test_an_objective_absent_in_one_process(two: Found, name: str, micro_batches: int) -> None:
     """It counts as zero there: no process waits for a gradient that never comes, and none drifts."""
     check(two, name, micro_batches, True, "plain")
 

@@ -14,7 +14,7 @@ every = pytest.mark.parametrize("name", STRATEGIES)
 
 @both
 @pytest.mark.parametrize("name", ["ls", "si", *BALANCING])
-def test_facts_2_05_the_gram_matrix_is_that_of_unscaled_gradients(name: str, batched: bool) -> None:
+def test_the_gram_matrix_is_that_of_unscaled_gradients(name: str, batched: bool) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         net = TinyUNet()
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14, enabled=dtype == torch.float16)
@@ -41,7 +41,7 @@ def test_facts_2_05_the_gram_matrix_is_that_of_unscaled_gradients(name: str, bat
 
 @both
 @every
-def test_facts_2_05_an_overflow_is_skipped_counted_and_recovered_from(name: str, batched: bool) -> None:
+def test_an_overflow_is_skipped_counted_and_recovered_from(name: str, batched: bool) -> None:
     """Loss scale 2^40: fp16 gradients are infinite until it has come down; then training goes on."""
     net = TinyUNet()
     strategy = STRATEGIES[name]()
@@ -72,7 +72,7 @@ def test_facts_2_05_an_overflow_is_skipped_counted_and_recovered_from(name: str,
 
 
 @every
-def test_facts_2_05_a_loss_that_is_not_finite_is_skipped_too(name: str) -> None:
+def test_a_loss_that_is_not_finite_is_skipped_too(name: str) -> None:
     for bad in (float("inf"), float("nan")):
         net = TinyUNet()
         scaler = torch.amp.GradScaler("cpu")

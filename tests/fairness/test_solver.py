@@ -95,7 +95,7 @@ def test_orthogonal_gradients_have_the_closed_form(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_facts_2_07_the_solver_is_scale_equivariant(alpha: float) -> None:
+def test_the_solver_is_scale_equivariant(alpha: float) -> None:
     """Gradients times s give weights times s^(-2α/(1+α)), for all s; SciPy from 1/K is 100 % wrong at 1e-6."""
     gram = gram_of(np.random.default_rng(3).standard_normal((3, 20)))
     reference = solve(gram, alpha)
@@ -165,7 +165,7 @@ def test_large_alpha_approaches_max_min() -> None:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_facts_2_06_an_empty_mask_gets_weight_zero(alpha: float) -> None:
+def test_an_empty_mask_gets_weight_zero(alpha: float) -> None:
     """A zero row is left out: weight 0, and the others as if it weren't there."""
     full = gram_of(np.random.default_rng(1).standard_normal((3, 9)))
     padded = torch.zeros(5, 5, dtype=torch.float64)

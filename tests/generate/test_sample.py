@@ -42,7 +42,7 @@ def pixels(pictures: list[SampledPicture]) -> dict[tuple[int, int], np.ndarray]:
     return {(p.prompt_index, p.picture_index): np.asarray(p.image).astype(int) for p in pictures}
 
 
-def test_facts_2_17_a_picture_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipeline) -> None:
+def test_a_picture_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipeline) -> None:
     found = pixels(list(sample(pipeline, PROMPTS, SMALL)))
     order = [2, 0]
     other = pixels(list(sample(pipeline, [PROMPTS[i] for i in order], SMALL, indices=order)))
@@ -55,7 +55,7 @@ def test_facts_2_17_a_picture_does_not_depend_on_the_others(pipeline: StableDiff
     assert len({picture.tobytes() for picture in found.values()}) == 6
 
 
-def test_facts_2_17_nothing_is_added_to_a_prompt(pipeline: StableDiffusionXLPipeline) -> None:
+def test_nothing_is_added_to_a_prompt(pipeline: StableDiffusionXLPipeline) -> None:
     [picture] = sample(pipeline, PROMPTS[:1], SMALL.model_copy(update={"images_per_prompt": 1, "guidance": 4.0}))
     reference = build_small(0)
     reference.scheduler = UniPCMultistepScheduler.from_config(reference.scheduler.config)

@@ -77,7 +77,7 @@ def test_the_start_depends_on_the_seed_alone(kind: type[Control]) -> None:
 
 
 @both
-def test_facts_2_01_trainable_parameters_is_a_list_of_all_weights(kind: type[Control]) -> None:
+def test_trainable_parameters_is_a_list_of_all_weights(kind: type[Control]) -> None:
     model = trained(kind)
     parameters = model.trainable_parameters()
     assert isinstance(parameters, list)
@@ -110,7 +110,7 @@ def test_a_condition_that_the_batch_lacks_is_named(make_batch: MakeBatch, kind: 
         predict(model, with_conditions(make_batch(1), "pose"))
 
 
-def test_facts_2_14_a_controlnet_reads_the_true_time_ids(make_batch: MakeBatch) -> None:
+def test_a_controlnet_reads_the_true_time_ids(make_batch: MakeBatch) -> None:
     batch, latents, steps = with_conditions(make_batch(2), "pose")
     model = trained(ControlNet)
     moved = batch.time_ids_b6.clone()

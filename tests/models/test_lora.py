@@ -75,7 +75,7 @@ def build_sdxl_on_meta() -> UNet2DConditionModel:
         return UNet2DConditionModel(**sdxl_unet_config())
 
 
-def test_facts_2_1_trainable_parameters_is_a_list_that_can_be_read_twice() -> None:
+def test_trainable_parameters_is_a_list_that_can_be_read_twice() -> None:
     model = LoraModel(build_small(0), LoraSettings(rank=2), seed=0)
     parameters = model.trainable_parameters()
     assert isinstance(parameters, list)

@@ -79,13 +79,13 @@ def batch_of(data: RunData, *positions: int) -> Batch:
 
 
 @both
-def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, kind: str) -> None:
+def test_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, kind: str) -> None:
     objectives, data = parts(make("run", kind))
     check_direction(objectives, batch_of(data, 0, 1, 2), unlike_plain=0.999, unused=True)
 
 
 @both
-def test_facts_2_01_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) -> None:
+def test_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) -> None:
     recipe = make("run", kind)
     model = build_model(recipe, torch.device("cpu"))
     parameters = (parameter for parameter in model.trainable_parameters())
@@ -95,7 +95,7 @@ def test_facts_2_01_nothing_to_train_is_an_error(make: MakeRecipe, kind: str) ->
 
 
 @both
-def test_facts_2_14_conditions_are_dropped_sample_by_sample_from_the_seed(make: MakeRecipe, kind: str) -> None:
+def test_conditions_are_dropped_sample_by_sample_from_the_seed(make: MakeRecipe, kind: str) -> None:
     recipe = make("run", kind, **{kind: {"condition_dropout": 0.3}})
     data = load_data(recipe, LoadReport()).train
     shown = [data[position].shown_conditions["pose"] for position in range(200)]
@@ -116,7 +116,7 @@ def test_facts_2_14_conditions_are_dropped_sample_by_sample_from_the_seed(make: 
 
 
 @both
-def test_facts_2_14_time_ids_are_those_of_the_samples_own_crop(make: MakeRecipe, kind: str) -> None:
+def test_time_ids_are_those_of_the_samples_own_crop(make: MakeRecipe, kind: str) -> None:
     data = load_data(make("run", kind, view={"zoom": (1.0, 1.5), "keep_region": 0.0}), LoadReport()).train
     ids = torch.stack([data[position].time_ids_6 for position in range(12)])
     assert len(ids[:, 2:4].unique(dim=0)) > 3

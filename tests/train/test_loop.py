@@ -129,7 +129,7 @@ def test_training_lowers_the_held_out_losses(make_recipe: MakeRecipe) -> None:
         assert sum(after["error"]) < 0.9 * sum(before["error"]), name
 
 
-def test_facts_2_15_weights_and_losses_of_every_objective_are_logged(make_recipe: MakeRecipe) -> None:
+def test_weights_and_losses_of_every_objective_are_logged(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(steps=2)
     train(recipe)
     rows = lines(recipe.out / "metrics.jsonl")

@@ -79,7 +79,7 @@ def parts(recipe: TrainRecipe) -> tuple[Objectives, RunData]:
 
 
 @stages
-def test_facts_2_01_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, stage: str) -> None:
+def test_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, stage: str) -> None:
     objectives, data = parts(make("run", stage))
     check_direction(objectives, collate([data.train[position] for position in range(3)]), unlike_plain=0.9999)
 

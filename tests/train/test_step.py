@@ -30,7 +30,7 @@ def batch_of(data: RunData, *positions: int) -> Batch:
     return collate([data.train[position] for position in positions])
 
 
-def test_facts_2_09_min_snr_holds_for_every_objective(make_recipe: MakeRecipe) -> None:
+def test_min_snr_holds_for_every_objective(make_recipe: MakeRecipe) -> None:
     """Each loss is recomputed from residual, weights and masks, sample by sample."""
     objectives, data = parts(make_recipe(noise={"min_snr_gamma": 5.0, "offset": 0.1}))
     batch = batch_of(data, 0, 1, 2, 3)

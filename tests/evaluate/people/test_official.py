@@ -39,15 +39,13 @@ def test_scores_are_those_of_the_published_code(pictures: list[Picture], scores:
     assert scores[-1].faces == pytest.approx([0.9719319], abs=1e-4)
 
 
-def test_facts_2_16_official_hand_scores_depend_on_the_order(
-    pictures: list[Picture], scores: list[OfficialScores]
-) -> None:
+def test_official_hand_scores_depend_on_the_order(pictures: list[Picture], scores: list[OfficialScores]) -> None:
     turned = official_scores(pictures[::-1])[::-1]
     assert [found.faces for found in turned] == [found.faces for found in scores]
     assert [found.hands for found in turned] != [found.hands for found in scores]
 
 
-def test_facts_2_16_missing_hands_and_extra_faces_do_no_harm_to_the_official_means() -> None:
+def test_missing_hands_and_extra_faces_do_no_harm_to_the_official_means() -> None:
     found, missing = [(0.9, 0.8), (0.7,)], [(0.9, 0.8), (0.7,), (), (), ()]
     assert (
         official_confidence(found).value == official_confidence(missing).value == pytest.approx(fmean([0.9, 0.8, 0.7]))

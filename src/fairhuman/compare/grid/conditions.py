@@ -16,10 +16,7 @@ _SAME = 0.5  # tolerance in pixels between the pose shown and the pose a picture
 
 
 def read_conditions(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
-    """Read each condition given as `NAME=PLACE` for the prompts of all rows.
-
-    Raises the errors of `read_control_inputs`.
-    """
+    """Read conditions given as `NAME=PLACE` for the prompts of all rows; errors are those of `read_control_inputs`."""
     return read_control_inputs(given, 1 + max(row.key[0] for row in rows))
 
 
