@@ -151,6 +151,9 @@ def benchmark_detectors(
 
     settings = settings_of(DetectSettings, "data benchmark-detectors", overrides, recipe)
     report, parts, processes = LoadReport(), part or ("face", "hand"), workers or os.cpu_count() or 1
+    for name in parts:
+        if name not in settings.kinds:
+            raise RecipeError(f"--part must be one of {', '.join(settings.kinds)}, found {name!r}")
     with ConsoleDisplay() as display:
         progress = partial(display.progress, "detect")
         found = benchmark_data_set(folder, settings, report, parts=parts, workers=processes, progress=progress)

@@ -27,7 +27,6 @@ from fairhuman.detect.overlap import corners, match_boxes
 from fairhuman.detect.rates import TrueBoxes
 from fairhuman.detect.settings import DetectParts, DetectSettings, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
-from fairhuman.errors import RecipeError
 from fairhuman.record import Box
 from fairhuman.stats.estimate import Estimate, wilson
 from fairhuman.utils.files import write_json, writing
@@ -148,11 +147,7 @@ def benchmark_data_set(
 
     Raises:
         DataError: the data set can't be read, has no annotation of a part, or has too many unusable records.
-        RecipeError: a part isn't in the settings.
     """
-    for part in parts:
-        if part not in settings.kinds:
-            raise RecipeError(f"--part must be one of {', '.join(settings.kinds)}, found {part!r}")
     source = source or SourceSettings()
     records = read_source(path, parts, source, report)
     records = check_records(records, report, full=True, limits=source.limits, max_reject_share=source.max_reject_share)
