@@ -1,11 +1,6 @@
 """The guard: every item gives a result or a failure, whatever native code does; no process is left behind."""
 
 import multiprocessing
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,22 +8,7 @@ import pytest
 
 from fairhuman.detect.guard import guarded_map
 from fairhuman.detect.worker import Failure
-
-
-@contextmanager
-def squarer(log: Path | None = None) -> Iterator[Callable[[int], int]]:
-    def square(number: int) -> int:
-        if number == 3:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if number == 5:
-            time.sleep(600)
-        if number == 7:
-            raise LookupError("seven")
-        return number * number
-
-    yield square
-    if log is not None:
-        (log / str(os.getpid())).touch()
+from helpers.guarded_worker import squarer
 
 
 @pytest.mark.parametrize("workers", [1, 3])

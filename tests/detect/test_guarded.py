@@ -15,7 +15,7 @@ from fairhuman.detect.detection import DetectorError
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
 from fairhuman.utils.memory import resident_mb
-from helpers.guarded_worker import starts_once, wont_start, worker
+from helpers.guarded_worker import in_a_daemon, starts_once, wont_start, worker
 
 
 def gone(pid: int, seconds: float = 20.0) -> bool:
@@ -114,12 +114,6 @@ def test_it_is_open_in_its_block_alone_and_checks_its_settings() -> None:
     for setting in ({"seconds": 0}, {"max_rss_mb": -1}, {"max_items": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(setting))} must be"):
             Guarded(worker, **setting)  # type: ignore[arg-type]
-
-
-def in_a_daemon(answers: "multiprocessing.Queue[object]") -> None:
-    with Guarded(worker) as guarded:
-        answers.put((guarded.call("work"), guarded.call("die"), guarded.call("work")))
-    answers.put(multiprocessing.current_process().daemon)
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])

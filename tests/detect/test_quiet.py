@@ -42,7 +42,7 @@ SCRIPT = """
 import sys
 import numpy as np
 from PIL import Image
-from fairhuman.detect import DETECTORS
+from fairhuman.detect.rates import DETECTORS
 picture = np.asarray(Image.open(sys.argv[1]).convert("RGB"))
 counts = []
 for make in DETECTORS.values():

@@ -148,7 +148,7 @@ def test_weights_are_looked_for_before_anything_is_measured(folders, monkeypatch
     monkeypatch.setattr(evaluation, "GROUPS", dict.fromkeys(evaluation.GROUPS))  # a call would raise TypeError
     places = [f"{name}={folders / 'none'}" for name in ("hps.weights", "image_reward.weights", "inception.weights")]
     options = settings("metrics=[strict, hps, image_reward, fid]", *places)
-    missing = r"hps\.weights.*image_reward\.weights.*FID.*leave 'hps', 'image_reward', 'fid' out.*others: strict$"
+    missing = r"hps\.weights.*image_reward\.weights.*FID.*leave 'hps', 'image_reward', 'fid' out.*other groups: strict$"
     with pytest.raises(WeightsError, match=missing):
         evaluate(job(folders, "sharp"), options, folders / "out")
     with pytest.raises(WeightsError, match=r"leave 'hps', 'image_reward' out of metrics; other groups: strict, fid$"):

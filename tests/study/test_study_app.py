@@ -256,7 +256,7 @@ def test_the_admin_page_tells_progress_and_no_answers(opened, study_folder):
     client, (ada, *_) = opened(study_folder())
     ada.consent().answer()
     shown = client.get("/admin/admin-token-of-the-tests").text
-    assert re.search(r"<dt>Agreed to take part</dt><dd>1</dd>", shown)
+    assert re.search(r"<dt>Consented</dt><dd>1</dd>", shown)
     assert "1 of 8" in shown
     assert not any(method in shown for method in METHODS)
     for wrong in (ada.root[3:], "", "admin-token-of-the-test", NOBODY):

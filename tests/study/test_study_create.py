@@ -178,7 +178,7 @@ def test_what_a_method_lacks_or_a_person_named_is_left_out_and_said(tmp_path: Pa
     assert "prompt 2, picture 0: not by ours" in said
     assert f"00004-00.png, {PROMPTS[4]!r}: excluded by hand" in said
     assert any(text.startswith("00001-00.png") and "cut off or damaged" in text for text in said)
-    assert any(text.endswith("4 left out.") for text in said)
+    assert any(text.endswith("4 excluded.") for text in said)
     with pytest.raises(RecipeError, match=r"items must be at most the number of usable prompts, 4; found 5; .*"):
         make(tmp_path / "more", methods, study(items=5), leave_out=tmp_path / "hand.txt")
     assert not (tmp_path / "more").exists()

@@ -59,7 +59,7 @@ def test_two_builds_at_once(many, tmp_path):
     first = started(many, tmp_path / "out")
     assert first.stdout.readline().startswith("list")
     code, output = finished(started(many, tmp_path / "out"))
-    assert (code, "another build is at work here" in output) == (1, True), output
+    assert (code, "another build is running in this folder" in output) == (1, True), output
     assert finished(first)[0] == 0
 
 

@@ -276,7 +276,7 @@ def test_skipped_records_are_reported(review_folder, monkeypatch):
     monkeypatch.setattr(review_app, "serve", lambda _, host, port, say: say(f"{host}:{port}"))
     told = []
     serve_review(folder, ReviewSettings(), "127.0.0.1", 5, told.append)
-    assert told == [f"{folder}: left out 1: file is empty (0 bytes)", "127.0.0.1:5"]
+    assert told == [f"{folder}: skipped 1: file is empty (0 bytes)", "127.0.0.1:5"]
 
 
 def test_texts_with_surrogates_become_valid_unicode(opened, review_folder):

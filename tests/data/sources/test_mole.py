@@ -58,7 +58,7 @@ def test_without_files_of_captions_it_is_a_folder_whose_subsets_are_kept_when_as
 @pytest.mark.parametrize("content", ["{", "[" * 100_000, [1], '"text"', b"\xff"])
 def test_a_file_of_captions_that_cannot_be_read_is_refused(tmp_path, content):
     lay(tmp_path, ["hand/1.png"], {"hand/meta_cap.json": content})
-    with pytest.raises(DataError, match=r"hand/meta_cap.json: (not a JSON file|must hold an object)"):
+    with pytest.raises(DataError, match=r"hand/meta_cap.json: (not a JSON file|must hold a JSON object)"):
         read(tmp_path)
 
 
