@@ -202,7 +202,7 @@ def test_a_source_of_another_package_is_read_where_it_is_named(installed: None, 
     assert [record.boxes for record in found] == [record.boxes for record in expected]
     assert [record.location for record in found] == ["people.csv:2", "people.csv:3", "people.csv:4"]
     assert list(SOURCES) == [*SOURCES], "the table is as it was"
-    with pytest.raises(RecipeError, match=r"^format: there is no format 'cvs' of sources; did you mean 'csv'\?$"):
+    with pytest.raises(RecipeError, match=r"^format: unknown source format 'cvs'; did you mean 'csv'\?$"):
         source_kind(folder, "cvs")
 
 
