@@ -92,7 +92,7 @@ def test_without_a_network_answers_wait_on_the_device_and_come_in_order_once(tak
     tab.page.context.set_offline(True)
     for key in ("2", "t", "1", "b", "2"):
         tab.press(key)
-    tab.page.wait_for_function("() => document.querySelector('#status').textContent.includes('network: 4')")
+    tab.page.wait_for_function("() => document.querySelector('#status').textContent.includes('to be sent: 4')")
     assert len(stored(folder)) == 1
     tab.page.context.set_offline(False)
     tab.saved()
@@ -175,7 +175,7 @@ def test_two_tabs_of_one_participant_double_nothing(taking_part):
     two.page.goto(one.page.url)
     assert two.ready() == 0
     one.press("1")
-    two.page.wait_for_function("() => document.querySelector('#question').textContent.startsWith('In which')")
+    two.page.wait_for_function("() => document.querySelector('#question').textContent.startsWith('Which picture has')")
     assert two.ready() == 1  # it moved on by itself
     two.press("2")
     for tab in (one, two):
@@ -228,7 +228,7 @@ def test_a_picture_that_fails_is_asked_for_again_and_no_answer_is_taken_before(t
     tab.press("t")
     tab.ready()
     tab.page.keyboard.press("t")
-    tab.page.wait_for_selector("#problem:has-text('tries again')")
+    tab.page.wait_for_selector("#problem:has-text('Trying again automatically')")
     tab.page.keyboard.press("1")
     tab.page.unroute(f"**/{name}")
     assert tab.ready() == 2
@@ -251,7 +251,7 @@ def test_the_open_link_leads_to_one_place_however_often_it_is_opened(study_folde
     assert again.page.url == page.url
     other = open_page(address, expected="409")
     other.click("#join")
-    other.wait_for_selector("#problem:has-text('has all its participants')")
+    other.wait_for_selector("#problem:has-text('already has enough participants')")
 
 
 def test_a_browser_that_keeps_nothing_says_so_until_all_is_saved(taking_part):
@@ -262,6 +262,6 @@ def test_a_browser_that_keeps_nothing_says_so_until_all_is_saved(taking_part):
     tab.ready()
     tab.page.route("**/api/answers", lambda route: route.abort(), times=1)
     tab.press("1")
-    tab.page.wait_for_selector("#problem:has-text('keeps nothing')")
+    tab.page.wait_for_selector("#problem:has-text('store answers')")
     tab.page.wait_for_function("() => document.querySelector('#problem').textContent === ''")
     assert choices(folder) == [(0, "overall", 0)]

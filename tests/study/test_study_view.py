@@ -80,7 +80,7 @@ def test_two_fingers_zoom_and_one_moves_on_a_phone(taking_part):
     assert pinched[0] == pinched[1]
     assert moved[0] == moved[1]
     tab.page.tap("#choices button >> nth=1")
-    tab.page.wait_for_selector("#question:has-text('In which')")
+    tab.page.wait_for_selector("#question:has-text('Which picture has')")
     tab.saved()
     assert choices(folder) == [(0, "overall", None)]
 
