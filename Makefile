@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow system-deps format lint types bench bench-data bench-quick bench-quality replication docs clean
+.PHONY: demo test test-quick test-slow system-deps format lint types bench bench-data bench-quick bench-quality replication docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -16,6 +16,14 @@ test: system-deps $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto
+
+# For the inner loop: the mathematics, regions, records, settings and one training step, in about a minute.
+QUICK := tests/regions tests/stats tests/utils tests/data/samples tests/data/sources tests/data/pictures \
+  tests/fairness/test_solver.py tests/fairness/test_strategies.py tests/fairness/test_backward.py \
+  tests/train/test_step.py tests/test_config.py tests/test_record.py tests/test_project.py tests/test_public_imports.py
+test-quick: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/pytest -n auto $(QUICK)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n auto -m slow --timeout 3600
