@@ -37,7 +37,8 @@ def settings_classes() -> list[type[Settings]]:
         found.append(kind)
         waiting += kind.__subclasses__()
     ours = [kind for kind in found if kind.__module__.startswith("fairhuman.")]
-    return [kind for kind in ours if not kind.__module__.endswith((".app", ".api"))]
+    written = ("RefineManifest",)  # by the program, into the folder that it works on
+    return [kind for kind in ours if not kind.__module__.endswith((".app", ".api")) and kind.__name__ not in written]
 
 
 def rules() -> dict[Place, str]:
