@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.shapes import write_shape
+
 Typed = Callable[..., tuple[int, str, str]]
 TINY = ("resolution=32", "batch_size=2", "lora.rank=2")
 
@@ -36,8 +38,9 @@ def test_a_trace(tmp_path: Path, typed: Typed) -> None:
     assert sum(shares) == pytest.approx(100.0, abs=0.5)
 
 
-def test_memory_of_the_small_model_as_a_table_and_of_a_recipe(tmp_path: Path, typed: Typed) -> None:
-    small = ("model=small", "resolution=64", "ranks=[4,8]", "batch_sizes=[2]", "kinds=[lora]")
+def test_memory_of_a_model_as_a_table_and_of_a_recipe(tmp_path: Path, typed: Typed) -> None:
+    model = write_shape(tmp_path / "model")
+    small = (f"model={model}", "resolution=64", "ranks=[4,8]", "batch_sizes=[2]", "kinds=[lora]")
     code, said, errors = typed("bench", "--memory", *small, "--out", tmp_path / "memory.json")
     assert code == 0, errors
     rows = json.loads((tmp_path / "memory.json").read_text())["rows"]
@@ -48,7 +51,7 @@ def test_memory_of_the_small_model_as_a_table_and_of_a_recipe(tmp_path: Path, ty
     assert pairs["MPD, exact, pairs"]["step"] == pairs["MPD, amortised, pairs"]["audit"]
     assert "LoRA 8, MPD, amortised" in said
     recipe = tmp_path / "run.yaml"
-    recipe.write_text("data: none\nout: none\nsteps: 1\nresolution: 64\n", encoding="utf-8")
+    recipe.write_text(f"model: {model}\ndata: none\nout: none\nsteps: 1\nresolution: 64\n", encoding="utf-8")
     code, said, errors = typed("bench", "--memory", "--recipe", recipe, "lora.rank=4")
     assert code == 0, errors
     assert "a device must have" in said
