@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from fairhuman.generate.sample import save_png
+from helpers import warm
 from helpers.figures import give_poses, write_figures
 from helpers.places import ROOT
 
@@ -42,13 +43,11 @@ def environment() -> dict[str, str]:
 
 
 def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+    return warm.run(command(*arguments), cwd=cwd, env=environment())
 
 
-def start(*arguments: object, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=stderr, text=True)
+def start(*arguments: object) -> warm.Popen:
+    return warm.Popen(command(*arguments), env=environment(), stdout=warm.PIPE, stderr=warm.STDOUT)
 
 
 def recipe_file(folder: Path, people: Path, **values: object) -> Path:
@@ -74,7 +73,7 @@ def metrics(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+def wait_for_step(process: "warm.Popen | subprocess.Popen[str]", folder: Path, step: int) -> None:
     deadline = time.monotonic() + 200
     while not (folder / "metrics.jsonl").is_file() or (folder / "metrics.jsonl").read_text().count("\n") < step:
         assert process.poll() is None, process.communicate()
@@ -82,9 +81,9 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
         time.sleep(0.01)
 
 
-def test_help_of_every_command_has_an_example() -> None:
+def test_help_of_every_command_has_an_example(typed: Callable[..., tuple[int, str, str]]) -> None:
     def listed(*group: str) -> set[str]:
-        listing = run(*group, "--help").stdout.partition("Commands:")[2]
+        listing = typed(*group, "--help")[1].partition("Commands:")[2]
         return set(re.findall(r"^  ([\w-]+)  ", listing, flags=re.MULTILINE))
 
     commands, of_data, of_study = listed(), listed("data"), listed("study")
@@ -93,9 +92,9 @@ def test_help_of_every_command_has_an_example() -> None:
     assert {"create", "serve", "links", "report", "export", "power"} <= of_study
     in_groups = [*(f"data {name}" for name in of_data), *(f"study {name}" for name in of_study)]
     for name in [*(commands - {"data", "study"}), *in_groups]:
-        shown = run(*name.split(), "--help")
-        assert shown.returncode == 0
-        assert f"Example: fairhuman {name}" in " ".join(shown.stdout.split())
+        code, shown, _ = typed(*name.split(), "--help")
+        assert code == 0
+        assert f"Example: fairhuman {name}" in " ".join(shown.split())
 
 
 def test_wrong_usage_is_2_and_failure_is_1(tmp_path: Path, people: Path) -> None:
@@ -181,7 +180,9 @@ def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_result(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, people: Path, number: signal.Signals) -> None:
     path = recipe_file(tmp_path, people, steps=500, checkpoint_every=500)
-    process = start("train", path, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("train", path), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     wait_for_step(process, tmp_path / "run", 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=100)

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from fairhuman import config
+from fairhuman.compare import jobs
 from fairhuman.compare.paper.cost_page import read_costs
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import _write_prompts
@@ -17,6 +18,7 @@ from fairhuman.compare.settings import CompareRecipe
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, RecipeError
+from helpers import warm
 
 Typed = Callable[..., tuple[int, str, str]]
 PEOPLE = {"count": 3, "size": 64}
@@ -40,7 +42,8 @@ VALUES = {
 }
 
 
-def test_a_comparison_with_pictures_and_costs(tmp_path: Path, typed: Typed) -> None:
+def test_a_comparison_with_pictures_and_costs(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "subprocess", warm)
     file, out = tmp_path / "compare.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump({**VALUES, "out": str(out)}))
     code, said, wrong = typed("compare", file)

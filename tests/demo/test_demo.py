@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fairhuman.compare import jobs
 from fairhuman.demo.run import run_demo
 from fairhuman.demo.settings import DemoSettings
 from fairhuman.errors import RecipeError
 from fairhuman.report.run_folder import read_metrics, read_validation
 from fairhuman.utils.display import Display
+from helpers import warm
 
 TINY = DemoSettings(people=6, held_out=4, size=64, steps=3, batch_size=2, rank=2, previews=2, samples=2, sample_steps=2)
 
@@ -18,7 +20,9 @@ TINY = DemoSettings(people=6, held_out=4, size=64, steps=3, batch_size=2, rank=2
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "out"
-    assert run_demo(out, TINY, Display()) is None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jobs, "subprocess", warm)
+        assert run_demo(out, TINY, Display()) is None
     return out
 
 

@@ -1,7 +1,6 @@
 """Two gloo processes against one with the joined batch; the processes run `worker.py`, all cases in one start."""
 
 import os
-import subprocess
 import sys
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from helpers.fairness_worker import ESTIMATED, KINDS, MICRO_BATCHES, Case, estimate, train
+from helpers.warm import PIPE, STDOUT, Popen
 
 # Sums in another order, three steps of Adam at 0.01: parameters agree to 1e-4, one hundredth of a step.
 TOLERANCE = 1e-4
@@ -23,12 +23,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("two")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
-        subprocess.Popen(
+        Popen(
             [sys.executable, "-m", "helpers.fairness_worker", str(folder), str(rank), "2"],
             env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            stdout=PIPE,
+            stderr=STDOUT,
         )
         for rank in range(2)
     ]

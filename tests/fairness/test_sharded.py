@@ -1,7 +1,6 @@
 """Parameters that FSDP2 has sharded over 2 and 3 processes, against whole ones on the joined batch."""
 
 import os
-import subprocess
 import sys
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from helpers.sharded_worker import CASES, Case, steps
+from helpers.warm import PIPE, STDOUT, Popen
 
 WORLDS = (2, 3)
 # Sums in another order; 4 steps of length 0.05 (SGD, length radius).
@@ -23,12 +23,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("sharded")
     for world in WORLDS:
         workers = [
-            subprocess.Popen(
+            Popen(
                 [sys.executable, "-m", "helpers.sharded_worker", str(folder), str(rank), str(world)],
                 env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+                stdout=PIPE,
+                stderr=STDOUT,
             )
             for rank in range(world)
         ]

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import yaml
 
 from fairhuman.train.recipe import TrainRecipe
+from helpers.warm import PIPE, STDOUT, Popen
 
-Workers = list[subprocess.Popen[str]]
+Workers = list[Popen]
 
 
 def free_port() -> int:
@@ -32,12 +32,11 @@ def start(arguments: Sequence[object], processes: int) -> Workers:
         "OMP_NUM_THREADS": "1",
     }
     return [
-        subprocess.Popen(
+        Popen(
             [sys.executable, "-m", "fairhuman.cli", *map(str, arguments)],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            stdout=PIPE,
+            stderr=STDOUT,
         )
         for rank in range(processes)
     ]

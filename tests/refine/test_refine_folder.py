@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from fairhuman.refine.page import summary
 from fairhuman.refine.run import RECIPE, ROWS, RefineManifest, finished_rows, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.journal import Journal
+from helpers import warm
 from helpers.refining import BOX, WEAK, Opened, refine
 from helpers.tiny_parts import boards
 
@@ -110,7 +110,7 @@ def test_kill_9_loses_nothing_and_the_same_call_goes_on(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from helpers.refining import refine\n"
         "refine(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(images), str(out)])
+    process = warm.Popen([sys.executable, "-c", script, images, out])
     while process.poll() is None and len(list(out.glob("*.png"))) < 3:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)

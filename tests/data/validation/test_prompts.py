@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.utils.journal import Journal
+from helpers import warm
 from helpers.figures import write_figures
 
 PAUSE = 0.1  # seconds of an answer
@@ -171,7 +171,7 @@ def test_a_killed_run_resumes_with_its_prompts(endpoint: tuple[str, Any], tmp_pa
     )
     out, journal = tmp_path / "out", tmp_path / ".out.work" / "prompts.jsonl"
     arguments = [sys.executable, "-c", script, str(tmp_path / "source"), str(out), json.dumps(chosen)]
-    process = subprocess.Popen(arguments, start_new_session=True)
+    process = warm.Popen(arguments, start_new_session=True)
     try:
         deadline = time.monotonic() + 300
         while not (journal.is_file() and journal.stat().st_size) and time.monotonic() < deadline:
