@@ -217,6 +217,16 @@ def test_the_example_of_a_metric(tmp_path: Path) -> None:
     assert [one.difference.measured.value for one in found.contrasts] == [pytest.approx(colour - grey)]
 
 
+def test_pages_list_all_strategies_once() -> None:
+    """The README in the order of the table, and a row each in the method."""
+    from fairhuman.fairness import STRATEGIES
+
+    assert f"Strategies: `{' '.join(STRATEGIES)}`;" in (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    table = page.partition("\n## The strategies\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`[ ,]", table, flags=re.MULTILINE)[1:] == list(STRATEGIES)
+
+
 def test_extending_names_all_groups_of_entry_points() -> None:
     from fairhuman.utils import plugins
 
@@ -225,18 +235,21 @@ def test_extending_names_all_groups_of_entry_points() -> None:
         assert f"| `{group}` |" in page
 
 
+EXAMPLES = ("fairness/equal_length.py", "data/sources/pairs.py", "evaluate/metrics/colourfulness.py")
+"""Files that docs/extending.md writes."""
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_pages_name_are_there(page: Path) -> None:
     """Names of modules too: `train/step.py` is below src/fairhuman. Those of examples and placeholders are none."""
-    if page.name in ("CHANGELOG.md", "extending.md"):
-        return  # the one speaks of the past, the other of files to come
+    if page.name == "CHANGELOG.md":
+        return  # it speaks of the past
     text = page.read_text(encoding="utf-8")
     places = (ROOT, ROOT / "src" / "fairhuman", page.parent)
     named = re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|md|ya?ml|json|sbatch))`", text)
-    ours = [name for name in named if not name.startswith(("runs/", "people/", "models/hand", "images/"))]
+    elsewhere = ("runs/", "people/", "models/hand", "images/", *EXAMPLES)
+    ours = [name for name in named if not name.startswith(elsewhere)]
     missing = [name for name in ours if not any((place / name).exists() for place in places)]
     assert not missing
 
