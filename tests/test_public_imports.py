@@ -19,7 +19,7 @@ PUBLIC = {
     "fairhuman.data.sources": "SOURCES SourceFormat SourceSettings iterate_records read_source source_kind",
     "fairhuman.data.sources.rows": "STAGE Row reading_table with_caption",
     "fairhuman.data.sources.text_rows": "csv_rows jsonl_rows",
-    "fairhuman.detect.detection": "Detection Detector DetectorError Picture",
+    "fairhuman.detect.detection": "Closing Detection Detector DetectorError Picture check_picture",
     "fairhuman.errors": "DataError FairHumanError ModelError PluginError RecipeError TrainingError",
     "fairhuman.evaluate.networks.extractor": "Extractor Features",
     "fairhuman.evaluate.pictures": "EvalImage",
