@@ -11,6 +11,7 @@ from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import RecipeError
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
 from helpers.places import RECIPES
 
 
@@ -149,7 +150,11 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["strategy=mdp"], "strategy: .*must be one of ls, dwa, uw, rlw, si, nash, mpd, alpha, found 'mdp'"),
+        (
+            ["strategy=mdp"],
+            rf"strategy: .*must be one of {', '.join((*LOSS_WEIGHTING, *GRADIENT_BALANCING))}, or a strategy of an "
+            r"installed package \(see fairhuman doctor\), found 'mdp'",
+        ),
         (["regions.scale={hnad: 2}"], "regions.scale names 'hnad', the objectives are global, face, hand"),
         (["regions.names=[face, face]"], "regions.names: .*must be distinct"),
         (["regions.names=[global]"], "must be distinct, not empty and not 'global'"),

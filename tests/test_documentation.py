@@ -160,21 +160,37 @@ def test_the_example_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     from fairhuman.data import sources
     from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.errors import DataError
 
     names = example("A source")
     Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "a.png")
     Image.new("RGB", (32, 32), (8, 8, 8)).save(tmp_path / "b.png")
-    table = "file,text,face\na.png,a man,1 2 10 12\nb.png,a woman,\n,nobody,\n"
-    (tmp_path / "pairs.csv").write_text(table, encoding="utf-8")
+    table = "file,text,face\na.png,a man,1 2 10 12\nb.png,a woman,\n,nobody,\na.png,short\nb.png,wrong,1 2 x 4\n"
+    (tmp_path / "pairs.csv").write_text(table, encoding="utf-8-sig")
     found = sources.SourceFormat("pairs.csv", names["is_pairs"], names["pairs_rows"], "file_name")
     monkeypatch.setattr(sources, "SOURCES", {"pairs": found, **sources.SOURCES})
     assert sources.source_kind(tmp_path) == "pairs"
     report = LoadReport()
-    settings = sources.SourceSettings(max_reject_share=0.5)
+    settings = sources.SourceSettings(max_reject_share=1.0)
     records = sources.read_source(tmp_path, ["face"], settings, report)
-    assert [record.caption for record in records] == ["a man", "a woman"]
-    assert [record.annotated("face") for record in records] == [True, False]
-    assert [(note.line, note.reason) for note in report.skipped()] == [(4, "line names no picture")]
+    assert [record.caption for record in records] == ["a man", "a woman", "wrong"]
+    assert [record.annotated("face") for record in records] == [True, False, False]
+    lost = [(note.file, note.line, note.reason) for note in report.notes if note.action in ("skipped", "dropped")]
+    assert lost == [
+        ("pairs.csv", 4, "no file_name"),
+        ("pairs.csv", 5, "line has not as many cells as the head line"),
+        ("pairs.csv", 6, "a box holds something that is not a number"),
+    ]
+    for content, message in (
+        (table.encode("utf-16"), "must be UTF-8"),
+        (
+            b"picture,text\na.png,a man\n",
+            "no record has the required column 'file_name'; found the columns caption, pict",
+        ),
+    ):
+        (tmp_path / "pairs.csv").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            sources.read_source(tmp_path, [], settings, LoadReport())
 
 
 def test_the_example_of_a_metric(tmp_path: Path) -> None:
@@ -217,6 +233,46 @@ def test_the_example_of_a_metric(tmp_path: Path) -> None:
     assert [one.difference.measured.value for one in found.contrasts] == [pytest.approx(colour - grey)]
 
 
+def test_the_example_of_a_detector() -> None:
+    import numpy as np
+
+    kind = example("A detector")["MiddleFace"]
+    with kind(["face"]) as detector:
+        (found,) = detector.detect(np.zeros((40, 20, 3), np.uint8))
+    assert (found.box.x0, found.box.y0, found.box.x1, found.box.y1, found.score) == (5.0, 10.0, 15.0, 30.0, 1.0)
+    with pytest.raises(ValueError, match="middle-face finds faces alone, not hand"):
+        kind(["hand"])
+
+
+def test_the_example_of_a_package_names_what_the_examples_define() -> None:
+    import tomllib
+
+    from fairhuman.data.sources import SourceFormat
+
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    last = page.partition("\n## In a package of your own\n")[2]
+    points = tomllib.loads(textwrap.dedent(last.partition("    ```toml\n")[2].partition("    ```")[0]))["project"][
+        "entry-points"
+    ]
+    examples = {name: example(f"A {name}") for name in ("strategy", "source", "metric", "detector")}
+    exec(textwrap.dedent(last.partition("    ```text\n")[2].partition("    ```")[0]), examples["source"])
+    assert isinstance(examples["source"]["PAIRS"], SourceFormat)
+    groups = {"strategy": "strategies"}
+    for name, defined in examples.items():
+        (point,) = points[f"fairhuman.{groups.get(name, name + 's')}"].values()
+        assert point.partition(":")[2] in defined
+
+
+def test_pages_list_all_strategies_once() -> None:
+    """The README in the order of the table, and a row each in the method."""
+    from fairhuman.fairness import STRATEGIES
+
+    assert f"Strategies: `{' '.join(STRATEGIES)}`;" in (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    table = page.partition("\n## The strategies\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`[ ,]", table, flags=re.MULTILINE)[1:] == list(STRATEGIES)
+
+
 def test_extending_names_all_groups_of_entry_points() -> None:
     from fairhuman.utils import plugins
 
@@ -225,18 +281,21 @@ def test_extending_names_all_groups_of_entry_points() -> None:
         assert f"| `{group}` |" in page
 
 
+EXAMPLES = ("fairness/equal_length.py", "data/sources/pairs.py", "evaluate/metrics/colourfulness.py")
+"""Files that docs/extending.md writes."""
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_pages_name_are_there(page: Path) -> None:
     """Names of modules too: `train/step.py` is below src/fairhuman. Those of examples and placeholders are none."""
-    if page.name in ("CHANGELOG.md", "extending.md"):
-        return  # the one speaks of the past, the other of files to come
+    if page.name == "CHANGELOG.md":
+        return  # it speaks of the past
     text = page.read_text(encoding="utf-8")
     places = (ROOT, ROOT / "src" / "fairhuman", page.parent)
     named = re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|md|ya?ml|json|sbatch))`", text)
-    ours = [name for name in named if not name.startswith(("runs/", "people/", "models/hand", "images/"))]
+    elsewhere = ("runs/", "people/", "models/hand", "images/", *EXAMPLES)
+    ours = [name for name in named if not name.startswith(elsewhere)]
     missing = [name for name in ours if not any((place / name).exists() for place in places)]
     assert not missing
 

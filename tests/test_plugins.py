@@ -24,6 +24,7 @@ from fairhuman.utils import plugins
 from helpers.figures import write_figures
 
 ROOT = Path(__file__).parents[1]
+Typed = Callable[..., tuple[int, str, str]]
 RECIPE = {"data": "people", "out": "run", "steps": 1}
 MODULES = ("fairhuman_example", "broken_parts")
 
@@ -100,7 +101,11 @@ def test_a_run_by_a_strategy_of_another_package_is_resumed_from_its_recipe(insta
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["strategy=softmux"], "strategy: did you mean 'softmax'? It must be one of ls, dwa, uw, rlw, si, nash,"),
+        (
+            ["strategy=softmux"],
+            f"strategy: did you mean 'softmax'? It must be one of {', '.join(STRATEGIES)}, softmax, or a strategy of "
+            "an installed package (see fairhuman doctor), found 'softmux'",
+        ),
         (["fairness.options.temperature=1"], "fairness.options are of strategies that other packages add, found"),
     ],
 )
@@ -123,6 +128,26 @@ def test_options_that_do_not_fit(installed: None, option: str, message: str) -> 
         build_strategy(recipe, torch.device("cpu"))
     assert str(error.value).startswith("fairness.options")
     assert str(error.value).endswith(message)
+
+
+def test_a_strategy_without_options(install: Callable[..., None]) -> None:
+    code = "from fairhuman.fairness import LinearScalarization\nclass Own(LinearScalarization):\n    "
+    install("strategies", "own = broken_parts:Own", code + "def __init__(self):\n        super().__init__()\n")
+    recipe = config.build(TrainRecipe, RECIPE, ["strategy=own", "fairness.options.power=2"])
+    with pytest.raises(RecipeError, match=r"^fairness.options: the strategy 'own' takes no options, found power$"):
+        build_strategy(recipe, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dry_run", [("--dry-run",), ()])
+def test_a_strategy_that_fails_does_so_before_data_and_model_are_loaded(
+    install: Callable[..., None], tmp_path: Path, typed: Typed, dry_run: tuple[str, ...]
+) -> None:
+    install("strategies", "own = broken_parts:Own", "import no_such_package")
+    (tmp_path / "recipe.yaml").write_text("steps: 1\ndata: nowhere\nmodel: none/such\nstrategy: own\n")
+    code, _, errors = typed("train", tmp_path / "recipe.yaml", f"out={tmp_path / 'run'}", *dry_run)
+    assert (code, "the strategy 'own' of broken 2.0 can't be loaded: ModuleNotFoundError" in errors) == (1, True)
+    code, _, errors = typed("train", tmp_path / "recipe.yaml", f"out={tmp_path / 'run'}", "strategy=mpd")
+    assert (code, "nowhere" in errors) == (1, True), "what comes next"
 
 
 def test_our_own_strategies_come_first(install: Callable[..., None]) -> None:
@@ -206,6 +231,28 @@ def test_a_source_of_another_package_is_read_where_it_is_named(installed: None, 
         source_kind(folder, "cvs")
 
 
+def test_the_lines_of_a_source_of_another_package(installed: None, tmp_path: Path) -> None:
+    """A bad line or cell is a finding with its place; a file that isn't text is an error with its name."""
+    folder = people_csv(tmp_path / "people")
+    table = folder / "people.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    name = lines[1].partition(",")[0]
+    bad = ["\ufeff" + lines[0], f"{name},a person", *lines[1:], f"{name},a person,[[1],[]"]
+    table.write_text("\n".join(bad), encoding="utf-8")
+    report = LoadReport()
+    settings = SourceSettings(format="csv", max_reject_share=1.0)
+    records = read_source(folder, ("face", "hand"), settings, report)
+    found = [(note.file, note.line, note.reason) for note in report.notes if note.action != "warned"]
+    assert found == [
+        ("people.csv", 2, "line has not as many cells as the head line"),
+        ("people.csv", 6, "not a list of boxes, taken as not annotated"),
+    ]
+    assert [record.annotated("face") for record in records] == [True, True, True, False]
+    table.write_bytes(table.read_bytes() + b"\xff\xfe")
+    with pytest.raises(DataError, match=r"people.csv: must be UTF-8, but isn't at b'.*\\xff'"):
+        read_source(folder, ("face", "hand"), settings, LoadReport())
+
+
 def test_a_source_that_is_none(install: Callable[..., None]) -> None:
     install("sources", "own = broken_parts:OWN", "OWN = {}")
     with pytest.raises(PluginError, match=r"^the source 'own' of broken 2.0 must be a SourceFormat, found \{\}$"):
@@ -221,7 +268,9 @@ def test_a_metric_of_another_package_is_measured(installed: None, tmp_path: Path
     (found,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]
     assert (found["name"], found["n"]) == ("contrast", 3)
     assert 0.0 < found["value"] < 128.0
-    with pytest.raises(RecipeError, match=r"metrics.0: did you mean 'contrast'\? .* strict, .*contrast, found"):
+    with pytest.raises(
+        RecipeError, match=r"metrics.0: did you mean 'contrast'\? .* strict, .*contrast, or a metric of .*, found"
+    ):
         config.build(EvaluateSettings, {}, ["metrics=[contrst]"])
 
 

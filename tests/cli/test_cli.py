@@ -110,6 +110,12 @@ def test_wrong_usage_is_2_and_failure_is_1(tmp_path: Path, people: Path) -> None
     assert "Traceback" not in failed.stderr
 
 
+def test_the_package_runs_as_a_module() -> None:
+    wrong = [sys.executable, "-m", "fairhuman", "evaluate", "here", "metrcs=[fid]"]
+    done = subprocess.run(wrong, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, "did you mean 'metrics'?" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_dry_run_shows_everything_and_writes_nothing(tmp_path: Path, people: Path) -> None:
     shown = run("train", recipe_file(tmp_path, people), "strategy=nash", "--dry-run")
     assert shown.returncode == 0

@@ -56,6 +56,18 @@ def test_from_photos_to_every_other_command(photos: Path, tmp_path: Path, typed:
     assert "1 tables" in typed("data", "cache", out)[1]
 
 
+def test_how_a_data_set_is_read_is_a_setting(photos: Path, tmp_path: Path, typed: Typed) -> None:
+    for command in ("check", "show", "stats"):
+        out = () if command == "check" else ("--out", tmp_path / f"{command}.html")
+        _, said, errors = typed("data", command, photos, "source.format=folder", *out)
+        assert errors == ""
+        assert command != "check" or "read as folder" in said
+        code, _, errors = typed("data", command, photos, "source.fromat=folder", *out)
+        assert (code, "did you mean 'format'?" in errors) == (2, True)
+    said = typed("data", "show", photos, "source.format=folder", "--dry-run")[1]
+    assert "read as folder: would write" in said
+
+
 def test_a_validation_set_and_what_its_reviewers_decided(photos: Path, tmp_path: Path, typed: Typed) -> None:
     options = ("--count", 4, "filters.min_side=32", "filters.min_persons=null", "filters.min_clarity_percentile=null")
     code, said, error = typed("data", "validation", photos, tmp_path / "val", *options)

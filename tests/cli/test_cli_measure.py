@@ -39,6 +39,12 @@ def test_pictures_are_measured_against_each_other(pictures: Path, typed: Typed) 
     assert f"report: {pictures / 'a-evaluation' / 'report.html'}" in said
     found = json.loads((pictures / "a-evaluation" / "metrics.json").read_text())
     assert [(one["method"], one["value"] > 0.1) for one in found["metrics"]] == [("a", False), ("B", True)]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines()]
+    shown = {row[0]: row[1:] for row in cells if len(row) == 3}
+    assert {method: name for method, (name, _) in shown.items()} == {
+        one["method"]: one["name"] for one in found["metrics"]
+    }
+    assert all(value.startswith(f"{float(value.split()[0]):.4g} [") for _, value in shown.values()), shown
     code, said, _ = typed("evaluate", pictures / "c", *common, "--dry-run", "metrics=[fid]")
     assert code == 0
     assert "- fid" in said
@@ -56,6 +62,10 @@ def test_a_dry_run_looks_for_prompts_and_reference(pictures: Path, typed: Typed,
 
 def test_bad_input_is_named(pictures: Path, typed: Typed) -> None:
     assert "metrics" in typed("evaluate", pictures / "a", "metrics=[fidd]")[2]
+    code, _, errors = typed("evaluate", f"a={pictures / 'a'}", f"b={pictures / 'b'}")
+    assert code == 2
+    assert f"unknown setting 'b'; another folder to compare is --method b={pictures / 'b'}" in errors
+    assert "unknown setting 'b'; known are metrics" in typed("evaluate", pictures / "a", "b=3")[2]
     assert "there is no such file or folder" in typed("evaluate", pictures / "c", "--cache", pictures / "cache")[2]
     assert "two are named 'a'" in typed("grid", pictures / "out", *["--method", pictures / "a"] * 2)[2]
     assert "no method: give --method" in typed("grid", pictures / "out")[2]

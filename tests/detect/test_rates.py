@@ -107,7 +107,7 @@ def test_a_hanging_detector_is_ended_and_the_picture_named() -> None:
 
 @pytest.mark.parametrize(("detector", "reason"), [(WontStart, "OSError: no model here"), (DiesAtStart, "exit code 7")])
 def test_detectors_that_do_not_start_end_the_run(detector: type[Written], reason: str) -> None:
-    with pytest.raises(DetectorError, match=f"must start before the first picture: .*{reason}"):
+    with pytest.raises(DetectorError, match=f"a detector can't start: .*{reason}"):
         find_parts([picture(), picture()], detectors={"spot": detector}, workers=2)
 
 

@@ -165,15 +165,21 @@ def benchmark_detectors(
 
 
 @data_app.command()
-def check(path: DataSet, json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None) -> None:
+def check(
+    path: DataSet,
+    overrides: Overrides = None,
+    json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None,
+) -> None:
     """Decode every picture and painted mask and report problems; exit code 1 if anything had to be left out.
 
     Example: fairhuman data check photos
     """
     from fairhuman.data.look.check import check_dataset
+    from fairhuman.data.look.reading import LookSettings
 
+    settings = settings_of(LookSettings, "data check", overrides)
     with ConsoleDisplay() as display:
-        summary = check_dataset(path, progress=display.progress)
+        summary = check_dataset(path, settings.source, settings.regions, display.progress)
     for line in summary.lines():
         display.say(line)
     if json is not None:
@@ -184,6 +190,7 @@ def check(path: DataSet, json: Annotated[Path | None, Option(help="JSON file for
 @data_app.command()
 def show(
     path: DataSet,
+    overrides: Overrides = None,
     out: Page = Path("data.html"),
     count: Annotated[int, Option(min=1, help="Number of pictures.")] = 60,
     seed: Annotated[int, Option(min=0, help="Seed of the draw.")] = 0,
@@ -195,20 +202,24 @@ def show(
 
     Example: fairhuman data show people --out people.html
     """
-    display = ConsoleDisplay()
+    from fairhuman.data.look.reading import LookSettings
+
+    settings, display = settings_of(LookSettings, "data show", overrides), ConsoleDisplay()
     if dry_run:
-        _would_write(path, "a page of pictures", out, display)
+        _would_write(path, "a page of pictures", out, display, settings.source.format)
         return
     from fairhuman.data.look.show import show_dataset
 
+    how = settings.source, settings.regions
     with display:
-        shown = show_dataset(path, out, count, seed, first, rejected, progress=display.progress)
+        shown = show_dataset(path, out, count, seed, first, rejected, *how, display.progress)
     display.say(f"{shown} pictures: {out}")
 
 
 @data_app.command()
 def stats(
     path: DataSet,
+    overrides: Overrides = None,
     out: Page = Path("stats.html"),
     json: Numbers = None,
     tokenizer: Annotated[str | None, Option(help="Model whose tokenizer measures captions.")] = None,
@@ -218,15 +229,17 @@ def stats(
 
     Example: fairhuman data stats people --out stats.html
     """
-    display = ConsoleDisplay()
+    from fairhuman.data.look.reading import LookSettings
+
+    settings, display = settings_of(LookSettings, "data stats", overrides), ConsoleDisplay()
     if dry_run:
-        _would_write(path, "a page of numbers", out, display)
+        _would_write(path, "a page of numbers", out, display, settings.source.format)
         return
     from fairhuman.data.look.figures import write_statistics
     from fairhuman.data.look.statistics import dataset_statistics
 
     with display:
-        found = dataset_statistics(path, tokenizer=tokenizer, progress=display.progress)
+        found = dataset_statistics(path, settings.source, settings.regions, tokenizer, display.progress)
     write_statistics(found, out)
     if json is not None:
         found.save(json)
@@ -316,7 +329,7 @@ def _cache_recipe(path: Path, overrides: list[str] | None, dry_run: bool) -> Non
         display.say(line)
 
 
-def _would_write(path: Path, what: str, out: Path, display: ConsoleDisplay) -> None:
+def _would_write(path: Path, what: str, out: Path, display: ConsoleDisplay, format: str | None = None) -> None:
     from fairhuman.data.sources import source_kind
 
-    display.say(f"{path}, read as {source_kind(path)}: would write {what} to {out}")
+    display.say(f"{path}, read as {source_kind(path, format)}: would write {what} to {out}")

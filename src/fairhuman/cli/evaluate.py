@@ -28,11 +28,19 @@ def evaluate(
 
     Example: fairhuman evaluate base=samples/base --method MPD=samples/mpd --prompts prompts.txt --reference photos
     """
+    from rich.markup import escape
+    from rich.table import Table
+
     from fairhuman.data.sources import source_kind
+    from fairhuman.evaluate.page import number_text
     from fairhuman.evaluate.run import EvaluationInputs, evaluate
     from fairhuman.evaluate.settings import EvaluateSettings
     from fairhuman.utils.files import cache_folder, read_prompts, writing
 
+    for text in overrides or ():
+        name, _, place = text.partition("=")
+        if name.partition(".")[0] not in EvaluateSettings.model_fields and place and Path(place).exists():
+            raise RecipeError(f"evaluate: unknown setting {name!r}; another folder to compare is --method {text}")
     settings = settings_of(EvaluateSettings, "evaluate", overrides, recipe)
     methods = named_folders([images, *(method or ())])
     inputs = EvaluationInputs(methods, prompts, reference, against, cache or cache_folder() / "features")
@@ -55,6 +63,10 @@ def evaluate(
         display.counts(notes.counts(), f"{name}: ")
     for warning in done.found.warnings:
         display.say(warning)
+    table = Table("method", "metric", "value [95 % interval]")
+    for result in done.found.results:
+        table.add_row(result.method, result.metric.name, escape(number_text(result.metric, result.measured)))
+    display.table(table)
     display.say(f"features are kept in {inputs.cache}; report: {done.page}")
 
 

@@ -42,11 +42,15 @@ def train(
 
 def _show(recipe: "TrainRecipe", display: ConsoleDisplay) -> None:
     """Print the resolved recipe and, if the data exists, what the run would train on."""
+    import torch
+
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.train.cache.plan import budget
     from fairhuman.train.data import load_data
+    from fairhuman.train.fairness import build_strategy
 
     display.settings(recipe)
+    build_strategy(recipe, torch.device("cpu"))  # raises if its package can't be loaded or its options don't fit
     missing = [source.path for source in recipe.sources if not source.path.exists()]
     for path in missing:
         display.say(f"data {path}: not there yet")

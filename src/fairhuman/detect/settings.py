@@ -120,8 +120,12 @@ def open_detectors(settings: DetectSettings) -> Iterator[DetectParts]:
         opened: list[tuple[Sequence[Part], Detector]] = []
         for kind in dict.fromkeys(kinds.values()):
             parts = [part for part, finder in kinds.items() if finder == kind]
-            makers = KINDS[kind](settings, parts) if kind in KINDS else _added(kind, parts)
-            opened += [(served, stack.enter_context(make())) for served, make in makers]
+            try:
+                makers = KINDS[kind](settings, parts) if kind in KINDS else _added(kind, parts)
+                opened += [(served, stack.enter_context(make())) for served, make in makers]
+            except Exception as error:
+                error.add_note(kind)  # which detector it was; `worker` puts it into its message
+                raise
 
         def find(image: Picture) -> dict[str, list[Detection]]:
             larger, factor = enlarge(check_picture(image), settings.upscale)

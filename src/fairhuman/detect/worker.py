@@ -56,7 +56,7 @@ class Worker:
             result = self._lost("the process took too long and was ended")
         if self.index is None and isinstance(result, Failure):
             self.kill()
-            raise DetectorError(f"detectors must start before the first picture: {result.reason}")
+            raise DetectorError(f"a detector can't start: {result.reason}")
         return result
 
     def _lost(self, reason: str) -> Failure:
@@ -123,7 +123,7 @@ def _serve(pipe: Connection, start: Callable[[], Any]) -> None:
     except Exception as error:
         if ready:
             raise
-        pipe.send(_failure(error))
+        pipe.send(Failure(": ".join([*getattr(error, "__notes__", ()), _failure(error).reason])))
 
 
 def _answer(pipe: Connection, work: Callable[[Any], Any]) -> None:

@@ -50,8 +50,8 @@ def measure_named(name: str) -> Measure:
     """The function that computes a group of metrics, from `GROUPS` or from another package.
 
     Packages add groups by entry points `fairhuman.metrics` that name a function `measure(methods, reference, against,
-    tools, results)`. It is called once per evaluation, after the pictures are read, and passes its scores to
-    `results.add_scores`. `methods` are the pictures of each method, `reference` real pictures or None, `against` the
+    tools, found)`. It is called once per evaluation, after the pictures are read, and passes its scores to
+    `found.add_scores`. `methods` are the pictures of each method, `reference` real pictures or None, `against` the
     baseline method or None; `tools` computes and caches features.
 
     Raises:

@@ -64,10 +64,12 @@ def _with_options(
 ) -> Strategy:
     """A strategy of another package, made with the arguments that the recipe names."""
     known = list(inspect.signature(kind).parameters)
+    if options and not known:
+        raise RecipeError(f"fairness.options: the strategy {name!r} takes no options, found {', '.join(options)}")
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
             raise RecipeError(f"fairness.options: the strategy {name!r} has no option {option!r}; {hint}")
     try:
         strategy = kind(**options)

@@ -91,6 +91,7 @@ class Run:
 
 def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watcher] = ()) -> Run:
     """Build all parts and restore the newest checkpoint."""
+    strategy = build_strategy(recipe, process.device)  # first: a wrong option or package shouldn't cost a model's load
     report = LoadReport()
     try:
         data = load_data(recipe, report)
@@ -101,7 +102,6 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
     in_parts = recipe.processes.sharding == "fsdp" and process.num_processes > 1
     sharded = sharding.shard(model, process.device) if in_parts else []
     caches = Caches(recipe, data, model.pipeline)
-    strategy = build_strategy(recipe, process.device)
     scaler = torch.amp.GradScaler(process.device.type) if recipe.precision == "fp16" else None
     optimizer = build_optimizer(recipe, model, strategy)
     decay = recipe.ema.decay

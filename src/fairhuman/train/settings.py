@@ -44,7 +44,7 @@ class FairnessSettings(Settings):
 
     mode: Mode = Field(
         default="output",
-        description="for nash, mpd and alpha: exact, or an audited estimate of the Gram matrix: output, split, tail "
+        description="of strategies that read the Gram matrix: exact, or an audited estimate of it: output, split, tail "
         "or ema, which replaces the others when gradients are accumulated",
     )
     every: int | None = Field(
@@ -70,7 +70,9 @@ class FairnessSettings(Settings):
         default=None, ge=0.0, description="relative ridge; None: only if the Gram matrix is singular"
     )
     measure_every: int = Field(
-        default=10, ge=0, description="for ls, dwa, uw, rlw and si: steps between logged Gram matrices; 0: never"
+        default=10,
+        ge=0,
+        description="of strategies that don't read the Gram matrix: steps between logged Gram matrices; 0: never",
     )
     dwa_temperature: float = Field(default=2.0, gt=0.0)
     dwa_window: int = Field(default=100, ge=1, description="steps over which a loss is averaged")

@@ -31,7 +31,8 @@ def check_name(name: str, known: Iterable[str], group: str) -> str:
         return name
     near = difflib.get_close_matches(name, names, 1, 0.5)
     hint = f"did you mean {near[0]!r}? It " if near else ""
-    raise ValueError(f"{hint}must be one of {', '.join(names)}")
+    others = f"a {_NOUNS[group]} of an installed package (see fairhuman doctor)"
+    raise ValueError(f"{hint}must be one of {', '.join(names)}, or {others}")
 
 
 def plugin_package(group: str, name: str) -> str:

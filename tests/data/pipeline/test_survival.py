@@ -168,5 +168,5 @@ def test_a_hundred_thousand_tiny_files(tmp_path):
 def test_a_source_without_rows(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "metadata.jsonl").write_text("")
-    with pytest.raises(DataError, match="every record was rejected"):
+    with pytest.raises(DataError, match="every record was rejected: the source has none"):
         build(tmp_path / "photos", tmp_path / "out", *OPTIONS)

@@ -243,6 +243,19 @@ def test_pictures_that_cannot_be_read_are_skipped(folder, bare):
     assert reasons(report, "skipped") == expected
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"file_name,caption\na.png,gr\xfcn\n", r"metadata\.csv: must be UTF-8, but isn't at b'.*a.png,gr\\xfc'"),
+        (b"file_name,caption\na.png," + b"x" * 200_000, r"metadata\.csv: not a CSV table: field larger than"),
+    ],
+)
+def test_a_table_that_is_no_text_or_no_csv_is_named(tmp_path, content, message):
+    (tmp_path / "metadata.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet"])
 @pytest.mark.parametrize("what", ["folder", "dangling", "pipe"])
 def test_metadata_that_cannot_be_read_is_named(folder, name, what):

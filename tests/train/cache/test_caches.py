@@ -211,7 +211,7 @@ def test_entries_of_another_model_are_reported_and_unused(make_recipe: MakeRecip
     listener = Listener()
     other = make_recipe("other", model="small-untrained", cache=cache, **values)
     train(other, [listener])
-    assert any("latents: 0 cached; 24 of other models, not used" in text for text in listener.texts)
+    assert any("latents: 0 cached by all runs; 24 of other models, not used" in text for text in listener.texts)
     fresh = make_recipe("fresh", model="small-untrained", cache=BOTH, **values)
     train(fresh)
     assert lora_bytes(other) == lora_bytes(fresh)

@@ -18,7 +18,7 @@ def measure_contrast(
     reference: Sequence[EvalImage] | None,
     against: str | None,
     tools: EvaluationTools,
-    results: EvaluationResults,
+    found: EvaluationResults,
 ) -> None:
     """Measure all pictures; intervals and paired tests are made from their values by `add_scores`."""
     del reference, tools  # of metrics that compare with real pictures, or look with a network
@@ -26,4 +26,4 @@ def measure_contrast(
     for method, pictures in methods.items():
         values = [float(np.asarray(picture.image().convert("L"), np.float64).std()) for picture in pictures]
         scores[method] = values, np.ones(len(values))
-    results.add_scores(CONTRAST, scores, methods, against)
+    found.add_scores(CONTRAST, scores, methods, against)

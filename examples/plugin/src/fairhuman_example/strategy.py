@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fairhuman.fairness import LossWeighting
+from fairhuman.fairness.strategy import LossWeighting
 
 
 class SoftmaxWeighting(LossWeighting):

@@ -10,6 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
 from fairhuman.data.pipeline.report import REPORT
@@ -23,6 +26,15 @@ REGIONS = tuple(REGION_COLUMNS)
 DEFAULT_SETTINGS = SourceSettings()
 THREADS = 4
 _CHUNK = 16  # pictures in memory
+
+
+class LookSettings(Settings):
+    """How `fairhuman data check`, `show` and `stats` read a data set. `source.max_reject_share` doesn't apply."""
+
+    source: SourceSettings = SourceSettings()
+    regions: tuple[str, ...] = Field(
+        default=(), description="regions to read besides face, hand, person and those of the recipe of a build"
+    )
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ class Filter:
 
     name: ClassVar[str]
     unit: ClassVar[str]
+    remedies: ClassVar[tuple[str, str]]
+    """What to change if too many pictures are below `low`, or above `high`."""
     field: ClassVar[str]
 
     def value(self, measures: Measures) -> float | None:
@@ -99,18 +101,25 @@ class Filter:
         value = self.value(measures)
         if value is None:
             return None
-        unit = f" {self.unit}" if self.unit else ""
+        below, above = self.reasons
         if self.low is not None and value < self.low:
-            return Rejection(f"{self.name} below {self.low:g}{unit}", value)
+            return Rejection(below, value)
         if self.high is not None and value > self.high:
-            return Rejection(f"{self.name} above {self.high:g}{unit}", value)
+            return Rejection(above, value)
         return None
+
+    @property
+    def reasons(self) -> tuple[str, str]:
+        """Why it rejects a picture: the measure is too low, or too high."""
+        unit = f" {self.unit}" if self.unit else ""
+        below, above = (f"{bound:g}" if bound is not None else "" for bound in (self.low, self.high))
+        return f"{self.name} below {below}{unit}", f"{self.name} above {above}{unit}"
 
 
 class ShorterSide(Filter):
     """Resolution."""
 
-    name, unit = "shorter side", "pixels"
+    name, unit, remedies = "shorter side", "pixels", ("lower min_side", "")
 
     def value(self, measures: Measures) -> float:
         """The smaller of width and height."""
@@ -120,7 +129,7 @@ class ShorterSide(Filter):
 class Aspect(Filter):
     """Aspect ratio: 1 = square, more = wide."""
 
-    name, unit = "width through height", ""
+    name, unit, remedies = "width through height", "", ("lower min_aspect", "raise max_aspect")
 
     def value(self, measures: Measures) -> float:
         """Width / height."""
@@ -130,19 +139,19 @@ class Aspect(Filter):
 class Faces(Filter):
     """Number of faces, annotated or detected."""
 
-    name, unit, field = "number of faces", "", "faces"
+    name, unit, remedies, field = "number of faces", "", ("change needs", ""), "faces"
 
 
 class Hands(Filter):
     """Number of hands, annotated or detected."""
 
-    name, unit, field = "number of hands", "", "hands"
+    name, unit, remedies, field = "number of hands", "", ("change needs", ""), "hands"
 
 
 class FacesAndHands(Filter):
     """Number of faces and hands together."""
 
-    name, unit = "number of faces and hands", ""
+    name, unit, remedies = "number of faces and hands", "", ("change needs", "")
 
     def value(self, measures: Measures) -> float | None:
         """Sum of the known counts; a sum of 0 is unknown unless both counts are known."""
@@ -153,19 +162,20 @@ class FacesAndHands(Filter):
 class Persons(Filter):
     """Number of persons, annotated or detected."""
 
-    name, unit, field = "number of persons", "", "persons"
+    name, unit, remedies, field = "number of persons", "", ("lower min_persons", "raise max_persons"), "persons"
 
 
 class PersonShare(Filter):
     """Share of the picture covered by persons, 0..1."""
 
     name, unit, field = "share covered by persons", "", "person_share"
+    remedies = ("lower min_person_share", "raise max_person_share")
 
 
 class Clarity(Filter):
     """Sharpness: variance of the Laplacian."""
 
-    name, unit, field = "clarity", "grey levels²", "clarity"
+    name, unit, remedies, field = "clarity", "grey levels²", ("lower min_clarity", ""), "clarity"
 
 
 NEEDS: Mapping[Need, type[Filter]] = {"face": Faces, "hand": Hands, "face or hand": FacesAndHands}

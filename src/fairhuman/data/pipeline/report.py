@@ -51,6 +51,17 @@ def write_report(
     return report
 
 
+def rejections(selection: Selection) -> str:
+    """The reasons why rows were rejected, the most frequent first, and what to change for a filter."""
+    remedies = {
+        reason: remedy for each in selection.filters for reason, remedy in zip(each.reasons, each.remedies, strict=True)
+    }
+    counts = Counter(each.reason for each in selection.rejected).most_common()
+    return "; ".join(
+        f"{reason} ({number})" + (f": {remedies[reason]}" if reason in remedies else "") for reason, number in counts
+    )
+
+
 def _filter(rule: Filter, unknown: int) -> dict[str, Any]:
     return {"name": rule.name, "unit": rule.unit, "low": rule.low, "high": rule.high, "unknown": unknown}
 

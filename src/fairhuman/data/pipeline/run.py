@@ -16,7 +16,7 @@ from fairhuman.data.pipeline.condition import ConditionTier
 from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import Block, Listing, list_source, read_blocks
-from fairhuman.data.pipeline.report import write_report
+from fairhuman.data.pipeline.report import rejections, write_report
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import RejectedRow, Selection, select
 from fairhuman.data.pipeline.settings import BuildRecipe
@@ -152,7 +152,7 @@ class _Build:
         selection.findings.update((note.action, note.reason) for note in notes.notes if note.action != "skipped")
         report = write_report(self.out, self.kind, recipe, selection, listing.rows, shards)
         if not shards:
-            raise DataError(f"{self.out}: every record was rejected: {json.dumps(report['rejected'])}")
+            raise DataError(f"{self.out}: every record was rejected: {rejections(selection) or 'the source has none'}")
         return BuildOutcome(listing, report)
 
     def _claim(self) -> None:

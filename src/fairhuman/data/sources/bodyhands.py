@@ -64,12 +64,14 @@ def _annotation(path: Path, name: str, location: str, report: LoadReport) -> dic
     """
     root = _parse(path, f"Annotations/{name}.xml")
     hands, bodies, quads, body_ids = [], [], [], []
+    lost = False
     for element in root.findall("object"):
         box = element.find("bndbox")
         kind = (element.findtext("name") or "").strip()
         corners = _numbers(box, "xmin", "ymin", "xmax", "ymax")
         if kind not in ("hand", "body") or corners is None:
             report.add(location, STAGE, Finding("dropped", "object is no hand or body with a box", shorten(kind)))
+            lost = lost or kind == "hand"
             continue
         corners = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
         body_id = _numbers(element, "body_id")
@@ -83,7 +85,8 @@ def _annotation(path: Path, name: str, location: str, report: LoadReport) -> dic
         quads.append({"body_id": number, "points": [points[i : i + 2] for i in range(0, 8, 2)] if points else None})
     # Quadrilaterals keep the file's coordinates, which the authors' loader draws unchanged.
     attributes = {"hand_quads": quads, "body_ids": body_ids}
-    return {"hands": hands, "persons": bodies or None, "attributes": attributes}
+    # A hand without a box is in the picture, so an empty list would be wrong.
+    return {"hands": None if lost and not hands else hands, "persons": bodies or None, "attributes": attributes}
 
 
 class _NoDoctype(ElementTree.TreeBuilder):

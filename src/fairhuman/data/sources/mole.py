@@ -62,7 +62,8 @@ def _captions(file: Path) -> dict[str, Any]:
         return {}
     try:
         with reading_table(file):
-            values = json.loads(file.read_bytes())
+            content = file.read_bytes()
+        values = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a JSON file ({error})") from error
     if not isinstance(values, dict):

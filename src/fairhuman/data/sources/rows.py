@@ -1,5 +1,6 @@
 """Convert rows of any format to records: the rules shared by all sources."""
 
+import csv
 import json
 import stat
 from collections import Counter
@@ -48,11 +49,11 @@ class SourceSettings(Settings):
 
 @contextmanager
 def reading_table(path: Path) -> Iterator[None]:
-    """Convert errors of the operating system while a table of records is read.
+    """Convert errors while a table of records is read: of the operating system, of its encoding, of CSV.
 
     Raises:
-        DataError: the file can't be read or isn't a regular one (reading a pipe would block). Its number of records is
-            unknown, so it can't count as some bad records.
+        DataError: the file can't be read, isn't a regular one (reading a pipe would block), or isn't text in its
+            encoding or CSV where it must be. Its number of records is unknown, so it can't count as some bad records.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -60,6 +61,11 @@ def reading_table(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        shown = error.object[max(0, error.start - 20) : error.end]
+        raise DataError(f"{path}: must be {error.encoding.upper()}, but isn't at {shown!r}") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV table: {error}") from error
 
 
 def printable(name: str) -> str:

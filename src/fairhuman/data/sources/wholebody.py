@@ -78,8 +78,9 @@ def _files(path: Path, pattern: str) -> list[Path]:
 def _load(file: Path, *names: str) -> list[list[Any]]:
     """The lists of these names in a COCO file."""
     try:
-        with reading_table(file), file.open("rb") as content:
-            values = json.load(content, object_hook=_without_key_points)
+        with reading_table(file):
+            content = file.read_bytes()
+        values = json.loads(content, object_hook=_without_key_points)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a JSON file ({shorten(str(error))})") from error
     lists: list[list[Any]] = []

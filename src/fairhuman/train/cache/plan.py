@@ -110,7 +110,10 @@ class Caches:
         lines = [self.budget.line()]
         for name, kept in self.kept.items():
             unused = count_other_networks(kept.folder)
-            lines.append(f"  {name}: {len(kept)} cached" + (f"; {unused} of other models, not used" if unused else ""))
+            lines.append(
+                f"  {name}: {len(kept)} cached by all runs"
+                + (f"; {unused} of other models, not used" if unused else "")
+            )
         if self.missing > self.budget.room:
             lines.append(f"  about {_mib(self.missing)} more are needed: whatever doesn't fit is recomputed each time")
         return lines

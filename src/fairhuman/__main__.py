@@ -1,0 +1,5 @@
+"""`python -m fairhuman`."""
+
+from fairhuman.cli import main
+
+main()
