@@ -51,7 +51,9 @@ def rendered_rows(make_row: MakeRow, numbers: Sequence[int], workers: int | None
         for rows in pool.map(partial(_work, make_row), tasks):
             yield from rows
     except BrokenProcessPool as error:
-        raise DataError("a rendering process was killed (out of memory?): the same command goes on") from error
+        raise DataError(
+            "a rendering process was killed (out of memory?); run the same command again to resume"
+        ) from error
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
