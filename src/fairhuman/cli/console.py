@@ -54,7 +54,7 @@ class ConsoleDisplay(Display):
     def would_write(self, out: Path, inputs: Mapping[str, Path]) -> None:
         """Print the inputs of a dry run, those that are missing marked, and where it would write."""
         for name, path in inputs.items():
-            self.say(f"{name}: {path}" + ("" if path.exists() else ", not there yet"))
+            self.say(f"{name}: {path}" + ("" if path.exists() else ", doesn't exist yet"))
         self.say(f"would write into {out}")
 
     def progress(self, stage: str, done: int, total: int | None, text: str = "") -> None:

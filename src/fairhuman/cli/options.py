@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # `--help` doesn't need it
 DryRun = Annotated[bool, Option("--dry-run", help="Check, show what would be done, and write nothing.")]
 Overrides = Annotated[list[str] | None, Argument(help="Settings as key=value or section.key=value.")]
 Recipe = Annotated[Path | None, Option(help="YAML file of settings.")]
-NewFolder = Annotated[Path, Argument(help="New folder, or one that this command has begun.")]
+NewFolder = Annotated[Path, Argument(help="New folder, or one that this command started.")]
 Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line.")]
 ControlNets = Annotated[list[str] | None, Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; repeatable.")]
 Adapters = Annotated[list[str] | None, Option("--t2i-adapter", help="The same for a T2I-adapter.")]

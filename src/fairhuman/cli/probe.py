@@ -30,7 +30,7 @@ def devices() -> list[str]:
             raise RuntimeError(f"{device} gives wrong products")
     lines = [f"{device}: {name}" for device, name in names.items()]
     if len(names) == 1:
-        lines.append("no GPU is seen: everything runs on the CPU, which is slow for SDXL of full size")
+        lines.append("no GPU found: everything runs on the CPU, which is slow for SDXL of full size")
     return [*lines, *(" ".join(str(one.message).split()) for one in warned)]
 
 

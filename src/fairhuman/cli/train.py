@@ -49,10 +49,10 @@ def _show(recipe: "TrainRecipe", display: ConsoleDisplay) -> None:
     display.settings(recipe)
     missing = [source.path for source in recipe.sources if not source.path.exists()]
     for path in missing:
-        display.say(f"data {path}: not there yet")
+        display.say(f"data {path}: doesn't exist yet")
     for name, start in recipe.mole.starts.items():
         if start is not None and not start.exists():
-            display.say(f"mole.start_{name} {start}: not there yet")
+            display.say(f"mole.start_{name} {start}: doesn't exist yet")
     if missing:
         return
     notes = LoadReport()

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.data.pictures.notes import Note
-from fairhuman.data.samples.dataset import PeopleDataset, region_area, region_coverage
+from fairhuman.data.samples.coverage import region_area, region_coverage
+from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.models.control import ControlModel
