@@ -55,19 +55,19 @@ def create(
             display.say(text)
         display.say(f"{study}: would draw {settings.items} of {len(candidates.rows)} prompts, nothing is written")
         return
-    said: list[str] = []
+    notes: list[str] = []
     with display:
         design = create_study(
             study,
             methods,
             prompts,
             settings,
-            said.append,
+            notes.append,
             leave_out=leave_out,
             zoom_on=zoom_on,
             progress=display.progress,
         )
-    for text in said:
+    for text in notes:
         display.say(text)
     trials = len(design.participants[0])
     display.say(f"{study}: {settings.participants} participants, {trials} trials each; done")

@@ -76,7 +76,7 @@ def _start(stop: Event) -> None:
 
 
 def _work(make_row: MakeRow, numbers: Sequence[int]) -> list[Row]:
-    """Render rows; fewer when nobody waits for them any more."""
+    """Render rows; stop early when the results are no longer needed."""
     assert _body is not None
     assert _stop is not None
     rows = []
