@@ -184,5 +184,5 @@ def test_dry_runs_of_the_comparisons_of_the_repository(
     code, said, errors = typed("compare", recipe, "--dry-run")
     assert code == 0, errors
     assert "to find learning rates" in said
-    assert ("data people-test: not there yet" in said) == (recipe.name == "compare-sdxl.yaml")
+    assert ("data people-test: doesn't exist yet" in said) == (recipe.name == "compare-sdxl.yaml")
     assert not list(tmp_path.iterdir())
