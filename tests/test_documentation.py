@@ -81,13 +81,26 @@ def test_what_the_examples_start_from_is_valid(command: Any) -> None:
     config.build(command.kind(), {}, command.base)
 
 
-def test_every_class_of_settings_is_in_the_reference() -> None:
+def classes_in_the_reference() -> list[type[Settings]]:
+    """The classes that the pages of settings list."""
     pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "settings").glob("*.md"))
-    named = [mark.partition(" }}")[0] for mark in pages.split("{{ settings ")[1:]]
+    places = [mark.partition(" }}")[0].partition(":") for mark in pages.split("{{ settings ")[1:]]
+    return [getattr(import_module(f"fairhuman.{module}"), name) for module, _, name in places]
+
+
+def test_every_setting_in_the_reference_has_a_description() -> None:
+    bare = [
+        f"{kind.__name__}: {entry.name}"
+        for kind in classes_in_the_reference()
+        for entry in settings_of(kind)
+        if not entry.description
+    ]
+    assert not bare
+
+
+def test_every_class_of_settings_is_in_the_reference() -> None:
     shown: set[type] = set()
-    for place in named:
-        module, _, name = place.partition(":")
-        kind = getattr(import_module(f"fairhuman.{module}"), name)
+    for kind in classes_in_the_reference():
         assert len(list(settings_of(kind))) >= len(kind.model_fields)
         shown |= {kind, *kind.__mro__, *inner(kind)}
     missing = {kind.__qualname__ for kind in settings_classes()} - {kind.__qualname__ for kind in shown}

@@ -104,7 +104,7 @@ def test_detectors_are_compared_with_true_boxes(shared: Path, tmp_path: Path, ty
         (("build", "PHOTOS", "OUT", "min_sid=3"), 2, "did you mean 'min_side'?"),
         (("build", "PHOTOS", "OUT", "detect=null", "detect.face=null"), 2, "detect"),
         (("build", "PHOTOS", "OUT", "--runner", "spark"), 2, "--runner must be one of native, ray, found 'spark'"),
-        (("build", "PHOTOS", "OUT", "--address", "x:1"), 2, "give --runner ray with it"),
+        (("build", "PHOTOS", "OUT", "--address", "x:1"), 2, "needs --runner ray"),
         (("build", "PHOTOS", "OUT", "--recipe", "missing.yaml"), 2, "missing.yaml: no such recipe"),
         (("build", "missing", "OUT"), 1, "missing: there is no such file or folder"),
         (("build", "PHOTOS", "OUT", "source.format=imagefoldr"), 2, "imagefolder"),

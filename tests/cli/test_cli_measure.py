@@ -50,7 +50,7 @@ def test_pictures_are_measured_against_each_other(pictures: Path, typed: Typed) 
     assert "- fid" in said
     assert f"prompts: {pictures / 'prompts.txt'}, 3 of them" in said
     assert f"reference: {pictures / 'a'}, read as folder" in said
-    assert f"c: {pictures / 'c'}, not there yet" in said
+    assert f"c: {pictures / 'c'}, doesn't exist yet" in said
 
 
 @pytest.mark.parametrize("option", ["--prompts", "--reference"])
@@ -182,8 +182,8 @@ def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, t
     )
     code, said, _ = typed("compare", recipe, "--dry-run")
     assert code == 0
-    told = [line for line in said.splitlines() if line.endswith("not there yet")]
-    assert told == [f"data {tmp_path / name}: not there yet" for name in ("none", "test", "tuning")]
+    told = [line for line in said.splitlines() if line.endswith("doesn't exist yet")]
+    assert told == [f"data {tmp_path / name}: doesn't exist yet" for name in ("none", "test", "tuning")]
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("compare*.yaml")), ids=lambda path: path.name)
@@ -194,5 +194,5 @@ def test_dry_runs_of_the_comparisons_of_the_repository(
     code, said, errors = typed("compare", recipe, "--dry-run")
     assert code == 0, errors
     assert "to find learning rates" in said
-    assert ("data people-test: not there yet" in said) == (recipe.name == "compare-sdxl.yaml")
+    assert ("data people-test: doesn't exist yet" in said) == (recipe.name == "compare-sdxl.yaml")
     assert not list(tmp_path.iterdir())

@@ -38,7 +38,7 @@ def test_a_dry_run_shows_the_settings_and_writes_nothing(typed: Typed, images: P
         "refine", images, "--out", out, "--recipe", recipe, "--seed", 4, "strength=0.25", "--dry-run"
     )
     assert code == 0
-    for line in ("attempts: 7", "lora_weight: 0.3", "seed: 4", "strength: 0.25", "1 of 1 pictures to look at"):
+    for line in ("attempts: 7", "lora_weight: 0.3", "seed: 4", "strength: 0.25", "would refine 1 of 1 pictures"):
         assert line in shown
     assert not out.exists()
 

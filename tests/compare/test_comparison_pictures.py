@@ -78,7 +78,7 @@ def test_a_grid_of_nothing_is_refused_before_anything_is_trained(tmp_path: Path,
     file = tmp_path / "compare.yaml"
     grid = {**VALUES["grid"], "data": str(tmp_path / "none")}  # type: ignore[dict-item]
     file.write_text(yaml.safe_dump({**VALUES, "out": str(tmp_path / "out"), "grid": grid}))
-    assert "none: there is no such file or folder, grid.data asks for it" in typed("compare", file)[2]
+    assert f"grid.data: {tmp_path / 'none'}: there is no such file or folder" in typed("compare", file)[2]
     assert not (tmp_path / "out").exists()
 
 

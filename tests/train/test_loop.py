@@ -25,6 +25,7 @@ from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
 from helpers.runs import metrics_without_times
+from helpers.shapes import write_shape
 
 MakeRecipe = Callable[..., TrainRecipe]
 
@@ -200,12 +201,14 @@ def test_a_full_disk_says_so(make_recipe: MakeRecipe) -> None:
         file.write("x" * 100_000)
 
 
-def test_out_of_memory_says_what_to_change(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = make_recipe(kind="full", batch_size=8)
+def test_out_of_memory_says_what_to_change(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(kind="full", batch_size=8, model=str(write_shape(tmp_path / "model")))
     needed = memory_of(recipe).needed
     monkeypatch.setattr(guard, "device_bytes", lambda: needed - 2**20)
     with (
-        pytest.raises(TrainingError, match=r"about 0.\d GiB.*fit: fairness.pairwise=true \(0.6 GiB\); or optimizer"),
+        pytest.raises(TrainingError, match=r"about 0.\d GiB.*fit: precision=bf16 \(0.7 GiB\); or optimizer"),
         explain_failures(recipe),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")

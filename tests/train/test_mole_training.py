@@ -176,7 +176,7 @@ def test_a_dry_run_of_gates_says_which_experts_are_missing(
     options = ("train", RECIPES / "mole-small-gates.yaml", f"mole.start_hand={experts / 'hand'}", "--dry-run")
     code, said, _ = typed(*options)
     assert code == 0
-    assert "mole.start_face runs/mole-small/face/mole: not there yet" in said
+    assert "mole.start_face runs/mole-small/face/mole: doesn't exist yet" in said
     assert "mole.start_hand " not in said
 
 

@@ -12,11 +12,17 @@ class MemoryTableSettings(Settings):
     """The runs of the table: all combinations of these settings."""
 
     model: str = Field(default=SDXL, description="'sdxl' (base 1.0, without weights), 'small', a folder or a hub id")
-    resolution: int = Field(default=1024, ge=16)
+    resolution: int = Field(default=1024, ge=16, description="width and height of training pictures in pixels")
     ranks: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1, description="ranks of LoRA on attention")
     kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] = Field(
-        default=("lora", "controlnet", "t2i_adapter"), min_length=1
+        default=("lora", "controlnet", "t2i_adapter"),
+        min_length=1,
+        description="kinds of training, as `kind` of a training recipe",
     )
-    batch_sizes: tuple[int, ...] = Field(default=(1, 4), min_length=1)
-    precisions: tuple[str, ...] = Field(default=("bf16",), min_length=1)
-    gradient_checkpointing: bool = True
+    batch_sizes: tuple[int, ...] = Field(default=(1, 4), min_length=1, description="pictures per micro-batch")
+    precisions: tuple[str, ...] = Field(
+        default=("bf16",), min_length=1, description="fp32, bf16 or fp16, as `precision` of a training recipe"
+    )
+    gradient_checkpointing: bool = Field(
+        default=True, description="recompute activations in the backward pass: less memory, about a third more time"
+    )

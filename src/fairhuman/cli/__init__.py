@@ -1,4 +1,4 @@
-"""The command line, a file a group of commands.
+"""The command line: one file per group of commands.
 
 Importing this package takes the standard library alone: `main` loads the rest, and names the extra that is missing.
 """

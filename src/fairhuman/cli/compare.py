@@ -32,7 +32,7 @@ def compare(
         runs = planned_runs(settings)
         display.settings(settings)
         for path in missing_data(settings, runs):
-            display.say(f"data {path}: not there yet")
+            display.say(f"data {path}: doesn't exist yet")
         rates = settings.tuning.runs_of(settings.cells) if settings.tuning else 0
         display.say(f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
         return
@@ -44,7 +44,9 @@ def compare(
 
 def grid(
     out: Annotated[Path, Argument(help="Folder for grid.html, grid.png and grid.pdf.")],
-    overrides: Annotated[list[str] | None, Argument(help="How models draw, such as resolution=128 steps=30.")] = None,
+    overrides: Annotated[
+        list[str] | None, Argument(help="Settings of sampling, such as resolution=128 steps=30.")
+    ] = None,
     method: Annotated[
         list[str] | None,
         Option("--method", help="NAME=FOLDER, or =MODEL, =MODEL+LORA@WEIGHT, =MODEL+MOLE to draw with; repeatable."),
@@ -103,7 +105,7 @@ def cost(
 def paper(
     out: Annotated[Path, Argument(help="Folder for paper.json and paper.html.")],
     overrides: Annotated[
-        list[str] | None, Argument(help="How our numbers came about: costs.model=TEXT, evaluation.data=TEXT ...")
+        list[str] | None, Argument(help="How our numbers were obtained: costs.model=TEXT, evaluation.data=TEXT ...")
     ] = None,
     costs: Annotated[Path | None, Option(help="costs.json of fairhuman cost.")] = None,
     evaluation: Annotated[

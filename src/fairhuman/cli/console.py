@@ -1,4 +1,4 @@
-"""What commands print: lines, settings, tables, and how far a job is."""
+"""Console output of commands: lines, settings, tables and progress."""
 
 import time
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ STATUS_SECONDS = 30.0  # between two status lines there
 
 
 class ConsoleDisplay(Display):
-    """Prints to a console: bars and a status line on a terminal, elsewhere a line from time to time."""
+    """Prints to a console: bars and a status line on a terminal, otherwise occasional lines."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -31,7 +31,7 @@ class ConsoleDisplay(Display):
         self._said = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Print a line as it is."""
+        """Print a line without markup."""
         self._said = time.monotonic()
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -52,9 +52,9 @@ class ConsoleDisplay(Display):
                 self.say(f"{before}{action}: {reason} ({number})")
 
     def would_write(self, out: Path, inputs: Mapping[str, Path]) -> None:
-        """Print the inputs of a dry run, those that are missing marked, and where it would write."""
+        """Print the inputs of a dry run, marking missing ones, and where it would write."""
         for name, path in inputs.items():
-            self.say(f"{name}: {path}" + ("" if path.exists() else ", not there yet"))
+            self.say(f"{name}: {path}" + ("" if path.exists() else ", doesn't exist yet"))
         self.say(f"would write into {out}")
 
     def progress(self, stage: str, done: int, total: int | None, text: str = "") -> None:

@@ -1,4 +1,4 @@
-"""`fairhuman doctor`: what is installed here and works, and what each command lacks. Needs no extra."""
+"""`fairhuman doctor`: check the installation, and list what each command lacks. Needs no extra."""
 
 import argparse
 import os
@@ -25,13 +25,13 @@ MIB, GIB = 2**20, 2**30
 
 @dataclass
 class Report:
-    """What was found: lines by the title of their section, and a line for each thing that is installed and broken."""
+    """The result: lines by section title, and a line for each installed thing that is broken."""
 
     sections: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """All of it, in a fence that GitHub shows as it is."""
+        """The report as a code block in Markdown."""
         lines = []
         for title, found in [*self.sections.items(), ("problems", self.problems or ["none"])]:
             lines.append((" " if len(found) == 1 else "\n  ").join([f"{title}:", *found]))
@@ -39,9 +39,9 @@ class Report:
 
 
 def doctor() -> None:
-    """Show what is installed here and works, and what each command lacks; ready to paste into a bug report.
+    """Check the installation and list what each command lacks, ready to paste into a bug report.
 
-    Exit code 1 where something that is installed is broken. What isn't installed is listed, and is no error.
+    The exit code is 1 if something that is installed is broken. What isn't installed is listed but is no error.
 
     Example: fairhuman doctor
     """
@@ -52,7 +52,7 @@ def doctor() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run it from a command line, where typer may be missing."""
+    """Run the command without typer, which may be missing."""
     parser = argparse.ArgumentParser(
         "fairhuman doctor", description=doctor.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def examine() -> Report:
-    """Look at Python, packages, devices, memory, browser, hub and caches."""
+    """Examine Python, packages, devices, memory, browser, hub and caches."""
     report = Report()
     states = extra_states()
     modules = dict.fromkeys(EXTRAS[name][package] for name, state in states.items() for package in state.packages)
@@ -117,7 +117,7 @@ def _packages(states: dict[str, ExtraState]) -> str:
 
 
 def _commands(states: dict[str, ExtraState]) -> list[str]:
-    """One line of what works, then a line for each command that lacks extras."""
+    """A line of the commands that are ready, then a line for each set of missing extras."""
     lacking = {name: [extra for extra in needed if states[extra].missing] for name, needed in COMMANDS.items()}
     lines = ["ready: " + ", ".join(name for name, extras in lacking.items() if not extras)]
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -128,7 +128,7 @@ def _commands(states: dict[str, ExtraState]) -> list[str]:
 
 
 def _plugins() -> list[str]:
-    """Parts of users' own packages; none of them is loaded."""
+    """Plug-ins of installed packages; none is loaded."""
     return [
         f"{point.name} of {point.group}, {point.dist.name} {point.dist.version}" if point.dist else point.name
         for group in (STRATEGIES, SOURCES, METRICS, DETECTORS)
@@ -173,7 +173,7 @@ def _hub() -> str:
 
 
 def _caches() -> dict[str, Path]:
-    """The folders that fairhuman and the libraries below it keep files in."""
+    """Folders in which fairhuman and its libraries keep files."""
     user = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     hub = Path(os.environ.get("HF_HOME", user / "huggingface")) / "hub"
     caches = {"fairhuman": cache_folder(), "models of the hub": Path(os.environ.get("HF_HUB_CACHE", hub))}
@@ -183,7 +183,7 @@ def _caches() -> dict[str, Path]:
 
 
 def _shown(path: Path) -> str:
-    """A path without the name of the user, as it may be pasted where anybody reads it."""
+    """A path without the user's name, as the report may be posted in public."""
     home = Path.home()
     return str(Path("~") / path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
@@ -202,7 +202,7 @@ def _size(folder: Path) -> str:
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why nothing can be written into a folder, or where it would be made; None if something can."""
+    """Why a folder, or the one that it would be created in, isn't writable; None if it is."""
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they are read into."""
+"""Options that several commands share, and functions that parse them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # `--help` doesn't need it
 DryRun = Annotated[bool, Option("--dry-run", help="Check, show what would be done, and write nothing.")]
 Overrides = Annotated[list[str] | None, Argument(help="Settings as key=value or section.key=value.")]
 Recipe = Annotated[Path | None, Option(help="YAML file of settings.")]
-NewFolder = Annotated[Path, Argument(help="New folder, or one that this command has begun.")]
+NewFolder = Annotated[Path, Argument(help="New folder, or one that this command started.")]
 Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line.")]
 ControlNets = Annotated[list[str] | None, Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; repeatable.")]
 Adapters = Annotated[list[str] | None, Option("--t2i-adapter", help="The same for a T2I-adapter.")]
@@ -47,12 +47,12 @@ def settings_of(
 
 
 def named_folders(named: Sequence[str] | None) -> dict[str, Path]:
-    """Folders by name out of `NAME=FOLDER` or `FOLDER`; errors as of `named_places`."""
+    """Folders by name, from `NAME=FOLDER` or `FOLDER`; errors are those of `named_places`."""
     return {name: Path(place) for name, place in named_places(named).items()}
 
 
 def named_places(named: Sequence[str] | None) -> dict[str, str]:
-    """Places by name out of `NAME=PLACE`, or `PLACE`, which is named after its last part.
+    """Places by name, from `NAME=PLACE` or `PLACE`, which is named after its last part.
 
     Raises:
         RecipeError: two of one name, or an empty name or place.

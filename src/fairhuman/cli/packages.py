@@ -1,4 +1,4 @@
-"""Which packages are installed, whether their versions go together, and whether they can be imported."""
+"""Which packages are installed, whether their versions are compatible, and whether they can be imported."""
 
 import importlib
 import json
@@ -12,18 +12,18 @@ from typing import Any
 
 from fairhuman.cli.extras import EXTRAS, importable
 
-SECONDS = 300  # that importing all packages may take
+SECONDS = 300  # time limit for importing all packages
 _EXTRA = re.compile(r"""\bextra\s*==\s*["']([^"']+)["']""")
 
 
 @dataclass(frozen=True)
 class ExtraState:
-    """What of an extra is installed.
+    """Which packages of an extra are installed.
 
     Attributes:
-        packages: those of its packages that are there.
-        missing: its other packages.
-        half: whether packages are there that only this extra can have brought, and others are missing.
+        packages: the installed ones.
+        missing: the others.
+        half: whether the extra was installed in part: some packages are missing, and some can only come from it.
     """
 
     packages: Sequence[str]
@@ -32,7 +32,7 @@ class ExtraState:
 
 
 def extra_states() -> dict[str, ExtraState]:
-    """Look at all extras; nothing is imported."""
+    """The state of every extra; nothing is imported."""
     explained = _explained()
     states = {}
     for name, packages in EXTRAS.items():
@@ -44,7 +44,7 @@ def extra_states() -> dict[str, ExtraState]:
 
 
 def _signs(name: str) -> set[str]:
-    """Packages of an extra that are in no other one, but in those that include it whole."""
+    """Packages of an extra that are in no other extra, except in extras that include all of it."""
     own = EXTRAS[name].keys()
     return set(own).difference(*(other.keys() for other in EXTRAS.values() if not own <= other.keys()))
 
@@ -58,9 +58,9 @@ def _there(package: str, module: str) -> bool:
 
 
 def _explained() -> set[str]:
-    """Canonical names of packages that are there for another reason than an extra of fairhuman.
+    """Canonical names of packages that are installed for another reason than an extra of fairhuman.
 
-    Either another package requires them, or somebody has asked for them by name, which installers note in `REQUESTED`.
+    Either another package requires them, or they were installed by name, which installers note in `REQUESTED`.
     """
     names = set()
     for one in distributions():
@@ -77,10 +77,10 @@ def _canonical(name: str) -> str:
 
 
 def clashes() -> list[str] | None:
-    """Requirements of torch, of fairhuman and of packages of its extras that what is installed doesn't meet.
+    """Requirements of torch, fairhuman and packages of its extras that the installed versions don't meet.
 
-    Of fairhuman's own those of extras count where their package is there. None where nothing is installed that reads
-    requirements: packaging, or pip, which has a copy.
+    A requirement of one of fairhuman's extras counts only if its package is installed. None if requirements can't be
+    parsed, as neither packaging nor pip, which has a copy, is installed.
     """
     reader = _requirements_reader()
     if reader is None:
@@ -99,7 +99,7 @@ def clashes() -> list[str] | None:
 
 
 def _requirements_reader() -> Any:
-    """The class `Requirement` of packaging, or of the copy inside pip; None where there is neither."""
+    """The class `Requirement` of packaging, or of the copy inside pip; None if there is neither."""
     for name in ("packaging.requirements", "pip._vendor.packaging.requirements"):
         try:
             return importlib.import_module(name).Requirement
@@ -128,10 +128,10 @@ def _unmet(found: Distribution, requirement: Any, own: bool) -> str | None:
 
 
 def imports(modules: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Import modules in a process of its own.
+    """Import modules in a separate process.
 
     Returns:
-        A line for each device that torch computes on; and of each module that can't be imported, why.
+        A line for each device that torch can use; and each module that can't be imported, with the error.
     """
     command = [sys.executable, "-m", "fairhuman.cli.probe", *modules]
     try:
@@ -155,7 +155,7 @@ def imports(modules: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _parsed(line: str) -> Mapping[str, Any]:
-    """A line of the probe; {} for what a library prints."""
+    """A line of the probe; {} for output of a library."""
     try:
         found = json.loads(line)
     except ValueError:

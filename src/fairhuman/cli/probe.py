@@ -1,4 +1,4 @@
-"""What `fairhuman doctor` tries in a process of its own, as what is broken may end a process: devices, and imports.
+"""Devices and imports, which `fairhuman doctor` tries in a separate process, as a broken one may end the process.
 
 `python -m fairhuman.cli.probe MODULE ...` prints a JSON object a line: {"devices": [...]}, then for each module
 {"start": name} and {"module": name, "error": text or null}.
@@ -11,7 +11,7 @@ import warnings
 
 
 def devices() -> list[str]:
-    """Return a line for each device, after a small product on it, and what PyTorch warns of."""
+    """Return a line for each device, after a small matrix product on it, and PyTorch's warnings."""
     import torch
 
     with warnings.catch_warnings(record=True) as warned:  # such as a driver that is too old
@@ -27,15 +27,15 @@ def devices() -> list[str]:
     for device in names:
         one = torch.ones(8, 8, device=device)
         if float((one @ one).sum()) != 512.0:
-            raise RuntimeError(f"{device} gives wrong products")
+            raise RuntimeError(f"{device} gives a wrong matrix product")
     lines = [f"{device}: {name}" for device, name in names.items()]
     if len(names) == 1:
-        lines.append("no GPU is seen: everything runs on the CPU, which is slow for SDXL of full size")
+        lines.append("no GPU found: everything runs on the CPU, which is slow for SDXL of full size")
     return [*lines, *(" ".join(str(one.message).split()) for one in warned)]
 
 
 def main(modules: list[str]) -> None:
-    """Print what works."""
+    """Import each module and print the result."""
     warnings.simplefilter("ignore")
     for module in modules:
         _say({"start": module})

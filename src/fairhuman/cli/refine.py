@@ -11,7 +11,7 @@ from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, Recipe
 
 def refine(
     images: Annotated[Path, Argument(help="Folder of pictures, or one picture.")],
-    out: Annotated[Path, Option(help="New folder, or one that this command has begun.")],
+    out: Annotated[Path, Option(help="New folder, or one that this command started.")],
     overrides: Annotated[list[str] | None, Argument(help="Settings, such as strength=0.6 attempts=5.")] = None,
     prompts: Prompts = None,
     model: Annotated[str | None, Option(help="'small' (default), the folder of a pipeline or a hub id.")] = None,
@@ -47,10 +47,10 @@ def refine(
     display = ConsoleDisplay()
     if dry_run:
         display.settings(settings)
-        display.say(f"{left} of {len(sources)} pictures to look at; would write into {out}")
+        display.say(f"would refine {left} of {len(sources)} pictures and write into {out}")
         return
     if 0 < left < len(sources):
-        display.say(f"{out}: resuming, {len(sources) - left} pictures are there")
+        display.say(f"{out}: resuming, {len(sources) - left} pictures are finished")
     with writing(out), display:
         done = refine_folder(sources, out, begun, partial(open_painter, settings, controls), display.progress)
         page = write_page(out, sources, begun, done)

@@ -55,23 +55,23 @@ def create(
             display.say(text)
         display.say(f"{study}: would draw {settings.items} of {len(candidates.rows)} prompts, nothing is written")
         return
-    said: list[str] = []
+    notes: list[str] = []
     with display:
         design = create_study(
             study,
             methods,
             prompts,
             settings,
-            said.append,
+            notes.append,
             leave_out=leave_out,
             zoom_on=zoom_on,
             progress=display.progress,
         )
-    for text in said:
+    for text in notes:
         display.say(text)
     trials = len(design.participants[0])
     display.say(f"{study}: {settings.participants} participants, {trials} trials each; done")
-    display.say(f"put it in front of people with fairhuman study serve {study}")
+    display.say(f"serve it to participants with fairhuman study serve {study}")
 
 
 @study_app.command()
@@ -145,7 +145,7 @@ def power(
     overrides: Overrides = None,
     pairs: Annotated[int | None, Option(min=2, help="Number of prompts; 100 by default.")] = None,
     per_participant: Annotated[int | None, Option(min=1, help="Prompts for each; all by default.")] = None,
-    wanted: Annotated[float | None, Option("--power", help="Chance to detect it; 0.8 by default.")] = None,
+    wanted: Annotated[float | None, Option("--power", help="Probability of detecting it; 0.8 by default.")] = None,
     simulations: Annotated[int | None, Option(help="Number of simulations; 1000 by default.")] = None,
     seed: Annotated[int | None, Option(min=0, help="Seed of the simulations.")] = None,
 ) -> None:
@@ -252,4 +252,4 @@ def links(
             write_text(out, text.getvalue())
         display.say(f"links: {out}")
     if len(invited) < everybody:
-        display.say(f"{everybody - len(invited)} left out: others have come by the open link, or by other links")
+        display.say(f"{everybody - len(invited)} left out: their places are taken through the open link or other links")

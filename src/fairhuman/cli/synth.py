@@ -13,7 +13,7 @@ def synth(
     count: Annotated[int, Option(help="Number of pictures; a larger number later adds to them.")],
     size: Annotated[int, Option(help="Side of a picture in pixels.")] = 256,
     seed: Annotated[int, Option(help="Picture k depends on (seed, k) alone.")] = 0,
-    degraded: Annotated[float, Option(help="Share of pictures with spoilt faces and hands, 0 to 1.")] = 0.0,
+    degraded: Annotated[float, Option(help="Share of pictures with degraded faces and hands, 0 to 1.")] = 0.0,
     workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:

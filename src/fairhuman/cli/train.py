@@ -53,10 +53,10 @@ def _show(recipe: "TrainRecipe", display: ConsoleDisplay) -> None:
     build_strategy(recipe, torch.device("cpu"))  # raises if its package can't be loaded or its options don't fit
     missing = [source.path for source in recipe.sources if not source.path.exists()]
     for path in missing:
-        display.say(f"data {path}: not there yet")
+        display.say(f"data {path}: doesn't exist yet")
     for name, start in recipe.mole.starts.items():
         if start is not None and not start.exists():
-            display.say(f"mole.start_{name} {start}: not there yet")
+            display.say(f"mole.start_{name} {start}: doesn't exist yet")
     if missing:
         return
     notes = LoadReport()

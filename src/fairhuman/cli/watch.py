@@ -1,10 +1,11 @@
-"""What the command line shows while a run goes, and what it draws: progress, previews, the report."""
+"""Progress, previews and report of a run on the command line."""
 
 from collections.abc import Sequence
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.data.pictures.notes import Note
-from fairhuman.data.samples.dataset import PeopleDataset, region_area, region_coverage
+from fairhuman.data.samples.coverage import region_area, region_coverage
+from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.models.control import ControlModel
@@ -14,13 +15,13 @@ from fairhuman.train.run import Run, Watcher
 
 
 class ProgressBar(Watcher):
-    """A bar with losses, weights and coverage, and a line for whatever else happens."""
+    """A bar with losses, weights and coverage, and lines for other events."""
 
     def __init__(self, display: ConsoleDisplay) -> None:
         self._display = display
 
     def on_start(self, run: Run) -> None:
-        """Say what is trained on what."""
+        """Show kind, model, strategy and data."""
         recipe, records = run.recipe, run.data.train.records
         counts = run.data.report.counts()
         noted = "".join(f", {sum(counts[action].values())} notes '{action}'" for action in counts)
@@ -82,7 +83,7 @@ class Previews(Watcher):
 
 
 def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewRow]:
-    """Return the first samples of a data set, those that show every region first."""
+    """Return the first samples of a data set; samples that show every region come first."""
     seen = dataset.reading(None)
     samples = [seen[position] for position in range(min(len(seen), 16 * count))]
     samples.sort(key=lambda sample: sum(not boxes for boxes in sample.boxes.values()))

@@ -51,7 +51,7 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
     """
     planned_runs(recipe)
     if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():
-        raise DataError(f"{recipe.grid.data}: there is no such file or folder, grid.data asks for it")
+        raise DataError(f"grid.data: {recipe.grid.data}: there is no such file or folder")
     found = run_comparison(recipe, render_people, display)
     if isinstance(found, int):
         return found

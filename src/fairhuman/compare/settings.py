@@ -68,7 +68,7 @@ class CompareRecipe(Settings):
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes", "results"})
 
-    out: Path
+    out: Path = Field(description="folder of runs and rendered people; run the same command again to resume")
     results: Path | None = Field(
         default=None,
         description="folder of report, numbers and losses of finished runs; None: `out`, where the runs are",
@@ -78,7 +78,9 @@ class CompareRecipe(Settings):
     against: str | dict[str, list[str]] | None = Field(
         default=None, description="reference cell for all others, or a reference cell to the cells compared with it"
     )
-    seeds: list[int] = Field(default=[1, 2, 3, 4, 5], min_length=1)
+    seeds: list[int] = Field(
+        default=[1, 2, 3, 4, 5], min_length=1, description="seeds of training; every cell is trained with each"
+    )
     tuning: TuningSettings | None = None
     test: str = Field(description="data set, or name of one of `people`, for the reported losses")
     people: dict[str, SynthSettings] = Field(default={}, description="sets of synthetic people to render")

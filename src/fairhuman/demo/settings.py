@@ -9,7 +9,7 @@ from fairhuman.models.locations import SMALL
 
 
 class DemoSettings(config.Settings):
-    """Settings of the demo; the defaults take 10 minutes on two cores."""
+    """Settings of the demo."""
 
     model: str = Field(default=SMALL, description="base model")
     targets: Literal["attention", "attention+conv"] = Field(default="attention", description="layers with a LoRA")
@@ -17,14 +17,16 @@ class DemoSettings(config.Settings):
     held_out: int = Field(default=96, ge=2, description="rendered people for validation")
     size: int = Field(default=128, ge=64, description="width and height of pictures in pixels")
     seed: int = Field(default=21, ge=0, description="seed of the training people; held-out people use seed + 1")
-    steps: int = Field(default=200, ge=2)
-    batch_size: int = Field(default=8, ge=1)
-    rank: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0.0)
+    steps: int = Field(default=200, ge=2, description="optimiser steps of each of the two runs")
+    batch_size: int = Field(default=8, ge=1, description="pictures per optimiser step")
+    rank: int = Field(default=16, ge=1, description="rank of the LoRA")
+    learning_rate: float = Field(
+        default=1e-3, gt=0.0, description="maximum learning rate; a cosine schedule with warm-up"
+    )
     previews: int = Field(default=6, ge=0, description="held-out pictures that are noised halfway and denoised")
     samples: int = Field(default=32, ge=1, description="pictures sampled from captions of held-out people")
-    sample_steps: int = Field(default=20, ge=1)
-    guidance: float = Field(default=2.5, ge=1.0)
+    sample_steps: int = Field(default=20, ge=1, description="UniPC steps")
+    guidance: float = Field(default=2.5, ge=1.0, description="classifier-free guidance; 1 = none")
 
     @model_validator(mode="after")
     def _enough_captions(self) -> "DemoSettings":

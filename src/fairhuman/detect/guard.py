@@ -1,4 +1,4 @@
-"""Work in processes of its own, so that native code that crashes or hangs costs one item and not the run."""
+"""Work in separate processes, so that native code that crashes or hangs costs one item and not the run."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -21,16 +21,16 @@ def guarded_map(
     workers: int = 1,
     seconds: float = 60.0,
 ) -> Generator[tuple[int, Result | Failure], None, None]:
-    """Results of all items with their index, in the order in which they get ready.
+    """Results of all items with their index, in the order of completion.
 
     Processes are spawned, not forked: native libraries don't survive a fork. A process that dies or takes too long
-    is replaced by a fresh one, and its item gives a `Failure`; so does an exception. Whoever may leave early closes the
-    generator (`contextlib.closing`), which ends the processes.
+    is replaced by a fresh one, and its item gives a `Failure`; so does an exception. To stop early, close the generator
+    (`contextlib.closing`), which ends the processes.
 
     Args:
-        start: called once in each process; its `with` block gives the function that is called with every item. Has
-            to be picklable, as items and results have.
-        items: asked for by index, each once, when a process is free for it: they may be made on demand.
+        start: called once in each process; its `with` block gives the function that is called with every item. Must
+            be picklable, like items and results.
+        items: each is read once, when a process is free for it, so they may be made on demand.
         workers: number of processes, ≥ 1.
         seconds: time limit of one item.
 
@@ -80,15 +80,15 @@ def in_order(
 class Guarded(Generic[Item, Result]):
     """One process for many calls over a long time; when it dies, hangs or grows too large, the next call has a new one.
 
-    To be used in a `with` block, by one thread. It can be opened in a daemonic process too, and its own process ends
-    when the opening one does, however that happens.
+    Use it in a `with` block, from one thread. It can also be opened in a daemonic process. Its process ends with the
+    one that opened it, however that ends.
 
     Args:
-        start: called in each new process; its `with` block gives the function that is called with every item. Has to
-            be picklable, as items and results have.
+        start: called in each new process; its `with` block gives the function that is called with every item. Must
+            be picklable, like items and results.
         seconds: time limit of one item.
-        max_rss_mb: resident memory after an item, in MiB, above which the process is replaced; not known, so not
-            looked at, where the system has no /proc.
+        max_rss_mb: resident memory after an item, in MiB, above which the process is replaced; ignored on
+            systems without /proc.
         max_items: number of items after which the process is replaced; None = no limit.
 
     Raises:

@@ -62,9 +62,18 @@ class WholeBodySettings(Settings):
 class DetectSettings(Settings):
     """The detector of each part; null: that part isn't detected."""
 
-    face: KindName | None = "mediapipe"
-    hand: KindName | None = "mediapipe"
-    person: KindName | None = "mediapipe"
+    face: KindName | None = Field(
+        default="mediapipe",
+        description="detector of faces: one of these, or a plug-in of fairhuman.detectors; null: none",
+    )
+    hand: KindName | None = Field(
+        default="mediapipe",
+        description="detector of hands: one of these, or a plug-in of fairhuman.detectors; null: none",
+    )
+    person: KindName | None = Field(
+        default="mediapipe",
+        description="detector of persons: one of these, or a plug-in of fairhuman.detectors; null: none",
+    )
     upscale: int = Field(
         default=4, ge=1, description="factor by which pictures of up to 256 px are enlarged first; 1 = never"
     )

@@ -1,4 +1,4 @@
-"""A process that is given items one at a time, and what becomes of one that dies or hangs."""
+"""A process that handles items one at a time, and the failure of one that dies or hangs."""
 
 import multiprocessing
 import signal
@@ -45,7 +45,7 @@ class Worker:
         self.deadline = time.monotonic() + seconds
 
     def collect(self) -> Any:
-        """What came back: a result or a failure; or None, once, as the sign of being ready."""
+        """The process's answer: a result or a failure; or None, once, when it is ready."""
         if self.pipe.poll():
             try:
                 result = self.pipe.recv()

@@ -79,5 +79,7 @@ class LossSettings(Settings):
     count: int | None = Field(default=None, ge=1, description="use only the first pictures; None: all")
     regions: RegionSettings = RegionSettings()
     source: SourceSettings = SourceSettings()
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    batch_size: int = Field(default=8, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="precision of the forward pass; the VAE is always fp32"
+    )
+    batch_size: int = Field(default=8, ge=1, description="pictures per forward pass")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.networks.features import ImageLike, extract_features
 from fairhuman.evaluate.pictures import EvalImage, Progress
+from fairhuman.evaluate.results import Methods
 from fairhuman.evaluate.settings import EvaluateSettings
 
 Value = TypeVar("Value")
@@ -75,6 +77,12 @@ class EvaluationTools:
         self.state.wait_for_everyone()
         everything = rows.read([picture.sha256 for picture in pictures])
         return [load(json.loads(everything[picture.sha256])) for picture in pictures]
+
+
+def by_method(methods: Methods, find: Callable[[Sequence[EvalImage]], Sequence[Value]]) -> dict[str, list[Value]]:
+    """What is found in each method's pictures, in one pass over those of all methods, so that a detector starts once."""
+    found = iter(find([picture for pictures in methods.values() for picture in pictures]))
+    return {name: list(islice(found, len(pictures))) for name, pictures in methods.items()}
 
 
 def lazy_pictures(pictures: Sequence[EvalImage]) -> LazyPictures:

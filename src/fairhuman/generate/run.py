@@ -86,7 +86,7 @@ def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:
 def draw_pictures(job: SampleJob, asked: ControlInputs, say: Callable[[str], None]) -> Iterator[tuple[Path, str]]:
     """Draw and write the pictures, and yield each one's file and prompt; of several processes each draws some.
 
-    `asked` is from `SampleJob.check`; `say` is told which prompts get the null condition.
+    `asked` is from `SampleJob.check`; `say` reports the prompts that get the null condition.
 
     Raises:
         FairHumanError: the folder can't be written; a model, LoRA, MoLE or control network that can't be used.

@@ -65,18 +65,8 @@ def sample(
         share: (k, n): only the batches k, k + n, k + 2n, ..., for process k of n. Batches stay whole, so that not even
             rounding depends on `share`.
     """
-    numbers = list(range(len(prompts))) if indices is None else list(indices)
-    if len(numbers) != len(prompts):
-        raise ValueError(f"indices must number the {len(prompts)} prompts, found {len(numbers)}")
-    jobs = [
-        (prompt, number, picture)
-        for prompt, number in zip(prompts, numbers, strict=True)
-        for picture in range(settings.images_per_prompt)
-    ]
     size = picture_size(pipeline, settings)
-    first, processes = share
-    for start in range(first * settings.batch_size, len(jobs), processes * settings.batch_size):
-        batch = jobs[start : start + settings.batch_size]
+    for batch in _batches(prompts, indices, settings, share):
         views = asked.views([number for _, number, _ in batch], size) if asked is not None else {}
         pictures_bchw = draw(
             pipeline,
@@ -87,19 +77,40 @@ def sample(
             conditions=views,
         )
         for (prompt, number, picture), picture_chw in zip(batch, pictures_bchw, strict=True):
-            metadata = _metadata(prompt, number, picture, settings, model, lora)
-            if mole is not None:
-                metadata["mole"] = f"{mole.path} ({mole.stage})"
+            metadata = _metadata(prompt, number, picture, settings, model, lora, mole)
             if guides:
                 metadata["control"] = json.dumps([guide.metadata() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}
             yield SampledPicture(to_image(picture_chw), number, picture, metadata)
 
 
+def _batches(
+    prompts: Sequence[str], indices: Sequence[int] | None, settings: SampleSettings, share: tuple[int, int]
+) -> Iterator[list[tuple[str, int, int]]]:
+    """Batches of (prompt, prompt index, image index) of one process; see `sample`."""
+    numbers = list(range(len(prompts))) if indices is None else list(indices)
+    if len(numbers) != len(prompts):
+        raise ValueError(f"indices must number the {len(prompts)} prompts, found {len(numbers)}")
+    jobs = [
+        (prompt, number, picture)
+        for prompt, number in zip(prompts, numbers, strict=True)
+        for picture in range(settings.images_per_prompt)
+    ]
+    first, processes = share
+    for start in range(first * settings.batch_size, len(jobs), processes * settings.batch_size):
+        yield jobs[start : start + settings.batch_size]
+
+
 def _metadata(
-    prompt: str, prompt_index: int, picture_index: int, settings: SampleSettings, model: str, lora: Lora | None
+    prompt: str,
+    prompt_index: int,
+    picture_index: int,
+    settings: SampleSettings,
+    model: str,
+    lora: Lora | None,
+    mole: MoleFile | None,
 ) -> dict[str, str]:
-    return {
+    metadata = {
         "prompt": prompt,
         "negative_prompt": settings.negative_prompt,
         "seed": str(settings.seed),
@@ -113,6 +124,7 @@ def _metadata(
         "lora_weight": str(lora.weight) if lora else "",
         "fairhuman": __version__,
     }
+    return metadata if mole is None else {**metadata, "mole": f"{mole.path} ({mole.stage})"}
 
 
 def draw(

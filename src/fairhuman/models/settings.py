@@ -63,8 +63,8 @@ class ControlSettings(Settings):
 class Alphas(Settings):
     """alpha of each expert; its output is scaled by alpha / rank."""
 
-    face: float = Field(default=64.0, gt=0)
-    hand: float = Field(default=128.0, gt=0)
+    face: float = Field(default=64.0, gt=0, description="alpha of the face expert")
+    hand: float = Field(default=128.0, gt=0, description="alpha of the hand expert")
 
 
 class MoleSettings(Settings):

@@ -30,7 +30,7 @@ def open_conditions(settings: RefineSettings, follows: Sequence[str]) -> Iterato
     """Open a function that returns the conditions of a part by name, [1, C, S, S] in 0..1.
 
     It takes the part, its crop, the crop's picture at working size, and the people of the whole picture. Unknown
-    conditions and those that are all zeros are left out.
+    and all-zero conditions are left out.
 
     Raises:
         DetectorError: the model of `hand_depth` can't be used.

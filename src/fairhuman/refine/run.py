@@ -89,7 +89,7 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSour
         first = report.skipped()[0]
         raise DataError(f"{images}: {first.file}: {first.reason} ({first.value})")
     if not found:
-        raise DataError(f"{images}: holds no picture; known are {', '.join(sorted(PICTURE_SUFFIXES))}")
+        raise DataError(f"{images}: holds no picture; supported suffixes are {', '.join(sorted(PICTURE_SUFFIXES))}")
     if prompts is not None and len(found) % len(prompts):
         raise DataError(f"{images}: {len(found)} pictures can't be divided evenly among {len(prompts)} prompts")
     names: dict[str, str] = {}

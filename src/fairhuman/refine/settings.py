@@ -23,10 +23,12 @@ class RefineSettings(Settings):
 
     model: str = Field(default="small", description="'small', folder of a pipeline, or hub id")
     lora: str | None = Field(default=None, description="LoRA file or folder")
-    lora_weight: float = 1.0
+    lora_weight: float = Field(default=1.0, description="factor of the LoRA: 0 = none, 1 = as trained")
     controlnets: tuple[str, ...] = Field(default=(), description="ControlNets, [CONDITIONS=]FOLDER[@STRENGTH] each")
     adapters: tuple[str, ...] = Field(default=(), description="T2I-adapters, [CONDITIONS=]FOLDER[@STRENGTH] each")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="precision of the networks; the VAE is always fp32"
+    )
 
     parts: tuple[PartKind, ...] = Field(default=KINDS, min_length=1, description="parts to refine")
     poor_face: float = Field(default=0.7, ge=0, le=1, description="a face below this quality is poor")
@@ -55,8 +57,8 @@ class RefineSettings(Settings):
         default=f"close-up of a face, {PROMPT}", description=f"prompt for faces; {PROMPT} is the picture's own"
     )
     hand_prompt: str = Field(default=f"close-up of a hand, {PROMPT}", description="prompt for hands")
-    negative_prompt: str = ""
-    seed: int = Field(default=0, ge=0)
+    negative_prompt: str = Field(default="", description="what guidance steers away from")
+    seed: int = Field(default=0, ge=0, description="seed of the noise")
 
     hand_depth: str = Field(
         default="capsules", description="depth of hands: 'capsules' around bones, or path or hub id of an ONNX model"

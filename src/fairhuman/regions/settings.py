@@ -11,7 +11,9 @@ from fairhuman.config import Settings
 class MaskSettings(Settings):
     """How boxes are drawn as masks. Painted masks are used unchanged and take precedence over boxes."""
 
-    shape: Literal["rectangle", "ellipse"] = "rectangle"
+    shape: Literal["rectangle", "ellipse"] = Field(
+        default="rectangle", description="the box itself, or the ellipse inside it"
+    )
     padding: float = Field(
         default=0.0, ge=0.0, le=10.0, description="margin added on each side, as a share of the box's longer side"
     )
@@ -29,7 +31,10 @@ class RegionSettings(Settings):
     """The objectives besides the global one, and how their losses are normalised."""
 
     names: tuple[str, ...] = Field(default=("face", "hand"), description="face, hand, or any annotated region")
-    normalize: Normalize = "area"
+    normalize: Normalize = Field(
+        default="area",
+        description="denominator of a region's loss: its area, or the area of the whole picture as in the paper",
+    )
     scale: Mapping[str, float] = Field(default_factory=dict, description="factor c of each objective's loss")
     mask: MaskSettings = MaskSettings()
 

@@ -47,8 +47,8 @@ def overlay_sheet(
         known_br: whether the region is annotated in the sample.
         conditions: by name, [B, C, H, W] in [0, 1] at picture resolution with 1 or 3 channels; zeros for a missing one.
 
-        Raises:
-            ValueError: the shapes don't match.
+    Raises:
+        ValueError: the shapes don't match.
     """
     b, r = len(captions), len(names)
     conditions = conditions or {}
@@ -64,10 +64,7 @@ def overlay_sheet(
     panels = 2 + len(conditions)
     block = (panels * panel[0] + (panels - 1) * GAP, panel[1] + (1 + r) * LINE + GAP)
     top = MARGIN + LINE * (len(legend) + 2)
-    rows = -(-shown // SAMPLES_A_ROW)
-    columns = min(shown, SAMPLES_A_ROW)
-    sheet_width = max(MARGIN + columns * (block[0] + MARGIN), 640)
-    sheet = Image.new("RGB", (sheet_width, top + rows * (block[1] + MARGIN)), "white")
+    sheet = _blank_sheet(shown, block, top)
     draw = ImageDraw.Draw(sheet)
     _draw_head(draw, legend, palette, shown, b, list(conditions))
     for i in range(shown):
@@ -78,14 +75,17 @@ def overlay_sheet(
         drawn += [_condition_panel(name, _numpy(each[i]), panel) for name, each in conditions.items()]
         for number, picture in enumerate(drawn):
             sheet.paste(picture, (x + number * (panel[0] + GAP), y))
-        y += panel[1] + 4
-        draw.text((x, y), _fitting(captions[i] or "(empty caption)", block[0]), font=_font(), fill="#222222")
-        for j, name in enumerate(names):
-            y += LINE
-            draw.rectangle((x, y + 4, x + 9, y + 13), fill=to_hex(palette[j]))
-            line = _sample_line(name, masks[i, j], latent_masks[i, j], bool(known[i, j]))
-            draw.text((x + 15, y), _fitting(line, block[0] - 15), font=_font(), fill="#222222")
+        lines = [_sample_line(name, masks[i, j], latent_masks[i, j], bool(known[i, j])) for j, name in enumerate(names)]
+        _draw_text(draw, (x, y + panel[1] + 4), block[0], captions[i], lines, palette)
     return sheet
+
+
+def _blank_sheet(samples: int, block: tuple[int, int], top: int) -> Image.Image:
+    """A white sheet for blocks of (width, height) pixels below a head of `top` pixels, wide enough for the title."""
+    rows = -(-samples // SAMPLES_A_ROW)
+    columns = min(samples, SAMPLES_A_ROW)
+    width = max(MARGIN + columns * (block[0] + MARGIN), 640)
+    return Image.new("RGB", (width, top + rows * (block[1] + MARGIN)), "white")
 
 
 def _check_shapes(
@@ -156,6 +156,23 @@ def _sample_line(name: str, mask_hw: Pixels, latent_mask_hw: Pixels, known: bool
         return f"{name}: not annotated"
     cells = float(latent_mask_hw.sum())
     return f"{name}: {_percent(mask_hw.mean())}, {cells:.1f} latent cells" if cells else f"{name}: none in view"
+
+
+def _draw_text(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    width: int,
+    caption: str,
+    lines: Sequence[str],
+    palette_r3: Pixels,
+) -> None:
+    """The caption at `place`, then a line per region with a square of its colour, all within `width` pixels."""
+    x, y = place
+    draw.text((x, y), _fitting(caption or "(empty caption)", width), font=_font(), fill="#222222")
+    for line, colour in zip(lines, palette_r3, strict=True):
+        y += LINE
+        draw.rectangle((x, y + 4, x + 9, y + 13), fill=to_hex(colour))
+        draw.text((x + 15, y), _fitting(line, width - 15), font=_font(), fill="#222222")
 
 
 def _draw_head(

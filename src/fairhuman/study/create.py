@@ -31,12 +31,15 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class PictureGroup:
-    """Pictures that are shown together: an item by all methods, or an attention check made from the picture of
-    `spoilt`.
+    """Pictures that are shown together: an item by all methods, or an attention check.
+
+    Attributes:
+        source: the prompt, and its picture by each method.
+        check_of: the method from whose picture an attention check is made; None: an item.
     """
 
     source: Candidate
-    spoilt: str | None = None
+    check_of: str | None = None
 
     def load(self, shown: int) -> dict[str, Image.Image]:
         """All pictures of the group in the same size.
@@ -44,8 +47,8 @@ class PictureGroup:
         Raises:
             PictureError: a picture can't be decoded.
         """
-        if self.spoilt is not None:
-            return degraded_versions(decode(self.source.pictures[self.spoilt]).picture, shown)
+        if self.check_of is not None:
+            return degraded_versions(decode(self.source.pictures[self.check_of]).picture, shown)
         return fit_to_smallest({name: decode(file).picture for name, file in self.source.pictures.items()})
 
 
@@ -206,7 +209,7 @@ def _frames(
 
     def guide(group: PictureGroup) -> Picture:
         """The picture of a group in which faces and hands are detected."""
-        return np.asarray(group.load(settings.shown)[zoom_on if group.spoilt is None else SHARP])
+        return np.asarray(group.load(settings.shown)[zoom_on if group.check_of is None else SHARP])
 
     return detected_frames(LazyPictures(groups, guide), detect)
 
@@ -223,7 +226,7 @@ def _write_items(
     resized: dict[str, int] = {}
     for done, (group, of_group) in enumerate(zip(groups, frames, strict=True), 1):
         pictures = group.load(shown)
-        if group.spoilt is None:
+        if group.check_of is None:
             for name, picture in pictures.items():
                 facts = inspect(group.source.pictures[name])
                 if (facts.width, facts.height) != picture.size:
@@ -232,7 +235,7 @@ def _write_items(
         for frame in of_group.values():
             cuts = write_alike({name: cut(picture, frame, ZOOM) for name, picture in pictures.items()}, folder)
             zooms = {name: (*names, cuts[name]) for name, names in zooms.items()}
-        better = None if group.spoilt is None else SHARP
+        better = None if group.check_of is None else SHARP
         items.append(StudyItem(group.source.prompt, write_alike(pictures, folder), zooms, better))
         progress("write", done, len(groups))
     return items, resized

@@ -51,7 +51,9 @@ def rendered_rows(make_row: MakeRow, numbers: Sequence[int], workers: int | None
         for rows in pool.map(partial(_work, make_row), tasks):
             yield from rows
     except BrokenProcessPool as error:
-        raise DataError("a rendering process was killed (out of memory?): the same command goes on") from error
+        raise DataError(
+            "a rendering process was killed (out of memory?); run the same command again to resume"
+        ) from error
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
@@ -74,7 +76,7 @@ def _start(stop: Event) -> None:
 
 
 def _work(make_row: MakeRow, numbers: Sequence[int]) -> list[Row]:
-    """Render rows; fewer when nobody waits for them any more."""
+    """Render rows; stop early when the results are no longer needed."""
     assert _body is not None
     assert _stop is not None
     rows = []

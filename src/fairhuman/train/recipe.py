@@ -37,7 +37,9 @@ def _data_kind(value: Any) -> str:
 class TrainRecipe(Settings):
     """A training run. Read by `fairhuman train`."""
 
-    kind: Literal["lora", "full", "controlnet", "t2i_adapter", "mole"] = "lora"
+    kind: Literal["lora", "full", "controlnet", "t2i_adapter", "mole"] = Field(
+        default="lora", description="what is trained; lora, full, controlnet, t2i_adapter and mole have a section each"
+    )
     model: str = Field(
         default="small", description="'small' (ships with the package), 'small-untrained', a folder or a hub id"
     )
@@ -45,17 +47,21 @@ class TrainRecipe(Settings):
         Annotated[Path, Tag("path")] | Annotated[tuple[DataSource, ...], Tag("sources")], Discriminator(_data_kind)
     ] = Field(description="a folder, a file, or a list of {path, repeats or weight, regions}")
     out: Path = Field(description="the run's folder; run the same command again to resume")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="seed of new weights, data order, crops, dropout and noise")
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(default=1, ge=1, description="per process and micro-batch")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per optimiser step")
     resolution: int | tuple[int, int] = Field(default=1024, description="pixels; (height, width)")
-    learning_rate: float = Field(default=1e-5, gt=0.0)
+    learning_rate: float = Field(default=1e-5, gt=0.0, description="maximum learning rate, see `schedule`")
     strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES, or of a plug-in")
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
-    keep_checkpoints: int = Field(default=2, ge=1)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    gradient_checkpointing: bool = False
+    keep_checkpoints: int = Field(default=2, ge=1, description="number of newest checkpoints kept")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="of frozen weights and the forward pass; trained weights are always fp32"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute activations in the backward pass: less memory, about a third more time"
+    )
     compile: bool = Field(default=False, description="torch.compile of the U-Net's repeated blocks")
 
     lora: LoraSettings = LoraSettings()

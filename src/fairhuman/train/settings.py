@@ -63,7 +63,10 @@ class FairnessSettings(Settings):
         description="exact steps hold 2 gradients instead of K, in 5 passes instead of 3 for K = 3; needs accumulate=1 "
         "and a mode other than split and tail",
     )
-    length: Length = "radius"
+    length: Length = Field(
+        default="radius",
+        description="length of the direction: radius: r; clip: at most r; scalarized: that of the gradients' plain sum",
+    )
     radius: float = Field(default=1.0, gt=0.0, description="the length r, for length radius or clip")
     alpha: float = Field(default=2.0, gt=0.0, description="the exponent of strategy alpha")
     ridge: float | None = Field(
@@ -74,9 +77,13 @@ class FairnessSettings(Settings):
         ge=0,
         description="of strategies that don't read the Gram matrix: steps between logged Gram matrices; 0: never",
     )
-    dwa_temperature: float = Field(default=2.0, gt=0.0)
+    dwa_temperature: float = Field(
+        default=2.0,
+        gt=0.0,
+        description="for dwa: temperature of the softmax over loss ratios; higher = more equal weights",
+    )
     dwa_window: int = Field(default=100, ge=1, description="steps over which a loss is averaged")
-    uw_learning_rate: float = Field(default=1e-3, gt=0.0)
+    uw_learning_rate: float = Field(default=1e-3, gt=0.0, description="for uw: learning rate of the loss weights")
     options: dict[str, bool | int | float | str] = Field(
         default={}, description="of a strategy that another package adds: arguments of its class, by name"
     )
@@ -96,19 +103,31 @@ class NoiseSettings(Settings):
 class ViewSettings(Settings):
     """What the model sees of a picture."""
 
-    crop: Literal["random", "center"] = "random"
-    flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
+    crop: Literal["random", "center"] = Field(
+        default="random", description="place of the crop: uniformly random, or the centre"
+    )
+    flip_probability: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="probability of mirroring a picture; a pose given as a picture is never mirrored",
+    )
     keep_region: float = Field(
         default=0.0, ge=0.0, le=1.0, description="share of crops that are placed to keep a face or hand in view"
     )
-    zoom: tuple[float, float] = (1.0, 1.0)
+    zoom: tuple[float, float] = Field(
+        default=(1.0, 1.0),
+        description="range of an enlargement before the crop, drawn uniformly; [1, 1] shows as much as possible",
+    )
     bucket_aspect: float | None = Field(
         default=None,
         ge=1.0,
         description="aspect-ratio buckets: largest ratio of the longer to the shorter side; None: one resolution",
     )
     bucket_step: int = Field(default=64, ge=8, description="sides of buckets are multiples of this, in pixels")
-    caption_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
+    caption_dropout: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="probability of an empty caption, for classifier-free guidance"
+    )
 
 
 class SourceOptions(SourceSettings):
@@ -137,18 +156,31 @@ class CacheSettings(Settings):
 class OptimizerSettings(Settings):
     """Adam by default, as in the paper."""
 
-    name: Literal["adam", "adamw", "adamw8bit", "sgd"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = Field(default=1e-8, gt=0.0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
+    name: Literal["adam", "adamw", "adamw8bit", "sgd"] = Field(
+        default="adam", description="optimiser; adamw8bit needs the extra `eightbit`"
+    )
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.999),
+        description="for adam, adamw and adamw8bit: decay rates of the averages of gradient and squared gradient",
+    )
+    epsilon: float = Field(
+        default=1e-8, gt=0.0, description="for adam, adamw and adamw8bit: added to the denominator of the update"
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0.0, description="decoupled for adamw and adamw8bit; for adam and sgd, added to the gradient"
+    )
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0, description="for sgd")
 
 
 class ScheduleSettings(Settings):
     """The learning-rate schedule, from `diffusers.optimization.get_scheduler`."""
 
-    name: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = "constant"
-    warmup_steps: int = Field(default=0, ge=0)
+    name: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = Field(
+        default="constant", description="shape of the schedule over the steps of the run"
+    )
+    warmup_steps: int = Field(
+        default=0, ge=0, description="steps over which the learning rate rises from 0; constant ignores them"
+    )
 
 
 class EmaSettings(Settings):
@@ -184,8 +216,8 @@ class PreviewSettings(Settings):
 
     every: int = Field(default=0, ge=0, description="steps; 0: only at the start and the end")
     count: int = Field(default=4, ge=0, description="rows; 0: none")
-    steps: int = Field(default=30, ge=1)
-    guidance: float = Field(default=5.0, ge=1.0)
+    steps: int = Field(default=30, ge=1, description="UniPC steps")
+    guidance: float = Field(default=5.0, ge=1.0, description="classifier-free guidance; 1 = none")
     strength: float = Field(
         default=0.55, gt=0.0, le=1.0, description="share of the schedule to which a held-out photo is noised"
     )

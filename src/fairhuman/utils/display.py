@@ -1,4 +1,4 @@
-"""What a long job tells its user while it runs."""
+"""Display of a long job's messages and progress."""
 
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,7 @@ class Display:
         """Show how much of a stage is done; `total` None where it isn't known, `text` for its newest numbers."""
 
     def status(self, text: str) -> None:
-        """Show what is going on, in the place of the status before."""
+        """Replace the status line."""
 
     def close(self) -> None:
         """Remove the bars and the status line."""

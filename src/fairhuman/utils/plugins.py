@@ -60,7 +60,7 @@ def load_plugin(group: str, name: str) -> Any:
 
 
 def misfit(group: str, name: str, expected: str, found: object) -> PluginError:
-    """The error for a part that is something else than its group holds."""
+    """The error for a plug-in that isn't what its group requires."""
     package = plugin_package(group, name)
     return PluginError(f"{_shown(group, name)} of {package} must be {expected}, found {found!r}")
 

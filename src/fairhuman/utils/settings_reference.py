@@ -45,7 +45,7 @@ class SettingEntry:
 
 
 def settings_of(kind: type[BaseModel], prefix: str = "", values: BaseModel | None = None) -> Iterator[SettingEntry]:
-    """Yield an entry for every setting of `kind` in the order of the class, sections opened where they stand.
+    """Yield an entry for every setting of `kind` in the order of the class; a section is followed by its own settings.
 
     Args:
         kind: a class of settings.
@@ -104,7 +104,7 @@ def summary(kind: type[BaseModel]) -> str:
 
 
 def _section(annotation: Any) -> tuple[str, type[BaseModel]] | None:
-    """The class of settings inside a type, and what its settings' names have between: `[]`, `.NAME` or nothing."""
+    """The class of settings inside a type, and the suffix of the section's name: `[]`, `.NAME` or nothing."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "", annotation
     if isinstance(annotation, TypeVar):

@@ -9,7 +9,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fairhuman.data.samples.batch import Batch, collate
-from fairhuman.data.samples.dataset import PeopleDataset, region_area, region_coverage
+from fairhuman.data.samples.coverage import region_area, region_coverage
+from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.sampler import StepBatches
 from fairhuman.errors import DataError
 from fairhuman.record import Box, HumanRecord

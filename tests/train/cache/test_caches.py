@@ -304,9 +304,9 @@ def test_the_command_says_what_it_needs_and_then_fills(make_recipe: MakeRecipe, 
     assert not (tmp_path / "caches").exists()
     code, said, error = typed("data", "cache", path)
     assert code == 0, error
-    assert "latents: 24 new, 0 were there" in said
+    assert "latents: 24 computed, 0 in the cache already" in said
     code, said, _ = typed("data", "cache", path, "seed=3")
-    assert "latents: 0 new, 24 were there" in said
+    assert "latents: 0 computed, 24 in the cache already" in said
     assert "24 latents of 1 KB" in typed("train", path, "--dry-run")[1]
     code, _, error = typed("data", "cache", path, "cache.latents=false", "cache.text=false")
     assert (code, "nothing to compute: cache.latents and cache.text are both false" in error) == (2, True), error

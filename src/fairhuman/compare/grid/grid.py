@@ -58,10 +58,7 @@ def write_grid(
         DataError: pictures don't match or can't be read; names method and file.
         DetectorError: the detectors can't be loaded, or fail.
     """
-    if zoom_on is not None and zoom_on not in methods:
-        raise RecipeError(f"zoom_on must be one of {', '.join(methods)}, found {zoom_on!r}")
-    if zoom_on is not None and expected is not None:
-        raise RecipeError(f"zoom_on and expected both define the close-ups; give only one, found zoom_on {zoom_on!r}")
+    _check_zoom(methods, zoom_on, expected)
     matched = match_pictures(methods)
     numbers, choice = choose_rows(len(matched), rows, count, seed)
     if expected is not None and len(expected) != len(matched):
@@ -78,6 +75,13 @@ def write_grid(
     save_figure(grid_figure(grid, notes), out)
     write_text(out / "grid.html", _page(grid, notes, zoom_on))
     return out / "grid.html"
+
+
+def _check_zoom(methods: Mapping[str, Path], zoom_on: str | None, expected: Sequence[Boxes] | None) -> None:
+    if zoom_on is not None and zoom_on not in methods:
+        raise RecipeError(f"zoom_on must be one of {', '.join(methods)}, found {zoom_on!r}")
+    if zoom_on is not None and expected is not None:
+        raise RecipeError(f"zoom_on and expected both define the close-ups; give only one, found zoom_on {zoom_on!r}")
 
 
 def _page(grid: Sequence[GridRow], notes: Sequence[str], zoom_on: str | None) -> str:

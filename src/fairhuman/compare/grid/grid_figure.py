@@ -69,7 +69,9 @@ def grid_figure(grid: Sequence[GridRow], notes: Sequence[str]) -> Figure:
     tops = np.cumsum([MARGIN + LINE * max(map(len, head)), *(pictures + LINE * (len(p) + 1) for p in prompts)])
     height = int(tops[-1]) + LINE * len(foot) + MARGIN
     if max(width, height) > MAX_PIXELS:
-        raise RecipeError(f"rows: a figure may have {MAX_PIXELS} pixels a side, {len(grid)} rows take {height}; fewer")
+        raise RecipeError(
+            f"rows: a figure can have {MAX_PIXELS} pixels per side, {len(grid)} rows take {height}; choose fewer"
+        )
     figure, axes = _canvas(width, height)
     for row, prompt, top in zip(grid, prompts, tops[:-1].tolist(), strict=True):
         left = MARGIN

@@ -17,16 +17,20 @@ class CostSettings(Settings):
     size: int = Field(default=128, ge=8, description="height and width in pixels")
     steps: int = Field(default=30, ge=1, description="UniPC steps")
     repeats: int = Field(default=5, ge=1, description="measured rounds")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="precision of the networks; the VAE is always fp32"
+    )
 
 
 class SetupSettings(Settings):
     """Description of how the numbers of a table were obtained."""
 
-    model: str = Field(min_length=1)
-    data: str = Field(min_length=1)
-    scale: str = Field(min_length=1)
-    metrics: str = Field(min_length=1)
+    model: str = Field(min_length=1, description="model and how it was trained")
+    data: str = Field(min_length=1, description="data for training and validation")
+    scale: str = Field(
+        min_length=1, description="steps, size in pixels, number of pictures, repeats or seeds, and device"
+    )
+    metrics: str = Field(min_length=1, description="how the numbers were measured, their units and spread")
 
 
 class SheetSettings(Settings):

@@ -90,7 +90,7 @@ class EndpointSettings(VisionSettings):
         default=300.0, ge=0.0, description="maximum wait in seconds; the run ends if the endpoint asks for more"
     )
     failures_in_a_row: int = Field(default=100, ge=1, description="consecutive failed records that end the run")
-    jpeg_quality: int = Field(default=90, ge=1, le=95)
+    jpeg_quality: int = Field(default=90, ge=1, le=95, description="quality of the JPEG sent to the endpoint")
     temperature: float | None = Field(default=0.0, ge=0.0, description="null: not sent")
     limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(
         default="max_tokens", description="the endpoint's name for max_new_tokens"
@@ -107,7 +107,11 @@ class EndpointSettings(VisionSettings):
 class CaptionSettings(Settings):
     """Settings of captions: the kind of captioner, a section for each kind, and one for the length."""
 
-    kind: Literal["template", "text", "transformers", "endpoint"] = "template"
+    kind: Literal["template", "text", "transformers", "endpoint"] = Field(
+        default="template",
+        description="template: a sentence from the annotations; text: the source's caption; transformers and endpoint: "
+        "from a vision-language model, run here or behind an API",
+    )
     template: TemplateSettings = TemplateSettings()
     transformers: TransformersSettings = TransformersSettings()
     endpoint: EndpointSettings = EndpointSettings()

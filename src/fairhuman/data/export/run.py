@@ -65,11 +65,8 @@ def export_dataset(
     if shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, not {shard_rows}")
     dataset, out = open_dataset(path, settings, regions), out.resolve()
-    if near is not None and near.region not in dataset.regions:
-        raise RecipeError(f"--closeups: must be one of {', '.join(dataset.regions)}, found {near.region!r}")
-    marker = {"source": str(path.resolve()), "format": format}
-    if near is not None:
-        marker["closeups"] = near.model_dump_json()
+    _check_region(near, dataset)
+    marker = _marker(path, format, near)
     report = LoadReport()
     written = 0
 
@@ -101,6 +98,17 @@ def _check_format(name: str) -> None:
         close = difflib.get_close_matches(name, FORMATS, 1, 0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(FORMATS)}"
         raise RecipeError(f"--format: unknown export format {name!r}; {hint}")
+
+
+def _check_region(near: CloseupSettings | None, dataset: DataSet) -> None:
+    if near is not None and near.region not in dataset.regions:
+        raise RecipeError(f"--closeups: must be one of {', '.join(dataset.regions)}, found {near.region!r}")
+
+
+def _marker(path: Path, format: str, near: CloseupSettings | None) -> dict[str, str]:
+    """What identifies an export: a repetition with the same marker replaces it."""
+    marker = {"source": str(path.resolve()), "format": format}
+    return marker if near is None else {**marker, "closeups": near.model_dump_json()}
 
 
 def _check_apart(path: Path, out: Path) -> None:

@@ -105,24 +105,38 @@ def show_dataset(
     cards = _draw_cards(dataset, found, names, palette, report, progress)
     require_usable(dataset, report, len(cards))
     groups = rejected_groups(path, REJECTED_EXAMPLES) if rejected else []
+    facts = _facts(dataset, cards, total, None if first else seed)
+    text = _page(path, dataset, palette, cards, facts, groups, report)
+    with writing(page):
+        write_text(page, text)
+    return len(cards)
+
+
+def _page(
+    path: Path,
+    dataset: DataSet,
+    palette: dict[str, str],
+    cards: Sequence[Card],
+    facts: Sequence[tuple[str, str]],
+    groups: list[RejectedGroup],
+    report: LoadReport,
+) -> str:
+    """The page as HTML; `palette` has the colour of every shown region, in their order."""
     source = build_source(path) if groups else None
+    notes = [(note.action, note.reason, note_text(note)) for note in report.notes if note.action != "converted"]
     text = render(
         "data_show.html",
         title=f"{escape_control(path.resolve().name)}: {len(cards)} pictures",
-        facts=_facts(dataset, cards, total, None if first else seed),
-        regions=[(name, palette[name], name in dataset.regions) for name in names],
-        order={name: number for number, name in enumerate(names)},
+        facts=facts,
+        regions=[(name, colour, name in dataset.regions) for name, colour in palette.items()],
+        order={name: number for number, name in enumerate(palette)},
         cards=cards,
         groups=_rejected_cards(path, groups, source, palette),
         source_missing=bool(groups) and source is None,
-        notes=[(note.action, note.reason, note_text(note)) for note in report.notes if note.action != "converted"][
-            :NOTES
-        ],
+        notes=notes[:NOTES],
         script=SCRIPT,
     )
-    with writing(page):
-        write_text(page, _allow_script(SCRIPT, text))
-    return len(cards)
+    return _allow_script(SCRIPT, text)
 
 
 def _draw_cards(

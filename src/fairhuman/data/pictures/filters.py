@@ -27,8 +27,8 @@ class FilterSettings(Settings):
     min_aspect: float | None = Field(default=None, gt=0.0, description="width / height")
     max_aspect: float | None = Field(default=None, gt=0.0, description="width / height")
     needs: tuple[Need, ...] = Field(default=(), description="regions that a picture must have, at least one of each")
-    min_persons: int | None = Field(default=None, ge=0)
-    max_persons: int | None = Field(default=None, ge=0)
+    min_persons: int | None = Field(default=None, ge=0, description="number of persons in a picture")
+    max_persons: int | None = Field(default=None, ge=0, description="number of persons in a picture")
     min_person_share: float | None = Field(
         default=None, ge=0.0, le=1.0, description="share of the picture's area covered by persons"
     )

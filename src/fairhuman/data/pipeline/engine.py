@@ -70,7 +70,7 @@ def run_tasks(
     except FairHumanError:
         raise
     except Exception as error:
-        raise FairHumanError(f"a worker ended before its task did: {error}") from error
+        raise FairHumanError(f"a worker process ended before its task was done: {error}") from error
 
 
 def _import_daft(ray: str | None) -> Any:

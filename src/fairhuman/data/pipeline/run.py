@@ -57,7 +57,7 @@ class Workers:
         if runner not in RUNNERS:
             raise RecipeError(f"--runner must be one of {', '.join(RUNNERS)}, found {runner!r}")
         if address is not None and runner != "ray":
-            raise RecipeError("--address is the address of a Ray cluster: give --runner ray with it")
+            raise RecipeError("--address is that of a Ray cluster and needs --runner ray")
         ray = (address or "local") if runner == "ray" else None
         return cls((os.cpu_count() or 1) if processes is None else processes, ray)
 

@@ -60,7 +60,7 @@ class ValidationFilters(FilterSettings):
     needs: tuple[Need, ...] = Field(
         default=("face or hand",), description="regions that a picture must have, unless unknown"
     )
-    min_persons: int | None = Field(default=1, ge=0)
+    min_persons: int | None = Field(default=1, ge=0, description="number of persons in a picture")
     min_clarity_percentile: float | None = Field(
         default=5.0,
         ge=0.0,

@@ -16,7 +16,7 @@ from fairhuman.evaluate.people.official import OfficialScores, official_scores
 from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_faces, strict_hands
 from fairhuman.evaluate.pictures import PARTS, EvalImage
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
-from fairhuman.evaluate.tools import EvaluationTools, lazy_pictures
+from fairhuman.evaluate.tools import EvaluationTools, by_method, lazy_pictures
 
 IMAGE_DETECTIONS = TypeAdapter(ImageDetections)
 VERSION = 1  # of `detect_each`, part of the cache's name
@@ -47,8 +47,8 @@ def measure_strict(
 ) -> None:
     """Confidence, detection rate and precision if the expected parts are known; quality of the best part always."""
     scores = {}
+    found.detections.update(by_method(methods, lambda pictures: detect_parts(pictures, tools)))
     for method, pictures in methods.items():
-        found.detections[method] = detect_parts(pictures, tools)
         for part, score in STRICT.items():
             scores[part, method] = score(found.detections[method], expected_parts(pictures, reference, part, tools))
     for part in PARTS:

@@ -25,7 +25,7 @@ from fairhuman.detect.scale import enlarge, scale_back
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.requested import nan_for_none, requested_poses
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
-from fairhuman.evaluate.tools import EvaluationTools
+from fairhuman.evaluate.tools import EvaluationTools, by_method
 
 VERSION = 1  # of `detect_poses`, part of the cache's name
 # In OpenPose's order without the neck: nose; right shoulder, elbow, wrist; the same on the left; hips, knees, ankles of
@@ -83,9 +83,10 @@ def measure_pose_agreement(
         )
         return
     scores = {}
+    poses = by_method(methods, lambda pictures: detect_poses(pictures, tools))
     for method, pictures in methods.items():
         values = []
-        for picture, pose, points in zip(pictures, asked[method], detect_poses(pictures, tools), strict=True):
+        for picture, pose, points in zip(pictures, asked[method], poses[method], strict=True):
             size = (picture.record.width, picture.record.height)
             values.append(None if pose is None else pose_agreement(pose.scaled_to(size), points, size))
         scores[method] = nan_for_none(values), np.ones(len(values))

@@ -44,7 +44,7 @@ class CacheFill:
             unused = (
                 f"; {self.unused[name]} others that this recipe and its data don't use" if self.unused[name] else ""
             )
-            lines.append(f"{name}: {new} new, {self.kept[name]} were there{unused}")
+            lines.append(f"{name}: {new} computed, {self.kept[name]} in the cache already{unused}")
         if self.changed:
             lines.append(f"{self.changed} new views are of pictures that have changed; their old latents aren't used")
         return lines
