@@ -80,7 +80,7 @@ class EvaluationTools:
 
 
 def by_method(methods: Methods, find: Callable[[Sequence[EvalImage]], Sequence[Value]]) -> dict[str, list[Value]]:
-    """What is found in each method's pictures, in one pass over those of all methods, so that a detector starts once."""
+    """What is found in each method's pictures, in one pass over those of all, so that a detector starts once."""
     found = iter(find([picture for pictures in methods.values() for picture in pictures]))
     return {name: list(islice(found, len(pictures))) for name, pictures in methods.items()}
 
