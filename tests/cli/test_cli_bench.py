@@ -12,6 +12,7 @@ Typed = Callable[..., tuple[int, str, str]]
 TINY = ("resolution=32", "batch_size=2", "lora.rank=2")
 
 
+@pytest.mark.slow
 def test_speed_against_a_bare_loop(tmp_path: Path, typed: Typed) -> None:
     code, said, errors = typed("bench", *TINY, "--rounds", 2, "--out", tmp_path / "speed.json")
     assert code == 0, errors

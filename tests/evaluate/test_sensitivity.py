@@ -121,7 +121,9 @@ def read_photos(shared: Path, start: int, every: int) -> tuple[list[Picture], li
     return [np.asarray(Image.open(folder / row["file_name"]).convert("RGB")) for row in rows], boxes
 
 
-@pytest.mark.parametrize(("degrade", "strengths"), [(pixelate, (16, 8, 4)), (blur, (0.02, 0.04, 0.08))])
+@pytest.mark.parametrize(
+    ("degrade", "strengths"), [(pixelate, (16, 8, 4)), pytest.param(blur, (0.02, 0.04, 0.08), marks=pytest.mark.slow)]
+)
 def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, strengths: tuple[float, ...]) -> None:
     photos, boxes = read_photos(shared, start=100, every=250)
     assert len(photos) >= 6
@@ -173,7 +175,7 @@ def test_the_distance_of_synthetic_people_grows_with_damage(
     _check_grows(distances(extractor, [one.image for one in people], boxes, degrade, strengths))
 
 
-@pytest.mark.parametrize(("degrade", "strengths"), DAMAGE)
+@pytest.mark.parametrize(("degrade", "strengths"), [DAMAGE[0], pytest.param(*DAMAGE[1], marks=pytest.mark.slow)])
 def test_the_distance_of_photos_grows_with_damage_to_faces(
     shared: Path, extractor: EfficientNetLite0, degrade: Degrade, strengths: tuple[float, ...]
 ) -> None:

@@ -87,8 +87,8 @@ def test_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, stage: 
 @pytest.mark.parametrize(
     ("stage", "values"),
     [
-        ("gates", {"accumulate": 2, "ema": {"decay": 0.9}}),
-        ("gates", {"precision": "bf16", "gradient_checkpointing": True}),
+        pytest.param("gates", {"accumulate": 2, "ema": {"decay": 0.9}}, marks=pytest.mark.slow),
+        pytest.param("gates", {"precision": "bf16", "gradient_checkpointing": True}, marks=pytest.mark.slow),
         ("gates", {"fairness": {"mode": "output", "every": 2, "limit": -1.0}}),
         ("hand", {}),
     ],

@@ -275,6 +275,6 @@ def test_a_figure_of_too_many_rows_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     for number in range(100):
         Image.new("RGB", (16, 16)).save(folder / f"{number}.png")
-    with pytest.raises(RecipeError, match=r"30000 pixels a side, 100 rows take \d+"):
+    with pytest.raises(RecipeError, match=r"30000 pixels per side, 100 rows take \d+"):
         write_grid({"many": folder}, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -35,6 +35,7 @@ def test_costs_are_measured_and_counted(costs):
         assert text in page
 
 
+@pytest.mark.slow
 def test_the_true_shape_is_measured_with_random_weights(tmp_path, monkeypatch):
     small = {"_SDXL_VAE": {"block_out_channels": (8,) * 4, "norm_num_groups": 4, "layers_per_block": 1}}
     small["_CLIP_L"] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
