@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One more than there are cores, as tests also wait for browsers, servers and killed processes.
+WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
@@ -15,7 +17,7 @@ test: system-deps $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n $(WORKERS)
 
 # For the inner loop: the mathematics, regions, records, settings and one training step, in about a minute.
 QUICK := tests/regions tests/stats tests/utils tests/data/samples tests/data/sources tests/data/pictures \
@@ -23,10 +25,10 @@ QUICK := tests/regions tests/stats tests/utils tests/data/samples tests/data/sou
   tests/train/test_step.py tests/test_config.py tests/test_record.py tests/test_project.py tests/test_public_imports.py
 test-quick: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/pytest -n auto $(QUICK)
+	$(BIN)/pytest -n $(WORKERS) $(QUICK)
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -n auto -m slow --timeout 3600
+	$(BIN)/pytest -n $(WORKERS) -m slow --timeout 3600
 
 # A browser and a database for the tests of the web pages, where there is apt; elsewhere those tests skip with a reason.
 system-deps:
