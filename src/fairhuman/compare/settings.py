@@ -87,7 +87,7 @@ class CompareRecipe(Settings):
     grid: GridSettings | None = Field(default=None, description="grid of pictures, with the first seed's weights")
     cost: CostSettings | None = Field(default=None, description="inference cost of LoRA and MoLE")
     margin: float = Field(
-        default=0.02, gt=0, description="differences within ± this share of the base's loss are 'same'"
+        default=0.02, gt=0, description="differences within ± this share of the base's loss are equal"
     )
     processes: int = Field(default=2, ge=1, description="parallel runs, one thread each")
 

@@ -20,9 +20,7 @@ class DemoSettings(config.Settings):
     steps: int = Field(default=200, ge=2, description="optimiser steps of each of the two runs")
     batch_size: int = Field(default=8, ge=1, description="pictures per optimiser step")
     rank: int = Field(default=16, ge=1, description="rank of the LoRA")
-    learning_rate: float = Field(
-        default=1e-3, gt=0.0, description="maximum learning rate; a cosine schedule with warm-up"
-    )
+    learning_rate: float = Field(default=1e-3, gt=0.0, description="maximum of a cosine schedule with warm-up")
     previews: int = Field(default=6, ge=0, description="held-out pictures that are noised halfway and denoised")
     samples: int = Field(default=32, ge=1, description="pictures sampled from captions of held-out people")
     sample_steps: int = Field(default=20, ge=1, description="UniPC steps")

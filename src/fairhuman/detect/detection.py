@@ -1,16 +1,15 @@
 """The interface of detectors: a picture in, detections out."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairhuman.errors import FairHumanError
 from fairhuman.record import Box
+from fairhuman.utils.closing import Closing as Closing
 
 Picture = NDArray[np.uint8]
 
@@ -79,22 +78,6 @@ class Detector(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-class Closing(ABC):
-    """Base class of context managers that call `close` at the end of their `with` block."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free native resources; a second call does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class LazyPictures(Sequence[Picture]):

@@ -30,9 +30,7 @@ class MediaPipeSettings(Settings):
     """The bundled models, which need no download."""
 
     face_confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="minimum score of a face")
-    hand_votes: int = Field(
-        default=2, ge=1, le=VOTERS, description="how many of the five passes must find a hand to keep it"
-    )
+    hand_votes: int = Field(default=2, ge=1, le=VOTERS, description="passes, of five, that must find a hand to keep it")
     hand_confidence: float = Field(default=0.2, ge=0.0, le=1.0, description="minimum score of a palm in each pass")
     person_confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="minimum score of a person")
 
@@ -44,9 +42,7 @@ class OnnxSettings(Settings):
         default_factory=dict,
         description="part to path or hub id (owner/name:file.onnx); one file may serve several parts",
     )
-    names: tuple[str, ...] = Field(
-        default=(), description="class names, in order, for models whose metadata lacks them"
-    )
+    names: tuple[str, ...] = Field(default=(), description="class names in order, for models whose metadata lacks them")
     confidence: float = Field(default=0.5, ge=0.0, le=1.0, description="minimum score")
     overlap: float = Field(default=0.5, ge=0.0, le=1.0, description="IoU threshold of non-maximum suppression")
 
@@ -74,9 +70,7 @@ class DetectSettings(Settings):
         default="mediapipe",
         description="detector of persons: one of these, or a plug-in of fairhuman.detectors; null: none",
     )
-    upscale: int = Field(
-        default=4, ge=1, description="factor by which pictures of up to 256 px are enlarged first; 1 = never"
-    )
+    upscale: int = Field(default=4, ge=1, description="factor by which pictures of up to 256 px are enlarged first")
     mediapipe: MediaPipeSettings = MediaPipeSettings()
     onnx: OnnxSettings = OnnxSettings()
     whole_body: WholeBodySettings = WholeBodySettings()

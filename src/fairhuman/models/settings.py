@@ -21,9 +21,7 @@ class LoraSettings(Settings):
     """`kind: lora`."""
 
     rank: int = Field(default=64, ge=1, description="rank of every update")
-    alpha: float | None = Field(
-        default=None, gt=0, description="updates are scaled by alpha / rank; None: alpha = rank"
-    )
+    alpha: float | None = Field(default=None, gt=0, description="updates are scaled by alpha / rank; None: by 1")
     targets: Literal["attention", "attention+conv"] | list[str] = Field(
         default="attention",
         description="'attention': q, k, v, out; 'attention+conv': also residual blocks' convolutions; or name endings",
@@ -42,9 +40,7 @@ class ControlSettings(Settings):
     conditions: tuple[Literal["pose", "depth"], ...] = Field(
         default=("pose",), min_length=1, description="their channels (pose 3, depth 1) are concatenated in this order"
     )
-    start: str | None = Field(
-        default=None, description="folder or hub id of a checkpoint to start from; None: a new network"
-    )
+    start: str | None = Field(default=None, description="folder or hub id of a checkpoint to start from; None: new")
     condition_dropout: float = Field(
         default=0.3,
         ge=0.0,

@@ -11,14 +11,12 @@ from fairhuman.config import Settings
 class MaskSettings(Settings):
     """How boxes are drawn as masks. Painted masks are used unchanged and take precedence over boxes."""
 
-    shape: Literal["rectangle", "ellipse"] = Field(
-        default="rectangle", description="the box itself, or the ellipse inside it"
-    )
+    shape: Literal["rectangle", "ellipse"] = Field(default="rectangle", description="the box, or the ellipse inside it")
     padding: float = Field(
         default=0.0, ge=0.0, le=10.0, description="margin added on each side, as a share of the box's longer side"
     )
     soft_edge: float = Field(
-        default=0.0, ge=0.0, le=256.0, description="sigma in pixels of the Gaussian that softens the edge"
+        default=0.0, ge=0.0, le=256.0, description="pixels: sigma of a Gaussian that softens the edge"
     )
     painted: bool = Field(default=True, description="whether a painted mask takes precedence over boxes")
 

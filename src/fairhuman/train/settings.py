@@ -69,9 +69,7 @@ class FairnessSettings(Settings):
     )
     radius: float = Field(default=1.0, gt=0.0, description="the length r, for length radius or clip")
     alpha: float = Field(default=2.0, gt=0.0, description="the exponent of strategy alpha")
-    ridge: float | None = Field(
-        default=None, ge=0.0, description="relative ridge; None: only if the Gram matrix is singular"
-    )
+    ridge: float | None = Field(default=None, ge=0.0, description="relative ridge; None: only if M is singular")
     measure_every: int = Field(
         default=10,
         ge=0,
@@ -95,9 +93,7 @@ class NoiseSettings(Settings):
     min_snr_gamma: float | None = Field(
         default=None, gt=0.0, description="γ of min-SNR weighting (5 in Hang et al., ICCV 2023); None: off"
     )
-    offset: float = Field(
-        default=0.0, ge=0.0, description="standard deviation of the offset noise, a constant per channel"
-    )
+    offset: float = Field(default=0.0, ge=0.0, description="standard deviation of offset noise, constant per channel")
 
 
 class ViewSettings(Settings):
@@ -148,9 +144,7 @@ class CacheSettings(Settings):
     latents: bool = Field(default=False, description="cache the VAE's latents; needs repeating views, see variants")
     text: bool = Field(default=False, description="cache text embeddings; needs frozen text encoders")
     folder: Path | None = Field(default=None, description="None: in the user's cache folder, shared by all runs")
-    variants: int = Field(
-        default=1, ge=1, description="fixed crops per picture, each in both flips; an epoch draws one of them"
-    )
+    variants: int = Field(default=1, ge=1, description="fixed crops per picture, each in both flips; one an epoch")
 
 
 class OptimizerSettings(Settings):
@@ -193,9 +187,7 @@ class ValidationSettings(Settings):
     """Held-out losses on fixed noise."""
 
     every: int = Field(default=500, ge=0, description="steps; 0: never")
-    data: Path | None = Field(
-        default=None, description="a data set to validate on; None: records held out of the run's data"
-    )
+    data: Path | None = Field(default=None, description="data set to validate on; None: records held out of the run's")
     count: int = Field(default=64, ge=1, description="maximum number of pictures")
     share: float = Field(default=0.05, ge=0.0, lt=1.0, description="share held out if the data set has no split")
     timesteps: tuple[float, ...] = Field(default=(0.05, 0.2, 0.4, 0.6, 0.8), description="shares of the schedule, 0..1")
@@ -231,9 +223,7 @@ class ProcessSettings(Settings):
         description="none: each process has all weights; fsdp: trained weights, gradients and optimizer state are "
         "sharded (FSDP2), for kinds full, controlnet and t2i_adapter",
     )
-    timeout: int = Field(
-        default=1800, ge=1, description="seconds to wait for another process before the run ends with an error"
-    )
+    timeout: int = Field(default=1800, ge=1, description="seconds to wait for another process before an error")
 
 
 class TrackSettings(Settings):

@@ -1,10 +1,9 @@
 """Display of a long job's messages and progress."""
 
-from types import TracebackType
-from typing import Self
+from fairhuman.utils.closing import Closing
 
 
-class Display:
+class Display(Closing):
     """Shows nothing; `fairhuman.cli.console.ConsoleDisplay` prints.
 
     As a context manager it removes the bars and the status line at the end.
@@ -21,11 +20,3 @@ class Display:
 
     def close(self) -> None:
         """Remove the bars and the status line."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -27,9 +27,7 @@ class SetupSettings(Settings):
 
     model: str = Field(min_length=1, description="model and how it was trained")
     data: str = Field(min_length=1, description="data for training and validation")
-    scale: str = Field(
-        min_length=1, description="steps, size in pixels, number of pictures, repeats or seeds, and device"
-    )
+    scale: str = Field(min_length=1, description="steps, size in pixels, pictures, repeats or seeds, and device")
     metrics: str = Field(min_length=1, description="how the numbers were measured, their units and spread")
 
 

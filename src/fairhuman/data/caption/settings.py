@@ -22,9 +22,7 @@ class TokenSettings(Settings):
         default="small",
         description="model whose tokenizers count, the one to be trained: 'small', a folder or a hub id",
     )
-    max_tokens: int = Field(
-        default=77, ge=8, description="maximum number of tokens in each tokenizer, start and end included"
-    )
+    max_tokens: int = Field(default=77, ge=8, description="maximum tokens in each tokenizer, with start and end")
     over: Literal["cut", "warn"] = Field(default="cut", description="what to do with a longer caption")
 
 
@@ -55,9 +53,7 @@ class VisionSettings(Settings):
         description="{tokens} and {words} are replaced by the limits of a caption, {text} by the source's caption",
     )
     longest_side: int = Field(default=1024, ge=32, description="pixels; larger pictures are scaled down for the model")
-    max_new_tokens: int = Field(
-        default=160, ge=1, description="maximum length of an answer in tokens of the model's tokenizer"
-    )
+    max_new_tokens: int = Field(default=160, ge=1, description="maximum tokens of an answer, of the model's tokenizer")
 
 
 class TransformersSettings(VisionSettings):

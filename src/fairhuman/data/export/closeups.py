@@ -34,9 +34,7 @@ class CloseupSettings(Settings):
     region: str = Field(description="region whose boxes are cropped: face, hand, person or another of the data set")
     context: float = Field(default=2.0, ge=1.0, description="side of the square / longer side of its box")
     min_side: float = Field(default=32.0, ge=1.0, description="minimum pixels of the longer side of a box")
-    size: int = Field(
-        default=512, ge=16, description="minimum pixels of a close-up's side; smaller squares are enlarged"
-    )
+    size: int = Field(default=512, ge=16, description="minimum side of a close-up in pixels; smaller ones are enlarged")
     max_enlarge: float = Field(default=2.0, ge=1.0, description="squares that need a larger factor are left out")
 
 

@@ -29,12 +29,8 @@ class BuildRecipe(FilterSettings):
     detect: DetectSettings | None = DetectSettings()
     caption: CaptionSettings = CaptionSettings()
     condition: ConditionSettings | None = None
-    max_failed_share: float = Field(
-        default=0.2, ge=0.0, le=1.0, description="maximum share of rows on which a tier may fail"
-    )
-    block_rows: int = Field(
-        default=64, ge=1, description="rows per task; an interruption loses the unfinished tasks only"
-    )
+    max_failed_share: float = Field(default=0.2, ge=0.0, le=1.0, description="share of rows on which a tier may fail")
+    block_rows: int = Field(default=64, ge=1, description="rows per task; an interruption loses unfinished tasks only")
     shard_rows: int = Field(default=512, ge=1, description="rows per file of the data set")
 
     @model_validator(mode="after")

@@ -41,9 +41,7 @@ class SourceSettings(Settings):
     empty_means: Literal["none", "unknown"] = Field(
         default="none", description="meaning of an empty list of boxes: none in the picture, or not annotated"
     )
-    max_reject_share: float = Field(
-        default=0.2, ge=0.0, le=1.0, description="maximum share of records that may be skipped"
-    )
+    max_reject_share: float = Field(default=0.2, ge=0.0, le=1.0, description="share of records that may be skipped")
     limits: PictureLimits = PictureLimits()
 
 

@@ -58,7 +58,7 @@ class ValidationFilters(FilterSettings):
     """Filters with the supplement's three criteria switched on: resolution, clarity, relevance."""
 
     needs: tuple[Need, ...] = Field(
-        default=("face or hand",), description="regions that a picture must have, unless unknown"
+        default=("face or hand",), description="regions a picture must have, unless unknown"
     )
     min_persons: int | None = Field(default=1, ge=0, description="number of persons in a picture")
     min_clarity_percentile: float | None = Field(
@@ -81,9 +81,7 @@ class ValidationSetSettings(Settings):
         min_length=1,
         description="dimensions of strata and of the reported mix: scene, persons or names of attributes",
     )
-    allocation: Allocation = Field(
-        default="proportional", description="records per stratum: proportional to its size, or equal"
-    )
+    allocation: Allocation = Field(default="proportional", description="records per stratum: by its size, or equal")
     draws: int = Field(
         default=1, ge=1, le=1000, description="number of draws, with seeds from `seed` on, to estimate the spread"
     )
