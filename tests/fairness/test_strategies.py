@@ -39,6 +39,7 @@ def random_losses(steps: int, seed: int = 0) -> list[list[float]]:
 
 def test_the_table_has_every_strategy_once() -> None:
     assert tuple(STRATEGIES) == (*LOSS_WEIGHTING, *GRADIENT_BALANCING)
+    assert {"ls", "dwa", "uw", "rlw", "si", "nash", "mpd", "alpha"} <= STRATEGIES.keys()
     assert all(issubclass(strategy, LossWeighting | GradientBalancing) for strategy in STRATEGIES.values())
     assert len(set(STRATEGIES.values())) == len(STRATEGIES)
 

@@ -205,7 +205,7 @@ def test_a_server_that_is_killed_loses_nothing_and_the_open_page_goes_on(review_
         port = free.getsockname()[1]
     process, address = serve(folder, port)
     try:
-        page = open_page(f"{address}review?name=Ada", expected="Failed to load resource")
+        page = open_page(f"{address}review?name=Ada", expected="net::ERR_")
         for i in range(2):
             showing(page, f"p{i}")
             page.keyboard.press("k")

@@ -19,9 +19,10 @@ from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.networks.features import ImageLike
 from fairhuman.evaluate.networks.inception import Inception
 from fairhuman.evaluate.people.crops import plan_crops
+from fairhuman.evaluate.people.detections import ImageDetections
 from fairhuman.evaluate.pictures import PARTS, EvalImage
 from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Metric, MetricResult
-from fairhuman.evaluate.tools import EvaluationTools
+from fairhuman.evaluate.tools import EvaluationTools, by_method
 from fairhuman.regions.squares import Square, crop_square
 
 BLIND = "individual bad pictures, and faces and hands that are a small part of the picture"
@@ -96,9 +97,11 @@ def measure_fid(
     suffix = "" if extractor.published else " on other weights"
     if not _too_few("FID and KID", "pictures", methods, reference, found):
         _measure(_metrics("", suffix, BLIND), extractor, methods, reference, against, tools, found)
+    detected = by_method(methods, lambda pictures: detect_parts(pictures, tools))
+    expected = detect_parts(reference, tools)
     for part in PARTS:
-        crops = {method: _crops(pictures, part, method, tools, found) for method, pictures in methods.items()}
-        true = _crops(reference, part, "reference", tools, found)
+        crops = {name: _crops(pictures, detected[name], part, name, found) for name, pictures in methods.items()}
+        true = _crops(reference, expected, part, "reference", found)
         if not _too_few(f"{part} FID and KID", f"{part} crops", crops, true, found):
             _measure(_metrics(f"{part} ", suffix, CROP_BLIND), extractor, crops, true, against, tools, found)
 
@@ -126,10 +129,10 @@ def _metrics(region: str, suffix: str, blind: str) -> dict[Metric, Measure]:
 
 
 def _crops(
-    pictures: Sequence[EvalImage], part: str, name: str, tools: EvaluationTools, found: EvaluationResults
+    pictures: Sequence[EvalImage], detected: Sequence[ImageDetections], part: str, name: str, found: EvaluationResults
 ) -> list[EvalCrop]:
     """Crops of detected faces or hands; the same detector is used for all sets."""
-    boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in detect_parts(pictures, tools)]
+    boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in detected]
     plan = plan_crops(boxes, [(picture.record.width, picture.record.height) for picture in pictures])
     found.warnings.append(
         f"{part} crops of {name}: {len(plan.crops)} from {plan.pictures} pictures; no {part} found in "
