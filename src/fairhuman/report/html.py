@@ -2,13 +2,23 @@
 
 import base64
 import io
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from PIL import Image
 
 from fairhuman.report.plots import to_svg
+
+_AFTER_PART = re.compile(r"(?<=[/\\_-])(?=[^/\\_-])")
+
+
+def breakable(name: str) -> Markup:
+    """A file name or other long name, escaped, that a browser may break only behind `/`, `_` or `-`."""
+    return Markup("<wbr>").join(escape(part) for part in _AFTER_PART.split(name))
+
 
 # Every template autoescapes, because captions, file names and settings are untrusted.
 _TEMPLATES = Environment(
@@ -18,6 +28,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TEMPLATES.filters["breakable"] = breakable
 
 
 def render(template: str, **context: object) -> str:

@@ -210,10 +210,10 @@ def draw_series(
 
 
 def to_svg(figure: Figure) -> bytes:
-    """The figure as SVG, reproducible byte for byte; the faint raw lines are rasterised."""
+    """The figure as SVG without a ground, reproducible byte for byte; the faint raw lines are rasterised."""
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "fairhuman", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=110)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=110, transparent=True)
     return buffer.getvalue()
 
 
