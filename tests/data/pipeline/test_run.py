@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from fairhuman.data.export.run import export_dataset
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.pipeline import write
@@ -235,6 +237,35 @@ def test_painted_masks_keep_their_names(tmp_path):
     for number, record in enumerate(records):
         assert Image.open(io.BytesIO(read_bytes(record.masks["face"]))).getpixel((0, 0)) == 50 * number + 50
     assert set(rows(tmp_path / "out")[0]["masks"]) == {"face", "hand", "left_hand", "person"}
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "webdataset", "parquet"])
+def test_own_regions_come_through_the_build_and_every_export(tmp_path, format):
+    """Boxes that only the second row has, painted masks, and the region `ignore`."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    lines = [
+        {"file_name": "a.png", "caption": "x", "shoes": None, "masks": {"ignore": "m.png"}, "tags": [[1, 2], [3, 4]]},
+        {"file_name": "b.png", "caption": "y", "shoes": [[1, 2, 9, 12, 0.5]], "ignore": [[0, 0, 5, 5]], "faces": []},
+    ]
+    for number, line in enumerate(lines):
+        (root / line["file_name"]).write_bytes(encoded(picture(40, 30, number)))
+    Image.new("L", (40, 30), 200).save(root / "m.png")
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    built = build(root, tmp_path / "people")
+    assert built.listing.own_regions == ("ignore", "shoes")
+    assert built.report["regions"] == ["face", "hand", "person", "ignore", "shoes"]
+    assert [row["shoes_by"] for row in rows(tmp_path / "people")] == [None, "source"]
+    export_dataset(tmp_path / "people", tmp_path / "out", format)
+    regions = ("ignore", "shoes")
+    for path in (root, tmp_path / "people", tmp_path / "out"):
+        a, b = read_source(path, regions, SourceSettings(), LoadReport())
+        assert a.boxes == {"shoes": None, "ignore": None}
+        assert Image.open(io.BytesIO(read_bytes(a.masks["ignore"]))).getpixel((0, 0)) == 200
+        assert {name: [replace(box, score=None) for box in found] for name, found in b.boxes.items()} == {
+            "shoes": [Box(1, 2, 9, 12)],
+            "ignore": [Box(0, 0, 5, 5)],
+        }
 
 
 def test_the_trainer_reads_what_was_built(photos, tmp_path):

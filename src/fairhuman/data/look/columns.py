@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fairhuman.data.look.reading import DataSet, annotation_columns
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.rows import BOXES, boxes_to_lists
+from fairhuman.data.sources.own_regions import is_list
 from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import CAPTION, TEXT
 from fairhuman.errors import DataError
@@ -76,17 +77,12 @@ def _is_text(kind: pyarrow.DataType) -> bool:
     return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
 
 
-def _is_list(kind: pyarrow.DataType) -> bool:
-    types = pyarrow.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
 def _is_scores(kind: pyarrow.DataType) -> bool:
-    return _is_list(kind) and _is_number(kind.value_type)
+    return is_list(kind) and _is_number(kind.value_type)
 
 
 def _is_boxes(kind: pyarrow.DataType) -> bool:
-    return _is_list(kind) and _is_scores(kind.value_type)
+    return is_list(kind) and _is_scores(kind.value_type)
 
 
 def _read_file(path: Path, regions: Sequence[str]) -> Iterator[RecordColumns]:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 from pydantic import Field
 
 from fairhuman.config import Settings
@@ -18,6 +19,7 @@ from fairhuman.data.pictures.stored import PictureError, picture_name, read_byte
 from fairhuman.data.pipeline.report import REPORT
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.data.sources.check import STAGE, decode_record
+from fairhuman.data.sources.own_regions import own_regions, own_regions_of_tables
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, Finding, HumanRecord, region_column
@@ -33,7 +35,7 @@ class LookSettings(Settings):
 
     source: SourceSettings = SourceSettings()
     regions: tuple[str, ...] = Field(
-        default=(), description="regions to read besides face, hand, person and those of the recipe of a build"
+        default=(), description="regions to read besides face, hand, person and those that the data set has boxes of"
     )
 
 
@@ -121,7 +123,8 @@ class DataSet:
 def open_dataset(path: Path, settings: SourceSettings = DEFAULT_SETTINGS, regions: Sequence[str] = ()) -> DataSet:
     """Open a data set in any format of `fairhuman.data.sources`.
 
-    Boxes are read of `regions` besides `REGIONS` and those of the recipe of a built data set.
+    Boxes are read of `regions` besides `REGIONS`, those of a build's report, and every other column of boxes; to find
+    those, all rows are read once.
 
     Raises:
         DataError: the path doesn't exist or holds no known format.
@@ -129,8 +132,20 @@ def open_dataset(path: Path, settings: SourceSettings = DEFAULT_SETTINGS, region
     """
     kind = source_kind(path, settings.format)
     report = read_report(path)
-    built = () if report is None else report["recipe"]["regions"]
-    return DataSet(path, kind, settings, tuple(dict.fromkeys([*REGIONS, *built, *regions])))
+    built = () if report is None else report.get("regions", report["recipe"]["regions"])
+    dataset = DataSet(path, kind, settings)
+    own = _own_regions(dataset)
+    return replace(dataset, regions=tuple(dict.fromkeys([*REGIONS, *built, *own, *regions])))
+
+
+def _own_regions(dataset: DataSet) -> tuple[str, ...]:
+    """Columns of boxes of regions that aren't ours."""
+    if dataset.kind != "parquet":
+        return own_regions(dataset.rows(LoadReport()))
+    try:
+        return own_regions_of_tables(dataset.path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{dataset.path}: not a readable Parquet file ({error})") from error
 
 
 def read_report(path: Path) -> Mapping[str, Any] | None:
@@ -147,6 +162,7 @@ def read_report(path: Path) -> Mapping[str, Any] | None:
         if not isinstance(report, dict) or not {"funnel", "recipe"} <= set(report):
             return None
         needed = [report["recipe"]["source"], [str(name) for name in report["recipe"]["regions"]]]
+        needed += [[str(name) for name in report.get("regions", ())]]
         needed += [(step["stage"], int(step["rows"])) for step in report["funnel"]]
         needed += [
             (rule["name"], rule["unit"], rule["low"], rule["high"], rule["unknown"]) for rule in report["filters"]

@@ -19,6 +19,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.tables import read_table, write_table
 from fairhuman.data.pipeline.values import from_json, to_json
 from fairhuman.data.sources import SourceFormat
+from fairhuman.data.sources.own_regions import box_columns
 from fairhuman.data.sources.rows import Row, printable
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, TableCell
@@ -72,12 +73,15 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Listing:
-    """Result of listing a source: the number of rows, and of new, changed and removed ones among them."""
+    """Result of listing a source: the number of rows, and of new, changed and removed ones among them; the columns
+    with boxes of the source's own regions.
+    """
 
     rows: int
     new: int
     changed: int
     gone: int
+    own_regions: tuple[str, ...] = ()
 
 
 def list_source(
@@ -102,7 +106,8 @@ def list_source(
     changed: dict[int, dict[int, ManifestRow]] = {}
     number = known.next_number
     rows = new = 0
-    for row in _rows_with_ids(source, path, report):
+    own: set[str] = set()
+    for row in _rows_with_ids(source, path, report, own):
         rows += 1
         place = known.find(row.key)
         if place is None:
@@ -120,7 +125,7 @@ def list_source(
     gone = known.unseen()
     _rewrite_blocks(folder, known.files, changed, gone)
     progress(rows)
-    return Listing(rows, new, sum(map(len, changed.values())), sum(map(len, gone.values())))
+    return Listing(rows, new, sum(map(len, changed.values())), sum(map(len, gone.values())), tuple(sorted(own)))
 
 
 def _rewrite_blocks(
@@ -163,8 +168,11 @@ def numbered_files(folder: Path) -> dict[int, Path]:
     return {int(path.name.partition("-")[0]): path for path in sorted(folder.glob("[0-9]*.parquet"))}
 
 
-def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport) -> Iterator[ManifestRow]:
-    """Rows with unique keys and their identities; the n-th row with the same key gets the suffix #n."""
+def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport, own: set[str]) -> Iterator[ManifestRow]:
+    """Rows with unique keys and their identities; the n-th row with the same key gets the suffix #n.
+
+    Names of own regions are added to `own`.
+    """
     root = path if path.is_dir() else path.parent
     states = _FileStates(root)
     counts: dict[int, int] = {}
@@ -172,6 +180,7 @@ def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport) -> Iter
     for row in source.rows(path, report):
         picture = row.values.get(source.picture)
         with_picture += picture is not None
+        own.update(box_columns(row.values))
         key = _key(row, picture)
         n = counts[_hash(key)] = counts.get(_hash(key), 0) + 1
         key = key if n == 1 else f"{key}#{n}"

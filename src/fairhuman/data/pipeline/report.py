@@ -19,9 +19,18 @@ STAGES = ("read", "check", "detect", "filter", "duplicate", "caption", "conditio
 
 
 def write_report(
-    out: Path, kind: str, recipe: BuildRecipe, selection: Selection, listed: int, shards: Sequence[str]
+    out: Path,
+    kind: str,
+    recipe: BuildRecipe,
+    regions: Sequence[str],
+    selection: Selection,
+    listed: int,
+    shards: Sequence[str],
 ) -> dict[str, Any]:
-    """Write `report.json` and the table of rejected rows; return the content of the report."""
+    """Write `report.json` and the table of rejected rows; return the content of the report.
+
+    `regions` are those of the data set: those of the recipe, and the source's own.
+    """
     rejected = selection.rejected
     counts = Counter((each.stage, each.reason) for each in rejected)
     left = listed + sum(each.stage == "read" for each in rejected)
@@ -31,6 +40,7 @@ def write_report(
         funnel.append({"stage": stage, "rows": left})
     report = {
         "format": kind,
+        "regions": list(regions),
         "kept": left,
         "funnel": funnel,
         "rejected": _nested(counts),

@@ -105,8 +105,7 @@ class _Build:
         self.source, self.out, self.recipe, self.workers, self.progress = source, out, recipe, workers, progress
         self.kind = source_kind(source, recipe.source.format)
         self.manifest = out / MANIFEST
-        root = source if source.is_dir() else source.parent
-        self.reader = RowReader(root.resolve(), source_format(self.kind).picture, recipe.regions, recipe.source)
+        self.reader: RowReader
         self.tables: dict[str, TierTable] = {}
         self.changed: set[int] = set()
 
@@ -134,6 +133,7 @@ class _Build:
         )
         blocks = read_blocks(self.manifest)
         recipe = self.recipe
+        self.reader = self._reader(listing)
         self._run_tier(CheckTier(self.reader, recipe.duplicates == "near"), blocks, retry_failed)
         if recipe.detect is not None:
             self._run_tier(DetectTier(self.reader, recipe.detect), self.tables["check"].passed(blocks), retry_failed)
@@ -150,10 +150,17 @@ class _Build:
         unread = [RejectedRow("", note.place, note.stage, note.reason, note.value) for note in notes.skipped()]
         selection.rejected[:0] = unread
         selection.findings.update((note.action, note.reason) for note in notes.notes if note.action != "skipped")
-        report = write_report(self.out, self.kind, recipe, selection, listing.rows, shards)
+        regions = self.reader.regions
+        report = write_report(self.out, self.kind, recipe, regions, selection, listing.rows, shards)
         if not shards:
             raise DataError(f"{self.out}: every record was rejected: {rejections(selection) or 'the source has none'}")
         return BuildOutcome(listing, report)
+
+    def _reader(self, listing: Listing) -> RowReader:
+        """The reader of the source's rows, with the regions of the recipe and those that only the source has."""
+        root = self.source if self.source.is_dir() else self.source.parent
+        regions = tuple(dict.fromkeys([*self.recipe.regions, *listing.own_regions]))
+        return RowReader(root.resolve(), source_format(self.kind).picture, regions, self.recipe.source)
 
     def _claim(self) -> None:
         """Check that the folder is new or was built from this source, and mark it."""
@@ -214,7 +221,7 @@ class _Build:
 
     def _write_shards(self, kept: Sequence[Block], masks: set[str]) -> list[str]:
         """Write the missing files; return the names of all."""
-        writer = ShardWriter(self.reader, tuple(sorted({*self.recipe.regions, *masks})), self.source.name)
+        writer = ShardWriter(self.reader, tuple(sorted({*self.reader.regions, *masks})), self.source.name)
         folder = self.out / DATA
         shards = writer.plan(folder, kept, self.manifest, self.tables, self.recipe.shard_rows)
         missing = [shard for shard in shards if not shard.target.is_file()]

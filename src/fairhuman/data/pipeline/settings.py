@@ -25,7 +25,10 @@ class BuildRecipe(FilterSettings):
         "compressions, 6 also small crops",
     )
     source: SourceSettings = SourceSettings()
-    regions: tuple[str, ...] = Field(default=("face", "hand", "person"), description="regions whose boxes are kept")
+    regions: tuple[str, ...] = Field(
+        default=("face", "hand", "person"),
+        description="regions whose boxes are read; other columns of boxes are found and kept too",
+    )
     detect: DetectSettings | None = DetectSettings()
     caption: CaptionSettings = CaptionSettings()
     condition: ConditionSettings | None = None
