@@ -1,0 +1,78 @@
+"""Columns with the boxes of a user's own regions: any column of boxes that the data set format doesn't define."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from fairhuman.data.sources.parquet import parquet_files
+from fairhuman.data.sources.rows import Row
+from fairhuman.record import REGION_COLUMNS
+
+# Columns with a meaning of their own; `file_name` and `path` are pictures of some formats.
+DEFINED = frozenset(
+    {
+        *("key", "image", "file_name", "path", "width", "height", "caption", "text", "caption_by", "source_caption"),
+        *("masks", "pose", "pose_picture", "pose_by", "depth", "depth_kind", "depth_by", "clarity"),
+        *("attributes", "split", "source", *REGION_COLUMNS, *REGION_COLUMNS.values()),
+    }
+)
+
+
+def own_regions(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Names of the columns that hold boxes in some row and aren't among `DEFINED`, in alphabetical order."""
+    return tuple(sorted({name for row in rows for name in box_columns(row.values)}))
+
+
+def box_columns(values: Mapping[str, Any]) -> Iterator[str]:
+    """Own columns of one row with at least one box: four or five numbers."""
+    for name, value in values.items():
+        if isinstance(value, list | tuple) and name not in DEFINED and any(map(_is_box, value)):
+            yield name
+
+
+def own_regions_of_tables(path: Path) -> tuple[str, ...]:
+    """`own_regions` of Parquet tables; reads only columns whose type fits.
+
+    Raises:
+        pyarrow.ArrowException, OSError: a table can't be read.
+    """
+    found: set[str] = set()
+    for file in parquet_files(path):
+        with pyarrow.parquet.ParquetFile(file) as table:
+            for field in table.schema_arrow:
+                if field.name in DEFINED | found or not _is_nested(field.type):
+                    continue
+                for batch in table.iter_batches(columns=[field.name]):
+                    if any(True for row in batch.to_pylist() for _ in box_columns(row)):
+                        found.add(field.name)
+                        break
+    return tuple(sorted(found))
+
+
+def _is_nested(kind: pyarrow.DataType) -> bool:
+    """Whether a type is a list of lists."""
+    return is_list(kind) and is_list(kind.value_type)
+
+
+def is_list(kind: pyarrow.DataType) -> bool:
+    """Whether a type is a list of any kind."""
+    types = pyarrow.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_box(item: Any) -> bool:
+    return isinstance(item, list | tuple) and len(item) in (4, 5) and all(map(_is_number, item[:4]))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number, perhaps as text, as `parse_boxes` takes it."""
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool)
