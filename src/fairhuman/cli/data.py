@@ -34,22 +34,19 @@ def build(
 
     Example: fairhuman data build photos people min_side=512
     """
-    from fairhuman.data.pictures.notes import LoadReport
-    from fairhuman.data.pipeline.run import Workers, build_dataset
+    from fairhuman.data.pipeline.run import Workers, build_dataset, plan_build
     from fairhuman.data.pipeline.settings import BuildRecipe
-    from fairhuman.data.sources import source_format, source_kind
 
     settings = settings_of(BuildRecipe, "data build", overrides, recipe)
     crew = Workers.choose(workers, runner, address)
     display = ConsoleDisplay()
     if dry_run:
         display.settings(settings)
-        kind, notes = source_kind(source, settings.source.format), LoadReport()
-        rows = sum(1 for _ in source_format(kind).rows(source, notes))
-        display.say(f"{source}: {rows} rows, format {kind}; {len(notes.skipped())} lines can't be read")
+        for line in plan_build(source, out, settings):
+            display.say(line)
         return
     with display:
-        built = build_dataset(source, out, settings, crew, retry_failed, display.progress)
+        built = build_dataset(source, out, settings, crew, retry_failed, display.progress, display.say)
     # Plots take 60 MB, which the detectors beside this process need.
     from fairhuman.data.look.figures import write_statistics
     from fairhuman.data.look.statistics import dataset_statistics
@@ -162,6 +159,19 @@ def benchmark_detectors(
     display.counts(report.counts())
     if json is not None:
         found.save(json)
+
+
+@data_app.command()
+def formats() -> None:
+    """List the formats of data sets that can be read, and the files that identify each.
+
+    Example: fairhuman data formats
+    """
+    from fairhuman.data.sources import format_lines
+
+    display = ConsoleDisplay()
+    for line in format_lines():
+        display.say(line)
 
 
 @data_app.command()

@@ -16,7 +16,7 @@ from fairhuman.data.export.run import export_dataset
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.pipeline import write
-from fairhuman.data.pipeline.run import Workers, build_dataset
+from fairhuman.data.pipeline.run import Workers, build_dataset, plan_build
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.check import check_records
 from fairhuman.errors import DataError
@@ -336,7 +336,7 @@ def test_near_duplicates_are_left_out_when_asked_for(tmp_path):
     )
 
 
-@pytest.mark.parametrize("other", ["another source", "a stranger's folder", "nothing kept", "nothing there"])
+@pytest.mark.parametrize("other", ["another source", "a stranger's folder", "itself", "a file", "nothing there"])
 def test_refusals(photos, tmp_path, other):
     out = tmp_path / "out"
     if other == "another source":
@@ -349,14 +349,56 @@ def test_refusals(photos, tmp_path, other):
         (out / "thesis.txt").write_text("x")
         with pytest.raises(DataError, match="must be a new or empty folder"):
             build(photos, out)
-        assert sorted(path.name for path in out.iterdir()) == [".lock", "thesis.txt"]
-    elif other == "nothing kept":
-        with pytest.raises(
-            DataError, match=r"every record was rejected: shorter side below 9999 pixels \(\d+\): lower min_side"
-        ):
-            build(photos, out, "min_side=9999")
-        assert json.loads((out / "report.json").read_text())["kept"] == 0
+        assert sorted(path.name for path in out.iterdir()) == ["thesis.txt"]
+    elif other == "itself":
+        before = sorted(photos.iterdir())
+        with pytest.raises(DataError, match="photos: source and output are the same folder; give a new folder"):
+            build(photos, photos / ".." / "photos")
+        assert sorted(photos.iterdir()) == before
+    elif other == "a file":
+        out.touch()
+        with pytest.raises(DataError, match="out: is a file; give a new folder"):
+            build(photos, out)
     else:
         with pytest.raises(DataError, match="there is no such file or folder"):
             build(tmp_path / "missing", out)
         assert not out.exists()
+
+
+def test_a_size_that_no_picture_has_is_refused_before_anything_is_done(photos, tmp_path):
+    """Thirteen pictures are 40 to 53 pixels wide; one of fourteen is cut off behind its header."""
+    said = r"every record would be rejected: shorter side below 9999 pixels \(14 of 14\): lower min_side: "
+    with pytest.raises(DataError, match=said + "min_side=41 would keep 13 of 14$"):
+        build(photos, tmp_path / "out", "min_side=9999")
+    with pytest.raises(DataError, match="every record would be rejected"):
+        plan_build(photos, tmp_path / "out", settings("min_side=9999"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_size_that_nearly_no_picture_has_is_named_first(photos, tmp_path):
+    said = []
+    build(photos, tmp_path / "out", "min_side=53", say=said.append)
+    line = "shorter side below 53 pixels (13 of 14): lower min_side: min_side=41 would keep 13 of 14"
+    assert said == [f"{photos}: {line}"]
+    lines = plan_build(photos, tmp_path / "new", settings("min_side=53", "detect={}"))
+    assert lines[0] == f"{photos}: 14 rows, format imagefolder; 1 lines can't be read"
+    assert lines[1] == line
+    assert lines[2].endswith(f"write captions (text) and write the data set to {tmp_path / 'new'}")
+    assert plan_build(photos, tmp_path / "out", settings())[-1].endswith(f"resume the build in {tmp_path / 'out'}")
+
+
+def test_a_filter_that_rejects_all_ends_the_build_before_detection(photos, tmp_path):
+    with pytest.raises(
+        DataError, match=r"every record was rejected: clarity below .*: lower min_clarity: min_clarity="
+    ):
+        build(photos, tmp_path / "out", "min_clarity=1e9", "detect={}")
+    assert json.loads((tmp_path / "out/report.json").read_text())["kept"] == 0
+    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "out/tiers").iterdir()) == ["check"]
+
+
+def test_a_caption_that_the_build_writes_is_missed_by_nobody(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_bytes(encoded(picture(40, 30, 1)))
+    built = build(tmp_path / "photos", tmp_path / "out", "caption.kind=template")
+    assert built.report["notes"] == {}
+    assert rows(tmp_path / "out")[0]["caption"]

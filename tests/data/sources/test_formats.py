@@ -12,7 +12,7 @@ from PIL import Image
 from fairhuman import config
 from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind
+from fairhuman.data.sources import SOURCES, SourceSettings, format_lines, read_source, source_kind
 from fairhuman.data.sources.folder import folder_rows
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import Box, HumanRecord
@@ -113,15 +113,28 @@ def test_each_trains(sample, tmp_path):
     assert train(settings).finished
 
 
-def test_a_format_can_be_forced_and_must_exist(sample, tmp_path):
+def test_a_format_can_be_forced_and_must_exist(sample):
     kind, root, _ = sample
     assert source_kind(root, "folder") == "folder"
     with pytest.raises(RecipeError, match=f"unknown source format '{kind}x'; did you mean '{kind}'"):
         read(root, (), format=f"{kind}x")
+
+
+def test_what_is_no_data_set_is_named_in_a_line(tmp_path):
+    """The formats are listed on request alone."""
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="found none of them") as caught:
-        source_kind(tmp_path / "empty")
-    assert all(f"({name})" in str(caught.value) for name in SOURCES)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "photo.JPG").touch()
+    for name, said in (
+        ("empty", "no picture in .*empty, which is empty; `fairhuman data formats` lists"),
+        (".", r"no picture in .*, which has 3 others, such as empty;"),
+        ("photo.JPG", "is a single picture; give the folder that it is in"),
+        ("notes.txt", "is a file that holds no data set; expected a folder, a .parquet or a .tar"),
+    ):
+        with pytest.raises(DataError, match=said) as caught:
+            source_kind(tmp_path / name)
+        assert "wholebody" not in str(caught.value)
+    assert [line.partition(":")[0] for line in format_lines()][: len(SOURCES)] == list(SOURCES)
 
 
 def test_pictures_of_one_stem_keep_their_own_masks_and_keys(folder):

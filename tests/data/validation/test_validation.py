@@ -165,6 +165,10 @@ def test_too_few_usable_pictures_are_an_error_that_says_why(source: Path, tmp_pa
     assert build_validation(source, tmp_path / "out", settings(**chosen, allow_fewer=True)).pictures == 12
     with pytest.raises(DataError, match=r"0 of 12 records are usable(?s:.*)shorter side below 1024 pixels: 12"):
         build_validation(source, tmp_path / "none", settings(filters={}, allow_fewer=True))
+    with pytest.raises(DataError) as caught:
+        build_validation(source, tmp_path / "none", settings(filters={}, allow_fewer=True))
+    assert "lower filters.min_side: filters.min_side=" in str(caught.value)
+    assert "allow_fewer" not in str(caught.value)
 
 
 def test_the_same_command_does_nothing_and_other_settings_are_rejected(source: Path, tmp_path: Path) -> None:

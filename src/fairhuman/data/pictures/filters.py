@@ -87,8 +87,10 @@ class Filter:
 
     name: ClassVar[str]
     unit: ClassVar[str]
-    remedies: ClassVar[tuple[str, str]]
-    """What to change if too many pictures are below `low`, or above `high`."""
+    settings: ClassVar[tuple[str, str]]
+    """Settings of `low` and `high`; empty where a filter has no such bound."""
+    suggests: ClassVar[bool] = True
+    """Whether the settings are values of the measure, so that another one can be suggested."""
     field: ClassVar[str]
 
     def value(self, measures: Measures) -> float | None:
@@ -109,6 +111,14 @@ class Filter:
         return None
 
     @property
+    def remedies(self) -> tuple[str, str]:
+        """What to change if too many pictures are below `low`, or above `high`."""
+        if not self.suggests:
+            return f"change {self.settings[0]}", ""
+        low, high = self.settings
+        return f"lower {low}", f"raise {high}" if high else ""
+
+    @property
     def reasons(self) -> tuple[str, str]:
         """Why it rejects a picture: the measure is too low, or too high."""
         unit = f" {self.unit}" if self.unit else ""
@@ -119,7 +129,7 @@ class Filter:
 class ShorterSide(Filter):
     """Resolution."""
 
-    name, unit, remedies = "shorter side", "pixels", ("lower min_side", "")
+    name, unit, settings = "shorter side", "pixels", ("min_side", "")
 
     def value(self, measures: Measures) -> float:
         """The smaller of width and height."""
@@ -129,7 +139,7 @@ class ShorterSide(Filter):
 class Aspect(Filter):
     """Aspect ratio: 1 = square, more = wide."""
 
-    name, unit, remedies = "width through height", "", ("lower min_aspect", "raise max_aspect")
+    name, unit, settings = "width through height", "", ("min_aspect", "max_aspect")
 
     def value(self, measures: Measures) -> float:
         """Width / height."""
@@ -139,19 +149,22 @@ class Aspect(Filter):
 class Faces(Filter):
     """Number of faces, annotated or detected."""
 
-    name, unit, remedies, field = "number of faces", "", ("change needs", ""), "faces"
+    name, unit, settings, field = "number of faces", "", ("needs", ""), "faces"
+    suggests = False
 
 
 class Hands(Filter):
     """Number of hands, annotated or detected."""
 
-    name, unit, remedies, field = "number of hands", "", ("change needs", ""), "hands"
+    name, unit, settings, field = "number of hands", "", ("needs", ""), "hands"
+    suggests = False
 
 
 class FacesAndHands(Filter):
     """Number of faces and hands together."""
 
-    name, unit, remedies = "number of faces and hands", "", ("change needs", "")
+    name, unit, settings = "number of faces and hands", "", ("needs", "")
+    suggests = False
 
     def value(self, measures: Measures) -> float | None:
         """Sum of the known counts; a sum of 0 is unknown unless both counts are known."""
@@ -162,20 +175,26 @@ class FacesAndHands(Filter):
 class Persons(Filter):
     """Number of persons, annotated or detected."""
 
-    name, unit, remedies, field = "number of persons", "", ("lower min_persons", "raise max_persons"), "persons"
+    name, unit, settings, field = "number of persons", "", ("min_persons", "max_persons"), "persons"
 
 
 class PersonShare(Filter):
     """Share of the picture covered by persons, 0..1."""
 
     name, unit, field = "share covered by persons", "", "person_share"
-    remedies = ("lower min_person_share", "raise max_person_share")
+    settings = ("min_person_share", "max_person_share")
 
 
 class Clarity(Filter):
     """Sharpness: variance of the Laplacian."""
 
-    name, unit, remedies, field = "clarity", "grey levels²", ("lower min_clarity", ""), "clarity"
+    name, unit, settings, field = "clarity", "grey levels²", ("min_clarity", ""), "clarity"
+
+
+class ClarityPercentile(Clarity):
+    """Sharpness; `low` comes from a percentile."""
+
+    settings, suggests = ("min_clarity_percentile", ""), False
 
 
 NEEDS: Mapping[Need, type[Filter]] = {"face": Faces, "hand": Hands, "face or hand": FacesAndHands}
@@ -188,17 +207,17 @@ def active_filters(settings: FilterSettings, measures: Iterable[Measures]) -> li
         settings: the thresholds.
         measures: of all pictures, to compute the percentile; if no clarity is known, there is no clarity filter.
     """
-    clarity = settings.min_clarity
+    clarity = Clarity(low=settings.min_clarity)
     if settings.min_clarity_percentile is not None:
         known = [each.clarity for each in measures if each.clarity is not None]
-        clarity = float(np.percentile(known, settings.min_clarity_percentile)) if known else None
+        clarity = ClarityPercentile(float(np.percentile(known, settings.min_clarity_percentile)) if known else None)
     filters: Sequence[Filter] = (
         ShorterSide(low=settings.min_side),
         Aspect(settings.min_aspect, settings.max_aspect),
         *(NEEDS[need](low=1) for need in settings.needs),
         Persons(settings.min_persons, settings.max_persons),
         PersonShare(settings.min_person_share, settings.max_person_share),
-        Clarity(low=clarity),
+        clarity,
     )
     return [each for each in filters if each.low is not None or each.high is not None]
 

@@ -16,6 +16,7 @@ from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.rows import BOXES, RowReader, boxes_to_lists
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.data.sources.check import decode_record
+from fairhuman.data.sources.rows import EMPTY_CAPTION
 from fairhuman.errors import FairHumanError
 from fairhuman.record import region_column
 
@@ -60,8 +61,11 @@ class CheckTier:
         ]
 
     def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """Conversions and oddities that a row of the table notes."""
-        return {(action, reason) for action, reason, _ in json.loads(row["findings"]) if action != "skipped"}
+        """Conversions and oddities that a row of the table notes; a source's lack of a caption is none, since each kept
+        row gets one.
+        """
+        found = {(action, reason) for action, reason, _ in json.loads(row["findings"]) if action != "skipped"}
+        return found - {EMPTY_CAPTION[:2]}
 
     @contextmanager
     def open(self) -> Iterator[ProcessRows]:

@@ -63,12 +63,10 @@ def write_report(
 
 def rejections(selection: Selection) -> str:
     """The reasons why rows were rejected, the most frequent first, and what to change for a filter."""
-    remedies = {
-        reason: remedy for each in selection.filters for reason, remedy in zip(each.reasons, each.remedies, strict=True)
-    }
+    advice = {harm.reason: harm.advice for harm in selection.harms}
     counts = Counter(each.reason for each in selection.rejected).most_common()
     return "; ".join(
-        f"{reason} ({number})" + (f": {remedies[reason]}" if reason in remedies else "") for reason, number in counts
+        f"{reason} ({number})" + (f": {advice[reason]}" if reason in advice else "") for reason, number in counts
     )
 
 

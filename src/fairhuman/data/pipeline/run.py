@@ -10,10 +10,12 @@ from typing import Any
 
 from fairhuman import config
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.thresholds import Harm
 from fairhuman.data.pipeline.caption import CaptionTier
 from fairhuman.data.pipeline.check import CheckTier
 from fairhuman.data.pipeline.condition import ConditionTier
 from fairhuman.data.pipeline.detect import DetectTier
+from fairhuman.data.pipeline.early import look_at_source
 from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import Block, Listing, list_source, read_blocks
 from fairhuman.data.pipeline.report import rejections, write_report
@@ -27,7 +29,7 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.files import alone, write_json, writing
 
 RUNNERS = ("native", "ray")
-MANIFEST, TIERS, DATA = "manifest", "tiers", "data"
+MARKER, MANIFEST, TIERS, DATA = "source.json", "manifest", "tiers", "data"
 FIRST_FAILURES = 20  # failed rows that are always tolerated, because a share of few rows is unreliable
 RESUME = "; run the same command again to resume"
 ROUNDS = 3  # attempts at a source whose pictures change during the build
@@ -77,8 +79,11 @@ def build_dataset(
     workers: Workers = Workers(),
     retry_failed: bool = False,
     progress: Progress = lambda _stage, _done, _all: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> BuildOutcome:
     """Build the data set `out` from `source`.
+
+    Filters of size are tried on the pictures' headers before anything is written.
 
     Args:
         source: folder or file in one of the formats of `fairhuman.data.sources`.
@@ -87,22 +92,61 @@ def build_dataset(
         workers: where the work is done; the result doesn't depend on it.
         retry_failed: retry rows on which a tier failed.
         progress: called with the stage, the number of rows done, and the total if known.
+        say: called with a line for each filter that leaves out more than 90 % of the records, as soon as it is known.
 
     Raises:
-        DataError: the source can't be read; `out` belongs to another source, or another build is running in it; too
-            many rows fail, or none is kept.
+        DataError: the source can't be read, or is `out`; `out` belongs to another source, or another build is running
+            in it; too many rows fail, or none is kept.
         FairHumanError: `out` can't be written; a worker died.
     """
-    build = _Build(source, out, recipe, workers, progress)
+    build = _Build(source, out, recipe, workers, progress, say)
+    with writing(out):
+        build.check_place()
+    if not build.manifest.is_dir():
+        build.say_harms(look_at_source(source, build.kind, recipe.source).harms(recipe))
     with writing(out, RESUME), alone(out / ".lock", f"{out}: another build is running in this folder"):
         return build.run(retry_failed)
+
+
+def plan_build(source: Path, out: Path, recipe: BuildRecipe) -> list[str]:
+    """What `build_dataset` would do, in lines; writes nothing and decodes no picture.
+
+    Raises:
+        DataError: the source can't be read; `out` can't be used; filters of size leave no picture.
+    """
+    build = _Build(source, out, recipe, Workers(), lambda *_: None, lambda _: None)
+    with writing(out):
+        build.check_place()
+    facts = look_at_source(source, build.kind, recipe.source)
+    lines = [f"{source}: {facts.rows} rows, format {facts.kind}; {len(facts.report.skipped())} lines can't be read"]
+    if facts.own_regions:
+        lines.append(f"own regions: {', '.join(facts.own_regions)}")
+    lines += [harm.line for harm in facts.harms(recipe)]
+    steps = ["check and filter the pictures"]
+    if recipe.detect is not None:
+        steps.append("find " + ", ".join(f"{part} ({kind})" for part, kind in recipe.detect.kinds.items()))
+    steps.append(f"write captions ({recipe.caption.kind})")
+    if recipe.condition is not None:
+        steps.append("estimate conditions")
+    where = f"resume the build in {out}" if build.manifest.is_dir() else f"write the data set to {out}"
+    return [*lines, f"would {', '.join(steps)} and {where}"]
 
 
 class _Build:
     """The steps of a build, each based on the results of the previous ones."""
 
-    def __init__(self, source: Path, out: Path, recipe: BuildRecipe, workers: Workers, progress: Progress) -> None:
-        self.source, self.out, self.recipe, self.workers, self.progress = source, out, recipe, workers, progress
+    def __init__(
+        self,
+        source: Path,
+        out: Path,
+        recipe: BuildRecipe,
+        workers: Workers,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self.source, self.out, self.recipe, self.workers = source, out, recipe, workers
+        self.progress, self.say = progress, say
+        self.said: set[str] = set()  # reasons of filters that were named
         self.kind = source_kind(source, recipe.source.format)
         self.manifest = out / MANIFEST
         self.reader: RowReader
@@ -122,6 +166,7 @@ class _Build:
 
     def _round(self, retry_failed: bool) -> BuildOutcome:
         self.changed.clear()
+        self.tables.clear()
         notes = LoadReport()
         listing = list_source(
             self.manifest,
@@ -135,13 +180,12 @@ class _Build:
         recipe = self.recipe
         self.reader = self._reader(listing)
         self._run_tier(CheckTier(self.reader, recipe.duplicates == "near"), blocks, retry_failed)
-        if recipe.detect is not None:
+        selection = self._select(blocks)
+        if recipe.detect is not None and any(len(block.ids) for block in selection.kept):
             self._run_tier(DetectTier(self.reader, recipe.detect), self.tables["check"].passed(blocks), retry_failed)
-        selection = select(
-            blocks, self.tables["check"], self.tables.get("detect"), recipe, recipe.duplicates, recipe.near_bits
-        )
+            selection = self._select(blocks)
         kept = selection.kept
-        late_tiers: list[Tier] = [CaptionTier(self.reader, recipe.caption, recipe.detect is not None)]
+        late_tiers: list[Tier] = [CaptionTier(self.reader, recipe.caption, "detect" in self.tables)]
         late_tiers += [ConditionTier(self.reader, recipe.condition)] if recipe.condition is not None else []
         for tier in late_tiers:
             self._run_tier(tier, kept, retry_failed)
@@ -156,29 +200,56 @@ class _Build:
             raise DataError(f"{self.out}: every record was rejected: {rejections(selection) or 'the source has none'}")
         return BuildOutcome(listing, report)
 
+    def check_place(self) -> None:
+        """Check, without writing, that the data set may be built in this folder.
+
+        Raises:
+            DataError: it is the source, a file, was built from another source, or has other files.
+        """
+        out, source = self.out, self.source
+        if out.resolve() == source.resolve():
+            raise DataError(f"{out}: source and output are the same folder; give a new folder for the data set")
+        if out.exists() and not out.is_dir():
+            raise DataError(f"{out}: is a file; give a new folder for the data set")
+        marker = out / MARKER
+        if marker.is_file():
+            mine, found = self._marker(), json.loads(marker.read_text(encoding="utf-8"))
+            if found != mine:
+                raise DataError(
+                    f"{out}: was built from {found['source']} ({found['format']}), not from {mine['source']} "
+                    f"({mine['format']}); give another folder"
+                )
+        elif out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
+            raise DataError(f"{out}: must be a new or empty folder, or one of an earlier build; it has other files")
+
+    def say_harms(self, found: Sequence[Harm]) -> None:
+        """Name filters that leave out nearly everything, each once."""
+        for harm in found:
+            if harm.reason not in self.said:
+                self.said.add(harm.reason)
+                self.say(f"{self.source}: {harm.line}")
+
+    def _select(self, blocks: Sequence[Block]) -> Selection:
+        """Select rows by what the tables of this round have."""
+        recipe, tables = self.recipe, self.tables
+        selection = select(blocks, tables["check"], tables.get("detect"), recipe, recipe.duplicates, recipe.near_bits)
+        self.say_harms([harm for harm in selection.harms if harm.harsh and any(len(b.ids) for b in selection.kept)])
+        return selection
+
     def _reader(self, listing: Listing) -> RowReader:
         """The reader of the source's rows, with the regions of the recipe and those that only the source has."""
         root = self.source if self.source.is_dir() else self.source.parent
         regions = tuple(dict.fromkeys([*self.recipe.regions, *listing.own_regions]))
         return RowReader(root.resolve(), source_format(self.kind).picture, regions, self.recipe.source)
 
+    def _marker(self) -> dict[str, str]:
+        return {"source": str(self.source.resolve()), "format": self.kind}
+
     def _claim(self) -> None:
-        """Check that the folder is new or was built from this source, and mark it."""
-        marker = self.out / "source.json"
-        mine = {"source": str(self.source.resolve()), "format": self.kind}
-        if marker.is_file():
-            found = json.loads(marker.read_text(encoding="utf-8"))
-            if found != mine:
-                raise DataError(
-                    f"{self.out}: was built from {found['source']} ({found['format']}), not from {mine['source']} "
-                    f"({mine['format']}); give another folder"
-                )
-        elif any(path.name != ".lock" for path in self.out.iterdir()):
-            raise DataError(
-                f"{self.out}: must be a new or empty folder, or one of an earlier build; it has other files"
-            )
-        else:
-            write_json(marker, mine)
+        """Mark the folder as that of a build from this source."""
+        self.check_place()
+        if not (self.out / MARKER).is_file():
+            write_json(self.out / MARKER, self._marker())
         config.save(self.recipe, self.out / "recipe.yaml")
 
     def _run_tier(self, tier: Tier, blocks: Sequence[Block], retry_failed: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fairhuman.data.pictures.filters import Filter, FilterSettings, Measures, active_filters, covered_share
+from fairhuman.data.pictures.thresholds import KEPT, Harm, harms
 from fairhuman.data.pipeline.manifest import Block
 from fairhuman.data.pipeline.rows import boxes_from_lists
 from fairhuman.data.pipeline.tier import TierTable
@@ -39,6 +40,7 @@ class Selection:
         unknown: for each filter, the number of rows that passed because the measure is unknown.
         masks: names of the painted masks of the kept rows.
         findings: number of rows by action and reason.
+        harms: what each filter by itself leaves out, if all filters together leave out more than 90 %.
     """
 
     kept: list[Block] = field(default_factory=list)
@@ -47,6 +49,7 @@ class Selection:
     unknown: Counter[str] = field(default_factory=Counter)
     masks: set[str] = field(default_factory=set)
     findings: Counter[tuple[str, str]] = field(default_factory=Counter)
+    harms: Sequence[Harm] = ()
 
 
 def select(
@@ -68,8 +71,11 @@ def select(
         near_bits: 0..15.
     """
     selection = Selection()
-    measures = (row.measures for _, rows in _rows(blocks, check, detect) for row in rows if row.measures is not None)
-    selection.filters = active_filters(filters, measures)
+
+    def measures() -> Iterator[Measures]:
+        return (row.measures for _, rows in _rows(blocks, check, detect) for row in rows if row.measures is not None)
+
+    selection.filters = active_filters(filters, measures())
     index = _DuplicateIndex(duplicates, near_bits)
     for block, rows in _rows(blocks, check, detect):
         kept = np.ones(len(rows), dtype=bool)
@@ -82,6 +88,9 @@ def select(
             else:
                 selection.masks |= row.masks
         selection.kept.append(Block(block.number, block.ids[kept]))
+    filtered = sum(each.stage == "filter" for each in selection.rejected)
+    if filtered > KEPT * (filtered + sum(len(block.ids) for block in selection.kept)):
+        selection.harms = harms(selection.filters, list(measures()))
     return selection
 
 

@@ -11,7 +11,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
 from fairhuman.data.sources.bodyhands import bodyhands_rows, is_bodyhands
 from fairhuman.data.sources.cosmicman import cosmicman_rows, is_cosmicman
-from fairhuman.data.sources.folder import folder_rows, has_pictures
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES, folder_rows, has_pictures
 from fairhuman.data.sources.imagefolder import METADATA, has_metadata, imagefolder_rows
 from fairhuman.data.sources.mole import is_mole, mole_rows
 from fairhuman.data.sources.parquet import parquet_files, parquet_rows
@@ -26,6 +26,7 @@ __all__ = [
     "SOURCES",
     "SourceFormat",
     "SourceSettings",
+    "format_lines",
     "iterate_records",
     "read_source",
     "source_format",
@@ -101,9 +102,29 @@ def source_kind(path: Path, forced: str | None = None) -> str:
         raise DataError(f"{path}: there is no such file or folder")
     found = forced or next((name for name, source in SOURCES.items() if source.matches(path)), None)
     if found is None:
-        expected = "; ".join(f"{source.signs} ({name})" for name, source in SOURCES.items())
-        raise DataError(f"{path}: expected {expected}; found none of them")
+        raise DataError(f"{_nothing_in(path)}; `fairhuman data formats` lists what can be read")
     return found
+
+
+def _nothing_in(path: Path) -> str:
+    """Why a path is no data set."""
+    if not path.is_dir():
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            return f"{path}: is a single picture; give the folder that it is in"
+        return f"{path}: is a file that holds no data set; expected a folder, a .parquet or a .tar"
+    try:
+        names = sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        return f"{path}: can't be read: {error.strerror or error}"
+    return f"no picture in {path}, " + (
+        f"which has {len(names)} others, such as {names[0]}" if names else "which is empty"
+    )
+
+
+def format_lines() -> list[str]:
+    """A line for each format: its name, and the files that identify it; of other packages, the name."""
+    lines = [f"{name}: {source.signs}" for name, source in SOURCES.items()]
+    return lines + [f"{name}: by another package" for name in plugins.plugin_names(plugins.SOURCES)]
 
 
 def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport) -> list[HumanRecord]:

@@ -31,6 +31,7 @@ from fairhuman.record import (
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
+EMPTY_CAPTION = Finding("warned", "caption is empty")
 CAPTION, TEXT = "caption", "text"  # columns of the caption: ours, and that of many Hugging Face data sets
 
 
@@ -212,7 +213,7 @@ class _RowReader:
             self._note(Finding("dropped", "caption is not text", shorten(value)))
             return ""
         if not value or not value.strip():
-            self._note(Finding("warned", "caption is empty"))
+            self._note(EMPTY_CAPTION)
             return ""
         # JSON can encode half a surrogate pair, which no tokenizer accepts.
         text = value.encode("utf-8", errors="replace").decode("utf-8")

@@ -131,10 +131,15 @@ def draw_set(strata: Mapping[str, Stratum], settings: ValidationSetSettings, see
 def _check_count(usable: int, settings: ValidationSetSettings, funnel: Funnel) -> None:
     if usable >= settings.count or (settings.allow_fewer and usable):
         return
-    reasons = "".join(f"\n  {reason}: {number}" for reason, number in list(funnel.reasons().items())[:5])
+    reasons = "".join(
+        f"\n  {reason}: {number}" + (f"; {funnel.advice[reason]}" if reason in funnel.advice else "")
+        for reason, number in list(funnel.reasons().items())[:5]
+    )
+    found = f"{usable} of {funnel.stages[0][1]} records are usable. Rejected:{reasons}\nChange the filters"
+    if not usable:
+        raise DataError(found)
     raise DataError(
-        f"count = {settings.count}, but only {usable} of {funnel.stages[0][1]} records are usable. Rejected:{reasons}\n"
-        "Change the filters, lower count, or take all usable records with allow_fewer=true"
+        f"count = {settings.count}, but only {found}, lower count, or take all usable records with allow_fewer=true"
     )
 
 

@@ -1,13 +1,14 @@
 """Candidates of a validation set: read a source, filter the records, decode the pictures; rejects keep their reason."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, active_filters, measure
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.thresholds import harms
 from fairhuman.data.sources import source_format, source_kind
 from fairhuman.data.sources.rows import iterate_records
 from fairhuman.data.validation.looks import PictureInspection, inspect_pictures
@@ -28,16 +29,22 @@ class Funnel:
         rejected: one row per record: `key`, `where`, `stage`, `reason`, `value`.
         stages: name of each stage, and the number of records left after it.
         unknown: for each filter, the number of records that passed because the measure is unknown.
+        advice: for each reason of a filter, what to change, with a value that would keep most records.
     """
 
     rejected: list[dict[str, Any]] = field(default_factory=list)
     stages: list[tuple[str, int]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)
 
     def reject(self, record: HumanRecord, stage: str, reason: str, value: Any) -> None:
         """Add a rejected record."""
         row = {"key": record.key, "where": record.location, "stage": stage, "reason": reason, "value": value}
         self.rejected.append(row)
+
+    def advise(self, filters: Sequence[Filter], measures: Sequence[Measures]) -> None:
+        """Note what to change where filters reject records with these measures."""
+        self.advice |= {harm.reason: harm.advice for harm in harms(filters, measures, "filters.")}
 
     def reasons(self) -> dict[str, int]:
         """Number of records by reason, most frequent first."""
@@ -86,16 +93,18 @@ def filter_candidates(
     """
     kept = dict(records)
     measures = {key: measure(record) for key, record in kept.items()}
-    for each in active_filters(settings.filters, ()):
-        if not isinstance(each, Clarity):
-            kept = _passing(kept, each, measures, funnel)
+    cheap = [each for each in active_filters(settings.filters, ()) if not isinstance(each, Clarity)]
+    funnel.advise(cheap, list(measures.values()))
+    for each in cheap:
+        kept = _passing(kept, each, measures, funnel)
     looks = _inspect_pictures(kept, settings, funnel, journal, progress)
     kept = {key: kept[key] for key in looks}
     funnel.stages.append(("can be decoded, no duplicate", len(kept)))
     measures = {key: measure(record, looks[key].clarity) for key, record in kept.items()}
-    for each in active_filters(settings.filters, measures.values()):
-        if isinstance(each, Clarity):
-            kept = _passing(kept, each, measures, funnel)
+    clear = [each for each in active_filters(settings.filters, measures.values()) if isinstance(each, Clarity)]
+    funnel.advise(clear, list(measures.values()))
+    for each in clear:
+        kept = _passing(kept, each, measures, funnel)
     return kept, {key: looks[key] for key in kept}
 
 

@@ -1,0 +1,72 @@
+"""What thresholds of filters would leave out, and which values would keep most pictures."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fairhuman.data.pictures.filters import Filter, Measures
+
+KEPT = 0.9  # share of the pictures that a suggested value keeps; a filter that leaves out more of them is harsh
+
+
+class Harm(NamedTuple):
+    """What one bound of a filter leaves out.
+
+    Attributes:
+        reason: that of the rejection, such as `shorter side below 512 pixels`.
+        rejected, pictures: number of pictures that it leaves out, and of all.
+        advice: what to change, such as `lower min_side: min_side=338 would keep all`.
+    """
+
+    reason: str
+    rejected: int
+    pictures: int
+    advice: str
+
+    @property
+    def harsh(self) -> bool:
+        """Whether it leaves out more than 90 % of the pictures."""
+        return self.rejected > KEPT * self.pictures
+
+    @property
+    def line(self) -> str:
+        """The filter, its counts and the advice."""
+        return f"{self.reason} ({self.rejected} of {self.pictures}): {self.advice}"
+
+
+def harms(filters: Sequence[Filter], measures: Sequence[Measures], section: str = "") -> list[Harm]:
+    """What each filter by itself leaves out of the pictures, for bounds that leave out any.
+
+    Args:
+        filters: with their thresholds.
+        measures: of all pictures; an unknown measure isn't left out.
+        section: before names of settings, such as `filters.`.
+    """
+    found = []
+    for rule in filters:
+        known = np.array([value for each in measures if (value := rule.value(each)) is not None], dtype=np.float64)
+        unknown = len(measures) - len(known)
+        for sign, bound, reason, setting, remedy in zip(
+            (1, -1), (rule.low, rule.high), rule.reasons, rule.settings, rule.remedies, strict=True
+        ):
+            rejected = 0 if bound is None else int((sign * known < sign * bound).sum())
+            if rejected:
+                advice = remedy.replace(setting, f"{section}{setting}")
+                if rule.suggests:
+                    value = sign * _keeping(sign * known)
+                    kept = unknown + int((sign * known >= sign * value).sum())
+                    count = "all" if kept == len(measures) else f"{kept} of {len(measures)}"
+                    advice += f": {section}{setting}={value:.10g} would keep {count}"
+                found.append(Harm(reason, rejected, len(measures), advice))
+    return found
+
+
+def _keeping(values: np.ndarray) -> float:
+    """The largest lower bound, rounded down to four digits, that keeps 90 % of the values."""
+    bound = float(np.sort(values)[int(len(values) * (1 - KEPT) + 1e-9)])
+    if bound == round(bound):
+        return bound
+    step = 10.0 ** (math.floor(math.log10(abs(bound))) - 3)
+    return math.floor(bound / step) * step
