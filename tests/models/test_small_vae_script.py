@@ -88,5 +88,5 @@ def test_an_interrupted_run_goes_on_exactly(
 
 
 def test_a_folder_without_pictures_is_named(script: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no picture in .*, which is empty"):
+    with pytest.raises(DataError, match=r"no picture in .*, which is empty"):
         script.read_pictures(tmp_path, 32)

@@ -215,7 +215,7 @@ def test_share_of_rejects(folder):
 def test_missing_sources_are_rejected(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read(tmp_path / "none")
-    with pytest.raises(DataError, match="no picture in .*, which is empty"):
+    with pytest.raises(DataError, match=r"no picture in .*, which is empty"):
         read(tmp_path)
     (tmp_path / "metadata.jsonl").touch()
     with pytest.raises(DataError, match="no usable record"):
