@@ -5,8 +5,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from PIL import Image
 
+from fairhuman.report.colours import REGION_COLOURS
 from fairhuman.report.overlay import GAP, MARGIN, SIDE, _fitting, _font, overlay_sheet
 
 NAMES = ["face", "hand"]
@@ -53,6 +55,23 @@ def test_a_region_below_one_latent_cell_is_still_seen() -> None:
         differing(overlay_sheet(**batch(1, box=(64, 64, 65, 65))), overlay_sheet(**batch(1, box=(0, 0, 0, 0))))
     )
     assert changed[1].sum() > 20
+
+
+@pytest.mark.parametrize("names", [["face", "subject"], ["subject", "face"]])
+def test_a_region_around_another_covers_it_in_neither_panel(names: list[str]) -> None:
+    """The colour of a face inside a subject is that of a face, in whatever order they are named."""
+    whole = batch(1)
+    inner = whole["masks_brhw"][:, :1]
+    masks = {"face": inner, "subject": torch.ones_like(inner)}
+    whole["masks_brhw"] = torch.cat([masks[name] for name in names], dim=1)
+    whole["latent_masks_brhw"] = torch.nn.functional.avg_pool2d(whole["masks_brhw"], 4)
+    sheet = overlay_sheet(**whole | {"names": names, "known_br": torch.ones(1, 2, dtype=torch.bool)})
+    x, y = (round(place * SIDE / 128) for place in (48, 80))
+    face = np.array(to_rgb(REGION_COLOURS["face"]))
+    latent = np.array(sheet.getpixel((MARGIN + SIDE + GAP + x, MARGIN + 18 * 4 + y))) / 255
+    np.testing.assert_allclose(latent, face, atol=0.02)
+    red, _, blue = sheet.getpixel((MARGIN + x, MARGIN + 18 * 4 + y))
+    assert red > blue + 20, "tinted by the face last"
 
 
 def test_at_most_sixteen_samples_and_wide_pictures_fit() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fairhuman.report import plots
-from fairhuman.report.plots import colours, smooth, strategies_figure, to_svg
+from fairhuman.report.plots import smooth, strategies_figure, to_svg
 from fairhuman.report.run_folder import Metrics, read_metrics
 from fairhuman.stats.estimate import Estimate
 
@@ -27,12 +27,6 @@ def test_smoothing_keeps_constants_and_lines_and_skips_holes() -> None:
     np.testing.assert_array_equal(smooth(np.array([1.0, np.nan, 3.0]), 1), [1.0, np.nan, 3.0])
     assert len(smooth(np.arange(3.0), 500)) == 3
     assert len(smooth(np.array([]), 5)) == 0
-
-
-def test_objectives_keep_their_colours_whatever_stands_beside_them() -> None:
-    assert colours(["feet", "face"])["face"] == colours(["global", "face", "hand"])["face"]
-    many = colours(["global", "face", "hand", "feet", "text"])
-    assert len(set(many.values())) == 5
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import GridResult
 from fairhuman.compare.runs import ComparisonRuns, edge_note
 from fairhuman.compare.settings import CompareRecipe
-from fairhuman.report import plots
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
+from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.training import interval, verdict
 from fairhuman.utils.files import write_json, write_text
@@ -32,7 +32,7 @@ def write_comparison(
     write_json(folder / "results.json", {**origin(), **document(recipe, outcome, differences)})
     first = next(iter(outcome.series.values()))
     names = list(first.first)
-    palette = plots.colours(names)
+    palette = colours(names)
     estimates = {cell: {name: change(series, name) for name in names} for cell, series in outcome.series.items()}
     seeds = {cell: {name: seed_changes(series, name) for name in names} for cell, series in outcome.series.items()}
     page = render(

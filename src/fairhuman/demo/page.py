@@ -12,6 +12,7 @@ from fairhuman.evaluate.results import EvaluationResults
 from fairhuman.evaluate.run import Evaluation
 from fairhuman.report import plots
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series
+from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.previews import PictureWithZooms, open_picture, read_previews, shot
 from fairhuman.report.run_folder import read_metrics
@@ -52,7 +53,7 @@ def write_demo_report(
     """
     series = {name: read_series([run]) for name, run in runs.items()}
     names = list(series["ls"].first)
-    palette = plots.colours(names)
+    palette = colours(names)
     overlay = open_picture(runs["mpd"], "overlay.png")
     measured = samples.measured
     page = render(

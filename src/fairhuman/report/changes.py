@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fairhuman.errors import DataError
-from fairhuman.report.plots import GRID, INK, colours
+from fairhuman.report.colours import colours
+from fairhuman.report.plots import GRID, INK
 from fairhuman.report.run_folder import HeldOutEvaluation, read_validation
 from fairhuman.stats.bootstrap import Array, change_over_seeds, pooled_ratio
 from fairhuman.stats.estimate import Estimate

@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from fairhuman.report.plots import colours
+from fairhuman.report.colours import colours
 
 Pixels = NDArray[np.float32]
 MAX_SAMPLES = 16  # samples on a sheet
@@ -97,10 +97,16 @@ def _check_shapes(
         raise ValueError(f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: {shapes}")
 
 
+def _largest_first(masks_rhw: Pixels) -> list[int]:
+    """Places of the regions by area, so that small ones lie on those around them."""
+    return np.argsort(-masks_rhw.sum(axis=(1, 2)), kind="stable").tolist()  # type: ignore[no-any-return]
+
+
 def _picture_panel(picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) -> Image.Image:
     """The picture with each region tinted by its mask and outlined where the mask crosses 0.5."""
     image_hwc = np.asarray(_resized(picture_hwc, size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
-    for mask_hw, colour in zip(masks_rhw, palette_r3, strict=True):
+    for j in _largest_first(masks_rhw):
+        mask_hw, colour = masks_rhw[j], palette_r3[j]
         small_hw = np.asarray(Image.fromarray(mask_hw).resize(size, Image.Resampling.BOX), dtype=np.float32)
         tint_hw1 = 0.28 * small_hw[..., None]
         image_hwc = image_hwc * (1 - tint_hw1) + colour * tint_hw1
@@ -116,7 +122,8 @@ def _picture_panel(picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, s
 def _latent_panel(masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) -> Image.Image:
     """The masks on the latent grid over near-black, with hairlines between cells if they are large enough."""
     image_hwc = np.full((*masks_rhw.shape[1:], 3), 0.09, dtype=np.float32)
-    for mask_hw, colour in zip(masks_rhw, palette_r3, strict=True):
+    for j in _largest_first(masks_rhw):
+        mask_hw, colour = masks_rhw[j], palette_r3[j]
         # Covered cells start at a quarter of the colour, so that a cell with 2 % coverage is still visible.
         strength_hw1 = np.where(mask_hw > 0, 0.25 + 0.75 * mask_hw, 0)[..., None]
         image_hwc = image_hwc * (1 - strength_hw1) + colour * strength_hw1

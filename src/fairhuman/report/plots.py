@@ -1,7 +1,6 @@
 """Figures of a training run, drawn with matplotlib's object-oriented interface: no windows, no global state.
 
-Each objective has the same colour in all figures, from a palette that is safe for colour-blind readers (Okabe, Ito,
-Color Universal Design, 2008).
+Each objective has the same colour in all figures, that of `fairhuman.report.colours`.
 """
 
 import io
@@ -16,12 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fairhuman.report.colours import colours
 from fairhuman.report.run_folder import Metrics, read_metrics
 from fairhuman.stats.bootstrap import Array
 from fairhuman.stats.estimate import Estimate
 
-OBJECTIVE_COLOURS = {"global": "#0072B2", "face": "#D55E00", "hand": "#009E73"}
-OTHER_COLOURS = ("#AA4499", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 STRATEGIES = {
     "ls": "Linear\nscalarization",
     "dwa": "Dynamic weight\naverage",
@@ -35,12 +33,6 @@ INK, GRID = "#222222", "#DDDDDD"
 ALONE = {"lr": INK, "grad_norm": INK}  # series that are the only one in their axes
 SIZE = (5.4, 3.1)  # inches at 100 dpi: two figures side by side fill a page of 1100 px
 POINTS = 600  # points of a smoothed line; more can't be distinguished on a screen
-
-
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour per name: objectives have fixed colours, other names take the remaining ones in order."""
-    others = (colour for _ in range(100) for colour in OTHER_COLOURS)
-    return {name: OBJECTIVE_COLOURS.get(name) or ALONE.get(name) or next(others) for name in names}
 
 
 def smooth(values_n: Array, window: int) -> Array:
@@ -174,7 +166,7 @@ def draw_series(
 ) -> None:
     """Draw each series as a smoothed line over its faint raw values; write `empty` if no series has a value."""
     window = smoothing_window(len(metrics.steps_n))
-    palette = colours(series)
+    palette = colours(series) | {name: colour for name, colour in ALONE.items() if name in series}
     drawn = {name: v for name, v in series.items() if np.isfinite(v).any()}
     if not drawn:
         style: dict[str, Any] = {

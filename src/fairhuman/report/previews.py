@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from fairhuman.report.colours import REGION_COLOURS
 from fairhuman.report.html import picture_uri
-from fairhuman.report.plots import OBJECTIVE_COLOURS
 from fairhuman.report.run_folder import read_json
 
 ZOOMED = ("face", "hand")
@@ -111,7 +111,7 @@ def shot(
         largest = max(found, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
         cut = None if largest is None else picture_uri(_zoom(picture, largest))
         zooms.append(Zoom(region, cut))
-        outlines += [(box, OBJECTIVE_COLOURS[region]) for box in found]
+        outlines += [(box, REGION_COLOURS[region]) for box in found]
     if outlined:
         draw = ImageDraw.Draw(picture)
         for box, colour in outlines:

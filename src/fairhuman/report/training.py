@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from fairhuman.report import plots
+from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
@@ -88,7 +89,7 @@ def _heldout_lines(evaluations: Sequence[HeldOutEvaluation]) -> list[dict[str, s
         return []
     first, last = evaluations[0], evaluations[-1]
     names = [name for name in first.errors if name in last.errors]
-    palette = plots.colours(names)
+    palette = colours(names)
     lines = []
     for name in names:
         before = pooled_ratio(first.errors[name], first.areas[name])

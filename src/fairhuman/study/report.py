@@ -10,8 +10,9 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
+from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render
-from fairhuman.report.plots import GRID, INK, colours
+from fairhuman.report.plots import GRID, INK
 from fairhuman.report.training import interval
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document

@@ -11,11 +11,12 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from fairhuman.data.look.check import escape_control
 from fairhuman.data.look.statistics import Statistics, describe
 from fairhuman.data.look.tally import Numbers, RegionStatistics
+from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, render
-from fairhuman.report.plots import GRID, INK, OBJECTIVE_COLOURS, SIZE, colours
+from fairhuman.report.plots import GRID, INK, SIZE
 from fairhuman.utils.files import write_text, writing
 
-BLUE = OBJECTIVE_COLOURS["global"]
+BLUE = REGION_COLOURS["global"]
 BINS = 40
 LOG_RATIO = 4.0  # ratio of largest to smallest value above which an axis is logarithmic
 MAX_BOXES = 6  # this many or more boxes share a bar

@@ -21,11 +21,11 @@ from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord, MaskSource
 from fairhuman.report.html import picture_uri
-from fairhuman.report.plots import OBJECTIVE_COLOURS
 
 SIDE = 384  # pixels of the longest side
 DEPTH_SIDE = 128
-STRONG, FAINT = 120, 40  # alpha of 255: masks of faces and hands, and masks of other regions
+WIDE = ("person", "subject")  # regions that cover most of a picture, and others
+STRONG, FAINT = 120, 40  # alpha of 255 of masks; that of wide regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,7 @@ def draw_layers(
             for name, mask in record.masks.items()
             if (
                 uri := drawer.try_draw(
-                    f"mask of {name}",
-                    partial(drawer.mask, mask, colours[name], STRONG if name in OBJECTIVE_COLOURS else FAINT),
+                    f"mask of {name}", partial(drawer.mask, mask, colours[name], FAINT if name in WIDE else STRONG)
                 )
             )
         ],

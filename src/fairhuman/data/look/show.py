@@ -24,8 +24,8 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.sources.rows import Row
 from fairhuman.record import HumanRecord
+from fairhuman.report.colours import colours
 from fairhuman.report.html import render
-from fairhuman.report.plots import colours
 from fairhuman.utils.files import write_text, writing
 
 REJECTED_EXAMPLES = 6  # per reason

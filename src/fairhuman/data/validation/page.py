@@ -10,8 +10,9 @@ from PIL import ImageDraw
 
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.record import HumanRecord
+from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, picture_uri, render
-from fairhuman.report.plots import INK, OBJECTIVE_COLOURS
+from fairhuman.report.plots import INK
 from fairhuman.utils.files import write_text
 
 SHOWN = 24  # sample pictures
@@ -85,7 +86,7 @@ def _stages_figure(stages: Sequence[tuple[str, int]]) -> Figure:
     """Horizontal bars from top to bottom."""
     figure = Figure(figsize=(5.4, 1.0 + 0.3 * len(stages)), dpi=100, layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(range(len(stages)), [left for _, left in stages], color=OBJECTIVE_COLOURS["global"])
+    bars = axes.barh(range(len(stages)), [left for _, left in stages], color=REGION_COLOURS["global"])
     axes.bar_label(bars, fmt="{:,.0f}", fontsize=9, color=INK, padding=2)
     axes.set_yticks(range(len(stages)), [name for name, _ in stages])
     axes.set_xticks([])
@@ -102,8 +103,9 @@ def _draw_boxes(record: HumanRecord, limits: PictureLimits) -> str:
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     scale = picture.width / record.width
     draw = ImageDraw.Draw(picture)
-    for region, colour in OBJECTIVE_COLOURS.items():
-        for box in record.boxes.get(region) or ():
-            corners = [scale * number for number in (box.x0, box.y0, box.x1, box.y1)]
-            draw.rectangle(corners, outline=colour, width=2)
+    palette = colours(record.boxes)
+    boxes = [(region, box) for region, found in record.boxes.items() for box in found or ()]
+    for region, box in sorted(boxes, key=lambda each: -each[1].area):
+        corners = [scale * number for number in (box.x0, box.y0, box.x1, box.y1)]
+        draw.rectangle(corners, outline=palette[region], width=2)
     return picture_uri(picture, quality=80)
