@@ -66,7 +66,7 @@ def test_a_region_around_another_covers_it_in_neither_panel(names: list[str]) ->
     whole["masks_brhw"] = torch.cat([masks[name] for name in names], dim=1)
     whole["latent_masks_brhw"] = torch.nn.functional.avg_pool2d(whole["masks_brhw"], 4)
     sheet = overlay_sheet(**whole | {"names": names, "known_br": torch.ones(1, 2, dtype=torch.bool)})
-    x, y = (round(place * SIDE / 128) for place in (48, 80))
+    x, y = (round(place * SIDE / 128) for place in (50, 82))
     face = np.array(to_rgb(REGION_COLOURS["face"]))
     latent = np.array(sheet.getpixel((MARGIN + SIDE + GAP + x, MARGIN + 18 * 4 + y))) / 255
     np.testing.assert_allclose(latent, face, atol=0.02)

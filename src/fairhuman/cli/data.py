@@ -202,7 +202,7 @@ def show(
     path: DataSet,
     overrides: Overrides = None,
     out: Page = Path("data.html"),
-    count: Annotated[int, Option(min=1, help="Number of pictures.")] = 60,
+    count: Annotated[int, Option(min=1, help="Number of pictures, in pages of 60.")] = 240,
     seed: Annotated[int, Option(min=0, help="Seed of the draw.")] = 0,
     first: Annotated[bool, Option("--first", help="Show the first pictures instead of a draw.")] = False,
     rejected: Annotated[bool, Option(help="Also show what a build left out.")] = True,

@@ -15,9 +15,8 @@ from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.look.show import SCRIPT, show_dataset
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError, FairHumanError
+from fairhuman.report.colours import colours
 from helpers.tiny_pictures import encoded, picture
-
-CHROMIUM = "/usr/bin/chromium"
 
 
 def shown(path, tmp_path, **options):
@@ -163,33 +162,57 @@ def test_keys_are_unique_however_often_one_comes(folder):
     assert [record.key for _, record in records] == ["k", "k#2", "k#3"]
 
 
-@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"needs Chromium at {CHROMIUM}")
-def test_the_page_filters_in_a_browser(folder, tmp_path):
+def test_the_page_filters_in_a_browser(folder, tmp_path, open_page):
     """The one script runs under the page's policy, and no other does."""
-    from playwright.sync_api import sync_playwright
-
     root = folder(
         [{"file_name": f"{i}.png", "caption": f"person {i}", "faces": [[1, 1, 9, 9]] * (i % 2)} for i in range(4)]
     )
     page_file = tmp_path / "page.html"
     show_dataset(root, page_file)
-    said: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.goto(page_file.as_uri())
-        seen = []
-        for text, state in (("", ""), ("person 2", ""), ("", "has-0"), ("", "none-0"), ("", "unknown-1")):
-            page.fill("#text", text)
-            page.select_option("#state", state)
-            seen.append(page.text_content("#count"))
-        assert seen == ["4 of 4", "1 of 4", "2 of 4", "2 of 4", "4 of 4"]
-        page.select_option("#state", "has-0")
-        visible = page.locator(".card .box")
-        assert visible.first.is_visible() or visible.last.is_visible()
-        page.uncheck("#boxes")
-        assert not visible.last.is_visible()
-        browser.close()
-    assert said == []
+    page = open_page(page_file.as_uri())
+    seen = []
+    for text, state in (("", ""), ("person 2", ""), ("", "has-0"), ("", "none-0"), ("", "unknown-1")):
+        page.fill("#text", text)
+        page.select_option("#state", state)
+        seen.append(page.text_content("#count"))
+    assert seen == ["4 of 4", "1 of 4", "2 of 4", "2 of 4", "4 of 4"]
+    page.select_option("#state", "has-0")
+    visible = page.locator(".card .box")
+    assert visible.first.is_visible() or visible.last.is_visible()
+    page.uncheck("#boxes")
+    assert not visible.last.is_visible()
     assert SCRIPT in page_file.read_text(encoding="utf-8")
+
+
+def test_pages_of_sixty_search_in_each_other(folder, tmp_path, open_page):
+    """130 pictures; the last one alone has shoes, in its own colour."""
+    rows = [{"file_name": f"{i:03}.png", "caption": f"it's <b>{i}</b>"} for i in range(130)]
+    root = folder([*rows[:-1], rows[-1] | {"shoes": [[1, 1, 9, 9]]}])
+    page_file = tmp_path / "page.html"
+    assert show_dataset(root, page_file, count=200) == 130
+    names = ["page.html", "page-2.html", "page-3.html"]
+    texts = [(tmp_path / name).read_text(encoding="utf-8") for name in names]
+    assert [len(keys(text)) for text in texts] == [60, 60, 10]
+    assert sorted(key for text in texts for key in keys(text)) == [row["file_name"] for row in rows]
+    page = open_page(page_file.as_uri())
+    page.select_option("#state", label="with shoes")
+    links = page.locator(".pages").first.locator("a")
+    assert [link.strip() for link in links.all_inner_texts()] == ["2 (0)", "3 (1)"]
+    links.last.click()
+    assert page.url.partition("#")[0].endswith("page-3.html")
+    assert page.text_content("#count") == "1 of 10"
+    box = page.locator(".card:not([hidden]) rect.box")
+    assert box.count() == 1
+    red, green, blue = bytes.fromhex(colours(["shoes"])["shoes"][1:])
+    assert box.evaluate("box => getComputedStyle(box).stroke") == f"rgb({red}, {green}, {blue})"
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_a_page_is_never_wider_than_its_window(folder, tmp_path, open_page, width):
+    rows = [
+        {"file_name": f"{'long_name_' * 9}{i}.png", "caption": "x" * 200, f"region_{i}": [[1, 1, 9, 9]]}
+        for i in range(7)
+    ]
+    show_dataset(folder(rows), tmp_path / "page.html")
+    page = open_page((tmp_path / "page.html").as_uri(), viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

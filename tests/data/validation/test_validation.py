@@ -156,6 +156,30 @@ def test_pictures_that_browsers_show_differently_are_reencoded_without_loss(sour
         assert not getattr(written, "is_animated", False)
 
 
+def test_own_regions_and_painted_masks_come_along(source: Path, tmp_path: Path) -> None:
+    sizes = {row["file_name"]: Image.open(source / row["file_name"]).size for row in lines(source / "metadata.jsonl")}
+
+    def add(number: int, row: dict[str, Any]) -> None:
+        row["shoes"] = [[1, 2, 9, 12]] if number else None
+        row["masks"] = {"ignore": "ignore.png"} if number == 1 else {"ignore": "bad.png"} if number == 2 else None
+        if number == 1:
+            Image.new("L", sizes[row["file_name"]], 200).save(source / "ignore.png")
+        if number == 2:
+            Image.effect_noise(sizes[row["file_name"]], 90).save(source / "bad.png")
+            (source / "bad.png").write_bytes((source / "bad.png").read_bytes()[:-900])
+
+    edit(source, add)
+    build_validation(source, tmp_path / "out", settings(count=12))
+    names = [row["file_name"] for row in lines(source / "metadata.jsonl")]
+    rows = {names.index(row["key"]): row for row in lines(tmp_path / "out" / "metadata.jsonl")}
+    assert [rows[number]["shoes"] for number in range(3)] == [None, [[1, 2, 9, 12]], [[1, 2, 9, 12]]]
+    with Image.open(tmp_path / "out" / rows[1]["masks"]["ignore"]) as mask:
+        assert mask.getextrema() == (200, 200)
+    assert [number for number, row in rows.items() if "masks" in row] == [1]
+    dropped = json.loads((tmp_path / "out" / "manifest.json").read_text())["dropped_masks"]
+    assert list(dropped) == [f"{names[2]}, mask of ignore"]
+
+
 def test_too_few_usable_pictures_are_an_error_that_says_why(source: Path, tmp_path: Path) -> None:
     chosen = {"count": 13, "filters": {**SMALL, "min_side": 64}}
     with pytest.raises(DataError, match="count = 13, but only 12 of 12 records are usable"):

@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: a page with pictures, boxes, masks, poses, captions and rejected rows."""
+"""A contact sheet of a data set: pages with pictures, boxes, masks, poses, captions and rejected rows."""
 
 import base64
 import hashlib
@@ -31,19 +31,31 @@ from fairhuman.utils.files import write_text, writing
 REJECTED_EXAMPLES = 6  # per reason
 NOTES = 50  # maximum number of notes on the page
 POLICY = "style-src 'unsafe-inline'"  # end of the content security policy in `page.html`
+PICTURES_A_PAGE = 60
+MANY = 8  # regions; if there are more, those that are only painted are hidden at first
 SCRIPT = """
 const cards = [...document.querySelectorAll(".card")], text = document.getElementById("text");
 const state = document.getElementById("state"), count = document.getElementById("count");
+const pages = [...document.querySelectorAll("a[data-cards]")].map((link) => [link, JSON.parse(link.dataset.cards)]);
+const matches = (words, states) =>
+  words.toLowerCase().includes(text.value.toLowerCase()) && (!state.value || states.split(" ").includes(state.value));
 function filter() {
-  const wanted = text.value.toLowerCase();
   let shown = 0;
   for (const card of cards) {
-    const found = card.textContent.toLowerCase().includes(wanted);
-    card.hidden = !found || (state.value !== "" && !card.classList.contains(state.value));
+    card.hidden = !matches(card.textContent, card.className);
     shown += !card.hidden;
   }
   count.textContent = shown + " of " + cards.length;
+  const all = text.value === "" && state.value === "";
+  for (const [link, others] of pages) {
+    const found = others.filter(([words, states]) => matches(words, states)).length;
+    link.lastElementChild.textContent = all ? "" : "(" + found + ")";
+    link.hash = all ? "" : new URLSearchParams({ text: text.value, state: state.value });
+  }
 }
+const wanted = new URLSearchParams(location.hash.slice(1));
+text.value = wanted.get("text") ?? "";
+if (wanted.get("state")) state.value = wanted.get("state");
 text.addEventListener("input", filter);
 state.addEventListener("change", filter);
 filter();
@@ -80,18 +92,19 @@ def show_dataset(
     regions: Sequence[str] = (),
     progress: Progress = lambda _stage, _done, _all: None,
 ) -> int:
-    """Write a self-contained page with pictures from a data set in any format: at most `count`, the first ones or a
-    random sample by `seed`.
+    """Write pictures from a data set in any format, at most `count`, the first ones or a random sample by `seed`, to
+    self-contained pages of 60 with links between them: `page`, then `page-2`, `page-3`, ... beside it.
 
-    Boxes are drawn of `regions` besides faces, hands and persons. With `rejected`, a build's rejected rows are shown
-    too, with pictures if the source still has them. `progress` is called with the number of pictures drawn.
+    Boxes are drawn of `regions` besides those that the data set has. With `rejected`, the first page shows a build's
+    rejected rows too, with pictures if the source still has them. `progress` is called with the number of pictures
+    drawn.
 
     Returns:
-        Number of pictures on the page.
+        Number of pictures on the pages.
 
     Raises:
         DataError: the data set can't be read, or the sample has no usable record.
-        FairHumanError: the page can't be written.
+        FairHumanError: a page can't be written.
         ValueError: `count` is below 1.
     """
     if count < 1:
@@ -106,31 +119,57 @@ def show_dataset(
     require_usable(dataset, report, len(cards))
     groups = rejected_groups(path, REJECTED_EXAMPLES) if rejected else []
     facts = _facts(dataset, cards, total, None if first else seed)
-    text = _page(path, dataset, palette, cards, facts, groups, report)
+    sheets = [cards[start : start + PICTURES_A_PAGE] for start in range(0, len(cards), PICTURES_A_PAGE)]
+    links = [_Link(number, _page_name(page, number).name, cards) for number, cards in enumerate(sheets, start=1)]
     with writing(page):
-        write_text(page, text)
+        for number in range(len(sheets), 0, -1):  # the first page last, so that what it links to is there
+            of_first = (facts, groups, report) if number == 1 else ((), [], LoadReport())
+            text = _page(path, dataset, palette, links, number, *of_first)
+            write_text(_page_name(page, number), text)
     return len(cards)
+
+
+def _page_name(page: Path, number: int) -> Path:
+    return page if number == 1 else page.with_name(f"{page.stem}-{number}{page.suffix}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A page of the sheet."""
+
+    number: int
+    href: str
+    cards: Sequence[Card]
+
+    @property
+    def words(self) -> list[tuple[str, str]]:
+        """What other pages search in: text and states of each picture."""
+        return [(f"{card.record.caption} {card.source_caption} {card.record.key}", card.states) for card in self.cards]
 
 
 def _page(
     path: Path,
     dataset: DataSet,
     palette: dict[str, str],
-    cards: Sequence[Card],
+    links: Sequence[_Link],
+    number: int,
     facts: Sequence[tuple[str, str]],
     groups: list[RejectedGroup],
     report: LoadReport,
 ) -> str:
-    """The page as HTML; `palette` has the colour of every shown region, in their order."""
+    """One page as HTML; `palette` has the colour of every shown region, in their order."""
     source = build_source(path) if groups else None
     notes = [(note.action, note.reason, note_text(note)) for note in report.notes if note.action != "converted"]
+    few = len(palette) <= MANY
     text = render(
         "data_show.html",
-        title=f"{escape_control(path.resolve().name)}: {len(cards)} pictures",
+        title=f"{escape_control(path.resolve().name)}: {sum(len(link.cards) for link in links)} pictures",
         facts=facts,
-        regions=[(name, colour, name in dataset.regions) for name, colour in palette.items()],
+        regions=[(name, colour, few or name in dataset.regions) for name, colour in palette.items()],
         order={name: number for number, name in enumerate(palette)},
-        cards=cards,
+        cards=links[number - 1].cards,
+        links=links,
+        number=number,
         groups=_rejected_cards(path, groups, source, palette),
         source_missing=bool(groups) and source is None,
         notes=notes[:NOTES],

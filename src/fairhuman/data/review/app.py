@@ -19,7 +19,8 @@ from fairhuman.data.review.events import FILE, TABLES
 from fairhuman.data.review.pictures import boxes_by_region, browser_picture, load_pictures
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
 from fairhuman.data.review.store import ReviewStore, WorkList
-from fairhuman.record import REGION_COLUMNS
+from fairhuman.record import region_column
+from fairhuman.report.colours import colours
 from fairhuman.web.app import RefusedError, create_app, page, read_json
 from fairhuman.web.database import open_database
 from fairhuman.web.serve import serve
@@ -77,7 +78,7 @@ class _Review:
     def __init__(self, folder: Path, settings: ReviewSettings, report: LoadReport) -> None:
         self.title, self.settings = folder.resolve().name, settings
         self.pictures = load_pictures(folder, settings.source, report)
-        self.regions = {region for picture in self.pictures.values() for region in picture.record.boxes}
+        self.regions = dict.fromkeys(region for picture in self.pictures.values() for region in picture.record.boxes)
         prompts = {key: picture.prompt for key, picture in self.pictures.items()}
         self.store = ReviewStore(open_database(folder / FILE, TABLES), prompts, settings)
         self.token = self.store.token()
@@ -110,7 +111,8 @@ class _Review:
             reviewer=reviewer,
             token=self.token,
             reasons=REASONS,
-            regions={region: column for region, column in REGION_COLUMNS.items() if region in self.regions},
+            regions=colours(self.regions),
+            region_column=region_column,
             max_prompt=self.settings.max_prompt,
         )
 

@@ -10,6 +10,7 @@ from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source, source_format, source_kind
+from fairhuman.data.sources.own_regions import own_regions
 from fairhuman.data.sources.rows import printable
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, HumanRecord
@@ -39,12 +40,14 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
         raise DataError(
             f"{folder}: a review needs a folder of pictures, with or without metadata.jsonl; this is {kind}"
         )
-    rows = {row.location: row.values for row in source_format(kind).rows(folder, LoadReport())}
+    listed = list(source_format(kind).rows(folder, LoadReport()))
+    rows = {row.location: row.values for row in listed}
     regions = [
         region
         for region, column in REGION_COLUMNS.items()
         if any(isinstance(row.get(column), list) for row in rows.values())
     ]
+    regions += own_regions(listed)
     pictures: dict[str, ReviewPicture] = {}
     for record in read_source(folder, regions, settings, report):
         row = rows[record.location]

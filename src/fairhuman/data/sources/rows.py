@@ -139,7 +139,7 @@ def _require_columns(
     found = f"found the columns {', '.join(columns) or '(none)'}"
     if picture_column not in columns:
         raise DataError(f"{root}: no record has the required column '{picture_column}'; {found}")
-    painted = {name for row in rows for name in _masks_of(row)}
+    painted = {name for row in rows for name in masks_of(row)}
     for region in regions:
         column = region_column(region)
         if column not in columns and region not in painted:
@@ -149,7 +149,7 @@ def _require_columns(
             )
 
 
-def _masks_of(row: Row) -> dict[str, Any]:
+def masks_of(row: Row) -> dict[str, Any]:
     """Painted masks of a row by region name."""
     value = row.values.get("masks")
     return {name: mask for name, mask in value.items() if mask is not None} if isinstance(value, dict) else {}
@@ -253,7 +253,7 @@ class _RowReader:
                 Finding("dropped", "masks is not a table of name and picture", shorten(self.row.values["masks"]))
             )
         masks: dict[str, MaskSource] = {}
-        for region, value in _masks_of(self.row).items():
+        for region, value in masks_of(self.row).items():
             if region not in self.regions:
                 continue
             try:

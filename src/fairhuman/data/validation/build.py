@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.caption.item import Caption
+from fairhuman.data.pictures.decode import decode_mask
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.validation.candidates import Funnel, Progress, filter_candidates, read_candidates
 from fairhuman.data.validation.looks import PictureInspection
 from fairhuman.data.validation.page import write_page
@@ -164,17 +166,40 @@ def _write(
 ) -> None:
     (folder / "images").mkdir(parents=True)
     rows = []
+    dropped: dict[str, str] = {}
     for number, record in enumerate(chosen.records.values()):
         suffix, content = picture_file(record, settings.source.limits)
         name = f"images/{number:05d}{suffix}"
         (folder / name).write_bytes(content)
-        rows.append(_row(name, record, chosen, settings.strata))
+        row = _row(name, record, chosen, settings.strata)
+        if masks := _write_masks(folder, number, record, settings, dropped):
+            row["masks"] = masks
+        rows.append(row)
         progress("writing pictures", number + 1, len(chosen.records))
     write_rows(folder / "metadata.jsonl", rows)
     write_rows(folder / "rejected.jsonl", funnel.rejected)
-    manifest = _manifest(chosen, settings, funnel, expected)
+    manifest = _manifest(chosen, settings, funnel, expected) | ({"dropped_masks": dropped} if dropped else {})
     write_json(folder / MANIFEST, manifest)
     write_page(folder / "report.html", manifest, list(chosen.records.values()), rows, settings.source.limits)
+
+
+def _write_masks(
+    folder: Path, number: int, record: HumanRecord, settings: ValidationSetSettings, dropped: dict[str, str]
+) -> dict[str, str]:
+    """Write the painted masks of a record; return their paths by region. The reason for one that can't be decoded
+    goes into `dropped`.
+    """
+    paths: dict[str, str] = {}
+    for place, (region, mask) in enumerate(record.masks.items()):
+        try:
+            picture = decode_mask(mask, settings.source.limits)
+        except PictureError as error:
+            dropped[f"{record.key}, mask of {region}"] = str(error)
+            continue
+        paths[region] = f"masks/{number:05d}-{place}.png"
+        (folder / "masks").mkdir(exist_ok=True)
+        picture.save(folder / paths[region])
+    return paths
 
 
 def _row(name: str, record: HumanRecord, chosen: _Chosen, dimensions: Sequence[str]) -> dict[str, Any]:

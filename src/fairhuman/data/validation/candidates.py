@@ -10,7 +10,8 @@ from fairhuman.data.pictures.filters import PERSON, Clarity, Filter, Measures, a
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.thresholds import harms
 from fairhuman.data.sources import source_format, source_kind
-from fairhuman.data.sources.rows import iterate_records
+from fairhuman.data.sources.own_regions import own_regions
+from fairhuman.data.sources.rows import iterate_records, masks_of
 from fairhuman.data.validation.looks import PictureInspection, inspect_pictures
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError
@@ -52,7 +53,7 @@ class Funnel:
 
 
 def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funnel) -> dict[str, HumanRecord]:
-    """Read the records of a source by key, with all their boxes; only headers of pictures are read.
+    """Read the records of a source by key, with all their boxes and painted masks; only headers of pictures are read.
 
     Raises:
         DataError: the source is unreadable, has no record, or more than `source.max_reject_share` can't be read.
@@ -61,9 +62,10 @@ def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funne
     try:
         kind = source_format(source_kind(source, settings.source.format))
         root = source if source.is_dir() else source.parent
-        rows = kind.rows(source, report)
+        rows = list(kind.rows(source, report))
+        regions = list(dict.fromkeys([*REGIONS, *own_regions(rows), *(name for row in rows for name in masks_of(row))]))
         records = {
-            record.key: record for record in iterate_records(rows, root, kind.picture, REGIONS, settings.source, report)
+            record.key: record for record in iterate_records(rows, root, kind.picture, regions, settings.source, report)
         }
     except OSError as error:
         raise DataError(f"{error.filename or source}: can't be read: {error.strerror or error}") from error

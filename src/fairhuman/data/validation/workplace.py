@@ -40,6 +40,8 @@ def identity(settings: ValidationSetSettings, records: Iterable[HumanRecord]) ->
             "boxes": {name: boxes and [box_numbers(box) for box in boxes] for name, boxes in record.boxes.items()},
             "attributes": record.attributes,
         }
+        if record.masks:
+            fields["masks"] = sorted(record.masks)
         try:
             digest.update(json.dumps(fields, default=str).encode("utf-8"))
         except (RecursionError, ValueError, TypeError) as error:

@@ -103,10 +103,12 @@ function drawBoxes(picture) {
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
   for (const [region, boxes] of Object.entries(picture.boxes)) {
-    find(`count-${region}`).textContent = boxes ? boxes.length : "unknown";
+    const count = find(`count-${region}`);
+    count.textContent = boxes ? boxes.length : "unknown";
     for (const [x0, y0, x1, y1] of boxes ?? []) {
       const rect = document.createElementNS(SVG, "rect");
       rect.setAttribute("class", region);
+      rect.setAttribute("stroke", count.dataset.colour);
       for (const [name, value] of Object.entries({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 })) rect.setAttribute(name, value);
       svg.append(rect);
     }
