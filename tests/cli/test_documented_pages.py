@@ -22,7 +22,7 @@ SHORT: dict[str, list[str]] = {
     "losses": ["timesteps=[0.4]"],
 }
 CHECKED = ("synth", "data build", "train recipes/controlnet-sdxl", "evaluate", "bench", "compare")
-SMALLER = {"min_side=16": "min_side=4", "size=128": "size=32", "max_enlarge=4": "max_enlarge=32"}
+SMALLER = {"min_side=512": "min_side=4", "min_side=16": "min_side=4", "size=128": "size=32", "max_enlarge=4": "max_enlarge=32"}
 
 
 def commands_of(page: str) -> list[str]:
@@ -35,6 +35,8 @@ def shortened(line: str) -> list[str]:
     assert program == "fairhuman"
     arguments = [SMALLER.get(argument, argument) for argument in arguments]
     said = " ".join(shlex.split(line)[1:])
+    if said.startswith("data build"):
+        arguments[3] = "built"  # people are there
     if said.startswith("synth"):
         arguments[1] = "more"  # people are there
     if said.startswith(CHECKED):
