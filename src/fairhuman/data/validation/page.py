@@ -42,6 +42,7 @@ def write_page(
         seed=settings["seed"],
         overlap=f"{manifest['overlap']:.1%}",
         strata=manifest["strata"],
+        regions=colours(dict.fromkeys(region for record in records[:SHOWN] for region in record.boxes)),
         samples=[(_draw_boxes(record, limits), row) for record, row in zip(records[:SHOWN], rows, strict=False)],
         settings_text=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
     )
