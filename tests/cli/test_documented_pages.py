@@ -22,7 +22,12 @@ SHORT: dict[str, list[str]] = {
     "losses": ["timesteps=[0.4]"],
 }
 CHECKED = ("synth", "data build", "train recipes/controlnet-sdxl", "evaluate", "bench", "compare")
-SMALLER = {"min_side=512": "min_side=4", "min_side=16": "min_side=4", "size=128": "size=32", "max_enlarge=4": "max_enlarge=32"}
+SMALLER = {
+    "min_side=512": "min_side=4",
+    "min_side=16": "min_side=4",
+    "size=128": "size=32",
+    "max_enlarge=4": "max_enlarge=32",
+}
 
 
 def commands_of(page: str) -> list[str]:

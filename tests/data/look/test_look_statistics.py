@@ -68,10 +68,12 @@ def test_columns_and_records_give_the_same(three, tmp_path):
             assert one[name] == other[name], name
 
 
-def test_boxes_of_any_region_that_is_named(folder):
-    root = folder([{"file_name": "a.png", "foot": [[1, 2, 11, 12]]}])
-    assert "foot" not in dataset_statistics(root).regions
-    assert dataset_statistics(root, regions=["foot"]).regions["foot"].has == 1
+def test_boxes_of_any_region(folder):
+    """A column is one of boxes if it holds one; otherwise it counts if it is named."""
+    root = folder([{"file_name": "a.png", "foot": [[1, 2, 11, 12]], "shoe": [], "rgba": [[9, 9, 9, 1]]}])
+    assert set(dataset_statistics(root).regions) == {"face", "hand", "person", "foot"}
+    found = dataset_statistics(root, regions=["shoe"]).regions
+    assert (found["foot"].has, found["shoe"].none) == (1, 1)
 
 
 def test_a_build_brings_its_funnel(built, tmp_path):

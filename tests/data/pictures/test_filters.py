@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from fairhuman.config import build
 from fairhuman.data.pictures.filters import (
-    Clarity,
+    ClarityPercentile,
     FacesAndHands,
     FilterSettings,
     Measures,
@@ -126,7 +126,7 @@ def test_no_face_says_nothing_while_hands_are_unknown(faces: int, hands: int, ex
 def test_a_percentile_becomes_a_value_over_what_is_known() -> None:
     measures = [Measures(9, 9, clarity=value) for value in (10.0, 20.0, 30.0, 40.0, 50.0, None)]
     found = active_filters(FilterSettings(min_side=None, min_clarity_percentile=25), measures)
-    assert found == [Clarity(low=20.0)]
+    assert found == [ClarityPercentile(low=20.0)]
     assert active_filters(FilterSettings(min_side=None, min_clarity_percentile=25), [Measures(9, 9)]) == []
 
 

@@ -123,13 +123,15 @@ def test_a_format_can_be_forced_and_must_exist(sample):
 def test_what_is_no_data_set_is_named_in_a_line(tmp_path):
     """The formats are listed on request alone."""
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / "photo.JPG").touch()
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "notes.txt").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.JPG").touch()
     for name, said in (
         ("empty", "no picture in .*empty, which is empty; `fairhuman data formats` lists"),
-        (".", r"no picture in .*, which has 3 others, such as empty;"),
-        ("photo.JPG", "is a single picture; give the folder that it is in"),
-        ("notes.txt", "is a file that holds no data set; expected a folder, a .parquet or a .tar"),
+        ("documents", r"no picture in .*documents, which has other files, such as notes.txt;"),
+        ("photos/a.JPG", "is a single picture; give the folder that it is in"),
+        ("documents/notes.txt", "is a file that holds no data set; expected a folder, a .parquet or a .tar"),
     ):
         with pytest.raises(DataError, match=said) as caught:
             source_kind(tmp_path / name)

@@ -113,9 +113,9 @@ class Filter:
     @property
     def remedies(self) -> tuple[str, str]:
         """What to change if too many pictures are below `low`, or above `high`."""
-        if not self.suggests:
-            return f"change {self.settings[0]}", ""
         low, high = self.settings
+        if low == "needs":
+            return "change needs", ""
         return f"lower {low}", f"raise {high}" if high else ""
 
     @property

@@ -116,9 +116,7 @@ def _nothing_in(path: Path) -> str:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         return f"{path}: can't be read: {error.strerror or error}"
-    return f"no picture in {path}, " + (
-        f"which has {len(names)} others, such as {names[0]}" if names else "which is empty"
-    )
+    return f"no picture in {path}, " + (f"which has other files, such as {names[0]}" if names else "which is empty")
 
 
 def format_lines() -> list[str]:

@@ -27,7 +27,7 @@ def own_regions(rows: Iterable[Row]) -> tuple[str, ...]:
 
 
 def box_columns(values: Mapping[str, Any]) -> Iterator[str]:
-    """Own columns of one row with at least one box: four or five numbers."""
+    """Own columns of one row with at least one box: four or five numbers, x0 < x1 and y0 < y1."""
     for name, value in values.items():
         if isinstance(value, list | tuple) and name not in DEFINED and any(map(_is_box, value)):
             yield name
@@ -64,15 +64,11 @@ def is_list(kind: pyarrow.DataType) -> bool:
 
 
 def _is_box(item: Any) -> bool:
-    return isinstance(item, list | tuple) and len(item) in (4, 5) and all(map(_is_number, item[:4]))
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is a number, perhaps as text, as `parse_boxes` takes it."""
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return False
-        return True
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a box with an area; numbers may be text, as in `parse_boxes`."""
+    if not isinstance(item, list | tuple) or len(item) not in (4, 5):
+        return False
+    try:
+        x0, y0, x1, y1 = map(float, item[:4])
+    except (TypeError, ValueError):
+        return False
+    return x0 < x1 and y0 < y1
