@@ -399,6 +399,8 @@ def test_a_filter_that_rejects_all_ends_the_build_before_detection(photos, tmp_p
 def test_a_caption_that_the_build_writes_is_missed_by_nobody(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.png").write_bytes(encoded(picture(40, 30, 1)))
+    row = {"file_name": "a.png", "caption": "", "persons": [[1, 1, 30, 30]]}
+    (tmp_path / "photos/metadata.jsonl").write_text(json.dumps(row))
     built = build(tmp_path / "photos", tmp_path / "out", "caption.kind=template")
     assert built.report["notes"] == {}
     assert rows(tmp_path / "out")[0]["caption"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairhuman.data.pictures.filters import Filter, Measures
 
@@ -63,7 +64,7 @@ def harms(filters: Sequence[Filter], measures: Sequence[Measures], section: str 
     return found
 
 
-def _keeping(values: np.ndarray) -> float:
+def _keeping(values: NDArray[np.float64]) -> float:
     """The largest lower bound, rounded down to four digits, that keeps 90 % of the values."""
     bound = float(np.sort(values)[int(len(values) * (1 - KEPT) + 1e-9)])
     if bound == round(bound):
