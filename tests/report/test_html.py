@@ -2,12 +2,15 @@
 
 import base64
 import io
+import re
+from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
-from fairhuman.report.html import picture_uri, render
+from fairhuman import report
+from fairhuman.report.html import breakable, picture_uri, render
 
 
 def test_frame_escapes_and_forbids_requests() -> None:
@@ -24,3 +27,20 @@ def test_pictures_of_any_mode_are_made_smaller_never_larger(mode: str) -> None:
         uri = picture_uri(Image.new(mode, (side, side // 2)), longest=50)
         decoded = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
         assert decoded.size == (expected, expected // 2)
+
+
+def test_names_break_only_between_parts_and_are_escaped() -> None:
+    assert breakable("samples/a_b-1.png") == "samples/<wbr>a_<wbr>b-<wbr>1.png"
+    assert breakable("<b>") == "&lt;b&gt;"
+    assert breakable("a--b") == "a--<wbr>b"
+
+
+def test_every_page_has_the_style_for_light_and_dark() -> None:
+    assert "prefers-color-scheme: dark" in render("page.html", title="")
+
+
+def test_pages_name_no_colour_of_the_ground_or_the_ink_beside_the_style() -> None:
+    """White or black of its own would be unreadable in the other scheme."""
+    for file in Path(report.__file__).parent.glob("*.html"):
+        found = re.findall(r"(?:background|[^-]color): *#\w+", file.read_text(encoding="utf-8"))
+        assert not [one for one in found if re.search(r"#(fff|000|f\w{5}|[12]\w{5})", one)], file.name

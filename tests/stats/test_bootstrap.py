@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairhuman.stats.bootstrap import pooled_ratio, relative_change
+from fairhuman.stats.bootstrap import pooled_ratio, ratio_difference, relative_change
 
 RUNS = 300
 
@@ -92,6 +92,18 @@ def test_the_seed_decides_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPat
     in_blocks = pooled_ratio(errors, areas, seed=5)
     assert in_blocks.low == pytest.approx(whole.low)
     assert in_blocks.high == pytest.approx(whole.high)
+
+
+def test_draws_without_an_area_are_left_out_and_give_no_nan() -> None:
+    """One sample of eight has the region: a third of the draws miss it."""
+    areas = np.array([2.0, 0, 0, 0, 0, 0, 0, 0])
+    same = ratio_difference((0.9 * areas, areas), (0.9 * areas, areas))
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert same.standard_error == 0.0
+    areas[1] = 1.0
+    found = ratio_difference((0.9 * areas, areas), (areas * np.array([0.5] + [0.7] * 7), areas))
+    assert found.value == pytest.approx((1.0 + 0.7) / 3 - 0.9)
+    assert (found.low, found.high) == pytest.approx((-0.4, -0.2)), "only one of the two was drawn"
 
 
 def test_nothing_to_estimate_is_nan_and_bad_input_is_named() -> None:

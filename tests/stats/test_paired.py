@@ -78,6 +78,13 @@ def test_the_test_is_exact_for_few_prompts():
     assert math.isnan(compare([], [], []).p)
 
 
+def test_equal_pairs_are_told_from_a_difference_of_zero():
+    equal = paired_difference(([0.9, 0.0], [1, 0]), ([0.9, 0.0], [1, 0]), "ab")
+    assert (equal.equal, equal.p, equal.measured.low, equal.measured.high) == (True, 1.0, 0.0, 0.0)
+    assert not compare([1.0, 2.0], [2.0, 1.0], [0, 1]).equal
+    assert not compare([], [], []).equal
+
+
 def test_the_test_is_right_where_nothing_differs():
     rng = np.random.default_rng(4)
     ps = [compare(rng.normal(size=30), rng.normal(size=30), range(30)).p for _ in range(200)]

@@ -17,7 +17,9 @@ def evaluate(
     prompts: Prompts = None,
     reference: Annotated[Path | None, Option(help="Real pictures: for FID, and for what to expect.")] = None,
     against: Annotated[str | None, Option(help="Method to compare with; the first by default.")] = None,
-    out: Annotated[Path | None, Option(help="Folder for numbers and page; IMAGES-evaluation by default.")] = None,
+    out: Annotated[
+        Path | None, Option(help="Folder for numbers and page; IMAGES-evaluation, or a new one beside it, by default.")
+    ] = None,
     recipe: Recipe = None,
     cache: Annotated[Path | None, Option(help="Folder for features; in the user's cache by default.")] = None,
     dry_run: DryRun = False,
@@ -32,9 +34,11 @@ def evaluate(
     from rich.table import Table
 
     from fairhuman.data.sources import source_kind
-    from fairhuman.evaluate.page import number_text
+    from fairhuman.evaluate.page import alone_text, number_text
+    from fairhuman.evaluate.place import check_folder, default_folder
     from fairhuman.evaluate.run import EvaluationInputs, evaluate
     from fairhuman.evaluate.settings import EvaluateSettings
+    from fairhuman.evaluate.verdict import verdicts
     from fairhuman.utils.files import cache_folder, read_prompts, writing
 
     for text in overrides or ():
@@ -44,9 +48,15 @@ def evaluate(
     settings = settings_of(EvaluateSettings, "evaluate", overrides, recipe)
     methods = named_folders([images, *(method or ())])
     inputs = EvaluationInputs(methods, prompts, reference, against, cache or cache_folder() / "features")
-    first = next(iter(methods.values()))
-    out = out or first.with_name(f"{first.name}-evaluation")
     display = ConsoleDisplay()
+    if out is not None:
+        check_folder(out, inputs.identity(settings))
+    else:
+        first = next(iter(methods.values()))
+        usual = first.with_name(f"{first.name}-evaluation")
+        out = default_folder(usual, inputs.identity(settings))
+        if out != usual:
+            display.say(f"{usual} holds another evaluation; this one goes into {out}")
     if dry_run:
         display.settings(settings)
         if prompts is not None:
@@ -67,6 +77,13 @@ def evaluate(
     for result in done.found.results:
         table.add_row(result.method, result.metric.name, escape(number_text(result.metric, result.measured)))
     display.table(table)
+    found = verdicts(done.found)
+    for verdict in found:
+        display.say(verdict.text)
+    for note in dict.fromkeys(note for verdict in found for note in verdict.notes):
+        display.say(note)
+    if not found:
+        display.say(alone_text(done.methods))
     display.say(f"features are kept in {inputs.cache}; report: {done.page}")
 
 

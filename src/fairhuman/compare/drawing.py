@@ -78,6 +78,7 @@ def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Di
             zoom_on=None if expected is not None else inputs.zoom_on,
             expected=expected,
             control=inputs.control,
+            tell=display.say,
         )
 
 

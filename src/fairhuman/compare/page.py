@@ -1,5 +1,6 @@
 """The report of a comparison."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
-from fairhuman.report.training import interval, verdict
+from fairhuman.report.text import estimate_text, listed
+from fairhuman.report.training import verdict
 from fairhuman.utils.files import write_json, write_text
 from fairhuman.utils.provenance import origin
 
@@ -39,13 +41,20 @@ def write_comparison(
         "compare.html",
         title="Comparison",
         names=[(name, palette[name]) for name in names],
-        base=[interval(base_loss(first, name), "{:.4g}") for name in names],
+        base=[estimate_text(base_loss(first, name)) for name in names],
         pictures=len(first.keys),
         changes=[
-            (cell, outcome.seeds[cell], [(verdict(one)[0], interval(one, "{:+.2%}")) for one in found.values()])
+            (
+                cell,
+                outcome.seeds[cell],
+                [(verdict(one)[0], estimate_text(one, "{:+.2f}", signed=True, percent=True)) for one in found.values()],
+            )
             for cell, found in estimates.items()
         ],
-        plot=figure_uri(changes_figure(estimates, seeds)),
+        plots=[figure_uri(changes_figure(estimates, seeds, stacked=stacked)) for stacked in (False, True)],
+        verdicts=[
+            _sentence(cell, against, found) for against, cells in differences.items() for cell, found in cells.items()
+        ],
         margin=f"{recipe.margin:.0%}",
         differences=[
             (against, [(cell, [_difference(one) for one in found.values()]) for cell, found in cells.items()])
@@ -90,7 +99,24 @@ def _reports(recipe: CompareRecipe, outcome: ComparisonRuns) -> list[tuple[str, 
 
 
 def _difference(contrast: CellContrast) -> tuple[str, str, str]:
-    return MARKS[contrast.verdict], interval(contrast.estimate, "{:+.2%}"), contrast.verdict
+    text = estimate_text(contrast.estimate, "{:+.2f}", signed=True, percent=True)
+    return MARKS[contrast.verdict], text, contrast.verdict
+
+
+def _sentence(cell: str, against: str, found: Mapping[str, CellContrast]) -> str:
+    """The verdicts on all losses of a cell, in words."""
+    words = {
+        "lower": "lower held-out loss of {}",
+        "higher": "higher held-out loss of {}",
+        "same": "the same of {} within the margin",
+        "undecided": "undecided for {}",
+    }
+    clauses = []
+    for outcome, text in words.items():
+        names = [name for name, one in found.items() if one.verdict == outcome]
+        if names:
+            clauses.append(text.format(listed(names)))
+    return f"{cell} compared with {against}: {'; '.join(clauses)}."
 
 
 def _rates(outcome: ComparisonRuns, cell: str) -> dict[str, Any]:

@@ -7,16 +7,18 @@ from typing import Any
 
 from PIL import Image
 
-from fairhuman.evaluate.page import contrast_mark, number_text
+from fairhuman.evaluate.page import number_text
 from fairhuman.evaluate.results import EvaluationResults
 from fairhuman.evaluate.run import Evaluation
+from fairhuman.evaluate.verdict import contrast_mark, verdicts
 from fairhuman.report import plots
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.previews import PictureWithZooms, open_picture, read_previews, shot
 from fairhuman.report.run_folder import read_metrics
-from fairhuman.report.training import SHEET, interval, verdict
+from fairhuman.report.text import estimate_text
+from fairhuman.report.training import SHEET, verdict
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
 
@@ -54,6 +56,7 @@ def write_demo_report(
     series = {name: read_series([run]) for name, run in runs.items()}
     names = list(series["ls"].first)
     palette = colours(names)
+    changes = {TITLES[method]: {name: change(one, name) for name in names} for method, one in series.items()}
     overlay = open_picture(runs["mpd"], "overlay.png")
     measured = samples.measured
     page = render(
@@ -63,11 +66,10 @@ def write_demo_report(
         settings_text=settings_text,
         facts=facts,
         changes=[_line(series, name, palette[name]) for name in names],
-        changes_plot=figure_uri(
-            changes_figure({TITLES[m]: {name: change(series[m], name) for name in names} for m in series})
-        ),
+        changes_plots=[figure_uri(changes_figure(changes, stacked=stacked)) for stacked in (False, True)],
         titles=list(TITLES.values()),
         numbers=_numbers(measured.found) if measured else [],
+        verdicts=verdicts(measured.found) if measured else [],
         evaluation=measured.page.relative_to(out).as_posix() if measured else None,
         note=samples.note,
         rows=_held_out(runs),
@@ -84,20 +86,20 @@ def write_demo_report(
 
 
 def _line(series: Mapping[str, Series], name: str, colour: str) -> dict[str, Any]:
-    """A table row: loss of the base, change with LS, change with MPD, difference of the changes."""
-    changes = [change(series["ls"], name), change(series["mpd"], name), change(series["mpd"], name, series["ls"])]
+    """A table row: difference of the changes, change with LS, change with MPD, loss of the base."""
+    changes = [change(series["mpd"], name, series["ls"]), change(series["ls"], name), change(series["mpd"], name)]
     base = base_loss(series["ls"], name)
     return {
         "name": name,
         "colour": colour,
         "n": base.n,
-        "base": interval(base, "{:.4g}"),
+        "base": estimate_text(base),
         "cells": [_cell(estimate) for estimate in changes],
     }
 
 
 def _cell(estimate: Estimate) -> tuple[str, str]:
-    return verdict(estimate)[0], interval(estimate, "{:+.1%}")
+    return verdict(estimate)[0], estimate_text(estimate, "{:+.1f}", signed=True, percent=True)
 
 
 def _numbers(found: EvaluationResults) -> list[tuple[str, str, list[tuple[str, str]]]]:

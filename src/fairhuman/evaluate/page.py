@@ -1,7 +1,8 @@
-"""The report of an evaluation: metrics with intervals, their limits, and the best and worst pictures."""
+"""The report of an evaluation: a verdict in words, differences and values with intervals, best and worst pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -11,14 +12,14 @@ from fairhuman.evaluate.pace import PLANNED
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Metric
 from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.evaluate.verdict import FEW, MARGIN, Verdict, contrast_mark, verdicts
 from fairhuman.report.html import picture_uri, render
-from fairhuman.report.text import duration
+from fairhuman.report.text import duration, estimate_text, plural
 from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import write_text
 
 SHOWN = 6  # pictures with the lowest and with the highest scores
 SIDE = 220  # longer side of a picture in pixels
-SIGNIFICANCE = 0.05  # significance level
 
 
 def write_page(
@@ -33,19 +34,21 @@ def write_page(
     """Write `report.html` and return its path."""
     metrics = list(dict.fromkeys(result.metric for result in found.results))
     numbers = {(result.metric, result.method): result.measured for result in found.results}
-    contrasts = {(one.metric, one.method): one for one in found.corrected()}
-    others = [method for method in methods if method != baseline] if baseline is not None else []
+    contrasts = found.corrected()
     page = render(
         "evaluate.html",
         title="Evaluation",
         methods=[(name, len(pictures)) for name, pictures in methods.items()],
         reference=len(reference) if reference is not None else None,
         baseline=baseline,
-        others=others,
+        alone=alone_text(methods),
+        comparisons=[_comparison(verdict, contrasts, numbers) for verdict in verdicts(found)],
+        differences=len(contrasts),
+        margin=f"{MARGIN:.0%}",
+        few=FEW,
         numbers=[
             (metric, [number_text(metric, numbers.get((metric, name))) for name in methods]) for metric in metrics
         ],
-        differences=[(metric, [_difference(contrasts.get((metric, name))) for name in others]) for metric in metrics],
         warnings=found.warnings,
         left_out=[
             (name, note.file, note.reason, note.value) for name, report in reports.items() for note in report.skipped()
@@ -64,27 +67,56 @@ def write_page(
     return path
 
 
+def alone_text(methods: Methods) -> str:
+    """What stands in place of a verdict where there is only one method."""
+    name, pictures = next(iter(methods.items()))
+    return (
+        f"{name}: {plural(len(pictures), 'picture')}. One set has numbers and no verdict; add a second one to compare "
+        "with, as --method NAME=FOLDER."
+    )
+
+
 def number_text(metric: Metric, measured: Measured | None) -> str:
-    """`value [low, high]`; a dash if there is no value."""
-    if measured is None or np.isnan(measured.value):
-        return "-"
-    value, low, high = (metric.form.format(number) for number in (measured.value, measured.low, measured.high))
-    return f"{value} [{low}, {high}]"
+    """`value [low, high]` with the digits that the interval allows; a dash if it wasn't measured."""
+    return "-" if measured is None else estimate_text(measured, metric.form)
 
 
-def _difference(contrast: Contrast | None) -> tuple[str, str, str]:
-    """CSS class, text and p-value of a difference."""
-    if contrast is None or np.isnan(contrast.difference.measured.value):
-        return "", "-", "-"
+def difference_text(contrast: Contrast) -> str:
+    """A difference with its interval, or that all pairs are equal."""
     measured = contrast.difference.measured
-    text = f"{measured.value:+.3g} [{measured.low:+.3g}, {measured.high:+.3g}]"
-    return contrast_mark(contrast), text, f"{contrast.corrected:.2g}"
+    if contrast.difference.equal:
+        return f"{plural(measured.n, 'pair')}, all equal"
+    return estimate_text(measured, "{:+.3g}", signed=True)
 
 
-def contrast_mark(contrast: Contrast) -> str:
-    """CSS class of a cell: whether a method is significantly better or worse after Holm's correction."""
-    gained = (contrast.difference.measured.value > 0) == (contrast.metric.better == "higher")
-    return ("down" if gained else "up") if contrast.corrected < SIGNIFICANCE else ""
+def _comparison(
+    verdict: Verdict, contrasts: Sequence[Contrast], numbers: Mapping[tuple[Metric, str], Measured]
+) -> tuple[Verdict, list[dict[str, Any]]]:
+    """A verdict and a row for each difference behind it."""
+    rows = [
+        {
+            "name": one.metric.name,
+            "mark": contrast_mark(one),
+            "text": difference_text(one),
+            "plot": forest(one),
+            "p": "" if np.isnan(one.corrected) else f"{one.corrected:.2g}",
+            "values": [number_text(one.metric, numbers.get((one.metric, name))) for name in (one.method, one.against)],
+        }
+        for one in contrasts
+        if one.method == verdict.method
+    ]
+    return verdict, rows
+
+
+def forest(contrast: Contrast) -> tuple[float, float, float] | None:
+    """Low end, value and high end of a difference as places in -1..1, positive is better; None without an interval."""
+    measured = contrast.difference.measured
+    ends = np.array([measured.low, measured.value, measured.high])
+    reach = np.abs(ends).max()
+    if contrast.difference.equal or not np.isfinite(reach) or reach == 0:
+        return None
+    places = ends / reach if contrast.metric.better == "higher" else -ends[::-1] / reach
+    return tuple(round(float(place), 3) for place in places)  # type: ignore[return-value]
 
 
 def _shown(metric: Metric, found: EvaluationResults) -> bool:
@@ -93,7 +125,7 @@ def _shown(metric: Metric, found: EvaluationResults) -> bool:
 
 def _ends(
     metric: Metric, methods: Methods, found: EvaluationResults
-) -> tuple[str, list[tuple[str, list[tuple[str, str]]]]]:
+) -> tuple[str, list[tuple[str, list[tuple[str, str, str]]]]]:
     """The pictures of all methods with the lowest and highest values of a metric."""
     rated = [
         (float(value), f"{name}: {picture.name}", picture)
@@ -104,6 +136,6 @@ def _ends(
     rated.sort(key=lambda one: one[:2])
     rows = {"lowest": rated[:SHOWN], "highest": rated[::-1][:SHOWN]}
     return metric.name, [
-        (title, [(f"{text} {value:.3g}", picture_uri(picture.image(), SIDE)) for value, text, picture in row])
+        (title, [(text, f"{value:.3g}", picture_uri(picture.image(), SIDE)) for value, text, picture in row])
         for title, row in rows.items()
     ]

@@ -13,6 +13,7 @@ from fairhuman.stats.bootstrap import Array
 from fairhuman.stats.paired import Difference, Measured, Values, holm, paired_difference, ratio
 
 Methods = Mapping[str, Sequence[EvalImage]]
+WHOLE = "whole picture"  # what metrics of whole pictures judge
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Metric:
         better: which direction is better.
         what: what it measures, in one sentence.
         blind: what it does not capture, in one sentence.
-        form: number format.
+        form: number format where there is no interval; otherwise the interval decides on the digits.
         by_picture: whether values of single pictures are meaningful, so that the report shows the lowest and highest.
+        judges: what the verdict says of it, such as `faces`; None: the metric itself; empty: not part of the verdict.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Metric:
     blind: str
     form: str = "{:.4g}"
     by_picture: bool = False
+    judges: str | None = None
 
 
 @dataclass(frozen=True)

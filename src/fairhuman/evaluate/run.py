@@ -25,9 +25,11 @@ from fairhuman.evaluate.needed import check_weights, leaving_out
 from fairhuman.evaluate.pace import TimedProgress, peak_mb
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import CHECKED, EvalImage, Progress, read_pictures
+from fairhuman.evaluate.place import NUMBERS
 from fairhuman.evaluate.results import EvaluationResults, Methods, shared_indices
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
+from fairhuman.evaluate.verdict import verdicts
 from fairhuman.utils.files import read_prompts, write_json
 from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 
@@ -95,6 +97,16 @@ class EvaluationInputs:
     def baseline(self) -> str | None:
         """The method that the others are compared with; None if there is only one."""
         return self.against or (next(iter(self.methods)) if len(self.methods) > 1 else None)
+
+    def identity(self, settings: EvaluateSettings) -> dict[str, Any]:
+        """What makes this evaluation another one than that of a folder, as `metrics.json` has it."""
+        return {
+            "sources": {name: str(path) for name, path in self.methods.items()},
+            "prompts": None if self.prompts is None else str(self.prompts),
+            "reference": None if self.reference is None else str(self.reference),
+            "against": self.baseline,
+            "settings": settings.model_dump(mode="json"),
+        }
 
 
 @dataclass(frozen=True)
@@ -175,16 +187,16 @@ def _write(
 ) -> None:
     document = {
         **_numbers(found),
+        "verdicts": {one.method: one.text for one in verdicts(found)},
         "warnings": found.warnings,
         "seconds_per_picture": {what: {"pictures": n, "seconds": s} for what, (n, s) in found.seconds.items()},
         "peak_mb": found.peak_mb,
         "left_out": {name: report.counts() for name, report in reports.items() if report.notes},
-        "settings": settings.model_dump(mode="json"),
-        "sources": {name: str(path) for name, path in job.methods.items()},
+        **job.identity(settings),
         "fairhuman": __version__,
         "torch": torch.__version__,
     }
-    write_json(out / "metrics.json", document)
+    write_json(out / NUMBERS, document)
     write_table(_per_image(methods, found), out / "per_image.parquet")
 
 

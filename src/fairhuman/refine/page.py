@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from fairhuman.errors import DataError
+from fairhuman.refine.attempts import SIDE, Shots, read_attempts
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.picture import GOOD, KEPT, REFINED
 from fairhuman.refine.run import RefineManifest, RefineOutcome, RefineSource
@@ -18,7 +19,7 @@ from fairhuman.report.html import picture_uri, render
 from fairhuman.utils.files import write_text
 
 SHOWN = 60  # refined parts, and unimproved parts, on the page
-SIDE = 256  # side of a crop in pixels
+UNREADABLE, NOT_STORED = "the file can no longer be read", "no picture of it was stored"
 
 
 def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManifest, done: RefineOutcome) -> Path:
@@ -27,14 +28,16 @@ def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManif
     parts = [(row, part) for row in done.rows for part in row["parts"]]
     refined = _first(parts, REFINED, lambda part: part["before"] - part["after"])
     kept = _first(parts, KEPT, lambda part: part["before"])
+    shots = read_attempts(out)
     page = render(
         "refine.html",
         title="Refinement",
+        summary=summary(done)[: len(KINDS) + 1],
         pictures=Counter(str(row["outcome"]) for row in done.rows),
         table=[(kind, *_numbers([part for _, part in parts if part["kind"] == kind])) for kind in KINDS],
         failed=done.failed,
-        refined=[_shown(row, part, paths[row["name"]], out / row["output"]) for row, part in refined],
-        kept=[_shown(row, part, paths[row["name"]], None) for row, part in kept],
+        refined=[_shown(row, part, paths[row["name"]], out / row["output"], shots) for row, part in refined],
+        kept=[_shown(row, part, paths[row["name"]], None, shots) for row, part in kept],
         more=[max(sum(part["outcome"] == outcome for _, part in parts) - SHOWN, 0) for outcome in (REFINED, KEPT)],
         settings_text=yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False),
     )
@@ -73,14 +76,26 @@ def _first(parts: Sequence[Any], outcome: str, key: Any) -> list[Any]:
     return sorted(wanted, key=lambda one: key(one[1]))[:SHOWN]
 
 
-def _shown(row: Mapping[str, Any], part: Mapping[str, Any], before: Path, after: Path | None) -> dict[str, Any]:
-    return {
-        "text": f"{row['name']}: {part['label']} {part['number']}",
-        "before": _cut(before, part["square"]),
-        "after": _cut(after, part["square"]) if after is not None else None,
-        "quality": (f"{part['before']:.2f}", f"{part['after']:.2f}"),
-        "attempts": [f"{quality:.2f}" + (f" ({why})" if why else "") for quality, why in part["attempts"]],
-    }
+def _shown(
+    row: Mapping[str, Any], part: Mapping[str, Any], before: Path, after: Path | None, shots: Mapping[str, Shots]
+) -> dict[str, Any]:
+    """A part from left to right: before, every attempt with the reason for or against it, and what was kept."""
+    of_picture, taken = shots.get(row["name"], {}), part["taken"]
+    steps = [_step("before", f"quality {part['before']:.2f}", _cut(before, part["square"]), UNREADABLE)]
+    for number, (quality, why) in enumerate(part["attempts"]):
+        reason = why or ("accepted" if number == taken else f"accepted, but attempt {taken + 1} was better")
+        words = f"quality {quality:.2f}: {'rejected, ' if why else ''}{reason}"
+        steps.append(_step(f"attempt {number + 1}", words, of_picture.get((part["number"], number)), NOT_STORED))
+    if after is None:
+        steps.append(_step("kept", "the original, as no attempt was accepted", None, "as before"))
+    else:
+        words = f"attempt {taken + 1}, quality {part['after']:.2f}"
+        steps.append(_step("kept", words, _cut(after, part["square"]), UNREADABLE))
+    return {"name": row["name"], "part": f"{part['label']} {part['number']}", "steps": steps}
+
+
+def _step(title: str, words: str, picture: str | None, absent: str) -> dict[str, str | None]:
+    return {"title": title, "words": words, "picture": picture, "absent": absent}
 
 
 def _cut(path: Path, square: Sequence[int]) -> str | None:

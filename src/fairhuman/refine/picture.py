@@ -4,9 +4,11 @@ The noise of an attempt is determined by (seed, name of the picture, number of t
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from PIL import Image
 
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
@@ -17,6 +19,7 @@ from fairhuman.refine.parts import BodyPart, PartScores, PartsDetector, PictureP
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
+KeepAttempt = Callable[[int, int, Image.Image], None]  # part, attempt, and the crop as it would become
 GOOD, SMALL, KEPT, REFINED = "good", "small", "kept", "refined"  # outcomes of a part
 
 
@@ -71,13 +74,18 @@ class _Try:
 
 
 def refine_picture(
-    canvas: Canvas, name: str, prompt: str, settings: RefineSettings, tools: RefineTools
+    canvas: Canvas,
+    name: str,
+    prompt: str,
+    settings: RefineSettings,
+    tools: RefineTools,
+    keep: KeepAttempt = lambda *_: None,
 ) -> tuple[Canvas, list[PartRow]]:
     """Redraw the poor parts of a picture where that improves it; returns the picture and the outcome of each part.
 
     The same canvas is returned if nothing changed. Every change is scored against the parts of the original picture, so
     that no strict score falls from one change to the next (`fairhuman.refine.parts`). The picture's name seeds the
-    noise; its prompt may be empty.
+    noise; its prompt may be empty. `keep` gets every attempt, also those that are rejected.
     """
     seen = tools.detect(canvas.rgb())
     first = now = score_parts(seen, seen.parts)
@@ -90,7 +98,7 @@ def refine_picture(
         elif part.side < settings.least_part:
             outcome = SMALL
         else:
-            best, details = _redraw(canvas, name, prompt, settings, tools, seen, now, number)
+            best, details = _redraw(canvas, name, prompt, settings, tools, seen, now, number, keep)
             if best is not None:
                 canvas, now, outcome = best.canvas, best.after, REFINED
         rows.append(_row(number, part, first, now, outcome, details))
@@ -106,6 +114,7 @@ def _redraw(
     seen: PictureParts,
     now: PartScores,
     number: int,
+    keep: KeepAttempt,
 ) -> tuple[_Try | None, dict[str, Any]]:
     """The best accepted attempt at one part, or None, and details for its row."""
     part, painter = seen.parts[number], tools.painter
@@ -119,7 +128,9 @@ def _redraw(
         noise = seeded_generator(settings.seed, Stream.REFINE, _number(name), number, attempt)
         redrawn = painter(picture, mask, text, conditions, noise)
         candidate = canvas.with_pixels(crop.paste(canvas.pixels, redrawn))
-        after = score_parts(tools.detect(candidate.rgb()), seen.parts)
+        shown = candidate.rgb()
+        after = score_parts(tools.detect(shown), seen.parts)
+        keep(number, attempt, crop.cut(shown))
         why = rejection_reason(now, after, number, settings.gain)
         attempts.append((round(float(after.quality_n[number]), 4), why))
         if not why and (best is None or after.quality_n[number] > best.after.quality_n[number]):

@@ -22,6 +22,7 @@ from fairhuman.detect.detection import Picture
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError, FairHumanError
+from fairhuman.refine.attempts import ATTEMPTS, Shots, add_attempts, attempt_shot, forget_others
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import open_conditions
 from fairhuman.refine.inpaint import Painter
@@ -124,7 +125,7 @@ def check_folders(images: Path, out: Path, manifest: RefineManifest) -> None:
             for name, pair in config.differences(earlier, manifest).items()
             if name.removeprefix("settings.") not in RefineSettings.EXECUTION
         }
-        pictures_are_there = {path.name for path in out.iterdir()} - {RECIPE, ROWS, LOCK}
+        pictures_are_there = {path.name for path in out.iterdir()} - {RECIPE, ROWS, LOCK, ATTEMPTS}
         for name, (before, now) in changed.items() if pictures_are_there else ():
             raise DataError(f"{out}: was started with {name} {before!r}, not {now!r}; give another folder")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -188,6 +189,8 @@ def refine_folder(
                     progress("refine", len(done) + len(failed), len(sources))
         rows = [done[source.name] for source in sources if source.name in done]
         write_rows(out / ROWS, rows)  # one row per picture, in order
+        if waiting:
+            forget_others(out, list(done))
         return RefineOutcome(rows, failed, len(waiting) - len(failed))
 
 
@@ -199,14 +202,23 @@ def _refine(
     canvas = Canvas.read(content)
     prompt = canvas.texts.get("prompt") or source.prompt
     parts: list[PartRow] = []
+    shots: Shots = {}
     if canvas.animated:
         result, outcome = canvas, ANIMATED
     else:
-        result, parts = refine_picture(canvas, source.name, prompt, settings, tools)
+        result, parts = refine_picture(
+            canvas,
+            source.name,
+            prompt,
+            settings,
+            tools,
+            lambda part, attempt, picture: shots.update({(part, attempt): attempt_shot(picture)}),
+        )
         outcome = picture_outcome(parts)
     output = _png_name(source.name) if outcome == REFINED else source.name
     plain = [part.plain() for part in parts]
     written = result.png({"refined": _png_note(settings, plain)}) if outcome == REFINED else content
+    add_attempts(out, source.name, shots)
     write_atomically(out / output, lambda file: file.write_bytes(written))
     if earlier not in (None, output):
         (out / str(earlier)).unlink(missing_ok=True)

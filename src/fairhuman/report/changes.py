@@ -104,14 +104,19 @@ def changes_figure(
     estimates: Mapping[str, Mapping[str, Estimate]],
     seeds: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     targets: Mapping[str, float] | None = None,
+    stacked: bool = False,
 ) -> Figure:
     """Change in held-out loss in percent with its interval: one panel per objective, one line per method.
 
-    Changes of individual seeds are small dots; `targets` are dashed lines in the objectives' panels.
+    Changes of individual seeds are small dots; `targets` are dashed lines in the objectives' panels. The panels are
+    side by side, or `stacked` for a phone.
     """
     names = list(next(iter(estimates.values())))
-    figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(estimates)), dpi=100, layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    height = 1.3 + 0.42 * len(estimates)
+    size = (3.6, 0.85 * height * len(names)) if stacked else (9.6, height)
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    shape = (len(names), 1) if stacked else (1, len(names))
+    panels = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
     for axes, (name, colour) in zip(panels, colours(names).items(), strict=True):
         axes.axvline(0.0, color="#888888", linewidth=1.0)
         if targets and name in targets:

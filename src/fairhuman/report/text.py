@@ -1,8 +1,47 @@
 """Human-readable numbers."""
 
+import math
+from collections.abc import Sequence
+
+from fairhuman.stats.estimate import Estimate
+
+MOST_DECIMALS = 6
+
 
 def duration(seconds: float) -> str:
     """A human-readable duration: `40 s`, `3 min`, `2.1 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def plural(number: int, word: str) -> str:
+    """`1 picture`, `8 pictures`."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def decimals(low: float, high: float) -> int:
+    """Decimals that an interval allows: the last one is between 3 % and 33 % of its width."""
+    return min(max(math.ceil(-math.log10((high - low) / 3)), 0), MOST_DECIMALS)
+
+
+def estimate_text(estimate: Estimate, form: str = "{:.4g}", *, signed: bool = False, percent: bool = False) -> str:
+    """`value [low, high]` with the digits that the interval allows; `form` where there is no interval.
+
+    Ends that don't differ are no interval, and without a value there is nothing to measure. `percent` is for shares.
+    """
+    sign = "+" if signed else ""
+    scale, unit = (100, " %") if percent else (1, "")
+    value, low, high = (scale * number for number in (estimate.value, estimate.low, estimate.high))
+    if math.isnan(value):
+        return "nothing to measure"
+    if not (math.isfinite(low) and math.isfinite(high) and high > low):
+        return form.format(value) + unit
+    places = decimals(low, high)
+    value, low, high = (round(number, places) + 0.0 for number in (value, low, high))  # + 0.0: no minus before a zero
+    return f"{value:{sign}.{places}f}{unit} [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"

@@ -6,7 +6,7 @@ about it and are left out.
 
 The standard error and the percentile interval are those of the bootstrap (Efron, Tibshirani, An Introduction to the
 Bootstrap, 1993, ch. 6 and 13) over whole samples: each of `resamples` draws takes n samples with replacement and forms
-the ratio of sums.
+the ratio of sums. A draw for which the statistic is undefined, such as one without any area, is left out.
 If several seeds were evaluated on the same samples, seeds and samples are both resampled (`change_over_seeds`).
 """
 
@@ -226,6 +226,9 @@ def _bootstrap(
             values.append(statistic(counts_bn @ table_nc))
     tail = (1 - level) / 2
     values_b = np.concatenate(values)
+    values_b = values_b[~np.isnan(values_b)]
+    if np.isnan(value) or not len(values_b):
+        return Estimate(value, np.nan, np.nan, n)
     low, high = np.quantile(values_b, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), n, _spread(values_b, n))
 

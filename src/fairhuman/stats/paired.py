@@ -31,10 +31,12 @@ class Difference:
     Attributes:
         measured: r_a - r_b; n counts the pictures that both have.
         p: of the two-sided test that the methods are exchangeable within each prompt; NaN with nothing to test.
+        equal: whether both methods have the same values for every picture, so that the difference is exactly 0.
     """
 
     measured: Measured
     p: float
+    equal: bool = False
 
 
 def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, resamples: int = 2000) -> Measured:
@@ -84,7 +86,8 @@ def paired_difference(
     error = _error(_influence(a_pc) - _influence(b_pc))
     n, prompts = int(known_n.sum()), len(sums_pc)
     measured = Measured(found.value, found.low, found.high, n, error, prompts)
-    return Difference(measured, _swap_test(a_pc, b_pc, found.value, seed))
+    equal = n > 0 and np.array_equal(columns_nc[known_n, :2], columns_nc[known_n, 2:])
+    return Difference(measured, _swap_test(a_pc, b_pc, found.value, seed), equal)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

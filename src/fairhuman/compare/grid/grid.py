@@ -4,7 +4,7 @@ As in Figures 1-4 of the FairHuman supplement, but rows can be drawn at random i
 cut at the same place for all methods. Conditions (Figure 4) are shown in leading columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.report.html import picture_uri, render
 from fairhuman.utils.files import write_text
 
-ZOOM = 192  # side of a close-up on the page in pixels
+ZOOM = 320  # side of a close-up on the page in pixels
+PAGE_PIXELS = 40_000_000  # of all pictures of a page together, about 15 MB; more pictures are shown smaller
 
 
 def write_grid(
@@ -37,6 +38,7 @@ def write_grid(
     expected: Sequence[Boxes] | None = None,
     detect: Detect | None = None,
     control: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write `grid.html`, `grid.png` and `grid.pdf` into `out`, and return the path of the page.
 
@@ -52,6 +54,7 @@ def write_grid(
         detect: returns boxes by part in an RGB picture [H, W, 3], uint8; by default MediaPipe's detectors in a separate
             process.
         control: `NAME=PLACE` of each condition that the pictures were sampled with; see `read_control_inputs`.
+        tell: called with what the user should know, such as that there is nothing to cut close-ups around.
 
     Raises:
         RecipeError: an argument is out of range, or there are more rows than a figure can hold.
@@ -67,13 +70,17 @@ def write_grid(
     boxes = [expected[number] for number in numbers] if expected is not None else None
     frames = _frames(chosen, zoom_on, boxes, detect)
     zooming = zoom_on is not None or expected is not None
-    parts = ZOOMED if zooming else ()
+    parts = ZOOMED if any(frames) else ()
     grid = [_grid_row(number, row, of_row, parts) for number, row, of_row in zip(numbers, chosen, frames, strict=True)]
     if control:
         grid = _with_conditions(grid, chosen, read_conditions(control, matched))
-    notes = [choice, *_zoom_notes(zoom_on, zooming, grid), *setting_notes(chosen), _size_note(grid)]
-    save_figure(grid_figure(grid, notes), out)
-    write_text(out / "grid.html", _page(grid, notes, zoom_on))
+    nothing = _nothing_to_zoom(zoom_on) if zooming and not parts else ""
+    if nothing:
+        tell(nothing)
+    zoom_notes = [nothing] if nothing else _zoom_notes(zoom_on, zooming, grid)
+    notes = [choice, *zoom_notes, *setting_notes(chosen)]
+    save_figure(grid_figure(grid, [*notes, _size_note(grid, HEIGHT)]), out)
+    write_text(out / "grid.html", _page(grid, chosen, notes, nothing, zoom_on))
     return out / "grid.html"
 
 
@@ -84,22 +91,42 @@ def _check_zoom(methods: Mapping[str, Path], zoom_on: str | None, expected: Sequ
         raise RecipeError(f"zoom_on and expected both define the close-ups; give only one, found zoom_on {zoom_on!r}")
 
 
-def _page(grid: Sequence[GridRow], notes: Sequence[str], zoom_on: str | None) -> str:
+def _page(
+    grid: Sequence[GridRow], rows: Sequence[MatchedRow], notes: Sequence[str], nothing: str, zoom_on: str | None
+) -> str:
+    height = _page_height(grid)
     return render(
         "grid.html",
         title=f"{len(grid)} prompts by {', '.join(cell.method for cell in grid[0].cells)}",
         columns=[title for title, _ in grid[0].columns],
-        notes=notes,
+        notes=[*notes, _size_note(grid, height)],
+        nothing=nothing,
         rows=[
             (
                 row,
                 [(name, picture_uri(picture)) for name, picture in row.conditions.items()],
-                [(cell, picture_uri(cell.picture), _uris(cell)) for cell in row.cells],
+                [(cell, picture_uri(_at_height(cell, matched, height)), _uris(cell)) for cell in row.cells],
             )
-            for row in grid
+            for row, matched in zip(grid, rows, strict=True)
         ],
         where="expected" if zoom_on is None else f"found in {zoom_on}",
     )
+
+
+def _page_height(grid: Sequence[GridRow]) -> int:
+    """Height of all pictures on the page: that of the highest, as far as `PAGE_PIXELS` allow, and at least `HEIGHT`."""
+    cells = [cell for row in grid for cell in row.cells]
+    shapes = sum(cell.size[0] / cell.size[1] for cell in cells)
+    return max(min(max(cell.size[1] for cell in cells), int((PAGE_PIXELS / shapes) ** 0.5)), HEIGHT)
+
+
+def _at_height(cell: GridCell, row: MatchedRow, height: int) -> Image.Image:
+    return cell.picture if height == HEIGHT else _resized(_open(cell.method, row), height)
+
+
+def _resized(picture: Image.Image, height: int) -> Image.Image:
+    width = max(1, round(picture.width * height / picture.height))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def choose_rows(total: int, rows: Sequence[int] | None, count: int | None, seed: int) -> tuple[list[int], str]:
@@ -153,10 +180,8 @@ def _grid_row(number: int, row: MatchedRow, frames: Mapping[str, ZoomFrame], par
     cells = []
     for name, drawn in row.pictures.items():
         picture = _open(name, row)
-        width = max(1, round(picture.width * HEIGHT / picture.height))
-        shown = picture.resize((width, HEIGHT), Image.Resampling.LANCZOS)
         zooms = {part: cut(picture, frames[part], ZOOM) if part in frames else None for part in parts}
-        cells.append(GridCell(name, drawn.file.name, picture.size, shown, zooms))
+        cells.append(GridCell(name, drawn.file.name, picture.size, _resized(picture, HEIGHT), zooms))
     return GridRow(number, row.prompt if row.prompt is not None else cells[0].file, cells)
 
 
@@ -184,7 +209,12 @@ def _zoom_notes(zoom_on: str | None, zooming: bool, grid: Sequence[GridRow]) -> 
     return notes
 
 
-def _size_note(grid: Sequence[GridRow]) -> str:
+def _nothing_to_zoom(zoom_on: str | None) -> str:
+    place = f"was found in the pictures of {zoom_on}" if zoom_on else "is expected in these rows"
+    return f"No close-ups: no face and no hand {place}. Place them by another method, or by the boxes of a data set."
+
+
+def _size_note(grid: Sequence[GridRow], height: int) -> str:
     sizes: dict[str, dict[str, None]] = {}
     for row in grid:
         for cell in row.cells:
@@ -194,7 +224,7 @@ def _size_note(grid: Sequence[GridRow]) -> str:
         for name, of_method in sizes.items()
     )
     differ = "Sizes differ. " if len({size for of_method in sizes.values() for size in of_method}) > 1 else ""
-    return f"{differ}All pictures are scaled to a height of {HEIGHT} px; original sizes: {listed}."
+    return f"{differ}All pictures are scaled to a height of {height} px; original sizes: {listed}."
 
 
 def _uris(cell: GridCell) -> list[tuple[str, str | None]]:

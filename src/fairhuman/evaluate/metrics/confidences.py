@@ -103,6 +103,7 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
                     "higher",
                     f"mean quality over the expected {part}s; one that isn't found counts 0",
                     BLIND[part],
+                    judges=f"{part}s",
                 ),
                 {method: (one.quality_n, one.expected_n) for method, one in scores.items()},
             ),
@@ -112,12 +113,17 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
                     "higher",
                     f"share of the expected {part}s that are found",
                     f"the quality of the {part}s",
+                    judges=f"{part}s",
                 ),
                 {method: (one.matched_n, one.expected_n) for method, one in scores.items()},
             ),
             (
                 Metric(
-                    f"{part} precision", "higher", f"share of the found {part}s that are expected", f"missing {part}s"
+                    f"{part} precision",
+                    "higher",
+                    f"share of the found {part}s that are expected",
+                    f"missing {part}s",
+                    judges=f"{part}s",
                 ),
                 {method: (one.matched_n, one.matched_n + one.extra_n) for method, one in scores.items()},
             ),
@@ -130,6 +136,7 @@ def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Met
                 f"quality of the best {part} found in a picture, 0 if none is found; independent of what is expected",
                 f"all other {part}s in the picture",
                 by_picture=True,
+                judges=f"{part}s",
             ),
             {method: (one.best_n, ones[method]) for method, one in scores.items()},
         )
@@ -153,7 +160,7 @@ def measure_official(
     scores = {method: _official(method, pictures, tools) for method, pictures in methods.items()}
     for part in PARTS:
         lists = {method: [getattr(one, f"{part}s") for one in each] for method, each in scores.items()}
-        metric = Metric(f"official {part} confidence", "higher", OFFICIAL[part], OFFICIAL_BLIND)
+        metric = Metric(f"official {part} confidence", "higher", OFFICIAL[part], OFFICIAL_BLIND, judges="")
         table = {m: ([sum(one) for one in each], [len(one) for one in each]) for m, each in lists.items()}
         found.add_scores(metric, table, methods, against)
 

@@ -31,6 +31,7 @@ METRIC = Metric(
     "rank correlation of requested and estimated depth, -1..1, over pictures with a requested depth",
     "errors of the depth estimator, details smaller than 1/64 of the picture",
     by_picture=True,
+    judges="match with the depth",
 )
 
 

@@ -81,6 +81,8 @@ def paired_difference(a: Distance, b: Distance) -> Difference:
     difference = Distance(
         a.value - b.value, -np.inf, min(a.n, b.n), _subtract(a.shares0, b.shares0), _subtract(a.shares1, b.shares1)
     )
+    if difference.value == 0 and not any((*difference.shares0.values(), *difference.shares1.values())):
+        return Difference(Measured(0.0, 0.0, 0.0, difference.n, 0.0, len(difference.shares0)), 1.0, equal=True)
     measured = difference.measured()
     if measured.standard_error > 0:
         p = 2 * NORMAL.cdf(-abs(measured.value) / measured.standard_error)

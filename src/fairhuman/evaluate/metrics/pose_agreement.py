@@ -39,6 +39,7 @@ METRIC = Metric(
     "similarity of requested and detected keypoints, 0..1, over pictures with a requested pose; 0 if nobody is found",
     "all but the one person that MediaPipe detects, hands and faces, and the quality of the picture",
     by_picture=True,
+    judges="match with the pose",
 )
 
 

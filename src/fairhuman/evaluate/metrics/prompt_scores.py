@@ -19,15 +19,21 @@ METRICS: Mapping[str, Metric] = {
         "higher",
         "100 cos(picture, prompt) in a CLIP fine-tuned on human preferences",
         "details of small hands and faces, since the network sees the picture at 224 px",
+        judges="preference",
     ),
     "image_reward": Metric(
         "ImageReward",
         "higher",
         "100 times the standardised reward of a BLIP trained on human rankings",
         "anything outside the centre square, and the prompt beyond its first 35 tokens",
+        judges="preference",
     ),
     "clip_score": Metric(
-        "CLIPScore", "higher", "100 max(cos(picture, prompt), 0) in CLIP", "the quality of the picture"
+        "CLIPScore",
+        "higher",
+        "100 max(cos(picture, prompt), 0) in CLIP",
+        "the quality of the picture",
+        judges="match with the prompt",
     ),
 }
 

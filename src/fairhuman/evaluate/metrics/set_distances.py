@@ -21,7 +21,7 @@ from fairhuman.evaluate.networks.inception import Inception
 from fairhuman.evaluate.people.crops import plan_crops
 from fairhuman.evaluate.people.detections import ImageDetections
 from fairhuman.evaluate.pictures import PARTS, EvalImage
-from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Metric, MetricResult
+from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Methods, Metric, MetricResult
 from fairhuman.evaluate.tools import EvaluationTools, by_method
 from fairhuman.regions.squares import Square, crop_square
 
@@ -77,7 +77,7 @@ def measure_efficientnet(
     if _too_few(TITLE, "pictures", methods, reference, found):
         return
     extractor = EfficientNetLite0(batch_size=tools.settings.batch_size, device=tools.device)
-    metric = Metric(TITLE, "lower", FRECHET, BLIND)
+    metric = Metric(TITLE, "lower", FRECHET, BLIND, judges=WHOLE)
     _measure({metric: measure_frechet}, extractor, methods, reference, against, tools, found)
 
 
@@ -96,14 +96,16 @@ def measure_fid(
     extractor = Inception(settings.inception.weights, batch_size=settings.batch_size, device=tools.device)
     suffix = "" if extractor.published else " on other weights"
     if not _too_few("FID and KID", "pictures", methods, reference, found):
-        _measure(_metrics("", suffix, BLIND), extractor, methods, reference, against, tools, found)
+        _measure(_metrics("", suffix, BLIND, WHOLE), extractor, methods, reference, against, tools, found)
     detected = by_method(methods, lambda pictures: detect_parts(pictures, tools))
     expected = detect_parts(reference, tools)
     for part in PARTS:
         crops = {name: _crops(pictures, detected[name], part, name, found) for name, pictures in methods.items()}
         true = _crops(reference, expected, part, "reference", found)
         if not _too_few(f"{part} FID and KID", f"{part} crops", crops, true, found):
-            _measure(_metrics(f"{part} ", suffix, CROP_BLIND), extractor, crops, true, against, tools, found)
+            _measure(
+                _metrics(f"{part} ", suffix, CROP_BLIND, f"{part}s"), extractor, crops, true, against, tools, found
+            )
 
 
 def _too_few(
@@ -121,10 +123,10 @@ def _too_few(
     return bool(few)
 
 
-def _metrics(region: str, suffix: str, blind: str) -> dict[Metric, Measure]:
+def _metrics(region: str, suffix: str, blind: str, judges: str) -> dict[Metric, Measure]:
     return {
-        Metric(f"{region}FID{suffix}", "lower", FRECHET, blind): measure_frechet,
-        Metric(f"{region}KID{suffix}", "lower", KERNEL, blind): measure_kernel,
+        Metric(f"{region}FID{suffix}", "lower", FRECHET, blind, judges=judges): measure_frechet,
+        Metric(f"{region}KID{suffix}", "lower", KERNEL, blind, judges=judges): measure_kernel,
     }
 
 
