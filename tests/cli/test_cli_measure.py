@@ -1,6 +1,7 @@
 """The commands that measure and compare, as a user types them."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def test_pictures_are_measured_against_each_other(pictures: Path, typed: Typed) 
     assert {method: name for method, (name, _) in shown.items()} == {
         one["method"]: one["name"] for one in found["metrics"]
     }
-    assert all(value.startswith(f"{float(value.split()[0]):.4g} [") for _, value in shown.values()), shown
+    assert shown["a"][1] == "0", "the same pictures as the reference: a distance without an interval"
+    assert re.fullmatch(r"\d+ \[\d+, \d+\]", shown["B"][1]), "no digit beyond its interval"
+    assert "B against a: whole picture" in said
     code, said, _ = typed("evaluate", pictures / "c", *common, "--dry-run", "metrics=[fid]")
     assert code == 0
     assert "- fid" in said

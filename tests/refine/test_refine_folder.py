@@ -1,10 +1,11 @@
 import json
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fairhuman.errors import DataError, ModelError
+from fairhuman.refine.attempts import ATTEMPTS
 from fairhuman.refine.inpaint import Painter
-from fairhuman.refine.page import summary
+from fairhuman.refine.page import summary, write_page
 from fairhuman.refine.run import RECIPE, ROWS, RefineManifest, finished_rows, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.journal import Journal
 from helpers import warm
-from helpers.refining import BOX, WEAK, Opened, refine
-from helpers.tiny_parts import boards
+from helpers.refining import BOX, WEAK, Opened, look_for_board, refine
+from helpers.tiny_parts import ContrastPainter, boards
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def test_a_folder_is_refined_copied_and_told_about(images: Path, tmp_path: Path)
     assert opened.painters[0].prompts == ["close-up of a face, a person, waving", "close-up of a face, a caption"]
     assert [row["name"] for row in Journal(out / ROWS)] == ["a.png", "b.jpg", "sub/c.tif"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image") == 4
+    assert page.count('src="data:image') == 6, "before, attempt and kept"
+    assert page.count("<b>attempt 1</b>") == 2
+    assert re.search(r"quality 0\.\d\d: accepted<", page)
     assert "broken.png" in page
     assert "a.png: face 0" in page
     assert summary(done)[0].startswith("3 faces, 2 poor, 2 of them improved")
@@ -195,3 +199,23 @@ def test_patience_may_change_between_calls(images: Path, tmp_path: Path) -> None
     refine(images, tmp_path / "out", seconds=50)
     assert refine(images, tmp_path / "out", seconds=60).new == 0
     assert (tmp_path / "out" / RECIPE).is_file()
+
+
+def test_the_page_shows_attempts_that_were_rejected_and_why(images: Path, tmp_path: Path) -> None:
+    """A painter that changes nothing: no attempt is kept; without their pictures the page still stands."""
+
+    @contextmanager
+    def idle() -> Iterator[Painter]:
+        yield ContrastPainter(1.0)
+
+    out, settings = tmp_path / "out", RefineSettings(attempts=3)
+    started = RefineManifest(images=str(images), prompts=None, settings=settings)
+    sources = list_sources(images / "a.png", None)
+    done = refine_folder(sources, out, started, idle, start_look=look_for_board)
+    page = write_page(out, sources, started, done).read_text(encoding="utf-8")
+    assert page.count('src="data:image') == 1 + 3, "before and the attempts"
+    assert page.count("rejected, quality 0.") == 3
+    assert "the original, as no attempt was accepted" in page
+    (out / ATTEMPTS).unlink()
+    page = write_page(out, sources, started, done).read_text(encoding="utf-8")
+    assert page.count("no picture of it was stored") == 3

@@ -18,6 +18,7 @@ from fairhuman.stats.estimate import Estimate
         (-0.0001, -0.04, 0.05, "0.00 [-0.04, 0.05]"),
         (0.25, 0.25, 0.25, "0.25"),
         (0.25, math.nan, math.nan, "0.25"),
+        (1e-14, 0.0, 3e-14, "0"),
         (math.nan, math.nan, math.nan, "nothing to measure"),
     ],
 )

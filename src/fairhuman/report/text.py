@@ -33,15 +33,16 @@ def decimals(low: float, high: float) -> int:
 def estimate_text(estimate: Estimate, form: str = "{:.4g}", *, signed: bool = False, percent: bool = False) -> str:
     """`value [low, high]` with the digits that the interval allows; `form` where there is no interval.
 
-    Ends that don't differ are no interval, and without a value there is nothing to measure. `percent` is for shares.
+    Ends that differ by rounding alone are no interval; without a value there is nothing to measure. `percent` is for
+    shares.
     """
     sign = "+" if signed else ""
     scale, unit = (100, " %") if percent else (1, "")
     value, low, high = (scale * number for number in (estimate.value, estimate.low, estimate.high))
     if math.isnan(value):
         return "nothing to measure"
-    if not (math.isfinite(low) and math.isfinite(high) and high > low):
-        return form.format(value) + unit
+    if not (math.isfinite(low) and math.isfinite(high) and high - low > 10**-MOST_DECIMALS):
+        return form.format(round(value, 2 * MOST_DECIMALS) + 0.0) + unit
     places = decimals(low, high)
     value, low, high = (round(number, places) + 0.0 for number in (value, low, high))  # + 0.0: no minus before a zero
     return f"{value:{sign}.{places}f}{unit} [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
