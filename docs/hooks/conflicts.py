@@ -82,6 +82,8 @@ COMMANDS = (
             ("kind=mole", "mole.stage=gates"),
             ("kind=mole", "mole.start_face=face.safetensors"),
             ("regions.names=[face, face]",),
+            ("regions.names=[face, ignore]",),
+            ("regions.ignore=face",),
             ("regions.scale={face: 0}",),
             ("regions.scale={feet: 2}",),
             ("validation.timesteps=[1.0]",),

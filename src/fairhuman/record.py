@@ -10,6 +10,8 @@ DepthKind = Literal["relative", "metric_mm"]
 
 # These regions have a plural column name in the data set's format; any other region's column has the region's name.
 REGION_COLUMNS: Mapping[str, str] = {"face": "faces", "hand": "hands", "person": "persons"}
+IGNORE = "ignore"  # the region that counts for no objective
+SUBJECT = "subject"  # the region of the one mask that other trainers know
 
 
 class Finding(NamedTuple):
@@ -54,7 +56,24 @@ class LabelMap:
     labels: tuple[int, ...]
 
 
-MaskSource = Stored | LabelMap
+@dataclass(frozen=True, slots=True)
+class DerivedMask:
+    """A mask that a picture holds in another way than white = region.
+
+    Attributes:
+        stored: the picture.
+        alpha: read its opacity (opaque = region) instead of its brightness.
+        inverted: the region is what is black, or transparent.
+        size: (width, height) to which the mask is resized; None: as it is.
+    """
+
+    stored: Stored
+    alpha: bool = False
+    inverted: bool = False
+    size: tuple[int, int] | None = None
+
+
+MaskSource = Stored | LabelMap | DerivedMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +102,13 @@ class HumanRecord:
         width, height: size in pixels of the *upright* picture (after its EXIF orientation).
         caption: may be empty.
         boxes: region name to boxes; None = not annotated (unknown), () = annotated as absent.
-        masks: region name to a painted mask of the picture's size, white = region, or to a label map. A
-            painted mask takes precedence over boxes.
+        masks: region name to a painted mask of the picture's size, white = region, to a label map or to a derived
+            mask. A painted mask takes precedence over boxes, except for the region `ignore`, where both count.
         pose, depth: conditions, as stored in the source.
         depth_kind: meaning of the values in `depth`; see `fairhuman.data.condition.depth`.
         attributes: other fields of the source, by name and unchanged.
         location: where the record was read, such as `metadata.jsonl:12`; used in messages.
+        repeats: how often an epoch contains the record, ≥ 1.
     """
 
     key: str
@@ -105,6 +125,7 @@ class HumanRecord:
     split: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     location: str = ""
+    repeats: int = 1
 
     def annotated(self, region: str) -> bool:
         """Whether the region is annotated: its place is known, or its absence."""
@@ -113,6 +134,11 @@ class HumanRecord:
     def has(self, region: str) -> bool:
         """Whether the region is known to be in the picture (a painted mask counts, even an all-black one)."""
         return region in self.masks or bool(self.boxes.get(region))
+
+
+def mask_picture(mask: MaskSource) -> Stored:
+    """The picture that a mask is read from."""
+    return mask.stored if isinstance(mask, LabelMap | DerivedMask) else mask
 
 
 def region_column(region: str) -> str:

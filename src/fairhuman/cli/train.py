@@ -66,6 +66,8 @@ def _show(recipe: "TrainRecipe", display: ConsoleDisplay) -> None:
         f"data {recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out; "
         f"{data.cropped_share:.1%} of a picture's area is cropped away on average"
     )
+    for text in data.lines():
+        display.say(f"  {text}")
     display.counts(notes.counts(), "  ")
     if recipe.cache.latents or recipe.cache.text:
         display.say(budget(recipe, data).line())

@@ -29,6 +29,8 @@ class ProgressBar(Watcher):
             f"{recipe.kind} of {recipe.model} with {recipe.strategy} on {len(records)} pictures of "
             f"{recipe.data_name}{noted} (data_report.json)"
         )
+        for text in run.data.lines():
+            self._display.say(f"  {text}")
         areas = region_area(records, recipe.regions.names)
         for name, share in region_coverage(records, recipe.regions.names).items():
             known = sum(record.annotated(name) for record in records) / len(records)

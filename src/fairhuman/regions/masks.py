@@ -47,6 +47,11 @@ def union(masks: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(masks)).amax(dim=0)
 
 
+def without(masks_rhw: Tensor, ignored_hw: Tensor) -> Tensor:
+    """Masks [r, h, w] without what is ignored: m (1 - i), so a soft edge of one lowers the other."""
+    return masks_rhw * (1.0 - ignored_hw)
+
+
 def to_latent_grid(masks_brhw: Tensor, factor: int) -> Tensor:
     """Average-pool masks to the latent grid.
 

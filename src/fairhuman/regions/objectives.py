@@ -6,6 +6,9 @@ latent grid (0..1; all ones for the global objective) and C channels, over all s
     area:   L_k = c_k Σ v m_k e² / (C Σ m_k)              mean over the region
     image:  L_k = c_k Σ v m_k e² / (values of the step)   the paper's form: small regions give small losses
 
+The region `ignore` counts for no objective: with i its mask, m_global = 1 - i, each region's mask is zero where i is 1,
+and the values of the step are those that count, C Σ (1 - i).
+
 Both sums run over every micro-batch and process, so the result doesn't depend on how a step is divided. An objective
 with Σ m_k = 0 is absent: it has no loss and doesn't enter an average as zero.
 """
@@ -19,11 +22,18 @@ from fairhuman.regions.masks import to_latent_grid
 from fairhuman.regions.settings import Normalize
 
 
-def objective_masks(masks_brhw: Tensor, factor: int) -> Tensor:
-    """Return m [B, K, h, w] on the latent grid: ones for the global objective, then the average-pooled regions."""
+def objective_masks(masks_brhw: Tensor, factor: int, ignored_bhw: Tensor | None = None) -> Tensor:
+    """Return m [B, K, h, w] on the latent grid: the global objective, then the regions, all average-pooled.
+
+    Args:
+        masks_brhw: the regions at image resolution, in 0..1, already without what is ignored (see `without`).
+        factor: downscaling factor of the VAE.
+        ignored_bhw: i at image resolution, in 0..1; None: nothing is ignored, so the global mask is all ones.
+    """
     latent_brhw = to_latent_grid(masks_brhw, factor)
     ones = latent_brhw.new_ones(latent_brhw.shape[0], 1, *latent_brhw.shape[2:])
-    return torch.cat([ones, latent_brhw], dim=1)
+    counted_b1hw = ones if ignored_bhw is None else (ones - to_latent_grid(ignored_bhw[:, None], factor)).clamp_min(0.0)
+    return torch.cat([counted_b1hw, latent_brhw], dim=1)
 
 
 def denominators(areas_k: Tensor, channels: int, normalize: Normalize) -> Tensor:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fairhuman.config import Settings
+from fairhuman.record import IGNORE, REGION_COLUMNS
 
 
 class MaskSettings(Settings):
@@ -22,6 +23,7 @@ class MaskSettings(Settings):
 
 
 GLOBAL = "global"
+BUT_THE_LARGEST = " but the largest"
 Normalize = Literal["area", "image"]
 
 
@@ -35,13 +37,36 @@ class RegionSettings(Settings):
     )
     scale: Mapping[str, float] = Field(default_factory=dict, description="factor c of each objective's loss")
     mask: MaskSettings = MaskSettings()
+    ignore: tuple[str, ...] = Field(
+        default=(),
+        description="what counts for no objective besides the region 'ignore': other regions of the data set, such as "
+        "[watermark], or all boxes of a region but its largest, such as ['face but the largest']",
+    )
 
     @field_validator("names")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if GLOBAL in names or len(set(names)) < len(names) or not all(names):
             raise ValueError(f"must be distinct, not empty and not {GLOBAL!r}")
+        if IGNORE in names:
+            raise ValueError(f"{IGNORE!r} counts for no objective and is always read; leave it out")
         return names
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _rules(cls, rules: object) -> object:
+        """A single rule may stand without a list; `none` or null is no rule; `faces ...` is `face ...`."""
+        if rules is None or rules == "none":
+            return ()
+        found = (rules,) if isinstance(rules, str) else rules
+        return tuple(map(_rule, found)) if isinstance(found, list | tuple) else rules
+
+    @model_validator(mode="after")
+    def _trained_or_ignored(self) -> "RegionSettings":
+        for rule in self.ignore:
+            if rule in self.names:
+                raise ValueError(f"{rule!r} is in regions.names and in regions.ignore: take it out of one")
+        return self
 
     @field_validator("scale")
     @classmethod
@@ -49,6 +74,16 @@ class RegionSettings(Settings):
         if not all(value > 0.0 for value in scale.values()):
             raise ValueError(f"factors must be > 0, not {dict(scale)}")
         return scale
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The regions that count for no objective."""
+        return (IGNORE, *(rule for rule in self.ignore if not rule.endswith(BUT_THE_LARGEST)))
+
+    @property
+    def ruled(self) -> tuple[str, ...]:
+        """The regions that `ignore` names, of which all or some boxes are ignored."""
+        return tuple(dict.fromkeys(rule.removesuffix(BUT_THE_LARGEST) for rule in self.ignore))
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -65,3 +100,15 @@ class RegionSettings(Settings):
         if unknown:
             raise ValueError(f"regions.scale names {unknown[0]!r}, the objectives are {', '.join(self.objectives)}")
         return tuple(self.scale.get(name, 1.0) for name in self.objectives)
+
+
+def _rule(rule: object) -> object:
+    """A rule with the name of its region instead of that of its column."""
+    if not isinstance(rule, str):
+        return rule  # pydantic names its type
+    text = " ".join(rule.split())
+    name = text.removesuffix(BUT_THE_LARGEST)
+    if not name or name == IGNORE or " but " in name:
+        raise ValueError(f"must be a region, or a region and '{BUT_THE_LARGEST.strip()}', not {rule!r}")
+    regions = {column: region for region, column in REGION_COLUMNS.items()}
+    return regions.get(name, name) + text.removeprefix(name)

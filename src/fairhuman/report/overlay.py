@@ -17,13 +17,15 @@ from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from fairhuman.report.colours import colours
+from fairhuman.record import IGNORE
+from fairhuman.report.colours import REGION_COLOURS, colours
 
 Pixels = NDArray[np.float32]
 MAX_SAMPLES = 16  # samples on a sheet
 SIDE, GAP = 260, 6  # pixels: longer side of a panel, gap between panels
 MARGIN, LINE = 16, 18  # pixels: outer margin, height of a text line
 SAMPLES_A_ROW = 2
+HATCH, IGNORED_GREY = 8, REGION_COLOURS[IGNORE]  # pixels from one stripe to the next, and their colour
 LONGEST = 300  # characters of a line that are measured; even the narrowest letters fill all panels with fewer
 
 
@@ -35,6 +37,7 @@ def overlay_sheet(
     captions: Sequence[str],
     known_br: torch.Tensor,
     conditions: Mapping[str, torch.Tensor] | None = None,
+    ignored_bhw: torch.Tensor | None = None,
 ) -> Image.Image:
     """Draw a contact sheet of up to 16 samples.
 
@@ -45,6 +48,7 @@ def overlay_sheet(
         names: the R regions.
         captions: the B captions as the text encoders receive them.
         known_br: whether the region is annotated in the sample.
+        ignored_bhw: what counts for no objective, in [0, 1] at picture resolution; drawn hatched.
         conditions: by name, [B, C, H, W] in [0, 1] at picture resolution with 1 or 3 channels; zeros for a missing one.
 
     Raises:
@@ -60,7 +64,9 @@ def overlay_sheet(
 
     height, width = pictures_bhwc.shape[1:3]
     panel = (round(SIDE * width / max(height, width)), round(SIDE * height / max(height, width)))
+    ignored = None if ignored_bhw is None else _numpy(ignored_bhw)
     legend = _legend_lines(masks, latent_masks, known, names)
+    legend += [] if ignored is None else [_ignored_line(ignored)]
     panels = 2 + len(conditions)
     block = (panels * panel[0] + (panels - 1) * GAP, panel[1] + (1 + r) * LINE + GAP)
     top = MARGIN + LINE * (len(legend) + 2)
@@ -72,6 +78,10 @@ def overlay_sheet(
         y = top + (i // SAMPLES_A_ROW) * (block[1] + MARGIN)
         drawn = [_picture_panel(pictures_bhwc[i], masks[i], palette, panel)]
         drawn.append(_latent_panel(latent_masks[i], palette, panel))
+        if ignored is not None:
+            rows, columns = latent_masks.shape[2:]
+            _hatch(drawn[0], _shrunk(ignored[i], panel))
+            _hatch(drawn[1], _shrunk(_shrunk(ignored[i], (columns, rows)), panel, Image.Resampling.NEAREST))
         drawn += [_condition_panel(name, _numpy(each[i]), panel) for name, each in conditions.items()]
         for number, picture in enumerate(drawn):
             sheet.paste(picture, (x + number * (panel[0] + GAP), y))
@@ -138,6 +148,24 @@ def _latent_panel(masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) 
     return panel
 
 
+def _shrunk(mask_hw: Pixels, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BOX) -> Pixels:
+    return np.asarray(Image.fromarray(mask_hw).resize(size, how), dtype=np.float32)
+
+
+def _hatch(panel: Image.Image, ignored_hw: Pixels) -> None:
+    """Grey out what is ignored, the more the more it is, with diagonal stripes."""
+    rows, columns = np.indices(ignored_hw.shape)
+    striped_hw = (rows + columns) % HATCH < HATCH // 2
+    grey_hw = np.where(striped_hw, 0.85, 0.55) * 255 * ignored_hw
+    panel.paste(IGNORED_GREY, mask=Image.fromarray(grey_hw.astype(np.uint8)))
+
+
+def _ignored_line(ignored_bhw: Pixels) -> str:
+    touched = ignored_bhw.any(axis=(1, 2))
+    area = f", mean area {_percent(ignored_bhw[touched].mean())} of the picture" if touched.any() else ""
+    return f"ignored (hatched), counts for no objective: in {touched.sum()} of {len(touched)} samples{area}"
+
+
 def _condition_panel(name: str, condition_chw: Pixels, size: tuple[int, int]) -> Image.Image:
     """The condition image that a ControlNet or T2I-adapter receives."""
     condition_hwc = condition_chw.transpose(1, 2, 0).repeat(3 // len(condition_chw), axis=2)
@@ -190,7 +218,8 @@ def _draw_head(
     draw.text((MARGIN, MARGIN - 4), title, font=_font(14), fill="#222222")
     for j, line in enumerate(legend):
         y = MARGIN + (j + 1) * LINE + 4
-        draw.rectangle((MARGIN, y + 3, MARGIN + 11, y + 14), fill=to_hex(palette_r3[j]))
+        colour = to_hex(palette_r3[j]) if j < len(palette_r3) else IGNORED_GREY
+        draw.rectangle((MARGIN, y + 3, MARGIN + 11, y + 14), fill=colour)
         draw.text((MARGIN + 18, y), line, font=_font(), fill="#222222")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fairhuman.data.pictures.arrow_copies import arrow_folder, with_arrow_copies
-from fairhuman.data.pictures.decode import PictureLimits
+from fairhuman.data.pictures.decode import TRANSPARENT, PictureLimits
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.buckets import cropped_share
@@ -23,9 +23,12 @@ from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_orde
 from fairhuman.data.samples.sampler import BucketOrder, Order, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.check import check_records
+from fairhuman.data.sources.columns import unused_lines
+from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.errors import DataError
 from fairhuman.fairness.distributed import world_size
 from fairhuman.record import HumanRecord
+from fairhuman.regions.ignore import move_ignored
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.regions.transforms import JointTransform
 from fairhuman.train.conditions import check_conditions
@@ -50,6 +53,18 @@ class RunData:
         held_out = self.held_out.reading(latents, place) if self.held_out is not None else None
         return replace(self, train=self.train.reading(latents, place), held_out=held_out)
 
+    def lines(self) -> list[str]:
+        """What the data has besides pictures and regions: masks, repeats, what is ignored, columns that aren't used."""
+        records = self.train.records
+        lines = [*PhotoCount.of(records).lines(), *unused_lines(self.report)]
+        ignored = sum(any(record.has(name) for name in self.train.ignored) for record in records)
+        if ignored:
+            lines.append(f"a part of {ignored} pictures is ignored: it counts for no objective, see overlay.png")
+        transparent = self.report.counts().get("converted", {}).get(TRANSPARENT, 0)
+        if transparent:
+            lines.append(f"{transparent} x {TRANSPARENT}; source.alpha=mask keeps the opacity as a mask")
+        return lines
+
     @cached_property
     def cropped_share(self) -> float:
         """Share of a training picture's area that is cropped away on average, without zoom."""
@@ -66,7 +81,9 @@ class RunData:
         """Hash of the training and held-out record keys in order, and of the sources' settings."""
         parts = [self.train.records, self.held_out.records if self.held_out is not None else ()]
         keys: list[Any] = [[record.key for record in records] for records in parts]
-        said = [[source.repeats or 1, source.weight, source.regions] for source in self.sources]
+        said: list[Any] = [[source.repeats or 1, source.weight, source.regions] for source in self.sources]
+        repeats = [record.repeats for record in self.train.records]
+        said = [*said, repeats] if set(repeats) != {1} else said
         text = json.dumps(keys if said == [[1, None, None]] else [*keys, said])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -77,10 +94,11 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     train, held_out = split(records, recipe)
     if recipe.validation.data is not None and recipe.validation.every:
         others = _read(recipe.validation.data, recipe.regions.names, recipe, report)
+        others = [move_ignored(record, recipe.regions.ignore) for record in others]
         # The prefix distinguishes equal keys of the two data sets.
         held_out = [replace(record, key=f"validation/{record.key}") for record in others]
         held_out = _draw(held_out, recipe.validation.count, recipe.seed)
-    shares = _shares(recipe, [source_of[record.key] for record in train])
+    shares = _shares(recipe, [source_of[record.key] for record in train], train)
     conditions = recipe.control.conditions if recipe.control is not None else ()
     check_conditions(recipe, train, held_out)
     view = recipe.view
@@ -97,6 +115,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
         conditions,
         recipe.control.condition_dropout if recipe.control is not None else 0.0,
         variants=recipe.cache.variants if recipe.cache.variants > 1 else 0,
+        ignored=recipe.regions.ignored,
     )
     if not held_out or not recipe.validation.every:
         return RunData(dataset, None, report, recipe.sources)
@@ -116,7 +135,16 @@ def fixed_dataset(
 ) -> PeopleDataset:
     """Return samples for evaluation: nothing is random, so they are the same every time."""
     still = JointTransform(size, "center", flip_probability=0.0, keep_region=1.0)
-    return PeopleDataset(records, regions.names, still, regions.mask, 0.0, seed, limits, None, conditions)
+    return PeopleDataset(
+        records,
+        regions.names,
+        still,
+        regions.mask,
+        seed=seed,
+        limits=limits,
+        conditions=conditions,
+        ignored=regions.ignored,
+    )
 
 
 def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRecord], dict[str, int]]:
@@ -130,13 +158,19 @@ def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRe
             found = [replace(record, key=f"{number}/{record.key}") for record in found]
         source_of |= {record.key: number for record in found}
         records += found
-    return records, source_of
+    for name in recipe.regions.ruled:
+        if not any(record.annotated(name) for record in records):
+            raise DataError(
+                f"{recipe.data_name}: regions.ignore names {name!r}, which no record annotates; take it out, or check "
+                "its spelling"
+            )
+    return [move_ignored(record, recipe.regions.ignore) for record in records], source_of
 
 
 def _read(data: Path, regions: Sequence[str], recipe: TrainRecipe, report: LoadReport) -> list[HumanRecord]:
     """Return the usable records of a data set."""
     source = recipe.source
-    records = read_source(data, regions, source, report)
+    records = read_source(data, regions, source, report, recipe.regions.ruled)
     return check_records(records, report, source.check == "full", source.limits, source.max_reject_share)
 
 
@@ -148,11 +182,13 @@ def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe) -> Sequence[Hum
     return with_arrow_copies(records, arrow_folder() if chosen is True else chosen)
 
 
-def _shares(recipe: TrainRecipe, source_of: Sequence[int]) -> list[SourceShare]:
+def _shares(recipe: TrainRecipe, source_of: Sequence[int], train: Sequence[HumanRecord]) -> list[SourceShare]:
     """Return each source's training records and how often they are drawn."""
     shares: list[SourceShare] = []
     for number, source in enumerate(recipe.sources):
-        records = [index for index, other in enumerate(source_of) if other == number]
+        own = [index for index, other in enumerate(source_of) if other == number]
+        # A record that is listed r times occurs r times an epoch; these repeats multiply those of the source.
+        records = [index for index in own for _ in range(train[index].repeats)]
         if not records:
             raise DataError(f"{source.path}: every record is held out, none is left to train on")
         shares.append(SourceShare(records, source.repeats or 1, source.weight))

@@ -134,7 +134,9 @@ def _write_overlay(run: Run) -> None:
     latent_brhw = run.objectives.masks(batch)[:, 1:]
     names = run.recipe.regions.names
     masks = (batch.masks_brhw, latent_brhw)
-    sheet = overlay_sheet(batch.pictures_bchw, *masks, names, batch.captions, batch.known_br, batch.conditions)
+    sheet = overlay_sheet(
+        batch.pictures_bchw, *masks, names, batch.captions, batch.known_br, batch.conditions, batch.ignored_bhw
+    )
     write_atomically(run.recipe.out / "overlay.png", lambda partial: sheet.save(partial, format="PNG"))
 
 

@@ -30,7 +30,8 @@ def step_metrics(
     `times`: seconds of the whole step, and of waiting for data; `waiting` is their ratio.
     weight/NAME: w, normalised to sum to the number of objectives that took part.
     cos/A-B: cosine of two objectives' gradients.
-    area/NAME: mean of the mask over pictures.
+    area/NAME: mean of the mask over pictures, without what is ignored.
+    ignored: share of the pictures that counts for no objective; left out if nothing in the data is ignored.
     coverage/NAME, known/NAME: shares of samples with the region in view, and with it annotated.
     condition_known/NAME, condition_shown/NAME: shares of samples whose record has the condition, and of samples trained
     with it (not dropped).
@@ -43,7 +44,9 @@ def step_metrics(
     metrics: Metrics = {"images": number * samples, "images_per_s": samples / times[0], "waiting": times[1] / times[0]}
     total = float(step.weights.sum())
     share = sum(step.present) / total if total > 0 else 0.0
-    areas = (areas_k / areas_k[0]).tolist()
+    seen = _coverage(recipe.regions.names, batches)
+    counted = areas_k[0].clamp_min(torch.finfo(areas_k.dtype).tiny) / (1.0 - seen.get("ignored", 0.0) or 1.0)
+    areas = (areas_k / counted).tolist()
     for k, name in enumerate(names):
         metrics[f"loss/{name}"] = _finite(step.losses[k])
         metrics[f"weight/{name}"] = float(step.weights[k]) * share if step.present[k] else None
@@ -53,7 +56,7 @@ def step_metrics(
     for i, a in enumerate(names):
         for j in range(i + 1, len(names)):
             metrics[f"cos/{a}-{names[j]}"] = None if cosines is None else _finite(float(cosines[i, j]))
-    metrics.update(_coverage(recipe.regions.names, batches))
+    metrics.update(seen)
     metrics["lr"] = float(schedule.get_last_lr()[0])
     metrics["grad_norm"] = _finite(step.norm)
     metrics["exact"] = step.exact
@@ -71,6 +74,9 @@ def _coverage(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float
         for what in ("known", "shown"):
             flags_b = torch.cat([getattr(batch, f"{what}_conditions")[name] for batch in batches])
             values[f"condition_{what}/{name}"] = float(flags_b.float().mean())
+    ignored = [batch.ignored_bhw for batch in batches if batch.ignored_bhw is not None]
+    if ignored:
+        values["ignored"] = float(torch.stack([ignored_bhw.mean() for ignored_bhw in ignored]).mean())
     if values and world_size() > 1:
         means = torch.tensor(list(values.values()), device=present.device)
         dist.all_reduce(means)

@@ -70,7 +70,7 @@ class Objectives:
 
     def masks(self, batch: Batch) -> Tensor:
         """Return m [B, K, h, w] on the latent grid."""
-        return objective_masks(batch.masks_brhw, vae_factor(self.model.pipeline.vae))
+        return objective_masks(batch.masks_brhw, vae_factor(self.model.pipeline.vae), batch.ignored_bhw)
 
     def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> tuple[list[Tensor | None], Output]:
         """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on."""

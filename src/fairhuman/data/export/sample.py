@@ -14,8 +14,9 @@ from fairhuman.data.pipeline.rows import boxes_to_lists
 from fairhuman.data.pipeline.write import encode_for_storage, encode_png
 from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
+from fairhuman.data.sources.columns import ONE_MASK
 from fairhuman.data.sources.rows import locate
-from fairhuman.record import FileSpan, LabelMap, MaskSource, Stored, TableCell
+from fairhuman.record import DerivedMask, FileSpan, LabelMap, MaskSource, Stored, TableCell
 
 # Optional columns of the row that are exported unchanged.
 COPIED = {
@@ -27,7 +28,7 @@ COPIED = {
     "clarity": float,
 }
 PICTURES = ("masks", "pose", "depth", "pose_picture")
-RECORD_FIELDS = ("key", "width", "height", "caption", "source", "split", "attributes")
+RECORD_FIELDS = ("key", "width", "height", "caption", "source", "split", "attributes", "repeats", ONE_MASK)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _sample(dataset: DataSet, decoded: DecodedRecord, report: LoadReport) -> Exp
 
 
 def _mask(dataset: DataSet, mask: MaskSource) -> bytes:
-    if not isinstance(mask, LabelMap) and inspect(mask, dataset.settings.limits).kind == "PNG":
+    if not isinstance(mask, LabelMap | DerivedMask) and inspect(mask, dataset.settings.limits).kind == "PNG":
         return read_bytes(mask)
     return encode_png(decode_mask(mask, dataset.settings.limits))
 
@@ -118,6 +119,8 @@ def _fields(dataset: DataSet, decoded: DecodedRecord) -> dict[str, Any]:
     fields["source"] = source if isinstance(source, str) and source else record.source
     if record.split is not None:
         fields["split"] = record.split
+    if record.repeats > 1:
+        fields["repeats"] = record.repeats
     attributes = {**_extra_columns(dataset, values), **_plain(dict(record.attributes))}
     if attributes:
         fields["attributes"] = attributes

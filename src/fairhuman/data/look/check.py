@@ -1,13 +1,16 @@
 """Check a data set: read and decode each record, and count and list the problems."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from fairhuman.data.look.reading import DEFAULT_SETTINGS, open_dataset
+from fairhuman.data.look.reading import DEFAULT_SETTINGS, REGIONS, open_dataset
+from fairhuman.data.pictures.decode import TRANSPARENT
 from fairhuman.data.pictures.notes import LoadReport, Note
-from fairhuman.data.sources import SourceSettings
+from fairhuman.data.sources import SourceSettings, source_format
+from fairhuman.data.sources.columns import UNUSED, note_unused, unused_columns, unused_lines
+from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.data.sources.rows import STAGE
 from fairhuman.record import Action, Finding
 from fairhuman.utils.files import write_json, writing
@@ -15,6 +18,7 @@ from fairhuman.utils.files import write_json, writing
 Progress = Callable[[str, int, int | None], None]  # stage, records done, total if known
 DUPLICATE = Finding("warned", "same picture as another record")
 LOST: tuple[Action, ...] = ("skipped", "dropped")
+HINTS = {TRANSPARENT: "source.alpha=mask keeps the opacity as a mask"}
 MEANING: dict[Action, str] = {
     "skipped": "records left out",
     "dropped": "parts of records left out",
@@ -32,6 +36,7 @@ class CheckSummary:
         found: number of records, usable or not.
         usable: number of records that training can use.
         report: all notes, in the order of their files and lines.
+        photos: the usable records, with masks and repeats.
     """
 
     path: Path
@@ -39,6 +44,7 @@ class CheckSummary:
     found: int
     usable: int
     report: LoadReport
+    photos: PhotoCount = field(default_factory=PhotoCount)
 
     @property
     def good(self) -> bool:
@@ -49,12 +55,15 @@ class CheckSummary:
         """The summary as text: counts by action and reason, with the locations of the first examples."""
         counts, first = self.report.counts(), self._first(examples)
         lines = [f"{self.path}: {self.usable} of {self.found} records are usable, read as {self.kind}"]
+        lines += [*self.photos.lines(), *unused_lines(self.report)]
+        counts.get("warned", {}).pop(UNUSED, None)  # named above
         for action in get_args(Action):
-            if action in counts:
+            if counts.get(action):
                 lines.append(f"{action} ({MEANING[action]}): {sum(counts[action].values())}")
             for reason, number in counts.get(action, {}).items():
                 lines.append(f"  {number} x {reason}")
                 lines += [f"      {note_text(note)}" for note in first[action, reason]]
+                lines += [f"      {HINTS[reason]}"] if reason in HINTS else []
         return [escape_control(line) for line in lines]
 
     def save(self, path: Path) -> None:
@@ -69,6 +78,8 @@ class CheckSummary:
             "found": self.found,
             "usable": self.usable,
             "good": self.good,
+            "masks": self.photos.masks,
+            "photos_with_repeats": self.photos.samples,
             "counts": self.report.counts(),
             "notes": [asdict(note) for note in self.report.notes],
         }
@@ -102,9 +113,12 @@ def check_dataset(
     dataset = open_dataset(path, settings, regions)
     report = LoadReport()
     first_seen: dict[bytes, str] = {}
-    usable, captioned = 0, False
+    usable, captioned, photos = 0, False, PhotoCount()
+    held: dict[str, Any] = {}  # columns that hold something
     for decoded in dataset.decoded_records(report):
         usable += 1
+        photos.add_record(decoded.record)
+        held |= {name: value for name, value in decoded.row.values.items() if value is not None and name != "masks"}
         captioned = captioned or "caption" in decoded.row.values
         first = first_seen.setdefault(decoded.sha256[:16], decoded.row.location)
         if first != decoded.row.location:
@@ -113,9 +127,10 @@ def check_dataset(
             progress("check", usable, None)
     if usable and not captioned:
         report.add(str(path), STAGE, Finding("warned", "no record has a caption"))
+    note_unused(unused_columns([held], source_format(dataset.kind).picture, (*REGIONS, *regions)), path, report)
     report.notes.sort(key=lambda note: (note.file, note.line or 0))
     progress("check", usable, usable)
-    return CheckSummary(path, dataset.kind, usable + len(report.skipped()), usable, report)
+    return CheckSummary(path, dataset.kind, usable + len(report.skipped()), usable, report, photos)
 
 
 def note_text(note: Note) -> str:

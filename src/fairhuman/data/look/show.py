@@ -225,6 +225,7 @@ def _card_facts(dataset: DataSet, row: Row, record: HumanRecord) -> list[tuple[s
     values = row.values
     facts = [(region, _region_text(region, values, record)) for region in dataset.regions]
     facts += [(name, "painted") for name in record.masks if name not in dataset.regions]
+    facts += [("repeats", str(record.repeats))] if record.repeats > 1 else []
     if isinstance(values.get("clarity"), int | float):
         facts.append(("clarity", f"{values['clarity']:.0f}"))
     by = [(name, values.get(f"{name}_by")) for name in ("caption", "pose", "depth")]

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.record import FileSpan, HumanRecord, LabelMap, Stored, TableCell
+from fairhuman.record import DerivedMask, FileSpan, HumanRecord, LabelMap, Stored, TableCell, mask_picture
 from fairhuman.utils.files import cache_folder, remove_atomically, write_atomically, write_json, writing
 
 SMALL = 64 * 2**20  # bytes: tables of at most this total size are kept in main memory instead
@@ -95,7 +95,7 @@ def _tables(records: Sequence[HumanRecord], conditions: Sequence[str]) -> dict[P
     """The cells that the records refer to, by Parquet file."""
     tables: dict[Path, set[TableCell]] = {}
     for record in records:
-        painted = (mask.stored if isinstance(mask, LabelMap) else mask for mask in record.masks.values())
+        painted = (mask_picture(mask) for mask in record.masks.values())
         for stored in (record.image, *painted, *(getattr(record, name) for name in conditions)):
             if isinstance(stored, TableCell):
                 tables.setdefault(stored.path, set()).add(stored)
@@ -110,7 +110,7 @@ def _with_copies(record: HumanRecord, copies: Mapping[TableCell, Stored], condit
     """The record with each cell replaced by its copy."""
 
     def copy_of(stored: Any) -> Any:
-        if isinstance(stored, LabelMap):
+        if isinstance(stored, LabelMap | DerivedMask):
             return replace(stored, stored=copy_of(stored.stored))
         return copies.get(stored, stored) if isinstance(stored, TableCell) else stored
 

@@ -18,11 +18,12 @@ from pydantic import Field
 from fairhuman.config import Settings
 from fairhuman.data.pictures.stored import PictureError, byte_length, picture_name, read_bytes, unreadable
 from fairhuman.errors import DataError
-from fairhuman.record import Finding, LabelMap, MaskSource, Stored
+from fairhuman.record import DerivedMask, Finding, LabelMap, MaskSource, Stored
 from fairhuman.regions.boxes import shorten
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 WHITE = (255, 255, 255)
+TRANSPARENT = "transparent pixels laid on the background"  # reason of a finding
 PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's default of MAX_IMAGE_PIXELS, which is neither read nor changed here
 NARROW_GREY = {"L;2": 85, "L;4": 17}  # factors by which Pillow scales grey of 2 and 4 bits to 0..255
 GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -97,7 +98,8 @@ def decode(
 def decode_mask(mask: MaskSource, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
     """Decode a painted mask: upright, mode L, white = region; transparent pixels are outside the region.
 
-    In a label map, the region consists of the pixels whose value (or palette index) is one of the labels.
+    In a label map, the region consists of the pixels whose value (or palette index) is one of the labels. See
+    `DerivedMask` for masks that are inverted or the opacity of a picture, which is 255 everywhere in one without alpha.
 
     Raises:
         PictureError: as `decode`; or a label map is in colour or in a lossy format.
@@ -105,6 +107,10 @@ def decode_mask(mask: MaskSource, limits: PictureLimits = DEFAULT_LIMITS) -> Ima
     """
     if isinstance(mask, LabelMap):
         return _decode_labels(mask, limits)
+    if isinstance(mask, DerivedMask):
+        painted = _decode_opacity(mask.stored, limits) if mask.alpha else decode_mask(mask.stored, limits)
+        painted = painted if mask.size is None else painted.resize(mask.size, Image.Resampling.BILINEAR)
+        return ImageOps.invert(painted) if mask.inverted else painted
     return decode(mask, limits, background=(0, 0, 0)).picture.convert("L")
 
 
@@ -124,6 +130,16 @@ def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(mask.stored, error) from error
     return Image.fromarray(np.isin(labels_hw, mask.labels).astype(np.uint8) * 255)
+
+
+def _decode_opacity(source: Stored, limits: PictureLimits) -> Image.Image:
+    _check_truncated_images_raise()
+    with _open(source, limits) as image:
+        try:
+            image.load()
+            return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise _damaged(source, error) from error
 
 
 def _check_truncated_images_raise() -> None:
@@ -204,7 +220,7 @@ def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
     if image.mode in GREY16:
         found.append(Finding("converted", "16-bit grey scaled by 1/257", name))
     elif image.has_transparency_data:
-        found.append(Finding("converted", "transparent pixels laid on the background", name))
+        found.append(Finding("converted", TRANSPARENT, name))
     elif image.mode != "RGB":
         found.append(Finding("converted", f"{image.mode} to RGB", name))
     return tuple(found)

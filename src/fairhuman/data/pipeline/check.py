@@ -42,7 +42,9 @@ class CheckTier:
         """The settings that determine the results."""
         source = self.reader.source
         limits, regions = source.limits.decisive(), self.reader.regions
-        own = {"regions": regions, "empty_means": source.empty_means, "limits": limits}
+        own: dict[str, Any] = {"regions": regions, "empty_means": source.empty_means, "limits": limits}
+        own |= {"mask": source.mask} if source.mask is not None else {}
+        own |= {"alpha": source.alpha} if source.alpha != "background" else {}
         return own | ({"perceptual": True} if self.perceptual else {})
 
     @property

@@ -10,6 +10,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pictures.thresholds import Harm, harms
 from fairhuman.data.sources import SourceSettings, source_format
+from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.data.sources.own_regions import box_columns
 from fairhuman.data.sources.rows import Row, locate
 from fairhuman.errors import DataError
@@ -24,7 +25,7 @@ class SourceFacts:
 
     Attributes:
         path, kind: the source and its format.
-        rows: number of rows; `report` has findings about lines that give no row.
+        photos: counts of rows, with their masks and repeats; `report` has findings about lines that give no row.
         own_regions: columns with boxes of the source's own regions.
         sizes: of up to 2,000 pictures.
         certain: whether these are all pictures that can be read, and the sizes come from their headers.
@@ -32,7 +33,7 @@ class SourceFacts:
 
     path: Path
     kind: str
-    rows: int
+    photos: PhotoCount
     report: LoadReport
     own_regions: tuple[str, ...]
     sizes: tuple[Measures, ...]
@@ -62,9 +63,10 @@ def look_at_source(path: Path, kind: str, settings: SourceSettings) -> SourceFac
     source, report, own = source_format(kind), LoadReport(), set[str]()
     root = path if path.is_dir() else path.parent
     chosen: list[Row] = []
-    number, step = 0, 1
+    photos, step = PhotoCount(), 1
     try:
         for number, row in enumerate(source.rows(path, report), start=1):
+            photos.add_row(row.values)
             own.update(box_columns(row.values))
             if (number - 1) % step == 0:
                 chosen.append(row)
@@ -73,7 +75,7 @@ def look_at_source(path: Path, kind: str, settings: SourceSettings) -> SourceFac
     except OSError as error:
         raise DataError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
     sizes, certain = _sizes(chosen, root, source.picture, settings)
-    return SourceFacts(path, kind, number, report, tuple(sorted(own)), tuple(sizes), certain and step == 1)
+    return SourceFacts(path, kind, photos, report, tuple(sorted(own)), tuple(sizes), certain and step == 1)
 
 
 def _sizes(rows: Iterable[Row], root: Path, picture: str, settings: SourceSettings) -> tuple[list[Measures], bool]:

@@ -193,7 +193,7 @@ def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport, own: se
 def _key(row: Row, picture: Any) -> str:
     """The row's key, else the path of its picture, else its location."""
     path = picture.get("path") if isinstance(picture, Mapping) else picture
-    return printable(str(row.values.get("key") or (path if isinstance(path, str) else None) or row.location))
+    return printable(str(row.values.get("key") or (path if isinstance(path, str | Path) else None) or row.location))
 
 
 class _FileStates:
@@ -210,7 +210,7 @@ class _FileStates:
             if picture.path not in self._containers:
                 self._containers[picture.path] = _state(picture.path)
             return self._containers[picture.path]
-        return _state(self._root / picture) if isinstance(picture, str) else "no file"
+        return _state(self._root / picture) if isinstance(picture, str | Path) else "no file"
 
 
 def _state(path: Path) -> str:

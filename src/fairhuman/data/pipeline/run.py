@@ -118,7 +118,10 @@ def plan_build(source: Path, out: Path, recipe: BuildRecipe) -> list[str]:
     with writing(out):
         build.check_place()
     facts = look_at_source(source, build.kind, recipe.source)
-    lines = [f"{source}: {facts.rows} rows, format {facts.kind}; {len(facts.report.skipped())} lines can't be read"]
+    lines = [
+        f"{source}: {facts.photos.photos} rows, format {facts.kind}; {len(facts.report.skipped())} lines can't be read"
+    ]
+    lines += facts.photos.lines()
     if facts.own_regions:
         lines.append(f"own regions: {', '.join(facts.own_regions)}")
     lines += [harm.line for harm in facts.harms(recipe)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from fairhuman.record import FileSpan, TableCell
 
-_SPAN, _CELL = "!span", "!cell"
+_SPAN, _CELL, _PATH = "!span", "!cell", "!path"
 
 
 def to_json(values: Mapping[str, Any], root: Path) -> str:
@@ -19,6 +19,8 @@ def to_json(values: Mapping[str, Any], root: Path) -> str:
             return {_SPAN: [os.path.relpath(value.path, root), value.offset, value.length]}
         if isinstance(value, TableCell):
             return {_CELL: [os.path.relpath(value.path, root), value.row, list(value.field)]}
+        if isinstance(value, Path):
+            return {_PATH: os.path.relpath(root / value, root)}
         return str(value)  # times, decimals: only in columns that aren't read
 
     return json.dumps(values, default=encode, separators=(",", ":"))
@@ -34,6 +36,8 @@ def from_json(text: str, root: Path) -> dict[str, Any]:
         if _CELL in found:
             name, row, field = found[_CELL]
             return TableCell(root / name, row, tuple(field))
+        if _PATH in found:
+            return Path(found[_PATH])
         return found
 
     values: dict[str, Any] = json.loads(text, object_hook=decode)

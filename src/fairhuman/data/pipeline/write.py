@@ -20,7 +20,7 @@ from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
 from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, boxes_to_lists, read_checked_bytes
 from fairhuman.data.pipeline.tier import TaskOutcome, TierTable, rows_by_id
-from fairhuman.record import HumanRecord, LabelMap, region_column
+from fairhuman.record import DerivedMask, HumanRecord, LabelMap, region_column
 from fairhuman.utils.files import write_atomically
 
 VERSION = 1  # to be increased when the same rows are written differently
@@ -118,6 +118,7 @@ class ShardWriter:
                 ("clarity", pyarrow.float32()),
                 ("attributes", pyarrow.string()),
                 ("split", pyarrow.string()),
+                ("repeats", pyarrow.int32()),
                 ("source", pyarrow.string()),
             ]
         )
@@ -179,6 +180,7 @@ class ShardWriter:
             "clarity": check["clarity"],
             "attributes": json.dumps(dict(record.attributes), default=str) if record.attributes else None,
             "split": record.split,
+            "repeats": record.repeats if record.repeats > 1 else None,
             "source": self.name,
         }
         for region in self.reader.regions:
@@ -207,7 +209,7 @@ class ShardWriter:
         mask = record.masks.get(name)
         if mask is None:
             return None
-        if isinstance(mask, LabelMap):
+        if isinstance(mask, LabelMap | DerivedMask):
             return _picture(encode_png(decode_mask(mask, self.reader.source.limits)))
         return _picture(read_bytes(mask))
 

@@ -16,7 +16,7 @@ class Sample:
     """One transformed picture; r is the index of a region, in the data set's order."""
 
     picture_chw: Tensor | None  # float32 in -1..1; None if its latents are cached
-    masks_rhw: Tensor  # float32 in 0..1, at image resolution; zero if not annotated
+    masks_rhw: Tensor  # float32 in 0..1, at image resolution; zero if not annotated, or where ignored
     known_r: Tensor  # bool: annotated, also if annotated as absent
     boxes: Mapping[str, Sequence[tuple[float, ...]]]  # by region, (x0, y0, x1, y1) in pixels of the sample
     caption: str  # '' if it was dropped
@@ -32,6 +32,7 @@ class Sample:
     notes: tuple[Note, ...] = ()  # records that were passed over
     view: View | None = None  # None: latents aren't cached
     moments_2chw: Tensor | None = None  # float16: mean and standard deviation of the cached latents
+    ignored_hw: Tensor | None = None  # float32 in 0..1: what counts for no objective; None: nothing in the data set
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Batch:
     notes: tuple[Note, ...] = ()
     views: Sequence[View | None] = ()
     moments: Sequence[Tensor | None] = ()  # one per sample, [2, C, h, w]
+    ignored_bhw: Tensor | None = None
     text: tuple[Tensor, Tensor] | None = None  # text embeddings [B, 77, D] and pooled [B, P]; None: not computed yet
 
     @property
@@ -73,6 +75,7 @@ class Batch:
             pictures_bchw=change(self.pictures_bchw),
             masks_brhw=change(self.masks_brhw),
             known_br=change(self.known_br),
+            ignored_bhw=None if self.ignored_bhw is None else change(self.ignored_bhw),
             time_ids_b6=change(self.time_ids_b6),
             positions_b=change(self.positions_b),
             conditions={name: change(tensor) for name, tensor in self.conditions.items()},
@@ -84,6 +87,7 @@ class Batch:
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of the same resolution, regions and conditions; the `collate_fn` of a DataLoader."""
     pictures = [sample.picture_chw for sample in samples if sample.picture_chw is not None]
+    ignored = [sample.ignored_hw for sample in samples if sample.ignored_hw is not None]
     no_pictures = torch.empty(0, 3, *samples[0].masks_rhw.shape[1:])
     return Batch(
         pictures_bchw=torch.stack(pictures) if pictures else no_pictures,
@@ -104,4 +108,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         notes=tuple(entry for sample in samples for entry in sample.notes),
         views=[sample.view for sample in samples],
         moments=[sample.moments_2chw for sample in samples],
+        ignored_bhw=torch.stack(ignored) if ignored else None,
     )

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from PIL import Image
@@ -27,21 +28,26 @@ from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder
 from fairhuman.data.samples.views import View, digest, view_of
 from fairhuman.errors import DataError
-from fairhuman.record import Box, Finding, HumanRecord
-from fairhuman.regions.masks import boxes_to_mask
+from fairhuman.record import IGNORE, Box, Finding, HumanRecord
+from fairhuman.regions.masks import boxes_to_mask, union, without
 from fairhuman.regions.settings import MaskSettings
 from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes
 from fairhuman.utils.randomness import Stream, seeded_generator
 
+_ALMOST = 0.98  # share of a pixel above which it is ignored
 _BOX_TOLERANCE = 2.0  # pixels by which a region's boxes may differ from the bounding box of its painted mask
 
 
 @dataclass(frozen=True)
 class _Annotations:
-    """All of a record except its picture: painted masks, boxes by region, conditions, findings."""
+    """All of a record except its picture: painted masks, boxes by region, conditions, findings.
+
+    `ignored` holds what counts for no objective: painted masks, and boxes.
+    """
 
     painted: Mapping[str, Image.Image]
     region_boxes: Mapping[str, tuple[Box, ...]]
+    ignored: tuple[Sequence[Image.Image], Sequence[Box]]
     conditions: Mapping[str, Condition]
     findings: Sequence[Finding]
 
@@ -73,6 +79,7 @@ class PeopleDataset(Dataset[Sample]):
             condition and sample, and without effect on other draws.
         variants: number of crops per record, each a function of (seed, key, number) alone, from which a position
             chooses one; 0: each position has its own crop. Flips are drawn in either case.
+        ignored: regions that count for no objective. Their painted masks and their boxes (plain rectangles) count both.
     """
 
     def __init__(
@@ -88,6 +95,7 @@ class PeopleDataset(Dataset[Sample]):
         conditions: Sequence[str] = (),
         condition_dropout: float = 0.0,
         variants: int = 0,
+        ignored: Sequence[str] = (IGNORE,),
     ) -> None:
         if not records:
             raise DataError("records must not be empty")
@@ -108,6 +116,8 @@ class PeopleDataset(Dataset[Sample]):
         self.order = order or SampleOrder(seed, range(len(records)))
         self.conditions = tuple(conditions)
         self.variants = variants
+        self.ignored = tuple(ignored)
+        self.ignores = any(record.has(name) for record in records for name in self.ignored)
         self.latents: Encodings | None = None
         self.place = ""
 
@@ -179,14 +189,20 @@ class PeopleDataset(Dataset[Sample]):
         for name, boxes in annotations.region_boxes.items():
             items[f"boxes {name}"] = as_bounding_boxes(boxes, size)
         for name, mask in annotations.painted.items():
-            items[f"mask {name}"] = tv_tensors.Mask(T.pil_to_tensor(mask)[0].float() / 255.0)
+            items[f"mask {name}"] = _to_mask(mask)
+        if self.ignores:
+            painted, ignored_boxes = annotations.ignored
+            items |= {f"ignored mask {number}": _to_mask(mask) for number, mask in enumerate(painted)}
+            items["ignored boxes"] = as_bounding_boxes(ignored_boxes, size)
         items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
+        ignored_hw = self._ignored(moved, frame) if self.ignores else None
+        masks_rhw = self._masks(moved, frame)
         hidden = self._hidden_conditions(position)
         shown = {name: item for name, item in conditions.items() if name not in hidden}
         return Sample(
             picture_chw=_to_input(moved["picture"]) if "picture" in moved else None,
-            masks_rhw=self._masks(moved, frame),
+            masks_rhw=masks_rhw if ignored_hw is None else without(masks_rhw, ignored_hw),
             known_r=torch.tensor([record.annotated(name) for name in self.regions], dtype=torch.bool),
             boxes={name: _in_view(moved[f"boxes {name}"], frame) for name in self.regions},
             caption="" if dropped else record.caption,
@@ -203,6 +219,7 @@ class PeopleDataset(Dataset[Sample]):
             ),
             view=view,
             moments_2chw=moments,
+            ignored_hw=ignored_hw,
         )
 
     def _hidden_conditions(self, position: int) -> set[str]:
@@ -212,12 +229,20 @@ class PeopleDataset(Dataset[Sample]):
 
     def _annotations(self, record: HumanRecord) -> _Annotations:
         painted = {
-            name: _check_size(record, name, decode_mask(record.masks[name], self.limits))
+            name: self._painted(record, name)
             for name in self.regions
             if name in record.masks and (self.masks.painted or not record.boxes.get(name))
         }
+        ignored_masks = [self._painted(record, name) for name in self.ignored if name in record.masks]
+        ignored_boxes = [box for name in self.ignored for box in record.boxes.get(name) or ()]
+        for mask, box in product(painted.values(), ignored_boxes):  # so that they don't count for its bounding box
+            mask.paste(0, (round(box.x0), round(box.y0), round(box.x1), round(box.y1)))
         boxes = {name: self._region_boxes(record, painted, name) for name in self.regions}
-        return _Annotations(painted, boxes, *read_conditions(record, self.conditions, self.limits))
+        conditions, findings = read_conditions(record, self.conditions, self.limits)
+        return _Annotations(painted, boxes, (ignored_masks, ignored_boxes), conditions, findings)
+
+    def _painted(self, record: HumanRecord, region: str) -> Image.Image:
+        return _check_size(record, region, decode_mask(record.masks[region], self.limits))
 
     def _picture(self, record: HumanRecord) -> Image.Image:
         return _check_size(record, "picture", decode(record.image, self.limits).picture)
@@ -270,6 +295,21 @@ class PeopleDataset(Dataset[Sample]):
             else:  # interpolation may exceed 0..1 by rounding
                 masks_rhw[r] = painted.clamp(0, 1)
         return masks_rhw
+
+    @staticmethod
+    def _ignored(moved: Mapping[str, Tensor], view: tuple[int, int]) -> Tensor:
+        """What counts for no objective in the view, [H, W]: painted masks and boxes, each where it covers more.
+
+        A pixel that is almost ignored is ignored: interpolation and JPEG leave remainders, which would be all the loss
+        where nothing else counts.
+        """
+        painted = [item.clamp(0, 1) for name, item in moved.items() if name.startswith("ignored mask ")]
+        ignored_hw = union([boxes_to_mask(moved["ignored boxes"], view), *painted])
+        return torch.where(ignored_hw > _ALMOST, 1.0, ignored_hw)
+
+
+def _to_mask(painted: Image.Image) -> tv_tensors.Mask:
+    return tv_tensors.Mask(T.pil_to_tensor(painted)[0].float() / 255.0)
 
 
 def _to_tensor(picture: Image.Image) -> tv_tensors.Image:

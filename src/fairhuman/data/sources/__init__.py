@@ -9,13 +9,18 @@ from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
+from fairhuman.data.sources.ai_toolkit import ai_toolkit_rows, is_ai_toolkit
 from fairhuman.data.sources.bodyhands import bodyhands_rows, is_bodyhands
 from fairhuman.data.sources.cosmicman import cosmicman_rows, is_cosmicman
+from fairhuman.data.sources.diffusion_pipe import diffusion_pipe_rows, is_diffusion_pipe
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES, folder_rows, has_pictures
 from fairhuman.data.sources.imagefolder import METADATA, has_metadata, imagefolder_rows
+from fairhuman.data.sources.kohya import is_kohya, kohya_rows
 from fairhuman.data.sources.mole import is_mole, mole_rows
+from fairhuman.data.sources.onetrainer import is_onetrainer, onetrainer_rows
 from fairhuman.data.sources.parquet import parquet_files, parquet_rows
 from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, iterate_records, records_from_rows
+from fairhuman.data.sources.simpletuner import is_simpletuner, simpletuner_rows
 from fairhuman.data.sources.webdataset import is_webdataset, webdataset_rows
 from fairhuman.data.sources.wholebody import is_wholebody, wholebody_rows
 from fairhuman.errors import DataError, RecipeError
@@ -65,6 +70,23 @@ SOURCES: Mapping[str, SourceFormat] = {
         "*.tar", is_webdataset, webdataset_rows
     ),  # before parquet, since img2dataset writes tables beside its shards
     "parquet": SourceFormat("*.parquet or data/*.parquet", lambda path: bool(parquet_files(path)), parquet_rows),
+    # folders of other trainers, which a plain folder would match too
+    "kohya": SourceFormat(
+        "folders such as 10_name, or a TOML with [[datasets]] of kohya's sd-scripts", is_kohya, kohya_rows, "file_name"
+    ),
+    "onetrainer": SourceFormat("*-masklabel.png beside pictures", is_onetrainer, onetrainer_rows, "file_name"),
+    "ai_toolkit": SourceFormat(
+        "a YAML of ai-toolkit, or folders of pictures and masks", is_ai_toolkit, ai_toolkit_rows, "file_name"
+    ),
+    "diffusion_pipe": SourceFormat(
+        "a TOML with [[directory]] of diffusion-pipe, or pictures and a folder masks",
+        is_diffusion_pipe,
+        diffusion_pipe_rows,
+        "file_name",
+    ),
+    "simpletuner": SourceFormat(
+        "*multidatabackend*.json of SimpleTuner", is_simpletuner, simpletuner_rows, "file_name"
+    ),
     "folder": SourceFormat("pictures at any depth", has_pictures, folder_rows, "file_name"),
 }
 
@@ -125,7 +147,9 @@ def format_lines() -> list[str]:
     return lines + [f"{name}: by another package" for name in plugins.plugin_names(plugins.SOURCES)]
 
 
-def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport) -> list[HumanRecord]:
+def read_source(
+    path: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport, also: Sequence[str] = ()
+) -> list[HumanRecord]:
     """Read all usable records of a source, in its order.
 
     Reads headers of pictures and decodes nothing; `check_records` decodes. Findings go into the report, even if the
@@ -137,6 +161,7 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
             another in the column of its name.
         settings: settings of the source.
         report: gets a note for everything that is skipped, dropped, converted or odd.
+        also: regions that are read where they are there, besides `ignore`, which always is.
 
     Raises:
         DataError: the source is unreadable or has no usable records; no record has a required column or a region;
@@ -148,7 +173,7 @@ def read_source(path: Path, regions: Sequence[str], settings: SourceSettings, re
         kind = source_kind(path, settings.format)
         source = source_format(kind)
         root = path if path.is_dir() else path.parent
-        records = records_from_rows(source.rows(path, own), root, source.picture, regions, settings, own)
+        records = records_from_rows(source.rows(path, own), root, source.picture, regions, settings, own, also)
         records = _compare_pictures(records, own)
     except OSError as error:
         raise DataError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error

@@ -7,18 +7,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from fairhuman.data.sources.columns import DEFINED
 from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import Row
-from fairhuman.record import REGION_COLUMNS
-
-# Columns with a meaning of their own; `file_name` and `path` are pictures of some formats.
-DEFINED = frozenset(
-    {
-        *("key", "image", "file_name", "path", "width", "height", "caption", "text", "caption_by", "source_caption"),
-        *("masks", "pose", "pose_picture", "pose_by", "depth", "depth_kind", "depth_by", "clarity"),
-        *("attributes", "split", "source", *REGION_COLUMNS, *REGION_COLUMNS.values()),
-    }
-)
 
 
 def own_regions(rows: Iterable[Row]) -> tuple[str, ...]:

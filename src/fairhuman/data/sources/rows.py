@@ -6,19 +6,24 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
 from fairhuman.config import Settings
-from fairhuman.data.pictures.decode import PictureFacts, PictureLimits, inspect
+from fairhuman.data.pictures.decode import TRANSPARENT, PictureFacts, PictureLimits, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name
+from fairhuman.data.sources.columns import ONE_MASK, note_unused, unused_columns
 from fairhuman.errors import DataError
 from fairhuman.record import (
+    IGNORE,
+    SUBJECT,
     Box,
     DepthKind,
+    DerivedMask,
     FileSpan,
     Finding,
     HumanRecord,
@@ -26,12 +31,14 @@ from fairhuman.record import (
     MaskSource,
     Stored,
     TableCell,
+    mask_picture,
     region_column,
 )
 from fairhuman.regions.boxes import parse_boxes, shorten
 
 STAGE = "read"
 EMPTY_CAPTION = Finding("warned", "caption is empty")
+SAME_SHAPE = 1.02  # ratio of aspects up to which a mask of another trainer, which resizes it, is one of its picture
 CAPTION, TEXT = "caption", "text"  # columns of the caption: ours, and that of many Hugging Face data sets
 
 
@@ -41,6 +48,15 @@ class SourceSettings(Settings):
     format: str | None = Field(default=None, description="name of the format; null: detected")
     empty_means: Literal["none", "unknown"] = Field(
         default="none", description="meaning of an empty list of boxes: none in the picture, or not annotated"
+    )
+    mask: Literal["subject", "ignore"] | None = Field(
+        default=None,
+        description="meaning of the one mask of other trainers: subject: its white is the region 'subject'; ignore: "
+        "what is not white counts for no objective; None: as that trainer has it, which is ignore for all read here",
+    )
+    alpha: Literal["background", "mask"] = Field(
+        default="background",
+        description="transparent pixels: laid on white; or mask: that too, and the opacity is the picture's one mask",
     )
     max_reject_share: float = Field(default=0.2, ge=0.0, le=1.0, description="share of records that may be skipped")
     limits: PictureLimits = PictureLimits()
@@ -93,10 +109,12 @@ def records_from_rows(
     regions: Sequence[str],
     settings: SourceSettings,
     report: LoadReport,
+    also: Sequence[str] = (),
 ) -> list[HumanRecord]:
-    """Convert rows to records; unusable ones are noted in the report and left out.
+    """Convert rows to records; unusable ones are noted in the report and left out, as are columns that nothing uses.
 
-    Paths of pictures and masks are relative to `root`. The picture's column holds a path or {bytes, path}.
+    Paths of pictures and masks are relative to `root`. The picture's column holds a path or {bytes, path}. Regions of
+    `also` are read where rows have them.
 
     Raises:
         DataError: no row has the column of the picture or of a region.
@@ -104,11 +122,12 @@ def records_from_rows(
     rows = list(rows)
     columns = sorted({column for row in rows for column in row.values})
     if rows:
-        _require_columns(rows, columns, picture_column, regions, root)
+        _require_columns(rows, columns, picture_column, regions, settings, root)
     captioned = CAPTION in columns
     if rows and not captioned:
         report.add(str(root), STAGE, Finding("warned", "no record has a caption", f"columns: {', '.join(columns)}"))
-    return list(iterate_records(rows, root, picture_column, regions, settings, report, captioned))
+    note_unused(unused_columns((row.values for row in rows), picture_column, (*regions, *also)), root, report)
+    return list(iterate_records(rows, root, picture_column, regions, settings, report, captioned, also))
 
 
 def iterate_records(
@@ -119,33 +138,42 @@ def iterate_records(
     settings: SourceSettings,
     report: LoadReport,
     captioned: bool = True,
+    also: Sequence[str] = (),
 ) -> Iterator[HumanRecord]:
     """Convert rows to records one by one, like `records_from_rows` but without checks over all rows.
 
     Args:
-        rows, root, picture_column, regions, settings, report: as for `records_from_rows`.
+        rows, root, picture_column, regions, settings, report, also: as for `records_from_rows`.
         captioned: whether to read captions, and note rows without one.
     """
     keys: Counter[str] = Counter()
     for row in rows:
-        record = _RowReader(row, root, regions, settings, report).read(picture_column, captioned, keys)
+        record = _RowReader(row, root, regions, settings, report, also).read(picture_column, captioned, keys)
         if record is not None:
             yield record
 
 
 def _require_columns(
-    rows: Sequence[Row], columns: list[str], picture_column: str, regions: Sequence[str], root: Path
+    rows: Sequence[Row],
+    columns: list[str],
+    picture_column: str,
+    regions: Sequence[str],
+    settings: SourceSettings,
+    root: Path,
 ) -> None:
     found = f"found the columns {', '.join(columns) or '(none)'}"
     if picture_column not in columns:
         raise DataError(f"{root}: no record has the required column '{picture_column}'; {found}")
     painted = {name for row in rows for name in masks_of(row)}
+    one_mask = ONE_MASK in columns or settings.alpha == "mask"
+    painted |= {SUBJECT} if one_mask and settings.mask == SUBJECT else set()
     for region in regions:
         column = region_column(region)
         if column not in columns and region not in painted:
             raise DataError(
                 f"{root}: no record has the region '{region}': neither a column '{column}' of boxes nor "
                 f"a mask '{region}' in the column 'masks'; {found}"
+                + ("; source.mask=subject makes it of the mask of each picture" if one_mask else "")
             )
 
 
@@ -159,9 +187,16 @@ class _RowReader:
     """Converts one row to a record; findings go into the report at the row's location."""
 
     def __init__(
-        self, row: Row, root: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport
+        self,
+        row: Row,
+        root: Path,
+        regions: Sequence[str],
+        settings: SourceSettings,
+        report: LoadReport,
+        also: Sequence[str] = (),
     ) -> None:
         self.row, self.root, self.regions, self.settings, self.report = row, root, regions, settings, report
+        self.also = [IGNORE, *also]  # read where the row has them
 
     def read(self, picture_column: str, captioned: bool, keys: Counter[str]) -> HumanRecord | None:
         """The record, or None if the row is skipped."""
@@ -174,8 +209,7 @@ class _RowReader:
         except PictureError as error:
             self._note(error.finding)
             return None
-        for finding in facts.conversions:
-            self._note(finding)
+        whole = self._one_mask(image, facts)
         self._compare_size(image, facts)
         split = values.get("split")
         return HumanRecord(
@@ -184,8 +218,8 @@ class _RowReader:
             width=facts.width,
             height=facts.height,
             caption=self._caption() if captioned else "",
-            boxes={region: self._boxes(region, facts) for region in self.regions},
-            masks=self._masks(facts),
+            boxes={region: self._boxes(region, facts) for region in self._regions_with_boxes()},
+            masks=self._masks(facts, whole),
             pose=self._condition("pose" if values.get("pose") is not None else "pose_picture"),
             depth=self._condition("depth"),
             depth_kind=self._depth_kind(),
@@ -193,6 +227,7 @@ class _RowReader:
             split=None if split is None else str(split),
             attributes=self._attributes(),
             location=self.row.location,
+            repeats=self._repeats(),
         )
 
     def _note(self, finding: Finding) -> None:
@@ -202,7 +237,7 @@ class _RowReader:
         """The row's key, else its picture's path; the n-th record with the same key gets the suffix #n."""
         path = picture.get("path") if isinstance(picture, dict) else picture
         key = printable(
-            str(self.row.values.get("key") or (path if isinstance(path, str) else None) or self.row.location)
+            str(self.row.values.get("key") or (path if isinstance(path, str | Path) else None) or self.row.location)
         )
         keys[key] += 1
         return key if keys[key] == 1 else f"{key}#{keys[key]}"
@@ -221,11 +256,25 @@ class _RowReader:
             self._note(Finding("converted", "caption holds characters that are no Unicode", shorten(text)))
         return text
 
+    def _repeats(self) -> int:
+        value = self.row.values.get("repeats")
+        if value is None:
+            return 1
+        number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+        if type(number) is int and number >= 1:
+            return number
+        self._note(Finding("dropped", "repeats is not a whole number of at least 1", shorten(value)))
+        return 1
+
     def _compare_size(self, image: Stored, facts: PictureFacts) -> None:
         stated = (self.row.values.get("width"), self.row.values.get("height"))
         if stated != (None, None) and stated != (facts.width, facts.height):
             shown = f"{picture_name(image)}: {stated[0]}x{stated[1]} stated, {facts.width}x{facts.height} real"
             self._note(Finding("converted", "size was wrong, the picture's own is used", shown))
+
+    def _regions_with_boxes(self) -> list[str]:
+        there = [name for name in self.also if self.row.values.get(region_column(name)) is not None]
+        return list(dict.fromkeys([*self.regions, *there]))
 
     def _boxes(self, region: str, facts: PictureFacts) -> tuple[Box, ...] | None:
         value = self.row.values.get(region_column(region))
@@ -247,25 +296,65 @@ class _RowReader:
             return {}
         return value or {}
 
-    def _masks(self, facts: PictureFacts) -> dict[str, MaskSource]:
+    def _masks(self, facts: PictureFacts, whole: MaskSource | None) -> dict[str, MaskSource]:
+        """Painted masks by region; `whole` is that of another trainer."""
         if self.row.values.get("masks") is not None and not isinstance(self.row.values["masks"], dict):
             self._note(
                 Finding("dropped", "masks is not a table of name and picture", shorten(self.row.values["masks"]))
             )
         masks: dict[str, MaskSource] = {}
         for region, value in masks_of(self.row).items():
-            if region not in self.regions:
+            if region not in self.regions and region not in self.also:
                 continue
-            try:
-                mask = locate_mask(value, self.root)
-                painted = inspect(mask.stored if isinstance(mask, LabelMap) else mask, self.settings.limits)
-                if (painted.width, painted.height) != (facts.width, facts.height):
-                    shown = f"{painted.width}x{painted.height}, the picture is {facts.width}x{facts.height}"
-                    raise PictureError("mask has not the size of its picture", shown)
+            mask = self._mask(region, value, facts)
+            if mask is not None:
                 masks[region] = mask
-            except PictureError as error:
-                self._note(error.finding._replace(action="dropped", value=f"mask of {region}: {error.finding.value}"))
+        region = IGNORE if self._leaves_out else SUBJECT
+        if whole is not None and region in masks:
+            self._note(Finding("dropped", "a second mask of one region", region))
+        elif whole is not None:
+            masks[region] = whole
         return masks
+
+    def _mask(self, region: str, value: Any, facts: PictureFacts, resized: bool = False) -> MaskSource | None:
+        """A painted mask, which must have the picture's size or, if it may be `resized`, its shape; None: neither."""
+        try:
+            mask = locate_mask(value, self.root)
+            painted = inspect(mask_picture(mask), self.settings.limits)
+            if (painted.width, painted.height) != (facts.width, facts.height):
+                shown = f"{painted.width}x{painted.height}, the picture is {facts.width}x{facts.height}"
+                stretched = painted.width * facts.height / (painted.height * facts.width)
+                if not resized or not 1 / SAME_SHAPE <= stretched <= SAME_SHAPE:
+                    raise PictureError("mask has not the size of its picture", shown)
+                self._note(Finding("converted", "mask resized to its picture", shown))
+                how = mask if isinstance(mask, DerivedMask) else DerivedMask(mask_picture(mask))
+                return replace(how, size=(facts.width, facts.height))
+        except PictureError as error:
+            self._note(error.finding._replace(action="dropped", value=f"mask of {region}: {error.finding.value}"))
+            return None
+        return mask
+
+    def _one_mask(self, image: Stored, facts: PictureFacts) -> MaskSource | None:
+        """The one mask of another trainer, else the picture's opacity if asked for; notes the picture's conversions."""
+        value = self.row.values.get(ONE_MASK)
+        given = None if value is None else self._mask("the picture", value, facts, resized=True)
+        transparent = any(finding.reason == TRANSPARENT for finding in facts.conversions)
+        if given is None and transparent and self.settings.alpha == "mask":
+            given = DerivedMask(image, alpha=True)
+        kept = isinstance(given, DerivedMask) and given.alpha
+        for finding in facts.conversions:
+            as_mask = finding._replace(reason="opacity kept as the picture's mask")
+            self._note(as_mask if kept and finding.reason == TRANSPARENT else finding)
+        if given is None or not self._leaves_out:
+            return given
+        if isinstance(given, DerivedMask):
+            return replace(given, inverted=not given.inverted)
+        return DerivedMask(mask_picture(given), inverted=True)
+
+    @property
+    def _leaves_out(self) -> bool:
+        """Whether the one mask says what to ignore; every trainer that is read leaves out what it doesn't cover."""
+        return self.settings.mask != SUBJECT
 
     def _depth_kind(self) -> DepthKind:
         value: DepthKind | None = self.row.values.get("depth_kind")
@@ -287,14 +376,16 @@ class _RowReader:
 
 
 def locate_mask(value: Any, root: Path) -> MaskSource:
-    """Locate a painted mask from a source's value: a picture (see `locate`), or {bytes, path, labels}.
+    """Locate a painted mask from a source's value: a picture (see `locate`), or {bytes, path, labels} or, for a
+    `DerivedMask`, {bytes, path, alpha, inverted}.
 
     Raises:
         PictureError: as `locate`; or the labels aren't integers.
     """
     labels = value.get("labels") if isinstance(value, dict) else None
     if labels is None:
-        return locate(value, root)
+        alpha, inverted = (isinstance(value, dict) and value.get(name) is True for name in ("alpha", "inverted"))
+        return DerivedMask(locate(value, root), alpha, inverted) if alpha or inverted else locate(value, root)
     if not isinstance(labels, list | tuple) or not all(type(label) is int for label in labels):
         raise PictureError("labels of a mask are not a list of whole numbers", shorten(labels))
     return LabelMap(locate(value, root), tuple(labels))
@@ -303,6 +394,8 @@ def locate_mask(value: Any, root: Path) -> MaskSource:
 def locate(value: Any, root: Path) -> Stored:
     """Locate a picture from a source's value: a path relative to `root`, {bytes, path}, bytes, or a span or cell.
 
+    A `Path` is one that the source itself found; unlike a text of the data set's, it may be anywhere.
+
     Raises:
         PictureError: the value is none of these, or a path (resolved through links) leaves the folder.
     """
@@ -310,6 +403,8 @@ def locate(value: Any, root: Path) -> Stored:
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
     if isinstance(value, bytes | FileSpan | TableCell):
         return value
+    if isinstance(value, Path):
+        return root / value
     if not isinstance(value, str) or not value:
         raise PictureError("neither a path nor a picture", shorten(value))
     try:

@@ -20,6 +20,7 @@ from fairhuman.models.full import predict_noise
 from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.regions.ignore import move_ignored
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
 from fairhuman.stats.estimate import Estimate
 from fairhuman.stats.paired import holm, paired_difference
@@ -91,9 +92,11 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
         ModelError: a model, LoRA or MoLE can't be used.
         RecipeError: a weight is given for a MoLE.
     """
-    records = read_source(data, settings.regions.names, settings.source, LoadReport())[: settings.count]
+    regions = settings.regions
+    records = read_source(data, regions.names, settings.source, LoadReport(), regions.ruled)[: settings.count]
+    records = [move_ignored(record, regions.ignore) for record in records]
     size = (settings.resolution, settings.resolution)
-    dataset = fixed_dataset(records, size, settings.regions, settings.seed, settings.source.limits)
+    dataset = fixed_dataset(records, size, regions, settings.seed, settings.source.limits)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = {}
     for name, one in models.items():

@@ -1,0 +1,94 @@
+"""Data sets of ai-toolkit: its YAML with `folder_path` and `mask_path`, or photos and masks in a folder each.
+
+Facts from ostris/ai-toolkit (`toolkit/dataloader_mixins.py`, `toolkit/config_modules.py` at f699f4b,
+`extensions_built_in/sd_trainer/SDTrainer.py`): the data sets are `config.process[].datasets[]`. Photos are read at any
+depth; a mask has its photo's name with any ending, in `mask_path`; `alpha_mask` takes the opacity instead,
+`invert_mask` turns black and white around; `caption_ext` is `txt` by default, `default_caption` is that of a photo
+without a file, `num_repeats` multiplies. Black counts `mask_min_value`, 0 by default, and the mask is divided by its
+mean. So a mask means `ignore` outside it, and the loss is a mean over the rest here too.
+
+The trigger word isn't put into captions here; write it there.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, mask_folder, photo_rows, whole_number
+from fairhuman.data.sources.rows import STAGE, Row, reading_table
+from fairhuman.errors import DataError
+from fairhuman.record import Finding
+
+SUFFIXES = (".yaml", ".yml")
+MAX_YAML = 2**20  # bytes
+
+
+def is_ai_toolkit(path: Path) -> bool:
+    """Whether a path is a YAML of ai-toolkit, a folder with one, or folders of photos and of masks."""
+    if _config(path) is not None:
+        return True
+    return path.is_dir() and not _has_photos_at_top(path) and mask_folder(path) is not None
+
+
+def ai_toolkit_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """Photos in the order of the data sets and of their names.
+
+    Raises:
+        DataError: the YAML can't be read, or names a folder that isn't there.
+    """
+    config = _config(path)
+    if config is None:
+        yield from photo_rows(PhotoFolder(path, masks=mask_folder(path)), path, report)
+        return
+    file, processes = config
+    for process in processes:
+        if process.get("trigger_word"):
+            finding = Finding("warned", "trigger_word is not put into captions", str(process["trigger_word"]))
+            report.add(file.name, STAGE, finding)
+        for values in process.get("datasets") or ():
+            yield from photo_rows(_folder(file, values), path if path.is_dir() else path.parent, report)
+
+
+def _folder(file: Path, values: Any) -> PhotoFolder:
+    masks = values.get("mask_path")
+    suffix = str(values.get("caption_ext") or "txt")
+    return PhotoFolder(
+        configured_folder(file, values.get("folder_path") or values.get("dataset_path"), "folder_path"),
+        masks=None if not masks else configured_folder(file, masks, "mask_path"),
+        repeats=whole_number(file, values.get("num_repeats", 1), "num_repeats"),
+        suffix=suffix if suffix.startswith(".") else f".{suffix}",
+        default=values.get("default_caption") or None,
+        alpha=values.get("alpha_mask") is True,
+        inverted=values.get("invert_mask") is True,
+    )
+
+
+def _config(path: Path) -> tuple[Path, list[dict[str, Any]]] | None:
+    """The YAML at a path, or in a folder, and its processes that have data sets; None: there is none."""
+    files = [path] if path.suffix in SUFFIXES else []
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES]
+    for file in files:
+        try:
+            with reading_table(file):
+                small = file.stat().st_size <= MAX_YAML
+                content = yaml.safe_load(file.read_text(encoding="utf-8-sig")) if small else None
+        except (DataError, yaml.YAMLError) as error:
+            if file == path:
+                raise DataError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from error
+            continue
+        section = content.get("config") if isinstance(content, dict) else None
+        processes = section.get("process") if isinstance(section, dict) else None
+        if isinstance(processes, list):
+            found = [one for one in processes if isinstance(one, dict) and isinstance(one.get("datasets"), list)]
+            if found:
+                return file, found
+    return None
+
+
+def _has_photos_at_top(path: Path) -> bool:
+    return any(file.suffix.lower() in PICTURE_SUFFIXES for file in path.iterdir())

@@ -1,0 +1,118 @@
+"""Folders of kohya's sd-scripts: `10_ohwx person/` with repeats and class in its name, or a TOML of its data sets.
+
+Facts from kohya-ss/sd-scripts at 71ad3c0 (`docs/masked_loss_README-ja.md`, `docs/config_README-en.md`,
+`library/config_util.py`, `library/custom_train_functions.py`):
+
+- `N_class` is read N times an epoch; `class` is the caption of a photo that has no caption file. Captions are the first
+  line of `photo.txt` or `photo.caption`.
+- A TOML has `[[datasets.subsets]]` with `image_dir`, `num_repeats`, `class_tokens`, `caption_extension`,
+  `conditioning_data_dir` (masks of the photos' names) and `alpha_mask` (opacity is the mask); the first four may stand
+  in `[general]` or `[[datasets]]` too.
+- Its masked loss is the loss times the mask: what is black counts nothing. So a mask means `ignore` outside it.
+
+Here subfolders are read too, folders without a number in their name and photos beside them are read once, and a folder
+`masks` holds masks (see `photo_folders.MASK_FOLDERS`). Regularisation pictures are read like others, which is their
+weight in sd-scripts by default.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.folder import has_pictures
+from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, mask_folder, photo_rows, whole_number
+from fairhuman.data.sources.rows import STAGE, Row, printable, reading_table
+from fairhuman.errors import DataError
+from fairhuman.record import Finding
+
+NAMED = re.compile(r"([1-9]\d{0,2})_(.+)")  # up to 999 repeats: `2024_holiday` is a year
+MAX_TOML = 2**20  # bytes
+
+
+def is_kohya(path: Path) -> bool:
+    """Whether a path is a TOML of sd-scripts, or a folder with one or with folders of repeats."""
+    if toml_with(path, "datasets") is not None:
+        return True
+    return path.is_dir() and any(
+        NAMED.fullmatch(folder.name) is not None and has_pictures(folder) for folder in (path, *path.iterdir())
+    )
+
+
+def kohya_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """Photos in the order of their folders and names.
+
+    Raises:
+        DataError: the TOML can't be read, or names a folder that isn't there.
+    """
+    config = toml_with(path, "datasets")
+    if config is not None:
+        root = path if path.is_dir() else path.parent
+        return (row for subset in _subsets(*config, report) for row in photo_rows(subset, root, report))
+    return _named_rows(path, report)
+
+
+def _named_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """Photos of folders with repeats in their names."""
+    plain: set[str] = set()
+    for row in photo_rows(PhotoFolder(path, masks=mask_folder(path), first_line=True), path, report):
+        folder, slash, _ = str(row.values["file_name"]).partition("/")
+        names = (folder if slash else path.name, path.name)
+        named = next((found for name in names if (found := NAMED.fullmatch(name)) is not None), None)
+        values = dict(row.values)
+        if named is not None:
+            values["repeats"] = int(named[1])
+            values.setdefault("caption", named[2])
+        elif names[0] not in plain:
+            plain.add(names[0])
+            finding = Finding("warned", "folder has no repeats in its name: read once an epoch")
+            report.add(printable(names[0]), STAGE, finding)
+        yield Row(row.location, values)
+
+
+def _subsets(file: Path, content: Mapping[str, Any], report: LoadReport) -> Iterator[PhotoFolder]:
+    """The subsets of a TOML; those of its fine-tuning method, with a file of metadata, are noted and left out."""
+    general = content.get("general") or {}
+    for dataset in content["datasets"]:
+        for subset in dataset.get("subsets") or ():
+            values = {**general, **dataset, **subset}
+            if "metadata_file" in values:
+                finding = Finding("skipped", "subset with metadata_file is not read", str(values["metadata_file"]))
+                report.add(file.name, STAGE, finding)
+                continue
+            masks = values.get("conditioning_data_dir")
+            yield PhotoFolder(
+                configured_folder(file, values.get("image_dir"), "image_dir"),
+                masks=None if masks is None else configured_folder(file, masks, "conditioning_data_dir"),
+                repeats=whole_number(file, values.get("num_repeats", 1), "num_repeats"),
+                suffix=values.get("caption_extension"),
+                default=values.get("class_tokens"),
+                first_line=True,
+                alpha=values.get("alpha_mask") is True,
+            )
+
+
+def toml_with(path: Path, table: str) -> tuple[Path, Mapping[str, Any]] | None:
+    """The TOML at a path, or in a folder, that has a list of tables of this name; and its content. None: there is none.
+
+    Raises:
+        DataError: the path is a TOML that can't be read.
+    """
+    files = [path] if path.suffix == ".toml" else sorted(path.glob("*.toml")) if path.is_dir() else []
+    for file in files:
+        try:
+            with reading_table(file):
+                content = tomllib.loads(file.read_text(encoding="utf-8-sig")) if _is_small(file) else {}
+        except (DataError, tomllib.TOMLDecodeError) as error:
+            if file == path:
+                raise DataError(f"{file}: not a TOML file ({error})") from error
+            continue
+        if isinstance(content.get(table), list) and all(isinstance(one, dict) for one in content[table]):
+            return file, content
+    return None
+
+
+def _is_small(file: Path) -> bool:
+    return file.stat().st_size <= MAX_TOML

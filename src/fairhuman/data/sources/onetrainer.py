@@ -1,0 +1,54 @@
+"""Folders of OneTrainer: `photo-masklabel.png` beside `photo.jpg` is its mask, `photo.txt` its caption.
+
+Facts from Nerogar/OneTrainer at 19e5e7a (`modules/dataLoader/SelectMaskPath.py`,
+`modules/dataLoader/mixin/DataLoaderText2ImageMixin.py`, `modules/util/config/TrainConfig.py`): `-masklabel1.png` to
+`-masklabel9.png` are other masks of the same photo, `-condlabel.png` is a condition, a caption file has a caption a
+line; white is trained, and what is black gets the *unmasked weight*, 0.1 by default, after a step in ten without any
+mask. Here a mask means `ignore` outside it, so the outside counts nothing instead of a tenth.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.folder import PictureWithCaption, find_pictures
+from fairhuman.data.sources.photo_folders import PhotoFolder, photo_rows
+from fairhuman.data.sources.rows import STAGE, Row, printable
+from fairhuman.record import Finding
+
+LABEL = re.compile(r"(.*)-(mask|cond)label\d?\.png")
+
+
+def is_onetrainer(path: Path) -> bool:
+    """Whether a folder holds a mask of OneTrainer at any depth."""
+    return path.is_dir() and any("-masklabel" in found.name and LABEL.fullmatch(found.name) for found in _all(path))
+
+
+def onetrainer_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """Photos in the order of their names, at any depth."""
+    labels: dict[str, str] = {}
+    photo_of: dict[str, str] = {}
+    for found in _all(path):
+        if LABEL.fullmatch(found.name):
+            labels[found.name] = found.name
+        else:
+            photo_of.setdefault(found.name.rpartition(".")[0], found.name)
+    paired: dict[str, str] = {}
+    for name in sorted(labels, key=lambda name: (len(name), name)):  # `-masklabel.png` before `-masklabel1.png`
+        match = LABEL.fullmatch(name)
+        photo = photo_of.get(match[1]) if match is not None else None
+        if photo is None:
+            report.add(printable(name), STAGE, Finding("dropped", "mask matches no photo", printable(name)))
+        elif match is not None and match[2] == "cond":
+            report.add(printable(name), STAGE, Finding("dropped", "condition of OneTrainer is not read"))
+        elif photo in paired:
+            report.add(printable(name), STAGE, Finding("dropped", "mask is a second one of its photo", printable(name)))
+        else:
+            paired[photo] = name
+    folder = PhotoFolder(path, paired=paired, first_line=True)
+    yield from photo_rows(folder, path, report, leave_out=tuple(labels))
+
+
+def _all(path: Path) -> Iterator[PictureWithCaption]:
+    return find_pictures(path, LoadReport())

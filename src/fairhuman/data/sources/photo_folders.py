@@ -1,0 +1,185 @@
+"""Folders of photos as other trainers have them: captions beside the photos, one mask a photo, repeats."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.columns import ONE_MASK
+from fairhuman.data.sources.folder import PictureWithCaption, find_pictures, read_caption
+from fairhuman.data.sources.rows import STAGE, Row, printable
+from fairhuman.errors import DataError
+from fairhuman.record import Finding
+
+MASK_FOLDERS = ("mask", "masks", "conditioning", "conditioning_data")
+PARENTS = 3  # folders above a configuration in which its relative paths are looked for
+
+
+@dataclass(frozen=True)
+class PhotoFolder:
+    """A folder of photos, and how it is read.
+
+    Attributes:
+        path: the folder.
+        masks: folder of masks, which have the names of the photos with any ending.
+        paired: masks by the photo, relative to `path`, where they aren't in a folder of their own.
+        repeats: how often an epoch contains each photo.
+        deep: whether subfolders are read too.
+        suffix: ending of the caption files; None: .txt or .caption.
+        captions: whether caption files are read.
+        default: caption of a photo without a caption file.
+        prefix: text before each caption.
+        first_line: whether the first line of a caption file is the caption; the trainer has a caption a line.
+        alpha: whether the opacity of a photo is its mask.
+        inverted: whether the masks are black where they would be white.
+    """
+
+    path: Path
+    masks: Path | None = None
+    paired: Mapping[str, str] | None = None
+    repeats: int = 1
+    deep: bool = True
+    suffix: str | None = None
+    captions: bool = True
+    default: str | None = None
+    prefix: str = ""
+    first_line: bool = False
+    alpha: bool = False
+    inverted: bool = False
+
+
+def photo_rows(folder: PhotoFolder, root: Path, report: LoadReport, leave_out: Sequence[str] = ()) -> Iterator[Row]:
+    """Photos in the order of their names; names in `leave_out`, relative to the folder, are no photos.
+
+    Locations are relative to `root` where they are in it. Masks that belong to no photo are noted, and, of a folder
+    with masks, photos that have none.
+
+    Raises:
+        DataError: a folder isn't there.
+    """
+    for place in (folder.path, folder.masks):
+        if place is not None and not place.is_dir():
+            raise DataError(f"{place}: there is no such folder")
+    inside = None if folder.masks is None else _relative(folder.masks, folder.path)
+    unwanted = set(leave_out)
+    photos = [
+        found
+        for found in find_pictures(folder.path, report)
+        if (folder.deep or "/" not in found.name)
+        and found.name not in unwanted
+        and not (inside is not None and found.name.startswith(f"{inside}/"))
+    ]
+    masks: Mapping[str, str | Path] = folder.paired or {}
+    if folder.masks is not None:
+        masks = _pair(folder, [photo.name for photo in photos], report)
+    for photo in photos:
+        location = _place(folder.path / photo.name, root)
+        values: dict[str, Any] = {"file_name": location, "key": printable(str(location))}
+        if (caption := _caption(folder, photo, report)) is not None:
+            values["caption"] = caption
+        mask = masks.get(photo.name)
+        if mask is not None:
+            values[ONE_MASK] = {"path": _place(folder.path / mask, root), "inverted": folder.inverted}
+        elif folder.alpha:
+            values[ONE_MASK] = {"path": location, "alpha": True, "inverted": folder.inverted}
+        elif masks:
+            report.add(values["key"], STAGE, Finding("warned", "photo has no mask, though others have"))
+        if folder.repeats != 1:
+            values["repeats"] = folder.repeats
+        yield Row(values["key"], values)
+
+
+def mask_folder(path: Path) -> Path | None:
+    """The subfolder whose pictures are masks, by its name and because one of them is named as a photo elsewhere."""
+    if not path.is_dir():
+        return None
+    for folder in sorted(path.iterdir()):
+        if folder.name.lower() in MASK_FOLDERS and folder.is_dir():
+            named = {_stem(found.name, base=True) for found in find_pictures(folder, LoadReport())}
+            others = (found.name for found in find_pictures(path, LoadReport()) if named)
+            if any(_stem(name, base=True) in named for name in others if not name.startswith(f"{folder.name}/")):
+                return folder
+    return None
+
+
+def configured_folder(config: Path, value: Any, what: str) -> Path:
+    """The folder that a trainer's configuration names: as it stands, or relative to the configuration, to a folder
+    above it or to the current one.
+
+    Raises:
+        DataError: it isn't there.
+    """
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{config}: {what} must be the path of a folder, not {value!r}")
+    named = Path(value).expanduser()
+    places = [config.absolute().parent, *list(config.absolute().parent.parents)[:PARENTS], Path.cwd()]
+    found = next((place / named for place in places if (place / named).is_dir()), None)
+    if found is None:
+        raise DataError(
+            f"{config}: {what} is {value}, but there is no such folder; put the folder there, or correct the path"
+        )
+    return Path(os.path.normpath(found))
+
+
+def whole_number(config: Path, value: Any, what: str, least: int = 1) -> int:
+    """A whole number of a trainer's configuration.
+
+    Raises:
+        DataError: it isn't one, or too small.
+    """
+    if type(value) is not int or value < least:
+        raise DataError(f"{config}: {what} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def _pair(folder: PhotoFolder, photos: Sequence[str], report: LoadReport) -> dict[str, Path]:
+    """Masks by photo: of the same path in both folders, otherwise of the same name where just one photo has it."""
+    assert folder.masks is not None
+    by_path = {_stem(name): name for name in reversed(photos)}
+    count = Counter(_stem(name, base=True) for name in photos)
+    by_name = {_stem(name, base=True): name for name in reversed(photos)}
+    paired: dict[str, Path] = {}
+    for found in find_pictures(folder.masks, report):
+        stem, base = _stem(found.name), _stem(found.name, base=True)
+        photo = by_path.get(stem) or (by_name.get(base) if count[base] == 1 else None)
+        if photo is None or photo in paired:
+            why = "is that of several photos" if count[base] > 1 else "matches no photo"
+            why = "is a second one of its photo" if photo in paired else why
+            location = printable(f"{folder.masks.name}/{found.name}")
+            report.add(location, STAGE, Finding("dropped", f"mask {why}", printable(found.name)))
+        else:
+            paired[photo] = folder.masks / found.name
+    return paired
+
+
+def _caption(folder: PhotoFolder, photo: PictureWithCaption, report: LoadReport) -> str | None:
+    name = photo.caption
+    if folder.suffix is not None:
+        name = str(PurePosixPath(photo.name).with_suffix(folder.suffix))
+        name = name if (folder.path / name).is_file() else None
+    text = read_caption(folder.path / name, report) if name is not None and folder.captions else None
+    if text and folder.first_line and "\n" in text:
+        text = text.splitlines()[0].strip()
+        finding = Finding("warned", "only the first of several captions is used", text)
+        report.add(printable(name or photo.name), STAGE, finding)
+    text = text or folder.default
+    return text if text is None else folder.prefix + text
+
+
+def _stem(name: str, base: bool = False) -> str:
+    """A name without its ending; with `base`, without its folders too."""
+    path = PurePosixPath(name)
+    return path.stem if base else str(path.with_suffix(""))
+
+
+def _relative(path: Path, folder: Path) -> str | None:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) and path != folder else None
+
+
+def _place(path: Path, root: Path) -> str | Path:
+    """A path relative to the root: a text, or a `Path` if it lies outside (see `locate`)."""
+    path, root = path.absolute(), root.absolute()
+    return _relative(path, root) or Path(os.path.relpath(path, root))

@@ -1,0 +1,109 @@
+"""Data sets of SimpleTuner: its `multidatabackend.json`, with data sets of pictures and of their masks.
+
+Facts from bghira/SimpleTuner at 04265fc (`documentation/DATALOADER.md`, `documentation/DREAMBOOTH.md`): a list of data
+sets. One of pictures (`dataset_type` is `image`, the default) has `instance_data_dir`, read at any depth; its
+`conditioning_data` names one or more data sets by their `id`, of which one of `conditioning_type` `mask` or
+`segmentation` holds masks of the photos' names: the loss outside a mask counts nothing, so it means `ignore` there.
+`repeats` counts the *further* times: 0 is once. `caption_strategy` is `textfile` (a caption a line of `photo.txt`),
+`filename`, `instanceprompt` (`instance_prompt`); `prepend_instance_prompt` puts it before other captions,
+`only_instance_prompt` in their place. A disabled data set isn't read.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, photo_rows, whole_number
+from fairhuman.data.sources.rows import STAGE, Row, reading_table
+from fairhuman.errors import DataError
+from fairhuman.record import Finding
+
+MASKS = ("mask", "segmentation")
+STRATEGIES = ("textfile", "filename", "instanceprompt")
+
+Entry = Mapping[str, Any]
+
+
+def is_simpletuner(path: Path) -> bool:
+    """Whether a path is a list of data sets of SimpleTuner, or a folder with a `*multidatabackend*.json`."""
+    return _config(path) is not None
+
+
+def simpletuner_rows(path: Path, report: LoadReport) -> Iterator[Row]:
+    """Photos in the order of the data sets and of their names.
+
+    Raises:
+        DataError: the JSON can't be read, or names a folder that isn't there.
+    """
+    config = _config(path)
+    if config is None:
+        raise DataError(f"{path}: expected a *multidatabackend*.json of SimpleTuner, found none")
+    file, entries = config
+    by_id = {entry.get("id"): entry for entry in entries}
+    for entry in entries:
+        kind = entry.get("dataset_type", "image")
+        if entry.get("disabled") or entry.get("disable") or kind in ("conditioning", "text_embeds", "image_embeds"):
+            continue
+        if kind != "image" or entry.get("type", "local") != "local":
+            shown = f"{entry.get('id')}: {kind}, {entry.get('type')}"
+            report.add(file.name, STAGE, Finding("skipped", "data set is not one of local pictures", shown))
+            continue
+        root = path if path.is_dir() else path.parent
+        strategy = entry.get("caption_strategy", "textfile")
+        if strategy not in STRATEGIES:
+            finding = Finding("dropped", f"captions are read by {', '.join(STRATEGIES)} alone", str(strategy))
+            report.add(file.name, STAGE, finding)
+        for row in photo_rows(_folder(file, entry, by_id, strategy), root, report):
+            yield _named(row, entry) if strategy == "filename" else row
+
+
+def _folder(file: Path, entry: Entry, by_id: Mapping[Any, Entry], strategy: str) -> PhotoFolder:
+    prompt = str(entry.get("instance_prompt") or "")
+    only = strategy == "instanceprompt" or entry.get("only_instance_prompt") is True
+    folder = PhotoFolder(
+        configured_folder(file, entry.get("instance_data_dir"), "instance_data_dir"),
+        masks=_masks(file, entry, by_id),
+        repeats=whole_number(file, entry.get("repeats", 0), "repeats", least=0) + 1,
+        suffix=".txt",
+        first_line=True,
+        captions=strategy == "textfile" and not only,
+        default=prompt if only else None,
+    )
+    ahead = entry.get("prepend_instance_prompt") is True and prompt and not only
+    return replace(folder, prefix=f"{prompt} ") if ahead else folder
+
+
+def _masks(file: Path, entry: Entry, by_id: Mapping[Any, Entry]) -> Path | None:
+    named = entry.get("conditioning_data") or ()
+    for name in [named] if isinstance(named, str) else named:
+        if name not in by_id:
+            raise DataError(f"{file}: conditioning_data names {name!r}, but no data set has this id")
+        if by_id[name].get("conditioning_type") in MASKS:
+            return configured_folder(file, by_id[name].get("instance_data_dir"), "instance_data_dir")
+    return None
+
+
+def _named(row: Row, entry: Entry) -> Row:
+    """The row with its photo's name as its caption, with spaces for underscores."""
+    name = PurePosixPath(row.location).stem.replace("_", " ").strip()
+    ahead = entry.get("prepend_instance_prompt") is True and entry.get("instance_prompt")
+    return Row(row.location, {**row.values, "caption": f"{entry['instance_prompt']} {name}" if ahead else name})
+
+
+def _config(path: Path) -> tuple[Path, Sequence[Entry]] | None:
+    """The list at a path, or in a folder; None: there is none."""
+    files = sorted(path.glob("*multidatabackend*.json")) if path.is_dir() else []
+    files = [path] if path.suffix == ".json" else files
+    for file in files:
+        try:
+            with reading_table(file):
+                content = json.loads(file.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file}: not a JSON file ({error})") from error
+        entries = content if isinstance(content, list) else []
+        if any(isinstance(entry, dict) and "instance_data_dir" in entry for entry in entries):
+            return file, [entry for entry in entries if isinstance(entry, dict)]
+    return None

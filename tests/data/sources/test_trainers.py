@@ -1,0 +1,275 @@
+"""Folders of other trainers: what is read, and what is named where something doesn't fit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fairhuman.data.look.check import check_dataset
+from fairhuman.data.pictures.decode import decode_mask
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source, source_kind
+from fairhuman.errors import DataError
+from fairhuman.record import IGNORE, SUBJECT, HumanRecord
+from helpers.tiny_pictures import encoded, picture
+from helpers.trainer_folders import COUNT, HEIGHT, TRAINERS, WIDTH, mask, photo, write_kohya_toml
+
+
+def read(path: Path, **settings) -> tuple[list[HumanRecord], LoadReport]:
+    report = LoadReport()
+    return read_source(path, (), SourceSettings(**{"max_reject_share": 1.0, **settings}), report), report
+
+
+def reasons(report: LoadReport, *actions: str) -> list[tuple[str, str]]:
+    return [(note.place, note.reason) for note in report.notes if note.action in (actions or ("dropped", "skipped"))]
+
+
+@pytest.fixture(params=TRAINERS)
+def trainer(request, tmp_path) -> tuple[str, Path, int]:
+    write, kind, repeats = TRAINERS[request.param]
+    root = tmp_path / "mine"
+    root.mkdir()
+    return kind, write(root), repeats
+
+
+def test_each_is_read_as_it_is(trainer):
+    kind, path, repeats = trainer
+    assert source_kind(path) == kind
+    records, report = read(path)
+    assert reasons(report) == []
+    assert [record.repeats for record in records] == [repeats] * COUNT
+    assert [(record.width, record.height) for record in records] == [(WIDTH, HEIGHT)] * COUNT
+    captions = [record.caption for record in records]
+    if kind == "kohya":  # from .txt, from .caption, from the folder's name
+        assert captions == ["ohwx person, photo 0", "ohwx person, photo 1", "ohwx person"]
+    else:
+        assert captions == [f"photo {number}" for number in range(COUNT)]
+    for record in records:
+        ignored = np.asarray(decode_mask(record.masks[IGNORE]))
+        assert set(record.masks) == {IGNORE}
+        assert not ignored[:, :10].any()
+        assert (ignored[:, 10:] == 255).all()
+
+
+def test_its_mask_is_a_subject_where_asked(trainer):
+    _, path, _ = trainer
+    report = LoadReport()
+    for record in read_source(path, (SUBJECT,), SourceSettings(mask="subject"), report):
+        assert set(record.masks) == {SUBJECT}
+        assert (np.asarray(decode_mask(record.masks[SUBJECT]))[:, :10] == 255).all()
+    with pytest.raises(DataError, match=r"no record has the region 'subject'.*source\.mask=subject"):
+        read_source(path, (SUBJECT,), SourceSettings(), report)
+
+
+def test_check_counts_photos(trainer):
+    kind, path, repeats = trainer
+    lines = check_dataset(path).lines()
+    assert lines[0] == f"{path}: {COUNT} of {COUNT} records are usable, read as {kind}"
+    more = f"; repeats {repeats}: {COUNT * repeats} with repeats" if repeats > 1 else ""
+    assert lines[1] == f"{COUNT} photos with {COUNT} masks{more}"
+
+
+def test_a_folder_with_its_settings_is_read_like_the_settings(trainer):
+    kind, path, _ = trainer
+    if path.is_dir():
+        return
+    assert source_kind(path.parent) == kind
+    assert [record.caption for record in read(path.parent)[0]] == [record.caption for record in read(path)[0]]
+
+
+def test_a_toml_of_kohya(tmp_path):
+    path = write_kohya_toml(tmp_path)
+    assert source_kind(path) == source_kind(tmp_path) == "kohya"
+    records, report = read(path)
+    assert reasons(report) == []
+    masked, cut = records[:COUNT], records[COUNT:]
+    assert [record.repeats for record in records] == [4] * COUNT + [1] * COUNT
+    assert [record.caption for record in records] == ["photo 0", "photo 1", "photo 2", *["ohwx person"] * COUNT]
+    assert [record.key for record in cut] == ["cut/cut0.png", "cut/cut1.png", "cut/cut2.png"]
+    for record in [*masked, *cut]:
+        ignored = np.asarray(decode_mask(record.masks[IGNORE]))
+        assert not ignored[:, :10].any()
+        assert (ignored[:, 10:] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["2024_holiday", "007_bond", "1000_nights", "ten_person", "10"])
+def test_other_numbers_are_no_repeats(tmp_path, name):
+    photo(tmp_path / name / "a.jpg", 0, "a")
+    assert source_kind(tmp_path) == "folder"
+
+
+def test_a_folder_of_repeats_itself(tmp_path):
+    photo(tmp_path / "5_cat" / "a.jpg", 0)
+    photo(tmp_path / "5_cat" / "more" / "b.jpg", 1)
+    records, report = read(tmp_path / "5_cat")
+    assert [(record.repeats, record.caption) for record in records] == [(5, "cat")] * 2
+    assert reasons(report, "warned") == []
+    photo(tmp_path / "extra" / "c.jpg", 2, "c")
+    records, report = read(tmp_path)
+    assert [record.repeats for record in records] == [5, 5, 1]
+    assert ("extra", "folder has no repeats in its name: read once an epoch") in reasons(report, "warned")
+
+
+def test_what_else_lies_in_the_folder_wins_where_it_did(tmp_path):
+    photo(tmp_path / "10_a" / "a.jpg", 0, "a")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "10_a/a.jpg", "caption": "b"}), encoding="utf-8")
+    assert source_kind(tmp_path) == "imagefolder"
+    (tmp_path / "metadata.jsonl").rename(tmp_path / "meta_cap.json")
+    assert source_kind(tmp_path) == "mole"
+    records, _ = read(tmp_path, format="folder")
+    assert [record.repeats for record in records] == [1]
+
+
+def test_masks_without_a_photo_and_photos_without_a_mask_are_named(tmp_path):
+    write, _, _ = TRAINERS["onetrainer"]
+    write(tmp_path)
+    (tmp_path / "img 1.jpg").unlink()
+    (tmp_path / "img 2-masklabel.png").unlink()
+    mask(tmp_path / "img 0-masklabel1.png")
+    mask(tmp_path / "img 0-condlabel.png")
+    records, report = read(tmp_path)
+    assert [record.key for record in records] == ["img 0.jpg", "img 2.jpg"]
+    assert reasons(report) == [
+        ("img 0-condlabel.png", "condition of OneTrainer is not read"),
+        ("img 0-masklabel1.png", "mask is a second one of its photo"),
+        ("img 1-masklabel.png", "mask matches no photo"),
+    ]
+    assert ("img 2.jpg", "photo has no mask, though others have") in reasons(report, "warned")
+    assert not check_dataset(tmp_path).good
+
+
+def test_masks_in_a_folder(tmp_path):
+    """Photos and masks in a folder each, as for ai-toolkit; or masks among the photos, as for diffusion-pipe."""
+    for number in range(2):
+        photo(tmp_path / "images" / f"{number}.jpg", number, str(number))
+        mask(tmp_path / "masks" / f"{number}.webp")
+    mask(tmp_path / "masks" / "other.png")
+    assert source_kind(tmp_path) == "ai_toolkit"
+    records, report = read(tmp_path)
+    assert [(record.key, set(record.masks)) for record in records] == [
+        ("images/0.jpg", {IGNORE}),
+        ("images/1.jpg", {IGNORE}),
+    ]
+    assert reasons(report) == [("masks/other.png", "mask matches no photo")]
+    shutil.move(tmp_path / "masks", tmp_path / "images" / "masks")
+    assert source_kind(tmp_path / "images") == "diffusion_pipe"
+    assert [set(record.masks) for record in read(tmp_path / "images")[0]] == [{IGNORE}] * 2
+
+
+def test_a_folder_called_masks_may_hold_photos(tmp_path):
+    photo(tmp_path / "masks" / "venice.jpg", 0, "a carnival mask")
+    photo(tmp_path / "people" / "anna.jpg", 1, "anna")
+    assert source_kind(tmp_path) == "folder"
+    assert len(read(tmp_path)[0]) == 2
+
+
+def test_names_that_several_photos_have(tmp_path):
+    for folder in ("5_a", "7_b"):
+        photo(tmp_path / folder / "x.jpg", len(folder), "x")
+    photo(tmp_path / "5_a" / "y.jpg", 3, "y")
+    mask(tmp_path / "masks" / "x.png")
+    mask(tmp_path / "masks" / "y.png")
+    records, report = read(tmp_path)
+    assert [record.key for record in records if IGNORE in record.masks] == ["5_a/y.jpg"]
+    assert reasons(report) == [("masks/x.png", "mask is that of several photos")]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("ai_toolkit", "photo_masks", "lost", "train.yaml: mask_path is lost, but there is no such folder"),
+        ("diffusion_pipe", "num_repeats = 3", "num_repeats = 0", "num_repeats must be a whole number of at least 1"),
+        ("simpletuner", '"mask-data", "type"', '"m", "type"', "names 'mask-data', but no data set has this id"),
+        ("simpletuner", "datasets/subject", "lost", "instance_data_dir is lost, but there is no such folder"),
+        ("diffusion_pipe", "[[directory]]", "[[directory]", "not a TOML file"),
+        ("ai_toolkit", "job:", "job: [", "not a YAML file"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, name, old, new, message):
+    path = TRAINERS[name][0](tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_captions_of_simpletuner(tmp_path):
+    path = TRAINERS["simpletuner"][0](tmp_path)
+    entries = json.loads(path.read_text(encoding="utf-8"))
+
+    def captions(**changes: object) -> list[str]:
+        path.write_text(json.dumps([entries[0] | changes, *entries[1:]]), encoding="utf-8")
+        return [record.caption for record in read(path)[0]]
+
+    assert captions(caption_strategy="instanceprompt", instance_prompt="ohwx") == ["ohwx"] * 3
+    assert captions(prepend_instance_prompt=True, instance_prompt="ohwx") == [
+        "ohwx photo 0",
+        "ohwx photo 1",
+        "ohwx photo 2",
+    ]
+    assert captions(caption_strategy="filename") == ["0", "1", "2"]
+    assert captions(repeats=0)[0] == "photo 0"
+    assert {record.repeats for record in read(path)[0]} == {1}
+
+
+def test_opacity_is_a_mask_where_asked(tmp_path):
+    cut = picture(WIDTH, HEIGHT).convert("RGBA")
+    cut.putalpha(Image.fromarray(np.tile(np.uint8([255] * 10 + [0] * 30), (HEIGHT, 1))))
+    (tmp_path / "cut.png").write_bytes(encoded(cut))
+    (tmp_path / "whole.png").write_bytes(encoded(picture(WIDTH, HEIGHT, 1)))
+    records, report = read(tmp_path)
+    assert [record.masks for record in records] == [{}, {}]
+    assert reasons(report, "converted") == [("cut.png", "transparent pixels laid on the background")]
+    assert "      source.alpha=mask keeps the opacity as a mask" in check_dataset(tmp_path).lines()
+    records, report = read(tmp_path, alpha="mask")
+    assert [set(record.masks) for record in records] == [{IGNORE}, set()]
+    assert reasons(report, "converted") == [("cut.png", "opacity kept as the picture's mask")]
+    assert np.asarray(decode_mask(records[0].masks[IGNORE])).mean() == 255 * 0.75
+    subject = read(tmp_path, alpha="mask", mask="subject")[0][0]
+    assert np.asarray(decode_mask(subject.masks[SUBJECT])).mean() == 255 * 0.25
+
+
+def test_unused_columns_are_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(picture(WIDTH, HEIGHT)))
+    row = {"file_name": "a.png", "caption": "a", "shoes": [[1, 2, 9, 9]], "shoes_scores": [0.5], "licence": "CC0"}
+    row |= {"ignore": [[0, 0, 8, 8]], "faces": None, "empty": None}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    lines = check_dataset(tmp_path).lines()
+    assert lines[1:] == ["column 'shoes' is not used", "column 'licence' is not used"]
+    assert check_dataset(tmp_path).good
+    assert "column 'shoes' is not used" not in check_dataset(tmp_path, regions=("shoes",)).lines()
+    report = LoadReport()
+    (record,) = read_source(tmp_path, ("shoes",), SourceSettings(), report)
+    assert [note.value for note in report.notes] == ["licence"]
+    assert record.boxes[IGNORE] is not None
+
+
+@pytest.mark.parametrize(("value", "repeats"), [(3, 3), ("4", 4), (0, 1), (-1, 1), (1.5, 1), (True, 1), ("many", 1)])
+def test_repeats_of_a_record(tmp_path, value, repeats):
+    (tmp_path / "a.png").write_bytes(encoded(picture(WIDTH, HEIGHT)))
+    row = {"file_name": "a.png", "caption": "a", "repeats": value}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    (record,), report = read(tmp_path)
+    assert record.repeats == repeats
+    wrong = [note.value for note in report.notes if note.reason == "repeats is not a whole number of at least 1"]
+    assert wrong == ([] if repeats > 1 else [str(value) if isinstance(value, str) else repr(value)])
+
+
+@pytest.mark.parametrize(("size", "used"), [((2 * WIDTH, 2 * HEIGHT), True), ((WIDTH, WIDTH), False)])
+def test_masks_of_another_size(tmp_path, size, used):
+    photo(tmp_path / "a.jpg", 0, "a")
+    half = np.zeros(size[::-1], np.uint8)
+    half[:, : size[0] // 2] = 255
+    Image.fromarray(half).save(tmp_path / "a-masklabel.png")
+    (record,), report = read(tmp_path)
+    if used:
+        assert reasons(report, "converted") == [("a.jpg", "mask resized to its picture")]
+        assert np.asarray(decode_mask(record.masks[IGNORE])).mean() == 255 / 2
+        assert check_dataset(tmp_path).photos.masks == 1
+    else:
+        assert record.masks == {}
+        assert reasons(report) == [("a.jpg", "mask has not the size of its picture")]
