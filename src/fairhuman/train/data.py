@@ -23,7 +23,6 @@ from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_orde
 from fairhuman.data.samples.sampler import BucketOrder, Order, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.check import check_records
-from fairhuman.data.sources.columns import unused_lines
 from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.errors import DataError
 from fairhuman.fairness.distributed import world_size
@@ -56,7 +55,7 @@ class RunData:
     def lines(self) -> list[str]:
         """What the data has besides pictures and regions: masks, repeats, what is ignored, columns that aren't used."""
         records = self.train.records
-        lines = [*PhotoCount.of(records).lines(), *unused_lines(self.report)]
+        lines = [*PhotoCount.of(records).lines(), *self.report.unused_lines()]
         ignored = sum(any(record.has(name) for name in self.train.ignored) for record in records)
         if ignored:
             lines.append(f"a part of {ignored} pictures is ignored: it counts for no objective, see overlay.png")

@@ -15,6 +15,7 @@ FREE_ON_RESUME = frozenset(
         "steps",
         "checkpoint_every",
         "keep_checkpoints",
+        "source.format",
         "source.workers",
         "source.cache",
         "cache.folder",

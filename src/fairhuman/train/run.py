@@ -140,7 +140,8 @@ def _resume(run: Run) -> None:
         raise DataError(
             f"{run.recipe.data_name}: the training or held-out records, or their mixture, differ from those of the run "
             f"in {run.recipe.out} (now {len(run.data.train)} and {len(run.data.held_out or ())} records). Restore "
-            "them, or choose another out"
+            "them, or choose another out; folders such as 10_name, and masks beside photos, were read as plain photos "
+            "before: source.format=folder does so"
         )
     run.model.load_trainable_state(trainable)
     run.optimizer.load_state_dict(sharding.scatter_state(state["optimizer"], run.optimizer))

@@ -244,7 +244,7 @@ def test_unused_columns_are_named(tmp_path):
     assert "column 'shoes' is not used" not in check_dataset(tmp_path, regions=("shoes",)).lines()
     report = LoadReport()
     (record,) = read_source(tmp_path, ("shoes",), SourceSettings(), report)
-    assert [note.value for note in report.notes] == ["licence"]
+    assert report.unused == ["licence"]
     assert record.boxes[IGNORE] is not None
 
 

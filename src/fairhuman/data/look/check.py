@@ -9,7 +9,7 @@ from fairhuman.data.look.reading import DEFAULT_SETTINGS, REGIONS, open_dataset
 from fairhuman.data.pictures.decode import TRANSPARENT
 from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.data.sources import SourceSettings, source_format
-from fairhuman.data.sources.columns import UNUSED, note_unused, unused_columns, unused_lines
+from fairhuman.data.sources.columns import unused_columns
 from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.data.sources.rows import STAGE
 from fairhuman.record import Action, Finding
@@ -55,10 +55,9 @@ class CheckSummary:
         """The summary as text: counts by action and reason, with the locations of the first examples."""
         counts, first = self.report.counts(), self._first(examples)
         lines = [f"{self.path}: {self.usable} of {self.found} records are usable, read as {self.kind}"]
-        lines += [*self.photos.lines(), *unused_lines(self.report)]
-        counts.get("warned", {}).pop(UNUSED, None)  # named above
+        lines += [*self.photos.lines(), *self.report.unused_lines()]
         for action in get_args(Action):
-            if counts.get(action):
+            if action in counts:
                 lines.append(f"{action} ({MEANING[action]}): {sum(counts[action].values())}")
             for reason, number in counts.get(action, {}).items():
                 lines.append(f"  {number} x {reason}")
@@ -80,6 +79,7 @@ class CheckSummary:
             "good": self.good,
             "masks": self.photos.masks,
             "photos_with_repeats": self.photos.samples,
+            "unused_columns": self.report.unused,
             "counts": self.report.counts(),
             "notes": [asdict(note) for note in self.report.notes],
         }
@@ -127,7 +127,7 @@ def check_dataset(
             progress("check", usable, None)
     if usable and not captioned:
         report.add(str(path), STAGE, Finding("warned", "no record has a caption"))
-    note_unused(unused_columns([held], source_format(dataset.kind).picture, (*REGIONS, *regions)), path, report)
+    report.unused += unused_columns([held], source_format(dataset.kind).picture, (*REGIONS, *regions))
     report.notes.sort(key=lambda note: (note.file, note.line or 0))
     progress("check", usable, usable)
     return CheckSummary(path, dataset.kind, usable + len(report.skipped()), usable, report, photos)

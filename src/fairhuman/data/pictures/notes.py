@@ -32,9 +32,10 @@ class Note:
 
 @dataclass
 class LoadReport:
-    """Notes in the order of their records, and counts of them."""
+    """Notes in the order of their records, and counts of them; names of columns that nothing uses."""
 
     notes: list[Note] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     def add(self, location: str, stage: str, finding: Finding) -> None:
         """Add a finding at a record's location (`file:line` or `file`)."""
@@ -43,6 +44,10 @@ class LoadReport:
     def extend(self, notes: Iterable[Note]) -> None:
         """Add notes collected elsewhere, such as in a worker (see `Batch.notes`)."""
         self.notes.extend(notes)
+
+    def unused_lines(self) -> list[str]:
+        """A line for each column that nothing uses."""
+        return [f"column {name!r} is not used" for name in dict.fromkeys(self.unused)]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of notes by action, then by reason, most frequent first."""
@@ -73,7 +78,10 @@ class LoadReport:
 
     def save(self, path: Path) -> None:
         """Write counts and notes as JSON, atomically."""
-        write_json(path, {"counts": self.counts(), "notes": [asdict(entry) for entry in self.notes]})
+        write_json(
+            path,
+            {"counts": self.counts(), "notes": [asdict(entry) for entry in self.notes], "unused_columns": self.unused},
+        )
 
 
 def note(location: str, stage: str, finding: Finding) -> Note:

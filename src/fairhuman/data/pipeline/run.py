@@ -221,6 +221,7 @@ class _Build:
                 raise DataError(
                     f"{out}: was built from {found['source']} ({found['format']}), not from {mine['source']} "
                     f"({mine['format']}); give another folder"
+                    + (f", or source.format={found['format']}" if found["source"] == mine["source"] else "")
                 )
         elif out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
             raise DataError(f"{out}: must be a new or empty folder, or one of an earlier build; it has other files")

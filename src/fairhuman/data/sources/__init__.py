@@ -179,6 +179,7 @@ def read_source(
         raise DataError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
     finally:
         report.extend(sorted(own.notes, key=lambda entry: (entry.file, entry.line or 0)))
+        report.unused += own.unused
     total = len(records) + len(own.skipped())
     own.check_share(settings.max_reject_share, total)
     if not records:

@@ -1,13 +1,10 @@
 """Columns of a source that nothing uses: each is named, so that none is lost without a word."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.record import IGNORE, REGION_COLUMNS, Finding, region_column
+from fairhuman.record import IGNORE, REGION_COLUMNS, region_column
 
-UNUSED = "column is not used"
 ONE_MASK = "one_mask"  # the only mask that other trainers know: white is trained; see `SourceSettings.mask`
 
 # Columns with a meaning of their own; `file_name` and `path` are pictures of some formats.
@@ -33,15 +30,3 @@ def unused_columns(rows: Iterable[Mapping[str, Any]], picture_column: str, regio
             names = (name for name, mask in masks.items() if mask is not None and name not in regions)
             found |= dict.fromkeys(f"masks.{name}" for name in names)
     return [name for name in found if name.rpartition("_")[0] not in found]  # not `feet_scores` beside `feet`
-
-
-def note_unused(columns: Iterable[str], root: Path, report: LoadReport) -> None:
-    """Note columns that nothing reads."""
-    for name in columns:
-        report.add(root.name, "read", Finding("warned", UNUSED, name))
-
-
-def unused_lines(report: LoadReport) -> list[str]:
-    """A line for each column that `note_unused` noted."""
-    names = dict.fromkeys(note.value for note in report.notes if note.reason == UNUSED)
-    return [f"column {name!r} is not used" for name in names]

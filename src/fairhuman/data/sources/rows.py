@@ -16,7 +16,7 @@ from fairhuman.config import Settings
 from fairhuman.data.pictures.decode import TRANSPARENT, PictureFacts, PictureLimits, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name
-from fairhuman.data.sources.columns import ONE_MASK, note_unused, unused_columns
+from fairhuman.data.sources.columns import ONE_MASK, unused_columns
 from fairhuman.errors import DataError
 from fairhuman.record import (
     IGNORE,
@@ -126,7 +126,7 @@ def records_from_rows(
     captioned = CAPTION in columns
     if rows and not captioned:
         report.add(str(root), STAGE, Finding("warned", "no record has a caption", f"columns: {', '.join(columns)}"))
-    note_unused(unused_columns((row.values for row in rows), picture_column, (*regions, *also)), root, report)
+    report.unused += unused_columns((row.values for row in rows), picture_column, (*regions, *also))
     return list(iterate_records(rows, root, picture_column, regions, settings, report, captioned, also))
 
 
