@@ -86,7 +86,7 @@ def difference_text(contrast: Contrast) -> str:
     measured = contrast.difference.measured
     if contrast.difference.equal:
         return f"{plural(measured.n, 'pair')}, all equal"
-    return estimate_text(measured, "{:+.3g}", signed=True)
+    return "0" if measured.low == measured.high == 0 else estimate_text(measured, "{:+.3g}", signed=True)
 
 
 def _comparison(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fairhuman.errors import DataError
 from fairhuman.report.colours import colours
@@ -134,6 +135,7 @@ def changes_figure(
         axes.grid(axis="x", color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.tick_params(labelsize=9, colors=INK, left=False)
     panels[0].set_yticks(range(len(estimates)), list(estimates))
     panels[0].set_ylim(len(estimates) - 0.4, -0.6)

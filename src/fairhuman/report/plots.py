@@ -30,6 +30,15 @@ STRATEGIES = {
     "mpd": "Minimum\npotential delay",
 }
 INK, GRID = "#222222", "#DDDDDD"
+# Matplotlib leaves black unsaid in fills.
+DARK = f"""<style>@media (prefers-color-scheme: dark) {{
+  svg {{ fill: #e6e9ec; }}
+  [style*="fill: {INK}"] {{ fill: #e6e9ec !important; }}
+  [style*="stroke: {INK}"], [style*="stroke: #000000"] {{ stroke: #e6e9ec !important; }}
+  [style*="stroke: {GRID.lower()}"] {{ stroke: #363e46 !important; }}
+  [id^="legend"] [style*="fill: #ffffff"] {{ fill: #14181b !important; }}
+}}</style>
+"""
 ALONE = {"lr": INK, "grad_norm": INK}  # series that are the only one in their axes
 SIZE = (5.4, 3.1)  # inches at 100 dpi: two figures side by side fill a page of 1100 px
 POINTS = 600  # points of a smoothed line; more can't be distinguished on a screen
@@ -202,11 +211,15 @@ def draw_series(
 
 
 def to_svg(figure: Figure) -> bytes:
-    """The figure as SVG without a ground, reproducible byte for byte; the faint raw lines are rasterised."""
+    """The figure as SVG without a ground, reproducible byte for byte; the faint raw lines are rasterised.
+
+    Its ink and grid follow the reader's light or dark scheme; all other colours serve both.
+    """
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "fairhuman", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=110, transparent=True)
-    return buffer.getvalue()
+    head, mark, body = buffer.getvalue().partition(b"<defs>")
+    return head + DARK.encode() + mark + body
 
 
 def _panel(title: str, unit: str) -> tuple[Figure, Axes]:

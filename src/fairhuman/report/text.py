@@ -26,8 +26,8 @@ def plural(number: int, word: str) -> str:
 
 
 def decimals(low: float, high: float) -> int:
-    """Decimals that an interval allows: the last one is between 3 % and 33 % of its width."""
-    return min(max(math.ceil(-math.log10((high - low) / 3)), 0), MOST_DECIMALS)
+    """Decimals that an interval allows: the last one is between 2 % and 20 % of its width."""
+    return min(max(math.ceil(-math.log10((high - low) / 5)), 0), MOST_DECIMALS)
 
 
 def estimate_text(estimate: Estimate, form: str = "{:.4g}", *, signed: bool = False, percent: bool = False) -> str:
