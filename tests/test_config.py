@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import Field, model_validator
 
 from fairhuman import config
@@ -63,7 +64,7 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
-        ("steps: 1\ninner:\n  rnak: 2\n", [], r"unknown setting 'inner.rnak'; did you mean 'rank'"),
+        ("steps: 1\ninner:\n  rnak: 2\n", [], r"unknown setting 'inner.rnak'; did you mean 'inner.rank'"),
         ("steps: 1\n", ["lerning_rate=1"], r"unknown setting 'lerning_rate'; did you mean 'learning_rate'"),
         ("learning_rate: 1\n", [], r"the setting 'steps' is missing"),
         ("steps: 1\n", ["inner.rank=0"], r"inner.rank: input should be greater than or equal to 1, found 0"),
@@ -73,6 +74,9 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         ("steps: 1\n", ["r.yaml"], r"override 'r.yaml': expected key=value; .* given as --recipe"),
         ("steps: 1\n", ["steps.x=1"], r"override 'steps.x=1': steps is the value 1, not a section"),
         ("steps: 1\n", ["steps=[1"], r"override 'steps=\[1': the value is not valid YAML"),
+        ("steps: 1\n", ["rank=2"], r"unknown setting 'rank'; did you mean 'inner.rank'\?"),
+        ("steps: 1\n", ["iner.rank=2"], r"unknown setting 'iner'; did you mean 'inner'\?"),
+        ("steps: 1\n", ["inner.zzz=2"], r"unknown setting 'inner.zzz'; known are inner.rank, inner.names$"),
         ("- 1\n", [], r"r.yaml: expected a mapping of settings, found list"),
         ("steps: [\n", [], r"r.yaml: expected a YAML file"),
     ],
@@ -85,6 +89,37 @@ def test_errors_name_the_setting(tmp_path: Path, text: str, overrides: list[str]
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"nowhere.yaml: no such recipe"):
         config.load(Outer, tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("regions.names=face,hand", ("face", "hand")),
+        ("regions.names=face", ("face",)),
+        ("validation.timesteps=0.1, 0.5", (0.1, 0.5)),
+        ("resolution=512,768", (512, 768)),
+        ("resolution=512", 512),
+        ("lora.targets=to_q,to_k", ["to_q", "to_k"]),
+        ("preview.prompts=a hat", ("a hat",)),
+        ("preview.prompts=['a hat, red']", ("a hat, red",)),
+    ],
+)
+def test_lists_of_plain_values_may_be_typed_without_brackets(override: str, value: object) -> None:
+    loaded = config.load(TrainRecipe, RECIPES / "lora-small.yaml", [override, "view.bucket_aspect=null"])
+    found: object = loaded
+    for name in override.partition("=")[0].split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_a_path_with_a_comma_stays_a_path() -> None:
+    assert str(config.load(TrainRecipe, RECIPES / "lora-small.yaml", ["data=a,b"]).data) == "a,b"
+
+
+def test_a_recipe_on_the_screen_ends_with_its_only_empty_line() -> None:
+    text = config.to_yaml(Outer(steps=1, inner=Inner(names=("two\n\nlines", "ä"))))
+    assert "\n\n" not in text
+    assert yaml.safe_load(text)["inner"]["names"] == ["two\n\nlines", "ä"]
 
 
 def test_differences_are_listed_by_dotted_name() -> None:

@@ -5,9 +5,10 @@ the same folder. The command line overrides any setting with `key=value` or `sec
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -60,15 +61,19 @@ def build(
             raise RecipeError(f"override {override!r}: expected key=value{hint}")
         _set(values, key.split("."), _parse(text, override), override)
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(_with_lists(kind, values))
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(kind, origin, problem) for problem in _problems(error))) from error
 
 
 def save(settings: BaseModel, path: Path) -> None:
     """Write the resolved settings atomically; `load` reads them back."""
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(path, text)
+    write_text(path, to_yaml(settings))
+
+
+def to_yaml(settings: BaseModel) -> str:
+    """Return the resolved settings as YAML, without an empty line."""
+    return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def differences(a: BaseModel, b: BaseModel) -> dict[str, tuple[Any, Any]]:
@@ -84,7 +89,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such recipe") from error
+        raise RecipeError(f"{path}: no such recipe{_recipes_at_hand(path)}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: expected a YAML file, {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -93,6 +98,17 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return values
     return merge(_read(path.parent / str(base), (*seen, path.resolve())), values)
+
+
+def _recipes_at_hand(path: Path) -> str:
+    """Return what to name instead of a recipe that isn't there: the nearest name, or all beside it or in `recipes/`."""
+    folders = dict.fromkeys((path.parent, Path("recipes")))
+    found = {file.name: file for folder in reversed(folders) for file in sorted(folder.glob("*.yaml"))}
+    near = difflib.get_close_matches(path.with_suffix(".yaml").name, found, 1, 0.6)
+    if near:
+        return f"; did you mean {found[near[0]]}?"
+    names = ", ".join(str(found[name]) for name in sorted(found)[:20])
+    return f"; recipes at hand are {names}" if names else ""
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +140,46 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
     values[keys[-1]] = value
 
 
+def _with_lists(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with `face, hand` or a single value as a list, for settings that take lists of plain values."""
+    listed = dict(values)
+    for name, value in values.items():
+        field = kind.model_fields.get(name)
+        inner = next(_models(field.annotation), None) if field is not None else None
+        if field is None or value is None:
+            continue
+        if isinstance(value, dict) and inner is not None and get_origin(field.annotation) not in (dict, Mapping):
+            listed[name] = _with_lists(inner, value)
+        elif not isinstance(value, dict | list | tuple):
+            kinds = list(_alternatives(field.annotation))
+            lists = [one for one in kinds if get_origin(one) in (list, tuple) and _PLAIN.issuperset(_elements(one))]
+            if isinstance(value, str) and "," in value and lists and not {str, Path, Any} & set(kinds):
+                listed[name] = [part.strip() for part in value.split(",")]
+            elif lists and not _PLAIN & set(kinds):
+                listed[name] = [value]
+    return listed
+
+
+_PLAIN = frozenset({str, int, float, bool, Path, Literal})
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """Yield the types of a union; others as they are, and `Literal` for each one's own."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        for one in arguments:
+            yield from _alternatives(one)
+    elif origin is Annotated:
+        yield from _alternatives(arguments[0])
+    else:
+        yield Literal if origin is Literal else annotation
+
+
+def _elements(annotation: Any) -> set[Any]:
+    """The types of a list's elements."""
+    return {one for argument in get_args(annotation) if argument is not Ellipsis for one in _alternatives(argument)}
+
+
 def _problems(error: ValidationError) -> Iterator[Any]:
     """Yield the problems, without the "too short" that pydantic adds to a list whose items are invalid."""
     found = error.errors()
@@ -139,15 +195,32 @@ def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = _fields(kind, path[:-1])
-        near = difflib.get_close_matches(path[-1], known, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        return f"{origin}: unknown setting {name!r}; {hint}"
+        return f"{origin}: unknown setting {name!r}; {_suggestion(kind, path)}"
     if problem["type"] == "missing":
         return f"{origin}: the setting {name!r} is missing"
     own = problem["type"] == "value_error"  # raised by our validators; pydantic prefixes its own text
     message = str(problem["ctx"]["error"]) if own else problem["msg"][:1].lower() + problem["msg"][1:]
     return f"{origin}: {name}: {message}, found {problem['input']!r}" if name else f"{origin}: {message}"
+
+
+def _suggestion(kind: type[BaseModel], path: list[str]) -> str:
+    """Say which setting may be meant: one of the same section, or one of that name in another section."""
+    section, last = path[:-1], path[-1]
+    known = {".".join([*section, name]): name for name in _fields(kind, section)}
+    exact = [name for name in _all_names(kind) if name.rpartition(".")[2] == last][:3]
+    near = [name for name in known if known[name] in difflib.get_close_matches(last, known.values(), 1, 0.6)]
+    near = (near or exact) if section else (exact or near)
+    near = near or difflib.get_close_matches(".".join(path), _all_names(kind), 1, 0.75)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(known)}"
+
+
+def _all_names(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return the dotted names that overrides may use."""
+    names = []
+    for name, field in kind.model_fields.items():
+        inner = [one for one in _alternatives(field.annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
+        names += _all_names(inner[0], f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+    return names
 
 
 def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
@@ -176,3 +249,14 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines in quotes, so that an empty line ends a recipe."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)

@@ -1,28 +1,84 @@
-"""What commands show while they work: bars on a terminal, lines elsewhere."""
+"""What commands show while they work: a line that is rewritten on a terminal, lines now and then elsewhere."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
-from fairhuman.cli.console import PARTS, ConsoleDisplay
+from fairhuman.cli.console import SECONDS, ConsoleDisplay, clock
 
 
-def test_without_a_terminal_a_stage_is_a_line_for_each_twentieth() -> None:
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clocked(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(time, "monotonic", found)
+    return found
+
+
+def test_without_a_terminal_a_stage_is_a_line_every_thirty_seconds(clocked: Clock) -> None:
     console = Console(record=True, width=80, file=io.StringIO())
-    with ConsoleDisplay(console) as display:
-        for done in range(0, 1001, 10):
-            display.progress("draw", done, 1000, "loss 1")
-            display.progress("read", done, None)
-        display.status("not yet worth a line")
+    display = ConsoleDisplay(console)
+    for done in range(0, 1001, 10):
+        clocked.now = done / 10
+        display.progress("draw", done, 1000, "loss 1")
+        display.progress("read", done, None)
     lines = console.export_text().splitlines()
-    assert lines[0] == "draw: 0/1000  loss 1"
-    assert lines[-1] == "draw: 1000/1000  loss 1"
-    assert [line for line in lines if line.startswith("read")] == ["read: 0"]
-    assert len(lines) == PARTS + 2
+    assert [line for line in lines if line.startswith("draw")] == [
+        "draw 0/1000  0:00:00  loss 1",
+        "draw 300/1000  0:00:30, 0:01:10 left  loss 1",
+        "draw 600/1000  0:01:00, 0:00:40 left  loss 1",
+        "draw 900/1000  0:01:30, 0:00:10 left  loss 1",
+        "draw 1000/1000  0:01:40  loss 1",
+    ]
+    assert [line for line in lines if line.startswith("read")][:2] == ["read 0  0:00:00", "read 300  0:00:30"]
 
 
-def test_on_a_terminal_bars_and_status_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_is_a_line_after_thirty_silent_seconds(clocked: Clock) -> None:
+    console = Console(record=True, width=80, file=io.StringIO())
+    display = ConsoleDisplay(console)
+    display.status("not yet worth a line")
+    clocked.now = SECONDS
+    display.status("now")
+    assert console.export_text() == "now\n"
+
+
+def test_a_command_may_know_better_what_is_left_and_a_stage_may_begin_again(clocked: Clock) -> None:
+    console = Console(record=True, width=80, file=io.StringIO())
+    display = ConsoleDisplay(console)
+    display.progress("training", 7, 9, left=3700.4)
+    display.progress("training", 9, 9)
+    clocked.now = 3.0
+    display.progress("training", 0, 9)
+    lines = ["training 7/9  0:00:00, 1:01:40 left", "training 9/9  0:00:00", "training 0/9  0:00:00"]
+    assert console.export_text().splitlines() == lines
+    assert clock(36_061) == "10:01:01"
+
+
+def test_the_times_of_a_long_run_survive_80_columns(clocked: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out = io.StringIO()
+    display = ConsoleDisplay(Console(file=out, force_terminal=True, width=80))
+    text = "loss 0.0612  12.3 pictures/s  global w 2.59  face 0.156 (w 0.22 in 100%)"
+    with display:
+        clocked.now = 36_000.0
+        display.progress("training", 12_345, 50_000, text, left=40_000.0)
+    shown = out.getvalue()
+    assert "training 12345/50000  0:00:00, 11:06:40 left  loss 0.0612  12.3 pictures/s" in shown
+    assert "100%" not in shown
+
+
+def test_on_a_terminal_stages_and_status_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=80)

@@ -175,9 +175,9 @@ def test_a_dry_run_of_gates_says_which_experts_are_missing(
     monkeypatch.chdir(tmp_path)
     options = ("train", RECIPES / "mole-small-gates.yaml", f"mole.start_hand={experts / 'hand'}", "--dry-run")
     code, said, _ = typed(*options)
-    assert code == 0
-    assert "mole.start_face runs/mole-small/face/mole: doesn't exist yet" in said
-    assert "mole.start_hand " not in said
+    assert code == 1
+    assert "missing mole.start_face: runs/mole-small/face/mole: doesn't exist yet" in said
+    assert "mole.start_hand:" not in said.partition("\n\n")[2]
 
 
 @pytest.mark.parametrize("size", ["small", "sdxl"])

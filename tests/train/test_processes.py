@@ -90,7 +90,9 @@ def test_a_killed_process_ends_the_run_and_other_process_counts_resume(make_reci
     assert "resume from the last complete checkpoint" in said
 
     at = int(max(path.name for path in (first.out / "checkpoints").iterdir()).removeprefix("step-"))
-    with pytest.raises(RecipeError, match=r"6 samples per step, but batch_size 3 x accumulate 1 x 1 processes give 3"):
+    with pytest.raises(
+        RecipeError, match=r"samples per step: 6 there; batch_size 3 x accumulate 1 x 1 processes give 3 now"
+    ):
         train(make_recipe("run", batch_size=3, steps=at + 2, **settings))
     finish(train_in(make_recipe("run", batch_size=2, steps=at + 2, **settings), tmp_path, 3))
     train(make_recipe("run", batch_size=2, accumulate=3, steps=at + 4, **settings))
@@ -101,7 +103,7 @@ def test_a_killed_process_ends_the_run_and_other_process_counts_resume(make_reci
 def test_a_division_that_would_change_the_estimator_is_refused(make_recipe: MakeRecipe) -> None:
     """With accumulation, ema replaces mode output."""
     train(make_recipe(batch_size=4, steps=1, fairness={"mode": "output"}))
-    with pytest.raises(RecipeError, match="holds a run with another accumulate: 1 there, 2 now"):
+    with pytest.raises(RecipeError, match=r"holds a run with other settings.*\n  accumulate: 1 there, 2 now"):
         train(make_recipe(batch_size=2, accumulate=2, steps=2, fairness={"mode": "output"}))
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from PIL import Image
 
 from fairhuman import config
-from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.train.cache.fill import fill
 from fairhuman.train.recipe import TrainRecipe
 
 PICTURES = 64
@@ -46,6 +44,9 @@ def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool 
     recipe = config.build(TrainRecipe, values, overrides)
     write_noise(folder, PICTURES, recipe.size)
     if fill_caches and (recipe.cache.latents or recipe.cache.text):
+        from fairhuman.data.pictures.notes import LoadReport
+        from fairhuman.train.cache.fill import fill  # here: a mistake in the settings is told without torch
+
         fill(recipe, LoadReport(), say=lambda _: None, progress=lambda *_: None)
     return recipe
 

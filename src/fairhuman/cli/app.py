@@ -14,6 +14,7 @@ from fairhuman.cli.doctor import doctor
 from fairhuman.cli.evaluate import evaluate, losses
 from fairhuman.cli.refine import refine
 from fairhuman.cli.sample import sample
+from fairhuman.cli.settings import settings
 from fairhuman.cli.study import study_app
 from fairhuman.cli.synth import synth
 from fairhuman.cli.train import train
@@ -22,7 +23,22 @@ from fairhuman.errors import FairHumanError, RecipeError
 app = Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
-for command in (train, sample, synth, demo, refine, evaluate, losses, grid, compare, cost, paper, bench, doctor):
+for command in (
+    train,
+    sample,
+    synth,
+    demo,
+    refine,
+    evaluate,
+    losses,
+    grid,
+    compare,
+    cost,
+    paper,
+    bench,
+    settings,
+    doctor,
+):
     app.command()(command)
 
 
@@ -48,3 +64,8 @@ def run() -> None:
     except FairHumanError as error:
         echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, RecipeError) else 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        echo(f"error: {error.filename}: {error.strerror or error}", err=True)
+        sys.exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 from typer import Argument, Exit, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import DryRun, Overrides, Prompts, Recipe, named_places, settings_of
+from fairhuman.cli.options import DryRun, Overrides, Prompts, Recipe, check_existing, named_places, settings_of
 
 Result = TypeVar("Result")
 
@@ -23,10 +23,11 @@ def compare(
     Example: fairhuman compare recipes/compare-small.yaml out=runs/compare
     """
     from fairhuman import config
-    from fairhuman.compare.run import missing_data, planned_runs, run_all
     from fairhuman.compare.settings import CompareRecipe
 
     settings = config.load(CompareRecipe, recipe, overrides or ())
+    from fairhuman.compare.run import missing_data, planned_runs, run_all
+
     display = ConsoleDisplay()
     if dry_run:
         runs = planned_runs(settings)
@@ -66,10 +67,12 @@ def grid(
 
     Example: fairhuman grid grid --method base=samples/base --method MPD=samples/mpd --control pose=POSES --count 8
     """
-    from fairhuman.compare.drawing import GridInputs, make_grid
     from fairhuman.compare.settings import DrawSettings
 
     settings = settings_of(DrawSettings, "grid", overrides)
+    check_existing(prompts)
+    from fairhuman.compare.drawing import GridInputs, make_grid
+
     inputs = GridInputs(named_places(method), prompts, control or (), zoom_on, data, row or None, count, seed)
     display = ConsoleDisplay()
     if dry_run:
@@ -88,7 +91,6 @@ def cost(
 
     Example: fairhuman cost costs model=stabilityai/stable-diffusion-xl-base-1.0 size=1024 rank=256 precision=fp16
     """
-    from fairhuman.compare.paper.cost_page import write_costs
     from fairhuman.compare.paper.settings import CostSettings
     from fairhuman.utils.files import writing
 
@@ -98,6 +100,8 @@ def cost(
         display.settings(settings)
         display.would_write(out, {})
         return
+    from fairhuman.compare.paper.cost_page import write_costs
+
     with writing(out):
         display.say(f"report: {write_costs(settings, out)}")
 

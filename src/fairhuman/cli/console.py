@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,24 +12,66 @@ from fairhuman.utils.display import Display
 
 if TYPE_CHECKING:  # `--help` needs none of them
     from pydantic import BaseModel
-    from rich.progress import Progress, TaskID
+    from rich.console import RenderableType
+    from rich.live import Live
     from rich.status import Status
     from rich.table import Table
 
-PARTS = 20  # lines of a stage where the output isn't a terminal
-STATUS_SECONDS = 30.0  # between two status lines there
+SECONDS = 30.0  # between two lines of a stage, or of the status, where the output isn't a terminal
+
+
+@dataclass
+class Stage:
+    """How far a stage is, and since when.
+
+    Attributes:
+        first: what was done when it began here.
+        left: seconds until it ends, as its command says; None: from the speed so far.
+        told: when its last line was printed.
+    """
+
+    name: str
+    first: int
+    done: int
+    total: int | None
+    text: str = ""
+    left: float | None = None
+    started: float = field(default_factory=lambda: time.monotonic())
+    told: float = float("-inf")
+
+    def line(self) -> str:
+        """`NAME DONE/TOTAL  ELAPSED, LEFT left  TEXT`, times as H:MM:SS."""
+        of = "" if self.total is None else f"/{self.total}"
+        return "  ".join(filter(None, (f"{self.name} {self.done}{of}", self._times(), self.text)))
+
+    def _times(self) -> str:
+        spent = time.monotonic() - self.started
+        left = self.left
+        if left is None and self.total is not None and self.done > self.first:
+            left = spent * (self.total - self.done) / (self.done - self.first)
+        return clock(spent) if left is None or self.done == self.total else f"{clock(spent)}, {clock(left)} left"
+
+
+def clock(seconds: float) -> str:
+    """A duration as H:MM:SS."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 class ConsoleDisplay(Display):
-    """Prints to a console: bars and a status line on a terminal, otherwise occasional lines."""
+    """Prints to a console: a line for each stage that is rewritten on a terminal, otherwise a line now and then."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
-        self._bars: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        self._parts: dict[str, int] = {}
+        self._stages: dict[str, Stage] = {}
+        self._live: Live | None = None
         self._status: Status | None = None
         self._said = time.monotonic()
+
+    @property
+    def width(self) -> int:
+        """Characters of a line."""
+        return self._console.width
 
     def say(self, text: str) -> None:
         """Print a line without markup."""
@@ -36,10 +79,10 @@ class ConsoleDisplay(Display):
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def settings(self, settings: "BaseModel") -> None:
-        """Print settings as YAML."""
-        import yaml
+        """Print settings as YAML, and an empty line."""
+        from fairhuman.config import to_yaml
 
-        self.say(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        self.say(to_yaml(settings))
 
     def table(self, table: "Table") -> None:
         """Print a table."""
@@ -57,15 +100,18 @@ class ConsoleDisplay(Display):
             self.say(f"{name}: {path}" + ("" if path.exists() else ", doesn't exist yet"))
         self.say(f"would write into {out}")
 
-    def progress(self, stage: str, done: int, total: int | None, text: str = "") -> None:
-        """Move the bar of a stage, or print a line for each twentieth of it."""
+    def progress(self, stage: str, done: int, total: int | None, text: str = "", left: float | None = None) -> None:
+        """Rewrite the line of a stage; without a terminal print its first and last line, and one every 30 seconds."""
+        known = self._stages.get(stage)
+        if known is None or done < known.done:
+            known = self._stages[stage] = Stage(stage, done, done, total)
+        ended = done == total and known.done != done
+        known.done, known.total, known.text, known.left = done, total, text, left
         if self._console.is_terminal:
-            self._move_bar(stage, done, total, text)
-            return
-        part = PARTS * done // total if total else 0
-        if self._parts.get(stage) != part:
-            self._parts[stage] = part
-            self.say(f"{stage}: {done}" + (f"/{total}" if total is not None else "") + (f"  {text}" if text else ""))
+            self._show_stages()
+        elif ended or time.monotonic() - known.told >= SECONDS:
+            known.told = time.monotonic()
+            self.say(known.line())
 
     def status(self, text: str) -> None:
         """Update the status line, or print it now and then."""
@@ -75,31 +121,30 @@ class ConsoleDisplay(Display):
                 self._status = self._console.status(text)
                 self._status.start()
             self._status.update(text)
-        elif time.monotonic() - self._said >= STATUS_SECONDS:
+        elif time.monotonic() - self._said >= SECONDS:
             self.say(text)
 
     def close(self) -> None:
-        """Remove the bars and the status line."""
-        for live in (self._bars, self._status):
+        """End the lines of stages and the status line."""
+        for live in (self._live, self._status):
             if live is not None:
                 live.stop()
-        self._bars = self._status = None
-        self._tasks.clear()
-        self._parts.clear()
+        self._live = self._status = None
+        self._stages.clear()
 
-    def _move_bar(self, stage: str, done: int, total: int | None, text: str) -> None:
-        if self._bars is None:
+    def _show_stages(self) -> None:
+        if self._live is None:
+            from rich.live import Live
+
+            stages = dict(self._stages)
             self.close()
-            self._bars = _bars(self._console)
-            self._bars.start()
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, text=text)
-        self._bars.update(self._tasks[stage], completed=done, total=total, text=text)
+            self._stages = stages
+            self._live = Live(get_renderable=self._lines, console=self._console, refresh_per_second=4)
+            self._live.start()
 
+    def _lines(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.text import Text
 
-def _bars(console: Console) -> "Progress":
-    from rich import progress as rich
-
-    name, text = rich.TextColumn("{task.description}"), rich.TextColumn("{task.fields[text]}")
-    times = rich.TimeElapsedColumn(), rich.TimeRemainingColumn()
-    return rich.Progress(name, rich.BarColumn(), rich.MofNCompleteColumn(), *times, text, console=console)
+        lines = [stage.line() for stage in list(self._stages.values())]
+        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))

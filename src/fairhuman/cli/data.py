@@ -6,7 +6,18 @@ from typing import Annotated
 from typer import Argument, Exit, Option, Typer
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import DryRun, Host, NewFolder, Numbers, Overrides, Port, Recipe, Workers, settings_of
+from fairhuman.cli.options import (
+    DryRun,
+    Host,
+    NewFolder,
+    Numbers,
+    Overrides,
+    Port,
+    Recipe,
+    Workers,
+    check_existing,
+    settings_of,
+)
 from fairhuman.errors import RecipeError
 
 data_app = Typer(no_args_is_help=True, help="Build data sets, look at them, export them.", rich_markup_mode=None)
@@ -323,12 +334,14 @@ def cache(
 def _cache_recipe(path: Path, overrides: list[str] | None, dry_run: bool) -> None:
     from fairhuman import config
     from fairhuman.data.pictures.notes import LoadReport
-    from fairhuman.train.cache.fill import fill
-    from fairhuman.train.cache.plan import budget
-    from fairhuman.train.data import load_data
     from fairhuman.train.recipe import TrainRecipe
 
     recipe, report = config.load(TrainRecipe, path, overrides or ()), LoadReport()
+    check_existing(*(source.path for source in recipe.sources))
+    from fairhuman.train.cache.fill import fill
+    from fairhuman.train.cache.plan import budget
+    from fairhuman.train.data import load_data
+
     with ConsoleDisplay() as display:
         if dry_run:
             lines = [budget(recipe, load_data(recipe, report)).line()]

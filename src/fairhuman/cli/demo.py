@@ -21,10 +21,13 @@ def demo(
 
     Example: fairhuman demo runs/demo
     """
-    from fairhuman.demo.run import demo_recipes, run_demo
     from fairhuman.demo.settings import DemoSettings
+    from fairhuman.models.locations import check_location
 
     settings = settings_of(DemoSettings, "demo", None, given={"targets": targets, "model": model})
+    check_location(settings.model)
+    from fairhuman.demo.run import demo_recipes, run_demo
+
     display = ConsoleDisplay()
     if dry_run:
         for recipe in demo_recipes(out, settings).values():

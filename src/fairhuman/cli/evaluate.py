@@ -6,7 +6,16 @@ from typing import Annotated
 from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import DryRun, Numbers, Prompts, Recipe, named_folders, named_places, settings_of
+from fairhuman.cli.options import (
+    DryRun,
+    Numbers,
+    Prompts,
+    Recipe,
+    check_existing,
+    named_folders,
+    named_places,
+    settings_of,
+)
 from fairhuman.errors import RecipeError
 
 
@@ -34,11 +43,7 @@ def evaluate(
     from rich.table import Table
 
     from fairhuman.data.sources import source_kind
-    from fairhuman.evaluate.page import alone_text, number_text
-    from fairhuman.evaluate.place import check_folder, default_folder
-    from fairhuman.evaluate.run import EvaluationInputs, evaluate
     from fairhuman.evaluate.settings import EvaluateSettings
-    from fairhuman.evaluate.verdict import verdicts
     from fairhuman.utils.files import cache_folder, read_prompts, writing
 
     for text in overrides or ():
@@ -47,6 +52,14 @@ def evaluate(
             raise RecipeError(f"evaluate: unknown setting {name!r}; another folder to compare is --method {text}")
     settings = settings_of(EvaluateSettings, "evaluate", overrides, recipe)
     methods = named_folders([images, *(method or ())])
+    check_existing(*methods.values(), reference)
+    if prompts is not None:
+        read_prompts(prompts)
+    from fairhuman.evaluate.page import alone_text, number_text
+    from fairhuman.evaluate.place import check_folder, default_folder
+    from fairhuman.evaluate.run import EvaluationInputs, evaluate
+    from fairhuman.evaluate.verdict import verdicts
+
     inputs = EvaluationInputs(methods, prompts, reference, against, cache or cache_folder() / "features")
     display = ConsoleDisplay()
     if out is not None:
@@ -104,20 +117,26 @@ def losses(
 
     from rich.table import Table
 
-    from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, loss_table, measure_losses, write_losses
     from fairhuman.evaluate.settings import LossSettings
-    from fairhuman.report.training import interval
+    from fairhuman.models.locations import check_location
+    from fairhuman.models.spec import ModelSpec
     from fairhuman.utils.files import writing
 
     settings = settings_of(LossSettings, "losses", overrides)
     models = {name: ModelSpec.parse(text) for name, text in named_places(model).items()}
     if not models:
         raise RecipeError("no model: give --model NAME=MODEL, once for each")
+    for one in models.values():
+        check_location(one.model)
+    check_existing(data)
     display = ConsoleDisplay()
     if dry_run:
         display.settings(settings)
         display.say(f"would measure {', '.join(models)} on {data}")
         return
+    from fairhuman.evaluate.metrics.held_out_losses import loss_table, measure_losses, write_losses
+    from fairhuman.report.training import interval
+
     found = measure_losses(models, data, settings)
     table = Table("model", "objective", "loss", f"change against {next(iter(models))}", "p", "p, corrected", "pictures")
     lines = loss_table(found)

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "cost": ("train",),
     "paper": ("train",),
     "bench": ("train",),
+    "settings": (),
 }
 
 

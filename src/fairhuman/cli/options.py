@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from typer import Argument, Option
 
-from fairhuman.errors import RecipeError
+from fairhuman.errors import DataError, RecipeError
 
 if TYPE_CHECKING:  # `--help` doesn't need it
     from pydantic import BaseModel
@@ -44,6 +44,17 @@ def settings_of(
     if recipe is None:
         return config.build(kind, values, overrides or (), origin)
     return config.load(kind, recipe, overrides or (), values)
+
+
+def check_existing(*paths: Path | None) -> None:
+    """Check that files and folders exist, before modules are imported that take seconds.
+
+    Raises:
+        DataError: names the first that doesn't exist.
+    """
+    for path in paths:
+        if path is not None and not path.exists():
+            raise DataError(f"{path}: there is no such file or folder")
 
 
 def named_folders(named: Sequence[str] | None) -> dict[str, Path]:

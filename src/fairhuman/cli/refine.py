@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, Recipe, settings_of
+from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, Recipe, check_existing, settings_of
 
 
 def refine(
@@ -30,15 +30,20 @@ def refine(
     """
     from functools import partial
 
-    from fairhuman.refine.page import summary, write_page
-    from fairhuman.refine.painter import check_models, open_painter
-    from fairhuman.refine.run import RefineManifest, check_folders, finished_rows, list_sources, refine_folder
+    from fairhuman.generate.checks import check_options
     from fairhuman.refine.settings import RefineSettings
     from fairhuman.utils.files import read_prompts, writing
 
     given: dict[str, object] = {"model": model, "lora": lora, "lora_weight": lora_weight, "seed": seed}
     given |= {"controlnets": controlnet, "adapters": t2i_adapter, "precision": precision}
     settings = settings_of(RefineSettings, "refine", overrides, recipe, given)
+    lora_file = None if settings.lora is None else Path(settings.lora)
+    check_options(settings.model, lora_file, settings.lora_weight, None, None, settings.precision)
+    check_existing(images)
+    from fairhuman.refine.page import summary, write_page
+    from fairhuman.refine.painter import check_models, open_painter
+    from fairhuman.refine.run import RefineManifest, check_folders, finished_rows, list_sources, refine_folder
+
     controls = check_models(settings)
     sources = list_sources(images, read_prompts(prompts) if prompts is not None else None)
     begun = RefineManifest(images=str(images), prompts=None if prompts is None else str(prompts), settings=settings)

@@ -42,16 +42,21 @@ def sample(
 
     Example: fairhuman sample out --prompt "a woman waving" --model MODEL --lora runs/lora/lora --lora-weight 0.3
     """
-    from fairhuman.generate.control_options import ControlOptions
-    from fairhuman.generate.run import SampleJob, collect_prompts, draw_pictures
+    from fairhuman.generate.checks import check_options, collect_prompts
     from fairhuman.generate.settings import SampleSettings
 
     given: dict[str, object] = {"steps": steps, "guidance": guidance, "negative_prompt": negative, "seed": seed}
     given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
+    settings = settings_of(SampleSettings, "sample", None, given=given)
+    texts = collect_prompts(prompt or (), prompts)
+    check_options(model, lora, lora_weight, fuse, mole, precision)
+    from fairhuman.generate.control_options import ControlOptions
+    from fairhuman.generate.run import SampleJob, draw_pictures
+
     job = SampleJob(
-        settings=settings_of(SampleSettings, "sample", None, given=given),
+        settings=settings,
         out=out,
-        prompts=collect_prompts(prompt or (), prompts),
+        prompts=texts,
         model=model,
         lora=lora,
         lora_weight=lora_weight,
@@ -65,5 +70,6 @@ def sample(
     if dry_run:
         display.say(f"{len(job.prompts)} prompts x {count}, {job.settings!r}")
         return
-    for path, text in draw_pictures(job, asked, display.say):
-        display.say(f"{path}  {text}")
+    with display:
+        for path, text in draw_pictures(job, asked, display):
+            display.say(f"{path}  {text}")

@@ -1,24 +1,33 @@
 """Progress, previews and report of a run on the command line."""
 
+import math
+import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.data.pictures.notes import Note
 from fairhuman.data.samples.coverage import region_area, region_coverage
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.generate.guide import ActiveControl
-from fairhuman.generate.preview import PreviewRow, PreviewSet
+from fairhuman.generate.preview import PreviewRow, PreviewSet, forget_previews
 from fairhuman.models.control import ControlModel
 from fairhuman.report.training import write_training_report
 from fairhuman.train.metrics import Metrics
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
+from fairhuman.utils.display import Display
+
+NOTHING = Display()
 
 
 class ProgressBar(Watcher):
-    """A bar with losses, weights and coverage, and lines for other events."""
+    """A line with loss, speed and times, then the regions' losses and weights; lines for other events."""
 
     def __init__(self, display: ConsoleDisplay) -> None:
         self._display = display
+        self._left = TimeLeft()
 
     def on_start(self, run: Run) -> None:
         """Show kind, model, strategy and data."""
@@ -41,12 +50,15 @@ class ProgressBar(Watcher):
             self._display.say(text)
         if run.step:
             self._display.say(f"resuming from step {run.step}")
+        self._left.start(run.step)
         self._display.progress("training", run.step, recipe.steps)
 
     def on_step(self, run: Run, metrics: Metrics) -> None:
         """Show the newest numbers."""
-        text = describe(metrics, run.recipe.regions.objectives)
-        self._display.progress("training", run.step, run.recipe.steps, text)
+        recipe, rate = run.recipe, float(metrics["images_per_s"] or 0.0)
+        left = self._left.after(run.step, recipe.samples(run.process.num_processes) / rate, recipe) if rate else None
+        text = describe(metrics, recipe.regions.objectives)
+        self._display.progress("training", run.step, recipe.steps, text, left)
 
     def on_data_notes(self, run: Run, notes: Sequence[Note]) -> None:
         """Show which pictures could not be read."""
@@ -64,24 +76,42 @@ class ProgressBar(Watcher):
 
 
 class Previews(Watcher):
-    """Draws the captions of the first held-out pictures, and the pictures themselves half noised, on fixed seeds."""
+    """Draws the captions of the first held-out pictures, the pictures themselves half noised, and the prompts of
+    `preview.prompts`, on fixed seeds. A signal ends the drawing between two denoising steps.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, display: Display = NOTHING) -> None:
+        self._display = display
         self._previews: PreviewSet | None = None
 
     def on_start(self, run: Run) -> None:
-        """Choose the rows."""
-        settings = run.recipe.preview
+        """Choose the rows; forget the previews of later steps, which an earlier process drew."""
+        settings, seed = run.recipe.preview, run.recipe.seed
         source = run.data.held_out or run.data.train
-        rows = preview_rows(source, settings.count, run.recipe.seed)
+        rows = preview_rows(source, settings.count, seed)
+        size = run.recipe.size
+        rows += [PreviewRow(text, seed + number, None, {}, size=size) for number, text in enumerate(settings.prompts)]
         guides = [ActiveControl(run.model.control)] if isinstance(run.model, ControlModel) else []
         chosen = (settings.steps, settings.guidance, settings.strength)
         self._previews = PreviewSet(rows, *chosen, guides=guides) if rows else None
+        forget_previews(run.recipe.out, run.step if run.step else -1)
 
     def on_preview(self, run: Run) -> None:
-        """Draw."""
-        if self._previews is not None:
-            self._previews.render(run.model.pipeline, run.step, run.recipe.out)
+        """Draw, unless they are drawn or the run is stopping."""
+        if self._previews is None or self._previews.drawn(run.step, run.recipe.out):
+            return
+
+        def on_step(done: int, total: int) -> None:
+            if run.stopped_by is not None:
+                raise _StoppedError
+            self._display.progress("previews", done, total)
+
+        with suppress(_StoppedError):
+            self._previews.render(run.model.pipeline, run.step, run.recipe.out, on_step)
+
+
+class _StoppedError(Exception):
+    """A signal came."""
 
 
 def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewRow]:
@@ -94,14 +124,64 @@ def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewR
 
 
 def describe(metrics: Metrics, objectives: Sequence[str]) -> str:
-    """Losses and weights of a step in one line."""
-    parts = []
-    for name in objectives:
+    """A step in one line: loss and speed, then losses, weights and coverage of the regions."""
+    first, *regions = objectives
+    loss = metrics[f"loss/{first}"]
+    parts = ["no loss" if loss is None else f"loss {loss:.4f}", f"{metrics['images_per_s'] or 0.0:.3g} pictures/s"]
+    parts += [f"{first} w {metrics[f'weight/{first}'] or 0.0:.2f}"]
+    for name in regions:
         loss, weight = metrics[f"loss/{name}"], metrics[f"weight/{name}"]
         covered = metrics.get(f"coverage/{name}")
         share = "" if covered is None else f" in {covered:.0%}"
         parts.append(f"{name} {loss:.3f} (w {weight:.2f}{share})" if loss is not None else f"{name} absent")
     return "  ".join(parts)
+
+
+class TimeLeft:
+    """Estimates how long a run still takes: its steps, and the validations and previews that are due.
+
+    What happens between two steps is measured as the time that passed less that of the second step.
+    """
+
+    def __init__(self) -> None:
+        self._steps: deque[float] = deque(maxlen=64)  # seconds; longer than the interval of audits
+        self._between: dict[str, float] = {}
+        self._step, self._at = 0, time.monotonic()
+
+    def start(self, step: int) -> None:
+        """The run is about to evaluate its first weights, or to take the step after `step`."""
+        self._step, self._at = step, time.monotonic()
+
+    def after(self, step: int, seconds: float, recipe: TrainRecipe) -> float:
+        """Seconds left after a step that took `seconds`."""
+        now = time.monotonic()
+        self._between[self._due(self._step, recipe)] = max(0.0, now - self._at - seconds)
+        self._step, self._at = step, now
+        self._steps.append(seconds)
+        mean = sum(self._steps) / len(self._steps)
+        ends = self._between.get("ends", 0.0)
+        previews, validations = recipe.preview.every, recipe.validation.every
+        drawn = _multiples(previews, step, recipe.steps)
+        measured = _multiples(validations, step, recipe.steps)
+        if previews and validations:
+            measured -= _multiples(math.lcm(previews, validations), step, recipe.steps)
+        between = drawn * self._between.get("preview", ends) + measured * self._between.get("validation", 0.0)
+        return mean * (recipe.steps - step) + between + ends
+
+    @staticmethod
+    def _due(step: int, recipe: TrainRecipe) -> str:
+        """What is done after a step."""
+        if step in (0, recipe.steps):
+            return "ends"
+        for name, every in (("preview", recipe.preview.every), ("validation", recipe.validation.every)):
+            if every and step % every == 0:
+                return name
+        return ""
+
+
+def _multiples(every: int, first: int, end: int) -> int:
+    """How many steps from `first` to before `end` are multiples of `every`; 0: never."""
+    return (end - 1) // every - (first - 1) // every if every and first < end else 0
 
 
 def report(run: Run, display: ConsoleDisplay) -> None:

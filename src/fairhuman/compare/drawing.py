@@ -4,16 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
-from fairhuman.compare.pictures import MAX_ROWS, expected_boxes
-from fairhuman.compare.settings import EXPECTED, DrawSettings, slug
-from fairhuman.data.samples.views import digest
+from fairhuman.compare.settings import EXPECTED, MAX_ROWS, DrawSettings, slug
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.evaluate.metrics.held_out_losses import ModelSpec
 from fairhuman.models.locations import check_location
+from fairhuman.models.spec import ModelSpec
 from fairhuman.utils.display import Display
-from fairhuman.utils.files import read_prompts, write_text, writing
+from fairhuman.utils.files import digest, read_prompts, write_text, writing
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,10 @@ def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Di
         FairHumanError: `out` can't be written; or as in `parse_models`, `draw_models`, `expected_boxes`, `write_grid`.
     """
     models, methods = parse_models(inputs.places, inputs.prompts), inputs.folders
+    # Here, so that a mistake in the inputs is told without torch.
+    from fairhuman.compare.grid.grid import write_grid
+    from fairhuman.compare.pictures import expected_boxes
+
     with writing(out):
         if inputs.prompts is not None:
             drawn = draw_models(models, inputs.prompts, settings, out / "samples", display)

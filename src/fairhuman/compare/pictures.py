@@ -9,18 +9,16 @@ from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.grid.matching import match_pictures
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.runs import ComparisonRuns
-from fairhuman.compare.settings import BASE, EXPECTED, CompareRecipe, GridSettings
+from fairhuman.compare.settings import BASE, EXPECTED, MAX_ROWS, CompareRecipe, GridSettings
 from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.samples.views import digest
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError
 from fairhuman.record import Box, HumanRecord
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
-from fairhuman.utils.files import write_text
+from fairhuman.utils.files import digest, write_text
 
-MAX_ROWS = 64
 OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2i_adapter": "--t2i-adapter"}
 
 

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.compare.analysis import contrasts
-from fairhuman.compare.page import write_comparison
-from fairhuman.compare.paper.cost_page import read_costs, write_costs
-from fairhuman.compare.pictures import draw_grid
 from fairhuman.compare.runs import run_comparison
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
@@ -52,6 +49,11 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
     planned_runs(recipe)
     if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():
         raise DataError(f"grid.data: {recipe.grid.data}: there is no such file or folder")
+    # Here, so that a mistake in the recipe is told without torch.
+    from fairhuman.compare.page import write_comparison
+    from fairhuman.compare.paper.cost_page import read_costs, write_costs
+    from fairhuman.compare.pictures import draw_grid
+
     found = run_comparison(recipe, render_people, display)
     if isinstance(found, int):
         return found

@@ -16,6 +16,7 @@ from fairhuman.train.recipe import TrainRecipe
 
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
 BASE, EXPECTED = "base", "expected"
+MAX_ROWS = 64  # of a grid
 RESERVED = ("out", "seed", "validation.data", "validation.every")  # set by the comparison itself
 
 

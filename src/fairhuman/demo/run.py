@@ -23,8 +23,7 @@ from fairhuman.detect.detection import DetectorError
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
-from fairhuman.models.locations import check_location
-from fairhuman.models.lora import DIFFUSERS_FILE
+from fairhuman.models.locations import DIFFUSERS_FILE, check_location
 from fairhuman.synth.run import render_people
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe

@@ -1,7 +1,6 @@
 """Load a trained LoRA into a pipeline for sampling."""
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,10 +8,10 @@ from pathlib import Path
 
 from diffusers import StableDiffusionXLPipeline
 
-from fairhuman.errors import ModelError, RecipeError
-from fairhuman.models.lora import DIFFUSERS_FILE, shape_mismatches
+from fairhuman.errors import ModelError
+from fairhuman.models.locations import check_lora_weight, find_lora
+from fairhuman.models.lora import shape_mismatches
 from fairhuman.models.mole import is_mole
-from fairhuman.models.weights import find_weights_file
 
 _ADAPTER = "fairhuman"
 # logged by diffusers for every U-Net-only LoRA, and a copy of an error that is raised anyway
@@ -26,25 +25,6 @@ class Lora:
 
     path: Path
     weight: float
-
-
-def check_lora_weight(weight: float) -> None:
-    """Check the weight of a LoRA.
-
-    Raises:
-        RecipeError: it isn't finite.
-    """
-    if not math.isfinite(weight):
-        raise RecipeError(f"LoRA weight: expected a finite number, found {weight}")
-
-
-def find_lora(path: Path) -> Path:
-    """Return the path of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) without reading it.
-
-    Raises:
-        ModelError: there is no such file.
-    """
-    return find_weights_file("LoRA", path, DIFFUSERS_FILE)
 
 
 def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:

@@ -1,8 +1,9 @@
-"""Previews of a training run, with the same captions, seeds and held-out photos at every step."""
+"""Previews of a training run, with the same captions, prompts, seeds and held-out photos at every step."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,27 @@ INDEX = Path("previews") / "index.json"
 
 @dataclass(frozen=True, slots=True)
 class PreviewRow:
-    """A held-out photo [3, H, W] in [-1, 1], boxes (x0, y0, x1, y1) in its pixels by region, conditions of its size."""
+    """A held-out photo [3, H, W] in [-1, 1], boxes (x0, y0, x1, y1) in its pixels by region, conditions of its size.
+
+    A prompt has no photo but a `size`, height and width in pixels.
+    """
 
     caption: str
     seed: int
-    picture_chw: Tensor
+    picture_chw: Tensor | None
     boxes: Mapping[str, Sequence[tuple[float, ...]]]
     conditions: Mapping[str, Tensor] = field(default_factory=dict)
+    size: tuple[int, int] = (0, 0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.size if self.picture_chw is None else (self.picture_chw.shape[1], self.picture_chw.shape[2])
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewSet:
-    """Fixed rows, sampled in two ways: from the caption alone, and from the noised photo.
+    """Fixed rows, sampled in two ways: from the caption alone and, if there is a photo, from the noised photo.
 
     The second way keeps the composition, so faces and hands stay in place and can be compared between steps: the latent
     is noised to `strength` of the schedule with the row's own noise, and denoised by the model.
@@ -46,16 +56,33 @@ class PreviewSet:
     batch_size: int = 4
     guides: Sequence[ActiveControl] = ()
 
-    def render(self, pipeline: StableDiffusionXLPipeline, step: int, folder: Path) -> None:
+    def render(
+        self,
+        pipeline: StableDiffusionXLPipeline,
+        step: int,
+        folder: Path,
+        on_step: Callable[[int, int], object] = lambda _done, _all: None,
+    ) -> None:
         """Write `previews/step-<step>/row-<row>-{caption,photo}.png` in `folder` and add them to the index.
 
-        The model's modes, precision and device and all global generators are left unchanged.
+        The model's modes, precision and device and all global generators are left unchanged. `on_step` is called
+        before and after each denoising step with the number of steps done and their total; an exception of its ends
+        the drawing, and the step isn't in the index then.
         """
         entries = self._read_index(folder)
         place = INDEX.parent / f"step-{step:06d}"
-        for start in range(0, len(self.rows), self.batch_size):
-            numbers = range(start, min(start + self.batch_size, len(self.rows)))
-            drawn = {"caption": self._from_captions(pipeline, numbers), "photo": self._from_photos(pipeline, numbers)}
+        batches, total, done = list(self._batches()), self._denoising_steps(), 0
+        on_step(0, total)
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            on_step(min(done, total), total)
+
+        for numbers in batches:
+            drawn = {"caption": self._from_captions(pipeline, numbers, count)}
+            if self.rows[numbers[0]].picture_chw is not None:
+                drawn["photo"] = self._from_photos(pipeline, numbers, count)
             for i, number in enumerate(numbers):
                 names = {way: place / f"row-{number:02d}-{way}.png" for way in drawn}
                 for way, name in names.items():
@@ -64,19 +91,54 @@ class PreviewSet:
                 entries[number]["steps"][str(step)] = {way: name.as_posix() for way, name in names.items()}
         write_json(folder / INDEX, {"rows": entries})
 
+    def drawn(self, step: int, folder: Path) -> bool:
+        """Whether the index has all rows of a step."""
+        return all(str(step) in entry["steps"] for entry in _rows_of(folder)) and bool(_rows_of(folder))
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Numbers of rows that can be drawn together: of one size, with the same parts."""
+
+        def kind(number: int) -> tuple[object, ...]:
+            row = self.rows[number]
+            return row.shape, row.picture_chw is None, tuple(row.conditions)
+
+        for _, group in groupby(range(len(self.rows)), kind):
+            numbers = list(group)
+            for start in range(0, len(numbers), self.batch_size):
+                yield numbers[start : start + self.batch_size]
+
+    def _denoising_steps(self) -> int:
+        """All denoising steps of all batches, as far as the schedule of photos tells."""
+        from_photo = min(int(self.steps * self.strength), self.steps)
+        photos = sum(self.rows[numbers[0]].picture_chw is not None for numbers in self._batches())
+        return len(list(self._batches())) * self.steps + photos * from_photo
+
     def _settings(self, row: PreviewRow) -> SampleSettings:
-        height, width = row.picture_chw.shape[1:]
+        height, width = row.shape
         return SampleSettings(steps=self.steps, guidance=self.guidance, height=height, width=width)
 
-    def _from_captions(self, pipeline: StableDiffusionXLPipeline, numbers: range) -> Tensor:
+    def _from_captions(
+        self, pipeline: StableDiffusionXLPipeline, numbers: Sequence[int], on_step: Callable[[], object]
+    ) -> Tensor:
         rows = [self.rows[number] for number in numbers]
         generators = [picture_generator(row.seed, 0, 0) for row in rows]
         captions, conditions = [row.caption for row in rows], _conditions(rows)
-        return draw(pipeline, captions, generators, self._settings(rows[0]), guides=self.guides, conditions=conditions)
+        return draw(
+            pipeline,
+            captions,
+            generators,
+            self._settings(rows[0]),
+            guides=self.guides,
+            conditions=conditions,
+            on_step=on_step,
+        )
 
-    def _from_photos(self, pipeline: StableDiffusionXLPipeline, numbers: range) -> Tensor:
+    def _from_photos(
+        self, pipeline: StableDiffusionXLPipeline, numbers: Sequence[int], on_step: Callable[[], object]
+    ) -> Tensor:
         rows = [self.rows[number] for number in numbers]
-        pictures_bchw = torch.stack([row.picture_chw for row in rows]).to(pipeline.unet.device)
+        photos = [row.picture_chw for row in rows if row.picture_chw is not None]
+        pictures_bchw = torch.stack(photos).to(pipeline.unet.device)
         return draw(
             pipeline,
             [row.caption for row in rows],
@@ -86,6 +148,7 @@ class PreviewSet:
             strength=self.strength,
             guides=self.guides,
             conditions=_conditions(rows),
+            on_step=on_step,
         )
 
     def _read_index(self, folder: Path) -> list[dict[str, Any]]:
@@ -93,7 +156,8 @@ class PreviewSet:
         entries: list[dict[str, Any]] = []
         for number, row in enumerate(self.rows):
             photo = INDEX.parent / f"photo-{number:02d}.png"
-            save_png(to_image(row.picture_chw), folder / photo, {"caption": row.caption})
+            if row.picture_chw is not None:
+                save_png(to_image(row.picture_chw), folder / photo, {"caption": row.caption})
             shown = {name: INDEX.parent / f"{name}-{number:02d}.png" for name in row.conditions}
             for name, path in shown.items():
                 condition_3hw = row.conditions[name].expand(3, -1, -1)
@@ -102,18 +166,32 @@ class PreviewSet:
                 {
                     "caption": row.caption,
                     "seed": row.seed,
-                    "photo": photo.as_posix(),
+                    "photo": photo.as_posix() if row.picture_chw is not None else None,
                     "conditions": {name: path.as_posix() for name, path in shown.items()},
                     "boxes": {name: [list(box) for box in boxes] for name, boxes in row.boxes.items()},
                     "steps": {},
                 }
             )
-        if (folder / INDEX).is_file():
-            before = json.loads((folder / INDEX).read_text(encoding="utf-8"))["rows"]
-            for entry, old in zip(entries, before, strict=False):
-                if {**old, "steps": {}} == entry:
-                    entry["steps"] = old["steps"]
+        for entry, old in zip(entries, _rows_of(folder), strict=False):
+            if {**old, "steps": {}} == entry:
+                entry["steps"] = old["steps"]
         return entries
+
+
+def forget_previews(folder: Path, after: int) -> None:
+    """Drop the steps after `after` from a run's index: a run that goes on from there draws them again."""
+    rows = _rows_of(folder)
+    kept = [{**row, "steps": {n: files for n, files in row["steps"].items() if int(n) <= after}} for row in rows]
+    if kept != rows:
+        write_json(folder / INDEX, {"rows": kept})
+
+
+def _rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's index; none if it isn't there yet."""
+    if not (folder / INDEX).is_file():
+        return []
+    rows: list[dict[str, Any]] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["rows"]
+    return rows
 
 
 def _conditions(rows: Sequence[PreviewRow]) -> dict[str, Tensor]:

@@ -1,25 +1,26 @@
 """Pictures for prompts, drawn into a folder: checks before the model is loaded, then one PNG after the other."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from fairhuman.errors import RecipeError
+from fairhuman.generate.checks import check_options
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.control_options import ControlOptions
-from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
+from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import check_steps, sample, save_png
 from fairhuman.generate.settings import SampleSettings
-from fairhuman.models.locations import check_location
-from fairhuman.models.mole import find_mole, load_mole
+from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
-from fairhuman.utils.files import read_prompts, writing
+from fairhuman.utils.display import Display
+from fairhuman.utils.files import leaving_nothing, writing
 
 
 @dataclass(frozen=True)
@@ -50,62 +51,47 @@ class SampleJob:
             RecipeError: an unknown precision, a weight that isn't finite, too many steps, a MoLE fused or with a LoRA.
             ModelError: no such model, LoRA or MoLE; or as of `ControlOptions.read`.
         """
-        if self.precision not in DTYPES:
-            raise RecipeError(f"--precision must be one of {', '.join(DTYPES)}, found {self.precision!r}")
-        check_lora_weight(self.lora_weight)
-        if self.lora is not None:
-            find_lora(self.lora)
-        if self.mole is not None:
-            if self.lora is not None:
-                raise RecipeError("--mole and --lora: give only one of them, both change the same layers")
-            if self.fuse:
-                raise RecipeError("--fuse: a MoLE can't be fused, as its gates depend on every input; leave --fuse out")
-            find_mole(self.mole)
-        check_location(self.model)
+        check_options(self.model, self.lora, self.lora_weight, self.fuse, self.mole, self.precision)
         schedule = scheduler_config(self.model)
         if schedule is not None:
             check_steps(schedule, self.settings.steps)
         return self.control.read(len(self.prompts), self.settings.steps)
 
 
-def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:
-    """Prompts of `--prompt`, then those of the file of `--prompts`.
-
-    Raises:
-        DataError: the file can't be read, or holds no prompt.
-        RecipeError: there is no prompt, or an empty one.
-    """
-    if not all(text.strip() for text in typed):
-        raise RecipeError("--prompt: expected a text, found an empty one")
-    prompts = [*typed, *(read_prompts(file) if file is not None else ())]
-    if not prompts:
-        raise RecipeError("no prompt: give --prompt TEXT or --prompts FILE")
-    return prompts
-
-
-def draw_pictures(job: SampleJob, asked: ControlInputs, say: Callable[[str], None]) -> Iterator[tuple[Path, str]]:
+def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Iterator[tuple[Path, str]]:
     """Draw and write the pictures, and yield each one's file and prompt; of several processes each draws some.
 
-    `asked` is from `SampleJob.check`; `say` reports the prompts that get the null condition.
+    `asked` is from `SampleJob.check`; `display` tells which prompts get the null condition,
+    and how many denoising steps are done.
 
     Raises:
         FairHumanError: the folder can't be written; a model, LoRA, MoLE or control network that can't be used.
     """
-    with writing(job.out):
-        job.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=job.out).close()
-    pipeline = load_pipeline(job.model, dtype=DTYPES[job.precision] or torch.float32)
-    lora = load_lora(pipeline, job.lora, job.lora_weight, job.fuse is not False) if job.lora is not None else None
-    mole = load_mole(pipeline.unet, job.mole) if job.mole is not None else None
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
-    for part in networks(pipeline):
-        part.to(state.device)
-    guides = job.control.open(pipeline, asked, job.settings, say)
-    share = (state.process_index, state.num_processes)
-    for picture in sample(
-        pipeline, job.prompts, job.settings, job.model, lora, guides=guides, asked=asked, mole=mole, share=share
-    ):
-        path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"
-        with writing(path):
-            save_png(picture.image, path, picture.metadata)
-        yield path, job.prompts[picture.prompt_index]
+    with leaving_nothing(job.out):
+        with writing(job.out):
+            job.out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=job.out).close()
+        pipeline = load_pipeline(job.model, dtype=DTYPES[job.precision] or torch.float32)
+        lora = load_lora(pipeline, job.lora, job.lora_weight, job.fuse is not False) if job.lora is not None else None
+        mole = load_mole(pipeline.unet, job.mole) if job.mole is not None else None
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+        for part in networks(pipeline):
+            part.to(state.device)
+        guides = job.control.open(pipeline, asked, job.settings, display.say)
+        share = (state.process_index, state.num_processes)
+        for picture in sample(
+            pipeline,
+            job.prompts,
+            job.settings,
+            job.model,
+            lora,
+            guides=guides,
+            asked=asked,
+            mole=mole,
+            share=share,
+            on_step=partial(display.progress, "denoising steps"),
+        ):
+            path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"
+            with writing(path):
+                save_png(picture.image, path, picture.metadata)
+            yield path, job.prompts[picture.prompt_index]

@@ -4,8 +4,10 @@ Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling o
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ def sample(
     asked: ControlInputs | None = None,
     mole: MoleFile | None = None,
     share: tuple[int, int] = (0, 1),
+    on_step: Callable[[int, int], object] | None = None,
 ) -> Iterator[SampledPicture]:
     """Draw `images_per_prompt` images for every prompt, in order; `pipeline` is left unchanged.
 
@@ -64,9 +67,12 @@ def sample(
         asked: the prompts' conditions.
         share: (k, n): only the batches k, k + n, k + 2n, ..., for process k of n. Batches stay whole, so that not even
             rounding depends on `share`.
+        on_step: called after each denoising step with the number of steps done and that of all batches.
     """
     size = picture_size(pipeline, settings)
-    for batch in _batches(prompts, indices, settings, share):
+    batches = list(_batches(prompts, indices, settings, share))
+    done = count(1)
+    for batch in batches:
         views = asked.views([number for _, number, _ in batch], size) if asked is not None else {}
         pictures_bchw = draw(
             pipeline,
@@ -75,6 +81,7 @@ def sample(
             settings,
             guides=guides,
             conditions=views,
+            on_step=partial(_tell, on_step, done, settings.steps * len(batches)) if on_step is not None else None,
         )
         for (prompt, number, picture), picture_chw in zip(batch, pictures_bchw, strict=True):
             metadata = _metadata(prompt, number, picture, settings, model, lora, mole)
@@ -82,6 +89,10 @@ def sample(
                 metadata["control"] = json.dumps([guide.metadata() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}
             yield SampledPicture(to_image(picture_chw), number, picture, metadata)
+
+
+def _tell(on_step: Callable[[int, int], object], done: Iterator[int], total: int) -> None:
+    on_step(min(next(done), total), total)
 
 
 def _batches(
@@ -136,11 +147,13 @@ def draw(
     strength: float = 1.0,
     guides: Sequence[ActiveControl] = (),
     conditions: Mapping[str, Tensor] | None = None,
+    on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Draw one image per prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th with the i-th generator.
 
     If given, `start_latents_bchw` are noised to `strength` (0 to 1) of the schedule and denoised from there; otherwise
     images start from pure noise. `guides` follow `conditions` [B, C, H, W] of the images' size; missing ones are zeros.
+    `on_step` is called after each denoising step; an exception of its ends the drawing.
 
     Raises:
         RecipeError: too many steps for the schedule.
@@ -155,6 +168,8 @@ def draw(
         "generator": list(generators),
         "output_type": "latent",
     }
+    if on_step is not None:
+        arguments["callback_on_step_end"] = partial(_after_step, on_step)
     if start_latents_bchw is None:
         kind = StableDiffusionXLPipeline
         arguments["height"], arguments["width"] = size
@@ -173,6 +188,13 @@ def draw(
             "not caused by the VAE; check the weights of the U-Net, the LoRA and its weight, or sample in bf16 or fp32",
         )
         return decode_latents(pipeline.vae, latents_bchw).cpu()
+
+
+def _after_step(
+    on_step: Callable[[], object], _pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    on_step()
+    return tensors
 
 
 def prompt_arguments(

@@ -1,15 +1,18 @@
-"""Model locations: a name that ships with the package, a folder or a hub id."""
+"""Model locations: a name that ships with the package, a folder or a hub id; files of trained weights."""
 
 import json
+import math
 import re
 from pathlib import Path
 
-from fairhuman.errors import ModelError
+from fairhuman.errors import ModelError, RecipeError
 
 SDXL = "sdxl"  # base 1.0, its shape without weights
 SMALL = "small"
 UNTRAINED = "small-untrained"
 SMALL_FOLDER = Path(__file__).with_name("small")
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+MOLE_FILE = "mole.safetensors"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 
@@ -46,3 +49,43 @@ def is_hub_id(text: str) -> bool:
 def location_of(model: str) -> str:
     """Return the location for diffusers: the folder of a model that ships with the package, or `model` unchanged."""
     return str(SMALL_FOLDER) if model == SMALL else model
+
+
+def find_weights_file(kind: str, place: Path, name: str) -> Path:
+    """Return the path of a weights file: `place` itself, or the file `name` in the folder `place`.
+
+    Raises:
+        ModelError: there is no such file.
+    """
+    file = place / name if place.is_dir() else place
+    if not file.is_file():
+        raise ModelError(f"{kind} {str(place)!r}: expected a file or a folder with {name}, found none")
+    return file
+
+
+def find_lora(path: Path) -> Path:
+    """Return the path of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) without reading it.
+
+    Raises:
+        ModelError: there is no such file.
+    """
+    return find_weights_file("LoRA", path, DIFFUSERS_FILE)
+
+
+def find_mole(path: Path) -> Path:
+    """Return the path of a MoLE (a file, or a folder with `mole.safetensors`) without reading it.
+
+    Raises:
+        ModelError: there is no such file.
+    """
+    return find_weights_file("MoLE", path, MOLE_FILE)
+
+
+def check_lora_weight(weight: float) -> None:
+    """Check the weight of a LoRA.
+
+    Raises:
+        RecipeError: it isn't finite.
+    """
+    if not math.isfinite(weight):
+        raise RecipeError(f"LoRA weight: expected a finite number, found {weight}")

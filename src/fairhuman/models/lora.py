@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.full import predict_noise
+from fairhuman.models.locations import DIFFUSERS_FILE
 from fairhuman.models.settings import LoraSettings
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2")
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"
 _ADAPTER = "default"
 

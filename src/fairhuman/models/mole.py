@@ -17,13 +17,13 @@ from fairhuman import __version__
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.full import predict_noise
+from fairhuman.models.locations import MOLE_FILE, find_mole
 from fairhuman.models.lora import sort_header
 from fairhuman.models.mole_linear import add_mole, mole_layers
 from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
-from fairhuman.models.weights import NamedWeights, copy_state, find_weights_file, load_state
+from fairhuman.models.weights import NamedWeights, copy_state, load_state
 from fairhuman.utils.files import write_atomically
 
-MOLE_FILE = "mole.safetensors"
 FORMAT = "fairhuman-mole-1"
 _DIGEST = "experts.sha256"
 
@@ -66,15 +66,6 @@ class MoleFile:
             load_state(parameters, load_file(self.path))
         except (ModelError, SafetensorError, OSError) as error:
             raise ModelError(f"MoLE {str(self.path)!r}: {error}") from error
-
-
-def find_mole(path: Path) -> Path:
-    """Return the path of a MoLE (a file, or a folder with `mole.safetensors`) without reading it.
-
-    Raises:
-        ModelError: there is no such file.
-    """
-    return find_weights_file("MoLE", path, MOLE_FILE)
 
 
 def read_mole_header(path: Path) -> MoleFile:

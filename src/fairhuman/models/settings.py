@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from fairhuman.config import Settings
 
 EXPERTS = ("face", "hand")
+PRECISIONS = ("fp32", "bf16", "fp16")  # the names of fairhuman.models.registry.DTYPES, which needs torch
 
 
 class Expert(NamedTuple):

@@ -1,7 +1,6 @@
-"""Trained weights by name: copy to and from a checkpoint's state; find weight files."""
+"""Trained weights by name: copy to and from a checkpoint's state."""
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -56,15 +55,3 @@ def load_state(named: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(shard_of(state[name], parameter))
-
-
-def find_weights_file(kind: str, place: Path, name: str) -> Path:
-    """Return the path of a weights file: `place` itself, or the file `name` in the folder `place`.
-
-    Raises:
-        ModelError: there is no such file.
-    """
-    file = place / name if place.is_dir() else place
-    if not file.is_file():
-        raise ModelError(f"{kind} {str(place)!r}: expected a file or a folder with {name}, found none")
-    return file

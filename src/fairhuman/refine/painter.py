@@ -11,9 +11,9 @@ from fairhuman.detect.model_file import find_model
 from fairhuman.errors import RecipeError
 from fairhuman.generate.control_options import parse_controls
 from fairhuman.generate.guide import ControlSpec
-from fairhuman.generate.lora import check_lora_weight, find_lora, load_lora
+from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import check_steps
-from fairhuman.models.locations import check_location
+from fairhuman.models.locations import check_location, check_lora_weight, find_lora
 from fairhuman.models.registry import CONTROLS, DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
 from fairhuman.refine.conditions import CAPSULES

@@ -1,6 +1,5 @@
 """Checkpoints: one folder per step, written atomically."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairhuman.errors import TrainingError
+from fairhuman.train.resume import checkpoint_folders
 from fairhuman.utils.files import remove_atomically, write_atomically
-
-_NAME = re.compile(r"step-(\d+)")
 
 
 class Checkpoints:
@@ -41,8 +39,7 @@ class Checkpoints:
 
     def list(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
-        found = [path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
-        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+        return checkpoint_folders(self.folder)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return trained weights and state of the newest checkpoint; None if there is none.

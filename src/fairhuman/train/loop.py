@@ -6,6 +6,7 @@ ends with the same bits as an uninterrupted one.
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 
 import torch
@@ -29,7 +30,7 @@ from fairhuman.train.run import Run, Watcher, averaged_weights, save_checkpoint,
 from fairhuman.train.step import PARTS, fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses
-from fairhuman.utils.files import write_atomically
+from fairhuman.utils.files import leaving_nothing, write_atomically
 from fairhuman.utils.randomness import Stream, mixed_seed
 from fairhuman.utils.signals import signals
 
@@ -43,7 +44,9 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
     timeout = timedelta(seconds=recipe.processes.timeout)
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # what `accelerate launch --cpu` sets
     process = PartialState(cpu=cpu, timeout=timeout)
-    with explain_failures(recipe), locked(recipe.out, bool(process.is_main_process)):
+    main = bool(process.is_main_process)
+    begun = leaving_nothing(recipe.out, ".lock", "data_report.json") if main else nullcontext()
+    with explain_failures(recipe), begun, locked(recipe.out, main):
         run = set_up(recipe, process, watchers)
         tracker = (
             Tracker(recipe.out, run.step, recipe.track.wandb, recipe.model_dump(mode="json")) if run.main else None
@@ -60,6 +63,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
 def _train(run: Run, tracker: Tracker | None) -> None:
     recipe = run.recipe
     processes, rank, started_at = run.process.num_processes, run.process.process_index, run.step
+    saved = run.step
     batches = iter(build_loader(recipe, run.data, run.step, processes, rank))
     if run.main:
         _write_overlay(run)
@@ -68,6 +72,8 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number)):
         while True:
             _evaluate_if_due(run, tracker)
+            if run.stopped_by is not None and run.step > saved:  # the signal came while previews were drawn
+                save_checkpoint(run)
             if run.finished or run.stopped_by is not None:
                 break
             micro, metrics = take_step(run, batches)
@@ -80,6 +86,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             _agree_on_stop(run)
             if run.finished or run.stopped_by is not None or run.step % recipe.checkpoint_every == 0:
                 save_checkpoint(run)
+                saved = run.step
     if run.finished and _broadcast_from_main(run, run.step > started_at or not recipe.product.exists()):
         save_product(run)
 
@@ -143,27 +150,29 @@ def _write_overlay(run: Run) -> None:
 def _evaluate_if_due(run: Run, tracker: Tracker | None) -> None:
     """Validate and draw previews if due, with the averaged weights if there are any.
 
-    Runs after the step's checkpoint, and again if the run was killed meanwhile. Skipped when the run is stopping.
+    Runs after the step's checkpoint, and again if the run was killed or stopped meanwhile. Skipped when the run is
+    stopping; a signal meanwhile stops all processes.
     """
     if run.stopped_by is not None and not run.finished:
         return
     ends = run.step == 0 or run.finished
     validate = run.data.held_out is not None and (ends or _due(run.step, run.recipe.validation.every))
-    preview = run.recipe.preview.count > 0 and (ends or _due(run.step, run.recipe.preview.every))
+    previews = run.recipe.preview
+    preview = (previews.count > 0 or bool(previews.prompts)) and (ends or _due(run.step, previews.every))
     if validate or preview:
         with sharding.gathered(run.sharded):
             if tracker is not None:
                 _measure(run, tracker, validate, preview)
-    run.process.wait_for_everyone()
+        run.process.wait_for_everyone()
+        _agree_on_stop(run)
 
 
 def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
     """Validate and draw previews, in the main process."""
-    done = run.step in tracker.validated
     with averaged_weights(run):
-        if validate and not done:
+        if validate and run.step not in tracker.validated:
             _validate(run, tracker)
-        for watcher in run.watchers if preview and not (validate and done) else ():
+        for watcher in run.watchers if preview and run.stopped_by is None else ():
             watcher.on_preview(run)
 
 

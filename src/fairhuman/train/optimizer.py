@@ -37,15 +37,29 @@ def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strate
     return (torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam)(groups, **adam, fused=fused or None)
 
 
-def build_schedule(recipe: TrainRecipe, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+def build_schedule(recipe: TrainRecipe, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
     """Return the learning-rate schedule, advanced once per optimiser step."""
-    schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+    schedule: torch.optim.lr_scheduler.LambdaLR = get_scheduler(
         recipe.schedule.name, optimizer, num_warmup_steps=recipe.schedule.warmup_steps, num_training_steps=recipe.steps
     )
     return schedule
 
 
-def advance(schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+def restore_schedule(schedule: torch.optim.lr_scheduler.LambdaLR, state: dict[str, Any]) -> None:
+    """Go on at the step of a schedule's state, with this schedule's own shape and maximum.
+
+    They are those of the state, unless a finished run goes on at a constant rate.
+    """
+    schedule.load_state_dict({**state, "base_lrs": schedule.base_lrs})
+    rates = [
+        base * rate(schedule.last_epoch) for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
+
+
+def advance(schedule: torch.optim.lr_scheduler.LambdaLR) -> None:
     """Advance the schedule, without torch's warning after a step that the loss scaler skipped."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*", category=UserWarning)

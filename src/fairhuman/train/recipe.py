@@ -46,6 +46,9 @@ class TrainRecipe(Settings):
     data: Annotated[
         Annotated[Path, Tag("path")] | Annotated[tuple[DataSource, ...], Tag("sources")], Discriminator(_data_kind)
     ] = Field(description="a folder, a file, or a list of {path, repeats or weight, regions}")
+    build: bool = Field(
+        default=False, description="build a data set of a bare folder of photos first, beside `out` in OUT-data"
+    )
     out: Path = Field(description="the run's folder; run the same command again to resume")
     seed: int = Field(default=0, ge=0, description="seed of new weights, data order, crops, dropout and noise")
     steps: int = Field(ge=1, description="optimiser steps")

@@ -1,5 +1,11 @@
 """Check that a run may be resumed with a recipe: which settings may differ."""
 
+import json
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
 from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.recipe import TrainRecipe
@@ -10,6 +16,7 @@ from fairhuman.train.recipe import TrainRecipe
 FREE_ON_RESUME = frozenset(
     {
         "data",
+        "build",
         "validation.data",
         "out",
         "steps",
@@ -24,18 +31,51 @@ FREE_ON_RESUME = frozenset(
         "processes.timeout",
     }
 )
+_CHECKPOINT = re.compile(r"step-(\d+)")
 
 
-def free_on_resume(name: str) -> bool:
+def free_on_resume(name: str, free: Collection[str] = FREE_ON_RESUME) -> bool:
     """Whether the setting with this dotted name may change on resume."""
-    return name in FREE_ON_RESUME or f"{name.partition('.')[0]}." in FREE_ON_RESUME
+    return name in free or f"{name.partition('.')[0]}." in free
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in a run's `checkpoints/`, oldest first."""
+    found = [path for path in folder.glob("step-*") if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=checkpoint_step)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Return the step of a checkpoint, from the name of its folder."""
+    return int(path.name.removeprefix("step-"))
+
+
+def check_resumable_early(recipe: TrainRecipe) -> int:
+    """Check as `check_resumable` does, from the run's files alone; return the step from which the run goes on.
+
+    Raises:
+        RecipeError: as in `check_resumable`.
+    """
+    found = checkpoint_folders(recipe.out / "checkpoints")
+    if not found:
+        return 0
+    step, samples = checkpoint_step(found[-1]), None
+    try:
+        summary = json.loads((recipe.out / "summary.json").read_text(encoding="utf-8"))
+        samples = config.load(TrainRecipe, recipe.out / "recipe.yaml").samples(int(summary["processes"]))
+    except (OSError, ValueError, KeyError, RecipeError):
+        pass  # a file is missing: the checkpoint itself is read later
+    else:
+        check_resumable(recipe, step, samples, int(os.environ.get("WORLD_SIZE", "1")))
+    return step
 
 
 def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, processes: int) -> None:
     """Check that a recipe may resume the run in its folder.
 
     The number of processes, `batch_size` and `accumulate` may change as long as a step has equally many samples: then
-    it has the same ones in the same order, and its result is the same up to the rounding of sums.
+    it has the same ones in the same order, and its result is the same up to the rounding of sums. A finished run may go
+    on with more `steps`; if its schedule ended with it, at a constant learning rate.
 
     Args:
         recipe: the recipe to resume with.
@@ -45,29 +85,68 @@ def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, proc
 
     Raises:
         RecipeError: a setting that affects results differs, a step would have another number of samples, or the
-            checkpoint is beyond `steps`; names the setting.
+            checkpoint is beyond `steps`; names all settings that differ, and which of them may.
     """
     path = recipe.out / "recipe.yaml"
     if not path.is_file():
         return
     earlier, now = config.load(TrainRecipe, path), recipe.samples(processes)
-    if samples is not None and samples != now:
-        raise RecipeError(
-            f"{recipe.out} holds a run with {samples} samples per step, but batch_size {recipe.batch_size} x "
-            f"accumulate {recipe.accumulate} x {processes} processes give {now}. Set batch_size and accumulate to give "
-            f"{samples}, or choose another out"
-        )
-    fixed = () if recipe.schedule.name.startswith("constant") else ("steps",)
-    divided = frozenset(("batch_size", "accumulate") if samples is not None else ())
-    if recipe.fairness.mode in ("output", "split", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
-        divided -= {"accumulate"}  # accumulation switches the estimator to ema
-    for name, (old, new) in config.differences(earlier, recipe).items():
-        if name in divided:
-            continue
-        if name in fixed or not free_on_resume(name):
-            raise RecipeError(
-                f"{recipe.out} holds a run with another {name}: {old!r} there, {new!r} now. "
-                "Choose another out, or the same settings to resume"
-            )
+    changed = config.differences(earlier, recipe)
+    free = _free(earlier, recipe, at_step)
+    if samples == now:
+        free |= {"batch_size", "accumulate"}
+        if recipe.fairness.mode in ("output", "split", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
+            free -= {"accumulate"}  # accumulation switches the estimator to ema
+    fixed = [name for name in changed if not free_on_resume(name, free)]
+    another = samples not in (None, now)
+    if fixed or another:
+        raise RecipeError("\n".join(_mismatch(earlier, recipe, at_step, fixed, (samples, now) if another else None)))
     if at_step > recipe.steps:
         raise RecipeError(f"steps is {recipe.steps}, but the run in {recipe.out} is at step {at_step} already")
+
+
+def _free(earlier: TrainRecipe, recipe: TrainRecipe, at_step: int) -> set[str]:
+    """The settings that may change from `earlier` to `recipe`."""
+    if recipe.schedule.name.startswith("constant"):
+        if earlier.schedule.name.startswith("constant"):
+            return set(FREE_ON_RESUME)
+        if at_step == earlier.steps < recipe.steps:
+            return {*FREE_ON_RESUME, "schedule.", "learning_rate"}
+    return set(FREE_ON_RESUME - {"steps"})
+
+
+def _mismatch(
+    earlier: TrainRecipe, recipe: TrainRecipe, at_step: int, fixed: list[str], samples: tuple[int | None, int] | None
+) -> list[str]:
+    """Return the lines of the error: what can't change, what may, and what to do."""
+    changed = config.differences(earlier, recipe)
+    lines = [f"{recipe.out} holds a run with other settings, which can't change on resuming:"]
+    for name in fixed:
+        old, new = changed[name]
+        lines.append(f"  {name}: {old!r} there, {new!r} now")
+    if samples is not None:
+        processes = samples[1] // (recipe.batch_size * recipe.accumulate)
+        lines.append(
+            f"  samples per step: {samples[0]} there; batch_size {recipe.batch_size} x accumulate "
+            f"{recipe.accumulate} x {processes} processes give {samples[1]} now"
+        )
+    free = [name for name in changed if name not in fixed]
+    if free:
+        lines.append(f"These differ too, and may: {', '.join(free)}.")
+    if "steps" in fixed and recipe.steps > earlier.steps:
+        when = "" if at_step == earlier.steps else f"when the run has finished its {earlier.steps} steps, "
+        lines.append(
+            f"The {earlier.schedule.name} schedule ends at step {earlier.steps}: {when}schedule.name=constant goes on "
+            f"from there with learning_rate, which may change too."
+        )
+    back = " ".join(f"{name}={_typed(changed[name][0])}" for name in fixed)
+    same = back or "batch_size and accumulate that give as many samples"
+    lines.append(f"Choose another out, or {same} to resume.")
+    return lines
+
+
+def _typed(value: object) -> str:
+    """A value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{','.join(map(_typed, value))}]" if isinstance(value, list) else str(value)

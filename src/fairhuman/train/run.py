@@ -22,7 +22,7 @@ from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model
-from fairhuman.train.optimizer import build_optimizer, build_schedule, trained_parameter_count
+from fairhuman.train.optimizer import build_optimizer, build_schedule, restore_schedule, trained_parameter_count
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable
 from fairhuman.train.step import Objectives
@@ -69,7 +69,7 @@ class Run:
     objectives: Objectives
     fair: FairBackward
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler | None
     average: EMAModel | None
     checkpoints: Checkpoints
@@ -145,7 +145,7 @@ def _resume(run: Run) -> None:
         )
     run.model.load_trainable_state(trainable)
     run.optimizer.load_state_dict(sharding.scatter_state(state["optimizer"], run.optimizer))
-    run.schedule.load_state_dict(state["schedule"])
+    restore_schedule(run.schedule, state["schedule"])
     run.fair.load_state_dict(state["fair"])
     if run.scaler is not None:
         run.scaler.load_state_dict(state["scaler"])

@@ -207,7 +207,10 @@ class PreviewSettings(Settings):
     """Preview pictures drawn with fixed seeds."""
 
     every: int = Field(default=0, ge=0, description="steps; 0: only at the start and the end")
-    count: int = Field(default=4, ge=0, description="rows; 0: none")
+    count: int = Field(default=4, ge=0, description="rows of held-out captions and photos; 0: none")
+    prompts: tuple[str, ...] = Field(
+        default=(), description="prompts of your own, drawn beside them at `resolution`, without a condition"
+    )
     steps: int = Field(default=30, ge=1, description="UniPC steps")
     guidance: float = Field(default=5.0, ge=1.0, description="classifier-free guidance; 1 = none")
     strength: float = Field(

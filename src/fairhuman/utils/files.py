@@ -1,6 +1,7 @@
 """Atomic file and folder writes, folder locks, and prompt files."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -71,6 +72,11 @@ def read_prompts(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def digest(text: str) -> str:
+    """Return the first 32 hexadecimal digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
 @contextmanager
 def writing(path: Path, advice: str = "") -> Iterator[None]:
     """Turn an OSError while reading or writing at `path` into a one-line FairHumanError."""
@@ -101,6 +107,24 @@ def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Ite
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def leaving_nothing(folder: Path, *first: str) -> Iterator[None]:
+    """Remove what the block made of a folder if it fails before anything but the files `first` is in it."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    before = {name for name in first if (folder / name).exists()}
+    try:
+        yield
+    except BaseException:
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= set(first):
+            for name in set(first) - before:
+                (folder / name).unlink(missing_ok=True)
+        for one in made:
+            if not one.is_dir() or any(one.iterdir()):
+                break
+            one.rmdir()
+        raise
 
 
 def remove_atomically(folder: Path) -> None:

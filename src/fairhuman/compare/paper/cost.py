@@ -17,6 +17,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
 from fairhuman.compare.paper.published import PUBLISHED, PublishedCell
+from fairhuman.compare.paper.settings import BASE, FUSED, MIB, MOLE, UNFUSED
 from fairhuman.errors import ModelError
 from fairhuman.generate.sample import draw, picture_generator
 from fairhuman.generate.settings import SampleSettings
@@ -25,8 +26,6 @@ from fairhuman.models.lora import add_lora, resolve_targets
 from fairhuman.models.mole_linear import add_mole
 from fairhuman.models.settings import EXPERTS, Expert, LoraSettings
 
-BASE, FUSED, UNFUSED, MOLE = "base", "LoRA, fused", "LoRA, not fused", "MoLE"
-MIB = 2**20
 MOLE_RANK, MOLE_EXPERTS = 256, 2
 PAPER_RANK = 256  # rank of the paper's LoRA
 PROMPT = "a person waving with both hands"

@@ -8,18 +8,8 @@ from typing import Any
 
 import torch
 
-from fairhuman.compare.paper.cost import (
-    FUSED,
-    MIB,
-    MOLE,
-    UNFUSED,
-    ExtraMemory,
-    Spread,
-    measure_costs,
-    table_for_sdxl,
-    with_mole,
-)
-from fairhuman.compare.paper.settings import CostSettings
+from fairhuman.compare.paper.cost import ExtraMemory, Spread, measure_costs, table_for_sdxl, with_mole
+from fairhuman.compare.paper.settings import FUSED, MIB, MOLE, UNFUSED, CostSettings
 from fairhuman.errors import DataError
 from fairhuman.models.architecture import build_sdxl_shape
 from fairhuman.models.registry import DTYPES

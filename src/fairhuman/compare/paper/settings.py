@@ -6,6 +6,9 @@ from pydantic import Field
 
 from fairhuman.config import Settings
 
+BASE, FUSED, UNFUSED, MOLE = "base", "LoRA, fused", "LoRA, not fused", "MoLE"  # what costs are measured of
+MIB = 2**20
+
 
 class CostSettings(Settings):
     """Settings of the cost measurement."""

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fairhuman.compare.paper.cost import FUSED, MIB, MOLE
 from fairhuman.compare.paper.published import COLUMNS, PUBLISHED, OurTable, PaperSheet, paper_sheet
-from fairhuman.compare.paper.settings import SetupSettings, SheetSettings
+from fairhuman.compare.paper.settings import FUSED, MIB, MOLE, SetupSettings, SheetSettings
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.html import render
 from fairhuman.utils.files import write_json, write_text

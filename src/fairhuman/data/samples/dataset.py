@@ -26,12 +26,13 @@ from fairhuman.data.samples.conditions import (
 )
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder
-from fairhuman.data.samples.views import View, digest, view_of
+from fairhuman.data.samples.views import View, view_of
 from fairhuman.errors import DataError
 from fairhuman.record import IGNORE, Box, Finding, HumanRecord
 from fairhuman.regions.masks import boxes_to_mask, union, without
 from fairhuman.regions.settings import MaskSettings
 from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes
+from fairhuman.utils.files import digest
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 _ALMOST = 0.98  # share of a pixel above which it is ignored

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fairhuman.data.pictures.stored import read_bytes, unreadable
 from fairhuman.record import HumanRecord, Stored
 from fairhuman.regions.transforms import ViewDraw
+from fairhuman.utils.files import digest
 
 
 class View(NamedTuple):
@@ -44,11 +45,6 @@ def content_hash(stored: Stored) -> str:
     except OSError as error:
         raise unreadable(stored, error) from error
     return _content(stored, (state.st_size, state.st_mtime_ns))
-
-
-def digest(text: str) -> str:
-    """Return the first 32 hexadecimal digits of a text's SHA-256."""
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 @lru_cache(maxsize=2**20)

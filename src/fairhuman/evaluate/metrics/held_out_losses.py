@@ -13,13 +13,14 @@ from torch import Tensor
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.sources import read_source
-from fairhuman.errors import ModelError, RecipeError
+from fairhuman.errors import ModelError
 from fairhuman.evaluate.settings import LossSettings
-from fairhuman.generate.lora import find_lora, load_lora
+from fairhuman.generate.lora import load_lora
 from fairhuman.models.full import predict_noise
-from fairhuman.models.mole import MOLE_FILE, is_mole, load_mole
+from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.models.spec import ModelSpec
 from fairhuman.regions.ignore import move_ignored
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
 from fairhuman.stats.estimate import Estimate
@@ -29,49 +30,6 @@ from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
 from fairhuman.train.validation import HeldOutLosses, held_out_losses
 from fairhuman.utils.files import write_json
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model to evaluate: folder or hub id of a pipeline, optionally with a LoRA or a MoLE."""
-
-    model: str
-    lora: Path | None = None
-    weight: float = 1.0
-
-    @classmethod
-    def parse(cls, text: str) -> "ModelSpec":
-        """`MODEL`, `MODEL+LORA` or `MODEL+LORA@WEIGHT`.
-
-        Raises:
-            RecipeError: an empty part, or a weight that isn't a number.
-        """
-        model, plus, lora = text.partition("+")
-        path, at, weight = lora.rpartition("@") if "@" in lora else (lora, "", "1")
-        try:
-            strength = float(weight)
-        except ValueError as error:
-            raise RecipeError(f"expected MODEL+LORA@WEIGHT with a numeric weight, found {text!r}") from error
-        if not model or (plus and not path) or (at and not path):
-            raise RecipeError(f"expected MODEL, MODEL+LORA or MODEL+LORA@WEIGHT, found {text!r}")
-        return cls(model, Path(path) if path else None, strength)
-
-    def added_weights(self) -> tuple[Path, bool] | None:
-        """File of the LoRA or MoLE, and whether it is a MoLE; None without one. The file isn't read.
-
-        Raises:
-            ModelError: there is no such file.
-            RecipeError: a weight is given for a MoLE, whose gates determine its strength.
-        """
-        if self.lora is None:
-            return None
-        file = self.lora / MOLE_FILE if (self.lora / MOLE_FILE).is_file() else find_lora(self.lora)
-        mole = is_mole(file)
-        if mole and self.weight != 1.0:
-            raise RecipeError(
-                f"{self.lora}@{self.weight:g}: a MoLE takes no weight, its gates determine its strength; leave it out"
-            )
-        return file, mole
 
 
 class _Pipeline:

@@ -11,12 +11,13 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.sampler import BucketOrder
-from fairhuman.data.samples.views import View, digest
+from fairhuman.data.samples.views import View
 from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.train.cache.plan import Caches, captions
 from fairhuman.train.data import load_data
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.files import digest
 
 Progress = Callable[[str, int, int | None], None]
 Views = list[tuple[View, torch.Tensor | None]]

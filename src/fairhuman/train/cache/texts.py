@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.data.samples.views import digest
 from fairhuman.models.sdxl import check_finite, encode_prompts
+from fairhuman.utils.files import digest
 
 
 class TextCache:

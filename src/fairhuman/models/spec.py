@@ -1,0 +1,52 @@
+"""A model with added weights in one text, as `--model` and `--method` take it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairhuman.errors import RecipeError
+from fairhuman.models.locations import MOLE_FILE, find_lora
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Folder or hub id of a pipeline, optionally with a LoRA or a MoLE."""
+
+    model: str
+    lora: Path | None = None
+    weight: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelSpec":
+        """`MODEL`, `MODEL+LORA` or `MODEL+LORA@WEIGHT`.
+
+        Raises:
+            RecipeError: an empty part, or a weight that isn't a number.
+        """
+        model, plus, lora = text.partition("+")
+        path, at, weight = lora.rpartition("@") if "@" in lora else (lora, "", "1")
+        try:
+            strength = float(weight)
+        except ValueError as error:
+            raise RecipeError(f"expected MODEL+LORA@WEIGHT with a numeric weight, found {text!r}") from error
+        if not model or (plus and not path) or (at and not path):
+            raise RecipeError(f"expected MODEL, MODEL+LORA or MODEL+LORA@WEIGHT, found {text!r}")
+        return cls(model, Path(path) if path else None, strength)
+
+    def added_weights(self) -> tuple[Path, bool] | None:
+        """File of the LoRA or MoLE, and whether it is a MoLE; None without one. The file isn't read.
+
+        Raises:
+            ModelError: there is no such file.
+            RecipeError: a weight is given for a MoLE, whose gates determine its strength.
+        """
+        if self.lora is None:
+            return None
+        file = self.lora / MOLE_FILE if (self.lora / MOLE_FILE).is_file() else find_lora(self.lora)
+        from fairhuman.models.mole import is_mole  # imports torch
+
+        mole = is_mole(file)
+        if mole and self.weight != 1.0:
+            raise RecipeError(
+                f"{self.lora}@{self.weight:g}: a MoLE takes no weight, its gates determine its strength; leave it out"
+            )
+        return file, mole

@@ -1,0 +1,91 @@
+"""Bare folders of photos as the data of a run: which ones are, and `build: true`, which builds data sets of them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fairhuman import config
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources import SourceSettings, source_format, source_kind
+from fairhuman.errors import DataError, RecipeError
+from fairhuman.record import SUBJECT
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import DataSource
+
+# Formats without boxes of faces and hands; their masks are the region `subject`.
+BARE = ("folder", "kohya", "onetrainer", "ai_toolkit", "diffusion_pipe", "simpletuner")
+Progress = Callable[[str, int, int | None], None]
+
+
+def bare_sources(recipe: TrainRecipe) -> list[DataSource]:
+    """Return the sources that are photos without boxes, though a region is an objective."""
+    found = []
+    for source in recipe.sources:
+        regions = recipe.regions.names if source.regions is None else source.regions
+        try:
+            kind = source_kind(source.path, recipe.source.format)
+        except DataError:
+            continue  # reading it says what is wrong
+        if kind in BARE and set(regions) - {SUBJECT}:
+            found.append(source)
+    return found
+
+
+def bare_message(recipe: TrainRecipe, source: DataSource) -> str:
+    """Say what to do with a bare folder."""
+    regions = recipe.regions.names if source.regions is None else source.regions
+    return (
+        f"{source.path} holds photos without boxes of {' and '.join(regions)}: run "
+        f"`fairhuman data build {source.path} people` first, which finds them, and train with data=people; "
+        "or give build=true, which does both"
+    )
+
+
+def built_folder(recipe: TrainRecipe, source: DataSource) -> Path:
+    """Return where a bare folder's data set is built: beside `out`."""
+    number = recipe.sources.index(source)
+    return recipe.out.with_name(f"{recipe.out.name}-data{number + 1 if number else ''}")
+
+
+def built_recipe(recipe: TrainRecipe) -> TrainRecipe:
+    """Return the recipe that trains on the data sets that `build_data` builds; without `build`, the recipe itself."""
+    bare = bare_sources(recipe) if recipe.build else []
+    if not bare:
+        return recipe
+    sources = [
+        source.model_copy(update={"path": built_folder(recipe, source)}) if source in bare else source
+        for source in recipe.sources
+    ]
+    one = len(sources) == 1 and sources[0] == DataSource(path=sources[0].path)
+    changed: dict[str, object] = {"data": sources[0].path if one else tuple(sources)}
+    if len(bare) == len(sources):
+        changed["source"] = recipe.source.model_copy(update={"format": None})  # it was that of the photos
+    return recipe.model_copy(update=changed)
+
+
+def build_data(recipe: TrainRecipe, progress: Progress) -> None:
+    """Build, or finish building, a data set of each bare folder.
+
+    Pictures of all sizes are kept; captions beside them are used, otherwise boxes are described.
+
+    Raises:
+        RecipeError: several processes would build.
+        DataError: as of `build_dataset`.
+    """
+    from fairhuman.data.pipeline.run import Workers, build_dataset
+    from fairhuman.data.pipeline.settings import BuildRecipe
+
+    for source in bare_sources(recipe):
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RecipeError("build=true works in one process; run `fairhuman data build` before `accelerate launch`")
+        kind = source_kind(source.path, recipe.source.format)
+        captioned = any(row.values.get("caption") for row in source_format(kind).rows(source.path, LoadReport()))
+        regions = dict.fromkeys(["face", "hand", "person", *(source.regions or recipe.regions.names)])
+        values = {
+            "min_side": None,
+            "regions": list(regions),
+            "caption": {"kind": "text" if captioned else "template"},
+            "source": recipe.source.model_dump(include=set(SourceSettings.model_fields)),
+        }
+        settings, workers = config.build(BuildRecipe, values), Workers.choose(None, "native", None)
+        build_dataset(source.path, built_folder(recipe, source), settings, workers, progress=progress)

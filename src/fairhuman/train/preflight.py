@@ -1,0 +1,328 @@
+"""What a training run needs before it can start: the findings of `fairhuman train --dry-run`, one a line.
+
+Importing this module takes no torch: what can be told at once is told by `check_at_once`.
+"""
+
+import json
+import re
+import shutil
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fairhuman import config
+from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError
+from fairhuman.models.locations import SDXL, SMALL, UNTRAINED, check_location, is_hub_id
+from fairhuman.report.run_folder import read_metrics
+from fairhuman.report.text import duration
+from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.resume import check_resumable_early, free_on_resume
+from fairhuman.utils.plugins import STRATEGIES, load_plugin
+
+if TYPE_CHECKING:
+    from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.train.data import RunData
+    from fairhuman.train.memory import Memory
+
+GIB = 2**30
+HUB_WEIGHTS, GPU = "hub weights", "GPU"  # what another machine or a download can provide
+# Settings that hardly change how long a step takes; "x." is a whole section.
+SPEED_FREE = frozenset(
+    {
+        *("data", "build", "out", "seed", "steps", "learning_rate", "checkpoint_every", "keep_checkpoints"),
+        *("cache.folder", "source.cache"),
+        *("schedule.", "validation.", "preview.", "track.", "noise.", "ema."),
+    }
+)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class StartFinding:
+    """One thing that a run needs.
+
+    Attributes:
+        what: the thing, such as `data` or `memory`.
+        state: `missing` keeps the run from starting here; a `note` doesn't.
+        text: what was found and, where it is missing, what to do.
+    """
+
+    what: str
+    state: Literal["ok", "note", "missing"]
+    text: str
+
+    def line(self) -> str:
+        """The finding as a line of a dry run."""
+        return f"{self.state:<8}{self.what}: {self.text}"
+
+
+def check_at_once(recipe: TrainRecipe) -> int:
+    """Check what needs no torch; return the step from which the run goes on.
+
+    Raises:
+        DataError: a data set doesn't exist, or is a bare folder of photos.
+        ModelError: there is no such model.
+        PluginError: the strategy's package can't be loaded.
+        RecipeError: the run in `out` has other settings; see `check_resumable`.
+    """
+    if recipe.added_strategy:
+        load_plugin(STRATEGIES, recipe.strategy)
+    for path in _data_paths(recipe):
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder")
+    for source in () if recipe.build else bare_sources(recipe):
+        raise DataError(bare_message(recipe, source))
+    check_location(recipe.model)
+    return check_resumable_early(built_recipe(recipe))
+
+
+def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[StartFinding]:
+    """Yield what was found, as it is found: model, files, data, memory, disk and hours.
+
+    Args:
+        recipe: the run.
+        device_memory: bytes of the device that it is for; None: this machine's.
+
+    Raises:
+        RecipeError: the run in `out` has other settings, or `fairness.options` don't fit the strategy.
+        PluginError: the strategy's package can't be loaded.
+    """
+    import torch
+
+    from fairhuman.train.fairness import build_strategy
+
+    build_strategy(recipe, torch.device("cpu"))
+    step = check_resumable_early(built_recipe(recipe))
+    model = _model(recipe.model)
+    yield model
+    yield from _starting_weights(recipe)
+    data = None
+    for found in _data(recipe):
+        if isinstance(found, StartFinding):
+            yield found
+        else:
+            data = found
+    shape = _shape(recipe, model)
+    memory = _memory_of(shape)
+    yield _device(shape, memory, device_memory)
+    yield _disk(recipe, memory, data)
+    yield _hours(recipe, step)
+
+
+def _model(model: str) -> StartFinding:
+    if model in (SMALL, UNTRAINED):
+        return StartFinding("model", "ok", f"{model}, which ships with fairhuman")
+    try:
+        check_location(model)
+    except ModelError as error:
+        return StartFinding("model", "missing", str(error))
+    if Path(model).exists() or not is_hub_id(model):
+        return StartFinding("model", "ok", model)
+    return _on_the_hub(model)
+
+
+def _on_the_hub(model: str) -> StartFinding:
+    """Whether a hub's model is on this machine or can be downloaded."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        index = try_to_load_from_cache(model, "model_index.json")
+    except HFValidationError as error:
+        return StartFinding("model", "missing", f"{model}: {error}")
+    if isinstance(index, str):
+        parts = [Path(index).with_name(name) for name in ("unet", "vae", "text_encoder", "text_encoder_2")]
+        if all(any(part.glob("*.safetensors")) or any(part.glob("*.bin")) for part in parts):
+            return StartFinding("model", "ok", f"{model}, in the hub's cache on this machine")
+    try:
+        HfApi().model_info(model, timeout=5.0)
+    except Exception as error:  # of the network, of the hub, or its offline mode
+        reason = f"the hub can't be asked ({type(error).__name__})"
+        return StartFinding(
+            HUB_WEIGHTS,
+            "missing",
+            f"{model} isn't on this machine and {reason}; connect to the network or give a folder as model=FOLDER",
+        )
+    return StartFinding("model", "ok", f"{model}, which is downloaded from the hub at the start")
+
+
+def _starting_weights(recipe: TrainRecipe) -> Iterator[StartFinding]:
+    """Files that the run's own weights start from."""
+    control = recipe.control
+    starts: dict[str, Path | str | None] = {f"mole.start_{name}": start for name, start in recipe.mole.starts.items()}
+    starts |= {f"{recipe.kind}.start": control.start if control is not None else None}
+    for name, start in starts.items():
+        if start is not None and not Path(start).exists() and not is_hub_id(str(start)):
+            yield StartFinding(name, "missing", f"{start}: doesn't exist yet")
+
+
+def _data_paths(recipe: TrainRecipe) -> list[Path]:
+    paths = [source.path for source in recipe.sources]
+    held_out = recipe.validation.data
+    return [*paths, held_out] if held_out is not None and recipe.validation.every else paths
+
+
+def _bare_folders(recipe: TrainRecipe) -> Iterator[StartFinding]:
+    for source in bare_sources(recipe):
+        if recipe.build:
+            yield StartFinding(
+                "data", "note", f"{source.path}: would first be built into {built_folder(recipe, source)}"
+            )
+        else:
+            yield StartFinding("data", "missing", bare_message(recipe, source))
+
+
+def _data(recipe: TrainRecipe) -> "Iterator[StartFinding | RunData]":
+    """Yield findings about the data, then the data if it can be used."""
+    from fairhuman.data.pictures.notes import LoadReport
+    from fairhuman.train.data import load_data
+
+    missing = [path for path in _data_paths(recipe) if not path.exists()]
+    bare = list(_bare_folders(recipe))
+    yield from (StartFinding("data", "missing", f"{path}: doesn't exist yet") for path in missing)
+    yield from bare
+    if missing or bare:
+        return
+    notes = LoadReport()
+    try:
+        data = load_data(_reading_alone(recipe), notes)
+    except FairHumanError as error:
+        yield StartFinding("data", "missing", str(error))
+        return
+    yield from data_findings(recipe, data, notes)
+    yield data
+
+
+def _reading_alone(recipe: TrainRecipe) -> TrainRecipe:
+    """The recipe without copies of pictures, so that a dry run writes nothing."""
+    return recipe.model_copy(update={"source": recipe.source.model_copy(update={"cache": False})})
+
+
+def data_findings(recipe: TrainRecipe, data: "RunData", notes: "LoadReport") -> Iterator[StartFinding]:
+    """Yield what a run sees of its data; further findings about pictures belong here."""
+    held_out = len(data.held_out) if data.held_out is not None else 0
+    yield StartFinding(
+        "data",
+        "ok",
+        f"{recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out; "
+        f"{data.cropped_share:.1%} of a picture's area is cropped away on average",
+    )
+    for text in data.lines():
+        yield StartFinding("data", "note", text)
+    for action, reasons in notes.counts().items():
+        for reason, number in reasons.items():
+            yield StartFinding("data", "note", f"{action}: {reason} ({number})")
+
+
+def _shape(recipe: TrainRecipe, model: StartFinding) -> TrainRecipe:
+    """The recipe with a model whose shapes are known: a hub's model is SDXL base 1.0 in shape."""
+    on_hub = is_hub_id(recipe.model) and not Path(recipe.model).exists() and model.state == "ok"
+    return recipe.model_copy(update={"model": SDXL}) if on_hub or model.what == HUB_WEIGHTS else recipe
+
+
+def _memory_of(recipe: TrainRecipe) -> "Memory | str":
+    """The run's memory, or why it isn't known."""
+    from fairhuman.train.memory import memory_of
+
+    try:
+        return memory_of(recipe)
+    except (OSError, ValueError, FairHumanError) as error:
+        return " ".join(str(error).split())[:200]
+
+
+def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | None) -> StartFinding:
+    """Whether the run fits into the memory of the device."""
+    import torch
+
+    from fairhuman.train.guard import device_bytes
+    from fairhuman.train.memory import cheapest_changes
+
+    if isinstance(memory, str):
+        return StartFinding("memory", "note", f"not known: {memory}")
+    gpu = torch.cuda.is_available()
+    limit = device_memory or device_bytes()
+    needed = memory.needed if gpu or device_memory else memory.total
+    has = f"the device has {limit / GIB:.1f}" if gpu or device_memory else f"main memory has {limit / GIB:.1f}, no GPU"
+    text = f"about {needed / GIB:.1f} GiB needed, {has}"
+    if needed <= limit:
+        return StartFinding("memory", "ok", text)
+    if not gpu and not device_memory:
+        return StartFinding(GPU, "missing", text)
+    cheapest = cheapest_changes(recipe, limit, 1)
+    advice = f"; cheapest change that fits: {cheapest[0]}" if cheapest else ""
+    return StartFinding("memory", "missing", text + advice)
+
+
+def _disk(recipe: TrainRecipe, memory: "Memory | str", data: "RunData | None") -> StartFinding:
+    """Whether checkpoints, result and caches fit on the disk of `out`."""
+    if isinstance(memory, str):
+        return StartFinding("disk", "note", f"not known: {memory}")
+    checkpoints = (recipe.keep_checkpoints + 1) * (memory.trained + memory.optimizer)
+    result = 2 * memory.trained + (memory.frozen if recipe.kind == "full" else 0)
+    needed, caches = checkpoints + result, ""
+    if data is not None and (recipe.cache.latents or recipe.cache.text):
+        from fairhuman.train.cache.plan import budget
+
+        try:
+            caches = f"; {budget(recipe, data).line()}"
+        except FairHumanError as error:
+            caches = f"; cache: {error}"
+    existing = next(folder for folder in (recipe.out, *recipe.out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    text = f"about {needed / GIB:.2f} GiB for checkpoints and result, {free / GIB:.1f} free at {existing}{caches}"
+    return StartFinding("disk", "ok" if needed <= free else "missing", text)
+
+
+def _hours(recipe: TrainRecipe, step: int) -> StartFinding:
+    """How long the remaining steps take at a measured speed."""
+    left = recipe.steps - step
+    begun = f"step {step} of {recipe.steps} is done; " if step else ""
+    if not left:
+        return StartFinding("hours", "ok", f"{begun}nothing is left to train")
+    measured = measured_speed(recipe)
+    if measured is None:
+        return StartFinding("hours", "note", f"{begun}not known: no run with these settings was measured here yet")
+    speed, run = measured
+    time = duration(left * recipe.samples(1) / speed)
+    return StartFinding(
+        "hours", "ok", f"{begun}{time} for {left} steps at {speed:.3g} pictures/s, measured in {run}, without previews"
+    )
+
+
+def measured_speed(recipe: TrainRecipe) -> tuple[float, Path] | None:
+    """Pictures a second of a run in `out` or beside it whose steps cost the same on the same kind of device."""
+    import torch
+
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    beside = sorted(recipe.out.parent.glob("*/recipe.yaml")) if recipe.out.parent.is_dir() else []
+    for run in dict.fromkeys([recipe.out, *(file.parent for file in beside)]):
+        try:
+            summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+            earlier = config.load(TrainRecipe, run / "recipe.yaml")
+        except (OSError, ValueError, RecipeError):
+            continue
+        another = [name for name in config.differences(earlier, recipe) if not free_on_resume(name, SPEED_FREE)]
+        rates = _rates(run) if not another and str(summary.get("device", "")).startswith(here) else []
+        if rates:
+            return statistics.median(rates), run
+    return None
+
+
+def _rates(run: Path) -> Sequence[float]:
+    found = read_metrics(run).columns.get("images_per_s")
+    return [] if found is None else [float(rate) for rate in found[-50:] if rate > 0]
+
+
+def parse_memory(text: str) -> int:
+    """Return the bytes of a device's memory such as `12GB`; a GB is 2³⁰ bytes, as devices are sold.
+
+    Raises:
+        RecipeError: it isn't a size.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise RecipeError(f"--device-memory: expected a size such as 12GB, found {text!r}")
+    return int(float(found[1]) * GIB)

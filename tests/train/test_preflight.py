@@ -1,0 +1,115 @@
+"""The findings of `fairhuman train --dry-run`, its exit codes, and what a failed start leaves behind."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.train.loop import train
+from fairhuman.train.preflight import HUB_WEIGHTS, check_at_once, findings, measured_speed, parse_memory
+from fairhuman.train.recipe import TrainRecipe
+from helpers.places import RECIPES
+
+MakeRecipe = Callable[..., TrainRecipe]
+Typed = Callable[..., tuple[int, str, str]]
+
+
+def found(recipe: TrainRecipe, memory: int | None = None) -> dict[str, tuple[str, str]]:
+    return {one.what: (one.state, one.text) for one in findings(recipe, memory)}
+
+
+def test_weights_of_the_hub_are_missing_without_a_network(
+    typed: Typed, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    recipe = RECIPES / "lora-sdxl.yaml"
+    options = (f"data={people}", f"out={tmp_path / 'run'}", "model=nobody/such-a-model", "resolution=64", "lora.rank=2")
+    code, said, error = typed("train", recipe, *options, "--dry-run", "--device-memory", "80GB")
+    text, _, lines = said.partition("\n\n")
+    assert yaml.safe_load(text)["model"] == "nobody/such-a-model"
+    assert code == 1, error
+    assert f"missing {HUB_WEIGHTS}: nobody/such-a-model isn't on this machine" in lines
+    assert [line for line in lines.splitlines() if line.startswith("missing")] == lines.splitlines()[:1]
+    assert "memory: about " in lines
+
+
+def test_settings_are_shown_whatever_is_missing(typed: Typed, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "photos" / "a.png")
+    recipe = RECIPES / "lora-small.yaml"
+    options = (f"out={tmp_path / 'run'}", "model=nowhere", "--dry-run")
+    code, said, _ = typed("train", recipe, f"data={tmp_path / 'photos'}", *options)
+    text, _, lines = said.partition("\n\n")
+    assert (code, yaml.safe_load(text)["model"]) == (1, "nowhere")
+    assert "missing model: model 'nowhere': expected 'small'" in lines
+    assert "missing data: " in lines
+    assert f"run `fairhuman data build {tmp_path / 'photos'} people` first" in lines
+    assert typed("train", recipe, "strategy=mdp", "--dry-run")[0] == 2
+    assert "note    data: " in typed("train", recipe, f"data={tmp_path / 'photos'}", "build=true", *options)[1]
+
+
+def test_a_device_that_is_too_small_is_missing_with_the_cheapest_change(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(batch_size=8, resolution=128)
+    needed = float(found(recipe, 2**40)["memory"][1].split()[1])
+    state, text = found(recipe, int((needed - 0.05) * 2**30))["memory"]
+    assert state == "missing"
+    assert "; cheapest change that fits: " in text
+
+
+def test_hours_come_from_a_measured_run_alone(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(steps=2)
+    assert found(recipe)["hours"] == ("note", "not known: no run with these settings was measured here yet")
+    train(recipe)
+    assert found(recipe)["hours"] == ("ok", "step 2 of 2 is done; nothing is left to train")
+    other = make_recipe("other", steps=50, learning_rate=0.5)
+    measured = measured_speed(other)
+    assert measured is not None
+    rates = [json.loads(line)["images_per_s"] for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
+    assert min(rates) <= measured[0] <= max(rates)
+    assert found(other)["hours"][1].endswith(f"measured in {recipe.out}, without previews")
+    assert measured_speed(make_recipe("other", lora={"rank": 2})) is None, "its steps cost less"
+
+
+@pytest.mark.parametrize(("text", "size"), [("12GB", 12), ("24 GiB", 24), ("0.5g", 0.5), ("8", 8)])
+def test_sizes_of_devices(text: str, size: float) -> None:
+    assert parse_memory(text) == size * 2**30
+
+
+def test_a_failed_start_leaves_nothing(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    deep = make_recipe("a/b/run", model="nowhere")
+    with pytest.raises(FairHumanError, match="nowhere"):
+        train(deep)
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(FairHumanError, match="nowhere"):
+        train(make_recipe("kept", data="nowhere"))
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_bare_folder_is_built_on_request(shared: Path, tmp_path: Path, typed: Typed) -> None:
+    """Photos with captions beside them; the same command again resumes."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, path in enumerate(sorted((shared / "data" / "ccp" / "images").iterdir())[:3]):
+        shutil.copy(path, photos / f"{number}.jpg")
+        (photos / f"{number}.txt").write_text(f"person {number}", encoding="utf-8")
+    short = ["steps=1", "batch_size=1", "resolution=32", "validation.every=0", "preview.count=0", "lora.rank=2"]
+    short += [f"data={photos}", f"out={tmp_path / 'run'}", "regions.names=face"]
+    code, _, error = typed("train", RECIPES / "lora-small.yaml", *short)
+    assert (code, "or give build=true, which does both" in error) == (1, True)
+    code, said, error = typed("train", RECIPES / "lora-small.yaml", *short, "build=true")
+    built = tmp_path / "run-data"
+    assert code == 0, error + said
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["data"] == str(built)
+    assert yaml.safe_load((built / "recipe.yaml").read_text())["caption"]["kind"] == "text"
+    assert typed("train", RECIPES / "lora-small.yaml", *short, "build=true")[0] == 0
+    with pytest.raises(DataError, match="holds photos without boxes of face"):
+        check_at_once(TrainRecipe(data=photos, out=tmp_path / "other", steps=1, regions={"names": ("face",)}))

@@ -1,0 +1,62 @@
+"""Which settings may change on resuming, and runs that go on after their end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fairhuman.errors import RecipeError
+from fairhuman.train.loop import train
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.resume import check_resumable_early
+
+MakeRecipe = Callable[..., TrainRecipe]
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_all_settings_that_differ_are_listed_and_which_may(make_recipe: MakeRecipe) -> None:
+    schedule = {"name": "cosine"}
+    train(make_recipe(steps=2, schedule=schedule))
+    other = make_recipe(steps=3, schedule=schedule, lora={"rank": 8}, keep_checkpoints=1, regions={"names": ["face"]})
+    with pytest.raises(RecipeError) as told:
+        train(other)
+    assert str(told.value).splitlines() == [
+        f"{other.out} holds a run with other settings, which can't change on resuming:",
+        "  steps: 2 there, 3 now",
+        "  lora.rank: 4 there, 8 now",
+        "  regions.names: ['face', 'hand'] there, ['face'] now",
+        "These differ too, and may: keep_checkpoints.",
+        "The cosine schedule ends at step 2: schedule.name=constant goes on from there with learning_rate, "
+        "which may change too.",
+        "Choose another out, or steps=2 lora.rank=4 regions.names=[face,hand] to resume.",
+    ]
+    with pytest.raises(RecipeError) as early:
+        check_resumable_early(other)
+    assert str(early.value) == str(told.value)
+
+
+def test_a_finished_run_goes_on_at_a_constant_rate(make_recipe: MakeRecipe) -> None:
+    """As the error offers; a stop after that changes nothing."""
+    settings = {"schedule": {"name": "cosine"}, "checkpoint_every": 1}
+    first = make_recipe(steps=2, **settings)
+    train(first)
+    longer = {"steps": 4, "schedule": {"name": "constant"}, "learning_rate": 5e-4, "checkpoint_every": 1}
+    assert check_resumable_early(make_recipe(**longer)) == 2
+    run = train(make_recipe(**longer))
+    assert (run.step, run.finished) == (4, True)
+    rates = [row["lr"] for row in lines(first.out / "metrics.jsonl")]
+    assert rates[2:] == [5e-4, 5e-4]
+    assert rates[0] != 1e-3, "the cosine's"
+    assert yaml.safe_load((first.out / "recipe.yaml").read_text())["schedule"]["name"] == "constant"
+
+
+def test_a_schedule_must_end_first(make_recipe: MakeRecipe) -> None:
+    train(make_recipe(steps=4, schedule={"name": "linear"}))
+    (make_recipe().out / "checkpoints" / "step-0000004").rename(make_recipe().out / "checkpoints" / ".gone")
+    with pytest.raises(RecipeError, match=r"\n  schedule.name: 'linear' there, 'constant' now\n"):
+        train(make_recipe(steps=6, schedule={"name": "constant"}))
