@@ -63,7 +63,7 @@ def test_how_a_data_set_is_read_is_a_setting(photos: Path, tmp_path: Path, typed
         assert errors == ""
         assert command != "check" or "read as folder" in said
         code, _, errors = typed("data", command, photos, "source.fromat=folder", *out)
-        assert (code, "did you mean 'format'?" in errors) == (2, True)
+        assert (code, "did you mean 'source.format'?" in errors) == (2, True)
     said = typed("data", "show", photos, "source.format=folder", "--dry-run")[1]
     assert "read as folder: would write" in said
 

@@ -84,7 +84,7 @@ def test_only_configured_parts_are_detected(tmp_path: Path) -> None:
         ({"person": "whole-body", "whole_body": {"pose": "a.onnx"}}, "whole_body.detector and whole_body.pose"),
         ({"face": "yolo"}, "face"),
         ({"mediapipe": {"hand_votes": 6}}, "mediapipe.hand_votes: .*5.*found 6"),
-        ({"mediapipe": {"hand_vote": 2}}, "did you mean 'hand_votes'"),
+        ({"mediapipe": {"hand_vote": 2}}, "did you mean 'mediapipe.hand_votes'"),
         ({"onnx": {"models": {"foot": "a.onnx"}}}, "onnx.models.foot"),
         ({"upscale": 0}, "upscale"),
     ],

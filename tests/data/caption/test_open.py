@@ -43,7 +43,7 @@ def test_models_must_be_named_and_settings_known() -> None:
         build(CaptionSettings, {"kind": "transformers"})
     with pytest.raises(RecipeError, match=r"kind endpoint needs endpoint\.model"):
         build(CaptionSettings, {"kind": "endpoint"})
-    with pytest.raises(RecipeError, match=r"unknown setting 'endpoint\.time_out'; did you mean 'timeout'"):
+    with pytest.raises(RecipeError, match=r"unknown setting 'endpoint\.time_out'; did you mean 'endpoint.timeout'"):
         build(CaptionSettings, {"endpoint": {"time_out": 3}})
 
 
