@@ -52,7 +52,7 @@ def evaluate(
             raise RecipeError(f"evaluate: unknown setting {name!r}; another folder to compare is --method {text}")
     settings = settings_of(EvaluateSettings, "evaluate", overrides, recipe)
     methods = named_folders([images, *(method or ())])
-    check_existing(*methods.values(), reference)
+    check_existing(*(() if dry_run else methods.values()), reference)
     if prompts is not None:
         read_prompts(prompts)
     from fairhuman.evaluate.page import alone_text, number_text
@@ -128,7 +128,7 @@ def losses(
         raise RecipeError("no model: give --model NAME=MODEL, once for each")
     for one in models.values():
         check_location(one.model)
-    check_existing(data)
+    check_existing(None if dry_run else data)
     display = ConsoleDisplay()
     if dry_run:
         display.settings(settings)
