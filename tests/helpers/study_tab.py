@@ -12,10 +12,23 @@ class Tab:
         self.page = page
 
     def ready(self) -> int:
-        """Wait until an answer is taken; the step that is shown, trial * questions + question."""
+        """Look at all pictures until an answer is taken; the step that is shown, trial * questions + question."""
+        self.shown()
+        if self.locked():
+            for part in self.page.locator(".frame, .zooms img").all():
+                part.evaluate("part => part.scrollIntoView({ block: 'start' })")
+                self.page.wait_for_timeout(50)
         self.page.wait_for_selector("#choices button[aria-disabled=false]")
         self.page.wait_for_timeout(320)  # a person takes longer; what is faster is taken for a slip
         return self.step()
+
+    def shown(self) -> None:
+        """Wait until the pictures are there."""
+        self.page.wait_for_selector("#choices button[aria-disabled=false], #unseen:not(:empty)")
+
+    def locked(self) -> bool:
+        """Whether answers wait until all pictures were in view."""
+        return self.page.text_content("#unseen") != ""
 
     def words(self) -> list[str]:
         return [self.page.text_content(place) for place in ("#question", "#counts")]

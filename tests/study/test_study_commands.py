@@ -79,8 +79,11 @@ def test_what_can_t_be_served_is_told(typed, study_folder, options, code, said):
 def test_serving_says_where_and_ends_on_ctrl_c(study_folder, servers, tmp_path):
     path = tmp_path / "texts.json"
     path.write_text(json.dumps({**load_texts(), "invitation_text": "Nur mit Einladung."}))
-    address, process = servers.start(study_folder(), "--texts", str(path), "--url", "https://study.example.org")
+    folder = study_folder()
+    address, process = servers.start(folder, "--texts", str(path), "--url", "https://study.example.org")
     assert process.stdout.readline().strip() == "progress: https://study.example.org/admin/ADMIN-TOKEN"
+    told = f"participants' links: fairhuman study links {folder} --url https://study.example.org"
+    assert process.stdout.readline().strip() == told
     with urllib.request.urlopen(address, timeout=30) as answer:
         assert "Nur mit Einladung." in answer.read().decode()
     for name, status in (("study.example.org", 200), ("evil.example", 400)):

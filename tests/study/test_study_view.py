@@ -110,6 +110,48 @@ def test_all_fits_and_axe_finds_nothing_to_object_to(taking_part, options, shown
     audit(page)
 
 
+REGIONAL = [{"name": "regional", "text": "Which picture has better faces and hands?", "zoom": True}]
+LOW_PHONE = {"viewport": {"width": 390, "height": 560}, "has_touch": True, "is_mobile": True}
+
+
+def test_on_a_phone_answers_wait_until_all_pictures_were_in_view(taking_part):
+    folder, opened = taking_part(trials=2, size=(64, 96), questions=REGIONAL)
+    tab = opened(**LOW_PHONE)
+    tab.shown()
+    tab.page.wait_for_timeout(320)
+    buttons = tab.page.locator("#choices button")
+    assert buttons.evaluate_all("all => all.map(each => each.ariaDisabled)") == ["true"] * 3
+    assert "all pictures" in tab.page.text_content("#unseen")
+    audit(tab.page)
+    for _ in range(6):  # two pictures with two close-ups each
+        if tab.locked():
+            tab.page.keyboard.press("1")  # no answer: it shows what wasn't in view
+            tab.page.wait_for_timeout(100)
+    assert buttons.evaluate_all("all => all.map(each => each.ariaDisabled)") == ["false"] * 3
+    assert not tab.locked()
+    assert tab.page.evaluate("scrollY") > 0
+    tab.saved()
+    assert choices(folder) == []
+    tab.page.tap("#choices button >> nth=2")
+    tab.page.wait_for_function("() => document.querySelector('#counts').textContent.startsWith('2')")
+    tab.shown()
+    assert tab.locked()  # each pair anew
+    tab.saved()
+    assert choices(folder) == [(0, "regional", 1)]
+
+
+def test_where_all_fits_answers_are_taken_at_once(taking_part):
+    _, opened = taking_part(trials=1, size=(64, 96), questions=REGIONAL)
+    tab = opened(**DESK)
+    tab.shown()
+    assert not tab.locked()
+    assert tab.page.evaluate("scrollY") == 0
+    for part in tab.page.locator(".frame, .zooms img").all():
+        box = part.bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= tab.page.locator("#answering").bounding_box()["y"]
+
+
 def test_axe_finds_nothing_on_the_other_pages_and_would_find_something(study_folder, make_app, serving, open_page):
     app, tokens = make_app(study_folder(trials=1), open_link=True)
     address = serving(app)

@@ -1,5 +1,6 @@
 """`fairhuman study`: ask people which pictures they prefer."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +72,7 @@ def create(
         display.say(text)
     trials = len(design.participants[0])
     display.say(f"{study}: {settings.participants} participants, {trials} trials each; done")
-    display.say(f"serve it to participants with fairhuman study serve {study}")
+    display.say(f"serve it with fairhuman study serve {study}; send the links of fairhuman study links {study}")
 
 
 @study_app.command()
@@ -205,7 +206,10 @@ def serve(
         display.say(text)
         if text.startswith("http"):
             token = access.admin_token if admin_token is None else "ADMIN-TOKEN"
-            display.say(f"progress: {root or text.partition('/ ')[0]}/admin/{token}")
+            here = root or text.partition("/ ")[0]
+            display.say(f"progress: {here}/admin/{token}")
+            where = f"--url {here}" + (" --database DATABASE" if database else "")
+            display.say(f"participants' links: fairhuman study links {shlex.quote(str(study))} {where}")
 
     store = open_store(loaded, database or study / DATABASE)
     try:

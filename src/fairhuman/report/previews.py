@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from fairhuman.report.colours import REGION_COLOURS
+from fairhuman.report.colours import colours
 from fairhuman.report.html import picture_uri
 from fairhuman.report.run_folder import read_json
+from fairhuman.stats.bootstrap import Array
 
-ZOOMED = ("face", "hand")
 PICTURE, ZOOM = 448, 176  # longer sides in pixels, enough for a high-density screen
 AROUND = 1.7  # side of a close-up as a multiple of the box's longer side
 LEAST = 4.0  # minimum box side in pixels; smaller boxes are framed as if they were this large
@@ -34,6 +36,20 @@ class PictureWithZooms:
 
 
 @dataclass(frozen=True, slots=True)
+class Distance:
+    """Root mean square differences of a region's pixels, in levels of 0..255.
+
+    Attributes:
+        before, after: from the photo, at the first and the last step.
+        moved: between the first and the last step.
+    """
+
+    before: float
+    after: float
+    moved: float
+
+
+@dataclass(frozen=True, slots=True)
 class PreviewPictures:
     """A held-out photo denoised before and after training, and samples from its caption.
 
@@ -44,6 +60,7 @@ class PreviewPictures:
         before, after: the photo, noised halfway and denoised at the first and the last step.
         drawn: (step, picture) of each sample from the caption.
         conditions: (name, picture) of each condition that the model follows.
+        distances: how far the denoised photo lies from the photo, by region.
     """
 
     caption: str
@@ -53,6 +70,7 @@ class PreviewPictures:
     after: PictureWithZooms | None
     drawn: Sequence[tuple[int, str]]
     conditions: Sequence[tuple[str, str]]
+    distances: Mapping[str, Distance]
 
 
 def read_previews(run: Path) -> tuple[list[PreviewPictures], tuple[int, int]]:
@@ -79,9 +97,11 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewP
     boxes, photo = entry.get("boxes") or {}, open_picture(run, entry.get("photo"))
     size = photo.size if photo else (1, 1)
     names = {step: entry.get("steps", {}).get(str(step), {}) for step in (first, last)}
-    shots = {step: shot(open_picture(run, files.get("photo")), boxes, size) for step, files in names.items()}
+    denoised = {step: open_picture(run, files.get("photo")) for step, files in names.items()}
+    shots = {step: shot(picture, boxes, size) for step, picture in denoised.items()}
     conditions = {name: open_picture(run, file) for name, file in (entry.get("conditions") or {}).items()}
     drawn = {step: open_picture(run, files.get("caption")) for step, files in names.items()}
+    distances = _distances(photo, denoised[first], denoised[last], boxes) if first != last else {}
     return PreviewPictures(
         caption=str(entry.get("caption", "")),
         seed=str(entry.get("seed", "?")),
@@ -90,7 +110,35 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewP
         after=shots[last] if first != last else None,
         drawn=[(step, picture_uri(picture, PICTURE)) for step, picture in drawn.items() if picture],
         conditions=[(name, picture_uri(picture, PICTURE)) for name, picture in conditions.items() if picture],
+        distances=distances,
     )
+
+
+def _distances(
+    photo: Image.Image | None, before: Image.Image | None, after: Image.Image | None, boxes: Mapping[str, Any]
+) -> dict[str, Distance]:
+    """Distances of the whole picture, `global`, and of each region's largest box; empty if a picture is missing."""
+    if photo is None or before is None or after is None:
+        return {}
+    shown = [np.asarray(picture.resize(photo.size), dtype=np.float64) for picture in (photo, before, after)]
+    frames = {"global": (0.0, 0.0, *map(float, photo.size))}
+    frames |= {region: found for region in boxes if (found := _largest(boxes[region])) is not None}
+    distances = {}
+    for region, (x0, y0, x1, y1) in frames.items():
+        rows, columns = slice(max(0, floor(y0)), ceil(y1)), slice(max(0, floor(x0)), ceil(x1))
+        start, first, last = (picture[rows, columns] for picture in shown)
+        if start.size:
+            distances[region] = Distance(_apart(first, start), _apart(last, start), _apart(first, last))
+    return distances
+
+
+def _apart(one: Array, other: Array) -> float:
+    return float(np.sqrt(np.mean((one - other) ** 2)))
+
+
+def _largest(boxes: Sequence[Sequence[float]] | None) -> tuple[float, float, float, float] | None:
+    found = [(box[0], box[1], box[2], box[3]) for box in boxes or ()]
+    return max(found, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
 
 
 def shot(
@@ -104,14 +152,13 @@ def shot(
         return None
     scale = (picture.width / size[0], picture.height / size[1])
     zooms, outlines = [], []
-    for region in ZOOMED if boxes is not None else ():
-        found = [
-            tuple(v * s for v, s in zip(box[:4], scale * 2, strict=True)) for box in (boxes or {}).get(region) or ()
-        ]
-        largest = max(found, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
+    palette = colours(boxes or ())
+    for region, listed in (boxes or {}).items():
+        found = [tuple(v * s for v, s in zip(box[:4], scale * 2, strict=True)) for box in listed or ()]
+        largest = _largest(found)
         cut = None if largest is None else picture_uri(_zoom(picture, largest))
         zooms.append(Zoom(region, cut))
-        outlines += [(box, REGION_COLOURS[region]) for box in found]
+        outlines += [(box, palette[region]) for box in found]
     if outlined:
         draw = ImageDraw.Draw(picture)
         for box, colour in outlines:

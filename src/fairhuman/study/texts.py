@@ -33,7 +33,7 @@ def load_texts(path: Path | None = None) -> Mapping[str, str]:
             places = set(_PLACE.findall(text)) - set(_PLACE.findall(known[name]))
             problems += [f"{name!r} must not contain {place}" for place in sorted(places)]
     if problems:
-        raise DataError(f"{path}: {'; '.join(problems)}")
+        raise DataError(f"{path}: {'; '.join(problems)}. All English texts are in {DEFAULT}")
     return texts
 
 

@@ -9,6 +9,7 @@ const MOST_SECONDS = 86_400; // the server's maximum
 const AHEAD = 2; // groups to preload
 const LEAST_PX = 200; // minimum width of a picture; smaller pages scroll
 const GAP_PX = 10;
+const SEEN = 0.9; // share of a picture, or of the screen if the picture is larger, that must have been in view
 const LETTERS = "ABCD";
 
 const find = (id) => document.getElementById(id);
@@ -23,6 +24,7 @@ const view = new View(area, () => find("zoom").setAttribute("aria-pressed", view
 let trials = [];
 let step = -1;
 let since = null; // time at which the pictures of this step were shown; null: not yet
+let unseen = []; // pictures and close-ups that haven't been in view since then; answers wait for them
 let failing = false;
 
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
@@ -87,6 +89,7 @@ function preload(index) {
 async function show(next) {
   step = next ?? total();
   since = null;
+  unseen = [];
   const done = next === null;
   find("comparing").hidden = done;
   find("done").hidden = !done;
@@ -102,7 +105,7 @@ async function show(next) {
   find("prompt").textContent = trial.prompt ?? "";
   find("asked").hidden = !trial.prompt;
   find("back").disabled = step === 0;
-  choices.forEach((button) => button.setAttribute("aria-disabled", true));
+  lock();
   area.classList.add("waiting");
   preload(index);
   const loaded = new Map(await Promise.all(namesOf(trial).map(async (name) => [name, await picture(name)])));
@@ -117,7 +120,28 @@ async function show(next) {
   view.pan(0, 0);
   area.classList.remove("waiting");
   since = performance.now();
+  unseen = parts();
+  look();
   tell();
+}
+
+const parts = () => [...area.querySelectorAll(".frame, .zooms img")];
+
+// Answers are taken once all pictures have been in view. The answers' bar covers the lower end of the screen.
+function look() {
+  if (since === null || !unseen.length) return;
+  const end = Math.min(find("answering").getBoundingClientRect().top, innerHeight);
+  const isSeen = (part) => {
+    const { top, bottom, height } = part.getBoundingClientRect();
+    return Math.min(bottom, end) - Math.max(top, 0) >= SEEN * Math.min(height, end);
+  };
+  unseen = unseen.filter((part) => !isSeen(part));
+  lock();
+}
+
+function lock() {
+  for (const button of choices) button.setAttribute("aria-disabled", since === null || unseen.length > 0);
+  find("unseen").textContent = unseen.length ? texts.unseen : "";
 }
 
 function figure(loaded, name, zooms, letter) {
@@ -157,6 +181,8 @@ function fit() {
     each.style.width = `${width}px`;
     each.firstChild.style.height = `${width * aspect}px`;
   }
+  document.documentElement.style.scrollPaddingBottom = `${find("answering").offsetHeight}px`;
+  look();
 }
 
 // Answering
@@ -173,7 +199,6 @@ function showChoices(count) {
   }
   for (const button of choices) {
     const { choice } = button.dataset;
-    button.setAttribute("aria-disabled", false);
     button.setAttribute("aria-pressed", answers.has(step) && String(answers.get(step)) === choice);
   }
 }
@@ -189,6 +214,10 @@ function choiceButton(text, key, choice) {
 function answer(choice) {
   const passed = since === null ? 0 : performance.now() - since;
   if (passed < LEAST_MS) return;
+  if (unseen.length) {
+    unseen[0].scrollIntoView({ block: "nearest" });
+    return;
+  }
   if (answers.get(step) !== choice) {
     answers.set(step, choice);
     const [trial, place] = [Math.floor(step / questions.length), step % questions.length];
@@ -245,6 +274,7 @@ addEventListener("storage", (event) => {
   tell();
 });
 addEventListener("resize", fit);
+addEventListener("scroll", look, { passive: true });
 
 function remember(checked) {
   try {
