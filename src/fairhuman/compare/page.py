@@ -16,8 +16,8 @@ from fairhuman.compare.settings import CompareRecipe
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.outcome import verdict
 from fairhuman.report.text import estimate_text, listed
-from fairhuman.report.training import verdict
 from fairhuman.utils.files import write_json, write_text
 from fairhuman.utils.provenance import origin
 

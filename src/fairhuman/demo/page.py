@@ -15,10 +15,11 @@ from fairhuman.report import plots
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.outcome import verdict
 from fairhuman.report.previews import PictureWithZooms, open_picture, read_previews, shot
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.text import estimate_text
-from fairhuman.report.training import SHEET, verdict
+from fairhuman.report.training import SHEET
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
 

@@ -11,14 +11,23 @@ import yaml
 from fairhuman.report import plots
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.outcome import Outcome, moves_of, outcomes, paired_change
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
-from fairhuman.stats.bootstrap import pooled_ratio, relative_change
+from fairhuman.report.text import duration
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
 
 SHEET = 2200  # longest side of the overlay sheet in pixels
-HEAD = ("model", "strategy", "steps", "data", "batch_size", "resolution", "learning_rate", "seed")
+HEAD = ("model", "data", "strategy", "resolution", "learning_rate", "seed")
+OPEN = 3  # preview rows that are shown at once; the others are folded
+FEW_WHOLE = 0.8  # share of whole regions below which the page warns
+LABELS = {
+    "pictures": "training pictures",
+    "cropped_share": "area cropped away",
+    "peak_memory_mib": "peak memory",
+    "date": "written (UTC)",
+}
 
 
 def write_training_report(run: Path) -> Path:
@@ -30,6 +39,9 @@ def write_training_report(run: Path) -> Path:
     recipe_text = _text(run / "recipe.yaml")
     recipe, notes = _recipe(recipe_text)
     previews, (before, after) = read_previews(run)
+    moves = moves_of(previews)
+    found = outcomes(evaluations, moves)
+    sentences = [sentence for one in found if (sentence := one.sentence())]
     overlay = open_picture(run, "overlay.png")
     summary = read_json(run / "summary.json")
     page = render(
@@ -37,12 +49,16 @@ def write_training_report(run: Path) -> Path:
         title=f"Training report: {recipe.get('strategy', '?')} on {recipe.get('model', 'an unknown model')}",
         subtitle=f"Run {run.resolve().name}",
         facts=_facts(recipe, metrics, evaluations, summary),
-        notes=notes,
+        notes=notes + _cut_off(metrics),
+        sentences=sentences,
+        sign=next((sign for sign in ("bad", "good") if sign in dict(sentences)), ""),
         previews=previews,
+        open=OPEN,
+        moves={name: one.row() for name, one in moves.items()},
         before=before,
         after=after,
         has_drawn=any(row.drawn for row in previews),
-        heldout=_heldout_lines(evaluations),
+        heldout=_heldout_lines(found),
         heldout_steps=(evaluations[0].step, evaluations[-1].step) if evaluations else None,
         heldout_plot=_heldout_plot(evaluations),
         plots=_training_plots(metrics),
@@ -50,7 +66,8 @@ def write_training_report(run: Path) -> Path:
         overlay=picture_uri(overlay, SHEET, quality=80) if overlay else None,
         left_out=_left_out(run / "data_report.json"),
         recipe=recipe_text,
-        machine=[(name, _plain(value)) for name, value in _flat(summary)],
+        starts=_starts(summary),
+        machine=[(name, _plain(value)) for name, value in _flat(summary) if name != "starts"],
     )
     path = run / "report.html"
     write_text(path, page)
@@ -60,19 +77,59 @@ def write_training_report(run: Path) -> Path:
 def _facts(
     recipe: Mapping[str, Any], metrics: Metrics, evaluations: Sequence[HeldOutEvaluation], summary: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    facts = [(name.replace("_", " "), _plain(recipe[name])) for name in HEAD if name in recipe]
+    facts = [(name.replace("_", " "), _with_unit(name, recipe[name])) for name in HEAD if name in recipe]
     if len(metrics.steps_n):
-        facts.append(("steps done", f"{int(metrics.steps_n[-1]):,}"))
-        if "images" in metrics.columns:
-            facts.append(("training pictures seen", f"{np.nanmax(metrics.columns['images']):,.0f}"))
-        if "images_per_s" in metrics.columns and np.isfinite(metrics.columns["images_per_s"]).any():
-            facts.append(("pictures per second (median)", f"{np.nanmedian(metrics.columns['images_per_s']):.3g}"))
-        facts.append(("steps skipped (inf or NaN)", f"{np.nansum(metrics.columns.get('skipped', np.zeros(1))):.0f}"))
+        facts += _progress(recipe, metrics)
+    facts += [(f"whole {name}s in view", f"{share:.0%}") for name, share in _whole(metrics).items()]
     if evaluations:
-        facts.append(("held-out samples", f"{len(evaluations[0].keys):,}"))
-    # Scalar values of the summary, such as wall time; the full summary is further down the page.
+        facts.append(("held-out pictures", f"{len(evaluations[0].keys):,}"))
+    # Scalar values of the summary, such as the device; the full summary is further down the page.
     alone = {name: value for name, value in summary.items() if not isinstance(value, dict | list)}
-    return facts + [(name.replace("_", " "), _plain(value)) for name, value in alone.items()]
+    return facts + [(LABELS.get(name, name.replace("_", " ")), _with_unit(name, v)) for name, v in alone.items()]
+
+
+def _progress(recipe: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, str]]:
+    """Steps, pictures, speed and time of the steps in `metrics.jsonl`; previews and evaluations aren't timed there."""
+    steps_n, none_n = metrics.steps_n, np.full(len(metrics.steps_n), np.nan)
+    images_n, speed_n = metrics.columns.get("images", none_n), metrics.columns.get("images_per_s", none_n)
+    done, wanted = int(steps_n[-1]), recipe.get("steps")
+    facts = [("steps", f"{done:,}" + (f" of {wanted:,}" if isinstance(wanted, int) else ""))]
+    if np.isfinite(images_n[-1]):
+        facts.append(("training pictures seen", f"{images_n[-1]:,.0f}, {images_n[-1] / done:g} a step"))
+    if np.isfinite(speed_n).any():
+        seconds_n = images_n / steps_n / speed_n
+        facts.append(("speed (median)", f"{np.nanmedian(speed_n):.3g} pictures/s"))
+        facts.append(("time in steps", duration(float(np.nansum(seconds_n)))))
+        if isinstance(wanted, int) and wanted > done:
+            facts.append(("time left", f"about {duration((wanted - done) * float(np.nanmedian(seconds_n)))}"))
+    skipped = np.nansum(metrics.columns.get("skipped", np.zeros(1)))
+    return [*facts, ("steps skipped (inf or NaN)", f"{skipped:.0f}")]
+
+
+def _whole(metrics: Metrics) -> dict[str, float]:
+    """Mean share of each region's boxes that were whole in view, for runs that logged it."""
+    return {name: float(np.nanmean(v)) for name, v in metrics.group("whole").items() if np.isfinite(v).any()}
+
+
+def _cut_off(metrics: Metrics) -> list[str]:
+    return [
+        f"Only {share:.0%} of {name}s were whole in view: the crop cut the others off. See the overlay sheet, "
+        "view.bucket_aspect and view.keep_region."
+        for name, share in _whole(metrics).items()
+        if share < FEW_WHOLE
+    ]
+
+
+def _starts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(step, date, settings that changed) of each start of the run; empty for runs that didn't note them."""
+    return [
+        (
+            _plain(start.get("step")),
+            str(start.get("date", "")),
+            ", ".join(f"{name}: {old} → {new}" for name, (old, new) in start.get("changed", {}).items()) or "none",
+        )
+        for start in summary.get("starts", ())
+    ]
 
 
 def _recipe(text: str) -> tuple[dict[str, Any], list[str]]:
@@ -83,52 +140,25 @@ def _recipe(text: str) -> tuple[dict[str, Any], list[str]]:
     return (recipe, []) if isinstance(recipe, dict) else ({}, ["recipe.yaml holds no settings"])
 
 
-def _heldout_lines(evaluations: Sequence[HeldOutEvaluation]) -> list[dict[str, str]]:
+def _heldout_lines(found: Sequence[Outcome]) -> list[dict[str, str]]:
     """One table row per objective: first and last loss, and their paired change if the samples are the same."""
-    if not evaluations:
-        return []
-    first, last = evaluations[0], evaluations[-1]
-    names = [name for name in first.errors if name in last.errors]
-    palette = colours(names)
+    palette = colours(one.name for one in found)
     lines = []
-    for name in names:
-        before = pooled_ratio(first.errors[name], first.areas[name])
-        after = pooled_ratio(last.errors[name], last.areas[name])
-        change = _change(first, last, name) if last is not first else None
-        sign, words = verdict(change)
+    for one in found:
+        sign, words = one.verdict
         lines.append(
             {
-                "name": name,
-                "colour": palette[name],
-                "n": str(before.n),
-                "first": interval(before, "{:.4g}"),
-                "last": interval(after, "{:.4g}"),
-                "change": interval(change, "{:+.1%}") if change else "-",
+                "name": one.name,
+                "colour": palette[one.name],
+                "n": str(one.before.n),
+                "first": interval(one.before, "{:.4g}"),
+                "last": interval(one.after, "{:.4g}"),
+                "change": interval(one.change, "{:+.1%}") if one.change else "-",
                 "sign": sign,
                 "words": words,
             }
         )
     return lines
-
-
-def _change(first: HeldOutEvaluation, last: HeldOutEvaluation, name: str) -> Estimate | None:
-    """Paired change of one objective; None if the samples differ."""
-    if first.keys != last.keys or len(first.errors[name]) != len(last.errors[name]):
-        return None
-    return relative_change((first.errors[name], first.areas[name]), (last.errors[name], last.areas[name]))
-
-
-def verdict(change: Estimate | None) -> tuple[str, str]:
-    """CSS class (`down`, `up` or none) and wording of a change, by whether its interval excludes 0."""
-    if change is None:
-        return "", "no second evaluation of the same samples"
-    if change.n == 0:
-        return "", "no held-out sample has the region"
-    if not np.isfinite(change.value):
-        return "", "not finite"
-    if change.high < 0:
-        return "down", "lower"
-    return ("up", "higher") if change.low > 0 else ("", "no clear change")
 
 
 def _heldout_plot(evaluations: Sequence[HeldOutEvaluation]) -> str | None:
@@ -138,7 +168,7 @@ def _heldout_plot(evaluations: Sequence[HeldOutEvaluation]) -> str | None:
     comparable = [e for e in evaluations if e.keys == first.keys]
     series = {}
     for name in first.errors:
-        changes = [_change(first, e, name) for e in comparable if name in e.errors]
+        changes = [paired_change(first, e, name) for e in comparable if name in e.errors]
         if len(changes) == len(comparable) and all(change and np.isfinite(change.value) for change in changes):
             series[name] = [change for change in changes if change]
     return figure_uri(plots.validation_figure([e.step for e in comparable], series)) if series else None
@@ -191,6 +221,20 @@ def _plain(value: object) -> str:
     if isinstance(value, bool | str) or value is None:
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _with_unit(name: str, value: object) -> str:
+    """A setting or a value of `summary.json` with its unit."""
+    if name == "resolution":
+        sides = value if isinstance(value, list) else [value]
+        return " x ".join(str(side) for side in sides) + (" px (height x width)" if len(sides) > 1 else " px")
+    if name == "data" and isinstance(value, list):
+        return ", ".join(str(source.get("path", source)) for source in value)
+    if name == "cropped_share" and isinstance(value, float):
+        return f"{value:.1%}"
+    if name == "peak_memory_mib" and isinstance(value, int):
+        return f"{value:,} MiB"
+    return _plain(value)
 
 
 def _text(path: Path) -> str:

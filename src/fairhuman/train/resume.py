@@ -4,7 +4,9 @@ import json
 import os
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fairhuman import config
 from fairhuman.errors import RecipeError
@@ -150,3 +152,16 @@ def _typed(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"[{','.join(map(_typed, value))}]" if isinstance(value, list) else str(value)
+
+
+def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
+    """Return the starts of the run in the recipe's folder, and this one at `step`: the `starts` of `summary.json`.
+
+    Call it before the folder's recipe is replaced. Each start has its step, its date (UTC), and as `changed` the
+    settings that differ from the start before, {name: [earlier, now]}. A start without progress or changes is dropped.
+    """
+    summary, written = recipe.out / "summary.json", recipe.out / "recipe.yaml"
+    before = json.loads(summary.read_text(encoding="utf-8")).get("starts", []) if summary.is_file() else []
+    earlier = [start for start in before if start["step"] < step or (start["step"] == step and start["changed"])]
+    changed = config.differences(config.load(TrainRecipe, written), recipe) if step and written.is_file() else {}
+    return [*earlier, {"step": step, "date": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed}]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -24,7 +25,7 @@ from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model
 from fairhuman.train.optimizer import build_optimizer, build_schedule, restore_schedule, trained_parameter_count
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.resume import check_resumable
+from fairhuman.train.resume import check_resumable, note_start
 from fairhuman.train.step import Objectives
 from fairhuman.utils.files import write_atomically, write_json
 from fairhuman.utils.memory import peak_resident_bytes
@@ -59,6 +60,7 @@ class Run:
 
     sharded: the sharded networks; see `sharding`.
     stopped_by: the signal that requested a stop; None: none.
+    starts: when the run was started and resumed; see `note_start`.
     """
 
     recipe: TrainRecipe
@@ -77,6 +79,7 @@ class Run:
     sharded: Sequence[nn.Module] = field(default_factory=list)
     step: int = 0
     stopped_by: int | None = None
+    starts: Sequence[dict[str, Any]] = ()
 
     @property
     def main(self) -> bool:
@@ -125,6 +128,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
     )
     _resume(run)
     if process.is_main_process:
+        run.starts = note_start(recipe, run.step)
         config.save(recipe, recipe.out / "recipe.yaml")
         write_json(recipe.out / "summary.json", _summary(run))
     return run
@@ -213,6 +217,7 @@ def _summary(run: Run) -> dict[str, object]:
         "device": str(run.process.device),
         "processes": run.process.num_processes,
         "peak_memory_mib": _peak_memory(run.process.device) // 2**20,
+        "starts": list(run.starts),
         **origin(),
     }
 
