@@ -181,7 +181,6 @@ function fit() {
     each.style.width = `${width}px`;
     each.firstChild.style.height = `${width * aspect}px`;
   }
-  document.documentElement.style.scrollPaddingBottom = `${find("answering").offsetHeight}px`;
   look();
 }
 
@@ -215,6 +214,7 @@ function answer(choice) {
   const passed = since === null ? 0 : performance.now() - since;
   if (passed < LEAST_MS) return;
   if (unseen.length) {
+    document.documentElement.style.scrollPaddingBottom = `${find("answering").offsetHeight}px`;
     unseen[0].scrollIntoView({ block: "nearest" });
     return;
   }
