@@ -1,15 +1,13 @@
 """The first day with one's own photos: what every row of the list must come to, and which test says so.
 
-The list is `shared/docs/first-day.md` beside the checkout: what new users met, row by row. A row is tested by a function
-`test_row_NN_...` here or by the tests that `ELSEWHERE` names.
+The list is `shared/docs/first-day.md` beside the checkout: what new users met, row by row. A row is tested by a
+function `test_row_NN_...` here, or by the tests that `ELSEWHERE` names.
 """
 
 import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from helpers.places import ROOT
 

@@ -8,16 +8,21 @@ import pytest
 from PIL import Image
 
 from fairhuman.report.outcome import ENOUGH, Moves, Outcome, verdict
-from fairhuman.report.previews import Distance, read_previews
+from fairhuman.report.previews import Closeness, read_previews
 from fairhuman.report.training import write_training_report
 from fairhuman.stats.estimate import Estimate
 
-NEAR, FAR, SAME = Distance(40.0, 30.0, 12.0), Distance(40.0, 44.0, 12.0), Distance(40.0, 39.5, 1.0)
+NEAR = Closeness(40.0, 41.0, 12.0, 0.5, 0.8)  # sharper, although the pixels differ more
+BLURRED = Closeness(40.0, 38.0, 12.0, 0.8, 0.5)
+NOISY = Closeness(40.0, 41.0, 12.0, 0.9, 1.4)
+AWAY = Closeness(40.0, 60.0, 50.0, 0.5, 0.9)
+SAME = Closeness(40.0, 39.5, 1.0, 0.5, 0.6)
+FLAT = Closeness(40.0, 30.0, 12.0, np.nan, np.nan)
 
 
-def outcome(change: Estimate, *distances: Distance, name: str = "face") -> Outcome:
+def outcome(change: Estimate, *each: Closeness, name: str = "face") -> Outcome:
     before = Estimate(0.3, 0.2, 0.4, change.n)
-    return Outcome(name, before, before, change, Moves(distances) if distances else None)
+    return Outcome(name, before, before, change, Moves(each) if each else None)
 
 
 FELL, ROSE = Estimate(-0.02, -0.03, -0.01, 60), Estimate(0.02, 0.01, 0.03, 60)
@@ -26,19 +31,25 @@ FELL, ROSE = Estimate(-0.02, -0.03, -0.01, 60), Estimate(0.02, 0.01, 0.03, 60)
 @pytest.mark.parametrize(
     ("one", "sign", "said"),
     [
-        (outcome(FELL, NEAR, NEAR), "good", "fell by 2.0%: the 2 previews came closer to the photo, 40.0 → 30.0"),
         (
-            outcome(FELL, FAR, FAR, NEAR),
+            outcome(FELL, NEAR, NEAR),
             "good",
-            "came closer to the photo, 40.0 → 39.3 of 255 levels, 1 of 3 came closer",
+            "fell by 2.0%: the 2 previews went from 50% to 80% of their photos' detail",
         ),
-        (outcome(FELL, FAR), "bad", "fell by 2.0%, but the pictures didn't follow: the preview came no closer"),
+        (outcome(FELL, NEAR, NEAR, BLURRED), "good", "the 3 previews went from 60% to 70%"),
+        (
+            outcome(FELL, BLURRED),
+            "bad",
+            "fell by 2.0%, but the pictures didn't follow: the preview went from 80% to 50%",
+        ),
+        (outcome(FELL, NOISY), "bad", "didn't follow: the preview went from 90% to 140% of its photo's detail"),
+        (outcome(FELL, AWAY), "bad", "didn't follow: the preview went from 40.0 to 60.0 of 255 levels of difference"),
         (outcome(FELL, SAME, SAME), "bad", "didn't follow: the 2 previews moved by 1.0 of 255 levels"),
+        (outcome(FELL, FLAT), "good", "the preview went from 40.0 to 30.0 of 255 levels"),
         (outcome(FELL), "good", "face: the held-out loss fell by 2.0%."),
         (outcome(ROSE, NEAR), "bad", "the held-out loss rose by 2.0%"),
         (outcome(FELL, name="global"), "good", "whole picture: the held-out loss fell"),
     ],
-    ids=["followed", "mean-decides", "went-away", "stood-still", "no-previews", "rose", "global"],
 )
 def test_losses_and_pictures_in_one_sentence(one: Outcome, sign: str, said: str) -> None:
     found = one.sentence()
@@ -75,27 +86,28 @@ def test_without_a_finite_change_there_is_no_sentence() -> None:
 
 
 def write_previews(run: Path, before: int, after: int) -> None:
-    """A grey photo with a face, and previews whose pixels are `before` and `after` levels away from it in the face."""
+    """A photo with a striped face, and previews with weaker or stronger stripes; 40 levels are the photo's."""
     (run / "previews").mkdir(parents=True)
-    for name, away in (("photo", 0), ("before", before), ("after", after)):
+    for name, contrast in (("photo", 40), ("before", before), ("after", after)):
         pixels = np.full((32, 48, 3), 100, dtype=np.uint8)
-        pixels[8:16, 4:20] += away
+        pixels[8:16, 4:20:4] += contrast
         Image.fromarray(pixels).save(run / "previews" / f"{name}.png")
     steps = {"0": {"photo": "previews/before.png"}, "9": {"photo": "previews/after.png"}}
     row = {"caption": "a face", "seed": 1, "photo": "previews/photo.png", "steps": steps}
-    row["boxes"] = {"face": [[4, 8, 20, 16], [30, 2, 31, 3]], "shoes": []}
+    row["boxes"] = {"face": [[4, 8, 20, 16], [30, 2, 31, 3]], "shoes": [], "hand": [[3, 3, 4, 9]]}
     (run / "previews" / "index.json").write_text(json.dumps({"rows": [row]}))
 
 
-def test_distances_are_those_of_the_largest_box(tmp_path: Path) -> None:
-    write_previews(tmp_path, before=30, after=10)
+def test_closeness_is_that_of_the_largest_box(tmp_path: Path) -> None:
+    write_previews(tmp_path, before=10, after=20)
     ((row,), steps) = read_previews(tmp_path)
     assert steps == (0, 9)
-    assert row.distances["face"] == Distance(30.0, 10.0, 20.0)
+    half = 0.5  # root of the quarter of the pixels that differ
+    assert row.closeness["face"] == Closeness(30 * half, 20 * half, 10 * half, 0.25, 0.5)
     share = (8 * 16 / (32 * 48)) ** 0.5
-    assert row.distances["global"].before == pytest.approx(30 * share)
-    assert "shoes" not in row.distances
-    assert [zoom.region for zoom in row.photo.zooms] == ["face", "shoes"]
+    assert row.closeness["global"].before == pytest.approx(30 * half * share)
+    assert row.closeness.keys() == {"global", "face"}  # no shoes, and a hand of one pixel's width has no gradient
+    assert [zoom.region for zoom in row.photo.zooms] == ["face", "shoes", "hand"]
 
 
 def write_validation(run: Path, pictures: int, face: float) -> None:
@@ -112,15 +124,19 @@ def write_validation(run: Path, pictures: int, face: float) -> None:
 @pytest.mark.parametrize(
     ("after", "pictures", "said"),
     [
-        (10, 30, "Face: the held-out loss fell by 10.0%: the preview came closer to the photo, 30.0 → 10.0"),
-        (60, 30, "Face: the held-out loss fell by 10.0%, but the pictures didn&#39;t follow"),
-        (10, 8, "Face: no verdict from 8 held-out pictures; it needs at least 20."),
+        (30, 30, "Face: the held-out loss fell by 10.0%: the preview went from 50% to 75% of its photo&#39;s detail."),
+        (
+            10,
+            30,
+            "Face: the held-out loss fell by 10.0%, but the pictures didn&#39;t follow: the preview went from 50% to",
+        ),
+        (30, 8, "Face: no verdict from 8 held-out pictures; it needs at least 20."),
     ],
 )
 def test_the_page_opens_with_the_sentence_and_the_pictures(
     tmp_path: Path, after: int, pictures: int, said: str
 ) -> None:
-    write_previews(tmp_path, before=30, after=after)
+    write_previews(tmp_path, before=20, after=after)
     write_validation(tmp_path, pictures, face=0.9)
     page = write_training_report(tmp_path).read_text(encoding="utf-8")
     assert said in page
@@ -161,12 +177,14 @@ def test_whole_faces_are_named_and_few_of_them_are_a_warning(tmp_path: Path) -> 
 
 
 def test_starts_and_changed_settings_are_listed(tmp_path: Path) -> None:
+    lines = ["12 photos, 120 with repeats", "column 'shoes' is not used"]
     starts = [
         {"step": 0, "date": "2026-01-01T00:00:00+00:00", "changed": {}},
         {"step": 40, "date": "2026-01-02T00:00:00+00:00", "changed": {"steps": [40, 60]}},
     ]
-    (tmp_path / "summary.json").write_text(json.dumps({"starts": starts, "processes": 1}))
+    (tmp_path / "summary.json").write_text(json.dumps({"starts": starts, "data_lines": lines, "processes": 1}))
     page = write_training_report(tmp_path).read_text(encoding="utf-8")
     assert "steps: 40 → 60" in page
     assert "2026-01-02" in page
     assert "<td>starts</td>" not in page
+    assert "<li>12 photos, 120 with repeats</li>" in page

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
 
 import numpy as np
 
-from fairhuman.report.previews import Distance, PreviewPictures
+from fairhuman.report.previews import Closeness, PreviewPictures
 from fairhuman.report.run_folder import HeldOutEvaluation
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
 from fairhuman.stats.estimate import Estimate
@@ -17,44 +16,51 @@ from fairhuman.stats.estimate import Estimate
 # freedom. For 20 that is 92.9 % instead of 95 %, for 10 90.4 %, for 5 84.6 %.
 ENOUGH = 20
 LITTLE = 2.0  # levels of 0..255; previews that move by less look the same
+AWAY = 1.2  # previews that differ this many times as much from their photos are another picture, or ruined
 
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """How the previews of an objective lie to their photos before and after training; at least one preview."""
+    """What training did to the previews of an objective; at least one preview."""
 
-    distances: Sequence[Distance]
+    each: Sequence[Closeness]
+
+    def mean(self, which: str) -> float:
+        """Mean of a field of `Closeness` over the previews that have it; NaN if none has."""
+        values = [value for one in self.each if np.isfinite(value := getattr(one, which))]
+        return float(np.mean(values)) if values else float("nan")
 
     @property
-    def closer(self) -> int:
-        """Number of previews that came closer to their photo."""
-        return sum(distance.after < distance.before for distance in self.distances)
-
-    def mean(self, which: Literal["before", "after", "moved"]) -> float:
-        """Mean of a distance over the previews."""
-        return float(np.mean([getattr(distance, which) for distance in self.distances]))
+    def went_away(self) -> bool:
+        """Whether the previews differ much more from their photos than before."""
+        return self.mean("after") > AWAY * self.mean("before")
 
     @property
     def followed(self) -> bool:
-        """Whether the previews visibly moved, and towards their photos on average."""
-        return self.mean("moved") >= LITTLE and self.mean("after") < self.mean("before")
+        """Whether the previews visibly moved, and have nearer the detail of their photos, without going away."""
+        if self.mean("moved") < LITTLE or self.went_away:
+            return False
+        gaps = [(abs(one.detail_before - 1), abs(one.detail_after - 1)) for one in self.each]
+        before, after = (np.nanmean(gap) if np.isfinite(gap).any() else np.nan for gap in np.transpose(gaps))
+        return bool(after < before) if np.isfinite(before) else self.mean("after") < self.mean("before")
 
     def words(self) -> str:
-        """The measured distances in words."""
-        n = len(self.distances)
-        those = "the preview" if n == 1 else f"the {n} previews"
+        """What was measured, in words."""
+        n = len(self.each)
+        those, photos = ("the preview", "its photo's") if n == 1 else (f"the {n} previews", "their photos'")
         if self.mean("moved") < LITTLE:
             return f"{those} moved by {self.mean('moved'):.1f} of 255 levels, which nobody sees"
-        before, after = self.mean("before"), self.mean("after")
-        way = "closer to" if after < before else "no closer to"
-        each = "" if n == 1 else f", {self.closer} of {n} came closer"
-        return f"{those} came {way} the photo, {before:.1f} → {after:.1f} of 255 levels{each}"
+        if self.went_away or not np.isfinite(self.mean("detail_before")):
+            before, after = self.mean("before"), self.mean("after")
+            return f"{those} went from {before:.1f} to {after:.1f} of 255 levels of difference to {photos} pixels"
+        before, after = self.mean("detail_before"), self.mean("detail_after")
+        return f"{those} went from {before:.0%} to {after:.0%} of {photos} detail"
 
     def row(self) -> list[str]:
-        """Cells of a table: previews, distance before and after, how many came closer, how far they moved."""
-        n = len(self.distances)
-        means = [f"{self.mean(which):.1f}" for which in ("before", "after", "moved")]
-        return [str(n), *means[:2], f"{self.closer} of {n}", means[2]]
+        """Cells of a table: previews, detail and difference before and after, how far they moved."""
+        detail = [f"{self.mean(f'detail_{when}'):.0%}".replace("nan%", "-") for when in ("before", "after")]
+        levels = [f"{self.mean(which):.1f}" for which in ("before", "after", "moved")]
+        return [str(len(self.each)), *detail, *levels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +106,8 @@ class Outcome:
 
 def moves_of(previews: Sequence[PreviewPictures]) -> dict[str, Moves]:
     """The moves of each objective that a preview shows."""
-    names = dict.fromkeys(name for row in previews for name in row.distances)
-    return {name: Moves([row.distances[name] for row in previews if name in row.distances]) for name in names}
+    names = dict.fromkeys(name for row in previews for name in row.closeness)
+    return {name: Moves([row.closeness[name] for row in previews if name in row.closeness]) for name in names}
 
 
 def outcomes(evaluations: Sequence[HeldOutEvaluation], moves: Mapping[str, Moves]) -> list[Outcome]:

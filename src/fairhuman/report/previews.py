@@ -36,17 +36,21 @@ class PictureWithZooms:
 
 
 @dataclass(frozen=True, slots=True)
-class Distance:
-    """Root mean square differences of a region's pixels, in levels of 0..255.
+class Closeness:
+    """How close a region of a preview is to its photo, before (first step) and after (last step) training.
 
     Attributes:
-        before, after: from the photo, at the first and the last step.
-        moved: between the first and the last step.
+        before, after: root mean square difference from the photo's pixels, in levels of 0..255.
+        moved: the same between the previews before and after.
+        detail_before, detail_after: root mean square gradient of the brightness, as a share of the photo's; NaN if the
+            photo is flat. Blur lowers it, noise raises it. A sharper preview may well have the larger difference.
     """
 
     before: float
     after: float
     moved: float
+    detail_before: float
+    detail_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class PreviewPictures:
         before, after: the photo, noised halfway and denoised at the first and the last step.
         drawn: (step, picture) of each sample from the caption.
         conditions: (name, picture) of each condition that the model follows.
-        distances: how far the denoised photo lies from the photo, by region.
+        closeness: of the denoised photo to the photo, by region.
     """
 
     caption: str
@@ -70,7 +74,7 @@ class PreviewPictures:
     after: PictureWithZooms | None
     drawn: Sequence[tuple[int, str]]
     conditions: Sequence[tuple[str, str]]
-    distances: Mapping[str, Distance]
+    closeness: Mapping[str, Closeness]
 
 
 def read_previews(run: Path) -> tuple[list[PreviewPictures], tuple[int, int]]:
@@ -101,7 +105,7 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewP
     shots = {step: shot(picture, boxes, size) for step, picture in denoised.items()}
     conditions = {name: open_picture(run, file) for name, file in (entry.get("conditions") or {}).items()}
     drawn = {step: open_picture(run, files.get("caption")) for step, files in names.items()}
-    distances = _distances(photo, denoised[first], denoised[last], boxes) if first != last else {}
+    closeness = _closeness(photo, denoised[first], denoised[last], boxes) if first != last else {}
     return PreviewPictures(
         caption=str(entry.get("caption", "")),
         seed=str(entry.get("seed", "?")),
@@ -110,30 +114,38 @@ def _row(run: Path, entry: Mapping[str, Any], first: int, last: int) -> PreviewP
         after=shots[last] if first != last else None,
         drawn=[(step, picture_uri(picture, PICTURE)) for step, picture in drawn.items() if picture],
         conditions=[(name, picture_uri(picture, PICTURE)) for name, picture in conditions.items() if picture],
-        distances=distances,
+        closeness=closeness,
     )
 
 
-def _distances(
+def _closeness(
     photo: Image.Image | None, before: Image.Image | None, after: Image.Image | None, boxes: Mapping[str, Any]
-) -> dict[str, Distance]:
-    """Distances of the whole picture, `global`, and of each region's largest box; empty if a picture is missing."""
+) -> dict[str, Closeness]:
+    """Closeness of the whole picture, `global`, and of each region's largest box; empty if a picture is missing."""
     if photo is None or before is None or after is None:
         return {}
     shown = [np.asarray(picture.resize(photo.size), dtype=np.float64) for picture in (photo, before, after)]
     frames = {"global": (0.0, 0.0, *map(float, photo.size))}
     frames |= {region: found for region in boxes if (found := _largest(boxes[region])) is not None}
-    distances = {}
+    closeness = {}
     for region, (x0, y0, x1, y1) in frames.items():
         rows, columns = slice(max(0, floor(y0)), ceil(y1)), slice(max(0, floor(x0)), ceil(x1))
-        start, first, last = (picture[rows, columns] for picture in shown)
-        if start.size:
-            distances[region] = Distance(_apart(first, start), _apart(last, start), _apart(first, last))
-    return distances
+        true, first, last = (picture[rows, columns] for picture in shown)
+        if min(true.shape[:2]) < 2:
+            continue  # without a gradient
+        apart = [_root_mean_square(one - other) for one, other in ((first, true), (last, true), (last, first))]
+        whole = _detail(true)
+        shares = [_detail(picture) / whole if whole > 0 else np.nan for picture in (first, last)]
+        closeness[region] = Closeness(*apart, *shares)
+    return closeness
 
 
-def _apart(one: Array, other: Array) -> float:
-    return float(np.sqrt(np.mean((one - other) ** 2)))
+def _root_mean_square(values: Array) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _detail(picture_hwc: Array) -> float:
+    return _root_mean_square(np.stack(np.gradient(picture_hwc.mean(axis=2))))
 
 
 def _largest(boxes: Sequence[Sequence[float]] | None) -> tuple[float, float, float, float] | None:

@@ -64,10 +64,11 @@ def write_training_report(run: Path) -> Path:
         plots=_training_plots(metrics),
         window=plots.smoothing_window(len(metrics.steps_n)),
         overlay=picture_uri(overlay, SHEET, quality=80) if overlay else None,
+        data_lines=[str(line) for line in summary.get("data_lines", ())],
         left_out=_left_out(run / "data_report.json"),
         recipe=recipe_text,
         starts=_starts(summary),
-        machine=[(name, _plain(value)) for name, value in _flat(summary) if name != "starts"],
+        machine=[(name, _plain(value)) for name, value in _flat(summary) if name not in ("starts", "data_lines")],
     )
     path = run / "report.html"
     write_text(path, page)

@@ -213,6 +213,7 @@ def _summary(run: Run) -> dict[str, object]:
     return {
         "trained_values": trained_parameter_count(run.model.trainable_parameters()),
         "pictures": len(run.data.train),
+        "data_lines": run.data.lines(),
         "cropped_share": run.data.cropped_share,
         "device": str(run.process.device),
         "processes": run.process.num_processes,
