@@ -128,7 +128,7 @@ def write_validation(run: Path, pictures: int, face: float) -> None:
         (
             10,
             30,
-            "Face: the held-out loss fell by 10.0%, but the pictures didn&#39;t follow: the preview went from 50% to",
+            "Face: the held-out loss fell by 10.0%, but the pictures didn&#39;t follow: the preview went from 10.0 to",
         ),
         (30, 8, "Face: no verdict from 8 held-out pictures; it needs at least 20."),
     ],
