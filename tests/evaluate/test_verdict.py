@@ -89,7 +89,14 @@ def test_a_small_sample_says_what_it_would_take() -> None:
     assert "p = 0.0078, which is 0.078 after the correction for 10 differences" in test
     assert "at least 9 pictures" in test  # 10 * 2 / 2^9 < 0.05 <= 10 * 2 / 2^8
     assert "too narrow" in interval
-    assert len(verdict_on(*[seen(HANDS, 0.2, 0.1, 2 / 512, n=9)] * 10).notes) == 1
+    assert len(verdict_on(*[seen(HANDS, 0.2, 0.1, 0.02, n=9)] * 10).notes) == 1
+    assert verdict_on(seen(HANDS, 0.0, 0.0, 1.0, n=8)).notes == [], "nothing is open where all is equal"
+
+
+def test_pictures_that_only_one_method_has_do_not_count() -> None:
+    """A distance's groups are those of both methods together."""
+    found = verdict_on(seen(DISTANCE, 0.1, 0.5, 0.9, n=8, prompts=32, base=50.0))
+    assert f"{WHOLE} can't be told apart with 8 pictures." in found.text
 
 
 def test_metrics_of_a_subject_that_disagree_are_named() -> None:

@@ -19,6 +19,7 @@ from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import write_text
 
 SHOWN = 6  # pictures with the lowest and with the highest scores
+LEAST_P = 0.0001  # smaller ones are printed as less than it
 SIDE = 220  # longer side of a picture in pixels
 
 
@@ -99,13 +100,17 @@ def _comparison(
             "mark": contrast_mark(one),
             "text": difference_text(one),
             "plot": forest(one),
-            "p": "" if np.isnan(one.corrected) else f"{one.corrected:.2g}",
+            "p": _p_text(one.corrected),
             "values": [number_text(one.metric, numbers.get((one.metric, name))) for name in (one.method, one.against)],
         }
         for one in contrasts
         if one.method == verdict.method
     ]
     return verdict, rows
+
+
+def _p_text(p: float) -> str:
+    return "" if np.isnan(p) else f"{p:.2g}" if p >= LEAST_P else f"< {LEAST_P}"
 
 
 def forest(contrast: Contrast) -> tuple[float, float, float] | None:
