@@ -273,3 +273,15 @@ def test_masks_of_another_size(tmp_path, size, used):
     else:
         assert record.masks == {}
         assert reasons(report) == [("a.jpg", "mask has not the size of its picture")]
+
+
+def test_relative_paths_find_masks(tmp_path, monkeypatch):
+    """The folder as the GUI of kohya has it, named from where one stands."""
+    for number in range(2):
+        photo(tmp_path / "mine" / "img" / "3_cat" / f"{number}.jpg", number)
+        mask(tmp_path / "mine" / "mask" / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    assert source_kind(Path("mine")) == "kohya"
+    records, report = read(Path("mine"))
+    assert reasons(report, "dropped", "skipped", "warned") == []
+    assert [(record.repeats, record.caption, set(record.masks)) for record in records] == [(3, "cat", {IGNORE})] * 2

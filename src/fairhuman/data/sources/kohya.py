@@ -29,6 +29,7 @@ from fairhuman.errors import DataError
 from fairhuman.record import Finding
 
 NAMED = re.compile(r"([1-9]\d{0,2})_(.+)")  # up to 999 repeats: `2024_holiday` is a year
+IMAGES = ("img", "image", "images")  # the GUI's folder of folders, beside `log` and `model`
 MAX_TOML = 2**20  # bytes
 
 
@@ -36,9 +37,11 @@ def is_kohya(path: Path) -> bool:
     """Whether a path is a TOML of sd-scripts, or a folder with one or with folders of repeats."""
     if toml_with(path, "datasets") is not None:
         return True
-    return path.is_dir() and any(
-        NAMED.fullmatch(folder.name) is not None and has_pictures(folder) for folder in (path, *path.iterdir())
-    )
+    if not path.is_dir():
+        return False
+    inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
+    images = [folder for parent in inside if parent.name.lower() in IMAGES for folder in sorted(parent.iterdir())]
+    return any(NAMED.fullmatch(folder.name) and has_pictures(folder) for folder in (path, *inside, *images))
 
 
 def kohya_rows(path: Path, report: LoadReport) -> Iterator[Row]:
@@ -58,17 +61,17 @@ def _named_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Photos of folders with repeats in their names."""
     plain: set[str] = set()
     for row in photo_rows(PhotoFolder(path, masks=mask_folder(path), first_line=True), path, report):
-        folder, slash, _ = str(row.values["file_name"]).partition("/")
-        names = (folder if slash else path.name, path.name)
+        folders = str(row.values["file_name"]).split("/")[:-1]
+        names = (*reversed(folders), path.name)
         named = next((found for name in names if (found := NAMED.fullmatch(name)) is not None), None)
         values = dict(row.values)
         if named is not None:
             values["repeats"] = int(named[1])
             values.setdefault("caption", named[2])
-        elif names[0] not in plain:
-            plain.add(names[0])
+        elif (folder := "/".join(folders) or path.name) not in plain:
+            plain.add(folder)
             finding = Finding("warned", "folder has no repeats in its name: read once an epoch")
-            report.add(printable(names[0]), STAGE, finding)
+            report.add(printable(folder), STAGE, finding)
         yield Row(row.location, values)
 
 

@@ -82,7 +82,8 @@ def photo_rows(folder: PhotoFolder, root: Path, report: LoadReport, leave_out: S
             values["caption"] = caption
         mask = masks.get(photo.name)
         if mask is not None:
-            values[ONE_MASK] = {"path": _place(folder.path / mask, root), "inverted": folder.inverted}
+            place = mask if isinstance(mask, Path) else folder.path / mask
+            values[ONE_MASK] = {"path": _place(place, root), "inverted": folder.inverted}
         elif folder.alpha:
             values[ONE_MASK] = {"path": location, "alpha": True, "inverted": folder.inverted}
         elif masks:
