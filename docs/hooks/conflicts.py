@@ -69,7 +69,7 @@ COMMANDS = (
             (MIX % ("weight: 1", ""),),
             (MIX % ("regions: [feet]", ""),),
             (MIX % ("regions: [face]", ", regions: [face]"),),
-            ("view.bucket_aspect=2", "resolution=1000"),
+            ("view.bucket_step=64", "resolution=1000"),
             ("fairness.pairwise=true", "accumulate=4"),
             ("fairness.mode=split", "compile=true"),
             ("processes.sharding=fsdp",),

@@ -46,13 +46,25 @@ def load(
     Raises:
         RecipeError: names the file or setting, the rule, the value found and, for an unknown name, the closest match.
     """
-    return build(kind, merge(_read(path), values or {}), overrides, str(path))
+    return build(kind, merge(read(path), values or {}), overrides, str(path))
 
 
 def build(
     kind: type[SettingsT], values: dict[str, Any], overrides: Sequence[str] = (), origin: str = "recipe"
 ) -> SettingsT:
     """Apply overrides to `values` and validate them as a `kind`. `origin` names the source in error messages."""
+    try:
+        return kind.model_validate(_with_lists(kind, overridden(values, overrides)))
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(kind, origin, problem) for problem in _problems(error))) from error
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `values` with overrides `key=value` applied.
+
+    Raises:
+        RecipeError: an override has another form.
+    """
     values = _copy(values)
     for override in overrides:
         key, sign, text = override.partition("=")
@@ -60,10 +72,7 @@ def build(
             hint = "; where a command's recipe is optional, it is given as --recipe" if key.endswith(".yaml") else ""
             raise RecipeError(f"override {override!r}: expected key=value{hint}")
         _set(values, key.split("."), _parse(text, override), override)
-    try:
-        return kind.model_validate(_with_lists(kind, values))
-    except ValidationError as error:
-        raise RecipeError("\n".join(_explain(kind, origin, problem) for problem in _problems(error))) from error
+    return values
 
 
 def save(settings: BaseModel, path: Path) -> None:
@@ -83,7 +92,12 @@ def differences(a: BaseModel, b: BaseModel) -> dict[str, tuple[Any, Any]]:
     return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the settings that a recipe file names, and those of the recipe that it extends.
+
+    Raises:
+        RecipeError: it can't be read, or extends itself.
+    """
     if path.resolve() in seen:
         raise RecipeError(f"{path}: extends itself")
     try:
@@ -97,7 +111,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = values.pop("extends", None)
     if base is None:
         return values
-    return merge(_read(path.parent / str(base), (*seen, path.resolve())), values)
+    return merge(read(path.parent / str(base), (*seen, path.resolve())), values)
 
 
 def _recipes_at_hand(path: Path) -> str:

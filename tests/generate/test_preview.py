@@ -57,6 +57,18 @@ def test_pictures_and_index_are_written(tmp_path: Path) -> None:
     assert not any(name.startswith(".") for name in files)
 
 
+def test_rows_of_different_sizes_are_drawn_as_each_alone(tmp_path: Path) -> None:
+    pipeline, rows = build_small(0), previews().rows
+    tall = PreviewRow("a hat", 3, torch.zeros(3, 48, 32), {})
+    PreviewSet([rows[0], tall, rows[1]], steps=2, batch_size=2).render(pipeline, 0, tmp_path / "all")
+    PreviewSet([tall], steps=2).render(pipeline, 0, tmp_path / "alone")
+    found = tmp_path / "all" / "previews" / "step-000000"
+    assert [read(found / f"row-{n:02d}-photo.png").shape[:2] for n in range(3)] == [(32, 48), (48, 32), (32, 48)]
+    for way in ("caption", "photo"):
+        alone = read(tmp_path / "alone" / "previews" / "step-000000" / f"row-00-{way}.png")
+        assert np.abs(read(found / f"row-01-{way}.png") - alone).max() <= 1
+
+
 def test_same_model_same_previews_and_another_model_others(tmp_path: Path) -> None:
     for name, pipeline in (("a", build_small(0)), ("b", build_small(0)), ("c", build_small(1))):
         torch.rand(1)

@@ -1,6 +1,7 @@
 """A small data set in a moment: drawn figures with boxes, for tests to which any picture of a person will do."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,21 @@ def write_figures(folder: Path, count: int, size: int = 128, seed: int = 0) -> N
         }
         lines.append(json.dumps(row))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_shapes(folder: Path, sizes: Sequence[tuple[int, int]], **fields: Any) -> Path:
+    """Write an imagefolder with a picture of noise of each size (width, height), each with a face and a hand."""
+    folder.mkdir()
+    rows = []
+    for number, (width, height) in enumerate(sizes):
+        name = f"{number:02}.png"
+        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(noise).save(folder / name)
+        rows.append(
+            {"file_name": name, "caption": "x", "faces": [[2, 2, 14, 14]], "hands": [[16, 16, 30, 30]]} | fields
+        )
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder
 
 
 def give_poses(folder: Path, without: int = 0, **others: Any) -> None:

@@ -8,7 +8,7 @@ from torchvision import tv_tensors
 
 from fairhuman.record import Box
 from fairhuman.regions.masks import boxes_to_mask
-from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes
+from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes, in_frame
 
 
 def generator(seed: int) -> torch.Generator:
@@ -166,6 +166,31 @@ def test_centre_crop_moves_no_further_than_needed():
     assert still.draw(generator(0), (32, 100)).left == 34
     assert kept.draw(generator(0), (32, 100), [Box(40, 0, 50, 9)]).left == 34
     assert kept.draw(generator(0), (32, 100), [Box(80, 0, 90, 9)]).left == 58
+
+
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_crops_keep_the_largest_box_and_all_that_fit_beside_it(crop):
+    transform = JointTransform((32, 32), crop=crop, keep_region=1.0, flip_probability=0.0)
+    large, beside, far = Box(60, 4, 80, 28), Box(84, 0, 90, 6), Box(2, 2, 20, 20)
+    for seed in range(60):
+        draw = transform.draw(generator(seed), (32, 100), [far, beside, large])
+        assert 58 <= draw.left <= 60, "both are whole, whatever that does to the third"
+    same = {transform.draw(generator(seed), (32, 100), [far, beside]) for seed in range(60)}
+    assert all(draw.left <= 2 for draw in same)
+    assert (len(same) == 1) == (crop == "center"), "a centre crop is the same every time"
+
+
+def test_a_centre_crop_that_keeps_nothing_is_the_plain_one():
+    plain = JointTransform((32, 48), crop="center", flip_probability=0.0)
+    kept = JointTransform((32, 48), crop="center", flip_probability=0.0, keep_region=1.0)
+    assert plain.draw(generator(0), (90, 60)) == kept.draw(generator(1), (90, 60))
+
+
+def test_boxes_in_the_frame_of_a_view():
+    draw = JointTransform((32, 32), flip_probability=0.0).draw(generator(3), (64, 100))
+    box = Box(10, 20, 30, 44)
+    moved = JointTransform((32, 32)).apply(draw, {"": as_bounding_boxes([box], (64, 100))})[""]
+    torch.testing.assert_close(in_frame([box], draw, (64, 100)).float(), moved.as_subclass(torch.Tensor))
 
 
 def test_a_draw_takes_the_same_numbers_with_any_settings():

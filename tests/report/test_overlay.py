@@ -87,6 +87,24 @@ def test_at_most_sixteen_samples_and_wide_pictures_fit() -> None:
     assert overlay_sheet(**wide).height < sixteen.height
 
 
+def test_samples_of_different_sizes_share_a_sheet() -> None:
+    tall, wide = torch.full((3, 128, 64), 1.0), torch.full((3, 64, 128), -1.0)
+    masks = [torch.zeros(2, *picture.shape[1:]) for picture in (tall, wide)]
+    latent_masks = [torch.nn.functional.avg_pool2d(mask, 4) for mask in masks]
+    known = torch.ones(2, 2, dtype=torch.bool)
+    drawn = ([tall, wide], masks, latent_masks, NAMES, ["tall", "wide"], known)
+    sheet = overlay_sheet(*drawn, notes={"face": "whole faces in view: 97 %"})
+    pixels = np.asarray(sheet).astype(int)
+    dark = np.argwhere(pixels.max(axis=2) == 0)
+    height, width = np.ptp(dark, axis=0) + 1
+    assert (width, height) == (SIDE, SIDE // 2), "the wide picture keeps its shape"
+    said = pixels[MARGIN + 18 : MARGIN + 36]
+    without = np.asarray(overlay_sheet(*drawn)).astype(int)[MARGIN + 18 : MARGIN + 36]
+    assert np.argwhere(said.min(axis=2) < 128)[:, 1].max() > np.argwhere(without.min(axis=2) < 128)[:, 1].max()
+    with pytest.raises(ValueError, match="don't fit 2 captions"):
+        overlay_sheet([tall, wide], masks[::-1], masks, NAMES, ["tall", "wide"], torch.ones(2, 2, dtype=torch.bool))
+
+
 def test_no_region_at_all_gives_a_sheet() -> None:
     none = batch(2)
     none |= {"masks_brhw": torch.zeros(2, 0, 128, 128), "latent_masks_brhw": torch.zeros(2, 0, 32, 32)}

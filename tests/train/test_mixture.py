@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
 from fairhuman.data.pictures.arrow_copies import with_arrow_copies
 from fairhuman.data.pictures.notes import LoadReport
@@ -25,32 +23,18 @@ from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
+from helpers.figures import write_shapes
 
 MakeRecipe = Callable[..., TrainRecipe]
 WIDE, TALL, SQUARE = (96, 32), (32, 96), (48, 48)
-BUCKETS = {"bucket_aspect": 3.0, "bucket_step": 16, "crop": "center", "keep_region": 0.0}
-
-
-def write(folder: Path, sizes: list[tuple[int, int]], **fields: Any) -> Path:
-    """Write a picture of each size (width, height), with a face and a hand."""
-    folder.mkdir()
-    rows = []
-    for number, (width, height) in enumerate(sizes):
-        name = f"{number:02}.png"
-        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(noise).save(folder / name)
-        rows.append(
-            {"file_name": name, "caption": "x", "faces": [[2, 2, 14, 14]], "hands": [[16, 16, 30, 30]]} | fields
-        )
-    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return folder
+BUCKETS = {"bucket_aspect": 3.0, "bucket_step": 16, "bucket_area": 0.75, "crop": "center", "keep_region": 0.0}
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> list[dict[str, Any]]:
     """Two data sets whose pictures have the same names."""
-    first = write(tmp_path / "first", [WIDE, TALL, SQUARE, SQUARE, WIDE, TALL, SQUARE, WIDE])
-    return [{"path": str(first)}, {"path": str(write(tmp_path / "second", [TALL] * 5 + [WIDE] * 3))}]
+    first = write_shapes(tmp_path / "first", [WIDE, TALL, SQUARE, SQUARE, WIDE, TALL, SQUARE, WIDE])
+    return [{"path": str(first)}, {"path": str(write_shapes(tmp_path / "second", [TALL] * 5 + [WIDE] * 3))}]
 
 
 def load(recipe: TrainRecipe) -> RunData:
@@ -109,7 +93,7 @@ def test_records_of_equal_names_are_distinguished(make_recipe: MakeRecipe, two: 
 
 
 def test_a_source_may_lack_regions(make_recipe: MakeRecipe, two: list[dict[str, Any]], tmp_path: Path) -> None:
-    faces = {"path": str(write(tmp_path / "faces", [SQUARE] * 3, hands=None))}
+    faces = {"path": str(write_shapes(tmp_path / "faces", [SQUARE] * 3, hands=None))}
     with pytest.raises(DataError, match="no record annotates the region 'hand'"):
         load(make_recipe(data=[two[0], faces]))
     data = load(make_recipe(data=[two[0], faces | {"regions": ["face"]}]))
@@ -195,7 +179,7 @@ def test_a_mixture_in_buckets_resumes_identically(make_recipe: MakeRecipe, two: 
 
 def test_buckets_that_do_not_fit_are_refused(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     with pytest.raises(RecipeError, match=r"resolution must be a multiple of view.bucket_step = 64, found \(32, 32\)"):
-        make_recipe(view={"bucket_aspect": 2.0})
+        make_recipe(view={"bucket_step": 64})
     recipe = make_recipe(data=two, view=BUCKETS | {"bucket_step": 8})
     with pytest.raises(ModelError, match=r"view\.bucket_step must be a multiple of 16 .*found \(\d+, \d+\)"):
         train(recipe)

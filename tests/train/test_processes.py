@@ -14,6 +14,7 @@ from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
+from helpers.figures import write_shapes
 from helpers.launched import finish, start, train_in
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -37,10 +38,12 @@ def test_two_processes_train_as_one_on_the_joined_batch(
 ) -> None:
     """Equal up to the rounding of a sum in another order: 3 steps of SGD, LoRA within 1e-4 of its largest entry.
 
-    With caches both processes write into an empty one, and the single one into another.
+    With caches both processes write into an empty one, and the single one into another; then the pictures are in
+    buckets too.
     """
+    shapes = [(96, 64)] * 5 + [(64, 96)] * 5 + [(64, 64)] * 2
     settings = {
-        "data": str(people),
+        "data": str(write_shapes(tmp_path / "shapes", shapes) if kept else people),
         "steps": 3,
         "resolution": 32,
         "learning_rate": 0.5,

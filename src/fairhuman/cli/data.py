@@ -332,11 +332,10 @@ def cache(
 
 
 def _cache_recipe(path: Path, overrides: list[str] | None, dry_run: bool) -> None:
-    from fairhuman import config
     from fairhuman.data.pictures.notes import LoadReport
-    from fairhuman.train.recipe import TrainRecipe
+    from fairhuman.train.resume import load_recipe
 
-    recipe, report = config.load(TrainRecipe, path, overrides or ()), LoadReport()
+    recipe, report = load_recipe(path, overrides or ()), LoadReport()
     check_existing(*(source.path for source in recipe.sources))
     from fairhuman.train.cache.fill import fill
     from fairhuman.train.cache.plan import budget

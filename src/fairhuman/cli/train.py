@@ -27,12 +27,11 @@ def train(
 
     Example: fairhuman train recipes/lora-sdxl.yaml data=photos out=runs/lora strategy=mpd
     """
-    from fairhuman import config
     from fairhuman.train.built import build_data, built_recipe
     from fairhuman.train.preflight import check_at_once, findings, parse_memory
-    from fairhuman.train.recipe import TrainRecipe
+    from fairhuman.train.resume import load_recipe
 
-    settings = config.load(TrainRecipe, recipe, overrides or ())
+    settings = load_recipe(recipe, overrides or ())
     if device_memory is not None and not dry_run:
         raise RecipeError("--device-memory is what a dry run compares with: add --dry-run")
     memory = parse_memory(device_memory) if device_memory is not None else None

@@ -17,6 +17,7 @@ from fairhuman.report.training import write_training_report
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
+from fairhuman.train.views import describe_enlarged, view_warnings
 from fairhuman.utils.display import Display
 
 NOTHING = Display()
@@ -45,7 +46,13 @@ class ProgressBar(Watcher):
             known = sum(record.annotated(name) for record in records) / len(records)
             area = areas[name]
             covering = "" if area is None else f", boxes cover {area:.2%} of a picture"
-            self._display.say(f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}")
+            whole = run.data.coverage.whole(name)
+            self._display.say(
+                f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}{whole and f'; {whole}'}"
+            )
+        small = describe_enlarged(run.data.train)
+        for text in [*([small] if small else []), *view_warnings(recipe, run.data.coverage)]:
+            self._display.say(f"  {text}")
         for text in run.caches.opening_messages():
             self._display.say(text)
         if run.step:

@@ -13,6 +13,7 @@ UNTRAINED = "small-untrained"
 SMALL_FOLDER = Path(__file__).with_name("small")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 MOLE_FILE = "mole.safetensors"
+SDXL_SIDE_MULTIPLE = 32  # pixels: the VAE's factor of 8, halved twice in the U-Net
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 
@@ -89,3 +90,19 @@ def check_lora_weight(weight: float) -> None:
     """
     if not math.isfinite(weight):
         raise RecipeError(f"LoRA weight: expected a finite number, found {weight}")
+
+
+def side_multiple(model: str) -> int:
+    """Return the pixels of which a picture's sides must be multiples: the VAE's factor, halved in each U-Net level.
+
+    It is read from a folder's configurations. Whatever has none here, such as a hub id, is taken for SDXL.
+    """
+    folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
+    try:
+        vae, unet = (
+            len(json.loads((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"])
+            for part in ("vae", "unet")
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return SDXL_SIDE_MULTIPLE
+    return 1 << (vae - 1 + unet - 1)

@@ -17,6 +17,8 @@ from torchvision.transforms.v2 import functional as T
 
 from fairhuman.record import Box
 
+_ROUNDING = 1e-6  # pixels by which products of floats may miss a whole number
+
 
 @dataclass(frozen=True, slots=True)
 class ViewDraw:
@@ -36,8 +38,9 @@ class JointTransform:
         resolution: (height, width) of the result.
         crop: `random` (uniform) or `center`.
         flip_probability: probability of mirroring left and right.
-        keep_region: probability that one box, chosen at random, is kept in view (a box larger than the target
-            fills it). A centre crop is moved only as far as this requires.
+        keep_region: probability that the crop keeps boxes whole in view: the largest first, then every other one
+            that still fits (a box larger than the target fills it). A centre crop is moved only as far as this
+            requires, and is the same every time if this is 0 or 1.
         zoom: range of an extra enlargement before the crop, drawn uniformly; (1, 1) shows as much of the
             picture as possible.
     """
@@ -73,14 +76,14 @@ class JointTransform:
         low, high = self.zoom
         scale = max(target_h / height, target_w / width) * (low + (high - low) * draws[0])
         resized_hw = (max(target_h, round(height * scale)), max(target_w, round(width * scale)))
-        kept = boxes[int(draws[1] * len(boxes))] if boxes and draws[2] < self.keep_region else None
+        kept = self._by_size(boxes, draws[1]) if draws[2] < self.keep_region else []
         rows, columns = resized_hw[0] / height, resized_hw[1] / width
-        span_y = (kept.y0 * rows, kept.y1 * rows) if kept else None
-        span_x = (kept.x0 * columns, kept.x1 * columns) if kept else None
+        spans_y = [(box.y0 * rows, box.y1 * rows) for box in kept]
+        spans_x = [(box.x0 * columns, box.x1 * columns) for box in kept]
         return ViewDraw(
             resized_hw,
-            top=self._start(resized_hw[0], target_h, span_y, draws[3]),
-            left=self._start(resized_hw[1], target_w, span_x, draws[4]),
+            top=self._start(resized_hw[0], target_h, spans_y, draws[3]),
+            left=self._start(resized_hw[1], target_w, spans_x, draws[4]),
             flip=draws[5] < self.flip_probability,
         )
 
@@ -118,14 +121,24 @@ class JointTransform:
         left = draw.resized_hw[1] - target_w - draw.left if draw.flip else draw.left
         return (*original_hw, draw.top, left, target_h, target_w)
 
-    def _start(self, length: int, target: int, span: tuple[float, float] | None, uniform: float) -> int:
-        """First row (or column) of the crop, from a uniform number in [0, 1); it keeps `span` in view."""
+    def _by_size(self, boxes: Sequence[Box], uniform: float) -> list[Box]:
+        """The boxes, the largest first; random crops take boxes of one size in turn, from a uniform number on."""
+        first = int(uniform * len(boxes)) if self.crop == "random" else 0
+        return sorted([*boxes[first:], *boxes[:first]], key=lambda box: -box.area)
+
+    def _start(self, length: int, target: int, spans: Sequence[tuple[float, float]], uniform: float) -> int:
+        """First row (or column) of the crop, from a uniform number in [0, 1).
+
+        It keeps each of `spans` in view that is compatible with those before it.
+        """
         last = length - target
         low, high = 0, last
-        if span:
+        for begin, end in spans:
             # Starts in [end - target, begin] show a span that fits; a larger span fills the crop.
-            bounds = (math.ceil(span[1]) - target, math.floor(span[0]))
-            low, high = (min(max(bound, 0), last) for bound in sorted(bounds))
+            bounds = (math.ceil(end - _ROUNDING) - target, math.floor(begin + _ROUNDING))
+            first, final = (min(max(bound, 0), last) for bound in sorted(bounds))
+            if max(low, first) <= min(high, final):
+                low, high = max(low, first), min(high, final)
         if self.crop == "center":
             return min(max(last // 2, low), high)
         return low + int(uniform * (high - low + 1))
@@ -135,6 +148,13 @@ def as_bounding_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> tv_tensors
     """Convert boxes of a picture of `size` (height, width) to the input of `JointTransform.apply`, [n, 4] float32."""
     corners_n4 = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in boxes], dtype=torch.float32).reshape(-1, 4)
     return tv_tensors.BoundingBoxes(corners_n4, format="XYXY", canvas_size=size, clamping_mode=None)
+
+
+def in_frame(boxes: Sequence[Box], draw: ViewDraw, size: tuple[int, int]) -> Tensor:
+    """Boxes [n, 4] of a picture of `size` (height, width) in the frame of an unmirrored view, not clipped to it."""
+    corners_n4 = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in boxes], dtype=torch.float64).reshape(-1, 4)
+    scale = (draw.resized_hw[1] / size[1], draw.resized_hw[0] / size[0])
+    return corners_n4 * corners_n4.new_tensor(scale * 2) - corners_n4.new_tensor((draw.left, draw.top) * 2)
 
 
 def _resize(name: str, item: Tensor, size: tuple[int, int]) -> Tensor:

@@ -21,6 +21,7 @@ from fairhuman.record import IGNORE
 from fairhuman.report.colours import REGION_COLOURS, colours
 
 Pixels = NDArray[np.float32]
+Stack = torch.Tensor | Sequence[torch.Tensor]
 MAX_SAMPLES = 16  # samples on a sheet
 SIDE, GAP = 260, 6  # pixels: longer side of a panel, gap between panels
 MARGIN, LINE = 16, 18  # pixels: outer margin, height of a text line
@@ -30,16 +31,17 @@ LONGEST = 300  # characters of a line that are measured; even the narrowest lett
 
 
 def overlay_sheet(
-    pictures_bchw: torch.Tensor,
-    masks_brhw: torch.Tensor,
-    latent_masks_brhw: torch.Tensor,
+    pictures_bchw: Stack,
+    masks_brhw: Stack,
+    latent_masks_brhw: Stack,
     names: Sequence[str],
     captions: Sequence[str],
     known_br: torch.Tensor,
-    conditions: Mapping[str, torch.Tensor] | None = None,
-    ignored_bhw: torch.Tensor | None = None,
+    conditions: Mapping[str, Stack] | None = None,
+    ignored_bhw: Stack | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Image.Image:
-    """Draw a contact sheet of up to 16 samples.
+    """Draw a contact sheet of up to 16 samples, whose sizes may differ: a stack is a tensor or a list of tensors.
 
     Args:
         pictures_bchw: pictures in [-1, 1], three channels.
@@ -50,44 +52,50 @@ def overlay_sheet(
         known_br: whether the region is annotated in the sample.
         ignored_bhw: what counts for no objective, in [0, 1] at picture resolution; drawn hatched.
         conditions: by name, [B, C, H, W] in [0, 1] at picture resolution with 1 or 3 channels; zeros for a missing one.
+        notes: by region, a text for its line in the legend.
 
     Raises:
         ValueError: the shapes don't match.
     """
     b, r = len(captions), len(names)
     conditions = conditions or {}
-    _check_shapes(b, r, pictures_bchw.shape, masks_brhw.shape, latent_masks_brhw.shape, known_br.shape)
+    _check_shapes(b, r, pictures_bchw, masks_brhw, latent_masks_brhw, known_br)
     shown = min(b, MAX_SAMPLES)
-    pictures_bhwc = (_numpy(pictures_bchw[:shown]).transpose(0, 2, 3, 1) / 2 + 0.5).clip(0, 1)
-    masks, latent_masks, known = _numpy(masks_brhw), _numpy(latent_masks_brhw), known_br.cpu().numpy()
+    pictures = [(_numpy(chw).transpose(1, 2, 0) / 2 + 0.5).clip(0, 1) for chw in pictures_bchw[:shown]]
+    masks, latent_masks = [_numpy(one) for one in masks_brhw], [_numpy(one) for one in latent_masks_brhw]
+    known = known_br.cpu().numpy()
     palette = np.array([to_rgb(colour) for colour in colours(names).values()], dtype=np.float32).reshape(r, 3)
 
-    height, width = pictures_bhwc.shape[1:3]
-    panel = (round(SIDE * width / max(height, width)), round(SIDE * height / max(height, width)))
-    ignored = None if ignored_bhw is None else _numpy(ignored_bhw)
-    legend = _legend_lines(masks, latent_masks, known, names)
+    panels = [_panel_size(*picture.shape[:2]) for picture in pictures]
+    ignored = None if ignored_bhw is None else [_numpy(one) for one in ignored_bhw]
+    legend = _legend_lines(masks, latent_masks, known, names, notes or {})
     legend += [] if ignored is None else [_ignored_line(ignored)]
-    panels = 2 + len(conditions)
-    block = (panels * panel[0] + (panels - 1) * GAP, panel[1] + (1 + r) * LINE + GAP)
+    beside, widest, highest = 2 + len(conditions), max(w for w, _ in panels), max(h for _, h in panels)
+    block = (beside * widest + (beside - 1) * GAP, highest + (1 + r) * LINE + GAP)
     top = MARGIN + LINE * (len(legend) + 2)
     sheet = _blank_sheet(shown, block, top)
     draw = ImageDraw.Draw(sheet)
     _draw_head(draw, legend, palette, shown, b, list(conditions))
-    for i in range(shown):
+    for i, panel in enumerate(panels):
         x = MARGIN + (i % SAMPLES_A_ROW) * (block[0] + MARGIN)
         y = top + (i // SAMPLES_A_ROW) * (block[1] + MARGIN)
-        drawn = [_picture_panel(pictures_bhwc[i], masks[i], palette, panel)]
+        drawn = [_picture_panel(pictures[i], masks[i], palette, panel)]
         drawn.append(_latent_panel(latent_masks[i], palette, panel))
         if ignored is not None:
-            rows, columns = latent_masks.shape[2:]
+            rows, columns = latent_masks[i].shape[1:]
             _hatch(drawn[0], _shrunk(ignored[i], panel))
             _hatch(drawn[1], _shrunk(_shrunk(ignored[i], (columns, rows)), panel, Image.Resampling.NEAREST))
         drawn += [_condition_panel(name, _numpy(each[i]), panel) for name, each in conditions.items()]
         for number, picture in enumerate(drawn):
             sheet.paste(picture, (x + number * (panel[0] + GAP), y))
-        lines = [_sample_line(name, masks[i, j], latent_masks[i, j], bool(known[i, j])) for j, name in enumerate(names)]
+        lines = [_sample_line(name, masks[i][j], latent_masks[i][j], bool(known[i, j])) for j, name in enumerate(names)]
         _draw_text(draw, (x, y + panel[1] + 4), block[0], captions[i], lines, palette)
     return sheet
+
+
+def _panel_size(height: int, width: int) -> tuple[int, int]:
+    """Width and height of a panel for a picture."""
+    return round(SIDE * width / max(height, width)), round(SIDE * height / max(height, width))
 
 
 def _blank_sheet(samples: int, block: tuple[int, int], top: int) -> Image.Image:
@@ -98,12 +106,13 @@ def _blank_sheet(samples: int, block: tuple[int, int], top: int) -> Image.Image:
     return Image.new("RGB", (width, top + rows * (block[1] + MARGIN)), "white")
 
 
-def _check_shapes(
-    b: int, r: int, pictures: torch.Size, masks: torch.Size, latent: torch.Size, known: torch.Size
-) -> None:
-    fits = pictures[:2] == (b, 3) and masks == (b, r, *pictures[2:])
-    if not fits or latent[:2] != (b, r) or known != (b, r):
-        shapes = [tuple(shape) for shape in (pictures, masks, latent, known)]
+def _check_shapes(b: int, r: int, pictures: Stack, masks: Stack, latent_masks: Stack, known_br: torch.Tensor) -> None:
+    fits = b == len(pictures) == len(masks) == len(latent_masks) and known_br.shape == (b, r)
+    for picture, mask, latent in zip(pictures, masks, latent_masks, strict=False):
+        fits &= len(picture) == 3 and mask.shape == (r, *picture.shape[1:]) and len(latent) == r
+    if not fits:
+        stacks = (pictures, masks, latent_masks, known_br)
+        shapes = [tuple(one.shape) if isinstance(one, torch.Tensor) else [*map(np.shape, one)] for one in stacks]
         raise ValueError(f"pictures, masks, latent masks and known don't fit {b} captions, {r} names: {shapes}")
 
 
@@ -160,10 +169,10 @@ def _hatch(panel: Image.Image, ignored_hw: Pixels) -> None:
     panel.paste(IGNORED_GREY, mask=Image.fromarray(grey_hw.astype(np.uint8)))
 
 
-def _ignored_line(ignored_bhw: Pixels) -> str:
-    touched = ignored_bhw.any(axis=(1, 2))
-    area = f", mean area {_percent(ignored_bhw[touched].mean())} of the picture" if touched.any() else ""
-    return f"ignored (hatched), counts for no objective: in {touched.sum()} of {len(touched)} samples{area}"
+def _ignored_line(ignored: Sequence[Pixels]) -> str:
+    areas = [float(one.mean()) for one in ignored if one.any()]
+    area = f", mean area {_percent(float(np.mean(areas)))} of the picture" if areas else ""
+    return f"ignored (hatched), counts for no objective: in {len(areas)} of {len(ignored)} samples{area}"
 
 
 def _condition_panel(name: str, condition_chw: Pixels, size: tuple[int, int]) -> Image.Image:
@@ -176,13 +185,20 @@ def _condition_panel(name: str, condition_chw: Pixels, size: tuple[int, int]) ->
     return panel
 
 
-def _legend_lines(masks: Pixels, latent_masks: Pixels, known: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
-    """Per region: number of samples in which it is annotated and present, and its mean area in those."""
+def _legend_lines(
+    masks: Sequence[Pixels],
+    latent_masks: Sequence[Pixels],
+    known: NDArray[np.bool_],
+    names: Sequence[str],
+    notes: Mapping[str, str],
+) -> list[str]:
+    """Per region: number of samples in which it is annotated and present, its mean area in those, and its note."""
     lines = []
     for j, name in enumerate(names):
-        present = latent_masks[:, j].sum(axis=(1, 2)) > 0
-        area = f", mean area {_percent(masks[present, j].mean())} of the picture" if present.any() else ""
-        lines.append(f"{name}: in {present.sum()} of {len(known)} samples ({known[:, j].sum()} annotated){area}")
+        areas = [mask[j].mean() for mask, latent in zip(masks, latent_masks, strict=True) if latent[j].sum() > 0]
+        area = f", mean area {_percent(float(np.mean(areas)))} of the picture" if areas else ""
+        note = f"; {notes[name]}" if notes.get(name) else ""
+        lines.append(f"{name}: in {len(areas)} of {len(known)} samples ({known[:, j].sum()} annotated){area}{note}")
     return lines
 
 

@@ -17,15 +17,15 @@ from fairhuman.data.pictures.decode import TRANSPARENT, PictureLimits
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.buckets import cropped_share
+from fairhuman.data.samples.coverage import ViewCoverage, view_coverage
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_order
-from fairhuman.data.samples.sampler import BucketOrder, Order, StepBatches
+from fairhuman.data.samples.order import SourceShare
+from fairhuman.data.samples.sampler import SampleOrder, SizedOrder, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.check import check_records
 from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.errors import DataError
-from fairhuman.fairness.distributed import world_size
 from fairhuman.record import HumanRecord
 from fairhuman.regions.ignore import move_ignored
 from fairhuman.regions.settings import RegionSettings
@@ -33,6 +33,7 @@ from fairhuman.regions.transforms import JointTransform
 from fairhuman.train.conditions import check_conditions
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import DataSource
+from fairhuman.train.views import held_out_resolutions, note_enlarged, training_order, training_transform
 
 HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
 
@@ -67,13 +68,14 @@ class RunData:
     @cached_property
     def cropped_share(self) -> float:
         """Share of a training picture's area that is cropped away on average, without zoom."""
-        order = self.train.order
-        shown = order.resolutions_of_records() if isinstance(order, BucketOrder) else {}
-        pairs = [
-            ((record.height, record.width), shown.get(number, self.train.transform.resolution))
-            for number, record in enumerate(self.train.records)
-        ]
-        return cropped_share(*zip(*pairs, strict=True))
+        sizes = [(record.height, record.width) for record in self.train.records]
+        return cropped_share(sizes, self.train.resolutions_of_records())
+
+    @cached_property
+    def coverage(self) -> ViewCoverage:
+        """What training sees of the regions."""
+        data = self.train
+        return view_coverage(data.records, data.regions, data.transform, data.resolutions_of_records(), data.seed)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,27 +102,28 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     shares = _shares(recipe, [source_of[record.key] for record in train], train)
     conditions = recipe.control.conditions if recipe.control is not None else ()
     check_conditions(recipe, train, held_out)
-    view = recipe.view
-    moving = JointTransform(recipe.size, view.crop, view.flip_probability, view.keep_region, view.zoom)
     dataset = PeopleDataset(
         _cached(train, recipe),
         recipe.regions.names,
-        moving,
+        training_transform(recipe),
         recipe.regions.mask,
-        view.caption_dropout,
+        recipe.view.caption_dropout,
         recipe.seed,
         recipe.source.limits,
-        _order(recipe, shares, train),
+        training_order(recipe, shares, train),
         conditions,
         recipe.control.condition_dropout if recipe.control is not None else 0.0,
         variants=recipe.cache.variants if recipe.cache.variants > 1 else 0,
         ignored=recipe.regions.ignored,
+        min_in_view=recipe.view.min_in_view,
     )
+    note_enlarged(dataset, report)
     if not held_out or not recipe.validation.every:
         return RunData(dataset, None, report, recipe.sources)
     measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
     limits = recipe.source.limits
-    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, limits, conditions)
+    shown = held_out_resolutions(recipe, dataset, held_out)
+    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, limits, conditions, shown)
     return RunData(dataset, fixed, report, recipe.sources)
 
 
@@ -131,9 +134,14 @@ def fixed_dataset(
     seed: int,
     limits: PictureLimits,
     conditions: Sequence[str] = (),
+    resolutions: Sequence[tuple[int, int]] | None = None,
 ) -> PeopleDataset:
-    """Return samples for evaluation: nothing is random, so they are the same every time."""
+    """Return samples for evaluation: nothing is random, so they are the same every time.
+
+    `size` is (height, width); `resolutions` are those of each record, None: all have `size`.
+    """
     still = JointTransform(size, "center", flip_probability=0.0, keep_region=1.0)
+    order = None if resolutions is None else SizedOrder(SampleOrder(seed, range(len(records))), resolutions)
     return PeopleDataset(
         records,
         regions.names,
@@ -141,6 +149,7 @@ def fixed_dataset(
         regions.mask,
         seed=seed,
         limits=limits,
+        order=order,
         conditions=conditions,
         ignored=regions.ignored,
     )
@@ -192,15 +201,6 @@ def _shares(recipe: TrainRecipe, source_of: Sequence[int], train: Sequence[Human
             raise DataError(f"{source.path}: every record is held out, none is left to train on")
         shares.append(SourceShare(records, source.repeats or 1, source.weight))
     return shares
-
-
-def _order(recipe: TrainRecipe, shares: Sequence[SourceShare], train: Sequence[HumanRecord]) -> Order:
-    """Return the order of the training samples, in buckets if set."""
-    if recipe.view.bucket_aspect is None:
-        return mixed_order(recipe.seed, shares)
-    samples = recipe.samples(world_size())
-    sizes = [(record.height, record.width) for record in train]
-    return bucketed_order(recipe.seed, shares, sizes, recipe.sizes, samples)
 
 
 def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[HumanRecord], list[HumanRecord]]:

@@ -16,6 +16,7 @@ from accelerate.utils import parse_flag_from_env
 from torch.profiler import record_function
 
 from fairhuman.data.samples.batch import Batch, collate
+from fairhuman.data.samples.sampler import BucketOrder
 from fairhuman.errors import DataError
 from fairhuman.fairness import FairStep
 from fairhuman.fairness.distributed import world_size
@@ -133,16 +134,24 @@ def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
 def _write_overlay(run: Run) -> None:
     """Write `overlay.png`: the next samples with their masks at picture resolution and on the latent grid."""
     samples = run.recipe.samples(run.process.num_processes)
-    first = run.step * samples
-    bucketed = run.recipe.view.bucket_aspect is not None  # the following step may have another resolution
-    count = min(16, samples if bucketed else len(run.data.train))
     pictured = run.data.train.reading(None)
-    batch = collate([pictured[first + i] for i in range(count)])
-    latent_brhw = run.objectives.masks(batch)[:, 1:]
+    # The samples of a step have one resolution, so that with buckets each of the next steps gives some.
+    order, count = pictured.order, min(16, len(pictured))
+    each = min(samples, -(-count // len(order.resolutions))) if isinstance(order, BucketOrder) else samples
+    places = [divmod(i, each) for i in range(count)]
+    batches = [collate([pictured[(run.step + later) * samples + i]]) for later, i in places]
     names = run.recipe.regions.names
-    masks = (batch.masks_brhw, latent_brhw)
+    ignored = [batch.ignored_bhw[0] for batch in batches if batch.ignored_bhw is not None]
     sheet = overlay_sheet(
-        batch.pictures_bchw, *masks, names, batch.captions, batch.known_br, batch.conditions, batch.ignored_bhw
+        [batch.pictures_bchw[0] for batch in batches],
+        [batch.masks_brhw[0] for batch in batches],
+        [run.objectives.masks(batch)[0, 1:] for batch in batches],
+        names,
+        [batch.captions[0] for batch in batches],
+        torch.cat([batch.known_br for batch in batches]),
+        {name: [batch.conditions[name][0] for batch in batches] for name in batches[0].conditions},
+        ignored or None,
+        {name: run.data.coverage.whole(name) for name in names},
     )
     write_atomically(run.recipe.out / "overlay.png", lambda partial: sheet.save(partial, format="PNG"))
 

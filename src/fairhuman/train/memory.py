@@ -102,7 +102,7 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) ->
     """Return the peaks of encoding pictures and of each of `steps`, exact (True) or ordinary, without the weights."""
     pipeline = model.pipeline
     batch, channels, factor = recipe.batch_size, pipeline.vae.config.latent_channels, vae_factor(pipeline.vae)
-    height, width = recipe.sizes[0]
+    height, width = recipe.size  # no bucket has a larger area
     precision = DTYPES[recipe.precision]
     autocast = torch.autocast("cpu", precision, enabled=precision is not None)
     with fake_tensors(*_networks(model)):

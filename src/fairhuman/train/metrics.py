@@ -33,6 +33,7 @@ def step_metrics(
     area/NAME: mean of the mask over pictures, without what is ignored.
     ignored: share of the pictures that counts for no objective; left out if nothing in the data is ignored.
     coverage/NAME, known/NAME: shares of samples with the region in view, and with it annotated.
+    whole/NAME: share of the region's boxes in the pictures of the step that are whole in view; None without boxes.
     condition_known/NAME, condition_shown/NAME: shares of samples whose record has the condition, and of samples trained
     with it (not dropped).
     grad_norm: ‖Σ w_i g_i‖ before scaling to the set length.
@@ -57,6 +58,7 @@ def step_metrics(
         for j in range(i + 1, len(names)):
             metrics[f"cos/{a}-{names[j]}"] = None if cosines is None else _finite(float(cosines[i, j]))
     metrics.update(seen)
+    metrics.update(_whole(recipe.regions.names, batches))
     metrics["lr"] = float(schedule.get_last_lr()[0])
     metrics["grad_norm"] = _finite(step.norm)
     metrics["exact"] = step.exact
@@ -82,6 +84,14 @@ def _coverage(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float
         dist.all_reduce(means)
         values = dict(zip(values, (means / world_size()).tolist(), strict=True))
     return values
+
+
+def _whole(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float | None]:
+    counts_r2 = torch.cat([batch.whole_br2 for batch in batches]).sum(dim=0)
+    if world_size() > 1:
+        dist.all_reduce(counts_r2)
+    counts = zip(names, counts_r2.tolist(), strict=True)
+    return {f"whole/{name}": whole / boxes if boxes else None for name, (boxes, whole) in counts}
 
 
 def _finite(value: float | None) -> float | None:

@@ -203,6 +203,8 @@ def _reading_alone(recipe: TrainRecipe) -> TrainRecipe:
 
 def data_findings(recipe: TrainRecipe, data: "RunData", notes: "LoadReport") -> Iterator[StartFinding]:
     """Yield what a run sees of its data; further findings about pictures belong here."""
+    from fairhuman.train.views import view_lines
+
     held_out = len(data.held_out) if data.held_out is not None else 0
     yield StartFinding(
         "data",
@@ -212,6 +214,8 @@ def data_findings(recipe: TrainRecipe, data: "RunData", notes: "LoadReport") -> 
     )
     for text in data.lines():
         yield StartFinding("data", "note", text)
+    for text in view_lines(recipe, data.train, data.coverage):
+        yield StartFinding("view", "note", text)
     for action, reasons in notes.counts().items():
         for reason, number in reasons.items():
             yield StartFinding("data", "note", f"{action}: {reason} ({number})")

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.data.samples.buckets import bucket_resolutions
+from fairhuman.models.locations import SDXL_SIDE_MULTIPLE, side_multiple
 from fairhuman.models.settings import ControlSettings, LoraSettings, MoleSettings
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.train.settings import (
@@ -28,6 +29,8 @@ from fairhuman.train.settings import (
     ViewSettings,
 )
 from fairhuman.utils.plugins import STRATEGIES, check_name, load_plugin, misfit
+
+SDXL_STEP = 64  # pixels between the sides of SDXL's own training resolutions
 
 
 def _data_kind(value: Any) -> str:
@@ -56,6 +59,9 @@ class TrainRecipe(Settings):
     accumulate: int = Field(default=1, ge=1, description="micro-batches per optimiser step")
     resolution: int | tuple[int, int] = Field(default=1024, description="pixels; (height, width)")
     learning_rate: float = Field(default=1e-5, gt=0.0, description="maximum learning rate, see `schedule`")
+    subject: Literal["people", "person"] = Field(
+        default="people", description="person: one person is learned, so pictures aren't mirrored unless set"
+    )
     strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES, or of a plug-in")
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1, description="number of newest checkpoints kept")
@@ -132,9 +138,21 @@ class TrainRecipe(Settings):
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each bucket; without buckets, one entry."""
-        aspect = self.view.bucket_aspect
-        return [self.size] if aspect is None else bucket_resolutions(self.size, aspect, self.view.bucket_step)
+        """Height and width of each possible bucket; without buckets, one entry. None has a larger area than `size`."""
+        view = self.view
+        if view.bucket_aspect is None:
+            return [self.size]
+        aspect = self.source.limits.max_aspect if view.bucket_aspect == "auto" else view.bucket_aspect
+        return bucket_resolutions(self.size, aspect, self.bucket_step, view.bucket_area)
+
+    @property
+    def bucket_step(self) -> int:
+        """Pixels of which the sides of buckets are multiples."""
+        if self.view.bucket_step != "auto":
+            return self.view.bucket_step
+        least = side_multiple(self.model)
+        wide = least == SDXL_SIDE_MULTIPLE and min(self.size) >= 8 * SDXL_STEP
+        return SDXL_STEP if wide and not any(side % SDXL_STEP for side in self.size) else least
 
     @property
     def sources(self) -> tuple[DataSource, ...]:
@@ -145,6 +163,14 @@ class TrainRecipe(Settings):
     def data_name(self) -> str:
         """Name of the data sets in messages."""
         return ", ".join(str(source.path) for source in self.sources)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_person_is_not_mirrored(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("subject") != "person":
+            return values
+        view = values.get("view", {})
+        return {**values, "view": {"flip_probability": 0.0, **view}} if isinstance(view, dict) else values
 
     @field_validator("resolution")
     @classmethod
@@ -171,12 +197,12 @@ class TrainRecipe(Settings):
     @model_validator(mode="after")
     def _views_come_again(self) -> "TrainRecipe":
         view, cache = self.view, self.cache
-        still = view.crop == "center" and view.zoom == (1.0, 1.0) and view.keep_region == 0.0
+        still = view.crop == "center" and view.zoom == (1.0, 1.0) and view.keep_region in (0.0, 1.0)
         if cache.latents and not still and cache.variants == 1:
             raise ValueError(
-                "cache.latents needs repeating views: view.crop=center, view.zoom=[1,1] and view.keep_region=0, found "
-                f"{view.crop}, {list(view.zoom)} and {view.keep_region}; or set cache.variants to at least 2, which "
-                "fixes that many crops of each picture for the whole run"
+                "cache.latents needs repeating views: view.crop=center, view.zoom=[1,1] and view.keep_region=0 or 1, "
+                f"found {view.crop}, {list(view.zoom)} and {view.keep_region}; or set cache.variants to at least 2, "
+                "which fixes that many crops of each picture for the whole run"
             )
         if cache.variants > 1 and (still or not cache.latents):
             why = "all crops of a picture are the same here" if cache.latents else "cache.latents is false"
@@ -213,7 +239,7 @@ class TrainRecipe(Settings):
     @model_validator(mode="after")
     def _buckets_fit(self) -> "TrainRecipe":
         step = self.view.bucket_step
-        if self.view.bucket_aspect is not None and any(side % step for side in self.size):
+        if self.view.bucket_aspect is not None and step != "auto" and any(side % step for side in self.size):
             raise ValueError(f"resolution must be a multiple of view.bucket_step = {step}, found {self.size}")
         return self
 

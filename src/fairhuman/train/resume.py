@@ -1,9 +1,9 @@
-"""Check that a run may be resumed with a recipe: which settings may differ."""
+"""Going on with a run that was begun: which settings are the run's own, and which may differ."""
 
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,38 @@ FREE_ON_RESUME = frozenset(
 _CHECKPOINT = re.compile(r"step-(\d+)")
 
 
+# What earlier versions did where their resolved recipes don't have these settings.
+EARLIER: dict[str, Any] = {"view": {"min_in_view": 0.0, "bucket_area": None, "bucket_crop": 1.0}}
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
+    """Read the recipe of a run, which may have begun: settings that neither file nor overrides name are the run's own.
+
+    So a run goes on as it began, whatever the defaults of this version are.
+
+    Raises:
+        RecipeError: as for `config.load`.
+    """
+    values = config.overridden(config.read(path), overrides)
+    out = Path(str(values.get("out")))
+    if checkpoint_folders(out / "checkpoints") and (out / "recipe.yaml").is_file():
+        values = config.merge(_values_of_run(out), values)
+    return config.build(TrainRecipe, values, origin=str(path))
+
+
+def recipe_of_run(out: Path) -> TrainRecipe:
+    """Read the resolved recipe in a run's folder.
+
+    Raises:
+        RecipeError: it can't be read.
+    """
+    return config.build(TrainRecipe, _values_of_run(out), origin=str(out / "recipe.yaml"))
+
+
+def _values_of_run(out: Path) -> dict[str, Any]:
+    return config.merge(EARLIER, config.read(out / "recipe.yaml"))
+
+
 def free_on_resume(name: str, free: Collection[str] = FREE_ON_RESUME) -> bool:
     """Whether the setting with this dotted name may change on resume."""
     return name in free or f"{name.partition('.')[0]}." in free
@@ -64,7 +96,7 @@ def check_resumable_early(recipe: TrainRecipe) -> int:
     step, samples = checkpoint_step(found[-1]), None
     try:
         summary = json.loads((recipe.out / "summary.json").read_text(encoding="utf-8"))
-        samples = config.load(TrainRecipe, recipe.out / "recipe.yaml").samples(int(summary["processes"]))
+        samples = recipe_of_run(recipe.out).samples(int(summary["processes"]))
     except (OSError, ValueError, KeyError, RecipeError):
         pass  # a file is missing: the checkpoint itself is read later
     else:
@@ -92,7 +124,7 @@ def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, proc
     path = recipe.out / "recipe.yaml"
     if not path.is_file():
         return
-    earlier, now = config.load(TrainRecipe, path), recipe.samples(processes)
+    earlier, now = recipe_of_run(recipe.out), recipe.samples(processes)
     changed = config.differences(earlier, recipe)
     free = _free(earlier, recipe, at_step)
     if samples == now:
@@ -143,7 +175,10 @@ def _mismatch(
         )
     back = " ".join(f"{name}={_typed(changed[name][0])}" for name in fixed)
     same = back or "batch_size and accumulate that give as many samples"
-    lines.append(f"Choose another out, or {same} to resume.")
+    lines.append(
+        f"Choose another out, or {same} to resume; `fairhuman train {recipe.out / 'recipe.yaml'}` goes on with the run's "
+        "own settings."
+    )
     return lines
 
 
@@ -163,5 +198,5 @@ def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
     summary, written = recipe.out / "summary.json", recipe.out / "recipe.yaml"
     before = json.loads(summary.read_text(encoding="utf-8")).get("starts", []) if summary.is_file() else []
     earlier = [start for start in before if start["step"] < step or (start["step"] == step and start["changed"])]
-    changed = config.differences(config.load(TrainRecipe, written), recipe) if step and written.is_file() else {}
+    changed = config.differences(recipe_of_run(recipe.out), recipe) if step and written.is_file() else {}
     return [*earlier, {"step": step, "date": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed}]

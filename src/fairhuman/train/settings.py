@@ -1,7 +1,7 @@
 """The settings of a training run, one class per component; `TrainRecipe` combines them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -106,21 +106,48 @@ class ViewSettings(Settings):
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="probability of mirroring a picture; a pose given as a picture is never mirrored",
+        description="probability of mirroring a picture; 0 by default for subject person; a pose given as a picture is "
+        "never mirrored",
     )
     keep_region: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="share of crops that are placed to keep a face or hand in view"
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="share of crops that are placed to keep faces and hands whole in view, the largest first",
+    )
+    min_in_view: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="share of a region that must be in view; with less, it counts as not annotated in that sample",
     )
     zoom: tuple[float, float] = Field(
         default=(1.0, 1.0),
         description="range of an enlargement before the crop, drawn uniformly; [1, 1] shows as much as possible",
     )
-    bucket_aspect: float | None = Field(
-        default=None,
-        ge=1.0,
-        description="aspect-ratio buckets: largest ratio of the longer to the shorter side; None: one resolution",
+    bucket_aspect: Annotated[float, Field(ge=1.0)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="aspect-ratio buckets: largest ratio of the longer to the shorter side; auto: up to that of the "
+        "pictures; None: one resolution",
     )
-    bucket_step: int = Field(default=64, ge=8, description="sides of buckets are multiples of this, in pixels")
+    bucket_step: Annotated[int, Field(ge=8)] | Literal["auto"] = Field(
+        default="auto",
+        description="sides of buckets are multiples of this, in pixels; auto: 16 for the small SDXL; 64 for SDXL, "
+        "below 512 pixels 32",
+    )
+    bucket_area: float | None = Field(
+        default=0.8,
+        gt=0.0,
+        le=1.0,
+        description="smallest area of a bucket, as a share of the resolution's; None: for each side the largest area",
+    )
+    bucket_crop: float = Field(
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        description="records of a bucket smaller than a batch join the next one if each loses at most this share of "
+        "its area; otherwise they repeat within a batch",
+    )
     caption_dropout: float = Field(
         default=0.1, ge=0.0, le=1.0, description="probability of an empty caption, for classifier-free guidance"
     )

@@ -1,6 +1,6 @@
 """Held-out losses on the same pictures, crops, noise and timesteps at every evaluation, so that changes are paired."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,11 +42,11 @@ def held_out_losses(
 ) -> HeldOutLosses:
     """Evaluate all samples of `dataset` at each of `timesteps` (shares of the schedule, 0..1)."""
     names = objectives.regions.objectives
-    keys: list[str] = []
-    sums: list[Tensor] = []
+    keys: list[str] = [""] * len(dataset)
+    sums_2nk = torch.zeros(2, len(dataset), len(names), dtype=torch.float64)
     with evaluating(objectives.model.pipeline):
-        for start in range(0, len(dataset), batch_size):
-            batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]).to(device)
+        for positions in _alike(dataset, batch_size):
+            batch = collate([dataset[i] for i in positions]).to(device)
             masks = objectives.masks(batch)
             errors_bk = torch.zeros(masks.shape[:2], dtype=torch.float64)
             for t, share in enumerate(timesteps):
@@ -55,14 +55,25 @@ def held_out_losses(
                 errors_bk += torch.einsum("bhw,bkhw->bk", squares_bhw, masks).double().cpu()
             channels = objectives.model.pipeline.vae.config.latent_channels
             areas_bk = len(timesteps) * channels * masks.sum(dim=(2, 3)).double().cpu()
-            keys += batch.keys
-            sums.append(torch.stack([errors_bk, areas_bk]))
-    errors_nk, areas_nk = torch.cat(sums, dim=1)
+            sums_2nk[:, positions] = torch.stack([errors_bk, areas_bk])
+            for position, key in zip(positions, batch.keys, strict=True):
+                keys[position] = key
+    errors_nk, areas_nk = sums_2nk
     return HeldOutLosses(
         keys,
         {name: errors_nk[:, k].tolist() for k, name in enumerate(names)},
         {name: areas_nk[:, k].tolist() for k, name in enumerate(names)},
     )
+
+
+def _alike(dataset: PeopleDataset, most: int) -> Iterator[list[int]]:
+    """Yield all positions in batches of one resolution, of up to `most`."""
+    of_resolution: dict[tuple[int, int], list[int]] = {}
+    for position in range(len(dataset)):
+        of_resolution.setdefault(dataset.resolution(position), []).append(position)
+    for positions in of_resolution.values():
+        for start in range(0, len(positions), most):
+            yield positions[start : start + most]
 
 
 def _noise_draw(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float) -> NoiseDraw:

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     VARIANT = 8  # crop of a cached variant of a record
     CONDITION = 9  # which conditions of a training sample are dropped
     REFINE = 10  # noise of a redrawn face or hand
+    VIEWS = 11  # crops by which the regions in view are counted before a run
 
 
 def seeded_generator(seed: int, *path: int) -> torch.Generator:

@@ -4,10 +4,11 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
-from fairhuman.data.samples.buckets import bucket_resolutions, cropped_share
+from fairhuman.data.samples.buckets import bucket_resolutions, cropped_share, nearest_resolutions
 from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_order
 from fairhuman.data.samples.sampler import Order, SampleOrder
 
@@ -54,7 +55,7 @@ def test_two_sources_of_one_size_have_orders_of_their_own():
 
 
 def test_resolutions_of_sdxl():
-    found = bucket_resolutions((1024, 1024), 4.0, 64)
+    found = bucket_resolutions((1024, 1024), 4.0, 64, None)
     wide = {(short, long) for short, sides in SDXL.items() for long in sides}
     assert set(found) <= wide | {(long, short) for short, long in wide}
     assert {min(size) for size in found} == set(SDXL)
@@ -65,14 +66,46 @@ def test_resolutions_of_sdxl():
     ("size", "aspect", "step"), [((1024, 1024), 2.0, 64), ((768, 512), 3.0, 64), ((64, 64), 2, 16)]
 )
 def test_resolutions_keep_to_their_rules(size, aspect, step):
-    found = bucket_resolutions(size, aspect, step)
+    found = bucket_resolutions(size, aspect, step, None)
     assert size in found
     assert len(set(found)) == len(found) > 2
     for height, width in found:
         assert height % step == width % step == 0
         assert height * width <= size[0] * size[1] < (height + step) * (width + step)
         assert max(height, width) <= aspect * min(height, width)
-    assert bucket_resolutions(size, 1.0, step) == [size] or size[0] != size[1]
+    assert bucket_resolutions(size, 1.0, step, None) == [size] or size[0] != size[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect", "step", "least"),
+    [((1024, 1024), 8.0, 64, 0.8), ((128, 128), 2.0, 16, 0.8), ((768, 512), 3.0, 64, 0.9), ((512, 512), 8.0, 16, 0.8)],
+)
+def test_pairs_of_sides_with_nearly_the_whole_area(size, aspect, step, least):
+    found = bucket_resolutions(size, aspect, step, least)
+    assert size in found
+    area, units = size[0] * size[1], range(1, size[0] * size[1] // step**2 + 1)
+    for height, width in found:
+        assert height % step == width % step == 0
+        assert least * area <= height * width <= area
+        assert max(height, width) <= aspect * min(height, width)
+    # Each pair is one of them or has one of nearly the same shape, which isn't smaller.
+    for height, width in (
+        (h * step, w * step) for h in units for w in units if least * area <= h * w * step**2 <= area
+    ):
+        if max(height, width) <= aspect * min(height, width):
+            near = [(h, w) for h, w in found if abs(math.log(height * w / (width * h))) < 0.02]
+            assert any(h * w >= height * width for h, w in near) or size in near
+    logs = sorted(math.log(height / width) for height, width in found)
+    assert min(b - a for a, b in pairwise(logs)) >= 0.02
+
+
+def test_portrait_photos_lose_a_hundredth_where_steps_are_fine():
+    cropped = {
+        step: cropped_share([(512, 338)], nearest_resolutions([(512, 338)], bucket_resolutions((128, 128), 8.0, step)))
+        for step in (64, 16)
+    }
+    assert cropped[64] == pytest.approx(0.34, abs=0.01)
+    assert cropped[16] == pytest.approx(0.01, abs=0.002)
 
 
 def nearest(size: tuple[int, int], resolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -112,6 +145,18 @@ def test_a_bucket_without_a_full_batch_is_closed():
     # Repeats are samples too.
     order = bucketed_order(1, [SourceShare(range(20)), SourceShare(range(20, 32), repeats=3)], sizes, resolutions, 8)
     assert [int(length) for length in order.lengths] == [9, 20, 27]
+
+
+def test_a_bucket_that_would_be_cropped_elsewhere_stays_open():
+    sizes = [(512, 512)] * 20 + [(640, 384)] * 2 + [(500, 512)]
+    resolutions = [(640, 384), (512, 512), (496, 512)]
+    order = bucketed_order(1, [SourceShare(range(23))], sizes, resolutions, 8, most_cropped=0.05)
+    assert list(order.resolutions) == [(640, 384), (512, 512)]
+    assert [int(length) for length in order.lengths] == [2, 21]
+    counts = drawn(order, 8 * 23 * 4)
+    assert len(counts) == 23
+    assert max(counts.values()) - min(counts.values()) <= 4  # a batch shows each of two records four times
+    assert set(drawn(order, 24)) & {20, 21}, "they are seen from the first epochs on"
 
 
 def test_repeats_and_weights_hold_with_buckets():

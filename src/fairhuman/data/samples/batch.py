@@ -33,6 +33,9 @@ class Sample:
     view: View | None = None  # None: latents aren't cached
     moments_2chw: Tensor | None = None  # float16: mean and standard deviation of the cached latents
     ignored_hw: Tensor | None = None  # float32 in 0..1: what counts for no objective; None: nothing in the data set
+    whole_r2: Tensor = field(
+        default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64)
+    )  # the picture's boxes by region, and those that are whole in view
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Batch:
     views: Sequence[View | None] = ()
     moments: Sequence[Tensor | None] = ()  # one per sample, [2, C, h, w]
     ignored_bhw: Tensor | None = None
+    whole_br2: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 2, dtype=torch.int64))  # see Sample.whole_r2
     text: tuple[Tensor, Tensor] | None = None  # text embeddings [B, 77, D] and pooled [B, P]; None: not computed yet
 
     @property
@@ -78,6 +82,7 @@ class Batch:
             ignored_bhw=None if self.ignored_bhw is None else change(self.ignored_bhw),
             time_ids_b6=change(self.time_ids_b6),
             positions_b=change(self.positions_b),
+            whole_br2=change(self.whole_br2),
             conditions={name: change(tensor) for name, tensor in self.conditions.items()},
             known_conditions={name: change(tensor) for name, tensor in self.known_conditions.items()},
             shown_conditions={name: change(tensor) for name, tensor in self.shown_conditions.items()},
@@ -109,4 +114,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         views=[sample.view for sample in samples],
         moments=[sample.moments_2chw for sample in samples],
         ignored_bhw=torch.stack(ignored) if ignored else None,
+        whole_br2=torch.stack([sample.whole_r2 for sample in samples]),
     )

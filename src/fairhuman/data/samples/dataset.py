@@ -25,7 +25,8 @@ from fairhuman.data.samples.conditions import (
     read_conditions,
 )
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder
+from fairhuman.data.samples.regions_in_view import RegionsInView, regions_in_view
+from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder, SizedOrder
 from fairhuman.data.samples.views import View, view_of
 from fairhuman.errors import DataError
 from fairhuman.record import IGNORE, Box, Finding, HumanRecord
@@ -73,14 +74,16 @@ class PeopleDataset(Dataset[Sample]):
         caption_dropout: probability of an empty caption, 0..1.
         seed: seed of order and draws, ≥ 0.
         limits: the limits with which the records were read.
-        order: order of the records; None: each record once per epoch. A `BucketOrder` also sets the resolution of
-            each sample, instead of the transform's.
+        order: order of the records; None: each record once per epoch. A `BucketOrder` or `SizedOrder` also sets the
+            resolution of each sample, instead of the transform's.
         conditions: the conditions of samples, of `pose` and `depth`.
         condition_dropout: probability, 0..1, that a known condition is replaced by zeros; independent for each
             condition and sample, and without effect on other draws.
         variants: number of crops per record, each a function of (seed, key, number) alone, from which a position
             chooses one; 0: each position has its own crop. Flips are drawn in either case.
         ignored: regions that count for no objective. Their painted masks and their boxes (plain rectangles) count both.
+        min_in_view: share of a region, 0..1, that must be in view; with less, the region counts as not annotated in
+            the sample.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class PeopleDataset(Dataset[Sample]):
         condition_dropout: float = 0.0,
         variants: int = 0,
         ignored: Sequence[str] = (IGNORE,),
+        min_in_view: float = 0.0,
     ) -> None:
         if not records:
             raise DataError("records must not be empty")
@@ -119,6 +123,7 @@ class PeopleDataset(Dataset[Sample]):
         self.variants = variants
         self.ignored = tuple(ignored)
         self.ignores = any(record.has(name) for record in records for name in self.ignored)
+        self.min_in_view = min_in_view
         self.latents: Encodings | None = None
         self.place = ""
 
@@ -134,6 +139,19 @@ class PeopleDataset(Dataset[Sample]):
     def __len__(self) -> int:
         """Number of records."""
         return len(self.records)
+
+    def resolution(self, position: int) -> tuple[int, int]:
+        """Height and width of a position's sample."""
+        if isinstance(self.order, BucketOrder | SizedOrder):
+            return self.order.resolution(position)
+        return self.transform.resolution
+
+    def resolutions_of_records(self) -> list[tuple[int, int]]:
+        """Height and width of the samples of each record."""
+        if isinstance(self.order, BucketOrder | SizedOrder):
+            shown = self.order.resolutions_of_records()
+            return [shown.get(number, self.transform.resolution) for number in range(len(self.records))]
+        return [self.transform.resolution] * len(self.records)
 
     def __getitem__(self, position: int) -> Sample:
         """The sample of a position ≥ 0.
@@ -178,9 +196,7 @@ class PeopleDataset(Dataset[Sample]):
 
     def _sample(self, record: HumanRecord, position: int, notes: tuple[Note, ...]) -> Sample:
         size = (record.height, record.width)
-        transform = self.transform
-        if isinstance(self.order, BucketOrder):
-            transform = replace(transform, resolution=self.order.resolution(position))
+        transform = replace(self.transform, resolution=self.resolution(position))
         annotations = self._annotations(record)
         draw, dropped = self._draw(record, annotations, transform, position)
         frame, conditions = transform.resolution, annotations.conditions
@@ -197,15 +213,15 @@ class PeopleDataset(Dataset[Sample]):
             items["ignored boxes"] = as_bounding_boxes(ignored_boxes, size)
         items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
+        regions = self._regions_in_view(record, annotations, moved, draw, frame)
         ignored_hw = self._ignored(moved, frame) if self.ignores else None
-        masks_rhw = self._masks(moved, frame)
         hidden = self._hidden_conditions(position)
         shown = {name: item for name, item in conditions.items() if name not in hidden}
         return Sample(
             picture_chw=_to_input(moved["picture"]) if "picture" in moved else None,
-            masks_rhw=masks_rhw if ignored_hw is None else without(masks_rhw, ignored_hw),
-            known_r=torch.tensor([record.annotated(name) for name in self.regions], dtype=torch.bool),
-            boxes={name: _in_view(moved[f"boxes {name}"], frame) for name in self.regions},
+            masks_rhw=regions.masks_rhw if ignored_hw is None else without(regions.masks_rhw, ignored_hw),
+            known_r=regions.known_r,
+            boxes=regions.boxes,
             caption="" if dropped else record.caption,
             time_ids_6=torch.tensor(transform.time_ids(draw, size), dtype=torch.float32),
             key=record.key,
@@ -221,6 +237,7 @@ class PeopleDataset(Dataset[Sample]):
             view=view,
             moments_2chw=moments,
             ignored_hw=ignored_hw,
+            whole_r2=regions.whole_r2,
         )
 
     def _hidden_conditions(self, position: int) -> set[str]:
@@ -286,16 +303,24 @@ class PeopleDataset(Dataset[Sample]):
             return boxes
         return (Box(*map(float, frame)),)
 
-    def _masks(self, moved: Mapping[str, Tensor], view: tuple[int, int]) -> Tensor:
-        """Masks [r, H, W] of the view: the painted one if there is one, otherwise drawn from the boxes."""
-        masks_rhw = torch.zeros(len(self.regions), *view)
-        for r, name in enumerate(self.regions):
-            painted = moved.get(f"mask {name}")
-            if painted is None:
-                masks_rhw[r] = boxes_to_mask(moved[f"boxes {name}"], view, self.masks)
-            else:  # interpolation may exceed 0..1 by rounding
-                masks_rhw[r] = painted.clamp(0, 1)
-        return masks_rhw
+    def _regions_in_view(
+        self,
+        record: HumanRecord,
+        annotations: _Annotations,
+        moved: Mapping[str, Tensor],
+        draw: ViewDraw,
+        frame: tuple[int, int],
+    ) -> RegionsInView:
+        scale = math.prod(draw.resized_hw) / (record.width * record.height)
+        return regions_in_view(
+            self.regions,
+            {name: record.annotated(name) for name in self.regions},
+            {name: moved[f"boxes {name}"] for name in self.regions},
+            {name: (moved[f"mask {name}"], scale * _covered(mask)) for name, mask in annotations.painted.items()},
+            frame,
+            self.masks,
+            self.min_in_view,
+        )
 
     @staticmethod
     def _ignored(moved: Mapping[str, Tensor], view: tuple[int, int]) -> Tensor:
@@ -331,9 +356,6 @@ def _check_size(record: HumanRecord, name: str, image: Image.Image) -> Image.Ima
     return image
 
 
-def _in_view(boxes_n4: Tensor, view: tuple[int, int]) -> list[tuple[float, ...]]:
-    """Boxes clipped to the view; boxes outside it are left out."""
-    height, width = view
-    clipped_n4 = boxes_n4.clamp(min=0.0).minimum(boxes_n4.new_tensor([width, height, width, height]))
-    visible = (clipped_n4[:, 2] > clipped_n4[:, 0]) & (clipped_n4[:, 3] > clipped_n4[:, 1])
-    return [tuple(box) for box in clipped_n4[visible].tolist()]
+def _covered(mask: Image.Image) -> float:
+    """Pixels that a painted mask covers."""
+    return sum(level * count for level, count in enumerate(mask.histogram())) / 255.0

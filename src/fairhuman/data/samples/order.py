@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.data.samples.buckets import Size
+from fairhuman.data.samples.buckets import Size, log_aspects, nearest
 from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder, WeightedOrder
 
 
@@ -32,30 +32,44 @@ def mixed_order(seed: int, shares: Sequence[SourceShare], part: tuple[int, ...] 
 
 
 def bucketed_order(
-    seed: int, shares: Sequence[SourceShare], sizes: Sequence[Size], resolutions: Sequence[Size], batch: int
+    seed: int,
+    shares: Sequence[SourceShare],
+    sizes: Sequence[Size],
+    resolutions: Sequence[Size],
+    batch: int,
+    most_cropped: float = 1.0,
 ) -> BucketOrder:
     """Order in which each batch, of `batch` samples over all processes and micro-batches, holds records of a single
     bucket.
 
     A record goes to the bucket with the nearest log aspect ratio. Buckets with less than one batch per epoch are
-    closed, smallest first, and their records go to the nearest open bucket. Sizes and resolutions are (height, width);
-    `shares` are those of `mixed_order`.
+    closed, smallest first, and their records go to the nearest open bucket, but only where each of these records loses
+    at most `most_cropped` (0..1) of its area there. Sizes and resolutions are (height, width); `shares` are those of
+    `mixed_order`.
     """
     lengths = _samples_per_epoch(shares, len(sizes))
-    aspects = np.log([height / width for height, width in sizes])
-    centres = np.log([height / width for height, width in resolutions])
-    opened = np.argsort(centres)
+    aspects, centres = log_aspects(sizes), log_aspects(resolutions)
+    opened = np.arange(len(centres))
+
+    def cropped(records: NDArray[np.bool_], others: NDArray[np.int64]) -> float:
+        moved = others[nearest(aspects[records], centres[others])]
+        return float(1.0 - np.exp(-np.abs(aspects[records] - centres[moved]).max()))
+
     while True:
-        middles = (centres[opened][1:] + centres[opened][:-1]) / 2
-        bucket_of = opened[np.searchsorted(middles, aspects)]
+        bucket_of = opened[nearest(aspects, centres[opened])]
         length_of: dict[int, Fraction] = {}
         for share, length in zip(shares, lengths, strict=True):
             for bucket, count in zip(*np.unique(bucket_of[share.records], return_counts=True), strict=True):
                 length_of[int(bucket)] = length_of.get(int(bucket), Fraction(0)) + int(count) * length
-        smallest = min(length_of, key=lambda bucket: (length_of[bucket], bucket))
-        if len(length_of) == 1 or length_of[smallest] >= batch:
+        if len(length_of) == 1:
             break
-        opened = opened[np.isin(opened, [bucket for bucket in length_of if bucket != smallest])]
+        for small in sorted(length_of, key=lambda bucket: (length_of[bucket], bucket)):
+            others = np.asarray([bucket for bucket in length_of if bucket != small])
+            if length_of[small] < batch and cropped(bucket_of == small, others) <= most_cropped:
+                opened = others
+                break
+        else:
+            break
     kept = sorted(length_of)
     orders = [_order_of_bucket(seed, shares, bucket_of == bucket, (bucket + 1,)) for bucket in kept]
     return BucketOrder(seed, [resolutions[k] for k in kept], orders, [length_of[k] for k in kept], batch)

@@ -109,7 +109,8 @@ class BucketOrder:
     epoch e it gives its batches floor(e n_k / G) ... floor((e + 1) n_k / G) - 1, and the remainder comes first in the
     next epoch. A permutation per epoch shuffles the batches of all buckets. So nothing is lost or padded; at any time,
     all records listed once in their bucket's order have occurred equally often, ± 1; and for n_k ≥ G such a record
-    occurs at most twice per epoch.
+    occurs at most twice per epoch. A bucket with n_k < G gives a batch every G / n_k epochs, the first after half of
+    that; its records repeat within the batch, so over a run they occur as often as all others.
 
     Attributes:
         seed: ≥ 0.
@@ -149,7 +150,9 @@ class BucketOrder:
     def _place(self, position: int) -> tuple[int, int]:
         """Bucket of a position, and the number of its samples before."""
         step, place = divmod(position, self.batch)
-        epoch = int(step * self.batch / sum(self.lengths))  # a lower bound, because epochs consist of full batches
+        # A lower bound: epochs consist of full batches, of which small buckets give half a batch ahead of time.
+        ahead = Fraction(sum(length < self.batch for length in self.lengths), 2)
+        epoch = int(max(step - ahead, Fraction(0)) * self.batch / sum(self.lengths))
         while sum(self._before(epoch + 1)) <= step:
             epoch += 1
         first, last = self._before(epoch), self._before(epoch + 1)
@@ -166,7 +169,38 @@ class BucketOrder:
 
     def _before(self, epoch: int) -> list[int]:
         """Number of batches of each bucket before an epoch."""
-        return [int(epoch * length / self.batch) for length in self.lengths]
+        half = Fraction(1, 2)
+        return [int(epoch * length / self.batch + half * (length < self.batch)) for length in self.lengths]
+
+
+@dataclass(frozen=True)
+class SizedOrder:
+    """An order of records that have a resolution each, (height, width); neighbours may differ in it."""
+
+    order: Order
+    resolutions: Sequence[tuple[int, int]]
+
+    def index(self, position: int) -> int:
+        """Record at a position ≥ 0."""
+        return self.order.index(position)
+
+    def successors(self, position: int) -> Iterator[int]:
+        """All records, each once: those of the position's resolution first."""
+        wanted, rest = self.resolution(position), []
+        for record in self.order.successors(position):
+            if self.resolutions[record] == wanted:
+                yield record
+            else:
+                rest.append(record)
+        yield from rest
+
+    def resolution(self, position: int) -> tuple[int, int]:
+        """Height and width of a position's sample."""
+        return self.resolutions[self.index(position)]
+
+    def resolutions_of_records(self) -> dict[int, tuple[int, int]]:
+        """Height and width of each record's samples."""
+        return dict(enumerate(self.resolutions))
 
 
 def _unique(records: Iterator[int]) -> Iterator[int]:

@@ -10,7 +10,6 @@ from fairhuman.data.pictures.notes import LoadReport, Note, note
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.data.samples.sampler import BucketOrder
 from fairhuman.data.samples.views import View
 from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.train.cache.plan import Caches, captions
@@ -56,16 +55,14 @@ class _EveryView(Dataset[tuple[Views, Note | None]]):
 
     def __init__(self, people: PeopleDataset) -> None:
         self._people = people
-        order = people.order
-        self._resolutions = order.resolutions_of_records() if isinstance(order, BucketOrder) else {}
+        self._resolutions = people.resolutions_of_records()
 
     def __len__(self) -> int:
         return len(self._people)
 
     def __getitem__(self, index: int) -> tuple[Views, Note | None]:
-        resolution = self._resolutions.get(index, self._people.transform.resolution)
         try:
-            return self._people.views(index, resolution), None
+            return self._people.views(index, self._resolutions[index]), None
         except PictureError as error:
             record = self._people.records[index]
             return [], note(record.location or record.key, "cache", error.finding)

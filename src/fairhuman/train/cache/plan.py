@@ -61,7 +61,7 @@ def budget(recipe: TrainRecipe, data: RunData) -> Budget:
     return Budget(
         recipe.cache.folder or cache_folder() / "encodings",
         views if recipe.cache.latents else 0,
-        max(size.latent_bytes(resolution) for resolution in recipe.sizes),
+        size.latent_bytes(recipe.size),
         len(captions(recipe, data)) if recipe.cache.text else 0,
         size.text_bytes,
     )

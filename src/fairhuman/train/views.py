@@ -1,0 +1,107 @@
+"""What a run shows of its pictures: the resolution of each, the order, and what is said about it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import picture_name
+from fairhuman.data.samples.buckets import Size, log_aspects, nearest_resolutions
+from fairhuman.data.samples.coverage import ViewCoverage, enlarged, percent
+from fairhuman.data.samples.dataset import PeopleDataset
+from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_order
+from fairhuman.data.samples.sampler import BucketOrder, Order
+from fairhuman.fairness.distributed import world_size
+from fairhuman.record import Finding, HumanRecord, region_column
+from fairhuman.regions.transforms import JointTransform
+from fairhuman.train.recipe import TrainRecipe
+
+FEW_WHOLE = 0.8  # a run warns below this share of a region's boxes that are whole in view
+TOO_SMALL = "smaller than the training size, enlarged"
+NAMED = 3  # small pictures that a message names
+
+
+def training_transform(recipe: TrainRecipe) -> JointTransform:
+    """Return the resize, crop and flip of training samples."""
+    view = recipe.view
+    return JointTransform(recipe.size, view.crop, view.flip_probability, view.keep_region, view.zoom)
+
+
+def training_order(recipe: TrainRecipe, shares: Sequence[SourceShare], train: Sequence[HumanRecord]) -> Order:
+    """Return the order of the training samples, in buckets if set."""
+    view = recipe.view
+    if view.bucket_aspect is None:
+        return mixed_order(recipe.seed, shares)
+    order = bucketed_order(
+        recipe.seed, shares, _sizes(train), recipe.sizes, recipe.samples(world_size()), view.bucket_crop
+    )
+    # Pictures of the resolution's shape are trained on in the same order with buckets and without.
+    plain = view.bucket_area is not None and list(order.resolutions) == [recipe.size]
+    return mixed_order(recipe.seed, shares) if plain else order
+
+
+def held_out_resolutions(
+    recipe: TrainRecipe, training: PeopleDataset, held_out: Sequence[HumanRecord]
+) -> list[Size] | None:
+    """Return (height, width) of each held-out sample; None without buckets.
+
+    It is that of the nearest bucket of the training samples, or of any bucket if that would crop more than
+    `view.bucket_crop`.
+    """
+    if recipe.view.bucket_aspect is None:
+        return None
+    order, sizes = training.order, _sizes(held_out)
+    known = list(order.resolutions) if isinstance(order, BucketOrder) else [recipe.size]
+    near, best = nearest_resolutions(sizes, known), nearest_resolutions(sizes, recipe.sizes)
+    cropped = 1.0 - np.exp(-np.abs(log_aspects(sizes) - log_aspects(near)))
+    pairs = zip(near, best, cropped <= recipe.view.bucket_crop, strict=True)
+    return [a if close else b for a, b, close in pairs]
+
+
+def note_enlarged(data: PeopleDataset, report: LoadReport) -> None:
+    """Note each picture that has to be enlarged, with its size and that of its view."""
+    shown = data.resolutions_of_records()
+    for number in enlarged(data.records, shown):
+        record, (height, width) = data.records[number], shown[number]
+        value = f"{record.width} x {record.height}, shown at {width} x {height}"
+        report.add(record.location or record.key, "view", Finding("warned", TOO_SMALL, value))
+
+
+def describe_enlarged(data: PeopleDataset) -> str | None:
+    """Return a line that counts and names the pictures that have to be enlarged; None if there are none."""
+    small = [data.records[number] for number in enlarged(data.records, data.resolutions_of_records())]
+    if not small:
+        return None
+    names = ", ".join(f"{picture_name(one.image)} ({one.width} x {one.height})" for one in small[:NAMED])
+    more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
+    return (
+        f"{len(small)} of {len(data)} pictures are smaller than the training size and are enlarged: {names}{more} "
+        "(data_report.json names all)"
+    )
+
+
+def view_warnings(recipe: TrainRecipe, coverage: ViewCoverage) -> list[str]:
+    """Return a line for each region of which less than 80 % of the boxes are whole in view, with the setting to change.
+
+    The line says which setting would show more: the first that crops more than it has to.
+    """
+    view = recipe.view
+    if view.bucket_aspect is None:
+        change = "view.bucket_aspect=auto shows nearly whole pictures"
+    elif view.keep_region < 1.0:
+        change = "view.keep_region=1 places crops so that they are"
+    elif view.zoom != (1.0, 1.0):
+        change = "view.zoom=[1,1] shows as much as possible"
+    elif view.bucket_aspect != "auto":
+        change = "view.bucket_aspect=auto has buckets for all pictures"
+    else:
+        change = "a smaller view.bucket_step has buckets of more shapes"
+    return [
+        f"warning: only {percent(found.whole)} of {region_column(name)} are whole in view; {change}"
+        for name, found in coverage.regions.items()
+        if found.whole < FEW_WHOLE
+    ]
+
+
+def _sizes(records: Sequence[HumanRecord]) -> list[Size]:
+    return [(record.height, record.width) for record in records]
