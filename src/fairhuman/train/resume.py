@@ -176,8 +176,8 @@ def _mismatch(
     back = " ".join(f"{name}={_typed(changed[name][0])}" for name in fixed)
     same = back or "batch_size and accumulate that give as many samples"
     lines.append(
-        f"Choose another out, or {same} to resume; `fairhuman train {recipe.out / 'recipe.yaml'}` goes on with the run's "
-        "own settings."
+        f"Choose another out, or {same} to resume; `fairhuman train {recipe.out / 'recipe.yaml'}` goes on with the "
+        "run's own settings."
     )
     return lines
 

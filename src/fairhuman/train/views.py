@@ -80,6 +80,12 @@ def describe_enlarged(data: PeopleDataset) -> str | None:
     )
 
 
+def view_lines(recipe: TrainRecipe, data: PeopleDataset, coverage: ViewCoverage) -> list[str]:
+    """Return what to say about a run's views: the regions whole in view, small pictures, warnings."""
+    lines = [coverage.whole(name) for name in recipe.regions.names]
+    return [line for line in (*lines, describe_enlarged(data), *view_warnings(recipe, coverage)) if line]
+
+
 def view_warnings(recipe: TrainRecipe, coverage: ViewCoverage) -> list[str]:
     """Return a line for each region of which less than 80 % of the boxes are whole in view, with the setting to change.
 
