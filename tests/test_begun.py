@@ -146,7 +146,8 @@ def test_a_recipe_that_has_changed_says_how_the_run_goes_on(
     code, _, errors = typed(*TRAIN)
     assert code == 2
     said = " ".join(errors.split())
-    assert "training/run holds a run with another view.bucket_aspect: None there, 'auto' now" in said
+    assert "training/run holds a run with other settings" in said
+    assert "view.bucket_aspect: None there, 'auto' now" in said
     assert "`fairhuman train training/run/recipe.yaml` goes on with the run's own settings" in said
     run("train", "training/run/recipe.yaml")
     found, expected = (rows(folder / name / "metrics.jsonl") for name in ("run", "ended"))
