@@ -168,12 +168,18 @@ def test_cards_have_units_and_times(tmp_path: Path) -> None:
 
 
 def test_whole_faces_are_named_and_few_of_them_are_a_warning(tmp_path: Path) -> None:
+    """As the data set has them, or else as the steps saw them."""
     write_metrics(tmp_path, 3, **{"whole/face": 0.28, "whole/hand": 0.95})
     page = write_training_report(tmp_path).read_text(encoding="utf-8")
-    assert "<dt>whole faces in view</dt><dd>28%</dd>" in page
-    assert "Only 28% of faces were whole in view" in page
-    assert "<dt>whole hands in view</dt><dd>95%</dd>" in page
-    assert "95% of hands were" not in page
+    assert page.count("<dt>whole faces in view</dt><dd>28 %</dd>") == 1
+    assert "Whole faces in view: 28 %, the crop cuts the others off." in page
+    assert "<dt>whole hands in view</dt><dd>95 %</dd>" in page
+    assert "Whole hands in view" not in page
+    (tmp_path / "summary.json").write_text(json.dumps({"whole_faces_in_view": 0.999}))
+    page = write_training_report(tmp_path).read_text(encoding="utf-8")
+    assert page.count("<dt>whole faces in view</dt><dd>99 %</dd>") == 1
+    assert page.count("<dt>whole faces in view</dt>") == 1
+    assert "Whole faces in view" not in page
 
 
 def test_starts_and_changed_settings_are_listed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fairhuman.record import region_column
 from fairhuman.report import plots
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
@@ -49,7 +50,7 @@ def write_training_report(run: Path) -> Path:
         title=f"Training report: {recipe.get('strategy', '?')} on {recipe.get('model', 'an unknown model')}",
         subtitle=f"Run {run.resolve().name}",
         facts=_facts(recipe, metrics, evaluations, summary),
-        notes=notes + _cut_off(metrics),
+        notes=notes + _cut_off(_whole(metrics, summary)),
         sentences=sentences,
         sign=next((sign for sign in ("bad", "good") if sign in dict(sentences)), ""),
         previews=previews,
@@ -81,7 +82,7 @@ def _facts(
     facts = [(name.replace("_", " "), _with_unit(name, recipe[name])) for name in HEAD if name in recipe]
     if len(metrics.steps_n):
         facts += _progress(recipe, metrics)
-    facts += [(f"whole {name}s in view", f"{share:.0%}") for name, share in _whole(metrics).items()]
+    facts += [(name, _percent(share)) for name, share in _whole(metrics, {}).items() if _key(name) not in summary]
     if evaluations:
         facts.append(("held-out pictures", f"{len(evaluations[0].keys):,}"))
     # Scalar values of the summary, such as the device; the full summary is further down the page.
@@ -107,16 +108,31 @@ def _progress(recipe: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, st
     return [*facts, ("steps skipped (inf or NaN)", f"{skipped:.0f}")]
 
 
-def _whole(metrics: Metrics) -> dict[str, float]:
-    """Mean share of each region's boxes that were whole in view, for runs that logged it."""
-    return {name: float(np.nanmean(v)) for name, v in metrics.group("whole").items() if np.isfinite(v).any()}
+def _whole(metrics: Metrics, summary: Mapping[str, Any]) -> dict[str, float]:
+    """Share of boxes that are whole in view, by `whole REGIONS in view`: of the data set, else of the steps."""
+    found = {
+        f"whole {region_column(name)} in view": float(np.nanmean(values))
+        for name, values in metrics.group("whole").items()
+        if np.isfinite(values).any()
+    }
+    known = {name.replace("_", " "): value for name, value in summary.items() if name.startswith("whole_")}
+    return {**found, **known}
 
 
-def _cut_off(metrics: Metrics) -> list[str]:
+def _key(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def _percent(share: float) -> str:
+    """Whole percent, rounded down: what isn't whole everywhere isn't 100 %."""
+    return f"{int(100 * share + 1e-9)} %"
+
+
+def _cut_off(whole: Mapping[str, float]) -> list[str]:
     return [
-        f"Only {share:.0%} of {name}s were whole in view: the crop cut the others off. See the overlay sheet, "
+        f"{name[0].upper()}{name[1:]}: {_percent(share)}, the crop cuts the others off. See the overlay sheet, "
         "view.bucket_aspect and view.keep_region."
-        for name, share in _whole(metrics).items()
+        for name, share in whole.items()
         if share < FEW_WHOLE
     ]
 
@@ -233,6 +249,8 @@ def _with_unit(name: str, value: object) -> str:
         return ", ".join(str(source.get("path", source)) for source in value)
     if name == "cropped_share" and isinstance(value, float):
         return f"{value:.1%}"
+    if name.startswith("whole_") and isinstance(value, float):
+        return _percent(value)
     if name == "peak_memory_mib" and isinstance(value, int):
         return f"{value:,} MiB"
     return _plain(value)
