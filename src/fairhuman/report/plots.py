@@ -109,7 +109,7 @@ def optimiser_figure(metrics: Metrics) -> Figure:
 
 def validation_figure(steps: Sequence[int], estimates: Mapping[str, Sequence[Estimate]]) -> Figure:
     """Paired change of each held-out loss since the first evaluation in percent, with 95 % intervals."""
-    figure, axes = _panel("Change in held-out loss since the first evaluation", "change in %")
+    figure, axes = _panel("Change in held-out loss", "% since the first")
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     palette = colours(estimates)
     # Objectives are offset horizontally so that their error bars don't overlap.

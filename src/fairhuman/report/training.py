@@ -142,7 +142,7 @@ def _starts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
         (
             _plain(start.get("step")),
-            str(start.get("date", "")),
+            _with_unit("date", start.get("date", "")),
             ", ".join(f"{name}: {old} → {new}" for name, (old, new) in start.get("changed", {}).items()) or "none",
         )
         for start in summary.get("starts", ())
@@ -230,8 +230,12 @@ def interval(estimate: Estimate, form: str) -> str:
     """`value [low, high]`, each formatted with `form`; a dash if the value isn't finite."""
     if not np.isfinite(estimate.value):
         return "-"
-    value, low, high = (form.format(number) for number in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (_unsigned_zero(form.format(number)) for number in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
+
+
+def _unsigned_zero(number: str) -> str:
+    return number.lstrip("+-") if float(number.rstrip("%")) == 0 else number
 
 
 def _plain(value: object) -> str:
@@ -251,6 +255,8 @@ def _with_unit(name: str, value: object) -> str:
         return f"{value:.1%}"
     if name.startswith("whole_") and isinstance(value, float):
         return _percent(value)
+    if name == "date":
+        return str(value).replace("T", " ")[:16]
     if name == "peak_memory_mib" and isinstance(value, int):
         return f"{value:,} MiB"
     return _plain(value)

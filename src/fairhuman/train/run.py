@@ -27,6 +27,7 @@ from fairhuman.train.optimizer import build_optimizer, build_schedule, restore_s
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable, note_start
 from fairhuman.train.step import Objectives
+from fairhuman.train.views import view_lines
 from fairhuman.utils.files import write_atomically, write_json
 from fairhuman.utils.memory import peak_resident_bytes
 from fairhuman.utils.provenance import origin
@@ -213,7 +214,7 @@ def _summary(run: Run) -> dict[str, object]:
     return {
         "trained_values": trained_parameter_count(run.model.trainable_parameters()),
         "pictures": len(run.data.train),
-        "data_lines": run.data.lines(),
+        "data_lines": [*run.data.lines(), *view_lines(run.recipe, run.data.train, run.data.coverage)],
         "cropped_share": run.data.cropped_share,
         "device": str(run.process.device),
         "processes": run.process.num_processes,
