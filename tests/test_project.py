@@ -1,5 +1,6 @@
 """The project's own files: what an install needs."""
 
+import ast
 import re
 import tomllib
 
@@ -37,3 +38,24 @@ def test_the_readme_s_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_no_model_s_own_code_is_ever_run() -> None:
+    """Whatever picks a class by a model's own configuration is told not to run that model's code, nor to ask."""
+    found = 0
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            trusted = {word.arg: word.value for word in call.keywords}.get("trust_remote_code")
+            if trusted is not None:
+                assert isinstance(trusted, ast.Constant) and trusted.value is False, f"{file}:{call.lineno}"  # noqa: PT018
+            if call.func.attr != "from_pretrained":
+                continue
+            owner = ast.unparse(call.func.value)
+            if owner.startswith("Auto") or owner.endswith("Pipeline"):
+                found += 1
+                assert trusted is not None, f"{file}:{call.lineno}: needs trust_remote_code=False"
+            else:  # a class of transformers or diffusers, whatever the model says
+                assert owner in ("BertTokenizer", "CLIPModel", "CLIPTextConfig", "CLIPTokenizer", "kind.NETWORK"), owner
+    assert found >= 5

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fairhuman.errors import RecipeError
 from fairhuman.utils.files import write_text
+from fairhuman.utils.parse import parse_yaml, read_yaml
 
 
 class Settings(BaseModel):
@@ -101,10 +102,10 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise RecipeError(f"{path}: extends itself")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such recipe{_recipes_at_hand(path)}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: expected a YAML file, {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
@@ -140,9 +141,9 @@ def _copy(values: dict[str, Any]) -> dict[str, Any]:
 
 def _parse(text: str, override: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value is not valid YAML") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"override {override[:200]!r}: the value is not valid YAML: {error}") from error
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:

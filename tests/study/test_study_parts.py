@@ -9,11 +9,12 @@ from starlette.testclient import TestClient
 
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.study.limits import MAX_BUCKETS, RateLimit
-from fairhuman.study.links import SECRET, parse_site, participant_tokens
+from fairhuman.study.links import SECRET, participant_tokens
 from fairhuman.study.shown import load_shown
 from fairhuman.study.study import DESIGN, SETTINGS, Design, StudyItem, Trial, load_design, save_design
 from fairhuman.study.texts import DEFAULT, load_texts
 from fairhuman.web.app import RefusedError
+from fairhuman.web.site import parse_site
 from helpers.small_study import METHODS
 
 

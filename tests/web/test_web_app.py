@@ -108,7 +108,25 @@ def test_own_hosts(client, host):
     assert client.get("/", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "localhost.evil", "x@y:z"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "[::1",
+        "localhost.evil",
+        "x@y:z",
+        "x@localhost",
+        "localhost:80:90",
+        "localhost:",
+        "localhost:99999",
+        "localhost/",
+        "localhost#",
+        "[127.0.0.1",
+        "::1",
+    ],
+)
 def test_foreign_hosts_are_refused(client, host):
     answer = client.get("/", headers={"host": host})
     assert answer.status_code == 400
@@ -120,7 +138,19 @@ def test_a_body_arrives_from_an_own_page(client):
 
 
 @pytest.mark.parametrize(
-    "origin", [None, "null", "", "http://evil.example", "http://127.0.0.1:8001", "http://127.0.0.1"]
+    "origin",
+    [
+        None,
+        "null",
+        "",
+        "http://evil.example",
+        "http://127.0.0.1:8001",
+        "http://127.0.0.1",
+        "https://127.0.0.1:8000",
+        "ftp://127.0.0.1:8000",
+        "127.0.0.1:8000",
+        "://127.0.0.1:8000",
+    ],
 )
 def test_other_pages_can_t_change_anything(client, origin):
     headers = {} if origin is None else {"origin": origin}
@@ -130,6 +160,27 @@ def test_other_pages_can_t_change_anything(client, origin):
             403,
             {"message": "The request must come from a page of this server."},
         )
+
+
+@pytest.mark.parametrize(
+    ("site", "host", "origin", "status"),
+    [
+        ("https://lab.example", "lab.example", "https://lab.example", 200),
+        ("https://lab.example:443", "lab.example", "https://lab.example", 200),
+        ("https://Lab.example", "lab.example:443", "https://lab.example", 200),
+        ("https://lab.example", "lab.example", "http://lab.example", 403),
+        ("https://lab.example", "lab.example:8443", "https://lab.example:8443", 403),
+        ("https://lab.example:8443", "lab.example:8443", "https://lab.example:8443", 200),
+        ("https://lab.example", "127.0.0.1", "http://127.0.0.1", 200),
+        ("http://lab.example", "lab.example:80", "http://lab.example", 200),
+    ],
+)
+def test_pages_of_the_public_address_have_its_scheme(site, host, origin, status):
+    """As where a proxy ends TLS and doesn't tell the scheme."""
+    app = create_app([Route("/count", count, methods=["POST"])], hosts=["lab.example"], site=site)
+    with TestClient(app, base_url=HERE) as client:
+        answer = client.post("/count", json={"number": 4}, headers={"host": host, "origin": origin})
+    assert answer.status_code == status
 
 
 @pytest.mark.parametrize(

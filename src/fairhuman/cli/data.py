@@ -13,6 +13,7 @@ from fairhuman.cli.options import (
     Numbers,
     Overrides,
     Port,
+    ProxyHeaders,
     Recipe,
     Workers,
     check_existing,
@@ -112,6 +113,8 @@ def review(
     reviews_per_picture: Annotated[int, Option(min=1, help="Number of reviewers per picture.")] = 1,
     lease_seconds: Annotated[float, Option(help="How long a picture is reserved for its reviewer.")] = 600.0,
     apply: Annotated[bool, Option("--apply", help="Write reviewed.jsonl and serve nothing.")] = False,
+    url: Annotated[str | None, Option(help="Public address, such as https://review.example.org.")] = None,
+    proxy_headers: ProxyHeaders = None,
     dry_run: DryRun = False,
 ) -> None:
     """Review pictures and prompts by hand on a local web page, where every decision is saved at once.
@@ -122,7 +125,7 @@ def review(
 
     from fairhuman.data.review import ReviewSettings, apply_review, serve_review
 
-    given = {"reviews_per_picture": reviews_per_picture, "lease_seconds": lease_seconds}
+    given = {"reviews_per_picture": reviews_per_picture, "lease_seconds": lease_seconds, "url": url}
     settings = settings_of(ReviewSettings, "data review", None, given=given)
     display = ConsoleDisplay()
     if dry_run:
@@ -130,7 +133,7 @@ def review(
         _would_write(folder, what, folder, display)
         return
     if not apply:
-        serve_review(folder, settings, host, port, display.say)
+        serve_review(folder, settings, host, port, display.say, proxy_headers)
         return
     for name, value in asdict(apply_review(folder, settings)).items():
         display.say(f"{name.replace('_', ' ')}: {value}")

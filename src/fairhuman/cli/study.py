@@ -9,7 +9,7 @@ from rich.console import Console
 from typer import Argument, Option, Typer
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import DryRun, Host, Overrides, Port, named_folders, settings_of
+from fairhuman.cli.options import DryRun, Host, Overrides, Port, ProxyHeaders, named_folders, settings_of
 from fairhuman.errors import RecipeError
 
 study_app = Typer(no_args_is_help=True, help="Ask people which pictures they prefer.", rich_markup_mode=None)
@@ -34,6 +34,9 @@ def create(
     seed: Annotated[int | None, Option(min=0, help="Another seed draws another study.")] = None,
     leave_out: Annotated[Path | None, Option(help="Text file of prompts or picture file names to leave out.")] = None,
     zoom_on: Annotated[str | None, Option(help="Method whose faces and hands place the zooms; else the first.")] = None,
+    equalize: Annotated[
+        bool, Option("--equalize", help="Recode all pictures alike, so that none shows its file's format.")
+    ] = False,
     recipe: Annotated[Path | None, Option(help="YAML file of settings: questions, rules, ...")] = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -45,7 +48,7 @@ def create(
     from fairhuman.study.study import StudySettings
 
     given = {"items": pairs, "participants": participants, "shown": shown, "per_participant": per_participant}
-    given |= {"checks": checks, "seed": seed}
+    given |= {"checks": checks, "seed": seed, "equalize": equalize or None}
     settings = settings_of(StudySettings, "study create", overrides, recipe, given)
     methods, display = named_folders(method), ConsoleDisplay()
     if dry_run:
@@ -108,7 +111,7 @@ def report(
         display.say(f"{found}; would write into {out}")
         return
     settings = stored.settings if stored is not None else StudySettings()
-    with writing(out):
+    with writing(out, "; give another folder with --out"):
         page = write_report(votes, settings, StudyFacts.of(stored), out)
     display.say(f"{found}; report: {page}")
 
@@ -177,9 +180,7 @@ def serve(
     admin_token: Annotated[
         str | None, Option(envvar="FAIRHUMAN_ADMIN_TOKEN", help="Opens the progress page; else a new one.")
     ] = None,
-    proxy_headers: Annotated[
-        str | None, Option(help="Address of a proxy whose X-Forwarded headers are trusted.")
-    ] = None,
+    proxy_headers: ProxyHeaders = None,
     texts: Annotated[Path | None, Option(help="JSON file of the texts that participants read.")] = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -188,15 +189,15 @@ def serve(
     Example: fairhuman study serve faces --open-link
     """
     from fairhuman.study.app import Access, create_study_app
-    from fairhuman.study.links import parse_site
     from fairhuman.study.shown import load_shown
     from fairhuman.study.store import open_store
     from fairhuman.study.study import DATABASE
     from fairhuman.study.texts import load_texts
     from fairhuman.web.serve import serve
+    from fairhuman.web.site import parse_site
 
     root, hosts = ("", ()) if url is None else (parse_site(url)[0], (parse_site(url)[1],))
-    access = Access.grant(admin_token, open_link, hosts)
+    access = Access.grant(admin_token, open_link, hosts, root or None)
     loaded, words, display = load_shown(study), load_texts(texts), ConsoleDisplay()
     if dry_run:
         display.say(f"{study}: {len(loaded.participants)} participants; would be served at {host}:{port}")
@@ -233,9 +234,10 @@ def links(
     import csv
     import io
 
-    from fairhuman.study.links import invite, parse_site
+    from fairhuman.study.links import invite
     from fairhuman.study.shown import load_shown
     from fairhuman.utils.files import write_text, writing
+    from fairhuman.web.site import parse_site
 
     base, _ = parse_site(url)
     loaded = load_shown(study)
@@ -253,7 +255,7 @@ def links(
         sys.stdout.write(text.getvalue())
     else:
         with writing(out):
-            write_text(out, text.getvalue())
+            write_text(out, text.getvalue(), private=True)
         display.say(f"links: {out}")
     if len(invited) < everybody:
         display.say(f"{everybody - len(invited)} left out: their places are taken through the open link or other links")

@@ -20,6 +20,7 @@ from fairhuman.report.run_folder import HeldOutEvaluation
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import free_on_resume
 from fairhuman.utils.files import write_atomically
+from fairhuman.utils.parse import parse_json
 
 
 def store_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
@@ -53,7 +54,7 @@ def load_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if not _depends_on_same(json.loads(str(arrays["depends_on"])), recipe, run):
+            if not _depends_on_same(parse_json(str(arrays["depends_on"])), recipe, run):
                 return None
             keys = tuple(str(key) for key in arrays["keys"])
             first, last = (_evaluation(arrays, part, keys) for part in ("first", "last"))

@@ -1,12 +1,12 @@
 """The folder of an evaluation: one that holds another evaluation is never written over."""
 
-import json
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fairhuman.errors import DataError
 from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.utils.parse import parse_json
 
 NUMBERS = "metrics.json"
 
@@ -36,7 +36,7 @@ def other_evaluation(folder: Path, identity: dict[str, Any]) -> list[str]:
     if not file.is_file():
         return []
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = parse_json(file.read_text(encoding="utf-8"))
         earlier = {name: document[name] for name in identity if name in document}
     except (OSError, ValueError, TypeError):
         return [f"{NUMBERS} can't be read"]

@@ -6,7 +6,6 @@ can be compared with controlled ones; failing that, with the reference picture o
 """
 
 import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +22,7 @@ from fairhuman.errors import DataError
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import Methods, shared_indices
 from fairhuman.generate.control_inputs import DEPTH_TEXT, POSE_TEXT
+from fairhuman.utils.parse import parse_json
 
 Value = TypeVar("Value")
 
@@ -101,7 +101,7 @@ def _pose(picture: EvalImage) -> RequestedPose | None:
     size = (picture.record.width, picture.record.height)
     text = _texts(picture).get(POSE_TEXT)
     if text is not None:
-        return RequestedPose(tuple(people_from_list(json.loads(text))), size)
+        return RequestedPose(tuple(people_from_list(parse_json(text))), size)
     if isinstance(picture.record.pose, list):
         return RequestedPose(tuple(people_from_source(picture.record.pose)), size)
     return None

@@ -26,6 +26,7 @@ from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import HumanRecord
 from fairhuman.regions.transforms import JointTransform, ViewDraw
+from fairhuman.utils.parse import parse_json
 
 NULL = "none"  # PLACE for the null condition, all zeros
 POSE_TEXT, DEPTH_TEXT = "asked_pose", "asked_depth"  # keys of the PNG's text entries
@@ -169,7 +170,7 @@ def _from_file(name: str, path: Path) -> HumanRecord:
 
 def _from_json(path: Path) -> HumanRecord:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         width, height, people = int(content["width"]), int(content["height"]), content["people"]
         if min(width, height) < 1:
             raise ValueError(f"size {width}x{height}")

@@ -1,6 +1,5 @@
 """Previews of a training run, with the same captions, prompts, seeds and held-out photos at every step."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,6 +15,7 @@ from fairhuman.generate.sample import draw, picture_generator, save_png, to_imag
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import encode_pictures
 from fairhuman.utils.files import write_json
+from fairhuman.utils.parse import parse_json
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 INDEX = Path("previews") / "index.json"
@@ -190,7 +190,7 @@ def _rows_of(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's index; none if it isn't there yet."""
     if not (folder / INDEX).is_file():
         return []
-    rows: list[dict[str, Any]] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["rows"]
+    rows: list[dict[str, Any]] = parse_json((folder / INDEX).read_text(encoding="utf-8"))["rows"]
     return rows
 
 

@@ -6,7 +6,6 @@
 A dropped or missing condition is all zeros, in training and sampling alike.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import is_hub_id
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically, write_json
+from fairhuman.utils.parse import parse_json
 
 CONDITIONS_FILE = "conditions.json"
 
@@ -160,7 +160,7 @@ def stated_conditions(kind: str, place: str) -> tuple[str, ...] | None:
     if not file.is_file():
         return None
     try:
-        stated = tuple(json.loads(file.read_text(encoding="utf-8"))["conditions"])
+        stated = tuple(parse_json(file.read_text(encoding="utf-8"))["conditions"])
         if not stated or not set(stated) <= CONDITIONS.keys():
             raise ValueError(f"conditions {stated}")
     except (OSError, ValueError, KeyError, TypeError) as error:

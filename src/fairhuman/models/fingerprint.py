@@ -12,6 +12,7 @@ from torch import nn
 
 from fairhuman.errors import ModelError
 from fairhuman.models.locations import SMALL, SMALL_FOLDER, UNTRAINED, check_location
+from fairhuman.utils.parse import parse_json
 
 # Configuration entries that don't affect a network's output.
 _IGNORED = ("transformers_version", "dtype", "torch_dtype")
@@ -52,7 +53,7 @@ def encoded_size(model: str) -> EncodedSize:
         return SDXL_SIZE
     try:
         vae, one, two = (
-            json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
+            parse_json((folder / part / "config.json").read_text(encoding="utf-8"))
             for part in ("vae", "text_encoder", "text_encoder_2")
         )
         return EncodedSize(

@@ -1,11 +1,11 @@
 """Model locations: a name that ships with the package, a folder or a hub id; files of trained weights."""
 
-import json
 import math
 import re
 from pathlib import Path
 
 from fairhuman.errors import ModelError, RecipeError
+from fairhuman.utils.parse import parse_json
 
 SDXL = "sdxl"  # base 1.0, its shape without weights
 SMALL = "small"
@@ -35,7 +35,7 @@ def check_location(model: str) -> None:
         kind = "a folder without model_index.json" if path.is_dir() else "a single file"
         raise ModelError(f"model {model!r}: expected {EXPECTED}, found {kind}")
     try:
-        found = str(json.loads((path / "model_index.json").read_text(encoding="utf-8")).get("_class_name"))
+        found = str(parse_json((path / "model_index.json").read_text(encoding="utf-8")).get("_class_name"))
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"model {model!r}: model_index.json can't be read: {error}") from error
     if not found.startswith("StableDiffusionXL"):
@@ -100,7 +100,7 @@ def side_multiple(model: str) -> int:
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
     try:
         vae, unet = (
-            len(json.loads((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"])
+            len(parse_json((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"])
             for part in ("vae", "unet")
         )
     except (OSError, ValueError, KeyError, TypeError):

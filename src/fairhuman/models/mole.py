@@ -23,6 +23,7 @@ from fairhuman.models.mole_linear import add_mole, mole_layers
 from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
 from fairhuman.models.weights import NamedWeights, copy_state, load_state
 from fairhuman.utils.files import write_atomically
+from fairhuman.utils.parse import parse_json
 
 FORMAT = "fairhuman-mole-1"
 _DIGEST = "experts.sha256"
@@ -80,9 +81,9 @@ def read_mole_header(path: Path) -> MoleFile:
             metadata = opened.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise ValueError(f"format is {metadata.get('format')!r}")
-        ranks, alphas = json.loads(metadata["ranks"]), json.loads(metadata["alphas"])
+        ranks, alphas = parse_json(metadata["ranks"]), parse_json(metadata["alphas"])
         experts = {name: Expert(int(ranks[name]), float(alphas[name])) for name in EXPERTS if name in ranks}
-        return MoleFile(file, metadata["stage"], experts, json.loads(metadata["base_shapes"]))
+        return MoleFile(file, metadata["stage"], experts, parse_json(metadata["base_shapes"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"MoLE {str(file)!r}: expected a {FORMAT} file, found {error}") from error
 

@@ -33,7 +33,9 @@ def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32)
     else:
         check_location(model)
         try:
-            pipeline = StableDiffusionXLPipeline.from_pretrained(location_of(model), dtype=dtype)
+            pipeline = StableDiffusionXLPipeline.from_pretrained(
+                location_of(model), dtype=dtype, trust_remote_code=False
+            )
         except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"model {model!r}: expected {EXPECTED}, but loading failed: {reason}") from error

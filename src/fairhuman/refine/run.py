@@ -31,6 +31,7 @@ from fairhuman.refine.picture import REFINED, PartRow, RefineTools, picture_outc
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.files import alone, write_atomically
 from fairhuman.utils.journal import Journal, write_rows
+from fairhuman.utils.parse import parse_json
 
 RECIPE, ROWS, LOCK = "refine.yaml", "refined.jsonl", ".refine.lock"
 ANIMATED = "animated"
@@ -140,7 +141,7 @@ def finished_rows(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[
     if not (out / ROWS).is_file():
         return {}
     *lines, _ = (out / ROWS).read_text(encoding="utf-8").split("\n")  # the last line may be incomplete
-    rows = {row["name"]: row for row in map(json.loads, lines)}
+    rows = {row["name"]: row for row in map(parse_json, lines)}
     done = {}
     for source in sources:
         row = rows.get(source.name)

@@ -1,6 +1,5 @@
 """Readers of a training run's files. A missing file counts as empty, not as an error."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from fairhuman.stats.bootstrap import Array
 from fairhuman.utils.journal import read_rows
+from fairhuman.utils.parse import parse_json
 
 OBJECTIVES_FIRST = ("global", "face", "hand")
 
@@ -72,7 +72,7 @@ def read_validation(run: Path) -> list[HeldOutEvaluation]:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if the file is missing or holds anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fairhuman.record import region_column
 from fairhuman.report import plots
@@ -18,6 +17,7 @@ from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, r
 from fairhuman.report.text import duration
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
+from fairhuman.utils.parse import parse_yaml
 
 SHEET = 2200  # longest side of the overlay sheet in pixels
 HEAD = ("model", "data", "strategy", "resolution", "learning_rate", "seed")
@@ -151,8 +151,8 @@ def _starts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def _recipe(text: str) -> tuple[dict[str, Any], list[str]]:
     try:
-        recipe = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        recipe = parse_yaml(text) or {}
+    except ValueError as error:
         return {}, [f"recipe.yaml can't be read: {error}"]
     return (recipe, []) if isinstance(recipe, dict) else ({}, ["recipe.yaml holds no settings"])
 

@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +13,16 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.candidates import JOIN, TIE
 from fairhuman.study.study import DATABASE, StoredStudy
 from fairhuman.utils.files import write_atomically, write_json
+from fairhuman.utils.parse import parse_json
 
 COLUMNS = ("participant", "trial", "question", "prompt", "shown", "chosen", "seconds", "given", "item", "better")
+POSSIBLE = "possible_seconds"  # a last column, where the server's clock was read
 OPTIONAL = ("prompt", "seconds", "given", "item", "better")  # optional in tables from other sources
 MAX_LISTED = 10  # invalid rows that are listed
+_TRIAL = re.compile("[0-9]{1,9}")
+# Spreadsheets run a cell that begins so as a formula; the apostrophe before it makes it a text. A cell that has the
+# apostrophe already gets another one, so that what is read is what was written.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class Vote:
         given: time of the answer, ISO 8601; empty if unknown.
         item: identifier of the group of pictures, independent of the methods shown.
         better: for attention checks, the correct choice; None: a real item.
+        possible: seconds that the answer can have taken at most by the server's clock; NaN if unknown.
     """
 
     participant: str
@@ -46,6 +53,7 @@ class Vote:
     given: str
     item: str
     better: str | None = None
+    possible: float = math.nan
 
 
 @dataclass
@@ -67,10 +75,12 @@ class Votes:
 def write_votes(votes: Sequence[Vote], path: Path) -> None:
     """Write votes as a table that `read_votes` restores; the suffix selects CSV or JSON.
 
+    In CSV a text that a spreadsheet would run as a formula gets an apostrophe before it.
+
     Raises:
         DataError: another suffix.
     """
-    lines = [
+    lines: list[dict[str, Any]] = [
         {
             "participant": vote.participant,
             "trial": vote.trial,
@@ -85,15 +95,20 @@ def write_votes(votes: Sequence[Vote], path: Path) -> None:
         }
         for vote in votes
     ]
+    columns: tuple[str, ...] = COLUMNS
+    if any(math.isfinite(vote.possible) for vote in votes):
+        columns = (*COLUMNS, POSSIBLE)
+        for line, vote in zip(lines, votes, strict=True):
+            line[POSSIBLE] = round(vote.possible, 3) if math.isfinite(vote.possible) else None
     if _kind(path) == "json":
         write_json(path, lines)
         return
 
     def write(partial: Path) -> None:
         with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(lines)
+            writer.writerows({name: _as_text(value) for name, value in line.items()} for line in lines)
 
     write_atomically(path, write)
 
@@ -113,15 +128,17 @@ def load_votes(study: StoredStudy | None, database: str | None, table: Path | No
     from fairhuman.study.recorded import read_database  # needs SQLAlchemy, which tables don't
 
     questions = [question.name for question in study.settings.questions]
-    return read_database(database or study.folder / DATABASE, study.design, questions)
+    timed = study.settings.exclude.max_overclaimed is not None
+    return read_database(database or study.folder / DATABASE, study.design, questions, timed=timed)
 
 
 def read_votes(path: Path) -> Votes:
     """Read votes from a CSV table or a JSON list of objects.
 
     Columns: participant, trial, question, shown (methods from left to right, joined by |) and chosen (one of them, or
-    "tie"); optionally prompt, seconds, given, item (by default the prompt) and better (correct choice of an attention
-    check). Other columns are ignored. Invalid rows are listed by line and skipped.
+    "tie"); optionally prompt, seconds, given, item (by default the prompt), better (correct choice of an attention
+    check) and possible_seconds (that the answer can have taken at most). Other columns are ignored. Invalid rows are
+    listed by line and skipped.
 
     Raises:
         DataError: the file can't be read, a column is missing, or no row is valid.
@@ -160,9 +177,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval="")
             _check_columns(path, reader.fieldnames or ())
             for row in reader:
-                yield reader.line_num, {name: value for name, value in row.items() if name}
+                yield reader.line_num, {name: _from_text(value) for name, value in row.items() if name}
             return
-        rows = json.loads(text)
+        rows = parse_json(text)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: expected a table of answers in UTF-8; {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -176,6 +193,16 @@ def _check_columns(path: Path, columns: Any) -> None:
     missing = [name for name in COLUMNS if name not in OPTIONAL and name not in columns]
     if missing:
         raise DataError(f"{path}: must have the columns {', '.join(COLUMNS[:6])}; lacks {', '.join(missing)}")
+
+
+def _as_text(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _from_text(cell: str) -> str:
+    """The text of a cell, without the apostrophe of `_as_text`."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _plain(value: Any) -> str:
@@ -192,14 +219,17 @@ def _parse(values: Mapping[str, str]) -> Vote | str:
     prompt = values.get("prompt", "")
     if not participant or not question:
         return "participant and question must not be empty"
-    if not (trial.isascii() and trial.isdecimal()):
-        return f"trial must be a number from 0, found {trial!r}"
+    if not _TRIAL.fullmatch(trial):
+        return f"trial must be a number from 0, found {trial[:40]!r}"
     if len(shown) < 2 or len(set(shown)) < len(shown) or not all(shown):
         return f"shown must be two or more different methods joined by {JOIN!r}; found {values['shown']!r}"
     if chosen != TIE and chosen not in shown:
         return f"chosen must be one of {', '.join(shown)}, or {TIE}; found {chosen!r}"
     if seconds is None:
         return f"seconds must be a number of at least 0, found {values['seconds']!r}"
+    possible = _seconds(values.get(POSSIBLE, ""))
+    if possible is None:
+        return f"{POSSIBLE} must be a number of at least 0, found {values[POSSIBLE]!r}"
     better = values.get("better", "").strip() or None
     if better is not None and better not in shown:
         return f"better must be one of {', '.join(shown)}, or empty; found {better!r}"
@@ -215,6 +245,7 @@ def _parse(values: Mapping[str, str]) -> Vote | str:
         values.get("given", ""),
         item,
         better,
+        possible,
     )
 
 

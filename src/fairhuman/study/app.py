@@ -26,7 +26,7 @@ PICTURE_CACHE = "private, max-age=604800, immutable"
 # A fast participant loads about ten pictures per second; after a network outage all queued answers arrive at once.
 PARTICIPANT_LIMIT = (600, 20.0)  # burst, and requests per second
 STRANGER_LIMIT = (30, 0.5)  # unknown links from one address
-JOIN_LIMIT = (100, 0.1)  # new participants from one address; a whole class may join at once
+JOIN_LIMIT = (100, 0.1)  # new participants from one address; the burst is at most half of the study's places
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,18 @@ class Access:
         admin_token: opens the progress page; independent of participants' tokens.
         open_link: whether visitors without a link get the next free participant number.
         hosts: accepted host names, besides localhost and any IP address.
+        site: public address such as https://study.example.org, from whose pages alone its requests may come.
     """
 
     admin_token: str
     open_link: bool = False
     hosts: tuple[str, ...] = ()
+    site: str | None = None
 
     @classmethod
-    def grant(cls, admin_token: str | None, open_link: bool, hosts: tuple[str, ...]) -> "Access":
+    def grant(
+        cls, admin_token: str | None, open_link: bool, hosts: tuple[str, ...], site: str | None = None
+    ) -> "Access":
         """Access with the given admin token, or a new one.
 
         Raises:
@@ -52,7 +56,7 @@ class Access:
         """
         if admin_token is not None and not ADMIN_TOKEN.fullmatch(admin_token):
             raise FairHumanError("the admin token must be at least 16 letters, digits, - or _; the given one isn't")
-        return cls(admin_token or secrets.token_urlsafe(32), open_link, hosts)
+        return cls(admin_token or secrets.token_urlsafe(32), open_link, hosts, site)
 
 
 def create_study_app(
@@ -60,7 +64,7 @@ def create_study_app(
 ) -> Starlette:
     """Create the web app of a study; it closes the store on shutdown."""
     pages = _Pages(study, store, access, load_texts() if texts is None else texts)
-    return create_app(pages.routes(), access.hosts, store.close)
+    return create_app(pages.routes(), access.hosts, store.close, access.site)
 
 
 class _Pages:
@@ -72,7 +76,8 @@ class _Pages:
         self.admin = token_digest(access.admin_token)
         self.participants = RateLimit(*PARTICIPANT_LIMIT)
         self.strangers = RateLimit(*STRANGER_LIMIT)
-        self.joining = RateLimit(*JOIN_LIMIT)
+        burst, per_second = JOIN_LIMIT
+        self.joining = RateLimit(min(burst, max(2, len(study.participants) // 2)), per_second)
 
     def routes(self) -> list[Route]:
         return [
@@ -85,6 +90,7 @@ class _Pages:
             Route("/p/{token}/api/answers", self.answer, methods=["POST"]),
             Route("/p/{token}/pictures/{name}", self.picture),
             Route("/admin/{token}", self.progress),
+            Route("/admin/{token}/places/{number:int}/free", self.free, methods=["POST"]),
         ]
 
     def start(self, _: Request) -> Response:
@@ -99,8 +105,7 @@ class _Pages:
         if not self.access.open_link:
             raise RefusedError(404, "This study is by invitation.")
         joined = await read_json(request, JoinBody)
-        self.joining.take(_address(request))
-        await run_in_threadpool(self.store.join, joined.token)
+        await run_in_threadpool(self.store.join, joined.token, lambda: self.joining.take(_address(request)))
         return JSONResponse({})
 
     def participant(self, request: Request) -> Response:
@@ -132,8 +137,8 @@ class _Pages:
         given = await read_json(request, AnswerBody)
 
         def keep() -> int:
-            number = self._participant(request)
-            return self.store.answer(number, given.key, given.trial, given.question, given.choice, given.seconds)
+            number, token = self._participant(request), request.path_params["token"]
+            return self.store.answer(number, given.key, given.trial, given.question, given.choice, given.seconds, token)
 
         return JSONResponse({"answered": await run_in_threadpool(keep)})
 
@@ -150,14 +155,25 @@ class _Pages:
         return Response(content, media_type=TYPES[path.suffix.lower()], headers={"Cache-Control": PICTURE_CACHE})
 
     def progress(self, request: Request) -> Response:
-        if not secrets.compare_digest(token_digest(request.path_params["token"]), self.admin):
-            self._refuse_stranger(request)
+        self._check_admin(request)
         return page(
             "study_admin.html",
             title=self.study.settings.title,
             people=self.store.progress(),
             places=len(self.study.participants),
+            minutes=f"{self.study.settings.place_minutes:g}",
+            root=f"/admin/{request.path_params['token']}",
         )
+
+    def free(self, request: Request) -> Response:
+        """Take the place of a visitor without an answer."""
+        self._check_admin(request)
+        self.store.free(request.path_params["number"])
+        return RedirectResponse(f"/admin/{request.path_params['token']}", 303)
+
+    def _check_admin(self, request: Request) -> None:
+        if not secrets.compare_digest(token_digest(request.path_params["token"]), self.admin):
+            self._refuse_stranger(request)
 
     def _participant(self, request: Request) -> int:
         """Participant of the link. Rate limits are per link, because a whole class may share one address."""

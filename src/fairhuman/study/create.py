@@ -1,9 +1,10 @@
 """Create a study from folders of pictures: draw items, anonymise the pictures, and plan the trials."""
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,8 +21,27 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
 from fairhuman.study.design import make_trials
-from fairhuman.study.pictures import SHARP, degraded_versions, fit_to_smallest, write_alike
-from fairhuman.study.study import CREATION, DESIGN, PICTURES, SETTINGS, Design, StudyItem, StudySettings, save_design
+from fairhuman.study.pictures import (
+    SHARP,
+    Recoding,
+    degraded_versions,
+    equalized,
+    fit_to_smallest,
+    smallest_size,
+    write_alike,
+)
+from fairhuman.study.study import (
+    CREATION,
+    DESIGN,
+    PICTURES,
+    PRIVATE,
+    SETTINGS,
+    Design,
+    StudyItem,
+    StudySettings,
+    save_design,
+)
+from fairhuman.study.traces import SourceTrace, recoding_of, trace_notes, trace_of
 from fairhuman.utils.files import alone, write_atomically, write_json, writing
 
 ZOOM = 384  # side of a close-up in pixels
@@ -36,10 +56,12 @@ class PictureGroup:
     Attributes:
         source: the prompt, and its picture by each method.
         check_of: the method from whose picture an attention check is made; None: an item.
+        recoding: what all pictures go through; None: nothing.
     """
 
     source: Candidate
     check_of: str | None = None
+    recoding: Recoding | None = None
 
     def load(self, shown: int) -> dict[str, Image.Image]:
         """All pictures of the group in the same size.
@@ -47,9 +69,10 @@ class PictureGroup:
         Raises:
             PictureError: a picture can't be decoded.
         """
-        if self.check_of is not None:
-            return degraded_versions(decode(self.source.pictures[self.check_of]).picture, shown)
-        return fit_to_smallest({name: decode(file).picture for name, file in self.source.pictures.items()})
+        files = self.source.pictures if self.check_of is None else {SHARP: self.source.pictures[self.check_of]}
+        decoded = {name: decode(file).picture for name, file in files.items()}
+        alike = fit_to_smallest(decoded) if self.recoding is None else equalized(decoded, self.recoding)
+        return alike if self.check_of is None else degraded_versions(alike[SHARP], shown)
 
 
 def create_study(
@@ -63,6 +86,7 @@ def create_study(
     zoom_on: str | None = None,
     detect: Detect | None = None,
     progress: Progress = lambda *_: None,
+    secret: str | None = None,
 ) -> Design:
     """Create a study atomically: an interrupted call leaves no study, and the same call starts again.
 
@@ -76,6 +100,8 @@ def create_study(
         zoom_on: method whose detected faces and hands define the close-ups of all methods; None: the first.
         detect: returns boxes by part in an RGB picture; by default MediaPipe's detectors.
         progress: called with (task, done, total).
+        secret: 32 hexadecimal digits that decide the design together with the seed, to make the design of an earlier
+            study again; None: a new one. Kept in `creation.json`.
 
     Raises:
         RecipeError: too few methods or prompts for the settings.
@@ -86,6 +112,7 @@ def create_study(
     check_folder(folder)
     candidates = check_candidates(methods, prompts, settings, leave_out, zoom_on)
     started, zoomed = int(time.time()), zoom_on or next(iter(methods))
+    hidden = secrets.token_hex(16) if secret is None else secret
     made: list[Design] = []
 
     def write(partial: Path) -> None:
@@ -93,12 +120,13 @@ def create_study(
         groups, damaged = _draw(candidates, list(methods), settings, progress)
         frames = _frames(groups, zoomed, settings, detect)
         items, resized = _write_items(groups, frames, partial / PICTURES, settings.shown, progress)
-        design = Design(tuple(methods), tuple(items), make_trials(settings, list(methods), items[settings.items :]))
+        trials = make_trials(settings, list(methods), items[settings.items :], hidden)
+        design = Design(tuple(methods), tuple(items), trials)
         notes = [*candidates.notes, *_notes(candidates, damaged, resized, frames, zoomed, settings)]
         for file in (partial / PICTURES).iterdir():
             os.utime(file, (started, started))  # timestamps would reveal the order of creation
         left_out = [*candidates.left_out, *damaged]
-        _save(partial, design, methods, settings, notes, left_out)
+        _save(partial, design, methods, settings, notes, left_out, hidden)
         made.append(design)
         for text in [*notes, *left_out]:
             say(text)
@@ -108,7 +136,7 @@ def create_study(
         alone(folder.with_name(f".{folder.name}.lock"), f"{folder}: another process is creating this study"),
     ):
         check_folder(folder)
-        write_atomically(folder, write)
+        write_atomically(folder, write, PRIVATE)
     return made[0]
 
 
@@ -119,13 +147,17 @@ def _save(
     settings: StudySettings,
     notes: Sequence[str],
     left_out: Sequence[str],
+    secret: str,
 ) -> None:
     config.save(settings, folder / SETTINGS)
-    places = {name: str(place) for name, place in methods.items()}
-    write_json(
-        folder / CREATION,
-        {"methods": places, "notes": notes, "left_out": left_out, "settings": settings.model_dump(mode="json")},
-    )
+    content = {
+        "methods": {name: str(place) for name, place in methods.items()},
+        "notes": notes,
+        "left_out": left_out,
+        "settings": settings.model_dump(mode="json"),
+        "secret": secret,
+    }
+    write_json(folder / CREATION, content, private=True)
     save_design(design, folder)
 
 
@@ -155,7 +187,11 @@ def check_candidates(
         raise RecipeError(f"zoom_on must be one of {', '.join(methods)}, found {zoom_on!r}")
     candidates = find_candidates(methods, prompts, leave_out)
     _enough(len(candidates.rows), settings.items, candidates.left_out)
-    return candidates
+    return replace(candidates, notes=[*candidates.notes, *trace_notes(_traces(candidates), settings.equalize)])
+
+
+def _traces(candidates: Candidates) -> list[dict[str, SourceTrace]]:
+    return [{name: trace_of(file) for name, file in row.pictures.items()} for row in candidates.rows]
 
 
 def _enough(rows: int, items: int, left_out: Sequence[str]) -> None:
@@ -182,11 +218,12 @@ def _draw(
     # Checks use prompts that aren't items, if there are enough.
     spare = list(islice(usable, settings.checks)) or items
     first = int(generator.integers(len(methods)))
+    recoding = recoding_of(_traces(candidates)) if settings.equalize else None
     checks = [
-        PictureGroup(spare[number % len(spare)], methods[(first + number) % len(methods)])
+        PictureGroup(spare[number % len(spare)], methods[(first + number) % len(methods)], recoding)
         for number in range(settings.checks)
     ]
-    return [*map(PictureGroup, items), *checks], damaged
+    return [*(PictureGroup(row, recoding=recoding) for row in items), *checks], damaged
 
 
 def _usable(rows: Sequence[Candidate], damaged: list[str]) -> Iterator[Candidate]:
@@ -227,9 +264,10 @@ def _write_items(
     for done, (group, of_group) in enumerate(zip(groups, frames, strict=True), 1):
         pictures = group.load(shown)
         if group.check_of is None:
-            for name, picture in pictures.items():
-                facts = inspect(group.source.pictures[name])
-                if (facts.width, facts.height) != picture.size:
+            facts = {name: inspect(file) for name, file in group.source.pictures.items()}
+            sizes = {name: (of.width, of.height) for name, of in facts.items()}
+            for name, size in sizes.items():
+                if size != smallest_size(sizes.values()):
                     resized[name] = resized.get(name, 0) + 1
         zooms: dict[str, tuple[str, ...]] = dict.fromkeys(pictures, ())
         for frame in of_group.values():

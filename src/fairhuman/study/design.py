@@ -6,7 +6,9 @@ Over the whole study, counts are as equal as the numbers allow:
 - every set of methods is shown equally often: to each participant, for each item, and overall;
 - every method appears equally often at each position from left to right: for each participant, and overall.
 
-"Equally" means a difference of at most 1. The seed decides which items, participants and methods get the extra one.
+"Equally" means a difference of at most 1. Chance decides which items, participants and methods get the extra one.
+Where a seed alone is the source of chance, whoever knows this module can work out the sides from a guess at the seed;
+so a study adds a secret.
 """
 
 from collections import Counter
@@ -24,16 +26,22 @@ Order = list[list[int]]  # ordered items of each participant
 
 
 def make_trials(
-    settings: StudySettings, methods: Sequence[str], checks: Sequence[StudyItem]
+    settings: StudySettings, methods: Sequence[str], checks: Sequence[StudyItem], secret: str | None = None
 ) -> tuple[tuple[Trial, ...], ...]:
     """The trials of each participant; items are numbered as in `Design.items`, real ones first, then the checks.
+
+    Args:
+        settings: settings of the study; the seed is one source of chance.
+        methods: names, in the order of `Design.methods`.
+        checks: the attention checks.
+        secret: 32 hexadecimal digits, the other source; None: none, as in studies made before there was one.
 
     Raises:
         RecipeError: fewer methods than pictures shown side by side.
     """
     if len(methods) < settings.shown:
         raise RecipeError(f"shown must be at most the number of methods ({', '.join(methods)}); found {settings.shown}")
-    generator = np.random.default_rng([settings.seed, 1])
+    generator = np.random.default_rng([settings.seed, 1, *([] if secret is None else [int(secret, 16)])])
     seen = settings.per_participant or settings.items
     order = item_orders(settings.participants, settings.items, seen, generator)
     shown = _arrange(order, _method_sets(order, len(methods), settings.shown, generator), len(methods), generator)

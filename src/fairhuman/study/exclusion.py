@@ -10,6 +10,8 @@ import numpy as np
 from fairhuman.study.answers import Vote, Votes
 from fairhuman.study.study import ExclusionSettings
 
+TOLERANCE = 1.0  # seconds by which an answer's time may exceed what the server's clock allows
+
 
 @dataclass(frozen=True, slots=True)
 class ParticipantConduct:
@@ -24,6 +26,7 @@ class ParticipantConduct:
         seconds: median answer time; NaN if no times are known.
         same_side: largest share of votes on items for one position; NaN without such votes.
         reasons: violated rules; empty if the participant is kept.
+        overclaimed: number of answers whose time is longer than the server's clock allows.
     """
 
     participant: str
@@ -34,6 +37,7 @@ class ParticipantConduct:
     seconds: float
     same_side: float
     reasons: tuple[str, ...]
+    overclaimed: int = 0
 
 
 def judge_participants(votes: Votes, rules: ExclusionSettings) -> list[ParticipantConduct]:
@@ -57,6 +61,8 @@ def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: Exclus
     sides = Counter(vote.shown.index(vote.chosen) for vote in items if vote.chosen is not None)
     same_side = max(sides.values(), default=0) / len(items) if items else math.nan
     share = len(votes) / expected
+    # NaN, an unknown time, isn't longer than anything
+    overclaimed = sum(vote.seconds > vote.possible + TOLERANCE for vote in votes)
     reasons = []
     if failed > rules.max_failed_checks:
         reasons.append(f"{failed} of {len(checks)} attention checks failed, at most {rules.max_failed_checks} allowed")
@@ -66,7 +72,14 @@ def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: Exclus
         reasons.append(f"{same_side:.0%} of answers for one position, at most {rules.max_same_side:.0%} allowed")
     if share < rules.min_answers:
         reasons.append(f"{share:.0%} of the questions answered, at least {rules.min_answers:.0%} required")
-    return ParticipantConduct(participant, len(votes), share, len(checks), failed, seconds, same_side, tuple(reasons))
+    if rules.max_overclaimed is not None and overclaimed / len(votes) > rules.max_overclaimed:
+        reasons.append(
+            f"{overclaimed / len(votes):.0%} of answer times longer than the server's clock allows, at most "
+            f"{rules.max_overclaimed:.0%} allowed"
+        )
+    return ParticipantConduct(
+        participant, len(votes), share, len(checks), failed, seconds, same_side, tuple(reasons), overclaimed
+    )
 
 
 def keep_votes(votes: Sequence[Vote], conduct: Sequence[ParticipantConduct]) -> list[Vote]:

@@ -13,9 +13,8 @@ import secrets
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from fairhuman.errors import DataError, FairHumanError
+from fairhuman.errors import DataError
 from fairhuman.study.shown import ShownStudy
 from fairhuman.study.store import open_store
 from fairhuman.study.study import DATABASE
@@ -57,23 +56,6 @@ def participant_tokens(folder: Path, participants: Iterable[int]) -> dict[int, s
             f"{path}: must hold {_BYTES} bytes, found {len(secret)}; restore the file with which the links were made"
         )
     return {number: _token(secret, number) for number in participants}
-
-
-def parse_site(url: str) -> tuple[str, str]:
-    """Base URL that participants use (scheme and host, without trailing slash), and its host name.
-
-    Raises:
-        FairHumanError: the URL isn't http or https, has no host, or contains a path, query, fragment or user.
-    """
-    try:
-        parts = urlsplit(url)
-        name, _ = parts.hostname, parts.port
-    except ValueError:
-        parts, name = urlsplit(""), None
-    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme not in ("http", "https") or not name or extra:
-        raise FairHumanError(f"url must be like https://study.example.org, without a path, found {url!r}")
-    return f"{parts.scheme}://{parts.netloc}", name
 
 
 def _token(secret: bytes, number: int) -> str:

@@ -1,20 +1,30 @@
 """Reading votes from a study's database."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import MetaData, column, select, table
+from sqlalchemy import column, inspect, select, table
 from sqlalchemy.exc import SQLAlchemyError
 
 from fairhuman.errors import DataError
 from fairhuman.study.answers import Vote, Votes
 from fairhuman.study.study import Answer, Design
-from fairhuman.web.database import open_database
+from fairhuman.web.database import reading
+
+Place = tuple[int, int, str]  # participant, trial, question
 
 
-def read_database(where: Path | str, design: Design, questions: Sequence[str]) -> Votes:
+def read_database(where: Path | str, design: Design, questions: Sequence[str], *, timed: bool = False) -> Votes:
     """Read the answers in a study's database; answers that don't fit the design are invalid rows.
+
+    Args:
+        where: SQLite file or URL, also on a disk that can't be written.
+        design: design of the study.
+        questions: names of the study's questions.
+        timed: whether to find out how long answers can have taken, see `possible_seconds`.
 
     Raises:
         DataError: the database doesn't exist yet, or has no table of answers.
@@ -23,15 +33,19 @@ def read_database(where: Path | str, design: Design, questions: Sequence[str]) -
     if isinstance(where, Path) and not where.is_file():
         raise DataError(f"{where}: there is no such database; has the study been served?")
     answers = table("answers", *map(column, ("participant", "trial", "question", "choice", "seconds", "given")))
-    engine = open_database(where, MetaData())
-    try:
-        with engine.connect() as connection:
-            rows = connection.execute(select(answers)).all()
-    except SQLAlchemyError as error:
-        shown = where if isinstance(where, Path) else "the database"
-        raise DataError(f"{shown}: holds no answers of a study: {getattr(error, 'orig', None) or error}") from error
-    finally:
-        engine.dispose()
+    sessions = table("sessions", column("participant"), column("consented"))
+    events = table("events", *map(column, ("id", "participant", "trial", "question", "seconds", "given")))
+    possible: Mapping[Place, float] = {}
+    with reading(where) as engine:
+        try:
+            with engine.connect() as connection:
+                rows = connection.execute(select(answers)).all()
+                if timed and {"sessions", "events"} <= set(inspect(connection).get_table_names()):
+                    consents = {row.participant: row.consented for row in connection.execute(select(sessions))}
+                    possible = possible_seconds(consents, connection.execute(select(events).order_by(events.c.id)))
+        except SQLAlchemyError as error:
+            shown = where if isinstance(where, Path) else "the database"
+            raise DataError(f"{shown}: holds no answers of a study: {getattr(error, 'orig', None) or error}") from error
     found: dict[tuple[str, int, str], Vote] = {}
     bad = []
     for row in sorted(rows, key=lambda row: (row.participant, row.trial, row.question)):
@@ -40,13 +54,49 @@ def read_database(where: Path | str, design: Design, questions: Sequence[str]) -
         if reason is not None:
             bad.append(f"participant {answer.participant}, trial {answer.trial}, {answer.question}: {reason}")
             continue
-        vote = vote_of(answer, design)
+        place = (answer.participant, answer.trial, answer.question)
+        vote = vote_of(answer, design, possible.get(place, math.nan))
         found[vote.participant, vote.trial, vote.question] = vote
     return Votes(list(found.values()), bad, len(design.participants[0]) * len(questions))
 
 
-def vote_of(answer: Answer, design: Design) -> Vote:
-    """Combine an answer with its trial and item."""
+def possible_seconds(consents: Mapping[int, str | None], events: Iterable[Any]) -> dict[Place, float]:
+    """How many seconds each answer can have taken at most, by the server's clock.
+
+    That is the time since the participant agreed to take part, less the time that their earlier answers took; an answer
+    counts with what its browser says, or with what was possible if that is less. Answers that waited in a browser
+    without a network have had their time, whenever they arrive. A clock that is set back counts as standing still.
+
+    Args:
+        consents: when each participant agreed, ISO 8601.
+        events: all answers in the order of receipt, with participant, trial, question, seconds and given.
+
+    Returns:
+        Seconds by participant, trial and question, of the last answer to each; none for unknown times.
+    """
+    last: dict[int, datetime] = {}
+    left: dict[int, float] = {}
+    possible: dict[Place, float] = {}
+    for event in events:
+        now, before = _time(event.given), last.get(event.participant) or _time(consents.get(event.participant))
+        if now is None or before is None:
+            continue
+        last[event.participant] = now
+        allowed = left.get(event.participant, 0.0) + max(0.0, (now - before).total_seconds())
+        left[event.participant] = allowed - min(event.seconds, allowed)
+        possible[event.participant, event.trial, event.question] = allowed
+    return possible
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+
+
+def vote_of(answer: Answer, design: Design, possible: float = math.nan) -> Vote:
+    """Combine an answer with its trial and item, and with the seconds that it can have taken."""
     trial = design.participants[answer.participant][answer.trial]
     item = design.items[trial.item]
     return Vote(
@@ -60,6 +110,7 @@ def vote_of(answer: Answer, design: Design) -> Vote:
         given=answer.given,
         item=str(trial.item),
         better=item.better,
+        possible=possible,
     )
 
 

@@ -183,15 +183,21 @@ def _rules(settings: StudySettings) -> list[str]:
         f"a median answer time below {rules.min_seconds:g} s",
         f"more than {rules.max_same_side:.0%} of the answers for the same position",
         f"answers to fewer than {rules.min_answers:.0%} of the questions",
+        *(
+            [f"answer times longer than the server's clock allows in more than {rules.max_overclaimed:.0%} of answers"]
+            if rules.max_overclaimed is not None
+            else []
+        ),
     ]
 
 
-def _participant(one: ParticipantConduct) -> tuple[str, str, str, str, str, str]:
+def _participant(one: ParticipantConduct) -> tuple[str, str, str, str, str, str, str]:
     return (
         one.participant,
         f"{one.answers} ({one.share:.0%})",
         f"{one.failed} of {one.checks}",
         _number(one.seconds, "{:.1f}"),
+        str(one.overclaimed),
         _number(one.same_side, "{:.0%}"),
         "; ".join(one.reasons),
     )

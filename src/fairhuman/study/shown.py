@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman import config
 from fairhuman.errors import DataError
-from fairhuman.study.study import PICTURES, SETTINGS, Design, StudyItem, StudySettings, Trial, load_design
+from fairhuman.study.study import PICTURES, Design, StudyItem, StudySettings, Trial, load_design, load_settings
 
 TYPES: Mapping[str, str] = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
@@ -53,7 +52,7 @@ def load_shown(folder: Path) -> ShownStudy:
         DataError: its design is missing or invalid, a picture is missing or has an unsupported type, or the pictures of
             an item differ in file size or type, which would identify them.
     """
-    settings = config.load(StudySettings, folder / SETTINGS)
+    settings = load_settings(folder)
     design = load_design(folder)
     for index, item in enumerate(design.items):
         _check_files(folder / PICTURES, index, item)

@@ -3,6 +3,9 @@
 Tokens are stored only as SHA-256 hashes. `answers` holds the last accepted answer for each participant, trial and
 question; `events` holds all accepted answers. Acknowledged answers are on disk. Participants and trials are numbered
 from 0, as in the design.
+
+`visitors` tells who came through the open link. A visitor's place is free again as long as it has no answer: when the
+researcher says so, or when nobody has answered for a while and another visitor finds no other place.
 """
 
 import hashlib
@@ -10,11 +13,12 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Float,
@@ -52,6 +56,12 @@ SESSIONS = Table(
     Column("token", String(64), nullable=False, unique=True),  # SHA-256 in hex
     Column("consented", String),  # ISO 8601, UTC
 )
+VISITORS = Table(
+    "visitors",
+    TABLES,
+    Column("participant", ForeignKey(SESSIONS.c.participant), primary_key=True, autoincrement=False),
+    Column("joined", String, nullable=False),  # ISO 8601, UTC
+)
 ANSWERS = Table(
     "answers",
     TABLES,
@@ -77,17 +87,26 @@ EVENTS = Table(
 )
 Migration = Callable[[Connection], None]
 MIGRATIONS: tuple[Migration, ...] = ()  # the first migrates from version 1 to 2, and so on
+MAX_CHANGES = 20  # times that a participant may change the answer to one question about one trial
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a participant; `last` is the time of the last answer."""
+    """Progress of a participant; `last` is the time of the last answer, `joined` that of a visitor's arrival through
+    the open link.
+    """
 
     participant: int
     consented: str | None
     answered: int
     total: int
     last: str | None
+    joined: str | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a visitor has the place and no answer, so that it can be given to another one."""
+        return self.joined is not None and self.answered == 0
 
     @property
     def done(self) -> bool:
@@ -119,7 +138,8 @@ class StudyStore:
         self.engine = engine
         self._trials = study.participants
         self._questions = tuple(question.name for question in study.settings.questions)
-        self._known: dict[str, int] = {}  # cache of token digests, which never change their participant
+        self._expiry = timedelta(minutes=study.settings.place_minutes)
+        self._known: dict[str, int] = {}  # cache of token digests whose participant can't change any more
         self._commits = GroupCommit(engine)
 
     def close(self) -> None:
@@ -130,10 +150,13 @@ class StudyStore:
         """Participant of a token; None if the token is unknown."""
         digest = token_digest(token)
         if digest not in self._known:
+            query = select(SESSIONS, _waiting().label("waiting")).where(SESSIONS.c.token == digest)
             with self._commits.transaction() as connection:
-                found = connection.execute(select(SESSIONS).where(SESSIONS.c.token == digest)).first()
+                found = connection.execute(query).first()
             if found is None or not secrets.compare_digest(found.token, digest):
                 return None
+            if found.waiting:
+                return int(found.participant)
             self._known[digest] = found.participant
         return self._known[digest]
 
@@ -150,11 +173,14 @@ class StudyStore:
             number: token for number, token in tokens.items() if held.get(number, digests[number]) == digests[number]
         }
 
-    def join(self, token: str) -> None:
+    def join(self, token: str, permit: Callable[[], None] = lambda: None) -> None:
         """Register a visitor's self-made token for the next free participant and record their consent; idempotent.
 
+        If no number is free, the visitor takes the place that another one has had the longest without an answer, and
+        for at least `place_minutes`. `permit` is called before a place is taken, and may refuse.
+
         Raises:
-            RefusedError: no participant number is free (409).
+            RefusedError: no participant number is free (409); or raised by `permit`.
         """
         digest = token_digest(token)
         with self._commits.transaction() as connection:
@@ -164,8 +190,41 @@ class StudyStore:
             taken = set(connection.execute(select(SESSIONS.c.participant)).scalars())
             free = next((number for number in range(len(self._trials)) if number not in taken), None)
             if free is None:
+                free = self._expired(connection)
+            if free is None:
                 raise RefusedError(409, "This study has all its participants. Thank you for your interest.")
-            connection.execute(insert(SESSIONS).values(participant=free, token=digest, consented=_now()))
+            permit()
+            now = _now()
+            connection.execute(insert(SESSIONS).values(participant=free, token=digest, consented=now))
+            connection.execute(insert(VISITORS).values(participant=free, joined=now))
+
+    def free(self, participant: int) -> None:
+        """Take the place of a visitor of the open link who hasn't answered anything; their link ends.
+
+        Raises:
+            RefusedError: the place isn't a visitor's, or has answers (409).
+        """
+        with self._commits.transaction() as connection:
+            serialize_transactions(connection)
+            query = select(SESSIONS.c.participant).where(SESSIONS.c.participant == participant, _waiting())
+            if connection.execute(query.with_for_update()).first() is None:
+                raise RefusedError(409, "Only a place of the open link without an answer can be freed.")
+            _remove_visitor(connection, participant)
+
+    def _expired(self, connection: Connection) -> int | None:
+        """Take the place that has waited for an answer the longest, if that is long enough; returns its number."""
+        before = (datetime.now(UTC) - self._expiry).isoformat(timespec="milliseconds")
+        query = (
+            select(VISITORS.c.participant)
+            .join(SESSIONS, SESSIONS.c.participant == VISITORS.c.participant)
+            .where(_waiting(), VISITORS.c.joined <= before)
+            .order_by(VISITORS.c.joined)
+            .with_for_update()
+        )
+        found = connection.execute(query).scalar()
+        if found is not None:
+            _remove_visitor(connection, found)
+        return found
 
     def consent(self, participant: int) -> None:
         """Record that a participant agreed to take part; only the first time counts."""
@@ -185,12 +244,30 @@ class StudyStore:
         with self._commits.transaction() as connection:
             return [Answer(*row) for row in connection.execute(query)]
 
-    def answer(self, participant: int, key: str, trial: int, question: str, choice: int | None, seconds: float) -> int:
+    def answer(
+        self,
+        participant: int,
+        key: str,
+        trial: int,
+        question: str,
+        choice: int | None,
+        seconds: float,
+        token: str | None = None,
+    ) -> int:
         """Save an answer and return the participant's number of answers; resending with the same key changes nothing.
 
+        Args:
+            participant: number, as of `participant_of`.
+            key: chosen by the client, to recognise an answer that is resent.
+            trial: number of the trial.
+            question: name of the question.
+            choice: position from left to right; None: a tie.
+            seconds: time of the answer, as the client measured it.
+            token: the participant's link; if it has lost the place since, nothing is saved. None: not checked.
+
         Raises:
-            RefusedError: no consent yet (403), unknown trial, question or choice (422), or the key was used for another
-                answer (409).
+            RefusedError: no consent yet (403), the place now belongs to somebody else (404), unknown trial, question or
+                choice (422), the key was used for another answer or the answer was changed too often (409).
         """
         self._check(participant, trial, question, choice)
         content = {"trial": trial, "question": question, "choice": choice, "seconds": seconds}
@@ -198,12 +275,16 @@ class StudyStore:
         def keep(connection: Connection) -> int:
             # Locks the session's row, so that answers of the same participant from other processes wait.
             one = select(SESSIONS).where(SESSIONS.c.participant == participant).with_for_update()
-            if connection.execute(one).one().consented is None:
+            session = connection.execute(one).first()
+            if session is None or (token is not None and session.token != token_digest(token)):
+                raise RefusedError(404, "This link has ended, because it had no answer for long.")
+            if session.consented is None:
                 raise RefusedError(403, "Please agree to take part first.")
             same = (EVENTS.c.participant == participant) & (EVENTS.c.key == key)
             columns = [EVENTS.c[name] for name in content]
             known = connection.execute(select(*columns).where(same)).first()
             if known is None:
+                _check_changes(connection, participant, trial, question)
                 row = {"participant": participant, "given": _now(), **content}
                 connection.execute(insert(EVENTS).values(key=key, **row))
                 place = (ANSWERS.c.trial == trial) & (ANSWERS.c.question == question)
@@ -219,7 +300,11 @@ class StudyStore:
     def progress(self) -> list[Progress]:
         """Progress of all participants who have a token, by number."""
         counts = select(ANSWERS.c.participant, func.count(), func.max(ANSWERS.c.given)).group_by(ANSWERS.c.participant)
-        people = select(SESSIONS.c.participant, SESSIONS.c.consented).order_by(SESSIONS.c.participant)
+        people = (
+            select(SESSIONS.c.participant, SESSIONS.c.consented, VISITORS.c.joined)
+            .outerjoin(VISITORS, VISITORS.c.participant == SESSIONS.c.participant)
+            .order_by(SESSIONS.c.participant)
+        )
         with self._commits.transaction() as connection:
             given = {number: (count, last) for number, count, last in connection.execute(counts)}
             found = connection.execute(people).all()
@@ -230,8 +315,9 @@ class StudyStore:
                 answered=given.get(number, (0, None))[0],
                 total=len(self._trials[number]) * len(self._questions),
                 last=given.get(number, (0, None))[1],
+                joined=joined,
             )
-            for number, consented in found
+            for number, consented, joined in found
         ]
 
     def _check(self, participant: int, trial: int, question: str, choice: int | None) -> None:
@@ -243,6 +329,25 @@ class StudyStore:
         shown = len(trials[trial].pictures)
         if choice is not None and not 0 <= choice < shown:
             raise RefusedError(422, f"choice must be null or in 0..{shown - 1}, not {choice}.")
+
+
+def _waiting() -> ColumnElement[bool]:
+    """Whether a session is a visitor's who has never answered."""
+    visitor = select(VISITORS.c.participant).where(VISITORS.c.participant == SESSIONS.c.participant)
+    answered = select(EVENTS.c.id).where(EVENTS.c.participant == SESSIONS.c.participant)
+    return visitor.correlate(SESSIONS).exists() & ~answered.correlate(SESSIONS).exists()
+
+
+def _remove_visitor(connection: Connection, participant: int) -> None:
+    for of in (VISITORS, SESSIONS):
+        connection.execute(delete(of).where(of.c.participant == participant))
+
+
+def _check_changes(connection: Connection, participant: int, trial: int, question: str) -> None:
+    one = (EVENTS.c.participant == participant) & (EVENTS.c.trial == trial) & (EVENTS.c.question == question)
+    count = connection.execute(select(func.count()).select_from(EVENTS).where(one)).scalar_one()
+    if count > MAX_CHANGES:
+        raise RefusedError(409, f"This answer was changed {MAX_CHANGES} times, so the last one stays.")
 
 
 def token_digest(token: str) -> str:

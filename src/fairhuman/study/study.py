@@ -5,8 +5,7 @@ names) and `study.sqlite` (sessions and answers, unless another database is used
 methods; it is never served.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ from fairhuman import config
 from fairhuman.config import Settings
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json
+from fairhuman.utils.parse import parse_json
 
 SETTINGS, DESIGN, PICTURES, DATABASE = "study.yaml", "design.json", "pictures", "study.sqlite"
-CREATION = "creation.json"  # how the study was made, for the report; never served
+CREATION = "creation.json"  # how the study was made, for the report, and the secret of its design; never served
+PRIVATE = (DESIGN, CREATION)  # files that only their owner may read
 
 
 class Question(Settings):
@@ -47,6 +48,12 @@ class ExclusionSettings(Settings):
     min_seconds: float = Field(default=1.0, ge=0.0, description="minimum median answer time in seconds")
     max_same_side: float = Field(default=0.95, gt=0.5, le=1.0, description="maximum share of answers for one position")
     min_answers: float = Field(default=0.5, ge=0.0, le=1.0, description="minimum share of questions answered")
+    max_overclaimed: float | None = Field(
+        default=0.1,
+        ge=0.0,
+        le=1.0,
+        description="maximum share of answers whose time is longer than the server's clock allows; None: not checked",
+    )
 
 
 class StudySettings(Settings):
@@ -64,6 +71,14 @@ class StudySettings(Settings):
     seed: int = Field(default=0, ge=0, description="seed of items and design")
     show_prompt: bool = Field(default=True, description="show the prompt above the pictures")
     exclude: ExclusionSettings = ExclusionSettings()
+    equalize: bool = Field(
+        default=False, description="encode and resize all pictures once more, so that none shows its file's format"
+    )
+    place_minutes: float = Field(
+        default=60.0,
+        gt=0,
+        description="minutes without an answer after which another visitor of the open link may take the place",
+    )
 
     @field_validator("questions")
     @classmethod
@@ -149,9 +164,10 @@ class StoredStudy:
         if not path.is_file():
             return [], []
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
             notes, left_out = ([str(text) for text in values[name]] for name in ("notes", "left_out"))
-            changed = config.differences(StudySettings.model_validate(values["settings"]), self.settings)
+            registered = StudySettings.model_validate(values["settings"])
+            changed = config.differences(_registered_alone(registered), self.settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: wasn't written by fairhuman study create: {error!r}") from error
         later = "Changed in study.yaml after the study was made, so not fixed in advance: {} is {}, was {}."
@@ -161,12 +177,27 @@ class StoredStudy:
 def load_study(folder: Path) -> StoredStudy:
     """Read settings and design; raises the errors of `load_design` and `config.load`."""
     design = load_design(folder)
-    return StoredStudy(folder, config.load(StudySettings, folder / SETTINGS), design)
+    return StoredStudy(folder, load_settings(folder), design)
+
+
+def load_settings(folder: Path) -> StudySettings:
+    """Read `study.yaml`; a rule of exclusion that it doesn't register, because it is older, excludes nobody.
+
+    Raises:
+        RecipeError: as `config.load`.
+    """
+    return _registered_alone(config.load(StudySettings, folder / SETTINGS))
+
+
+def _registered_alone(settings: StudySettings) -> StudySettings:
+    if "max_overclaimed" in settings.exclude.model_fields_set or "exclude" not in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"exclude": settings.exclude.model_copy(update={"max_overclaimed": None})})
 
 
 def save_design(design: Design, folder: Path) -> None:
-    """Write `design.json`."""
-    write_json(folder / DESIGN, asdict(design))
+    """Write `design.json`, readable by its owner alone."""
+    write_json(folder / DESIGN, asdict(design), private=True)
 
 
 def load_design(folder: Path) -> Design:
@@ -177,21 +208,29 @@ def load_design(folder: Path) -> Design:
     """
     path = folder / DESIGN
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         return Design(
-            methods=tuple(values["methods"]),
+            methods=_names(values["methods"]),
             items=tuple(_item(item) for item in values["items"]),
             participants=tuple(
-                tuple(Trial(int(trial["item"]), tuple(trial["shown"])) for trial in trials)
+                tuple(Trial(int(trial["item"]), _names(trial["shown"])) for trial in trials)
                 for trials in values["participants"]
             ),
         )
     except OSError as error:
         raise DataError(f"{path}: can't be read; is {folder} a study? {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: isn't the design of a study: {error!r}") from error
 
 
 def _item(values: Mapping[str, Any]) -> StudyItem:
-    zooms = {method: tuple(names) for method, names in values["zooms"].items()}
-    return StudyItem(values["prompt"], dict(values["pictures"]), zooms, values["better"])
+    zooms = {method: _names(names) for method, names in values["zooms"].items()}
+    pictures = dict(zip(values["pictures"], _names(values["pictures"].values()), strict=True))
+    return StudyItem(values["prompt"], pictures, zooms, values["better"])
+
+
+def _names(values: Iterable[Any]) -> tuple[str, ...]:
+    names = tuple(values)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"expected names, found {names}")
+    return names

@@ -1,12 +1,12 @@
 """Texts of the participants' pages, apart from title, questions and prompts: a JSON file that can be replaced."""
 
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from fairhuman.errors import DataError
+from fairhuman.utils.parse import parse_json
 
 DEFAULT = Path(__file__).with_name("texts.json")
 _PLACE = re.compile(r"\{\w+\}")
@@ -39,7 +39,7 @@ def load_texts(path: Path | None = None) -> Mapping[str, str]:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        texts = json.loads(path.read_text(encoding="utf-8"))
+        texts = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected a UTF-8 JSON file of texts; {error}") from error
     if not isinstance(texts, dict):

@@ -1,7 +1,6 @@
 """Write a data set of synthetic people: Parquet tables with picture, caption, masks, boxes, pose and depth."""
 
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -22,6 +21,7 @@ from fairhuman.synth.render import MASKS, REGIONS, Rendering, render
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.synth.workers import rendered_rows
 from fairhuman.utils.files import write_atomically, write_json, writing
+from fairhuman.utils.parse import parse_json
 
 _TABLE = re.compile(r"people-\d{7}-\d{7}\.parquet")
 _TABLE_ROWS = 128
@@ -152,7 +152,7 @@ def _check_folder(out: Path, settings: SynthSettings) -> None:
             raise DataError(f"{out} must be a new or empty folder, or one of an earlier `fairhuman synth`")
         return
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = parse_json(file.read_text(encoding="utf-8"))
         count, versions = int(before["count"]), dict(before["versions"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: not a file of `fairhuman synth`: {error!r}") from error

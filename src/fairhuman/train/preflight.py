@@ -3,7 +3,6 @@
 Importing this module takes no torch: what can be told at once is told by `check_at_once`.
 """
 
-import json
 import re
 import shutil
 import statistics
@@ -20,6 +19,7 @@ from fairhuman.report.text import duration
 from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
+from fairhuman.utils.parse import parse_json
 from fairhuman.utils.plugins import STRATEGIES, load_plugin
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def measured_speed(recipe: TrainRecipe) -> tuple[float, Path] | None:
     beside = sorted(recipe.out.parent.glob("*/recipe.yaml")) if recipe.out.parent.is_dir() else []
     for run in dict.fromkeys([recipe.out, *(file.parent for file in beside)]):
         try:
-            summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+            summary = parse_json((run / "summary.json").read_text(encoding="utf-8"))
             earlier = config.load(TrainRecipe, run / "recipe.yaml")
         except (OSError, ValueError, RecipeError):
             continue

@@ -1,6 +1,5 @@
 """Going on with a run that was begun: which settings are the run's own, and which may differ."""
 
-import json
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.parse import parse_json
 
 # Settings that may change on resume, as no step's result depends on them; "x." is a whole section.
 # Data sets may move: their records are checked separately.
@@ -95,7 +95,7 @@ def check_resumable_early(recipe: TrainRecipe) -> int:
         return 0
     step, samples = checkpoint_step(found[-1]), None
     try:
-        summary = json.loads((recipe.out / "summary.json").read_text(encoding="utf-8"))
+        summary = parse_json((recipe.out / "summary.json").read_text(encoding="utf-8"))
         samples = recipe_of_run(recipe.out).samples(int(summary["processes"]))
     except (OSError, ValueError, KeyError, RecipeError):
         pass  # a file is missing: the checkpoint itself is read later
@@ -196,7 +196,7 @@ def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
     settings that differ from the start before, {name: [earlier, now]}. A start without progress or changes is dropped.
     """
     summary, written = recipe.out / "summary.json", recipe.out / "recipe.yaml"
-    before = json.loads(summary.read_text(encoding="utf-8")).get("starts", []) if summary.is_file() else []
+    before = parse_json(summary.read_text(encoding="utf-8")).get("starts", []) if summary.is_file() else []
     earlier = [start for start in before if start["step"] < step or (start["step"] == step and start["changed"])]
     changed = config.differences(recipe_of_run(recipe.out), recipe) if step and written.is_file() else {}
     return [*earlier, {"step": step, "date": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed}]

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fairhuman"
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], private: Collection[str] = ()) -> None:
     """Call `write` with a temporary path beside `path`, then rename the result to `path`.
 
     The contents are synced to disk before the rename. An existing folder is replaced as a whole. Files get the
-    permissions that the umask gives new files, whichever library wrote them.
+    permissions that the umask gives new files, whichever library wrote them; those named in `private` stay as `write`
+    made them.
 
     Raises:
         OSError: raised by `write`; with errno ENOSPC if `write` failed in another way while the disk was full.
@@ -41,7 +42,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         umask = os.umask(0)
         os.umask(umask)
         for file in [partial] if partial.is_file() else sorted(partial.rglob("*")):
-            if file.is_file():
+            if file.is_file() and (path if file == partial else file).name not in private:
                 file.chmod(0o666 & ~umask)
             _flush(file)
         if path.is_dir():
@@ -135,14 +136,20 @@ def remove_atomically(folder: Path) -> None:
     _remove(old)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically."""
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a UTF-8 file atomically; a private one is readable by its owner alone, from its first byte."""
+
+    def write(partial: Path) -> None:
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    write_atomically(path, write, {path.name} if private else ())
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN is not valid JSON and raises ValueError."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False))
+def write_json(path: Path, content: Any, *, private: bool = False) -> None:
+    """Write JSON atomically; NaN is not valid JSON and raises ValueError. For `private` see `write_text`."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False), private=private)
 
 
 def _write(partial: Path, write: Callable[[Path], object]) -> None:

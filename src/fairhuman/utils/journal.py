@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.utils.files import write_text
+from fairhuman.utils.parse import parse_json
 
 
 class Journal:
@@ -47,8 +48,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
             continue
         if isinstance(row, dict):
             rows.append(row)

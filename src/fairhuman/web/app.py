@@ -3,13 +3,13 @@
 import hashlib
 import ipaddress
 import logging
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -29,6 +29,10 @@ from fairhuman.errors import FairHumanError
 
 HERE = Path(__file__).parent
 MAX_BODY = 64 * 1024  # bytes
+# A name, an IPv4 address or an IPv6 address in brackets, and a port.
+HOST = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?", re.ASCII | re.IGNORECASE)
+LAST_PORT = 65535
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Only resources of this server, no inline scripts or styles: injected code can't run even if escaping fails.
 SECURITY_HEADERS: Mapping[str, str] = {
@@ -53,7 +57,10 @@ class RefusedError(FairHumanError):
 
 
 def create_app(
-    routes: Sequence[BaseRoute], hosts: Sequence[str] = (), close: Callable[[], None] | None = None
+    routes: Sequence[BaseRoute],
+    hosts: Sequence[str] = (),
+    close: Callable[[], None] | None = None,
+    site: str | None = None,
 ) -> Starlette:
     """Create an app from routes, with `/static`, `/health`, security headers and error handling.
 
@@ -62,6 +69,8 @@ def create_app(
         hosts: accepted host names besides `localhost` and IP addresses. Others are refused, because a malicious page
             could point its own host name at this machine and read responses (DNS rebinding).
         close: called once when the server stops.
+        site: public address such as https://study.example.org. Requests to its host that may change something must come
+            from a page of this scheme, also where the proxy in front doesn't tell the scheme.
     """
 
     @asynccontextmanager
@@ -75,7 +84,7 @@ def create_app(
     return Starlette(
         routes=[*routes, *shared],
         lifespan=lifespan,
-        middleware=[Middleware(_Guard, hosts=hosts)],
+        middleware=[Middleware(_Guard, hosts=hosts, site=site)],
         exception_handlers={
             HTTPException: _http_error,
             RefusedError: _refused,
@@ -95,15 +104,18 @@ async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
     """Read the body of a request and validate it as `kind`.
 
     Raises:
-        RefusedError: not sent as JSON (415), longer than `MAX_BODY` bytes (413), or invalid (422).
+        RefusedError: not sent as JSON (415), longer than `MAX_BODY` bytes (413), cut off (400), or invalid (422).
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(415, "The request must be sent as application/json.")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise RefusedError(413, f"The request must be at most {MAX_BODY} bytes long.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise RefusedError(413, f"The request must be at most {MAX_BODY} bytes long.")
+    except ClientDisconnect as error:  # nobody reads the answer, but without it the log gets a traceback
+        raise RefusedError(400, "The request ended too early.") from error
     try:
         return kind.model_validate_json(bytes(body))
     except ValidationError as error:
@@ -142,9 +154,10 @@ class _Static(StaticFiles):
 class _Guard:
     """Middleware that refuses unknown hosts and cross-site requests, and adds security headers to responses."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], site: str | None) -> None:
         self._app = app
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._site = None if site is None else _without_default_port(site.lower())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -158,32 +171,46 @@ class _Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        refusal = self._refusal(scope["method"], scope.get("scheme", "http"), Headers(scope=scope))
         if refusal is not None:
             await _answer(Request(scope), refusal.status, str(refusal))(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> RefusedError | None:
+    def _refusal(self, method: str, scheme: str, headers: Headers) -> RefusedError | None:
         host = headers.get("host", "")
         if not self._is_own(host):
             return RefusedError(
                 400, "This server isn't known by that name. Please use the address it printed when it started."
             )
         # Browsers send Origin with every request that can change something, and pages can't forge it.
-        if method not in SAFE_METHODS and headers.get("origin", "").partition("://")[2].lower() != host.lower():
+        if method not in SAFE_METHODS and headers.get("origin", "").lower() != self._origin(scheme, host.lower()):
             return RefusedError(403, "The request must come from a page of this server.")
         return None
 
+    def _origin(self, scheme: str, host: str) -> str:
+        """Origin of this server's own pages: the public address if that was called, else scheme and host."""
+        public = (self._site or "").partition("://")[0]
+        found = _without_default_port(f"{public}://{host}")
+        return found if found == self._site else _without_default_port(f"{scheme}://{host}")
+
     def _is_own(self, host: str) -> bool:
+        found = HOST.fullmatch(host)
+        if found is None or int(found["port"] or 0) > LAST_PORT:
+            return False
+        name = found["name"].strip("[]").lower()
+        if name in self._hosts:
+            return True
         try:
-            name = urlsplit(f"//{host}").hostname or ""
-            if name in self._hosts:
-                return True
             ipaddress.ip_address(name)
         except ValueError:
             return False
         return True
+
+
+def _without_default_port(origin: str) -> str:
+    """Scheme and host as browsers write them in Origin."""
+    return origin.removesuffix(DEFAULT_PORTS.get(origin.partition("://")[0], " "))
 
 
 def _answer(request: Request, status: int, message: str) -> Response:

@@ -3,6 +3,10 @@
 Everything specific to SQLite is here. Tables and queries elsewhere use SQLAlchemy Core, so they also run on PostgreSQL.
 """
 
+import os
+import shutil
+import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +40,75 @@ def open_database(where: Path | str, tables: MetaData) -> Engine:
             serialize_transactions(connection)  # processes that start at the same time would create the same table
             tables.create_all(connection)
     except (SQLAlchemyError, ImportError) as error:
-        shown = where if isinstance(where, Path) else where.partition("://")[0] + "://…"  # a URL may contain a password
-        raise FairHumanError(f"{shown}: the database can't be used: {getattr(error, 'orig', None) or error}") from error
+        raise _unusable(where, error) from error
     return engine
+
+
+@contextmanager
+def reading(where: Path | str) -> Iterator[Engine]:
+    """Open a database to read it, also where its disk or folder can't be written.
+
+    SQLite needs to write beside a database with a write-ahead log, even to read it. Where it can't, and no server has
+    the database open, a copy is read; the copy includes the log, which may hold the last commits.
+
+    Raises:
+        FairHumanError: as `open_database`.
+    """
+    path = _sqlite_file(where)
+    if path is None or all(os.access(each, os.W_OK) for each in (path.parent, path)):
+        engine = open_database(where, MetaData())
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        opened = _without_writing(path) or _copied(path, Path(folder))
+        try:
+            yield opened
+        finally:
+            opened.dispose()
+
+
+def _copied(path: Path, folder: Path) -> Engine:
+    """A copy in `folder` of an SQLite file and its log."""
+    try:
+        for file in (path, path.with_name(f"{path.name}-wal")):
+            if file == path or file.exists():
+                shutil.copyfile(file, folder / file.name)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return open_database(folder / path.name, MetaData())
+
+
+def _without_writing(path: Path) -> Engine | None:
+    """An SQLite file opened for reading alone; None if SQLite can't do that."""
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True))
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+    except SQLAlchemyError:
+        engine.dispose()
+        return None
+    return engine
+
+
+def _sqlite_file(where: Path | str) -> Path | None:
+    """The file of an SQLite database that exists; None for other databases."""
+    if isinstance(where, str):
+        try:
+            url = make_url(where)
+        except SQLAlchemyError:
+            return None
+        if url.get_backend_name() != "sqlite" or not url.database:
+            return None
+        where = Path(url.database)
+    return where if where.is_file() else None
+
+
+def _unusable(where: Path | str, error: Exception) -> FairHumanError:
+    shown = where if isinstance(where, Path) else where.partition("://")[0] + "://…"  # a URL may contain a password
+    return FairHumanError(f"{shown}: the database can't be used: {getattr(error, 'orig', None) or error}")
 
 
 @contextmanager

@@ -8,14 +8,23 @@ import uvicorn
 from starlette.applications import Starlette
 
 from fairhuman.errors import FairHumanError
+from fairhuman.web.app import LAST_PORT
+from fairhuman.web.connections import LimitedProtocol
 
+QUEUE = 1024  # connections that wait to be accepted
+ACCEPTED = 16  # connections accepted at once, before any of them is counted; fewer than the open files kept for it
 CLOSING_SECONDS = 3  # time for open requests after Ctrl-C
-LAST_PORT = 65535
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(
-    app: Starlette, host: str, port: int, say: Callable[[str], None], proxy: str | None = None, locked: bool = False
+    app: Starlette,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    proxy: str | None = None,
+    locked: bool = False,
+    root: str = "",
 ) -> None:
     """Serve until Ctrl-C or a termination signal.
 
@@ -26,6 +35,7 @@ def serve(
         say: called with the address once the server listens.
         proxy: comma-separated addresses of proxies whose X-Forwarded-For and -Proto are trusted; None: none.
         locked: whether all pages need a secret, so that no warning about open access is shown.
+        root: path of the first page, without a slash at either end.
 
     Raises:
         FairHumanError: the host isn't an address of this machine, or the port is taken, forbidden or not in 0..65535.
@@ -33,12 +43,15 @@ def serve(
     listener = _listen(host, port)
     with listener:
         shown = f"[{host}]" if ":" in host else host
-        say(f"http://{shown}:{listener.getsockname()[1]}/ (Ctrl-C ends)")
+        say(f"http://{shown}:{listener.getsockname()[1]}/{root} (Ctrl-C ends)")
         if host not in LOCAL and not locked:
             say("warning: there is no password, so anybody who can reach this machine can open it")
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            http=LimitedProtocol,
+            backlog=ACCEPTED,
+            ws="none",
+            log_level="error",  # a malformed request is worth no line
             access_log=False,
             server_header=False,
             proxy_headers=proxy is not None,
@@ -46,8 +59,17 @@ def serve(
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config).run(sockets=[listener])
         say("ended")
+
+
+class _Server(uvicorn.Server):
+    """Its sockets' queues are longer than the number of connections that it accepts at once, which is asyncio's."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUE)
 
 
 def _listen(host: str, port: int) -> socket.socket:

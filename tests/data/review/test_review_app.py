@@ -21,16 +21,20 @@ HTML = {"accept": "text/html"}
 
 
 class Page:
-    """A page as it is open in a browser: its client, its token, its reviewer."""
+    """A page as it is open in a browser: its client, the root of its addresses, its reviewer."""
 
     def __init__(self, client: TestClient, reviewer: str = "Ada") -> None:
         self.client, self.reviewer = client, reviewer
-        shown = client.get("/review", params={"name": reviewer}).text
-        self.token = re.search(r'data-token="([\w-]+)"', shown).group(1)
+        self.root = client.app.state.root
+        assert f'data-root="{self.root}"' in self.get("/review", name=reviewer).text
 
-    def ask(self, path, body=None, **headers):
-        headers = {"origin": HERE, "x-review-token": self.token, **headers}
-        return self.client.post(f"/api/{path}", json={"reviewer": self.reviewer, **(body or {})}, headers=headers)
+    def get(self, path="", **params):
+        return self.client.get(f"{self.root}{path}", params=params or None)
+
+    def ask(self, path, body=None, root=None, **headers):
+        address = f"{self.root if root is None else root}/api/{path}"
+        body = {"reviewer": self.reviewer, **(body or {})}
+        return self.client.post(address, json=body, headers={"origin": HERE, **headers})
 
     def keep(self, key, **more):
         return self.ask("decisions", {"key": key, "action": "keep", **more})
@@ -75,7 +79,7 @@ def test_decisions_are_on_disk_when_they_are_answered_and_survive_a_restart(open
     assert events(folder) == [("Ada", "p0", "keep", "a person, number 0", None)]
     page.ask("decisions", {"key": "p1", "action": "drop", "reason": "unclear"})
     again = opened(folder)
-    assert again.token == page.token  # pages that are open go on
+    assert again.root == page.root  # pages that are open go on
     assert again.ask("work").json()["pictures"][0]["key"] == "p2"
     undone = again.ask("undo").json()
     assert (undone["undone"], undone["pictures"][0]["key"]) == ({"key": "p1", "prompt": None}, "p1")
@@ -117,9 +121,10 @@ def test_invalid_decisions_are_rejected_and_change_nothing(opened, review_folder
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"x-review-token": "wrong"}, 403),
-        ({"x-review-token": ""}, 403),
-        ({"x-review-token": "\xe9".encode()}, 403),
+        ({"root": "/r/wrong"}, 404),
+        ({"root": "/r/"}, 404),
+        ({"root": "/r/%C3%A9"}, 404),
+        ({"root": ""}, 404),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"host": "evil.example"}, 400),
@@ -130,7 +135,7 @@ def test_only_pages_of_this_review_are_accepted(opened, review_folder, events, p
     folder = review_folder(1)
     page = opened(folder)
     assert page.ask(path, KEEP if path == "decisions" else {}, **headers).status_code == status
-    assert page.client.get(f"/api/{path}").status_code == 405
+    assert page.get(f"/api/{path}").status_code == 405
     assert events(folder) == []
 
 
@@ -151,7 +156,7 @@ def test_several_reviews_a_picture_reach_the_progress_page(opened, review_folder
     assert bo.keep("p0").json()["done"] == 1
     ada.keep("p1")
     bo.ask("decisions", {"key": "p1", "action": "drop", "reason": "anatomy"})
-    shown = ada.client.get("/progress").text
+    shown = ada.get("/progress").text
     assert re.search(r"1 of the 2 pictures.*\(50 %\)", shown, re.DOTALL)
     assert "2 of 2" in shown
 
@@ -161,19 +166,19 @@ def test_names_are_data(opened, review_folder):
     escaped = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; Söhne 👩‍🔬"
     page = Page(opened(review_folder(2)).client, name)
     assert page.keep("p0").status_code == 200
-    for path in ("/", "/progress", "/review"):
-        shown = page.client.get(path, params={"name": name}).text
+    for path in ("", "/progress", "/review"):
+        shown = page.get(path, name=name).text
         assert "<script>alert" not in shown
         assert escaped in shown
-    link = re.search(r'href="(/review\?name=[^"]+)"', page.client.get("/").text).group(1)
+    link = re.search(r'href="(/r/[^"]+/review\?name=[^"]+)"', page.get().text).group(1)
     assert escaped in page.client.get(link).text
 
 
 def test_names_are_normalised_and_invalid_ones_are_requested_again(opened, review_folder):
-    client = opened(review_folder(1)).client
-    assert client.get("/review", params={"name": "  Ada   B "}).url.params["name"] == "Ada B"
+    page = opened(review_folder(1))
+    assert page.get("/review", name="  Ada   B ").url.params["name"] == "Ada B"
     for name in ("", "   ", "x" * 61, "a\x00b"):
-        answer = client.get("/review", params={"name": name})
+        answer = page.get("/review", name=name)
         assert answer.status_code == 422
         assert 'role="alert"' in answer.text
 
@@ -187,14 +192,14 @@ def test_titles_and_keys_are_data(opened, tmp_path):
     ]
     (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     page = opened(folder)
-    assert "<b>" not in page.client.get("/review", params={"name": "Ada"}).text
+    assert "<b>" not in page.get("/review", name="Ada").text
     answer = page.ask("work")
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["pictures"][0]["prompt"] == "</script><b>"
 
 
 def shown(page, key):
-    return page.client.get("/picture", params={"key": key})
+    return page.get("/picture", key=key)
 
 
 def test_pictures_are_given_as_they_are_and_only_by_key(opened, review_folder):
@@ -273,8 +278,13 @@ def test_what_can_t_be_reviewed_is_named(tmp_path, review_folder):
 def test_skipped_records_are_reported(review_folder, monkeypatch):
     folder = review_folder(9)
     (folder / "images/3.png").write_bytes(b"")
-    monkeypatch.setattr(review_app, "serve", lambda _, host, port, say: say(f"{host}:{port}"))
     told = []
+
+    def serve(_, host, port, say, proxy, *, locked, root):
+        say(f"{host}:{port}")
+        assert (proxy, locked, len(root) > 40) == (None, True, True)
+
+    monkeypatch.setattr(review_app, "serve", serve)
     serve_review(folder, ReviewSettings(), "127.0.0.1", 5, told.append)
     assert told == [f"{folder}: skipped 1: file is empty (0 bytes)", "127.0.0.1:5"]
 

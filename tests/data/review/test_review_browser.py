@@ -46,8 +46,9 @@ def reviewing(review_folder, serving, open_page):
 
     def start(count, **settings):
         folder = review_folder(count)
-        address = serving(create_review_app(folder, ReviewSettings(**settings)))
-        return folder, lambda name, **options: open_page(f"{address}/review?name={name}", **options)
+        app = create_review_app(folder, ReviewSettings(**settings))
+        root = f"{serving(app)}{app.state.root}"
+        return folder, lambda name, **options: open_page(f"{root}/review?name={name}", **options)
 
     return start
 
@@ -205,7 +206,7 @@ def test_a_server_that_is_killed_loses_nothing_and_the_open_page_goes_on(review_
         port = free.getsockname()[1]
     process, address = serve(folder, port)
     try:
-        page = open_page(f"{address}review?name=Ada", expected="net::ERR_")
+        page = open_page(f"{address}/review?name=Ada", expected="net::ERR_")
         for i in range(2):
             showing(page, f"p{i}")
             page.keyboard.press("k")
@@ -220,7 +221,7 @@ def test_a_server_that_is_killed_loses_nothing_and_the_open_page_goes_on(review_
         page.keyboard.press("k")
         showing(page, "p3")
         assert [row[1] for row in events(folder)] == ["p0", "p1", "p2"]
-        assert urlopen(f"{address}health", timeout=30).status == 200
+        assert urlopen(f"http://127.0.0.1:{port}/health", timeout=30).status == 200
     finally:
         process.kill()
         process.communicate()
@@ -294,8 +295,8 @@ def test_all_fits_the_width_and_can_be_reached_by_keyboard(reviewing, options):
 
 
 def test_the_start_page_asks_for_a_name_and_leads_on(serving, open_page, review_folder):
-    address = serving(create_review_app(review_folder(1), ReviewSettings()))
-    page = open_page(address)
+    app = create_review_app(review_folder(1), ReviewSettings())
+    page = open_page(f"{serving(app)}{app.state.root}")
     page.wait_for_function("document.activeElement.id === 'name'")
     page.keyboard.type("Zoë & <b>")
     page.keyboard.press("Enter")

@@ -1,6 +1,5 @@
 """Inference costs: measured on a model, and parameters counted for the full-size SDXL."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks
 from fairhuman.report.html import render
 from fairhuman.utils.files import write_json, write_text
+from fairhuman.utils.parse import parse_json
 from fairhuman.utils.provenance import origin
 
 SHAPE = "sdxl-shape"
@@ -71,7 +71,7 @@ def read_costs(settings: CostSettings, out: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         return document if document["settings"] == settings.model_dump(mode="json") else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: can't be read; delete it to measure again: {error}") from error

@@ -1,6 +1,5 @@
 """The comparison with the paper, built from files: our costs and evaluations next to the published tables."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from fairhuman.compare.paper.settings import FUSED, MIB, MOLE, SetupSettings, Sh
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.html import render
 from fairhuman.utils.files import write_json, write_text
+from fairhuman.utils.parse import parse_json
 
 # Our metric to the published column, and the factor that converts it to the column's unit.
 METRICS: Mapping[str, tuple[str, float]] = {
@@ -50,7 +50,7 @@ def read_tables(costs: Path | None, evaluation: Path | None, setups: SheetSettin
         if setup is None:
             raise RecipeError(f"{path}: describe the set-up of these numbers: {name}.model, .data, .scale and .metrics")
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parse_json(path.read_text(encoding="utf-8"))
             values = values_of(document)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: expected the JSON of fairhuman {command}; {error!r}") from error

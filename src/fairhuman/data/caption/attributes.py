@@ -6,12 +6,12 @@ follows from its place in the list. Groups by name, `{"hat": {"color": "red"}}`,
 synthetic people (`gender`, `hair`, `top`, `top_colour`), are supported too.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fairhuman.data.caption.item import clean_text
+from fairhuman.utils.parse import parse_json
 
 Words = dict[str, str]
 
@@ -142,8 +142,8 @@ def _noun(garment: str) -> str:
 def _parsed(annotated: Any) -> list[Any] | Mapping[str, Any]:
     if isinstance(annotated, str):
         try:
-            annotated = json.loads(annotated) if annotated.strip() else []
-        except (ValueError, RecursionError) as error:
+            annotated = parse_json(annotated) if annotated.strip() else []
+        except ValueError as error:
             raise ValueError(f"{COSMICMAN} must be JSON: {error}") from error
     if annotated is None:
         return []

@@ -22,6 +22,7 @@ from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.regions.boxes import shorten
+from fairhuman.utils.parse import parse_json
 
 _FATAL = {401: "the key isn't accepted", 402: "no credit is left", 403: "access isn't allowed"}
 _RETRYABLE = (408, 409, 425, 429)  # and all from 500 on
@@ -179,8 +180,8 @@ class EndpointCaptioner:
     def _parse(self, text: str) -> Caption | Failure:
         """The caption in the body of an answer."""
         try:
-            body = json.loads(text)
-        except (ValueError, RecursionError):
+            body = parse_json(text)
+        except ValueError:
             raise _RetryableError(f"answer isn't JSON: {self._clean(text)}") from None
         if not isinstance(body, dict) or body.get("error"):
             raise _RetryableError(f"answer is an error: {self._clean(json.dumps(body))}")

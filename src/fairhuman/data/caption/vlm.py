@@ -135,8 +135,9 @@ def _load(name: str, device: torch.device) -> tuple[Any, Any]:
 
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
-        processor = AutoProcessor.from_pretrained(name)
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype).to(device).eval()
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, trust_remote_code=False)
+        model = model.to(device).eval()
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(

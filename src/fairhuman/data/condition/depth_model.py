@@ -101,8 +101,9 @@ def _load(settings: DepthSettings) -> tuple[Any, Any]:
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(automatic if settings.device == "auto" else settings.device)
-        processor = AutoImageProcessor.from_pretrained(settings.model)
-        model = AutoModelForDepthEstimation.from_pretrained(settings.model).eval().to(device)
+        processor = AutoImageProcessor.from_pretrained(settings.model, trust_remote_code=False)
+        model = AutoModelForDepthEstimation.from_pretrained(settings.model, trust_remote_code=False)
+        model = model.eval().to(device)
     except Exception as error:  # the hub's client, file parsers and devices raise various errors
         raise _load_error(settings, " ".join(str(error).split())) from error
     return processor, model

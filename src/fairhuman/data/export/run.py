@@ -19,6 +19,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.files import alone, write_atomically, writing
+from fairhuman.utils.parse import parse_json
 
 MARKER = "export.json"  # records source and format of an export
 Writer = Callable[[Path, Iterator[ExportSample], DataSet, int, LoadReport], None]
@@ -130,7 +131,7 @@ def _check_content(path: Path, out: Path, marker: Mapping[str, str]) -> None:
 
 def _read_marker(out: Path) -> dict[str, Any]:
     try:
-        found = json.loads((out / MARKER).read_text(encoding="utf-8"))
+        found = parse_json((out / MARKER).read_text(encoding="utf-8"))
         marker = {name: found[name] for name in ("source", "format")}
         return {**marker, "closeups": found["closeups"]} if "closeups" in found else marker
     except (OSError, ValueError, KeyError, TypeError):

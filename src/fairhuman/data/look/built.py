@@ -1,6 +1,5 @@
 """Rejected rows of a built data set, with their pictures in the source."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from fairhuman.data.pipeline.report import REJECTED
 from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
+from fairhuman.utils.parse import parse_json
 
 MANIFEST = "manifest"
 
@@ -68,7 +68,7 @@ def build_source(path: Path) -> DataSet | None:
     if report is None:
         return None
     try:
-        origin = json.loads((path / "source.json").read_text(encoding="utf-8"))
+        origin = parse_json((path / "source.json").read_text(encoding="utf-8"))
         settings = SourceSettings.model_validate(report["recipe"]["source"])
         source = DataSet(Path(origin["source"]), str(origin["format"]), settings)
     except (OSError, ValueError, KeyError, TypeError):

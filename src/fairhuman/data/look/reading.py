@@ -1,7 +1,6 @@
 """Stream the records of a data set of any format, without checks over all records and without keeping them."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from fairhuman.data.sources.own_regions import own_regions, own_regions_of_table
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, Finding, HumanRecord, region_column
+from fairhuman.utils.parse import parse_json
 
 REGIONS = tuple(REGION_COLUMNS)
 DEFAULT_SETTINGS = SourceSettings()
@@ -158,7 +158,7 @@ def read_report(path: Path) -> Mapping[str, Any] | None:
     if not path.is_dir() or not file.is_file():
         return None
     try:
-        report: Any = json.loads(file.read_text(encoding="utf-8"))
+        report: Any = parse_json(file.read_text(encoding="utf-8"))
         if not isinstance(report, dict) or not {"funnel", "recipe"} <= set(report):
             return None
         needed = [report["recipe"]["source"], [str(name) for name in report["recipe"]["regions"]]]

@@ -1,6 +1,5 @@
 """Build a data set from a source; the same call resumes an interrupted build."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from fairhuman.data.pipeline.write import ShardWriter
 from fairhuman.data.sources import source_format, source_kind
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.files import alone, write_json, writing
+from fairhuman.utils.parse import parse_json
 
 RUNNERS = ("native", "ray")
 MARKER, MANIFEST, TIERS, DATA = "source.json", "manifest", "tiers", "data"
@@ -216,7 +216,7 @@ class _Build:
             raise DataError(f"{out}: is a file; give a new folder for the data set")
         marker = out / MARKER
         if marker.is_file():
-            mine, found = self._marker(), json.loads(marker.read_text(encoding="utf-8"))
+            mine, found = self._marker(), parse_json(marker.read_text(encoding="utf-8"))
             if found != mine:
                 raise DataError(
                     f"{out}: was built from {found['source']} ({found['format']}), not from {mine['source']} "

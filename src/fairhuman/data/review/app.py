@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlencode
 
 from pydantic import AfterValidator
 from starlette.applications import Starlette
@@ -24,6 +25,7 @@ from fairhuman.report.colours import colours
 from fairhuman.web.app import RefusedError, create_app, page, read_json
 from fairhuman.web.database import open_database
 from fairhuman.web.serve import serve
+from fairhuman.web.site import parse_site
 
 PICTURE_CACHE = "private, max-age=600"
 
@@ -48,18 +50,29 @@ BodyT = TypeVar("BodyT", bound=ReviewerBody)
 
 def create_review_app(folder: Path, settings: ReviewSettings, report: LoadReport | None = None) -> Starlette:
     """Create the app to review an imagefolder; decisions are stored in `review.sqlite` beside the pictures. The report
-    gets the findings about odd and skipped records.
+    gets the findings about odd and skipped records. `app.state.root` is the path of the first page, which ends in a
+    secret.
 
     Raises:
         DataError: the folder can't be read.
-        FairHumanError: the database can't be opened or written.
+        FairHumanError: the database can't be opened or written, or `url` isn't an address.
     """
     review = _Review(folder, settings, report if report is not None else LoadReport())
-    return create_app(review.routes(), settings.hosts, review.store.engine.dispose)
+    hosts, site = settings.hosts, None
+    if settings.url is not None:
+        site, host = parse_site(settings.url)
+        hosts = (*hosts, host)
+    app = create_app(review.routes(), hosts, review.store.engine.dispose, site)
+    app.state.root = review.root
+    return app
 
 
-def serve_review(folder: Path, settings: ReviewSettings, host: str, port: int, say: Callable[[str], None]) -> None:
+def serve_review(
+    folder: Path, settings: ReviewSettings, host: str, port: int, say: Callable[[str], None], proxy: str | None = None
+) -> None:
     """Serve a review until Ctrl-C; `say` is called with messages about skipped records and the address.
+
+    The address ends in a secret, without which no page opens. It stays the same when the review is served again.
 
     Raises:
         DataError: the folder can't be read.
@@ -69,7 +82,14 @@ def serve_review(folder: Path, settings: ReviewSettings, host: str, port: int, s
     app = create_review_app(folder, settings, report)
     for reason, count in report.counts().get("skipped", {}).items():
         say(f"{folder}: skipped {count}: {reason}")
-    serve(app, host, port, say)
+    root = app.state.root
+
+    def told(text: str) -> None:
+        say(text)
+        if text.startswith("http") and settings.url is not None:
+            say(f"for reviewers: {parse_site(settings.url)[0]}{root}")
+
+    serve(app, host, port, told, proxy, locked=True, root=root.removeprefix("/"))
 
 
 class _Review:
@@ -82,48 +102,61 @@ class _Review:
         prompts = {key: picture.prompt for key, picture in self.pictures.items()}
         self.store = ReviewStore(open_database(folder / FILE, TABLES), prompts, settings)
         self.token = self.store.token()
+        self.root = f"/r/{self.token}"
 
     def routes(self) -> list[Route]:
         return [
-            Route("/", self.start),
-            Route("/review", self.review),
-            Route("/progress", self.progress),
-            Route("/picture", self.picture),
-            Route("/api/work", self._endpoint(ReviewerBody, self.work), methods=["POST"]),
-            Route("/api/decisions", self._endpoint(DecisionBody, self.decide), methods=["POST"]),
-            Route("/api/undo", self._endpoint(ReviewerBody, self.undo), methods=["POST"]),
+            Route("/", self.outside),
+            Route("/r/{token}", self.start),
+            Route("/r/{token}/review", self.review),
+            Route("/r/{token}/progress", self.progress),
+            Route("/r/{token}/picture", self.picture),
+            Route("/r/{token}/api/work", self._endpoint(ReviewerBody, self.work), methods=["POST"]),
+            Route("/r/{token}/api/decisions", self._endpoint(DecisionBody, self.decide), methods=["POST"]),
+            Route("/r/{token}/api/undo", self._endpoint(ReviewerBody, self.undo), methods=["POST"]),
         ]
 
-    def start(self, _: Request) -> Response:
+    def outside(self, _: Request) -> Response:
+        raise RefusedError(404, "Please use the whole address that the command printed; it ends in a secret.")
+
+    def start(self, request: Request) -> Response:
+        self._check(request)
         return self._start_page()
 
     def review(self, request: Request) -> Response:
+        self._check(request)
         name = request.query_params.get("name", "")
         try:
             reviewer = clean_name(name)
         except ValueError as error:
             return self._start_page(name, f"A name {error}.", 422)
         if reviewer != name:
-            return RedirectResponse(request.url_for("review").include_query_params(name=reviewer), 303)
+            return RedirectResponse(f"{self.root}/review?{urlencode({'name': reviewer})}", 303)
         return page(
             "review.html",
             title=self.title,
             reviewer=reviewer,
-            token=self.token,
+            root=self.root,
             reasons=REASONS,
             regions=colours(self.regions),
             region_column=region_column,
             max_prompt=self.settings.max_prompt,
         )
 
-    def progress(self, _: Request) -> Response:
-        needed = self.settings.reviews_per_picture
+    def progress(self, request: Request) -> Response:
+        self._check(request)
         return page(
-            "review_progress.html", title=self.title, summary=self.store.summary(), needed=needed, reasons=REASONS
+            "review_progress.html",
+            title=self.title,
+            root=self.root,
+            summary=self.store.summary(),
+            needed=self.settings.reviews_per_picture,
+            reasons=REASONS,
         )
 
     def picture(self, request: Request) -> Response:
         """A picture by the key of its record; requests can't name paths."""
+        self._check(request)
         picture = self.pictures.get(request.query_params.get("key", ""))
         if picture is None:
             raise RefusedError(404, "There is no such picture in this data set.")
@@ -149,6 +182,7 @@ class _Review:
             "review_start.html",
             status,
             title=self.title,
+            root=self.root,
             summary=summary,
             max_name=MAX_NAME,
             name=name,
@@ -174,13 +208,16 @@ class _Review:
             "elsewhere": work.elsewhere,
         }
 
+    def _check(self, request: Request) -> None:
+        """Refuse a request whose address has another secret."""
+        if not secrets.compare_digest(request.path_params["token"].encode(), self.token.encode()):
+            raise RefusedError(404, "This address is of another review, or incomplete.")
+
     def _endpoint(self, kind: type[BodyT], act: Callable[[BodyT], Mapping[str, Any]]) -> Callable[[Request], Any]:
-        """An endpoint that accepts a body of `kind` from a page of this review."""
+        """An endpoint that accepts a body of `kind`."""
 
         async def endpoint(request: Request) -> Response:
-            token = request.headers.get("x-review-token", "")
-            if not secrets.compare_digest(token.encode(), self.token.encode()):
-                raise RefusedError(403, "This page belongs to another review (wrong token): reload it.")
+            self._check(request)
             return JSONResponse(await run_in_threadpool(act, await read_json(request, kind)))
 
         return endpoint

@@ -31,6 +31,9 @@ class ReviewSettings(Settings):
         default=(), description="host names of this machine that browsers may use, besides localhost and its addresses"
     )
     source: SourceSettings = SourceSettings()
+    url: str | None = Field(
+        default=None, description="address that reviewers type, if a proxy stands before the server"
+    )
 
 
 def clean_text(text: str) -> str:

@@ -62,7 +62,7 @@ class ReviewStore:
         self.engine, self.prompts, self.settings, self._clock = engine, prompts, settings, clock
 
     def token(self) -> str:
-        """The secret that pages send back; it survives a restart, so that open pages keep working."""
+        """The secret in the address of all pages; it survives a restart, so that open pages keep working."""
         with transaction(self.engine) as connection:
             found = connection.execute(select(SECRETS.c.token)).scalar()
             if found is None:

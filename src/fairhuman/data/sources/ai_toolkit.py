@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, mask_folder, photo_rows, whole_number
 from fairhuman.data.sources.rows import STAGE, Row, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
+from fairhuman.utils.parse import parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
 MAX_YAML = 2**20  # bytes
@@ -76,8 +75,8 @@ def _config(path: Path) -> tuple[Path, list[dict[str, Any]]] | None:
         try:
             with reading_table(file):
                 small = file.stat().st_size <= MAX_YAML
-                content = yaml.safe_load(file.read_text(encoding="utf-8-sig")) if small else None
-        except (DataError, yaml.YAMLError) as error:
+                content = parse_yaml(file.read_text(encoding="utf-8-sig")) if small else None
+        except (DataError, ValueError) as error:
             if file == path:
                 raise DataError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from error
             continue

@@ -10,7 +10,6 @@ of ATR as in GoGoDuck912/Self-Correction-Human-Parsing, where 2 is hair, 3 sungl
 if it is consistent with that: if the hair group has classes, 2 must be among them.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fairhuman.data.sources.parquet import parquet_files, read_rows
 from fairhuman.data.sources.rows import STAGE, Row
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
+from fairhuman.utils.parse import parse_json
 
 COLUMNS = frozenset({"path", "aa_text", "aa_ids"})
 FACE = (3, 11)  # sunglasses are part of the face
@@ -83,8 +83,8 @@ def _parsed(value: Any, name: str, location: str, report: LoadReport) -> Any:
     if name == "person_type" or not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
+        return parse_json(value)
+    except ValueError as error:
         report.add(location, STAGE, Finding("warned", f"{name} is not JSON, kept as text", shorten(str(error))))
         return value
 

@@ -6,7 +6,6 @@
 A picture that no `meta_cap.json` names gets its caption as in a plain folder, from `photo.txt` beside `photo.jpg`.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +14,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import find_pictures, read_caption
 from fairhuman.data.sources.rows import Row, printable, reading_table
 from fairhuman.errors import DataError
+from fairhuman.utils.parse import parse_json
 
 CAPTIONS = "meta_cap.json"
 
@@ -63,8 +63,8 @@ def _captions(file: Path) -> dict[str, Any]:
     try:
         with reading_table(file):
             content = file.read_bytes()
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(content)
+    except ValueError as error:
         raise DataError(f"{file}: not a JSON file ({error})") from error
     if not isinstance(values, dict):
         raise DataError(f"{file}: must hold a JSON object of captions by picture, found {type(values).__name__}")

@@ -1,7 +1,6 @@
 """Convert rows of any format to records: the rules shared by all sources."""
 
 import csv
-import json
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from fairhuman.record import (
     region_column,
 )
 from fairhuman.regions.boxes import parse_boxes, shorten
+from fairhuman.utils.parse import parse_json
 
 STAGE = "read"
 EMPTY_CAPTION = Finding("warned", "caption is empty")
@@ -287,8 +287,8 @@ class _RowReader:
         value = self.row.values.get("attributes")
         if isinstance(value, str):
             try:
-                value = json.loads(value)
-            except (ValueError, RecursionError) as error:
+                value = parse_json(value)
+            except ValueError as error:
                 self._note(Finding("dropped", "attributes are not JSON", shorten(str(error))))
                 return {}
         if value is not None and not isinstance(value, dict):

@@ -9,7 +9,6 @@ sets. One of pictures (`dataset_type` is `image`, the default) has `instance_dat
 `only_instance_prompt` in their place. A disabled data set isn't read.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder,
 from fairhuman.data.sources.rows import STAGE, Row, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
+from fairhuman.utils.parse import parse_json
 
 MASKS = ("mask", "segmentation")
 STRATEGIES = ("textfile", "filename", "instanceprompt")
@@ -100,8 +100,8 @@ def _config(path: Path) -> tuple[Path, Sequence[Entry]] | None:
     for file in files:
         try:
             with reading_table(file):
-                content = json.loads(file.read_text(encoding="utf-8-sig"))
-        except (ValueError, RecursionError) as error:
+                content = parse_json(file.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
             raise DataError(f"{file}: not a JSON file ({error})") from error
         entries = content if isinstance(content, list) else []
         if any(isinstance(entry, dict) and "instance_data_dir" in entry for entry in entries):

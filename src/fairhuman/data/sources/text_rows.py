@@ -1,7 +1,6 @@
 """Rows of text files: JSON lines and CSV."""
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import STAGE, Row, reading_table, with_caption
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
+from fairhuman.utils.parse import parse_json
 
 
 def jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
@@ -29,13 +29,13 @@ def jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
             if not line:
                 continue
             try:
-                values = json.loads(line.decode("utf-8"))
+                values = parse_json(line.decode("utf-8"))
             except UnicodeDecodeError as error:
                 report.add(
                     location, STAGE, Finding("skipped", "line is not UTF-8", f"byte {error.start + 1}: {error.reason}")
                 )
                 continue
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 report.add(location, STAGE, Finding("skipped", "line is not JSON", shorten(str(error))))
                 continue
             if not isinstance(values, dict):
@@ -70,8 +70,8 @@ def _cell(name: str, text: str) -> object:
         return None
     if name in ("width", "height") or text.lstrip().startswith(("[", "{")):
         try:
-            value: object = json.loads(text)
-        except (ValueError, RecursionError):
+            value: object = parse_json(text)
+        except ValueError:
             return text  # reported later, where a list is expected
         return value
     return text

@@ -6,7 +6,6 @@ caption), `.json` (the columns of imagefolder; from img2dataset also `url` and `
 `pose.png` and `depth.png` are read. Rows refer to pictures by their spans in the tar, without reading them.
 """
 
-import json
 import re
 import tarfile
 from collections import Counter
@@ -21,6 +20,7 @@ from fairhuman.data.sources.rows import STAGE, Row, printable, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, Finding
 from fairhuman.regions.boxes import shorten
+from fairhuman.utils.parse import parse_json
 
 TARS = ("*.tar", "*.tar.gz", "*.tgz")
 MAX_TEXT = 2**24  # bytes of a caption or of the JSON of one sample
@@ -178,8 +178,8 @@ class _SampleReader:
         if text is None:
             return {}
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values = parse_json(text)
+        except ValueError as error:
             self._note(Finding("dropped", "JSON of a sample can't be read", shorten(str(error))))
             return {}
         if not isinstance(values, dict):

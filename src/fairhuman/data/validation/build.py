@@ -1,6 +1,5 @@
 """Build a validation set from a source: filter, draw, make prompts, write."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord, region_column
 from fairhuman.utils.files import write_atomically, write_json, writing
 from fairhuman.utils.journal import Journal, write_rows
+from fairhuman.utils.parse import parse_json
 
 MIN_FAILURES = 10  # failures of a model that are always tolerated
 
@@ -84,7 +84,7 @@ def build_validation(
                 write_atomically(out, partial(_write, chosen, settings, funnel, expected, progress))
         else:
             say(f"{out}: already finished, nothing to do")
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((out / MANIFEST).read_text(encoding="utf-8"))
     return ValidationSummary(
         len(manifest["pictures"]),
         manifest["usable"],

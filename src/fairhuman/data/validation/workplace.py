@@ -19,6 +19,7 @@ from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord, TableCell
 from fairhuman.utils.files import write_json
+from fairhuman.utils.parse import parse_json
 
 MANIFEST = "manifest.json"
 BEGUN, LOOKS, PROMPTS = "begun.json", "looks.jsonl", "prompts.jsonl"
@@ -109,7 +110,7 @@ def _compare(out: Path, before: dict[str, Any], now: dict[str, Any], advice: str
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not a file of `fairhuman data validation`: {error}") from error
     if not isinstance(content, dict):

@@ -7,7 +7,7 @@ const AGAIN_MS = 5000; // interval of polling for pictures that other reviewers 
 const SVG = "http://www.w3.org/2000/svg";
 
 const find = (id) => document.getElementById(id);
-const { reviewer, token } = document.body.dataset;
+const { reviewer, root } = document.body.dataset;
 const [stage, canvas, prompt, status, problem] = ["stage", "canvas", "prompt", "status", "problem"].map(find);
 const images = new Map(); // preloaded images of the assigned pictures, by key
 let current = null;
@@ -19,9 +19,9 @@ let busy = false;
 async function ask(path, body) {
   let response;
   try {
-    response = await fetch(path, {
+    response = await fetch(`${root}${path}`, {
       method: "POST",
-      headers: { "Content-Type": "application/json", "X-Review-Token": token },
+      headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ ...body, reviewer }),
     });
   } catch {
@@ -65,7 +65,7 @@ function load(picture) {
   if (images.has(picture.key)) return;
   const image = new Image();
   image.alt = `Picture ${picture.key}`;
-  image.src = `/picture?key=${encodeURIComponent(picture.key)}`;
+  image.src = `${root}/picture?key=${encodeURIComponent(picture.key)}`;
   image.onerror = () => images.delete(picture.key); // retried when it is shown
   image.decode().catch(() => {});
   images.set(picture.key, image);

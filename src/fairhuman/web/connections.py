@@ -1,0 +1,99 @@
+"""Connections with deadlines and limits, so that slow or many clients can't keep others out.
+
+A client must send the head of a request within `HEAD_SECONDS`, and its body within `BODY_SECONDS`. A process keeps as
+many connections as its limit of open files allows, and at most half of them for one address. Where there are more, the
+connection that has waited the longest for a request is closed; if none waits, the new one. Nothing of this is logged: a
+flood of connections would be a flood of lines.
+"""
+
+import asyncio
+import resource
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 30.0  # for at most 64 KiB
+MOST = 1000  # connections
+OTHER_FILES = 100  # open files for anything but connections
+
+
+def connection_limit() -> int:
+    """How many connections this process may have: its open files less `OTHER_FILES`, at least half, at most `MOST`."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST
+    return max(1, min(MOST, max(files - OTHER_FILES, files // 2)))
+
+
+class LimitedProtocol(H11Protocol):
+    """HTTP/1.1 with the deadlines and limits of this module."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._awaited: object = None  # what the deadline is for: the head or the body
+        self._since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept the connection if there is room."""
+        super().connection_made(transport)
+        self._watch()
+        self._make_room()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle bytes of the client."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request of the connection."""
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop()
+        super().connection_lost(exc)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the next thing to happen is that the client sends the head of a request."""
+        return self.conn.their_state is h11.IDLE
+
+    def _watch(self) -> None:
+        """Start the deadline of what the client has to send next, unless it runs already."""
+        state = self.conn.their_state
+        seconds = {h11.IDLE: HEAD_SECONDS, h11.SEND_BODY: BODY_SECONDS}.get(state)
+        if seconds is None or self.transport.is_closing():
+            self._stop()
+        elif state is not self._awaited or self._deadline is None:
+            self._stop()
+            self._awaited, self._since = state, self.loop.time()
+            self._deadline = self.loop.call_later(seconds, self.transport.abort)
+
+    def _stop(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline, self._awaited = None, None
+
+    def _make_room(self) -> None:
+        """Close a connection if there are too many, of this client or in all."""
+        limit = connection_limit()
+        everybody = [one for one in self.connections if isinstance(one, LimitedProtocol)]
+        own = [one for one in everybody if self._address is not None and one._address == self._address]
+        for group, most in ((own, max(1, limit // 2)), (everybody, limit)):
+            if len(group) > most:
+                victim = min((one for one in group if one._waits), key=lambda one: one._since, default=self)
+                victim.transport.abort()
+                self.connections.discard(victim)
+                return
+
+    @property
+    def _address(self) -> str | None:
+        """Address of the client; None for a proxy, which speaks for many."""
+        host = self.client[0] if self.client else None
+        trusted = self.config.forwarded_allow_ips if self.config.proxy_headers else ()
+        listed = [part.strip() for part in trusted.split(",")] if isinstance(trusted, str) else trusted
+        return None if host in listed or "*" in listed else host
