@@ -106,6 +106,19 @@ def test_detectors_are_compared_with_true_boxes(shared: Path, tmp_path: Path, ty
         (("build", "PHOTOS", "OUT", "--runner", "spark"), 2, "--runner must be one of native, ray, found 'spark'"),
         (("build", "PHOTOS", "OUT", "--address", "x:1"), 2, "needs --runner ray"),
         (("build", "PHOTOS", "OUT", "--recipe", "missing.yaml"), 2, "missing.yaml: no such recipe"),
+        (
+            ("build", "PHOTOS", "OUT"),
+            1,
+            "shorter side below 1024 pixels (7 of 7): lower min_side: min_side=48 would keep",
+        ),
+        (("build", "PHOTOS", "OUT", "min_side=512", "--dry-run"), 1, "min_side=48 would keep all"),
+        (("build", "PHOTOS", "PHOTOS"), 1, "source and output are the same folder"),
+        (("build", "PHOTOS/0.png", "OUT"), 1, "0.png: is a single picture; give the folder that it is in"),
+        (
+            ("validation", "PHOTOS", "OUT", "--allow-fewer"),
+            1,
+            "lower filters.min_side: filters.min_side=48 would keep all",
+        ),
         (("build", "missing", "OUT"), 1, "missing: there is no such file or folder"),
         (("build", "PHOTOS", "OUT", "source.format=imagefoldr"), 2, "imagefolder"),
         (("export", "PHOTOS", "OUT", "--format", "zip"), 2, "known are webdataset, imagefolder, parquet"),
@@ -119,7 +132,9 @@ def test_wrong_usage_is_one_line(
     arguments: tuple[str, ...], code: int, message: str, photos: Path, tmp_path: Path, typed: Typed
 ) -> None:
     places = {"PHOTOS": str(photos), "OUT": str(tmp_path / "out")}
-    found, _, error = typed("data", *(places.get(argument, argument) for argument in arguments))
+    found, _, error = typed(
+        "data", *(places.get(argument, argument.replace("PHOTOS", str(photos))) for argument in arguments)
+    )
     assert (found, message in error) == (code, True), error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
