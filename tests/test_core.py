@@ -132,9 +132,10 @@ def test_a_command_without_its_extra_says_so_in_a_line(arguments: tuple[str, ...
     assert done.stderr.count("\n") == 1
 
 
-def test_a_missing_module_names_the_extra_that_brings_it() -> None:
+def test_a_missing_module_names_the_extra_that_brings_it(tmp_path: Path) -> None:
+    write_figures(tmp_path, 1, 64, seed=1)
     seen = with_requirements({"torch", *EXTRAS["synth"]} - {"anny"}) - {"diffusers", "accelerate", "peft"}
-    done = run_seeing(seen, "train", ROOT / "recipes" / "lora-small.yaml", "data=x", "out=y")
+    done = run_seeing(seen, "train", ROOT / "recipes" / "lora-small.yaml", f"data={tmp_path}", "out=y")
     assert (done.returncode, done.stderr) == (
         1,
         "fairhuman train needs the 'train' extra: pip install 'fairhuman[train]'\n",
