@@ -207,3 +207,24 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
 def test_contradictory_settings_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         config.load(TrainRecipe, RECIPES / "lora-sdxl.yaml", overrides)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 5000, "9" * 5000, '"a\\0b"', "&a [*a]", "&a {b: *a}", "!!timestamp 2020-13-45", "x" * 2_000_000],
+    ids=["deep", "long integer", "NUL", "list in itself", "mapping in itself", "no date", "long"],
+)
+def test_what_can_t_be_read_is_one_line_in_recipes_and_overrides(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path, "r.yaml", f"steps: {value}\n")
+    with pytest.raises(RecipeError, match=r"r\.yaml: expected a YAML file") as error:
+        config.load(Outer, path)
+    assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(RecipeError, match="the value is not valid YAML") as error:
+        config.load(Outer, write(tmp_path, "good.yaml", "steps: 1\n"), [f"steps={value}"])
+    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) < 1000
+
+
+def test_what_a_recipe_extends_is_read_within_limits(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"/dev/zero: expected a YAML file, must have at most"):
+        config.load(Outer, write(tmp_path, "r.yaml", "extends: /dev/zero\n"))
