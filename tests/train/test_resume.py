@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.resume import check_resumable_early
+from fairhuman.train.resume import check_resumable_early, note_start
 
 MakeRecipe = Callable[..., TrainRecipe]
 
@@ -60,3 +61,15 @@ def test_a_schedule_must_end_first(make_recipe: MakeRecipe) -> None:
     (make_recipe().out / "checkpoints" / "step-0000004").rename(make_recipe().out / "checkpoints" / ".gone")
     with pytest.raises(RecipeError, match=r"\n  schedule.name: 'linear' there, 'constant' now\n"):
         train(make_recipe(steps=6, schedule={"name": "constant"}))
+
+
+def test_starts_are_noted_with_the_settings_that_changed(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(steps=2)
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    for at, steps in ((0, 2), (0, 2), (2, 4), (2, 4), (3, 4)):
+        recipe = make_recipe(steps=steps)
+        starts = note_start(recipe, at)
+        config.save(recipe, recipe.out / "recipe.yaml")
+        (recipe.out / "summary.json").write_text(json.dumps({"starts": starts}), encoding="utf-8")
+    found = [(start["step"], start["changed"]) for start in json.loads(json.dumps(starts))]
+    assert found == [(0, {}), (2, {"steps": [2, 4]}), (2, {}), (3, {})]  # a start without progress is dropped
