@@ -34,7 +34,8 @@ def test_all_settings_that_differ_are_listed_and_which_may(make_recipe: MakeReci
         "These differ too, and may: keep_checkpoints.",
         "The cosine schedule ends at step 2: schedule.name=constant goes on from there with learning_rate, "
         "which may change too.",
-        "Choose another out, or steps=2 lora.rank=4 regions.names=[face,hand] to resume.",
+        "Choose another out, or steps=2 lora.rank=4 regions.names=[face,hand] to resume; "
+        f"`fairhuman train {other.out / 'recipe.yaml'}` goes on with the run's own settings.",
     ]
     with pytest.raises(RecipeError) as early:
         check_resumable_early(other)
