@@ -170,6 +170,43 @@ def test_grey_sixteen_bit_and_narrow_pictures_are_shown(tmp_path: Path) -> None:
     assert "No close-ups." in page
 
 
+def test_a_method_without_faces_and_hands_is_no_error_but_said(tmp_path: Path) -> None:
+    methods = {"base": write_method(tmp_path / "base"), "grey": write_method(tmp_path / "grey", (128, 128, 128))}
+    told: list[str] = []
+    page = write_grid(methods, tmp_path / "out", zoom_on="grey", detect=boxed, tell=told.append).read_text()
+    assert told == [
+        "No close-ups: no face and no hand was found in the pictures of grey. Place them by another method, or by the "
+        "boxes of a data set."
+    ]
+    assert f'<p class="missing">{told[0]}</p>' in page
+    assert not pictures_of(page, "base: face")
+    assert "no face found" not in page, "no empty frames"
+
+
+def test_boxes_that_a_detector_puts_outside_are_no_error(tmp_path: Path) -> None:
+    """A detector may guess a hand beyond the edge."""
+    methods = {"base": write_method(tmp_path / "base")}
+
+    def outside(_: Picture) -> dict[str, list[Box]]:
+        return {"face": [Box(50, 10, 70, 40)], "hand": [Box(70, 10, 90, 20), Box(5, 5, 5, 9)]}
+
+    page = write_grid(methods, tmp_path / "out", zoom_on="base", detect=outside).read_text()
+    assert len(pictures_of(page, "base: face")) == 3, "its centre is inside"
+    assert not pictures_of(page, "base: hand")
+
+
+def test_large_pictures_are_shown_large_and_many_of_them_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_method(tmp_path / "large", size=(640, 800))
+    page = write_grid({"large": folder}, tmp_path / "out").read_text()
+    assert pictures_of(page, "large: two men")[0].size == (640, 800)
+    assert "All pictures are scaled to a height of 800 px; original sizes: large: 640 x 800." in page
+    monkeypatch.setattr("fairhuman.compare.grid.grid.PAGE_PIXELS", 3 * 400 * 500)
+    page = write_grid({"large": folder}, tmp_path / "out").read_text()
+    assert pictures_of(page, "large: two men")[0].size == (400, 500)
+
+
 def test_rows_are_drawn_at_random_or_picked_and_told(tmp_path: Path) -> None:
     drawn = {tuple(choose_rows(20, None, 5, seed)[0]) for seed in range(8)}
     assert len(drawn) == 8

@@ -31,6 +31,22 @@ def detected_frames(pictures: Sequence[Picture], detect: Detect | None = None) -
     else:
         found = [detect(picture) for picture in pictures]
     return [
-        choose_frames(boxes, (picture.shape[1], picture.shape[0]), ZOOMED)
+        choose_frames(_inside(boxes, picture), (picture.shape[1], picture.shape[0]), ZOOMED)
         for boxes, picture in zip(found, pictures, strict=True)
     ]
+
+
+def _inside(boxes: Boxes, picture: Picture) -> Boxes:
+    """The boxes that a frame can be put around: a detector may guess a part whose centre lies outside the picture."""
+    height, width = picture.shape[:2]
+    return {
+        part: [
+            one
+            for one in each
+            if one.x0 < one.x1
+            and one.y0 < one.y1
+            and 0 <= one.x0 + one.x1 <= 2 * width
+            and 0 <= one.y0 + one.y1 <= 2 * height
+        ]
+        for part, each in boxes.items()
+    }

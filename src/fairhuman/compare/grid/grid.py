@@ -21,6 +21,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.report.html import picture_uri, render
+from fairhuman.report.text import plural
 from fairhuman.utils.files import write_text
 
 ZOOM = 320  # side of a close-up on the page in pixels
@@ -97,7 +98,7 @@ def _page(
     height = _page_height(grid)
     return render(
         "grid.html",
-        title=f"{len(grid)} prompts by {', '.join(cell.method for cell in grid[0].cells)}",
+        title=f"{plural(len(grid), 'prompt')} by {', '.join(cell.method for cell in grid[0].cells)}",
         columns=[title for title, _ in grid[0].columns],
         notes=[*notes, _size_note(grid, height)],
         nothing=nothing,
@@ -117,7 +118,7 @@ def _page_height(grid: Sequence[GridRow]) -> int:
     """Height of all pictures on the page: that of the highest, as far as `PAGE_PIXELS` allow, and at least `HEIGHT`."""
     cells = [cell for row in grid for cell in row.cells]
     shapes = sum(cell.size[0] / cell.size[1] for cell in cells)
-    return max(min(max(cell.size[1] for cell in cells), int((PAGE_PIXELS / shapes) ** 0.5)), HEIGHT)
+    return max(min(max(cell.size[1] for cell in cells), round((PAGE_PIXELS / shapes) ** 0.5)), HEIGHT)
 
 
 def _at_height(cell: GridCell, row: MatchedRow, height: int) -> Image.Image:
