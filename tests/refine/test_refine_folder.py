@@ -63,7 +63,7 @@ def test_a_folder_is_refined_copied_and_told_about(images: Path, tmp_path: Path)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image') == 6, "before, attempt and kept"
     assert page.count("<b>attempt 1</b>") == 2
-    assert re.search(r"quality 0\.\d\d: accepted<", page)
+    assert re.search(r"quality 0\.\d\d, accepted<", page)
     assert "broken.png" in page
     assert "a.png: face 0" in page
     assert summary(done)[0].startswith("3 faces, 2 poor, 2 of them improved")
@@ -213,8 +213,8 @@ def test_the_page_shows_attempts_that_were_rejected_and_why(images: Path, tmp_pa
     sources = list_sources(images / "a.png", None)
     done = refine_folder(sources, out, started, idle, start_look=look_for_board)
     page = write_page(out, sources, started, done).read_text(encoding="utf-8")
-    assert page.count('src="data:image') == 1 + 3, "before and the attempts"
-    assert page.count("rejected, quality 0.") == 3
+    assert page.count('src="data:image') == 1 + 3 + 1, "before, the attempts and the original that was kept"
+    assert page.count("rejected: quality 0.") == 3
     assert "the original, as no attempt was accepted" in page
     (out / ATTEMPTS).unlink()
     page = write_page(out, sources, started, done).read_text(encoding="utf-8")

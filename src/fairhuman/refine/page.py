@@ -81,17 +81,27 @@ def _shown(
 ) -> dict[str, Any]:
     """A part from left to right: before, every attempt with the reason for or against it, and what was kept."""
     of_picture, taken = shots.get(row["name"], {}), part["taken"]
-    steps = [_step("before", f"quality {part['before']:.2f}", _cut(before, part["square"]), UNREADABLE)]
+    original = _cut(before, part["square"])
+    steps = [_step("before", f"quality {part['before']:.2f}", original, UNREADABLE)]
     for number, (quality, why) in enumerate(part["attempts"]):
-        reason = why or ("accepted" if number == taken else f"accepted, but attempt {taken + 1} was better")
-        words = f"quality {quality:.2f}: {'rejected, ' if why else ''}{reason}"
-        steps.append(_step(f"attempt {number + 1}", words, of_picture.get((part["number"], number)), NOT_STORED))
+        shot = of_picture.get((part["number"], number))
+        steps.append(_step(f"attempt {number + 1}", _reason(number, quality, why, taken), shot, NOT_STORED))
     if after is None:
-        steps.append(_step("kept", "the original, as no attempt was accepted", None, "as before"))
+        steps.append(_step("kept", "the original, as no attempt was accepted", original, UNREADABLE))
     else:
         words = f"attempt {taken + 1}, quality {part['after']:.2f}"
         steps.append(_step("kept", words, _cut(after, part["square"]), UNREADABLE))
     return {"name": row["name"], "part": f"{part['label']} {part['number']}", "steps": steps}
+
+
+def _reason(number: int, quality: float, why: str, taken: int | None) -> str:
+    """Quality of an attempt, and why it was rejected or accepted."""
+    if why.startswith("quality"):
+        return f"rejected: {why}"
+    if why:
+        return f"quality {quality:.2f}, rejected: {why}"
+    better = "" if taken is None or taken == number else f", but attempt {taken + 1} was better"
+    return f"quality {quality:.2f}, accepted{better}"
 
 
 def _step(title: str, words: str, picture: str | None, absent: str) -> dict[str, str | None]:

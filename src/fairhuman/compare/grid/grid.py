@@ -4,6 +4,7 @@ As in Figures 1-4 of the FairHuman supplement, but rows can be drawn at random i
 cut at the same place for all methods. Conditions (Figure 4) are shown in leading columns.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +119,7 @@ def _page_height(grid: Sequence[GridRow]) -> int:
     """Height of all pictures on the page: that of the highest, as far as `PAGE_PIXELS` allow, and at least `HEIGHT`."""
     cells = [cell for row in grid for cell in row.cells]
     shapes = sum(cell.size[0] / cell.size[1] for cell in cells)
-    return max(min(max(cell.size[1] for cell in cells), round((PAGE_PIXELS / shapes) ** 0.5)), HEIGHT)
+    return max(min(max(cell.size[1] for cell in cells), round(math.sqrt(PAGE_PIXELS / shapes))), HEIGHT)
 
 
 def _at_height(cell: GridCell, row: MatchedRow, height: int) -> Image.Image:
