@@ -74,6 +74,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert inside == {path.as_posix() for path in files if "__pycache__" not in path.parts}
     kinds = {
         "models/small/": 15,
+        "models/clip/": 2,
         "report/[^/]+.html": 14,
         "web/templates/": 10,
         "web/static/": 8,

@@ -70,6 +70,7 @@ COMMANDS = (
             (MIX % ("regions: [feet]", ""),),
             (MIX % ("regions: [face]", ", regions: [face]"),),
             ("view.bucket_step=64", "resolution=1000"),
+            ("base.zero_snr=true", "base.prediction=epsilon"),
             ("fairness.pairwise=true", "accumulate=4"),
             ("fairness.mode=split", "compile=true"),
             ("processes.sharding=fsdp",),

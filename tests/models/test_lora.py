@@ -1,15 +1,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
@@ -20,10 +21,11 @@ from fairhuman.models.settings import LoraSettings
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
 SETTINGS = [
-    LoraSettings(rank=4),
-    LoraSettings(rank=4, alpha=10.0),
-    LoraSettings(rank=3, alpha=1.0, targets="attention+conv"),
+    LoraSettings(rank=4, kohya_precision="fp32"),
+    LoraSettings(rank=4, alpha=10.0, kohya_precision="fp32"),
+    LoraSettings(rank=3, alpha=1.0, targets="attention+conv", kohya_precision="fp32"),
 ]
+FIXED = ("time_embedding", "add_embedding")
 
 
 def trained(settings: LoraSettings, dtype: torch.dtype = torch.float32) -> LoraModel:
@@ -43,19 +45,61 @@ def predict(pipeline: StableDiffusionXLPipeline, inputs: tuple[Batch, Tensor, Te
         return predict_noise(pipeline, *inputs)
 
 
-def kohya_layers(unet: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Layers by the name that kohya's scripts give them, from the module tree."""
-    layers: dict[str, nn.Linear | nn.Conv2d] = {}
+def kohya_layers(unet: UNet2DConditionModel) -> dict[str, str]:
+    """Diffusers' names of layers by the name that kohya's scripts give them: of SDXL's original U-Net.
 
-    def visit(module: nn.Module, prefix: str) -> None:
-        for name, child in module.named_children():
-            path = f"{prefix}_{name}"
-            if isinstance(child, (nn.Linear, nn.Conv2d)):
-                layers[path] = child
-            visit(child, path)
+    diffusers converts the original layout's tensors, so its table, not ours, says which layer is which.
+    """
+    layers, depths = unet.config.layers_per_block, unet.config.transformer_layers_per_block
+    originals = original_layers(layers, depths[1:])
+    marks = {f"model.diffusion_model.{name}.weight": torch.full((1,), float(i)) for i, name in enumerate(originals)}
+    fixed = ("time_embed.0", "time_embed.2", "label_emb.0.0", "label_emb.0.2")
+    marks |= {f"model.diffusion_model.{name}.weight": torch.zeros(1) for name in fixed}
+    marks |= {name.replace(".weight", ".bias"): torch.zeros(1) for name in marks}
+    converted = convert_ldm_unet_checkpoint(marks, dict(unet.config))
+    weights = {name: mark for name, mark in converted.items() if name.endswith(".weight")}
+    named = {int(mark): name.removesuffix(".weight") for name, mark in weights.items() if not name.startswith(FIXED)}
+    there = {name for name, _ in unet.named_modules()}  # few blocks have a skip connection
+    return {
+        "lora_unet_" + name.replace(".", "_"): named[i] for i, name in enumerate(originals) if named.get(i) in there
+    }
 
-    visit(unet, "lora_unet")
-    return layers
+
+def original_layers(layers: int, depths: Sequence[int]) -> list[str]:
+    """Linear layers and convolutions of the original U-Net, in the order of its constructor.
+
+    Source: Stability AI's generative-models, `sgm/modules/diffusionmodules/openaimodel.py`, class UNetModel, and
+    `sgm/modules/attention.py`, class SpatialTransformer; `depths` of the levels after the first, which has none.
+    """
+
+    def block(place: str, depth: int) -> list[str]:
+        names = [f"{place}.0.{end}" for end in ("in_layers.2", "emb_layers.1", "out_layers.3", "skip_connection")]
+        return names + (transformer(f"{place}.1", depth) if depth else [])
+
+    def transformer(place: str, depth: int) -> list[str]:
+        ends = [f"{one}.{end}" for one in ("attn1", "attn2") for end in ("to_q", "to_k", "to_v", "to_out.0")]
+        ends += ["ff.net.0.proj", "ff.net.2"]
+        inside = [f"{place}.transformer_blocks.{k}.{end}" for k in range(depth) for end in ends]
+        return [f"{place}.proj_in", *inside, f"{place}.proj_out"]
+
+    found, number, levels = ["input_blocks.0.0"], 1, [0, *depths]
+    for level, depth in enumerate(levels):
+        for _ in range(layers):
+            found += block(f"input_blocks.{number}", depth)
+            number += 1
+        if level < len(levels) - 1:
+            found.append(f"input_blocks.{number}.0.op")
+            number += 1
+    found += block("middle_block", levels[-1])
+    found += [f"middle_block.2.{end}" for end in ("in_layers.2", "emb_layers.1", "out_layers.3")]
+    number = 0
+    for level, depth in reversed([*enumerate(levels)]):
+        for layer in range(layers + 1):
+            found += block(f"output_blocks.{number}", depth)
+            if level and layer == layers:
+                found.append(f"output_blocks.{number}.{2 if depth else 1}.conv")
+            number += 1
+    return [*found, "out.2"]
 
 
 @pytest.mark.parametrize(("rank", "millions"), [(64, 92.9), (128, 185.8), (256, 371.6)])
@@ -67,7 +111,10 @@ def test_sdxl_attention_lora_has_the_papers_parameters(rank: int, millions: floa
     assert round(count / 1e6, 1) == millions
     keys = to_kohya({name.replace(".default", ""): p for name, p in parameters.items()}, alpha=rank)
     layers = kohya_layers(build_sdxl_on_meta())
-    assert {key.split(".")[0] for key in keys} <= layers.keys()
+    names = {key.split(".")[0] for key in keys}
+    assert names <= layers.keys()
+    assert len(names) == 560
+    assert "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q" in names
 
 
 def build_sdxl_on_meta() -> UNet2DConditionModel:
@@ -144,9 +191,9 @@ def test_kohya_keys_map_to_layers_and_give_the_same_output(
     inputs, model = make_batch(2), trained(settings)
     expected = predict(model.pipeline, inputs)
     model.save(tmp_path)
-    tensors = load_file(tmp_path / KOHYA_FILE)
+    tensors = {name: tensor.float() for name, tensor in load_file(tmp_path / KOHYA_FILE).items()}
     pipeline = build_small(0)
-    layers = kohya_layers(pipeline.unet)
+    layers = {name: pipeline.unet.get_submodule(ours) for name, ours in kohya_layers(pipeline.unet).items()}
     assert {key.split(".", 1)[1] for key in tensors} == {"lora_down.weight", "lora_up.weight", "alpha"}
     names = {key.split(".")[0] for key in tensors}
     assert names <= layers.keys()

@@ -12,6 +12,7 @@ from fairhuman.cli.data import data_app
 from fairhuman.cli.demo import demo
 from fairhuman.cli.doctor import doctor
 from fairhuman.cli.evaluate import evaluate, losses
+from fairhuman.cli.merge import merge
 from fairhuman.cli.refine import refine
 from fairhuman.cli.sample import sample
 from fairhuman.cli.settings import settings
@@ -29,6 +30,7 @@ for command in (
     synth,
     demo,
     refine,
+    merge,
     evaluate,
     losses,
     grid,

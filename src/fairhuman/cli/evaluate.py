@@ -118,7 +118,7 @@ def losses(
     from rich.table import Table
 
     from fairhuman.evaluate.settings import LossSettings
-    from fairhuman.models.locations import check_location
+    from fairhuman.models.locations import check_base
     from fairhuman.models.spec import ModelSpec
     from fairhuman.utils.files import writing
 
@@ -127,7 +127,7 @@ def losses(
     if not models:
         raise RecipeError("no model: give --model NAME=MODEL, once for each")
     for one in models.values():
-        check_location(one.model)
+        check_base(one.model, settings.base)
     check_existing(None if dry_run else data)
     display = ConsoleDisplay()
     if dry_run:

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "synth": ("synth",),
     "demo": ("train", "synth", "evaluate"),
     "refine": ("train", "detect"),
+    "merge": ("train",),
     "evaluate": ("evaluate",),
     "losses": ("train",),
     "grid": ("train",),

@@ -11,6 +11,8 @@ from fairhuman.errors import DataError, RecipeError
 if TYPE_CHECKING:  # `--help` doesn't need it
     from pydantic import BaseModel
 
+    from fairhuman.models.settings import BaseSettings
+
 DryRun = Annotated[bool, Option("--dry-run", help="Check, show what would be done, and write nothing.")]
 Overrides = Annotated[list[str] | None, Argument(help="Settings as key=value or section.key=value.")]
 Recipe = Annotated[Path | None, Option(help="YAML file of settings.")]
@@ -23,6 +25,10 @@ Workers = Annotated[int | None, Option(min=1, help="Number of processes; one per
 Host = Annotated[str, Option(help="Address to listen on; 0.0.0.0 accepts other machines.")]
 ProxyHeaders = Annotated[str | None, Option(help="Address of a proxy whose X-Forwarded headers are trusted.")]
 Port = Annotated[int, Option(help="Port to listen on; 0 picks a free one.")]
+
+Vae = Annotated[str | None, Option(help="Folder, file or hub id of a VAE in place of the model's own.")]
+Prediction = Annotated[str | None, Option(help="epsilon, v or auto: what the U-Net predicts.")]
+ZeroSnr = Annotated[str | None, Option(help="true, false or auto: whether noise ends in zero SNR; needs v.")]
 
 SettingsT = TypeVar("SettingsT", bound="BaseModel")
 
@@ -56,6 +62,17 @@ def check_existing(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.exists():
             raise DataError(f"{path}: there is no such file or folder")
+
+
+def base_of(vae: str | None, prediction: str | None, zero_snr: str | None) -> "BaseSettings":
+    """Settings of the base model from the options of a command.
+
+    Raises:
+        RecipeError: a wrong value.
+    """
+    from fairhuman.models.settings import BaseSettings
+
+    return settings_of(BaseSettings, "base", None, given={"vae": vae, "prediction": prediction, "zero_snr": zero_snr})
 
 
 def named_folders(named: Sequence[str] | None) -> dict[str, Path]:

@@ -14,7 +14,9 @@ def refine(
     out: Annotated[Path, Option(help="New folder, or one that this command started.")],
     overrides: Annotated[list[str] | None, Argument(help="Settings, such as strength=0.6 attempts=5.")] = None,
     prompts: Prompts = None,
-    model: Annotated[str | None, Option(help="'small' (default), the folder of a pipeline or a hub id.")] = None,
+    model: Annotated[
+        str | None, Option(help="'small' (default), a pipeline's folder, a .safetensors file or a hub id.")
+    ] = None,
     lora: Annotated[str | None, Option(help="LoRA file or folder.")] = None,
     lora_weight: Annotated[float | None, Option(help="Strength of the LoRA; 1 by default.")] = None,
     controlnet: ControlNets = None,
@@ -38,7 +40,7 @@ def refine(
     given |= {"controlnets": controlnet, "adapters": t2i_adapter, "precision": precision}
     settings = settings_of(RefineSettings, "refine", overrides, recipe, given)
     lora_file = None if settings.lora is None else Path(settings.lora)
-    check_options(settings.model, lora_file, settings.lora_weight, None, None, settings.precision)
+    check_options(settings.model, lora_file, settings.lora_weight, None, None, settings.precision, settings.base)
     check_existing(images)
     from fairhuman.refine.page import summary, write_page
     from fairhuman.refine.painter import check_models, open_painter

@@ -6,14 +6,14 @@ from typing import Annotated
 from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, settings_of
+from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prediction, Prompts, Vae, ZeroSnr, base_of, settings_of
 
 
 def sample(
     out: Annotated[Path, Argument(help="Folder for the pictures.")],
     prompt: Annotated[list[str] | None, Option(help="A prompt; repeatable.")] = None,
     prompts: Prompts = None,
-    model: Annotated[str, Option(help="'small', the folder of a pipeline or a hub id.")] = "small",
+    model: Annotated[str, Option(help="'small', the folder of a pipeline, a .safetensors file or a hub id.")] = "small",
     lora: Annotated[Path | None, Option(help="LoRA file or folder.")] = None,
     lora_weight: Annotated[float, Option(help="Strength of the LoRA.")] = 1.0,
     fuse: Annotated[
@@ -35,7 +35,10 @@ def sample(
     width: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
     seed: Annotated[int, Option(min=0, help="Seed of the noise.")] = 0,
     batch_size: Annotated[int, Option(min=1, help="Changes the speed, not the pictures.")] = 4,
-    precision: Annotated[str, Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = "fp32",
+    precision: Annotated[str, Option(help="fp32, bf16, fp16, or auto: fp16 on a GPU, fp32 on a CPU.")] = "auto",
+    vae: Vae = None,
+    prediction: Prediction = None,
+    zero_snr: ZeroSnr = None,
     dry_run: DryRun = False,
 ) -> None:
     """Draw pictures for prompts.
@@ -49,7 +52,8 @@ def sample(
     given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
     settings = settings_of(SampleSettings, "sample", None, given=given)
     texts = collect_prompts(prompt or (), prompts)
-    check_options(model, lora, lora_weight, fuse, mole, precision)
+    base = base_of(vae, prediction, zero_snr)
+    check_options(model, lora, lora_weight, fuse, mole, precision, base)
     from fairhuman.generate.control_options import ControlOptions
     from fairhuman.generate.run import SampleJob, draw_pictures
 
@@ -63,6 +67,7 @@ def sample(
         fuse=fuse,
         mole=mole,
         precision=precision,
+        base=base,
         control=ControlOptions(controlnet or (), t2i_adapter or (), control or (), control_start, control_end),
     )
     asked = job.check()

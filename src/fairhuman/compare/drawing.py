@@ -7,7 +7,8 @@ from pathlib import Path
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.settings import EXPECTED, MAX_ROWS, DrawSettings, slug
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.models.locations import check_location
+from fairhuman.models.locations import check_base
+from fairhuman.models.settings import BaseSettings
 from fairhuman.models.spec import ModelSpec
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import digest, read_prompts, write_text, writing
@@ -58,7 +59,7 @@ def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Di
     Raises:
         FairHumanError: `out` can't be written; or as in `parse_models`, `draw_models`, `expected_boxes`, `write_grid`.
     """
-    models, methods = parse_models(inputs.places, inputs.prompts), inputs.folders
+    models, methods = parse_models(inputs.places, inputs.prompts, settings.base), inputs.folders
     # Here, so that a mistake in the inputs is told without torch.
     from fairhuman.compare.grid.grid import write_grid
     from fairhuman.compare.pictures import expected_boxes
@@ -83,7 +84,9 @@ def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Di
         )
 
 
-def parse_models(places: Mapping[str, str], prompts: Path | None) -> dict[str, ModelSpec]:
+def parse_models(
+    places: Mapping[str, str], prompts: Path | None, base: BaseSettings | None = None
+) -> dict[str, ModelSpec]:
     """The methods that are models rather than folders of pictures.
 
     Raises:
@@ -101,7 +104,7 @@ def parse_models(places: Mapping[str, str], prompts: Path | None) -> dict[str, M
         raise RecipeError("--prompts: all methods are folders of pictures, none is a model that could sample")
     models = {name: ModelSpec.parse(place) for name, place in drawing.items()}
     for model in models.values():
-        check_location(model.model)
+        check_base(model.model, base or BaseSettings())
         model.added_weights()
     return models
 
@@ -119,7 +122,10 @@ def draw_models(
     if len(texts) > MAX_ROWS:
         raise DataError(f"{prompts}: a grid takes at most {MAX_ROWS} prompts, found {len(texts)}")
     lines = "\n".join(texts) + "\n"
-    folder = out / digest(f"{settings.decisive()}{lines}")[:12]
+    decisive = settings.decisive()
+    if settings.base == BaseSettings():
+        del decisive["base"]  # so that pictures drawn before there was this section are found
+    folder = out / digest(f"{decisive}{lines}")[:12]
     write_text(folder / "prompts.txt", lines)
     folders = {name: folder / f"{slug(name)}-{digest(str(model))[:8]}" for name, model in models.items()}
     jobs = [_job(name, model, folders[name], len(texts), settings) for name, model in models.items()]
@@ -133,7 +139,7 @@ def _holds_pictures(place: Path) -> bool:
 
 def _job(name: str, model: ModelSpec, out: Path, count: int, settings: DrawSettings) -> Command:
     size = (settings.resolution, settings.resolution)
-    options = sampling_options(model.model, settings.steps, settings.guidance, size, settings.seed)
+    options = sampling_options(model.model, settings.steps, settings.guidance, size, settings.seed, settings.base)
     added = model.added_weights()
     if added is not None:
         file, mole = added

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fairhuman.config import differences, load, save
 from fairhuman.errors import FairHumanError
+from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
@@ -63,9 +64,13 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
     return Command(name, ("train", str(file)), recipe.out.with_name(f"{recipe.out.name}.log"), done, cost)
 
 
-def sampling_options(model: str | Path, steps: int, guidance: float, size: tuple[int, int], seed: int) -> list[object]:
+def sampling_options(
+    model: str | Path, steps: int, guidance: float, size: tuple[int, int], seed: int, base: BaseSettings | None = None
+) -> list[object]:
     """Options of `fairhuman sample` for fast sampling at (height, width)."""
     options: list[object] = ["--model", model, "--steps", steps, "--guidance", guidance, "--seed", seed]
+    for name, value in (base or BaseSettings()).model_dump(exclude_defaults=True).items():
+        options += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else value]
     return [*options, "--height", size[0], "--width", size[1], "--batch-size", 8, "--precision", "bf16"]
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from fairhuman import config
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
+from fairhuman.models.fingerprint import base_fingerprint
+from fairhuman.models.locations import is_file
 from fairhuman.report.changes import Pair, read_pair
 from fairhuman.report.run_folder import HeldOutEvaluation
 from fairhuman.train.recipe import TrainRecipe
@@ -84,7 +86,9 @@ def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
 
     sources = [{**source.model_dump(mode="json"), "path": data(source.path)} for source in run.sources]
     decisive = {name: value for name, value in settings.items() if name == "steps" or not free_on_resume(name)}
-    return {**decisive, "data": sources, "validation.data": data(run.validation.data)}
+    found = {**decisive, "data": sources, "validation.data": data(run.validation.data)}
+    # a file can be replaced by another of the same name
+    return {**found, "model weights": base_fingerprint(run.model, run.base)} if is_file(run.model) else found
 
 
 def _depends_on_same(kept: Mapping[str, Any], recipe: CompareRecipe, run: TrainRecipe) -> bool:

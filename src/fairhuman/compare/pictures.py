@@ -107,7 +107,9 @@ def _write_prompts(records: Sequence[HumanRecord], data: Path, file: Path) -> No
 def _job(
     out: Path, model: str | Path, run: TrainRecipe, count: int, grid: GridSettings, weights: list[object]
 ) -> Command:
-    options = [*sampling_options(model, grid.steps, grid.guidance, run.size, grid.seed), *weights]
+    # a fine-tuned pipeline has its VAE and its schedule inside
+    base = run.base if str(model) == run.model else None
+    options = [*sampling_options(model, grid.steps, grid.guidance, run.size, grid.seed, base), *weights]
     return sampling_job(f"pictures {out.name}", out, out.parent / "prompts.txt", count, options)
 
 

@@ -11,6 +11,7 @@ from fairhuman import config
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
+from fairhuman.models.settings import BaseSettings
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
 
@@ -183,4 +184,5 @@ class DrawSettings(Settings):
     steps: int = Field(default=30, ge=1, description="UniPC steps")
     guidance: float = Field(default=7.5, ge=1.0, description="classifier-free guidance; 1 = none")
     seed: int = Field(default=0, ge=0, description="seed of the noise")
+    base: BaseSettings = BaseSettings()
     processes: int = Field(default=2, ge=1, description="models that sample in parallel, one thread each")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.detect.detection import DetectorError
+from fairhuman.utils.hub import failure
 
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.onnx)")
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # by preference
@@ -31,7 +32,7 @@ def find_model(name: str) -> Path:
     try:
         return Path(hf_hub_download(hub["repository"], hub["file"]))
     except (OSError, ValueError) as error:  # base classes of the hub's and the network's errors
-        why = " ".join(str(error).split())
+        why = failure(error, hub["repository"])
         raise DetectorError(
             f"{name}: could not be downloaded; check the name and the network, or give the path of a file ({why})"
         ) from error

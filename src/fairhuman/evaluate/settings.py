@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 from fairhuman.config import Settings
 from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.data.sources import SourceSettings
+from fairhuman.models.settings import BaseSettings
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.utils.plugins import METRICS, check_name
 
@@ -82,4 +83,5 @@ class LossSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="precision of the forward pass; the VAE is always fp32"
     )
+    base: BaseSettings = BaseSettings()
     batch_size: int = Field(default=8, ge=1, description="pictures per forward pass")

@@ -4,13 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fairhuman.errors import RecipeError
-from fairhuman.models.locations import check_location, check_lora_weight, find_lora, find_mole
-from fairhuman.models.settings import PRECISIONS
+from fairhuman.models.locations import check_base, check_lora_weight, find_lora, find_mole
+from fairhuman.models.settings import AUTO, PRECISIONS, BaseSettings
 from fairhuman.utils.files import read_prompts
 
 
 def check_options(
-    model: str, lora: Path | None, lora_weight: float, fuse: bool | None, mole: Path | None, precision: str
+    model: str,
+    lora: Path | None,
+    lora_weight: float,
+    fuse: bool | None,
+    mole: Path | None,
+    precision: str,
+    base: BaseSettings,
 ) -> None:
     """Check the options of `SampleJob` that say which model is drawn with.
 
@@ -18,8 +24,8 @@ def check_options(
         RecipeError: an unknown precision, a weight that isn't finite, a MoLE fused or with a LoRA.
         ModelError: no such model, LoRA or MoLE.
     """
-    if precision not in PRECISIONS:
-        raise RecipeError(f"--precision must be one of {', '.join(PRECISIONS)}, found {precision!r}")
+    if precision not in (AUTO, *PRECISIONS):
+        raise RecipeError(f"--precision must be one of {', '.join((AUTO, *PRECISIONS))}, found {precision!r}")
     check_lora_weight(lora_weight)
     if lora is not None:
         find_lora(lora)
@@ -29,7 +35,7 @@ def check_options(
         if fuse:
             raise RecipeError("--fuse: a MoLE can't be fused, as its gates depend on every input; leave --fuse out")
         find_mole(mole)
-    check_location(model)
+    check_base(model, base)
 
 
 def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:

@@ -7,7 +7,8 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from fairhuman.models.tokenizer import build_tokenizer
+from fairhuman.models.checkpoint_file import Architecture
+from fairhuman.models.tokenizer import build_tokenizer, clip_tokenizer
 
 _THREE_LEVELS: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -37,14 +38,27 @@ _SDXL_VAE: dict[str, Any] = {
     "sample_size": 1024,
     "scaling_factor": 0.13025,
 }
-_SDXL_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77}
-_CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_SDXL_TEXT = {
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+    "pad_token_id": 1,
+}
+_CLIP_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
 _OPEN_CLIP_G = {
     "hidden_size": 1280,
     "intermediate_size": 5120,
     "num_hidden_layers": 32,
     "num_attention_heads": 20,
     "projection_dim": 1280,
+    "hidden_act": "gelu",
 }
 
 
@@ -109,6 +123,15 @@ def build_sdxl_shape(
         )
     for part in (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.unet):
         cast(part, dtype)
+    return pipeline
+
+
+def build_meta(architecture: Architecture) -> StableDiffusionXLPipeline:
+    """Build a pipeline on `meta`, without weights, but with the tokenizers and the scheduler that its files go with."""
+    with torch.device("meta"):
+        pipeline = build_small() if architecture == "small" else build_sdxl_shape()
+    if architecture == "sdxl":
+        pipeline.register_modules(tokenizer=clip_tokenizer(), tokenizer_2=clip_tokenizer(pad="!"))
     return pipeline
 
 

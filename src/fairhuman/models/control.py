@@ -23,6 +23,7 @@ from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import is_hub_id
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically, write_json
+from fairhuman.utils.hub import failure
 from fairhuman.utils.parse import parse_json
 
 CONDITIONS_FILE = "conditions.json"
@@ -201,7 +202,7 @@ def load_control_config(kind: type[Control], place: str) -> dict[str, Any]:
     try:
         config = dict(kind.NETWORK.load_config(place))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = failure(error, place)
         raise ModelError(f"{kind.KIND} {place!r}: expected a folder or hub id of a {expected}: {reason}") from error
     found = config.get("_class_name")
     if found != expected:
@@ -218,5 +219,5 @@ def _weights(kind: type[Control], place: str) -> ModelMixin:
     try:
         return kind.NETWORK.from_pretrained(place, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = failure(error, place)
         raise ModelError(f"{kind.KIND} {place!r}: its weights can't be loaded: {reason}") from error

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from fairhuman.errors import ModelError
 
+LEAST_ALPHA = 2.0**-24
+
 
 def prediction_target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps_b: Tensor) -> Tensor:
     """Return the target for the scheduler's `prediction_type`: noise, velocity or the latents."""
@@ -21,8 +23,12 @@ def prediction_target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, 
 
 
 def signal_to_noise(scheduler: DDPMScheduler, timesteps_b: Tensor) -> Tensor:
-    """Return SNR = ᾱ / (1 - ᾱ) [B]."""
-    alphas_b: Tensor = scheduler.alphas_cumprod.to(timesteps_b.device)[timesteps_b]
+    """Return SNR = ᾱ / (1 - ᾱ) [B], more than 0.
+
+    A schedule with zero terminal SNR has ᾱ = 0 at its last timestep; 2^-24 there, as in diffusers' samplers, keeps
+    weights and log SNR finite. No other timestep of SDXL's schedule is below it.
+    """
+    alphas_b: Tensor = scheduler.alphas_cumprod.to(timesteps_b.device)[timesteps_b].clamp(min=LEAST_ALPHA)
     return alphas_b / (1.0 - alphas_b)
 
 

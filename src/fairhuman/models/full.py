@@ -13,6 +13,7 @@ from fairhuman.data.samples.batch import Batch
 from fairhuman.models.sdxl import encode_prompts
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
+from fairhuman.utils.hub import without_bars
 
 # Maps the U-Net's latents and its conditioning arguments to additional arguments.
 Residuals = Callable[[Tensor, Mapping[str, Any]], dict[str, Any]]
@@ -86,7 +87,8 @@ class FullModel(NamedWeights):
 
     def save(self, folder: Path) -> None:
         """Write the whole pipeline to `folder`, atomically."""
-        write_atomically(folder, self.pipeline.save_pretrained)
+        with without_bars():
+            write_atomically(folder, self.pipeline.save_pretrained)
 
 
 def _freeze_unread_layers(pipeline: StableDiffusionXLPipeline) -> None:

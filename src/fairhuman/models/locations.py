@@ -1,10 +1,12 @@
-"""Model locations: a name that ships with the package, a folder or a hub id; files of trained weights."""
+"""Model locations: a name that ships with the package, a folder, a file or a hub id; files of trained weights."""
 
 import math
 import re
 from pathlib import Path
 
 from fairhuman.errors import ModelError, RecipeError
+from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name, read_checkpoint
+from fairhuman.models.settings import BaseSettings
 from fairhuman.utils.parse import parse_json
 
 SDXL = "sdxl"  # base 1.0, its shape without weights
@@ -18,28 +20,65 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 
 
-def check_location(model: str) -> None:
+def check_location(model: str, own_vae: bool = False) -> None:
     """Check `model` without loading it, with clearer messages than diffusers'.
 
+    Args:
+        model: as for `load_pipeline`.
+        own_vae: a VAE is given apart, so a single file needs none.
+
     Raises:
-        ModelError: neither an SDXL folder nor another location that `load_pipeline` accepts.
+        ModelError: neither an SDXL folder or file nor another location that `load_pipeline` accepts.
     """
     if model == UNTRAINED:
         return
     path = Path(location_of(model))
+    if is_file(model):
+        read_checkpoint(path, model, own_vae)
+        return
     if not path.exists():
-        if not is_hub_id(model):
-            raise ModelError(f"model {model!r}: expected {SMALL!r}, {EXPECTED} or a hub id, found no such folder")
+        if is_checkpoint_name(model) or not is_hub_id(model):
+            kind = "file" if is_checkpoint_name(model) else "folder"
+            raise ModelError(
+                f"model {model!r}: expected {SMALL!r}, {EXPECTED}, a .safetensors file or a hub id, "
+                f"found no such {kind}"
+            )
         return
     if not (path / "model_index.json").is_file():
-        kind = "a folder without model_index.json" if path.is_dir() else "a single file"
-        raise ModelError(f"model {model!r}: expected {EXPECTED}, found {kind}")
+        lora = "; it holds a LoRA: give it as --lora" if (path / DIFFUSERS_FILE).is_file() else ""
+        raise ModelError(f"model {model!r}: expected {EXPECTED}, found a folder without model_index.json{lora}")
     try:
         found = str(parse_json((path / "model_index.json").read_text(encoding="utf-8")).get("_class_name"))
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"model {model!r}: model_index.json can't be read: {error}") from error
     if not found.startswith("StableDiffusionXL"):
         raise ModelError(f"model {model!r}: expected {EXPECTED}, found {found}")
+
+
+def check_base(model: str, base: BaseSettings) -> None:
+    """Check a model and the VAE of `base` without loading them.
+
+    Raises:
+        ModelError: as of `check_location` and `check_vae`.
+    """
+    check_location(model, base.vae is not None)
+    if base.vae is not None:
+        check_vae(base.vae)
+
+
+def check_vae(place: str) -> None:
+    """Check that something is at `base.vae`, without loading it.
+
+    Raises:
+        ModelError: no such folder or file, and not a hub id.
+    """
+    if not Path(place).exists() and (is_checkpoint_name(place) or not is_hub_id(place)):
+        raise ModelError(f"base.vae {place!r}: expected a folder, a .safetensors file or a hub id, found none there")
+
+
+def is_file(model: str) -> bool:
+    """Whether a model is a single file."""
+    return Path(location_of(model)).is_file()
 
 
 def is_hub_id(text: str) -> bool:
@@ -65,12 +104,14 @@ def find_weights_file(kind: str, place: Path, name: str) -> Path:
 
 
 def find_lora(path: Path) -> Path:
-    """Return the path of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) without reading it.
+    """Return the path of a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`), checked by its header.
 
     Raises:
-        ModelError: there is no such file.
+        ModelError: there is no such file, or it is no LoRA.
     """
-    return find_weights_file("LoRA", path, DIFFUSERS_FILE)
+    file = find_weights_file("LoRA", path, DIFFUSERS_FILE)
+    check_lora_file(file)
+    return file
 
 
 def find_mole(path: Path) -> Path:
@@ -95,8 +136,14 @@ def check_lora_weight(weight: float) -> None:
 def side_multiple(model: str) -> int:
     """Return the pixels of which a picture's sides must be multiples: the VAE's factor, halved in each U-Net level.
 
-    It is read from a folder's configurations. Whatever has none here, such as a hub id, is taken for SDXL.
+    It is read from a folder's configurations or a file's header. Whatever has none here, such as a hub id, is taken for
+    SDXL.
     """
+    if is_file(model):
+        try:
+            model = SMALL if read_checkpoint(Path(model), model, own_vae=True).architecture == "small" else SDXL
+        except ModelError:  # named when the model is checked
+            return SDXL_SIDE_MULTIPLE
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
     try:
         vae, unet = (

@@ -3,7 +3,6 @@
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,10 +17,13 @@ from torch import Tensor, nn
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.full import predict_noise
-from fairhuman.models.locations import DIFFUSERS_FILE
+from fairhuman.models.locations import DIFFUSERS_FILE, find_weights_file
+from fairhuman.models.lora_file import LoraLayer, kohya_metadata, read_lora, to_kohya
+from fairhuman.models.registry import DTYPES
 from fairhuman.models.settings import LoraSettings
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
+from fairhuman.utils.safetensors_header import sort_header
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2")
@@ -70,24 +72,6 @@ def add_lora(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> d
     return parameters
 
 
-def to_kohya(state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """Rename peft's tensors for kohya, ComfyUI and A1111, with `alpha` (not the rank) beside each pair.
-
-    `down_blocks.1.(...).to_q.lora_A.weight` → `lora_unet_down_blocks_1_(...)_to_q.lora_down.weight`.
-    """
-    kohya: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        for ours, theirs in ((".lora_A.weight", "lora_down"), (".lora_B.weight", "lora_up")):
-            if key.endswith(ours):
-                layer = "lora_unet_" + key.removesuffix(ours).replace(".", "_")
-                kohya[f"{layer}.{theirs}.weight"] = tensor
-                kohya[f"{layer}.alpha"] = torch.tensor(float(alpha))
-                break
-        else:
-            raise ModelError(f"LoRA tensor {key!r}: expected a name that ends in .lora_A.weight or .lora_B.weight")
-    return kohya
-
-
 def shape_mismatches(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str]:
     """Return a message for each A or B in `state` (diffusers' names, prefixed by `unet.`) that fits no layer of `unet`.
 
@@ -116,9 +100,12 @@ class LoraModel(NamedWeights):
 
     Args:
         pipeline: the updates are added to its U-Net in place; its precision is unchanged.
-        settings: rank, alpha, targets, dropout.
+        settings: rank, alpha, targets, dropout, and a LoRA to start from.
         seed: of the updates' initialisation, which depends on nothing else.
         gradient_checkpointing: less memory, about a third more time.
+
+    Raises:
+        ModelError: the LoRA to start from is missing, or has another rank or other layers.
     """
 
     def __init__(
@@ -132,7 +119,9 @@ class LoraModel(NamedWeights):
         self.settings = settings
         for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             part.requires_grad_(False)
+        start = _start(pipeline, settings)
         self._parameters = add_lora(pipeline.unet, settings, seed)
+        _copy(start, self._parameters, settings.strength)
         pipeline.unet.train()
         if gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
@@ -149,17 +138,10 @@ class LoraModel(NamedWeights):
         """Write one file for diffusers and one for kohya, ComfyUI and A1111, each atomically.
 
         Raises:
-            ModelError: a kohya key fits no layer of the U-Net (other programs ignore such keys silently).
+            ModelError: a value is too large for the precision of kohya's file.
         """
-        unet = self.pipeline.unet
+        unet, settings = self.pipeline.unet, self.settings
         state = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(unet).items()}
-        kohya = to_kohya(state, self.settings.alpha or self.settings.rank)
-        layers = {"lora_unet_" + name.replace(".", "_") for name, _ in unet.named_modules()}
-        unknown = sorted(key for key in kohya if key.split(".")[0] not in layers)
-        if unknown:
-            raise ModelError(
-                f"kohya file: {len(unknown)} of {len(kohya)} keys fit no layer of the U-Net: {unknown[:3]}"
-            )
         metadata = unet.peft_config[_ADAPTER].to_dict()
         # peft stores a set, whose order differs between processes; equal LoRAs must give equal files
         metadata["target_modules"] = sorted(metadata["target_modules"])
@@ -170,23 +152,72 @@ class LoraModel(NamedWeights):
             )
             sort_header(partial)
 
+        alpha, dtype = settings.alpha or settings.rank, DTYPES[settings.kohya_precision] or torch.float32
+        kohya = to_kohya(state, alpha, unet.config.layers_per_block, dtype)
+        large = [name for name, tensor in kohya.items() if not bool(tensor.isfinite().all())]
+        if large:
+            raise ModelError(
+                f"kohya file: {len(large)} of {len(kohya)} tensors don't fit into {settings.kohya_precision}, such as "
+                f"{large[0]}; set lora.kohya_precision=bf16"
+            )
+        schedule = self.pipeline.scheduler.config
+        about = kohya_metadata(
+            settings.rank,
+            alpha,
+            convolutions=any(tensor.ndim == 4 for tensor in kohya.values()),
+            velocity=schedule.prediction_type == "v_prediction",
+            zero_snr=bool(schedule.get("rescale_betas_zero_snr")),
+        )
+
+        def write_kohya(partial: Path) -> None:
+            save_file(kohya, partial, metadata=about)
+            sort_header(partial)
+
         write_atomically(folder / DIFFUSERS_FILE, write)
-        write_atomically(folder / KOHYA_FILE, lambda partial: save_file(kohya, partial, metadata={"format": "pt"}))
+        write_atomically(folder / KOHYA_FILE, write_kohya)
 
 
-def sort_header(path: Path) -> None:
-    """Sort the metadata in a safetensors header, which is written in random order; equal LoRAs must give equal files.
+def _start(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> dict[str, LoraLayer]:
+    """Read the LoRA to start from and check that the run trains the same layers at the same rank.
 
-    File format: 8 bytes with the header's length (little-endian), the JSON header padded with spaces, the data.
+    Raises:
+        ModelError: another rank, or other layers; names both.
     """
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= length, "sorting must not lengthen the header"
-        file.seek(8)
-        file.write(text.ljust(length))
+    if settings.start is None:
+        return {}
+    file = find_weights_file("lora.start", settings.start, DIFFUSERS_FILE)
+    found = read_lora(file, pipeline)
+    name = f"lora.start {str(file)!r}"
+    others = {network: len(layers) for network, layers in found.items() if network != "unet"}
+    if others:
+        text = " and ".join(f"{count} layers of {network}" for network, count in others.items())
+        raise ModelError(f"{name}: changes {text} too, but a run trains the U-Net's alone")
+    layers = found.get("unet", {})
+    ranks = sorted({layer.rank for layer in layers.values()})
+    if ranks != [settings.rank]:
+        advice = f"; set lora.rank={ranks[0]}" if len(ranks) == 1 else ""
+        text = ", ".join(map(str, ranks))
+        raise ModelError(f"{name}: has rank {text}, but lora.rank is {settings.rank}{advice}")
+    wanted = set(resolve_targets(pipeline.unet, settings.targets))
+    if wanted != layers.keys():
+        missing, more = sorted(wanted - layers.keys()), sorted(layers.keys() - wanted)
+        sides = [f"{len(missing)} are missing in the file, such as {missing[0]}"] if missing else []
+        sides += [f"{len(more)} are in the file alone, such as {more[0]}"] if more else []
+        raise ModelError(
+            f"{name}: has {len(layers)} layers, but lora.targets={settings.targets} are {len(wanted)}: "
+            f"{' and '.join(sides)}; set lora.targets to the file's layers"
+        )
+    return layers
+
+
+def _copy(start: Mapping[str, LoraLayer], parameters: Mapping[str, nn.Parameter], strength: float) -> None:
+    """Copy A and B, with B scaled so that the update is the file's although alpha may differ."""
+    with torch.no_grad():
+        for name, layer in start.items():
+            down, up = (parameters[f"{name}.lora_{side}.{_ADAPTER}.weight"] for side in "AB")
+            if not down.is_meta:  # only the memory of a run is computed
+                down.copy_(layer.down.float().reshape(down.shape))
+                up.copy_((layer.up.float() * (layer.scale / strength)).reshape(up.shape))
 
 
 def _matches(name: str, end: str) -> bool:

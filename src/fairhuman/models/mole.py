@@ -18,12 +18,12 @@ from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import MOLE_FILE, find_mole
-from fairhuman.models.lora import sort_header
 from fairhuman.models.mole_linear import add_mole, mole_layers
 from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
 from fairhuman.models.weights import NamedWeights, copy_state, load_state
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.safetensors_header import sort_header
 
 FORMAT = "fairhuman-mole-1"
 _DIGEST = "experts.sha256"

@@ -11,36 +11,61 @@ from torch import Tensor, nn
 
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, cast, sdxl_scheduler
-from fairhuman.models.locations import EXPECTED, UNTRAINED, check_location, location_of
+from fairhuman.models.base import file_schedule, load_vae, scheduled, variant_of
+from fairhuman.models.checkpoint_file import read_checkpoint
+from fairhuman.models.locations import EXPECTED, UNTRAINED, check_base, is_file, location_of
+from fairhuman.models.settings import BaseSettings
+from fairhuman.models.single_file import load_single_file
+from fairhuman.utils.hub import loading
 
 _VAE_OVERFLOWS = "its weights overflow; use madebyollin/sdxl-vae-fp16-fix, or a VAE saved in float32"
 
 
-def load_pipeline(model: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
-    """Load a pipeline from a folder or hub id, `"small"`, which ships with the package, or `"small-untrained"`.
+def load_pipeline(
+    model: str, seed: int = 0, dtype: torch.dtype = torch.float32, base: BaseSettings | None = None
+) -> StableDiffusionXLPipeline:
+    """Load a pipeline: `"small"`, which ships with the package, `"small-untrained"`, a folder, a file or a hub id.
 
-    `"small-untrained"` has the architecture of `"small"` and random weights from `seed`.
-
-    `dtype` applies to the U-Net and the text encoders; the VAE is always float32, as SDXL's overflows in float16.
+    Args:
+        model: `"small-untrained"` has the architecture of `"small"` and random weights; a file is an SDXL checkpoint in
+            the original layout (`models/single_file.py`).
+        seed: of the random weights.
+        dtype: of the U-Net and the text encoders; the VAE is loaded in float32, as SDXL's overflows in float16.
+        base: a VAE in place of the model's own, and what the U-Net predicts; None: all as the model states.
 
     Raises:
         ModelError: nothing found at `model`, or it isn't an SDXL.
     """
+    base = base or BaseSettings()
+    check_base(model, base)
+    vae = load_vae(base.vae) if base.vae is not None else None
     if model == UNTRAINED:
         pipeline = build_small(seed)
         for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
             cast(part, dtype)
+    elif is_file(model):
+        pipeline = load_single_file(Path(model), dtype, own_vae=vae is not None)
     else:
-        check_location(model)
-        try:
+        location = location_of(model)
+        dtypes = {"default": dtype, "vae": torch.float32}
+        with loading(f"model {model!r}", location, EXPECTED):
             pipeline = StableDiffusionXLPipeline.from_pretrained(
-                location_of(model), dtype=dtype, trust_remote_code=False
+                location,
+                dtype=dtypes,
+                variant=variant_of(location, dtype),
+                trust_remote_code=False,
+                **({} if vae is None else {"vae": vae}),
             )
-        except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(f"model {model!r}: expected {EXPECTED}, but loading failed: {reason}") from error
+    if vae is not None:
+        pipeline.register_modules(vae=vae)
     cast(pipeline.vae, torch.float32)
     check_sdxl(pipeline, model)
+    own = dict(pipeline.scheduler.config)
+    if is_file(model):
+        own |= file_schedule(read_checkpoint(Path(model), model, vae is not None))
+    schedule = scheduled(own, base, model)
+    if schedule != dict(pipeline.scheduler.config):
+        pipeline.register_modules(scheduler=EulerDiscreteScheduler.from_config(schedule))
     return pipeline
 
 
@@ -89,20 +114,24 @@ def vae_factor(vae: AutoencoderKL) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
-def scheduler_config(model: str) -> Mapping[str, Any] | None:
+def scheduler_config(model: str, base: BaseSettings | None = None) -> Mapping[str, Any] | None:
     """Return the scheduler configuration of a model without loading the model; None if it needs a download.
 
     Raises:
-        ModelError: a folder without a readable scheduler configuration.
+        ModelError: a folder without a readable scheduler configuration, or one that `base` contradicts.
     """
+    base = base or BaseSettings()
     if model == UNTRAINED:
-        return dict(sdxl_scheduler().config)
+        return scheduled(dict(sdxl_scheduler().config), base, model)
+    if is_file(model):
+        return scheduled(file_schedule(read_checkpoint(Path(model), model, base.vae is not None)), base, model)
     if not Path(location_of(model)).exists():
         return None
     try:
-        return dict(EulerDiscreteScheduler.load_config(location_of(model), subfolder="scheduler"))
+        found = dict(EulerDiscreteScheduler.load_config(location_of(model), subfolder="scheduler"))
     except (OSError, ValueError) as error:
         raise ModelError(f"model {model!r}: expected {EXPECTED}, found no readable scheduler") from error
+    return scheduled(found, base, model)
 
 
 def noise_scheduler(pipeline: StableDiffusionXLPipeline) -> DDPMScheduler:

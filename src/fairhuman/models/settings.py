@@ -1,4 +1,4 @@
-"""Settings of LoRA, ControlNet, T2I-adapter and MoLE."""
+"""Settings of the base model, LoRA, ControlNet, T2I-adapter and MoLE."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from fairhuman.config import Settings
 
 EXPERTS = ("face", "hand")
+AUTO = "auto"  # precision of sampling: fp16 on a GPU, fp32 on a CPU
 PRECISIONS = ("fp32", "bf16", "fp16")  # the names of fairhuman.models.registry.DTYPES, which needs torch
 
 
@@ -16,6 +17,32 @@ class Expert(NamedTuple):
 
     rank: int
     alpha: float
+
+
+class BaseSettings(Settings):
+    """How the base model is read."""
+
+    vae: str | None = Field(
+        default=None,
+        description="folder, .safetensors file or hub id of a VAE in place of the model's own; None: its own",
+    )
+    prediction: Literal["auto", "epsilon", "v"] = Field(
+        default="auto", description="what the U-Net predicts: noise or velocity; auto: as the model states, else noise"
+    )
+    zero_snr: bool | Literal["auto"] = Field(
+        default="auto",
+        description="noise schedule that ends in pure noise (zero terminal SNR), for models trained with one; needs "
+        "v-prediction; auto: as the model states, else false",
+    )
+
+    @model_validator(mode="after")
+    def _noise_alone_tells_nothing(self) -> "BaseSettings":
+        if self.zero_snr is True and self.prediction == "epsilon":
+            raise ValueError(
+                "base.zero_snr=true needs base.prediction=v: in pure noise, predicted noise says nothing about the "
+                f"picture; found {self.prediction}"
+            )
+        return self
 
 
 class LoraSettings(Settings):
@@ -28,6 +55,13 @@ class LoraSettings(Settings):
         description="'attention': q, k, v, out; 'attention+conv': also residual blocks' convolutions; or name endings",
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the input of every update")
+    start: Path | None = Field(
+        default=None,
+        description="LoRA file to start from, of diffusers' or kohya's kind, or a folder of a run's LoRA; None: new",
+    )
+    kohya_precision: Literal["fp16", "bf16", "fp32"] = Field(
+        default="fp16", description="of the file for kohya, ComfyUI and A1111; the file for diffusers is always fp32"
+    )
 
     @property
     def strength(self) -> float:

@@ -1,12 +1,15 @@
-"""The tokenizer of the small SDXL: byte-level BPE as in CLIP, with merges for words about people and clothes.
+"""Tokenizers: CLIP's, which SDXL uses, and that of the small SDXL.
 
-Every byte is a token, so any text can be encoded; each word below is one token, so captions stay short.
+The small SDXL's is a byte-level BPE as in CLIP, with merges for words about people and clothes. Every byte is a token,
+so any text can be encoded; each word below is one token, so captions stay short.
 """
 
+import gzip
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
@@ -28,6 +31,7 @@ chest chin fists peace sign thumbs clasped shrugging saluting textured
 """
 WORDS = tuple(sorted(set(_WORD_LIST.split())))
 
+CLIP_MERGES = Path(__file__).with_name("clip") / "merges.txt.gz"
 START, END = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"
 
@@ -67,3 +71,31 @@ def build_tokenizer(max_length: int = 77) -> CLIPTokenizer:
     """Return a CLIP tokenizer, the same on every call; texts are truncated to `max_length` tokens."""
     vocabulary, merges = _learn()
     return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), model_max_length=max_length)
+
+
+def clip_tokenizer(pad: str = END) -> CLIPTokenizer:
+    """Return CLIP's tokenizer of 49,408 tokens, from its merges, which ship with this package.
+
+    A vocabulary holds the bytes, the bytes at the end of a word, what each merge makes, and the two special tokens.
+    Source: openai/CLIP, `clip/simple_tokenizer.py`, and its `bpe_simple_vocab_16e6.txt.gz` (MIT).
+
+    Args:
+        pad: the token that fills texts up to 77 tokens: SDXL's first tokenizer pads with the end, the second with "!".
+    """
+    merges = [(left, right) for left, _, right in (line.partition(" ") for line in _clip_merges())]
+    alphabet = _bytes_as_letters()
+    tokens = [*alphabet, *(byte + _END_OF_WORD for byte in alphabet), *(left + right for left, right in merges)]
+    vocabulary = {token: number for number, token in enumerate([*tokens, START, END])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad, model_max_length=77)
+
+
+@lru_cache(maxsize=1)
+def _clip_merges() -> list[str]:
+    return gzip.decompress(CLIP_MERGES.read_bytes()).decode("utf-8").splitlines()
+
+
+def _bytes_as_letters() -> list[str]:
+    """Return the letter that stands for each byte, in CLIP's order: printable bytes first, as themselves."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]

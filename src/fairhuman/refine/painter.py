@@ -13,7 +13,7 @@ from fairhuman.generate.control_options import parse_controls
 from fairhuman.generate.guide import ControlSpec
 from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import check_steps
-from fairhuman.models.locations import check_location, check_lora_weight, find_lora
+from fairhuman.models.locations import check_base, check_lora_weight, find_lora
 from fairhuman.models.registry import CONTROLS, DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
@@ -33,8 +33,8 @@ def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
     check_lora_weight(settings.lora_weight)
     if settings.lora is not None:
         find_lora(Path(settings.lora))
-    check_location(settings.model)
-    schedule = scheduler_config(settings.model)
+    check_base(settings.model, settings.base)
+    schedule = scheduler_config(settings.model, settings.base)
     if schedule is not None:
         check_steps(schedule, settings.steps)
     if settings.hand_depth != CAPSULES:
@@ -57,7 +57,7 @@ def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
 @contextmanager
 def open_painter(settings: RefineSettings, controls: Sequence[tuple[str, ControlSpec]]) -> Iterator[Painter]:
     """Load the model, the LoRA and the control networks from `check_models`."""
-    pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32)
+    pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32, base=settings.base)
     if settings.lora is not None:
         load_lora(pipeline, Path(settings.lora), settings.lora_weight)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from fairhuman.config import Settings
 from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.detect.settings import DetectSettings
+from fairhuman.models.settings import BaseSettings
 
 PartKind = Literal["face", "hand"]
 KINDS: tuple[PartKind, ...] = ("face", "hand")
@@ -21,7 +22,8 @@ class RefineSettings(Settings):
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"seconds"})
 
-    model: str = Field(default="small", description="'small', folder of a pipeline, or hub id")
+    model: str = Field(default="small", description="'small', folder of a pipeline, .safetensors file or hub id")
+    base: BaseSettings = BaseSettings()
     lora: str | None = Field(default=None, description="LoRA file or folder")
     lora_weight: float = Field(default=1.0, description="factor of the LoRA: 0 = none, 1 = as trained")
     controlnets: tuple[str, ...] = Field(default=(), description="ControlNets, [CONDITIONS=]FOLDER[@STRENGTH] each")

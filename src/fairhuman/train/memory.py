@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -12,9 +13,10 @@ from fairhuman import config
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.fairness.estimators.estimator import weighted_sum
-from fairhuman.models.architecture import build_sdxl_shape, build_shape, cast
+from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape, cast
+from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.control import ControlModel
-from fairhuman.models.locations import SDXL, SMALL, SMALL_FOLDER, UNTRAINED
+from fairhuman.models.locations import SDXL, SMALL, SMALL_FOLDER, UNTRAINED, check_location, is_file
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import networks, vae_factor
@@ -63,12 +65,13 @@ class Memory:
 
 
 def memory_of(recipe: TrainRecipe) -> Memory:
-    """Compute a run's memory; model `sdxl` means SDXL base 1.0, for which no file is needed.
+    """Compute a run's memory; model `sdxl` and hub ids mean SDXL base 1.0's shape, for which no file is needed.
 
     All operations of a step, including the K backward passes, run on tensors without memory (`live_bytes`), and the
     sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data, previews.
 
     Raises:
+        ModelError: nothing found at the model's location, or no SDXL.
         OSError: the model's configurations can't be read.
     """
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
@@ -90,7 +93,13 @@ def memory_of(recipe: TrainRecipe) -> Memory:
 def _shape(model: str) -> StableDiffusionXLPipeline:
     if model == SDXL:
         return build_sdxl_shape()
-    return build_shape(str(SMALL_FOLDER) if model in (SMALL, UNTRAINED) else model)
+    check_location(model, own_vae=True)
+    if model in (SMALL, UNTRAINED):
+        return build_shape(str(SMALL_FOLDER))
+    if is_file(model):
+        return build_meta(read_checkpoint(Path(model), model, own_vae=True).architecture)
+    # a hub id: of SDXL's shape, as `encoded_size` has it, so that no file is needed
+    return build_shape(model) if Path(model).exists() else build_sdxl_shape()
 
 
 def _networks(model: TrainableModel) -> list[nn.Module]:

@@ -19,7 +19,7 @@ from fairhuman.train.recipe import TrainRecipe
 def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     """Load the pipeline and make it trainable, on `device`."""
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
-    pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32)
+    pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, recipe.base)
     factor = vae_factor(pipeline.vae)
     levels = 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
     for size in recipe.sizes:

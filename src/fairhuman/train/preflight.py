@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from fairhuman import config
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError
-from fairhuman.models.locations import SDXL, SMALL, UNTRAINED, check_location, is_hub_id
+from fairhuman.models.locations import SDXL, SMALL, UNTRAINED, check_base, is_hub_id
+from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.text import duration
 from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe
@@ -75,7 +76,7 @@ def check_at_once(recipe: TrainRecipe) -> int:
             raise DataError(f"{path}: there is no such file or folder")
     for source in () if recipe.build else bare_sources(recipe):
         raise DataError(bare_message(recipe, source))
-    check_location(recipe.model)
+    check_base(recipe.model, recipe.base)
     return check_resumable_early(built_recipe(recipe))
 
 
@@ -96,7 +97,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
 
     build_strategy(recipe, torch.device("cpu"))
     step = check_resumable_early(built_recipe(recipe))
-    model = _model(recipe.model)
+    model = _model(recipe.model, recipe.base)
     yield model
     yield from _starting_weights(recipe)
     data = None
@@ -112,11 +113,11 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     yield _hours(recipe, step)
 
 
-def _model(model: str) -> StartFinding:
+def _model(model: str, base: BaseSettings) -> StartFinding:
     if model in (SMALL, UNTRAINED):
         return StartFinding("model", "ok", f"{model}, which ships with fairhuman")
     try:
-        check_location(model)
+        check_base(model, base)
     except ModelError as error:
         return StartFinding("model", "missing", str(error))
     if Path(model).exists() or not is_hub_id(model):
@@ -154,6 +155,8 @@ def _starting_weights(recipe: TrainRecipe) -> Iterator[StartFinding]:
     control = recipe.control
     starts: dict[str, Path | str | None] = {f"mole.start_{name}": start for name, start in recipe.mole.starts.items()}
     starts |= {f"{recipe.kind}.start": control.start if control is not None else None}
+    if recipe.kind == "lora":
+        starts["lora.start"] = recipe.lora.start
     for name, start in starts.items():
         if start is not None and not Path(start).exists() and not is_hub_id(str(start)):
             yield StartFinding(name, "missing", f"{start}: doesn't exist yet")

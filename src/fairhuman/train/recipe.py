@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from fairhuman.config import Settings
 from fairhuman.data.samples.buckets import bucket_resolutions
 from fairhuman.models.locations import SDXL_SIDE_MULTIPLE, side_multiple
-from fairhuman.models.settings import ControlSettings, LoraSettings, MoleSettings
+from fairhuman.models.settings import BaseSettings, ControlSettings, LoraSettings, MoleSettings
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.train.settings import (
     GRADIENT_BALANCING,
@@ -44,7 +44,8 @@ class TrainRecipe(Settings):
         default="lora", description="what is trained; lora, full, controlnet, t2i_adapter and mole have a section each"
     )
     model: str = Field(
-        default="small", description="'small' (ships with the package), 'small-untrained', a folder or a hub id"
+        default="small",
+        description="'small' (ships with the package), 'small-untrained', a folder, a .safetensors file or a hub id",
     )
     data: Annotated[
         Annotated[Path, Tag("path")] | Annotated[tuple[DataSource, ...], Tag("sources")], Discriminator(_data_kind)
@@ -73,6 +74,7 @@ class TrainRecipe(Settings):
     )
     compile: bool = Field(default=False, description="torch.compile of the U-Net's repeated blocks")
 
+    base: BaseSettings = BaseSettings()
     lora: LoraSettings = LoraSettings()
     full: FullSettings = FullSettings()
     controlnet: ControlSettings = ControlSettings()

@@ -29,6 +29,7 @@ FREE_ON_RESUME = frozenset(
         "source.cache",
         "cache.folder",
         "track.",
+        "lora.kohya_precision",
         "preview.",
         "processes.timeout",
     }

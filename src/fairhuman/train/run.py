@@ -12,8 +12,9 @@ from torch import nn
 
 from fairhuman import config
 from fairhuman.data.pictures.notes import LoadReport, Note
-from fairhuman.errors import DataError
+from fairhuman.errors import DataError, ModelError
 from fairhuman.fairness import FairBackward
+from fairhuman.models.fingerprint import base_fingerprint
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.train import sharding
@@ -141,6 +142,12 @@ def _resume(run: Run) -> None:
         return
     trainable, state = loaded
     check_resumable(run.recipe, state["step"], state.get("samples"), run.process.num_processes)
+    base = base_fingerprint(run.recipe.model, run.recipe.base)
+    if None not in (base, state.get("base")) and state["base"] != base:
+        raise ModelError(
+            f"model {run.recipe.model!r}: its weights, or those of base.vae, differ from those that the run in "
+            f"{run.recipe.out} began with. Restore them, or choose another out"
+        )
     if state["data"] != run.data.fingerprint:
         raise DataError(
             f"{run.recipe.data_name}: the training or held-out records, or their mixture, differ from those of the run "
@@ -169,6 +176,7 @@ def save_checkpoint(run: Run) -> None:
     if run.main:
         state = {
             "data": run.data.fingerprint,
+            "base": base_fingerprint(run.recipe.model, run.recipe.base),
             "samples": run.recipe.samples(run.process.num_processes),
             "optimizer": optimizer,
             "schedule": run.schedule.state_dict(),

@@ -9,6 +9,7 @@ from fairhuman.data.caption.item import Caption, clean_text
 from fairhuman.data.caption.settings import TokenSettings
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
+from fairhuman.utils.hub import failure
 
 PARTS = ("tokenizer", "tokenizer_2")
 # Located by path: importing fairhuman.models would load diffusers for two small files.
@@ -141,7 +142,7 @@ def _download(model: str) -> Path:
 
 
 def _no_tokenizers(model: str, error: Exception) -> ModelError:
-    reason = " ".join(str(error).split())
+    reason = failure(error, model)
     return ModelError(f"tokens.model {model!r}: expected an SDXL model with {' and '.join(PARTS)}: {reason}")
 
 

@@ -13,6 +13,7 @@ from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load_picture
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
+from fairhuman.utils.hub import failure
 
 Query = tuple[str, Image.Image]  # the prompt and its picture
 
@@ -139,10 +140,8 @@ def _load(name: str, device: torch.device) -> tuple[Any, Any]:
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, trust_remote_code=False)
         model = model.to(device).eval()
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"transformers.model {name!r}: expected an image-text-to-text model, but loading failed: {reason}"
-        ) from error
+        reason = failure(error, name, "an image-text-to-text model")
+        raise ModelError(f"transformers.model {name!r}: {reason}") from error
     if getattr(processor, "chat_template", None) is None or getattr(processor, "tokenizer", None) is None:
         raise ModelError(f"transformers.model {name!r}: expected a chat model, found no chat template")
     if processor.tokenizer.pad_token_id is None:

@@ -13,6 +13,7 @@ from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.errors import ModelError
 from fairhuman.record import DepthKind
+from fairhuman.utils.hub import failure
 
 # Kind of output by model type; other types need more postprocessing than a resize.
 _KINDS: dict[str, DepthKind] = {"dpt": "relative", "depth_anything": "relative"}
@@ -105,7 +106,7 @@ def _load(settings: DepthSettings) -> tuple[Any, Any]:
         model = AutoModelForDepthEstimation.from_pretrained(settings.model, trust_remote_code=False)
         model = model.eval().to(device)
     except Exception as error:  # the hub's client, file parsers and devices raise various errors
-        raise _load_error(settings, " ".join(str(error).split())) from error
+        raise _load_error(settings, failure(error, settings.model)) from error
     return processor, model
 
 

@@ -58,7 +58,7 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = {}
     for name, one in models.items():
-        pipeline = load_pipeline(one.model, dtype=DTYPES[settings.precision] or torch.float32)
+        pipeline = load_pipeline(one.model, dtype=DTYPES[settings.precision] or torch.float32, base=settings.base)
         grid = vae_factor(pipeline.vae) * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
         if settings.resolution % grid:
             raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")

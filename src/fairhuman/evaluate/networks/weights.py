@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fairhuman.evaluate.networks.extractor import WeightsError
+from fairhuman.utils.hub import failure
 
 HUB_FILE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+)")
 HUB_FOLDER = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)")
@@ -54,7 +55,7 @@ class WeightsSource:
         try:
             return self._download(**hub.groupdict())
         except (OSError, ValueError) as error:  # base classes of hub and network errors
-            why = " ".join(str(error).split())
+            why = failure(error, hub["repository"])
             raise WeightsError(
                 f"{self.metric} needs {place} ({self.size}, https://huggingface.co/{hub['repository']}), which could "
                 f"not be downloaded; give the path of a copy as {self.option}=PATH ({why})"

@@ -1,0 +1,211 @@
+"""LoRA files of every kind: read ours, diffusers' and kohya's into one form; write kohya's.
+
+A LoRA replaces W by W + w (alpha / rank) B A, with A [rank, in, ...] and B [out, rank, ...], for some layers.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fairhuman.errors import ModelError
+from fairhuman.models.checkpoint_file import check_lora_file
+from fairhuman.models.original import unet_name
+from fairhuman.utils.parse import parse_json
+from fairhuman.utils.safetensors_header import read_header
+
+# Prefixes of the three networks in the files' names: kohya's (layers joined by _), then diffusers'.
+_NETWORKS = {
+    "unet": ("lora_unet_", "unet."),
+    "text_encoder": ("lora_te1_", "text_encoder."),
+    "text_encoder_2": ("lora_te2_", "text_encoder_2."),
+}
+_DOWN = (".lora_A.weight", ".lora_down.weight", ".lora.down.weight", "_lora.down.weight")
+_UP = (".lora_B.weight", ".lora_up.weight", ".lora.up.weight", "_lora.up.weight")
+_OTHER = {
+    ".dora_scale": "DoRA",
+    ".lora_magnitude_vector": "DoRA",
+    ".hada_": "LoHa",
+    ".lokr_": "LoKr",
+    ".lora_mid.": "LoCon with Tucker layers",
+}
+_METADATA = "lora_adapter_metadata"  # diffusers' key for peft's settings
+
+
+@dataclass(frozen=True, slots=True)
+class LoraLayer:
+    """The update of one layer: A, B, and the factor alpha / rank."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """The rank."""
+        return int(self.down.shape[0])
+
+    def update(self, shape: torch.Size) -> Tensor:
+        """Return (alpha / rank) B A in float32, in the shape of the layer's weight [out, in, ...]."""
+        return self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1)).reshape(shape)
+
+
+def read_lora(file: Path, pipeline: StableDiffusionXLPipeline) -> dict[str, dict[str, LoraLayer]]:
+    """Return the updates of a LoRA file by network (`unet`, `text_encoder`, `text_encoder_2`) and layer of a pipeline.
+
+    Reads diffusers' and peft's names, and kohya's with the original layer names or with diffusers'.
+
+    Raises:
+        ModelError: not a LoRA, another kind of update (DoRA, LoHa, LoKr), a layer that the pipeline doesn't have, half
+            of a pair, or another shape.
+    """
+    check_lora_file(file)
+    name = f"LoRA {str(file)!r}"
+    metadata = read_header(file, name).metadata
+    if metadata.get("format", "").startswith("fairhuman-mole"):
+        raise ModelError(f"{name}: is a MoLE, whose gates depend on every input, so it is no plain LoRA")
+    tensors = load_file(file)
+    for key in tensors:
+        for part, kind in _OTHER.items():
+            if part in key:
+                raise ModelError(f"{name}: is a {kind} (tensor {key}), which isn't supported; only plain LoRAs are")
+    names = {network: _names(pipeline, network) for network in _NETWORKS}
+    found: dict[str, dict[str, LoraLayer]] = {network: {} for network in _NETWORKS}
+    unknown = []
+    for key, down in tensors.items():
+        end = next((end for end in _DOWN if key.endswith(end)), None)
+        if end is None:
+            if not key.endswith((".alpha", *_UP)):
+                unknown.append(key)
+            continue
+        stem = key.removesuffix(end)
+        place = _place(stem, names)
+        up = tensors.get(stem + _UP[_DOWN.index(end)])
+        if up is None:
+            raise ModelError(f"{name}: {key} has no partner {stem}{_UP[_DOWN.index(end)]}")
+        if place is None:
+            unknown.append(stem)
+            continue
+        network, layer = place
+        _check_shapes(f"{name}: {network} {layer}", getattr(pipeline, network).get_submodule(layer), down, up)
+        found[network][layer] = LoraLayer(
+            down, up, _alpha(stem, layer, network, tensors, metadata, len(down)) / len(down)
+        )
+    if unknown:
+        raise ModelError(
+            f"{name}: {len(unknown)} of its layers aren't in this model, such as {unknown[0]}; it is for another model"
+        )
+    return {network: layers for network, layers in found.items() if layers}
+
+
+def _names(pipeline: StableDiffusionXLPipeline, network: str) -> dict[str, str]:
+    """Return the layers of a network by every name that files have for them."""
+    kohya, plain = _NETWORKS[network]
+    module: nn.Module = getattr(pipeline, network)
+    layers = [name for name, one in module.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
+    found: dict[str, str] = {}
+    for layer in layers:
+        if network == "unet":
+            other = unet_name(layer, pipeline.unet.config.layers_per_block)
+            found[layer] = layer
+        else:  # transformers 5 leaves out the prefix of the first encoder
+            other = f"text_model.{layer.removeprefix('text_model.')}"
+        for spelling in (layer, other):
+            found[kohya + spelling.replace(".", "_")] = layer
+            found[plain + spelling] = layer
+    return found
+
+
+def _place(stem: str, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
+    """Return network and layer of a name without its ending; older diffusers' files put `processor` between."""
+    plain = stem.replace(".processor.", ".").removeprefix("base_model.model.")
+    for network, layers in names.items():
+        for spelling in (stem, plain, f"{plain}.0"):  # `to_out` stands for `to_out.0` there
+            if spelling in layers:
+                return network, layers[spelling]
+    return None
+
+
+def _alpha(
+    stem: str, layer: str, network: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], rank: int
+) -> float:
+    """Return a layer's alpha: beside it, or as diffusers' metadata states it; otherwise its rank."""
+    beside = tensors.get(f"{stem}.alpha")
+    if beside is not None:
+        return float(beside)
+    stated: dict[str, Any] = parse_json(metadata.get(_METADATA, "{}"))
+    if f"{network}.lora_alpha" not in stated:
+        return float(rank)
+    alpha = (stated.get(f"{network}.alpha_pattern") or {}).get(layer, stated[f"{network}.lora_alpha"])
+    return float(alpha) * (rank**0.5 if stated.get(f"{network}.use_rslora") else 1.0)  # rsLoRA: alpha / sqrt(rank)
+
+
+def _check_shapes(where: str, layer: nn.Module, down: Tensor, up: Tensor) -> None:
+    """Check A [rank, in, ...] and B [out, rank, ...] against W [out, in, ...]; kernels of 1 may be spelled out."""
+    weight = layer.get_parameter("weight")
+    if up.shape[1] != down.shape[0]:
+        raise ModelError(f"{where}: A has rank {down.shape[0]}, B {up.shape[1]}")
+    if (up.shape[0], down[0].numel()) != (weight.shape[0], weight[0].numel()):
+        raise ModelError(
+            f"{where}: is for a weight of [{up.shape[0]}, {down[0].numel()}], this model's is "
+            f"[{weight.shape[0]}, {weight[0].numel()}]"
+        )
+
+
+def to_kohya(
+    state: Mapping[str, Tensor], alpha: float, layers_per_block: int = 2, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Rename peft's tensors for kohya, ComfyUI and A1111, with `alpha` (not the rank) beside each pair.
+
+    `down_blocks.1.attentions.0.(...).to_q.lora_A.weight` → `lora_unet_input_blocks_4_1_(...)_to_q.lora_down.weight`:
+    kohya's merge script knows the original layer names alone (`library/sdxl_original_unet.py`); ComfyUI and A1111 read
+    both.
+
+    Args:
+        state: A and B by name.
+        alpha: of all layers.
+        layers_per_block: of the U-Net: 2 in SDXL.
+        dtype: of the result.
+    """
+    kohya: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        for ours, theirs in ((".lora_A.weight", "lora_down"), (".lora_B.weight", "lora_up")):
+            if key.endswith(ours):
+                layer = "lora_unet_" + unet_name(key.removesuffix(ours), layers_per_block).replace(".", "_")
+                kohya[f"{layer}.{theirs}.weight"] = tensor.to(dtype)
+                kohya[f"{layer}.alpha"] = torch.tensor(float(alpha), dtype=dtype)
+                break
+        else:
+            raise ModelError(f"LoRA tensor {key!r}: expected a name that ends in .lora_A.weight or .lora_B.weight")
+    return kohya
+
+
+def kohya_metadata(rank: int, alpha: float, convolutions: bool, velocity: bool, zero_snr: bool) -> dict[str, str]:
+    """Return the metadata by which other programs tell what a LoRA is for.
+
+    A1111 hides a file under SDXL if `ss_base_model_version` doesn't start with `sdxl` (`extensions-builtin/Lora/
+    network.py`). The keys are those of kohya's `train_network.py` and `library/sai_model_spec.py`.
+    """
+    extra = {"ss_network_args": json.dumps({"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"})} if convolutions else {}
+    return {
+        "format": "pt",
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_v2": "False",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": f"{alpha:g}",
+        "ss_zero_terminal_snr": str(zero_snr),
+        **extra,
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": "LoRA",
+        "modelspec.resolution": "1024x1024",
+        "modelspec.prediction_type": "v" if velocity else "epsilon",
+    }

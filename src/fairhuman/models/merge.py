@@ -1,0 +1,127 @@
+"""Merge a LoRA into a model: W + weight (alpha / rank) B A, as a new pipeline folder or single file."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import nn
+
+from fairhuman.errors import ModelError, RecipeError
+from fairhuman.models.checkpoint_file import SUFFIX
+from fairhuman.models.locations import check_base, find_lora, location_of
+from fairhuman.models.lora_file import LoraLayer, read_lora
+from fairhuman.models.original import PREFIXES
+from fairhuman.models.registry import DTYPES
+from fairhuman.models.sdxl import load_pipeline, networks
+from fairhuman.models.settings import BaseSettings
+from fairhuman.models.single_file import save_single_file
+from fairhuman.utils.files import write_atomically
+from fairhuman.utils.hub import without_bars
+from fairhuman.utils.safetensors_header import read_header, sort_header
+
+
+@dataclass(frozen=True, slots=True)
+class MergeJob:
+    """What to merge, and where to write it.
+
+    Attributes:
+        model: as for `load_pipeline`.
+        lora: file or folder.
+        out: a new folder, or a new file whose name ends in .safetensors.
+        weight: factor of the LoRA.
+        precision: of the result, a name of `DTYPES`.
+        base: how the model is read.
+    """
+
+    model: str
+    lora: Path
+    out: Path
+    weight: float = 1.0
+    precision: str = "fp16"
+    base: BaseSettings = field(default_factory=BaseSettings)
+
+    @property
+    def single(self) -> bool:
+        """Whether the result is a single file."""
+        return self.out.suffix == SUFFIX
+
+    def check(self) -> Path:
+        """Check all that needs no loaded model; return the LoRA's file.
+
+        Raises:
+            RecipeError: `out` exists, or a setting is wrong.
+            ModelError: the model or the LoRA isn't there, or is something else.
+        """
+        if self.precision not in DTYPES:
+            raise RecipeError(f"--precision must be one of {', '.join(DTYPES)}, found {self.precision!r}")
+        if not torch.tensor(self.weight).isfinite():
+            raise RecipeError(f"--weight: expected a finite number, found {self.weight}")
+        if os.path.lexists(self.out):
+            raise RecipeError(f"{self.out}: exists already; give a new name, nothing is overwritten")
+        check_base(self.model, self.base)
+        return find_lora(self.lora)
+
+
+def merge(job: MergeJob) -> dict[str, int]:
+    """Merge and write the result atomically; return the number of changed layers by network.
+
+    The sum is taken in float32 and rounded once, to the precision of the result: in half precision, rounding costs an
+    update of 1 % of W about 2 % of itself in fp16 and 17 % in bf16.
+
+    Raises:
+        RecipeError, ModelError: as of `MergeJob.check`; the LoRA is for another model; or a weight becomes too large.
+    """
+    file = job.check()
+    dtype = DTYPES[job.precision] or torch.float32
+    pipeline = load_pipeline(job.model, dtype=stored_dtype(job.model), base=job.base)
+    layers = read_lora(file, pipeline)
+    fuse_(pipeline, layers, job.weight, dtype)
+    for part in networks(pipeline):
+        nn.Module.to(part, dtype)
+    if job.single:
+
+        def write(partial: Path) -> None:
+            save_single_file(pipeline, partial, dtype, {"modelspec.title": job.out.stem})
+            sort_header(partial)
+
+        write_atomically(job.out, write)
+    else:
+        with without_bars():
+            write_atomically(job.out, pipeline.save_pretrained)
+    return {network: len(found) for network, found in layers.items()}
+
+
+def fuse_(
+    pipeline: StableDiffusionXLPipeline,
+    layers: Mapping[str, Mapping[str, LoraLayer]],
+    weight: float,
+    dtype: torch.dtype,
+) -> None:
+    """Add `weight` times the updates to the pipeline's weights, which become `dtype`; sums are taken in float32.
+
+    Raises:
+        ModelError: a sum is too large for `dtype`.
+    """
+    for network, updates in layers.items():
+        for name, layer in updates.items():
+            target = getattr(pipeline, network).get_submodule(name).weight
+            merged = target.data.float() + weight * layer.update(target.shape)
+            target.data = merged.to(dtype)
+            if not bool(target.data.isfinite().all()):
+                raise ModelError(f"{network} {name}: a merged weight is too large for {dtype}: lower the weight")
+
+
+def stored_dtype(model: str) -> torch.dtype:
+    """Return the precision in which a U-Net is stored on this machine, which loads it exactly; else float32."""
+    place = Path(location_of(model))
+    files = [place] if place.is_file() else sorted((place / "unet").glob("*.safetensors"))
+    for file in files:
+        tensors = read_header(file, f"model {model!r}").tensors
+        name = PREFIXES["unet"] + "input_blocks.0.0.weight"
+        entry = tensors.get(name) or tensors.get("conv_in.weight")
+        if entry is not None:
+            return {"F16": torch.float16, "BF16": torch.bfloat16}.get(entry.dtype, torch.float32)
+    return torch.float32

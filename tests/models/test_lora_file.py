@@ -1,0 +1,350 @@
+"""LoRA files of other programs: what they read of ours, what we read of theirs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fairhuman.errors import ModelError
+from fairhuman.generate.lora import find_lora, load_lora
+from fairhuman.models.architecture import build_small
+from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel
+from fairhuman.models.lora_file import LoraLayer, read_lora
+from fairhuman.models.merge import MergeJob, merge
+from fairhuman.models.original import PREFIXES
+from fairhuman.models.sdxl import load_pipeline
+from fairhuman.models.settings import BaseSettings, LoraSettings
+from fairhuman.models.single_file import save_single_file
+
+UNET = PREFIXES["unet"]
+SETTINGS = [
+    LoraSettings(rank=4, alpha=10.0, kohya_precision="fp32"),
+    LoraSettings(rank=3, alpha=1.0, targets="attention+conv", kohya_precision="fp32"),
+]
+
+
+def changed(model: LoraModel) -> LoraModel:
+    """The LoRA with B that isn't zero, as after training."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def trained(settings: LoraSettings) -> LoraModel:
+    return changed(LoraModel(load_pipeline("small"), settings, seed=1))
+
+
+def fused(model: LoraModel) -> dict[str, Tensor]:
+    """Weights of the U-Net with the update, as peft computes it."""
+    model.pipeline.fuse_lora()
+    state = {
+        name.replace(".base_layer", ""): tensor.clone()
+        for name, tensor in model.pipeline.unet.state_dict().items()
+        if ".lora_" not in name
+    }
+    model.pipeline.unfuse_lora()
+    return state
+
+
+def comfyui(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, str]:
+    """ComfyUI, `comfy/lora.py`, model_lora_keys_unet and load_lora: its key of a weight to ours."""
+    prefix = "model.diffusion_model."
+    keys = {
+        "lora_unet_" + name.removeprefix(prefix).removesuffix(".weight").replace(".", "_"): name
+        for name in base
+        if name.startswith(prefix) and name.endswith(".weight")
+    }
+    return {name: key for key, name in keys.items() if f"{key}.lora_up.weight" in tensors}
+
+
+def a1111(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, str]:
+    """A1111, `extensions-builtin/Lora/networks.py`: assign_network_names_to_compvis_modules and load_network."""
+    modules = {name.removeprefix("model.").removesuffix(".weight").replace(".", "_"): name for name in base}
+    found = {}
+    for key in {key.split(".", 1)[0] for key in tensors}:
+        name = modules.get(key.replace("lora_unet", "diffusion_model"))  # original names need no conversion
+        if name is not None:
+            found[name] = key
+    return found
+
+
+def kohya(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, str]:
+    """kohya-ss/sd-scripts, `networks/sdxl_merge_lora.py`, merge_to_sd_model: prefix + "." + module, dots as _."""
+    modules = {}
+    for name in base:
+        if name.startswith(UNET) and name.endswith(".weight"):
+            module = name.removeprefix(UNET).removesuffix(".weight")
+            modules[("lora_unet" + "." + module).replace(".", "_")] = name
+    found = {}
+    for key in tensors:
+        if "lora_down" in key:
+            stem = ".".join(key.split(".")[:-2])
+            if stem in modules:
+                found[modules[stem]] = stem
+    return found
+
+
+@pytest.mark.parametrize("program", [comfyui, a1111, kohya])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["attention", "convolutions"])
+def test_every_program_finds_every_layer_and_gets_the_same_weights(
+    tmp_path: Path, program: Any, settings: LoraSettings
+) -> None:
+    model = trained(settings)
+    model.save(tmp_path / "lora")
+    tensors = load_file(tmp_path / "lora" / KOHYA_FILE)
+    save_single_file(load_pipeline("small"), tmp_path / "base.safetensors", torch.float32)
+    base = load_file(tmp_path / "base.safetensors")
+    found = program(tensors, base)
+    assert len(found) == len(tensors) / 3 == len(model.trainable_parameters()) / 2
+    for name, key in found.items():
+        down, up, weight = tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"], base[name]
+        scale = tensors[f"{key}.alpha"].item() / down.shape[0]
+        if weight.ndim == 4:
+            update = torch.nn.functional.conv2d(down.permute(1, 0, 2, 3), up).permute(1, 0, 2, 3)
+        else:
+            update = up @ down
+        base[name] = weight + scale * update
+    save_file(base, tmp_path / "merged.safetensors")
+    expected = fused(model)
+    merged = load_pipeline(str(tmp_path / "merged.safetensors")).unet.state_dict()
+    assert expected.keys() == merged.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(merged[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_metadata_says_what_the_file_is_for(tmp_path: Path) -> None:
+    trained(SETTINGS[1]).save(tmp_path)
+    with safe_open(tmp_path / KOHYA_FILE, "pt") as file:
+        found = file.metadata()
+    assert found["ss_base_model_version"].startswith("sdxl_")  # A1111, Lora/network.py, detect_version
+    expected = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": "3",
+        "ss_network_alpha": "1",
+        "ss_network_args": '{"conv_dim": "3", "conv_alpha": "1"}',
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.prediction_type": "epsilon",
+    }
+    assert expected.items() <= found.items()
+    velocity = load_pipeline("small", base=BaseSettings(prediction="v", zero_snr=True))
+    LoraModel(velocity, LoraSettings(rank=1), seed=0).save(tmp_path / "v")
+    with safe_open(tmp_path / "v" / KOHYA_FILE, "pt") as file:
+        found = file.metadata()
+    assert (found["modelspec.prediction_type"], found["ss_zero_terminal_snr"]) == ("v", "True")
+    assert "ss_network_args" not in found
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [(None, torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)]
+)
+def test_precision_of_the_file(tmp_path: Path, precision: str | None, dtype: torch.dtype) -> None:
+    chosen = {} if precision is None else {"kohya_precision": precision}
+    trained(LoraSettings(rank=2, **chosen)).save(tmp_path)  # type: ignore[arg-type]
+    assert {tensor.dtype for tensor in load_file(tmp_path / KOHYA_FILE).values()} == {dtype}
+    assert {tensor.dtype for tensor in load_file(tmp_path / DIFFUSERS_FILE).values()} == {torch.float32}
+
+
+def test_values_too_large_for_fp16_are_named(tmp_path: Path) -> None:
+    model = trained(LoraSettings(rank=2))
+    with torch.no_grad():
+        model.trainable_parameters()[0].fill_(1e6)
+    with pytest.raises(ModelError, match=r"kohya file: 1 of .* don't fit into fp16, .*kohya_precision=bf16"):
+        model.save(tmp_path)
+
+
+def as_earlier(tensors: Mapping[str, Tensor], path: Path) -> Path:
+    """The file for kohya as fairhuman wrote it before: diffusers' names of layers, no metadata of its own."""
+    earlier = {}
+    for key, tensor in tensors.items():
+        layer, _, part = key.removeprefix("unet.").partition(".lora_")
+        theirs = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}[part]
+        name = "lora_unet_" + layer.replace(".", "_")
+        earlier |= {f"{name}.{theirs}": tensor, f"{name}.alpha": torch.tensor(10.0)}
+    save_file(earlier, path, metadata={"format": "pt"})
+    return path
+
+
+def as_old_diffusers(tensors: Mapping[str, Tensor], path: Path) -> Path:
+    """Names of diffusers before peft: `.processor.to_q_lora.down.weight`; without alpha, so B is scaled."""
+    old = {}
+    for key, tensor in tensors.items():
+        scaled = tensor * (10.0 / 4.0) if ".lora_B." in key else tensor
+        name = key.replace(".to_out.0.", ".to_out.").replace(".to_", ".processor.to_")
+        old[name.replace(".lora_A.", "_lora.down.").replace(".lora_B.", "_lora.up.")] = scaled
+    save_file(old, path)
+    return path
+
+
+def files(model: LoraModel, folder: Path) -> dict[str, Path]:
+    model.save(folder)
+    tensors = load_file(folder / DIFFUSERS_FILE)
+    return {
+        "diffusers": folder / DIFFUSERS_FILE,
+        "kohya": folder / KOHYA_FILE,
+        "earlier": as_earlier(tensors, folder / "earlier.safetensors"),
+        "old": as_old_diffusers(tensors, folder / "old.safetensors"),
+    }
+
+
+def test_all_layouts_are_read_as_the_same_updates(tmp_path: Path) -> None:
+    model = trained(SETTINGS[0])
+    plain = load_pipeline("small").unet.state_dict()
+    expected = {name: tensor - plain[name] for name, tensor in fused(model).items()}
+    for layout, file in files(model, tmp_path).items():
+        [(network, layers)] = read_lora(file, load_pipeline("small")).items()
+        assert network == "unet"
+        assert len(layers) == len(model.trainable_parameters()) / 2, layout
+        for name, layer in layers.items():
+            wanted = expected[f"{name}.weight"]
+            torch.testing.assert_close(layer.update(wanted.shape), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_sampling_reads_todays_and_earlier_files_alike(tmp_path: Path) -> None:
+    found = []
+    for layout in ("diffusers", "kohya", "earlier"):
+        pipeline = load_pipeline("small")
+        load_lora(pipeline, files(trained(SETTINGS[0]), tmp_path)[layout], 0.7)
+        found.append(pipeline.unet.state_dict())
+    for state in found[1:]:
+        assert all(torch.allclose(found[0][name], tensor, atol=1e-6) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "kohya", "earlier", "old"])
+def test_training_starts_from_a_file(tmp_path: Path, layout: str) -> None:
+    file = files(trained(SETTINGS[0]), tmp_path)[layout]
+    started = LoraModel(load_pipeline("small"), LoraSettings(rank=4, alpha=2.0, start=file), seed=9)
+    expected, found = fused(trained(SETTINGS[0])), fused(started)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
+    assert all(parameter.requires_grad for parameter in started.trainable_parameters())
+
+
+def test_a_start_with_the_same_scale_is_exact(tmp_path: Path) -> None:
+    model = trained(SETTINGS[1])
+    model.save(tmp_path)
+    started = LoraModel(load_pipeline("small"), SETTINGS[1].model_copy(update={"start": tmp_path}), seed=9)
+    expected, found = model.trainable_state(), started.trainable_state()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rank": 8}, r"has rank 4, but lora\.rank is 8; set lora\.rank=4"),
+        (
+            {"rank": 4, "targets": "attention+conv"},
+            r"has 56 layers, but lora\.targets=attention\+conv are \d+: \d+ are ",
+        ),
+        ({"rank": 4, "targets": ["to_q"]}, r"has 56 layers, but .*are 14: 42 are in the file alone, such as .*to_k"),
+    ],
+)
+def test_a_start_that_does_not_fit_names_both(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    trained(SETTINGS[0]).save(tmp_path)
+    with pytest.raises(ModelError, match=rf"lora\.start .*{message}"):
+        LoraModel(load_pipeline("small"), LoraSettings(start=tmp_path, **settings), seed=0)
+
+
+def test_a_start_that_changes_a_text_encoder_or_is_of_another_kind_is_named(tmp_path: Path) -> None:
+    tensors = load_file(files(trained(SETTINGS[0]), tmp_path)["kohya"])
+    text = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
+    more = {f"{text}.lora_down.weight": torch.zeros(4, 64), f"{text}.lora_up.weight": torch.zeros(64, 4)}
+    first = next(iter(tensors)).split(".")[0]
+    cases = {
+        "text.safetensors": (more, "changes 1 layers of text_encoder too"),
+        "dora.safetensors": ({f"{first}.dora_scale": torch.zeros(4)}, "is a DoRA"),
+        "loha.safetensors": ({f"{first}.hada_w1_a": torch.zeros(4, 4)}, "is a LoHa"),
+        "other.safetensors": ({"lora_unet_x.lora_down.weight": torch.zeros(4, 4)}, "no partner"),
+    }
+    for name, (extra, message) in cases.items():
+        save_file({**tensors, **extra}, tmp_path / name)
+        with pytest.raises(ModelError, match=message):
+            LoraModel(load_pipeline("small"), LoraSettings(rank=4, start=tmp_path / name), seed=0)
+    with pytest.raises(ModelError, match=r"lora\.start .*expected a file or a folder"):
+        LoraModel(load_pipeline("small"), LoraSettings(rank=4, start=tmp_path / "none"), seed=0)
+
+
+def test_other_files_given_as_lora_are_named(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.safetensors"
+    save_single_file(load_pipeline("small"), whole, torch.float16)
+    with pytest.raises(ModelError, match=r"found a whole checkpoint: give it as --model"):
+        find_lora(whole)
+    content = whole.read_bytes()
+    whole.write_bytes(content[:-10])
+    with pytest.raises(ModelError, match="the file is cut off"):
+        find_lora(whole)
+
+
+def updates(pipeline: StableDiffusionXLPipeline, model: LoraModel, tmp_path: Path) -> Mapping[str, LoraLayer]:
+    model.save(tmp_path / "lora")
+    return read_lora(tmp_path / "lora" / DIFFUSERS_FILE, pipeline)["unet"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("name", ["merged.safetensors", "merged"])
+def test_merge_adds_in_float32_and_rounds_once(tmp_path: Path, name: str, precision: str) -> None:
+    pipeline = load_pipeline("small")
+    layers = updates(pipeline, trained(SETTINGS[1]), tmp_path)
+    job = MergeJob("small", tmp_path / "lora", tmp_path / name, weight=0.3, precision=precision)
+    assert merge(job) == {"unet": len(layers)}
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    found = load_pipeline(str(tmp_path / name)).unet.state_dict()
+    for key, weight in pipeline.unet.state_dict().items():
+        layer = layers.get(key.removesuffix(".weight"))
+        exact = weight.float() if layer is None else weight + 0.3 * layer.update(weight.shape)
+        torch.testing.assert_close(found[key], exact.to(dtype).float(), rtol=0, atol=0)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["lora", name]
+
+
+def test_merge_refuses_what_exists_and_what_does_not_fit(tmp_path: Path) -> None:
+    trained(SETTINGS[0]).save(tmp_path / "lora")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(Exception, match="there: exists already"):
+        merge(MergeJob("small", tmp_path / "lora", tmp_path / "there"))
+    with pytest.raises(Exception, match="finite number, found nan"):
+        merge(MergeJob("small", tmp_path / "lora", tmp_path / "new", weight=float("nan")))
+    with pytest.raises(ModelError, match="too large for"):
+        merge(MergeJob("small", tmp_path / "lora", tmp_path / "new", weight=1e9))
+    assert not (tmp_path / "new").exists()
+    tensors = load_file(tmp_path / "lora" / DIFFUSERS_FILE)
+    save_file({key.replace("up_blocks.1", "up_blocks.7"): t for key, t in tensors.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match=r"layers aren't in this model, such as unet\.up_blocks\.7.*another model"):
+        merge(MergeJob("small", tmp_path / "x.safetensors", tmp_path / "new"))
+    wide = {key: torch.cat([t, t]) if ".lora_B." in key else t for key, t in tensors.items()}
+    save_file(wide, tmp_path / "wide.safetensors")
+    with pytest.raises(ModelError, match=r"unet .*: is for a weight of \[\d+, \d+\], this model's is"):
+        merge(MergeJob("small", tmp_path / "wide.safetensors", tmp_path / "new"))
+
+
+def test_a_text_encoders_layers_are_merged_too(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, 64, generator=generator), torch.randn(64, 2, generator=generator)
+    tensors = {}
+    for number in (1, 2):
+        name = f"lora_te{number}_text_model_encoder_layers_1_self_attn_v_proj"
+        tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = down.clone(), up.clone()
+        tensors[f"{name}.alpha"] = torch.tensor(1.0)
+    save_file(tensors, tmp_path / "lora.safetensors")
+    out = tmp_path / "out.safetensors"
+    job = MergeJob("small", tmp_path / "lora.safetensors", out, precision="fp32")
+    assert merge(job) == {"text_encoder": 1, "text_encoder_2": 1}
+    before, after = load_pipeline("small"), load_pipeline(str(out))
+    for ours, theirs in (
+        (before.text_encoder, after.text_encoder),
+        (before.text_encoder_2.text_model, after.text_encoder_2.text_model),
+    ):
+        expected, found = (one.encoder.layers[1].self_attn.v_proj.weight for one in (ours, theirs))
+        torch.testing.assert_close(found, expected + 0.5 * up @ down)
+        assert torch.equal(*(one.encoder.layers[1].self_attn.q_proj.weight for one in (ours, theirs)))
+
+
+def test_small_untrained_has_the_smalls_layers(tmp_path: Path) -> None:
+    changed(LoraModel(build_small(0), LoraSettings(rank=2), seed=0)).save(tmp_path)
+    assert len(read_lora(tmp_path / KOHYA_FILE, build_small(0))["unet"]) == 56
