@@ -290,7 +290,9 @@ def test_every_documented_command_works(
         source, _, *rest = line.removeprefix("fairhuman data build ").split(" ")
         line = " ".join(["fairhuman data build", source, str(tmp_path / "built"), *rest])
         line = re.sub(r" min_side=\d+", "", line) + " min_side=8"
-    made = re.sub(r"\bruns/people\b|(?<= )(people|val)(?= |$)", "PEOPLE", line)  # what a command before has made
+    # what a command before has made
+    made = re.sub(r"\bruns/people\b|(?<=data=)runs/synthetic|(?<=[ =])(people|val)(?= |$)", "PEOPLE", line)
+    made = re.sub(r"(?<=model=)runs/\S+", "small", made)
     line = re.sub(r"PEOPLE|PHOTOS", str(people), made).replace("runs/", f"{tmp_path}/runs/")
     line = re.sub(r"\bsamples/", f"{samples}/", line)
     (tmp_path / "prompts.txt").write_text("a person\n", encoding="utf-8")  # one's own, as photos are

@@ -55,7 +55,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the pages take for granted: people, photos, poses, prompts."""
     write_figures(tmp_path / "people", 2, 64, seed=2)
     give_poses(tmp_path / "people")
-    shutil.copytree(tmp_path / "people", tmp_path / "PHOTOS")
+    for name in ("PHOTOS", "PEOPLE"):
+        shutil.copytree(tmp_path / "people", tmp_path / name)
     write_figures(tmp_path / "others", 2, 64, seed=3)
     (tmp_path / "prompts.txt").write_text("a hat\na red shirt\n", encoding="utf-8")
     (tmp_path / "POSES").mkdir()
