@@ -16,7 +16,7 @@ from accelerate.utils import parse_flag_from_env
 from torch.profiler import record_function
 
 from fairhuman.data.samples.batch import Batch, collate
-from fairhuman.data.samples.sampler import BucketOrder
+from fairhuman.data.samples.sampler import BucketOrder, Order
 from fairhuman.errors import DataError
 from fairhuman.fairness import FairStep
 from fairhuman.fairness.distributed import world_size
@@ -135,11 +135,7 @@ def _write_overlay(run: Run) -> None:
     """Write `overlay.png`: the next samples with their masks at picture resolution and on the latent grid."""
     samples = run.recipe.samples(run.process.num_processes)
     pictured = run.data.train.reading(None)
-    # The samples of a step have one resolution, so that with buckets each of the next steps gives some.
-    order, count = pictured.order, min(16, len(pictured))
-    each = min(samples, -(-count // len(order.resolutions))) if isinstance(order, BucketOrder) else samples
-    places = [divmod(i, each) for i in range(count)]
-    batches = [collate([pictured[(run.step + later) * samples + i]]) for later, i in places]
+    batches = [collate([pictured[position]]) for position in _shown_positions(pictured.order, run.step, samples)]
     names = run.recipe.regions.names
     ignored = [batch.ignored_bhw[0] for batch in batches if batch.ignored_bhw is not None]
     sheet = overlay_sheet(
@@ -154,6 +150,22 @@ def _write_overlay(run: Run) -> None:
         {name: run.data.coverage.whole(name) for name in names},
     )
     write_atomically(run.recipe.out / "overlay.png", lambda partial: sheet.save(partial, format="PNG"))
+
+
+def _shown_positions(order: Order, step: int, samples: int, most: int = 16) -> list[int]:
+    """Return up to `most` positions of the next steps, of a record each.
+
+    The samples of a step have one resolution, so that with buckets several steps give some.
+    """
+    each = -(-most // len(order.resolutions)) if isinstance(order, BucketOrder) else most
+    found: dict[int, int] = {}
+    for later in range(step, step + 4 * most):
+        new: dict[int, int] = {}
+        for position in range(later * samples, (later + 1) * samples):
+            if len(new) < each and order.index(position) not in found:
+                new.setdefault(order.index(position), position)
+        found |= new
+    return list(found.values())[:most]
 
 
 def _evaluate_if_due(run: Run, tracker: Tracker | None) -> None:
