@@ -17,7 +17,7 @@ from fairhuman.data.pictures.stored import byte_length
 from fairhuman.data.validation.picture_files import box_numbers
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError
-from fairhuman.record import HumanRecord, TableCell
+from fairhuman.record import REGION_COLUMNS, HumanRecord, TableCell
 from fairhuman.utils.files import write_json
 from fairhuman.utils.parse import parse_json
 
@@ -38,11 +38,13 @@ def identity(settings: ValidationSetSettings, records: Iterable[HumanRecord]) ->
             "size": (record.width, record.height),
             "bytes": 0 if isinstance(record.image, TableCell) else byte_length(record.image),
             "caption": record.caption,
-            "boxes": {name: boxes and [box_numbers(box) for box in boxes] for name, boxes in record.boxes.items()},
+            "boxes": {  # what isn't annotated says nothing, but for the regions that every set has always had
+                name: boxes and [box_numbers(box) for box in boxes]
+                for name, boxes in record.boxes.items()
+                if boxes is not None or name in REGION_COLUMNS
+            },
             "attributes": record.attributes,
         }
-        if record.masks:
-            fields["masks"] = sorted(record.masks)
         try:
             digest.update(json.dumps(fields, default=str).encode("utf-8"))
         except (RecursionError, ValueError, TypeError) as error:
