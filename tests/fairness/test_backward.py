@@ -84,6 +84,28 @@ def test_measure_shows_the_gram_matrix_and_changes_nothing_else(name: str, batch
     np.testing.assert_allclose(flat_grad(trained(net)), grad, atol=2e-6)
 
 
+@every
+def test_shares_and_rates_are_those_of_the_k_gradients(name: str) -> None:
+    net = TinyUNet()
+    rows = true_gradients(lambda: three_losses(net, batch()), trained(net))
+    step = FairBackward(net.parameters(), STRATEGIES[name]())(three_losses(net, batch()), measure=True)
+    assert step is not None
+    norms, direction = np.linalg.norm(rows, axis=1), flat_grad(trained(net))
+    parts = np.asarray(step.weights) * norms
+    assert step.shares is not None
+    assert step.rates is not None
+    np.testing.assert_allclose(step.shares, parts / parts.sum(), rtol=1e-5)
+    np.testing.assert_allclose(step.rates, rows @ direction / norms / np.linalg.norm(direction), atol=1e-5)
+
+
+def test_without_a_gram_matrix_shares_and_rates_are_unknown() -> None:
+    net = TinyUNet()
+    step = FairBackward(net.parameters(), STRATEGIES["ls"]())(three_losses(net, batch()))
+    assert step is not None
+    assert step.shares is None
+    assert step.rates is None
+
+
 def test_grad_is_added_to() -> None:
     net = TinyUNet()
     fair = FairBackward(net.parameters(), MinimumPotentialDelay())

@@ -31,7 +31,14 @@ def test_smoothing_keeps_constants_and_lines_and_skips_holes() -> None:
 
 @pytest.mark.parametrize(
     "draw",
-    [plots.losses_figure, plots.weights_figure, plots.cosines_figure, plots.coverage_figure, plots.optimiser_figure],
+    [
+        plots.losses_figure,
+        plots.weights_figure,
+        plots.direction_figure,
+        plots.cosines_figure,
+        plots.coverage_figure,
+        plots.optimiser_figure,
+    ],
 )
 @pytest.mark.parametrize("steps", [0, 1, 50])
 def test_every_figure_draws_any_number_of_steps_the_same_way_twice(draw, steps: int) -> None:

@@ -45,3 +45,27 @@ class FairStep:
         if self.gram is None or self.norms is None:
             return None
         return self.gram / torch.outer(self.norms, self.norms)
+
+    @property
+    def shares(self) -> Tensor | None:
+        """Share of each objective in the direction's parts, ‖w_i g_i‖ / Σ_j ‖w_j g_j‖ [K], 0..1; they sum to 1.
+
+        None if `gram` is unknown; NaN if d has no part. Estimated where `exact` is False.
+        """
+        if self.gram is None or self.norms is None:
+            return None
+        parts = self.weights * self.norms
+        return parts / parts.sum()
+
+    @property
+    def rates(self) -> Tensor | None:
+        """Cosine of each objective's gradient and the direction, g_iᵀd / (‖g_i‖ ‖d‖) [K].
+
+        To first order a step of length ε lowers loss i by ε ‖g_i‖ times its rate; the fair strategies trade these
+        projections off (FairHuman, Eq. 5). None if `gram` is unknown; NaN for an absent objective. Estimated where
+        `exact` is False.
+        """
+        if self.gram is None or self.norms is None:
+            return None
+        along = self.gram @ self.weights
+        return along / (self.norms * (self.weights @ along).sqrt())

@@ -83,6 +83,18 @@ def cosines_figure(metrics: Metrics) -> Figure:
     return figure
 
 
+def direction_figure(metrics: Metrics) -> Figure:
+    """Each objective's share ‖w g‖ / Σ ‖w g‖ of the direction, and the cosine of its gradient and the direction."""
+    figure, (top, bottom) = _two_panels()
+    _dress(top, "Share of the direction", "share (sum = 1)")
+    _dress(bottom, "Gradient along the direction", "cosine")
+    bottom.axhline(0.0, color="#999999", linewidth=0.8)
+    draw_series(top, metrics, metrics.group("share"), floor=0.0)
+    draw_series(bottom, metrics, metrics.group("rate"))
+    bottom.set_xlabel("step")
+    return figure
+
+
 def coverage_figure(metrics: Metrics) -> Figure:
     """Share of samples that contain a region, and its mean share of the picture's area, in percent."""
     figure, (top, bottom) = _two_panels()

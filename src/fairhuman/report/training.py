@@ -201,6 +201,8 @@ def _training_plots(metrics: Metrics) -> list[tuple[str, str]]:
         "Coverage and area of the regions": plots.coverage_figure,
         "Learning rate and norm of the update direction": plots.optimiser_figure,
     }
+    if metrics.group("share"):  # older runs don't have it
+        figures["Who decides the direction"] = plots.direction_figure
     return [(name, figure_uri(draw(metrics))) for name, draw in figures.items()]
 
 

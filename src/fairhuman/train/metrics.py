@@ -30,6 +30,8 @@ def step_metrics(
     `times`: seconds of the whole step, and of waiting for data; `waiting` is their ratio.
     weight/NAME: w, normalised to sum to the number of objectives that took part.
     cos/A-B: cosine of two objectives' gradients.
+    share/NAME: ‖w_i g_i‖ / Σ_j ‖w_j g_j‖; rate/NAME: cosine of g_i and the direction. Both are estimated in steps that
+    aren't exact, and None in steps without a Gram matrix.
     area/NAME: mean of the mask over pictures, without what is ignored.
     ignored: share of the pictures that counts for no objective; left out if nothing in the data is ignored.
     coverage/NAME, known/NAME: shares of samples with the region in view, and with it annotated.
@@ -53,6 +55,8 @@ def step_metrics(
         metrics[f"weight/{name}"] = float(step.weights[k]) * share if step.present[k] else None
         if k:
             metrics[f"area/{name}"] = areas[k]
+        for what, values in (("share", step.shares), ("rate", step.rates)):
+            metrics[f"{what}/{name}"] = None if values is None else _finite(float(values[k]))
     cosines = step.cosines if step.exact else None
     for i, a in enumerate(names):
         for j in range(i + 1, len(names)):
