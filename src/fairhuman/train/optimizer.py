@@ -38,11 +38,19 @@ def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strate
 
 
 def build_schedule(recipe: TrainRecipe, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return the learning-rate schedule, advanced once per optimiser step."""
-    schedule: torch.optim.lr_scheduler.LambdaLR = get_scheduler(
+    """Return the learning-rate schedule of the model's parameters, advanced once per optimiser step.
+
+    A strategy's parameters keep their rate: under the model's schedule UW's s would hardly move.
+    """
+    schedule = get_scheduler(
         recipe.schedule.name, optimizer, num_warmup_steps=recipe.schedule.warmup_steps, num_training_steps=recipe.steps
     )
-    return schedule
+    others = len(optimizer.param_groups) - 1
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, [schedule.lr_lambdas[0], *[_constant] * others])
+
+
+def _constant(_step: int) -> float:
+    return 1.0
 
 
 def restore_schedule(schedule: torch.optim.lr_scheduler.LambdaLR, state: dict[str, Any]) -> None:

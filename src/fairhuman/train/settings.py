@@ -81,7 +81,11 @@ class FairnessSettings(Settings):
         description="for dwa: temperature of the softmax over loss ratios; higher = more equal weights",
     )
     dwa_window: int = Field(default=100, ge=1, description="steps over which a loss is averaged")
-    uw_learning_rate: float = Field(default=1e-3, gt=0.0, description="for uw: learning rate of the loss weights")
+    uw_learning_rate: float = Field(
+        default=1e-2,
+        gt=0.0,
+        description="for uw: constant learning rate of the log variances s, which move by about this much a step",
+    )
     options: dict[str, bool | int | float | str] = Field(
         default={}, description="of a strategy that another package adds: arguments of its class, by name"
     )
