@@ -25,7 +25,13 @@ from helpers.figures import give_poses, write_figures
 from helpers.places import ROOT
 
 ELSEWHERE = (GPU, HUB_WEIGHTS)
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("data", "evaluation", "comparing", "photos", "settings/index")))
+PAGES = (
+    "README.md",
+    *(
+        f"docs/{name}.md"
+        for name in ("data", "evaluation", "comparing", "photos", "published-recipes", "settings/index")
+    ),
+)
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,19 @@ def test_trainable_parameters_is_a_list_that_can_be_read_twice() -> None:
     assert all(p.requires_grad and p.dtype == torch.float32 for p in parameters)
 
 
+def test_gaussian_start_has_a_deviation_of_one_over_the_rank() -> None:
+    kinds = {
+        init: LoraModel(build_small(0), LoraSettings(rank=8, init=init), seed=1) for init in ("kaiming", "gaussian")
+    }
+    values = {
+        init: torch.cat([p.detach().flatten() for p in model.trainable_parameters() if p.count_nonzero()])
+        for init, model in kinds.items()
+    }
+    assert float(values["gaussian"].std()) == pytest.approx(1 / 8, rel=0.02)
+    assert float(values["gaussian"].abs().max()) > 3 / 8
+    assert float(values["kaiming"].abs().max()) < 3 / 8  # uniform, as peft's default
+
+
 def test_start_depends_on_the_seed_alone_and_changes_nothing(make_batch: MakeBatch) -> None:
     inputs = make_batch(2)
     plain = predict(build_small(0), inputs)

@@ -60,6 +60,7 @@ def add_lora(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> d
         lora_alpha=settings.alpha or settings.rank,
         target_modules=resolve_targets(unet, settings.targets),
         lora_dropout=settings.dropout,
+        init_lora_weights="gaussian" if settings.init == "gaussian" else True,
     )
     unet.requires_grad_(False)
     devices = sorted({p.device.index or 0 for p in unet.parameters() if p.device.type == "cuda"})

@@ -55,6 +55,10 @@ class LoraSettings(Settings):
         description="'attention': q, k, v, out; 'attention+conv': also residual blocks' convolutions; or name endings",
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the input of every update")
+    init: Literal["kaiming", "gaussian"] = Field(
+        default="kaiming",
+        description="new values of A: kaiming: uniform, as in peft; gaussian: standard deviation 1 / rank; B is 0",
+    )
     start: Path | None = Field(
         default=None,
         description="LoRA file to start from, of diffusers' or kohya's kind, or a folder of a run's LoRA; None: new",
