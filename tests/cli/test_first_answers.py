@@ -31,7 +31,7 @@ WRONG: list[tuple[int, str, str]] = [
     (1, "run `fairhuman data build photos people` first", f"train {RECIPE} data=photos"),
     (1, "model 'nowhere': expected 'small'", f"train {RECIPE} data=people model=nowhere"),
     (2, "no prompt: give --prompt TEXT or --prompts FILE", "sample out"),
-    (2, "--precision must be one of fp32, bf16, fp16, found 'fp17'", "sample out --prompt a --precision fp17"),
+    (2, "--precision must be one of auto, fp32, bf16, fp16, found 'fp17'", "sample out --prompt a --precision fp17"),
     (1, "model 'nowhere': expected 'small'", "sample out --prompt a --model nowhere"),
     (1, "LoRA 'nowhere': expected a file", "sample out --prompt a --lora nowhere"),
     (2, "No such option: --promt", "sample out --promt a"),
