@@ -224,7 +224,8 @@ def _suggestion(kind: type[BaseModel], path: list[str]) -> str:
     known = {".".join([*section, name]): name for name in _fields(kind, section)}
     exact = [name for name in _all_names(kind) if name.rpartition(".")[2] == last][:3]
     near = [name for name in known if known[name] in difflib.get_close_matches(last, known.values(), 1, 0.6)]
-    near = (near or exact) if section else (exact or near)
+    typo = bool(difflib.get_close_matches(last, known.values(), 1, 0.9))
+    near = (near or exact) if section or typo else (exact or near)
     near = near or difflib.get_close_matches(".".join(path), _all_names(kind), 1, 0.75)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(known)}"
 

@@ -107,7 +107,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
         else:
             data = found
     shape = _shape(recipe, model)
-    memory = _memory_of(shape)
+    memory = _memory_of(shape) if model.state == "ok" or model.what == HUB_WEIGHTS else "the model is missing"
     yield _device(shape, memory, device_memory)
     yield _disk(recipe, memory, data)
     yield _hours(recipe, step)
