@@ -93,7 +93,8 @@ def memory_of(recipe: TrainRecipe) -> Memory:
 def _shape(model: str) -> StableDiffusionXLPipeline:
     if model == SDXL:
         return build_sdxl_shape()
-    check_location(model, own_vae=True)
+    if not Path(model).is_dir():  # a folder needs no more than configurations
+        check_location(model, own_vae=True)
     if model in (SMALL, UNTRAINED):
         return build_shape(str(SMALL_FOLDER))
     if is_file(model):
