@@ -51,7 +51,9 @@ from begun.make import (
 ROOT = Path(__file__).parents[1]
 LORA = "pytorch_lora_weights.safetensors"
 TIMES = ("images_per_s", "waiting")  # no two runs have the same ones
-LATER = ("whole/face", "whole/hand")  # numbers of a step that 7d25134 didn't write
+OBJECTIVES = ("global", "face", "hand")
+# numbers of a step that 7d25134 didn't write
+LATER = ("whole/face", "whole/hand", *(f"{what}/{name}" for what in ("share", "rate") for name in OBJECTIVES))
 
 Typed = Callable[..., tuple[int, str, str]]
 Run = Callable[..., str]

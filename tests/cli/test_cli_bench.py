@@ -26,6 +26,7 @@ def test_speed_against_a_bare_loop(tmp_path: Path, typed: Typed) -> None:
     assert "mpd, output" in said
 
 
+@pytest.mark.slow
 def test_a_trace(tmp_path: Path, typed: Typed) -> None:
     code, said, errors = typed("bench", *TINY, "precision=bf16", "--profile", tmp_path / "trace.json")
     assert code == 0, errors

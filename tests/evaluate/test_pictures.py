@@ -106,7 +106,7 @@ def test_grey_pictures_of_any_size_are_read(tmp_path, read):
 
 def test_a_folder_without_pictures_is_refused(tmp_path, read):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: expected"):
+    with pytest.raises(DataError, match=r"no picture in .*empty, which is empty"):
         read(tmp_path / "empty")
     (tmp_path / "empty" / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"empty: holds no usable picture"):

@@ -37,7 +37,7 @@ def test_it_renders_resumes_and_summarises(run: Run, tmp_path: Path) -> None:
     settings = (out, "--size", 32, "--seed", 3, "--degraded", 0.5, "--workers", 1)
     code, shown, errors = run(*settings, "--count", 6)
     assert (code, errors) == (0, "")
-    assert "rendering: 6/6" in shown
+    assert "rendering 6/6" in shown
     assert "6 pictures, 6 faces, 1" in shown
     assert "faces and hands degraded in " in shown
     assert "visible on average: face " in shown

@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "cost": ("train",),
     "paper": ("train",),
     "bench": ("train",),
-    "settings": (),
+    "settings": ("train",),
 }
 
 

@@ -219,5 +219,5 @@ def _weights(kind: type[Control], place: str) -> ModelMixin:
     try:
         return kind.NETWORK.from_pretrained(place, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = failure(error, place)
+        reason = failure(error, place).removeprefix("loading failed: ")
         raise ModelError(f"{kind.KIND} {place!r}: its weights can't be loaded: {reason}") from error

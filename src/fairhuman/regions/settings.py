@@ -56,7 +56,7 @@ class RegionSettings(Settings):
     @classmethod
     def _rules(cls, rules: object) -> object:
         """A single rule may stand without a list; `none` or null is no rule; `faces ...` is `face ...`."""
-        if rules is None or rules == "none":
+        if rules in (None, "none", ["none"]):
             return ()
         found = (rules,) if isinstance(rules, str) else rules
         return tuple(map(_rule, found)) if isinstance(found, list | tuple) else rules

@@ -134,7 +134,7 @@ def test_a_folder_that_can_not_be_written(many, small_disk):
 
 def test_an_output_that_is_a_file(many, tmp_path):
     (tmp_path / "out").write_text("x")
-    with pytest.raises(FairHumanError, match=r"out: can't be written: File exists"):
+    with pytest.raises(FairHumanError, match="out: is a file; give a new folder for the data set"):
         build(many, tmp_path / "out", *OPTIONS)
 
 

@@ -23,7 +23,7 @@ from fairhuman.data.pipeline.tier import TaskOutcome, TierTable, rows_by_id
 from fairhuman.record import DerivedMask, HumanRecord, LabelMap, region_column
 from fairhuman.utils.files import write_atomically
 
-VERSION = 2  # to be increased when the same rows are written differently
+VERSION = 1  # to be increased when the same rows are written differently
 ROW_GROUP = 64  # rows; to get one picture, a reader must read its whole row group
 PICTURE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 PLAIN_KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
