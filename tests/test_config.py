@@ -74,6 +74,7 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         ("steps: 1\n", ["r.yaml"], r"override 'r.yaml': expected key=value; .* given as --recipe"),
         ("steps: 1\n", ["steps.x=1"], r"override 'steps.x=1': steps is the value 1, not a section"),
         ("steps: 1\n", ["steps=[1"], r"override 'steps=\[1': the value is not valid YAML"),
+        ("steps: 1\n", ["lr=1"], r"unknown setting 'lr'; did you mean 'learning_rate'"),
         ("steps: 1\n", ["rank=2"], r"unknown setting 'rank'; did you mean 'inner.rank'\?"),
         ("steps: 1\n", ["iner.rank=2"], r"unknown setting 'iner'; did you mean 'inner'\?"),
         ("steps: 1\n", ["inner.zzz=2"], r"unknown setting 'inner.zzz'; known are inner.rank, inner.names$"),

@@ -218,9 +218,22 @@ def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
     return f"{origin}: {name}: {message}, found {problem['input']!r}" if name else f"{origin}: {message}"
 
 
+# What other trainers call a setting of a training run.
+_ELSEWHERE = {
+    "lr": "learning_rate",
+    "epochs": "steps",
+    "max_train_steps": "steps",
+    "train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulate",
+    "network_dim": "rank",
+    "network_alpha": "alpha",
+    "mixed_precision": "precision",
+}
+
+
 def _suggestion(kind: type[BaseModel], path: list[str]) -> str:
     """Say which setting may be meant: one of the same section, or one of that name in another section."""
-    section, last = path[:-1], path[-1]
+    section, last = path[:-1], _ELSEWHERE.get(path[-1], path[-1])
     known = {".".join([*section, name]): name for name in _fields(kind, section)}
     exact = [name for name in _all_names(kind) if name.rpartition(".")[2] == last][:3]
     near = [name for name in known if known[name] in difflib.get_close_matches(last, known.values(), 1, 0.6)]

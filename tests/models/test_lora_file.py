@@ -308,6 +308,8 @@ def test_merge_refuses_what_exists_and_what_does_not_fit(tmp_path: Path) -> None
     (tmp_path / "there").mkdir()
     with pytest.raises(Exception, match="there: exists already"):
         merge(MergeJob("small", tmp_path / "lora", tmp_path / "there"))
+    with pytest.raises(Exception, match=r"new\.ckpt: give a name with \.safetensors"):
+        merge(MergeJob("small", tmp_path / "lora", tmp_path / "new.ckpt"))
     with pytest.raises(Exception, match="finite number, found nan"):
         merge(MergeJob("small", tmp_path / "lora", tmp_path / "new", weight=float("nan")))
     with pytest.raises(ModelError, match="too large for"):

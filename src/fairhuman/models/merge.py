@@ -59,6 +59,10 @@ class MergeJob:
             raise RecipeError(f"--precision must be one of {', '.join(DTYPES)}, found {self.precision!r}")
         if not torch.tensor(self.weight).isfinite():
             raise RecipeError(f"--weight: expected a finite number, found {self.weight}")
+        if self.out.suffix in (".ckpt", ".pt", ".bin"):
+            raise RecipeError(
+                f"{self.out}: give a name with {SUFFIX} for a single file, or without an ending for a folder"
+            )
         if os.path.lexists(self.out):
             raise RecipeError(f"{self.out}: exists already; give a new name, nothing is overwritten")
         check_base(self.model, self.base)
