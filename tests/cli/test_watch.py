@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from fairhuman import config
-from fairhuman.cli.watch import Previews, TimeLeft, describe
+from fairhuman.cli.watch import Previews, TimeLeft, describe, preview_rows
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.report.training import write_training_report
+from fairhuman.train.data import load_data
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
@@ -133,3 +135,14 @@ def test_the_time_left_counts_previews(make: Make, monkeypatch: pytest.MonkeyPat
     assert left.after(10, 2.0, recipe) == pytest.approx(20 * 2.0 + 2 * 100.0 + 100.0)
     now += 50.0 + 2.0  # the second preview was faster
     assert left.after(11, 2.0, recipe) == pytest.approx(19 * 2.0 + 1 * 50.0 + 100.0)
+
+
+def test_previews_are_of_the_records_captions(make: Make) -> None:
+    """Also of pictures to train on, which are now and then shown without a caption."""
+    recipe = config.build(TrainRecipe, {**make("run").model_dump(mode="json"), "view": {"caption_dropout": 1.0}})
+    data = load_data(recipe, LoadReport()).train
+    assert data[0].caption == ""
+    shown = preview_rows(data, 4, seed=0)
+    assert len(shown) == 4
+    assert all(row.caption for row in shown)
+    assert data[0].caption == ""

@@ -79,6 +79,19 @@ def test_hours_come_from_a_measured_run_alone(make_recipe: MakeRecipe) -> None:
     assert measured_speed(make_recipe("other", lora={"rank": 2})) is None, "its steps cost less"
 
 
+def test_a_lora_that_does_not_fit_is_missing(make_recipe: MakeRecipe) -> None:
+    run = make_recipe(steps=1)
+    train(run)
+    start = run.product
+    assert "lora.start" not in found(make_recipe("next", lora={"rank": 4, "start": str(start)}))
+    state, text = found(make_recipe("next", lora={"rank": 2, "start": str(start)}))["lora.start"]
+    assert (state, text.endswith("has rank 4, but lora.rank is 2; set lora.rank=4")) == ("missing", True)
+    state, text = found(make_recipe("next", lora={"rank": 4, "start": str(run.out)}))["lora.start"]
+    assert (state, "found none" in text) == ("missing", True)
+    state, text = found(make_recipe("next", lora={"rank": 4, "start": "no/such"}))["lora.start"]
+    assert (state, text) == ("missing", "no/such: doesn't exist yet")
+
+
 @pytest.mark.parametrize(("text", "size"), [("12GB", 12), ("24 GiB", 24), ("0.5g", 0.5), ("8", 8)])
 def test_sizes_of_devices(text: str, size: float) -> None:
     assert parse_memory(text) == size * 2**30

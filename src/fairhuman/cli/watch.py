@@ -124,6 +124,7 @@ class _StoppedError(Exception):
 def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewRow]:
     """Return the first samples of a data set; samples that show every region come first."""
     seen = dataset.reading(None)
+    seen.caption_dropout = 0.0  # a preview is of the record's caption
     samples = [seen[position] for position in range(min(len(seen), 16 * count))]
     samples.sort(key=lambda sample: sum(not boxes for boxes in sample.boxes.values()))
     rows = [(s, s.picture_chw) for s in samples[:count]]

@@ -37,7 +37,7 @@ def bare_message(recipe: TrainRecipe, source: DataSource) -> str:
     return (
         f"{source.path} holds photos without boxes of {' and '.join(regions)}: run "
         f"`fairhuman data build {source.path} people` first, which finds them, and train with data=people; "
-        "or give build=true, which does both"
+        "or give build=true, which does both and keeps pictures of all sizes, as min_side=null does there"
     )
 
 

@@ -108,6 +108,10 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
             data = found
     shape = _shape(recipe, model)
     memory = _memory_of(shape) if model.state == "ok" or model.what == HUB_WEIGHTS else "the model is missing"
+    if isinstance(memory, str) and memory.startswith("lora.start"):
+        if recipe.lora.start is not None and recipe.lora.start.exists():  # otherwise it was named above
+            yield StartFinding("lora.start", "missing", memory)
+        memory = "lora.start doesn't fit"
     yield _device(shape, memory, device_memory)
     yield _disk(recipe, memory, data)
     yield _hours(recipe, step)
@@ -155,8 +159,8 @@ def _starting_weights(recipe: TrainRecipe) -> Iterator[StartFinding]:
     control = recipe.control
     starts: dict[str, Path | str | None] = {f"mole.start_{name}": start for name, start in recipe.mole.starts.items()}
     starts |= {f"{recipe.kind}.start": control.start if control is not None else None}
-    if recipe.kind == "lora":
-        starts["lora.start"] = recipe.lora.start
+    if recipe.kind == "lora" and recipe.lora.start is not None and not recipe.lora.start.exists():
+        yield StartFinding("lora.start", "missing", f"{recipe.lora.start}: doesn't exist yet")
     for name, start in starts.items():
         if start is not None and not Path(start).exists() and not is_hub_id(str(start)):
             yield StartFinding(name, "missing", f"{start}: doesn't exist yet")
@@ -237,7 +241,7 @@ def _memory_of(recipe: TrainRecipe) -> "Memory | str":
     try:
         return memory_of(recipe)
     except (OSError, ValueError, FairHumanError) as error:
-        return " ".join(str(error).split())[:200]
+        return " ".join(str(error).split())[:500]
 
 
 def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | None) -> StartFinding:

@@ -1,6 +1,7 @@
 """What a run shows of its pictures: the resolution of each, the order, and what is said about it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -72,12 +73,17 @@ def describe_enlarged(data: PeopleDataset) -> str | None:
     small = [data.records[number] for number in enlarged(data.records, data.resolutions_of_records())]
     if not small:
         return None
-    names = ", ".join(f"{picture_name(one.image)} ({one.width} x {one.height})" for one in small[:NAMED])
+    names = ", ".join(f"{_name(one)} ({one.width} x {one.height})" for one in small[:NAMED])
     more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
     return (
         f"{len(small)} of {len(data)} pictures are smaller than the training size and are enlarged: {names}{more} "
         "(data_report.json names all)"
     )
+
+
+def _name(record: HumanRecord) -> str:
+    """A record's file, or its key where its picture isn't a file of its own."""
+    return picture_name(record.image) if isinstance(record.image, Path) else record.key
 
 
 def view_lines(recipe: TrainRecipe, data: PeopleDataset, coverage: ViewCoverage) -> list[str]:
