@@ -285,3 +285,6 @@ def test_relative_paths_find_masks(tmp_path, monkeypatch):
     records, report = read(Path("mine"))
     assert reasons(report, "dropped", "skipped", "warned") == []
     assert [(record.repeats, record.caption, set(record.masks)) for record in records] == [(3, "cat", {IGNORE})] * 2
+    records, report = read(Path("mine/img"))
+    assert [record.masks for record in records] == [{}, {}]
+    assert ("img", "masks beside the folder are not read: give the folder above") in reasons(report, "warned")

@@ -23,6 +23,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
 from fairhuman.data.pipeline.rows import CHANGED
 from fairhuman.data.pipeline.tables import read_table, write_table
+from fairhuman.errors import DataError
 
 Status = Literal["ok", "rejected", "failed"]
 
@@ -142,10 +143,18 @@ class TierTable:
         return cls(tier, folder / f"{tier.name}-{fingerprint}", fingerprint, needs)
 
     def tasks(self, blocks: Sequence[Block], manifest: Path) -> list[Task]:
-        """The tasks left until every row of `blocks` is in the table."""
+        """The tasks left until every row of `blocks` is in the table.
+
+        Raises:
+            DataError: an earlier stage isn't complete.
+        """
         self._remove_replaced({block.name for block in blocks})
         manifest_files, own = numbered_files(manifest), numbered_files(self.folder)
         earlier = {name: numbered_files(table.folder) for name, table in self.needs.items()}
+        left = [block for block in blocks if len(block.ids) and own.get(block.number) != self.folder / block.name]
+        for name, files in earlier.items():
+            if any(block.number not in files for block in left):
+                raise DataError(f"{self.tier.name}: the stage {name} was stopped; run the same command again to resume")
         return [
             Task(
                 manifest_files[block.number],
@@ -154,8 +163,7 @@ class TierTable:
                 own.get(block.number),
                 block.ids,
             )
-            for block in blocks
-            if len(block.ids) and own.get(block.number) != self.folder / block.name
+            for block in left
         ]
 
     def _remove_replaced(self, wanted: Container[str]) -> None:

@@ -23,7 +23,14 @@ from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import has_pictures
-from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, mask_folder, photo_rows, whole_number
+from fairhuman.data.sources.photo_folders import (
+    PhotoFolder,
+    configured_folder,
+    mask_folder,
+    masks_beside,
+    photo_rows,
+    whole_number,
+)
 from fairhuman.data.sources.rows import STAGE, Row, printable, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
@@ -60,7 +67,13 @@ def kohya_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 def _named_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Photos of folders with repeats in their names."""
     plain: set[str] = set()
-    for row in photo_rows(PhotoFolder(path, masks=mask_folder(path), first_line=True), path, report):
+    masks = mask_folder(path)
+    if masks is None and (beside := masks_beside(path)) is not None:
+        finding = Finding(
+            "warned", "masks beside the folder are not read: give the folder above", printable(beside.name)
+        )
+        report.add(printable(path.name), STAGE, finding)
+    for row in photo_rows(PhotoFolder(path, masks=masks, first_line=True), path, report):
         folders = str(row.values["file_name"]).split("/")[:-1]
         names = (*reversed(folders), path.name)
         named = next((found for name in names if (found := NAMED.fullmatch(name)) is not None), None)

@@ -106,6 +106,17 @@ def mask_folder(path: Path) -> Path | None:
     return None
 
 
+def masks_beside(path: Path) -> Path | None:
+    """The folder beside this one whose pictures are masks of its photos, by its name and theirs."""
+    photos = {_stem(found.name, base=True) for found in find_pictures(path, LoadReport())}
+    for folder in sorted(path.absolute().parent.iterdir()):
+        if folder.name.lower() not in MASK_FOLDERS or not folder.is_dir() or folder == path.absolute():
+            continue
+        if any(_stem(found.name, base=True) in photos for found in find_pictures(folder, LoadReport())):
+            return folder
+    return None
+
+
 def configured_folder(config: Path, value: Any, what: str) -> Path:
     """The folder that a trainer's configuration names: as it stands, or relative to the configuration, to a folder
     above it or to the current one.
