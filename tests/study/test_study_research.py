@@ -1,6 +1,7 @@
 """`fairhuman study` as a researcher types it."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def test_create_report_and_export(tmp_path: Path, typed: Typed, create: tuple[ob
     assert code == 0, errors
     assert "left out: participant 0, trial 99, overall" in said
     assert f"21 answers of 3 participants; report: {tmp_path / 'study' / 'report' / 'report.html'}" in said
+    # the right picture of a check is on each side, so whoever always takes the left one fails it, or doesn't
+    assert re.search(r"^[12] of 3 participants are excluded by the study's rules$", said, flags=re.MULTILINE), said
     found = json.loads((tmp_path / "study" / "report" / "results.json").read_text())
     assert found["everybody"]["overall"]["scores"]["ours"]["value"] == 1
     assert found["settings"]["exclude"]["max_failed_checks"] == 0

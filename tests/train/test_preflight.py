@@ -57,6 +57,14 @@ def test_settings_are_shown_whatever_is_missing(typed: Typed, tmp_path: Path) ->
     assert "note    data: " in typed("train", recipe, f"data={tmp_path / 'photos'}", "build=true", *options)[1]
 
 
+def test_what_depends_on_a_missing_model_is_not_known(make_recipe: MakeRecipe) -> None:
+    assert found(make_recipe())["data"][1].endswith("of a picture's area is cropped away on average")
+    missing = found(make_recipe(model="nowhere"))
+    assert missing["data"][1].endswith("12 pictures to train on, 0 held out")
+    assert "view" not in missing
+    assert missing["memory"] == ("note", "not known: the model is missing")
+
+
 def test_a_device_that_is_too_small_is_missing_with_the_cheapest_change(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(batch_size=8, resolution=128)
     needed = float(found(recipe, 2**40)["memory"][1].split()[1])

@@ -101,13 +101,14 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     yield model
     yield from _starting_weights(recipe)
     data = None
-    for found in _data(recipe):
+    known = model.state == "ok" or model.what == HUB_WEIGHTS
+    for found in _data(recipe, known):
         if isinstance(found, StartFinding):
             yield found
         else:
             data = found
     shape = _shape(recipe, model)
-    memory = _memory_of(shape) if model.state == "ok" or model.what == HUB_WEIGHTS else "the model is missing"
+    memory = _memory_of(shape) if known else "the model is missing"
     if isinstance(memory, str) and memory.startswith("lora.start"):
         if recipe.lora.start is not None and recipe.lora.start.exists():  # otherwise it was named above
             yield StartFinding("lora.start", "missing", memory)
@@ -182,7 +183,7 @@ def _bare_folders(recipe: TrainRecipe) -> Iterator[StartFinding]:
             yield StartFinding("data", "missing", bare_message(recipe, source))
 
 
-def _data(recipe: TrainRecipe) -> "Iterator[StartFinding | RunData]":
+def _data(recipe: TrainRecipe, model_known: bool) -> "Iterator[StartFinding | RunData]":
     """Yield findings about the data, then the data if it can be used."""
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.train.data import load_data
@@ -199,7 +200,7 @@ def _data(recipe: TrainRecipe) -> "Iterator[StartFinding | RunData]":
     except FairHumanError as error:
         yield StartFinding("data", "missing", str(error))
         return
-    yield from data_findings(recipe, data, notes)
+    yield from data_findings(recipe, data, notes, model_known)
     yield data
 
 
@@ -208,20 +209,20 @@ def _reading_alone(recipe: TrainRecipe) -> TrainRecipe:
     return recipe.model_copy(update={"source": recipe.source.model_copy(update={"cache": False})})
 
 
-def data_findings(recipe: TrainRecipe, data: "RunData", notes: "LoadReport") -> Iterator[StartFinding]:
-    """Yield what a run sees of its data; further findings about pictures belong here."""
+def data_findings(
+    recipe: TrainRecipe, data: "RunData", notes: "LoadReport", model_known: bool
+) -> Iterator[StartFinding]:
+    """Yield what a run sees of its data; what depends on the model's step only if the model is known."""
     from fairhuman.train.views import view_lines
 
     held_out = len(data.held_out) if data.held_out is not None else 0
-    yield StartFinding(
-        "data",
-        "ok",
-        f"{recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out; "
-        f"{data.cropped_share:.1%} of a picture's area is cropped away on average",
-    )
+    text = f"{recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out"
+    if model_known:  # its step decides on the buckets
+        text += f"; {data.cropped_share:.1%} of a picture's area is cropped away on average"
+    yield StartFinding("data", "ok", text)
     for text in data.lines():
         yield StartFinding("data", "note", text)
-    for text in view_lines(recipe, data.train, data.coverage):
+    for text in view_lines(recipe, data.train, data.coverage) if model_known else ():
         yield StartFinding("view", "note", text)
     for action, reasons in notes.counts().items():
         for reason, number in reasons.items():
