@@ -90,8 +90,8 @@ def report(
 
     Example: fairhuman study report faces
     """
-    from fairhuman.study.analysis import analyse
     from fairhuman.study.answers import load_votes
+    from fairhuman.study.exclusion import judge_participants
     from fairhuman.study.report import StudyFacts, write_report
     from fairhuman.study.study import StudySettings, load_study
     from fairhuman.utils.files import writing
@@ -114,9 +114,9 @@ def report(
     settings = stored.settings if stored is not None else StudySettings()
     with writing(out, "; give another folder with --out"):
         page = write_report(votes, settings, StudyFacts.of(stored), out)
-    analysis = analyse(votes, settings)
-    if analysis.out:
-        display.say(f"{len(analysis.out)} of {len(analysis.conduct)} participants are excluded by the study's rules")
+    conduct = judge_participants(votes, settings.exclude)
+    if excluded := sum(bool(one.reasons) for one in conduct):
+        display.say(f"{excluded} of {len(conduct)} participants are excluded by the study's rules")
     display.say(f"{found}; report: {page}")
 
 
