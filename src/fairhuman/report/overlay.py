@@ -171,8 +171,11 @@ def _hatch(panel: Image.Image, ignored_hw: Pixels) -> None:
 
 def _ignored_line(ignored: Sequence[Pixels]) -> str:
     areas = [float(one.mean()) for one in ignored if one.any()]
-    area = f", mean area {_percent(float(np.mean(areas)))} of the picture" if areas else ""
-    return f"ignored (hatched), counts for no objective: in {len(areas)} of {len(ignored)} samples{area}"
+    return f"ignored (hatched), counts for no objective: in {len(areas)} of {len(ignored)} samples{_mean_area(areas)}"
+
+
+def _mean_area(areas: Sequence[float]) -> str:
+    return f", mean area {_percent(float(np.mean(areas)))} of the picture" if areas else ""
 
 
 def _condition_panel(name: str, condition_chw: Pixels, size: tuple[int, int]) -> Image.Image:
@@ -195,8 +198,8 @@ def _legend_lines(
     """Per region: number of samples in which it is annotated and present, its mean area in those, and its note."""
     lines = []
     for j, name in enumerate(names):
-        areas = [mask[j].mean() for mask, latent in zip(masks, latent_masks, strict=True) if latent[j].sum() > 0]
-        area = f", mean area {_percent(float(np.mean(areas)))} of the picture" if areas else ""
+        areas = [float(mask[j].mean()) for mask, latent in zip(masks, latent_masks, strict=True) if latent[j].sum() > 0]
+        area = _mean_area(areas)
         note = f"; {notes[name]}" if notes.get(name) else ""
         lines.append(f"{name}: in {len(areas)} of {len(known)} samples ({known[:, j].sum()} annotated){area}{note}")
     return lines

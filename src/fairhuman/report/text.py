@@ -15,6 +15,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def whole_percent(share: float) -> str:
+    """A share as whole percent, rounded down: what isn't whole everywhere isn't 100 %."""
+    return f"{math.floor(100 * share + 1e-9)} %"
+
+
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -14,7 +14,7 @@ from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.outcome import Outcome, moves_of, outcomes, paired_change
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
-from fairhuman.report.text import duration
+from fairhuman.report.text import duration, whole_percent
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
 from fairhuman.utils.parse import parse_yaml
@@ -82,7 +82,7 @@ def _facts(
     facts = [(name.replace("_", " "), _with_unit(name, recipe[name])) for name in HEAD if name in recipe]
     if len(metrics.steps_n):
         facts += _progress(recipe, metrics)
-    facts += [(name, _percent(share)) for name, share in _whole(metrics, {}).items() if _key(name) not in summary]
+    facts += [(name, whole_percent(share)) for name, share in _whole(metrics, {}).items() if _key(name) not in summary]
     if evaluations:
         facts.append(("held-out pictures", f"{len(evaluations[0].keys):,}"))
     # Scalar values of the summary, such as the device; the full summary is further down the page.
@@ -123,14 +123,9 @@ def _key(name: str) -> str:
     return name.replace(" ", "_")
 
 
-def _percent(share: float) -> str:
-    """Whole percent, rounded down: what isn't whole everywhere isn't 100 %."""
-    return f"{int(100 * share + 1e-9)} %"
-
-
 def _cut_off(whole: Mapping[str, float]) -> list[str]:
     return [
-        f"{name[0].upper()}{name[1:]}: {_percent(share)}, the crop cuts the others off. See the overlay sheet, "
+        f"{name[0].upper()}{name[1:]}: {whole_percent(share)}, the crop cuts the others off. See the overlay sheet, "
         "view.bucket_aspect and view.keep_region."
         for name, share in whole.items()
         if share < FEW_WHOLE
@@ -256,7 +251,7 @@ def _with_unit(name: str, value: object) -> str:
     if name == "cropped_share" and isinstance(value, float):
         return f"{value:.1%}"
     if name.startswith("whole_") and isinstance(value, float):
-        return _percent(value)
+        return whole_percent(value)
     if name == "date":
         return str(value).replace("T", " ")[:16]
     if name == "peak_memory_mib" and isinstance(value, int):

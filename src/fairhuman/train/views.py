@@ -8,13 +8,14 @@ import numpy as np
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import picture_name
 from fairhuman.data.samples.buckets import Size, log_aspects, nearest_resolutions
-from fairhuman.data.samples.coverage import ViewCoverage, enlarged, percent
+from fairhuman.data.samples.coverage import ViewCoverage, enlarged
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_order
 from fairhuman.data.samples.sampler import BucketOrder, Order
 from fairhuman.fairness.distributed import world_size
 from fairhuman.record import Finding, HumanRecord, region_column
 from fairhuman.regions.transforms import JointTransform
+from fairhuman.report.text import whole_percent
 from fairhuman.train.recipe import TrainRecipe
 
 FEW_WHOLE = 0.8  # a run warns below this share of a region's boxes that are whole in view
@@ -109,7 +110,7 @@ def view_warnings(recipe: TrainRecipe, coverage: ViewCoverage) -> list[str]:
     else:
         change = "a smaller view.bucket_step has buckets of more shapes"
     return [
-        f"warning: only {percent(found.whole)} of {region_column(name)} are whole in view; {change}"
+        f"warning: only {whole_percent(found.whole)} of {region_column(name)} are whole in view; {change}"
         for name, found in coverage.regions.items()
         if found.whole < FEW_WHOLE
     ]

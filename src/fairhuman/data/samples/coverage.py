@@ -11,6 +11,7 @@ from fairhuman.data.samples.buckets import Size
 from fairhuman.data.samples.regions_in_view import any_in_view, whole_in_view
 from fairhuman.record import HumanRecord, region_column
 from fairhuman.regions.transforms import JointTransform, in_frame
+from fairhuman.report.text import whole_percent
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 
@@ -57,12 +58,7 @@ class ViewCoverage:
     def whole(self, region: str) -> str:
         """`whole faces in view: 97 %`; empty if the region has no boxes."""
         found = self.regions.get(region)
-        return "" if found is None else f"whole {region_column(region)} in view: {percent(found.whole)}"
-
-
-def percent(share: float) -> str:
-    """A share as whole percent, rounded down: what isn't whole everywhere isn't 100 %."""
-    return f"{math.floor(100 * share + 1e-9)} %"
+        return "" if found is None else f"whole {region_column(region)} in view: {whole_percent(found.whole)}"
 
 
 def view_coverage(
