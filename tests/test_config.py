@@ -87,6 +87,20 @@ def test_errors_name_the_setting(tmp_path: Path, text: str, overrides: list[str]
         config.load(Outer, write(tmp_path, "r.yaml", text), overrides)
 
 
+def test_a_recipe_that_is_not_here_is_the_one_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = config.shipped(Path("recipes/lora-small.yaml"))
+    assert found is not None
+    assert found.read_bytes() == (RECIPES / "lora-small.yaml").read_bytes()
+    for other in ("recipes/none.yaml", "lora-small.yaml", "/recipes/lora-small.yaml", "other/lora-small.yaml"):
+        assert config.shipped(Path(other)) is None
+    with pytest.raises(RecipeError, match=r"did you mean recipes/lora-small\.yaml"):
+        config.read(Path("lora-smal"))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "lora-small.yaml").touch()
+    assert config.shipped(Path("recipes/lora-small.yaml")) is None, "one's own comes first"
+
+
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"nowhere.yaml: no such recipe"):
         config.load(Outer, tmp_path / "nowhere.yaml")

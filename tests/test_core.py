@@ -22,6 +22,7 @@ from fairhuman.fairness import STRATEGIES
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
 from helpers.figures import write_figures
 from helpers.hidden import canonical, run_seeing, with_requirements
+from helpers.places import RECIPES
 
 ROOT = Path(__file__).parents[1]
 TORCH = with_requirements(["torch"])
@@ -31,8 +32,9 @@ TORCH = with_requirements(["torch"])
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, as setuptools leaves files in the folder that it builds."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "recipes", copy / "recipes")
     shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "-w", copy / "wheels", copy], check=True)
@@ -71,6 +73,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
         inside = {name for name in archive.namelist() if name.startswith("fairhuman/")}
     source = ROOT / "src"
     files = {path.relative_to(source) for path in (source / "fairhuman").rglob("*") if path.is_file()}
+    files |= {Path("fairhuman") / path.relative_to(ROOT) for path in RECIPES.rglob("*") if path.is_file()}
     assert inside == {path.as_posix() for path in files if "__pycache__" not in path.parts}
     kinds = {
         "models/small/": 15,

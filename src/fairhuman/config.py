@@ -37,6 +37,10 @@ class Settings(BaseModel):
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
+RECIPES = Path("recipes")
+_PACKAGE = Path(__file__).parent
+# In the package where it is installed, in the repository where it runs from there.
+SHIPPED = next((path for path in (_PACKAGE / RECIPES, _PACKAGE.parents[1] / RECIPES) if path.is_dir()), _PACKAGE)
 
 
 def load(
@@ -86,6 +90,16 @@ def to_yaml(settings: BaseModel) -> str:
     return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def to_short_yaml(settings: BaseModel) -> str | None:
+    """Return the settings that aren't at their default as YAML that is read as the same; None: it would not be."""
+    values = settings.model_dump(mode="json", exclude_defaults=True)
+    try:
+        same = type(settings).model_validate(values) == settings
+    except ValidationError:
+        return None
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True) if same and values else None
+
+
 def differences(a: BaseModel, b: BaseModel) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ between `a` and `b` as {dotted name: (value in a, value in b)}."""
     left, right = flatten(a.model_dump(mode="json")), flatten(b.model_dump(mode="json"))
@@ -115,10 +129,22 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(read(path.parent / str(base), (*seen, path.resolve())), values)
 
 
+def shipped(path: Path) -> Path | None:
+    """Return the file that ships with the package for a path in `recipes/` where there is none; None: no such file."""
+    if path.exists() or path.is_absolute() or path.parts[:1] != RECIPES.parts:
+        return None
+    file = SHIPPED.joinpath(*path.parts[1:])
+    return file if file.is_file() else None
+
+
 def _recipes_at_hand(path: Path) -> str:
-    """Return what to name instead of a recipe that isn't there: the nearest name, or all beside it or in `recipes/`."""
-    folders = dict.fromkeys((path.parent, Path("recipes")))
+    """Return what to name instead of a recipe that isn't there: the nearest name, or all.
+
+    These are beside it or in `recipes/`; if there are none, they are those that ship with the package.
+    """
+    folders = dict.fromkeys((path.parent, RECIPES))
     found = {file.name: file for folder in reversed(folders) for file in sorted(folder.glob("*.yaml"))}
+    found = found or {file.name: RECIPES / file.name for file in sorted(SHIPPED.glob("*.yaml"))}
     near = difflib.get_close_matches(path.with_suffix(".yaml").name, found, 1, 0.6)
     if near:
         return f"; did you mean {found[near[0]]}?"

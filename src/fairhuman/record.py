@@ -10,6 +10,7 @@ DepthKind = Literal["relative", "metric_mm"]
 
 # These regions have a plural column name in the data set's format; any other region's column has the region's name.
 REGION_COLUMNS: Mapping[str, str] = {"face": "faces", "hand": "hands", "person": "persons"}
+CONDITIONS: Mapping[str, int] = {"pose": 3, "depth": 1}  # to the number of channels in a sample
 IGNORE = "ignore"  # the region that counts for no objective
 SUBJECT = "subject"  # the region of the one mask that other trainers know
 

@@ -2,11 +2,17 @@
 
 import io
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
+from fairhuman import config
 from fairhuman.cli.console import SECONDS, ConsoleDisplay, clock
+from fairhuman.models.settings import LoraSettings
+from fairhuman.train.preflight import StartFinding
+from fairhuman.train.recipe import TrainRecipe
 
 
 class Clock:
@@ -91,3 +97,40 @@ def test_on_a_terminal_stages_and_status_take_turns(monkeypatch: pytest.MonkeyPa
     shown = out.getvalue()
     assert all(text in shown for text in ("3/7", "running", "a line [as it is]", "1/2"))
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 3, "the cursor is shown again after each"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_dry_run_is_short_on_a_terminal_and_ends_with_a_verdict(terminal: bool) -> None:
+    """Elsewhere all settings are printed; what is printed is read as the same settings, comment and all."""
+    settings = LoraSettings(rank=3, title="a: b")
+    console = Console(record=True, width=80, file=io.StringIO(), force_terminal=terminal, color_system=None)
+    display = ConsoleDisplay(console)
+    display.settings(settings, full=False)
+    text, empty, _ = console.export_text(clear=False).partition("\n\n")
+    assert (yaml.safe_load(text), empty) == (
+        settings.model_dump(include={"rank", "title"}) if terminal else settings.model_dump(mode="json"),
+        "\n\n",
+    )
+    assert ("--full prints all" in text) == terminal
+    assert LoraSettings.model_validate(yaml.safe_load(text)) == settings
+    missing = StartFinding("data", "missing", "nowhere")
+    assert display.verdict([StartFinding("model", "ok", "small"), missing, missing]) == 1
+    assert display.verdict([StartFinding("hours", "note", "unknown")]) == 0
+    lines = console.export_text().splitlines()[-2:]
+    assert (lines == ["can't start here, missing: data", "can start now"]) == terminal
+
+
+def test_full_prints_all_on_a_terminal_too() -> None:
+    console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True, color_system=None)
+    ConsoleDisplay(console).settings(LoraSettings(rank=3), full=True)
+    assert yaml.safe_load(console.export_text())["dropout"] == 0
+
+
+def test_settings_are_short_only_if_they_are_read_as_the_same() -> None:
+    """One person isn't mirrored unless set: the default, once set, can't be left out."""
+    recipe = TrainRecipe(data=Path("a"), out=Path("b"), steps=1, subject="person")
+    short = config.to_short_yaml(recipe)
+    assert short is not None
+    assert config.build(TrainRecipe, yaml.safe_load(short)) == recipe
+    set_again = TrainRecipe(data=Path("a"), out=Path("b"), steps=1, subject="person", view={"flip_probability": 0.5})
+    assert config.to_short_yaml(set_again) is None

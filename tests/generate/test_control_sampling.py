@@ -23,7 +23,8 @@ from fairhuman.data.condition.people import people_from_list
 from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.generate.control_inputs import read_control_inputs
 from fairhuman.generate.control_options import ControlOptions
-from fairhuman.generate.guide import ActiveControl, ControlSpec, check_conditions_match, step_in_range
+from fairhuman.generate.control_spec import ControlSpec, step_in_range
+from fairhuman.generate.guide import ActiveControl, check_conditions_match
 from fairhuman.generate.preview import PreviewRow, PreviewSet
 from fairhuman.generate.sample import draw, picture_generator, sample
 from fairhuman.generate.settings import SampleSettings

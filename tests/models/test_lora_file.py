@@ -132,13 +132,16 @@ def test_metadata_says_what_the_file_is_for(tmp_path: Path) -> None:
         "ss_network_args": '{"conv_dim": "3", "conv_alpha": "1"}',
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
         "modelspec.prediction_type": "epsilon",
+        "modelspec.title": "LoRA",
+        "modelspec.resolution": "1024x1024",
     }
     assert expected.items() <= found.items()
     velocity = load_pipeline("small", base=BaseSettings(prediction="v", zero_snr=True))
-    LoraModel(velocity, LoraSettings(rank=1), seed=0).save(tmp_path / "v")
+    LoraModel(velocity, LoraSettings(rank=1, title="Maria"), seed=0, size=(96, 64)).save(tmp_path / "v")
     with safe_open(tmp_path / "v" / KOHYA_FILE, "pt") as file:
         found = file.metadata()
     assert (found["modelspec.prediction_type"], found["ss_zero_terminal_snr"]) == ("v", "True")
+    assert (found["modelspec.title"], found["modelspec.resolution"]) == ("Maria", "64x96")
     assert "ss_network_args" not in found
 
 

@@ -6,7 +6,7 @@ import torch
 from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.record import IGNORE, Box, HumanRecord
-from fairhuman.regions.ignore import move_ignored
+from fairhuman.regions.ignore import IgnoredCount, move_ignored
 from fairhuman.regions.masks import to_latent_grid, without
 from fairhuman.regions.objectives import objective_masks
 from fairhuman.regions.settings import RegionSettings
@@ -16,6 +16,18 @@ SMALL, LARGE, MIDDLE = Box(0, 0, 4, 4), Box(10, 0, 30, 20), Box(0, 30, 10, 40)
 
 def record(**boxes: tuple[Box, ...] | None) -> HumanRecord:
     return HumanRecord("a", b"", 64, 64, "", boxes)
+
+
+def test_what_is_ignored_is_counted_and_what_is_not_found_is_a_warning() -> None:
+    rules = ("face but the largest", "hand but the largest", "watermark")
+    masked = HumanRecord("b", b"", 64, 64, "", {}, {IGNORE: b"", "watermark": b""})
+    records = [record(face=(SMALL, LARGE), hand=(SMALL,), ignore=(SMALL,)), record(face=(SMALL,), hand=None), masked]
+    assert IgnoredCount(rules, records).lines() == [
+        "ignore: boxes in 1 of 3 pictures, masks in 1 of 3 pictures, boxes of face but the largest in 1 of 3 pictures, "
+        "masks of watermark in 1 of 3 pictures; counts for no objective",
+        "warning: regions.ignore='hand but the largest' finds nothing in 3 pictures, so nothing is ignored by it",
+    ]
+    assert IgnoredCount((), [record(face=(SMALL,), ignore=())]).lines() == []
 
 
 @pytest.mark.parametrize(

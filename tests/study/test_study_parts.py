@@ -189,8 +189,8 @@ def test_a_design_that_can_t_be_shown_is_refused(study_folder, changes, said):
 
 
 def test_a_folder_that_is_no_study_is_named(study_folder, tmp_path):
-    with pytest.raises(RecipeError, match="no such recipe"):
-        load_shown(tmp_path)
+    with pytest.raises(DataError, match=r"nowhere: there is no such folder; `fairhuman study create \S+` makes one"):
+        load_shown(tmp_path / "nowhere")
     folder = study_folder()
     (folder / DESIGN).write_text("{}")
     with pytest.raises(DataError, match="isn't the design of a study"):

@@ -37,7 +37,8 @@ def test_create_report_and_export(tmp_path: Path, typed: Typed, create: tuple[ob
     code, said, errors = typed("study", "report", tmp_path / "study")
     assert code == 0, errors
     assert "left out: participant 0, trial 99, overall" in said
-    assert f"21 answers of 3 participants; report: {tmp_path / 'study' / 'report' / 'report.html'}" in said
+    page = tmp_path / "study" / "report" / "report.html"
+    assert f"18 answers and 3 attention checks of 3 participants; report: {page}" in said
     # the right picture of a check is on each side, so whoever always takes the left one fails it, or doesn't
     assert re.search(r"^[12] of 3 participants are excluded by the study's rules$", said, flags=re.MULTILINE), said
     found = json.loads((tmp_path / "study" / "report" / "results.json").read_text())
@@ -70,7 +71,7 @@ def test_dry_runs_write_nothing(tmp_path: Path, typed: Typed, create: tuple[obje
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "a.csv").write_text("participant,trial,question,shown,chosen\n0,0,overall,A|B,A\n")
     code, said, _ = typed("study", "report", "--answers", tmp_path / "a.csv", "--dry-run")
-    assert (code, "1 answers of 1 participants; would write into" in said) == (0, True)
+    assert (code, "1 answer of 1 participant; would write into" in said) == (0, True)
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "a.csv"])
 
 
@@ -79,11 +80,13 @@ def test_wrong_use_is_named(tmp_path: Path, typed: Typed, create: tuple[object, 
     assert "unknown setting 'itmes'; did you mean 'items'?" in typed(*create, "itmes=3")[2]
     assert "expected a folder of pictures" in typed(*create, "--method", "x=nowhere")[2]
     assert "nothing to report on" in typed("study", "report")[2]
-    assert "is it a study?" in typed("study", "report", tmp_path)[2].replace(
-        f"is {tmp_path} a study?", "is it a study?"
-    )
+    assert f"{tmp_path}: holds no study, which has study.yaml and design.json" in typed("study", "report", tmp_path)[2]
     assert "per_participant must be at most items" in typed(*create, "--per-participant", 7)[2]
     assert typed(*create)[0] == 0
+    for command in ("report", "serve", "links"):
+        code, _, said = typed("study", command, tmp_path / "studdy")
+        assert (code, f"studdy: there is no such folder; did you mean {tmp_path / 'study'}?\n" in said) == (1, True)
+    assert "; --pairs 8 takes all of them" in typed(*create[:2], tmp_path / "other", *create[3:], "--pairs", 9)[2]
     assert "has the study been served" in typed("study", "report", tmp_path / "study")[2]
     assert "holds a study already" in typed(*create)[2]
 

@@ -6,12 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
-from fairhuman.errors import DataError, FairHumanError
+from fairhuman.errors import DataError, FairHumanError, TrainingError
 from fairhuman.train.loop import train
-from fairhuman.train.preflight import HUB_WEIGHTS, check_at_once, findings, measured_speed, parse_memory
+from fairhuman.train.memory import Memory
+from fairhuman.train.preflight import (
+    HUB_WEIGHTS,
+    check_at_once,
+    check_main_memory,
+    findings,
+    measured_speed,
+    parse_memory,
+)
 from fairhuman.train.recipe import TrainRecipe
 from helpers.places import RECIPES
 
@@ -52,7 +61,7 @@ def test_settings_are_shown_whatever_is_missing(typed: Typed, tmp_path: Path) ->
     assert (code, yaml.safe_load(text)["model"]) == (1, "nowhere")
     assert "missing model: model 'nowhere': expected 'small'" in lines
     assert "missing data: " in lines
-    assert f"run `fairhuman data build {tmp_path / 'photos'} people` first" in lines
+    assert f"run `fairhuman data build {tmp_path / 'photos'} people min_side=null` first" in lines
     assert typed("train", recipe, "strategy=mdp", "--dry-run")[0] == 2
     assert "note    data: " in typed("train", recipe, f"data={tmp_path / 'photos'}", "build=true", *options)[1]
 
@@ -98,6 +107,51 @@ def test_a_lora_that_does_not_fit_is_missing(make_recipe: MakeRecipe) -> None:
     assert (state, "found none" in text) == ("missing", True)
     state, text = found(make_recipe("next", lora={"rank": 4, "start": "no/such"}))["lora.start"]
     assert (state, text) == ("missing", "no/such: doesn't exist yet")
+
+
+def test_a_run_that_main_memory_can_not_hold_is_refused(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("fairhuman.train.guard.device_bytes", lambda: 20 * 2**30)
+    monkeypatch.setattr("fairhuman.train.memory.cheapest_changes", lambda *_: ["batch_size=1 (9.0 GiB)"])
+    needed = Memory(2**34, 0, 0, 0, 2**33, None, 0)
+    monkeypatch.setattr("fairhuman.train.preflight._memory_of", lambda _: needed)
+    large = make_recipe(resolution=1024, batch_size=8)
+    with pytest.raises(TrainingError) as told:
+        check_main_memory(large)
+    said = "needs about 24.0 GiB of main memory, which has 20.0. Cheapest changes that fit: batch_size=1 (9.0 GiB)"
+    assert said in str(told.value)
+    check_main_memory(make_recipe())  # so small that it isn't computed
+    monkeypatch.setattr("fairhuman.train.guard.device_bytes", lambda: 30 * 2**30)
+    check_main_memory(large)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="for each of 2 processes"):
+        check_main_memory(large)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_main_memory(large)
+
+
+def test_a_setting_that_a_build_alone_follows_is_refused(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
+    """Unless it is the build's own, or the run has begun."""
+    built = tmp_path / "built set"
+    shutil.copytree(people, built)
+    facts = {"funnel": [], "recipe": {"source": {"mask": None}, "regions": []}}
+    (built / "report.json").write_text(json.dumps(facts), encoding="utf-8")
+    (built / "source.json").write_text(json.dumps({"source": "/my photos"}), encoding="utf-8")
+    asking = make_recipe(data=str(built), source={"mask": "subject"})
+    again = f"fairhuman data build '/my photos' '{built}' --recipe '{built}/recipe.yaml' source.mask=subject"
+    with pytest.raises(DataError) as told:
+        check_at_once(asking)
+    assert again in str(told.value)
+    states = [(one.state, one.text) for one in findings(asking) if one.what == "data"]
+    assert [state for state, text in states if again in text] == ["missing"]
+    assert check_at_once(make_recipe(data=str(built), source={"mask": "ignore"})) == 0, "which is what null means"
+    (asking.out / "checkpoints" / "step-0000002").mkdir(parents=True)
+    assert check_at_once(asking) == 2
+    (asking.out / "checkpoints" / "step-0000002").rmdir()
+    (built / "report.json").write_text(json.dumps(facts).replace("null", '"subject"'), encoding="utf-8")
+    assert check_at_once(asking) == 0
 
 
 @pytest.mark.parametrize(("text", "size"), [("12GB", 12), ("24 GiB", 24), ("0.5g", 0.5), ("8", 8)])

@@ -11,7 +11,7 @@ from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.resume import check_resumable_early, note_start
+from fairhuman.train.resume import check_resumable_early, load_recipe, note_start
 
 MakeRecipe = Callable[..., TrainRecipe]
 
@@ -28,13 +28,13 @@ def test_all_settings_that_differ_are_listed_and_which_may(make_recipe: MakeReci
         train(other)
     assert str(told.value).splitlines() == [
         f"{other.out} holds a run with other settings, which can't change on resuming:",
-        "  steps: 2 there, 3 now",
         "  lora.rank: 4 there, 8 now",
         "  regions.names: ['face', 'hand'] there, ['face'] now",
+        f"{other.out} holds a run of 2 steps, after which the cosine schedule ends. To go on to step 3 at a constant "
+        f"rate: `fairhuman train {other.out / 'recipe.yaml'} steps=3 schedule.name=constant keep_checkpoints=1`; "
+        "learning_rate may change then too.",
         "These differ too, and may: keep_checkpoints.",
-        "The cosine schedule ends at step 2: schedule.name=constant goes on from there with learning_rate, "
-        "which may change too.",
-        "Choose another out, or steps=2 lora.rank=4 regions.names=[face,hand] to resume; "
+        "Choose another out, or lora.rank=4 regions.names=[face,hand] to resume; "
         f"`fairhuman train {other.out / 'recipe.yaml'}` goes on with the run's own settings.",
     ]
     with pytest.raises(RecipeError) as early:
@@ -55,6 +55,40 @@ def test_a_finished_run_goes_on_at_a_constant_rate(make_recipe: MakeRecipe) -> N
     assert rates[2:] == [5e-4, 5e-4]
     assert rates[0] != 1e-3, "the cosine's"
     assert yaml.safe_load((first.out / "recipe.yaml").read_text())["schedule"]["name"] == "constant"
+
+
+def test_more_steps_alone_are_a_command_to_type(make_recipe: MakeRecipe) -> None:
+    """The command that is named is taken as it stands; before the end, the one that ends the run comes first."""
+    first = make_recipe(steps=2, schedule={"name": "cosine"})
+    train(first)
+    with pytest.raises(RecipeError) as told:
+        check_resumable_early(make_recipe(steps=3, schedule={"name": "cosine"}))
+    (line,) = str(told.value).splitlines()
+    assert "can't change" not in line
+    typed = line.partition("`")[2].partition("`")[0].split()
+    recipe = load_recipe(Path(typed[2]), typed[3:])
+    assert (recipe.steps, recipe.out, check_resumable_early(recipe)) == (3, first.out, 2)
+    (first.out / "checkpoints" / "step-0000002").rename(first.out / "checkpoints" / "step-0000001")
+    with pytest.raises(RecipeError, match=r"`fairhuman train \S+/recipe.yaml` to finish them, then `fairhuman train "):
+        check_resumable_early(make_recipe(steps=3, schedule={"name": "cosine"}))
+
+
+def test_a_new_lora_is_named_after_its_recipe(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """One that has begun keeps its name; a comparison's recipes say that they have none."""
+    recipe = make_recipe()
+    values = recipe.model_dump(mode="json", exclude_defaults=True)
+    (tmp_path / "maria.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    named = load_recipe(tmp_path / "maria.yaml")
+    assert named.lora.title == "maria"
+    assert load_recipe(tmp_path / "maria.yaml", ["lora.title=Ann"]).lora.title == "Ann"
+    (recipe.out / "checkpoints" / "step-0000002").mkdir(parents=True)
+    config.save(named, recipe.out / "recipe.yaml")
+    (tmp_path / "maria.yaml").rename(tmp_path / "other.yaml")
+    assert load_recipe(tmp_path / "other.yaml").lora.title == "maria"
+    assert load_recipe(recipe.out / "recipe.yaml").lora.title == "maria"
+    (recipe.out / "checkpoints" / "step-0000002").rmdir()
+    config.save(recipe, tmp_path / "cell.yaml")
+    assert load_recipe(tmp_path / "cell.yaml").lora.title is None
 
 
 def test_a_schedule_must_end_first(make_recipe: MakeRecipe) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import DryRun, Numbers, settings_of
+from fairhuman.cli.options import DryRun, Numbers, find_recipe, settings_of
 
 if TYPE_CHECKING:
     from fairhuman.bench.settings import MemoryTableSettings
@@ -21,7 +21,9 @@ GIB = 2**30
 
 def bench(
     overrides: Annotated[list[str] | None, Argument(help="Settings of the run, or of the table.")] = None,
-    recipe: Annotated[Path | None, Option(help="Training recipe; by default, the small SDXL on noise.")] = None,
+    recipe: Annotated[
+        Path | None, Option(callback=find_recipe, help="Training recipe; by default, the small SDXL on noise.")
+    ] = None,
     memory: Annotated[bool, Option("--memory", help="Compute memory from shapes: the recipe's, or SDXL's.")] = False,
     profile: Annotated[Path | None, Option(help="Write a Chrome trace of five steps here instead.")] = None,
     rounds: Annotated[int, Option(min=1, help="Steps of each kind.")] = 15,

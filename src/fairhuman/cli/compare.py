@@ -6,19 +6,30 @@ from typing import Annotated, TypeVar
 from typer import Argument, Exit, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import DryRun, Overrides, Prompts, Recipe, check_existing, named_places, settings_of
+from fairhuman.cli.options import (
+    DryRun,
+    Full,
+    Overrides,
+    Prompts,
+    Recipe,
+    check_existing,
+    find_recipe,
+    named_places,
+    settings_of,
+)
 
 Result = TypeVar("Result")
 
 
 def compare(
-    recipe: Annotated[Path, Argument(help="YAML file of a comparison: cells, seeds, data.")],
+    recipe: Annotated[Path, Argument(callback=find_recipe, help="YAML file of a comparison: cells, seeds, data.")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
+    full: Full = False,
 ) -> None:
     """Train strategies, ranks or any other settings over several seeds and compare their held-out losses.
 
-    Run the same command again to resume.
+    Run the same command again to resume. A dry run ends with 0 if it could start now, 1 if something is missing here.
 
     Example: fairhuman compare recipes/compare-small.yaml out=runs/compare
     """
@@ -26,17 +37,18 @@ def compare(
     from fairhuman.compare.settings import CompareRecipe
 
     settings = config.load(CompareRecipe, recipe, overrides or ())
-    from fairhuman.compare.run import missing_data, planned_runs, run_all
+    from fairhuman.compare.run import planned_runs, run_all, start_findings
 
     display = ConsoleDisplay()
     if dry_run:
         runs = planned_runs(settings)
-        display.settings(settings)
-        for path in missing_data(settings, runs):
-            display.say(f"data {path}: doesn't exist yet")
+        display.settings(settings, full)
+        found = list(start_findings(settings, runs))
+        for finding in found:
+            display.say(finding.line())
         rates = settings.tuning.runs_of(settings.cells) if settings.tuning else 0
         display.say(f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
-        return
+        raise Exit(display.verdict(found))
     done = _or_stopped(run_all(settings, display), display)
     display.say(f"report: {done.page}")
     if done.failed:

@@ -1,7 +1,7 @@
 """Console output of commands: lines, settings, tables and progress."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # `--help` needs none of them
     from rich.live import Live
     from rich.status import Status
     from rich.table import Table
+
+    from fairhuman.train.preflight import StartFinding
 
 SECONDS = 30.0  # between two lines of a stage, or of the status, where the output isn't a terminal
 
@@ -78,11 +80,27 @@ class ConsoleDisplay(Display):
         self._said = time.monotonic()
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def settings(self, settings: "BaseModel") -> None:
-        """Print settings as YAML, and an empty line."""
-        from fairhuman.config import to_yaml
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody reads along."""
+        return self._console.is_terminal
 
-        self.say(to_yaml(settings))
+    def settings(self, settings: "BaseModel", full: bool = True) -> None:
+        """Print settings as YAML, and an empty line; not `full`: on a terminal without those at their default."""
+        from fairhuman.config import to_short_yaml, to_yaml
+
+        short = None if full or not self.is_terminal else to_short_yaml(settings)
+        if short is None:
+            self.say(to_yaml(settings))
+        else:
+            self.say(f"{short}# settings at their default are left out; --full prints all\n")
+
+    def verdict(self, found: "Sequence[StartFinding]") -> int:
+        """Return a dry run's exit code: 1 if something is missing; on a terminal say so in a last line."""
+        missing = list(dict.fromkeys(finding.what for finding in found if finding.state == "missing"))
+        if self.is_terminal:
+            self.say(f"can't start here, missing: {', '.join(missing)}" if missing else "can start now")
+        return 1 if missing else 0
 
     def table(self, table: "Table") -> None:
         """Print a table."""

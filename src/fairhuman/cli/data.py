@@ -8,6 +8,7 @@ from typer import Argument, Exit, Option, Typer
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import (
     DryRun,
+    Full,
     Host,
     NewFolder,
     Numbers,
@@ -17,6 +18,7 @@ from fairhuman.cli.options import (
     Recipe,
     Workers,
     check_existing,
+    find_recipe,
     settings_of,
 )
 from fairhuman.errors import RecipeError
@@ -41,6 +43,7 @@ def build(
     address: Annotated[str | None, Option(help="Address of a Ray cluster; by default, one is started.")] = None,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Retry rows on which a step failed.")] = False,
     dry_run: DryRun = False,
+    full: Full = False,
 ) -> None:
     """Build a data set: check, detect, filter, caption, condition. Run the same command again to resume.
 
@@ -48,16 +51,17 @@ def build(
     """
     from fairhuman.data.pipeline.run import Workers, build_dataset, plan_build
     from fairhuman.data.pipeline.settings import BuildRecipe
+    from fairhuman.utils.signals import announced
 
     settings = settings_of(BuildRecipe, "data build", overrides, recipe)
     crew = Workers.choose(workers, runner, address)
     display = ConsoleDisplay()
     if dry_run:
-        display.settings(settings)
+        display.settings(settings, full)
         for line in plan_build(source, out, settings):
             display.say(line)
         return
-    with display:
+    with display, announced("Stopping; run the same command again to resume"):
         built = build_dataset(source, out, settings, crew, retry_failed, display.progress, display.say)
     # Plots take 60 MB, which the detectors beside this process need.
     from fairhuman.data.look.figures import write_statistics
@@ -306,7 +310,9 @@ def export(
 
 @data_app.command()
 def cache(
-    path: Annotated[Path, Argument(help="Recipe of a training run (.yaml), or folder of a data set.")],
+    path: Annotated[
+        Path, Argument(callback=find_recipe, help="Recipe of a training run (.yaml), or folder of a data set.")
+    ],
     overrides: Overrides = None,
     dry_run: DryRun = False,
 ) -> None:

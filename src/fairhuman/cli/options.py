@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from fairhuman.errors import DataError, RecipeError
 
@@ -13,9 +13,21 @@ if TYPE_CHECKING:  # `--help` doesn't need it
 
     from fairhuman.models.settings import BaseSettings
 
+
+def find_recipe(path: Path | None) -> Path | None:
+    """The recipe of a command, or the one that ships with the package; which of them is told on standard error."""
+    from fairhuman.config import shipped
+
+    found = None if path is None else shipped(path)
+    if found is not None:
+        echo(f"{path}: isn't here; reading the one that ships with fairhuman, {found}", err=True)
+    return found or path
+
+
 DryRun = Annotated[bool, Option("--dry-run", help="Check, show what would be done, and write nothing.")]
+Full = Annotated[bool, Option("--full", help="With --dry-run on a terminal: print settings at their default too.")]
 Overrides = Annotated[list[str] | None, Argument(help="Settings as key=value or section.key=value.")]
-Recipe = Annotated[Path | None, Option(help="YAML file of settings.")]
+Recipe = Annotated[Path | None, Option(callback=find_recipe, help="YAML file of settings.")]
 NewFolder = Annotated[Path, Argument(help="New folder, or one that this command started.")]
 Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line.")]
 ControlNets = Annotated[list[str] | None, Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; repeatable.")]

@@ -46,7 +46,9 @@ def sample(
     Example: fairhuman sample out --prompt "a woman waving" --model MODEL --lora runs/lora/lora --lora-weight 0.3
     """
     from fairhuman.generate.checks import check_options, collect_prompts
+    from fairhuman.generate.control_options import ControlOptions
     from fairhuman.generate.settings import SampleSettings
+    from fairhuman.utils.signals import announced
 
     given: dict[str, object] = {"steps": steps, "guidance": guidance, "negative_prompt": negative, "seed": seed}
     given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
@@ -54,7 +56,8 @@ def sample(
     texts = collect_prompts(prompt or (), prompts)
     base = base_of(vae, prediction, zero_snr)
     check_options(model, lora, lora_weight, fuse, mole, precision, base)
-    from fairhuman.generate.control_options import ControlOptions
+    controls = ControlOptions(controlnet or (), t2i_adapter or (), control or (), control_start, control_end)
+    controls.check(steps)
     from fairhuman.generate.run import SampleJob, draw_pictures
 
     job = SampleJob(
@@ -68,13 +71,13 @@ def sample(
         mole=mole,
         precision=precision,
         base=base,
-        control=ControlOptions(controlnet or (), t2i_adapter or (), control or (), control_start, control_end),
+        control=controls,
     )
     asked = job.check()
     display = ConsoleDisplay()
     if dry_run:
         display.say(f"{len(job.prompts)} prompts x {count}, {job.settings!r}")
         return
-    with display:
+    with display, announced("Stopping"):
         for path, text in draw_pictures(job, asked, display):
             display.say(f"{path}  {text}")

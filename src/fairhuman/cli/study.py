@@ -11,6 +11,7 @@ from typer import Argument, Option, Typer
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Host, Overrides, Port, ProxyHeaders, named_folders, settings_of
 from fairhuman.errors import RecipeError
+from fairhuman.report.text import plural
 
 study_app = Typer(no_args_is_help=True, help="Ask people which pictures they prefer.", rich_markup_mode=None)
 
@@ -74,7 +75,8 @@ def create(
     for text in notes:
         display.say(text)
     trials = len(design.participants[0])
-    display.say(f"{study}: {settings.participants} participants, {trials} trials each; done")
+    people = plural(settings.participants, "participant")
+    display.say(f"{study}: {people}, {plural(trials, 'trial')} each; done")
     display.say(f"serve it with fairhuman study serve {study}; send the links of fairhuman study links {study}")
 
 
@@ -107,9 +109,8 @@ def report(
     display = ConsoleDisplay()
     for line in votes.bad_lines():
         display.say(f"left out: {line}")
-    found = f"{len(votes.votes)} answers of {len({vote.participant for vote in votes.votes})} participants"
     if dry_run:
-        display.say(f"{found}; would write into {out}")
+        display.say(f"{votes.counted()}; would write into {out}")
         return
     settings = stored.settings if stored is not None else StudySettings()
     with writing(out, "; give another folder with --out"):
@@ -117,7 +118,7 @@ def report(
     conduct = judge_participants(votes, settings.exclude)
     if excluded := sum(bool(one.reasons) for one in conduct):
         display.say(f"{excluded} of {len(conduct)} participants are excluded by the study's rules")
-    display.say(f"{found}; report: {page}")
+    display.say(f"{votes.counted()}; report: {page}")
 
 
 @study_app.command()
@@ -140,11 +141,11 @@ def export(
     for line in votes.bad_lines():
         display.say(f"left out: {line}")
     if dry_run:
-        display.say(f"{len(votes.votes)} answers; would write {out}")
+        display.say(f"{votes.counted()}; would write {out}")
         return
     with writing(out):
         write_votes(votes.votes, out)
-    display.say(f"{len(votes.votes)} answers: {out}")
+    display.say(f"{votes.counted()}: {out}")
 
 
 @study_app.command()
@@ -204,7 +205,7 @@ def serve(
     access = Access.grant(admin_token, open_link, hosts, root or None)
     loaded, words, display = load_shown(study), load_texts(texts), ConsoleDisplay()
     if dry_run:
-        display.say(f"{study}: {len(loaded.participants)} participants; would be served at {host}:{port}")
+        display.say(f"{study}: {plural(len(loaded.participants), 'participant')}; would be served at {host}:{port}")
         return
 
     def say(text: str) -> None:
@@ -248,7 +249,7 @@ def links(
     everybody = len(loaded.participants)
     display = ConsoleDisplay(Console(stderr=True))  # the links alone go to standard output
     if dry_run:
-        display.say(f"{study}: would write {everybody} links at {base}")
+        display.say(f"{study}: would write {plural(everybody, 'link')} at {base}")
         return
     invited = invite(loaded, database, base)
     text = io.StringIO()

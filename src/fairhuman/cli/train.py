@@ -6,20 +6,24 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import Overrides
+from fairhuman.cli.options import Full, Overrides, find_recipe
 from fairhuman.errors import RecipeError
 
 DryRun = Annotated[bool, Option("--dry-run", help="Print all settings, then what a run needs; write nothing.")]
 
 
 def train(
-    recipe: Annotated[Path, Argument(help="YAML file of settings.")],
+    recipe: Annotated[Path, Argument(callback=find_recipe, help="YAML file of settings.")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
     device_memory: Annotated[
         str | None,
         Option(help="With --dry-run: memory of the device to train on, such as 12GB; this one's by default."),
     ] = None,
+    full: Full = False,
+    skip_memory_check: Annotated[
+        bool, Option("--skip-memory-check", help="Start without a GPU even if main memory seems too small.")
+    ] = False,
 ) -> None:
     """Train a model. Run the same command again to resume. `fairhuman settings train` explains every setting.
 
@@ -28,8 +32,9 @@ def train(
     Example: fairhuman train recipes/lora-sdxl.yaml data=photos out=runs/lora strategy=mpd
     """
     from fairhuman.train.built import build_data, built_recipe
-    from fairhuman.train.preflight import check_at_once, findings, parse_memory
+    from fairhuman.train.preflight import check_at_once, check_main_memory, findings, parse_memory
     from fairhuman.train.resume import load_recipe
+    from fairhuman.utils.signals import announced
 
     settings = load_recipe(recipe, overrides or ())
     if device_memory is not None and not dry_run:
@@ -37,21 +42,23 @@ def train(
     memory = parse_memory(device_memory) if device_memory is not None else None
     display = ConsoleDisplay()
     if dry_run:
-        display.settings(settings)
-        missing = False
+        display.settings(settings, full)
+        found = []
         for finding in findings(settings, memory):
             display.say(finding.line())
-            missing |= finding.state == "missing"
-        raise Exit(1 if missing else 0)
+            found.append(finding)
+        raise Exit(display.verdict(found))
     check_at_once(settings)
     if settings.build:
-        with display:
+        with display, announced("Stopping; run the same command again to resume"):
             build_data(settings, display.progress)
         settings = built_recipe(settings)
+    if not skip_memory_check:
+        check_main_memory(settings)
     from fairhuman.cli.watch import Previews, ProgressBar, report
     from fairhuman.train import loop
 
-    with display:
+    with display, announced("Stopping"):
         run = loop.train(settings, [ProgressBar(display), Previews(display)])
     if run.main:
         report(run, display)

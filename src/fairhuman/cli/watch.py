@@ -111,7 +111,7 @@ class Previews(Watcher):
         def on_step(done: int, total: int) -> None:
             if run.stopped_by is not None:
                 raise _StoppedError
-            self._display.progress("previews", done, total)
+            self._display.progress("previews: denoising steps", done, total)
 
         with suppress(_StoppedError):
             self._previews.render(run.model.pipeline, run.step, run.recipe.out, on_step)

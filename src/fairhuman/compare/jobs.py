@@ -109,7 +109,7 @@ def run_jobs(
     clock = _Clock(jobs, display)
     waiting = [job for job in jobs if clock.shares[job.name] < 1.0]
     running: dict[str, tuple[Command, subprocess.Popen[bytes]]] = {}
-    with signals(lambda: bool(caught), caught.append), display:
+    with signals(lambda: bool(caught), caught.append, "Ending after the steps that are running"), display:
         try:
             while (waiting or running) and not caught:
                 for job in [job for job in waiting if job.ready][: at_once - len(running)]:

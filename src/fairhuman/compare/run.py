@@ -1,6 +1,6 @@
 """A complete comparison: runs, contrasts, pictures, costs and report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from fairhuman.compare.runs import run_comparison
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
 from fairhuman.synth.run import render_people
+from fairhuman.train.preflight import StartFinding, model_finding
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 
@@ -36,6 +37,13 @@ def missing_data(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Pat
     paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, [recipe.test, *sections])]
     rendered = {recipe.data(name) for name in recipe.people}
     return [path for path in dict.fromkeys(paths) if path not in rendered and not path.exists()]
+
+
+def start_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterator[StartFinding]:
+    """Yield what a comparison needs: its data sets that are missing, and each model."""
+    yield from (StartFinding("data", "missing", f"{path}: doesn't exist yet") for path in missing_data(recipe, runs))
+    models = {(run.model, run.base.model_dump_json()): run for run in runs}
+    yield from (model_finding(run.model, run.base) for run in models.values())
 
 
 def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:

@@ -20,15 +20,15 @@ from fairhuman.data.condition.people import move_people, people_from_source, peo
 from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.data.samples.conditions import CONDITIONS, conditions_in_view, read_conditions
+from fairhuman.data.samples.conditions import conditions_in_view, read_conditions
 from fairhuman.data.sources import SourceSettings, read_source, source_kind
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
-from fairhuman.errors import DataError, RecipeError
-from fairhuman.record import HumanRecord
+from fairhuman.errors import DataError
+from fairhuman.generate.control_spec import NULL, parse_conditions
+from fairhuman.record import CONDITIONS, HumanRecord
 from fairhuman.regions.transforms import JointTransform, ViewDraw
 from fairhuman.utils.parse import parse_json
 
-NULL = "none"  # PLACE for the null condition, all zeros
 POSE_TEXT, DEPTH_TEXT = "asked_pose", "asked_depth"  # keys of the PNG's text entries
 _DEPTH_SIDE = 64  # pixels of the depth map stored in a PNG: enough for rank correlation, far below readers' size limits
 _ASPECT = 0.02  # largest relative difference between the aspect ratios of condition and image
@@ -98,16 +98,10 @@ def read_control_inputs(given: Sequence[str], count: int) -> ControlInputs:
     """
     records: dict[str, list[HumanRecord | None]] = {}
     stems: dict[str, list[str]] = {}
-    for text in given:
-        name, _, place = text.partition("=")
-        if name not in CONDITIONS or not place:
-            known = " or ".join(f"{known}=PLACE" for known in CONDITIONS)
-            raise RecipeError(f"--control: expected {known}, found {text!r}")
-        if name in records:
-            raise RecipeError(f"--control: {name} is given twice")
+    for name, place in parse_conditions(given).items():
         found: list[HumanRecord | None] = [None] if place == NULL else _read(name, Path(place))
         if len(found) not in (1, count):
-            raise DataError(f"--control {text}: holds {len(found)} conditions for {count} prompts")
+            raise DataError(f"--control {name}={place}: holds {len(found)} conditions for {count} prompts")
         if len(found) > 1 and all(record is not None and record.source == "file" for record in found):
             stems[name] = [record.key for record in found if record is not None]
         records[name] = found * count if len(found) == 1 else found
@@ -119,8 +113,6 @@ def read_control_inputs(given: Sequence[str], count: int) -> ControlInputs:
 
 
 def _read(name: str, place: Path) -> list[HumanRecord | None]:
-    if not place.exists():
-        raise DataError(f"--control {name}={place}: there is no such file or folder")
     files = _condition_files(place)
     if files is None:
         try:

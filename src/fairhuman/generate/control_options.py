@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from diffusers import StableDiffusionXLPipeline
+from typing import TYPE_CHECKING
 
 from fairhuman.errors import RecipeError
-from fairhuman.generate.control_inputs import ControlInputs, read_control_inputs
-from fairhuman.generate.guide import ActiveControl, ControlSpec, check_conditions_match, step_in_range
-from fairhuman.generate.sample import picture_size
+from fairhuman.generate.control_spec import ControlSpec, parse_conditions, parse_controls, step_in_range
 from fairhuman.generate.settings import SampleSettings
-from fairhuman.models.registry import CONTROLS
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionXLPipeline
+
+    from fairhuman.generate.control_inputs import ControlInputs
+    from fairhuman.generate.guide import ActiveControl
 
 _FOLLOWER = "give --controlnet FOLDER or --t2i-adapter FOLDER, which follows it"
 
@@ -29,13 +31,12 @@ class ControlOptions:
         """Kinds and places of the networks; errors as of `ControlSpec.parse`."""
         return parse_controls(self.controlnets, self.adapters)
 
-    def read(self, count: int, steps: int) -> ControlInputs:
-        """Check what can be checked without the model, and read the conditions of `count` prompts, drawn in `steps`.
+    def check(self, steps: int) -> None:
+        """Check what can be checked without torch, for pictures drawn in `steps`.
 
         Raises:
             RecipeError: conditions or a window without a network, a window without a step, or a wrong option.
-            ModelError: no such folder.
-            DataError: conditions that can't be used; see `read_control_inputs`.
+            ModelError, DataError: no such folder, no such file.
         """
         window, found = "--control-start and --control-end", f"{self.start}, {self.end}"
         if not self.controlnets and not self.adapters:
@@ -47,17 +48,31 @@ class ControlOptions:
             raise RecipeError(f"{window}: expected 0 <= start < end <= 1, found {found}")
         if not any(step_in_range(step, steps, self.start, self.end) for step in range(steps)):
             raise RecipeError(f"{window}: expected a whole step between them, found {found} and --steps {steps}")
+        self.specs()
+        parse_conditions(self.conditions)
+
+    def read(self, count: int, steps: int) -> "ControlInputs":
+        """Check what can be checked without the model, and read the conditions of `count` prompts, drawn in `steps`.
+
+        Raises:
+            RecipeError, ModelError: as of `check`, or a folder that holds no such network.
+            DataError: conditions that can't be used; see `read_control_inputs`.
+        """
+        from fairhuman.generate.control_inputs import read_control_inputs
+        from fairhuman.models.registry import CONTROLS
+
+        self.check(steps)
         for kind, spec in self.specs():
             spec.check(CONTROLS[kind])
         return read_control_inputs(self.conditions, count)
 
     def open(
         self,
-        pipeline: StableDiffusionXLPipeline,
-        asked: ControlInputs,
+        pipeline: "StableDiffusionXLPipeline",
+        asked: "ControlInputs",
         settings: SampleSettings,
         say: Callable[[str], None],
-    ) -> list[ActiveControl]:
+    ) -> "list[ActiveControl]":
         """Load the networks beside the pipeline, check that they and the conditions fit, and say what is missing.
 
         Raises:
@@ -65,15 +80,13 @@ class ControlOptions:
             RecipeError: a condition that nothing follows, or one that isn't given.
             DataError: a condition of another aspect ratio.
         """
+        from fairhuman.generate.guide import check_conditions_match
+        from fairhuman.generate.sample import picture_size
+        from fairhuman.models.registry import CONTROLS
+
         guides = [spec.open(CONTROLS[kind], pipeline, self.start, self.end) for kind, spec in self.specs()]
         check_conditions_match(guides, list(asked.records))
         asked.check(picture_size(pipeline, settings))
         for name, count in asked.missing().items():
             say(f"{name}: {count} of {len(asked.records[name])} prompts have none and get the null condition")
         return guides
-
-
-def parse_controls(controlnets: Sequence[str], adapters: Sequence[str]) -> list[tuple[str, ControlSpec]]:
-    """Kinds and specifications of control networks, ControlNets first; errors as of `ControlSpec.parse`."""
-    given = (("controlnet", controlnets), ("t2i_adapter", adapters))
-    return [(kind, ControlSpec.parse(text)) for kind, texts in given for text in texts]

@@ -7,22 +7,18 @@ several guides. With a single guide, results equal those of diffusers' own Contr
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from fairhuman.data.samples.conditions import CONDITIONS
-from fairhuman.errors import ModelError, RecipeError
-from fairhuman.models.architecture import cast
-from fairhuman.models.control import Control, load_control_config, stated_conditions
-from fairhuman.models.locations import is_hub_id
+from fairhuman.errors import RecipeError
+from fairhuman.generate.control_spec import step_in_range
+from fairhuman.models.control import Control
+from fairhuman.record import CONDITIONS
 
 _ADDED = ("down_block_additional_residuals", "down_intrablock_additional_residuals")  # lists; the third is a tensor
 _MID = "mid_block_additional_residual"
@@ -65,59 +61,6 @@ class ActiveControl:
             "start": self.start,
             "end": self.end,
         }
-
-
-def step_in_range(step: int, steps: int, start: float, end: float) -> bool:
-    """Whether a step, counted from 0, lies entirely between the shares `start` and `end` of all steps."""
-    return step / steps >= start and (step + 1) / steps <= end
-
-
-@dataclass(frozen=True)
-class ControlSpec:
-    """A control as given on the command line: `[CONDITIONS=]PLACE[@STRENGTH]`."""
-
-    place: str
-    conditions: tuple[str, ...] | None
-    strength: float
-
-    @classmethod
-    def parse(cls, text: str) -> "ControlSpec":
-        """Parse `[CONDITION[+CONDITION]=]PLACE[@STRENGTH]`, without loading it.
-
-        Raises:
-            RecipeError: no place, an unknown condition, or a strength that isn't a finite number.
-            ModelError: the place is neither a folder nor a hub id.
-        """
-        names, sign, rest = text.partition("=")
-        known = sign and set(names.split("+")) <= CONDITIONS.keys()
-        conditions, rest = (tuple(names.split("+")), rest) if known else (None, text)
-        number = re.fullmatch(r"(.+)@([-+.\deE]+)", rest)
-        place, strength = (number[1], float(number[2])) if number and _is_finite(number[2]) else (rest, 1.0)
-        found = Path(place).is_dir() or is_hub_id(place)
-        if not place or (not found and re.search("[=@]", place)):
-            raise RecipeError(
-                f"control: expected [CONDITIONS=]FOLDER[@STRENGTH], where CONDITIONS are {' or '.join(CONDITIONS)}, or "
-                f"both joined by +, and STRENGTH is a finite number; found {text!r}, no folder {place!r}"
-            )
-        if not found:
-            raise ModelError(f"control {place!r}: expected a folder or a hub id, found no such folder")
-        return cls(place, conditions, strength)
-
-    def follows(self, kind: type[Control]) -> tuple[str, ...] | None:
-        """Return its conditions if known without loading it, otherwise None; raises as `stated_conditions` does."""
-        return self.conditions or stated_conditions(kind.KIND, self.place)
-
-    def check(self, kind: type[Control]) -> None:
-        """Check a folder's configuration; hub ids aren't checked. Raises as `load_control_config` does."""
-        if Path(self.place).is_dir():
-            load_control_config(kind, self.place)
-
-    def open(self, kind: type[Control], pipeline: StableDiffusionXLPipeline, start: float, end: float) -> ActiveControl:
-        """Load it to the device and dtype of the pipeline's U-Net."""
-        control = kind.load(self.place, pipeline, self.conditions)
-        cast(control.network, pipeline.unet.dtype)
-        control.network.to(pipeline.unet.device).requires_grad_(False).eval()
-        return ActiveControl(control, self.strength, start, end, self.place)
 
 
 def check_conditions_match(guides: Sequence[ActiveControl], names: Sequence[str]) -> None:
@@ -180,13 +123,6 @@ def _sum(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
         elif name == _MID:
             total[name] = before + found[name]
     return total
-
-
-def _is_finite(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def null_conditions(guides: Sequence[ActiveControl], count: int, size: tuple[int, int]) -> dict[str, Tensor]:

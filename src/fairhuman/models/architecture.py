@@ -8,7 +8,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from fairhuman.models.checkpoint_file import Architecture
-from fairhuman.models.tokenizer import build_tokenizer, clip_tokenizer
+from fairhuman.models.tokenizer import build_tokenizer
+from fairhuman.utils.clip_tokenizer import clip_tokenizer
 
 _THREE_LEVELS: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from fairhuman import __version__
 from fairhuman.data.samples.batch import Batch
-from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.errors import ModelError
 from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import is_hub_id
 from fairhuman.models.weights import NamedWeights
+from fairhuman.record import CONDITIONS
 from fairhuman.utils.files import write_atomically, write_json
 from fairhuman.utils.hub import failure
 from fairhuman.utils.parse import parse_json

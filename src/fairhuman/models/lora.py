@@ -104,6 +104,7 @@ class LoraModel(NamedWeights):
         settings: rank, alpha, targets, dropout, and a LoRA to start from.
         seed: of the updates' initialisation, which depends on nothing else.
         gradient_checkpointing: less memory, about a third more time.
+        size: height and width that it is trained at, which kohya's file states.
 
     Raises:
         ModelError: the LoRA to start from is missing, or has another rank or other layers.
@@ -115,12 +116,14 @@ class LoraModel(NamedWeights):
         settings: LoraSettings,
         seed: int,
         gradient_checkpointing: bool = False,
+        size: tuple[int, int] = (1024, 1024),
     ) -> None:
         self.pipeline = pipeline
         self.settings = settings
+        self.size = size
         for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             part.requires_grad_(False)
-        start = _start(pipeline, settings)
+        start = read_start(pipeline, settings)
         self._parameters = add_lora(pipeline.unet, settings, seed)
         _copy(start, self._parameters, settings.strength)
         pipeline.unet.train()
@@ -163,6 +166,8 @@ class LoraModel(NamedWeights):
             )
         schedule = self.pipeline.scheduler.config
         about = kohya_metadata(
+            settings.title or "LoRA",
+            self.size,
             settings.rank,
             alpha,
             convolutions=any(tensor.ndim == 4 for tensor in kohya.values()),
@@ -178,7 +183,7 @@ class LoraModel(NamedWeights):
         write_atomically(folder / KOHYA_FILE, write_kohya)
 
 
-def _start(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> dict[str, LoraLayer]:
+def read_start(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> dict[str, LoraLayer]:
     """Read the LoRA to start from and check that the run trains the same layers at the same rank.
 
     Raises:

@@ -186,8 +186,10 @@ def to_kohya(
     return kohya
 
 
-def kohya_metadata(rank: int, alpha: float, convolutions: bool, velocity: bool, zero_snr: bool) -> dict[str, str]:
-    """Return the metadata by which other programs tell what a LoRA is for.
+def kohya_metadata(
+    title: str, size: tuple[int, int], rank: int, alpha: float, convolutions: bool, velocity: bool, zero_snr: bool
+) -> dict[str, str]:
+    """Return the metadata by which other programs tell what a LoRA is for; `size` is (height, width).
 
     A1111 hides a file under SDXL if `ss_base_model_version` doesn't start with `sdxl` (`extensions-builtin/Lora/
     network.py`). The keys are those of kohya's `train_network.py` and `library/sai_model_spec.py`.
@@ -205,7 +207,7 @@ def kohya_metadata(rank: int, alpha: float, convolutions: bool, velocity: bool, 
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-        "modelspec.title": "LoRA",
-        "modelspec.resolution": "1024x1024",
+        "modelspec.title": title,
+        "modelspec.resolution": f"{size[1]}x{size[0]}",
         "modelspec.prediction_type": "v" if velocity else "epsilon",
     }

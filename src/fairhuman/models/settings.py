@@ -66,6 +66,10 @@ class LoraSettings(Settings):
     kohya_precision: Literal["fp16", "bf16", "fp32"] = Field(
         default="fp16", description="of the file for kohya, ComfyUI and A1111; the file for diffusers is always fp32"
     )
+    title: str | None = Field(
+        default=None,
+        description="name that the file for kohya, ComfyUI and A1111 states; None: that of the recipe's file",
+    )
 
     @property
     def strength(self) -> float:

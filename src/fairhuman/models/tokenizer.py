@@ -1,18 +1,18 @@
-"""Tokenizers: CLIP's, which SDXL uses, and that of the small SDXL.
+"""The tokenizer of the small SDXL; SDXL's own is in `utils.clip_tokenizer`.
 
-The small SDXL's is a byte-level BPE as in CLIP, with merges for words about people and clothes. Every byte is a token,
+It is a byte-level BPE as in CLIP, with merges for words about people and clothes. Every byte is a token,
 so any text can be encoded; each word below is one token, so captions stay short.
 """
 
-import gzip
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
+
+from fairhuman.utils.clip_tokenizer import END, END_OF_WORD, START
 
 _WORD_LIST = """
 a an and are at behind beside by for from her his holding in is its looking near no not of off on one or
@@ -31,17 +31,13 @@ chest chin fists peace sign thumbs clasped shrugging saluting textured
 """
 WORDS = tuple(sorted(set(_WORD_LIST.split())))
 
-CLIP_MERGES = Path(__file__).with_name("clip") / "merges.txt.gz"
-START, END = "<|startoftext|>", "<|endoftext|>"
-_END_OF_WORD = "</w>"
-
 
 @lru_cache(maxsize=1)
 def _learn() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return vocabulary and merges of a byte-pair encoding in which each of WORDS is one token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = _merges(WORDS)
-    tokens = dict.fromkeys([*alphabet, *(byte + _END_OF_WORD for byte in alphabet)])
+    tokens = dict.fromkeys([*alphabet, *(byte + END_OF_WORD for byte in alphabet)])
     tokens |= dict.fromkeys(left + right for left, right in merges)
     tokens |= dict.fromkeys([START, END])
     return {token: number for number, token in enumerate(tokens)}, merges
@@ -53,7 +49,7 @@ def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
     Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, ACL 2016. The tokenizers library
     breaks ties differently in each process; here the same word list must always give the same token ids.
     """
-    spelled = [[*word[:-1], word[-1] + _END_OF_WORD] for word in words]
+    spelled = [[*word[:-1], word[-1] + END_OF_WORD] for word in words]
     merges: list[tuple[str, str]] = []
     while True:
         counts = Counter(pair for parts in spelled for pair in pairwise(parts))
@@ -71,31 +67,3 @@ def build_tokenizer(max_length: int = 77) -> CLIPTokenizer:
     """Return a CLIP tokenizer, the same on every call; texts are truncated to `max_length` tokens."""
     vocabulary, merges = _learn()
     return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), model_max_length=max_length)
-
-
-def clip_tokenizer(pad: str = END) -> CLIPTokenizer:
-    """Return CLIP's tokenizer of 49,408 tokens, from its merges, which ship with this package.
-
-    A vocabulary holds the bytes, the bytes at the end of a word, what each merge makes, and the two special tokens.
-    Source: openai/CLIP, `clip/simple_tokenizer.py`, and its `bpe_simple_vocab_16e6.txt.gz` (MIT).
-
-    Args:
-        pad: the token that fills texts up to 77 tokens: SDXL's first tokenizer pads with the end, the second with "!".
-    """
-    merges = [(left, right) for left, _, right in (line.partition(" ") for line in _clip_merges())]
-    alphabet = _bytes_as_letters()
-    tokens = [*alphabet, *(byte + _END_OF_WORD for byte in alphabet), *(left + right for left, right in merges)]
-    vocabulary = {token: number for number, token in enumerate([*tokens, START, END])}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad, model_max_length=77)
-
-
-@lru_cache(maxsize=1)
-def _clip_merges() -> list[str]:
-    return gzip.decompress(CLIP_MERGES.read_bytes()).decode("utf-8").splitlines()
-
-
-def _bytes_as_letters() -> list[str]:
-    """Return the letter that stands for each byte, in CLIP's order: printable bytes first, as themselves."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]

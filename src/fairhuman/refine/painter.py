@@ -9,8 +9,7 @@ import torch
 from fairhuman.data.condition.depth_model import check_depth_model
 from fairhuman.detect.model_file import find_model
 from fairhuman.errors import RecipeError
-from fairhuman.generate.control_options import parse_controls
-from fairhuman.generate.guide import ControlSpec
+from fairhuman.generate.control_spec import ControlSpec, parse_controls
 from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import check_steps
 from fairhuman.models.locations import check_base, check_lora_weight, find_lora

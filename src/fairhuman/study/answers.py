@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.errors import DataError, RecipeError
+from fairhuman.report.text import plural
 from fairhuman.study.candidates import JOIN, TIE
 from fairhuman.study.study import DATABASE, StoredStudy
 from fairhuman.utils.files import write_atomically, write_json
@@ -65,6 +66,15 @@ class Votes:
     votes: list[Vote]
     bad: list[str] = field(default_factory=list)
     expected: int | None = None
+
+    def counted(self) -> str:
+        """Numbers of answers, without attention checks, of checks and of participants, as text."""
+        if not self.votes:
+            return "no answers yet"
+        checks = sum(vote.better is not None for vote in self.votes)
+        people = len({vote.participant for vote in self.votes})
+        more = f" and {plural(checks, 'attention check')}" if checks else ""
+        return f"{plural(len(self.votes) - checks, 'answer')}{more} of {plural(people, 'participant')}"
 
     def bad_lines(self) -> list[str]:
         """The first invalid rows, and the number of further ones."""

@@ -197,7 +197,8 @@ def _traces(candidates: Candidates) -> list[dict[str, SourceTrace]]:
 def _enough(rows: int, items: int, left_out: Sequence[str]) -> None:
     if rows < items:
         first = f"; {len(left_out)} were excluded, the first is {left_out[0]}" if left_out else ""
-        raise RecipeError(f"items must be at most the number of usable prompts, {rows}; found {items}{first}")
+        most = f"; --pairs {rows} takes all of them" if rows else ""
+        raise RecipeError(f"items must be at most the number of usable prompts, {rows}; found {items}{most}{first}")
 
 
 def _draw(

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.errors import DataError
-from fairhuman.study.study import PICTURES, Design, StudyItem, StudySettings, Trial, load_design, load_settings
+from fairhuman.study.study import (
+    PICTURES,
+    Design,
+    StudyItem,
+    StudySettings,
+    Trial,
+    check_study,
+    load_design,
+    load_settings,
+)
 
 TYPES: Mapping[str, str] = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
@@ -49,9 +58,10 @@ def load_shown(folder: Path) -> ShownStudy:
 
     Raises:
         RecipeError: its settings are missing or invalid.
-        DataError: its design is missing or invalid, a picture is missing or has an unsupported type, or the pictures of
-            an item differ in file size or type, which would identify them.
+        DataError: the folder is no study; its design is missing or invalid, a picture is missing or has an unsupported
+            type, or the pictures of an item differ in file size or type, which would identify them.
     """
+    check_study(folder)
     settings = load_settings(folder)
     design = load_design(folder)
     for index, item in enumerate(design.items):

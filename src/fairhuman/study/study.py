@@ -5,6 +5,7 @@ names) and `study.sqlite` (sessions and answers, unless another database is used
 methods; it is never served.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +92,9 @@ class StudySettings(Settings):
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "StudySettings":
         if self.per_participant is not None and self.per_participant > self.items:
-            raise ValueError(f"per_participant must be at most items = {self.items}, found {self.per_participant}")
+            raise ValueError(
+                f"per_participant must be at most items (--pairs) = {self.items}, found {self.per_participant}"
+            )
         return self
 
 
@@ -174,8 +177,25 @@ class StoredStudy:
         return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
 
 
+def check_study(folder: Path) -> None:
+    """Check that a folder is that of a study.
+
+    Raises:
+        DataError: it isn't; names a study beside it whose name is near.
+    """
+    if (folder / SETTINGS).is_file() or (folder / DESIGN).is_file():
+        return
+    beside = folder.absolute().parent
+    studies = [path.parent.name for path in beside.glob(f"*/{DESIGN}")] if beside.is_dir() else []
+    near = difflib.get_close_matches(folder.name, studies, 1, 0.6)
+    why = f"holds no study, which has {SETTINGS} and {DESIGN}" if folder.is_dir() else "there is no such folder"
+    hint = f"did you mean {folder.with_name(near[0])}?" if near else f"`fairhuman study create {folder}` makes one"
+    raise DataError(f"{folder}: {why}; {hint}")
+
+
 def load_study(folder: Path) -> StoredStudy:
-    """Read settings and design; raises the errors of `load_design` and `config.load`."""
+    """Read settings and design; raises the errors of `check_study`, `load_design` and `config.load`."""
+    check_study(folder)
     design = load_design(folder)
     return StoredStudy(folder, load_settings(folder), design)
 

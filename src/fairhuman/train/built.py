@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fairhuman import config
+from fairhuman.data.pictures.filters import FilterSettings
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.early import look_at_source
 from fairhuman.data.sources import SourceSettings, source_format, source_kind
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.record import SUBJECT
@@ -14,6 +16,7 @@ from fairhuman.train.settings import DataSource
 
 # Formats without boxes of faces and hands; their masks are the region `subject`.
 BARE = ("folder", "kohya", "onetrainer", "ai_toolkit", "diffusion_pipe", "simpletuner")
+LEAST: int = FilterSettings.model_fields["min_side"].default  # pixels
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -32,13 +35,24 @@ def bare_sources(recipe: TrainRecipe) -> list[DataSource]:
 
 
 def bare_message(recipe: TrainRecipe, source: DataSource) -> str:
-    """Say what to do with a bare folder."""
+    """Say what to do with a bare folder; the command that it names keeps pictures of all sizes."""
     regions = recipe.regions.names if source.regions is None else source.regions
+    small, pictures = _too_small(recipe, source)
+    keeping = f"; min_side=null keeps the {small} of {pictures} whose shorter side is under {LEAST}" if small else ""
     return (
         f"{source.path} holds photos without boxes of {' and '.join(regions)}: run "
-        f"`fairhuman data build {source.path} people` first, which finds them, and train with data=people; "
-        "or give build=true, which does both and keeps pictures of all sizes, as min_side=null does there"
+        f"`fairhuman data build {source.path} people{' min_side=null' if small else ''}` first, which finds them, and "
+        f"train with data=people{keeping}; or give build=true, which does both and keeps pictures of all sizes"
     )
+
+
+def _too_small(recipe: TrainRecipe, source: DataSource) -> tuple[int, int]:
+    """How many pictures a build leaves out by default because of their size, and of how many looked at."""
+    try:
+        sizes = look_at_source(source.path, source_kind(source.path, recipe.source.format), recipe.source).sizes
+    except DataError:  # the build says what is wrong
+        return 0, 0
+    return sum(min(size.width, size.height) < LEAST for size in sizes), len(sizes)
 
 
 def built_folder(recipe: TrainRecipe, source: DataSource) -> Path:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from fairhuman.data.sources.check import check_records
 from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
-from fairhuman.regions.ignore import move_ignored
+from fairhuman.regions.ignore import IgnoredCount, move_ignored
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.regions.transforms import JointTransform
 from fairhuman.train.conditions import check_conditions
@@ -46,6 +46,7 @@ class RunData:
     held_out: PeopleDataset | None
     report: LoadReport
     sources: Sequence[DataSource]
+    ignored: IgnoredCount = field(default_factory=IgnoredCount)
 
     def reading(self, latents: Encodings | None) -> "RunData":
         """Return the same samples, reading latents from a cache; see `PeopleDataset.reading`."""
@@ -57,9 +58,7 @@ class RunData:
         """What the data has besides pictures and regions: masks, repeats, what is ignored, columns that aren't used."""
         records = self.train.records
         lines = [*PhotoCount.of(records).lines(), *self.report.unused_lines()]
-        ignored = sum(any(record.has(name) for name in self.train.ignored) for record in records)
-        if ignored:
-            lines.append(f"a part of {ignored} pictures is ignored: it counts for no objective, see overlay.png")
+        lines += self.ignored.lines()
         transparent = self.report.counts().get("converted", {}).get(TRANSPARENT, 0)
         if transparent:
             lines.append(f"{transparent} x {TRANSPARENT}; source.alpha=mask keeps the opacity as a mask")
@@ -95,10 +94,12 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     train, held_out = split(records, recipe)
     if recipe.validation.data is not None and recipe.validation.every:
         others = _read(recipe.validation.data, recipe.regions.names, recipe, report)
-        others = [move_ignored(record, recipe.regions.ignore) for record in others]
         # The prefix distinguishes equal keys of the two data sets.
         held_out = [replace(record, key=f"validation/{record.key}") for record in others]
         held_out = _draw(held_out, recipe.validation.count, recipe.seed)
+    rules = recipe.regions.ignore
+    ignored = IgnoredCount(rules, train)
+    train, held_out = ([move_ignored(record, rules) for record in part] for part in (train, held_out))
     shares = _shares(recipe, [source_of[record.key] for record in train], train)
     conditions = recipe.control.conditions if recipe.control is not None else ()
     check_conditions(recipe, train, held_out)
@@ -119,12 +120,12 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     )
     note_enlarged(dataset, report)
     if not held_out or not recipe.validation.every:
-        return RunData(dataset, None, report, recipe.sources)
+        return RunData(dataset, None, report, recipe.sources, ignored)
     measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
     limits = recipe.source.limits
     shown = held_out_resolutions(recipe, dataset, held_out)
     fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, limits, conditions, shown)
-    return RunData(dataset, fixed, report, recipe.sources)
+    return RunData(dataset, fixed, report, recipe.sources, ignored)
 
 
 def fixed_dataset(
@@ -172,7 +173,7 @@ def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRe
                 f"{recipe.data_name}: regions.ignore names {name!r}, which no record annotates; take it out, or check "
                 "its spelling"
             )
-    return [move_ignored(record, recipe.regions.ignore) for record in records], source_of
+    return records, source_of
 
 
 def _read(data: Path, regions: Sequence[str], recipe: TrainRecipe, report: LoadReport) -> list[HumanRecord]:

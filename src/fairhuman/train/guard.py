@@ -1,7 +1,6 @@
 """Guards around a run: a folder lock, and explanations of common failures."""
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from fairhuman.fairness.estimators.estimator import EstimatorError
 from fairhuman.train.memory import cheapest_changes, memory_of
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import alone
+from fairhuman.utils.memory import main_memory_bytes
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def device_bytes() -> int:
     """Return the memory of the current GPU or, without one, of the machine."""
     if torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return main_memory_bytes()
 
 
 def _out_of_memory(recipe: TrainRecipe, limit: int) -> str:

@@ -70,7 +70,8 @@ def _train(run: Run, tracker: Tracker | None) -> None:
         _write_overlay(run)
         for watcher in run.watchers:
             watcher.on_start(run)
-    with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number)):
+    ending = "Ending after this step" if run.main else ""
+    with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number), ending):
         while True:
             _evaluate_if_due(run, tracker)
             if run.stopped_by is not None and run.step > saved:  # the signal came while previews were drawn

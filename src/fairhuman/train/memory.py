@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fairhuman import config
 from fairhuman.data.samples.batch import Batch
-from fairhuman.data.samples.conditions import CONDITIONS
 from fairhuman.fairness.estimators.estimator import weighted_sum
 from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape, cast
 from fairhuman.models.checkpoint_file import read_checkpoint
@@ -20,6 +19,7 @@ from fairhuman.models.locations import SDXL, SMALL, SMALL_FOLDER, UNTRAINED, che
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import networks, vae_factor
+from fairhuman.record import CONDITIONS
 from fairhuman.train.fairness import batched
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, fake_tensors
 from fairhuman.train.model import make_trainable
@@ -75,7 +75,7 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         OSError: the model's configurations can't be read.
     """
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
-    pipeline = _shape(recipe.model)
+    pipeline = shape_of(recipe.model)
     for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
         cast(part, dtype or torch.float32)
     with torch.device("meta"):
@@ -90,7 +90,13 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     return Memory(frozen, trained, optimizer, encode, step, next(iter(audits), None), update=2 * trained)
 
 
-def _shape(model: str) -> StableDiffusionXLPipeline:
+def shape_of(model: str) -> StableDiffusionXLPipeline:
+    """Return a model's networks without weights; `sdxl` and hub ids are SDXL base 1.0 in shape.
+
+    Raises:
+        ModelError: nothing found at the model's location, or no SDXL.
+        OSError: the model's configurations can't be read.
+    """
     if model == SDXL:
         return build_sdxl_shape()
     if not Path(model).is_dir():  # a folder needs no more than configurations

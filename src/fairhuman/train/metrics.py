@@ -47,7 +47,7 @@ def step_metrics(
     metrics: Metrics = {"images": number * samples, "images_per_s": samples / times[0], "waiting": times[1] / times[0]}
     total = float(step.weights.sum())
     share = sum(step.present) / total if total > 0 else 0.0
-    seen = _coverage(recipe.regions.names, batches)
+    seen, whole = _seen(recipe.regions.names, batches)
     counted = areas_k[0].clamp_min(torch.finfo(areas_k.dtype).tiny) / (1.0 - seen.get("ignored", 0.0) or 1.0)
     areas = (areas_k / counted).tolist()
     for k, name in enumerate(names):
@@ -62,7 +62,7 @@ def step_metrics(
         for j in range(i + 1, len(names)):
             metrics[f"cos/{a}-{names[j]}"] = None if cosines is None else _finite(float(cosines[i, j]))
     metrics.update(seen)
-    metrics.update(_whole(recipe.regions.names, batches))
+    metrics.update(whole)
     metrics["lr"] = float(schedule.get_last_lr()[0])
     metrics["grad_norm"] = _finite(step.norm)
     metrics["exact"] = step.exact
@@ -72,7 +72,8 @@ def step_metrics(
     return metrics
 
 
-def _coverage(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float]:
+def _seen(names: Sequence[str], batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, float | None]]:
+    """Return the shares of samples, means over processes, and `whole/NAME`; they take one collective."""
     present = torch.cat([batch.present_br for batch in batches])
     known = torch.cat([batch.known_br for batch in batches])
     values = coverage(present, known, names)
@@ -83,19 +84,16 @@ def _coverage(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float
     ignored = [batch.ignored_bhw for batch in batches if batch.ignored_bhw is not None]
     if ignored:
         values["ignored"] = float(torch.stack([ignored_bhw.mean() for ignored_bhw in ignored]).mean())
-    if values and world_size() > 1:
-        means = torch.tensor(list(values.values()), device=present.device)
-        dist.all_reduce(means)
-        values = dict(zip(values, (means / world_size()).tolist(), strict=True))
-    return values
-
-
-def _whole(names: Sequence[str], batches: Sequence[Batch]) -> dict[str, float | None]:
     counts_r2 = torch.cat([batch.whole_br2 for batch in batches]).sum(dim=0)
     if world_size() > 1:
-        dist.all_reduce(counts_r2)
-    counts = zip(names, counts_r2.tolist(), strict=True)
-    return {f"whole/{name}": whole / boxes if boxes else None for name, (boxes, whole) in counts}
+        # counts are whole numbers far below 2^24, which float32 adds exactly
+        sums = torch.cat([torch.tensor(list(values.values()), device=present.device), counts_r2.flatten().float()])
+        dist.all_reduce(sums)
+        means = sums[: len(values)] / world_size()
+        counts_r2 = sums[len(values) :].view_as(counts_r2)
+        values = dict(zip(values, means.tolist(), strict=True))
+    pairs = zip(names, counts_r2.tolist(), strict=True)
+    return values, {f"whole/{name}": whole / boxes if boxes else None for name, (boxes, whole) in pairs}
 
 
 def _finite(value: float | None) -> float | None:

@@ -49,7 +49,7 @@ def make_trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> 
         return ControlModel(pipeline, build_control(recipe, recipe.control, pipeline), recipe.gradient_checkpointing)
     if recipe.kind == "mole":
         return MoleModel(pipeline, recipe.mole, recipe.seed, recipe.gradient_checkpointing)
-    return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing)
+    return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing, recipe.size)
 
 
 def build_control(recipe: TrainRecipe, settings: ControlSettings, pipeline: StableDiffusionXLPipeline) -> Control:

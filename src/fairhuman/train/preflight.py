@@ -3,6 +3,7 @@
 Importing this module takes no torch: what can be told at once is told by `check_at_once`.
 """
 
+import os
 import re
 import shutil
 import statistics
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fairhuman import config
-from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError
+from fairhuman.data.look.reading import ignored_by_build
+from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
 from fairhuman.models.locations import SDXL, SMALL, UNTRAINED, check_base, is_hub_id
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_metrics
@@ -29,12 +31,13 @@ if TYPE_CHECKING:
     from fairhuman.train.memory import Memory
 
 GIB = 2**30
+TINY = 2**20  # pixels of a batch that fit into any memory with the small SDXL
 HUB_WEIGHTS, GPU = "hub weights", "GPU"  # what another machine or a download can provide
 # Settings that hardly change how long a step takes; "x." is a whole section.
 SPEED_FREE = frozenset(
     {
         *("data", "build", "out", "seed", "steps", "learning_rate", "checkpoint_every", "keep_checkpoints"),
-        *("cache.folder", "source.cache"),
+        *("cache.folder", "source.cache", "lora.title"),
         *("schedule.", "validation.", "preview.", "track.", "noise.", "ema."),
     }
 )
@@ -64,7 +67,7 @@ def check_at_once(recipe: TrainRecipe) -> int:
     """Check what needs no torch; return the step from which the run goes on.
 
     Raises:
-        DataError: a data set doesn't exist, or is a bare folder of photos.
+        DataError: a data set doesn't exist, is a bare folder of photos, or was built in another way than is asked for.
         ModelError: there is no such model.
         PluginError: the strategy's package can't be loaded.
         RecipeError: the run in `out` has other settings; see `check_resumable`.
@@ -77,7 +80,12 @@ def check_at_once(recipe: TrainRecipe) -> int:
     for source in () if recipe.build else bare_sources(recipe):
         raise DataError(bare_message(recipe, source))
     check_base(recipe.model, recipe.base)
-    return check_resumable_early(built_recipe(recipe))
+    step = check_resumable_early(built_recipe(recipe))
+    if not step:  # a run that has begun goes on as it is
+        for path in _data_paths(recipe):
+            for text in ignored_by_build(path, recipe.source):
+                raise DataError(text)
+    return step
 
 
 def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[StartFinding]:
@@ -97,28 +105,30 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
 
     build_strategy(recipe, torch.device("cpu"))
     step = check_resumable_early(built_recipe(recipe))
-    model = _model(recipe.model, recipe.base)
+    model = model_finding(recipe.model, recipe.base)
     yield model
     yield from _starting_weights(recipe)
     data = None
     known = model.state == "ok" or model.what == HUB_WEIGHTS
-    for found in _data(recipe, known):
+    for found in _data(recipe, known, step > 0):
         if isinstance(found, StartFinding):
             yield found
         else:
             data = found
     shape = _shape(recipe, model)
-    memory = _memory_of(shape) if known else "the model is missing"
-    if isinstance(memory, str) and memory.startswith("lora.start"):
-        if recipe.lora.start is not None and recipe.lora.start.exists():  # otherwise it was named above
-            yield StartFinding("lora.start", "missing", memory)
-        memory = "lora.start doesn't fit"
+    misfit = _start_misfit(shape) if known else None
+    if misfit is not None:
+        yield StartFinding("lora.start", "missing", misfit)
+        memory: Memory | str = "lora.start doesn't fit"
+    else:
+        memory = _memory_of(shape) if known else "the model is missing"
     yield _device(shape, memory, device_memory)
     yield _disk(recipe, memory, data)
     yield _hours(recipe, step)
 
 
-def _model(model: str, base: BaseSettings) -> StartFinding:
+def model_finding(model: str, base: BaseSettings) -> StartFinding:
+    """Whether a model is here, or can be downloaded."""
     if model in (SMALL, UNTRAINED):
         return StartFinding("model", "ok", f"{model}, which ships with fairhuman")
     try:
@@ -167,6 +177,20 @@ def _starting_weights(recipe: TrainRecipe) -> Iterator[StartFinding]:
             yield StartFinding(name, "missing", f"{start}: doesn't exist yet")
 
 
+def _start_misfit(shape: TrainRecipe) -> str | None:
+    """Why a LoRA that is there can't be what the run starts from; None: it can, or there is none."""
+    if shape.kind != "lora" or shape.lora.start is None or not shape.lora.start.exists():
+        return None
+    from fairhuman.models.lora import read_start
+    from fairhuman.train.memory import shape_of
+
+    try:
+        read_start(shape_of(shape.model), shape.lora)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
 def _data_paths(recipe: TrainRecipe) -> list[Path]:
     paths = [source.path for source in recipe.sources]
     held_out = recipe.validation.data
@@ -183,7 +207,7 @@ def _bare_folders(recipe: TrainRecipe) -> Iterator[StartFinding]:
             yield StartFinding("data", "missing", bare_message(recipe, source))
 
 
-def _data(recipe: TrainRecipe, model_known: bool) -> "Iterator[StartFinding | RunData]":
+def _data(recipe: TrainRecipe, model_known: bool, begun: bool) -> "Iterator[StartFinding | RunData]":
     """Yield findings about the data, then the data if it can be used."""
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.train.data import load_data
@@ -192,6 +216,9 @@ def _data(recipe: TrainRecipe, model_known: bool) -> "Iterator[StartFinding | Ru
     bare = list(_bare_folders(recipe))
     yield from (StartFinding("data", "missing", f"{path}: doesn't exist yet") for path in missing)
     yield from bare
+    for path in () if missing else _data_paths(recipe):
+        for text in ignored_by_build(path, recipe.source):
+            yield StartFinding("data", "note" if begun else "missing", text)
     if missing or bare:
         return
     notes = LoadReport()
@@ -266,6 +293,33 @@ def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | No
     cheapest = cheapest_changes(recipe, limit, 1)
     advice = f"; cheapest change that fits: {cheapest[0]}" if cheapest else ""
     return StartFinding("memory", "missing", text + advice)
+
+
+def check_main_memory(recipe: TrainRecipe) -> None:
+    """Refuse a run without a GPU that main memory can't hold, before anything is loaded.
+
+    Raises:
+        TrainingError: names the need, what is there and the cheapest changes that fit.
+    """
+    import torch
+
+    from fairhuman.train.guard import device_bytes
+    from fairhuman.train.memory import cheapest_changes
+
+    height, width = recipe.size
+    tiny = recipe.model in (SMALL, UNTRAINED) and recipe.batch_size * height * width <= TINY
+    memory = "a GPU's is used" if tiny or torch.cuda.is_available() else _memory_of(recipe)
+    if isinstance(memory, str):  # not known either: loading says what is wrong
+        return
+    here, limit = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device_bytes()
+    if memory.total * here <= limit:
+        return
+    changes = "; or ".join(map(str, cheapest_changes(recipe, limit // here))) or "none, it needs a GPU"
+    each = f" for each of {here} processes" if here > 1 else ""
+    raise TrainingError(
+        f"there is no GPU, and the run needs about {memory.total / GIB:.1f} GiB of main memory{each}, which has "
+        f"{limit / GIB:.1f}. Cheapest changes that fit: {changes}. --skip-memory-check starts it all the same"
+    )
 
 
 def _disk(recipe: TrainRecipe, memory: "Memory | str", data: "RunData | None") -> StartFinding:

@@ -30,6 +30,7 @@ FREE_ON_RESUME = frozenset(
         "cache.folder",
         "track.",
         "lora.kohya_precision",
+        "lora.title",
         "preview.",
         "processes.timeout",
     }
@@ -44,7 +45,7 @@ EARLIER: dict[str, Any] = {"view": {"min_in_view": 0.0, "bucket_area": None, "bu
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
     """Read the recipe of a run, which may have begun: settings that neither file nor overrides name are the run's own.
 
-    So a run goes on as it began, whatever the defaults of this version are.
+    So a run goes on as it began, whatever the defaults of this version are. A new LoRA is named after `path`.
 
     Raises:
         RecipeError: as for `config.load`.
@@ -53,6 +54,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
     out = Path(str(values.get("out")))
     if checkpoint_folders(out / "checkpoints") and (out / "recipe.yaml").is_file():
         values = config.merge(_values_of_run(out), values)
+    elif values.get("kind", "lora") == "lora":
+        values = config.merge({"lora": {"title": path.stem}}, values)
     return config.build(TrainRecipe, values, origin=str(path))
 
 
@@ -153,33 +156,38 @@ def _free(earlier: TrainRecipe, recipe: TrainRecipe, at_step: int) -> set[str]:
 def _mismatch(
     earlier: TrainRecipe, recipe: TrainRecipe, at_step: int, fixed: list[str], samples: tuple[int | None, int] | None
 ) -> list[str]:
-    """Return the lines of the error: what can't change, what may, and what to do."""
+    """Return the lines of the error: what can't change, what may, and what to type."""
     changed = config.differences(earlier, recipe)
-    lines = [f"{recipe.out} holds a run with other settings, which can't change on resuming:"]
-    for name in fixed:
-        old, new = changed[name]
-        lines.append(f"  {name}: {old!r} there, {new!r} now")
+    own = f"fairhuman train {recipe.out / 'recipe.yaml'}"
+    longer = "steps" in fixed and recipe.steps > earlier.steps
+    if longer and (at_step == earlier.steps or "schedule.name" not in fixed):
+        fixed = [name for name in fixed if name != "steps"]
+    free = [name for name in changed if name not in (*fixed, "steps")]
+    typed = [f"{name}={_typed(changed[name][1])}" for name in free]
+    lines = []
+    if fixed or samples is not None:
+        lines.append(f"{recipe.out} holds a run with other settings, which can't change on resuming:")
+        lines += [f"  {name}: {changed[name][0]!r} there, {changed[name][1]!r} now" for name in fixed]
     if samples is not None:
         processes = samples[1] // (recipe.batch_size * recipe.accumulate)
         lines.append(
             f"  samples per step: {samples[0]} there; batch_size {recipe.batch_size} x accumulate "
             f"{recipe.accumulate} x {processes} processes give {samples[1]} now"
         )
-    free = [name for name in changed if name not in fixed]
+    if longer:
+        constant = " ".join([own, f"steps={recipe.steps}", "schedule.name=constant", *typed])
+        first = "" if at_step == earlier.steps else f"`{own}` to finish them, then "
+        lines.append(
+            f"{recipe.out} holds a run of {earlier.steps} steps, after which the {earlier.schedule.name} schedule "
+            f"ends. To go on to step {recipe.steps} at a constant rate: {first}`{constant}`; learning_rate may change "
+            "then too."
+        )
     if free:
         lines.append(f"These differ too, and may: {', '.join(free)}.")
-    if "steps" in fixed and recipe.steps > earlier.steps:
-        when = "" if at_step == earlier.steps else f"when the run has finished its {earlier.steps} steps, "
-        lines.append(
-            f"The {earlier.schedule.name} schedule ends at step {earlier.steps}: {when}schedule.name=constant goes on "
-            f"from there with learning_rate, which may change too."
-        )
-    back = " ".join(f"{name}={_typed(changed[name][0])}" for name in fixed)
-    same = back or "batch_size and accumulate that give as many samples"
-    lines.append(
-        f"Choose another out, or {same} to resume; `fairhuman train {recipe.out / 'recipe.yaml'}` goes on with the "
-        "run's own settings."
-    )
+    if fixed or samples is not None:
+        back = " ".join(f"{name}={_typed(changed[name][0])}" for name in fixed)
+        same = back or "batch_size and accumulate that give as many samples"
+        lines.append(f"Choose another out, or {same} to resume; `{own}` goes on with the run's own settings.")
     return lines
 
 

@@ -5,6 +5,20 @@ import resource
 import sys
 from pathlib import Path
 
+# What a container may use: of the second and the first version of control groups.
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def main_memory_bytes() -> int:
+    """Return the main memory that processes here may use: the machine's, or less in a container."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in _LIMITS:
+        try:
+            return min(most, int(file.read_text(encoding="ascii")))
+        except (OSError, ValueError):  # not there, or `max`
+            continue
+    return most
+
 
 def resident_mb(pid: int | None) -> float:
     """Return the resident memory of a process in MiB; 0 if the process or /proc does not exist."""

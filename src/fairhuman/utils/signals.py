@@ -1,23 +1,29 @@
 """Graceful shutdown on Ctrl-C and SIGTERM."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+_STDERR = 2
 
 
 @contextmanager
-def signals(stopped: Callable[[], bool], stop: Callable[[int], None]) -> Iterator[None]:
+def signals(stopped: Callable[[], bool], stop: Callable[[int], None], ending: str = "") -> Iterator[None]:
     """Call `stop` on the first Ctrl-C or SIGTERM; raise KeyboardInterrupt on the second.
 
     Args:
         stopped: whether a stop has been requested already.
         stop: receives the signal number.
+        ending: what happens after the first signal, such as `Ending after this step`; told on standard error at once.
     """
 
     def handle(number: int, _frame: object) -> None:
         if stopped():
             raise KeyboardInterrupt
         stop(number)
+        if ending:
+            tell(f"{ending}; {'Ctrl-C again' if number == signal.SIGINT else 'another signal'} stops at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -25,3 +31,31 @@ def signals(stopped: Callable[[], bool], stop: Callable[[int], None]) -> Iterato
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def announced(text: str) -> Iterator[None]:
+    """Tell `text` on standard error as soon as Ctrl-C comes, which otherwise does what it does without this."""
+    process = os.getpid()
+
+    def handle(number: int, _frame: object) -> None:
+        signal.signal(number, before)
+        if os.getpid() == process:  # a forked child has this handler too
+            tell(text)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, or another's
+        yield
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def tell(text: str) -> None:
+    """Write a line to standard error from a signal's handler, where a stream may be in use."""
+    with suppress(OSError):
+        os.write(_STDERR, f"{text}\n".encode())

@@ -2,8 +2,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from fairhuman.data.caption.item import Caption, clean_text
 from fairhuman.data.caption.tokens import SMALL_FOLDER, TokenBudget, load_tokenizers
@@ -121,6 +123,15 @@ def test_tokenizers_alone_are_enough_and_read_from_a_folder(tmp_path: Path) -> N
     assert load_tokenizers("small-untrained")[0]("a hat").input_ids == loaded[1]("a hat").input_ids
 
 
+@pytest.mark.parametrize("words", [49408, 800])
+def test_a_single_file_has_the_tokenizers_of_its_text_encoders(tmp_path: Path, words: int) -> None:
+    name = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
+    (tmp_path / "x.safetensors").write_bytes(save({name: torch.zeros(words, 1)}))
+    first, second = load_tokenizers(str(tmp_path / "x.safetensors"))
+    assert len(first) == len(second) == (words if words == 49408 else len(load_tokenizers_once()[0]))
+    assert (first.pad_token == second.pad_token) == (words != 49408)
+
+
 def test_an_invalid_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"tokens\.model .*found no tokenizer"):
         load_tokenizers(str(tmp_path))
@@ -128,8 +139,11 @@ def test_an_invalid_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / part).mkdir()
     with pytest.raises(ModelError, match=r"tokens\.model"):
         load_tokenizers(str(tmp_path))
-    with pytest.raises(ModelError, match="expected 'small', a folder or a hub id"):
+    with pytest.raises(ModelError, match="expected 'small', a folder, a file or a hub id; it is none of them"):
         load_tokenizers("no/such/folder")
+    (tmp_path / "vae.safetensors").write_bytes(save({"decoder.weight": torch.zeros(1)}))
+    with pytest.raises(ModelError, match="expected an SDXL model, found a file without text encoders"):
+        load_tokenizers(str(tmp_path / "vae.safetensors"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"tokens\.model 'nobody/nothing'.*isn't in the hub's local cache"):
         load_tokenizers("nobody/nothing")

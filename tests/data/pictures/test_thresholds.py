@@ -34,6 +34,13 @@ def test_the_suggested_bound_keeps_nine_of_ten(seed):
         assert "would keep all" in harm.advice or f"would keep {kept} of {len(measures)}" in harm.advice
 
 
+def test_of_few_pictures_the_suggested_bound_keeps_all():
+    """Of many it leaves out the smallest tenth."""
+    for count, kept in ((40, "all"), (100, "all"), (200, "180 of 200")):
+        (harm,) = harms([ShorterSide(low=2000)], [Measures(300 + number, 900) for number in range(count)])
+        assert harm.advice == f"lower min_side: min_side={300 + (20 if count == 200 else 0)} would keep {kept}"
+
+
 def test_only_bounds_that_leave_something_out_are_named():
     measures = [Measures(width, 100, faces=0) for width in range(50, 150)]
     assert harms([ShorterSide(low=50), Aspect(0.5, 1.49)], measures) == []

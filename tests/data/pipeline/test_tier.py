@@ -14,7 +14,7 @@ import pytest
 from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import SCHEMA, Block, numbered_files, read_blocks
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow, TierTable, open_tier, rows_by_id
-from fairhuman.errors import FairHumanError
+from fairhuman.errors import DataError, FairHumanError
 from fairhuman.utils.files import write_atomically
 from helpers.pool_tasks import broken, squares, waiting
 
@@ -153,6 +153,16 @@ def test_settings_and_earlier_tiers_have_tables_of_their_own(tmp_path, manifest)
         run(table, blocks, manifest)
     lengths = [[row["length"] for row in rows_by_id(*[*t.folder.iterdir()]).values()] for t in (one, two, *later)]
     assert lengths == [[1, 2], [2, 4], [2, 4], [4, 8]]
+
+
+def test_a_tier_that_was_stopped_is_named_by_the_one_that_needs_it(tmp_path, manifest):
+    """As after a Ctrl-C that a worker didn't pass on: blocks of the earlier tier are missing."""
+    blocks = write_manifest(manifest, ["a", "bb"], ["ccc"])
+    first = TierTable.of(Length(), tmp_path, {})
+    second = TierTable.of(Double(), tmp_path, {"length": first})
+    run(first, blocks[:1], manifest)
+    with pytest.raises(DataError, match="double: the stage length was stopped; run the same command again to resume"):
+        second.tasks(blocks, manifest)
 
 
 def test_failed_rows_are_done_again_when_asked_for(tmp_path, manifest):

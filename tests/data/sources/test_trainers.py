@@ -239,7 +239,8 @@ def test_unused_columns_are_named(tmp_path):
     row |= {"ignore": [[0, 0, 8, 8]], "faces": None, "empty": None}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
     lines = check_dataset(tmp_path).lines()
-    assert lines[1:] == ["column 'shoes' is not used", "column 'licence' is not used"]
+    ignored = "ignore: boxes in 1 of 1 picture; counts for no objective"
+    assert lines[1:] == [ignored, "column 'shoes' is not used", "column 'licence' is not used"]
     assert check_dataset(tmp_path).good
     assert "column 'shoes' is not used" not in check_dataset(tmp_path, regions=("shoes",)).lines()
     report = LoadReport()
@@ -288,3 +289,33 @@ def test_relative_paths_find_masks(tmp_path, monkeypatch):
     records, report = read(Path("mine/img"))
     assert [record.masks for record in records] == [{}, {}]
     assert ("img", "masks beside the folder are not read: give the folder above") in reasons(report, "warned")
+
+
+def test_masks_beside_a_plain_folder_are_named(tmp_path):
+    """As ai-toolkit has them; masks of other photos aren't meant."""
+    for number in range(2):
+        photo(tmp_path / "images" / f"{number}.jpg", number, "a")
+        mask(tmp_path / "masks" / f"{number}.png")
+    assert source_kind(tmp_path / "images") == "folder"
+    _, report = read(tmp_path / "images")
+    told = ("images", "masks beside the folder are not read: give the folder above")
+    assert told in reasons(report, "warned")
+    for number in range(2):
+        (tmp_path / "masks" / f"{number}.png").rename(tmp_path / "masks" / f"other {number}.png")
+    assert reasons(read(tmp_path / "images")[1], "warned") == []
+
+
+def test_notes_of_a_check_are_those_of_a_run(tmp_path):
+    """Of captions in folders with and without a number, and of a setting of masks that there are none of."""
+    photo(tmp_path / "10_cat" / "a.jpg", 0)
+    photo(tmp_path / "extra" / "b.jpg", 1)
+    settings = SourceSettings(max_reject_share=1.0, mask="subject")
+    for path in (tmp_path, tmp_path / "extra"):
+        report = LoadReport()
+        read_source(path, (), settings, report)
+        checked = check_dataset(path, settings).report
+        assert sorted(map(str, checked.notes)) == sorted(map(str, report.notes))
+        found = {reason for _, reason in reasons(report, "warned")}
+        assert "source.mask has no effect, no picture has a mask" in found
+        assert ("caption is empty" in found) == (path == tmp_path)
+        assert ("no record has a caption" in found) == (path != tmp_path)

@@ -147,8 +147,12 @@ def choose_rows(total: int, rows: Sequence[int] | None, count: int | None, seed:
         return list(rows), f"Rows {', '.join(map(str, rows))} of {total} (the first is 0), picked by hand."
     if count is None:
         return list(range(total)), f"All {total} rows."
-    if not 1 <= count <= total or seed < 0:
-        raise RecipeError(f"count must be from 1 to {total} and seed at least 0, found count {count}, seed {seed}")
+    if not 1 <= count <= total:
+        raise RecipeError(
+            f"--count must be from 1 to {total}, as the methods have {total} rows in common, found {count}"
+        )
+    if seed < 0:
+        raise RecipeError(f"--seed must be at least 0, found {seed}")
     drawn = np.random.default_rng(seed).choice(total, count, replace=False)
     return sorted(drawn.tolist()), f"{count} of {total} rows, drawn at random with seed {seed}."
 

@@ -20,7 +20,7 @@ class TokenSettings(Settings):
 
     model: str = Field(
         default="small",
-        description="model whose tokenizers count, the one to be trained: 'small', a folder or a hub id",
+        description="model whose tokenizers count, to be trained: 'small', a folder, a .safetensors file or a hub id",
     )
     max_tokens: int = Field(default=77, ge=8, description="maximum tokens in each tokenizer, with start and end")
     over: Literal["cut", "warn"] = Field(default="cut", description="what to do with a longer caption")

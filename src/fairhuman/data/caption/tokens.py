@@ -9,7 +9,9 @@ from fairhuman.data.caption.item import Caption, clean_text
 from fairhuman.data.caption.settings import TokenSettings
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
+from fairhuman.utils.clip_tokenizer import CLIP_WORDS, clip_tokenizer
 from fairhuman.utils.hub import failure
+from fairhuman.utils.safetensors_header import read_header
 
 PARTS = ("tokenizer", "tokenizer_2")
 # Located by path: importing fairhuman.models would load diffusers for two small files.
@@ -102,7 +104,7 @@ class TokenBudget:
 
 
 def load_tokenizers(model: str) -> tuple[Any, Any]:
-    """Load only the two tokenizers of an SDXL model: a folder, a hub id or a model of this package.
+    """Load only the two tokenizers of an SDXL model: a folder, a .safetensors file, a hub id or one of this package.
 
     Raises:
         ModelError: the model has no tokenizers, or the hub can't be reached.
@@ -110,6 +112,10 @@ def load_tokenizers(model: str) -> tuple[Any, Any]:
     from transformers import CLIPTokenizer
 
     folder = SMALL_FOLDER if model in SMALL_MODELS else Path(model)
+    if folder.is_file():
+        if not _is_small(folder, model):
+            return clip_tokenizer(), clip_tokenizer(pad="!")
+        folder = SMALL_FOLDER
     if not folder.exists():
         folder = _download(model)
     for part in PARTS:
@@ -127,6 +133,19 @@ def load_tokenizers(model: str) -> tuple[Any, Any]:
     return first, second
 
 
+def _is_small(file: Path, model: str) -> bool:
+    """Whether the text encoders of a single file read the words of the small SDXL; else they read CLIP's.
+
+    Raises:
+        ModelError: no .safetensors file, or one without text encoders.
+    """
+    tensors = read_header(file, f"tokens.model {model!r}").tensors
+    words = {entry.shape[0] for name, entry in tensors.items() if name.endswith("token_embedding.weight")}
+    if not words:
+        raise ModelError(f"tokens.model {model!r}: expected an SDXL model, found a file without text encoders")
+    return CLIP_WORDS not in words
+
+
 def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -135,7 +154,7 @@ def _download(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=[f"{part}/*" for part in PARTS]))
     except HFValidationError as error:
         raise ModelError(
-            f"tokens.model {model!r}: expected 'small', a folder or a hub id; it is none of them"
+            f"tokens.model {model!r}: expected 'small', a folder, a file or a hub id; it is none of them"
         ) from error
     except Exception as error:  # the hub's client passes on errors of its connections
         raise _no_tokenizers(model, error) from error

@@ -1,18 +1,19 @@
 """Check a data set: read and decode each record, and count and list the problems."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from fairhuman.data.look.reading import DEFAULT_SETTINGS, REGIONS, open_dataset
+from fairhuman.data.look.reading import DEFAULT_SETTINGS, REGIONS, ignored_by_build, open_dataset
 from fairhuman.data.pictures.decode import TRANSPARENT
 from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.data.sources import SourceSettings, source_format
 from fairhuman.data.sources.columns import unused_columns
 from fairhuman.data.sources.counts import PhotoCount
-from fairhuman.data.sources.rows import STAGE
+from fairhuman.data.sources.rows import STAGE, note_whole_source
 from fairhuman.record import Action, Finding
+from fairhuman.regions.ignore import IgnoredCount
 from fairhuman.utils.files import write_json, writing
 
 Progress = Callable[[str, int, int | None], None]  # stage, records done, total if known
@@ -37,6 +38,7 @@ class CheckSummary:
         usable: number of records that training can use.
         report: all notes, in the order of their files and lines.
         photos: the usable records, with masks and repeats.
+        ignored: in how many of them a part is ignored.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class CheckSummary:
     usable: int
     report: LoadReport
     photos: PhotoCount = field(default_factory=PhotoCount)
+    ignored: IgnoredCount = field(default_factory=IgnoredCount)
 
     @property
     def good(self) -> bool:
@@ -55,7 +58,7 @@ class CheckSummary:
         """The summary as text: counts by action and reason, with the locations of the first examples."""
         counts, first = self.report.counts(), self._first(examples)
         lines = [f"{self.path}: {self.usable} of {self.found} records are usable, read as {self.kind}"]
-        lines += [*self.photos.lines(), *self.report.unused_lines()]
+        lines += [*self.photos.lines(), *self.ignored.lines(), *self.report.unused_lines()]
         for action in get_args(Action):
             if action in counts:
                 lines.append(f"{action} ({MEANING[action]}): {sum(counts[action].values())}")
@@ -110,27 +113,31 @@ def check_dataset(
         DataError: the data set can't be read.
         RecipeError: `settings.format` is unknown.
     """
-    dataset = open_dataset(path, settings, regions)
+    dataset = replace(open_dataset(path, settings, regions), captioned=True)
     report = LoadReport()
     first_seen: dict[bytes, str] = {}
-    usable, captioned, photos = 0, False, PhotoCount()
+    usable, photos, ignored = 0, PhotoCount(), IgnoredCount()
+    columns: set[str] = set()
     held: dict[str, Any] = {}  # columns that hold something
     for decoded in dataset.decoded_records(report):
         usable += 1
         photos.add_record(decoded.record)
+        ignored.add(decoded.record)
+        columns |= decoded.row.values.keys()
         held |= {name: value for name, value in decoded.row.values.items() if value is not None and name != "masks"}
-        captioned = captioned or "caption" in decoded.row.values
         first = first_seen.setdefault(decoded.sha256[:16], decoded.row.location)
         if first != decoded.row.location:
             report.add(decoded.row.location, STAGE, DUPLICATE._replace(value=f"that of {first}"))
         if usable % 100 == 0:
             progress("check", usable, None)
-    if usable and not captioned:
-        report.add(str(path), STAGE, Finding("warned", "no record has a caption"))
+    if usable:
+        note_whole_source(report, str(dataset.root), columns, settings, photos)
+    for text in ignored_by_build(path, settings):
+        report.add(str(path), STAGE, Finding("warned", "a setting has no effect on a data set that is built", text))
     report.unused += unused_columns([held], source_format(dataset.kind).picture, (*REGIONS, *regions))
     report.notes.sort(key=lambda note: (note.file, note.line or 0))
     progress("check", usable, usable)
-    return CheckSummary(path, dataset.kind, usable + len(report.skipped()), usable, report, photos)
+    return CheckSummary(path, dataset.kind, usable + len(report.skipped()), usable, report, photos, ignored)
 
 
 def note_text(note: Note) -> str:

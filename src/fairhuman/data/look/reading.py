@@ -1,6 +1,7 @@
 """Stream the records of a data set of any format, without checks over all records and without keeping them."""
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +22,13 @@ from fairhuman.data.sources.check import STAGE, decode_record
 from fairhuman.data.sources.own_regions import own_regions, own_regions_of_tables
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
-from fairhuman.record import REGION_COLUMNS, Finding, HumanRecord, region_column
+from fairhuman.record import IGNORE, REGION_COLUMNS, Finding, HumanRecord, region_column
 from fairhuman.utils.parse import parse_json
 
 REGIONS = tuple(REGION_COLUMNS)
 DEFAULT_SETTINGS = SourceSettings()
+# Settings of a source that a build alone follows, with what they are where nothing is said.
+BUILD_ALONE: Mapping[str, str] = {"mask": IGNORE, "alpha": "background"}
 THREADS = 4
 _CHUNK = 16  # pictures in memory
 
@@ -58,12 +61,18 @@ class DecodedRecord:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, and how to read it; boxes of `regions` are read."""
+    """A data set, and how to read it.
+
+    Attributes:
+        regions: whose boxes are read.
+        captioned: whether a row without a column of captions is noted too.
+    """
 
     path: Path
     kind: str
     settings: SourceSettings
     regions: tuple[str, ...] = REGIONS
+    captioned: bool = False
 
     @property
     def root(self) -> Path:
@@ -85,7 +94,7 @@ class DataSet:
         """The record of a row with all its painted masks; reads the picture's header. None if it can't be used."""
         regions = dict.fromkeys([*self.regions, *painted_masks(row)])
         picture = source_format(self.kind).picture
-        captioned = "caption" in row.values
+        captioned = self.captioned or "caption" in row.values
         records = iterate_records([row], self.root, picture, list(regions), self.settings, report, captioned)
         return next(iter(records), None)
 
@@ -181,6 +190,37 @@ def painted_masks(row: Row) -> Mapping[str, Any]:
 def annotation_columns(region: str) -> tuple[str, ...]:
     """Columns of a built data set about a region: boxes, scores, votes, detector."""
     return region_column(region), f"{region}_scores", f"{region}_votes", f"{region}_by"
+
+
+def ignored_by_build(path: Path, settings: SourceSettings) -> list[str]:
+    """Say for each setting that a build alone follows, and that isn't the one of the build at `path`, how to rebuild.
+
+    Empty if `path` is no data set that was built here.
+
+    Raises:
+        DataError: its report can't be read.
+    """
+    report = read_report(path)
+    if report is None:
+        return []
+    lines = []
+    for name, plain in BUILD_ALONE.items():
+        asked, was = (str(found or plain) for found in (getattr(settings, name), report["recipe"]["source"].get(name)))
+        if asked not in (plain, was):
+            words = ["fairhuman", "data", "build", _source_of(path), str(path), "--recipe", str(path / "recipe.yaml")]
+            lines.append(
+                f"{path}: source.{name}={asked} has no effect on a data set that is built, and this one was built with "
+                f"{name}={was}: rebuild it with `{shlex.join([*words, f'source.{name}={asked}'])}`"
+            )
+    return lines
+
+
+def _source_of(path: Path) -> str:
+    """The source of a build, as far as it is known."""
+    try:
+        return str(parse_json((path / "source.json").read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "SOURCE"
 
 
 def require_usable(dataset: DataSet, report: LoadReport, number: int) -> None:

@@ -91,6 +91,8 @@ class Filter:
     """Settings of `low` and `high`; empty where a filter has no such bound."""
     suggests: ClassVar[bool] = True
     """Whether the settings are values of the measure, so that another one can be suggested."""
+    of_size: ClassVar[bool] = False
+    """Whether a picture's header tells the measure, so that nothing needs to be detected first."""
     field: ClassVar[str]
 
     def value(self, measures: Measures) -> float | None:
@@ -130,6 +132,7 @@ class ShorterSide(Filter):
     """Resolution."""
 
     name, unit, settings = "shorter side", "pixels", ("min_side", "")
+    of_size = True
 
     def value(self, measures: Measures) -> float:
         """The smaller of width and height."""
@@ -140,6 +143,7 @@ class Aspect(Filter):
     """Aspect ratio: 1 = square, more = wide."""
 
     name, unit, settings = "width through height", "", ("min_aspect", "max_aspect")
+    of_size = True
 
     def value(self, measures: Measures) -> float:
         """Width / height."""

@@ -45,6 +45,11 @@ class LoadReport:
         """Add notes collected elsewhere, such as in a worker (see `Batch.notes`)."""
         self.notes.extend(notes)
 
+    def forget(self, stage: str, finding: Finding) -> None:
+        """Remove the notes of a stage that have the finding's action and reason."""
+        removed = (stage, *finding[:2])
+        self.notes = [entry for entry in self.notes if (entry.stage, entry.action, entry.reason) != removed]
+
     def unused_lines(self) -> list[str]:
         """A line for each column that nothing uses."""
         return [f"column {name!r} is not used" for name in dict.fromkeys(self.unused)]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fairhuman.data.pictures.filters import Filter, Measures
 
 KEPT = 0.9  # share of the pictures that a suggested value keeps; a filter that leaves out more of them is harsh
+FEW = 100  # up to so many pictures a suggested value keeps all
 
 
 class Harm(NamedTuple):
@@ -65,8 +66,9 @@ def harms(filters: Sequence[Filter], measures: Sequence[Measures], section: str 
 
 
 def _keeping(values: NDArray[np.float64]) -> float:
-    """The largest lower bound, rounded down to four digits, that keeps 90 % of the values."""
-    bound = float(np.sort(values)[int(len(values) * (1 - KEPT) + 1e-9)])
+    """The largest lower bound, rounded down to four digits, that keeps 90 % of the values, or all of a few."""
+    left = int(len(values) * (1 - KEPT) + 1e-9) if len(values) > FEW else 0
+    bound = float(np.sort(values)[left])
     if bound == round(bound):
         return bound
     step = 10.0 ** (math.floor(math.log10(abs(bound))) - 3)

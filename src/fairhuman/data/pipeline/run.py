@@ -185,7 +185,7 @@ class _Build:
         self._run_tier(CheckTier(self.reader, recipe.duplicates == "near"), blocks, retry_failed)
         selection = self._select(blocks)
         if recipe.detect is not None and any(len(block.ids) for block in selection.kept):
-            self._run_tier(DetectTier(self.reader, recipe.detect), self.tables["check"].passed(blocks), retry_failed)
+            self._run_tier(DetectTier(self.reader, recipe.detect), selection.sized, retry_failed)
             selection = self._select(blocks)
         kept = selection.kept
         late_tiers: list[Tier] = [CaptionTier(self.reader, recipe.caption, "detect" in self.tables)]

@@ -35,6 +35,7 @@ class Selection:
 
     Attributes:
         kept: blocks of the kept rows.
+        sized: blocks of the rows that pass the filters of size, which come first: the others need no detection.
         rejected: the rejected rows, in order.
         filters: the filters with their thresholds.
         unknown: for each filter, the number of rows that passed because the measure is unknown.
@@ -44,6 +45,7 @@ class Selection:
     """
 
     kept: list[Block] = field(default_factory=list)
+    sized: list[Block] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
     filters: Sequence[Filter] = ()
     unknown: Counter[str] = field(default_factory=Counter)
@@ -77,10 +79,13 @@ def select(
 
     selection.filters = active_filters(filters, measures())
     index = _DuplicateIndex(duplicates, near_bits)
+    of_size = [rule for rule in selection.filters if rule.of_size]
     for block, rows in _rows(blocks, check, detect):
-        kept = np.ones(len(rows), dtype=bool)
+        kept, sized = np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
         for place, row in enumerate(rows):
             selection.findings.update(row.findings)
+            if row.measures is not None:
+                sized[place] = all(rule.judge(row.measures) is None for rule in of_size)
             cause = row.rejection or _judge(row.measures, selection) or index.judge(row)
             if cause is not None:
                 kept[place] = False
@@ -88,6 +93,7 @@ def select(
             else:
                 selection.masks |= row.masks
         selection.kept.append(Block(block.number, block.ids[kept]))
+        selection.sized.append(Block(block.number, block.ids[sized]))
     filtered = sum(each.stage == "filter" for each in selection.rejected)
     if filtered > KEPT * (filtered + sum(len(block.ids) for block in selection.kept)):
         selection.harms = harms(selection.filters, list(measures()))

@@ -19,11 +19,9 @@ from fairhuman.data.condition.pose import draw_pose
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError
-from fairhuman.record import Finding, HumanRecord
+from fairhuman.record import CONDITIONS, Finding, HumanRecord
 from fairhuman.regions.transforms import ViewDraw
 
-# Name to number of channels in a sample.
-CONDITIONS: Mapping[str, int] = {"pose": 3, "depth": 1}
 Condition = Tensor | list[PersonPose]  # a tensor is a tv_tensors Image or Mask, which determines how it is resized
 
 

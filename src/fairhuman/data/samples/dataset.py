@@ -17,19 +17,13 @@ from fairhuman.data.pictures.decode import DEFAULT_LIMITS, PictureLimits, decode
 from fairhuman.data.pictures.notes import Note, note
 from fairhuman.data.pictures.stored import PictureError, picture_name
 from fairhuman.data.samples.batch import Sample
-from fairhuman.data.samples.conditions import (
-    CONDITIONS,
-    Condition,
-    can_be_mirrored,
-    conditions_in_view,
-    read_conditions,
-)
+from fairhuman.data.samples.conditions import Condition, can_be_mirrored, conditions_in_view, read_conditions
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.regions_in_view import RegionsInView, regions_in_view
 from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder, SizedOrder
 from fairhuman.data.samples.views import View, view_of
 from fairhuman.errors import DataError
-from fairhuman.record import IGNORE, Box, Finding, HumanRecord
+from fairhuman.record import CONDITIONS, IGNORE, Box, Finding, HumanRecord
 from fairhuman.regions.masks import boxes_to_mask, union, without
 from fairhuman.regions.settings import MaskSettings
 from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes

@@ -13,12 +13,13 @@ from fairhuman.data.sources.ai_toolkit import ai_toolkit_rows, is_ai_toolkit
 from fairhuman.data.sources.bodyhands import bodyhands_rows, is_bodyhands
 from fairhuman.data.sources.cosmicman import cosmicman_rows, is_cosmicman
 from fairhuman.data.sources.diffusion_pipe import diffusion_pipe_rows, is_diffusion_pipe
-from fairhuman.data.sources.folder import PICTURE_SUFFIXES, folder_rows, has_pictures
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES, has_pictures
 from fairhuman.data.sources.imagefolder import METADATA, has_metadata, imagefolder_rows
 from fairhuman.data.sources.kohya import is_kohya, kohya_rows
 from fairhuman.data.sources.mole import is_mole, mole_rows
 from fairhuman.data.sources.onetrainer import is_onetrainer, onetrainer_rows
 from fairhuman.data.sources.parquet import parquet_files, parquet_rows
+from fairhuman.data.sources.photo_folders import plain_rows
 from fairhuman.data.sources.rows import STAGE, Row, SourceSettings, iterate_records, records_from_rows
 from fairhuman.data.sources.simpletuner import is_simpletuner, simpletuner_rows
 from fairhuman.data.sources.webdataset import is_webdataset, webdataset_rows
@@ -87,7 +88,7 @@ SOURCES: Mapping[str, SourceFormat] = {
     "simpletuner": SourceFormat(
         "*multidatabackend*.json of SimpleTuner", is_simpletuner, simpletuner_rows, "file_name"
     ),
-    "folder": SourceFormat("pictures at any depth", has_pictures, folder_rows, "file_name"),
+    "folder": SourceFormat("pictures at any depth", has_pictures, plain_rows, "file_name"),
 }
 
 

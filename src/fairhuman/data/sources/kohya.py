@@ -27,7 +27,7 @@ from fairhuman.data.sources.photo_folders import (
     PhotoFolder,
     configured_folder,
     mask_folder,
-    masks_beside,
+    note_masks_beside,
     photo_rows,
     whole_number,
 )
@@ -68,11 +68,8 @@ def _named_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Photos of folders with repeats in their names."""
     plain: set[str] = set()
     masks = mask_folder(path)
-    if masks is None and (beside := masks_beside(path)) is not None:
-        finding = Finding(
-            "warned", "masks beside the folder are not read: give the folder above", printable(beside.name)
-        )
-        report.add(printable(path.name), STAGE, finding)
+    if masks is None:
+        note_masks_beside(path, report)
     for row in photo_rows(PhotoFolder(path, masks=masks, first_line=True), path, report):
         folders = str(row.values["file_name"]).split("/")[:-1]
         names = (*reversed(folders), path.name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.columns import ONE_MASK
-from fairhuman.data.sources.folder import PictureWithCaption, find_pictures, read_caption
+from fairhuman.data.sources.folder import PictureWithCaption, find_pictures, folder_rows, read_caption
 from fairhuman.data.sources.rows import STAGE, Row, printable
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
@@ -106,15 +106,32 @@ def mask_folder(path: Path) -> Path | None:
     return None
 
 
-def masks_beside(path: Path) -> Path | None:
+def note_masks_beside(path: Path, report: LoadReport) -> None:
+    """Note a folder of masks beside this one, whose photos they are of: they aren't read."""
+    beside = _masks_beside(path)
+    if beside is not None:
+        why = "masks beside the folder are not read: give the folder above"
+        report.add(printable(path.name), STAGE, Finding("warned", why, printable(beside.name)))
+
+
+def _masks_beside(path: Path) -> Path | None:
     """The folder beside this one whose pictures are masks of its photos, by its name and theirs."""
-    photos = {_stem(found.name, base=True) for found in find_pictures(path, LoadReport())}
-    for folder in sorted(path.absolute().parent.iterdir()):
-        if folder.name.lower() not in MASK_FOLDERS or not folder.is_dir() or folder == path.absolute():
-            continue
+    try:
+        beside = [one for one in path.absolute().parent.iterdir() if one.name.lower() in MASK_FOLDERS and one.is_dir()]
+    except OSError:  # the folder above can't be listed
+        return None
+    beside = sorted(folder for folder in beside if folder != path.absolute())
+    photos = {_stem(found.name, base=True) for found in find_pictures(path, LoadReport())} if beside else set()
+    for folder in beside:
         if any(_stem(found.name, base=True) in photos for found in find_pictures(folder, LoadReport())):
             return folder
     return None
+
+
+def plain_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
+    """Pictures of a folder of no trainer, in the order of their names; masks beside the folder are noted."""
+    note_masks_beside(folder, report)
+    return folder_rows(folder, report)
 
 
 def configured_folder(config: Path, value: Any, what: str) -> Path:

@@ -3,7 +3,7 @@
 import csv
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from fairhuman.data.pictures.decode import TRANSPARENT, PictureFacts, PictureLim
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name
 from fairhuman.data.sources.columns import ONE_MASK, unused_columns
+from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.errors import DataError
 from fairhuman.record import (
     IGNORE,
@@ -123,11 +124,28 @@ def records_from_rows(
     columns = sorted({column for row in rows for column in row.values})
     if rows:
         _require_columns(rows, columns, picture_column, regions, settings, root)
-    captioned = CAPTION in columns
-    if rows and not captioned:
-        report.add(str(root), STAGE, Finding("warned", "no record has a caption", f"columns: {', '.join(columns)}"))
     report.unused += unused_columns((row.values for row in rows), picture_column, (*regions, *also))
-    return list(iterate_records(rows, root, picture_column, regions, settings, report, captioned, also))
+    records = list(iterate_records(rows, root, picture_column, regions, settings, report, also=also))
+    if rows:
+        note_whole_source(report, str(root), columns, settings, PhotoCount.of(records))
+    return records
+
+
+def note_whole_source(
+    report: LoadReport, place: str, columns: Collection[str], settings: SourceSettings, photos: PhotoCount
+) -> None:
+    """Note what can be told of all records of a source alone; the report has the notes on each.
+
+    Without a column of captions one note takes the place of those on each record. A setting of the mask of each
+    picture needs masks: its own, or those that a build made of it.
+    """
+    if CAPTION not in columns:
+        report.forget(STAGE, EMPTY_CAPTION)
+        found = f"columns: {', '.join(sorted(columns))}"
+        report.add(place, STAGE, Finding("warned", "no record has a caption", found))
+    if settings.mask is not None and not photos.masks:
+        found = f"source.mask={settings.mask}"
+        report.add(place, STAGE, Finding("warned", "source.mask has no effect, no picture has a mask", found))
 
 
 def iterate_records(

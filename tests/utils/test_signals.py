@@ -1,0 +1,40 @@
+"""What is told at once when a signal comes, and what a second one does."""
+
+import os
+import signal
+
+import pytest
+
+from fairhuman.utils.signals import announced, signals
+
+
+def test_the_first_signal_is_told_and_the_second_stops_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    for number, again in ((signal.SIGINT, "Ctrl-C again"), (signal.SIGTERM, "another signal")):
+        caught: list[int] = []
+        with signals(lambda found=caught: bool(found), caught.append, "Ending after this step"):
+            os.kill(os.getpid(), number)
+            assert caught == [number]
+            assert capfd.readouterr().err == f"Ending after this step; {again} stops at once\n"
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        assert caught == [number]
+    assert capfd.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_announced_interrupt_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), announced("Stopping"):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with announced("Stopping"), signals(lambda: False, lambda _: None):
+            os.kill(os.getpid(), signal.SIGINT)  # the inner one decides
+        assert capfd.readouterr() == ("", "Stopping\n")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with announced("Stopping"):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert capfd.readouterr().err == "", "it is ignored"
+    finally:
+        signal.signal(signal.SIGINT, before)
