@@ -212,6 +212,8 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, people: Path, numb
     out, err = process.communicate(timeout=100)
     assert process.returncode == 128 + number, err
     assert "run the same command again to resume" in out
+    again = "Ctrl-C again" if number == signal.SIGINT else "another signal"
+    assert f"Ending after this step; {again} stops at once\n" in err
     done = len(metrics(tmp_path / "run"))
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
 

@@ -27,6 +27,11 @@ WRONG: list[tuple[int, str, str]] = [
     (2, "expected a size such as 12GB, found 'much'", f"train {RECIPE} --dry-run --device-memory much"),
     (2, "--device-memory is what a dry run compares with", f"train {RECIPE} --device-memory 12GB"),
     (2, "Missing argument", "train"),
+    (
+        2,
+        "recipes/photos-small.yaml: isn't here; reading the one that ships with fairhuman, ",
+        "train recipes/photos-small.yaml strategy=mdp",
+    ),
     (1, "nowhere: there is no such file or folder", f"train {RECIPE} data=nowhere"),
     (1, "run `fairhuman data build photos people min_side=null` first", f"train {RECIPE} data=photos"),
     (1, "model 'nowhere': expected 'small'", f"train {RECIPE} data=people model=nowhere"),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -158,12 +159,12 @@ def _mismatch(
 ) -> list[str]:
     """Return the lines of the error: what can't change, what may, and what to type."""
     changed = config.differences(earlier, recipe)
-    own = f"fairhuman train {recipe.out / 'recipe.yaml'}"
+    own = shlex.join(["fairhuman", "train", str(recipe.out / "recipe.yaml")])
     longer = "steps" in fixed and recipe.steps > earlier.steps
     if longer and (at_step == earlier.steps or "schedule.name" not in fixed):
         fixed = [name for name in fixed if name != "steps"]
     free = [name for name in changed if name not in (*fixed, "steps")]
-    typed = [f"{name}={_typed(changed[name][1])}" for name in free]
+    typed = [shlex.quote(f"{name}={_typed(changed[name][1])}") for name in free]
     lines = []
     if fixed or samples is not None:
         lines.append(f"{recipe.out} holds a run with other settings, which can't change on resuming:")
