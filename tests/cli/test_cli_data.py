@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -73,6 +74,8 @@ def test_a_validation_set_and_what_its_reviewers_decided(photos: Path, tmp_path:
     code, said, error = typed("data", "validation", photos, tmp_path / "val", *options)
     assert code == 0, error
     assert "4 of 6 usable pictures" in said
+    again = typed("data", "validation", photos, tmp_path / "val", *options, "--dry-run")[1]
+    assert again.endswith(f"{tmp_path / 'val'}: already finished, nothing to do\n")
     assert len((tmp_path / "val/metadata.jsonl").read_text().splitlines()) == 4
     code, _, error = typed("data", "review", tmp_path / "val", "--apply")
     assert (code, "nothing has been reviewed yet" in error) == (1, True), error
@@ -148,6 +151,11 @@ def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, typed: Typed) ->
     assert "min_side: 32" in said
     for command in ("show", "stats", "cache", "review"):
         assert typed("data", command, photos, "--dry-run")[0] == 0
-    for command in ("validation", "export"):
-        assert typed("data", command, photos, tmp_path / "out", "--dry-run")[0] == 0
+    assert typed("data", "export", photos, tmp_path / "out", "--dry-run")[0] == 0
+    code, said, _ = typed("data", "validation", photos, tmp_path / "out", "filters.min_side=32", "--dry-run")
+    text, _, lines = said.partition("\n\n")
+    assert (code, yaml.safe_load(text)["filters"]["min_side"]) == (0, 32)
+    assert f"{photos}: 6 rows can be read, 6 pass what is known of the filters" in lines
+    assert "number of persons: not known of 6 of them" in lines
+    assert "would decode 6 pictures, and draw 5000 that are clear; fewer are an error without --allow-fewer" in lines
     assert sorted(tmp_path.rglob("*")) == before

@@ -88,19 +88,23 @@ def validation(
     draws: Annotated[int | None, Option(min=1, help="Number of draws whose spread is reported.")] = None,
     allow_fewer: Annotated[bool, Option("--allow-fewer", help="Take all pictures if there are fewer.")] = False,
     dry_run: DryRun = False,
+    full: Full = False,
 ) -> None:
     """Make a validation set with short prompts, ready for review.
 
     Example: fairhuman data validation people val --count 5000 --seed 0
     """
     from fairhuman.data.validation.build import build_validation
+    from fairhuman.data.validation.plan import plan_validation
     from fairhuman.data.validation.settings import ValidationSetSettings
 
     given = {"count": count, "seed": seed, "sampling": sampling, "draws": draws, "allow_fewer": allow_fewer or None}
     settings = settings_of(ValidationSetSettings, "data validation", overrides, recipe, given)
     display = ConsoleDisplay()
     if dry_run:
-        display.settings(settings)
+        display.settings(settings, full)
+        for line in plan_validation(source, out, settings):
+            display.say(line)
         return
     with display:
         summary = build_validation(source, out, settings, display.progress, display.say)

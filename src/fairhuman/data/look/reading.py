@@ -200,17 +200,17 @@ def ignored_by_build(path: Path, settings: SourceSettings) -> list[str]:
     Raises:
         DataError: its report can't be read.
     """
-    report = read_report(path)
-    if report is None:
-        return []
+    fields = SourceSettings.model_fields
+    asked = {name: value for name in BUILD_ALONE if (value := getattr(settings, name)) != fields[name].default}
+    report = read_report(path) if asked else None
     lines = []
-    for name, plain in BUILD_ALONE.items():
-        asked, was = (str(found or plain) for found in (getattr(settings, name), report["recipe"]["source"].get(name)))
-        if asked not in (plain, was):
+    for name, value in asked.items() if report is not None else ():
+        was = report["recipe"]["source"].get(name) or BUILD_ALONE[name]
+        if value != was:
             words = ["fairhuman", "data", "build", _source_of(path), str(path), "--recipe", str(path / "recipe.yaml")]
             lines.append(
-                f"{path}: source.{name}={asked} has no effect on a data set that is built, and this one was built with "
-                f"{name}={was}: rebuild it with `{shlex.join([*words, f'source.{name}={asked}'])}`"
+                f"{path}: source.{name}={value} has no effect on a data set that is built, and this one was built with "
+                f"{name}={was}: rebuild it with `{shlex.join([*words, f'source.{name}={value}'])}`"
             )
     return lines
 
