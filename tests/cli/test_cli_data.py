@@ -155,7 +155,7 @@ def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, typed: Typed) ->
     code, said, _ = typed("data", "validation", photos, tmp_path / "out", "filters.min_side=32", "--dry-run")
     text, _, lines = said.partition("\n\n")
     assert (code, yaml.safe_load(text)["filters"]["min_side"]) == (0, 32)
-    assert f"{photos}: 6 rows can be read, 6 pass what is known of the filters" in lines
-    assert "number of persons: not known of 6 of them" in lines
-    assert "would decode 6 pictures, and draw 5000 that are clear; fewer are an error without --allow-fewer" in lines
+    assert f"{photos}: 7 rows can be read, 7 pass what is known of the filters" in lines
+    assert "number of persons: not known of 7 of them" in lines
+    assert "would decode 7 pictures, and draw 5000 that are clear; fewer are an error without --allow-fewer" in lines
     assert sorted(tmp_path.rglob("*")) == before
