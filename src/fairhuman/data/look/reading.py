@@ -203,8 +203,10 @@ def ignored_by_build(path: Path, settings: SourceSettings) -> list[str]:
     fields = SourceSettings.model_fields
     asked = {name: value for name in BUILD_ALONE if (value := getattr(settings, name)) != fields[name].default}
     report = read_report(path) if asked else None
+    if report is None:
+        return []
     lines = []
-    for name, value in asked.items() if report is not None else ():
+    for name, value in asked.items():
         was = report["recipe"]["source"].get(name) or BUILD_ALONE[name]
         if value != was:
             words = ["fairhuman", "data", "build", _source_of(path), str(path), "--recipe", str(path / "recipe.yaml")]
