@@ -19,7 +19,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.regions.masks import to_latent_grid
 from fairhuman.regions.settings import RegionSettings
-from fairhuman.report.plots import OBJECTIVE_COLOURS
+from fairhuman.report.colours import REGION_COLOURS
 from fairhuman.train.data import fixed_dataset
 
 TARGET = Path(__file__).parent / "images" / "lead.jpg"
@@ -88,7 +88,7 @@ def _latent(masks_rhw: Tensor) -> Image.Image:
 
 
 def _colour(region: str) -> np.ndarray:
-    colour = OBJECTIVE_COLOURS[region]
+    colour = REGION_COLOURS[region]
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
 
 

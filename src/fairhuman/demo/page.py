@@ -76,7 +76,7 @@ def write_demo_report(
         rows=_held_out(runs),
         samples=[(samples.prompts[i], _drawn(samples, i)) for i in range(min(SHOWN, len(samples.prompts)))],
         samples_count=len(samples.prompts),
-        strategies_plot=figure_uri(plots.strategies_figure(runs)),
+        strategies_plots=[figure_uri(plots.strategies_figure(runs, stacked)) for stacked in (False, True)],
         coverage_plot=figure_uri(plots.coverage_figure(read_metrics(runs["mpd"]))),
         overlay=picture_uri(overlay, SHEET, quality=80) if overlay else None,
         links=[(TITLES[name], (run / "report.html").relative_to(out).as_posix()) for name, run in runs.items()],

@@ -16,6 +16,7 @@ from fairhuman.refine.picture import GOOD, KEPT, REFINED
 from fairhuman.refine.run import RefineManifest, RefineOutcome, RefineSource
 from fairhuman.refine.settings import KINDS
 from fairhuman.report.html import picture_uri, render
+from fairhuman.report.text import plural
 from fairhuman.utils.files import write_text
 
 SHOWN = 60  # refined parts, and unimproved parts, on the page
@@ -53,13 +54,14 @@ def summary(done: RefineOutcome) -> list[str]:
         parts, poor, better, before, after = _numbers(
             [part for row in done.rows for part in row["parts"] if part["kind"] == kind]
         )
-        lines.append(
-            f"{parts} {kind}s, {poor} poor, {better} of them improved; mean quality {before} before, {after} after"
-        )
+        quality = f"; mean quality {before} before, {after} after" if parts else ""
+        lines.append(f"{plural(parts, kind)}, {poor} poor, {better} of them improved{quality}")
     copied = Counter(str(row["outcome"]) for row in done.rows)
     changed = copied.pop(REFINED, 0)
     rest = ", ".join(f"{number} {outcome}" for outcome, number in sorted(copied.items()))
-    lines.append(f"{len(done.rows)} pictures: {changed} refined" + (f", copied unchanged: {rest}" if rest else ""))
+    lines.append(
+        f"{plural(len(done.rows), 'picture')}: {changed} refined" + (f", copied unchanged: {rest}" if rest else "")
+    )
     return lines + [f"skipped: {name}: {why}" for name, why in done.failed.items()]
 
 

@@ -137,8 +137,15 @@ def changes_figure(
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.tick_params(labelsize=9, colors=INK, left=False)
-    panels[0].set_yticks(range(len(estimates)), list(estimates))
     panels[0].set_ylim(len(estimates) - 0.4, -0.6)
+    if not stacked:
+        panels[0].set_yticks(range(len(estimates)), list(estimates))
+        return figure
+    panels[0].set_yticks([])
+    for axes in panels:  # names above the lines leave these the whole width
+        for row, method in enumerate(estimates):
+            place = (0.01, row - 0.14)
+            axes.text(*place, method, transform=axes.get_yaxis_transform(), va="bottom", fontsize=9, color=INK)
     return figure
 
 

@@ -13,11 +13,37 @@ from PIL import Image
 from fairhuman.report.plots import to_svg
 
 _AFTER_PART = re.compile(r"(?<=[/\\_-])(?=[^/\\_-])")
+_TABLE = re.compile(r"<table>(\s*<thead>(.*?)</thead>)", re.DOTALL)
+_HEAD = re.compile(r"<th\b([^>]*)>(.*?)</th>", re.DOTALL)
+_SMALL = re.compile(r"<small>.*?</small>|<br>", re.DOTALL)
+FITTING = 3  # columns of a table that fit onto a phone
 
 
 def breakable(name: str) -> Markup:
     """A file name or other long name, escaped, that a browser may break only behind `/`, `_` or `-`."""
     return Markup("<wbr>").join(escape(part) for part in _AFTER_PART.split(name))
+
+
+def stackable(page: str) -> Markup:
+    """Tables that are too wide for a phone get the class `cards` and their column heads as CSS strings `--c1`, `--c2`,
+    ..., with which `style.css` shows each row as a card there.
+
+    Too wide are more than three columns, or more than one of text. What is `small` in a head is left out.
+    """
+    return Markup(_TABLE.sub(_with_heads, page))
+
+
+def _with_heads(table: re.Match[str]) -> str:
+    heads = _HEAD.findall(table[2])
+    if len(heads) <= FITTING and sum("text" in attributes for attributes, _ in heads) < 2:
+        return table[0]
+    texts = [Markup(_SMALL.sub(" ", content).replace("<wbr>", "\u200b")).striptags() for _, content in heads]
+    labels = escape("; ".join(f"--c{number}: {_css_string(text)}" for number, text in enumerate(texts, start=1)))
+    return f'<table class="cards" style="{labels}">{table[1]}'
+
+
+def _css_string(text: str) -> str:
+    return '"' + re.sub(r'[\\"\n\r\f]', lambda found: f"\\{ord(found[0]):x} ", text) + '"'
 
 
 # Every template autoescapes, because captions, file names and settings are untrusted.
@@ -28,7 +54,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters["breakable"] = breakable
+_TEMPLATES.filters |= {"breakable": breakable, "stackable": stackable}
 
 
 def render(template: str, **context: object) -> str:

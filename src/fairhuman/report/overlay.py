@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fairhuman.record import IGNORE
 from fairhuman.report.colours import REGION_COLOURS, colours
+from fairhuman.report.text import plural
 
 Pixels = NDArray[np.float32]
 Stack = torch.Tensor | Sequence[torch.Tensor]
@@ -48,7 +49,7 @@ def overlay_sheet(
         masks_brhw: masks in [0, 1] at picture resolution, one per region.
         latent_masks_brhw: the same masks in [0, 1] on the latent grid.
         names: the R regions.
-        captions: the B captions as the text encoders receive them.
+        captions: what to write below the B samples, such as the captions that the text encoders receive.
         known_br: whether the region is annotated in the sample.
         ignored_bhw: what counts for no objective, in [0, 1] at picture resolution; drawn hatched.
         conditions: by name, [B, C, H, W] in [0, 1] at picture resolution with 1 or 3 channels; zeros for a missing one.
@@ -171,7 +172,8 @@ def _hatch(panel: Image.Image, ignored_hw: Pixels) -> None:
 
 def _ignored_line(ignored: Sequence[Pixels]) -> str:
     areas = [float(one.mean()) for one in ignored if one.any()]
-    return f"ignored (hatched), counts for no objective: in {len(areas)} of {len(ignored)} samples{_mean_area(areas)}"
+    found = f"in {len(areas)} of these {len(ignored)} samples{_mean_area(areas)}"
+    return f"ignored (hatched), counts for no objective: {found}"
 
 
 def _mean_area(areas: Sequence[float]) -> str:
@@ -201,7 +203,9 @@ def _legend_lines(
         areas = [float(mask[j].mean()) for mask, latent in zip(masks, latent_masks, strict=True) if latent[j].sum() > 0]
         area = _mean_area(areas)
         note = f"; {notes[name]}" if notes.get(name) else ""
-        lines.append(f"{name}: in {len(areas)} of {len(known)} samples ({known[:, j].sum()} annotated){area}{note}")
+        lines.append(
+            f"{name}: in {len(areas)} of these {len(known)} samples (annotated in {known[:, j].sum()}){area}{note}"
+        )
     return lines
 
 
@@ -222,7 +226,7 @@ def _draw_text(
 ) -> None:
     """The caption at `place`, then a line per region with a square of its colour, all within `width` pixels."""
     x, y = place
-    draw.text((x, y), _fitting(caption or "(empty caption)", width), font=_font(), fill="#222222")
+    draw.text((x, y), _fitting(caption or "(no caption)", width), font=_font(), fill="#222222")
     for line, colour in zip(lines, palette_r3, strict=True):
         y += LINE
         draw.rectangle((x, y + 4, x + 9, y + 13), fill=to_hex(colour))
@@ -233,7 +237,8 @@ def _draw_head(
     draw: ImageDraw.ImageDraw, legend: list[str], palette_r3: Pixels, shown: int, b: int, conditions: list[str]
 ) -> None:
     beside = f", then {' and '.join(conditions)}" if conditions else ""
-    title = f"What the model sees: {shown} of {b} samples. Left: picture; right: masks on the latent grid{beside}"
+    samples = plural(shown, "training sample") + (f" of {b}" if b > shown else "")
+    title = f"What the model sees: {samples}. Left: picture; right: masks on the latent grid{beside}"
     draw.text((MARGIN, MARGIN - 4), title, font=_font(14), fill="#222222")
     for j, line in enumerate(legend):
         y = MARGIN + (j + 1) * LINE + 4

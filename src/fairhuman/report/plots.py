@@ -145,19 +145,22 @@ def validation_figure(steps: Sequence[int], estimates: Mapping[str, Sequence[Est
     return figure
 
 
-def strategies_figure(runs: Mapping[str, Path]) -> Figure:
+def strategies_figure(runs: Mapping[str, Path], stacked: bool = False) -> Figure:
     """Weights, cosines and losses of several strategies' runs: one row per strategy, with shared axes.
 
     `runs` maps a strategy's name to the run's folder; the seven strategies of the ablation come in their usual order.
+    The panels of a strategy are side by side, or `stacked` for a phone.
     """
     names = [name for name in STRATEGIES if name in runs] + [name for name in runs if name not in STRATEGIES]
-    figure = Figure(figsize=(11, 1.0 + 1.65 * max(1, len(names))), dpi=100, layout="constrained")
-    grid = figure.subplots(max(1, len(names)), 3, sharex=True, sharey="col", squeeze=False)
+    rows = max(1, len(names))
+    size, shape = ((4.2, 1.0 + 5.1 * rows), (3 * rows, 1)) if stacked else ((11, 1.0 + 1.65 * rows), (rows, 3))
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    grid = figure.subplots(*shape, sharex=True, sharey=False if stacked else "col", squeeze=False).reshape(rows, 3)
     for row, name in enumerate(names):
         metrics = read_metrics(runs[name])
         weights, cosines, losses = grid[row]
         for axes, title in zip(grid[row], ("weights (sum = K)", "cosines between gradients", "losses"), strict=True):
-            _dress(axes, title if row == 0 else "", "")
+            _dress(axes, title if stacked or row == 0 else "", "")
         weights.set_ylabel(STRATEGIES.get(name, name), fontsize=10, color=INK, fontweight="bold")
         weights.axhline(1.0, color="#999999", linewidth=0.8, linestyle=":")
         cosines.axhline(0.0, color="#999999", linewidth=0.8)

@@ -14,7 +14,7 @@ from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.outcome import Outcome, moves_of, outcomes, paired_change
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
-from fairhuman.report.text import duration, whole_percent
+from fairhuman.report.text import duration, estimate_text, whole_percent
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
 from fairhuman.utils.parse import parse_yaml
@@ -163,8 +163,8 @@ def _heldout_lines(found: Sequence[Outcome]) -> list[dict[str, str]]:
                 "name": one.name,
                 "colour": palette[one.name],
                 "n": str(one.before.n),
-                "first": interval(one.before, "{:.4g}"),
-                "last": interval(one.after, "{:.4g}"),
+                "first": estimate_text(one.before),
+                "last": estimate_text(one.after),
                 "change": interval(one.change, "{:+.1%}") if one.change else "-",
                 "sign": sign,
                 "words": words,

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK
+from fairhuman.report.text import plural
 from fairhuman.report.training import interval
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
@@ -55,8 +57,8 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
     page = render(
         "study.html",
         title=settings.title,
-        facts=_facts(analysis, facts),
-        chart=figure_uri(figure),
+        facts=_facts(analysis, votes, facts),
+        charts=[figure_uri(figure), figure_uri(scores_figure(analysis, stacked=True))],
         methods=analysis.methods,
         planned=facts.planned is not None,
         questions=[(name, texts.get(name, ""), _groups(analysis, name)) for name in analysis.questions],
@@ -77,42 +79,73 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
     return out / PAGE
 
 
-def scores_figure(analysis: Analysis) -> Figure:
-    """One panel per question, one bar per method with its interval; faint bars show all participants."""
+def scores_figure(analysis: Analysis, stacked: bool = False) -> Figure:
+    """One panel per question, one bar per method with its interval; faint bars show all participants.
+
+    The panels are side by side with upright bars, or `stacked` with lying ones for a phone.
+    """
     both = bool(analysis.out)
-    count = max(len(analysis.questions), 1)
-    width = max(4.6, 1.1 + 0.95 * len(analysis.methods) * (1.3 if both else 1.0))
-    figure = Figure(figsize=(width * count, 4.0), dpi=110, layout="constrained")
-    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    palette = list(colours(analysis.methods).values())
+    count, methods = max(len(analysis.questions), 1), analysis.methods
+    if stacked:
+        size, shape = (4.2, 0.9 + count * (0.7 + 0.6 * len(methods))), (count, 1)
+    else:
+        size, shape = (max(4.6, 1.1 + 0.95 * len(methods) * (1.3 if both else 1.0)) * count, 4.0), (1, count)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    panels = figure.subplots(*shape, sharex=stacked, sharey=not stacked, squeeze=False).ravel()
     for axes, question in zip(panels, analysis.questions, strict=False):
         groups = [(analysis.everybody, FAINT, -0.21), (analysis.kept, 1.0, 0.21)] if both else [(analysis.kept, 1.0, 0)]
         for results, alpha, shift in groups:
-            found = [results[question].scores[method] for method in analysis.methods]
-            values = np.array([one.value for one in found])
-            ends = np.array([[one.value - one.low, one.high - one.value] for one in found]).T
-            places = np.arange(len(found)) + shift
-            axes.bar(places, np.nan_to_num(values), 0.4 if both else 0.6, color=palette, alpha=alpha)
-            axes.errorbar(places, values, np.maximum(ends, 0), fmt="none", ecolor=INK, elinewidth=1.3, capsize=4)
-            for place, one in zip(places, found, strict=True):
-                top = one.high if np.isfinite(one.high) else one.value
-                if np.isfinite(one.value):
-                    axes.text(place, top + 0.015, f"{one.value:.2f}", ha="center", va="bottom", fontsize=9, color=INK)
-        axes.axhline(0.5, color="#888888", linewidth=1.0, linestyle=":", zorder=0)
-        axes.set_xticks(range(len(analysis.methods)), analysis.methods, fontsize=10, parse_math=False)
-        axes.set_title(question, fontsize=12, color=INK, loc="left", fontweight="bold", parse_math=False)
-        axes.set_ylim(0, 1.08)
-        axes.grid(axis="y", color=GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9, colors=INK)
-    panels[0].set_ylabel("score (1 chosen, 0.5 tie, 0 not chosen)", fontsize=10, color=INK)
+            found = [results[question].scores[method] for method in methods]
+            _bars(axes, found, list(colours(methods).values()), alpha, shift, 0.4 if both else 0.6, stacked)
+        _dress(axes, question, methods, stacked)
+    name_axis = panels[-1].set_xlabel if stacked else panels[0].set_ylabel
+    name_axis("score (1 chosen, 0.5 tie, 0 not chosen)", fontsize=10, color=INK)
     if both:
-        figure.supxlabel("faint: all participants; solid: after exclusion; lines: 95 % intervals", fontsize=9)
+        parts = ["faint: all participants; solid: after exclusion;", "lines: 95 % intervals"]
+        figure.supxlabel(("\n" if stacked else " ").join(parts), fontsize=9)
     return figure
 
 
-def _facts(analysis: Analysis, facts: StudyFacts) -> list[tuple[str, str]]:
+def _bars(
+    axes: Axes, found: Sequence[Estimate], palette: Sequence[str], alpha: float, shift: float, width: float, lying: bool
+) -> None:
+    """A bar with its interval and value for each estimate."""
+    values = np.array([one.value for one in found])
+    ends = np.maximum(np.array([[one.value - one.low, one.high - one.value] for one in found]).T, 0)
+    places = np.arange(len(found)) + shift
+    if lying:
+        axes.barh(places, np.nan_to_num(values), width, color=palette, alpha=alpha)
+        axes.errorbar(values, places, xerr=ends, fmt="none", ecolor=INK, elinewidth=1.3, capsize=4)
+    else:
+        axes.bar(places, np.nan_to_num(values), width, color=palette, alpha=alpha)
+        axes.errorbar(places, values, ends, fmt="none", ecolor=INK, elinewidth=1.3, capsize=4)
+    for place, one in zip(places, found, strict=True):
+        top = (one.high if np.isfinite(one.high) else one.value) + 0.015
+        at, how = ((top, place), ("left", "center")) if lying else ((place, top), ("center", "bottom"))
+        if np.isfinite(one.value):
+            axes.text(*at, f"{one.value:.2f}", ha=how[0], va=how[1], fontsize=9, color=INK)
+
+
+def _dress(axes: Axes, question: str, methods: Sequence[str], lying: bool) -> None:
+    if lying:
+        axes.axvline(0.5, color="#888888", linewidth=1.0, linestyle=":", zorder=0)
+        for place, method in enumerate(methods):  # above the bars, so that these have the whole width
+            axes.text(0.01, place - 0.44, method, va="bottom", fontsize=9, color=INK, parse_math=False)
+        axes.set_yticks([])
+        axes.set_ylim(len(methods) - 0.4, -1.0)
+        axes.set_xlim(0, 1.15)
+    else:
+        axes.axhline(0.5, color="#888888", linewidth=1.0, linestyle=":", zorder=0)
+        axes.set_xticks(range(len(methods)), methods, fontsize=10, parse_math=False)
+        axes.set_ylim(0, 1.08)
+    axes.set_title(question, fontsize=12, color=INK, loc="left", fontweight="bold", parse_math=False)
+    axes.grid(axis="x" if lying else "y", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9, colors=INK)
+
+
+def _facts(analysis: Analysis, given: Votes, facts: StudyFacts) -> list[tuple[str, str]]:
     results = list(analysis.everybody.values())
     votes = sum(result.votes for result in results)
     answered = len(analysis.conduct)
@@ -123,6 +156,7 @@ def _facts(analysis: Analysis, facts: StudyFacts) -> list[tuple[str, str]]:
         ("methods", str(len(analysis.methods))),
         ("items", str(max((result.items for result in results), default=0))),
         ("answers", f"{votes:,}"),
+        ("answers to attention checks", f"{len(given.votes) - votes:,}"),
         ("ties", f"{sum(result.ties for result in results) / votes:.0%}" if votes else "-"),
     ]
 
@@ -138,10 +172,10 @@ def _groups(analysis: Analysis, question: str) -> list[dict[str, Any]]:
 def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
     half = result.times.percentiles
     return {
-        "participants": result.participants,
-        "votes": f"{result.votes:,}",
+        "sample": f"{plural(result.participants, 'participant')}, {plural(result.votes, 'answer')}",
+        "votes": result.votes,
         "methods": [
-            (name, colour, _interval(result.scores[name], "{:.2f}"), _interval(result.strengths.of[name], "{:+.2f}"))
+            (name, colour, _interval(result.scores[name], "{:.2f}"), _strength(result.strengths.of[name]))
             for name, colour in colours(methods).items()
         ],
         "matrix": [(a, ["" if a == b else _meeting(result, a, b) for b in methods]) for a in methods],
@@ -149,7 +183,7 @@ def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
         "lines": [
             ("Krippendorff's α", _number(result.alpha, "{:.3f}")),
             ("ties", f"{result.ties:,} ({result.ties / result.votes:.0%})" if result.votes else "-"),
-            ("tie parameter ν", _number(result.strengths.ties, "{:.3f}")),
+            ("tie parameter ν", _number(result.strengths.ties, "{:.3f}") if result.votes else "-"),
             *((f"position {place} chosen", _interval(one, "{:.1%}")) for place, one in enumerate(result.places, 1)),
             (
                 "seconds per answer",
@@ -170,6 +204,11 @@ def _interval(estimate: Estimate, form: str) -> str:
     if np.isfinite(estimate.value) and not np.isfinite(estimate.low):
         return form.format(estimate.value)
     return interval(estimate, form)
+
+
+def _strength(estimate: Estimate) -> str:
+    """A strength with its interval; a dash for a method that nobody was shown."""
+    return _interval(estimate, "{:+.2f}") if estimate.n else "-"
 
 
 def _number(value: float, form: str) -> str:
@@ -209,7 +248,7 @@ def _failures(conduct: Sequence[ParticipantConduct]) -> str:
     if not asked:
         return "No attention checks were answered."
     counts = [f"{asked.count(number)} failed {number}" for number in sorted(set(asked))]
-    return f"Of {len(asked)} participants who answered attention checks, {', '.join(counts)}."
+    return f"Of {plural(len(asked), 'participant')} who answered attention checks, {', '.join(counts)}."
 
 
 def _counts(result: StudyResult) -> list[tuple[str, tuple[int, ...]]]:

@@ -136,7 +136,8 @@ def _write_overlay(run: Run) -> None:
     """Write `overlay.png`: the next samples with their masks at picture resolution and on the latent grid."""
     samples = run.recipe.samples(run.process.num_processes)
     pictured = run.data.train.reading(None)
-    batches = [collate([pictured[position]]) for position in _shown_positions(pictured.order, run.step, samples)]
+    drawn = [pictured[position] for position in _shown_positions(pictured.order, run.step, samples)]
+    batches = [collate([sample]) for sample in drawn]
     names = run.recipe.regions.names
     ignored = [batch.ignored_bhw[0] for batch in batches if batch.ignored_bhw is not None]
     sheet = overlay_sheet(
@@ -144,7 +145,7 @@ def _write_overlay(run: Run) -> None:
         [batch.masks_brhw[0] for batch in batches],
         [run.objectives.masks(batch)[0, 1:] for batch in batches],
         names,
-        [batch.captions[0] for batch in batches],
+        ["(caption dropped: view.caption_dropout)" if one.caption_dropped else one.caption for one in drawn],
         torch.cat([batch.known_br for batch in batches]),
         {name: [batch.conditions[name][0] for batch in batches] for name in batches[0].conditions},
         ignored or None,

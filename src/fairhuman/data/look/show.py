@@ -32,7 +32,7 @@ REJECTED_EXAMPLES = 6  # per reason
 NOTES = 50  # maximum number of notes on the page
 POLICY = "style-src 'unsafe-inline'"  # end of the content security policy in `page.html`
 PICTURES_A_PAGE = 60
-MANY = 8  # regions; if there are more, those that are only painted are hidden at first
+MANY = 8  # regions; if there are more, those that are only painted are hidden at first and have no count
 SCRIPT = """
 const cards = [...document.querySelectorAll(".card")], text = document.getElementById("text");
 const state = document.getElementById("state"), count = document.getElementById("count");
@@ -118,7 +118,7 @@ def show_dataset(
     cards = _draw_cards(dataset, found, names, palette, report, progress)
     require_usable(dataset, report, len(cards))
     groups = rejected_groups(path, REJECTED_EXAMPLES) if rejected else []
-    facts = _facts(dataset, cards, total, None if first else seed)
+    facts = _facts(dataset, names, cards, total, None if first else seed)
     sheets = [cards[start : start + PICTURES_A_PAGE] for start in range(0, len(cards), PICTURES_A_PAGE)]
     links = [_Link(number, _page_name(page, number).name, cards) for number, cards in enumerate(sheets, start=1)]
     with writing(page):
@@ -160,12 +160,13 @@ def _page(
     """One page as HTML; `palette` has the colour of every shown region, in their order."""
     source = build_source(path) if groups else None
     notes = [(note.action, note.reason, note_text(note)) for note in report.notes if note.action != "converted"]
-    few = len(palette) <= MANY
+    every = [card.layers for link in links for card in link.cards]
     text = render(
         "data_show.html",
         title=f"{escape_control(path.resolve().name)}: {sum(len(link.cards) for link in links)} pictures",
         facts=facts,
-        regions=[(name, colour, few or name in dataset.regions) for name, colour in palette.items()],
+        regions=[(name, colour, _is_usual(dataset, name, len(palette))) for name, colour in palette.items()],
+        kinds=[name for name in ("boxes", "masks", "pose", "depth") if any(getattr(one, name) for one in every)],
         order={name: number for number, name in enumerate(palette)},
         cards=links[number - 1].cards,
         links=links,
@@ -267,19 +268,32 @@ def _rejected_card(example: RejectedExample, source: DataSet | None, palette: di
     return RejectedCard(f"{label}: {example.value}" if example.value else label, layers)
 
 
-def _facts(dataset: DataSet, cards: Sequence[Card], total: int | None, seed: int | None) -> list[tuple[str, str]]:
+def _facts(
+    dataset: DataSet, names: Sequence[str], cards: Sequence[Card], total: int | None, seed: int | None
+) -> list[tuple[str, str]]:
+    """Facts about the sheet, and about each region that is shown at first."""
     report = read_report(dataset.path)
     return [
         ("pictures", str(len(cards))),
         ("sample", "the first ones" if seed is None else f"random, seed {seed}"),
         *([("records", f"{total:,}")] if total is not None else []),
         ("format", dataset.kind if report is None else f"built from {report.get('format')}"),
-        *((name, _share(cards, number)) for number, name in enumerate(dataset.regions)),
+        *((name, _share(cards, number)) for number, name in enumerate(names) if _is_usual(dataset, name, len(names))),
     ]
 
 
+def _is_usual(dataset: DataSet, name: str, regions: int) -> bool:
+    """Whether a region is shown at first: all of a few, and those with boxes of many."""
+    return regions <= MANY or name in dataset.regions
+
+
 def _share(cards: Sequence[Card], number: int) -> str:
-    return f"in {sum(f'has-{number}' in card.states.split() for card in cards)} of {len(cards)}"
+    """Such as `in 9 of 16, 2 unknown`, or `unknown` where no picture is annotated."""
+    states = [state for card in cards for state in card.states.split()]
+    unknown = states.count(f"unknown-{number}")
+    if unknown == len(cards):
+        return "unknown"
+    return f"in {states.count(f'has-{number}')} of {len(cards)}" + (f", {unknown} unknown" if unknown else "")
 
 
 def _allow_script(script: str, page: str) -> str:

@@ -36,6 +36,7 @@ class Sample:
     whole_r2: Tensor = field(
         default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64)
     )  # the picture's boxes by region, and those that are whole in view
+    caption_dropped: bool = False  # the record has a caption, and the sample hasn't
 
 
 @dataclass(frozen=True)

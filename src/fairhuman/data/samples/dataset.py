@@ -232,6 +232,7 @@ class PeopleDataset(Dataset[Sample]):
             moments_2chw=moments,
             ignored_hw=ignored_hw,
             whole_r2=regions.whole_r2,
+            caption_dropped=dropped and record.caption != "",
         )
 
     def _hidden_conditions(self, position: int) -> set[str]:

@@ -1,0 +1,47 @@
+"""Every page fits onto a phone without hiding anything, and can be read in light and dark."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.every_page import every_page
+from helpers.places import ROOT
+
+AXE = (ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+# Text that lies outside the window, or that its own box cuts off; pictures of class `wide` say that they are scrolled.
+HIDDEN = """
+[...document.querySelectorAll("body *")].filter((one) => {
+  const style = getComputedStyle(one);
+  const outside = one.getBoundingClientRect().right > innerWidth + 1;
+  const cut = one.scrollWidth > one.clientWidth + 1 && style.overflowX !== "visible";
+  return (outside || cut) && one.checkVisibility() && !one.closest(".wide, svg") && style.position !== "absolute";
+}).map((one) => one.outerHTML.slice(0, 120))
+"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return every_page(tmp_path_factory.mktemp("pages"))
+
+
+def test_pages_fit_onto_a_phone_and_can_be_read(pages: dict[str, Path], open_page: Callable[..., Any]) -> None:
+    page = open_page("about:blank", viewport={"width": 390, "height": 800})
+    client = page.context.new_cdp_session(page)  # a page's own policy lets no such script in
+    found: dict[str, Any] = {}
+    for name, path in pages.items():
+        page.goto(path.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        client.send("Runtime.evaluate", {"expression": AXE})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            objections = page.evaluate(
+                "axe.run().then((all) => all.violations.flatMap((one) => one.nodes.map((node) => [one.id, node.html])))"
+            )
+            found |= {f"{name}, {scheme}": objections} if objections else {}
+        hidden = page.evaluate(HIDDEN)
+        found |= {f"{name}, 390 px": hidden} if hidden else {}
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            found[f"{name}, page"] = "is wider than the window"
+    assert found == {}
