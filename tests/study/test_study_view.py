@@ -110,6 +110,18 @@ def test_all_fits_and_axe_finds_nothing_to_object_to(taking_part, options, shown
     audit(page)
 
 
+def test_a_phone_shows_no_keys_and_the_start_keeps_off_its_edges(study_folder, make_app, serving, open_page):
+    app, tokens = make_app(study_folder(trials=1))
+    page = open_page(f"{serving(app)}/p/{tokens[0]}", **PHONE)
+    card = page.locator("main.sheet").bounding_box()
+    assert card["x"] >= 8
+    assert card["x"] + card["width"] <= PHONE["viewport"]["width"] - 8
+    page.click("main button")
+    Tab(page).ready()
+    assert page.locator("kbd").count() > 0
+    assert not any(key.is_visible() for key in page.locator("kbd, .hint, #shortcuts").all())
+
+
 REGIONAL = [{"name": "regional", "text": "Which picture has better faces and hands?", "zoom": True}]
 LOW_PHONE = {"viewport": {"width": 390, "height": 560}, "has_touch": True, "is_mobile": True}
 

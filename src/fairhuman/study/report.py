@@ -121,9 +121,9 @@ def _bars(
         axes.errorbar(places, values, ends, fmt="none", ecolor=INK, elinewidth=1.3, capsize=4)
     for place, one in zip(places, found, strict=True):
         top = (one.high if np.isfinite(one.high) else one.value) + 0.015
-        at, how = ((top, place), ("left", "center")) if lying else ((place, top), ("center", "bottom"))
+        x, y, across, along = (top, place, "left", "center") if lying else (place, top, "center", "bottom")
         if np.isfinite(one.value):
-            axes.text(*at, f"{one.value:.2f}", ha=how[0], va=how[1], fontsize=9, color=INK)
+            axes.text(x, y, f"{one.value:.2f}", ha=across, va=along, fontsize=9, color=INK)
 
 
 def _dress(axes: Axes, question: str, methods: Sequence[str], lying: bool) -> None:
