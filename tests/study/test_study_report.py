@@ -48,6 +48,7 @@ def test_numbers_with_and_without_exclusion(tmp_path: Path) -> None:
     for part in ("10 of 12", "made by hand", "lost", "line 3: a bad row", "2 of 2 attention checks failed", "0.81 ["):
         assert part in text
     assert "After exclusion: 9 participants, 72 answers" in text
+    assert "There are 80 answers and 20 attention checks of 10 participants." in text
     assert "The rules exclude 1 of 10 participants." in text
     assert [one.chosen for one in read_votes(tmp_path / "answers.csv").votes] == [v.chosen for v in answers().votes]
     with Image.open(tmp_path / "scores.png") as chart:
@@ -91,9 +92,11 @@ def test_no_answers_a_single_one_or_none_that_are_left_make_a_page_too(tmp_path:
         "There are no answers yet"
         in write_report(Votes([]), StudySettings(), StudyFacts(("a", "b"), 3), tmp_path).read_text()
     )
-    write_report(Votes([vote(0, "AB", "A")]), StudySettings(), StudyFacts(), tmp_path)
+    one = write_report(Votes([vote(0, "AB", "A")]), StudySettings(), StudyFacts(), tmp_path).read_text()
+    assert "All participants: 1 participant, 1 answer<" in one
     fast = Votes([vote(0, "AB", "A", seconds=0.1), vote(1, "AB", None, seconds=0.1)])
-    write_report(fast, StudySettings(), StudyFacts(), tmp_path)
+    none = write_report(fast, StudySettings(), StudyFacts(), tmp_path).read_text()
+    assert "<td>tie parameter ν</td><td>-</td>" in none.partition("After exclusion")[2], "no answers, no strengths"
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["kept"]["overall"]["votes"] == 0
     assert found["kept"]["overall"]["scores"]["A"]["value"] is None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from fairhuman.utils.files import write_atomically, write_json, write_text
 
 PAGE, CHART, RESULTS, ANSWERS = "report.html", "scores.png", "results.json", "answers.csv"
 FAINT = 0.35  # opacity of the bars before exclusion
+NAME = 12  # characters of a line of a method's name below its bar
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
     page = render(
         "study.html",
         title=settings.title,
-        facts=_facts(analysis, votes, facts),
+        counted=votes.counted(),
+        facts=_facts(analysis, facts),
         charts=[figure_uri(figure), figure_uri(scores_figure(analysis, stacked=True))],
         methods=analysis.methods,
         planned=facts.planned is not None,
@@ -136,7 +139,8 @@ def _dress(axes: Axes, question: str, methods: Sequence[str], lying: bool) -> No
         axes.set_xlim(0, 1.15)
     else:
         axes.axhline(0.5, color="#888888", linewidth=1.0, linestyle=":", zorder=0)
-        axes.set_xticks(range(len(methods)), methods, fontsize=10, parse_math=False)
+        lines = [fill(method, NAME) for method in methods]
+        axes.set_xticks(range(len(methods)), lines, fontsize=10, parse_math=False)
         axes.set_ylim(0, 1.08)
     axes.set_title(question, fontsize=12, color=INK, loc="left", fontweight="bold", parse_math=False)
     axes.grid(axis="x" if lying else "y", color=GRID, linewidth=0.7)
@@ -145,7 +149,7 @@ def _dress(axes: Axes, question: str, methods: Sequence[str], lying: bool) -> No
     axes.tick_params(labelsize=9, colors=INK)
 
 
-def _facts(analysis: Analysis, given: Votes, facts: StudyFacts) -> list[tuple[str, str]]:
+def _facts(analysis: Analysis, facts: StudyFacts) -> list[tuple[str, str]]:
     results = list(analysis.everybody.values())
     votes = sum(result.votes for result in results)
     answered = len(analysis.conduct)
@@ -156,7 +160,6 @@ def _facts(analysis: Analysis, given: Votes, facts: StudyFacts) -> list[tuple[st
         ("methods", str(len(analysis.methods))),
         ("items", str(max((result.items for result in results), default=0))),
         ("answers", f"{votes:,}"),
-        ("answers to attention checks", f"{len(given.votes) - votes:,}"),
         ("ties", f"{sum(result.ties for result in results) / votes:.0%}" if votes else "-"),
     ]
 

@@ -184,6 +184,21 @@ def test_the_page_filters_in_a_browser(folder, tmp_path, open_page):
     assert SCRIPT in page_file.read_text(encoding="utf-8")
 
 
+def test_what_is_unknown_is_not_counted_as_absent_and_layers_that_are_not_there_are_not_offered(folder, tmp_path):
+    rows = [{"file_name": f"{i}.png", "caption": "x", "hands": [[1, 1, 9, 9]] if i else None} for i in range(3)]
+    root = folder(rows)
+    Image.new("L", (40, 30)).save(root / "m.png")
+    lines = [json.loads(line) for line in (root / "metadata.jsonl").read_text().splitlines()]
+    lines[0]["masks"] = {"ignore": "m.png"}
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = shown(root, tmp_path)[1]
+    facts = dict(re.findall(r"<dt>(\w+)</dt><dd>([^<]*)</dd>", page[: page.index("</dl>")]))
+    assert facts["face"] == "unknown"
+    assert facts["hand"] == "in 2 of 3, 1 unknown"
+    assert facts["ignore"] == "in 1 of 3, 2 unknown"
+    assert re.findall(r'id="(boxes|masks|pose|depth)"', page) == ["boxes", "masks"]
+
+
 def test_pages_of_sixty_search_in_each_other(folder, tmp_path, open_page):
     """130 pictures; the last one alone has shoes, in its own colour."""
     rows = [{"file_name": f"{i:03}.png", "caption": f"it's <b>{i}</b>"} for i in range(130)]

@@ -137,8 +137,11 @@ def test_user_defined_regions_and_no_regions(people):
 @pytest.mark.parametrize("dropout", [0.0, 0.25, 1.0])
 def test_caption_dropout(people, dropout):
     found = dataset(people(4), caption_dropout=dropout)
-    captions = [found[position].caption for position in range(400)]
-    assert captions.count("") / 400 == pytest.approx(dropout, abs=0.08)
+    samples = [found[position] for position in range(400)]
+    assert [sample.caption for sample in samples].count("") / 400 == pytest.approx(dropout, abs=0.08)
+    assert all(sample.caption_dropped == (sample.caption == "") for sample in samples)
+    bare = [replace(record, caption="") for record in people(1)]
+    assert not dataset(bare, caption_dropout=dropout)[0].caption_dropped, "there was none to drop"
     # What is dropped must not change what is seen.
     assert torch.equal(found[3].picture_chw, dataset(people(4))[3].picture_chw)
 
