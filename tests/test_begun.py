@@ -242,6 +242,8 @@ def test_a_study_still_has_its_answers_and_takes_more(begun: Callable[[str], Pat
     assert [person.pop("overclaimed") for person in found["participants"]] == [0, 0]
     assert found["settings"]["exclude"].pop("max_overclaimed") is None
     assert (found["settings"].pop("equalize"), found["settings"].pop("place_minutes")) == (False, 60.0)
+    assert found["settings"].pop("ranks") is False
+    assert [found[who][name].pop("ranks") for who in ("everybody", "kept") for name in found[who]] == [{}] * 4
     assert close(found, expected, tolerance=1e-6)
     assert (folder / "report" / "report.html").stat().st_size > 1000
     run(*LINKS, "--out", folder / "links.csv")

@@ -11,7 +11,7 @@ from fairhuman import config
 from fairhuman.study.study import PICTURES, SETTINGS, Design, StudyItem, StudySettings, Trial, save_design
 
 ADMIN = "admin-token-of-the-tests"
-METHODS = ("our_method", "baseline_x", "third_way", "fourth_one")
+METHODS = ("our_method", "baseline_x", "third_way", "fourth_one", "fifth_row", "sixth_sum", "seventh_net")
 LENGTH = 6000  # bytes of every file
 
 
@@ -57,6 +57,6 @@ def write_study(
         for p in range(participants)
     )
     save_design(Design(methods, items, seen), folder)
-    values = {"items": trials, "participants": participants, "shown": shown, "checks": 0, **settings}
+    values = {"items": trials, "participants": participants, "shown": shown, "checks": 0, "ranks": False, **settings}
     config.save(config.build(StudySettings, values), folder / SETTINGS)
     return folder

@@ -3,6 +3,11 @@
 import sqlite3
 
 from fairhuman.study.study import DATABASE
+from helpers.places import ROOT
+
+AXE = ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js"
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+DESK = {"viewport": {"width": 1280, "height": 800}}
 
 
 class Tab:
@@ -76,3 +81,11 @@ def stored(folder, table="answers"):
 
 def choices(folder):
     return [(trial, question, choice) for trial, question, choice, _ in stored(folder)]
+
+
+def audit(page) -> None:
+    """All rules of axe-core, through the debugger: the page's own policy lets no such script in."""
+    client = page.context.new_cdp_session(page)
+    client.send("Runtime.evaluate", {"expression": AXE.read_text(encoding="utf-8")})
+    found = page.evaluate("axe.run().then(result => result.violations.map(each => [each.id, each.nodes[0].html]))")
+    assert found == [], found

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select, text, update
 from fairhuman.errors import DataError
 from fairhuman.study.links import participant_tokens
 from fairhuman.study.shown import load_shown
-from fairhuman.study.store import ANSWERS, EVENTS, SESSIONS, VERSION, StudyStore, open_store, token_digest
+from fairhuman.study.store import ANSWERS, EVENTS, MIGRATIONS, SESSIONS, VERSION, StudyStore, open_store, token_digest
 from fairhuman.study.study import SETTINGS
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import transaction
@@ -179,10 +179,10 @@ def test_an_older_database_is_brought_up_to_date_once_and_a_newer_one_refused(fo
         connection.execute(text("ALTER TABLE sessions ADD COLUMN note VARCHAR"))
 
     for _ in range(2):
-        store = open_store(study, database, [add_note])
+        store = open_store(study, database, [*MIGRATIONS, add_note])
         with transaction(store.engine) as connection:
             assert connection.execute(text("SELECT participant, note FROM sessions")).all() == [(0, None)]
-            assert connection.execute(select(VERSION.c.version)).scalar() == 2
+            assert connection.execute(select(VERSION.c.version)).scalar() == len(MIGRATIONS) + 2
         store.close()
     with pytest.raises(DataError, match="use a newer fairhuman"):
         open_store(study, database)
@@ -197,5 +197,5 @@ def test_a_failed_migration_changes_nothing(folder, database):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        open_store(study, database, [fail])
+        open_store(study, database, [*MIGRATIONS, fail])
     open_store(study, database).close()

@@ -1,14 +1,9 @@
 """How the participant's page looks and is used: zoom, phone, keyboard, accessibility, other words."""
 
-from pathlib import Path
-
 import pytest
 
 from fairhuman.study.texts import load_texts
-from helpers.study_tab import Tab, choices
-
-AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+from helpers.study_tab import DESK, PHONE, Tab, audit, choices
 
 
 def shown_part(tab) -> list[str]:
@@ -86,7 +81,6 @@ def test_two_fingers_zoom_and_one_moves_on_a_phone(taking_part):
 
 
 TURNED = {"viewport": {"width": 740, "height": 360}, "has_touch": True, "is_mobile": True}
-DESK = {"viewport": {"width": 1280, "height": 800}}
 ENLARGED_DARK = {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2, "color_scheme": "dark"}
 
 
@@ -173,14 +167,6 @@ def test_axe_finds_nothing_on_the_other_pages_and_would_find_something(study_fol
     page.evaluate("document.documentElement.removeAttribute('lang')")
     with pytest.raises(AssertionError, match="html-has-lang"):
         audit(page)
-
-
-def audit(page) -> None:
-    """All rules of axe-core, through the debugger: the page's own policy lets no such script in."""
-    client = page.context.new_cdp_session(page)
-    client.send("Runtime.evaluate", {"expression": AXE.read_text(encoding="utf-8")})
-    found = page.evaluate("axe.run().then(result => result.violations.map(each => [each.id, each.nodes[0].html]))")
-    assert found == []
 
 
 def test_keyboard_alone_reaches_everything_in_order_and_sees_where_it_is(taking_part):

@@ -26,10 +26,12 @@ def create(
     study: Annotated[Path, Argument(help="New folder for the study.")],
     overrides: Overrides = None,
     method: Annotated[list[str] | None, Option("--method", help="NAME=FOLDER of pictures; repeatable.")] = None,
-    prompts: Annotated[Path | None, Option(help="Text file with one prompt per line; else the pictures' own.")] = None,
+    prompts: Annotated[
+        Path | None, Option(help="Text file or data set of the prompts; else the pictures' own.")
+    ] = None,
     pairs: Annotated[int | None, Option(min=1, help="Number of prompts to draw; 100 by default.")] = None,
     participants: Annotated[int | None, Option(min=1, help="Number of participants; 50 by default.")] = None,
-    shown: Annotated[int | None, Option(help="Pictures side by side, 2 to 4; 2 by default.")] = None,
+    shown: Annotated[int | None, Option(help="Pictures side by side, 2 to 9; 2 by default.")] = None,
     per_participant: Annotated[int | None, Option(min=1, help="Prompts for each; all by default.")] = None,
     checks: Annotated[int | None, Option(min=0, help="Attention checks for each; 3 by default.")] = None,
     seed: Annotated[int | None, Option(min=0, help="Another seed draws another study.")] = None,
@@ -203,7 +205,8 @@ def serve(
 
     root, hosts = ("", ()) if url is None else (parse_site(url)[0], (parse_site(url)[1],))
     access = Access.grant(admin_token, open_link, hosts, root or None)
-    loaded, words, display = load_shown(study), load_texts(texts), ConsoleDisplay()
+    loaded, display = load_shown(study), ConsoleDisplay()
+    words = load_texts(texts, loaded.settings.ranked)
     if dry_run:
         display.say(f"{study}: {plural(len(loaded.participants), 'participant')}; would be served at {host}:{port}")
         return

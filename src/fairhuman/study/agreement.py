@@ -7,15 +7,14 @@ from fairhuman.study.answers import Vote
 
 
 def votes_alpha(votes: Sequence[Vote]) -> float:
-    """α of votes: a unit is an item shown with a set of methods; its values are the chosen methods, or a tie.
+    """α of votes: a unit is an item shown with a set of methods; its values are the best methods, several in a tie.
 
     Votes on different sets of methods can't agree or disagree, so expected disagreement is computed within each set and
     summed: 1 - Σ_s D_o / Σ_s D_e. If the same methods are always shown, this is the usual α.
     """
     sets: dict[frozenset[str], dict[str, list[str]]] = {}
     for vote in votes:
-        # repr distinguishes a method called "None" from None, a tie.
-        sets.setdefault(frozenset(vote.shown), {}).setdefault(vote.item, []).append(repr(vote.chosen))
+        sets.setdefault(frozenset(vote.shown), {}).setdefault(vote.item, []).append(repr(sorted(vote.top)))
     return krippendorff_alpha([list(units.values()) for units in sets.values()])
 
 

@@ -12,7 +12,7 @@ from fairhuman.study.bias import AnswerTimes, PlaceBalance, answer_times, place_
 from fairhuman.study.bradley_terry import Strengths, fit_strengths
 from fairhuman.study.exclusion import ParticipantConduct, judge_participants, keep_votes
 from fairhuman.study.intervals import index_keys
-from fairhuman.study.scores import PairRecord, method_score, pair_records
+from fairhuman.study.scores import PairRecord, mean_rank, method_score, pair_records
 from fairhuman.study.study import StudySettings
 
 
@@ -22,8 +22,9 @@ class StudyResult:
 
     Attributes:
         votes, participants, items: their numbers.
-        ties: number of votes that are ties.
+        ties: number of votes that are ties, of all pictures or of the best ones.
         scores: the paper's score by method.
+        ranks: mean rank by method, for those that were ranked.
         meetings: record of each ordered pair of methods.
         strengths: strengths in Davidson's model.
         alpha: Krippendorff's α.
@@ -37,6 +38,7 @@ class StudyResult:
     items: int
     ties: int
     scores: Mapping[str, Estimate]
+    ranks: Mapping[str, Estimate]
     meetings: Mapping[tuple[str, str], PairRecord]
     strengths: Strengths
     alpha: float
@@ -109,6 +111,7 @@ def _result(votes: Sequence[Vote], question: str, methods: Sequence[str]) -> Stu
         items=index_keys([vote.item for vote in votes])[1],
         ties=sum(vote.chosen is None for vote in votes),
         scores={method: method_score(votes, method) for method in methods},
+        ranks={method: rank for method in methods if (rank := mean_rank(votes, method)) is not None},
         meetings=pair_records(votes, methods),
         strengths=fit_strengths(votes, methods),
         alpha=votes_alpha(votes),

@@ -11,13 +11,15 @@ from typing import Any
 
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.text import plural
-from fairhuman.study.candidates import JOIN, TIE
+from fairhuman.study.candidates import TIE
+from fairhuman.study.ranks import JOIN, Ranks, parse_ranks, ranks_text, sole_best
 from fairhuman.study.study import DATABASE, StoredStudy
 from fairhuman.utils.files import write_atomically, write_json
 from fairhuman.utils.parse import parse_json
 
 COLUMNS = ("participant", "trial", "question", "prompt", "shown", "chosen", "seconds", "given", "item", "better")
 POSSIBLE = "possible_seconds"  # a last column, where the server's clock was read
+RANKS = "ranks"  # a column where pictures were ranked, before that
 OPTIONAL = ("prompt", "seconds", "given", "item", "better")  # optional in tables from other sources
 MAX_LISTED = 10  # invalid rows that are listed
 _TRIAL = re.compile("[0-9]{1,9}")
@@ -36,12 +38,13 @@ class Vote:
         question: name of the question.
         prompt: prompt of the pictures; empty if unknown.
         shown: methods from left to right.
-        chosen: method of the preferred picture; None: a tie.
+        chosen: method of the preferred picture; None: a tie, of all pictures or, with ranks, of the best ones.
         seconds: answer time; NaN if unknown.
         given: time of the answer, ISO 8601; empty if unknown.
         item: identifier of the group of pictures, independent of the methods shown.
         better: for attention checks, the correct choice; None: a real item.
         possible: seconds that the answer can have taken at most by the server's clock; NaN if unknown.
+        ranks: rank of each of `shown`, 1 for the best, equal for tied ones; None: only the best was chosen.
     """
 
     participant: str
@@ -55,6 +58,25 @@ class Vote:
     item: str
     better: str | None = None
     possible: float = math.nan
+    ranks: Ranks | None = None
+
+    @property
+    def top(self) -> tuple[str, ...]:
+        """The methods of the best pictures; several if they are tied."""
+        if self.ranks is None:
+            return self.shown if self.chosen is None else (self.chosen,)
+        return tuple(method for method, rank in zip(self.shown, self.ranks, strict=True) if rank == 1)
+
+    def against(self, a: str, b: str) -> float | None:
+        """1 if a's picture is better than b's, 0 if it is worse, 0.5 if they are tied; None: it isn't said."""
+        if a not in self.shown or b not in self.shown:
+            return None
+        if self.ranks is not None:
+            first, second = (self.ranks[self.shown.index(method)] for method in (a, b))
+            return 0.5 if first == second else float(first < second)
+        if self.chosen is None:
+            return 0.5
+        return float(self.chosen == a) if self.chosen in (a, b) else None
 
 
 @dataclass
@@ -106,8 +128,12 @@ def write_votes(votes: Sequence[Vote], path: Path) -> None:
         for vote in votes
     ]
     columns: tuple[str, ...] = COLUMNS
+    if any(vote.ranks is not None for vote in votes):
+        columns = (*columns, RANKS)
+        for line, vote in zip(lines, votes, strict=True):
+            line[RANKS] = None if vote.ranks is None else ranks_text(vote.ranks)
     if any(math.isfinite(vote.possible) for vote in votes):
-        columns = (*COLUMNS, POSSIBLE)
+        columns = (*columns, POSSIBLE)
         for line, vote in zip(lines, votes, strict=True):
             line[POSSIBLE] = round(vote.possible, 3) if math.isfinite(vote.possible) else None
     if _kind(path) == "json":
@@ -147,8 +173,8 @@ def read_votes(path: Path) -> Votes:
 
     Columns: participant, trial, question, shown (methods from left to right, joined by |) and chosen (one of them, or
     "tie"); optionally prompt, seconds, given, item (by default the prompt), better (correct choice of an attention
-    check) and possible_seconds (that the answer can have taken at most). Other columns are ignored. Invalid rows are
-    listed by line and skipped.
+    check), ranks (of the shown pictures, joined by |) and possible_seconds (that the answer can have taken at most).
+    Other columns are ignored. Invalid rows are listed by line and skipped.
 
     Raises:
         DataError: the file can't be read, a column is missing, or no row is valid.
@@ -243,6 +269,15 @@ def _parse(values: Mapping[str, str]) -> Vote | str:
     better = values.get("better", "").strip() or None
     if better is not None and better not in shown:
         return f"better must be one of {', '.join(shown)}, or empty; found {better!r}"
+    ranks: Ranks | None = None
+    if text := values.get(RANKS, "").strip():
+        try:
+            ranks = parse_ranks(text, len(shown))
+        except ValueError as error:
+            return str(error)
+        best = sole_best(ranks)
+        if chosen != (TIE if best is None else shown[best]):
+            return f"chosen must be {TIE if best is None else shown[best]}, as the ranks say; found {chosen!r}"
     item = values.get("item", "").strip() or prompt or f"trial {trial}"
     return Vote(
         participant,
@@ -256,6 +291,7 @@ def _parse(values: Mapping[str, str]) -> Vote | str:
         item,
         better,
         possible,
+        ranks,
     )
 
 

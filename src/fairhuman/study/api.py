@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fairhuman.config import Settings
+from fairhuman.study.study import MOST_SHOWN
 
 TOKEN = r"^[A-Za-z0-9_-]{43}$"  # 32 bytes in base64url
 MAX_SECONDS = 86_400.0
@@ -22,8 +23,11 @@ class AnswerBody(Settings):
     key: str = Field(pattern=r"^[A-Za-z0-9-]{16,64}$", description="unique per answer; the same if an answer is resent")
     trial: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
     question: str = Field(max_length=31)
-    choice: Annotated[int, Field(strict=True, ge=0, le=3)] | None = Field(
-        description="position from left to right; null: a tie"
+    choice: Annotated[int, Field(strict=True, ge=0, lt=MOST_SHOWN)] | None = Field(
+        description="position from left to right; null: a tie, or ranks are given"
+    )
+    ranks: list[Annotated[int, Field(strict=True, ge=1, le=MOST_SHOWN)]] | None = Field(
+        default=None, max_length=MOST_SHOWN, description="rank of each picture from left to right; equal ones are tied"
     )
     seconds: float = Field(strict=True, ge=0, le=MAX_SECONDS)
 
@@ -66,6 +70,7 @@ def openapi_document(title: str) -> dict[str, Any]:
 
 
 _CHOICE: dict[str, Any] = {"type": ["integer", "null"]}
+_RANKS: dict[str, Any] = {"type": ["array", "null"], "items": {"type": "integer"}}
 _TRIALS: dict[str, Any] = {
     "type": "object",
     "required": ["trials", "answers"],
@@ -88,7 +93,12 @@ _TRIALS: dict[str, Any] = {
             "items": {
                 "type": "object",
                 "required": ["trial", "question", "choice"],
-                "properties": {"trial": {"type": "integer"}, "question": {"type": "string"}, "choice": _CHOICE},
+                "properties": {
+                    "trial": {"type": "integer"},
+                    "question": {"type": "string"},
+                    "choice": _CHOICE,
+                    "ranks": _RANKS,
+                },
                 "additionalProperties": False,
             },
         },

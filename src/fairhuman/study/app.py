@@ -15,9 +15,10 @@ from starlette.routing import Route
 from fairhuman.errors import FairHumanError
 from fairhuman.study.api import AnswerBody, JoinBody, openapi_document
 from fairhuman.study.limits import RateLimit
+from fairhuman.study.ranks import JOIN
 from fairhuman.study.shown import TYPES, ShownStudy
 from fairhuman.study.store import StudyStore, token_digest
-from fairhuman.study.study import PICTURES
+from fairhuman.study.study import PICTURES, Answer
 from fairhuman.study.texts import load_texts
 from fairhuman.web.app import RefusedError, create_app, page, read_json
 
@@ -114,7 +115,7 @@ class _Pages:
         if not self.store.has_consented(number):
             return self._page("study_consent.html", root=root)
         questions = [question.model_dump(mode="json") for question in self.study.settings.questions]
-        return self._page("study_trial.html", root=root, questions=questions)
+        return self._page("study_trial.html", root=root, questions=questions, ranked=self.study.settings.ranked)
 
     def consent(self, request: Request) -> Response:
         self.store.consent(self._participant(request))
@@ -126,7 +127,7 @@ class _Pages:
         if not self.store.has_consented(number):
             raise RefusedError(403, "Please agree to take part first.")
         answers = [
-            {"trial": answer.trial, "question": answer.question, "choice": answer.choice}
+            {"trial": answer.trial, "question": answer.question, "choice": answer.choice, **_ranks(answer)}
             for answer in self.store.answers(number)
         ]
         return JSONResponse(
@@ -138,7 +139,9 @@ class _Pages:
 
         def keep() -> int:
             number, token = self._participant(request), request.path_params["token"]
-            return self.store.answer(number, given.key, given.trial, given.question, given.choice, given.seconds, token)
+            return self.store.answer(
+                number, given.key, given.trial, given.question, given.choice, given.seconds, token, given.ranks
+            )
 
         return JSONResponse({"answered": await run_in_threadpool(keep)})
 
@@ -190,6 +193,11 @@ class _Pages:
 
     def _page(self, template: str, **context: object) -> Response:
         return page(template, 200, title=self.study.settings.title, texts=self.texts, **context)
+
+
+def _ranks(answer: Answer) -> dict[str, list[int]]:
+    """The ranks of an answer that has some, for the page."""
+    return {} if answer.ranks is None else {"ranks": list(map(int, answer.ranks.split(JOIN)))}
 
 
 def _address(request: Request) -> str:

@@ -101,7 +101,8 @@ def fit_strengths(votes: Sequence[Vote], methods: Sequence[str]) -> Strengths:
     A method that always wins would have infinite strength under the likelihood alone; the prior with standard deviation
     10 keeps it finite and is otherwise negligible. With a single method or no votes, all strengths are 0.
 
-    With more than two pictures, the chosen one counts as a win over each other one, and a tie as a tie of every pair.
+    With more than two pictures, ranks give a comparison of each pair; where only the best one is chosen, that is a win
+    over each other one, and a tie a tie of every pair.
     Intervals are θ ± t √V with a sandwich estimate of V: the model's Hessian around the two-way clustered variance of
     `fairhuman.study.intervals`, so that several comparisons from one vote count once.
     """
@@ -138,8 +139,9 @@ def _comparisons(votes: Sequence[Vote], methods: Sequence[str]) -> list[tuple[in
     for place, vote in enumerate(votes):
         for at, a in enumerate(vote.shown):
             for b in vote.shown[at + 1 :]:
-                if vote.chosen in (a, b, None):
-                    rows.append((number[a], number[b], 2 if vote.chosen is None else int(vote.chosen == b), place))
+                score = vote.against(a, b)
+                if score is not None:
+                    rows.append((number[a], number[b], 2 if score == 0.5 else int(score == 0), place))
     return rows
 
 

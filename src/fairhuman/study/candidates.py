@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes
+from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import DataError, RecipeError
+from fairhuman.study.ranks import JOIN
 from fairhuman.utils.files import read_prompts
 
-TIE, JOIN = "tie", "|"  # in tables: the entry for a tie, and the separator of method names
+TIE = "tie"  # in tables, the entry for a tie
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def find_candidates(methods: Mapping[str, Path], prompts: Path | None, leave_out
 
     Args:
         methods: name to a folder of pictures, see `fairhuman.compare.grid.matching`.
-        prompts: text file with one prompt per line; may be None if the pictures store their prompts.
+        prompts: text file with one prompt per line, or a data set; may be None if the pictures store their prompts.
         leave_out: text file with one prompt or picture file name per line.
 
     Raises:
@@ -49,7 +51,7 @@ def find_candidates(methods: Mapping[str, Path], prompts: Path | None, leave_out
     matched = match_pictures(methods, lacking)
     if not matched:
         raise DataError(f"no prompt has a picture from each of {', '.join(methods)}; {lacking[0]}")
-    texts = _prompts(matched, read_prompts(prompts) if prompts is not None else None, prompts)
+    texts = _prompts(matched, prompts_at(prompts) if prompts is not None else None, prompts)
     rows = [
         Candidate(prompt, {name: drawn.file for name, drawn in row.pictures.items()})
         for row, prompt in zip(matched, texts, strict=True)

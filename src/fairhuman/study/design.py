@@ -22,6 +22,7 @@ from fairhuman.errors import RecipeError
 from fairhuman.study.balance import Chain, equitable_colouring, shuffled
 from fairhuman.study.study import StudyItem, StudySettings, Trial
 
+MOST_TRIED = 200_000  # choices of sets
 Order = list[list[int]]  # ordered items of each participant
 
 
@@ -84,14 +85,22 @@ def _method_sets(order: Order, methods: int, shown: int, generator: np.random.Ge
 
 
 def _evenest(sets: Sequence[tuple[int, ...]], counts: Counter[int]) -> dict[int, tuple[int, ...]]:
-    """Assign sets to colours so that the sets shown once more than others are spread over the pairs of methods."""
+    """Assign sets to colours so that the sets shown once more than others are spread over the pairs of methods.
+
+    All choices of these sets are tried, or, if they are too many, one set is added after the other.
+    """
     often = [colour for colour in range(len(sets)) if counts[colour] > min(counts[c] for c in range(len(sets)))]
 
     def unevenness(chosen: Sequence[tuple[int, ...]]) -> int:
         pairs = Counter(pair for methods in chosen for pair in combinations(methods, 2))
         return sum(number**2 for number in pairs.values())
 
-    chosen = min(combinations(sets, len(often)), key=unevenness) if comb(len(sets), len(often)) > 1 else ()
+    chosen: Sequence[tuple[int, ...]] = ()
+    if 1 < comb(len(sets), len(often)) <= MOST_TRIED:
+        chosen = min(combinations(sets, len(often)), key=unevenness)
+    elif often and len(often) < len(sets):
+        for _ in often:
+            chosen = min(([*chosen, each] for each in sets if each not in chosen), key=unevenness)
     rest = iter([methods for methods in sets if methods not in chosen])
     more = iter(chosen)
     return {colour: next(more) if chosen and colour in often else next(rest) for colour in range(len(sets))}

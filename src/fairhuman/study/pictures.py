@@ -62,10 +62,14 @@ def fit_to_smallest(pictures: Mapping[str, Image.Image]) -> dict[str, Image.Imag
 
 
 def degraded_versions(picture: Image.Image, shown: int) -> dict[str, Image.Image]:
-    """The pictures of an attention check: the original as `SHARP`, and `shown` - 1 clearly degraded versions."""
+    """The pictures of an attention check: the original as `SHARP`, and `shown` - 1 clearly degraded versions, all
+    different.
+    """
     pixels = np.asarray(picture)
     squares = pixelate(pixels, CELLS)
     worse = {"pixelated": squares, "blurred": blur(pixels, SIGMA), "pixelated and blurred": blur(squares, SIGMA / 2)}
+    for step in range(1, shown - len(worse)):
+        worse[f"blurred {step + 1}"] = blur(pixels, SIGMA * (1 + step / 2))
     return {SHARP: picture, **{name: Image.fromarray(worse[name]) for name in list(worse)[: shown - 1]}}
 
 

@@ -10,7 +10,8 @@ from sqlalchemy import column, inspect, select, table
 from sqlalchemy.exc import SQLAlchemyError
 
 from fairhuman.errors import DataError
-from fairhuman.study.answers import Vote, Votes
+from fairhuman.study.answers import RANKS, Vote, Votes
+from fairhuman.study.ranks import parse_ranks
 from fairhuman.study.study import Answer, Design
 from fairhuman.web.database import reading
 
@@ -32,14 +33,18 @@ def read_database(where: Path | str, design: Design, questions: Sequence[str], *
     """
     if isinstance(where, Path) and not where.is_file():
         raise DataError(f"{where}: there is no such database; has the study been served?")
-    answers = table("answers", *map(column, ("participant", "trial", "question", "choice", "seconds", "given")))
+    columns = ["participant", "trial", "question", "choice", "seconds", "given"]
     sessions = table("sessions", column("participant"), column("consented"))
     events = table("events", *map(column, ("id", "participant", "trial", "question", "seconds", "given")))
     possible: Mapping[Place, float] = {}
     with reading(where) as engine:
         try:
             with engine.connect() as connection:
-                rows = connection.execute(select(answers)).all()
+                there = inspect(connection)
+                # a database from before there were ranks may be read as it is
+                if there.has_table("answers") and any(each["name"] == RANKS for each in there.get_columns("answers")):
+                    columns.append(RANKS)
+                rows = connection.execute(select(table("answers", *map(column, columns)))).all()
                 if timed and {"sessions", "events"} <= set(inspect(connection).get_table_names()):
                     consents = {row.participant: row.consented for row in connection.execute(select(sessions))}
                     possible = possible_seconds(consents, connection.execute(select(events).order_by(events.c.id)))
@@ -49,7 +54,7 @@ def read_database(where: Path | str, design: Design, questions: Sequence[str], *
     found: dict[tuple[str, int, str], Vote] = {}
     bad = []
     for row in sorted(rows, key=lambda row: (row.participant, row.trial, row.question)):
-        answer = Answer(row.participant, row.trial, row.question, row.choice, row.seconds, row.given)
+        answer = Answer(*row)
         reason = _wrong(answer, design, questions)
         if reason is not None:
             bad.append(f"participant {answer.participant}, trial {answer.trial}, {answer.question}: {reason}")
@@ -111,6 +116,7 @@ def vote_of(answer: Answer, design: Design, possible: float = math.nan) -> Vote:
         item=str(trial.item),
         better=item.better,
         possible=possible,
+        ranks=None if answer.ranks is None else parse_ranks(answer.ranks, len(trial.shown)),
     )
 
 
@@ -125,6 +131,11 @@ def _wrong(answer: Answer, design: Design, questions: Sequence[str]) -> str | No
     shown = trials[answer.trial].shown
     if answer.choice is not None and not 0 <= answer.choice < len(shown):
         return f"choice {answer.choice} of {len(shown)} pictures"
+    if answer.ranks is not None:
+        try:
+            parse_ranks(answer.ranks, len(shown))
+        except ValueError as error:
+            return str(error)
     if not (math.isfinite(answer.seconds) and answer.seconds >= 0):
         return f"seconds must be at least 0, found {answer.seconds}"
     return None

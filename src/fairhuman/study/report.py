@@ -102,7 +102,7 @@ def scores_figure(analysis: Analysis, stacked: bool = False) -> Figure:
             _bars(axes, found, list(colours(methods).values()), alpha, shift, 0.4 if both else 0.6, stacked)
         _dress(axes, question, methods, stacked)
     name_axis = panels[-1].set_xlabel if stacked else panels[0].set_ylabel
-    name_axis("score (1 chosen, 0.5 tie, 0 not chosen)", fontsize=10, color=INK)
+    name_axis("score (1 best, 0.5 tied for best, 0 otherwise)", fontsize=10, color=INK)
     if both:
         parts = ["faint: all participants; solid: after exclusion;", "lines: 95 % intervals"]
         figure.supxlabel(("\n" if stacked else " ").join(parts), fontsize=9)
@@ -178,9 +178,16 @@ def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
         "sample": f"{plural(result.participants, 'participant')}, {plural(result.votes, 'answer')}",
         "votes": result.votes,
         "methods": [
-            (name, colour, _interval(result.scores[name], "{:.2f}"), _strength(result.strengths.of[name]))
+            (
+                name,
+                colour,
+                _interval(result.scores[name], "{:.2f}"),
+                _strength(result.strengths.of[name]),
+                _interval(result.ranks[name], "{:.2f}") if name in result.ranks else "-",
+            )
             for name, colour in colours(methods).items()
         ],
+        "ranked": bool(result.ranks),
         "matrix": [(a, ["" if a == b else _meeting(result, a, b) for b in methods]) for a in methods],
         "connected": result.strengths.connected,
         "lines": [

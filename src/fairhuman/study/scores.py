@@ -1,6 +1,5 @@
 """The paper's score of each method, and pairwise records."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,11 +9,12 @@ import numpy as np
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.answers import Vote
 from fairhuman.study.intervals import mean_interval
+from fairhuman.study.ranks import shared_places
 
 
 @dataclass(frozen=True, slots=True)
 class PairRecord:
-    """Record of two methods over votes that showed both and chose one of them or a tie.
+    """Record of two methods over votes that say which of both is better, or that they are tied.
 
     Attributes:
         wins, ties, losses: counts of the first method against the second.
@@ -34,10 +34,14 @@ class PairRecord:
 
 
 def vote_score(vote: Vote, method: str) -> float:
-    """1 for the chosen picture, 0 for the others, 0.5 each for a tie (FairHuman, supplement, section 4.2)."""
-    if vote.chosen is None:
-        return 0.5
-    return 1.0 if vote.chosen == method else 0.0
+    """1 for the best picture, 0.5 each if several are tied on top, 0 for the others.
+
+    FairHuman, supplement, section 4.2: "For the highest rank in each group, we record its score as 1 and the rest as 0.
+    In addition, for tied rankings, we assign a score of 0.5 to each." Ties below the top score 0.
+    """
+    if method not in vote.top:
+        return 0.0
+    return 1.0 if len(vote.top) == 1 else 0.5
 
 
 def method_score(votes: Sequence[Vote], method: str, *, resamples: int = 2000) -> Estimate:
@@ -47,14 +51,33 @@ def method_score(votes: Sequence[Vote], method: str, *, resamples: int = 2000) -
     return mean_interval(scores_n, [v.participant for v in seen], [v.item for v in seen], resamples=resamples)
 
 
+def mean_rank(votes: Sequence[Vote], method: str, *, resamples: int = 2000) -> Estimate | None:
+    """Mean place of a method, 1 for the best, over the votes that rank it; tied pictures share the mean of theirs.
+
+    The interval is that of `mean_interval`, in which places 1 to n are numbers of 0 to 1. None without ranks, or if
+    votes rank different numbers of pictures, as their places don't compare.
+    """
+    ranked = [vote for vote in votes if vote.ranks is not None and method in vote.shown]
+    sizes = {len(vote.shown) for vote in ranked}
+    if len(sizes) != 1:
+        return None
+    last = sizes.pop() - 1
+    places_n = [shared_places(vote.ranks or ())[vote.shown.index(method)] for vote in ranked]
+    people, items = [vote.participant for vote in ranked], [vote.item for vote in ranked]
+    one = mean_interval((np.array(places_n) - 1) / last, people, items, resamples=resamples)
+    return Estimate(1 + last * one.value, 1 + last * one.low, 1 + last * one.high, one.n)
+
+
 def pair_records(
     votes: Sequence[Vote], methods: Sequence[str], *, resamples: int = 2000
 ) -> dict[tuple[str, str], PairRecord]:
-    """Record of each ordered pair of methods; with more than two pictures, the chosen one beats each other one."""
+    """Record of each ordered pair of methods: ranks compare every pair, a choice the chosen one with each other one."""
     found = {}
     for a, b in combinations(methods, 2):
-        met = [vote for vote in votes if a in vote.shown and b in vote.shown and vote.chosen in (a, b, None)]
-        chosen = Counter(vote.chosen for vote in met)
-        found[a, b] = PairRecord(chosen[a], chosen[None], chosen[b], method_score(met, a, resamples=resamples))
+        met = [(vote, score) for vote in votes if (score := vote.against(a, b)) is not None]
+        scores = [score for _, score in met]
+        people, items = [vote.participant for vote, _ in met], [vote.item for vote, _ in met]
+        share = mean_interval(np.array(scores, np.float64), people, items, resamples=resamples)
+        found[a, b] = PairRecord(scores.count(1.0), scores.count(0.5), scores.count(0.0), share)
         found[b, a] = found[a, b].reversed
     return found

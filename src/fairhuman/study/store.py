@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -32,11 +33,13 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 
 from fairhuman.errors import DataError
 from fairhuman.study.group_commit import GroupCommit
+from fairhuman.study.ranks import dense, ranks_text, sole_best
 from fairhuman.study.shown import ShownStudy
 from fairhuman.study.study import Answer
 from fairhuman.web.app import RefusedError
@@ -71,6 +74,7 @@ ANSWERS = Table(
     Column("choice", Integer),
     Column("seconds", Float, nullable=False),
     Column("given", String, nullable=False),  # ISO 8601, UTC
+    Column("ranks", String),  # of all pictures, where they are ranked; see `fairhuman.study.ranks`
 )
 EVENTS = Table(
     "events",
@@ -83,10 +87,19 @@ EVENTS = Table(
     Column("choice", Integer),
     Column("seconds", Float, nullable=False),
     Column("given", String, nullable=False),
+    Column("ranks", String),
     UniqueConstraint("participant", "key"),
 )
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = ()  # the first migrates from version 1 to 2, and so on
+
+
+def _add_ranks(connection: Connection) -> None:
+    """From version 1, whose answers have no ranks."""
+    for table in (ANSWERS, EVENTS):
+        connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN ranks VARCHAR"))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_add_ranks,)  # the first migrates from version 1 to 2, and so on
 MAX_CHANGES = 20  # times that a participant may change the answer to one question about one trial
 
 
@@ -137,6 +150,7 @@ class StudyStore:
     def __init__(self, engine: Engine, study: ShownStudy) -> None:
         self.engine = engine
         self._trials = study.participants
+        self._ranked = study.settings.ranked
         self._questions = tuple(question.name for question in study.settings.questions)
         self._expiry = timedelta(minutes=study.settings.place_minutes)
         self._known: dict[str, int] = {}  # cache of token digests whose participant can't change any more
@@ -253,6 +267,7 @@ class StudyStore:
         choice: int | None,
         seconds: float,
         token: str | None = None,
+        ranks: Sequence[int] | None = None,
     ) -> int:
         """Save an answer and return the participant's number of answers; resending with the same key changes nothing.
 
@@ -264,13 +279,22 @@ class StudyStore:
             choice: position from left to right; None: a tie.
             seconds: time of the answer, as the client measured it.
             token: the participant's link; if it has lost the place since, nothing is saved. None: not checked.
+            ranks: rank of each picture from left to right, where pictures are ranked; `choice` follows from them.
 
         Raises:
-            RefusedError: no consent yet (403), the place now belongs to somebody else (404), unknown trial, question or
-                choice (422), the key was used for another answer or the answer was changed too often (409).
+            RefusedError: no consent yet (403), the place now belongs to somebody else (404), unknown trial, question,
+                choice or ranks (422), the key was used for another answer or the answer was changed too often (409).
         """
-        self._check(participant, trial, question, choice)
-        content = {"trial": trial, "question": question, "choice": choice, "seconds": seconds}
+        self._check(participant, trial, question, choice, ranks)
+        content: dict[str, Any] = {
+            "trial": trial,
+            "question": question,
+            "choice": choice,
+            "seconds": seconds,
+            "ranks": None,
+        }
+        if ranks is not None:
+            content |= {"choice": sole_best(ranks), "ranks": ranks_text(dense(ranks))}
 
         def keep(connection: Connection) -> int:
             # Locks the session's row, so that answers of the same participant from other processes wait.
@@ -320,7 +344,9 @@ class StudyStore:
             for number, consented, joined in found
         ]
 
-    def _check(self, participant: int, trial: int, question: str, choice: int | None) -> None:
+    def _check(
+        self, participant: int, trial: int, question: str, choice: int | None, ranks: Sequence[int] | None
+    ) -> None:
         trials = self._trials[participant]
         if not 0 <= trial < len(trials):
             raise RefusedError(422, f"trial must be in 0..{len(trials) - 1}, not {trial}.")
@@ -329,6 +355,11 @@ class StudyStore:
         shown = len(trials[trial].pictures)
         if choice is not None and not 0 <= choice < shown:
             raise RefusedError(422, f"choice must be null or in 0..{shown - 1}, not {choice}.")
+        if self._ranked != (ranks is not None):
+            wanted = f"{shown} ranks, one for each picture" if self._ranked else "a choice, no ranks"
+            raise RefusedError(422, f"This study asks for {wanted}.")
+        if ranks is not None and (len(ranks) != shown or not all(1 <= rank <= shown for rank in ranks)):
+            raise RefusedError(422, f"ranks must be {shown} numbers in 1..{shown}, not {list(ranks)}.")
 
 
 def _waiting() -> ColumnElement[bool]:

@@ -22,6 +22,7 @@ from fairhuman.utils.parse import parse_json
 SETTINGS, DESIGN, PICTURES, DATABASE = "study.yaml", "design.json", "pictures", "study.sqlite"
 CREATION = "creation.json"  # how the study was made, for the report, and the secret of its design; never served
 PRIVATE = (DESIGN, CREATION)  # files that only their owner may read
+MOST_SHOWN = 9  # each has a key
 
 
 class Question(Settings):
@@ -67,7 +68,12 @@ class StudySettings(Settings):
     items: int = Field(default=100, ge=1, description="groups of pictures with the same prompt")
     participants: int = Field(default=50, ge=1, description="planned participants")
     per_participant: int | None = Field(default=None, ge=1, description="items per participant; None: all")
-    shown: int = Field(default=2, ge=2, le=4, description="pictures side by side, each from another method")
+    shown: int = Field(default=2, ge=2, le=MOST_SHOWN, description="pictures side by side, each from another method")
+    ranks: bool = Field(
+        default=True,
+        description="whether participants rank the pictures where more than two are shown, with ties of any of them; "
+        "otherwise they choose the best one, or a tie of all",
+    )
     checks: int = Field(default=3, ge=0, description="attention checks per participant")
     seed: int = Field(default=0, ge=0, description="seed of items and design")
     show_prompt: bool = Field(default=True, description="show the prompt above the pictures")
@@ -80,6 +86,11 @@ class StudySettings(Settings):
         gt=0,
         description="minutes without an answer after which another visitor of the open link may take the place",
     )
+
+    @property
+    def ranked(self) -> bool:
+        """Whether answers are ranks; of two pictures, a choice says as much."""
+        return self.ranks and self.shown > 2
 
     @field_validator("questions")
     @classmethod
@@ -136,9 +147,10 @@ class Answer:
     Attributes:
         participant, trial: numbers from 0.
         question: name of the question.
-        choice: position in `Trial.shown`; None: a tie.
+        choice: position in `Trial.shown`; None: a tie, of all pictures or, with ranks, of the best ones.
         seconds: time from showing the pictures to the answer, measured by the browser.
         given: time when the server accepted it, ISO 8601, UTC.
+        ranks: rank of each picture in `Trial.shown`, as text of `fairhuman.study.ranks`; None: a choice alone.
     """
 
     participant: int
@@ -147,6 +159,7 @@ class Answer:
     choice: int | None
     seconds: float
     given: str
+    ranks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +214,8 @@ def load_study(folder: Path) -> StoredStudy:
 
 
 def load_settings(folder: Path) -> StudySettings:
-    """Read `study.yaml`; a rule of exclusion that it doesn't register, because it is older, excludes nobody.
+    """Read `study.yaml`. An older one goes on as it began: a rule of exclusion that it doesn't register excludes
+    nobody, and without `ranks` only the best picture is chosen.
 
     Raises:
         RecipeError: as `config.load`.
@@ -210,9 +224,12 @@ def load_settings(folder: Path) -> StudySettings:
 
 
 def _registered_alone(settings: StudySettings) -> StudySettings:
-    if "max_overclaimed" in settings.exclude.model_fields_set or "exclude" not in settings.model_fields_set:
-        return settings
-    return settings.model_copy(update={"exclude": settings.exclude.model_copy(update={"max_overclaimed": None})})
+    known, changed = settings.model_fields_set, dict[str, Any]()
+    if "exclude" in known and "max_overclaimed" not in settings.exclude.model_fields_set:
+        changed["exclude"] = settings.exclude.model_copy(update={"max_overclaimed": None})
+    if "ranks" not in known:
+        changed["ranks"] = False
+    return settings.model_copy(update=changed)
 
 
 def save_design(design: Design, folder: Path) -> None:

@@ -9,11 +9,14 @@ from fairhuman.errors import DataError
 from fairhuman.utils.parse import parse_json
 
 DEFAULT = Path(__file__).with_name("texts.json")
+ABOUT_RANKS = ("how_to_rank", "rank", "next", "unranked")
 _PLACE = re.compile(r"\{\w+\}")
 
 
-def load_texts(path: Path | None = None) -> Mapping[str, str]:
+def load_texts(path: Path | None = None, ranked: bool = False) -> Mapping[str, str]:
     """Read texts by name. `DEFAULT`, read for None, defines the required names and the {placeholders} of each text.
+
+    Texts about ranks may be missing where nothing is `ranked`, as in files that are older than ranks.
 
     Raises:
         DataError: the file can't be read; a text is missing, unknown, empty or not a string; a {placeholder} is
@@ -22,6 +25,8 @@ def load_texts(path: Path | None = None) -> Mapping[str, str]:
     path = path or DEFAULT
     texts = _read(path)
     known = _read(DEFAULT)
+    if not ranked:
+        texts = {name: known[name] for name in ABOUT_RANKS} | texts
     problems = [f"{name!r} is missing" for name in known if name not in texts]
     for name, text in texts.items():
         if name not in known:

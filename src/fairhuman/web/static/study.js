@@ -1,4 +1,5 @@
-// The participant's page: shows one question about one group of pictures at a time and queues each answer.
+// The participant's page: shows one question about one group of pictures at a time and queues each answer. An answer is
+// the place of the chosen picture, null for a tie, or a list with the rank of each picture.
 
 import { Queue } from "./study_queue.js";
 import { View } from "./study_view.js";
@@ -10,12 +11,14 @@ const AHEAD = 2; // groups to preload
 const LEAST_PX = 200; // minimum width of a picture; smaller pages scroll
 const GAP_PX = 10;
 const SEEN = 0.9; // share of a picture, or of the screen if the picture is larger, that must have been in view
-const LETTERS = "ABCD";
+const RANK_PX = 46; // width and height of a number of a rank, with its gap
+const LETTERS = "ABCDEFGHI";
 
 const find = (id) => document.getElementById(id);
 const { root } = document.body.dataset;
 const questions = JSON.parse(document.body.dataset.questions);
 const texts = JSON.parse(document.body.dataset.texts);
+const ranked = document.body.dataset.ranked === "true";
 const area = find("pictures");
 const answers = new Map(); // by step: trial * questions.length + question
 const images = new Map(); // by name: promises of decoded images
@@ -26,10 +29,14 @@ let step = -1;
 let since = null; // time at which the pictures of this step were shown; null: not yet
 let unseen = []; // pictures and close-ups that haven't been in view since then; answers wait for them
 let failing = false;
+let ranks = []; // of the pictures that are shown; null: none yet
+let current = 0; // the picture whose rank a digit sets
 
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const element = (name, properties) => Object.assign(document.createElement(name), properties);
 const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const valueOf = (answer) => answer.ranks ?? answer.choice;
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 const total = () => trials.length * questions.length;
 const stepOf = (answer) => answer.trial * questions.length + questions.findIndex((question) => question.name === answer.question);
 
@@ -115,7 +122,8 @@ async function show(next) {
   area.dataset.trial = index;
   scrollTo(0, 0);
   area.replaceChildren(...trial.pictures.map((name, place) => figure(loaded, name, question.zoom ? trial.zooms[place] : [], LETTERS[place])));
-  showChoices(trial.pictures.length);
+  if (ranked) showRanks(trial.pictures.length);
+  else showChoices(trial.pictures.length);
   fit();
   view.pan(0, 0);
   area.classList.remove("waiting");
@@ -140,7 +148,8 @@ function look() {
 }
 
 function lock() {
-  for (const button of choices) button.setAttribute("aria-disabled", since === null || unseen.length > 0);
+  const waiting = since === null || unseen.length > 0;
+  for (const button of choices) button.setAttribute("aria-disabled", waiting || (button.id === "next" && ranks.includes(null)));
   find("unseen").textContent = unseen.length ? texts.unseen : "";
 }
 
@@ -163,6 +172,12 @@ function figure(loaded, name, zooms, letter) {
   return whole;
 }
 
+// Height of the numbers below a picture of a width, on as many lines as they need.
+const ranksHeight = (count, width) => RANK_PX * (Math.ceil(count / Math.max(1, Math.floor(width / RANK_PX))) + 0.3);
+
+// Columns, at most so many, that fill all rows about equally.
+const evenly = (count, most) => Math.ceil(count / Math.ceil(count / Math.max(1, most)));
+
 // Choose the number of rows that makes the pictures largest, preferring one row.
 function fit() {
   const figures = [...area.children];
@@ -171,12 +186,18 @@ function fit() {
   const aspect = first.naturalHeight / first.naturalWidth;
   const rowsOfZooms = [...figures[0].querySelectorAll(".zooms img")].filter((_, index) => index % 2 === 0);
   const tall = aspect + rowsOfZooms.reduce((sum, zoom) => sum + zoom.naturalHeight / zoom.naturalWidth / 2, 0);
+  area.style.maxWidth = "";
   const height = innerHeight - (document.body.offsetHeight - area.offsetHeight);
-  const widths = [figures.length, 2, 1].map((columns) => {
-    const rows = Math.ceil(figures.length / columns);
-    return Math.min((area.clientWidth - GAP_PX * (columns - 1)) / columns, (height - GAP_PX * (rows - 1)) / rows / tall);
+  const count = figures.length;
+  const columnCounts = count <= 4 ? [count, 2, 1] : figures.map((_, index) => Math.ceil(count / (index + 1)));
+  const widths = columnCounts.map((columns) => {
+    const rows = Math.ceil(count / columns);
+    const across = (area.clientWidth - GAP_PX * (columns - 1)) / columns;
+    const fits = (below) => Math.min(across, ((height - GAP_PX * (rows - 1)) / rows - below) / tall);
+    return ranked ? fits(ranksHeight(count, fits(ranksHeight(count, across)))) : fits(0);
   });
   const width = Math.floor(Math.max(...widths, Math.min(LEAST_PX, (area.clientWidth - GAP_PX) / 2)));
+  if (count > 4) area.style.maxWidth = `${evenly(count, Math.floor((area.clientWidth + GAP_PX) / (width + GAP_PX))) * (width + GAP_PX)}px`;
   for (const each of figures) {
     each.style.width = `${width}px`;
     each.firstChild.style.height = `${width * aspect}px`;
@@ -202,26 +223,104 @@ function showChoices(count) {
   }
 }
 
-function choiceButton(text, key, choice) {
+function choiceButton(text, key, choice, handle = () => answer(choice)) {
   const button = element("button", {});
   button.dataset.choice = choice;
   button.append(element("span", { textContent: text }), element("kbd", { textContent: key }));
-  button.addEventListener("click", () => answer(choice));
+  button.addEventListener("click", handle);
   return button;
+}
+
+// Ranks: a row of numbers below each picture. A digit sets the rank of the current picture and goes on to the next one.
+
+function showRanks(count) {
+  const before = answers.get(step);
+  ranks = before ? [...before] : Array(count).fill(null);
+  current = 0;
+  [...area.children].forEach((each, place) => each.append(rankButtons(place, count)));
+  if (!choices.length) {
+    const tie = choiceButton(texts.tie, "T", null, () => answer(Array(ranks.length).fill(1)));
+    const next = choiceButton(texts.next, "↵", "next", submit);
+    next.id = "next";
+    choices = [tie, next];
+    find("choices").replaceChildren(...choices);
+  }
+  tellRanks();
+}
+
+function rankButtons(place, count) {
+  const row = element("div", { className: "ranks", role: "group", ariaLabel: fill(texts.rank, { letter: LETTERS[place] }) });
+  for (let rank = 1; rank <= count; rank += 1) {
+    const button = element("button", { textContent: rank });
+    button.addEventListener("click", () => setRank(place, ranks[place] === rank ? null : rank));
+    button.addEventListener("focus", () => goTo(place));
+    row.append(button);
+  }
+  return row;
+}
+
+function setRank(place, rank) {
+  ranks[place] = rank;
+  goTo(place);
+}
+
+function goTo(place) {
+  current = Math.min(Math.max(place, 0), ranks.length - 1);
+  tellRanks();
+}
+
+function typeRank(rank) {
+  if (!ranked || since === null || rank > ranks.length) return;
+  setRank(current, rank);
+  const open = ranks.findIndex((each, place) => each === null && place > current);
+  const left = ranks.indexOf(null);
+  if (left >= 0) goTo(open >= 0 ? open : left);
+  reveal(area.children[current]);
+}
+
+const reveal = (part) => {
+  document.documentElement.style.scrollPaddingBottom = `${find("answering").offsetHeight}px`;
+  part.scrollIntoView({ block: "nearest" });
+};
+
+function tellRanks() {
+  [...area.children].forEach((each, place) => {
+    each.classList.toggle("current", place === current && find("shortcuts").checked);
+    [...each.querySelectorAll(".ranks button")].forEach((button, index) => button.setAttribute("aria-pressed", ranks[place] === index + 1));
+  });
+  const levels = [...new Set(ranks.filter((rank) => rank !== null))].sort((a, b) => a - b);
+  const groups = levels.map((level) => [...LETTERS].filter((_, place) => ranks[place] === level).join(" = "));
+  find("order").textContent = groups.join(" > ");
+  lock();
+}
+
+// Ranks without gaps, as only the order counts.
+function dense(given) {
+  const levels = [...new Set(given)].sort((a, b) => a - b);
+  return given.map((rank) => levels.indexOf(rank) + 1);
+}
+
+function submit() {
+  const open = ranks.indexOf(null);
+  if (open >= 0 && !unseen.length) {
+    goTo(open);
+    find("unseen").textContent = texts.unranked;
+    reveal(area.children[open]);
+  } else answer(dense(ranks));
 }
 
 function answer(choice) {
   const passed = since === null ? 0 : performance.now() - since;
   if (passed < LEAST_MS) return;
   if (unseen.length) {
-    document.documentElement.style.scrollPaddingBottom = `${find("answering").offsetHeight}px`;
-    unseen[0].scrollIntoView({ block: "nearest" });
+    reveal(unseen[0]);
     return;
   }
-  if (answers.get(step) !== choice) {
+  if (!answers.has(step) || !same(answers.get(step), choice)) {
     answers.set(step, choice);
     const [trial, place] = [Math.floor(step / questions.length), step % questions.length];
-    queue.add({ trial, question: questions[place].name, choice, seconds: Math.min(passed / 1000, MOST_SECONDS) });
+    const given = Array.isArray(choice) ? { choice: null, ranks: choice } : { choice };
+    queue.add({ trial, question: questions[place].name, ...given, seconds: Math.min(passed / 1000, MOST_SECONDS) });
   }
   show(step + 1 < total() ? step + 1 : firstOpen());
 }
@@ -246,17 +345,19 @@ function tell() {
 
 // Keys, clicks, other tabs
 
-const isPair = () => choices.length === 3;
+const isPair = () => !ranked && choices.length === 3;
 const has = (place) => place < choices.length - 1;
-const keys = { t: () => answer(null), b: back, backspace: back, z: () => view.toggle(), "+": () => view.larger(), "=": () => view.larger(), "-": () => view.smaller() };
-for (const place of [0, 1, 2, 3]) keys[place + 1] = () => has(place) && answer(place);
-keys.arrowleft = () => isPair() && answer(0);
-keys.arrowright = () => isPair() && answer(1);
+const keys = { t: () => choices.find((button) => button.dataset.choice === "null")?.click(), b: back, backspace: back, z: () => view.toggle(), "+": () => view.larger(), "=": () => view.larger(), "-": () => view.smaller() };
+for (const place of LETTERS.split("").keys()) keys[place + 1] = () => (ranked ? typeRank(place + 1) : has(place) && answer(place));
+keys.arrowleft = () => (ranked ? goTo(current - 1) : isPair() && answer(0));
+keys.arrowright = () => (ranked ? goTo(current + 1) : isPair() && answer(1));
+if (ranked) keys.enter = submit;
 const moves = { ArrowLeft: [-0.2, 0], ArrowRight: [0.2, 0], ArrowUp: [0, -0.2], ArrowDown: [0, 0.2] };
 
 document.addEventListener("keydown", (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey || !find("shortcuts").checked) return;
   const move = event.shiftKey && moves[event.key];
+  if (ranked && event.key === "Enter" && event.target.closest("button:not(.ranks [aria-pressed=true]), a")) return; // that is pressed
   const handle = move ? () => view.pan(...move) : keys[event.key.toLowerCase()];
   if (!handle) return;
   event.preventDefault();
@@ -268,7 +369,7 @@ find("shortcuts").addEventListener("change", (event) => remember(event.target.ch
 addEventListener("storage", (event) => {
   const other = queue.fromElsewhere(event);
   if (other) {
-    answers.set(stepOf(other), other.choice);
+    answers.set(stepOf(other), valueOf(other));
     if (stepOf(other) === step) show(firstOpen());
   }
   tell();
@@ -293,9 +394,9 @@ function remembered() {
 }
 
 find("shortcuts").checked = remembered();
-for (const [, each] of queue.pending()) answers.set(stepOf(each), each.choice); // they may be sent before the trials are loaded
+for (const [, each] of queue.pending()) answers.set(stepOf(each), valueOf(each)); // they may be sent before the trials are loaded
 const loaded = await load();
 trials = loaded.trials;
-for (const each of loaded.answers) if (!answers.has(stepOf(each))) answers.set(stepOf(each), each.choice);
+for (const each of loaded.answers) if (!answers.has(stepOf(each))) answers.set(stepOf(each), valueOf(each));
 show(firstOpen());
 queue.hurry();
