@@ -212,7 +212,7 @@ def test_the_example_of_a_metric(tmp_path: Path) -> None:
     from PIL import Image
 
     from fairhuman.data.pictures.notes import LoadReport
-    from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
+    from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
     from fairhuman.evaluate.pictures import read_pictures
     from fairhuman.evaluate.results import EvaluationResults
     from fairhuman.evaluate.settings import EvaluateSettings

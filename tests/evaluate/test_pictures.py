@@ -7,8 +7,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.pictures import read_pictures
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.pipeline.cache import CachedRows, Key
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import CachedRows, Key
 from fairhuman.record import HumanRecord
 
 PARTS = ("face", "hand")

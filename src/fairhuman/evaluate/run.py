@@ -13,9 +13,10 @@ from accelerate import PartialState
 
 from fairhuman import __version__
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
 from fairhuman.data.pipeline.tables import write_table
+from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import DataError
-from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.metrics.confidences import measure_official, measure_strict
 from fairhuman.evaluate.metrics.depth_agreement import measure_depth_agreement
 from fairhuman.evaluate.metrics.pose_agreement import measure_pose_agreement
@@ -30,7 +31,7 @@ from fairhuman.evaluate.results import EvaluationResults, Methods, shared_indice
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.evaluate.verdict import verdicts
-from fairhuman.utils.files import read_prompts, write_json
+from fairhuman.utils.files import write_json
 from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
@@ -140,7 +141,7 @@ def evaluate(
     with state.main_process_first():
         check_weights(settings, with_reference=job.reference is not None)
     reports = {name: LoadReport() for name in [*job.methods, "reference"]}
-    prompts = read_prompts(job.prompts) if job.prompts is not None else None
+    prompts = prompts_at(job.prompts) if job.prompts is not None else None
     methods = {name: _read(path, prompts, tools, reports[name]) for name, path in job.methods.items()}
     reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
     found = EvaluationResults()

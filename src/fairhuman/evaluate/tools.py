@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
 from fairhuman.detect.detection import LazyPictures, Picture
-from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.networks.features import ImageLike, extract_features
 from fairhuman.evaluate.pictures import EvalImage, Progress

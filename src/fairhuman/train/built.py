@@ -80,7 +80,8 @@ def built_recipe(recipe: TrainRecipe) -> TrainRecipe:
 def build_data(recipe: TrainRecipe, progress: Progress) -> None:
     """Build, or finish building, a data set of each bare folder.
 
-    Pictures of all sizes are kept; captions beside them are used, otherwise boxes are described.
+    Pictures of all sizes are kept, but for those without people; captions beside them are used, otherwise boxes are
+    described.
 
     Raises:
         RecipeError: several processes would build.

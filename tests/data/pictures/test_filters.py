@@ -123,6 +123,21 @@ def test_no_face_says_nothing_while_hands_are_unknown(faces: int, hands: int, ex
     assert FacesAndHands(low=1).value(Measures(9, 9, faces=faces, hands=hands)) == expected
 
 
+@pytest.mark.parametrize(
+    ("persons", "faces", "hands", "expected"),
+    [
+        *((None, None, None, None), (None, 0, None, None), (None, 0, 0, 0), (None, None, 2, 2)),
+        *((0, None, None, 0), (1, None, None, 1), (0, 0, 1, 1), (2, 1, None, 3)),
+    ],
+)
+def test_people_are_persons_faces_or_hands(persons: int, faces: int, hands: int, expected: int) -> None:
+    (rule,) = active_filters(FilterSettings(min_side=None, needs=("people",)), [])
+    measures = Measures(9, 9, persons=persons, faces=faces, hands=hands)
+    assert rule.value(measures) == expected
+    rejection = rule.judge(measures)
+    assert (rejection and rejection.reason) == ("relevance: no person, face or hand" if expected == 0 else None)
+
+
 def test_a_percentile_becomes_a_value_over_what_is_known() -> None:
     measures = [Measures(9, 9, clarity=value) for value in (10.0, 20.0, 30.0, 40.0, 50.0, None)]
     found = active_filters(FilterSettings(min_side=None, min_clarity_percentile=25), measures)

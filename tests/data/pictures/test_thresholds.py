@@ -41,6 +41,14 @@ def test_of_few_pictures_the_suggested_bound_keeps_all():
         assert harm.advice == f"lower min_side: min_side={300 + (20 if count == 200 else 0)} would keep {kept}"
 
 
+def test_pictures_that_cannot_be_judged_are_counted_where_they_are_left_out():
+    measures = [Measures(9, 9, faces=1)] * 3 + [Measures(9, 9, faces=0)] + [Measures(9, 9)] * 6
+    unjudged, below = harms([Faces(low=1)], measures, "filters.", unknown_kept=False)
+    assert unjudged.line == "number of faces unjudged (6 of 10): filters.unknown=keep would keep them"
+    assert (below.reason, below.rejected) == ("number of faces below 1", 1)
+    assert [harm.reason for harm in harms([Faces(low=1)], measures)] == ["number of faces below 1"]
+
+
 def test_only_bounds_that_leave_something_out_are_named():
     measures = [Measures(width, 100, faces=0) for width in range(50, 150)]
     assert harms([ShorterSide(low=50), Aspect(0.5, 1.49)], measures) == []

@@ -18,7 +18,7 @@ from helpers.small_builds import build, rejected, rows
 from helpers.tiny_pictures import encoded, picture
 
 TEXT = ("caption.kind=text", "detect=null")
-FAKE = ("caption.kind=text", "detect={person: null}", "max_failed_share=1")
+FAKE = ("caption.kind=text", "detect={person: null}", "needs=[]", "max_failed_share=1")
 
 
 @pytest.fixture
@@ -55,6 +55,36 @@ def test_a_crash_timeout_or_error_of_a_detector_fails_only_that_record(photos, t
     assert (detected["faces"], detected["face_scores"], detected["face_votes"]) == ([[2, 3, 12, 13]], [0.75], [3])
     assert detected["face_by"].startswith("mediapipe-0.10.21")
     assert (detected["hands"], detected["hand_by"]) == (None, "mediapipe-0.10.21 hands vote"), "not found is unknown"
+
+
+def test_pictures_without_people_are_unrelated_where_detectors_run(photos, tmp_path, crashing, monkeypatch):
+    lines = [json.loads(line) for line in (photos / "metadata.jsonl").read_text().splitlines()]
+    (photos / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines if line["file_name"] < "3"))
+    options = ("caption.kind=text", "detect={person: null}")
+    report = build(photos, tmp_path / "out", *options).report
+    assert report["rejected"] == {"filter": {"relevance: no person, face or hand": 1}}
+    assert [row["key"] for row in rejected(tmp_path / "out")] == ["1.png"]  # annotated: no face and no hand
+    assert report["kept"] == 2
+    assert build(photos, tmp_path / "out", *options, "needs=[]").report["kept"] == 3
+    # of a picture without a face, a detector of faces alone can't say whether it has people
+    monkeypatch.setattr(detect_tier, "open_detectors", open_crashing)
+    alone = ("caption.kind=text", "detect={person: null, hand: null}")
+    lines[1] |= {"hands": None}
+    (photos / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines[:3]))
+    assert build(photos, tmp_path / "out", *alone).report["rejected"] == {"filter": {"relevance unjudged": 1}}
+    assert build(photos, tmp_path / "out", *alone, "unknown=keep").report["kept"] == 3
+
+
+def test_boxes_are_detected_beside_a_painted_mask_if_asked_for(photos, tmp_path, crashing):
+    Image.new("L", (40, 64), 255).save(photos / "mask.png")
+    row = {"file_name": "0.png", "caption": "person", "faces": None, "hands": [], "masks": {"face": "mask.png"}}
+    (photos / "metadata.jsonl").write_text(json.dumps(row))
+    build(photos, tmp_path / "out", *FAKE)
+    (plain,) = rows(tmp_path / "out")
+    assert (plain["faces"], plain["masks"]["face"] is not None) == (None, True)
+    build(photos, tmp_path / "out", *FAKE, "detect_masked=true")
+    (both,) = rows(tmp_path / "out")
+    assert (both["faces"], both["masks"]["face"] is not None) == ([[2, 3, 12, 13]], True)
 
 
 def test_fully_annotated_records_skip_the_detector(photos, tmp_path, crashing):

@@ -155,8 +155,8 @@ def endpoint() -> Iterator[tuple[str, type[Endpoint]]]:
 
 def values(url: str, count: int) -> dict[str, Any]:
     model = {"base_url": url, "model": "m", "concurrency": 1, "retries": 0}
-    filters = {"min_side": 64, "min_clarity_percentile": None}
-    return {"count": count, "filters": filters, "prompts": {"kind": "endpoint", "endpoint": model}}
+    filters = {"min_side": 64, "min_clarity_percentile": None, "unknown": "keep"}
+    return {"count": count, "filters": filters, "detect": None, "prompts": {"kind": "endpoint", "endpoint": model}}
 
 
 def test_a_killed_run_resumes_with_its_prompts(endpoint: tuple[str, Any], tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from helpers.figures import write_figures
 
-SMALL = {"min_side": 64, "min_clarity_percentile": None}
+SMALL = {"min_side": 64, "min_clarity_percentile": None, "unknown": "keep"}
 
 
 def settings(**values: Any) -> ValidationSetSettings:
-    return build(ValidationSetSettings, {"count": 6, "filters": SMALL, **values})
+    """Settings of sets of what the source knows; `test_detected.py` is about what it doesn't."""
+    return build(ValidationSetSettings, {"count": 6, "filters": SMALL, "detect": None, **values})
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -114,7 +115,7 @@ def test_every_record_is_in_the_set_drawable_or_rejected_with_its_reason(source:
         row.update(regions.get(number, {}))
 
     edit(source, change)
-    chosen = settings(count=3, filters={"min_side": 64, "min_clarity_percentile": None, "min_clarity": 1})
+    chosen = settings(count=3, filters={**SMALL, "min_clarity": 1})
     summary = build_validation(source, tmp_path / "out", chosen)
     rejected = {
         row["key"] or row["where"]: (row["stage"], row["reason"]) for row in lines(tmp_path / "out/rejected.jsonl")

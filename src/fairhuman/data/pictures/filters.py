@@ -1,6 +1,7 @@
 """Filters of records, one class each, over measures that are computed once.
 
-An unknown measure rejects nothing. Thresholds can be changed without measuring again.
+A filter can't judge a picture whose measure is unknown; `FilterSettings.unknown` says what becomes of it. Thresholds
+can be changed without measuring again.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from fairhuman.record import Box, HumanRecord
 
 CLARITY_PIXELS = 512**2  # size of the resized picture on which clarity is measured
 PERSON = "person"
-Need = Literal["face", "hand", "face or hand"]
+Need = Literal["face", "hand", "face or hand", "people"]
 
 
 class FilterSettings(Settings):
@@ -26,7 +27,11 @@ class FilterSettings(Settings):
     min_side: int | None = Field(default=1024, ge=1, description="pixels of the shorter side")
     min_aspect: float | None = Field(default=None, gt=0.0, description="width / height")
     max_aspect: float | None = Field(default=None, gt=0.0, description="width / height")
-    needs: tuple[Need, ...] = Field(default=(), description="regions that a picture must have, at least one of each")
+    needs: tuple[Need, ...] | None = Field(
+        default=None,
+        description="what a picture must have, at least one of each; people: a person, a face or a hand; null: people "
+        "where detectors of a build run, otherwise nothing",
+    )
     min_persons: int | None = Field(default=None, ge=0, description="number of persons in a picture")
     max_persons: int | None = Field(default=None, ge=0, description="number of persons in a picture")
     min_person_share: float | None = Field(
@@ -39,6 +44,14 @@ class FilterSettings(Settings):
     min_clarity_percentile: float | None = Field(
         default=None, ge=0.0, le=100.0, description="min_clarity as a percentile over the pictures with known clarity"
     )
+    unknown: Literal["reject", "keep"] = Field(
+        default="reject", description="pictures that a filter can't judge, as nothing says how many people are in them"
+    )
+
+    @property
+    def required(self) -> tuple[Need, ...]:
+        """What a picture must have."""
+        return self.needs or ()
 
     @model_validator(mode="after")
     def _in_order(self) -> "FilterSettings":
@@ -94,6 +107,8 @@ class Filter:
     of_size: ClassVar[bool] = False
     """Whether a picture's header tells the measure, so that nothing needs to be detected first."""
     field: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Regions whose boxes the measure counts."""
 
     def value(self, measures: Measures) -> float | None:
         """The measure, or None if unknown."""
@@ -111,6 +126,11 @@ class Filter:
         if self.high is not None and value > self.high:
             return Rejection(above, value)
         return None
+
+    @property
+    def unjudged(self) -> str:
+        """The reason of a picture that is rejected because its measure is unknown."""
+        return f"{self.name} unjudged"
 
     @property
     def remedies(self) -> tuple[str, str]:
@@ -154,14 +174,14 @@ class Faces(Filter):
     """Number of faces, annotated or detected."""
 
     name, unit, settings, field = "number of faces", "", ("needs", ""), "faces"
-    suggests = False
+    suggests, parts = False, ("face",)
 
 
 class Hands(Filter):
     """Number of hands, annotated or detected."""
 
     name, unit, settings, field = "number of hands", "", ("needs", ""), "hands"
-    suggests = False
+    suggests, parts = False, ("hand",)
 
 
 class FacesAndHands(Filter):
@@ -169,6 +189,7 @@ class FacesAndHands(Filter):
 
     name, unit, settings = "number of faces and hands", "", ("needs", "")
     suggests = False
+    parts: ClassVar[tuple[str, ...]] = ("face", "hand")
 
     def value(self, measures: Measures) -> float | None:
         """Sum of the known counts; a sum of 0 is unknown unless both counts are known."""
@@ -176,10 +197,30 @@ class FacesAndHands(Filter):
         return sum(known) if any(known) or len(known) == 2 else None
 
 
+class Relevance(FacesAndHands):
+    """Whether there are people: number of persons, faces and hands together."""
+
+    name, parts = "relevance", ("face", "hand", PERSON)
+
+    def value(self, measures: Measures) -> float | None:
+        """Sum of the known counts; a sum of 0 is unknown unless that of persons is known, or those of faces and hands.
+
+        Persons may be unknown: a detector of faces and one of hands that find nothing say enough.
+        """
+        found = super().value(measures)
+        return found if measures.persons is None else (found or 0) + measures.persons
+
+    @property
+    def reasons(self) -> tuple[str, str]:
+        """No people, whatever the bound."""
+        return "relevance: no person, face or hand", ""
+
+
 class Persons(Filter):
     """Number of persons, annotated or detected."""
 
     name, unit, settings, field = "number of persons", "", ("min_persons", "max_persons"), "persons"
+    parts = (PERSON,)
 
 
 class PersonShare(Filter):
@@ -187,6 +228,7 @@ class PersonShare(Filter):
 
     name, unit, field = "share covered by persons", "", "person_share"
     settings = ("min_person_share", "max_person_share")
+    parts = (PERSON,)
 
 
 class Clarity(Filter):
@@ -201,7 +243,7 @@ class ClarityPercentile(Clarity):
     settings, suggests = ("min_clarity_percentile", ""), False
 
 
-NEEDS: Mapping[Need, type[Filter]] = {"face": Faces, "hand": Hands, "face or hand": FacesAndHands}
+NEEDS: Mapping[Need, type[Filter]] = {"face": Faces, "hand": Hands, "face or hand": FacesAndHands, "people": Relevance}
 
 
 def active_filters(settings: FilterSettings, measures: Iterable[Measures]) -> list[Filter]:
@@ -218,7 +260,7 @@ def active_filters(settings: FilterSettings, measures: Iterable[Measures]) -> li
     filters: Sequence[Filter] = (
         ShorterSide(low=settings.min_side),
         Aspect(settings.min_aspect, settings.max_aspect),
-        *(NEEDS[need](low=1) for need in settings.needs),
+        *(NEEDS[need](low=1) for need in settings.required),
         Persons(settings.min_persons, settings.max_persons),
         PersonShare(settings.min_person_share, settings.max_person_share),
         clarity,

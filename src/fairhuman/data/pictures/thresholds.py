@@ -38,18 +38,24 @@ class Harm(NamedTuple):
         return f"{self.reason} ({self.rejected} of {self.pictures}): {self.advice}"
 
 
-def harms(filters: Sequence[Filter], measures: Sequence[Measures], section: str = "") -> list[Harm]:
+def harms(
+    filters: Sequence[Filter], measures: Sequence[Measures], section: str = "", unknown_kept: bool = True
+) -> list[Harm]:
     """What each filter by itself leaves out of the pictures, for bounds that leave out any.
 
     Args:
         filters: with their thresholds.
-        measures: of all pictures; an unknown measure isn't left out.
+        measures: of all pictures.
         section: before names of settings, such as `filters.`.
+        unknown_kept: whether pictures whose measure is unknown are kept.
     """
     found = []
     for rule in filters:
         known = np.array([value for each in measures if (value := rule.value(each)) is not None], dtype=np.float64)
-        unknown = len(measures) - len(known)
+        unjudged = len(measures) - len(known)
+        unknown = unjudged if unknown_kept else 0
+        if unjudged and not unknown_kept:
+            found.append(Harm(rule.unjudged, unjudged, len(measures), f"{section}unknown=keep would keep them"))
         for sign, bound, reason, setting, remedy in zip(
             (1, -1), (rule.low, rule.high), rule.reasons, rule.settings, rule.remedies, strict=True
         ):

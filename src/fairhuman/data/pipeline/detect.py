@@ -22,10 +22,14 @@ SECONDS = 120.0  # time limit of one picture
 
 @dataclass(frozen=True)
 class DetectTier:
-    """Detects the parts that are unknown; parts that the source annotates are skipped."""
+    """Detects the parts that are unknown; parts that the source annotates are skipped.
+
+    `masked`: whether a part with a painted mask, but without boxes, is detected.
+    """
 
     reader: RowReader
     detect: DetectSettings
+    masked: bool = False
 
     name: ClassVar[str] = "detect"
     version: ClassVar[int] = 1
@@ -34,7 +38,7 @@ class DetectTier:
     @property
     def decisive(self) -> Mapping[str, Any]:
         """The settings that determine the results."""
-        return self.detect.decisive()
+        return {**self.detect.decisive(), **({"masked": True} if self.masked else {})}
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
@@ -59,7 +63,9 @@ class DetectTier:
     def _detect(self, item: TierRow, guarded: Guarded[Any, Any], names: Mapping[Part, str]) -> TierResult:
         check = item.earlier["check"]
         missing = [
-            part for part in self.detect.kinds if check.get(region_column(part)) is None and part not in check["masks"]
+            part
+            for part in self.detect.kinds
+            if check.get(region_column(part)) is None and (self.masked or part not in check["masks"])
         ]
         if not missing:
             return TierResult()

@@ -185,7 +185,7 @@ class _Build:
         self._run_tier(CheckTier(self.reader, recipe.duplicates == "near"), blocks, retry_failed)
         selection = self._select(blocks)
         if recipe.detect is not None and any(len(block.ids) for block in selection.kept):
-            self._run_tier(DetectTier(self.reader, recipe.detect), selection.sized, retry_failed)
+            self._run_tier(DetectTier(self.reader, recipe.detect, recipe.detect_masked), selection.sized, retry_failed)
             selection = self._select(blocks)
         kept = selection.kept
         late_tiers: list[Tier] = [CaptionTier(self.reader, recipe.caption, "detect" in self.tables)]
@@ -236,7 +236,10 @@ class _Build:
     def _select(self, blocks: Sequence[Block]) -> Selection:
         """Select rows by what the tables of this round have."""
         recipe, tables = self.recipe, self.tables
-        selection = select(blocks, tables["check"], tables.get("detect"), recipe, recipe.duplicates, recipe.near_bits)
+        complete = recipe.detect is None or "detect" in tables
+        selection = select(
+            blocks, tables["check"], tables.get("detect"), recipe, recipe.duplicates, recipe.near_bits, complete
+        )
         self.say_harms([harm for harm in selection.harms if harm.harsh and any(len(b.ids) for b in selection.kept)])
         return selection
 

@@ -38,7 +38,7 @@ class Selection:
         sized: blocks of the rows that pass the filters of size, which come first: the others need no detection.
         rejected: the rejected rows, in order.
         filters: the filters with their thresholds.
-        unknown: for each filter, the number of rows that passed because the measure is unknown.
+        unknown: for each filter, the number of rows that it couldn't judge because the measure is unknown.
         masks: names of the painted masks of the kept rows.
         findings: number of rows by action and reason.
         harms: what each filter by itself leaves out, if all filters together leave out more than 90 %.
@@ -61,6 +61,7 @@ def select(
     filters: FilterSettings,
     duplicates: Duplicates = "exact",
     near_bits: int = 3,
+    complete: bool = True,
 ) -> Selection:
     """Select rows by filters and duplicates; of duplicates that pass the filters, the first one is kept.
 
@@ -71,8 +72,10 @@ def select(
         duplicates: `exact` rejects pictures with identical bytes, `near` also pictures whose perceptual hashes differ
             in at most `near_bits` of 64 bits.
         near_bits: 0..15.
+        complete: whether the tables hold all that will be known; if not, rows that a filter can't judge yet are kept.
     """
     selection = Selection()
+    unknown_kept = filters.unknown == "keep" or not complete
 
     def measures() -> Iterator[Measures]:
         return (row.measures for _, rows in _rows(blocks, check, detect) for row in rows if row.measures is not None)
@@ -86,7 +89,7 @@ def select(
             selection.findings.update(row.findings)
             if row.measures is not None:
                 sized[place] = all(rule.judge(row.measures) is None for rule in of_size)
-            cause = row.rejection or _judge(row.measures, selection) or index.judge(row)
+            cause = row.rejection or _judge(row.measures, selection, unknown_kept) or index.judge(row)
             if cause is not None:
                 kept[place] = False
                 selection.rejected.append(RejectedRow(row.key, row.location, *cause))
@@ -96,7 +99,7 @@ def select(
         selection.sized.append(Block(block.number, block.ids[sized]))
     filtered = sum(each.stage == "filter" for each in selection.rejected)
     if filtered > KEPT * (filtered + sum(len(block.ids) for block in selection.kept)):
-        selection.harms = harms(selection.filters, list(measures()))
+        selection.harms = harms(selection.filters, list(measures()), unknown_kept=unknown_kept)
     return selection
 
 
@@ -170,12 +173,14 @@ def _count(boxes: Sequence[Box] | None, painted: bool) -> int | None:
     return len(boxes) if boxes is not None else 1 if painted else None
 
 
-def _judge(measures: Measures | None, selection: Selection) -> _Cause | None:
+def _judge(measures: Measures | None, selection: Selection, unknown_kept: bool) -> _Cause | None:
     if measures is None:
         return None
     for rule in selection.filters:
         if rule.value(measures) is None:
             selection.unknown[rule.name] += 1
+            if not unknown_kept:
+                return _Cause("filter", rule.unjudged, "")
         rejection = rule.judge(measures)
         if rejection is not None:
             return _Cause("filter", rejection.reason, f"{rejection.value:.6g}")

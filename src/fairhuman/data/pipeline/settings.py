@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.condition.settings import ConditionSettings
-from fairhuman.data.pictures.filters import FilterSettings
+from fairhuman.data.pictures.filters import FilterSettings, Need
 from fairhuman.data.pipeline.select import Duplicates
 from fairhuman.data.sources.rows import SourceSettings
 from fairhuman.detect.settings import DetectSettings
@@ -30,11 +30,23 @@ class BuildRecipe(FilterSettings):
         description="regions whose boxes are read; other columns of boxes are found and kept too",
     )
     detect: DetectSettings | None = DetectSettings()
+    detect_masked: bool = Field(
+        default=False,
+        description="whether boxes are also detected of regions that have a painted mask; regions.mask.painted of a "
+        "training recipe says which of both is used",
+    )
     caption: CaptionSettings = CaptionSettings()
     condition: ConditionSettings | None = None
     max_failed_share: float = Field(default=0.2, ge=0.0, le=1.0, description="share of rows on which a tier may fail")
     block_rows: int = Field(default=64, ge=1, description="rows per task; an interruption loses unfinished tasks only")
     shard_rows: int = Field(default=512, ge=1, description="rows per file of the data set")
+
+    @property
+    def required(self) -> tuple[Need, ...]:
+        """What a picture must have: people, unless `needs` says otherwise or nothing is detected."""
+        if self.needs is None:
+            return ("people",) if self.detect is not None else ()
+        return self.needs
 
     @model_validator(mode="after")
     def _parts_are_regions(self) -> "BuildRecipe":

@@ -10,6 +10,7 @@ from typing import Any
 from fairhuman.data.caption.item import Caption
 from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.validation.boxes import FoundBoxes
 from fairhuman.data.validation.candidates import Funnel, Progress, filter_candidates, read_candidates
 from fairhuman.data.validation.looks import PictureInspection
 from fairhuman.data.validation.page import write_page
@@ -46,12 +47,13 @@ class ValidationSummary:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The set before it is written: records by key in the order of the draw, with their looks and prompts."""
+    """The set before it is written: records by key in the order of the draw, with looks, prompts and found boxes."""
 
     records: Mapping[str, HumanRecord]
     looks: Mapping[str, PictureInspection]
     prompts: Mapping[str, Caption]
     strata: Mapping[str, Stratum]  # of all usable records
+    found: FoundBoxes
 
 
 def build_validation(
@@ -70,6 +72,7 @@ def build_validation(
 
     Raises:
         DataError: too few pictures are usable; the source or the folder can't be used; the model fails.
+        DetectorError: a detector that a filter needs can't be loaded.
         FairHumanError: the disk is full or can't be written.
     """
     out = out.absolute()
@@ -98,7 +101,8 @@ def _choose(
     records: Mapping[str, HumanRecord], settings: ValidationSetSettings, funnel: Funnel, work: Path, progress: Progress
 ) -> _Chosen:
     """Draw records and make their prompts; a record without a prompt is replaced by the next one in the draw."""
-    kept, looks = filter_candidates(records, settings, funnel, Journal(work / LOOKS), progress)
+    candidates = filter_candidates(records, settings, funnel, Journal(work / LOOKS), progress)
+    kept, looks = candidates.records, candidates.looks
     strata = {key: stratum(record, settings.strata) for key, record in kept.items()}
     prompts: dict[str, Caption] = {}
     by_rules = settings.prompts.kind == "rules"
@@ -122,7 +126,7 @@ def _choose(
                     failures += [] if by_rules else [answer]
                     _check_failures(failures, settings)
     funnel.stages.append(("has a prompt" if by_rules else "no prompt failed", len(strata)))
-    return _Chosen({key: kept[key] for key in drawn}, looks, prompts, strata)
+    return _Chosen({key: kept[key] for key in drawn}, looks, prompts, strata, candidates.found)
 
 
 def draw_set(strata: Mapping[str, Stratum], settings: ValidationSetSettings, seed: int) -> list[str]:
@@ -213,6 +217,10 @@ def _row(name: str, record: HumanRecord, chosen: _Chosen, dimensions: Sequence[s
     }
     for region, boxes in record.boxes.items():
         columns[region_column(region)] = None if boxes is None else [box_numbers(box) for box in boxes]
+    for part, boxes in chosen.found.boxes.get(record.key, {}).items():
+        # a detector that finds nothing doesn't prove that there is none
+        columns[region_column(part)] = [box_numbers(box) for box in boxes] or None
+        columns[f"{part}_by"] = chosen.found.names[part]
     return {**columns, "stratum": dict(zip(dimensions, chosen.strata[record.key], strict=True))}
 
 

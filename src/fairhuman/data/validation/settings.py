@@ -10,6 +10,7 @@ from fairhuman.data.pictures.filters import FilterSettings, Need
 from fairhuman.data.sources.rows import SourceSettings
 from fairhuman.data.validation.sampling import Allocation, Sampling
 from fairhuman.data.validation.shorten import MAX_WORDS
+from fairhuman.detect.settings import DetectSettings
 
 BRIEF = (
     "Describe the people in this picture in one brief and clear sentence of at most 20 words: who they are, what they "
@@ -57,8 +58,8 @@ class PromptSettings(Settings):
 class ValidationFilters(FilterSettings):
     """Filters with the supplement's three criteria switched on: resolution, clarity, relevance."""
 
-    needs: tuple[Need, ...] = Field(
-        default=("face or hand",), description="regions a picture must have, unless unknown"
+    needs: tuple[Need, ...] | None = Field(
+        default=("face or hand",), description="what a picture must have, at least one of each; null: nothing"
     )
     min_persons: int | None = Field(default=1, ge=0, description="number of persons in a picture")
     min_clarity_percentile: float | None = Field(
@@ -86,6 +87,10 @@ class ValidationSetSettings(Settings):
         default=1, ge=1, le=1000, description="number of draws, with seeds from `seed` on, to estimate the spread"
     )
     filters: ValidationFilters = ValidationFilters()
+    detect: DetectSettings | None = Field(
+        default=DetectSettings(),
+        description="detectors of what the filters need and the source doesn't know; null: nothing is detected",
+    )
     prompts: PromptSettings = PromptSettings()
     source: SourceSettings = SourceSettings()
 

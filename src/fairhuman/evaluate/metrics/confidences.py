@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
 from fairhuman.detect.bundled import source_name
-from fairhuman.evaluate.cache import DETECTION_ROWS, CachedRows
 from fairhuman.evaluate.people.detections import ImageDetections, detect_each
 from fairhuman.evaluate.people.official import OfficialScores, official_scores
 from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_faces, strict_hands

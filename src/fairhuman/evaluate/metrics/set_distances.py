@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from fairhuman.evaluate.cache import Key
+from fairhuman.data.pipeline.cache import Key
 from fairhuman.evaluate.metrics.confidences import detect_parts
 from fairhuman.evaluate.metrics.distances import (
     Distance,

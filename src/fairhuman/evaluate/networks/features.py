@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fairhuman.data.pipeline.cache import FEATURE_ROWS, CachedRows, Key
 from fairhuman.errors import FairHumanError
-from fairhuman.evaluate.cache import FEATURE_ROWS, CachedRows, Key
 from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.pictures import Progress
 
