@@ -142,10 +142,13 @@ def review(
         return
     if not apply:
         serve_review(folder, settings, host, port, display.say, proxy_headers)
+        display.say(
+            f"write what was decided with fairhuman data review {folder} --apply; the set is then read as reviewed"
+        )
         return
     for name, value in asdict(apply_review(folder, settings)).items():
         display.say(f"{name.replace('_', ' ')}: {value}")
-    display.say(f"done: {folder / 'reviewed.jsonl'}")
+    display.say(f"done: {folder / 'reviewed.jsonl'}; {folder} is now read as reviewed")
 
 
 @data_app.command("benchmark-detectors")

@@ -43,8 +43,9 @@ def evaluate(
     from rich.table import Table
 
     from fairhuman.data.sources import source_kind
+    from fairhuman.data.sources.prompts import prompts_at
     from fairhuman.evaluate.settings import EvaluateSettings
-    from fairhuman.utils.files import cache_folder, read_prompts, writing
+    from fairhuman.utils.files import cache_folder, writing
 
     for text in overrides or ():
         name, _, place = text.partition("=")
@@ -54,7 +55,7 @@ def evaluate(
     methods = named_folders([images, *(method or ())])
     check_existing(*(() if dry_run else methods.values()), reference)
     if prompts is not None:
-        read_prompts(prompts)
+        prompts_at(prompts)
     from fairhuman.evaluate.page import alone_text, number_text
     from fairhuman.evaluate.place import check_folder, default_folder
     from fairhuman.evaluate.run import EvaluationInputs, evaluate
@@ -73,7 +74,7 @@ def evaluate(
     if dry_run:
         display.settings(settings)
         if prompts is not None:
-            display.say(f"prompts: {prompts}, {len(read_prompts(prompts))} of them")
+            display.say(f"prompts: {prompts}, {len(prompts_at(prompts))} of them")
         if reference is not None:
             display.say(f"reference: {reference}, read as {source_kind(reference)}")
         display.would_write(out, methods)

@@ -29,7 +29,7 @@ Full = Annotated[bool, Option("--full", help="With --dry-run on a terminal: prin
 Overrides = Annotated[list[str] | None, Argument(help="Settings as key=value or section.key=value.")]
 Recipe = Annotated[Path | None, Option(callback=find_recipe, help="YAML file of settings.")]
 NewFolder = Annotated[Path, Argument(help="New folder, or one that this command started.")]
-Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line.")]
+Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line, or a data set with captions.")]
 ControlNets = Annotated[list[str] | None, Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; repeatable.")]
 Adapters = Annotated[list[str] | None, Option("--t2i-adapter", help="The same for a T2I-adapter.")]
 Numbers = Annotated[Path | None, Option(help="JSON file for all numbers.")]

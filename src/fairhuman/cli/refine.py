@@ -32,9 +32,10 @@ def refine(
     """
     from functools import partial
 
+    from fairhuman.data.sources.prompts import prompts_at
     from fairhuman.generate.checks import check_options
     from fairhuman.refine.settings import RefineSettings
-    from fairhuman.utils.files import read_prompts, writing
+    from fairhuman.utils.files import writing
 
     given: dict[str, object] = {"model": model, "lora": lora, "lora_weight": lora_weight, "seed": seed}
     given |= {"controlnets": controlnet, "adapters": t2i_adapter, "precision": precision}
@@ -47,7 +48,7 @@ def refine(
     from fairhuman.refine.run import RefineManifest, check_folders, finished_rows, list_sources, refine_folder
 
     controls = check_models(settings)
-    sources = list_sources(images, read_prompts(prompts) if prompts is not None else None)
+    sources = list_sources(images, prompts_at(prompts) if prompts is not None else None)
     begun = RefineManifest(images=str(images), prompts=None if prompts is None else str(prompts), settings=settings)
     check_folders(images, out, begun)
     left = len(sources) - len(finished_rows(out, sources))

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.settings import EXPECTED, MAX_ROWS, DrawSettings, slug
+from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.models.locations import check_base
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.spec import ModelSpec
 from fairhuman.utils.display import Display
-from fairhuman.utils.files import digest, read_prompts, write_text, writing
+from fairhuman.utils.files import digest, write_text, writing
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def draw_models(
         DataError: the prompts can't be read, or there are more than 64.
         FairHumanError: a sampling command failed; quotes the end of its log.
     """
-    texts = read_prompts(prompts)
+    texts = prompts_at(prompts)
     if len(texts) > MAX_ROWS:
         raise DataError(f"{prompts}: a grid takes at most {MAX_ROWS} prompts, found {len(texts)}")
     lines = "\n".join(texts) + "\n"

@@ -13,6 +13,7 @@ from fairhuman.compare.settings import BASE, EXPECTED, MAX_ROWS, CompareRecipe, 
 from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.prompts import captions_of
 from fairhuman.errors import DataError
 from fairhuman.record import Box, HumanRecord
 from fairhuman.train.recipe import TrainRecipe
@@ -95,13 +96,9 @@ def _boxes(record: HumanRecord, size: tuple[int, int]) -> Boxes:
 
 def _write_prompts(records: Sequence[HumanRecord], data: Path, file: Path) -> None:
     """Write the captions of all records, one per line."""
-    prompts = [" ".join(record.caption.split()) for record in records]
-    if len(prompts) > MAX_ROWS:
-        raise DataError(f"{data}: a grid takes at most {MAX_ROWS} records, found {len(prompts)}")
-    empty = [record.key for record, prompt in zip(records, prompts, strict=True) if not prompt]
-    if not prompts or empty:
-        raise DataError(f"{data}: a grid needs a caption for every record, {len(empty)} of {len(prompts)} have none")
-    write_text(file, "\n".join(prompts) + "\n")
+    if len(records) > MAX_ROWS:
+        raise DataError(f"{data}: a grid takes at most {MAX_ROWS} records, found {len(records)}")
+    write_text(file, "\n".join(captions_of(records, data)) + "\n")
 
 
 def _job(

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import RecipeError
 from fairhuman.models.locations import check_base, check_lora_weight, find_lora, find_mole
 from fairhuman.models.settings import AUTO, PRECISIONS, BaseSettings
-from fairhuman.utils.files import read_prompts
 
 
 def check_options(
@@ -39,15 +39,15 @@ def check_options(
 
 
 def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:
-    """Prompts of `--prompt`, then those of the file of `--prompts`.
+    """Prompts of `--prompt`, then those of the file or data set of `--prompts`.
 
     Raises:
-        DataError: the file can't be read, or holds no prompt.
+        DataError: as of `prompts_at`.
         RecipeError: there is no prompt, or an empty one.
     """
     if not all(text.strip() for text in typed):
         raise RecipeError("--prompt: expected a text, found an empty one")
-    prompts = [*typed, *(read_prompts(file) if file is not None else ())]
+    prompts = [*typed, *(prompts_at(file) if file is not None else ())]
     if not prompts:
         raise RecipeError("no prompt: give --prompt TEXT or --prompts FILE")
     return prompts

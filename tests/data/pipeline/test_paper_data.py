@@ -22,6 +22,7 @@ from helpers.formats import SIZE, write_bodyhands, write_cosmicman
 from helpers.marked_people import open_everywhere
 from helpers.places import RECIPES
 from helpers.tiny_depth import save_depth_model
+from helpers.unguarded import Unguarded
 
 DATA = RECIPES / "paper" / "data.yaml"
 Build = Callable[..., Path]
@@ -31,6 +32,7 @@ Build = Callable[..., Path]
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """`build(source)` is the recipe with other models of its kinds: a face and a hand everywhere, and one caption."""
     monkeypatch.setattr(detect_tier, "open_detectors", open_everywhere)
+    monkeypatch.setattr(detect_tier, "Guarded", Unguarded)
 
     def make(source: Path, *overrides: str) -> Path:
         with caption_server.endpoint(lambda _: caption_server.said("A man in a red hat.")) as (address, _):

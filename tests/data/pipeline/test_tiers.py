@@ -16,6 +16,7 @@ from helpers import caption_server
 from helpers.crashing_detectors import open_crashing
 from helpers.small_builds import build, rejected, rows
 from helpers.tiny_pictures import encoded, picture
+from helpers.unguarded import Unguarded
 
 TEXT = ("caption.kind=text", "detect=null")
 FAKE = ("caption.kind=text", "detect={person: null}", "needs=[]", "max_failed_share=1")
@@ -58,6 +59,7 @@ def test_a_crash_timeout_or_error_of_a_detector_fails_only_that_record(photos, t
 
 
 def test_pictures_without_people_are_unrelated_where_detectors_run(photos, tmp_path, crashing, monkeypatch):
+    monkeypatch.setattr(detect_tier, "Guarded", Unguarded)
     lines = [json.loads(line) for line in (photos / "metadata.jsonl").read_text().splitlines()]
     (photos / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines if line["file_name"] < "3"))
     options = ("caption.kind=text", "detect={person: null}")
@@ -67,7 +69,6 @@ def test_pictures_without_people_are_unrelated_where_detectors_run(photos, tmp_p
     assert report["kept"] == 2
     assert build(photos, tmp_path / "out", *options, "needs=[]").report["kept"] == 3
     # of a picture without a face, a detector of faces alone can't say whether it has people
-    monkeypatch.setattr(detect_tier, "open_detectors", open_crashing)
     alone = ("caption.kind=text", "detect={person: null, hand: null}")
     lines[1] |= {"hands": None}
     (photos / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines[:3]))
@@ -75,7 +76,8 @@ def test_pictures_without_people_are_unrelated_where_detectors_run(photos, tmp_p
     assert build(photos, tmp_path / "out", *alone, "unknown=keep").report["kept"] == 3
 
 
-def test_boxes_are_detected_beside_a_painted_mask_if_asked_for(photos, tmp_path, crashing):
+def test_boxes_are_detected_beside_a_painted_mask_if_asked_for(photos, tmp_path, crashing, monkeypatch):
+    monkeypatch.setattr(detect_tier, "Guarded", Unguarded)
     Image.new("L", (40, 64), 255).save(photos / "mask.png")
     row = {"file_name": "0.png", "caption": "person", "faces": None, "hands": [], "masks": {"face": "mask.png"}}
     (photos / "metadata.jsonl").write_text(json.dumps(row))

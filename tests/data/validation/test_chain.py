@@ -18,7 +18,7 @@ from fairhuman.data.sources import SourceSettings, read_source
 from helpers.places import ROOT, TESTS
 
 PEOPLE, SIDE = 4, 128
-FEW = ["--count", "9", "--allow-fewer", "filters.min_side=100", "filters.min_clarity=5"]
+FEW = ["--count", "9", "--allow-fewer", "filters.min_side=100", "filters.min_clarity=1.5"]
 FEW += ["filters.min_clarity_percentile=null"]
 
 
@@ -69,7 +69,7 @@ def test_from_pictures_to_a_table(
     rejected = [json.loads(line) for line in (tmp_path / "val" / "rejected.jsonl").read_text().splitlines()]
     assert {row["key"]: row["reason"] for row in rejected} == {
         "small.png": "shorter side below 100 pixels",
-        "blurred.png": "clarity below 5 grey levels²",
+        "blurred.png": "clarity below 1.5 grey levels²",
         "nobody.png": "number of faces and hands below 1",
     }
     app = create_review_app(tmp_path / "val", ReviewSettings())

@@ -15,6 +15,7 @@ from fairhuman.detect.detection import DetectorError
 from fairhuman.detect.settings import detector_names
 from helpers.figures import write_figures
 from helpers.marked_people import NOBODY, PERSON, SPOILS, mark, open_marked, open_none
+from helpers.unguarded import unguarded_map
 
 FILTERS = {"min_side": 64, "min_clarity_percentile": None}
 Build = Callable[..., ValidationSummary]
@@ -25,7 +26,7 @@ def validate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """`validate("out", unknown="keep")` makes a set of five pictures: two with people, two without, one that spoils."""
     monkeypatch.setenv("FAIRHUMAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(boxes, "open_detectors", open_marked)
-    monkeypatch.setattr(boxes, "WORKERS", 1)
+    monkeypatch.setattr(boxes, "guarded_map", unguarded_map)
     source = tmp_path / "source"
     write_figures(source, 5, 64)
     rows = read(source / "metadata.jsonl")

@@ -21,8 +21,9 @@ from sqlalchemy import (
 )
 
 from fairhuman.data.review.settings import MAX_NAME
+from fairhuman.data.sources.review import DECISIONS
 
-FILE = "review.sqlite"
+FILE = DECISIONS
 TABLES = MetaData()
 KEEP, DROP, UNDO = "keep", "drop", "undo"
 

@@ -11,15 +11,18 @@ from fairhuman.data.review.events import DROP, FILE, KEEP, TABLES, Decision, sta
 from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.summary import ReviewSummary, summarize, verdicts
+from fairhuman.data.sources.review import REVIEWED
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import open_database, transaction
 
-REVIEWED, REPORT = "reviewed.jsonl", "review.json"
+REPORT = "review.json"
 
 
 def apply_review(folder: Path, settings: ReviewSettings | None = None) -> ReviewSummary:
     """Write `reviewed.jsonl` and `review.json` beside the pictures, replacing earlier ones.
+
+    From then on the folder is read as reviewed, by training and all other commands.
 
     A row of `reviewed.jsonl` is the metadata row with the final `caption` (and `prompt`, if it had one), and
     `reviewer` and `reviewed_at` of the deciding decision (see `Verdict`). Pictures without a decision, or kept as

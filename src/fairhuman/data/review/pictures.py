@@ -2,14 +2,15 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
-from fairhuman.data.sources import SourceSettings, read_source, source_format, source_kind
+from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_format, source_kind
+from fairhuman.data.sources.imagefolder import unreviewed_rows
 from fairhuman.data.sources.own_regions import own_regions
 from fairhuman.data.sources.rows import printable
 from fairhuman.errors import DataError
@@ -32,6 +33,8 @@ class ReviewPicture:
 def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) -> dict[str, ReviewPicture]:
     """Load pictures by key, in the order of their source; the prompt is the row's `caption`, or else its `prompt`.
 
+    Rows are those from before any review, so that decisions can be changed.
+
     Raises:
         DataError: the folder is neither an imagefolder nor a folder of pictures, or can't be read; see `read_source`.
     """
@@ -40,7 +43,8 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
         raise DataError(
             f"{folder}: a review needs a folder of pictures, with or without metadata.jsonl; this is {kind}"
         )
-    listed = list(source_format(kind).rows(folder, LoadReport()))
+    source = source_format(kind) if kind == "folder" else replace(SOURCES["imagefolder"], rows=unreviewed_rows)
+    listed = list(source.rows(folder, LoadReport()))
     rows = {row.location: row.values for row in listed}
     regions = [
         region
@@ -49,7 +53,7 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
     ]
     regions += own_regions(listed)
     pictures: dict[str, ReviewPicture] = {}
-    for record in read_source(folder, regions, settings, report):
+    for record in read_source(folder, regions, settings, report, source=source):
         row = rows[record.location]
         prompt = row.get("prompt")
         pictures[record.key] = ReviewPicture(

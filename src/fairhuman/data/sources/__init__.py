@@ -149,7 +149,12 @@ def format_lines() -> list[str]:
 
 
 def read_source(
-    path: Path, regions: Sequence[str], settings: SourceSettings, report: LoadReport, also: Sequence[str] = ()
+    path: Path,
+    regions: Sequence[str],
+    settings: SourceSettings,
+    report: LoadReport,
+    also: Sequence[str] = (),
+    source: SourceFormat | None = None,
 ) -> list[HumanRecord]:
     """Read all usable records of a source, in its order.
 
@@ -163,6 +168,7 @@ def read_source(
         settings: settings of the source.
         report: gets a note for everything that is skipped, dropped, converted or odd.
         also: regions that are read where they are there, besides `ignore`, which always is.
+        source: how to read it; None: as its format does.
 
     Raises:
         DataError: the source is unreadable or has no usable records; no record has a required column or a region;
@@ -172,7 +178,7 @@ def read_source(
     own = LoadReport()
     try:
         kind = source_kind(path, settings.format)
-        source = source_format(kind)
+        source = source or source_format(kind)
         root = path if path.is_dir() else path.parent
         records = records_from_rows(source.rows(path, own), root, source.picture, regions, settings, own, also)
         records = _compare_pictures(records, own)

@@ -12,6 +12,7 @@ DEFINED = frozenset(
     {
         *("key", "image", "file_name", "path", "width", "height", "caption", "text", "caption_by", "source_caption"),
         *("masks", "pose", "pose_picture", "pose_by", "depth", "depth_kind", "depth_by", "clarity"),
+        *("stratum", "reviewer", "reviewed_at"),  # of a validation set and its review
         *("attributes", "split", "source", "repeats", ONE_MASK, *REGION_COLUMNS, *REGION_COLUMNS.values()),
     }
 )

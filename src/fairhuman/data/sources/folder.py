@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.review import note_review
 from fairhuman.data.sources.rows import STAGE, Row, printable
 from fairhuman.record import Finding
 
@@ -27,6 +28,7 @@ def has_pictures(folder: Path) -> bool:
 
 def folder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
     """Pictures without metadata, in the order of their names."""
+    note_review(folder, report)
     for found in find_pictures(folder, report):
         values = {"file_name": found.name}
         if found.caption:

@@ -4,6 +4,9 @@ Columns: `file_name` (path inside the folder), `caption` or `text`, `faces`, `ha
 name, `masks` (by region: a path, {bytes, path}, or {path, labels} of a label map), `pose`, `depth`, `split`, `width`,
 `height`, `key`, `attributes` (other fields, by name).
 https://huggingface.co/docs/datasets/image_dataset
+
+`reviewed.jsonl`, which `fairhuman data review --apply` writes, takes the place of the metadata: what was dropped is
+gone, and prompts are those of the review.
 """
 
 import os
@@ -11,15 +14,28 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.folder import folder_rows
 from fairhuman.data.sources.parquet import read_rows
+from fairhuman.data.sources.review import REVIEWED, is_reviewed, note_review
 from fairhuman.data.sources.rows import Row
 from fairhuman.data.sources.text_rows import csv_rows, jsonl_rows
 from fairhuman.errors import DataError
 
 
 def imagefolder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
-    """The rows of the metadata file."""
+    """The rows as reviewed, or else those of the metadata file."""
+    if not is_reviewed(folder):
+        return unreviewed_rows(folder, report)
+    note_review(folder, report)
+    return jsonl_rows(folder / REVIEWED, report)
+
+
+def unreviewed_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
+    """The rows of the metadata file, or of pictures without one that have been reviewed; whatever the review says."""
     name = metadata_name(folder)
+    if name is None and is_reviewed(folder):
+        return folder_rows(folder, LoadReport())
+    note_review(folder, report)
     if name is None:
         raise DataError(f"{folder}: expected {', '.join(METADATA)}; found none of them")
     return METADATA[name](folder / name, report)
@@ -31,8 +47,8 @@ def metadata_name(folder: Path) -> str | None:
 
 
 def has_metadata(folder: Path) -> bool:
-    """Whether a folder has a metadata file."""
-    return metadata_name(folder) is not None
+    """Whether a folder has a metadata file, or one of a review."""
+    return metadata_name(folder) is not None or is_reviewed(folder)
 
 
 def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature that METADATA needs

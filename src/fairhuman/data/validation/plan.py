@@ -26,10 +26,14 @@ def plan_validation(source: Path, out: Path, settings: ValidationSetSettings) ->
     left = [each for each in measures if all(rule.judge(each) is None for rule in rules)]
     lines = [f"{source}: {plural(len(records), 'row')} can be read, {len(left)} pass what is known of the filters"]
     lines += [harm.line for harm in harms(rules, measures, "filters.")]
+    kinds = settings.detect.kinds if settings.detect is not None else {}
     for rule in rules:
         unknown = sum(rule.value(each) is None for each in left)
+        found = ", ".join(f"{part} ({kinds[part]})" for part in kinds if part in rule.parts)
+        kept = "are kept" if settings.filters.unknown == "keep" else "are left out"
         if unknown:
-            lines.append(f"{rule.name}: not known of {unknown} of them")
+            what = f"would detect {found}" if found else f"nothing is detected, so they {kept}"
+            lines.append(f"{rule.name}: not known of {unknown} of them; {what}")
     few = "" if len(left) >= settings.count or settings.allow_fewer else "; fewer are an error without --allow-fewer"
     lines.append(f"would decode {plural(len(left), 'picture')}, and draw {settings.count} that are clear{few}")
     prompts = settings.prompts
