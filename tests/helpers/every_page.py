@@ -134,7 +134,8 @@ def _cost(path: Path) -> Path:
 
 
 def _validation(folder: Path) -> Path:
-    settings = {"count": 3, "draws": 2, "filters": {"min_side": 64, "min_clarity_percentile": None}}
+    filters = {"min_side": 64, "min_clarity_percentile": None, "unknown": "keep"}
+    settings = {"count": 3, "draws": 2, "filters": filters, "detect": None}
     build_validation(folder / "people", folder / "validation", build(ValidationSetSettings, settings))
     return folder / "validation" / "report.html"
 
