@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import islice
 
 import datasets
 import numpy as np
@@ -18,6 +19,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.pipeline import write
 from fairhuman.data.pipeline.detect import DetectTier
+from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.run import Workers, build_dataset, plan_build
 from fairhuman.data.pipeline.tier import TierResult
 from fairhuman.data.sources import SourceSettings, read_source
@@ -402,6 +404,23 @@ def test_what_is_too_small_is_not_looked_at_by_detectors(photos, tmp_path, monke
         done[low] = sorted(key for table in tables for key in table["key"].to_pylist())
     assert done[45] == [f"{i:02}.png" for i in range(6, 14)]
     assert done[40] == [f"{i:02}.png" for i in range(14) if i != 3]
+
+
+@pytest.mark.parametrize("stage", ["check", "caption"])
+def test_a_stage_that_was_stopped_without_an_error_is_named(photos, tmp_path, monkeypatch, stage):
+    """As Daft stops at a Ctrl-C that this process ignores; the same call resumes."""
+
+    def stopped(start, tasks, *others):
+        done = run_tasks(start, tasks, *others)
+        return islice(done, 1) if tasks[0].target.parent.name.startswith(stage) else done
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fairhuman.data.pipeline.run.run_tasks", stopped)
+        with pytest.raises(
+            DataError, match=f"out: the stage {stage} was stopped; run the same command again to resume"
+        ):
+            build(photos, tmp_path / "out")
+    assert build(photos, tmp_path / "out").report["kept"] == 12
 
 
 def test_a_filter_that_rejects_all_ends_the_build_before_detection(photos, tmp_path):

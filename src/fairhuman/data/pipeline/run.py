@@ -281,6 +281,9 @@ class _Build:
                     f"{tier.name} failed on {failed} of {processed} rows, more than max_failed_share = "
                     f"{self.recipe.max_failed_share:.0%}. The first reasons:{first}"
                 )
+        # Daft ends without an error where a signal reached it that this process ignores.
+        if any(not task.target.is_file() for task in tasks):
+            raise DataError(f"{self.out}: the stage {tier.name} was stopped{RESUME}")
 
     def _keep_passed(self, stage: str, blocks: Sequence[Block], selection: Selection) -> list[Block]:
         """The rows that passed a late tier; the others are rejected, and the findings are counted."""
