@@ -30,6 +30,7 @@ def sample(
     count: Annotated[int, Option(min=1, help="Pictures per prompt.")] = 1,
     steps: Annotated[int, Option(min=1, help="UniPC steps.")] = 30,
     guidance: Annotated[float, Option(min=1.0, help="Scale of classifier-free guidance; 1 is none.")] = 7.5,
+    suffix: Annotated[str, Option(help="Text added to every prompt, such as ', high quality'.")] = "",
     negative: Annotated[str, Option(help="Negative prompt.")] = "",
     height: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
     width: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
@@ -39,9 +40,13 @@ def sample(
     vae: Vae = None,
     prediction: Prediction = None,
     zero_snr: ZeroSnr = None,
+    redraw: Annotated[bool, Option("--redraw", help="Replace the pictures of an earlier command.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Draw pictures for prompts.
+
+    Run the same command again to resume: pictures that are there are kept. Other settings need another folder or
+    --redraw.
 
     Example: fairhuman sample out --prompt "a woman waving" --model MODEL --lora runs/lora/lora --lora-weight 0.3
     """
@@ -51,6 +56,7 @@ def sample(
     from fairhuman.utils.signals import announced
 
     given: dict[str, object] = {"steps": steps, "guidance": guidance, "negative_prompt": negative, "seed": seed}
+    given["prompt_suffix"] = suffix
     given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
     settings = settings_of(SampleSettings, "sample", None, given=given)
     texts = collect_prompts(prompt or (), prompts)
@@ -72,11 +78,14 @@ def sample(
         precision=precision,
         base=base,
         control=controls,
+        redraw=redraw,
     )
     asked = job.check()
     display = ConsoleDisplay()
     if dry_run:
+        records = job.records(asked)
         display.say(f"{len(job.prompts)} prompts x {count}, {job.settings!r}")
+        display.say(f"{len(job.kept(records))} of {len(records)} pictures are there and would be kept")
         return
     with display, announced("Stopping"):
         for path, text in draw_pictures(job, asked, display):

@@ -6,10 +6,12 @@ of a data set belongs to the i-th prompt; a single condition is used for all pro
 """
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,14 +21,15 @@ from fairhuman.data.condition.depth import ANY_SHAPE, encode_depth
 from fairhuman.data.condition.people import move_people, people_from_source, people_to_list
 from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.samples.conditions import conditions_in_view, read_conditions
 from fairhuman.data.sources import SourceSettings, read_source, source_kind
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
 from fairhuman.generate.control_spec import NULL, parse_conditions
-from fairhuman.record import CONDITIONS, HumanRecord
+from fairhuman.record import CONDITIONS, HumanRecord, Stored
 from fairhuman.regions.transforms import JointTransform, ViewDraw
+from fairhuman.utils.files import digest
 from fairhuman.utils.parse import parse_json
 
 POSE_TEXT, DEPTH_TEXT = "asked_pose", "asked_depth"  # keys of the PNG's text entries
@@ -63,6 +66,16 @@ class ControlInputs:
                         f"{name} {record.location}: is {record.width}x{record.height}, the picture "
                         f"{width}x{height}: they must have one aspect ratio (fairhuman sample: --width and --height)"
                     )
+
+    def hashes(self, count: int) -> list[str]:
+        """Return a hash of the conditions of each of `count` prompts; empty if there are none at all.
+
+        Raises:
+            PictureError: a condition can't be read.
+        """
+        if not self.records:
+            return []
+        return [_hash({name: each[index] for name, each in self.records.items()}) for index in range(count)]
 
     def views(self, indices: Sequence[int], size: tuple[int, int]) -> dict[str, Tensor]:
         """Return the conditions of some prompts at (height, width): [B, C, H, W] in 0..1 by name; null is zeros."""
@@ -173,6 +186,17 @@ def _from_json(path: Path) -> HumanRecord:
             f"--control pose={path}: expected JSON {wanted}, found {type(error).__name__}: {error}"
         ) from error
     return HumanRecord(path.stem, b"", width, height, "", pose=people, source="file", location=str(path))
+
+
+def _hash(records: Mapping[str, HumanRecord | None]) -> str:
+    """Hash of what is stored of some conditions and of their sizes, not of how it was stored."""
+    found = []
+    for name, record in records.items():
+        stored = None if record is None else getattr(record, name)
+        plain = stored is None or isinstance(stored, list)
+        content = stored if plain else hashlib.sha256(read_bytes(cast(Stored, stored))).hexdigest()
+        found.append([name, content, None if record is None else [record.width, record.height, record.depth_kind]])
+    return digest(json.dumps(found, default=str))
 
 
 def _view(name: str, record: HumanRecord | None, size: tuple[int, int]) -> Tensor:

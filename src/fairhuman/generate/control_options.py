@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fairhuman.errors import RecipeError
 from fairhuman.generate.control_spec import ControlSpec, parse_conditions, parse_controls, step_in_range
@@ -30,6 +31,22 @@ class ControlOptions:
     def specs(self) -> list[tuple[str, ControlSpec]]:
         """Kinds and places of the networks; errors as of `ControlSpec.parse`."""
         return parse_controls(self.controlnets, self.adapters)
+
+    def contents(self) -> list[dict[str, Any]]:
+        """What the networks do to a picture: a hash of the weights of each, or its hub id, and how it is used."""
+        from fairhuman.models.fingerprint import weights_fingerprint
+
+        window = {"start": self.start, "end": self.end}
+        return [
+            {
+                "kind": kind,
+                "weights": weights_fingerprint(Path(spec.place)) or spec.place,
+                "conditions": spec.conditions and list(spec.conditions),
+                "strength": spec.strength,
+                **window,
+            }
+            for kind, spec in self.specs()
+        ]
 
     def check(self, steps: int) -> None:
         """Check what can be checked without torch, for pictures drawn in `steps`.

@@ -1,10 +1,11 @@
 """Pictures for prompts, drawn into a folder: checks before the model is loaded, then one PNG after the other."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -14,12 +15,16 @@ from fairhuman.generate.checks import check_options
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.control_options import ControlOptions
 from fairhuman.generate.lora import load_lora
-from fairhuman.generate.sample import check_steps, sample, save_png
+from fairhuman.generate.record import PictureKey, drawn_files, kept_pictures, records_of, to_entry
+from fairhuman.generate.sample import SCHEDULER, check_steps, sample, save_png
 from fairhuman.generate.settings import SampleSettings
+from fairhuman.models.fingerprint import base_fingerprint, weights_fingerprint
+from fairhuman.models.locations import find_lora, find_mole
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
 from fairhuman.models.settings import AUTO, BaseSettings
+from fairhuman.report.text import plural
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import leaving_nothing, writing
 
@@ -33,6 +38,7 @@ class SampleJob:
         fuse: whether the LoRA is fused into the weights; None: the default, which fuses a LoRA.
         precision: of the networks, a name of `DTYPES`; auto: fp16 on a GPU, fp32 on a CPU.
         base: a VAE in place of the model's own, and what the U-Net predicts.
+        redraw: whether to replace the pictures that an earlier command drew.
     """
 
     out: Path
@@ -46,6 +52,7 @@ class SampleJob:
     precision: str = AUTO
     base: BaseSettings = field(default_factory=BaseSettings)
     control: ControlOptions = field(default_factory=ControlOptions)
+    redraw: bool = False
 
     def check(self) -> ControlInputs:
         """Check all that can be checked without loading the model, and read the conditions.
@@ -60,30 +67,69 @@ class SampleJob:
             check_steps(schedule, self.settings.steps)
         return self.control.read(len(self.prompts), self.settings.steps)
 
+    @property
+    def used_precision(self) -> str:
+        """The precision that `auto` stands for on this machine, or the one that is set."""
+        # in fp16 fusing a LoRA rounds its update by a few per cent; in bf16 by tens of per cent
+        return self.precision if self.precision != AUTO else "fp32" if _without_gpu() else "fp16"
+
+    def records(self, asked: ControlInputs) -> dict[PictureKey, dict[str, Any]]:
+        """What each picture is drawn with: settings, hashes of all weights, its prompt and a hash of its conditions."""
+        lora = weights_fingerprint(find_lora(self.lora)) if self.lora is not None else None
+        mole = weights_fingerprint(find_mole(self.mole)) if self.mole is not None else None
+        common = {
+            **self.settings.model_dump(exclude={"batch_size", "images_per_prompt"}, exclude_none=True),
+            "scheduler": SCHEDULER,
+            "model": base_fingerprint(self.model, self.base) or self.model,
+            **self.base.model_dump(mode="json", exclude_defaults=True),
+            "precision": self.used_precision,
+            "lora": lora and {"content": lora, "weight": self.lora_weight, "fuse": self.fuse is not False},
+            "mole": mole,
+            "controls": self.control.contents() or None,
+        }
+        return records_of(common, self.prompts, self.settings.images_per_prompt, asked.hashes(len(self.prompts)))
+
+    def kept(self, records: Mapping[PictureKey, Mapping[str, Any]]) -> set[PictureKey]:
+        """The pictures in `out` that the job doesn't draw again.
+
+        Raises:
+            DataError: the folder holds pictures that would be mixed with those of the job; see `kept_pictures`.
+        """
+        if self.redraw:
+            drawn_files(self.out)
+            return set()
+        return kept_pictures(self.out, records)
+
 
 def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Iterator[tuple[Path, str]]:
-    """Draw and write the pictures, and yield each one's file and prompt; of several processes each draws some.
+    """Draw and write the missing pictures, and yield each one's file and prompt; of several processes each draws some.
 
-    `asked` is from `SampleJob.check`; `display` tells which prompts get the null condition,
+    `asked` is from `SampleJob.check`; `display` tells how many pictures are kept, which prompts get the null condition,
     and how many denoising steps are done.
 
     Raises:
+        DataError: as of `SampleJob.kept`.
         FairHumanError: the folder can't be written; a model, LoRA, MoLE or control network that can't be used.
     """
     with leaving_nothing(job.out):
         with writing(job.out):
             job.out.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=job.out).close()
-        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
-        # in fp16 fusing a LoRA rounds its update by a few per cent; in bf16 by tens of per cent
-        precision = ("fp16" if state.device.type == "cuda" else "fp32") if job.precision == AUTO else job.precision
-        pipeline = load_pipeline(job.model, dtype=DTYPES[precision] or torch.float32, base=job.base)
-        lora = load_lora(pipeline, job.lora, job.lora_weight, job.fuse is not False) if job.lora is not None else None
+        state = PartialState(cpu=_without_gpu())
+        records = job.records(asked)
+        kept = job.kept(records)
+        if kept:
+            display.say(f"{job.out}: {len(kept)} of {plural(len(records), 'picture')} are there and kept")
+        if len(kept) == len(records):
+            return
+        pipeline = load_pipeline(job.model, dtype=DTYPES[job.used_precision] or torch.float32, base=job.base)
+        fuse = job.fuse is not False
+        lora = load_lora(pipeline, job.lora, job.lora_weight, fuse) if job.lora is not None else None
         mole = load_mole(pipeline.unet, job.mole) if job.mole is not None else None
         for part in networks(pipeline):
             part.to(state.device)
         guides = job.control.open(pipeline, asked, job.settings, display.say)
-        share = (state.process_index, state.num_processes)
+        _replace(job, state)
         for picture in sample(
             pipeline,
             job.prompts,
@@ -93,10 +139,26 @@ def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Ite
             guides=guides,
             asked=asked,
             mole=mole,
-            share=share,
+            share=(state.process_index, state.num_processes),
+            there=kept,
             on_step=partial(display.progress, "denoising steps"),
         ):
-            path = job.out / f"{picture.prompt_index:05d}-{picture.picture_index:02d}.png"
+            key = PictureKey(picture.prompt_index, picture.picture_index)
+            path = job.out / key.name
             with writing(path):
-                save_png(picture.image, path, picture.metadata)
-            yield path, job.prompts[picture.prompt_index]
+                save_png(picture.image, path, {**picture.metadata, **to_entry(records[key])})
+            yield path, job.prompts[key.prompt]
+
+
+def _replace(job: SampleJob, state: PartialState) -> None:
+    """Wait until all processes have looked into the folder, and remove what an earlier command drew if asked to."""
+    state.wait_for_everyone()
+    if job.redraw and state.is_main_process:
+        for file in drawn_files(job.out):
+            with writing(file):
+                file.unlink()
+    state.wait_for_everyone()
+
+
+def _without_gpu() -> bool:
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()

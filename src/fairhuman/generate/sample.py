@@ -4,7 +4,7 @@ Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling o
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -28,6 +28,8 @@ from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, 
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.randomness import Stream, seeded_generator
 
+SCHEDULER = "UniPC"
+
 
 @dataclass(frozen=True, slots=True)
 class SampledPicture:
@@ -50,6 +52,7 @@ def sample(
     asked: ControlInputs | None = None,
     mole: MoleFile | None = None,
     share: tuple[int, int] = (0, 1),
+    there: Collection[tuple[int, int]] = (),
     on_step: Callable[[int, int], object] | None = None,
 ) -> Iterator[SampledPicture]:
     """Draw `images_per_prompt` images for every prompt, in order; `pipeline` is left unchanged.
@@ -67,16 +70,18 @@ def sample(
         asked: the prompts' conditions.
         share: (k, n): only the batches k, k + n, k + 2n, ..., for process k of n. Batches stay whole, so that not even
             rounding depends on `share`.
+        there: (prompt index, image index) of images that exist and aren't yielded. A batch that lacks one is drawn
+            whole, so that not even rounding depends on them.
         on_step: called after each denoising step with the number of steps done and that of all batches.
     """
     size = picture_size(pipeline, settings)
-    batches = list(_batches(prompts, indices, settings, share))
+    batches = list(_batches(prompts, indices, settings, share, there))
     done = count(1)
     for batch in batches:
         views = asked.views([number for _, number, _ in batch], size) if asked is not None else {}
         pictures_bchw = draw(
             pipeline,
-            [prompt for prompt, _, _ in batch],
+            [f"{prompt}{settings.prompt_suffix}" for prompt, _, _ in batch],
             [picture_generator(settings.seed, number, picture) for _, number, picture in batch],
             settings,
             guides=guides,
@@ -84,6 +89,8 @@ def sample(
             on_step=partial(_tell, on_step, done, settings.steps * len(batches)) if on_step is not None else None,
         )
         for (prompt, number, picture), picture_chw in zip(batch, pictures_bchw, strict=True):
+            if (number, picture) in there:
+                continue
             metadata = _metadata(prompt, number, picture, settings, model, lora, mole)
             if guides:
                 metadata["control"] = json.dumps([guide.metadata() for guide in guides])
@@ -96,9 +103,13 @@ def _tell(on_step: Callable[[int, int], object], done: Iterator[int], total: int
 
 
 def _batches(
-    prompts: Sequence[str], indices: Sequence[int] | None, settings: SampleSettings, share: tuple[int, int]
+    prompts: Sequence[str],
+    indices: Sequence[int] | None,
+    settings: SampleSettings,
+    share: tuple[int, int],
+    there: Collection[tuple[int, int]],
 ) -> Iterator[list[tuple[str, int, int]]]:
-    """Batches of (prompt, prompt index, image index) of one process; see `sample`."""
+    """Batches of (prompt, prompt index, image index) of one process that lack an image; see `sample`."""
     numbers = list(range(len(prompts))) if indices is None else list(indices)
     if len(numbers) != len(prompts):
         raise ValueError(f"indices must number the {len(prompts)} prompts, found {len(numbers)}")
@@ -108,8 +119,9 @@ def _batches(
         for picture in range(settings.images_per_prompt)
     ]
     first, processes = share
-    for start in range(first * settings.batch_size, len(jobs), processes * settings.batch_size):
-        yield jobs[start : start + settings.batch_size]
+    batches = (jobs[start : start + settings.batch_size] for start in range(0, len(jobs), settings.batch_size))
+    lacking = [batch for batch in batches if any(job[1:] not in there for job in batch)]
+    yield from lacking[first::processes]
 
 
 def _metadata(
@@ -124,12 +136,13 @@ def _metadata(
     metadata = {
         "prompt": prompt,
         "negative_prompt": settings.negative_prompt,
+        **({"prompt_suffix": settings.prompt_suffix} if settings.prompt_suffix else {}),
         "seed": str(settings.seed),
         "prompt_index": str(prompt_index),
         "picture_index": str(picture_index),
         "steps": str(settings.steps),
         "guidance": str(settings.guidance),
-        "scheduler": "UniPC",
+        "scheduler": SCHEDULER,
         "model": model,
         "lora": str(lora.path) if lora else "",
         "lora_weight": str(lora.weight) if lora else "",

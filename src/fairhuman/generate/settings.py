@@ -6,12 +6,15 @@ from fairhuman.config import Settings
 
 
 class SampleSettings(Settings):
-    """Settings of sampling; prompts are used unchanged."""
+    """Settings of sampling."""
 
     steps: int = Field(default=30, ge=1, description="UniPC steps")
     guidance: float = Field(default=7.5, ge=1, description="classifier-free guidance scale; 1: none")
     height: int | None = Field(default=None, ge=8, multiple_of=8, description="None: the model's own size")
     width: int | None = Field(default=None, ge=8, multiple_of=8, description="pixels; None: the model's own size")
+    prompt_suffix: str = Field(
+        default="", description="text added to every prompt as it is typed, such as ', high quality'; nothing else is"
+    )
     negative_prompt: str = Field(default="", description="what guidance steers away from")
     images_per_prompt: int = Field(default=1, ge=1, description="pictures per prompt")
     batch_size: int = Field(default=4, ge=1, description="pictures per batch; changes the speed, not the noise")

@@ -78,16 +78,22 @@ def encoded_size(model: str) -> EncodedSize:
 
 
 def base_fingerprint(model: str, base: BaseSettings) -> str | None:
-    """Return a hash of the weights' files of a model, and of its VAE if given apart; None if none is on this machine.
+    """Return a hash of a model's weights, and of its VAE's if given apart; None if they aren't on this machine."""
+    if model == UNTRAINED:
+        return None
+    return weights_fingerprint(*(Path(location_of(place)) for place in (model, base.vae) if place is not None))
 
-    Of each .safetensors file, the header and 64 pieces of 4 KB, evenly spread, are hashed: enough to tell models apart,
-    and a fraction of a second for 7 GB.
+
+def weights_fingerprint(*places: Path) -> str | None:
+    """Return a hash of .safetensors files, and of those in folders; None if there are none.
+
+    Of each file, the header and 64 pieces of 4 KB, evenly spread, are hashed: enough to tell models apart, and a
+    fraction of a second for 7 GB.
     """
-    places = [Path(location_of(place)) for place in (model, base.vae) if place is not None]
     files = [
         file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.safetensors")))
     ]
-    if model == UNTRAINED or not files:
+    if not files:
         return None
     found = hashlib.sha256()
     for file in files:

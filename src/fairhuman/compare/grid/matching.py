@@ -18,7 +18,7 @@ from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
 
 IDENTITY = ("prompt", "prompt_index", "picture_index")
-SETTINGS = ("seed", "steps", "guidance", "scheduler", "negative_prompt")
+SETTINGS = ("seed", "steps", "guidance", "scheduler", "prompt_suffix", "negative_prompt")
 Key = tuple[int, int]  # prompt_index, picture_index
 
 

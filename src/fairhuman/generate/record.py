@@ -1,0 +1,129 @@
+"""What a picture was drawn with, stored in the picture itself, so that one folder never mixes pictures of two commands.
+
+`fairhuman sample` writes the record into every PNG, as the text entry `drawn_with`. The same command again keeps the
+pictures whose record is its own, and a command with another record is refused. As a PNG is written whole or not at all,
+a killed process leaves nothing to mend.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.errors import DataError
+from fairhuman.report.text import plural
+from fairhuman.utils.parse import parse_json
+
+ENTRY = "drawn_with"
+ADVICE = "give another folder, or --redraw to replace them"
+_NAME = re.compile(r"([0-9]{5,})-([0-9]{2,})\.png")
+# Entries that are hashes or too long for a message.
+_PLAIN = {
+    "model": "another model",
+    "lora": "another LoRA",
+    "lora content": "another LoRA",
+    "mole": "another MoLE",
+    "controls": "other control networks",
+    "conditions": "other conditions",
+    "prompt": "other prompts",
+}
+
+
+class PictureKey(NamedTuple):
+    """Indices of a prompt and of a picture of it, from 0."""
+
+    prompt: int
+    picture: int
+
+    @property
+    def name(self) -> str:
+        """Name of the picture's file."""
+        return f"{self.prompt:05d}-{self.picture:02d}.png"
+
+
+def kept_pictures(out: Path, records: Mapping[PictureKey, Mapping[str, Any]]) -> set[PictureKey]:
+    """Return the pictures in `out` that were drawn with these records; empty if there are none or no folder.
+
+    Raises:
+        DataError: the folder holds other pictures: such without a record, with another one, or not in `records`.
+    """
+    differing: Counter[str] = Counter()
+    kept = set()
+    for file, key in drawn_files(out).items():
+        found = read_record(file)
+        if found is None:
+            raise DataError(
+                f"{out}: {file.name} has no record of what it was drawn with, as by an earlier version; {ADVICE}"
+            )
+        wanted = records.get(key)
+        if wanted is None:
+            raise DataError(f"{out}: {file.name} isn't among the pictures of this command; {ADVICE}")
+        differences = _differences(found, wanted)
+        differing.update(differences)
+        if not differences:
+            kept.add(key)
+    if differing:
+        listed = "; ".join(f"{text} ({plural(number, 'picture')})" for text, number in differing.items())
+        raise DataError(f"{out}: holds pictures drawn with {listed}; {ADVICE}")
+    return kept
+
+
+def drawn_files(out: Path) -> dict[Path, PictureKey]:
+    """Return the pictures in a folder by file; empty if there is no folder.
+
+    Raises:
+        DataError: a picture isn't named as `fairhuman sample` does.
+    """
+    files = sorted(out.iterdir()) if out.is_dir() else []
+    found = {}
+    for file in files:
+        if file.suffix.lower() not in PICTURE_SUFFIXES or file.name.startswith("."):
+            continue
+        name = _NAME.fullmatch(file.name)
+        if name is None:
+            raise DataError(f"{out}: holds {file.name}, which sample didn't draw; give another folder")
+        found[file] = PictureKey(int(name[1]), int(name[2]))
+    return found
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """Return the record of a picture; None if it has none or can't be read."""
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            found = parse_json(image.info[ENTRY])
+    except (OSError, UnidentifiedImageError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def to_entry(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the text entry of a picture."""
+    return {ENTRY: json.dumps(record, ensure_ascii=False)}
+
+
+def records_of(
+    common: Mapping[str, Any], prompts: Sequence[str], each: int, conditions: Sequence[str] = ()
+) -> dict[PictureKey, dict[str, Any]]:
+    """Return the records of `each` pictures a prompt; `conditions` are hashes by prompt, empty without control."""
+    own = [{"prompt": prompt} for prompt in prompts]
+    for row, content in zip(own, conditions, strict=bool(conditions)):
+        row["conditions"] = content
+    return {PictureKey(number, picture): {**common, **row} for number, row in enumerate(own) for picture in range(each)}
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], section: str = "") -> list[str]:
+    """What differs, in words; an entry that is missing is one that isn't set."""
+    texts = []
+    for name in {**found, **wanted}:
+        before, now = found.get(name), wanted.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            texts += _differences(before, now, f"{name} ")
+        elif before != now:
+            words = _PLAIN.get(f"{section}{name}", f"{section}{name} {before!r}, not {now!r}")
+            texts.append(words.replace("_", " "))
+    return texts
