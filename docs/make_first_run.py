@@ -65,7 +65,7 @@ def main() -> None:
         "losses": plots.losses_figure(metrics),
         "weights": plots.weights_figure(metrics),
         "cosines": plots.cosines_figure(metrics),
-        "changes": changes_figure(changes),
+        "changes": changes_figure(changes, stacked=True),
     }
     for name, figure in figures.items():
         figure.savefig(IMAGES / f"first-{name}.png", dpi=150)
