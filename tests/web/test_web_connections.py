@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from fairhuman.errors import FairHumanError
 from fairhuman.web import connections
-from fairhuman.web.connections import MOST, connection_limit
+from fairhuman.web.connections import MOST, connection_limit, parse_proxies
 
 PROGRAM = """
 import resource, sys
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from fairhuman.config import Settings
 from fairhuman.web import connections
@@ -25,15 +26,20 @@ from fairhuman.web.app import create_app, read_json
 from fairhuman.web.serve import serve
 files, head, body = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-connections.HEAD_SECONDS, connections.BODY_SECONDS = head, body
+connections.HEAD_SECONDS, connections.BODY_SECONDS, connections.READ_SECONDS = head, body, body
 class Number(Settings):
     number: int
 async def count(request):
     return JSONResponse({"number": (await read_json(request, Number)).number})
-app = create_app([Route("/count", count, methods=["POST"])])
+def long(request):
+    return Response(bytes(2**20))
+app = create_app([Route("/count", count, methods=["POST"]), Route("/long", long)])
 serve(app, "127.0.0.1", 0, lambda text: print(text, flush=True), *sys.argv[4:])
 """
 HALF = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+
+
+LONG = b"GET /long HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 class Server:
@@ -44,8 +50,13 @@ class Server:
         self.address = self.process.stdout.readline().split()[0].rstrip("/")
         self.port = int(self.address.rpartition(":")[2])
 
-    def connect(self, sent: bytes = b"") -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+    def connect(self, sent: bytes = b"", received: int | None = None) -> socket.socket:
+        """A connection that has sent something, with a buffer of `received` bytes."""
+        client = socket.socket()
+        client.settimeout(20)
+        if received is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received)
+        client.connect(("127.0.0.1", self.port))
         client.sendall(sent)
         return client
 
@@ -98,6 +109,40 @@ def test_many_half_requests_don_t_keep_others_out(server) -> None:
     assert running.end() == "", "no line for any of it"
 
 
+def test_many_who_read_nothing_don_t_keep_others_out(server) -> None:
+    running = server(200, 30, 30)
+    with contextlib.ExitStack() as held:
+        for _ in range(150):
+            held.enter_context(contextlib.closing(running.connect(LONG, 4096)))
+        start = time.monotonic()
+        assert all(running.healthy() for _ in range(5))
+        assert time.monotonic() - start < 10
+    assert running.end() == ""
+
+
+def test_a_long_answer_must_be_read(server) -> None:
+    running = server(500, 5, 0.6)
+    with (
+        contextlib.closing(running.connect(LONG, 4096)) as lazy,
+        contextlib.closing(running.connect(LONG, 4096)) as slow,
+    ):
+        read = 0
+        while read < 2**19:  # more than twice the deadline in all, with something read all the time
+            read += len(slow.recv(2**16))
+            time.sleep(0.01)
+        time.sleep(1)
+        received = bytearray()
+        with contextlib.suppress(OSError):
+            while part := lazy.recv(2**16):
+                received += part
+        assert len(received) < 2**20
+        with contextlib.suppress(TimeoutError):
+            while read < 2**20:
+                read += len(slow.recv(2**16))
+    assert read >= 2**20
+    assert running.end() == ""
+
+
 def test_a_head_and_a_body_have_deadlines(server) -> None:
     running = server(500, 0.5, 1.0)
     body = json.dumps({"number": 4}).encode()
@@ -138,12 +183,20 @@ def test_what_is_no_http_fills_no_log(server) -> None:
 
 
 def test_an_address_may_have_half_of_all_connections_and_a_proxy_all(server) -> None:
-    for proxy, expected in (((), 51), (("127.0.0.1",), 102)):
+    for proxy, expected in (((), 51), (("127.0.0.0/8",), 102)):
         running = server(202, 30, 30, *proxy)
         with contextlib.ExitStack() as held:
             clients = [held.enter_context(contextlib.closing(running.connect(HALF))) for _ in range(150)]
             time.sleep(0.5)
             assert sum(not ended(client, 0.01) for client in clients) == expected
+
+
+def test_proxies_are_addresses_or_networks() -> None:
+    assert parse_proxies("*") == parse_proxies("0.0.0.0/0, ::/0")
+    assert [str(one) for one in parse_proxies("10.0.0.0/8, 127.0.0.1,::1")] == ["10.0.0.0/8", "127.0.0.1/32", "::1/128"]
+    for text in ("localhost", "10.0.0.0/33", "10.1.2.3/8", "127.0.0.1,", ""):
+        with pytest.raises(FairHumanError, match="proxy-headers must be"):
+            parse_proxies(text)
 
 
 def test_the_limit_follows_the_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:

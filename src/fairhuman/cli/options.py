@@ -35,7 +35,7 @@ Adapters = Annotated[list[str] | None, Option("--t2i-adapter", help="The same fo
 Numbers = Annotated[Path | None, Option(help="JSON file for all numbers.")]
 Workers = Annotated[int | None, Option(min=1, help="Number of processes; one per core by default.")]
 Host = Annotated[str, Option(help="Address to listen on; 0.0.0.0 accepts other machines.")]
-ProxyHeaders = Annotated[str | None, Option(help="Address of a proxy whose X-Forwarded headers are trusted.")]
+ProxyHeaders = Annotated[str | None, Option(help="Address or network of a proxy; its X-Forwarded headers are trusted.")]
 Port = Annotated[int, Option(help="Port to listen on; 0 picks a free one.")]
 
 Vae = Annotated[str | None, Option(help="Folder, file or hub id of a VAE in place of the model's own.")]

@@ -14,6 +14,7 @@ from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.preview import PreviewRow, PreviewSet, forget_previews
 from fairhuman.models.control import ControlModel
 from fairhuman.report.training import write_training_report
+from fairhuman.train.data import loading_workers
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
@@ -51,7 +52,8 @@ class ProgressBar(Watcher):
                 f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}{whole and f'; {whole}'}"
             )
         small = describe_enlarged(run.data.train)
-        for text in [*([small] if small else []), *view_warnings(recipe, run.data.coverage)]:
+        fewer = loading_workers(recipe, run.data)[1]
+        for text in [*filter(None, (small, fewer)), *view_warnings(recipe, run.data.coverage)]:
             self._display.say(f"  {text}")
         for text in run.caches.opening_messages():
             self._display.say(text)

@@ -73,7 +73,7 @@ def write_comparison(
 
 
 def _grid(recipe: CompareRecipe, shown: GridResult) -> dict[str, Any]:
-    with Image.open(shown.page.with_suffix(".png")) as figure:
+    with Image.open(shown.page.with_suffix(".png"), formats=("PNG",)) as figure:
         picture = picture_uri(figure, longest=1600)
     link = shown.page.relative_to(recipe.results_folder).as_posix()
     return {"seed": shown.seed, "missing": shown.missing, "link": link, "picture": picture}

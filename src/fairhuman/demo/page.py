@@ -132,7 +132,7 @@ def _held_out(runs: Mapping[str, Path]) -> list[tuple[str, Stages]]:
 def _drawn(samples: Samples, number: int) -> Stages:
     stages = []
     for title in TITLES.values():
-        with Image.open(samples.pictures[title][number]) as file:
+        with Image.open(samples.pictures[title][number], formats=("PNG",)) as file:
             picture = file.convert("RGB")
         shown = shot(picture, _boxes(samples.measured, title, number), picture.size)
         if shown is not None:

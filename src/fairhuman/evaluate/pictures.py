@@ -1,7 +1,6 @@
 """Reading the pictures of an evaluation from any source: each is checked once and gets its prompt."""
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.decode import decode, pixel_digest, read_texts
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.cache import CachedRows, Key
@@ -29,7 +28,7 @@ class EvalImage:
 
     Attributes:
         record: location, size, and boxes if annotated.
-        sha256: hash of the file's bytes.
+        sha256: hash of the file's bytes, and of how their colours are converted; see `pixel_digest`.
         prompt: empty if unknown.
         group: key shared by all pictures of the same prompt, also across methods.
     """
@@ -56,7 +55,7 @@ class EvalImage:
             PictureError: the file can no longer be read, or has changed.
         """
         content = read_bytes(self.record.image)
-        if hashlib.sha256(content).digest() != self.sha256:
+        if pixel_digest(content) != self.sha256:
             raise PictureError("picture changed during the evaluation", self.record.location)
         return decode(content).picture
 
@@ -103,11 +102,9 @@ def _read_records(
     def read(record: HumanRecord) -> tuple[bytes, dict[str, str]] | PictureError:
         try:
             content = read_bytes(record.image)
+            return pixel_digest(content), read_texts(content)
         except PictureError as error:
             return error
-        with Image.open(io.BytesIO(content)) as image:
-            texts = {str(name): value for name, value in image.info.items() if isinstance(value, str)}
-        return hashlib.sha256(content).digest(), texts
 
     found = []
     with ThreadPoolExecutor(workers) as pool:

@@ -8,16 +8,14 @@ can be compared with controlled ones; failing that, with the reference picture o
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fairhuman.data.condition.depth import decode_depth, depth_picture
 from fairhuman.data.condition.people import PersonPose, move_people, people_from_list, people_from_source
-from fairhuman.data.pictures.stored import read_bytes
+from fairhuman.data.pictures.decode import read_texts
 from fairhuman.errors import DataError
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import Methods, shared_indices
@@ -93,8 +91,7 @@ def _told(picture: EvalImage, read: Callable[[EvalImage], Value | None]) -> Valu
 
 
 def _texts(picture: EvalImage) -> Mapping[str, str]:
-    with Image.open(BytesIO(read_bytes(picture.record.image))) as image:
-        return {str(name): value for name, value in image.info.items() if isinstance(value, str)}
+    return read_texts(picture.record.image)
 
 
 def _pose(picture: EvalImage) -> RequestedPose | None:

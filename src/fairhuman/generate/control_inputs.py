@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from fairhuman.data.condition.depth import ANY_SHAPE, encode_depth
+from fairhuman.data.condition.depth import encode_depth
 from fairhuman.data.condition.people import move_people, people_from_source, people_to_list
-from fairhuman.data.pictures.decode import inspect
+from fairhuman.data.pictures.decode import ANY_SHAPE, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.samples.conditions import conditions_in_view, read_conditions

@@ -1,7 +1,8 @@
 """A picture that can be edited locally: its pixels in their native mode and the file's metadata.
 
 Modes that are kept: grey, grey with alpha, RGB, RGBA, 16-bit grey. Bilevel pictures become grey; palettes and other
-colour spaces become RGB, or RGBA if the picture has transparency. The EXIF orientation is applied.
+colour spaces become RGB, or RGBA if the picture has transparency; so do colours with another profile than sRGB. The
+EXIF orientation is applied.
 """
 
 import io
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from fairhuman.data.pictures.decode import FORMATS, GREY16, decode
+from fairhuman.data.pictures.colours import GREY16, OTHER_COLOURS, PROFILE, colour_finding, to_srgb
+from fairhuman.data.pictures.decode import decode, open_image
 from fairhuman.detect.detection import Picture
 
 Pixels = NDArray[Any]  # [H, W], [H, W, 2], [H, W, 3] or [H, W, 4], uint8; of 16-bit grey [H, W], uint16
 
-_KEPT = ("exif", "icc_profile", "dpi")
-_OTHER_COLOURS = ("CMYK", "YCbCr", "LAB", "HSV")  # their colour profile doesn't apply after conversion to RGB
+_KEPT = ("exif", PROFILE, "dpi")
 _QUICK = 1  # zlib level of temporary PNGs
 
 
@@ -48,14 +49,15 @@ class Canvas:
             PictureError: it isn't a usable picture; see `fairhuman.data.pictures.decode`.
         """
         decode(content)  # raises if the picture isn't usable
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with open_image(content) as image:
             animated = bool(getattr(image, "is_animated", False))
             image.load()
             texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
             upright = ImageOps.exif_transpose(image)
             kept = {key: upright.info[key] for key in _KEPT if upright.info.get(key)}
-            if image.mode in _OTHER_COLOURS:
-                kept.pop("icc_profile", None)
+            if colour_finding(upright, "") is not None or image.mode in OTHER_COLOURS:
+                kept.pop(PROFILE, None)  # it no longer applies
+            upright = to_srgb(upright)
             return cls(_pixels(upright), texts, kept, animated)
 
     @property

@@ -91,9 +91,9 @@ def open_picture(run: Path, name: str | None) -> Image.Image | None:
     if name is None:
         return None
     try:
-        with Image.open(run / name) as picture:
+        with Image.open(run / name, formats=("PNG",)) as picture:
             return picture.convert("RGB")
-    except (OSError, ValueError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
 
 

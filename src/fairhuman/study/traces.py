@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, JpegImagePlugin
 
-from fairhuman.data.pictures.decode import FORMATS
+from fairhuman.data.pictures.decode import open_image
 from fairhuman.study.pictures import PASSES, Recoding, Tables
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")  # Pillow's numbers 0 to 2
@@ -60,9 +60,9 @@ def trace_of(file: Path) -> SourceTrace:
     """Read the header of a picture.
 
     Raises:
-        OSError: the file isn't a picture.
+        PictureError: the file isn't a picture.
     """
-    with Image.open(file, formats=FORMATS) as image:
+    with open_image(file) as image:
         kind = f"{image.format}" if image.mode == "RGB" else f"{image.format} ({image.mode})"
         if kind.startswith("WEBP") and b"VP8L" in file.read_bytes()[:4096]:
             kind = f"lossless {kind}"

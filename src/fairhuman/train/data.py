@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from fairhuman.data.pictures.arrow_copies import arrow_folder, with_arrow_copies
-from fairhuman.data.pictures.decode import TRANSPARENT, PictureLimits
+from fairhuman.data.pictures.colours import CONVERTED, UNUSABLE
+from fairhuman.data.pictures.decode import BYTES_PER_PIXEL, TRANSPARENT, PictureLimits
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.buckets import cropped_share
@@ -34,6 +36,7 @@ from fairhuman.train.conditions import check_conditions
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import DataSource
 from fairhuman.train.views import held_out_resolutions, note_enlarged, training_order, training_transform
+from fairhuman.utils.memory import available_bytes
 
 HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
 
@@ -62,7 +65,18 @@ class RunData:
         transparent = self.report.counts().get("converted", {}).get(TRANSPARENT, 0)
         if transparent:
             lines.append(f"{transparent} x {TRANSPARENT}; source.alpha=mask keeps the opacity as a mask")
+        lines += [
+            f"{number} x {reason}"
+            for action, reason in (("converted", CONVERTED), ("dropped", UNUSABLE))
+            if (number := self.report.counts().get(action, {}).get(reason))
+        ]
         return lines
+
+    @cached_property
+    def largest_bytes(self) -> int:
+        """Bytes that a process holds at most while it decodes the largest picture."""
+        parts = [self.train, *([self.held_out] if self.held_out is not None else [])]
+        return BYTES_PER_PIXEL * max(one.width * one.height for part in parts for one in part.records)
 
     @cached_property
     def cropped_share(self) -> float:
@@ -238,12 +252,30 @@ def build_loader(recipe: TrainRecipe, data: RunData, start_step: int, processes:
     loader: Iterable[Batch] = DataLoader(
         data.train,
         batch_sampler=batches,
-        num_workers=recipe.source.workers,
+        num_workers=loading_workers(recipe, data)[0],
         collate_fn=collate,
         worker_init_fn=_ignore_interrupts,
         pin_memory=torch.cuda.is_available(),
     )
     return loader
+
+
+def loading_workers(recipe: TrainRecipe, data: RunData) -> tuple[int, str | None]:
+    """Return the number of processes that load pictures, and what to say if it is less than `source.workers`.
+
+    Together they take at most half of the free memory, or there is one. The samples don't depend on their number.
+    """
+    wanted, free = recipe.source.workers, available_bytes()
+    if wanted <= 1 or free is None:
+        return wanted, None
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    number = min(wanted, max(1, free // 2 // local // data.largest_bytes))
+    if number == wanted:
+        return wanted, None
+    return number, (
+        f"source.workers={wanted}: {number} are used, as the largest picture takes up to "
+        f"{data.largest_bytes / 2**30:.1f} GiB to decode and {free / 2**30:.1f} GiB of memory are free"
+    )
 
 
 def _ignore_interrupts(_worker: int) -> None:

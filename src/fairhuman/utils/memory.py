@@ -29,6 +29,33 @@ def resident_mb(pid: int | None) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def available_bytes() -> int | None:
+    """Return the main memory that processes can still get, within the limits of their control group; None: unknown.
+
+    Memory that the group's files take in the page cache counts as free, as the system gives it up.
+    """
+    free = [found for found in (_available_of_machine(), _available_of_group()) if found is not None]
+    return min(free, default=None)
+
+
+def _available_of_machine() -> int | None:
+    try:
+        status = Path("/proc/meminfo").read_text(encoding="ascii")
+        return int(status.split("MemAvailable:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _available_of_group(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    try:
+        limit, used = (int((folder / f"memory.{name}").read_text(encoding="ascii")) for name in ("max", "current"))
+        status = (folder / "memory.stat").read_text(encoding="ascii").split()
+        files = int(dict(zip(status[::2], status[1::2], strict=False)).get("inactive_file", 0))
+        return max(0, limit - used + files)
+    except (OSError, ValueError):  # no such group, or "max": no limit
+        return None
+
+
 def peak_resident_bytes() -> int:
     """Return the peak resident memory of this process so far.
 

@@ -1,20 +1,28 @@
 """Connections with deadlines and limits, so that slow or many clients can't keep others out.
 
-A client must send the head of a request within `HEAD_SECONDS`, and its body within `BODY_SECONDS`. A process keeps as
-many connections as its limit of open files allows, and at most half of them for one address. Where there are more, the
-connection that has waited the longest for a request is closed; if none waits, the new one. Nothing of this is logged: a
-flood of connections would be a flood of lines.
+A client must send the head of a request within `HEAD_SECONDS`, and its body within `BODY_SECONDS`, and go on reading a
+long answer within `READ_SECONDS`. A process keeps as many connections as its limit of open files allows, and at most
+half of them for one address. Where there are more, the connection that has waited the longest for its client, to send a
+request or to read an answer, is closed; if none waits, the new one. Nothing of this is logged: a flood of connections
+would be a flood of lines.
 """
 
 import asyncio
 import resource
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from fairhuman.errors import FairHumanError
+
+Network = IPv4Network | IPv6Network
+EVERY = ("0.0.0.0/0", "::/0")
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0  # for at most 64 KiB
+READ_SECONDS = 30.0  # in which a client must read something of an answer
 MOST = 1000  # connections
 OTHER_FILES = 100  # open files for anything but connections
 
@@ -35,6 +43,7 @@ class LimitedProtocol(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._awaited: object = None  # what the deadline is for: the head or the body
         self._since = 0.0
+        self._reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection if there is room."""
@@ -55,12 +64,40 @@ class LimitedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop()
+        self._stop_reading()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait until the client has read of a long answer; meanwhile nothing is added to it."""
+        super().pause_writing()
+        self._since = self.loop.time()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """Go on with a long answer."""
+        super().resume_writing()
+        self._stop_reading()
+
+    def _expect_reading(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(READ_SECONDS, self._check_reading, left)
+
+    def _check_reading(self, left: int) -> None:
+        """Close the connection if there are still `left` bytes that the client hasn't read."""
+        if self.transport.get_write_buffer_size() < left:
+            self._expect_reading()
+        else:
+            self.transport.abort()
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     @property
     def _waits(self) -> bool:
-        """Whether the next thing to happen is that the client sends the head of a request."""
-        return self.conn.their_state is h11.IDLE
+        """Whether the next thing to happen is that the client sends the head of a request, or reads an answer."""
+        return self.conn.their_state is h11.IDLE or self.flow.write_paused
 
     def _watch(self) -> None:
         """Start the deadline of what the client has to send next, unless it runs already."""
@@ -94,6 +131,31 @@ class LimitedProtocol(H11Protocol):
     def _address(self) -> str | None:
         """Address of the client; None for a proxy, which speaks for many."""
         host = self.client[0] if self.client else None
-        trusted = self.config.forwarded_allow_ips if self.config.proxy_headers else ()
-        listed = [part.strip() for part in trusted.split(",")] if isinstance(trusted, str) else trusted
-        return None if host in listed or "*" in listed else host
+        trusted = self.config.forwarded_allow_ips if self.config.proxy_headers else None
+        if host is None or (isinstance(trusted, str) and _is_in(host, parse_proxies(trusted))):
+            return None
+        return host
+
+
+@lru_cache(maxsize=16)
+def parse_proxies(text: str) -> tuple[Network, ...]:
+    """Networks of the proxies whose headers are trusted: addresses and networks, separated by commas; `*`: all.
+
+    Raises:
+        FairHumanError: a part is neither.
+    """
+    found: list[Network] = []
+    for part in map(str.strip, text.split(",")):
+        try:
+            found += map(ip_network, EVERY if part == "*" else (part,))
+        except ValueError as error:
+            raise FairHumanError(
+                "proxy-headers must be the proxies' addresses or networks, such as 127.0.0.1 or 10.0.0.0/8, separated "
+                f"by commas; found {part!r}: {error}"
+            ) from error
+    return tuple(found)
+
+
+def _is_in(host: str, networks: tuple[Network, ...]) -> bool:
+    address = ip_address(host.partition("%")[0])
+    return any(address in network for network in networks)

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from fairhuman.errors import FairHumanError
 from fairhuman.web.app import LAST_PORT
-from fairhuman.web.connections import LimitedProtocol
+from fairhuman.web.connections import LimitedProtocol, parse_proxies
 
 QUEUE = 1024  # connections that wait to be accepted
 ACCEPTED = 16  # connections accepted at once, before any of them is counted; fewer than the open files kept for it
@@ -33,13 +33,17 @@ def serve(
         host: host name or address to listen on; other machines can connect unless it is a loopback address.
         port: port; 0 selects a free one.
         say: called with the address once the server listens.
-        proxy: comma-separated addresses of proxies whose X-Forwarded-For and -Proto are trusted; None: none.
+        proxy: addresses or networks of proxies, separated by commas, whose X-Forwarded-For and -Proto are trusted;
+            None: none.
         locked: whether all pages need a secret, so that no warning about open access is shown.
         root: path of the first page, without a slash at either end.
 
     Raises:
-        FairHumanError: the host isn't an address of this machine, or the port is taken, forbidden or not in 0..65535.
+        FairHumanError: the host isn't an address of this machine, the port is taken, forbidden or not in 0..65535, or a
+            proxy is no address.
     """
+    if proxy is not None:
+        parse_proxies(proxy)
     listener = _listen(host, port)
     with listener:
         shown = f"[{host}]" if ":" in host else host

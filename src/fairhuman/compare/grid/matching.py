@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from fairhuman.data.pictures.decode import inspect
+from fairhuman.data.pictures.decode import inspect, read_texts
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
@@ -133,13 +131,11 @@ def _natural(file: Path) -> tuple[list[int | str], str]:
 def _entries(name: str, file: Path) -> dict[str, str]:
     """Text entries of a PNG if it has those of `IDENTITY`, else empty; pixels aren't decoded."""
     try:
-        kind = inspect(file).kind
+        if inspect(file).kind != "PNG":
+            return {}
+        texts = read_texts(file)
     except PictureError as error:
         raise DataError(f"method {name!r}: {error}") from error
-    if kind != "PNG":
-        return {}
-    with Image.open(file, formats=("PNG",)) as image:
-        texts = {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
     return texts if all(key in texts for key in IDENTITY) else {}
 
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from PIL import Image
 
-from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
+from fairhuman.data.condition.depth import decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import PersonPose, people_from_source, people_to_list
 from fairhuman.data.condition.pose import draw_pose, is_drawn
 from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.data.condition.whole_body import WholeBodyPose
-from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.decode import ANY_SHAPE, decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.whole_body import WholeBodyDetector

@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairhuman.data.pictures.decode import GREY16, PictureLimits, inspect
-from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
+from fairhuman.data.pictures.colours import GREY16
+from fairhuman.data.pictures.decode import ANY_SHAPE, open_image
+from fairhuman.data.pictures.stored import PictureError, picture_name
 from fairhuman.record import DepthKind, Stored
 
 Depth16 = NDArray[np.uint16]
 DepthMap = NDArray[np.float32]
 
 NEAREST = 65535
-# A condition has the size of its picture, which has been checked against the user's limits.
-ANY_SHAPE = PictureLimits(min_side=1, max_aspect=1e6)
 
 
 def encode_depth(depth_hw: NDArray[Any], kind: DepthKind) -> bytes:
@@ -60,15 +59,15 @@ def decode_depth(stored: Stored) -> Depth16:
     Raises:
         PictureError: the file can't be read, or isn't a 16-bit grey image.
     """
-    facts = inspect(stored, ANY_SHAPE)
-    if facts.mode not in GREY16:
-        remedy = "; if that is depth, save np.asarray(image).astype(np.uint16) * 257" if facts.mode == "L" else ""
-        raise PictureError("depth must be grey with 16 bits", f"{picture_name(stored)} has mode {facts.mode}{remedy}")
-    try:
-        with Image.open(io.BytesIO(read_bytes(stored)), formats=[facts.kind]) as image:
+    with open_image(stored, ANY_SHAPE) as image:
+        if image.mode not in GREY16:
+            remedy = "; if that is depth, save np.asarray(image).astype(np.uint16) * 257" if image.mode == "L" else ""
+            shown = f"{picture_name(stored)} has mode {image.mode}{remedy}"
+            raise PictureError("depth must be grey with 16 bits", shown)
+        try:
             return np.asarray(image).astype(np.uint16)  # converts the file's byte order to the machine's
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors about a damaged file
-        raise PictureError("picture is cut off or damaged", f"{picture_name(stored)}: {error}") from error
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors about a damaged file
+            raise PictureError("picture is cut off or damaged", f"{picture_name(stored)}: {error}") from error
 
 
 def depth_picture(depth_hw: Depth16, kind: DepthKind) -> DepthMap:

@@ -4,7 +4,6 @@ Boxes, masks, key points and depth are cropped with the picture; the caption is 
 because it was measured on the full picture.
 """
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,11 @@ from PIL import Image
 from pydantic import Field
 
 from fairhuman.config import Settings
-from fairhuman.data.condition.depth import ANY_SHAPE, decode_depth, depth_png, encode_depth
+from fairhuman.data.condition.depth import decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.people import move_people, people_from_source, people_to_list
 from fairhuman.data.export.sample import ExportSample
 from fairhuman.data.look.reading import annotation_columns
-from fairhuman.data.pictures.decode import decode, decode_mask
+from fairhuman.data.pictures.decode import ANY_SHAPE, decode, decode_mask, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.write import encode_jpeg, encode_png
 from fairhuman.data.sources.check import STAGE
@@ -108,7 +107,7 @@ def _closeup(sample: ExportSample, key: str, view: _View, regions: Sequence[str]
     size = (sample.fields["width"], sample.fields["height"])
     conditions: dict[str, bytes | None] = {"pose_picture": sample.pose_picture, "depth": sample.depth}
     for name, stored in conditions.items():
-        if stored is not None and _open(stored).size != size:
+        if stored is not None and _size(stored) != size:
             report.add(key, STAGE, Finding("dropped", f"{name} has another size than its picture"))
             conditions[name] = None
     pose_picture, depth = conditions["pose_picture"], conditions["depth"]
@@ -120,8 +119,9 @@ def _closeup(sample: ExportSample, key: str, view: _View, regions: Sequence[str]
     return ExportSample(fields, content, kind, masks, _pose(sample.pose, key, view, report), pose_picture, depth)
 
 
-def _open(stored: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(stored))
+def _size(stored: bytes) -> tuple[int, int]:
+    facts = inspect(stored, ANY_SHAPE)
+    return facts.width, facts.height
 
 
 def _fields(fields: Mapping[str, Any], key: str, view: _View, regions: Sequence[str]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def draw_layers(
     masks are `#RRGGBB` by region.
     """
     try:
-        picture = decode(record.image, dataset.settings.limits).picture
+        picture = decode(record.image, dataset.settings.limits, longest=2 * SIDE).picture
     except PictureError as error:
         report.add(record.location, STAGE, error.finding)
         return None

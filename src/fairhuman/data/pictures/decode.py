@@ -1,12 +1,18 @@
-"""Read picture headers and decode pictures to upright RGB; truncated files are rejected.
+"""Read picture headers and decode pictures to upright sRGB; truncated files are rejected.
 
 Pillow detects the type by content, among a fixed list of formats. Pillow's defaults that silently corrupt pictures
 are handled here: `convert` clips 16-bit grey to white, transparent pixels show their hidden colour, the EXIF
-orientation is ignored, and with LOAD_TRUNCATED_IMAGES the missing part of a truncated file becomes grey.
+orientation and the colour profile are ignored, and with LOAD_TRUNCATED_IMAGES the missing part of a truncated file
+becomes grey.
+
+A file's first picture alone is decoded, and nothing is read of others but whether there is one. Decoding holds the
+file and at most `BYTES_PER_PIXEL` for each pixel.
 """
 
 import errno
+import hashlib
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +22,8 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 from pydantic import Field
 
 from fairhuman.config import Settings
+from fairhuman.data.pictures.colours import GREY16, PROFILE, colour_finding, to_8_bits, to_srgb
+from fairhuman.data.pictures.room import DecodingRoom
 from fairhuman.data.pictures.stored import PictureError, byte_length, picture_name, read_bytes, unreadable
 from fairhuman.errors import DataError
 from fairhuman.record import DerivedMask, Finding, LabelMap, MaskSource, Stored
@@ -26,8 +34,11 @@ WHITE = (255, 255, 255)
 TRANSPARENT = "transparent pixels laid on the background"  # reason of a finding
 PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's default of MAX_IMAGE_PIXELS, which is neither read nor changed here
 NARROW_GREY = {"L;2": 85, "L;4": 17}  # factors by which Pillow scales grey of 2 and 4 bits to 0..255
-GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+BYTES_PER_PIXEL = 20  # most that decoding holds besides the file, for any format; see docs/security.md
+STRIP = 2**20  # pixels that are converted at once
+PNG = b"\x89PNG\r\n\x1a\n"
+ROOM = DecodingRoom(2**30)  # bytes that the threads of a process may hold together, or else one of them alone
 
 
 class PictureLimits(Settings):
@@ -39,6 +50,7 @@ class PictureLimits(Settings):
 
 
 DEFAULT_LIMITS = PictureLimits()
+ANY_SHAPE = PictureLimits(min_side=1, max_aspect=1e6)  # such as for a condition, which has the size of its picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +71,42 @@ class DecodedPicture(NamedTuple):
     conversions: tuple[Finding, ...]
 
 
+def open_image(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Open a picture of one of `FORMATS` without decoding it; its header is within the limits.
+
+    Raises:
+        PictureError: as `inspect`.
+    """
+    name = picture_name(source)
+    if not byte_length(source):
+        raise PictureError("file is empty (0 bytes)", name)
+    try:
+        image = _open_any(source)
+    except PictureError:
+        raise
+    except MemoryError as error:
+        raise _damaged(source, error) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError("too many pixels, refused from the header", _describe_error(source, error)) from error
+    except Exception as error:  # a parser may raise anything on a file of another kind
+        if _is_system_error(error):
+            raise unreadable(source, error) from error
+        raise PictureError("not a picture", f"{name} begins with {_start(source)!r}") from error
+    try:
+        _check_limits(image, name, limits)
+    except PictureError:
+        image.close()
+        raise
+    return image
+
+
 def inspect(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFacts:
     """Read the header of a picture, without decoding it.
 
     Raises:
         PictureError: the file is missing, unreadable, empty or not a picture, or the picture exceeds the limits.
     """
-    with _open(source, limits) as image:
+    with open_image(source, limits) as image:
         try:
             width, height = _upright_size(image)
             return PictureFacts(str(image.format), image.mode, width, height, _conversions(image, source))
@@ -73,26 +114,74 @@ def inspect(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFa
             raise _damaged(source, error) from error
 
 
-def decode(
-    source: Stored, limits: PictureLimits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE
-) -> DecodedPicture:
-    """Decode a picture to upright RGB, 8 bits.
+def read_texts(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> dict[str, str]:
+    """Read the text entries in the header of a picture, without decoding it.
 
-    The EXIF orientation is applied, 16-bit grey scaled by 1/257, transparency composited on `background`, and
-    grey, palette and CMYK converted. Of an animation, the first frame is used.
+    Raises:
+        PictureError: as `inspect`.
+    """
+    with open_image(source, limits) as image:
+        return {str(name): str(value) for name, value in image.info.items() if isinstance(value, str)}
+
+
+def pixel_digest(content: bytes) -> bytes:
+    """SHA-256 by which caches know what `decode` makes of a picture's bytes.
+
+    It is that of the bytes alone, unless their colours are converted, which earlier versions didn't do.
+    """
+    digest = hashlib.sha256(content)
+    try:
+        with open_image(content, ANY_SHAPE) as image:
+            finding = colour_finding(image, "")
+    except PictureError:
+        finding = None  # it has no pixels
+    if finding is not None and finding.action == "converted":
+        digest.update(b" sRGB 1")  # the number is raised when the conversion changes
+    return digest.digest()
+
+
+def decode(
+    source: Stored,
+    limits: PictureLimits = DEFAULT_LIMITS,
+    background: tuple[int, int, int] = WHITE,
+    *,
+    longest: int | None = None,
+) -> DecodedPicture:
+    """Decode a picture to upright RGB, 8 bits, sRGB.
+
+    The EXIF orientation is applied, 16-bit grey scaled by 1/257, transparency composited on `background`, grey,
+    palette and CMYK converted, and colours with a profile too (`fairhuman.data.pictures.colours`). Of an animation, the
+    first frame is used. If only `longest` pixels of the longer side are needed, as for a thumbnail, a JPEG may be
+    decoded at a half, a quarter or an eighth of its size, which saves time and memory.
 
     Raises:
         PictureError: as `inspect`; or the file is truncated or damaged.
-        DataError: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so truncated files would go unnoticed.
+        DataError: there is not enough memory; or PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so truncated files would
+            go unnoticed.
     """
+    return _decode(source, limits, background, longest=longest)
+
+
+def _decode(
+    source: Stored,
+    limits: PictureLimits,
+    background: tuple[int, int, int],
+    longest: int | None = None,
+    managed: bool = True,
+) -> DecodedPicture:
+    """As `decode`; if not `managed`, numbers stay as they are stored, whatever colours a profile says they are."""
     _check_truncated_images_raise()
-    with _open(source, limits) as image:
-        try:
-            conversions = _conversions(image, source)
-            image.load()
-            return DecodedPicture(_to_rgb(ImageOps.exif_transpose(image), background), conversions)
-        except Exception as error:  # a decoder may raise anything on a damaged file
-            raise _damaged(source, error) from error
+    image = open_image(source, limits)
+    if longest is not None:
+        scale = longest / max(image.size)
+        image.draft(None, (max(1, round(scale * image.width)), max(1, round(scale * image.height))))
+    try:
+        with ROOM.holding(BYTES_PER_PIXEL * image.width * image.height):
+            pixels, conversions = _load(image, source)
+            del image  # and what its decoder holds
+            return DecodedPicture(_to_rgb(pixels, background, managed), conversions)
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        raise _damaged(source, error) from error
 
 
 def decode_mask(mask: MaskSource, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -111,12 +200,12 @@ def decode_mask(mask: MaskSource, limits: PictureLimits = DEFAULT_LIMITS) -> Ima
         painted = _decode_opacity(mask.stored, limits) if mask.alpha else decode_mask(mask.stored, limits)
         painted = painted if mask.size is None else painted.resize(mask.size, Image.Resampling.BILINEAR)
         return ImageOps.invert(painted) if mask.inverted else painted
-    return decode(mask, limits, background=(0, 0, 0)).picture.convert("L")
+    return _decode(mask, limits, (0, 0, 0), managed=False).picture.convert("L")
 
 
 def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
     _check_truncated_images_raise()
-    with _open(mask.stored, limits) as image:
+    with open_image(mask.stored, limits) as image:
         name = picture_name(mask.stored)
         if image.mode not in ("1", "L", "P", *GREY16):
             raise PictureError("label map has not one number a pixel", f"{name} has the mode {image.mode}")
@@ -134,7 +223,7 @@ def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
 
 def _decode_opacity(source: Stored, limits: PictureLimits) -> Image.Image:
     _check_truncated_images_raise()
-    with _open(source, limits) as image:
+    with open_image(source, limits) as image:
         try:
             image.load()
             return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
@@ -150,27 +239,30 @@ def _check_truncated_images_raise() -> None:
         )
 
 
-def _open(source: Stored, limits: PictureLimits) -> Image.Image:
-    """Open a picture and check its limits; raise a PictureError with the reason."""
-    name = picture_name(source)
-    if not byte_length(source):
-        raise PictureError("file is empty (0 bytes)", name)
+def _open_any(source: Stored) -> Image.Image:
+    """Open a picture; one whose colour profile is too long for Pillow without it."""
     try:
-        image = Image.open(source if isinstance(source, Path) else io.BytesIO(read_bytes(source)), formats=FORMATS)
-    except PictureError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError("too many pixels, refused from the header", _describe_error(source, error)) from error
-    except Exception as error:  # a parser may raise anything on a file of another kind
-        if _is_system_error(error):
-            raise unreadable(source, error) from error
-        raise PictureError("not a picture", f"{name} begins with {_start(source)!r}") from error
-    try:
-        _check_limits(image, name, limits)
-    except PictureError:
-        image.close()
-        raise
-    return image
+        return Image.open(source if isinstance(source, Path) else io.BytesIO(read_bytes(source)), formats=FORMATS)
+    except ValueError:
+        rest = _without_profile(read_bytes(source))
+        if rest is None:
+            raise
+        image = Image.open(io.BytesIO(rest), formats=("PNG",))
+        image.info[PROFILE] = None
+        return image
+
+
+def _without_profile(content: bytes) -> bytes | None:
+    """A PNG without its colour profile; None if it has none, or is none."""
+    at = len(PNG)
+    while content.startswith(PNG) and at + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        if kind == b"iCCP":
+            return content[:at] + content[at + 12 + length :]
+        if kind == b"IDAT":
+            break
+        at += 12 + length
+    return None
 
 
 def _check_limits(image: Image.Image, name: str, limits: PictureLimits) -> None:
@@ -223,13 +315,37 @@ def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
         found.append(Finding("converted", TRANSPARENT, name))
     elif image.mode != "RGB":
         found.append(Finding("converted", f"{image.mode} to RGB", name))
-    return tuple(found)
+    colours = colour_finding(image, name)
+    return tuple(found if colours is None else [*found, colours])
 
 
-def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    if image.mode in GREY16:
-        grey_hw = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((grey_hw + 128) // 257).astype(np.uint8)).convert("RGB")
+def _load(image: Image.Image, source: Stored) -> DecodedPicture:
+    """Load an opened picture: upright, in its own mode; without a copy, its file and its decoder."""
+    with image:
+        conversions = _conversions(image, source)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return DecodedPicture(image._new(image.im), conversions)
+
+
+def _to_rgb(image: Image.Image, background: tuple[int, int, int], managed: bool) -> Image.Image:
+    """Convert to RGB in strips, so that no more than the picture and its result are held."""
+    finding = colour_finding(image, "") if managed else None
+    converts = finding is not None and finding.action == "converted"
+    if finding is not None and not converts:
+        del image.info[PROFILE]
+    if image.mode == "RGB" and not image.has_transparency_data and not converts:
+        return image
+    rows = max(1, STRIP // image.width)
+    converted = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        converted.paste(_strip_to_rgb(strip, background, converts), (0, top))
+    return converted
+
+
+def _strip_to_rgb(image: Image.Image, background: tuple[int, int, int], converts: bool) -> Image.Image:
+    image = to_srgb(image) if converts else to_8_bits(image)
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         canvas = Image.new("RGBA", layered.size, (*background, 255))
@@ -255,7 +371,13 @@ def _is_system_error(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
-def _damaged(source: Stored, error: Exception) -> PictureError:
+def _damaged(source: Stored, error: Exception) -> DataError:
+    """A PictureError with the reason; a lack of memory isn't the picture's fault, so no record is left out for it."""
+    if isinstance(error, MemoryError) or str(error).startswith("out of memory"):  # the latter from Pillow's decoders
+        return DataError(
+            f"{picture_name(source)}: there is not enough memory to decode it; use fewer workers or processes, or "
+            "lower limits.max_pixels"
+        )
     if _is_system_error(error):
         return unreadable(source, error)
     return PictureError("picture is cut off or damaged", _describe_error(source, error))

@@ -1,6 +1,5 @@
 """The check tier: decode a picture, hash its bytes and measure it."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 import pyarrow
 from PIL import Image
 
+from fairhuman.data.pictures.decode import pixel_digest
 from fairhuman.data.pictures.filters import clarity
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
@@ -91,7 +91,7 @@ class CheckTier:
         columns |= {
             "width": checked.width,
             "height": checked.height,
-            "sha256": hashlib.sha256(content).digest(),
+            "sha256": pixel_digest(content),
             "phash": _perceptual_hash(picture) if self.perceptual else None,
             "clarity": clarity(picture),
             "masks": sorted(checked.masks),

@@ -1,6 +1,5 @@
 """Convert rows of the manifest to records, consistent with the check tier."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pyarrow
 from PIL import Image
 
-from fairhuman.data.pictures.decode import decode
+from fairhuman.data.pictures.decode import decode, pixel_digest
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import ManifestRow
@@ -60,13 +59,13 @@ class RowReader:
 
 
 def read_checked_bytes(record: HumanRecord, sha256: bytes) -> bytes:
-    """Read the bytes of a record's picture and compare their hash.
+    """Read the bytes of a record's picture and compare their `pixel_digest`.
 
     Raises:
-        PictureError: the bytes can't be read, or have changed since the check.
+        PictureError: the bytes can't be read, or have changed since the check; or their colours weren't converted then.
     """
     content = read_bytes(record.image)
-    if hashlib.sha256(content).digest() != sha256:
+    if pixel_digest(content) != sha256:
         raise PictureError(CHANGED, record.location)
     return content
 

@@ -1,10 +1,10 @@
 """Cache keys of views of pictures: the picture's content and the shown part."""
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from fairhuman.data.pictures.decode import pixel_digest
 from fairhuman.data.pictures.stored import read_bytes, unreadable
 from fairhuman.record import HumanRecord, Stored
 from fairhuman.regions.transforms import ViewDraw
@@ -33,7 +33,7 @@ def view_of(record: HumanRecord, draw: ViewDraw, resolution: tuple[int, int], pl
 
 
 def content_hash(stored: Stored) -> str:
-    """Return a hash of a picture's stored bytes, which are read only once unless their file changes.
+    """Return a hash of what a picture's stored bytes decode to; they are read only once unless their file changes.
 
     Raises:
         PictureError: the bytes can't be read.
@@ -49,4 +49,4 @@ def content_hash(stored: Stored) -> str:
 
 @lru_cache(maxsize=2**20)
 def _content(stored: Stored, _state: tuple[int, int] | None) -> str:
-    return hashlib.sha256(read_bytes(stored)).hexdigest()
+    return pixel_digest(read_bytes(stored)).hex()

@@ -1,13 +1,12 @@
 """Inspect each picture once: decode it, hash its bytes and measure its clarity."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from fairhuman.data.pictures.decode import PictureLimits, decode
+from fairhuman.data.pictures.decode import PictureLimits, decode, pixel_digest
 from fairhuman.data.pictures.filters import clarity
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.record import Finding, HumanRecord
@@ -19,7 +18,7 @@ THREADS = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True, slots=True)
 class PictureInspection:
-    """Result of inspecting a picture: SHA-256 of its bytes, and clarity."""
+    """Result of inspecting a picture: `pixel_digest` of its bytes, and clarity."""
 
     digest: str
     clarity: float
@@ -47,7 +46,7 @@ def inspect_pictures(
 def _look(known: dict[str, float], limits: PictureLimits, record: HumanRecord) -> PictureInspection | Finding:
     try:
         content = read_bytes(record.image)
-        digest = hashlib.sha256(content).hexdigest()
+        digest = pixel_digest(content).hex()
         if digest in known:
             return PictureInspection(digest, known[digest])
         return PictureInspection(digest, clarity(decode(content, limits).picture))

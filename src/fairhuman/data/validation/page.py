@@ -100,7 +100,7 @@ def _stages_figure(stages: Sequence[tuple[str, int]]) -> Figure:
 
 
 def _draw_boxes(record: HumanRecord, limits: PictureLimits) -> str:
-    picture = decode(record.image, limits).picture
+    picture = decode(record.image, limits, longest=2 * THUMBNAIL).picture
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     scale = picture.width / record.width
     draw = ImageDraw.Draw(picture)

@@ -13,7 +13,7 @@ from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.views import View
 from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.train.cache.plan import Caches, captions
-from fairhuman.train.data import load_data
+from fairhuman.train.data import load_data, loading_workers
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import digest
@@ -119,7 +119,7 @@ def _fill_latents(
     people = [data.train, *([data.held_out] if data.held_out is not None else [])]
     seen: set[str] = set()
     total = sum(map(len, people))
-    for done, (views, found) in enumerate(_loaded(people, recipe.source.workers), start=1):
+    for done, (views, found) in enumerate(_loaded(people, loading_workers(recipe, data)[0]), start=1):
         if found is not None:
             notes.append(found)
         for view, picture_chw in views:

@@ -1,0 +1,91 @@
+"""Memory of decoding: a stated number of bytes a pixel, for one picture and for the threads of a process."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from fairhuman.data.pictures.decode import BYTES_PER_PIXEL, ROOM, decode
+from fairhuman.data.pictures.room import DecodingRoom
+from fairhuman.utils.memory import peak_resident_bytes
+from helpers.colour_profiles import P3, rgb_profile
+from helpers.tiny_pictures import encoded, picture
+
+SIDE = 2400
+REFS = Path("/proc/self/clear_refs")
+
+
+def peak_of(action) -> int:
+    """Bytes that an action adds to the resident memory of this process at its peak."""
+    REFS.write_text("5")  # resets the peak
+    before = peak_resident_bytes()
+    action()
+    return peak_resident_bytes() - before
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif
+
+
+@pytest.mark.skipif(not REFS.exists(), reason="needs Linux to measure a peak")
+@pytest.mark.parametrize(
+    ("mode", "kind", "options", "bound"),
+    [
+        ("RGB", "PNG", {}, 6),
+        ("RGB", "JPEG", {"exif": turned()}, 9.5),
+        ("RGB", "PNG", {"icc_profile": rgb_profile(P3)}, 12),
+        ("RGBA", "PNG", {}, 12),
+        ("P", "PNG", {"transparency": 0}, 9.5),
+        ("I;16", "PNG", {}, 10),
+        ("RGB", "WEBP", {}, BYTES_PER_PIXEL),
+    ],
+    ids=["rgb", "turned", "profile", "rgba", "palette", "grey16", "webp"],
+)
+def test_decoding_holds_a_bounded_number_of_bytes_a_pixel(mode, kind, options, bound):
+    image = Image.new(mode, (SIDE, SIDE)) if mode != "I;16" else Image.fromarray(np.zeros((SIDE, SIDE), np.uint16))
+    content = encoded(image, kind, **options)
+    del image
+    assert peak_of(lambda: decode(content)) < bound * SIDE**2 + 4e6
+
+
+def test_a_jpeg_for_a_thumbnail_is_decoded_small():
+    content = encoded(picture(1600, 1200), "JPEG", exif=turned())
+    found = decode(content, longest=300).picture
+    assert found.size == (300, 400)
+    whole = decode(content).picture.resize(found.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(found, float) - np.asarray(whole)).mean() < 2
+    assert decode(encoded(picture(160, 120)), longest=30).picture.size == (160, 120)
+
+
+def test_threads_hold_no_more_than_the_room_together():
+    room, now, most = DecodingRoom(100), [], []
+    lock = threading.Lock()
+
+    def hold(amount):
+        with room.holding(amount):
+            with lock:
+                now.append(amount)
+                most.append(sum(now))
+            threading.Event().wait(0.002)
+            with lock:
+                now.remove(amount)
+
+    threads = [threading.Thread(target=hold, args=(amount,)) for amount in [40, 30, 250, 60, 10, 100, 90, 20] * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert len(most) == 24
+    assert now == []
+    assert max(most) == 250  # alone
+    assert max(amount for amount in most if amount != 250) <= 100
+
+
+def test_room_is_given_back_when_decoding_fails():
+    with pytest.raises(Exception, match="cut off"):
+        decode(encoded(picture(128, 128))[:2000])
+    assert ROOM._held == 0

@@ -1,0 +1,87 @@
+"""Files with several pictures: the first alone counts, and neither the others' number nor size costs anything."""
+
+import io
+import struct
+import time
+import zlib
+
+import pytest
+from PIL import Image
+
+from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.utils.memory import peak_resident_bytes
+from helpers.tiny_pictures import encoded, picture
+
+RED, LIME = Image.new("RGB", (32, 24), "red"), Image.new("RGB", (32, 24), "lime")
+KINDS = ("GIF", "WEBP", "PNG", "TIFF", "MPO", "AVIF")
+
+
+def gif(screen: tuple[int, int], frame: tuple[int, int], frames: int = 1) -> bytes:
+    """A GIF of one colour whose frames have another size than its screen."""
+    head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes([255, 0, 0, 0, 255, 0])
+    return head + (b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x44\x01\0") * frames + b";"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_of_several_pictures_is_used(kind):
+    content = encoded(RED, kind, save_all=True, append_images=[LIME, Image.new("RGB", (32, 24), "blue")])
+    found = decode(content, PictureLimits(max_pixels=32 * 24))
+    assert max(abs(a - b) for a, b in zip(found.picture.getpixel((5, 5)), (255, 0, 0), strict=True)) < 12
+    assert found.conversions[0].reason == "only the first frame is used"
+
+
+def test_the_size_of_a_frame_counts_and_not_that_of_its_screen():
+    assert inspect(gif((32, 24), (32, 24))).width == 32
+    with pytest.raises(PictureError, match="too many pixels"):
+        inspect(gif((32, 24), (60000, 50000)))
+    with pytest.raises(PictureError, match="too many pixels"):
+        decode(gif((32, 24), (400, 300)), PictureLimits(max_pixels=90_000))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "MPO"])
+def test_a_huge_second_picture_is_never_decoded(kind):
+    huge = Image.new("L", (6000, 6000))
+    if kind == "GIF":
+        content = gif((32, 24), (32, 24))[:-1] + gif((1, 1), (65000, 65000))[19:]
+    else:
+        content = encoded(RED, kind, save_all=True, append_images=[huge])
+    before = peak_resident_bytes()
+    assert decode(content, PictureLimits(max_pixels=32 * 24)).picture.size == (32, 24)
+    assert peak_resident_bytes() - before < 36e6
+
+
+def test_the_number_of_pictures_costs_nothing():
+    chained = encoded(RED, "TIFF", save_all=True, append_images=[LIME] * 2000)
+    animated = gif((32, 24), (32, 24), 100_000)
+    started = time.process_time()
+    for content in (chained, animated):
+        assert decode(content).picture.size == (32, 24)
+    assert time.process_time() - started < 0.5
+
+
+def test_a_png_that_claims_four_billion_frames():
+    plain = encoded(RED)
+    body = b"acTL" + struct.pack(">II", 2**31, 0)
+    content = plain[:33] + struct.pack(">I", 8) + body + struct.pack(">I", zlib.crc32(body)) + plain[33:]
+    found = decode(content)
+    assert found.picture.getpixel((3, 3)) == (255, 0, 0)
+    assert found.conversions[0].reason == "only the first frame is used"
+
+
+def test_a_huge_canvas_is_refused_from_the_header():
+    webp = bytearray(encoded(picture(32, 24), "WEBP", save_all=True, append_images=[LIME]))
+    assert webp[12:16] == b"VP8X"
+    webp[24:30] = struct.pack("<I", 16382)[:3] * 2
+    before = peak_resident_bytes()
+    with pytest.raises(PictureError, match=r"too many pixels|not a picture"):
+        inspect(bytes(webp))
+    assert peak_resident_bytes() - before < 100e6
+
+
+@pytest.mark.parametrize("kind", ["ICO", "ICNS", "EPS", "PDF"])
+def test_files_of_nested_pictures_and_of_programs_are_none(kind):
+    target = io.BytesIO()
+    Image.new("RGB", (128, 128), "red").save(target, kind)
+    with pytest.raises(PictureError, match="not a picture"):
+        inspect(target.getvalue())
