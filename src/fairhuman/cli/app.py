@@ -1,5 +1,6 @@
 """The commands of `fairhuman`, and its exit codes. No command imports torch before it runs."""
 
+import errno
 import sys
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from fairhuman.cli.study import study_app
 from fairhuman.cli.synth import synth
 from fairhuman.cli.train import train
 from fairhuman.errors import FairHumanError, RecipeError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # without a file's name where one was written on and on
 
 app = Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
@@ -67,7 +70,8 @@ def run() -> None:
         echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, RecipeError) else 1)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL:
             raise
-        echo(f"error: {error.filename}: {error.strerror or error}", err=True)
+        where = "" if error.filename is None else f"{error.filename}: "
+        echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(1)

@@ -32,7 +32,8 @@ def write_atomically(path: Path, write: Callable[[Path], object], private: Colle
     made them.
 
     Raises:
-        OSError: raised by `write`; with errno ENOSPC if `write` failed in another way while the disk was full.
+        OSError: raised by `write`, with `path` where it names no file, as on a full disk; with errno ENOSPC if `write`
+            failed in another way while the disk was full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -54,6 +55,10 @@ def write_atomically(path: Path, write: Callable[[Path], object], private: Colle
         else:
             partial.replace(path)
         _flush(path.parent)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         _remove(partial)
 

@@ -8,7 +8,11 @@ would be a flood of lines.
 """
 
 import asyncio
+import fcntl
 import resource
+import sys
+import termios
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -79,15 +83,21 @@ class LimitedProtocol(H11Protocol):
         self._stop_reading()
 
     def _expect_reading(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._reading = self.loop.call_later(READ_SECONDS, self._check_reading, left)
+        self._reading = self.loop.call_later(READ_SECONDS, self._check_reading, self._unread())
 
     def _check_reading(self, left: int) -> None:
         """Close the connection if there are still `left` bytes that the client hasn't read."""
-        if self.transport.get_write_buffer_size() < left:
+        if self._unread() < left:
             self._expect_reading()
         else:
             self.transport.abort()
+
+    def _unread(self) -> int:
+        """Bytes of the answer that the client's machine hasn't received, also those that the system holds for it."""
+        waiting = bytes(4)
+        with suppress(OSError):  # a system that doesn't say
+            waiting = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+        return self.transport.get_write_buffer_size() + int.from_bytes(waiting, sys.byteorder)
 
     def _stop_reading(self) -> None:
         if self._reading is not None:

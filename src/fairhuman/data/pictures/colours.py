@@ -58,9 +58,11 @@ def to_srgb(image: Image.Image) -> Image.Image:
         return image
     if profile is None or profile.transform is None:
         return image
-    transparent = image.has_transparency_data and image.mode not in GREY16
-    opacity = image.convert("RGBA").getchannel("A") if transparent else None
-    converted = profile.transform.apply(to_8_bits(image).convert(profile.mode))
+    stored, opacity = to_8_bits(image), None
+    if stored.has_transparency_data:
+        stored = stored.convert("RGBA")
+        opacity = stored.getchannel("A")
+    converted = profile.transform.apply(stored.convert(profile.mode))
     del converted.info[PROFILE]
     if opacity is not None:
         converted.putalpha(opacity)
@@ -95,14 +97,11 @@ def _read_profile(content: bytes, mode: str) -> _Profile:
         fits = mode in GREYS if reads == "L" else mode == "CMYK" if reads == "CMYK" else mode not in OTHER_COLOURS
         if reads is None or not fits:
             raise ProfileError(f"it describes {space}, the picture has the mode {mode}")
-        transform = ImageCms.buildTransform(
-            source,
-            ImageCms.createProfile("sRGB"),
-            reads,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
+        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+        if reads == "L":  # else a curve is interpolated between a few points
+            flags |= ImageCms.Flags.NOOPTIMIZE
+        srgb, intent = ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC
+        transform = ImageCms.buildTransform(source, srgb, reads, "RGB", intent, flags)
         description = shorten(ImageCms.getProfileDescription(source).strip(), 60)
         return _Profile(description, None if _is_srgb(transform, reads) else transform, reads)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
