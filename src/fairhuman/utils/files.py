@@ -56,7 +56,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], private: Colle
             partial.replace(path)
         _flush(path.parent)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
     finally:
