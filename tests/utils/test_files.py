@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,21 @@ def test_a_text_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     write_text(path, "new ☺")
     assert path.read_text(encoding="utf-8") == "new ☺"
     assert names(path.parent) == ["page.txt"]
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "table.txt"
+    write_text(path, "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_text(path, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(path)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["table.txt"]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError, RecipeError
+from helpers.colour_profiles import P3, rgb_profile
 from helpers.tiny_pictures import encoded, picture
 
 
@@ -52,6 +53,8 @@ def test_good_means_complete(folder, built):
     odd = check_dataset(root)
     assert odd.good
     assert odd.report.counts() == {"converted": {"transparent pixels laid on the background": 1}}
+    (root / "2.png").write_bytes(encoded(picture(40, 30), icc_profile=rgb_profile(P3)))
+    assert "  1 x colours converted to sRGB by their profile" in check_dataset(root).lines()
     lines = (root / "metadata.jsonl").read_text().replace("[[1, 1, 20, 20]]", "[[1, 1, 20, 20], [5, 5, 2, 2]]", 1)
     (root / "metadata.jsonl").write_text(lines)
     lost = check_dataset(root)
