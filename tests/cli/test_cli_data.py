@@ -156,6 +156,6 @@ def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, typed: Typed) ->
     text, _, lines = said.partition("\n\n")
     assert (code, yaml.safe_load(text)["filters"]["min_side"]) == (0, 32)
     assert f"{photos}: 7 rows can be read, 7 pass what is known of the filters" in lines
-    assert "number of persons: not known of 7 of them" in lines
+    assert "would find person (mediapipe) in 7 pictures, if they aren't cached" in lines
     assert "would decode 7 pictures, and draw 5000 that are clear; fewer are an error without --allow-fewer" in lines
     assert sorted(tmp_path.rglob("*")) == before

@@ -21,19 +21,28 @@ def plan_validation(source: Path, out: Path, settings: ValidationSetSettings) ->
     records = read_candidates(source, settings, Funnel())
     if finished_set(out, identity(settings, records.values())) is not None:
         return [f"{out}: already finished, nothing to do"]
-    rules = [rule for rule in active_filters(settings.filters, ()) if not isinstance(rule, Clarity)]
-    measures = [measure(record) for record in records.values()]
-    left = [each for each in measures if all(rule.judge(each) is None for rule in rules)]
-    lines = [f"{source}: {plural(len(records), 'row')} can be read, {len(left)} pass what is known of the filters"]
-    lines += [harm.line for harm in harms(rules, measures, "filters.")]
     kinds = settings.detect.kinds if settings.detect is not None else {}
-    for rule in rules:
-        unknown = sum(rule.value(each) is None for each in left)
-        found = ", ".join(f"{part} ({kinds[part]})" for part in kinds if part in rule.parts)
-        kept = "are kept" if settings.filters.unknown == "keep" else "are left out"
-        if unknown:
-            what = f"would detect {found}" if found else f"nothing is detected, so they {kept}"
-            lines.append(f"{rule.name}: not known of {unknown} of them; {what}")
+    rules = [rule for rule in active_filters(settings.filters, ()) if not isinstance(rule, Clarity)]
+    late = [rule for rule in rules if any(part in kinds for part in rule.parts)]
+    certain = [rule for rule in rules if rule not in late]
+    unknown_kept = settings.filters.unknown == "keep"
+    measures = [measure(record) for record in records.values()]
+    left = [
+        each
+        for each in measures
+        if all(rule.judge(each) is None for rule in rules)
+        and (unknown_kept or all(rule.value(each) is not None for rule in certain))
+    ]
+    lines = [f"{source}: {plural(len(records), 'row')} can be read, {len(left)} pass what is known of the filters"]
+    lines += [
+        harm.line for harm in harms(certain, measures, "filters.", unknown_kept) + harms(late, measures, "filters.")
+    ]
+    blind = [rule for rule in late if any(rule.value(each) is None for each in left)]
+    if blind:
+        pictures = sum(any(rule.value(each) is None for rule in blind) for each in left)
+        parts = dict.fromkeys(part for rule in blind for part in rule.parts if part in kinds)
+        found = ", ".join(f"{part} ({kinds[part]})" for part in parts)
+        lines.append(f"would find {found} in {plural(pictures, 'picture')}, if they aren't cached")
     few = "" if len(left) >= settings.count or settings.allow_fewer else "; fewer are an error without --allow-fewer"
     lines.append(f"would decode {plural(len(left), 'picture')}, and draw {settings.count} that are clear{few}")
     prompts = settings.prompts
