@@ -507,7 +507,7 @@ def test_a_study_on_a_disk_that_can_t_be_written_is_exported_and_reported() -> N
                 check=False,
             )
             assert done.returncode == 0, done.stderr
-            assert "1 answers" in done.stdout
+            assert "1 answer of 1 participant" in done.stdout
         rows = list(csv.DictReader(io.StringIO((out / "a.csv").read_text())))
         assert [row["trial"] for row in rows] == ["0"]
     finally:
