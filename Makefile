@@ -8,7 +8,7 @@ WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 2 )))
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-quick test-slow system-deps format lint types bench bench-data bench-quick bench-quality replication docs clean
+.PHONY: demo test test-quick test-slow system-deps format lint types bench bench-data bench-quick bench-quality replication table2 docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -61,9 +61,12 @@ bench-data: $(STAMP)
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/guard.py
 
-# These two take hours; the same again goes on where it was stopped.
+# These three take hours; the same again goes on where it was stopped.
 replication: $(STAMP)
 	$(BIN)/fairhuman compare recipes/compare-replication.yaml
+
+table2: $(STAMP)
+	$(BIN)/fairhuman reproduce recipes/table2-small.yaml
 
 bench-quality: $(STAMP)
 	$(BIN)/python benchmarks/quality.py

@@ -131,6 +131,12 @@ COMMANDS = (
         ),
     ),
     Command(
+        "`fairhuman reproduce`",
+        "compare.paper.recipe:ReproduceRecipe",
+        (*CELLS, "sampling={data: others}"),
+        (("grid={data: others}",), ("tables={Table 2: [SI]}",), ("sampling.lora_weights=[1, 1]",)),
+    ),
+    Command(
         "`fairhuman refine`",
         "refine.settings:RefineSettings",
         (),

@@ -14,7 +14,7 @@ from fairhuman.train.recipe import TrainRecipe
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("published_settings.csv")
 DATA = ROOT / "recipes/paper/data.yaml"
-RECIPES = sorted((ROOT / "recipes/paper").glob("*-sdxl*.yaml")) + sorted((ROOT / "recipes/official").glob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes/paper").glob("[!t]*-sdxl*.yaml")) + sorted((ROOT / "recipes/official").glob("*.yaml"))
 RECIPES.append(DATA)
 NOT_SETTINGS = {"kind", "out", "extends", "data", "mole.stage", "mole.start_face", "mole.start_hand"}  # what and where
 LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: (?P<value>[^#]*?))?(?:  # (?P<source>.+))?$")

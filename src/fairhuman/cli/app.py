@@ -8,7 +8,7 @@ from typer import Exit, Option, Typer, echo
 
 from fairhuman import __version__
 from fairhuman.cli.bench import bench
-from fairhuman.cli.compare import compare, cost, grid, paper
+from fairhuman.cli.compare import compare, cost, grid, paper, reproduce
 from fairhuman.cli.data import data_app
 from fairhuman.cli.demo import demo
 from fairhuman.cli.doctor import doctor
@@ -38,6 +38,7 @@ for command in (
     losses,
     grid,
     compare,
+    reproduce,
     cost,
     paper,
     bench,

@@ -1,4 +1,4 @@
-"""`fairhuman compare`, `grid`, `cost` and `paper`: strategies and methods side by side."""
+"""`fairhuman compare`, `reproduce`, `grid`, `cost` and `paper`: strategies and methods side by side."""
 
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -17,6 +17,7 @@ from fairhuman.cli.options import (
     named_places,
     settings_of,
 )
+from fairhuman.errors import DataError
 
 Result = TypeVar("Result")
 
@@ -50,6 +51,45 @@ def compare(
         display.say(f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
         raise Exit(display.verdict(found))
     done = _or_stopped(run_all(settings, display), display)
+    display.say(f"report: {done.page}")
+    if done.failed:
+        raise Exit(1)
+
+
+def reproduce(
+    recipe: Annotated[Path, Argument(help="YAML file of a reproduction: a comparison, sampling and metrics.")],
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Make the paper's tables and figures: train, sample, measure, and write one report.
+
+    Run the same command again to resume. What fails is named in the report and left out; the rest goes on.
+
+    Example: fairhuman reproduce recipes/table2-small.yaml out=runs/table2
+    """
+    from fairhuman import config
+    from fairhuman.compare.paper.recipe import ReproduceRecipe
+
+    settings = config.load(ReproduceRecipe, recipe, overrides or ())
+    from fairhuman.compare.run import missing_data, planned_runs
+
+    runs = planned_runs(settings)
+    display = ConsoleDisplay()
+    missing = missing_data(settings, runs)
+    if dry_run:
+        from fairhuman.compare.paper.plan import plan_of, prompts_of
+
+        display.settings(settings)
+        for path in missing:
+            display.say(f"data {path}: doesn't exist yet")
+        for line in plan_of(settings, prompts_of(settings)).lines():
+            display.say(line)
+        return
+    if missing:
+        raise DataError(f"{missing[0]}: there is no such file or folder")
+    from fairhuman.compare.paper.reproduce import reproduce
+
+    done = _or_stopped(reproduce(settings, display), display)
     display.say(f"report: {done.page}")
     if done.failed:
         raise Exit(1)
@@ -132,6 +172,8 @@ def paper(
 ) -> None:
     """Put our numbers beside the published tables, in columns of their own, with all differences spelled out.
 
+    `fairhuman reproduce` makes these tables from training to report; this command takes finished files.
+
     Example: fairhuman paper paper --costs costs/costs.json --recipe setup.yaml
     """
     from fairhuman.compare.paper.settings import SheetSettings
@@ -144,6 +186,7 @@ def paper(
     if dry_run and files:
         display.would_write(out, files)
         return
+    display.say("fairhuman reproduce RECIPE makes these tables in one command, with intervals and tests")
     tables = read_tables(costs, evaluation, settings)
     for table in tables.values():
         if table.note:

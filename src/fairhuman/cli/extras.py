@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "losses": ("train",),
     "grid": ("train",),
     "compare": ("train", "synth", "evaluate"),
+    "reproduce": ("train", "synth", "evaluate"),
     "cost": ("train",),
     "paper": ("train",),
     "bench": ("train",),

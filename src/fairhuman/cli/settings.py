@@ -19,6 +19,7 @@ CLASSES: Mapping[str, str] = {
     "train": "train.recipe:TrainRecipe",
     "data": "data.pipeline.settings:BuildRecipe",
     "compare": "compare.settings:CompareRecipe",
+    "reproduce": "compare.paper.recipe:ReproduceRecipe",
     "validation": "data.validation.settings:ValidationSetSettings",
     "show": "data.look.reading:LookSettings",
     "closeups": "data.export.closeups:CloseupSettings",

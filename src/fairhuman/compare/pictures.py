@@ -54,14 +54,14 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns
     jobs = [_job(methods[BASE], first.model, first, count, grid, [])]
     for cell, run in there.items():
         model = run.product if run.kind == "full" else run.model
-        jobs.append(_job(methods[cell], model, run, count, grid, _weights(run, recipe.data(grid.data))))
+        jobs.append(_job(methods[cell], model, run, count, grid, weight_options(run, recipe.data(grid.data))))
     signal = run_jobs(jobs, display, recipe.processes)
     if signal is not None:
         return signal
     followed = dict.fromkeys(name for run in there.values() if run.control for name in run.control.conditions)
     control = [f"{name}={recipe.data(grid.data)}" for name in followed]
     zoom_on = grid.zoom_on if grid.zoom_on in methods else None
-    expected = [_boxes(record, first.size) for record in records] if grid.zoom_on == EXPECTED else None
+    expected = [boxes_of(record, first.size) for record in records] if grid.zoom_on == EXPECTED else None
     out = recipe.results_folder / "grid"
     page = write_grid(methods, out, zoom_on=zoom_on, expected=expected, control=control)
     return GridResult(page, seed, [cell for cell in recipe.cells if cell not in there])
@@ -81,11 +81,11 @@ def expected_boxes(methods: Mapping[str, Path], data: Path) -> list[Boxes]:
     found = []
     for row in rows:
         facts = inspect(next(iter(row.pictures.values())).file)
-        found.append(_boxes(records[row.key[0]], (facts.height, facts.width)))
+        found.append(boxes_of(records[row.key[0]], (facts.height, facts.width)))
     return found
 
 
-def _boxes(record: HumanRecord, size: tuple[int, int]) -> Boxes:
+def boxes_of(record: HumanRecord, size: tuple[int, int]) -> Boxes:
     """Face and hand boxes of a record in pixels of a picture of (height, width)."""
     x, y = size[1] / record.width, size[0] / record.height
     return {
@@ -110,7 +110,7 @@ def _job(
     return sampling_job(f"pictures {out.name}", out, out.parent / "prompts.txt", count, options)
 
 
-def _weights(run: TrainRecipe, asked: Path) -> list[object]:
+def weight_options(run: TrainRecipe, asked: Path) -> list[object]:
     """Sampling options for the weights that a run trained, with conditions from a data set."""
     options: list[object] = [OPTIONS[run.kind], run.product] if run.kind in OPTIONS else []
     for name in run.control.conditions if run.control else ():

@@ -33,8 +33,7 @@ def planned_runs(recipe: CompareRecipe) -> list[TrainRecipe]:
 
 def missing_data(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Path]:
     """Missing data sets of a comparison, except the people that it renders."""
-    sections = [section.data for section in (recipe.tuning, recipe.grid) if section is not None]
-    paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, [recipe.test, *sections])]
+    paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, recipe.other_data)]
     rendered = {recipe.data(name) for name in recipe.people}
     return [path for path in dict.fromkeys(paths) if path not in rendered and not path.exists()]
 

@@ -138,6 +138,12 @@ class CompareRecipe(Settings):
         return self.against or {}
 
     @property
+    def other_data(self) -> list[str]:
+        """Names of the data sets besides those trained on."""
+        sections = (self.tuning, self.grid)
+        return [self.test, *(section.data for section in sections if section is not None)]
+
+    @property
     def results_folder(self) -> Path:
         """Folder of report, numbers and losses."""
         return self.results or self.out

@@ -121,21 +121,48 @@ def change_over_seeds(
         ValueError: the shapes differ, an area is negative, or `level` is outside (0, 1).
     """
     table_snc = _seed_table(first, last, first if against is None else against)
-    taken_n = (table_snc[:, :, 1::2] > 0).all(axis=(0, 2))
-    table_snc = table_snc[:, taken_n]
+    return _over_seeds(table_snc[:, (table_snc[:, :, 1::2] > 0).all(axis=(0, 2))], resamples, level, seed)
+
+
+def ratio_over_seeds(
+    own: tuple[Array, Array],
+    against: tuple[Array, Array] | None = None,
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Mean over S seeds of r_own - r_against, each a pooled ratio of one seed's row; without `against`, of r_own.
+
+    Each argument holds numerators and denominators [S, N] of the same N samples; a denominator may be 0. Intervals are
+    those of `change_over_seeds`.
+
+    Raises:
+        ValueError: as in `change_over_seeds`.
+    """
+    ones = np.ones_like(np.asarray(own[0], dtype=np.float64))
+    other = (np.zeros_like(ones), ones) if against is None else against
+    return _over_seeds(_seed_table((ones, ones), own, other), resamples, level, seed)
+
+
+def _over_seeds(table_snc: Array, resamples: int, level: float, seed: int) -> Estimate:
+    """See `change_over_seeds`; draws without a denominator are left out."""
     s, n = table_snc.shape[:2]
     _check_level(level)
     if s == 0 or n == 0 or not np.isfinite(table_snc).all():
         return Estimate(np.nan, np.nan, np.nan, n)
     generator = np.random.default_rng(seed)
     changes_s, changes_bs = _changes_by_seed(table_snc, resamples, generator)
+    known_b = np.isfinite(changes_bs).all(axis=1)
+    if not (np.isfinite(changes_s).all() and known_b.any()):
+        return Estimate(np.nan, np.nan, np.nan, n)
     picked = max(s - 1, 1)
     weights_bs = generator.multinomial(picked, np.full(s, 1 / s), size=resamples) / picked
     tail = (1 - level) / 2
-    means_b = (weights_bs * changes_bs).sum(axis=1)
+    means_b = (weights_bs * changes_bs).sum(axis=1)[known_b]
     low, high = np.quantile(means_b, [tail, 1 - tail])
     value = float(changes_s.mean())
-    stretch = _stretch(changes_s, changes_bs, n, tail)
+    stretch = _stretch(changes_s, changes_bs[known_b], n, tail)
     low, high = (float(value + stretch * (end - value)) for end in (low, high))
     return Estimate(value, low, high, n, _spread(means_b, n))
 

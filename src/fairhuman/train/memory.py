@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -64,6 +65,14 @@ class Memory:
         return int(self.total * (1 + GAPS)) + CONTEXT
 
 
+class WeightBytes(NamedTuple):
+    """Bytes of frozen weights, of trained ones in float32, and of the optimizer's state; see `Memory`."""
+
+    frozen: int
+    trained: int
+    optimizer: int
+
+
 def memory_of(recipe: TrainRecipe) -> Memory:
     """Compute a run's memory; model `sdxl` and hub ids mean SDXL base 1.0's shape, for which no file is needed.
 
@@ -74,6 +83,18 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         ModelError: nothing found at the model's location, or no SDXL.
         OSError: the model's configurations can't be read.
     """
+    model, weights = _model_and_weights(recipe)
+    encode, step, *audits = _peaks(recipe, model, [False, True] if recipe.amortised else [True])
+    audit = next(iter(audits), None)
+    return Memory(weights.frozen, weights.trained, weights.optimizer, encode, step, audit, update=2 * weights.trained)
+
+
+def weight_bytes(recipe: TrainRecipe) -> WeightBytes:
+    """Bytes of a run's weights alone, which takes a second; otherwise as `memory_of`."""
+    return _model_and_weights(recipe)[1]
+
+
+def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes]:
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = shape_of(recipe.model)
     for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
@@ -86,8 +107,7 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
         optimizer = 0
-    encode, step, *audits = _peaks(recipe, model, [False, True] if recipe.amortised else [True])
-    return Memory(frozen, trained, optimizer, encode, step, next(iter(audits), None), update=2 * trained)
+    return model, WeightBytes(frozen, trained, optimizer)
 
 
 def shape_of(model: str) -> StableDiffusionXLPipeline:

@@ -28,7 +28,7 @@ from fairhuman.utils.plugins import STRATEGIES, load_plugin
 if TYPE_CHECKING:
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.train.data import RunData
-    from fairhuman.train.memory import Memory
+    from fairhuman.train.memory import Memory, WeightBytes
 
 GIB = 2**30
 TINY = 2**20  # pixels of a batch that fit into any memory with the small SDXL
@@ -326,9 +326,7 @@ def _disk(recipe: TrainRecipe, memory: "Memory | str", data: "RunData | None") -
     """Whether checkpoints, result and caches fit on the disk of `out`."""
     if isinstance(memory, str):
         return StartFinding("disk", "note", f"not known: {memory}")
-    checkpoints = (recipe.keep_checkpoints + 1) * (memory.trained + memory.optimizer)
-    result = 2 * memory.trained + (memory.frozen if recipe.kind == "full" else 0)
-    needed, caches = checkpoints + result, ""
+    needed, caches = result_bytes(recipe, memory), ""
     if data is not None and (recipe.cache.latents or recipe.cache.text):
         from fairhuman.train.cache.plan import budget
 
@@ -340,6 +338,12 @@ def _disk(recipe: TrainRecipe, memory: "Memory | str", data: "RunData | None") -
     free = shutil.disk_usage(existing).free
     text = f"about {needed / GIB:.2f} GiB for checkpoints and result, {free / GIB:.1f} free at {existing}{caches}"
     return StartFinding("disk", "ok" if needed <= free else "missing", text)
+
+
+def result_bytes(recipe: TrainRecipe, weights: "Memory | WeightBytes") -> int:
+    """Bytes of a run's checkpoints and result on disk."""
+    checkpoints = (recipe.keep_checkpoints + 1) * (weights.trained + weights.optimizer)
+    return checkpoints + 2 * weights.trained + (weights.frozen if recipe.kind == "full" else 0)
 
 
 def _hours(recipe: TrainRecipe, step: int) -> StartFinding:

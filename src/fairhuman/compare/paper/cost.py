@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
 from fairhuman.compare.paper.published import PUBLISHED, PublishedCell
-from fairhuman.compare.paper.settings import BASE, FUSED, MIB, MOLE, UNFUSED
+from fairhuman.compare.paper.settings import BASE, FUSED, MIB, MOLE, PAPER_RANK, UNFUSED
 from fairhuman.errors import ModelError
 from fairhuman.generate.sample import draw, picture_generator
 from fairhuman.generate.settings import SampleSettings
@@ -27,7 +27,6 @@ from fairhuman.models.mole_linear import add_mole
 from fairhuman.models.settings import EXPERTS, Expert, LoraSettings
 
 MOLE_RANK, MOLE_EXPERTS = 256, 2
-PAPER_RANK = 256  # rank of the paper's LoRA
 PROMPT = "a person waving with both hands"
 SCOPE = "one picture at a time: text encoders, U-Net with UniPC and guidance, VAE"
 ON_CUDA = "parameters, plus the increase in peak CUDA memory while sampling"

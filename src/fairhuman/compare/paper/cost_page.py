@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fairhuman.compare.paper.cost import ExtraMemory, Spread, measure_costs, table_for_sdxl, with_mole
-from fairhuman.compare.paper.settings import FUSED, MIB, MOLE, UNFUSED, CostSettings
+from fairhuman.compare.paper.settings import FUSED, MIB, MOLE, SDXL_SHAPE, UNFUSED, CostSettings
 from fairhuman.errors import DataError
 from fairhuman.models.architecture import build_sdxl_shape
 from fairhuman.models.registry import DTYPES
@@ -18,7 +18,6 @@ from fairhuman.utils.files import write_json, write_text
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.provenance import origin
 
-SHAPE = "sdxl-shape"
 RANKS = (64, 128, 256)  # of the paper's ablation
 
 
@@ -30,7 +29,7 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
     """
     dtype = DTYPES[settings.precision] or torch.float32
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if settings.model == SHAPE:
+    if settings.model == SDXL_SHAPE:
         pipeline = build_sdxl_shape(device, dtype)
     else:
         pipeline = load_pipeline(settings.model, dtype=dtype)

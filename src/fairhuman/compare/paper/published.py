@@ -34,15 +34,32 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class CostRow:
+    """A variant in Table 1: memory beyond the base's, counted at SDXL's shape in MiB, and time as a multiple of it.
+
+    `published_mb` and `published_time` are None for what the paper doesn't have, `time` if it wasn't measured.
+    """
+
+    variant: str
+    fp16_mib: float
+    fp32_mib: float
+    published_mb: float | None
+    time: float | None
+    published_time: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class OurTable:
     """Our numbers for some cells of one table, in the units of its columns, and our set-up.
 
-    `note`: a sentence on results of ours that have no cell in the table; empty if there are none.
+    `note`: sentences on where they come from, or on results of ours that have no cell in the table; may be empty.
+    `variants`: for Table 1, memory and time of all variants that we measure.
     """
 
     setup: SetupSettings
     values: Mapping[tuple[str, str], float]
     note: str = ""
+    variants: tuple[CostRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +90,14 @@ class SetupDifference:
 class PaperSheet:
     """All published numbers with ours, and the differences in set-up; JSON via `dataclasses.asdict`.
 
-    `notes`: results of ours without a cell, by table. `absent`: published tables that are not included.
+    `notes` and `variants`: those of `OurTable`, by table. `absent`: published tables that are not included.
     """
 
     source: str
     rows: tuple[SheetRow, ...]
     differences: tuple[SetupDifference, ...]
     notes: Mapping[str, str]
+    variants: Mapping[str, tuple[CostRow, ...]]
     absent: str
 
 
@@ -163,7 +181,8 @@ def paper_sheet(ours: Mapping[str, OurTable]) -> PaperSheet:
         _difference(table, aspect, ours.get(table)) for table in PAPER_SETUPS for aspect in SetupSettings.model_fields
     ]
     notes = {table: each.note for table, each in ours.items() if each.note}
-    return PaperSheet(SOURCE, tuple(rows), tuple(differences), notes, ABSENT)
+    variants = {table: each.variants for table, each in ours.items() if each.variants}
+    return PaperSheet(SOURCE, tuple(rows), tuple(differences), notes, variants, ABSENT)
 
 
 def _difference(table: str, aspect: str, ours: OurTable | None) -> SetupDifference:

@@ -8,6 +8,8 @@ from fairhuman.config import Settings
 
 BASE, FUSED, UNFUSED, MOLE = "base", "LoRA, fused", "LoRA, not fused", "MoLE"  # what costs are measured of
 MIB = 2**20
+PAPER_RANK = 256  # of the paper's LoRA
+SDXL_SHAPE = "sdxl-shape"
 
 
 class CostSettings(Settings):

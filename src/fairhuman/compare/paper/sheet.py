@@ -5,8 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fairhuman.compare.paper.published import COLUMNS, PUBLISHED, OurTable, PaperSheet, paper_sheet
-from fairhuman.compare.paper.settings import FUSED, MIB, MOLE, SetupSettings, SheetSettings
+from fairhuman.compare.paper.published import (
+    COLUMNS,
+    PUBLISHED,
+    CostRow,
+    OurTable,
+    PaperSheet,
+    PublishedCell,
+    paper_sheet,
+)
+from fairhuman.compare.paper.settings import FUSED, MOLE, PAPER_RANK, SDXL_SHAPE, UNFUSED, SetupSettings, SheetSettings
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.html import render
 from fairhuman.utils.files import write_json, write_text
@@ -20,7 +28,7 @@ METRICS: Mapping[str, tuple[str, float]] = {
     "official hand confidence": ("Hand Confi.", 100.0),
     "official face confidence": ("Face Confi.", 100.0),
 }
-ROWS = {FUSED: "Ours", MOLE: "MoLE"}
+ROWS = {UNFUSED: "Ours", MOLE: "MoLE"}  # a LoRA that adds memory and time isn't fused
 ALIASES = {"MPD": "MPD-FairGrad"}  # our name of a strategy to the published row
 
 
@@ -52,26 +60,56 @@ def read_tables(costs: Path | None, evaluation: Path | None, setups: SheetSettin
         try:
             document = parse_json(path.read_text(encoding="utf-8"))
             values = values_of(document)
+            note = unmatched_note(document) if name == "evaluation" else cost_note(document)
+            variants = tuple(cost_rows(document)) if name == "costs" else ()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: expected the JSON of fairhuman {command}; {error!r}") from error
-        note = unmatched_note(document) if name == "evaluation" else ""
         if not values:
             rows = dict.fromkeys(cell.row for cell in PUBLISHED if cell.table == table)
             known = f"published rows {', '.join(rows)} and columns {', '.join(COLUMNS[table])}"
             raise DataError(f"{path}: has none of the {known}. {note}".rstrip())
-        tables[table] = OurTable(setup, values, note)
+        tables[table] = OurTable(setup, values, note, variants)
     return tables
 
 
 def cost_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    """Table 1: extra parameters in MiB, and median time ratio."""
+    """Table 1: parameters beyond the base's, counted on SDXL's true shape, in MiB of fp16; median time ratio."""
+    rows = {row.variant: row for row in cost_rows(document)}
     values = {}
-    for variant in document["measured"]["variants"]:
-        if variant["name"] in ROWS:
-            row = ROWS[variant["name"]]
-            values[row, "Extra Memory Usage"] = variant["extra_parameter_bytes"] / MIB
-            values[row, "Inference Time"] = variant["wall_ratio"]["median"]
+    for variant, row in ROWS.items():
+        values[row, "Extra Memory Usage"] = rows[variant].fp16_mib
+        time = rows[variant].time
+        if time is not None:
+            values[row, "Inference Time"] = time
     return values
+
+
+def cost_rows(document: Mapping[str, Any]) -> list[CostRow]:
+    """Memory and time of a LoRA, fused and not, and of MoLE, from the JSON of `fairhuman cost`."""
+    times = {one["name"]: one["wall_ratio"]["median"] for one in document["measured"]["variants"]}
+    rows = []
+    for variant in (FUSED, UNFUSED, MOLE):
+        counted = document["counted"][f"{variant}, rank {PAPER_RANK}" if variant == UNFUSED else variant]
+        memory, time = (
+            PUBLISHED.get(PublishedCell("Table 1", ROWS.get(variant, ""), name)) for name in COLUMNS["Table 1"]
+        )
+        rows.append(CostRow(variant, counted["fp16_mib"], counted["fp32_mib"], memory, times.get(variant), time))
+    return rows
+
+
+def cost_note(document: Mapping[str, Any]) -> str:
+    """Where the memory and the times of Table 1 come from."""
+    rows = {row.variant: row for row in cost_rows(document)}
+    settings, measured = document["settings"], document["measured"]
+    where = f"{settings['model']}, {measured['size']} px, rank {measured['rank']}, {measured['dtype']}"
+    shape = "SDXL's true shape" if settings["model"] == SDXL_SHAPE else f"this model, not on SDXL's shape: {where}"
+    return (
+        f"Memory is counted on SDXL's true shape, a LoRA of rank {PAPER_RANK} and MoLE, in fp16 for both rows. The two "
+        f"published figures agree with different precisions: MoLE's with fp16 ({rows[MOLE].fp16_mib:,.1f} MiB), the "
+        f"LoRA's with fp32 ({rows[UNFUSED].fp32_mib:,.1f} MiB; {rows[UNFUSED].fp16_mib:,.1f} in fp16). Fused into the "
+        f"base, a LoRA adds neither memory nor time; a MoLE can't be fused. Times are ratios to the base, measured on "
+        f"{measured['device']} on {shape}."
+    )
 
 
 def metric_values(document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
@@ -130,6 +168,7 @@ def _tables(sheet: PaperSheet) -> list[dict[str, Any]]:
                     for row in rows
                 ],
                 "note": sheet.notes.get(table),
+                "variants": sheet.variants.get(table, ()),
                 "differences": [one for one in sheet.differences if one.table == table],
             }
         )

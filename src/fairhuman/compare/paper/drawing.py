@@ -1,0 +1,200 @@
+"""Pictures of a reproduction: every cell, seed and LoRA weight draws the same prompts from the same noise."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fairhuman.compare.grid.frames import ZOOMED
+from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
+from fairhuman.compare.paper.recipe import ONE_RATE, ReproduceRecipe
+from fairhuman.compare.pictures import captions, weight_options
+from fairhuman.compare.runs import ComparisonRuns
+from fairhuman.compare.settings import BASE, slug
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.generate.record import drawn_files, read_record
+from fairhuman.models.fingerprint import weights_fingerprint
+from fairhuman.models.locations import find_lora
+from fairhuman.record import HumanRecord
+from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
+from fairhuman.utils.files import digest, write_text
+
+SEED = re.compile(r"seed-(\d+)")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts that are drawn, and the records that they are from.
+
+    Attributes:
+        data: the data set, whose pose and depth control networks follow.
+        records: the records of the prompts, in order.
+        folder: folder of the pictures and of `prompts.txt`.
+    """
+
+    data: Path
+    records: Sequence[HumanRecord]
+    folder: Path
+    each: int = 1
+
+    @property
+    def prompts(self) -> Path:
+        """File with one prompt a line."""
+        return self.folder / "prompts.txt"
+
+    @property
+    def pictures(self) -> int:
+        """Number of pictures of a model."""
+        return self.each * len(self.records)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One cell's pictures with one LoRA weight, or those of the base: a folder with one subfolder per seed.
+
+    Attributes:
+        runs: finished runs by seed; one entry without a run for the base.
+        weight: of the LoRA; None where there is none.
+    """
+
+    cell: str
+    folder: Path
+    runs: Mapping[int, TrainRecipe | None]
+    weight: float | None = None
+
+    def place(self, seed: int) -> Path:
+        """Folder of the pictures of a seed's weights."""
+        return self.folder / f"seed-{seed}" if self.runs[seed] is not None else self.folder
+
+
+@dataclass(frozen=True)
+class TableSetting:
+    """Pictures that are compared in one table: of one rule for learning rates and one LoRA weight."""
+
+    rates: str
+    weight: float
+    drawn: Mapping[str, Drawn] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name for folders."""
+        return f"{slug(self.rates)}-weight-{self.weight:g}"
+
+    @property
+    def title(self) -> str:
+        """Name in the report."""
+        return f"{self.rates}, LoRA weight {self.weight:g}"
+
+
+def prompt_set(recipe: ReproduceRecipe) -> PromptSet:
+    """The prompts of the tables; writes them.
+
+    Raises:
+        DataError: the data can't be read, have too few records, or one has no caption.
+    """
+    sampling, data = recipe.sampling, recipe.data(recipe.sampling.data)
+    records = read_source(data, ZOOMED, SourceSettings(), LoadReport())
+    if sampling.count is not None and len(records) < sampling.count:
+        raise DataError(f"{data}: sampling.count is {sampling.count}, found {len(records)} records")
+    return write_prompts(recipe, records[: sampling.count], data)
+
+
+def write_prompts(recipe: ReproduceRecipe, records: Sequence[HumanRecord], data: Path) -> PromptSet:
+    """Write the captions of records as prompts, into a folder named after them and the settings of sampling."""
+    lines = "\n".join(captions(records, data, "sampling")) + "\n"
+    settings = recipe.sampling.decisive()
+    depends_on = {name: settings[name] for name in settings if name not in ("data", "count", "lora_weights")}
+    folder = recipe.out / "samples" / digest(f"{depends_on}{data}{lines}")[:12]
+    write_text(folder / "prompts.txt", lines)
+    return PromptSet(data, records, folder, recipe.sampling.images_per_prompt)
+
+
+def table_settings(recipe: ReproduceRecipe, outcomes: Mapping[str, ComparisonRuns], folder: Path) -> list[TableSetting]:
+    """The base and all cells with a finished run, for each rule for learning rates and each LoRA weight."""
+    settings = []
+    base = Drawn(BASE, folder / BASE, {recipe.seeds[0]: None})
+    for rates, outcome in outcomes.items():
+        compared = recipe.comparisons[rates]
+        for weight in recipe.sampling.lora_weights:
+            drawn = {BASE: base}
+            for cell, seeds in outcome.seeds.items():
+                runs = {seed: compared.run(cell, seed, outcome.picked[cell], "test") for seed in seeds}
+                kind = next(iter(runs.values())).kind
+                own = weight if kind == "lora" else None
+                place = folder / slug(rates) / (f"weight-{weight:g}" if own is not None else kind) / slug(cell)
+                drawn[cell] = Drawn(cell, place, runs, own)
+            settings.append(TableSetting(rates, weight, drawn))
+    return settings
+
+
+def draw_all(
+    recipe: ReproduceRecipe,
+    asked: PromptSet,
+    settings: Sequence[TableSetting],
+    display: Display,
+    ended: Callable[[Command, FairHumanError | None], object],
+    seeds: Sequence[int] | None = None,
+) -> int | None:
+    """Sample missing pictures of all settings, or of some `seeds`; returns the signal if one interrupted it."""
+    jobs = {
+        drawn.place(seed): _job(recipe, asked, drawn, seed)
+        for setting in settings
+        for drawn in setting.drawn.values()
+        for seed in drawn.runs
+        if seeds is None or seed in seeds
+    }
+    return run_jobs(list(jobs.values()), display, recipe.processes, ended)
+
+
+def whole(asked: PromptSet, setting: TableSetting) -> TableSetting:
+    """The setting with the seeds alone whose pictures are all there, and without the cells that have none."""
+    kept = {}
+    for cell, drawn in setting.drawn.items():
+        runs = {seed: run for seed, run in drawn.runs.items() if _count(drawn.place(seed)) == asked.pictures}
+        if runs:
+            kept[cell] = replace(drawn, runs=runs)
+    return replace(setting, drawn=kept)
+
+
+def _count(folder: Path) -> int:
+    return len(list(folder.glob("*.png")))
+
+
+def _job(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, seed: int) -> Command:
+    run = drawn.runs[seed]
+    out = drawn.place(seed)
+    options = list(_options(recipe, asked, drawn, run))
+    job = sampling_job(f"pictures {out.relative_to(asked.folder)}", out, asked.prompts, asked.pictures, options)
+    if not _stale(run, out):
+        return job
+    # its run was deleted and trained anew
+    return replace(job, arguments=(*job.arguments, "--redraw"), done=lambda: 0.0)
+
+
+def _options(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, run: TrainRecipe | None) -> Iterator[object]:
+    sampling = recipe.sampling
+    like = run or next(
+        iter(recipe.comparisons[ONE_RATE].run(cell, recipe.seeds[0], None, "test") for cell in recipe.cells)
+    )
+    whole_model = run is not None and run.kind == "full"
+    model, base = (run.product, None) if run is not None and whole_model else (like.model, like.base)
+    size = (sampling.height or like.size[0], sampling.width or like.size[1])
+    yield from sampling_options(model, sampling.steps, sampling.guidance, size, sampling.seed, base)
+    yield from ("--precision", sampling.precision, "--batch-size", sampling.batch_size, "--count", asked.each)
+    yield from (f"--suffix={sampling.prompt_suffix}", f"--negative={sampling.negative_prompt}")
+    if run is not None:
+        yield from weight_options(run, asked.data)
+    if drawn.weight is not None:
+        yield from ("--lora-weight", drawn.weight)
+
+
+def _stale(run: TrainRecipe | None, folder: Path) -> bool:
+    """Whether the pictures in a folder are those of another LoRA than the run's."""
+    if run is None or run.kind != "lora" or not run.product.exists():
+        return False
+    now = weights_fingerprint(find_lora(run.product))
+    records = (read_record(file) or {} for file in drawn_files(folder))
+    return any((record.get("lora") or {}).get("content") != now for record in records)

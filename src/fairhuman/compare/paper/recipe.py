@@ -1,0 +1,87 @@
+"""Recipe of a reproduction: the cells of a comparison, and the pictures and tables that are made of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.generate.settings import SampleSettings
+
+Table = Literal["Table 2", "Table 3"]
+Closed = Literal["HanDiffuser", "HyperHuman"]
+FIGURES: Mapping[Closed, str] = {"HanDiffuser": "Figure 1", "HyperHuman": "Figure 2"}
+ONE_RATE, OWN_RATES = "one learning rate", "own learning rates"
+
+
+class TableSampling(SampleSettings):
+    """How the pictures of the tables are drawn: with every cell, seed and LoRA weight, from the same noise."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
+    data: str = Field(
+        description="validation set, or name of one of `people`: its captions are the prompts, its pictures real ones"
+    )
+    count: int | None = Field(default=None, ge=2, description="use only the first prompts; None: all")
+    lora_weights: list[float] = Field(default=[1.0], min_length=1, description="weights with which LoRAs are used")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="bf16", description="of the networks while sampling")
+    batch_size: int = Field(default=8, ge=1, description="pictures per batch; changes the speed, not the noise")
+
+    @field_validator("lora_weights")
+    @classmethod
+    def _distinct(cls, weights: list[float]) -> list[float]:
+        if len(set(weights)) < len(weights):
+            raise ValueError(f"must differ, found {weights}")
+        return weights
+
+
+class ReproduceRecipe(CompareRecipe):
+    """Recipe of `fairhuman reproduce`: a comparison, and what its tables and figures are made of.
+
+    Every cell is trained with the learning rate of `train`, as in the paper; with `tuning` also with its own.
+    """
+
+    sampling: TableSampling
+    evaluate: EvaluateSettings = EvaluateSettings()
+    tables: dict[Table, list[str]] = Field(
+        default={}, description="a table to the cells that are its rows; without any, all cells are rows of Table 2"
+    )
+    closed: dict[Closed, Path] = Field(
+        default={}, description="pictures with captions of the closed methods of Figures 1 and 2, each in a folder"
+    )
+    figure_rows: int = Field(default=6, ge=1, le=64, description="prompts in a figure, drawn at random")
+
+    @model_validator(mode="after")
+    def _rows_are_cells(self) -> "ReproduceRecipe":
+        if self.grid is not None:
+            raise ValueError("grid belongs to compare; here figures are made of the pictures of `sampling`: remove it")
+        for table, cells in self.tables.items():
+            for cell in cells:
+                if cell not in self.cells:
+                    raise ValueError(
+                        f"tables: {table} must name cells, which are {', '.join(self.cells)}, not {cell!r}"
+                    )
+        return self
+
+    @property
+    def other_data(self) -> list[str]:
+        """Names of the data sets besides those trained on."""
+        return [*super().other_data, self.sampling.data, *map(str, self.closed.values())]
+
+    @property
+    def rows(self) -> dict[Table, list[str]]:
+        """The cells of each table."""
+        return self.tables or {"Table 2": list(self.cells)}
+
+    @property
+    def reference_cell(self) -> str:
+        """The cell that the others are compared with."""
+        return next(iter([*self.contrasts, *self.cells]))
+
+    @property
+    def comparisons(self) -> dict[str, CompareRecipe]:
+        """The comparisons to run: at one learning rate, and at tuned ones if there is `tuning`."""
+        shared = self.model_copy(update={"tuning": None})
+        return {ONE_RATE: shared} if self.tuning is None else {ONE_RATE: shared, OWN_RATES: self}

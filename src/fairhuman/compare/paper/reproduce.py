@@ -1,0 +1,175 @@
+"""The paper's tables and figures in one resumable command: train, sample, measure, and write one report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fairhuman.compare.analysis import contrasts
+from fairhuman.compare.jobs import Command
+from fairhuman.compare.page import write_comparison
+from fairhuman.compare.paper.cost_page import read_costs, write_costs
+from fairhuman.compare.paper.drawing import PromptSet, TableSetting, draw_all, prompt_set, table_settings, whole
+from fairhuman.compare.paper.figures import FigurePage, closed_figure, closed_prompts, table_figures, without_control
+from fairhuman.compare.paper.measurements import Measurement, read_measurements
+from fairhuman.compare.paper.recipe import ReproduceRecipe
+from fairhuman.compare.paper.reproduce_page import Losses, Results, write_report
+from fairhuman.compare.runs import ComparisonRuns, run_comparison
+from fairhuman.compare.settings import slug
+from fairhuman.errors import FairHumanError
+from fairhuman.evaluate.needed import check_weights
+from fairhuman.evaluate.place import NUMBERS
+from fairhuman.evaluate.run import EvaluationInputs, evaluate
+from fairhuman.synth.run import render_people
+from fairhuman.utils.display import Display
+from fairhuman.utils.files import digest, write_text
+
+MEASURED = "measured.txt"  # in an evaluation's folder: hash of the pictures that it measured
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The report, and error messages of what failed by name."""
+
+    page: Path
+    failed: Mapping[str, str]
+
+
+@dataclass
+class _Work:
+    """A reproduction in progress."""
+
+    recipe: ReproduceRecipe
+    display: Display
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def ended(self, job: Command, error: FairHumanError | None) -> None:
+        """Record a failed command; the others go on."""
+        if error is not None:
+            self.fail(job.name, error)
+
+    def fail(self, name: str, error: FairHumanError) -> None:
+        """Record a failure."""
+        self.failed[name] = str(error)
+        self.display.say(f"{name}: {error}")
+
+
+def reproduce(recipe: ReproduceRecipe, display: Display) -> Reproduction | int:
+    """Perform all unfinished steps and write the report; returns the signal instead if one interrupted it.
+
+    A failed run, sampling command, evaluation or figure costs what needs it alone; the report names it.
+
+    Raises:
+        WeightsError: weights of a metric are missing; told before anything is trained.
+        DataError: the data of `sampling` or `closed` can't be used.
+        FairHumanError: all training runs failed.
+    """
+    check_weights(recipe.evaluate, with_reference=True)
+    work = _Work(recipe, display)
+    outcomes = _train(work)
+    if isinstance(outcomes, int):
+        return outcomes
+    asked = prompt_set(recipe)
+    settings = table_settings(recipe, outcomes, asked.folder)
+    signal = draw_all(recipe, asked, settings, display, work.ended)
+    if signal is not None:
+        return signal
+    settings = [whole(asked, setting) for setting in settings]
+    measured = [(setting, _measure(work, asked, setting)) for setting in settings]
+    figures = _figures(work, asked, settings)
+    if isinstance(figures, int):
+        return figures
+    costs = recipe.results_folder / "costs"
+    if recipe.cost is not None and read_costs(recipe.cost, costs) is None:
+        display.say("measuring the cost of a picture")
+        write_costs(recipe.cost, costs)
+    losses = [_losses(recipe, rates, outcome) for rates, outcome in outcomes.items()]
+    results = Results([pair for pair in measured if pair[1]], figures, losses)
+    return Reproduction(write_report(recipe, asked, results, work.failed), work.failed)
+
+
+def _train(work: _Work) -> dict[str, ComparisonRuns] | int:
+    """Outcomes by rule for learning rates; a rule whose runs all fail is left out unless it is the only one."""
+    outcomes: dict[str, ComparisonRuns] = {}
+    for rates, compared in work.recipe.comparisons.items():
+        try:
+            found = run_comparison(compared, render_people, work.display)
+        except FairHumanError as error:
+            work.fail(rates, error)
+            continue
+        if isinstance(found, int):
+            return found
+        work.failed |= {f"{rates}: {name}": said for name, said in found.failed.items()}
+        outcomes[rates] = found
+    if not outcomes:
+        raise FairHumanError(next(iter(work.failed.values())))
+    return outcomes
+
+
+def _measure(work: _Work, asked: PromptSet, setting: TableSetting) -> list[Measurement]:
+    """Evaluate the pictures of a setting unless the same ones were; empty if that fails."""
+    recipe, reference = work.recipe, work.recipe.reference_cell
+    out = recipe.out / "evaluation" / setting.name
+    if reference not in setting.drawn:
+        work.fail(
+            setting.title, FairHumanError(f"not measured: {reference}, which cells are compared with, has no pictures")
+        )
+        return []
+    seen = digest(f"{recipe.evaluate.decisive()}{reference}{_pictures(setting)}")
+    try:
+        if not _same(out, seen):
+            methods = {name: drawn.folder for name, drawn in setting.drawn.items()}
+            inputs = EvaluationInputs(methods, asked.prompts, asked.data, reference, recipe.out / "features")
+            work.display.say(f"measuring the pictures of {setting.title}")
+            if evaluate(inputs, recipe.evaluate, out, work.display.progress) is not None:
+                write_text(out / MEASURED, seen)
+        seeds = {name: tuple(drawn.runs) for name, drawn in setting.drawn.items()}
+        return read_measurements(out, reference, seeds)
+    except FairHumanError as error:
+        work.fail(f"measuring {setting.title}", error)
+        return []
+
+
+def _pictures(setting: TableSetting) -> list[tuple[str, str, int, int]]:
+    """Name, size and time of each picture."""
+    files = [(name, file) for name, drawn in setting.drawn.items() for file in sorted(drawn.folder.rglob("*.png"))]
+    stats = [(name, str(file), file.stat()) for name, file in files]
+    return [(name, file, stat.st_size, stat.st_mtime_ns) for name, file, stat in stats]
+
+
+def _same(out: Path, seen: str) -> bool:
+    marker = out / MEASURED
+    return (out / NUMBERS).is_file() and marker.is_file() and marker.read_text(encoding="utf-8") == seen
+
+
+def _figures(work: _Work, asked: PromptSet, settings: list[TableSetting]) -> list[FigurePage] | int:
+    recipe, pages = work.recipe, []
+    for setting in settings:
+        try:
+            pages += table_figures(recipe, asked, setting, work.display.say)
+        except FairHumanError as error:
+            work.fail(f"figure of {setting.title}", error)
+    for name in recipe.closed:
+        first = without_control(settings[0])
+        try:
+            prompts = closed_prompts(recipe, name)
+            moved = {
+                cell: replace(one, folder=prompts.folder / one.folder.relative_to(asked.folder))
+                for cell, one in first.drawn.items()
+            }
+            here = replace(first, drawn=moved)
+            shown = [next(iter(one.runs)) for one in first.drawn.values()]
+            signal = draw_all(recipe, prompts, [here], work.display, work.ended, shown)
+            if signal is not None:
+                return signal
+            pages.append(closed_figure(recipe, name, whole(prompts, here), work.display.say))
+        except FairHumanError as error:
+            work.fail(f"figure of {name}", error)
+    return pages
+
+
+def _losses(recipe: ReproduceRecipe, rates: str, outcome: ComparisonRuns) -> Losses:
+    """The report on held-out losses, as `fairhuman compare` writes it."""
+    compared = recipe.comparisons[rates]
+    place = compared.model_copy(update={"results": recipe.results_folder / "losses-report" / slug(rates), "cost": None})
+    differences = contrasts(compared, outcome)
+    return Losses(rates, outcome, differences, write_comparison(place, outcome, differences))

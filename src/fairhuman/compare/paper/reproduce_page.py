@@ -1,0 +1,220 @@
+"""The report of a reproduction: published numbers and ours in columns of their own, figures, and what is missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from fairhuman.compare.analysis import Contrasts, document
+from fairhuman.compare.paper.cost_page import read_costs
+from fairhuman.compare.paper.drawing import PromptSet, TableSetting
+from fairhuman.compare.paper.figures import TITLES, FigurePage
+from fairhuman.compare.paper.measurements import Measurement
+from fairhuman.compare.paper.published import ABSENT, COLUMNS, PAPER_SETUPS, PUBLISHED, SOURCE, PublishedCell
+from fairhuman.compare.paper.recipe import FIGURES, ReproduceRecipe, Table
+from fairhuman.compare.paper.settings import SetupSettings
+from fairhuman.compare.paper.sheet import ALIASES, METRICS, cost_note, cost_rows
+from fairhuman.compare.runs import ComparisonRuns
+from fairhuman.report.changes import change
+from fairhuman.report.html import picture_uri, render
+from fairhuman.report.outcome import verdict
+from fairhuman.report.text import estimate_text, listed
+from fairhuman.stats.estimate import Estimate
+from fairhuman.utils.files import write_json, write_text
+from fairhuman.utils.provenance import origin
+
+SURE = 0.05  # p-values below it are named
+OURS = {column: (metric, factor) for metric, (column, factor) in METRICS.items()}
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Held-out losses of one rule for learning rates, and their own report."""
+
+    rates: str
+    outcome: ComparisonRuns
+    differences: Contrasts
+    page: Path
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results: measurements by setting, figures, and held-out losses."""
+
+    measured: Sequence[tuple[TableSetting, Sequence[Measurement]]]
+    figures: Sequence[FigurePage]
+    losses: Sequence[Losses]
+
+
+def write_report(recipe: ReproduceRecipe, asked: PromptSet, results: Results, failed: Mapping[str, str]) -> Path:
+    """Write `results.json` and `report.html` into the results folder; return the page's path."""
+    folder = recipe.results_folder
+    costs = read_costs(recipe.cost, folder / "costs") if recipe.cost is not None else None
+    write_json(folder / "results.json", {**origin(), **_document(recipe, results, failed)})
+    page = render(
+        "reproduce.html",
+        title="The paper's tables and figures",
+        source=SOURCE,
+        failed=sorted(failed.items()),
+        reference=recipe.reference_cell,
+        cost_rows=cost_rows(costs) if costs is not None else [],
+        cost_note=cost_note(costs) if costs is not None else "",
+        tables=[_table(recipe, name, results) for name in recipe.rows],
+        setups=_setups(recipe, asked),
+        figures=[_figure(recipe, figure, results) for figure in TITLES],
+        losses=[_loss_table(recipe, one) for one in results.losses],
+        settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _table(recipe: ReproduceRecipe, table: Table, results: Results) -> dict[str, Any]:
+    cells = recipe.rows[table]
+    numbered = table if table in COLUMNS else "Table 2"  # the columns of Table 3 aren't in the supplement
+    parts = [_part(recipe, table, numbered, cells, setting, found) for setting, found in results.measured]
+    absent = ABSENT if table not in COLUMNS else ""
+    columns = [(name, column.unit) for name, column in COLUMNS[numbered].items()]
+    return {"name": table, "absent": absent, "columns": columns, "parts": parts}
+
+
+def _part(
+    recipe: ReproduceRecipe,
+    table: str,
+    numbered: str,
+    cells: Sequence[str],
+    setting: TableSetting,
+    found: Sequence[Measurement],
+) -> dict[str, Any]:
+    """One setting's numbers: the published columns with ours beside them, then all metrics with differences."""
+    numbers = {(one.metric, one.method): one for one in found}
+    shown = [name for name in setting.drawn if name in cells or name not in recipe.cells]
+    metrics = {one.metric: one for one in found}
+    others = [name for name in shown if name != recipe.reference_cell]
+    return {
+        "title": setting.title,
+        "rows": [(cell, [_pair(table, cell, column, numbers) for column in COLUMNS[numbered]]) for cell in cells],
+        "methods": shown,
+        "others": others,
+        "values": [(one, [_text(numbers.get((name, method))) for method in shown]) for name, one in metrics.items()],
+        "differences": [(name, [_difference(numbers.get((name, method))) for method in others]) for name in metrics],
+        "sentence": _sentence(recipe, others, found),
+    }
+
+
+def _pair(table: str, cell: str, column: str, numbers: Mapping[tuple[str, str], Measurement]) -> tuple[str, str]:
+    """The published number and ours."""
+    published = PUBLISHED.get(PublishedCell(table, ALIASES.get(cell, cell), column))
+    metric, factor = OURS[column]
+    one = numbers.get((metric, cell))
+    ours = "-" if one is None else estimate_text(_scaled(one.value, factor))
+    return "-" if published is None else f"{published:g}", ours
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    return Estimate(factor * estimate.value, factor * estimate.low, factor * estimate.high, estimate.n)
+
+
+def _text(one: Measurement | None) -> str:
+    return "-" if one is None else estimate_text(one.value)
+
+
+def _difference(one: Measurement | None) -> tuple[str, str, bool]:
+    """Difference, corrected p-value, and whether the metric is sure to differ."""
+    if one is None or one.difference is None:
+        return "-", "", False
+    p = "" if one.p is None else f"{one.p:.2g}" if one.p >= 0.0001 else "< 0.0001"
+    return estimate_text(one.difference, "{:+.3g}", signed=True), p, one.p is not None and one.p < SURE
+
+
+def _sentence(recipe: ReproduceRecipe, others: Sequence[str], found: Sequence[Measurement]) -> str:
+    """How many differences are sure, and which."""
+    tested = [one for one in found if one.p is not None and one.method in others]
+    texts = []
+    for one in tested:
+        if one.p is not None and one.p < SURE and one.difference is not None:
+            better = (one.difference.value > 0) == (one.better == "higher")
+            texts.append(f"{one.method} {'better' if better else 'worse'} in {one.metric}")
+    text = f": {listed(texts)}" if texts else ""
+    return (
+        f"{len(texts)} of {len(tested)} differences to {recipe.reference_cell} have p < {SURE} after Holm's correction"
+        f"{text}."
+    )
+
+
+def _setups(recipe: ReproduceRecipe, asked: PromptSet) -> list[tuple[str, str, str]]:
+    """Both set-ups of the tables of pictures, aspect by aspect."""
+    ours = setup(recipe, asked)
+    return [(name, getattr(PAPER_SETUPS["Table 2"], name), getattr(ours, name)) for name in SetupSettings.model_fields]
+
+
+def setup(recipe: ReproduceRecipe, asked: PromptSet) -> SetupSettings:
+    """Our set-up in words."""
+    run = recipe.run(next(iter(recipe.cells)), recipe.seeds[0], None, "test")
+    sampling = recipe.sampling
+    what = f"LoRA of rank {run.lora.rank}" if run.kind == "lora" else run.kind
+    rates = "; also each method's own, tuned on other data" if recipe.tuning is not None else ""
+    added = f", suffix {sampling.prompt_suffix!r}" if sampling.prompt_suffix else ""
+    added += f", negative prompt {sampling.negative_prompt!r}" if sampling.negative_prompt else ""
+    drawn = f"{len(asked.records):,} prompts, {sampling.steps} steps, guidance {sampling.guidance:g}{added}"
+    return SetupSettings(
+        model=f"{run.model} with a {what}, {run.optimizer.name}, learning rate {run.learning_rate:g}{rates}",
+        data=f"trained on {run.data_name}; prompts and real pictures of {asked.data}",
+        scale=f"{run.steps:,} steps of {run.samples(1)} pictures at {run.size[0]} x {run.size[1]}, "
+        f"{len(recipe.seeds)} training seeds; {drawn}",
+        metrics=f"{', '.join(recipe.evaluate.metrics)}; means of pictures with 95 % intervals over training seeds and "
+        "prompts, distances between sets over prompts alone; p-values swap two methods within prompts",
+    )
+
+
+def _figure(recipe: ReproduceRecipe, figure: str, results: Results) -> dict[str, Any]:
+    pages = []
+    for one in results.figures:
+        if one.figure == figure:
+            with Image.open(one.page.with_suffix(".png")) as picture:
+                uri = picture_uri(picture, longest=1600)
+            pages.append((one.title, one.page.relative_to(recipe.results_folder).as_posix(), uri))
+    closed = next((name for name, its in FIGURES.items() if its == figure), None)
+    slot = (
+        f"No pictures given. {closed} is closed: save pictures of it with their captions in a folder, and give "
+        f"closed.{closed}=FOLDER."
+    )
+    return {"name": figure, "title": TITLES[figure], "pages": pages, "slot": slot if closed else ""}
+
+
+def _loss_table(recipe: ReproduceRecipe, losses: Losses) -> dict[str, Any]:
+    outcome = losses.outcome
+    names = list(next(iter(outcome.series.values())).first)
+    estimates = {cell: [change(series, name) for name in names] for cell, series in outcome.series.items()}
+    rows = [
+        (
+            cell,
+            "" if outcome.picked[cell] is None else f"{outcome.picked[cell]:g}",
+            [(verdict(one)[0], estimate_text(one, "{:+.2f}", signed=True, percent=True)) for one in found],
+        )
+        for cell, found in estimates.items()
+    ]
+    link = losses.page.relative_to(recipe.results_folder).as_posix()
+    return {"rates": losses.rates, "names": names, "rows": rows, "link": link}
+
+
+def _document(recipe: ReproduceRecipe, results: Results, failed: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "tables": [
+            {"rates": setting.rates, "lora weight": setting.weight, "numbers": [one.plain() for one in found]}
+            for setting, found in results.measured
+        ],
+        "published": [{**cell._asdict(), "value": value} for cell, value in PUBLISHED.items()],
+        "held-out losses": {
+            one.rates: document(recipe.comparisons[one.rates], one.outcome, one.differences) for one in results.losses
+        },
+        "figures": {
+            f"{one.figure}, {one.title}": one.page.relative_to(recipe.results_folder).as_posix()
+            for one in results.figures
+        },
+        "failed": dict(failed),
+    }

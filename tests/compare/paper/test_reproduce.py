@@ -1,0 +1,161 @@
+"""The paper's tables and figures by one command, tiny: all of its parts, resumed, and a failure."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from fairhuman import config
+from fairhuman.compare import jobs
+from fairhuman.compare.paper.plan import forward_flops, plan_of
+from fairhuman.compare.paper.recipe import ReproduceRecipe
+from fairhuman.errors import RecipeError
+from fairhuman.generate.record import read_record
+from fairhuman.train.recipe import TrainRecipe
+from helpers import warm
+from helpers.places import RECIPES
+
+Typed = Callable[..., tuple[int, str, str]]
+STRATEGIES = ["ls", "dwa", "uw", "rlw", "si", "nash", "mpd"]
+PEOPLE = {"count": 3, "size": 64}
+VALUES: dict[str, Any] = {
+    "people": {name: {**PEOPLE, "seed": seed} for seed, name in enumerate(("train", "tune", "test", "shown"))},
+    "train": {"model": "small-untrained", "data": "train", "steps": 1, "resolution": 64, "preview": {"count": 0}},
+    "cells": {"LS": {"strategy": "ls"}, "MPD": {"strategy": "mpd"}},
+    "against": "LS",
+    "seeds": [1],
+    "tuning": {"data": "tune", "learning_rates": [1.0e-3]},
+    "test": "test",
+    "sampling": {
+        "data": "shown",
+        "lora_weights": [0.3, 1.0],
+        "steps": 1,
+        "guidance": 1.0,
+        "prompt_suffix": ", 8k",
+        "negative_prompt": "blue",
+    },
+    "evaluate": {"metrics": ["efficientnet"]},
+    "cost": {"model": "small-untrained", "rank": 2, "size": 64, "steps": 1, "repeats": 1},
+    "tables": {"Table 2": ["LS", "MPD"], "Table 3": ["MPD"]},
+    "figure_rows": 2,
+}
+VALUES["train"]["lora"] = {"rank": 2}
+
+
+def recipe_file(folder: Path, **values: object) -> Path:
+    path = folder / "reproduce.yaml"
+    path.write_text(yaml.safe_dump({**VALUES, "out": str(folder / "out"), **values}), encoding="utf-8")
+    return path
+
+
+def closed_pictures(folder: Path) -> Path:
+    """Two pictures of a closed method with their captions, in an order that isn't that of the letters."""
+    folder.mkdir()
+    for number, caption in ((2, "a hat"), (10, "two hands")):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(caption, encoding="utf-8")
+    return folder
+
+
+def test_tables_and_figures_in_one_command(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "subprocess", warm)
+    closed = {"HanDiffuser": str(closed_pictures(tmp_path / "closed"))}
+    file, out = recipe_file(tmp_path, closed=closed), tmp_path / "out"
+    code, said, errors = typed("reproduce", file)
+    assert code == 0, said + errors
+    drawn = {path: path.stat().st_mtime_ns for path in (out / "samples").rglob("*.png")}
+    assert len(drawn) == 3 * (1 + 2 * 2 * 2) + 2 * (1 + 2), "base; 2 rules x 2 weights x 2 cells; Figure 1"
+    record = read_record(next(path for path in drawn if "weight-0.3" in str(path) and "seed-1" in str(path))) or {}
+    assert (record["lora"]["weight"], record["prompt_suffix"], record["negative_prompt"]) == (0.3, ", 8k", "blue")
+
+    results = json.loads((out / "results.json").read_text())
+    assert [(one["rates"], one["lora weight"]) for one in results["tables"]] == [
+        (rates, weight) for rates in ("one learning rate", "own learning rates") for weight in (0.3, 1.0)
+    ]
+    numbers = {one["method"]: one for one in results["tables"][0]["numbers"]}
+    assert set(numbers) == {"base", "LS", "MPD"}
+    assert numbers["LS"]["difference"] is None
+    assert set(numbers["MPD"]["difference"]) >= {"value", "low", "high"}
+    assert set(results["held-out losses"]) == {"one learning rate", "own learning rates"}
+    assert results["failed"] == {}
+
+    page = (out / "report.html").read_text()
+    for text in (
+        "2,607.7",
+        "1,417.5",
+        "708.8",
+        "not on SDXL&#39;s shape",
+        "46.11",
+        "× 1.4",
+        "No pictures given. HyperHuman",
+    ):
+        assert text in page
+    assert page.count("Its published columns stay empty") == 1, "Table 3"
+    links = {link for link in page.split('href="') if link.startswith(("figure-", "costs/", "losses-report/"))}
+    for link in links:
+        assert (out / link.partition('"')[0]).is_file(), link
+    assert "figure-1/grid.html" in page
+    grid = (out / "figure-1" / "grid.html").read_text()
+    assert grid.index("a hat") < grid.index("two hands"), "2.png comes before 10.png"
+
+    shutil.rmtree(out / "runs" / "test" / "mpd-seed-1")
+    assert typed("reproduce", file)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn, "what is there is kept"
+
+
+def test_a_cell_that_fails_costs_itself_alone(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "subprocess", warm)
+    values = {"cost": None, "tuning": None, "tables": {}}
+    cells = {**VALUES["cells"], "rank 1": {"lora": {"start": str(tmp_path / "none.safetensors")}}}
+    code, said, _ = typed("reproduce", recipe_file(tmp_path, **values, cells=cells))
+    assert code == 1
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results["failed"]) == ["one learning rate: rank-1-seed-1"], said
+    assert {one["method"] for one in results["tables"][0]["numbers"]} == {"base", "LS", "MPD"}
+    assert "What failed" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"grid": {"data": "shown"}}, "grid belongs to compare"),
+        ({"tables": {"Table 2": ["SI"]}}, "tables: Table 2 must name cells, which are LS, MPD, not 'SI'"),
+        ({"sampling": {"data": "shown", "lora_weights": [1, 1]}}, r"sampling.lora_weights: must differ"),
+        ({"closed": {"Other": "a"}}, "closed"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        config.build(ReproduceRecipe, {**VALUES, "out": str(tmp_path), **values}, origin="recipe")
+
+
+def test_the_plan_counts_runs_pictures_hours_and_disk(tmp_path: Path, typed: Typed) -> None:
+    code, said, errors = typed("reproduce", recipe_file(tmp_path), "--dry-run")
+    assert code == 0, errors
+    assert "training: 4 runs, and 2 to find learning rates" in said
+    assert f"pictures: {3 * (1 + 2 * 2 * 2)}" in said
+    assert "hours on one CPU core: training" in said
+    assert "disk: about" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_full_size_tables_are_the_papers_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = config.load(TrainRecipe, RECIPES / "paper" / "lora-sdxl.yaml")
+    own = {"out", "seed", "validation.data", "validation.every", "validation.count"}
+    table2, table3 = (config.load(ReproduceRecipe, RECIPES / "paper" / f"table{n}-sdxl.yaml") for n in (2, 3))
+    assert set(config.differences(paper, table2.run("MPD", 1, None, "test"))) == own
+    assert [table2.run(cell, 1, None, "test").strategy for cell in table2.cells] == STRATEGIES
+    assert [table3.run(cell, 1, None, "test").lora.rank for cell in table3.cells] == [64, 128, 256]
+    assert set(config.differences(paper, table3.run("rank 256", 1, None, "test"))) == own
+    assert config.differences(table2.sampling, table3.sampling) == {}
+    plan = plan_of(table2, None)
+    assert (plan.runs, plan.device) == (21, "one 80 GB GPU")
+    # 50,000 steps of 4 pictures; 1 + 3 x 2 forward passes for MPD with checkpointing, 3 for a plain step
+    passes = 3 * sum(7 if strategy in ("nash", "mpd") else 3 for strategy in STRATEGIES)
+    assert plan.train_s == pytest.approx(200_000 * passes * forward_flops("sdxl", (1024, 1024)) / 1.2e14, rel=1e-6)
+    assert forward_flops("sdxl", (1024, 1024)) == pytest.approx(6e12, rel=0.05)
