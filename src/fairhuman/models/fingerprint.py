@@ -100,8 +100,8 @@ def weights_fingerprint(*places: Path) -> str | None:
         size = file.stat().st_size
         found.update(f"{size}".encode())
         with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            found.update(opened.read(min(length, size)))
+            length = min(int.from_bytes(opened.read(8), "little"), size)  # a file of another kind is refused later
+            found.update(opened.read(length))
             for piece in range(_PIECES):
                 opened.seek(8 + length + (max(0, size - 8 - length - _PIECE) * piece) // (_PIECES - 1))
                 found.update(opened.read(_PIECE))
