@@ -1,26 +1,40 @@
 """The paper's tables and figures by one command, tiny: all of its parts, resumed, and a failure."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet
 import pytest
 import yaml
 from PIL import Image
 
 from fairhuman import config
 from fairhuman.compare import jobs
+from fairhuman.compare.jobs import Command
+from fairhuman.compare.paper import drawing
+from fairhuman.compare.paper import reproduce as reproducing
 from fairhuman.compare.paper.plan import forward_flops, plan_of
 from fairhuman.compare.paper.recipe import ReproduceRecipe
-from fairhuman.errors import RecipeError
+from fairhuman.compare.runs import ComparisonRuns
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.errors import FairHumanError, RecipeError
+from fairhuman.evaluate.run import EvaluationInputs
 from fairhuman.generate.record import read_record
+from fairhuman.generate.sample import save_png
+from fairhuman.report.changes import Series
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.display import Display
 from helpers import warm
+from helpers.figures import write_figures
 from helpers.places import RECIPES
 
 Typed = Callable[..., tuple[int, str, str]]
+METRIC = "official hand confidence"
 STRATEGIES = ["ls", "dwa", "uw", "rlw", "si", "nash", "mpd"]
 PEOPLE = {"count": 3, "size": 64}
 VALUES: dict[str, Any] = {
@@ -62,6 +76,132 @@ def closed_pictures(folder: Path) -> Path:
     return folder
 
 
+class Faked:
+    """Training, sampling and measuring without models: what they leave behind, and how often they were asked."""
+
+    def __init__(self) -> None:
+        self.drawn: list[str] = []
+        self.measured: list[str] = []
+        self.broken = ""
+
+    def compare(self, recipe: CompareRecipe, *_: object) -> ComparisonRuns:
+        rates = dict.fromkeys(recipe.cells, None if recipe.tuning is None else 1e-3)
+        sums = {
+            name: (np.full((len(recipe.seeds), 4), 2.0), np.ones((len(recipe.seeds), 4))) for name in ("global", "face")
+        }
+        series = Series(tuple("abcd"), sums, sums)
+        return ComparisonRuns(dict.fromkeys(recipe.cells, series), dict.fromkeys(recipe.cells, recipe.seeds), {}, rates)
+
+    def run(self, commands: Sequence[Command], _: object, __: int, ended: Callable[..., object]) -> None:
+        for job in commands:
+            if job.done() == 1.0:
+                continue
+            out, prompts = Path(job.arguments[1]), Path(job.arguments[3]).read_text(encoding="utf-8").splitlines()
+            self.drawn.append(job.name)
+            if self.broken and self.broken in job.name:
+                ended(job, FairHumanError("no memory"))
+                continue
+            for number, prompt in enumerate(prompts):
+                texts = {"prompt": prompt, "prompt_index": str(number), "picture_index": "0"}
+                save_png(Image.new("RGB", (32, 32), (number, 9, 9)), out / f"{number:05d}-00.png", texts)
+            ended(job, None)
+
+    def evaluate(self, inputs: EvaluationInputs, _: object, out: Path, __: object) -> bool:
+        self.measured.append(out.name)
+        rows = [
+            {
+                "method": name,
+                "key": file.relative_to(folder).as_posix(),
+                "prompt": file.name,
+                METRIC: float(name == "MPD"),
+            }
+            for name, folder in inputs.methods.items()
+            for file in sorted(folder.rglob("*.png"))
+        ]
+        out.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / "per_image.parquet")
+        plain = {"name": METRIC, "better": "higher", "value": 0.5, "low": 0.4, "high": 0.6, "n": 3}
+        others = [name for name in inputs.methods if name != inputs.against]
+        differences = [
+            {**plain, "method": name, "p": 0.01, "p_holm": 0.02 if name == "MPD" else 1.0} for name in others
+        ]
+        metrics = [{**plain, "method": name} for name in inputs.methods]
+        (out / "metrics.json").write_text(json.dumps({"metrics": metrics, "differences": differences}))
+        return True
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> Faked:
+    fake = Faked()
+    monkeypatch.setattr(reproducing, "run_comparison", fake.compare)
+    monkeypatch.setattr(reproducing, "evaluate", fake.evaluate)
+    monkeypatch.setattr(drawing, "run_jobs", fake.run)
+    return fake
+
+
+def recipe_of(folder: Path, **values: object) -> ReproduceRecipe:
+    write_figures(folder / "shown", 3, 64, seed=2)
+    sampling = {**VALUES["sampling"], "data": str(folder / "shown")}
+    given = {**VALUES, "out": str(folder / "out"), "sampling": sampling, "people": {}, "cost": None, "seeds": [1, 2]}
+    return config.build(ReproduceRecipe, {**given, **values}, origin="recipe")
+
+
+def test_all_parts_are_joined_and_nothing_is_done_twice(tmp_path: Path, faked: Faked) -> None:
+    recipe = recipe_of(tmp_path, closed={"HanDiffuser": str(closed_pictures(tmp_path / "closed"))})
+    done = reproducing.reproduce(recipe, Display())
+    assert isinstance(done, reproducing.Reproduction)
+    assert done.failed == {}
+    assert len(faked.drawn) == 1 + 2 * 2 * 2 * 2 + 3, (
+        "base; rules x weights x cells x seeds; Figure 1 by the first seed"
+    )
+    assert faked.measured == [
+        f"{table}-{rates}-weight-{weight}"
+        for table in ("table-2", "table-3")
+        for rates in ("one-learning-rate", "own-learning-rates")
+        for weight in ("0.3", "1")
+    ]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    part = results["tables"][0]
+    assert (part["table"], part["reference"], part["rates"], part["lora weight"]) == (
+        *("Table 2", "LS", "one learning rate", 0.3),
+    )
+    mpd = next(one for one in part["numbers"] if one["method"] == "MPD")
+    assert (mpd["value"]["value"], mpd["difference"]["value"], mpd["over_seeds"]) == (1.0, 1.0, True)
+    page = done.page.read_text()
+    assert "1 of 1 differences to LS have p &lt; 0.05 after Holm&#39;s correction: MPD better in" in page
+    assert "<td>94.03</td><td>100</td>" in page, "published and ours, in columns of their own"
+    assert page.count("Its published columns stay empty") == 1
+    assert "Not measured: the recipe has no section cost." in page
+    assert "No pictures given. HyperHuman is closed" in page
+    for link in re.findall(r'href="((?:figure-|losses-report/)[^"]+)"', page):
+        assert (tmp_path / "out" / link).is_file(), link
+    grid = (tmp_path / "out" / "figure-1" / "grid.html").read_text()
+    assert grid.index("a hat") < grid.index("two hands"), "2.png comes before 10.png"
+    asked = (len(faked.drawn), len(faked.measured))
+    assert isinstance(reproducing.reproduce(recipe, Display()), reproducing.Reproduction)
+    assert (len(faked.drawn), len(faked.measured)) == asked
+
+
+def test_pictures_that_fail_cost_their_seed_alone(tmp_path: Path, faked: Faked) -> None:
+    faked.broken = "one-learning-rate/weight-1/mpd/seed-2"
+    recipe = recipe_of(tmp_path, tuning=None, tables={})
+    done = reproducing.reproduce(recipe, Display())
+    assert isinstance(done, reproducing.Reproduction)
+    assert done.failed == {"pictures one-learning-rate/weight-1/mpd/seed-2": "no memory"}
+    assert "no memory" in done.page.read_text()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    over = {
+        (part["lora weight"], one["method"]): one["over_seeds"] for part in results["tables"] for one in part["numbers"]
+    }
+    assert (over[0.3, "MPD"], over[1.0, "MPD"], over[1.0, "LS"]) == (True, False, True)
+    faked.broken = ""
+    measured = len(faked.measured)
+    done = reproducing.reproduce(recipe, Display())
+    assert isinstance(done, reproducing.Reproduction)
+    assert done.failed == {}
+    assert len(faked.measured) == measured + 1, "the other weight's pictures were measured"
+
+
 @pytest.mark.slow
 def test_tables_and_figures_in_one_command(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "subprocess", warm)
@@ -75,8 +215,11 @@ def test_tables_and_figures_in_one_command(tmp_path: Path, typed: Typed, monkeyp
     assert (record["lora"]["weight"], record["prompt_suffix"], record["negative_prompt"]) == (0.3, ", 8k", "blue")
 
     results = json.loads((out / "results.json").read_text())
-    assert [(one["rates"], one["lora weight"]) for one in results["tables"]] == [
-        (rates, weight) for rates in ("one learning rate", "own learning rates") for weight in (0.3, 1.0)
+    assert [(one["table"], one["reference"], one["rates"], one["lora weight"]) for one in results["tables"]] == [
+        (table, reference, rates, weight)
+        for table, reference in (("Table 2", "LS"), ("Table 3", "MPD"))
+        for rates in ("one learning rate", "own learning rates")
+        for weight in (0.3, 1.0)
     ]
     numbers = {one["method"]: one for one in results["tables"][0]["numbers"]}
     assert set(numbers) == {"base", "LS", "MPD"}

@@ -75,10 +75,10 @@ class ReproduceRecipe(CompareRecipe):
         """The cells of each table."""
         return self.tables or {"Table 2": list(self.cells)}
 
-    @property
-    def reference_cell(self) -> str:
-        """The cell that the others are compared with."""
-        return next(iter([*self.contrasts, *self.cells]))
+    def reference_cell(self, table: Table) -> str:
+        """The cell that the others of a table are compared with: the first of `against` that is a row, else a row."""
+        rows = self.rows[table]
+        return next((cell for cell in self.contrasts if cell in rows), rows[0])
 
     @property
     def comparisons(self) -> dict[str, CompareRecipe]:

@@ -1,6 +1,6 @@
 """The paper's tables and figures in one resumable command: train, sample, measure, and write one report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from fairhuman.compare.paper.cost_page import read_costs, write_costs
 from fairhuman.compare.paper.drawing import PromptSet, TableSetting, draw_all, prompt_set, table_settings, whole
 from fairhuman.compare.paper.figures import FigurePage, closed_figure, closed_prompts, table_figures, without_control
 from fairhuman.compare.paper.measurements import Measurement, read_measurements
-from fairhuman.compare.paper.recipe import ReproduceRecipe
-from fairhuman.compare.paper.reproduce_page import Losses, Results, write_report
+from fairhuman.compare.paper.recipe import ReproduceRecipe, Table
+from fairhuman.compare.paper.reproduce_page import Losses, Results, TableNumbers, write_report
 from fairhuman.compare.runs import ComparisonRuns, run_comparison
-from fairhuman.compare.settings import slug
+from fairhuman.compare.settings import BASE, slug
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.needed import check_weights
 from fairhuman.evaluate.place import NUMBERS
@@ -74,7 +74,12 @@ def reproduce(recipe: ReproduceRecipe, display: Display) -> Reproduction | int:
     if signal is not None:
         return signal
     settings = [whole(asked, setting) for setting in settings]
-    measured = [(setting, _measure(work, asked, setting)) for setting in settings]
+    measured = [
+        TableNumbers(table, setting, found)
+        for table, cells in recipe.rows.items()
+        for setting in (_rows_alone(setting, cells) for setting in settings)
+        if (found := _measure(work, asked, table, setting))
+    ]
     figures = _figures(work, asked, settings)
     if isinstance(figures, int):
         return figures
@@ -83,7 +88,7 @@ def reproduce(recipe: ReproduceRecipe, display: Display) -> Reproduction | int:
         display.say("measuring the cost of a picture")
         write_costs(recipe.cost, costs)
     losses = [_losses(recipe, rates, outcome) for rates, outcome in outcomes.items()]
-    results = Results([pair for pair in measured if pair[1]], figures, losses)
+    results = Results(measured, figures, losses)
     return Reproduction(write_report(recipe, asked, results, work.failed), work.failed)
 
 
@@ -105,27 +110,31 @@ def _train(work: _Work) -> dict[str, ComparisonRuns] | int:
     return outcomes
 
 
-def _measure(work: _Work, asked: PromptSet, setting: TableSetting) -> list[Measurement]:
-    """Evaluate the pictures of a setting unless the same ones were; empty if that fails."""
-    recipe, reference = work.recipe, work.recipe.reference_cell
-    out = recipe.out / "evaluation" / setting.name
+def _rows_alone(setting: TableSetting, cells: Sequence[str]) -> TableSetting:
+    """The setting with the base and the cells of a table."""
+    return replace(setting, drawn={name: one for name, one in setting.drawn.items() if name in (BASE, *cells)})
+
+
+def _measure(work: _Work, asked: PromptSet, table: Table, setting: TableSetting) -> list[Measurement]:
+    """Evaluate the pictures of a table and setting unless the same ones were; empty if that fails."""
+    recipe, reference = work.recipe, work.recipe.reference_cell(table)
+    name = f"{table}, {setting.title}"
+    out = recipe.out / "evaluation" / f"{slug(table)}-{setting.name}"
     if reference not in setting.drawn:
-        work.fail(
-            setting.title, FairHumanError(f"not measured: {reference}, which cells are compared with, has no pictures")
-        )
+        work.fail(name, FairHumanError(f"not measured: {reference}, which cells are compared with, has no pictures"))
         return []
     seen = digest(f"{recipe.evaluate.decisive()}{reference}{_pictures(setting)}")
     try:
         if not _same(out, seen):
             methods = {name: drawn.folder for name, drawn in setting.drawn.items()}
             inputs = EvaluationInputs(methods, asked.prompts, asked.data, reference, recipe.out / "features")
-            work.display.say(f"measuring the pictures of {setting.title}")
+            work.display.say(f"measuring the pictures of {name}")
             if evaluate(inputs, recipe.evaluate, out, work.display.progress) is not None:
                 write_text(out / MEASURED, seen)
         seeds = {name: tuple(drawn.runs) for name, drawn in setting.drawn.items()}
         return read_measurements(out, reference, seeds)
     except FairHumanError as error:
-        work.fail(f"measuring {setting.title}", error)
+        work.fail(f"measuring {name}", error)
         return []
 
 

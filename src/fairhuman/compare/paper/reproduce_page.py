@@ -18,6 +18,7 @@ from fairhuman.compare.paper.recipe import FIGURES, ReproduceRecipe, Table
 from fairhuman.compare.paper.settings import SetupSettings
 from fairhuman.compare.paper.sheet import ALIASES, METRICS, cost_note, cost_rows
 from fairhuman.compare.runs import ComparisonRuns
+from fairhuman.compare.settings import BASE
 from fairhuman.report.changes import change
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.outcome import verdict
@@ -41,10 +42,19 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Results:
-    """All results: measurements by setting, figures, and held-out losses."""
+class TableNumbers:
+    """Measurements of one table's cells in one setting."""
 
-    measured: Sequence[tuple[TableSetting, Sequence[Measurement]]]
+    table: Table
+    setting: TableSetting
+    found: Sequence[Measurement]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results: measurements, figures, and held-out losses."""
+
+    measured: Sequence[TableNumbers]
     figures: Sequence[FigurePage]
     losses: Sequence[Losses]
 
@@ -59,7 +69,6 @@ def write_report(recipe: ReproduceRecipe, asked: PromptSet, results: Results, fa
         title="The paper's tables and figures",
         source=SOURCE,
         failed=sorted(failed.items()),
-        reference=recipe.reference_cell,
         cost_rows=cost_rows(costs) if costs is not None else [],
         cost_note=cost_note(costs) if costs is not None else "",
         tables=[_table(recipe, name, results) for name in recipe.rows],
@@ -76,33 +85,28 @@ def write_report(recipe: ReproduceRecipe, asked: PromptSet, results: Results, fa
 def _table(recipe: ReproduceRecipe, table: Table, results: Results) -> dict[str, Any]:
     cells = recipe.rows[table]
     numbered = table if table in COLUMNS else "Table 2"  # the columns of Table 3 aren't in the supplement
-    parts = [_part(recipe, table, numbered, cells, setting, found) for setting, found in results.measured]
+    parts = [_part(recipe, numbered, cells, one) for one in results.measured if one.table == table]
     absent = ABSENT if table not in COLUMNS else ""
     columns = [(name, column.unit) for name, column in COLUMNS[numbered].items()]
-    return {"name": table, "absent": absent, "columns": columns, "parts": parts}
+    reference = recipe.reference_cell(table)
+    return {"name": table, "absent": absent, "columns": columns, "reference": reference, "parts": parts}
 
 
-def _part(
-    recipe: ReproduceRecipe,
-    table: str,
-    numbered: str,
-    cells: Sequence[str],
-    setting: TableSetting,
-    found: Sequence[Measurement],
-) -> dict[str, Any]:
+def _part(recipe: ReproduceRecipe, numbered: str, cells: Sequence[str], part: TableNumbers) -> dict[str, Any]:
     """One setting's numbers: the published columns with ours beside them, then all metrics with differences."""
-    numbers = {(one.metric, one.method): one for one in found}
-    shown = [name for name in setting.drawn if name in cells or name not in recipe.cells]
-    metrics = {one.metric: one for one in found}
-    others = [name for name in shown if name != recipe.reference_cell]
+    reference = recipe.reference_cell(part.table)
+    numbers = {(one.metric, one.method): one for one in part.found}
+    metrics = {one.metric: one for one in part.found}
+    shown = list(part.setting.drawn)
+    others = [name for name in shown if name != reference]
     return {
-        "title": setting.title,
-        "rows": [(cell, [_pair(table, cell, column, numbers) for column in COLUMNS[numbered]]) for cell in cells],
+        "title": part.setting.title,
+        "rows": [(cell, [_pair(part.table, cell, column, numbers) for column in COLUMNS[numbered]]) for cell in cells],
         "methods": shown,
         "others": others,
         "values": [(one, [_text(numbers.get((name, method))) for method in shown]) for name, one in metrics.items()],
         "differences": [(name, [_difference(numbers.get((name, method))) for method in others]) for name in metrics],
-        "sentence": _sentence(recipe, others, found),
+        "sentence": _sentence(reference, part.found),
     }
 
 
@@ -131,19 +135,16 @@ def _difference(one: Measurement | None) -> tuple[str, str, bool]:
     return estimate_text(one.difference, "{:+.3g}", signed=True), p, one.p is not None and one.p < SURE
 
 
-def _sentence(recipe: ReproduceRecipe, others: Sequence[str], found: Sequence[Measurement]) -> str:
-    """How many differences are sure, and which."""
-    tested = [one for one in found if one.p is not None and one.method in others]
+def _sentence(reference: str, found: Sequence[Measurement]) -> str:
+    """How many differences between trained cells are sure, and which."""
+    tested = [one for one in found if one.p is not None and one.method != BASE]
     texts = []
     for one in tested:
         if one.p is not None and one.p < SURE and one.difference is not None:
             better = (one.difference.value > 0) == (one.better == "higher")
             texts.append(f"{one.method} {'better' if better else 'worse'} in {one.metric}")
-    text = f": {listed(texts)}" if texts else ""
-    return (
-        f"{len(texts)} of {len(tested)} differences to {recipe.reference_cell} have p < {SURE} after Holm's correction"
-        f"{text}."
-    )
+    which = f": {listed(texts)}" if texts else ""
+    return f"{len(texts)} of {len(tested)} differences to {reference} have p < {SURE} after Holm's correction{which}."
 
 
 def _setups(recipe: ReproduceRecipe, asked: PromptSet) -> list[tuple[str, str, str]]:
@@ -205,8 +206,14 @@ def _loss_table(recipe: ReproduceRecipe, losses: Losses) -> dict[str, Any]:
 def _document(recipe: ReproduceRecipe, results: Results, failed: Mapping[str, str]) -> dict[str, Any]:
     return {
         "tables": [
-            {"rates": setting.rates, "lora weight": setting.weight, "numbers": [one.plain() for one in found]}
-            for setting, found in results.measured
+            {
+                "table": part.table,
+                "rates": part.setting.rates,
+                "lora weight": part.setting.weight,
+                "reference": recipe.reference_cell(part.table),
+                "numbers": [one.plain() for one in part.found],
+            }
+            for part in results.measured
         ],
         "published": [{**cell._asdict(), "value": value} for cell, value in PUBLISHED.items()],
         "held-out losses": {
