@@ -10,6 +10,12 @@ from fairhuman import config
 from fairhuman.compare.analysis import CellContrast
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.page import write_comparison
+from fairhuman.compare.paper.drawing import Drawn, PromptSet, TableSetting
+from fairhuman.compare.paper.measurements import Measurement
+from fairhuman.compare.paper.recipe import ReproduceRecipe
+from fairhuman.compare.paper.reproduce_page import Results, TableNumbers
+from fairhuman.compare.paper.reproduce_page import write_report as write_reproduction
+from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.paper.sheet import write_sheet
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import CompareRecipe
@@ -33,6 +39,7 @@ from fairhuman.stats.paired import Difference, Measured
 from fairhuman.study.answers import Votes
 from fairhuman.study.report import StudyFacts, write_report
 from fairhuman.study.study import StudySettings
+from fairhuman.utils.files import write_json
 from helpers.figures import give_poses, write_figures
 from helpers.refining import WEAK, refine
 from helpers.run_folder import make_run
@@ -71,6 +78,7 @@ def every_page(folder: Path) -> dict[str, Path]:
         "evaluation": _evaluation(_made(folder / "evaluation")),
         "comparison": _comparison(folder / "comparison", runs),
         "cost": _cost(folder / "cost.html"),
+        "reproduction": _reproduction(folder / "reproduction"),
         "paper": write_sheet({}, _made(folder / "paper")),
         "data show": folder / "show.html",
         "data statistics": folder / "statistics.html",
@@ -131,6 +139,42 @@ def _cost(path: Path) -> Path:
     context = {"title": "Inference cost", "model": "small", "measured": measured}
     path.write_text(render("cost.html", **context, variants=variants, counted=counted), encoding="utf-8")
     return path
+
+
+def _reproduction(out: Path) -> Path:
+    values = {
+        "out": str(out),
+        "train": {"data": "people", "steps": 40},
+        "cells": {"LS": {"strategy": "ls"}, LONG: {"strategy": "mpd"}},
+        "test": "people",
+        "sampling": {"data": "people"},
+        "cost": {},
+    }
+    recipe = config.build(ReproduceRecipe, values, origin="reproduce")
+    variants = ("LoRA, fused", "LoRA, not fused", "MoLE")
+    costs = {
+        "settings": CostSettings().model_dump(mode="json"),
+        "measured": {
+            "variants": [{"name": name, "wall_ratio": {"median": 1.1}} for name in variants],
+            **{"device": "cpu", "size": 128, "rank": 16, "dtype": "float32"},
+        },
+        "counted": {
+            name: {"fp16_mib": 708.75, "fp32_mib": 1417.5}
+            for name in ("LoRA, fused", "LoRA, not fused, rank 256", "MoLE")
+        },
+    }
+    write_json(out / "costs" / "costs.json", costs)
+    setting = TableSetting(
+        "one learning rate", 0.3, {name: Drawn(name, out, {1: None}) for name in ("base", *recipe.cells)}
+    )
+    value = Estimate(0.8123, 0.78, 0.85, 30)
+    found = [
+        Measurement(name, cell, "higher", value, None if cell == "LS" else Estimate(0.1, 0.02, 0.18, 30), 0.003, True)
+        for name in ("strict face confidence", "official hand confidence")
+        for cell in setting.drawn
+    ]
+    results = Results([TableNumbers("Table 2", setting, found)], [], [])
+    return write_reproduction(recipe, PromptSet(Path("people"), [], out), results, {"mpd-seed-2": "no memory"})
 
 
 def _validation(folder: Path) -> Path:

@@ -57,13 +57,17 @@ def compare(
 
 
 def reproduce(
-    recipe: Annotated[Path, Argument(help="YAML file of a reproduction: a comparison, sampling and metrics.")],
+    recipe: Annotated[
+        Path, Argument(callback=find_recipe, help="YAML file of a reproduction: a comparison, sampling and metrics.")
+    ],
     overrides: Overrides = None,
     dry_run: DryRun = False,
+    full: Full = False,
 ) -> None:
     """Make the paper's tables and figures: train, sample, measure, and write one report.
 
-    Run the same command again to resume. What fails is named in the report and left out; the rest goes on.
+    Run the same command again to resume. What fails is named in the report and left out; the rest goes on. A dry run
+    ends with 0 if it could start now, 1 if something is missing here.
 
     Example: fairhuman reproduce recipes/table2-small.yaml out=runs/table2
     """
@@ -71,22 +75,20 @@ def reproduce(
     from fairhuman.compare.paper.recipe import ReproduceRecipe
 
     settings = config.load(ReproduceRecipe, recipe, overrides or ())
-    from fairhuman.compare.run import missing_data, planned_runs
+    from fairhuman.compare.run import missing_data, planned_runs, start_findings
 
     runs = planned_runs(settings)
     display = ConsoleDisplay()
-    missing = missing_data(settings, runs)
     if dry_run:
         from fairhuman.compare.paper.plan import plan_of, prompts_of
 
-        display.settings(settings)
-        for path in missing:
-            display.say(f"data {path}: doesn't exist yet")
-        for line in plan_of(settings, prompts_of(settings)).lines():
+        display.settings(settings, full)
+        found = list(start_findings(settings, runs))
+        for line in (*(finding.line() for finding in found), *plan_of(settings, prompts_of(settings)).lines()):
             display.say(line)
-        return
-    if missing:
-        raise DataError(f"{missing[0]}: there is no such file or folder")
+        raise Exit(display.verdict(found))
+    for path in missing_data(settings, runs):
+        raise DataError(f"{path}: there is no such file or folder")
     from fairhuman.compare.paper.reproduce import reproduce
 
     done = _or_stopped(reproduce(settings, display), display)

@@ -281,6 +281,7 @@ def test_bad_recipes_are_refused(tmp_path: Path, values: dict[str, Any], message
 def test_the_plan_counts_runs_pictures_hours_and_disk(tmp_path: Path, typed: Typed) -> None:
     code, said, errors = typed("reproduce", recipe_file(tmp_path), "--dry-run")
     assert code == 0, errors
+    assert "ok      model" in said
     assert "training: 4 runs, and 2 to find learning rates" in said
     assert f"pictures: {3 * (1 + 2 * 2 * 2)}" in said
     assert "hours on one CPU core: training" in said
