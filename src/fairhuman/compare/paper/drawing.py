@@ -8,11 +8,12 @@ from pathlib import Path
 from fairhuman.compare.grid.frames import ZOOMED
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.paper.recipe import ONE_RATE, ReproduceRecipe
-from fairhuman.compare.pictures import captions, weight_options
+from fairhuman.compare.pictures import weight_options
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import BASE, slug
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.prompts import captions_of
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.generate.record import drawn_files, read_record
 from fairhuman.models.fingerprint import weights_fingerprint
@@ -104,7 +105,9 @@ def prompt_set(recipe: ReproduceRecipe) -> PromptSet:
 
 def write_prompts(recipe: ReproduceRecipe, records: Sequence[HumanRecord], data: Path) -> PromptSet:
     """Write the captions of records as prompts, into a folder named after them and the settings of sampling."""
-    lines = "\n".join(captions(records, data, "sampling")) + "\n"
+    if not records:
+        raise DataError(f"{data}: holds no picture whose caption could be a prompt")
+    lines = "\n".join(captions_of(records, data)) + "\n"
     settings = recipe.sampling.decisive()
     depends_on = {name: settings[name] for name in settings if name not in ("data", "count", "lora_weights")}
     folder = recipe.out / "samples" / digest(f"{depends_on}{data}{lines}")[:12]
