@@ -87,6 +87,6 @@ def sample(
         display.say(f"{len(job.prompts)} prompts x {count}, {job.settings!r}")
         display.say(f"{len(job.kept(records))} of {len(records)} pictures are there and would be kept")
         return
-    with display, announced("Stopping"):
+    with display, announced("Stopping; run the same command again to resume"):
         for path, text in draw_pictures(job, asked, display):
             display.say(f"{path}  {text}")
