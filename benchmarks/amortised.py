@@ -176,8 +176,8 @@ def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Obje
     return model, objectives, batches
 
 
-def adam(model: TrainableModel) -> torch.optim.Optimizer:
-    return torch.optim.Adam(model.trainable_parameters(), lr=1e-3)
+def adam(model: TrainableModel, learning_rate: float = 1e-3) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.trainable_parameters(), lr=learning_rate)
 
 
 def once(file: Path, measure: Callable[[], Any]) -> Any:

@@ -123,6 +123,7 @@ COMMANDS = (
             ("cells={LS: {}, ls: {}}",),
             ("against=SI",),
             ("against={LS: [LS]}",),
+            ("cells={LS: {strategy: ls}, MPD: {fairness: {length: clip}}}", "against=LS"),
             ("grid={data: others, zoom_on: SI}",),
             ("seeds=[1, 1]",),
             ("tuning={data: others, learning_rates: [1.0e-3]}",),

@@ -1,7 +1,8 @@
 """What the site makes while it is built: settings, conflicts between them, lists of modules, formulas as MathML.
 
-A page of `docs/` has a line such as `{{ settings train.recipe:TrainRecipe }}`, `{{ conflicts }}` or `{{ api train }}`
-where the generated part goes. Formulas become MathML, so that a page needs no script and no network to show them.
+A page of `docs/` has a line such as `{{ settings train.recipe:TrainRecipe }}`, `{{ conflicts }}`, `{{ effects }}` or
+`{{ api train }}` where the generated part goes. Formulas become MathML, so that a page needs no script and no network
+to show them.
 """
 
 import html
@@ -15,10 +16,11 @@ from conflicts import conflicts_page
 from latex2mathml.converter import convert
 
 import fairhuman
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.settings_reference import SettingEntry, settings_of, summary
 
 SOURCE = Path(fairhuman.__file__).parent
-_MARK = re.compile(r"^\{\{ (settings|conflicts|api)(?: ([\w.:]+))? \}\}$", flags=re.MULTILINE)
+_MARK = re.compile(r"^\{\{ (settings|conflicts|effects|api)(?: ([\w.:]+))? \}\}$", flags=re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\(|\\\[)(.*?)(?:\\\)|\\\])</\1>', flags=re.DOTALL)
 
 
@@ -28,6 +30,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     parts: dict[str, Callable[[str], str]] = {
         "settings": lambda place: settings_page(place, level),
         "conflicts": lambda _: conflicts_page(),
+        "effects": lambda _: effects_table(),
         "api": api_page,
     }
     return _MARK.sub(lambda mark: parts[mark[1]](mark[2]), markdown)
@@ -76,15 +79,19 @@ def _head(entry: SettingEntry, level: int) -> list[str]:
     kinds = {"section": "", "section or null": "may be null", "table of sections": "named sections"}
     type_ = kinds.get(entry.type, entry.type)
     default = {"its own settings": "", "required": "**required**"}.get(entry.default, f"default `{entry.default}`")
-    facts = "; ".join(part for part in (type_, default) if part)
+    facts = "; ".join(part for part in (type_, default, _effect(entry).removeprefix("; ")) if part)
     return ["", f"{'#' * level} `{entry.name}`", "", f"{_sentence(entry.description)} <small>{facts}</small>", ""]
 
 
 def _definition(entry: SettingEntry) -> list[str]:
     facts = ", ".join(part for part in (entry.type, html.escape(entry.range).replace("[", "&#91;")) if part)
     default = "**required**" if entry.default == "required" else f"default `{_short(entry.default)}`"
-    meaning = _sentence(entry.description)
-    return ["", f"`{entry.name}`", f":   {meaning}", f"    <small>{facts}; {default}</small>", ""]
+    meaning, effect = _sentence(entry.description), _effect(entry)
+    return ["", f"`{entry.name}`", f":   {meaning}", f"    <small>{facts}; {default}{effect}</small>", ""]
+
+
+def _effect(entry: SettingEntry) -> str:
+    return f"; has an effect with {html.escape(entry.effect, quote=False)}" if entry.effect else ""
 
 
 def _short(text: str) -> str:
@@ -94,6 +101,12 @@ def _short(text: str) -> str:
 def _sentence(text: str) -> str:
     text = html.escape(text, quote=False).replace("None", "null")
     return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".?!" else ".")
+
+
+def effects_table() -> str:
+    """Markdown of the settings of training that have an effect only with others."""
+    rows = [f"| `{name}` | {'; '.join(map(str, needs))} |" for name, needs in TrainRecipe.EFFECTS.items()]
+    return "\n".join(["| setting | has an effect with |", "|---|---|", *rows])
 
 
 def api_page(package: str) -> str:

@@ -107,12 +107,20 @@ def differences(a: BaseModel, b: BaseModel) -> dict[str, tuple[Any, Any]]:
     return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
 
 
-def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """Return the settings that a recipe file names, and those of the recipe that it extends.
 
     Raises:
         RecipeError: it can't be read, or extends itself.
     """
+    values: dict[str, Any] = {}
+    for _, own in read_levels(path):
+        values = merge(values, own)
+    return values
+
+
+def read_levels(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the own settings of a recipe file and of those that it extends, the file itself last; errors as `read`."""
     if path.resolve() in seen:
         raise RecipeError(f"{path}: extends itself")
     try:
@@ -124,9 +132,8 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
     base = values.pop("extends", None)
-    if base is None:
-        return values
-    return merge(read(path.parent / str(base), (*seen, path.resolve())), values)
+    extended = [] if base is None else read_levels(path.parent / str(base), (*seen, path.resolve()))
+    return [*extended, (path, values)]
 
 
 def shipped(path: Path) -> Path | None:
@@ -261,20 +268,20 @@ def _suggestion(kind: type[BaseModel], path: list[str]) -> str:
     """Say which setting may be meant: one of the same section, or one of that name in another section."""
     section, last = path[:-1], _ELSEWHERE.get(path[-1], path[-1])
     known = {".".join([*section, name]): name for name in _fields(kind, section)}
-    exact = [name for name in _all_names(kind) if name.rpartition(".")[2] == last][:3]
+    exact = [name for name in setting_names(kind) if name.rpartition(".")[2] == last][:3]
     near = [name for name in known if known[name] in difflib.get_close_matches(last, known.values(), 1, 0.6)]
     typo = bool(difflib.get_close_matches(last, known.values(), 1, 0.9))
     near = (near or exact) if section or typo else (exact or near)
-    near = near or difflib.get_close_matches(".".join(path), _all_names(kind), 1, 0.75)
+    near = near or difflib.get_close_matches(".".join(path), setting_names(kind), 1, 0.75)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(known)}"
 
 
-def _all_names(kind: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return the dotted names that overrides may use."""
+def setting_names(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return the dotted names that overrides may use; the entries of a table count as part of it."""
     names = []
     for name, field in kind.model_fields.items():
         inner = [one for one in _alternatives(field.annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
-        names += _all_names(inner[0], f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+        names += setting_names(inner[0], f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
     return names
 
 
@@ -302,7 +309,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict) and value:
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 

@@ -14,8 +14,9 @@ from fairhuman.train.recipe import TrainRecipe
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("published_settings.csv")
 DATA = ROOT / "recipes/paper/data.yaml"
-RECIPES = sorted((ROOT / "recipes/paper").glob("[!t]*-sdxl*.yaml")) + sorted((ROOT / "recipes/official").glob("*.yaml"))
-RECIPES.append(DATA)
+PAPER = [ROOT / "recipes/paper" / f"{name}.yaml" for name in ("common", "lora-sdxl", "controlnet-sdxl")]
+RECIPES = [*PAPER, *sorted((ROOT / "recipes/official").glob("*.yaml")), DATA]
+PLACE = {"out": "run", "steps": 1}  # which a shared file leaves to its runs
 NOT_SETTINGS = {"kind", "out", "extends", "data", "mole.stage", "mole.start_face", "mole.start_hand"}  # what and where
 LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: (?P<value>[^#]*?))?(?:  # (?P<source>.+))?$")
 
@@ -51,7 +52,9 @@ def test_each_setting_of_a_published_recipe_has_its_value_and_source(path: Path)
     expected = {setting: row for (recipe, setting), row in table().items() if recipe == name}
     assert written(path) == expected
     assert all(source for _, source in expected.values())
-    values = config.flatten(config.load(BuildRecipe if path == DATA else TrainRecipe, path).model_dump(mode="json"))
+    kind, shared = (BuildRecipe, {}) if path == DATA else (TrainRecipe, PLACE)
+    recipe = config.build(kind, config.merge(shared, config.read(path)))
+    values = config.flatten(recipe.model_dump(mode="json"))
     for setting, (value, _) in expected.items():
         for leaf, wanted in config.flatten({setting: value}).items() if isinstance(value, dict) else [(setting, value)]:
             assert values.get(leaf) == wanted, f"{name}: {leaf} is void or replaced"

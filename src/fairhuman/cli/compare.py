@@ -34,13 +34,15 @@ def compare(
 
     Example: fairhuman compare recipes/compare-small.yaml out=runs/compare
     """
-    from fairhuman import config
     from fairhuman.compare.settings import CompareRecipe
 
-    settings = config.load(CompareRecipe, recipe, overrides or ())
+    settings = CompareRecipe.load(recipe, overrides or ())
+    notes = settings.notes()
     from fairhuman.compare.run import planned_runs, run_all, start_findings
 
     display = ConsoleDisplay()
+    for line in notes:
+        display.say(line)
     if dry_run:
         runs = planned_runs(settings)
         display.settings(settings, full)

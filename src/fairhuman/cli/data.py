@@ -351,13 +351,14 @@ def _cache_recipe(path: Path, overrides: list[str] | None, dry_run: bool) -> Non
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.train.resume import load_recipe
 
-    recipe, report = load_recipe(path, overrides or ()), LoadReport()
+    display, report = ConsoleDisplay(), LoadReport()
+    recipe = load_recipe(path, overrides or (), display.say)
     check_existing(*(source.path for source in recipe.sources))
     from fairhuman.train.cache.fill import fill
     from fairhuman.train.cache.plan import budget
     from fairhuman.train.data import load_data
 
-    with ConsoleDisplay() as display:
+    with display:
         if dry_run:
             lines = [budget(recipe, load_data(recipe, report)).line()]
         else:

@@ -85,4 +85,6 @@ def _lines(entries: Sequence["SettingEntry"], width: int) -> Iterator[str]:
         else:
             default = f" = {entry.default}" if entry.default != "required" else ", required"
             yield f"{entry.name}{default}  ({', '.join(part for part in (entry.type, entry.range) if part)})"
-        yield from textwrap.wrap(entry.description, max(40, width), initial_indent=INDENT, subsequent_indent=INDENT)
+        effect = f" (has an effect with {entry.effect})" if entry.effect else ""
+        text = entry.description + effect
+        yield from textwrap.wrap(text, max(40, width), initial_indent=INDENT, subsequent_indent=INDENT)

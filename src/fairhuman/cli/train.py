@@ -1,5 +1,6 @@
 """`fairhuman train`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,11 +37,12 @@ def train(
     from fairhuman.train.resume import load_recipe
     from fairhuman.utils.signals import announced
 
-    settings = load_recipe(recipe, overrides or ())
+    display = ConsoleDisplay()
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of `accelerate launch`
+    settings = load_recipe(recipe, overrides or (), display.say if first else lambda _: None)
     if device_memory is not None and not dry_run:
         raise RecipeError("--device-memory is what a dry run compares with: add --dry-run")
     memory = parse_memory(device_memory) if device_memory is not None else None
-    display = ConsoleDisplay()
     if dry_run:
         display.settings(settings, full)
         found = []

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman.config import differences, load, save
+from fairhuman.config import load, save
 from fairhuman.errors import FairHumanError
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.text import duration
+from fairhuman.train.levels import changes
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 from fairhuman.utils.signals import signals
@@ -57,7 +58,7 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
     def done() -> float:
         if all(path.exists() for path in finished):
             # for the folder of another run, the command itself reports the error
-            return 0.0 if differences(load(TrainRecipe, earlier), recipe) else 1.0
+            return 0.0 if changes(load(TrainRecipe, earlier), recipe) else 1.0
         steps_n = read_metrics(recipe.out).steps_n
         return min(0.99, steps_n[-1] / recipe.steps) if len(steps_n) else 0.0
 

@@ -19,6 +19,7 @@ from fairhuman.models.fingerprint import base_fingerprint
 from fairhuman.models.locations import is_file
 from fairhuman.report.changes import Pair, read_pair
 from fairhuman.report.run_folder import HeldOutEvaluation
+from fairhuman.train.levels import void_settings
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import free_on_resume
 from fairhuman.utils.files import write_atomically
@@ -92,7 +93,11 @@ def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
 
 
 def _depends_on_same(kept: Mapping[str, Any], recipe: CompareRecipe, run: TrainRecipe) -> bool:
-    """Whether losses stored with the settings `kept` are those of `run`; newer settings count as their defaults."""
-    wanted = _depends_on(recipe, run)
+    """Whether losses stored with the settings `kept` are those of `run`.
+
+    Newer settings count as their defaults, and what has no effect in `run` doesn't count.
+    """
+    wanted, void = _depends_on(recipe, run), void_settings(run)
     defaults = _depends_on(recipe, TrainRecipe(data=run.data, out=run.out, steps=run.steps))
-    return kept.keys() <= wanted.keys() and {**defaults, **kept}.items() >= wanted.items()
+    decisive = {name: value for name, value in wanted.items() if name not in void}
+    return kept.keys() <= wanted.keys() and {**defaults, **kept}.items() >= decisive.items()

@@ -1,11 +1,11 @@
 """Settings of a comparison: cells (a strategy, a rank, any training settings) over seeds, all else equal."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from fairhuman import config
 from fairhuman.compare.paper.settings import CostSettings
@@ -13,7 +13,10 @@ from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
 from fairhuman.models.settings import BaseSettings
 from fairhuman.synth.settings import SynthSettings
+from fairhuman.train.levels import Dropped, Level, recipe_of
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import FairnessSettings
+from fairhuman.utils.parse import as_typed
 
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
 BASE, EXPECTED = "base", "expected"
@@ -93,6 +96,17 @@ class CompareRecipe(Settings):
     )
     processes: int = Field(default=2, ge=1, description="parallel runs, one thread each")
 
+    # Files that the recipe extends, its own, and the command line, each with its settings; empty: not from a file.
+    _given: list[tuple[str, dict[str, Any]]] = PrivateAttr(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> "CompareRecipe":
+        """Read a recipe as `config.load` does, and keep what was given where: see `train/levels.py`."""
+        recipe = config.load(cls, path, overrides)
+        files = [(str(file), values) for file, values in config.read_levels(path)]
+        recipe._given = [*files, ("the command line", config.overridden({}, overrides))]
+        return recipe
+
     @field_validator("cells")
     @classmethod
     def _names(cls, cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -130,6 +144,27 @@ class CompareRecipe(Settings):
                     raise ValueError(f"tuning.same: {lender!r} has no learning rate of its own that {cell!r} could use")
         return self
 
+    @model_validator(mode="after")
+    def _one_length(self) -> "CompareRecipe":
+        strategies = {cell: config.merge(self.train, own).get("strategy", "mpd") for cell, own in self.cells.items()}
+        lengths = {cell: self._length(cell) for cell in self.cells}
+        for against, others in self.contrasts.items():
+            for cell in others:
+                if strategies[cell] != strategies[against] and lengths[cell] != lengths[against]:
+                    raise ValueError(
+                        f"strategies are compared at the same length: {against!r} has {lengths[against]}, {cell!r} has "
+                        f"{lengths[cell]}; give both one, and compare the other one within a strategy"
+                    )
+        return self
+
+    def _length(self, cell: str) -> str:
+        """`fairness.length` of a cell, and the radius where it has one, as typed on the command line."""
+        given = config.merge(self.train, self.cells[cell]).get("fairness")
+        defaults = {name: FairnessSettings.model_fields[name].default for name in ("length", "radius")}
+        found = {**defaults, **(given if isinstance(given, dict) else {})}
+        radius = f"{found['radius']:g}" if isinstance(found["radius"], int | float) else str(found["radius"])
+        return f"fairness.length={found['length']}" + f" fairness.radius={radius}" * (found["length"] != "scalarized")
+
     @property
     def contrasts(self) -> dict[str, list[str]]:
         """A reference cell to the cells that are compared with it."""
@@ -156,24 +191,49 @@ class CompareRecipe(Settings):
         """The training recipe of a cell and seed; `rate` None keeps the learning rate of `train` and the cell.
 
         Raises:
-            RecipeError: a setting that training doesn't have, or that the comparison sets itself.
+            RecipeError: a setting that training doesn't have, that the comparison sets itself, or that has no effect.
         """
+        return self._run(cell, seed, rate, split)[0]
+
+    def _run(self, cell: str, seed: int, rate: float | None, split: str) -> tuple[TrainRecipe, list[Dropped]]:
+        """The training recipe of a cell and seed, and the shared settings that have no effect in it."""
         values: dict[str, Any] = config.merge(self.train, self.cells[cell])
         for name in RESERVED:
             section, _, key = name.rpartition(".")
             if key in (values.get(section, {}) if section else values):
                 raise RecipeError(f"compare: {name} is set by the comparison; remove it from train and cells")
         changed = f"-{rate:g}" if rate is not None else ""
-        values["out"] = str(self.out / "runs" / split / f"{slug(cell)}{changed}-seed-{seed}")
-        values["seed"] = seed
-        values["data"] = str(self.data(str(values["data"]))) if "data" in values else None
-        if rate is not None:
-            values["learning_rate"] = rate
         data = self.test if split == "test" or self.tuning is None else self.tuning.data
-        steps = int(values.get("steps", TrainRecipe.model_fields["steps"].default))
-        held_out = {"data": str(self.data(data)), "every": steps}
-        values["validation"] = {**values.get("validation", {}), **held_out}
-        return config.build(TrainRecipe, values, origin=f"cell {cell!r}")
+        own: dict[str, Any] = {
+            "out": str(self.out / "runs" / split / f"{slug(cell)}{changed}-seed-{seed}"),
+            "seed": seed,
+            "data": str(self.data(str(values["data"]))) if "data" in values else None,
+            **({"learning_rate": rate} if rate is not None else {}),
+            "validation": {"data": str(self.data(data)), "every": values.get("steps", 0)},
+        }
+        return recipe_of(config.merge(values, own), [*self._levels(cell), Level("", own, 4)], f"cell {cell!r}")
+
+    def _levels(self, cell: str) -> list[Level]:
+        """Where a cell's settings were given: shared ones, then its own; ranks as in `train/levels.py`."""
+        *extended, own, typed = self._given or [("", {"train": self.train, "cells": self.cells}), ("", {})]
+        shared = [Level(f"train of {place}", values.get("train") or {}, 0) for place, values in extended]
+        shared += [Level("train", own[1].get("train") or {}, 1), Level(typed[0], typed[1].get("train") or {}, 3)]
+        cells = [Level(place, (values.get("cells") or {}).get(cell) or {}, 0) for place, values in extended]
+        cells += [Level(f"cell {cell!r}", (own[1].get("cells") or {}).get(cell) or {}, 2)]
+        cells += [Level(typed[0], (typed[1].get("cells") or {}).get(cell) or {}, 3)]
+        return [*shared, *cells]
+
+    def notes(self) -> list[str]:
+        """Say which settings are left out of which cells, as they have no effect there; errors as `run`."""
+        cells_of: dict[tuple[str, str], list[str]] = {}
+        for cell in self.cells:
+            for one in self._run(cell, self.seeds[0], None, "test")[1]:
+                cells_of.setdefault((one.place, f"{one.setting}={as_typed(one.value)}"), []).append(cell)
+        return [
+            f"{place}: {setting} has no effect in {'cell' if len(cells) == 1 else 'the cells'} {', '.join(cells)} and "
+            "is left out there"
+            for (place, setting), cells in cells_of.items()
+        ]
 
 
 def slug(name: str) -> str:

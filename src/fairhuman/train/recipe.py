@@ -1,7 +1,8 @@
 """The recipe of a training run: all settings, and the rules between them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -10,6 +11,7 @@ from fairhuman.data.samples.buckets import bucket_resolutions
 from fairhuman.models.locations import SDXL_SIDE_MULTIPLE, side_multiple
 from fairhuman.models.settings import BaseSettings, ControlSettings, LoraSettings, MoleSettings
 from fairhuman.regions.settings import RegionSettings
+from fairhuman.train.effects import EFFECTS, Condition
 from fairhuman.train.settings import (
     GRADIENT_BALANCING,
     LOSS_WEIGHTING,
@@ -27,8 +29,9 @@ from fairhuman.train.settings import (
     TrackSettings,
     ValidationSettings,
     ViewSettings,
+    needs_gram,
 )
-from fairhuman.utils.plugins import STRATEGIES, check_name, load_plugin, misfit
+from fairhuman.utils.plugins import STRATEGIES, check_name
 
 SDXL_STEP = 64  # pixels between the sides of SDXL's own training resolutions
 
@@ -39,6 +42,8 @@ def _data_kind(value: Any) -> str:
 
 class TrainRecipe(Settings):
     """A training run. Read by `fairhuman train`."""
+
+    EFFECTS: ClassVar[Mapping[str, tuple[Condition, ...]]] = EFFECTS
 
     kind: Literal["lora", "full", "controlnet", "t2i_adapter", "mole"] = Field(
         default="lora", description="what is trained; lora, full, controlnet, t2i_adapter and mole have a section each"
@@ -101,18 +106,8 @@ class TrainRecipe(Settings):
 
     @property
     def balances(self) -> bool:
-        """Whether the strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` applies.
-
-        Raises:
-            PluginError: the strategy is a plug-in that can't be loaded.
-        """
-        if not self.added_strategy:
-            return self.strategy in GRADIENT_BALANCING
-        kind = load_plugin(STRATEGIES, self.strategy)
-        needs_gram = getattr(kind, "needs_gram", None)
-        if not isinstance(needs_gram, bool):
-            raise misfit(STRATEGIES, self.strategy, "a subclass of LossWeighting or GradientBalancing", kind)
-        return needs_gram
+        """Whether the strategy balances gradients; see `needs_gram`, and its errors."""
+        return needs_gram(self.strategy)
 
     @property
     def added_strategy(self) -> bool:

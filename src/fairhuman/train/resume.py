@@ -3,15 +3,17 @@
 import os
 import re
 import shlex
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fairhuman import config
 from fairhuman.errors import RecipeError
+from fairhuman.train.levels import Level, changes, levels_of, lines_of, recipe_of
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.utils.parse import parse_json
+from fairhuman.utils.parse import as_typed, parse_json
 
 # Settings that may change on resume, as no step's result depends on them; "x." is a whole section.
 # Data sets may move: their records are checked separately.
@@ -43,21 +45,31 @@ _CHECKPOINT = re.compile(r"step-(\d+)")
 EARLIER: dict[str, Any] = {"view": {"min_in_view": 0.0, "bucket_area": None, "bucket_crop": 1.0}}
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
+def load_recipe(path: Path, overrides: Sequence[str] = (), say: Callable[[str], object] = warnings.warn) -> TrainRecipe:
     """Read the recipe of a run, which may have begun: settings that neither file nor overrides name are the run's own.
 
     So a run goes on as it began, whatever the defaults of this version are. A new LoRA is named after `path`.
 
+    Args:
+        path: a recipe file.
+        overrides: `key=value`.
+        say: gets a line for settings that are left out, as a higher level makes them void (`train/levels.py`).
+
     Raises:
-        RecipeError: as for `config.load`.
+        RecipeError: as for `config.load`, or a setting has no effect with the others.
     """
-    values = config.overridden(config.read(path), overrides)
+    values, levels = config.overridden(config.read(path), overrides), levels_of(path, overrides)
     out = Path(str(values.get("out")))
     if checkpoint_folders(out / "checkpoints") and (out / "recipe.yaml").is_file():
-        values = config.merge(_values_of_run(out), values)
+        run = _values_of_run(out)
+        values, levels = config.merge(run, values), [Level("", run, -1), *levels]
     elif values.get("kind", "lora") == "lora":
-        values = config.merge({"lora": {"title": path.stem}}, values)
-    return config.build(TrainRecipe, values, origin=str(path))
+        title = {"lora": {"title": path.stem}}
+        values, levels = config.merge(title, values), [Level("", title, -1), *levels]
+    recipe, dropped = recipe_of(values, levels, str(path))
+    for line in lines_of(dropped):
+        say(line)
+    return recipe
 
 
 def recipe_of_run(out: Path) -> TrainRecipe:
@@ -130,7 +142,7 @@ def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, proc
     if not path.is_file():
         return
     earlier, now = recipe_of_run(recipe.out), recipe.samples(processes)
-    changed = config.differences(earlier, recipe)
+    changed = changes(earlier, recipe)
     free = _free(earlier, recipe, at_step)
     if samples == now:
         free |= {"batch_size", "accumulate"}
@@ -158,13 +170,13 @@ def _mismatch(
     earlier: TrainRecipe, recipe: TrainRecipe, at_step: int, fixed: list[str], samples: tuple[int | None, int] | None
 ) -> list[str]:
     """Return the lines of the error: what can't change, what may, and what to type."""
-    changed = config.differences(earlier, recipe)
+    changed = changes(earlier, recipe)
     own = shlex.join(["fairhuman", "train", str(recipe.out / "recipe.yaml")])
     longer = "steps" in fixed and recipe.steps > earlier.steps
     if longer and (at_step == earlier.steps or "schedule.name" not in fixed):
         fixed = [name for name in fixed if name != "steps"]
     free = [name for name in changed if name not in (*fixed, "steps")]
-    typed = [shlex.quote(f"{name}={_typed(changed[name][1])}") for name in free]
+    typed = [shlex.quote(f"{name}={as_typed(changed[name][1])}") for name in free]
     lines = []
     if fixed or samples is not None:
         lines.append(f"{recipe.out} holds a run with other settings, which can't change on resuming:")
@@ -186,17 +198,10 @@ def _mismatch(
     if free:
         lines.append(f"These differ too, and may: {', '.join(free)}.")
     if fixed or samples is not None:
-        back = " ".join(f"{name}={_typed(changed[name][0])}" for name in fixed)
+        back = " ".join(f"{name}={as_typed(changed[name][0])}" for name in fixed)
         same = back or "batch_size and accumulate that give as many samples"
         lines.append(f"Choose another out, or {same} to resume; `{own}` goes on with the run's own settings.")
     return lines
-
-
-def _typed(value: object) -> str:
-    """A value as it is typed on the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{','.join(map(_typed, value))}]" if isinstance(value, list) else str(value)
 
 
 def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
@@ -208,5 +213,5 @@ def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
     summary, written = recipe.out / "summary.json", recipe.out / "recipe.yaml"
     before = parse_json(summary.read_text(encoding="utf-8")).get("starts", []) if summary.is_file() else []
     earlier = [start for start in before if start["step"] < step or (start["step"] == step and start["changed"])]
-    changed = config.differences(recipe_of_run(recipe.out), recipe) if step and written.is_file() else {}
+    changed = changes(recipe_of_run(recipe.out), recipe) if step and written.is_file() else {}
     return [*earlier, {"step": step, "date": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed}]

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from fairhuman.config import Settings
 from fairhuman.data.sources import SourceSettings
 from fairhuman.regions.settings import MaskSettings
+from fairhuman.utils.plugins import STRATEGIES, load_plugin, misfit
 
 
 class DataSource(Settings):
@@ -37,6 +38,21 @@ LOSS_WEIGHTING = ("ls", "dwa", "uw", "rlw", "si")
 GRADIENT_BALANCING = ("nash", "mpd", "alpha")
 Length = Literal["radius", "clip", "scalarized"]
 Mode = Literal["exact", "output", "split", "tail", "ema"]
+
+
+def needs_gram(strategy: str) -> bool:
+    """Whether a strategy balances gradients, so that it needs their Gram matrix and `fairness.mode` applies.
+
+    Raises:
+        PluginError: the strategy is a plug-in that can't be loaded.
+    """
+    if strategy in (*LOSS_WEIGHTING, *GRADIENT_BALANCING):
+        return strategy in GRADIENT_BALANCING
+    kind = load_plugin(STRATEGIES, strategy)
+    needed = getattr(kind, "needs_gram", None)
+    if not isinstance(needed, bool):
+        raise misfit(STRATEGIES, strategy, "a subclass of LossWeighting or GradientBalancing", kind)
+    return needed
 
 
 class FairnessSettings(Settings):

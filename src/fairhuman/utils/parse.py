@@ -56,6 +56,13 @@ def parse_yaml(text: str) -> Any:
         raise ParseError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
+def as_typed(value: object) -> str:
+    """Return a plain value as it is typed on the command line: `null`, `true`, `[face,hand]`."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{','.join(map(as_typed, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
 def parse_json(text: str | bytes) -> Any:
     """Read JSON.
 

@@ -7,9 +7,9 @@ module depends on pydantic alone.
 import inspect
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -34,6 +34,7 @@ class SettingEntry:
         range: bounds of the value, empty where there are none.
         description: one sentence, from the field or from the `Attributes` of the class's docstring.
         section: whether further settings stand below this name.
+        effect: what it needs to have an effect, and its section doesn't say; empty where it always has one.
     """
 
     name: str
@@ -42,16 +43,27 @@ class SettingEntry:
     range: str
     description: str
     section: bool = False
+    effect: str = ""
 
 
 def settings_of(kind: type[BaseModel], prefix: str = "", values: BaseModel | None = None) -> Iterator[SettingEntry]:
     """Yield an entry for every setting of `kind` in the order of the class; a section is followed by its own settings.
+
+    A class may have a table `EFFECTS`: dotted names to the conditions under which a setting has an effect.
 
     Args:
         kind: a class of settings.
         prefix: put before each name, such as `lora.`.
         values: where defaults are read instead of the class, such as the default of a section.
     """
+    effects: Mapping[str, Sequence[object]] = getattr(kind, "EFFECTS", {})
+    for entry in _entries(kind, prefix, values):
+        needs = effects.get(entry.name.removeprefix(prefix), ())
+        yield replace(entry, effect="; ".join(map(str, needs))) if needs else entry
+
+
+def _entries(kind: type[BaseModel], prefix: str, values: BaseModel | None) -> Iterator[SettingEntry]:
+    """The entries of `settings_of`, without effects."""
     documented = _attributes(kind)
     for name, field in kind.model_fields.items():
         default = _default(field) if values is None else getattr(values, name)
@@ -68,7 +80,7 @@ def settings_of(kind: type[BaseModel], prefix: str = "", values: BaseModel | Non
         yield SettingEntry(
             prefix + name, type_in_words(field.annotation), text, _range(field), description or summary(model), True
         )
-        yield from settings_of(model, f"{prefix}{name}{suffix}.", shown)
+        yield from _entries(model, f"{prefix}{name}{suffix}.", shown)
 
 
 def type_in_words(annotation: Any) -> str:
