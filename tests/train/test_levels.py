@@ -66,7 +66,6 @@ def test_the_table_names_settings() -> None:
         ("view.bucket_aspect=null view.bucket_step=64", "it needs view.bucket_aspect other than null"),
         ("validation.every=0 validation.count=9", "validation.count=9 has no effect with validation.every=0"),
         ("preview.count=0 preview.steps=5", r"has no effect with preview.count=0 and preview.prompts=\[\]"),
-        ("cache.folder=kept", "has no effect with cache.latents=false and cache.text=false"),
         ("lora.start=a lora.init=gaussian", "it needs lora.start=null"),
         ("kind=full full.text_encoders=true optimizer.name=sgd optimizer.betas=[0.1,0.2]", r"betas=\[0.1,0.2\] has no"),
     ],

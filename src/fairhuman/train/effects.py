@@ -62,13 +62,6 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     "mole": (_is("kind", "mole"),),
     "mole.start_face": (_is("mole.stage", "gates"),),
     "mole.start_hand": (_is("mole.stage", "gates"),),
-    "cache.folder": (
-        Condition(
-            "cache.latents=true or cache.text=true",
-            ("cache.latents", "cache.text"),
-            lambda latents, text: latents is not False or text is not False,
-        ),
-    ),
     "cache.variants": (_isnt("cache.latents", False),),
     "view.keep_region": (_REGIONS,),
     "view.min_in_view": (_REGIONS,),
