@@ -163,7 +163,8 @@ class CompareRecipe(Settings):
         defaults = {name: FairnessSettings.model_fields[name].default for name in ("length", "radius")}
         found = {**defaults, **(given if isinstance(given, dict) else {})}
         radius = f"{found['radius']:g}" if isinstance(found["radius"], int | float) else str(found["radius"])
-        return f"fairness.length={found['length']}" + f" fairness.radius={radius}" * (found["length"] != "scalarized")
+        named = f"fairness.length={found['length']}"
+        return named if found["length"] == "scalarized" else f"{named} fairness.radius={radius}"
 
     @property
     def contrasts(self) -> dict[str, list[str]]:
