@@ -17,7 +17,7 @@ test: system-deps $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 # For the inner loop: the mathematics, regions, records, settings and one training step, in about a minute.
 QUICK := tests/regions tests/stats tests/utils tests/data/samples tests/data/sources tests/data/pictures \
@@ -28,7 +28,7 @@ test-quick: $(STAMP)
 	$(BIN)/pytest -n $(WORKERS) $(QUICK)
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -n $(WORKERS) -m slow --timeout 3600
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m slow --timeout 3600
 
 # A browser and a database for the tests of the web pages, where there is apt; elsewhere those tests skip with a reason.
 system-deps:

@@ -1,14 +1,12 @@
 """Exact steps that hold two gradients at a time."""
 
-import statistics
-
 import numpy as np
 import pytest
 import torch
 
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, PairwiseEstimator, solve
+from fairhuman.train.live_bytes import LiveBytes
 from helpers.small_unet import fair_backward, flat_grad, losses, small_unet, take, true_gradients
-from peak_memory import peak_allocated_bytes
 
 
 @pytest.mark.parametrize("absent", [False, True])
@@ -42,14 +40,13 @@ def test_it_holds_two_gradients() -> None:
     parameters = list(net.parameters())
     size = sum(4 * p.numel() for p in parameters)
 
-    def once(fair: FairBackward) -> int:
+    def peak(fair: FairBackward) -> int:
         net.zero_grad()
         output = net(torch.ones(2, 256))
         found = [(output * weight).square().mean() for weight in torch.eye(3, 256)]
-        return peak_allocated_bytes(lambda: fair(found))
-
-    def peak(fair: FairBackward) -> float:
-        return statistics.median(once(fair) for _ in range(7))  # the profiler misses an event now and then
+        with LiveBytes(parameters) as live:
+            fair(found)
+        return live.peak
 
     plain = peak(FairBackward(parameters, LinearScalarization()))
     pairs = peak(FairBackward(parameters, MinimumPotentialDelay(), estimator=PairwiseEstimator(parameters)))

@@ -67,8 +67,8 @@ def check_random_problems(count: int, seed: int) -> None:
     assert singular < count // 20
 
 
-def test_ten_thousand_random_problems_are_solved() -> None:
-    check_random_problems(10_000, seed=0)
+def test_two_thousand_random_problems_are_solved() -> None:
+    check_random_problems(2_000, seed=0)
 
 
 @pytest.mark.slow
