@@ -66,3 +66,33 @@ def test_no_model_s_own_code_is_ever_run() -> None:
                     "kind.NETWORK",
                 ), owner
     assert found >= 5
+
+
+# Reading that isn't limited, and why: file to the calls in it.
+READERS = {
+    "utils/parse.py": {"json.loads"},  # the limited reader itself
+    "cli/packages.py": {"json.loads"},  # lines that a process of this program prints
+    "data/pipeline/engine.py": {"pickle.loads"},  # outcomes that workers of the same build send back
+}
+UNLIMITED = {"json.load", "json.loads", "yaml.load", "yaml.safe_load", "yaml.load_all", "yaml.full_load"}
+UNLIMITED |= {"pickle.load", "pickle.loads", "marshal.load", "marshal.loads"}
+
+
+def test_files_are_read_within_limits_and_never_unpickled() -> None:
+    """JSON and YAML go through `utils/parse.py`, and weights that may be pickles are read as tensors alone."""
+    found: dict[str, set[str]] = {}
+    for file in sorted((ROOT / "src" / "fairhuman").rglob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            name, words = ast.unparse(call.func), {word.arg: word.value for word in call.keywords}
+            if name in UNLIMITED:
+                found.setdefault(str(file.relative_to(ROOT / "src" / "fairhuman")), set()).add(name)
+            elif name in ("torch.load", "np.load"):
+                safe = words.get("weights_only" if name == "torch.load" else "allow_pickle")
+                assert isinstance(safe, ast.Constant), f"{file}:{call.lineno}"
+                assert safe.value is (name == "torch.load"), f"{file}:{call.lineno}"
+            elif (call.func.attr == "from_pretrained" and "Model" in name) or name.endswith("Pipeline.from_pretrained"):
+                safe = words.get("use_safetensors")
+                assert isinstance(safe, ast.Constant) and safe.value is True, f"{file}:{call.lineno}"  # noqa: PT018
+    assert found == READERS

@@ -1,6 +1,6 @@
 """The record type shared by all packages: a picture of people, its caption and its regions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -44,6 +44,14 @@ class TableCell:
     path: Path
     row: int
     field: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedCell(FileSpan):
+    """A copy of a table's cell in a file; `digest` is that of its bytes, None in copies of an earlier version."""
+
+    cell: TableCell
+    digest: str | None
 
 
 Stored = Path | bytes | FileSpan | TableCell
@@ -140,6 +148,13 @@ class HumanRecord:
 def mask_picture(mask: MaskSource) -> Stored:
     """The picture that a mask is read from."""
     return mask.stored if isinstance(mask, LabelMap | DerivedMask) else mask
+
+
+def stored_pictures(record: HumanRecord, conditions: Sequence[str] = ()) -> Iterator[Any]:
+    """Where the pictures of a record are: its own, its masks', and those of the conditions `pose` and `depth`."""
+    yield record.image
+    yield from map(mask_picture, record.masks.values())
+    yield from (getattr(record, name) for name in conditions)
 
 
 def region_column(region: str) -> str:

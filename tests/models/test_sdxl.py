@@ -7,6 +7,7 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DC
 
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
+from fairhuman.models.locations import check_location, check_vae
 from fairhuman.models.sdxl import (
     decode_latents,
     encode_pictures,
@@ -48,6 +49,37 @@ def test_small_weights_depend_on_the_seed_alone() -> None:
         a, b, c = (list(getattr(p, part).state_dict().values()) for p in (first, second, other))
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
         assert not all(torch.equal(x, y) for x, y in zip(a, c, strict=True))
+
+
+class Planted:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path, str]]:
+        return Path.write_text, (self.path, "it ran")
+
+
+def test_pickles_are_never_read_and_alone_they_are_refused(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    pipeline.save_pretrained(folder)
+    pickled = folder / "text_encoder" / "pytorch_model.bin"
+    torch.save(Planted(ran), pickled)
+    assert load_pipeline(str(folder)).unet is not None  # beside safetensors
+    (folder / "text_encoder" / "model.safetensors").unlink()
+    for load in (load_pipeline, check_location):
+        with pytest.raises(ModelError) as told:
+            load(str(folder))
+        (line,) = str(told.value).splitlines()
+        assert line.startswith(f"model {str(folder)!r}: {pickled} is a pickle, which may run code when it is loaded")
+        assert "take a copy of the model with safetensors" in line
+    assert not ran.exists()
+    vae = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    vae.rename(vae.with_suffix(".bin"))
+    for place in (folder, folder / "vae"):
+        with pytest.raises(ModelError, match=r"^base.vae .*diffusion_pytorch_model.bin is a pickle"):
+            check_vae(str(place))
 
 
 def test_saved_folder_loads_equal(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:

@@ -105,6 +105,16 @@ def test_a_cut_off_row_a_lost_picture_and_a_changed_one_are_done_again(images: P
     assert len(whole.rows) == 3
 
 
+def test_a_damaged_row_is_named_with_its_line(images: Path, tmp_path: Path) -> None:
+    refine(images, tmp_path / "out")
+    path = tmp_path / "out" / ROWS
+    lines = path.read_text().splitlines()
+    for damaged in (lines[1][:50], lines[1].replace('"given"', '"givem"')):
+        path.write_text("\n".join([lines[0], damaged, *lines[2:], ""]))
+        with pytest.raises(DataError, match=rf"^{path}:2: is damaged: "):
+            refine(images, tmp_path / "out")
+
+
 def test_kill_9_loses_nothing_and_the_same_call_goes_on(tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()

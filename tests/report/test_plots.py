@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairhuman.errors import DataError
 from fairhuman.report import plots
 from fairhuman.report.plots import smooth, strategies_figure, to_svg
 from fairhuman.report.run_folder import Metrics, read_metrics
@@ -76,6 +77,13 @@ def test_strategies_share_axes_and_come_in_order(tmp_path: Path) -> None:
     assert first.get_ylim()[0] == 0
     assert first.get_ylim()[1] > 2.0
     assert "not computed" in figure.axes[1].texts[0].get_text()
+
+
+def test_a_damaged_line_of_the_metrics_is_named(tmp_path: Path) -> None:
+    for damaged in ('{"step": NaN}', '{"step": 2, "loss/ha'):
+        (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{damaged}\n{{"step": 3}}\n')
+        with pytest.raises(DataError, match=r"metrics.jsonl:2: is damaged: "):
+            read_metrics(tmp_path)
 
 
 def test_metrics_of_a_killed_and_resumed_run(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from starlette.testclient import TestClient
 from fairhuman.errors import DataError
 from fairhuman.study import app as study_app
 from fairhuman.study.shown import load_shown
-from fairhuman.study.study import DATABASE, PICTURES, load_design, save_design
+from fairhuman.study.study import CREATION, DATABASE, PICTURES, load_design, save_design
 from fairhuman.study.texts import load_texts
+from fairhuman.utils.digest import digests_of
+from fairhuman.utils.files import write_json
 from fairhuman.web.app import SECURITY_HEADERS
+from helpers.damage import flip
 from helpers.small_study import METHODS, write_study
 
 HERE = "http://127.0.0.1:8000"
@@ -297,6 +300,19 @@ def test_a_picture_that_vanished_is_told(opened, study_folder):
     name = ada.consent().get("/api/trials").json()["trials"][0]["pictures"][0]
     (folder / PICTURES / name).unlink()
     assert ada.get(f"/pictures/{name}").status_code == 404
+
+
+def test_a_picture_that_is_damaged_while_the_study_runs_is_not_shown(opened, study_folder, caplog):
+    folder = study_folder()
+    write_json(folder / CREATION, {"digests": digests_of(folder / PICTURES)})
+    _, (ada, *_) = opened(folder)
+    sound, name = ada.consent().get("/api/trials").json()["trials"][0]["pictures"]
+    flip(folder / PICTURES / name)
+    for _ in range(2):
+        assert ada.get(f"/pictures/{name}").status_code == 404
+        assert ada.get(f"/pictures/{sound}").status_code == 200
+    (record,) = (record for record in caplog.records if "damaged" in record.getMessage())  # told once
+    assert str(folder / PICTURES / name) in record.getMessage()
 
 
 def test_a_study_whose_pictures_differ_from_outside_is_not_served(study_folder):

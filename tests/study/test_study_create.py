@@ -19,6 +19,7 @@ from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.record import Box
 from fairhuman.study.create import ZOOM, create_study
 from fairhuman.study.pictures import SHARP
+from fairhuman.study.shown import load_shown
 from fairhuman.study.study import (
     CREATION,
     DESIGN,
@@ -30,6 +31,8 @@ from fairhuman.study.study import (
     StudySettings,
     load_design,
 )
+from fairhuman.utils.digest import DamageError
+from helpers.damage import flip
 from helpers.study_pictures import PROMPTS, draw, write_method
 
 
@@ -268,3 +271,19 @@ def test_what_was_killed_leaves_no_study_and_can_be_repeated(tmp_path: Path, met
     assert load_design(tmp_path / "study").methods == ("base", "ours")
     assert (tmp_path / "study" / DESIGN).stat().st_mtime >= begun - 1
     assert not [file.name for file in tmp_path.iterdir() if "partial" in file.name]
+
+
+def test_pictures_have_digests_by_which_damage_is_refused(tmp_path: Path, methods: dict[str, Path]) -> None:
+    design, _ = make(tmp_path / "study", methods, study())
+    shown = load_shown(tmp_path / "study")
+    named = {name for item in design.items for group in files(item) for name in group}
+    assert shown.digests is not None
+    assert set(shown.digests) == named
+    path = tmp_path / "study" / PICTURES / min(named)
+    flip(path)
+    with pytest.raises(DamageError, match=rf"^{path}: is damaged: differs from its digest in {CREATION}; restore it"):
+        load_shown(tmp_path / "study")
+    with pytest.raises(DamageError):
+        shown.picture(path.name)  # by a server that runs already
+    (tmp_path / "study" / CREATION).unlink()
+    assert load_shown(tmp_path / "study").digests is None  # a study without digests is shown as it is

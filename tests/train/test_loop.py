@@ -235,7 +235,7 @@ def test_an_unreadable_checkpoint_is_named(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     train(recipe, [Stop(2)])
     (recipe.out / "checkpoints" / "step-0000002" / "state.pt").write_bytes(b"no")
-    with pytest.raises(TrainingError, match=r"step-0000002: can't be read.*delete this folder"):
+    with pytest.raises(TrainingError, match=r"step-0000002/state.pt: is damaged.* delete .*/checkpoints to start anew"):
         train(recipe)
 
 

@@ -219,6 +219,8 @@ def serve(
             display.say(f"progress: {here}/admin/{token}")
             where = f"--url {here}" + (" --database DATABASE" if database else "")
             display.say(f"participants' links: fairhuman study links {shlex.quote(str(study))} {where}")
+            if loaded.digests is None:
+                display.say("the pictures have no digests in creation.json, so they are shown unchecked")
 
     store = open_store(loaded, database or study / DATABASE)
     try:

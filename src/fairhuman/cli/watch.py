@@ -75,7 +75,7 @@ class ProgressBar(Watcher):
             self._display.say(f"step {run.step}: {note}")
 
     def on_message(self, text: str) -> None:
-        """Show a message about the run's caches."""
+        """Show a message about the run's checkpoints or caches."""
         self._display.say(text)
 
     def on_validation(self, run: Run, losses: dict[str, float | None]) -> None:

@@ -16,6 +16,7 @@ from fairhuman.data.pipeline.cache import CachedRows, Key
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
+from fairhuman.utils.parse import parse_json
 
 PARTS = ("face", "hand")
 CHECKED = "checked-1"  # cache name; its number is raised when the check changes
@@ -147,7 +148,7 @@ def _decodable(
     pictures: Sequence[EvalImage], checked: CachedRows[str], workers: int, report: LoadReport, progress: Progress
 ) -> list[EvalImage]:
     """The pictures that can be decoded; each content is checked once."""
-    known = {key: json.loads(row) for key, row in checked.read([picture.sha256 for picture in pictures]).items()}
+    known = {key: parse_json(row) for key, row in checked.read([picture.sha256 for picture in pictures]).items()}
     new = {picture.sha256: picture for picture in pictures if picture.sha256 not in known}
     with ThreadPoolExecutor(workers) as pool:
         for done, (key, verdict) in enumerate(zip(new, pool.map(_verdict, new.values()), strict=True), 1):

@@ -13,8 +13,6 @@ from accelerate import PartialState
 
 from fairhuman import __version__
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
-from fairhuman.data.pipeline.tables import write_table
 from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import DataError
 from fairhuman.evaluate.metrics.confidences import measure_official, measure_strict
@@ -33,6 +31,7 @@ from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.evaluate.verdict import verdicts
 from fairhuman.utils.files import write_json
 from fairhuman.utils.plugins import METRICS, load_plugin, misfit
+from fairhuman.utils.tables import write_table
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
 
@@ -151,6 +150,7 @@ def evaluate(
             measure(methods, reference, job.baseline, tools, found)
     if not state.is_main_process:
         return None
+    found.warnings += tools.health.settle()
     found.seconds, found.peak_mb = pace.seconds(), peak_mb()
     _write(job, settings, out, methods, reports, found)
     page = write_page(job.baseline, settings, out, methods, reference, reports, found)
@@ -158,7 +158,7 @@ def evaluate(
 
 
 def _read(path: Path, prompts: Sequence[str] | None, tools: EvaluationTools, report: LoadReport) -> list[EvalImage]:
-    checked: CachedRows[str] = CachedRows(tools.cache / CHECKED, DETECTION_ROWS)
+    checked = tools.cached_rows(CHECKED)
     with tools.state.main_process_first():
         return read_pictures(path, prompts, checked, report, tools.settings.workers, tools.progress)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
+from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows, CacheHealth
 from fairhuman.detect.detection import LazyPictures, Picture
 from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.networks.features import ImageLike, extract_features
 from fairhuman.evaluate.pictures import EvalImage, Progress
 from fairhuman.evaluate.results import Methods
 from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.utils.parse import parse_json
 
 Value = TypeVar("Value")
 WRITE_EVERY = 64  # pictures per write of detections to the cache
@@ -29,12 +30,16 @@ class EvaluationTools:
 
     With several processes (`accelerate launch`), each computes its share of the features into the cache; then all read
     the cache.
+
+    Attributes:
+        health: what reading the cache has found out so far.
     """
 
     settings: EvaluateSettings
     cache: Path
     state: PartialState
     progress: Progress
+    health: CacheHealth = field(default_factory=CacheHealth)
 
     @property
     def device(self) -> torch.device:
@@ -47,7 +52,11 @@ class EvaluationTools:
             own = pictures[self.state.process_index :: self.state.num_processes]
             extract_features(extractor, own, self.cache, self.settings.workers, self.progress)
             self.state.wait_for_everyone()
-        return extract_features(extractor, pictures, self.cache, self.settings.workers, self.progress)
+        return extract_features(extractor, pictures, self.cache, self.settings.workers, self.progress, self.health)
+
+    def cached_rows(self, kind: str) -> CachedRows[str]:
+        """Detections of a kind, which is the name of their folder in the cache."""
+        return CachedRows(self.cache / kind, DETECTION_ROWS, self.health)
 
     def cached_detections(
         self,
@@ -62,7 +71,7 @@ class EvaluationTools:
         `find` yields (index, detections) of pictures as they finish; `dump` and `load` convert detections to a JSON
         value and back.
         """
-        rows: CachedRows[str] = CachedRows(self.cache / kind, DETECTION_ROWS)
+        rows = self.cached_rows(kind)
         own = pictures[self.state.process_index :: self.state.num_processes]
         known = set(rows.read([picture.sha256 for picture in own]))
         new = list({picture.sha256: picture for picture in own if picture.sha256 not in known}.values())
@@ -76,7 +85,7 @@ class EvaluationTools:
             self.progress(kind, len(known) + done, len(known) + len(new))
         self.state.wait_for_everyone()
         everything = rows.read([picture.sha256 for picture in pictures])
-        return [load(json.loads(everything[picture.sha256])) for picture in pictures]
+        return [load(parse_json(everything[picture.sha256])) for picture in pictures]
 
 
 def by_method(methods: Methods, find: Callable[[Sequence[EvalImage]], Sequence[Value]]) -> dict[str, list[Value]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name, read_checkpoint
 from fairhuman.models.settings import BaseSettings
+from fairhuman.utils.hub import refuse_pickles
 from fairhuman.utils.parse import parse_json
 
 SDXL = "sdxl"  # base 1.0, its shape without weights
@@ -16,6 +17,7 @@ SMALL_FOLDER = Path(__file__).with_name("small")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 MOLE_FILE = "mole.safetensors"
 SDXL_SIDE_MULTIPLE = 32  # pixels: the VAE's factor of 8, halved twice in the U-Net
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")  # folders of a pipeline that hold weights
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 
@@ -51,6 +53,8 @@ def check_location(model: str, own_vae: bool = False) -> None:
         found = str(parse_json((path / "model_index.json").read_text(encoding="utf-8")).get("_class_name"))
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"model {model!r}: model_index.json can't be read: {error}") from error
+    for part in NETWORKS:
+        refuse_pickles(f"model {model!r}", path / part)
     if not found.startswith("StableDiffusionXL"):
         raise ModelError(f"model {model!r}: expected {EXPECTED}, found {found}")
 
@@ -74,6 +78,7 @@ def check_vae(place: str) -> None:
     """
     if not Path(place).exists() and (is_checkpoint_name(place) or not is_hub_id(place)):
         raise ModelError(f"base.vae {place!r}: expected a folder, a .safetensors file or a hub id, found none there")
+    refuse_pickles(f"base.vae {place!r}", Path(place) / "vae" if (Path(place) / "vae").is_dir() else Path(place))
 
 
 def is_file(model: str) -> bool:

@@ -54,6 +54,7 @@ def load_pipeline(
                 dtype=dtypes,
                 variant=variant_of(location, dtype),
                 trust_remote_code=False,
+                use_safetensors=True,
                 **({} if vae is None else {"vae": vae}),
             )
     if vae is not None:

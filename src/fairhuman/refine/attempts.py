@@ -13,6 +13,7 @@ from fairhuman.utils.journal import Journal, read_rows, write_rows
 
 ATTEMPTS = "attempts.jsonl"
 SIDE = 256  # pixels
+_NEEDED: dict[str, type] = {"name": str, "shots": list}
 
 Shots = dict[tuple[int, int], str]  # (part, attempt): picture as a data URI
 
@@ -31,12 +32,13 @@ def add_attempts(out: Path, name: str, shots: Shots) -> None:
 def read_attempts(out: Path) -> dict[str, Shots]:
     """The attempts of every picture, by name."""
     return {
-        row["name"]: {(part, attempt): uri for part, attempt, uri in row["shots"]} for row in read_rows(out / ATTEMPTS)
+        row["name"]: {(part, attempt): uri for part, attempt, uri in row["shots"]}
+        for row in read_rows(out / ATTEMPTS, **_NEEDED)
     }
 
 
 def forget_others(out: Path, names: Iterable[str]) -> None:
     """Keep only the latest line of each of these names."""
     if (out / ATTEMPTS).is_file():
-        latest = {row["name"]: row for row in read_rows(out / ATTEMPTS)}
+        latest = {row["name"]: row for row in read_rows(out / ATTEMPTS, **_NEEDED)}
         write_rows(out / ATTEMPTS, [latest[name] for name in names if name in latest])

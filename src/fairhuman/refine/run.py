@@ -30,10 +30,10 @@ from fairhuman.refine.parts import PartsDetector, PictureParts, open_parts_detec
 from fairhuman.refine.picture import REFINED, PartRow, RefineTools, picture_outcome, refine_picture
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.files import alone, write_atomically
-from fairhuman.utils.journal import Journal, write_rows
-from fairhuman.utils.parse import parse_json
+from fairhuman.utils.journal import Journal, read_rows, write_rows
 
 RECIPE, ROWS, LOCK = "refine.yaml", "refined.jsonl", ".refine.lock"
+NEEDED: dict[str, type] = {"name": str, "given": str, "output": str, "sha256": str}  # of a row
 ANIMATED = "animated"
 
 Opener = Callable[[], AbstractContextManager[Painter]]
@@ -138,10 +138,7 @@ def finished_rows(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[
 
     Only reads, since another process may be writing.
     """
-    if not (out / ROWS).is_file():
-        return {}
-    *lines, _ = (out / ROWS).read_text(encoding="utf-8").split("\n")  # the last line may be incomplete
-    rows = {row["name"]: row for row in map(parse_json, lines)}
+    rows = {row["name"]: row for row in read_rows(out / ROWS, **NEEDED)}
     done = {}
     for source in sources:
         row = rows.get(source.name)
@@ -173,7 +170,7 @@ def refine_folder(
     with alone(out / LOCK, f"{out}: another process is refining into it"):
         config.save(manifest, out / RECIPE)
         done = finished_rows(out, sources)
-        journal = Journal(out / ROWS)
+        journal = Journal(out / ROWS, **NEEDED)
         failed: dict[str, str] = {}
         waiting = [source for source in sources if source.name not in done]
         earlier = {row["name"]: row["output"] for row in journal}

@@ -43,8 +43,11 @@ def read_metrics(run: Path) -> Metrics:
     """`metrics.jsonl` as columns sorted by step.
 
     A resumed run may have logged a step twice; the later line counts.
+
+    Raises:
+        DataError: a line before the last is damaged.
     """
-    rows = {int(row["step"]): row for row in read_rows(run / "metrics.jsonl") if "step" in row}
+    rows = {int(row["step"]): row for row in read_rows(run / "metrics.jsonl", step=int)}
     steps = sorted(rows)
     names = dict.fromkeys(name for step in steps for name in rows[step] if name != "step")
     columns = {name: np.array([_number(rows[step].get(name)) for step in steps]) for name in names}
@@ -52,11 +55,13 @@ def read_metrics(run: Path) -> Metrics:
 
 
 def read_validation(run: Path) -> list[HeldOutEvaluation]:
-    """`validation.jsonl` sorted by step; if a step was evaluated twice, the later line counts."""
+    """`validation.jsonl` sorted by step; if a step was evaluated twice, the later line counts.
+
+    Raises:
+        DataError: a line before the last is damaged.
+    """
     evaluations = {}
-    for row in read_rows(run / "validation.jsonl"):
-        if "step" not in row:
-            continue
+    for row in read_rows(run / "validation.jsonl", step=int):
         objectives: dict[str, dict[str, list[Any]]] = row.get("objectives", {})
         names = [name for name in OBJECTIVES_FIRST if name in objectives]
         names += [name for name in objectives if name not in names]

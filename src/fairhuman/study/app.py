@@ -1,9 +1,11 @@
 """The web app of a study: pages for participants and researcher, and their requests."""
 
+import logging
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from starlette.applications import Starlette
@@ -18,8 +20,9 @@ from fairhuman.study.limits import RateLimit
 from fairhuman.study.ranks import JOIN
 from fairhuman.study.shown import TYPES, ShownStudy
 from fairhuman.study.store import StudyStore, token_digest
-from fairhuman.study.study import PICTURES, Answer
+from fairhuman.study.study import Answer
 from fairhuman.study.texts import load_texts
+from fairhuman.utils.digest import DamageError
 from fairhuman.web.app import RefusedError, create_app, page, read_json
 
 ADMIN_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
@@ -75,6 +78,7 @@ class _Pages:
         self.study, self.store, self.access, self.texts = study, store, access, texts
         self.pictures = [study.pictures_of(number) for number in range(len(study.participants))]
         self.admin = token_digest(access.admin_token)
+        self.damaged: set[str] = set()  # pictures that were logged as damaged
         self.participants = RateLimit(*PARTICIPANT_LIMIT)
         self.strangers = RateLimit(*STRANGER_LIMIT)
         burst, per_second = JOIN_LIMIT
@@ -150,12 +154,17 @@ class _Pages:
         name = request.path_params["name"]
         if name not in self.pictures[self._participant(request)]:
             raise RefusedError(404, "There is no such picture.")
-        path = self.study.folder / PICTURES / name
         try:
-            content = path.read_bytes()
+            content = self.study.picture(name)
         except OSError as error:
             raise RefusedError(404, "This picture is missing.") from error
-        return Response(content, media_type=TYPES[path.suffix.lower()], headers={"Cache-Control": PICTURE_CACHE})
+        except DamageError as error:
+            if name not in self.damaged:
+                self.damaged.add(name)
+                logging.getLogger(__name__).error("%s", error)
+            raise RefusedError(404, "This picture is damaged.") from error
+        kind = TYPES[Path(name).suffix.lower()]
+        return Response(content, media_type=kind, headers={"Cache-Control": PICTURE_CACHE})
 
     def progress(self, request: Request) -> Response:
         self._check_admin(request)

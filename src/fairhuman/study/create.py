@@ -42,6 +42,7 @@ from fairhuman.study.study import (
     save_design,
 )
 from fairhuman.study.traces import SourceTrace, recoding_of, trace_notes, trace_of
+from fairhuman.utils.digest import digests_of
 from fairhuman.utils.files import alone, write_atomically, write_json, writing
 
 ZOOM = 384  # side of a close-up in pixels
@@ -156,6 +157,7 @@ def _save(
         "left_out": left_out,
         "settings": settings.model_dump(mode="json"),
         "secret": secret,
+        "digests": digests_of(folder / PICTURES),
     }
     write_json(folder / CREATION, content, private=True)
     save_design(design, folder)

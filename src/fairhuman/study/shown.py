@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fairhuman.errors import DataError
 from fairhuman.study.study import (
+    CREATION,
     PICTURES,
     Design,
     StudyItem,
@@ -16,10 +17,13 @@ from fairhuman.study.study import (
     Trial,
     check_study,
     load_design,
+    load_digests,
     load_settings,
 )
+from fairhuman.utils.digest import DamageError, content_digest
 
 TYPES: Mapping[str, str] = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+_DAMAGED = f"{{}}: is damaged: differs from its digest in {CREATION}; restore it from a backup"
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,35 @@ class ShownTrial:
 
 @dataclass(frozen=True)
 class ShownStudy:
-    """A study's folder and settings, and what each participant sees; only the database uses `design`."""
+    """A study's folder and settings, and what each participant sees; only the database uses `design`.
+
+    `digests` are those of the pictures, by file name; None: there are none, as the study was made by hand or by an
+    earlier version.
+    """
 
     folder: Path
     settings: StudySettings
     design: Design
     participants: tuple[tuple[ShownTrial, ...], ...]
+    digests: Mapping[str, str] | None = None
 
     def pictures_of(self, participant: int) -> frozenset[str]:
         """File names of all pictures in this participant's trials."""
         return frozenset(
             name for trial in self.participants[participant] for name in _names(trial.pictures, trial.zooms)
         )
+
+    def picture(self, name: str) -> bytes:
+        """Bytes of the picture with this file name.
+
+        Raises:
+            DamageError: they aren't what was written.
+            OSError: the file can't be read.
+        """
+        content = (self.folder / PICTURES / name).read_bytes()
+        if self.digests is not None and self.digests.get(name) != content_digest(content):
+            raise DamageError(_DAMAGED.format(self.folder / PICTURES / name))
+        return content
 
 
 def load_shown(folder: Path) -> ShownStudy:
@@ -60,6 +81,7 @@ def load_shown(folder: Path) -> ShownStudy:
         RecipeError: its settings are missing or invalid.
         DataError: the folder is no study; its design is missing or invalid, a picture is missing or has an unsupported
             type, or the pictures of an item differ in file size or type, which would identify them.
+        DamageError: a picture isn't what was written.
     """
     check_study(folder)
     settings = load_settings(folder)
@@ -71,7 +93,11 @@ def load_shown(folder: Path) -> ShownStudy:
     )
     if not participants or not all(participants):
         raise DataError(f"{folder}: the design must have participants, and every participant a trial")
-    return ShownStudy(folder, settings, design, participants)
+    study = ShownStudy(folder, settings, design, participants, load_digests(folder))
+    if study.digests is not None:
+        for name in sorted({name for number in range(len(participants)) for name in study.pictures_of(number)}):
+            study.picture(name)
+    return study
 
 
 def _shown(folder: Path, design: Design, trial: Trial, show_prompt: bool) -> ShownTrial:

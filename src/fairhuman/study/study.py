@@ -260,6 +260,22 @@ def load_design(folder: Path) -> Design:
         raise DataError(f"{path}: isn't the design of a study: {error!r}") from error
 
 
+def load_digests(folder: Path) -> Mapping[str, str] | None:
+    """Digests of the pictures by file name, which `create_study` writes into `creation.json`; None: there are none.
+
+    Raises:
+        DataError: the file can't be read, or holds something else.
+    """
+    path = folder / CREATION
+    if not path.is_file():
+        return None
+    try:
+        found = parse_json(path.read_text(encoding="utf-8")).get("digests")
+        return None if found is None else {str(name): str(digest) for name, digest in found.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: wasn't written by fairhuman study create: {error!r}") from error
+
+
 def _item(values: Mapping[str, Any]) -> StudyItem:
     zooms = {method: _names(names) for method, names in values["zooms"].items()}
     pictures = dict(zip(values["pictures"], _names(values["pictures"].values()), strict=True))

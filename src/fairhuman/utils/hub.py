@@ -20,6 +20,7 @@ _ADVICE = re.compile(
     re.IGNORECASE,
 )
 _LONGEST = 300
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @contextmanager
@@ -45,6 +46,24 @@ def loading(
         raise
     except Exception as failed:  # libraries raise any class: their own, the parsers', the connections'
         raise error(f"{name}: {failure(failed, place, expected, hub)}") from failed
+
+
+def refuse_pickles(name: str, place: str | Path, error: type[FairHumanError] = ModelError) -> None:
+    """Check that the weights at `place` aren't pickles alone, which may run code when they are loaded.
+
+    Pickles beside safetensors are fine: nothing reads them. What isn't a folder is left to whoever loads it.
+
+    Raises:
+        error: there are pickles and no safetensors; names the first, and `name`, which is for messages.
+    """
+    folder = Path(place)
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    pickles = [path for path in files if path.suffix.lower() in _PICKLES]
+    if pickles and not any(path.suffix == ".safetensors" for path in files):
+        raise error(
+            f"{name}: {pickles[0]} is a pickle, which may run code when it is loaded, and no .safetensors file lies "
+            "beside it; take a copy of the model with safetensors, or convert it where you trust it"
+        )
 
 
 def failure(error: BaseException, place: str, expected: str = "", hub: bool = True) -> str:

@@ -6,25 +6,36 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fairhuman.errors import DataError
 from fairhuman.utils.files import write_text
-from fairhuman.utils.parse import parse_json
+from fairhuman.utils.parse import ParseError, parse_json
+
+_KINDS: Mapping[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    bool: "true or false",
+}
+_SHOWN = 120  # characters of a damaged value in a message
 
 
 class Journal:
     """An append-only file of JSON objects, one per line.
 
-    An incomplete last line, left by a killed process, is removed when the file is opened.
+    An incomplete last line, left by a killed process, is removed when the file is opened. `needed` is that of
+    `read_rows`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, **needed: type) -> None:
+        self._path, self._needed = path, needed
         with path.open("ab+") as file:
             file.seek(0)
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(read_rows(self._path))
+        return iter(read_rows(self._path, **self._needed))
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append rows and sync them to disk."""
@@ -40,17 +51,39 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, **needed: type) -> list[dict[str, Any]]:
     """The JSON objects of a file, one a line; empty if there is no file.
 
-    A process that was killed while writing leaves half a line: such a line is left out.
+    A process that was killed while writing leaves half a line at the end, which is left out.
+
+    Args:
+        path: the file.
+        needed: types of values by name that each object must have; a float may be written as a whole number.
+
+    Raises:
+        DataError: another line is damaged; names the file and the line.
     """
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            row = parse_json(line)
-        except ValueError:
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
             continue
-        if isinstance(row, dict):
-            rows.append(row)
+        try:
+            rows.append(_row(line, needed))
+        except ValueError as error:
+            if number < len(lines):
+                raise DataError(
+                    f"{path}:{number}: is damaged: {error}. Restore the file from a backup, or delete this line"
+                ) from error
     return rows
+
+
+def _row(line: bytes, needed: Mapping[str, type]) -> dict[str, Any]:
+    row = parse_json(line.decode("utf-8"))
+    if not isinstance(row, dict):
+        raise ParseError(f"expected an object, found {row!r}"[:_SHOWN])
+    for name, kind in needed.items():
+        value = row.get(name)
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise ParseError(f"{name} must be {_KINDS[kind]}, found {value!r}"[:_SHOWN])
+    return row

@@ -7,7 +7,7 @@ as any other syntax error is.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,8 @@ def as_typed(value: object) -> str:
     return f"[{','.join(map(as_typed, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Read JSON.
+def parse_json(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Read JSON. `object_hook` replaces each object as soon as it is read, as that of `json.loads`.
 
     Raises:
         ParseError: the text isn't JSON, is nested deeper than `MAX_DEPTH`, or has an integer of more than `MAX_DIGITS`
@@ -72,7 +72,7 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         plain = text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
-        value = json.loads(plain, parse_int=_int if _LONG.search(plain) else None)
+        value = json.loads(plain, parse_int=_int if _LONG.search(plain) else None, object_hook=object_hook)
     except RecursionError as error:
         raise ParseError(_too_deep()) from error
     except ValueError as error:

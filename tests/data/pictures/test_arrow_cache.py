@@ -13,13 +13,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from fairhuman.data.pictures.arrow_copies import arrow_folder, copy_tables, with_arrow_copies
-from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.pictures.stored import PictureError, found_damaged, read_bytes
 from fairhuman.data.samples.batch import collate
-from fairhuman.data.samples.dataset import PeopleDataset
+from fairhuman.data.samples.dataset import DAMAGED_COPY, PeopleDataset
 from fairhuman.data.samples.sampler import StepBatches
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.record import FileSpan, HumanRecord, LabelMap, TableCell
 from fairhuman.regions.transforms import JointTransform
+from fairhuman.utils.digest import content_digest
+from helpers.damage import flip_in
 from helpers.tiny_pictures import encoded, picture
 
 COUNT = 12
@@ -73,11 +75,12 @@ def test_it_is_an_arrow_file_that_says_what_it_holds(records, tmp_path):
     arrow(records, tmp_path / "copies")
     for path in pieces(tmp_path / "copies"):
         held = pyarrow.ipc.open_file(path).read_all()
-        assert held.column_names == ["row", "field", "bytes"]
+        assert held.column_names == ["row", "field", "bytes", "digest"]
         assert len(held) == 2 * COUNT
         source = Path(json.loads((path.parent / "table.json").read_text())["path"])
-        for row, field, content in zip(*held.to_pydict().values(), strict=True):
+        for row, field, content, found in zip(*held.to_pydict().values(), strict=True):
             assert read_bytes(TableCell(source, row, tuple(json.loads(field)))) == content
+            assert found == content_digest(content)
 
 
 def test_existing_copies_are_reused(records, tmp_path):
@@ -258,3 +261,49 @@ def test_copying_ahead_removes_what_is_stale(records, tmp_path):
 def test_the_default_folder_moves_with_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("FAIRHUMAN_CACHE", str(tmp_path))
     assert arrow_folder() == tmp_path / "arrow"
+
+
+def test_a_damaged_copy_is_read_from_the_table_and_made_again_by_the_next_run(records, tmp_path):
+    folder = tmp_path / "copies"
+    first = arrow(records, folder)
+    content = read_bytes(records[2].image)
+    flip_in(first[2].image.path, content)
+    assert read_bytes(first[2].image) == content
+    assert [found_damaged(record.image) for record in first[:4]] == [False, False, True, False]
+    people = PeopleDataset(first[2:3], ("face",), JointTransform((32, 32)))
+    assert [(note.reason, note.action) for note in people[0].notes] == [(DAMAGED_COPY.reason, "warned")]
+    before = pieces(folder)
+    again = arrow(records, folder)
+    after = pieces(folder)
+    assert len(after) == len(before) == 2
+    assert sum(before[path] != after[path] for path in after) == 1
+    assert (
+        read_bytes(again[2].image)
+        == content
+        == first[2].image.path.read_bytes()[again[2].image.offset :][: len(content)]
+    )
+    assert not list(folder.rglob("*.damaged"))
+    again[2].image.path.unlink()  # another run that found damage removes the piece
+    assert read_bytes(again[2].image) == content
+
+
+def test_a_piece_is_not_overwritten_when_an_earlier_one_was_removed(records, tmp_path):
+    folder = tmp_path / "copies"
+    copied = arrow(records[:COUNT], folder, piece=3000)
+    assert len(pieces(folder)) > 2
+    flip_in(copied[0].image.path, read_bytes(records[0].image))
+    contents = [read_bytes(record.image) for record in copied]
+    assert [read_bytes(record.image) for record in arrow(records[:COUNT], folder, piece=3000)] == contents
+
+
+def test_copies_of_an_earlier_version_are_read_unchecked(records, tmp_path):
+    folder = tmp_path / "copies"
+    arrow(records[:COUNT], folder)
+    (path,) = pieces(folder)
+    table = pyarrow.ipc.open_file(path.read_bytes()).read_all().drop(["digest"])
+    with pyarrow.ipc.new_file(str(path), table.schema) as file:
+        file.write_table(table)
+    before = pieces(folder)
+    copied = arrow(records[:COUNT], folder)
+    assert pieces(folder) == before
+    assert read_bytes(copied[3].image) == read_bytes(records[3].image)

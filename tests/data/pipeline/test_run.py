@@ -16,7 +16,7 @@ from PIL import Image
 
 from fairhuman.data.export.run import export_dataset
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pictures.stored import read_bytes
+from fairhuman.data.pictures.stored import DAMAGED, read_bytes
 from fairhuman.data.pipeline import write
 from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.engine import run_tasks
@@ -26,6 +26,7 @@ from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.check import check_records
 from fairhuman.errors import DataError
 from fairhuman.record import Box, region_column
+from helpers.damage import flip_in
 from helpers.formats import FORMATS
 from helpers.small_builds import build, contents, rejected, rows, settings
 from helpers.tiny_pictures import encoded, picture
@@ -440,3 +441,23 @@ def test_a_caption_that_the_build_writes_is_missed_by_nobody(tmp_path):
     built = build(tmp_path / "photos", tmp_path / "out", "caption.kind=template")
     assert built.report["notes"] == {}
     assert rows(tmp_path / "out")[0]["caption"]
+
+
+def test_damage_in_a_shard_or_a_table_of_a_build_is_named_with_its_file(photos, tmp_path):
+    out = tmp_path / "out"
+    build(photos, out)
+    shard = min((out / "data").iterdir())
+    flip_in(shard, (photos / "01.png").read_bytes())
+    report = LoadReport()
+    records = read_source(out, ("face",), SourceSettings(max_reject_share=0.5), report)
+    assert len(records) == 6  # of the other shard: a row group is read as a whole
+    assert {(note.file, note.reason) for note in report.skipped()} == {(shard.name, DAMAGED)}
+    shard.unlink()
+    whole = build(photos, tmp_path / "again").report["files"]
+    table = min((out / "tiers").glob("check-*/*.parquet"))
+    flip_in(table, b"person 1" if table.read_bytes().count(b"person 1") == 1 else table.read_bytes()[100:140])
+    with pytest.raises(DataError, match=rf"^{table}: is damaged .*; delete it and run the same command again"):
+        build(photos, out)
+    table.unlink()
+    assert build(photos, out).report["files"] == whole
+    assert contents(out) == contents(tmp_path / "again")

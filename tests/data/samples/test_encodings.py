@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fairhuman.data.samples import encodings
 from fairhuman.data.samples.encodings import Encodings, count_other_networks
+from helpers.damage import flip, flip_in
 
 
 def tensor(number: int, size: int = 64) -> torch.Tensor:
@@ -93,8 +95,8 @@ from pathlib import Path
 import torch
 from fairhuman.data.samples import encodings
 save = encodings.save_file
-def half(tensors, path):
-    save(tensors, path)
+def half(tensors, path, metadata):
+    save(tensors, path, metadata)
     if len(tensors) == 7:
         os.truncate(path, path.stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -143,6 +145,50 @@ def test_a_damaged_file_is_named_and_the_others_are_read(tmp_path: Path) -> None
     kept.flush()
     assert torch.equal(Encodings(tmp_path).get("key0"), tensor(0))
     assert torch.equal(Encodings(tmp_path).get("key4"), tensor(4))
+
+
+def test_a_flipped_bit_makes_a_tensor_missing_until_it_is_written_again(tmp_path: Path) -> None:
+    filled(tmp_path, range(3))
+    file = tmp_path / "00000.safetensors"
+    flip_in(file, tensor(1).numpy().tobytes())  # of the middle one of three
+    kept = Encodings(tmp_path)
+    assert (len(kept), kept.damaged) == (3, 0)
+    assert [kept.get(f"key{number}") is None for number in range(3)] == [False, True, False]
+    assert (len(kept), kept.damaged, kept.notes) == (2, 1, [])
+    assert kept.get("key1") is None
+    kept.add("key1", tensor(1), "origin1")
+    kept.flush()
+    assert (kept.damaged, kept.added, kept.changed) == (1, 1, 0)  # its picture hasn't changed
+    for reader in (kept, Encodings(tmp_path)):
+        assert torch.equal(reader.get("key1"), tensor(1))
+    assert reader.damaged == 0
+
+
+def test_a_sign_a_type_and_a_name_are_part_of_what_is_checked(tmp_path: Path) -> None:
+    filled(tmp_path, range(1, 2))
+    file = tmp_path / "00000.safetensors"
+    whole = file.read_bytes()
+    for part, other in ((tensor(1).numpy().tobytes(), None), (b'"F16"', b'"I16"'), (b"[2,64]", b"[64,2]")):
+        if other is None:
+            flip(file, whole.index(part) + 1, bit=7)  # the sign of the first number
+        else:
+            file.write_bytes(whole.replace(part, other))
+        assert Encodings(tmp_path).get("key1") is None, part
+
+
+def test_tensors_of_an_earlier_version_are_read_unchecked_and_counted(tmp_path: Path) -> None:
+    save_file({"key7 origin7": tensor(7)}, tmp_path / "00000.safetensors")
+    filled(tmp_path, range(2))
+    kept = Encodings(tmp_path)
+    assert torch.equal(kept.get("key7"), tensor(7))
+    assert (len(kept), kept.unchecked, kept.damaged) == (3, 1, 0)
+
+
+def test_digests_that_are_no_mapping_damage_the_file(tmp_path: Path) -> None:
+    for digests in ("[1]", "{", "7"):
+        save_file({"key7": tensor(7)}, tmp_path / "00000.safetensors", {"digests": digests})
+        kept = Encodings(tmp_path)
+        assert (len(kept), len(kept.notes)) == (0, 1), digests
 
 
 def test_a_folder_that_cannot_be_created_is_noted_once_without_an_error(tmp_path: Path) -> None:

@@ -152,3 +152,19 @@ def test_the_real_sample_reads(shared):
         for region, column in {"face": "faces", "hand": "hands", "person": "persons"}.items():
             assert (record.boxes[region] is None) == (row[column] is None)
             assert len(record.boxes[region] or ()) == len(row[column] or ())
+
+
+def test_annotations_are_read_within_the_limits_of_json(change):
+    for said, edit in {
+        "nested at most": lambda labels: labels["annotations"][0].update(bbox=nested(150)),
+        "at most 300 digits": lambda labels: labels["annotations"][0].update(bbox=[1, 10**1000]),
+    }.items():
+        with pytest.raises(DataError, match=rf"coco_wholebody_val_v1.0.json: not a JSON file \(.*{said}"):
+            change(edit)
+
+
+def nested(levels):
+    found = []
+    for _ in range(levels):
+        found = [found]
+    return found

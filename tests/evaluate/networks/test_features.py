@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from fairhuman.data.pipeline.cache import CacheHealth
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks import features as features_module
 from fairhuman.evaluate.networks.features import extract_features
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.record import HumanRecord
+from helpers.damage import flip
 
 
 class MeanColour:
@@ -110,9 +112,31 @@ def test_a_picture_that_changes_is_refused(pictures, tmp_path):
         extract_features(MeanColour(), pictures, tmp_path / "cache")
 
 
-def test_a_damaged_file_of_the_cache_is_named(pictures, tmp_path):
-    extract_features(MeanColour(), pictures, tmp_path / "cache")
+@pytest.mark.parametrize("damage", [flip, lambda file: file.write_bytes(b"no table")])
+def test_a_damaged_file_of_the_cache_is_named_and_what_it_held_is_computed_again(pictures, tmp_path, damage):
+    first = extract_features(MeanColour(), pictures, tmp_path / "cache")
     (file,) = (tmp_path / "cache").rglob("*.parquet")
-    file.write_bytes(b"no table")
-    with pytest.raises(FairHumanError, match=rf"{file.name}: damaged file in the feature cache; delete it"):
-        extract_features(MeanColour(), pictures, tmp_path / "cache")
+    damage(file)
+    extractor, health = MeanColour(), CacheHealth()
+    found = extract_features(extractor, pictures, tmp_path / "cache", health=health)
+    assert np.array_equal(found, first)
+    assert extractor.seen == len(pictures)
+    assert health.settle() == [
+        f"feature cache: damaged files, deleted, and what they held computed again: 1 (such as {file})"
+    ]
+    (left,) = (tmp_path / "cache").rglob("*.parquet")
+    assert left != file
+    assert np.array_equal(extract_features(MeanColour(), pictures, tmp_path / "cache", health=CacheHealth()), first)
+
+
+def test_files_of_an_earlier_version_are_used_unchecked_and_counted(pictures, tmp_path):
+    first = extract_features(MeanColour(), pictures, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").rglob("*.parquet")
+    old = file.rename(file.with_name(f"{file.stem.partition('-')[0]}.parquet"))
+    extractor, health = MeanColour(), CacheHealth()
+    assert np.array_equal(extract_features(extractor, pictures, tmp_path / "cache", health=health), first)
+    assert extractor.seen == 0
+    assert health.settle() == [
+        f"feature cache: files of an earlier version without a digest, used unchecked: 1 (such as {old})"
+    ]
+    assert old.exists()

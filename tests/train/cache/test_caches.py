@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples import encodings
@@ -25,6 +25,7 @@ from fairhuman.train.data import build_loader, load_data
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
+from helpers.damage import flip
 from helpers.figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -170,6 +171,38 @@ def test_a_changed_picture_is_re_encoded_and_reported(make_recipe: MakeRecipe, p
     assert lora_bytes(recipe) == lora_bytes(fresh)
     found = filled(recipe)
     assert (found.new["latents"], found.unused["latents"]) == (0, 2)
+
+
+def test_a_damaged_latent_and_text_are_computed_again_and_counted(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(view=CENTER, cache=BOTH, steps=2)
+    filled(recipe)
+    assert recipe.cache.folder is not None
+    files = sorted(recipe.cache.folder.glob("*/00000.safetensors"))
+    for file in files:
+        for place in range(-100, -file.stat().st_size // 2, -256):  # tensors lie at the end; all of them
+            flip(file, place, bit=7)
+    listener = Listener()
+    train(recipe, [listener])
+    fresh = make_recipe("fresh", view=CENTER, cache=BOTH, steps=2)
+    train(fresh)
+    assert lora_bytes(recipe) == lora_bytes(fresh)
+    found = [text for text in listener.texts if "were damaged and have been computed again" in text]
+    assert [text.split(":")[0] for text in found] == [str(file.parent) for file in files]
+    lines = filled(recipe).lines()
+    assert sum("were damaged and have been computed again" in line for line in lines) == 2
+    assert not any("damaged" in line for line in filled(recipe).lines())
+
+
+def test_tensors_of_an_earlier_version_are_named_once(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(view=CENTER, cache=BOTH, steps=1)
+    filled(recipe)
+    assert recipe.cache.folder is not None
+    for file in recipe.cache.folder.glob("*/00000.safetensors"):
+        save_file(load_file(file), file)
+    listener = Listener()
+    train(recipe, [listener])
+    found = [text for text in listener.texts if "of an earlier version without digests, used unchecked" in text]
+    assert len(found) == 2
 
 
 def test_another_data_set_with_equal_keys_is_not_reported_as_changed(

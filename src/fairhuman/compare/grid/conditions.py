@@ -1,6 +1,5 @@
 """Condition columns of a grid: the pose or depth that its pictures follow."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from fairhuman.compare.grid.matching import MatchedRow
 from fairhuman.data.condition.people import SHAPES, people_from_list
 from fairhuman.errors import DataError
 from fairhuman.generate.control_inputs import POSE_TEXT, ControlInputs, read_control_inputs
+from fairhuman.utils.parse import parse_json
 
 _SAME = 0.5  # tolerance in pixels between the pose shown and the pose a picture followed
 
@@ -51,7 +51,7 @@ def _picture(view_chw: Tensor) -> Image.Image:
 
 
 def _same(one: str, other: str) -> bool:
-    ours, theirs = (people_from_list(json.loads(text)) for text in (one, other))
+    ours, theirs = (people_from_list(parse_json(text)) for text in (one, other))
     return len(ours) == len(theirs) and all(
         np.allclose(getattr(a, part), getattr(b, part), rtol=0, atol=_SAME)
         for a, b in zip(ours, theirs, strict=True)

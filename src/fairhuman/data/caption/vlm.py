@@ -13,7 +13,7 @@ from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load_picture
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
-from fairhuman.utils.hub import failure
+from fairhuman.utils.hub import failure, refuse_pickles
 
 Query = tuple[str, Image.Image]  # the prompt and its picture
 
@@ -134,10 +134,13 @@ def _device(name: str | None) -> torch.device:
 def _load(name: str, device: torch.device) -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    refuse_pickles(f"transformers.model {name!r}", name)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(
+            name, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
         model = model.to(device).eval()
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
         reason = failure(error, name, "an image-text-to-text model")

@@ -13,7 +13,7 @@ from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.errors import ModelError
 from fairhuman.record import DepthKind
-from fairhuman.utils.hub import failure
+from fairhuman.utils.hub import failure, refuse_pickles
 
 # Kind of output by model type; other types need more postprocessing than a resize.
 _KINDS: dict[str, DepthKind] = {"dpt": "relative", "depth_anything": "relative"}
@@ -81,6 +81,7 @@ def check_depth_model(settings: DepthSettings) -> None:
         raise _load_error(settings, "there is no such folder")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise _load_error(settings, "the folder has no config.json")
+    refuse_pickles(f"depth.model {settings.model!r}", folder)
 
 
 @contextmanager
@@ -103,7 +104,9 @@ def _load(settings: DepthSettings) -> tuple[Any, Any]:
     try:
         device = torch.device(automatic if settings.device == "auto" else settings.device)
         processor = AutoImageProcessor.from_pretrained(settings.model, trust_remote_code=False)
-        model = AutoModelForDepthEstimation.from_pretrained(settings.model, trust_remote_code=False)
+        model = AutoModelForDepthEstimation.from_pretrained(
+            settings.model, trust_remote_code=False, use_safetensors=True
+        )
         model = model.eval().to(device)
     except Exception as error:  # the hub's client, file parsers and devices raise various errors
         raise _load_error(settings, failure(error, settings.model)) from error

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from fairhuman.data.condition.people import people_from_source, people_to_list
 from fairhuman.data.export.sample import ExportSample, as_text
@@ -18,6 +17,7 @@ from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
+from fairhuman.utils.tables import open_writer
 
 
 def write_parquet(
@@ -34,7 +34,7 @@ def write_parquet(
             _row(sample, dataset.regions, masks, report) for sample in chain([first], islice(samples, shard_rows - 1))
         )
         path = folder / "data" / f"{number:05d}.parquet"
-        with pyarrow.parquet.ParquetWriter(path, schema, compression="none") as file:
+        with open_writer(path, schema) as file:
             while group := list(islice(rows, ROW_GROUP)):
                 file.write_table(pyarrow.Table.from_pylist(group, schema=schema))
         number += 1

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow
-import pyarrow.parquet
 
 from fairhuman.data.look.reading import DataSet, read_report
 from fairhuman.data.pictures.notes import LoadReport
@@ -15,6 +14,7 @@ from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.tables import open_table, read_table
 
 MANIFEST = "manifest"
 
@@ -50,7 +50,7 @@ def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
         return []
     groups: dict[tuple[str, str], RejectedGroup] = {}
     try:
-        with pyarrow.parquet.ParquetFile(file) as table:
+        with open_table(file) as table:
             for batch in table.iter_batches(columns=["key", "location", "stage", "reason", "value"]):
                 for row in batch.to_pylist():
                     group = groups.setdefault((row["stage"], row["reason"]), RejectedGroup(row["stage"], row["reason"]))
@@ -101,7 +101,7 @@ def _manifest_rows(folder: Path, wanted: set[str]) -> Iterator[ManifestRow]:
     for _, file in sorted(numbered_files(folder).items()):
         if not missing:
             return
-        keys = pyarrow.parquet.read_table(file, columns=["key"]).column("key").to_pylist()
+        keys = read_table(file, columns=["key"]).column("key").to_pylist()
         if missing.isdisjoint(keys):
             continue
         yield from (row for row in read_block(file) if row.key in missing)

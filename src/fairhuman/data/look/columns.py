@@ -19,6 +19,7 @@ from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import CAPTION, TEXT
 from fairhuman.errors import DataError
 from fairhuman.record import region_column
+from fairhuman.utils.tables import open_table
 
 ROWS = 4096
 NUMBERS = ("width", "height", "clarity")
@@ -86,7 +87,7 @@ def _is_boxes(kind: pyarrow.DataType) -> bool:
 
 
 def _read_file(path: Path, regions: Sequence[str]) -> Iterator[RecordColumns]:
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with open_table(path) as file:
         masks = _mask_leaves([file.schema.column(n).path for n in range(len(file.schema))])
         names = _usable(file.schema_arrow, regions)
         own = [CAPTION if name == TEXT else name for name in names]

@@ -5,7 +5,9 @@ contiguously, so a picture is a `FileSpan` (offset and length) that any process 
 
 Each table has its own folder in the cache, keyed by the table's path, size and modification time, so a changed table
 gets a new folder. The folder holds numbered pieces, written atomically, that list their cells. Cells that a run needs
-and no piece holds go into new pieces; so an interrupted copy resumes, and columns can be added later.
+and no piece holds go into new pieces; so an interrupted copy resumes, and columns can be added later. Each copy has a
+digest that is checked when it is read. Where one is damaged, the table itself is read instead, and the next run makes
+the piece again.
 """
 
 import hashlib
@@ -22,15 +24,33 @@ import numpy as np
 import pyarrow
 from filelock import FileLock
 
-from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.pictures.stored import PictureError, damage_mark, read_bytes
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.record import DerivedMask, FileSpan, HumanRecord, LabelMap, Stored, TableCell, mask_picture
+from fairhuman.record import (
+    CopiedCell,
+    DerivedMask,
+    FileSpan,
+    HumanRecord,
+    LabelMap,
+    Stored,
+    TableCell,
+    stored_pictures,
+)
+from fairhuman.utils.digest import content_digest
 from fairhuman.utils.files import cache_folder, remove_atomically, write_atomically, write_json, writing
+from fairhuman.utils.parse import parse_json
 
 SMALL = 64 * 2**20  # bytes: tables of at most this total size are kept in main memory instead
 PIECE = 2**30  # bytes of one piece
 _BATCH = 64 * 2**20  # bytes per record batch
-_SCHEMA = pyarrow.schema([("row", pyarrow.int64()), ("field", pyarrow.string()), ("bytes", pyarrow.large_binary())])
+_SCHEMA = pyarrow.schema(
+    [
+        ("row", pyarrow.int64()),
+        ("field", pyarrow.string()),
+        ("bytes", pyarrow.large_binary()),
+        ("digest", pyarrow.string()),
+    ]
+)
 _ADVICE = "; set source.cache=FOLDER to keep copies of pictures elsewhere, or source.cache=false to make none"
 
 
@@ -81,7 +101,7 @@ def copy_tables(
     """
     removed = 0
     for kept in sorted(folder.glob("*/table.json")):
-        state = json.loads(kept.read_text(encoding="utf-8"))
+        state = parse_json(kept.read_text(encoding="utf-8"))
         if _state(Path(state["path"])) != state:
             with writing(folder):
                 remove_atomically(kept.parent)
@@ -95,8 +115,7 @@ def _tables(records: Sequence[HumanRecord], conditions: Sequence[str]) -> dict[P
     """The cells that the records refer to, by Parquet file."""
     tables: dict[Path, set[TableCell]] = {}
     for record in records:
-        painted = (mask_picture(mask) for mask in record.masks.values())
-        for stored in (record.image, *painted, *(getattr(record, name) for name in conditions)):
+        for stored in stored_pictures(record, conditions):
             if isinstance(stored, TableCell):
                 tables.setdefault(stored.path, set()).add(stored)
     return tables
@@ -138,6 +157,8 @@ def _copied(table: Path, cells: set[TableCell], folder: Path, piece: int) -> lis
     if state is None:
         return []
     table_folder = folder / hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
+    with writing(table_folder, _ADVICE):
+        _remove_damaged(table_folder)
     copies = _copied_cells(table_folder, table)
     if cells <= copies.keys():
         return [(cell, span) for cell in cells if (span := copies[cell]) is not None]
@@ -150,9 +171,18 @@ def _copied(table: Path, cells: set[TableCell], folder: Path, piece: int) -> lis
             write_json(table_folder / "table.json", state)
             queue = deque(missing)
             while queue:
-                path = table_folder / f"{len(list(table_folder.glob('*.arrow'))):05}.arrow"
+                number = max((int(path.stem) for path in table_folder.glob("*.arrow")), default=-1) + 1
+                path = table_folder / f"{number:05}.arrow"
                 write_atomically(path, partial(_write_piece, queue, piece))
     return _copied(table, cells, folder, piece)
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Remove pieces in which an earlier run has found a damaged copy; a run that reads them goes on with the table."""
+    for path in sorted(folder.glob("*.arrow")):
+        if damage_mark(path).exists():
+            path.unlink(missing_ok=True)
+            damage_mark(path).unlink(missing_ok=True)
 
 
 def _state(table: Path) -> dict[str, Any] | None:
@@ -189,7 +219,8 @@ def _write_piece(queue: deque[TableCell], piece: int, path: Path) -> None:
                 fields.append(json.dumps(cell.field))
                 values.append(value)
                 size += len(value or b"")
-            file.write_batch(pyarrow.record_batch([rows, fields, values], schema=_SCHEMA))
+            digests = [None if value is None else content_digest(value) for value in values]
+            file.write_batch(pyarrow.record_batch([rows, fields, values, digests], schema=_SCHEMA))
             written += size
 
 
@@ -209,16 +240,15 @@ def _cells_of_piece(path: Path, table: Path) -> Iterator[tuple[TableCell, FileSp
         buffer = file.read_buffer()
         reader = pyarrow.ipc.open_file(buffer)
         for number in range(reader.num_record_batches):
-            rows, fields, values = reader.get_batch(number).columns
+            rows, fields, values, *rest = reader.get_batch(number).columns
+            digests = rest[0].to_pylist() if rest else [None] * len(rows)  # copies of an earlier version have none
             _, offsets, content = values.buffers()
             # The file is memory-mapped without a copy, so the address of a value gives its offset in the file.
             first = content.address - buffer.address
             starts = first + np.frombuffer(offsets, np.int64)[: len(values) + 1]
             ends, valid = starts[1:].tolist(), values.is_valid().to_pylist()
-            for row, field, start, end, readable in zip(
-                rows.to_pylist(), fields.to_pylist(), starts.tolist(), ends, valid, strict=False
+            for row, field, start, end, readable, digest in zip(
+                rows.to_pylist(), fields.to_pylist(), starts.tolist(), ends, valid, digests, strict=False
             ):
-                yield (
-                    TableCell(table, row, tuple(json.loads(field))),
-                    FileSpan(path, start, end - start) if readable else None,
-                )
+                cell = TableCell(table, row, tuple(parse_json(field)))
+                yield cell, CopiedCell(path, start, end - start, cell, digest) if readable else None

@@ -2,16 +2,20 @@
 
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from fairhuman.errors import DataError
-from fairhuman.record import FileSpan, Finding, Stored, TableCell
+from fairhuman.record import CopiedCell, FileSpan, Finding, Stored, TableCell
 from fairhuman.regions.boxes import shorten
+from fairhuman.utils.digest import content_digest
+from fairhuman.utils.tables import is_damage, open_table
+
+DAMAGED = "is damaged: differs from its checksum"
 
 
 class PictureError(DataError):
@@ -65,6 +69,8 @@ def read_bytes(stored: Stored) -> bytes:
         return stored
     if isinstance(stored, TableCell):
         return _cell_bytes(stored)
+    if isinstance(stored, CopiedCell):
+        return _copy_bytes(stored)
     try:
         return _span_bytes(stored) if isinstance(stored, FileSpan) else stored.read_bytes()
     except OSError as error:
@@ -88,6 +94,33 @@ def _span_bytes(span: FileSpan) -> bytes:
     return content
 
 
+def _copy_bytes(copy: CopiedCell) -> bytes:
+    """The bytes of a copy; those of the cell itself, which takes longer, if the copy is damaged."""
+    try:
+        content = _span_bytes(copy)
+    except (OSError, PictureError):  # removed, as another run has found damage
+        return _cell_bytes(copy.cell)
+    if copy.digest in (None, content_digest(content)):
+        return content
+    _damaged.add(copy)
+    with suppress(OSError):  # a folder that can't be written keeps its damaged copies
+        damage_mark(copy.path).touch()
+    return _cell_bytes(copy.cell)
+
+
+def damage_mark(piece: Path) -> Path:
+    """The file whose existence says that a file of copies has a damaged one, so that it is made again."""
+    return piece.with_name(f"{piece.name}.damaged")
+
+
+def found_damaged(stored: Stored) -> bool:
+    """Whether this process has found a copy damaged when it was read."""
+    return isinstance(stored, CopiedCell) and stored in _damaged
+
+
+_damaged: set[CopiedCell] = set()
+
+
 def _cell_bytes(cell: TableCell) -> bytes:
     try:
         group, first = _find_row_group(cell.path, cell.row)
@@ -95,6 +128,8 @@ def _cell_bytes(cell: TableCell) -> bytes:
     except FileNotFoundError as error:
         raise unreadable(cell, error) from error
     except (pyarrow.ArrowException, OSError, IndexError, KeyError) as error:
+        if is_damage(error):
+            raise PictureError(DAMAGED, picture_name(cell)) from error
         raise PictureError(f"can't be read: {error}", picture_name(cell)) from error
     for name in cell.field[1:]:
         value = (dict(value) if isinstance(value, list) else value or {}).get(name)
@@ -107,7 +142,7 @@ def _cell_bytes(cell: TableCell) -> bytes:
 @lru_cache(maxsize=64)
 def _group_ends(path: Path) -> list[int]:
     """The row after the last one of each row group of a table."""
-    with pyarrow.parquet.ParquetFile(path) as table:
+    with open_table(path) as table:
         ends, end = [], 0
         for group in range(table.num_row_groups):
             end += table.metadata.row_group(group).num_rows
@@ -124,5 +159,5 @@ def _find_row_group(path: Path, row: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)  # access is mostly sequential, and a row group of pictures can be large
 def _column(path: Path, group: int, column: str) -> Any:
-    with pyarrow.parquet.ParquetFile(path) as table:
+    with open_table(path) as table:
         return table.read_row_group(group, columns=[column]).column(column)

@@ -19,6 +19,7 @@ from fairhuman.data.sources.check import decode_record
 from fairhuman.data.sources.rows import EMPTY_CAPTION
 from fairhuman.errors import FairHumanError
 from fairhuman.record import region_column
+from fairhuman.utils.parse import parse_json
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class CheckTier:
         """Conversions and oddities that a row of the table notes; a source's lack of a caption is none, since each kept
         row gets one.
         """
-        found = {(action, reason) for action, reason, _ in json.loads(row["findings"]) if action != "skipped"}
+        found = {(action, reason) for action, reason, _ in parse_json(row["findings"]) if action != "skipped"}
         return found - {EMPTY_CAPTION[:2]}
 
     @contextmanager

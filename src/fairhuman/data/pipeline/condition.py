@@ -18,6 +18,7 @@ from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
+from fairhuman.utils.parse import parse_json
 
 BATCH = 8
 SECONDS = 300.0
@@ -55,7 +56,7 @@ class ConditionTier:
 
     def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Conversions and oddities that a row of the table notes."""
-        return {(action, reason) for action, reason, _ in json.loads(row["findings"])}
+        return {(action, reason) for action, reason, _ in parse_json(row["findings"])}
 
     @contextmanager
     def open(self) -> Iterator[ProcessRows]:

@@ -16,13 +16,13 @@ import pyarrow
 from numpy.typing import NDArray
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pipeline.tables import read_table, write_table
 from fairhuman.data.pipeline.values import from_json, to_json
 from fairhuman.data.sources import SourceFormat
 from fairhuman.data.sources.own_regions import box_columns
 from fairhuman.data.sources.rows import Row, printable
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, TableCell
+from fairhuman.utils.tables import read_table, write_table
 
 Ids = NDArray[np.uint64]
 

@@ -11,8 +11,8 @@ import pyarrow
 from fairhuman.data.pictures.filters import Filter
 from fairhuman.data.pipeline.select import RejectedRow, Selection
 from fairhuman.data.pipeline.settings import BuildRecipe
-from fairhuman.data.pipeline.tables import write_table
 from fairhuman.utils.files import write_json
+from fairhuman.utils.tables import write_table
 
 REPORT, REJECTED = "report.json", "rejected/00000.parquet"
 STAGES = ("read", "check", "detect", "filter", "duplicate", "caption", "condition")

@@ -22,8 +22,8 @@ import pyarrow.compute
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
 from fairhuman.data.pipeline.rows import CHANGED
-from fairhuman.data.pipeline.tables import read_table, write_table
 from fairhuman.errors import DataError
+from fairhuman.utils.tables import read_table, write_table
 
 Status = Literal["ok", "rejected", "failed"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.record import FileSpan, TableCell
+from fairhuman.utils.parse import parse_json
 
 _SPAN, _CELL, _PATH = "!span", "!cell", "!path"
 
@@ -40,5 +41,5 @@ def from_json(text: str, root: Path) -> dict[str, Any]:
             return Path(found[_PATH])
         return found
 
-    values: dict[str, Any] = json.loads(text, object_hook=decode)
+    values: dict[str, Any] = parse_json(text, object_hook=decode)
     return values

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 from PIL import Image
 
 from fairhuman.data.condition.people import PEOPLE_TYPE
@@ -22,6 +21,7 @@ from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, boxes_to_lis
 from fairhuman.data.pipeline.tier import TaskOutcome, TierTable, rows_by_id
 from fairhuman.record import DerivedMask, HumanRecord, LabelMap, region_column
 from fairhuman.utils.files import write_atomically
+from fairhuman.utils.tables import open_writer
 
 VERSION = 1  # to be increased when the same rows are written differently
 ROW_GROUP = 64  # rows; to get one picture, a reader must read its whole row group
@@ -134,7 +134,7 @@ class ShardWriter:
         changed: list[int] = []
 
         def write(path: Path) -> None:
-            with pyarrow.parquet.ParquetWriter(path, self.schema, compression="none") as file:
+            with open_writer(path, self.schema) as file:
                 rows = self._rows(shard, changed)
                 while group := list(islice(rows, ROW_GROUP)):
                     file.write_table(pyarrow.Table.from_pylist(group, schema=self.schema))

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as T
 
 from fairhuman.data.pictures.decode import DEFAULT_LIMITS, PictureLimits, decode, decode_mask
 from fairhuman.data.pictures.notes import Note, note
-from fairhuman.data.pictures.stored import PictureError, picture_name
+from fairhuman.data.pictures.stored import PictureError, found_damaged, picture_name
 from fairhuman.data.samples.batch import Sample
 from fairhuman.data.samples.conditions import Condition, can_be_mirrored, conditions_in_view, read_conditions
 from fairhuman.data.samples.encodings import Encodings
@@ -23,13 +23,14 @@ from fairhuman.data.samples.regions_in_view import RegionsInView, regions_in_vie
 from fairhuman.data.samples.sampler import BucketOrder, Order, SampleOrder, SizedOrder
 from fairhuman.data.samples.views import View, view_of
 from fairhuman.errors import DataError
-from fairhuman.record import CONDITIONS, IGNORE, Box, Finding, HumanRecord
+from fairhuman.record import CONDITIONS, IGNORE, Box, Finding, HumanRecord, stored_pictures
 from fairhuman.regions.masks import boxes_to_mask, union, without
 from fairhuman.regions.settings import MaskSettings
 from fairhuman.regions.transforms import JointTransform, ViewDraw, as_bounding_boxes
 from fairhuman.utils.files import digest
 from fairhuman.utils.randomness import Stream, seeded_generator
 
+DAMAGED_COPY = Finding("warned", "copy of a picture is damaged, so the original is read")
 _ALMOST = 0.98  # share of a pixel above which it is ignored
 _BOX_TOLERANCE = 2.0  # pixels by which a region's boxes may differ from the bounding box of its painted mask
 
@@ -227,6 +228,11 @@ class PeopleDataset(Dataset[Sample]):
             notes=(
                 *notes,
                 *(note(record.location or record.key, "train", finding) for finding in annotations.findings),
+                *(
+                    note(record.location or record.key, "train", DAMAGED_COPY)
+                    for stored in stored_pictures(record, self.conditions)
+                    if found_damaged(stored)
+                ),
             ),
             view=view,
             moments_2chw=moments,

@@ -4,25 +4,33 @@ A folder holds numbered, memory-mapped safetensors files that are written atomic
 can read while others write. A tensor's name covers all that it depends on except the network, which has its own
 folder; so entries never become invalid. New tensors are buffered in main memory until their size reaches that of all
 tensors written so far by this process: the files are few, and a killed process loses at most half of its work.
+
+A file's metadata has a digest of each tensor, which is checked when the tensor is read. A damaged tensor counts as
+missing, so it is computed again and written to a new file, and there it is found from then on.
 """
 
 import errno
+import json
 import os
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fairhuman.utils.digest import content_digest
 from fairhuman.utils.files import write_atomically
+from fairhuman.utils.parse import parse_json
 
 SHARD = 256 * 2**20  # approximate maximum size of a file in bytes
 FIRST = 2**20  # size of a process's first file in bytes
 RESERVE = 2**30  # bytes left free on the disk for checkpoints
+_DIGESTS = "digests"  # the metadata with the digest of each tensor by name, as JSON
 
 
 class Encodings:
@@ -31,6 +39,8 @@ class Encodings:
     Attributes:
         added: number of tensors added by this object.
         changed: number of these whose origin had a tensor already, so its content has changed.
+        damaged: number of tensors found damaged by this object, which are missing since.
+        unchecked: number of tensors on disk without a digest, as an earlier version wrote them.
         full: whether writing has stopped.
         notes: messages for the user, each once.
     """
@@ -39,9 +49,11 @@ class Encodings:
         self.folder = folder
         self.added = 0
         self.changed = 0
+        self.damaged = 0
+        self.unchecked = 0
         self.full = False
         self.notes: list[str] = []
-        self._locations: dict[str, tuple[Any, str]] = {}  # key to a mapped file and the name in it
+        self._locations: dict[str, tuple[Any, str, str | None]] = {}  # key to a mapped file, name in it, and digest
         self._origins: set[str] = set()
         self._opened: set[Path] = set()
         self._modified = -1
@@ -60,7 +72,7 @@ class Encodings:
         return Encodings, (self.folder,)
 
     def get(self, key: str) -> Tensor | None:
-        """The tensor of a key, including tensors written meanwhile by other processes; None if there is none."""
+        """The tensor of a key, including tensors written meanwhile by other processes; None: missing or damaged."""
         name = self._pending_names.get(key)
         if name is not None:
             return self._pending[name]
@@ -68,9 +80,14 @@ class Encodings:
             self._open_new_files()
         if key not in self._locations:
             return None
-        file, name = self._locations[key]
+        file, name, digest = self._locations[key]
         tensor: Tensor = file.get_tensor(name)
-        return tensor
+        if digest is None or digest == _digest(name, tensor):
+            return tensor
+        self.damaged += 1
+        del self._locations[key]
+        self._origins.discard(name.partition(" ")[2])  # what is added next isn't a changed picture
+        return None
 
     def add(self, key: str, tensor: Tensor, origin: str = "") -> None:
         """Add a tensor, on the CPU and contiguous. Keys and origins are texts without spaces.
@@ -117,7 +134,8 @@ class Encodings:
             if new:
                 number = max((int(path.stem) for path in self._files()), default=-1) + 1
                 path = self.folder / f"{number:05}.safetensors"
-                write_atomically(path, partial(save_file, new))
+                digests = {name: _digest(name, tensor) for name, tensor in new.items()}
+                write_atomically(path, partial(save_file, new, metadata={_DIGESTS: json.dumps(digests)}))
                 self._open(path)
         self._written += size
 
@@ -140,14 +158,23 @@ class Encodings:
         self._opened.add(path)
         try:
             file: Any = safe_open(path, framework="pt")
-        except (OSError, SafetensorError) as error:
+            digests = dict(parse_json((file.metadata() or {}).get(_DIGESTS, "{}")))
+        except (OSError, SafetensorError, ValueError, TypeError) as error:
             self.notes.append(f"{path}: damaged, not used; delete it ({error})")
             return
         for name in file.keys():  # noqa: SIM118 - it isn't a mapping
             key, _, origin = name.partition(" ")
-            self._locations.setdefault(key, (file, name))
+            digest = digests.get(name, "") if digests else None
+            self.unchecked += digest is None
+            self._locations[key] = (file, name, digest)  # of two, the later one replaces a damaged one
             self._origins.add(origin)
         self._origins.discard("")
+
+
+def _digest(name: str, tensor: Tensor) -> str:
+    """Digest of a tensor with its name, type and shape."""
+    about = f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode()
+    return content_digest(about, tensor.contiguous().view(torch.uint8).numpy().data)
 
 
 def count_other_networks(folder: Path) -> int:

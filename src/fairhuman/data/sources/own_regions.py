@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from fairhuman.data.sources.columns import DEFINED
 from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import Row
+from fairhuman.utils.tables import open_table
 
 
 def own_regions(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ def own_regions_of_tables(path: Path) -> tuple[str, ...]:
     """
     found: set[str] = set()
     for file in parquet_files(path):
-        with pyarrow.parquet.ParquetFile(file) as table:
+        with open_table(file) as table:
             for field in table.schema_arrow:
                 if field.name in DEFINED | found or not _is_nested(field.type):
                     continue

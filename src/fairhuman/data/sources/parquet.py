@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import Row, reading_table, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import TableCell
+from fairhuman.utils.tables import naming_damage, open_table
 
 
 def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of all sources
@@ -36,7 +36,7 @@ def parquet_files(path: Path) -> list[Path]:
 def read_rows(path: Path) -> Iterator[Row]:
     """Rows of one table; the line in a location is the row's number from 1."""
     try:
-        with reading_table(path), pyarrow.parquet.ParquetFile(path) as table:
+        with reading_table(path), naming_damage(path), open_table(path) as table:
             number = 0
             for group in range(table.num_row_groups):
                 filled = _filled_leaves(table, group)

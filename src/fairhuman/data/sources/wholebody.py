@@ -12,7 +12,6 @@ The faces of a picture (and likewise its hands) are:
 - none if no person is annotated, because COCO marks every person.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from fairhuman.data.sources.rows import STAGE, Row, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
+from fairhuman.utils.parse import parse_json
 
 PARTS = {"faces": ("face",), "hands": ("lefthand", "righthand")}
 KEPT = ("image_id", "iscrowd", "bbox", "caption")  # fields of an annotation that are read
@@ -80,8 +80,8 @@ def _load(file: Path, *names: str) -> list[list[Any]]:
     try:
         with reading_table(file):
             content = file.read_bytes()
-        values = json.loads(content, object_hook=_without_key_points)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(content, object_hook=_without_key_points)
+    except ValueError as error:
         raise DataError(f"{file}: not a JSON file ({shorten(str(error))})") from error
     lists: list[list[Any]] = []
     for name in names:

@@ -24,6 +24,7 @@ from fairhuman.detect.settings import DetectSettings, Part, detector_names, open
 from fairhuman.detect.worker import Failure
 from fairhuman.record import Box, HumanRecord
 from fairhuman.utils.files import cache_folder, digest
+from fairhuman.utils.parse import parse_json
 
 BLOCK = 32  # pictures between two writes of the cache
 WORKERS = min(4, os.cpu_count() or 1)
@@ -121,4 +122,4 @@ def _folder(part: str, how: str) -> Path:
 
 
 def _boxes(row: str) -> tuple[Box, ...]:
-    return boxes_from_lists(json.loads(row)) or ()
+    return boxes_from_lists(parse_json(row)) or ()

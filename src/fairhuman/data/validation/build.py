@@ -101,13 +101,17 @@ def _choose(
     records: Mapping[str, HumanRecord], settings: ValidationSetSettings, funnel: Funnel, work: Path, progress: Progress
 ) -> _Chosen:
     """Draw records and make their prompts; a record without a prompt is replaced by the next one in the draw."""
-    candidates = filter_candidates(records, settings, funnel, Journal(work / LOOKS), progress)
+    candidates = filter_candidates(
+        records, settings, funnel, Journal(work / LOOKS, digest=str, clarity=float), progress
+    )
     kept, looks = candidates.records, candidates.looks
     strata = {key: stratum(record, settings.strata) for key, record in kept.items()}
     prompts: dict[str, Caption] = {}
     by_rules = settings.prompts.kind == "rules"
     failures: list[Failure] = []
-    with open_prompts(settings, Journal(work / PROMPTS), progress) as make_prompts:
+    with open_prompts(
+        settings, Journal(work / PROMPTS, key=str, picture=str, text=str, tokens=list, cut=bool), progress
+    ) as make_prompts:
         while True:
             _check_count(len(strata), settings, funnel)
             drawn = draw_set(strata, settings, settings.seed)

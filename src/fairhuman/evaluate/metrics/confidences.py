@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
 from fairhuman.detect.bundled import source_name
 from fairhuman.evaluate.people.detections import ImageDetections, detect_each
 from fairhuman.evaluate.people.official import OfficialScores, official_scores
@@ -168,9 +167,7 @@ def measure_official(
 def _official(method: str, pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[OfficialScores]:
     """Scores of a method's pictures, cached as one sequence, since each depends on the pictures before it."""
     upscale, watch = tools.settings.upscale, partial(tools.progress, f"official, {method}")
-    rows: CachedRows[str] = CachedRows(
-        tools.cache / f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}", DETECTION_ROWS
-    )
+    rows = tools.cached_rows(f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}")
     key = hashlib.sha256(b"".join(picture.sha256 for picture in pictures)).digest()
     known = rows.read([key])
     if key in known:

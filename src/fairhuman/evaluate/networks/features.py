@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fairhuman.data.pipeline.cache import FEATURE_ROWS, CachedRows, Key
+from fairhuman.data.pipeline.cache import FEATURE_ROWS, CachedRows, CacheHealth, Key
 from fairhuman.errors import FairHumanError
 from fairhuman.evaluate.networks.extractor import Extractor, Features
 from fairhuman.evaluate.pictures import Progress
@@ -52,15 +52,18 @@ def extract_features(
     cache: Path,
     workers: int = 2,
     progress: Progress = lambda *_: None,
+    health: CacheHealth | None = None,
 ) -> Features:
     """Features [N, width] of all pictures, in order; only features missing from the cache are computed.
+
+    `health` notes damaged files of the cache.
 
     Raises:
         FairHumanError: features aren't finite, or the network reads prompts and a picture has none; names the picture.
     """
     if extractor.reads_prompt and (silent := next((p.name for p in pictures if not p.prompt), None)) is not None:
         raise FairHumanError(f"{extractor.name} needs a prompt for every picture, and {silent} has none")
-    rows: CachedRows[Features] = CachedRows(cache / f"{extractor.name}-{extractor.fingerprint}", FEATURE_ROWS)
+    rows: CachedRows[Features] = CachedRows(cache / f"{extractor.name}-{extractor.fingerprint}", FEATURE_ROWS, health)
     keys = [picture.key(extractor.reads_prompt) for picture in pictures]
     known = rows.read(keys)
     new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}

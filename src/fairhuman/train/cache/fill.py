@@ -29,12 +29,15 @@ class CacheFill:
     kept: tensors of the recipe that were cached already.
     new: tensors of the recipe that were computed now.
     unused: cached tensors that the recipe doesn't use.
-    changed: views recomputed because their picture has changed."""
+    changed: views recomputed because their picture has changed.
+    damage: a line for each cache that had damaged tensors, which were recomputed.
+    """
 
     kept: dict[str, int]
     new: dict[str, int]
     unused: dict[str, int]
     changed: int
+    damage: list[str]
     notes: list[Note]
 
     def lines(self) -> list[str]:
@@ -47,7 +50,7 @@ class CacheFill:
             lines.append(f"{name}: {new} computed, {self.kept[name]} in the cache already{unused}")
         if self.changed:
             lines.append(f"{self.changed} new views are of pictures that have changed; their old latents aren't used")
-        return lines
+        return lines + self.damage
 
 
 class _EveryView(Dataset[tuple[Views, Note | None]]):
@@ -105,6 +108,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
         new,
         {name: len(kept) - wanted[name] for name, kept in caches.kept.items()},
         sum(kept.changed for kept in caches.kept.values()),
+        caches.damage(),
         notes,
     )
 

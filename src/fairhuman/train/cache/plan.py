@@ -112,6 +112,11 @@ class Caches:
             unused = count_other_networks(kept.folder)
             lines.append(
                 f"  {name}: {len(kept)} cached by all runs"
+                + (
+                    f"; {kept.unchecked} of an earlier version without digests, used unchecked"
+                    if kept.unchecked
+                    else ""
+                )
                 + (f"; {unused} of other models, not used" if unused else "")
             )
         if self.missing > self.budget.room:
@@ -138,7 +143,15 @@ class Caches:
             kept.flush()
         changed = sum(kept.changed for kept in self.kept.values())
         messages = [f"cache: re-encoded {changed} views, as their pictures have changed"] if changed else []
-        return self.new_messages() + messages
+        return self.new_messages() + messages + self.damage()
+
+    def damage(self) -> list[str]:
+        """Return a line for each cache that had damaged tensors."""
+        return [
+            f"{kept.folder}: {kept.damaged} {name} were damaged and have been computed again"
+            for name, kept in self.kept.items()
+            if kept.damaged
+        ]
 
 
 def _mib(size: int) -> str:

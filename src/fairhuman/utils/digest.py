@@ -1,0 +1,70 @@
+"""SHA-256 digests of files, so that damage on the disk is noticed when they are read.
+
+A folder has the digests of its files in `SHA256SUMS`; `sha256sum -c SHA256SUMS` in the folder checks them by hand. They
+show damage, not forgery: who can change a file can change its digest.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+from fairhuman.errors import FairHumanError
+from fairhuman.utils.files import write_text
+
+SUMS = "SHA256SUMS"
+_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0]+)")
+
+
+class DamageError(FairHumanError):
+    """A file isn't what was written; the message names it."""
+
+
+def content_digest(*parts: bytes | memoryview) -> str:
+    """Return the SHA-256 of the parts, one after another, in hexadecimal digits."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Return the digests of all files of a folder by name, in the order of the names."""
+    return {path.name: _of_file(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != SUMS}
+
+
+def write_sums(folder: Path) -> None:
+    """Write the digests of all files of a folder into its `SHA256SUMS`."""
+    write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests_of(folder).items()))
+
+
+def check_folder(folder: Path) -> bool:
+    """Check all files of a folder by its `SHA256SUMS`; return False if it has none, as an earlier version wrote it.
+
+    Raises:
+        DamageError: a file is missing or damaged; names the first.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamageError(f"{folder / SUMS}: is damaged ({error})") from error
+    if not lines:
+        raise DamageError(f"{folder / SUMS}: is damaged: it is empty")
+    for line in lines:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise DamageError(f"{folder / SUMS}: is damaged: expected a SHA-256 and a file name, found {line[:80]!r}")
+        path = folder / match[2]
+        try:
+            found = _of_file(path)
+        except OSError as error:
+            raise DamageError(f"{path}: can't be read: {error.strerror}") from error
+        if found != match[1]:
+            raise DamageError(f"{path}: is damaged: differs from its digest in {SUMS}")
+    return True
+
+
+def _of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
