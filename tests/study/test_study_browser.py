@@ -167,6 +167,19 @@ def test_an_answer_that_the_server_refuses_is_told_and_the_next_ones_are_sent(ta
     assert tab.page.evaluate("Object.keys(localStorage).filter(name => name.startsWith('refused:')).length") == 1
 
 
+def test_a_change_beyond_the_limit_is_told_kindly_and_with_the_limit(taking_part):
+    folder, opened = taking_part(trials=2)
+    tab = opened(expected="409")
+    tab.ready()
+    tab.page.route("**/api/answers", lambda route: route.fulfill(status=409, json={"message": "no"}), times=1)
+    tab.press("2")
+    tab.press("1")
+    tab.saved()
+    said = tab.page.text_content("#problem")
+    assert said == "An answer can be changed 20 times. This was one more, so your choice before it stays. You can go on."
+    assert choices(folder) == [(0, "regional", 0)]
+
+
 def test_two_tabs_of_one_participant_double_nothing(taking_part):
     folder, opened = taking_part(trials=3)
     one = opened()

@@ -19,7 +19,7 @@ from fairhuman.study.api import AnswerBody, JoinBody, openapi_document
 from fairhuman.study.limits import RateLimit
 from fairhuman.study.ranks import JOIN
 from fairhuman.study.shown import TYPES, ShownStudy
-from fairhuman.study.store import StudyStore, token_digest
+from fairhuman.study.store import MAX_CHANGES, StudyStore, token_digest
 from fairhuman.study.study import Answer
 from fairhuman.study.texts import load_texts
 from fairhuman.utils.digest import DamageError
@@ -119,7 +119,8 @@ class _Pages:
         if not self.store.has_consented(number):
             return self._page("study_consent.html", root=root)
         questions = [question.model_dump(mode="json") for question in self.study.settings.questions]
-        return self._page("study_trial.html", root=root, questions=questions, ranked=self.study.settings.ranked)
+        ranked = self.study.settings.ranked
+        return self._page("study_trial.html", root=root, questions=questions, ranked=ranked, changes=MAX_CHANGES)
 
     def consent(self, request: Request) -> Response:
         self.store.consent(self._participant(request))

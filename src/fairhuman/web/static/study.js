@@ -15,7 +15,7 @@ const RANK_PX = 46; // width and height of a number of a rank, with its gap
 const LETTERS = "ABCDEFGHI";
 
 const find = (id) => document.getElementById(id);
-const { root } = document.body.dataset;
+const { root, changes } = document.body.dataset;
 const questions = JSON.parse(document.body.dataset.questions);
 const texts = JSON.parse(document.body.dataset.texts);
 const ranked = document.body.dataset.ranked === "true";
@@ -339,7 +339,8 @@ function tell() {
   }
   const waiting = count ? fill(texts.waiting, { count }) : "";
   find("status").textContent = waiting || (step >= total() && step > 0 ? texts.saved : "");
-  const problems = [queue.refused && texts.refused, queue.unkept && texts.unkept, failing && since === null && texts.failed];
+  const settled = queue.settled && fill(texts.settled, { count: changes });
+  const problems = [queue.refused && texts.refused, settled, queue.unkept && texts.unkept, failing && since === null && texts.failed];
   find("problem").textContent = problems.filter(Boolean).join(" ");
 }
 

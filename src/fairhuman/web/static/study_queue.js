@@ -6,7 +6,8 @@
 const FIRST_MS = 1000; // delay before a failed answer is resent; doubles up to LAST_MS
 const LAST_MS = 30_000;
 const TIMEOUT_MS = 20_000;
-const REFUSED = new Set([400, 409, 413, 415, 422]); // resending wouldn't help
+const SETTLED = 409; // the answer was changed too often
+const REFUSED = new Set([400, SETTLED, 413, 415, 422]); // resending wouldn't help
 
 export class Queue {
   #prefix;
@@ -18,6 +19,7 @@ export class Queue {
   #timer;
   #delay = FIRST_MS;
   refused = false;
+  settled = false; // a change was refused, and the answer before it stays
 
   // changed() is called whenever the status may have changed.
   constructor(root, changed) {
@@ -99,12 +101,13 @@ export class Queue {
       this.#changed();
       return Math.max(this.#delay, 1000 * Number(response.headers.get("Retry-After") ?? 0));
     }
-    this.#settle(name, answer, response.ok);
+    this.#settle(name, answer, response.status);
     return null;
   }
 
   // Refused answers stay on the device under another name, for diagnosis.
-  #settle(name, answer, accepted) {
+  #settle(name, answer, status) {
+    const accepted = status < 300;
     this.#delay = FIRST_MS;
     this.#unkept.delete(name);
     try {
@@ -113,7 +116,8 @@ export class Queue {
     } catch {
       // it was never stored
     }
-    this.refused ||= !accepted;
+    this.settled ||= status === SETTLED;
+    this.refused ||= !accepted && status !== SETTLED;
     this.#changed();
   }
 }
