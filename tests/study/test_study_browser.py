@@ -176,7 +176,9 @@ def test_a_change_beyond_the_limit_is_told_kindly_and_with_the_limit(taking_part
     tab.press("1")
     tab.saved()
     said = tab.page.text_content("#problem")
-    assert said == "An answer can be changed 20 times. This was one more, so your choice before it stays. You can go on."
+    assert (
+        said == "An answer can be changed 20 times. This was one more, so your choice before it stays. You can go on."
+    )
     assert choices(folder) == [(0, "regional", 0)]
 
 

@@ -198,7 +198,7 @@ def serve(
     from fairhuman.study.app import Access, create_study_app
     from fairhuman.study.shown import load_shown
     from fairhuman.study.store import open_store
-    from fairhuman.study.study import DATABASE
+    from fairhuman.study.study import CREATION, DATABASE
     from fairhuman.study.texts import load_texts
     from fairhuman.web.serve import serve
     from fairhuman.web.site import parse_site
@@ -219,8 +219,8 @@ def serve(
             display.say(f"progress: {here}/admin/{token}")
             where = f"--url {here}" + (" --database DATABASE" if database else "")
             display.say(f"participants' links: fairhuman study links {shlex.quote(str(study))} {where}")
-            if loaded.digests is None:
-                display.say("the pictures have no digests in creation.json, so they are shown unchecked")
+            if loaded.digests is None and (study / CREATION).is_file():
+                display.say("an earlier version made the study, without digests of its pictures: they are unchecked")
 
     store = open_store(loaded, database or study / DATABASE)
     try:

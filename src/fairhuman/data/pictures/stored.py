@@ -100,7 +100,7 @@ def _copy_bytes(copy: CopiedCell) -> bytes:
         content = _span_bytes(copy)
     except (OSError, PictureError):  # removed, as another run has found damage
         return _cell_bytes(copy.cell)
-    if copy.digest in (None, content_digest(content)):
+    if copy.digest is None or copy.digest == content_digest(content):
         return content
     _damaged.add(copy)
     with suppress(OSError):  # a folder that can't be written keeps its damaged copies
