@@ -228,7 +228,7 @@ def test_a_folder_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: py
     def full(path: Path, write: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(people, "write_atomically", full)
+    monkeypatch.setattr("fairhuman.utils.tables.write_atomically", full)
     with pytest.raises(
         FairHumanError, match="can't be written: No space left on device; run the same command again to resume"
     ):
