@@ -73,14 +73,16 @@ def reproduce(
 
     Example: fairhuman reproduce recipes/table2-small.yaml out=runs/table2
     """
-    from fairhuman import config
     from fairhuman.compare.paper.recipe import ReproduceRecipe
 
-    settings = config.load(ReproduceRecipe, recipe, overrides or ())
+    settings = ReproduceRecipe.load(recipe, overrides or ())
+    notes = settings.notes()
     from fairhuman.compare.run import missing_data, planned_runs, start_findings
 
     runs = planned_runs(settings)
     display = ConsoleDisplay()
+    for line in notes:
+        display.say(line)
     if dry_run:
         from fairhuman.compare.paper.plan import plan_of, prompts_of
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -100,7 +100,7 @@ class CompareRecipe(Settings):
     _given: list[tuple[str, dict[str, Any]]] = PrivateAttr(default_factory=list)
 
     @classmethod
-    def load(cls, path: Path, overrides: Sequence[str] = ()) -> "CompareRecipe":
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
         """Read a recipe as `config.load` does, and keep what was given where: see `train/levels.py`."""
         recipe = config.load(cls, path, overrides)
         files = [(str(file), values) for file, values in config.read_levels(path)]
