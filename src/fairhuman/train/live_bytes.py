@@ -58,22 +58,24 @@ class FakeTensor(Tensor):
     @staticmethod
     def __new__(cls, meta: Tensor) -> "FakeTensor":
         """Wrap a tensor of the meta device."""
-        fake: FakeTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        fake: FakeTensor = Tensor._make_wrapper_subclass(
             cls,
             meta.size(),
             strides=meta.stride(),
             storage_offset=meta.storage_offset(),
             dtype=meta.dtype,
             layout=meta.layout,
-            device="cpu",
+            device=torch.device("cpu"),
         )
         fake.meta = meta
         return fake
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run an operation outside of `fake_tensors`."""
         return _run(func, args, kwargs or {})
 
@@ -157,7 +159,7 @@ def fake_tensors(*modules: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = FakeTensor(torch.empty_like(buffer, device="meta"))
-    with _FakeTensors():
+    with _FakeTensors():  # type: ignore[no-untyped-call]
         yield
 
 
