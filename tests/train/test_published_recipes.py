@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from fairhuman import config
+from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.train.recipe import TrainRecipe
 
@@ -15,10 +16,13 @@ ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("published_settings.csv")
 DATA = ROOT / "recipes/paper/data.yaml"
 PAPER = [ROOT / "recipes/paper" / f"{name}.yaml" for name in ("common", "lora-sdxl", "controlnet-sdxl")]
-RECIPES = [*PAPER, *sorted((ROOT / "recipes/official").glob("*.yaml")), DATA]
+TABLES = [ROOT / "recipes/paper" / f"table{number}-sdxl.yaml" for number in (2, 3)]
+RECIPES = [*PAPER, *sorted((ROOT / "recipes/official").glob("*.yaml")), DATA, *TABLES]
 PLACE = {"out": "run", "steps": 1}  # which a shared file leaves to its runs
-NOT_SETTINGS = {"kind", "out", "extends", "data", "mole.stage", "mole.start_face", "mole.start_hand"}  # what and where
-LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: (?P<value>[^#]*?))?(?:  # (?P<source>.+))?$")
+NOT_SETTINGS = {"kind", "out", "extends", "mole.stage", "mole.start_face", "mole.start_hand"}  # what and where
+NOT_SETTINGS |= {"data", "train.data", "sampling.data", "test"}
+KINDS = {DATA: BuildRecipe, **dict.fromkeys(TABLES, ReproduceRecipe)}  # of recipes that aren't training runs
+LINE = re.compile(r"^(?P<indent> *)(?P<key>\w[\w -]*):(?: (?P<value>[^#]*?))?(?:  # (?P<source>.+))?$")
 
 
 def written(path: Path) -> dict[str, tuple[object, str]]:
@@ -52,8 +56,7 @@ def test_each_setting_of_a_published_recipe_has_its_value_and_source(path: Path)
     expected = {setting: row for (recipe, setting), row in table().items() if recipe == name}
     assert written(path) == expected
     assert all(source for _, source in expected.values())
-    kind, shared = (BuildRecipe, {}) if path == DATA else (TrainRecipe, PLACE)
-    recipe = config.build(kind, config.merge(shared, config.read(path)))
+    recipe = config.build(KINDS.get(path, TrainRecipe), config.merge({} if path in KINDS else PLACE, config.read(path)))
     values = config.flatten(recipe.model_dump(mode="json"))
     for setting, (value, _) in expected.items():
         for leaf, wanted in config.flatten({setting: value}).items() if isinstance(value, dict) else [(setting, value)]:
