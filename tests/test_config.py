@@ -7,6 +7,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from fairhuman import config
+from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.compare.paper.settings import SheetSettings
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import RecipeError
@@ -155,8 +156,8 @@ def test_invalid_items_are_reported_without_too_short() -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
-    if path.name.startswith("compare"):
-        compared = config.load(CompareRecipe, path)
+    if path.name.startswith(("compare", "table")):
+        compared = config.load(ReproduceRecipe if path.name.startswith("table") else CompareRecipe, path)
         assert all(compared.run(cell, seed, None, "test").steps for cell in compared.cells for seed in compared.seeds)
         return
     if path.name == "refine.yaml":

@@ -300,6 +300,9 @@ def test_every_documented_command_works(
         source, _, *rest = line.removeprefix("fairhuman data build ").split(" ")
         line = " ".join(["fairhuman data build", source, str(tmp_path / "built"), *rest])
         line = re.sub(r" min_side=\d+", "", line) + " min_side=8"
+    # into new folders
+    line = re.sub(r"^(fairhuman data validation \S+) val\b", rf"\1 {tmp_path}/val", line)
+    line = re.sub(r"^(fairhuman sample) samples/", rf"\1 {tmp_path}/samples/", line)
     # what a command before has made
     made = re.sub(r"\bruns/people\b|(?<=data=)runs/synthetic|(?<=[ =])(people|val)(?= |$)", "PEOPLE", line)
     made = re.sub(r"(?<=model=)runs/\S+", "small", made)

@@ -174,7 +174,7 @@ def test_torch_alone_is_enough(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "  train: not installed: pip install 'fairhuman[train]'\n" in done.stdout
     assert "  ready: doctor\n" in done.stdout
-    assert "  need train, synth, evaluate: demo, compare\n" in done.stdout
+    assert "  need train, synth, evaluate: demo, compare, reproduce\n" in done.stdout
     assert done.stdout.endswith("problems: none\n```\n")
     assert done.stderr == ""
 

@@ -47,7 +47,10 @@ def shortened(line: str) -> list[str]:
         arguments[1] = "more"  # people are there
     if said.startswith(CHECKED):
         return [*arguments, "--dry-run"]
-    return [*arguments, *SHORT.get(arguments[0], [])]
+    short = SHORT.get(arguments[0], [])
+    if any(argument.startswith("validation.") for argument in arguments):
+        short = [setting for setting in short if setting != "validation.every=0"]
+    return [*arguments, *short]
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ class StopIn(Display, Watcher):
         self.run = run
 
     def progress(self, stage: str, done: int, total: int | None, text: str = "", left: float | None = None) -> None:
-        assert stage == "previews"
+        assert stage == "previews: denoising steps"
         assert total == 2 * 3 + 1, "two batches of captions, one of photos that is denoised from the middle"
         if self.run is not None and self.run.step == self.step and done == self.after:
             self.run.stopped_by = 15

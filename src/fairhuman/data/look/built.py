@@ -85,7 +85,7 @@ def add_records(path: Path, source: DataSet, groups: list[RejectedGroup]) -> Non
     wanted = {example.key for group in groups for example in group.examples if example.key}
     try:
         rows = {row.key: row for row in _manifest_rows(path / MANIFEST, wanted)}
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, DataError) as error:
         raise DataError(f"{path / MANIFEST}: not a readable manifest ({error})") from error
     for group in groups:
         group.examples = [_with_record(example, rows.get(example.key), source) for example in group.examples]
