@@ -138,21 +138,14 @@ def _plugins() -> list[str]:
 
 def _memory() -> str:
     try:
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
+        from fairhuman.utils.memory import available_bytes, main_memory_bytes
+
+        whole = main_memory_bytes()
+    except (ImportError, AttributeError, ValueError, OSError):  # not a Unix
         return "not known"
-    available = ""
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            available = f", {int(line.split()[1]) * 1024 / GIB:.1f} GiB available"
-    return f"{pages / GIB:.1f} GiB{available}; {os.cpu_count()} CPU cores"
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return []
+    free = available_bytes()
+    available = "" if free is None else f", {free / GIB:.1f} GiB available"
+    return f"{whole / GIB:.1f} GiB{available}; {os.cpu_count()} CPU cores"
 
 
 def _browser() -> str:
