@@ -229,3 +229,16 @@ def test_kill_9_and_the_same_command_give_the_same_bytes(tmp_path: Path, typed: 
     assert {name: time for name, time in times(tmp_path / "killed").items() if name in kept and name[0] != "."} == {
         name: time for name, time in kept.items() if name[0] != "."
     }
+
+
+def test_a_damaged_picture_has_no_record(tmp_path: Path) -> None:
+    file = tmp_path / "00000-00.png"
+    save_png(Image.new("RGB", (32, 32), "red"), file, {ENTRY: '{"prompt": "x"}'})
+    assert read_record(file) == {"prompt": "x"}
+    content = bytearray(file.read_bytes())
+    at = content.index(b"IDAT") + 8
+    content[at] ^= 1
+    file.write_bytes(content)
+    assert read_record(file) is None
+    file.write_bytes(content[:at])
+    assert read_record(file) is None

@@ -229,3 +229,16 @@ def test_the_page_shows_attempts_that_were_rejected_and_why(images: Path, tmp_pa
     (out / ATTEMPTS).unlink()
     page = write_page(out, sources, started, done).read_text(encoding="utf-8")
     assert page.count("no picture of it was stored") == 3
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_strangers_rows_delete_nothing(images: Path, tmp_path: Path, absolute: bool) -> None:
+    out, precious = tmp_path / "out", tmp_path / "precious.txt"
+    refine(images, out, Opened())
+    precious.write_text("kept")
+    rows = [json.loads(line) for line in (out / ROWS).read_text().splitlines()]
+    output = str(precious) if absolute else "../precious.txt"
+    (out / ROWS).write_text("".join(json.dumps({**row, "output": output}) + "\n" for row in rows))
+    assert not finished_rows(out, list_sources(images, None)), "results that lie elsewhere"
+    refine(images, out, Opened())
+    assert precious.read_text() == "kept"

@@ -518,3 +518,13 @@ def test_a_study_on_a_disk_that_can_t_be_written_is_exported_and_reported() -> N
 
 def test_unknown_times_flag_nothing() -> None:
     assert overclaimed([vote(0, "AB", "A", n, trial=n) for n in range(4)]) == (0, False)
+
+
+def test_a_link_in_place_of_a_picture_is_refused(study_folder, tmp_path: Path) -> None:
+    folder, secret = study_folder(), tmp_path / "key"
+    secret.write_text("secret")
+    picture = sorted((folder / PICTURES).iterdir())[0]
+    picture.unlink()
+    picture.symlink_to(secret)
+    with pytest.raises(DataError, match="must be a file of the study, not a link"):
+        load_shown(folder)

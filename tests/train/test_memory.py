@@ -64,6 +64,13 @@ def test_fake_tensors_have_shapes_and_dtypes() -> None:
         assert (found.shape, found.dtype, found.device.type) == ((2, 10**6), torch.bfloat16, "cpu")
 
 
+def test_what_is_known_of_an_operation_depends_on_the_types_of_its_numbers() -> None:
+    with fake_tensors():
+        whole = torch.zeros(3, dtype=torch.int64)
+        assert [(whole * number).dtype for number in (2, 2.0, 2)] == [torch.int64, torch.float32, torch.int64]
+        assert [torch.full((2,), number).dtype for number in (1, 1.0, True)] == [torch.int64, torch.float32, torch.bool]
+
+
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in WAYS]
 )

@@ -50,5 +50,11 @@ def test_a_missing_file_and_damaged_sums_are_damage(folder: Path) -> None:
         check_folder(folder)
 
 
+def test_a_cut_list_is_damage(folder: Path) -> None:
+    (folder / SUMS).write_text((folder / SUMS).read_text().splitlines()[0] + "\n")
+    with pytest.raises(DamageError, match=rf"{SUMS}: is damaged: has no digest of b$"):
+        check_folder(folder)
+
+
 def test_parts_are_one_content() -> None:
     assert content_digest(b"ab", memoryview(b"c")) == hashlib.sha256(b"abc").hexdigest()

@@ -21,6 +21,7 @@ from fairhuman.cli.study import study_app
 from fairhuman.cli.synth import synth
 from fairhuman.cli.train import train
 from fairhuman.errors import FairHumanError, RecipeError
+from fairhuman.utils.parse import escape_control
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # without a file's name where one was written on and on
 
@@ -68,7 +69,7 @@ def run() -> None:
     try:
         app()
     except FairHumanError as error:
-        echo(f"error: {error}", err=True)
+        echo("\n".join(map(escape_control, f"error: {error}".split("\n"))), err=True)
         sys.exit(2 if isinstance(error, RecipeError) else 1)
     except OSError as error:
         if error.filename is None and error.errno not in FULL:

@@ -121,7 +121,10 @@ def _prompts(
     path: Path, texts: Sequence[tuple[HumanRecord, dict[str, str]]], prompts: Sequence[str] | None
 ) -> list[tuple[str, str]]:
     """Prompt and group of each picture."""
-    has_prompt = [text.get("prompt_index", "").isdecimal() and "prompt" in text for _, text in texts]
+    has_prompt = [
+        (index := text.get("prompt_index", "")).isdecimal() and len(index) < 10 and "prompt" in text
+        for _, text in texts
+    ]
     if all(has_prompt):
         chosen = []
         for record, text in texts:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
@@ -86,17 +86,18 @@ def drawn_files(out: Path) -> dict[Path, PictureKey]:
             continue
         name = _NAME.fullmatch(file.name)
         if name is None:
-            raise DataError(f"{out}: holds {file.name}, which sample didn't draw; give another folder")
+            raise DataError(f"{out}: holds {file.name!r}, which sample didn't draw; give another folder")
         found[file] = PictureKey(int(name[1]), int(name[2]))
     return found
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """Return the record of a picture; None if it has none or can't be read."""
+    """Return the record of a picture; None if it has none, or if the picture is damaged by its checksums."""
     try:
         with Image.open(file, formats=("PNG",)) as image:
             found = parse_json(image.info[ENTRY])
-    except (OSError, UnidentifiedImageError, ValueError, KeyError, TypeError):
+            image.verify()
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, Image.DecompressionBombError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -124,6 +125,6 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], section: s
         if isinstance(before, dict) and isinstance(now, dict):
             texts += _differences(before, now, f"{name} ")
         elif before != now:
-            words = _PLAIN.get(f"{section}{name}", f"{section}{name} {before!r}, not {now!r}")
+            words = _PLAIN.get(f"{section}{name}", f"{section}{name} {repr(before)[:200]}, not {repr(now)[:200]}")
             texts.append(words.replace("_", " "))
     return texts

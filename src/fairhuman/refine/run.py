@@ -142,7 +142,7 @@ def finished_rows(out: Path, sources: Sequence[RefineSource]) -> dict[str, dict[
     done = {}
     for source in sources:
         row = rows.get(source.name)
-        if row is None or row["given"] != source.prompt or not (out / row["output"]).is_file():
+        if row is None or row["given"] != source.prompt or not _is_output(row["output"], source.name, out):
             continue
         if row["sha256"] == _sha256_of(source.path):
             done[source.name] = row
@@ -218,7 +218,7 @@ def _refine(
     written = result.png({"refined": _png_note(settings, plain)}) if outcome == REFINED else content
     add_attempts(out, source.name, shots)
     write_atomically(out / output, lambda file: file.write_bytes(written))
-    if earlier not in (None, output):
+    if earlier != output and earlier in (source.name, _png_name(source.name)):  # a stranger's row may name any file
         (out / str(earlier)).unlink(missing_ok=True)
     return {
         "name": source.name,
@@ -229,6 +229,11 @@ def _refine(
         "given": source.prompt,
         "parts": plain,
     }
+
+
+def _is_output(name: str, source: str, out: Path) -> bool:
+    """Whether `name` is what refining `source` writes, and is there."""
+    return name in (source, _png_name(source)) and (out / name).is_file() and not (out / name).is_symlink()
 
 
 @contextmanager

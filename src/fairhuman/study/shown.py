@@ -139,6 +139,8 @@ def _from_outside(folder: Path, name: str) -> tuple[str, int]:
     kind = TYPES.get(path.suffix.lower())
     if kind is None or Path(name).name != name:
         raise DataError(f"{path}: a picture's name must be plain and end in one of {', '.join(TYPES)}")
+    if path.is_symlink():
+        raise DataError(f"{path}: a picture must be a file of the study, not a link; copy it into the folder")
     try:
         return kind, path.stat().st_size
     except OSError as error:

@@ -117,7 +117,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs["device"] = torch.device("meta")
     if not _creates(func):
         return _map(Tensor, outside, func(*args, **kwargs))
-    key = (func, *_map(Tensor, _layout, (*args, *kwargs.items())))
+    key = (func, _key((*args, *kwargs.items())))
     if key not in _KNOWN:
         _KNOWN[key] = _map(Tensor, _layout, func(*args, **kwargs))
     return _map(_Layout, _fake, _KNOWN[key])
@@ -127,6 +127,13 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def _creates(func: Any) -> bool:
     """Whether what an operation returns shares no memory with its arguments, and these aren't changed."""
     return not any(part.alias_info for part in (*func._schema.arguments, *func._schema.returns))
+
+
+def _key(value: Any) -> Any:
+    """What tells arguments apart; of a number also its type, as 1 and 1.0 give other dtypes."""
+    if isinstance(value, tuple):
+        return tuple(map(_key, value))
+    return _layout(value) if isinstance(value, Tensor) else (type(value), value)
 
 
 def _layout(tensor: Tensor) -> _Layout:

@@ -114,7 +114,7 @@ def check_resumable_early(recipe: TrainRecipe) -> int:
     try:
         summary = parse_json((recipe.out / "summary.json").read_text(encoding="utf-8"))
         samples = recipe_of_run(recipe.out).samples(int(summary["processes"]))
-    except (OSError, ValueError, KeyError, RecipeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecipeError):
         pass  # a file is missing: the checkpoint itself is read later
     else:
         check_resumable(recipe, step, samples, int(os.environ.get("WORLD_SIZE", "1")))
@@ -211,7 +211,8 @@ def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
     settings that differ from the start before, {name: [earlier, now]}. A start without progress or changes is dropped.
     """
     summary, written = recipe.out / "summary.json", recipe.out / "recipe.yaml"
-    before = parse_json(summary.read_text(encoding="utf-8")).get("starts", []) if summary.is_file() else []
+    found = parse_json(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    before = found.get("starts", []) if isinstance(found, dict) else []
     earlier = [start for start in before if start["step"] < step or (start["step"] == step and start["changed"])]
     changed = changes(recipe_of_run(recipe.out), recipe) if step and written.is_file() else {}
     return [*earlier, {"step": step, "date": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed}]

@@ -62,6 +62,9 @@ def check_folder(folder: Path) -> bool:
             raise DamageError(f"{path}: can't be read: {error.strerror}") from error
         if found != match[1]:
             raise DamageError(f"{path}: is damaged: differs from its digest in {SUMS}")
+    listed = {line.partition("  ")[2] for line in lines}
+    if missing := {path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS} - listed:
+        raise DamageError(f"{folder / SUMS}: is damaged: has no digest of {min(missing)}")
     return True
 
 

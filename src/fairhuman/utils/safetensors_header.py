@@ -56,7 +56,7 @@ def read_header(path: Path, name: str, error: type[FairHumanError] = ModelError)
             length = int.from_bytes(start[:8], "little")
             size = path.stat().st_size
             for begin, kind in _STARTS.items():
-                if start.startswith(begin):
+                if start.startswith(begin) and start[8:9] != b"{":
                     raise error(f"{name}: expected a .safetensors file, found {kind}")
             if len(start) < 8 or length > _LARGEST or start[8:9] != b"{":
                 raise error(f"{name}: expected a .safetensors file, found another format ({size:,} bytes)")

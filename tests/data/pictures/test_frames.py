@@ -91,3 +91,24 @@ def test_files_of_nested_pictures_and_of_programs_are_none(kind):
     Image.new("RGB", (128, 128), "red").save(target, kind)
     with pytest.raises(PictureError, match="not a picture"):
         inspect(target.getvalue())
+
+
+def test_a_tiff_whose_tiles_are_larger_than_its_picture_is_refused():
+    """Each tile is decoded whole: a small picture in one tile of 40,000 x 40,000 pixels would take 1.5 GB."""
+    tags = [
+        (256, 32),
+        (257, 32),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 40_000),
+        (323, 40_000),
+        (324, 200),
+        (325, 8),
+    ]
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    content = head + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags) + bytes(4)
+    with pytest.raises(PictureError, match="too many pixels") as found:
+        inspect(content.ljust(208, b"\0"))
+    assert "in tiles of 1600000000 pixels" in str(found.value)

@@ -15,6 +15,7 @@ from fairhuman.data.sources.rows import STAGE, note_whole_source
 from fairhuman.record import Action, Finding
 from fairhuman.regions.ignore import IgnoredCount
 from fairhuman.utils.files import write_json, writing
+from fairhuman.utils.parse import escape_control
 
 Progress = Callable[[str, int, int | None], None]  # stage, records done, total if known
 DUPLICATE = Finding("warned", "same picture as another record")
@@ -143,8 +144,3 @@ def check_dataset(
 def note_text(note: Note) -> str:
     """Location and value of a note."""
     return f"{note.place}  {note.value}" if note.value else note.place
-
-
-def escape_control(text: str) -> str:
-    """Escape control characters, because a file name may hold terminal escape sequences."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

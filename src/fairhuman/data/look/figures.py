@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from fairhuman.data.look.check import escape_control
 from fairhuman.data.look.statistics import Statistics, describe
 from fairhuman.data.look.tally import Numbers, RegionStatistics
 from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, SIZE
 from fairhuman.utils.files import write_text, writing
+from fairhuman.utils.parse import escape_control
 
 BLUE = REGION_COLOURS["global"]
 BINS = 40

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.look.built import RejectedExample, RejectedGroup, add_records, build_source, rejected_groups
-from fairhuman.data.look.check import Progress, escape_control, note_text
+from fairhuman.data.look.check import Progress, note_text
 from fairhuman.data.look.layers import Layers, draw_layers
 from fairhuman.data.look.reading import (
     DEFAULT_SETTINGS,
@@ -27,6 +27,7 @@ from fairhuman.record import HumanRecord
 from fairhuman.report.colours import colours
 from fairhuman.report.html import render
 from fairhuman.utils.files import write_text, writing
+from fairhuman.utils.parse import escape_control
 
 REJECTED_EXAMPLES = 6  # per reason
 NOTES = 50  # maximum number of notes on the page

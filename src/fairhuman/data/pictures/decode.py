@@ -270,6 +270,10 @@ def _check_limits(image: Image.Image, name: str, limits: PictureLimits) -> None:
     shown = f"{name} is {width}x{height}"
     if width * height > limits.max_pixels:
         raise PictureError("too many pixels, refused from the header", f"{shown}, more than {limits.max_pixels}")
+    if image.format == "TIFF":
+        tile = image.tag_v2.get(322, 0) * image.tag_v2.get(323, 0)  # type: ignore[attr-defined]  # width, height
+        if tile > max(width * height, 2**20):  # each tile is decoded whole
+            raise PictureError("too many pixels, refused from the header", f"{shown}, in tiles of {tile} pixels")
     if max(width, height) > limits.max_aspect * min(width, height):
         raise PictureError("too long and narrow", f"{shown}, max_aspect is {limits.max_aspect:g}")
     if min(width, height) < limits.min_side:

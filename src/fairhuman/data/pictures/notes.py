@@ -92,6 +92,6 @@ class LoadReport:
 def note(location: str, stage: str, finding: Finding) -> Note:
     """Make a note of a finding: a location such as `metadata.jsonl:12` is file and line, any other is a file."""
     file, _, line = location.rpartition(":")
-    if file and line.isdecimal():
+    if file and line.isdecimal() and len(line) < 10:
         return Note(file, int(line), stage, *finding)
     return Note(location, None, stage, *finding)

@@ -41,6 +41,8 @@ def read_caption(path: Path, report: LoadReport) -> str:
     try:
         if not path.is_file():
             raise OSError(0, "not a regular file")
+        if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
+            raise OSError(0, "a link that leaves the folder")
         return path.read_bytes().decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         finding = Finding("dropped", "caption file is not UTF-8", f"byte {error.start + 1}")

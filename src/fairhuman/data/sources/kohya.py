@@ -118,7 +118,7 @@ def toml_with(path: Path, table: str) -> tuple[Path, Mapping[str, Any]] | None:
         try:
             with reading_table(file):
                 content = tomllib.loads(file.read_text(encoding="utf-8-sig")) if _is_small(file) else {}
-        except (DataError, tomllib.TOMLDecodeError) as error:
+        except (DataError, ValueError, RecursionError) as error:
             if file == path:
                 raise DataError(f"{file}: not a TOML file ({error})") from error
             continue

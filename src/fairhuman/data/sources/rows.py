@@ -278,7 +278,7 @@ class _RowReader:
         value = self.row.values.get("repeats")
         if value is None:
             return 1
-        number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+        number = int(value) if isinstance(value, str) and len(value) < 10 and value.strip().isdecimal() else value
         if type(number) is int and number >= 1:
             return number
         self._note(Finding("dropped", "repeats is not a whole number of at least 1", shorten(value)))
