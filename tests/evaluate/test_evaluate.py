@@ -182,6 +182,20 @@ def test_methods_without_a_prompt_in_common_are_refused(folders):
         job(folders, "sharp", "blurred", against="base")
 
 
+def test_methods_drawn_with_other_settings_are_told_apart(folders, monkeypatch):
+    fake_detectors(monkeypatch)
+    for name, steps in (("one", "30"), ("other", "8"), ("same", "30")):
+        (folders / name).mkdir()
+        info = PngInfo()
+        for key, value in (("prompt", "a"), ("prompt_index", "0"), ("seed", "0"), ("steps", steps)):
+            info.add_itxt(key, value)
+        Image.new("RGB", (32, 32)).save(folders / name / "0.png", pnginfo=info)
+    done = evaluate(job(folders, "one", "other", "same", prompts=None), settings("metrics=[strict]"), folders / "out")
+    told = [text for text in done.found.warnings if "differ in" in text]
+    assert told == ["Methods differ in steps (one: 30; other: 8)."]
+    assert told[0] in done.page.read_text()
+
+
 def test_methods_that_lack_pictures_are_compared_on_those_they_share(folders):
     (folders / "blurred" / "5.png").unlink()
     (folders / "blurred" / "0.png").write_bytes(b"\x89PNG no picture")

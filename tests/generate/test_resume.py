@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.generate import run
-from fairhuman.generate.record import ENTRY, read_record
+from fairhuman.generate.record import ENTRY, PictureKey, kept_pictures, read_record, to_entry
 from fairhuman.generate.sample import sample, save_png
 from fairhuman.models.architecture import build_small
 from fairhuman.models.control import ControlModel
@@ -231,14 +231,16 @@ def test_kill_9_and_the_same_command_give_the_same_bytes(tmp_path: Path, typed: 
     }
 
 
-def test_a_damaged_picture_has_no_record(tmp_path: Path) -> None:
+def test_a_damaged_picture_is_not_kept(tmp_path: Path) -> None:
+    record = {"prompt": "x"}
     file = tmp_path / "00000-00.png"
-    save_png(Image.new("RGB", (32, 32), "red"), file, {ENTRY: '{"prompt": "x"}'})
-    assert read_record(file) == {"prompt": "x"}
+    save_png(Image.new("RGB", (32, 32), "red"), file, to_entry(record))
+    wanted = {PictureKey(0, 0): record}
+    assert kept_pictures(tmp_path, wanted) == set(wanted)
     content = bytearray(file.read_bytes())
     at = content.index(b"IDAT") + 8
     content[at] ^= 1
-    file.write_bytes(content)
-    assert read_record(file) is None
-    file.write_bytes(content[:at])
-    assert read_record(file) is None
+    for damaged in (content, content[:at]):
+        file.write_bytes(damaged)
+        assert read_record(file) == record
+        assert not kept_pictures(tmp_path, wanted)

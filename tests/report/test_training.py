@@ -92,6 +92,7 @@ def test_empty_folder_and_single_evaluation_give_a_page(tmp_path: Path) -> None:
     (tmp_path / "validation.jsonl").write_text(json.dumps(line))
     page = Page(write_training_report(tmp_path).read_text(encoding="utf-8"))
     assert "no second evaluation of the same samples" in page.text
+    assert page.text.count("step 0") == 1, "not held against itself"
 
 
 def test_other_samples_are_not_compared(tmp_path: Path) -> None:

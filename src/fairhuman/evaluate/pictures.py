@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -15,6 +15,7 @@ from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.cache import CachedRows, Key
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.errors import DataError
+from fairhuman.generate.record import SETTINGS
 from fairhuman.record import HumanRecord
 from fairhuman.utils.parse import parse_json
 
@@ -32,12 +33,14 @@ class EvalImage:
         sha256: hash of the file's bytes, and of how their colours are converted; see `pixel_digest`.
         prompt: empty if unknown.
         group: key shared by all pictures of the same prompt, also across methods.
+        drawn_with: its sampling settings, from the text entries that `fairhuman sample` writes; else empty.
     """
 
     record: HumanRecord
     sha256: bytes
     prompt: str
     group: str
+    drawn_with: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -90,7 +93,8 @@ def read_pictures(
     texts = _read_records(records, workers, report)
     chosen = _prompts(path, [(record, text) for record, _, text in texts], prompts)
     pictures = [
-        EvalImage(record, sha, prompt, group) for (record, sha, _), (prompt, group) in zip(texts, chosen, strict=True)
+        EvalImage(record, sha, prompt, group, {name: text[name] for name in SETTINGS if name in text})
+        for (record, sha, text), (prompt, group) in zip(texts, chosen, strict=True)
     ]
     return _decodable(pictures, checked, workers, report, progress)
 

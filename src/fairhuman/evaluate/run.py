@@ -29,6 +29,7 @@ from fairhuman.evaluate.results import EvaluationResults, Methods, shared_indice
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.evaluate.verdict import verdicts
+from fairhuman.generate.record import differing_settings
 from fairhuman.utils.files import write_json
 from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 from fairhuman.utils.tables import write_table
@@ -168,7 +169,9 @@ def _compare_pictures(methods: Methods, baseline: str | None, found: EvaluationR
     for name, pictures in methods.items():
         if baseline is None or name == baseline:
             continue
-        both = len(shared_indices(pictures, methods[baseline])[0])
+        places = zip(*shared_indices(pictures, methods[baseline]), strict=True)
+        pairs = [(pictures[own].drawn_with, methods[baseline][other].drawn_with) for own, other in places]
+        both = len(pairs)
         if both == 0:
             raise DataError(f"{name} and {baseline} have no prompt in common, so they can't be paired")
         if both < max(len(pictures), len(methods[baseline])):
@@ -176,6 +179,9 @@ def _compare_pictures(methods: Methods, baseline: str | None, found: EvaluationR
                 f"{name} and {baseline} share {both} of {len(pictures)} and {len(methods[baseline])} pictures: "
                 "differences are computed on these"
             )
+        if all(own and other for own, other in pairs):
+            mine, theirs = zip(*pairs, strict=True)
+            found.warnings += differing_settings({baseline: theirs, name: mine})
 
 
 def _write(

@@ -8,7 +8,7 @@ a killed process leaves nothing to mend.
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from fairhuman.report.text import plural
 from fairhuman.utils.parse import parse_json
 
 ENTRY = "drawn_with"
+# What the pictures of two methods should have in common, in the text entries of their PNGs.
+SETTINGS = ("seed", "steps", "guidance", "scheduler", "prompt_suffix", "negative_prompt")
 ADVICE = "give another folder, or --redraw to replace them"
 _NAME = re.compile(r"([0-9]{5,})-([0-9]{2,})\.png")
 # Entries that are hashes or too long for a message.
@@ -49,6 +51,8 @@ class PictureKey(NamedTuple):
 def kept_pictures(out: Path, records: Mapping[PictureKey, Mapping[str, Any]]) -> set[PictureKey]:
     """Return the pictures in `out` that were drawn with these records; empty if there are none or no folder.
 
+    Damaged ones, by the checksums of PNG, aren't among them.
+
     Raises:
         DataError: the folder holds other pictures: such without a record, with another one, or not in `records`.
     """
@@ -65,7 +69,7 @@ def kept_pictures(out: Path, records: Mapping[PictureKey, Mapping[str, Any]]) ->
             raise DataError(f"{out}: {file.name} isn't among the pictures of this command; {ADVICE}")
         differences = _differences(found, wanted)
         differing.update(differences)
-        if not differences:
+        if not differences and _is_sound(file):
             kept.add(key)
     if differing:
         listed = "; ".join(f"{text} ({plural(number, 'picture')})" for text, number in differing.items())
@@ -86,20 +90,49 @@ def drawn_files(out: Path) -> dict[Path, PictureKey]:
             continue
         name = _NAME.fullmatch(file.name)
         if name is None:
-            raise DataError(f"{out}: holds {file.name!r}, which sample didn't draw; give another folder")
+            raise DataError(f"{out}: holds {file.name}, which sample didn't draw; give another folder")
         found[file] = PictureKey(int(name[1]), int(name[2]))
     return found
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """Return the record of a picture; None if it has none, or if the picture is damaged by its checksums."""
+    """Return the record of a picture; None if it has none or can't be read."""
     try:
         with Image.open(file, formats=("PNG",)) as image:
             found = parse_json(image.info[ENTRY])
-            image.verify()
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, Image.DecompressionBombError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _is_sound(file: Path) -> bool:
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
+def differing_settings(entries: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
+    """Return a sentence for each setting that differs between methods.
+
+    Args:
+        entries: text entries of each method's pictures, in an order that they share.
+    """
+    notes = []
+    for setting in SETTINGS:
+        values = {name: [entry.get(setting, "") for entry in of_one] for name, of_one in entries.items()}
+        if len(set(map(tuple, values.values()))) > 1:
+            listed = "; ".join(f"{name}: {shown(of_one)}" for name, of_one in values.items())
+            meaning = ", so pictures in a row also differ in their noise" if setting == "seed" else ""
+            notes.append(f"Methods differ in {setting.replace('_', ' ')}{meaning} ({listed}).")
+    return notes
+
+
+def shown(values: Iterable[str]) -> str:
+    """Return the different values of a setting, in order."""
+    return ", ".join(value or "none" for value in dict.fromkeys(values))
 
 
 def to_entry(record: Mapping[str, Any]) -> dict[str, str]:

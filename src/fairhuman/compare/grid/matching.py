@@ -14,9 +14,9 @@ from fairhuman.data.pictures.decode import inspect, read_texts
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
+from fairhuman.generate.record import differing_settings, shown
 
 IDENTITY = ("prompt", "prompt_index", "picture_index")
-SETTINGS = ("seed", "steps", "guidance", "scheduler", "prompt_suffix", "negative_prompt")
 Key = tuple[int, int]  # prompt_index, picture_index
 
 
@@ -87,18 +87,11 @@ def setting_notes(rows: Sequence[MatchedRow]) -> list[str]:
     """Sentences on the common seed, settings that differ between methods, and methods without text entries."""
     names = list(rows[0].pictures)
     with_entries = [name for name in names if rows[0].pictures[name].entries]
-    notes = []
-    for setting in SETTINGS:
-        values = {name: [row.pictures[name].entries.get(setting, "") for row in rows] for name in with_entries}
-        shown = {
-            name: ", ".join(value or "none" for value in dict.fromkeys(of_rows)) for name, of_rows in values.items()
-        }
-        if len({tuple(of_rows) for of_rows in values.values()}) > 1:
-            listed = "; ".join(f"{name}: {text}" for name, text in shown.items())
-            meaning = ", so pictures in a row also differ in their noise" if setting == "seed" else ""
-            notes.append(f"Methods differ in {setting.replace('_', ' ')}{meaning} ({listed}).")
-        elif setting == "seed" and with_entries:
-            notes.append(f"Same seed for {', '.join(with_entries)}: {shown[with_entries[0]]}.")
+    entries = {name: [row.pictures[name].entries for row in rows] for name in with_entries}
+    notes = differing_settings(entries)
+    seeds = {name: tuple(entry.get("seed", "") for entry in of_one) for name, of_one in entries.items()}
+    if len(set(seeds.values())) == 1:
+        notes.insert(0, f"Same seed for {', '.join(with_entries)}: {shown(seeds[with_entries[0]])}.")
     notes += [
         f"{name}: no text entries, matched by the order of file names. Its prompts, seeds and settings are unknown."
         for name in names
