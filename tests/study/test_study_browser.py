@@ -154,27 +154,27 @@ def test_a_reply_that_is_lost_makes_no_second_answer(taking_part):
     assert [len(stored(folder, table)) for table in ("answers", "events")] == [1, 1]
 
 
-def test_an_answer_that_the_server_refuses_is_told_and_the_next_ones_are_sent(taking_part):
+def refused_once(taking_part, status: int):
+    """A tab whose first of two answers the server refused; and the study's folder."""
     folder, opened = taking_part(trials=2)
-    tab = opened(expected="422")
+    tab = opened(expected=str(status))
     tab.ready()
-    tab.page.route("**/api/answers", lambda route: route.fulfill(status=422, json={"message": "no"}), times=1)
+    tab.page.route("**/api/answers", lambda route: route.fulfill(status=status, json={"message": "no"}), times=1)
     tab.press("2")
     tab.press("1")
     tab.saved()
+    return folder, tab
+
+
+def test_an_answer_that_the_server_refuses_is_told_and_the_next_ones_are_sent(taking_part):
+    folder, tab = refused_once(taking_part, 422)
     assert "could not be saved" in tab.page.text_content("#problem")
     assert choices(folder) == [(0, "regional", 0)]
     assert tab.page.evaluate("Object.keys(localStorage).filter(name => name.startsWith('refused:')).length") == 1
 
 
 def test_a_change_beyond_the_limit_is_told_kindly_and_with_the_limit(taking_part):
-    folder, opened = taking_part(trials=2)
-    tab = opened(expected="409")
-    tab.ready()
-    tab.page.route("**/api/answers", lambda route: route.fulfill(status=409, json={"message": "no"}), times=1)
-    tab.press("2")
-    tab.press("1")
-    tab.saved()
+    folder, tab = refused_once(taking_part, 409)
     said = tab.page.text_content("#problem")
     assert (
         said == "An answer can be changed 20 times. This was one more, so your choice before it stays. You can go on."

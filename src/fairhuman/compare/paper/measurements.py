@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 
 from fairhuman.compare.paper.drawing import SEED
 from fairhuman.evaluate.place import NUMBERS
 from fairhuman.stats.bootstrap import Array, ratio_over_seeds
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.tables import read_table
 
 OF = ": of"  # ends the name of a column with denominators
 Sums = dict[str, dict[int, dict[str, Array]]]  # numerator and denominator by metric, seed and prompt
@@ -48,7 +48,7 @@ class Measurement:
 def read_measurements(folder: Path, reference: str, seeds: Mapping[str, Sequence[int]]) -> list[Measurement]:
     """All metrics of an evaluation, with differences to the method `reference`; of each method the given seeds."""
     document = parse_json((folder / NUMBERS).read_text(encoding="utf-8"))
-    sums = _sums(pyarrow.parquet.read_table(folder / "per_image.parquet").to_pylist(), seeds)
+    sums = _sums(read_table(folder / "per_image.parquet").to_pylist(), seeds)
     differences = {(one["name"], one["method"]): one for one in document["differences"]}
     found = []
     for one in document["metrics"]:
