@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 TINY = 2**20  # pixels of a batch that fit into any memory with the small SDXL
-HUB_WEIGHTS, GPU = "hub weights", "GPU"  # what another machine or a download can provide
+HUB_WEIGHTS, GPU, DISK = "hub weights", "GPU", "disk"  # what another machine or a download can provide
 # Settings that hardly change how long a step takes; "x." is a whole section.
 SPEED_FREE = frozenset(
     {
@@ -325,7 +325,7 @@ def check_main_memory(recipe: TrainRecipe) -> None:
 def _disk(recipe: TrainRecipe, memory: "Memory | str", data: "RunData | None") -> StartFinding:
     """Whether checkpoints, result and caches fit on the disk of `out`."""
     if isinstance(memory, str):
-        return StartFinding("disk", "note", f"not known: {memory}")
+        return StartFinding(DISK, "note", f"not known: {memory}")
     needed, caches = result_bytes(recipe, memory), ""
     if data is not None and (recipe.cache.latents or recipe.cache.text):
         from fairhuman.train.cache.plan import budget
@@ -337,7 +337,7 @@ def _disk(recipe: TrainRecipe, memory: "Memory | str", data: "RunData | None") -
     existing = next(folder for folder in (recipe.out, *recipe.out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     text = f"about {needed / GIB:.2f} GiB for checkpoints and result, {free / GIB:.1f} free at {existing}{caches}"
-    return StartFinding("disk", "ok" if needed <= free else "missing", text)
+    return StartFinding(DISK, "ok" if needed <= free else "missing", text)
 
 
 def result_bytes(recipe: TrainRecipe, weights: "Memory | WeightBytes") -> int:
