@@ -10,8 +10,7 @@ time of the disk is the same for both.
 """
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,7 +29,7 @@ from fairhuman.data.pictures.arrow_copies import with_arrow_copies
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.cache import FEATURE_ROWS, CachedRows
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.record import CopiedCell, HumanRecord, TableCell
+from fairhuman.record import CopiedCell, FileSpan, HumanRecord, TableCell
 from fairhuman.train.cache.fill import fill
 from fairhuman.train.checkpoint import Checkpoints
 from fairhuman.utils.digest import SUMS
@@ -112,7 +111,8 @@ def shards(work: Path, quick: bool) -> dict[str, Pair]:
 
     records = [HumanRecord(str(cell.row), cell, 1, 1, "") for cell in cells[WITH]]
     copies = [record.image for record in with_arrow_copies(records, work / "copies", small=0)]
-    both = {WITH: copies, WITHOUT: [replace(copy, digest=None) for copy in copies if isinstance(copy, CopiedCell)]}
+    spans = [FileSpan(copy.path, copy.offset, copy.length) for copy in copies if isinstance(copy, CopiedCell)]
+    both: dict[str, Sequence[Any]] = {WITH: copies, WITHOUT: spans}
     count = len(pictures)
     return {
         f"{count} pictures of a shard, read": {way: lambda way=way: read(way) for way in cells},

@@ -48,10 +48,10 @@ class TableCell:
 
 @dataclass(frozen=True, slots=True)
 class CopiedCell(FileSpan):
-    """A copy of a table's cell in a file; `digest` is that of its bytes, None in copies of an earlier version."""
+    """A copy of a table's cell in a file; for its digest see `fairhuman.data.pictures.stored.copy_digest`."""
 
     cell: TableCell
-    digest: str | None
+    digest: str
 
 
 Stored = Path | bytes | FileSpan | TableCell

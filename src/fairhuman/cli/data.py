@@ -341,7 +341,8 @@ def cache(
     if dry_run:
         _would_write(path, "copies of its tables", arrow_folder(), display)
         return
-    copies = copy_tables(read_source(path, (), SourceSettings(), report), arrow_folder(), ("pose", "depth"))
+    records = read_source(path, (), SourceSettings(), report)
+    copies = copy_tables(records, arrow_folder(), ("pose", "depth"), report=report)
     display.counts(report.counts())
     where = "small enough to be kept in main memory" if copies.in_memory else f"copied to {arrow_folder()}"
     display.say(f"{copies.tables} tables, {where}; {copies.removed} stale copies removed")

@@ -118,7 +118,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     conditions = recipe.control.conditions if recipe.control is not None else ()
     check_conditions(recipe, train, held_out)
     dataset = PeopleDataset(
-        _cached(train, recipe),
+        _cached(train, recipe, report),
         recipe.regions.names,
         training_transform(recipe),
         recipe.regions.mask,
@@ -138,7 +138,9 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
     limits = recipe.source.limits
     shown = held_out_resolutions(recipe, dataset, held_out)
-    fixed = fixed_dataset(_cached(held_out, recipe), recipe.size, measured, recipe.seed, limits, conditions, shown)
+    fixed = fixed_dataset(
+        _cached(held_out, recipe, report), recipe.size, measured, recipe.seed, limits, conditions, shown
+    )
     return RunData(dataset, fixed, report, recipe.sources, ignored)
 
 
@@ -197,12 +199,12 @@ def _read(data: Path, regions: Sequence[str], recipe: TrainRecipe, report: LoadR
     return check_records(records, report, source.check == "full", source.limits, source.max_reject_share)
 
 
-def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe) -> Sequence[HumanRecord]:
+def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe, report: LoadReport) -> Sequence[HumanRecord]:
     """Return the records with their pictures in a cache that is fast to read."""
     chosen = recipe.source.cache
     if chosen is False:
         return records
-    return with_arrow_copies(records, arrow_folder() if chosen is True else chosen)
+    return with_arrow_copies(records, arrow_folder() if chosen is True else chosen, report=report)
 
 
 def _shares(recipe: TrainRecipe, source_of: Sequence[int], train: Sequence[HumanRecord]) -> list[SourceShare]:

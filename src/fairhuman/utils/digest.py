@@ -12,6 +12,7 @@ from fairhuman.errors import FairHumanError
 from fairhuman.utils.files import write_text
 
 SUMS = "SHA256SUMS"
+_DIGITS = 64  # of a SHA-256 in hexadecimal
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\0]+)")
 
 
@@ -25,6 +26,25 @@ def content_digest(*parts: bytes | memoryview) -> str:
     for part in parts:
         found.update(part)
     return found.hexdigest()
+
+
+def sealed(content: bytes) -> bytes:
+    """Return a content with its SHA-256 in front, as `unsealed` reads it from a file."""
+    return content_digest(content).encode() + content
+
+
+def unsealed(path: Path) -> memoryview:
+    """Return the content of a file that `sealed` made.
+
+    Raises:
+        OSError: the file can't be read.
+        DamageError: it isn't what was written.
+    """
+    whole = memoryview(path.read_bytes())
+    digest, content = whole[:_DIGITS], whole[_DIGITS:]
+    if bytes(digest) != content_digest(content).encode():
+        raise DamageError(f"{path}: is damaged: differs from its digest")
+    return content
 
 
 def digests_of(folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -12,16 +13,24 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fairhuman.data.pictures.arrow_copies import arrow_folder, copy_tables, with_arrow_copies
-from fairhuman.data.pictures.stored import PictureError, found_damaged, read_bytes
+from fairhuman.data.pictures.arrow_copies import (
+    DAMAGED_PIECE,
+    EARLIER_PIECE,
+    arrow_folder,
+    copy_tables,
+    index_of,
+    with_arrow_copies,
+)
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, byte_length, copy_digest, found_damaged, read_bytes
 from fairhuman.data.samples.batch import collate
 from fairhuman.data.samples.dataset import DAMAGED_COPY, PeopleDataset
 from fairhuman.data.samples.sampler import StepBatches
-from fairhuman.errors import DataError, FairHumanError
+from fairhuman.errors import FairHumanError
 from fairhuman.record import FileSpan, HumanRecord, LabelMap, TableCell
 from fairhuman.regions.transforms import JointTransform
-from fairhuman.utils.digest import content_digest
-from helpers.damage import flip_in
+from fairhuman.utils.digest import content_digest, unsealed
+from helpers.damage import flip, flip_in
 from helpers.tiny_pictures import encoded, picture
 
 COUNT = 12
@@ -75,12 +84,20 @@ def test_it_is_an_arrow_file_that_says_what_it_holds(records, tmp_path):
     arrow(records, tmp_path / "copies")
     for path in pieces(tmp_path / "copies"):
         held = pyarrow.ipc.open_file(path).read_all()
-        assert held.column_names == ["row", "field", "bytes", "digest"]
+        assert held.column_names == ["row", "field", "bytes"]
         assert len(held) == 2 * COUNT
         source = Path(json.loads((path.parent / "table.json").read_text())["path"])
-        for row, field, content, found in zip(*held.to_pydict().values(), strict=True):
+        for row, field, content in zip(*held.to_pydict().values(), strict=True):
             assert read_bytes(TableCell(source, row, tuple(json.loads(field)))) == content
-            assert found == content_digest(content)
+        index = pyarrow.ipc.open_stream(unsealed(index_of(path))).read_all().to_pydict()
+        assert (index["row"], index["field"]) == (held["row"].to_pylist(), held["field"].to_pylist())
+        whole = path.read_bytes()
+        for row, field, offset, length, found in zip(*index.values(), strict=True):
+            cell, content = TableCell(source, row, tuple(json.loads(field))), whole[offset : offset + length]
+            assert found == copy_digest(path, cell, content)
+            assert found != copy_digest(path, TableCell(source, row + 1, cell.field), content)
+            assert found != copy_digest(path, TableCell(source, row, ("depth",)), content)
+            assert found != copy_digest(path.parent / "other" / path.name, cell, content)
 
 
 def test_existing_copies_are_reused(records, tmp_path):
@@ -221,15 +238,79 @@ def test_workers_of_a_loader_read_copies(records, tmp_path, method):
         assert found.keys == reference.keys
 
 
-def test_a_damaged_copy_is_named(records, tmp_path):
+@pytest.mark.parametrize("cut", [0, 200, -1])
+def test_a_cut_piece_is_made_again_and_counted(records, tmp_path, cut):
     arrow(records, tmp_path / "copies")
     path = min(pieces(tmp_path / "copies"))
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"00000\.arrow: not a readable copy .*; delete "):
-        arrow(records, tmp_path / "copies")
-    path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"00000\.arrow: not a readable copy"):
-        arrow(records, tmp_path / "copies")
+    last = max(arrow(records, tmp_path / "copies")[:COUNT], key=lambda record: record.image.offset)
+    os.truncate(path, cut if cut >= 0 else last.image.offset + last.image.length - 1)
+    report = LoadReport()
+    copies = arrow(records, tmp_path / "copies", report=report)
+    assert [read_bytes(copy.image) for copy in copies] == [read_bytes(record.image) for record in records]
+    assert [(note.file, note.reason) for note in report.notes] == [(str(path), DAMAGED_PIECE.reason)]
+
+
+def test_a_piece_that_is_cut_under_a_running_process_is_noticed(records, tmp_path):
+    copies = arrow(records, tmp_path / "copies")
+    for path in pieces(tmp_path / "copies"):
+        os.truncate(path, 500)
+    assert [read_bytes(copy.image) for copy in copies] == [read_bytes(record.image) for record in records]
+    assert found_damaged(copies[-1].image)
+    report = LoadReport()
+    arrow(records, tmp_path / "copies", report=report)
+    assert report.counts() == {"warned": {DAMAGED_PIECE.reason: 2}}
+
+
+def test_swapped_pieces_and_indexes_give_no_other_picture(records, tmp_path):
+    """Two tables of equal sizes whose files were exchanged, as when a backup is restored to the wrong folder."""
+    copies = arrow(records, tmp_path / "copies")
+    one, two = {copy.image.path for copy in copies}
+    for first, second in ((one, two), (index_of(one), index_of(two))):
+        content = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(content)
+    again = arrow(records, tmp_path / "copies")
+    assert [read_bytes(copy.image) for copy in again] == [read_bytes(record.image) for record in records]
+
+
+def damage(folder: Path, draw: random.Random) -> None:
+    """Flip a bit of a file in the folder, or cut it off."""
+    path = draw.choice(sorted(path for path in folder.rglob("*") if path.suffix in (".arrow", ".index", ".json")))
+    size = path.stat().st_size
+    if draw.random() < 0.3:
+        os.truncate(path, draw.randrange(size))
+    else:
+        flip(path, draw.randrange(size), draw.randrange(8))
+
+
+@pytest.mark.parametrize("trials", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_damage_gives_another_picture_or_an_error(tmp_path, monkeypatch, trials):
+    """Each is noticed before a run or in it, and the copies are made again; or it is where no run reads."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    records, folder, draw = table(tmp_path / "a.parquet"), tmp_path / "copies", random.Random(0)
+    whole = {record.key: [read_bytes(record.image), read_bytes(record.masks["face"])] for record in records}
+    noticed = 0
+    running = arrow(records, folder, piece=6000)
+    for _ in range(trials):
+        damage(folder, draw)
+        report = LoadReport()
+        for copies in (running, arrow(records, folder, piece=6000, report=report)):
+            found = {copy.key: [read_bytes(copy.image), read_bytes(copy.masks["face"])] for copy in copies}
+            assert found == whole
+        noticed += bool(report.notes) or bool(list(folder.rglob("*.damaged")))
+        running = arrow(records, folder, piece=6000)
+        assert not list(folder.rglob("*.damaged"))
+    assert noticed > trials / 2
+
+
+def test_a_damaged_state_of_a_table_makes_its_folder_stale(records, tmp_path):
+    folder = tmp_path / "copies"
+    copy_tables(records[:COUNT], folder, small=0)
+    (state,) = folder.glob("*/table.json")
+    for content in (b"\xff", b"[1]", b"7", b'{"path": "a\\u0000"}', b'{"path": 7}'):
+        state.write_bytes(content)
+        assert copy_tables(records[:COUNT], folder, small=0).removed == 1, content
+        assert len(pieces(folder)) == 1
 
 
 def test_a_folder_that_cannot_be_written_says_what_to_set(records, tmp_path):
@@ -285,6 +366,7 @@ def test_a_damaged_copy_is_read_from_the_table_and_made_again_by_the_next_run(re
     assert not list(folder.rglob("*.damaged"))
     again[2].image.path.unlink()  # another run that found damage removes the piece
     assert read_bytes(again[2].image) == content
+    assert byte_length(again[2].image) == len(content)
 
 
 def test_a_piece_is_not_overwritten_when_an_earlier_one_was_removed(records, tmp_path):
@@ -296,14 +378,22 @@ def test_a_piece_is_not_overwritten_when_an_earlier_one_was_removed(records, tmp
     assert [read_bytes(record.image) for record in arrow(records[:COUNT], folder, piece=3000)] == contents
 
 
-def test_copies_of_an_earlier_version_are_read_unchecked(records, tmp_path):
+@pytest.mark.parametrize("digests", [True, False])
+def test_copies_of_an_earlier_version_are_made_again_with_one_note_each(records, tmp_path, digests):
     folder = tmp_path / "copies"
     arrow(records[:COUNT], folder)
     (path,) = pieces(folder)
-    table = pyarrow.ipc.open_file(path.read_bytes()).read_all().drop(["digest"])
+    table = pyarrow.ipc.open_file(path.read_bytes()).read_all()
+    if digests:
+        table = table.append_column("digest", [list(map(content_digest, table["bytes"].to_pylist()))])
     with pyarrow.ipc.new_file(str(path), table.schema) as file:
         file.write_table(table)
-    before = pieces(folder)
-    copied = arrow(records[:COUNT], folder)
-    assert pieces(folder) == before
-    assert read_bytes(copied[3].image) == read_bytes(records[3].image)
+    index_of(path).unlink()
+    report = LoadReport()
+    copied = arrow(records[:COUNT], folder, report=report)
+    assert [read_bytes(copy.image) for copy in copied] == [read_bytes(record.image) for record in records[:COUNT]]
+    assert [(note.file, note.reason) for note in report.notes] == [(str(path), EARLIER_PIECE.reason)]
+    assert len(pieces(folder)) == 1
+    report = LoadReport()
+    assert arrow(records[:COUNT], folder, report=report) == copied
+    assert not report.notes

@@ -4,10 +4,12 @@ Reading one picture of a Parquet table means reading its whole row group. An unc
 contiguously, so a picture is a `FileSpan` (offset and length) that any process can read independently.
 
 Each table has its own folder in the cache, keyed by the table's path, size and modification time, so a changed table
-gets a new folder. The folder holds numbered pieces, written atomically, that list their cells. Cells that a run needs
-and no piece holds go into new pieces; so an interrupted copy resumes, and columns can be added later. Each copy has a
-digest that is checked when it is read. Where one is damaged, the table itself is read instead, and the next run makes
-the piece again.
+gets a new folder. The folder holds numbered pieces, written atomically. Beside each is an index of its cells, with the
+place and the digest of each copy; a run reads the index alone, never the Arrow file's own headers. Cells that a run
+needs and no piece holds go into new pieces; so an interrupted copy resumes, and columns can be added later.
+
+An index is checked when it is read, a copy when it is used. Where a copy is damaged, the table itself is read instead.
+A piece with a damaged index or copy, or without an index as an earlier version wrote it, is made again by the next run.
 """
 
 import hashlib
@@ -23,32 +25,29 @@ from typing import Any
 import numpy as np
 import pyarrow
 from filelock import FileLock
+from numpy.typing import NDArray
 
-from fairhuman.data.pictures.stored import PictureError, damage_mark, read_bytes
-from fairhuman.errors import DataError, FairHumanError
-from fairhuman.record import (
-    CopiedCell,
-    DerivedMask,
-    FileSpan,
-    HumanRecord,
-    LabelMap,
-    Stored,
-    TableCell,
-    stored_pictures,
-)
-from fairhuman.utils.digest import content_digest
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, copy_digest, damage_mark, read_bytes
+from fairhuman.errors import FairHumanError
+from fairhuman.record import CopiedCell, DerivedMask, Finding, HumanRecord, LabelMap, Stored, TableCell, stored_pictures
+from fairhuman.utils.digest import DamageError, sealed, unsealed
 from fairhuman.utils.files import cache_folder, remove_atomically, write_atomically, write_json, writing
 from fairhuman.utils.parse import parse_json
 
 SMALL = 64 * 2**20  # bytes: tables of at most this total size are kept in main memory instead
 PIECE = 2**30  # bytes of one piece
 _BATCH = 64 * 2**20  # bytes per record batch
-_SCHEMA = pyarrow.schema(
+DAMAGED_PIECE = Finding("warned", "file of copied pictures was damaged, and has been made again")
+EARLIER_PIECE = Finding("warned", "file of copied pictures of an earlier version has been made again, with digests")
+_SCHEMA = pyarrow.schema([("row", pyarrow.int64()), ("field", pyarrow.string()), ("bytes", pyarrow.large_binary())])
+_INDEX = pyarrow.schema(
     [
         ("row", pyarrow.int64()),
         ("field", pyarrow.string()),
-        ("bytes", pyarrow.large_binary()),
-        ("digest", pyarrow.string()),
+        ("offset", pyarrow.int64()),
+        ("length", pyarrow.int64()),
+        ("digest", pyarrow.string()),  # null: the cell can't be read
     ]
 )
 _ADVICE = "; set source.cache=FOLDER to keep copies of pictures elsewhere, or source.cache=false to make none"
@@ -60,13 +59,18 @@ def arrow_folder() -> Path:
 
 
 def with_arrow_copies(
-    records: Sequence[HumanRecord], folder: Path, conditions: Sequence[str] = (), small: int = SMALL, piece: int = PIECE
+    records: Sequence[HumanRecord],
+    folder: Path,
+    conditions: Sequence[str] = (),
+    small: int = SMALL,
+    piece: int = PIECE,
+    report: LoadReport | None = None,
 ) -> Sequence[HumanRecord]:
     """Replace table cells of pictures, masks and conditions by copies that are fast to read.
 
     Tables of up to `small` bytes in total are kept in main memory; a new file of copies begins after `piece` bytes. Of
     several processes one copies while the others wait. Pictures outside Parquet tables are unchanged. A cell that can't
-    be read stays a cell, and fails when used.
+    be read stays a cell, and fails when used. `report` gets a note for each file of copies that is made again.
 
     Raises:
         FairHumanError: the folder can't be written, or the disk has too little space.
@@ -76,7 +80,7 @@ def with_arrow_copies(
     copies: dict[TableCell, Stored] = {}
     for table, cells in tables.items():
         found: Iterable[tuple[TableCell, Stored]] = (
-            _readable(cells) if in_memory else _copied(table, cells, folder, piece)
+            _readable(cells) if in_memory else _copied(table, cells, folder, piece, report or LoadReport())
         )
         copies.update(found)
     return [_with_copies(record, copies, conditions) for record in records] if copies else records
@@ -92,7 +96,11 @@ class CopySummary:
 
 
 def copy_tables(
-    records: Sequence[HumanRecord], folder: Path, conditions: Sequence[str] = (), small: int = SMALL
+    records: Sequence[HumanRecord],
+    folder: Path,
+    conditions: Sequence[str] = (),
+    small: int = SMALL,
+    report: LoadReport | None = None,
 ) -> CopySummary:
     """Make the copies for `with_arrow_copies` ahead of a run, and remove copies of changed or deleted tables.
 
@@ -101,13 +109,12 @@ def copy_tables(
     """
     removed = 0
     for kept in sorted(folder.glob("*/table.json")):
-        state = parse_json(kept.read_text(encoding="utf-8"))
-        if _state(Path(state["path"])) != state:
+        if not _is_current(kept):
             with writing(folder):
                 remove_atomically(kept.parent)
             removed += 1
     tables = _tables(records, conditions)
-    with_arrow_copies(records, folder, conditions, small)
+    with_arrow_copies(records, folder, conditions, small, report=report)
     return CopySummary(len(tables), _size(tables) <= small, removed)
 
 
@@ -151,38 +158,60 @@ def _position(cell: TableCell) -> tuple[int, tuple[str, ...]]:
     return cell.row, cell.field
 
 
-def _copied(table: Path, cells: set[TableCell], folder: Path, piece: int) -> list[tuple[TableCell, FileSpan]]:
-    """The copies of a table's cells, made first if missing."""
+def _copied(
+    table: Path, cells: set[TableCell], folder: Path, piece: int, report: LoadReport
+) -> list[tuple[TableCell, CopiedCell]]:
+    """The copies of a table's cells, made first if missing or damaged."""
     state = _state(table)
     if state is None:
         return []
     table_folder = folder / hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
-    with writing(table_folder, _ADVICE):
-        _remove_damaged(table_folder)
-    copies = _copied_cells(table_folder, table)
-    if cells <= copies.keys():
-        return [(cell, span) for cell in cells if (span := copies[cell]) is not None]
-    with writing(table_folder, _ADVICE):
-        table_folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{table_folder.name}.lock"):
-            copies = _copied_cells(table_folder, table)  # another process may have made some meanwhile
-            missing = sorted(cells - copies.keys(), key=_position)
-            _check_space(table_folder, state["size"] * len(missing) // len(cells))
-            write_json(table_folder / "table.json", state)
-            queue = deque(missing)
-            while queue:
-                number = max((int(path.stem) for path in table_folder.glob("*.arrow")), default=-1) + 1
-                path = table_folder / f"{number:05}.arrow"
-                write_atomically(path, partial(_write_piece, queue, piece))
-    return _copied(table, cells, folder, piece)
+    copies, unusable = _copied_cells(table_folder, table)
+    if unusable or not cells <= copies.keys():
+        with writing(table_folder, _ADVICE):
+            table_folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f".{table_folder.name}.lock"):
+                _make(table_folder, table, cells, piece, state, report)
+        copies, _ = _copied_cells(table_folder, table)
+    return [(cell, span) for cell in cells if (span := copies.get(cell)) is not None]
 
 
-def _remove_damaged(folder: Path) -> None:
-    """Remove pieces in which an earlier run has found a damaged copy; a run that reads them goes on with the table."""
-    for path in sorted(folder.glob("*.arrow")):
-        if damage_mark(path).exists():
-            path.unlink(missing_ok=True)
-            damage_mark(path).unlink(missing_ok=True)
+def _make(
+    folder: Path, table: Path, cells: set[TableCell], piece: int, state: dict[str, Any], report: LoadReport
+) -> None:
+    """Remove the pieces that can't be used, and write those that are missing."""
+    copies, unusable = _copied_cells(folder, table)  # another process may have made some meanwhile
+    for path, finding in unusable.items():
+        for file in (path, index_of(path), damage_mark(path)):
+            file.unlink(missing_ok=True)
+        report.add(str(path), "cache", finding)
+    missing = sorted(cells - copies.keys(), key=_position)
+    _check_space(folder, state["size"] * len(missing) // len(cells))
+    write_json(folder / "table.json", state)
+    queue = deque(missing)
+    number = max((int(path.stem) for path in _pieces(folder)), default=-1) + 1
+    while queue:
+        path = folder / f"{number:05}.arrow"
+        write_atomically(path, partial(_write_piece, queue, piece, path))
+        number += 1
+
+
+def index_of(piece: Path) -> Path:
+    """The file that says which cells a piece holds, and where."""
+    return piece.with_suffix(".index")
+
+
+def _pieces(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.arrow") if path.stem.isdecimal())
+
+
+def _is_current(kept: Path) -> bool:
+    """Whether a folder's `table.json` is that of a table as it is now."""
+    try:
+        state = parse_json(kept.read_bytes())
+        return bool(_state(Path(state["path"])) == state)
+    except (OSError, ValueError, TypeError, KeyError):  # it is damaged
+        return False
 
 
 def _state(table: Path) -> dict[str, Any] | None:
@@ -203,52 +232,85 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _write_piece(queue: deque[TableCell], piece: int, path: Path) -> None:
-    """Write about `piece` bytes of cells from the front of the queue; null for a cell that can't be read."""
+def _write_piece(queue: deque[TableCell], piece: int, path: Path, unfinished: Path) -> None:
+    """Write about `piece` bytes of cells from the front of the queue; null for a cell that can't be read.
+
+    The index of the piece `path` is written before `unfinished` gets that name, so no piece is without one.
+    """
     written = 0
-    with pyarrow.ipc.new_file(str(path), _SCHEMA) as file:
+    rows: list[int] = []
+    fields: list[str] = []
+    digests: list[str | None] = []
+    with pyarrow.ipc.new_file(str(unfinished), _SCHEMA) as file:
         while queue and written < piece:
-            rows: list[int] = []
-            fields: list[str] = []
+            start, size = len(rows), 0
             values: list[bytes | None] = []
-            size = 0
             while queue and size < min(_BATCH, piece):
                 cell = queue.popleft()
                 value = next((content for _, content in _readable([cell])), None)
                 rows.append(cell.row)
                 fields.append(json.dumps(cell.field))
+                digests.append(None if value is None else copy_digest(path, cell, value))
                 values.append(value)
                 size += len(value or b"")
-            digests = [None if value is None else content_digest(value) for value in values]
-            file.write_batch(pyarrow.record_batch([rows, fields, values, digests], schema=_SCHEMA))
+            file.write_batch(pyarrow.record_batch([rows[start:], fields[start:], values], schema=_SCHEMA))
             written += size
+    offsets, lengths = _places(unfinished)
+    index = pyarrow.table([rows, fields, offsets, lengths, digests], schema=_INDEX)
+    buffer = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(buffer, _INDEX) as stream:
+        stream.write_table(index)
+    content = sealed(buffer.getvalue().to_pybytes())
+    write_atomically(index_of(path), lambda place: place.write_bytes(content))
 
 
-def _copied_cells(folder: Path, table: Path) -> dict[TableCell, FileSpan | None]:
-    """Cells of a table in the pieces of a folder, and their places; None: the cell could not be read."""
-    copies: dict[TableCell, FileSpan | None] = {}
-    for path in sorted(folder.glob("*.arrow")):
-        try:
-            copies.update(_cells_of_piece(path, table))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable copy of pictures ({error}); delete {folder}") from error
-    return copies
-
-
-def _cells_of_piece(path: Path, table: Path) -> Iterator[tuple[TableCell, FileSpan | None]]:
+def _places(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offset and length of each value in a piece that has just been written."""
+    offsets, lengths = [], []
     with pyarrow.memory_map(str(path)) as file:
         buffer = file.read_buffer()
         reader = pyarrow.ipc.open_file(buffer)
         for number in range(reader.num_record_batches):
-            rows, fields, values, *rest = reader.get_batch(number).columns
-            digests = rest[0].to_pylist() if rest else [None] * len(rows)  # copies of an earlier version have none
-            _, offsets, content = values.buffers()
+            values = reader.get_batch(number).column("bytes")
+            _, ends, content = values.buffers()
             # The file is memory-mapped without a copy, so the address of a value gives its offset in the file.
-            first = content.address - buffer.address
-            starts = first + np.frombuffer(offsets, np.int64)[: len(values) + 1]
-            ends, valid = starts[1:].tolist(), values.is_valid().to_pylist()
-            for row, field, start, end, readable, digest in zip(
-                rows.to_pylist(), fields.to_pylist(), starts.tolist(), ends, valid, digests, strict=False
-            ):
-                cell = TableCell(table, row, tuple(parse_json(field)))
-                yield cell, CopiedCell(path, start, end - start, cell, digest) if readable else None
+            bounds = content.address - buffer.address + np.frombuffer(ends, np.int64)[: len(values) + 1]
+            offsets.append(bounds[:-1])
+            lengths.append(np.diff(bounds))
+    return np.concatenate(offsets), np.concatenate(lengths)
+
+
+def _copied_cells(folder: Path, table: Path) -> tuple[dict[TableCell, CopiedCell | None], dict[Path, Finding]]:
+    """Cells of a table in the pieces of a folder, and their places; and the pieces that can't be used, with why.
+
+    A place is None where the cell could not be read.
+    """
+    copies: dict[TableCell, CopiedCell | None] = {}
+    unusable: dict[Path, Finding] = {}
+    for path in _pieces(folder):
+        try:
+            if damage_mark(path).exists():
+                raise DamageError("an earlier run has found a damaged copy")
+            copies.update(_cells_of_piece(path, table))
+        except FileNotFoundError:
+            unusable[path] = EARLIER_PIECE
+        except (OSError, DamageError):
+            unusable[path] = DAMAGED_PIECE
+    return copies, unusable
+
+
+def _cells_of_piece(path: Path, table: Path) -> Iterator[tuple[TableCell, CopiedCell | None]]:
+    """The cells in a piece's index.
+
+    Raises:
+        FileNotFoundError: it has no index, as an earlier version wrote it.
+        DamageError: the index is damaged, or the piece ends before its last copy does.
+    """
+    index = pyarrow.ipc.open_stream(unsealed(index_of(path))).read_all()
+    rows, names, offsets, lengths, digests = (column.to_pylist() for column in index.columns)
+    if max(map(sum, zip(offsets, lengths, strict=True)), default=0) > path.stat().st_size:
+        raise DamageError(f"{path}: is damaged: ends before its last picture does")
+    fields = {name: tuple(parse_json(name)) for name in set(names)}
+    for row, name, offset, length, digest in zip(rows, names, offsets, lengths, digests, strict=True):
+        cell = TableCell(table, row, fields[name])
+        yield cell, None if digest is None else CopiedCell(path, offset, length, cell, digest)

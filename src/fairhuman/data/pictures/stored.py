@@ -1,5 +1,6 @@
 """Read the bytes of a picture from a file, memory, a span of a file, or a cell of a Parquet table."""
 
+import json
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -50,6 +51,8 @@ def byte_length(stored: Stored) -> int:
         return len(stored)
     if isinstance(stored, TableCell):
         return len(_cell_bytes(stored))
+    if isinstance(stored, CopiedCell):  # the cell itself is read where the copy isn't there any more
+        return stored.length
     try:
         found = (stored.path if isinstance(stored, FileSpan) else stored).stat()
     except (OSError, ValueError) as error:  # no permission, a name too long, a null byte, a broken network drive
@@ -98,14 +101,24 @@ def _copy_bytes(copy: CopiedCell) -> bytes:
     """The bytes of a copy; those of the cell itself, which takes longer, if the copy is damaged."""
     try:
         content = _span_bytes(copy)
-    except (OSError, PictureError):  # removed, as another run has found damage
+        if copy.digest == copy_digest(copy.path, copy.cell, content):
+            return content
+    except FileNotFoundError:  # another run, which has found damage, has removed it
         return _cell_bytes(copy.cell)
-    if copy.digest is None or copy.digest == content_digest(content):
-        return content
+    except (OSError, PictureError):
+        pass  # a bad sector, or the file was cut off after its index was read
     _damaged.add(copy)
     with suppress(OSError):  # a folder that can't be written keeps its damaged copies
         damage_mark(copy.path).touch()
     return _cell_bytes(copy.cell)
+
+
+def copy_digest(piece: Path, cell: TableCell, content: bytes) -> str:
+    """Digest of a copy in a file of copies: of its bytes, its row and field, and the version of its table.
+
+    The latter is the name of the file's folder (`fairhuman.data.pictures.arrow_copies`), so the cache may move.
+    """
+    return content_digest(f"{piece.parent.name} {cell.row} {json.dumps(cell.field)} ".encode(), content)
 
 
 def damage_mark(piece: Path) -> Path:
