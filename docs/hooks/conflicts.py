@@ -87,6 +87,8 @@ COMMANDS = (
             ("regions.ignore=face",),
             ("regions.scale={face: 0}",),
             ("regions.scale={feet: 2}",),
+            ("strategy=ls", "fairness.weights={feet: 2}"),
+            ("strategy=ls", "fairness.weights={global: 0, face: 0, hand: 0}"),
             ("validation.timesteps=[1.0]",),
         ),
     ),

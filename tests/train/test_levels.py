@@ -52,6 +52,10 @@ def test_the_table_names_settings() -> None:
         ("strategy=mpd fairness.alpha=7", "fairness.alpha=7 has no effect with strategy=mpd; it needs strategy=alpha"),
         ("kind=full lora.rank=8", "lora.rank=8 has no effect with kind=full; it needs kind=lora"),
         ("fairness.alpha=7", "fairness.alpha=7 has no effect with strategy=mpd"),
+        (
+            "fairness.weights.face=0.3",
+            "fairness.weights.face=0.3 has no effect with strategy=mpd; it needs strategy=ls",
+        ),
         ("strategy=ls fairness.mode=exact", "it needs a strategy that balances gradients"),
         ("fairness.mode=exact fairness.every=5", "it needs fairness.mode other than exact"),
         (
@@ -83,6 +87,7 @@ def test_a_setting_without_effect_is_refused(tmp_path: Path, given: str, message
     "given",
     [
         "strategy=alpha fairness.alpha=7",
+        "strategy=ls fairness.weights.face=0.3",
         "strategy=uw fairness.uw_learning_rate=0.1 fairness.measure_every=0",
         "accumulate=4 fairness.mode=ema fairness.every=4",
         "preview.count=0 preview.prompts=[one] preview.steps=5",

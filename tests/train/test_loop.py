@@ -64,7 +64,12 @@ def lora_bytes(recipe: TrainRecipe) -> bytes:
         {"strategy": "uw", "schedule": {"name": "cosine", "warmup_steps": 2}, "lora": {"rank": 4, "dropout": 0.3}},
         {"strategy": "dwa", "fairness": {"dwa_window": 1, "measure_every": 2}},
         {"strategy": "rlw", "optimizer": {"name": "sgd", "momentum": 0.9}},
-        {"strategy": "ls", "view": {"crop": "center"}, "cache": {"latents": True, "text": True}},
+        {
+            "strategy": "ls",
+            "fairness": {"weights": {"face": 0.35, "hand": 0.25}},
+            "view": {"crop": "center"},
+            "cache": {"latents": True, "text": True},
+        },
         {"strategy": "nash", "precision": "fp16", "gradient_checkpointing": True},
     ],
     ids=lambda values: values["strategy"],

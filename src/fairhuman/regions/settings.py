@@ -1,6 +1,6 @@
 """Settings of regions: which have their own objective, and how boxes are drawn as masks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -96,10 +96,19 @@ class RegionSettings(Settings):
         Raises:
             ValueError: `scale` names an unknown objective.
         """
-        unknown = sorted(set(self.scale) - set(self.objectives))
-        if unknown:
-            raise ValueError(f"regions.scale names {unknown[0]!r}, the objectives are {', '.join(self.objectives)}")
-        return tuple(self.scale.get(name, 1.0) for name in self.objectives)
+        return by_objective("regions.scale", self.scale, self.objectives)
+
+
+def by_objective(setting: str, values: Mapping[str, float], objectives: Sequence[str]) -> tuple[float, ...]:
+    """Return a setting's value for each objective, 1 where it has none.
+
+    Raises:
+        ValueError: it names an unknown objective.
+    """
+    unknown = sorted(set(values) - set(objectives))
+    if unknown:
+        raise ValueError(f"{setting} names {unknown[0]!r}, the objectives are {', '.join(objectives)}")
+    return tuple(values.get(name, 1.0) for name in objectives)
 
 
 def _rule(rule: object) -> object:

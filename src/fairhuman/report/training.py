@@ -80,6 +80,7 @@ def _facts(
     recipe: Mapping[str, Any], metrics: Metrics, evaluations: Sequence[HeldOutEvaluation], summary: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     facts = [(name.replace("_", " "), _with_unit(name, recipe[name])) for name in HEAD if name in recipe]
+    facts += _fixed_weights(recipe)
     if len(metrics.steps_n):
         facts += _progress(recipe, metrics)
     facts += [(name, whole_percent(share)) for name, share in _whole(metrics, {}).items() if _key(name) not in summary]
@@ -88,6 +89,15 @@ def _facts(
     # Scalar values of the summary, such as the device; the full summary is further down the page.
     alone = {name: value for name, value in summary.items() if not isinstance(value, dict | list)}
     return facts + [(LABELS.get(name, name.replace("_", " ")), _with_unit(name, v)) for name, v in alone.items()]
+
+
+def _fixed_weights(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The weights that a recipe fixes, where it names any."""
+    fairness = recipe.get("fairness")
+    weights = fairness.get("weights") if isinstance(fairness, dict) and recipe.get("strategy") == "ls" else None
+    if not (isinstance(weights, dict) and weights):
+        return []
+    return [("fixed weights", ", ".join(f"{name} {_plain(value)}" for name, value in weights.items()))]
 
 
 def _progress(recipe: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, str]]:

@@ -82,6 +82,7 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     "fairness.limit": (_BALANCES, _isnt("fairness.mode", "exact")),
     "fairness.pairwise": (_BALANCES,),
     "fairness.radius": (_is("fairness.length", "radius", "clip"),),
+    "fairness.weights": (_is("strategy", "ls"),),
     "fairness.alpha": (_is("strategy", "alpha"),),
     "fairness.ridge": (_is("strategy", *GRADIENT_BALANCING),),
     "fairness.measure_every": (

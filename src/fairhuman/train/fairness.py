@@ -15,6 +15,7 @@ from fairhuman.fairness import (
     ExactEstimator,
     FairBackward,
     FallbackEstimator,
+    LinearScalarization,
     MinimumPotentialDelay,
     NashMTL,
     OutputEstimator,
@@ -28,6 +29,7 @@ from fairhuman.fairness import (
 )
 from fairhuman.fairness.estimators.audited import Exact
 from fairhuman.models.model import TrainableModel
+from fairhuman.regions.settings import by_objective
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.randomness import Stream, mixed_seed
 
@@ -44,6 +46,8 @@ def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
         kind = strategy_named(recipe.strategy)
     except (ImportError, TypeError, ValueError) as error:
         raise PluginError(str(error)) from error
+    if kind is LinearScalarization and fairness.weights:
+        return LinearScalarization(by_objective("fairness.weights", fairness.weights, recipe.regions.objectives))
     if kind is AlphaFair:
         return AlphaFair(fairness.alpha, fairness.ridge)
     if kind is MinimumPotentialDelay or kind is NashMTL:

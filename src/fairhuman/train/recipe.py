@@ -10,7 +10,7 @@ from fairhuman.config import Settings
 from fairhuman.data.samples.buckets import bucket_resolutions
 from fairhuman.models.locations import SDXL_SIDE_MULTIPLE, side_multiple
 from fairhuman.models.settings import BaseSettings, ControlSettings, LoraSettings, MoleSettings
-from fairhuman.regions.settings import RegionSettings
+from fairhuman.regions.settings import RegionSettings, by_objective
 from fairhuman.train.effects import EFFECTS, Condition
 from fairhuman.train.settings import (
     GRADIENT_BALANCING,
@@ -278,6 +278,9 @@ class TrainRecipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _scales_name_objectives(self) -> "TrainRecipe":
+    def _scales_and_weights_name_objectives(self) -> "TrainRecipe":
         self.regions.factors()
+        weights = by_objective("fairness.weights", self.fairness.weights, self.regions.objectives)
+        if not any(weights):
+            raise ValueError("fairness.weights must have a weight above 0, found 0 for every objective")
         return self

@@ -1,5 +1,6 @@
 """The settings of a training run, one class per component; `TrainRecipe` combines them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,6 +85,9 @@ class FairnessSettings(Settings):
         description="length of the direction: radius: r; clip: at most r; scalarized: that of the gradients' plain sum",
     )
     radius: float = Field(default=1.0, gt=0.0, description="the length r, for length radius or clip")
+    weights: Mapping[str, Annotated[float, Field(ge=0.0)]] = Field(
+        default={}, description="for ls: fixed weight of each objective's loss, by name; 1 where left out"
+    )
     alpha: float = Field(default=2.0, gt=0.0, description="the exponent of strategy alpha")
     ridge: float | None = Field(default=None, ge=0.0, description="relative ridge; None: only if M is singular")
     measure_every: int = Field(
