@@ -77,6 +77,10 @@ def test_a_folder_with_its_settings_is_read_like_the_settings(trainer):
     if path.is_dir():
         return
     assert source_kind(path.parent) == kind
+    if kind == "simpletuner":  # its file is in `config/`, its photos are beside that folder
+        with pytest.raises(DataError, match=rf"outside of {path.parent}; .*data={path}$"):
+            read(path.parent)
+        return
     assert [record.caption for record in read(path.parent)[0]] == [record.caption for record in read(path)[0]]
 
 
@@ -195,6 +199,102 @@ def test_wrong_settings_are_named(tmp_path, name, old, new, message):
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(DataError, match=message):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", "datasets = [{subsets = 5}]", "subsets must be a list of mappings, found 5"),
+        ("a.toml", "datasets = [{subsets = [1]}]", "subsets must be a list of mappings, found 1"),
+        ("a.toml", "general = 5\ndatasets = [{}]", r"general must be a table, \[general\], not 5"),
+        (
+            "a.toml",
+            'datasets = [{subsets = [{image_dir = "i", caption_extension = 5}]}]',
+            "caption_extension must be a",
+        ),
+        ("a.toml", 'datasets = [{subsets = [{image_dir = "i", caption_extension = "."}]}]', r"such as \.txt, not '\.'"),
+        ("a.toml", 'datasets = [{subsets = [{image_dir = "i", caption_extension = "/../x"}]}]', "not '/../x'"),
+        ("a.toml", 'datasets = [{subsets = [{image_dir = "i", class_tokens = [1]}]}]', "class_tokens must be a text"),
+        (
+            "a.toml",
+            'datasets = [{subsets = [{image_dir = "~nosuchuser/i"}]}]',
+            "image_dir must be the path of a folder",
+        ),
+        (
+            "a.toml",
+            f'datasets = [{{subsets = [{{image_dir = "{"x" * 300}"}}]}}]',
+            "path of a folder, not 'x.*name too long",
+        ),
+        ("a.toml", f'datasets = [{{subsets = [{{image_dir = "{"x/" * 9999}"}}]}}]', "path of a folder, not 'x"),
+        ("a.yaml", "config: {process: [{datasets: [5]}]}", "datasets must be a list of mappings, found 5"),
+        (
+            "a.yaml",
+            "config: {process: [{datasets: [{folder_path: i, caption_ext: [5]}]}]}",
+            "caption_ext must be a text",
+        ),
+        (
+            "a.yaml",
+            "config: {process: [{datasets: [{folder_path: i, default_caption: 5}]}]}",
+            "default_caption must be a",
+        ),
+        ("a.json", '[{"instance_data_dir": "i", "conditioning_data": 5}]', "conditioning_data must be a list of texts"),
+        ("a.json", '[{"instance_data_dir": "i", "conditioning_data": [{}]}]', "list of texts, found {}"),
+        ("a.json", '[{"instance_data_dir": "i", "id": [], "conditioning_data": "i"}]', "no data set has this id"),
+    ],
+)
+def test_odd_values_are_one_line(tmp_path, name, content, message):
+    photo(tmp_path / "i" / "a.jpg", 0)
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as found:
+        read(path)
+    assert str(path) in str(found.value)
+    assert "\n" not in str(found.value)
+    assert len(str(found.value)) < 500
+
+
+OUTSIDE = {
+    "a.toml": "datasets = [{{subsets = [{{image_dir = '{0}'}}]}}]",
+    "b.toml": "[[directory]]\npath = 'in'\nmask_path = '{0}'",
+    "a.yaml": "config: {{process: [{{datasets: [{{folder_path: '{0}'}}]}}]}}",
+    "multidatabackend.json": '[{{"instance_data_dir": "{0}"}}]',
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("way", ["absolute", "dots", "link"])
+def test_settings_found_in_a_folder_stay_in_it(tmp_path, name, way):
+    mine, given = tmp_path / "mine", tmp_path / "given"
+    photo(mine / "a.jpg", 0)
+    photo(given / "in" / "a.jpg", 1)
+    (given / "link").symlink_to(mine)
+    named = {"absolute": str(mine), "dots": "in/../../mine", "link": "link"}[way]
+    (given / name).write_text(OUTSIDE[name].format(named), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"{name}: names .*, which is outside of {given}; .*data={given / name}$"):
+        read(given)
+    if way != "link":
+        assert len(read(given / name)[0]) == 1
+
+
+def test_links_of_photos_and_masks_stay_in_their_folder(tmp_path):
+    given, other, mine = tmp_path / "given", tmp_path / "other", tmp_path / "mine"
+    for name in ("a", "b", "c"):
+        photo(other / "in" / f"{name}.jpg", ord(name))
+        mask(other / "masks" / f"{name}.png")
+    photo(mine / "b.jpg", 5)
+    mask(mine / "c.png")
+    for file, target in ((other / "in" / "b.jpg", mine / "b.jpg"), (other / "masks" / "c.png", mine / "c.png")):
+        file.unlink()
+        file.symlink_to(target)
+    given.mkdir()
+    (given / "d.toml").write_text(f"[[directory]]\npath = '{other / 'in'}'\nmask_path = '{other / 'masks'}'", "utf-8")
+    records, report = read(given / "d.toml")
+    assert [(Path(record.key).name, IGNORE in record.masks) for record in records] == [
+        ("a.jpg", True),
+        ("c.jpg", False),
+    ]
+    leaves = "path leaves the folder of the data set"
+    assert [(Path(place).name, why) for place, why in reasons(report)] == [("b.jpg", leaves), ("c.jpg", leaves)]
 
 
 def test_captions_of_simpletuner(tmp_path):

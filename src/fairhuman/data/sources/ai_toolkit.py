@@ -10,13 +10,23 @@ mean. So a mask means `ignore` outside it, and the loss is a mean over the rest 
 The trigger word isn't put into captions here; write it there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
-from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, mask_folder, photo_rows, whole_number
+from fairhuman.data.sources.photo_folders import (
+    PhotoFolder,
+    caption_suffix,
+    configured_folder,
+    configured_rows,
+    list_of,
+    mask_folder,
+    photo_rows,
+    plain_text,
+    whole_number,
+)
 from fairhuman.data.sources.rows import STAGE, Row, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
@@ -48,19 +58,18 @@ def ai_toolkit_rows(path: Path, report: LoadReport) -> Iterator[Row]:
         if process.get("trigger_word"):
             finding = Finding("warned", "trigger_word is not put into captions", str(process["trigger_word"]))
             report.add(file.name, STAGE, finding)
-        for values in process.get("datasets") or ():
-            yield from photo_rows(_folder(file, values), path if path.is_dir() else path.parent, report)
+        for values in list_of(dict, file, process["datasets"], "datasets"):
+            yield from configured_rows(_folder(file, values), file, path, report)
 
 
-def _folder(file: Path, values: Any) -> PhotoFolder:
+def _folder(file: Path, values: Mapping[str, Any]) -> PhotoFolder:
     masks = values.get("mask_path")
-    suffix = str(values.get("caption_ext") or "txt")
     return PhotoFolder(
         configured_folder(file, values.get("folder_path") or values.get("dataset_path"), "folder_path"),
         masks=None if not masks else configured_folder(file, masks, "mask_path"),
         repeats=whole_number(file, values.get("num_repeats", 1), "num_repeats"),
-        suffix=suffix if suffix.startswith(".") else f".{suffix}",
-        default=values.get("default_caption") or None,
+        suffix=caption_suffix(file, values.get("caption_ext"), "caption_ext") or ".txt",
+        default=plain_text(file, values.get("default_caption"), "default_caption"),
         alpha=values.get("alpha_mask") is True,
         inverted=values.get("invert_mask") is True,
     )

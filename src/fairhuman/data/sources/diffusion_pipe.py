@@ -11,7 +11,14 @@ from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.kohya import toml_with
-from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, mask_folder, photo_rows, whole_number
+from fairhuman.data.sources.photo_folders import (
+    PhotoFolder,
+    configured_folder,
+    configured_rows,
+    mask_folder,
+    photo_rows,
+    whole_number,
+)
 from fairhuman.data.sources.rows import Row
 
 
@@ -40,4 +47,4 @@ def diffusion_pipe_rows(path: Path, report: LoadReport) -> Iterator[Row]:
             deep=False,
             suffix=".txt",
         )
-        yield from photo_rows(folder, path if path.is_dir() else path.parent, report)
+        yield from configured_rows(folder, file, path, report)

@@ -25,15 +25,20 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import has_pictures
 from fairhuman.data.sources.photo_folders import (
     PhotoFolder,
+    caption_suffix,
     configured_folder,
+    configured_rows,
+    list_of,
     mask_folder,
     note_masks_beside,
     photo_rows,
+    plain_text,
     whole_number,
 )
 from fairhuman.data.sources.rows import STAGE, Row, printable, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
+from fairhuman.regions.boxes import shorten
 
 NAMED = re.compile(r"([1-9]\d{0,2})_(.+)")  # up to 999 repeats: `2024_holiday` is a year
 IMAGES = ("img", "image", "images")  # the GUI's folder of folders, beside `log` and `model`
@@ -59,8 +64,8 @@ def kohya_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """
     config = toml_with(path, "datasets")
     if config is not None:
-        root = path if path.is_dir() else path.parent
-        return (row for subset in _subsets(*config, report) for row in photo_rows(subset, root, report))
+        file, _ = config
+        return (row for subset in _subsets(*config, report) for row in configured_rows(subset, file, path, report))
     return _named_rows(path, report)
 
 
@@ -87,9 +92,11 @@ def _named_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 
 def _subsets(file: Path, content: Mapping[str, Any], report: LoadReport) -> Iterator[PhotoFolder]:
     """The subsets of a TOML; those of its fine-tuning method, with a file of metadata, are noted and left out."""
-    general = content.get("general") or {}
+    general = content.get("general", {})
+    if not isinstance(general, dict):
+        raise DataError(f"{file}: general must be a table, [general], not {shorten(repr(general))}")
     for dataset in content["datasets"]:
-        for subset in dataset.get("subsets") or ():
+        for subset in list_of(dict, file, dataset.get("subsets"), "subsets"):
             values = {**general, **dataset, **subset}
             if "metadata_file" in values:
                 finding = Finding("skipped", "subset with metadata_file is not read", str(values["metadata_file"]))
@@ -100,8 +107,8 @@ def _subsets(file: Path, content: Mapping[str, Any], report: LoadReport) -> Iter
                 configured_folder(file, values.get("image_dir"), "image_dir"),
                 masks=None if masks is None else configured_folder(file, masks, "conditioning_data_dir"),
                 repeats=whole_number(file, values.get("num_repeats", 1), "num_repeats"),
-                suffix=values.get("caption_extension"),
-                default=values.get("class_tokens"),
+                suffix=caption_suffix(file, values.get("caption_extension"), "caption_extension"),
+                default=plain_text(file, values.get("class_tokens"), "class_tokens"),
                 first_line=True,
                 alpha=values.get("alpha_mask") is True,
             )

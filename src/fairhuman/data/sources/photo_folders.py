@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.columns import ONE_MASK
@@ -13,8 +13,12 @@ from fairhuman.data.sources.folder import PictureWithCaption, find_pictures, fol
 from fairhuman.data.sources.rows import STAGE, Row, printable
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
+from fairhuman.regions.boxes import shorten
 
 MASK_FOLDERS = ("mask", "masks", "conditioning", "conditioning_data")
+_OUT = "path leaves the folder of the data set"  # as `locate` says of paths relative to the root
+_NAMES: Mapping[type, str] = {dict: "mappings", str: "texts"}
+ItemT = TypeVar("ItemT")
 PARENTS = 3  # folders above a configuration in which its relative paths are looked for
 
 
@@ -77,12 +81,17 @@ def photo_rows(folder: PhotoFolder, root: Path, report: LoadReport, leave_out: S
         masks = _pair(folder, [photo.name for photo in photos], report)
     for photo in photos:
         location = _place(folder.path / photo.name, root)
+        if _leaves(folder.path / photo.name, folder.path):
+            report.add(printable(str(location)), STAGE, Finding("skipped", _OUT, printable(photo.name)))
+            continue
         values: dict[str, Any] = {"file_name": location, "key": printable(str(location))}
         if (caption := _caption(folder, photo, report)) is not None:
             values["caption"] = caption
         mask = masks.get(photo.name)
-        if mask is not None:
-            place = mask if isinstance(mask, Path) else folder.path / mask
+        place = folder.path / mask if isinstance(mask, str) else mask
+        if place is not None and _leaves(place, folder.masks or folder.path):
+            report.add(values["key"], STAGE, Finding("dropped", _OUT, printable(str(mask))))
+        elif place is not None:
             values[ONE_MASK] = {"path": _place(place, root), "inverted": folder.inverted}
         elif folder.alpha:
             values[ONE_MASK] = {"path": location, "alpha": True, "inverted": folder.inverted}
@@ -91,6 +100,31 @@ def photo_rows(folder: PhotoFolder, root: Path, report: LoadReport, leave_out: S
         if folder.repeats != 1:
             values["repeats"] = folder.repeats
         yield Row(values["key"], values)
+
+
+def configured_rows(folder: PhotoFolder, config: Path, given: Path, report: LoadReport) -> Iterator[Row]:
+    """Photos of a folder that a trainer's configuration names, as `photo_rows` yields them.
+
+    A configuration that the user gave may name any folder. One that was found in a folder that the user gave came with
+    the data set, so it may only name folders in that one, links resolved.
+
+    Args:
+        folder: the folder, as the configuration has it.
+        config: the configuration.
+        given: the path that the user gave: the configuration, or the folder that it was found in.
+        report: gets the findings.
+
+    Raises:
+        DataError: a folder isn't there, or leads out of `given`.
+    """
+    if given.is_dir():
+        for place in (folder.path, folder.masks):
+            if place is not None and not place.resolve().is_relative_to(given.resolve()):
+                raise DataError(
+                    f"{config}: names {place}, which is outside of {given}; a configuration that is found in a folder "
+                    f"may only name folders in it. If you trust it, give the file itself: data={config}"
+                )
+    yield from photo_rows(folder, given if given.is_dir() else given.parent, report)
 
 
 def mask_folder(path: Path) -> Path | None:
@@ -142,10 +176,16 @@ def configured_folder(config: Path, value: Any, what: str) -> Path:
         DataError: it isn't there.
     """
     if not isinstance(value, str) or not value:
-        raise DataError(f"{config}: {what} must be the path of a folder, not {value!r}")
-    named = Path(value).expanduser()
+        raise DataError(f"{config}: {what} must be the path of a folder, not {shorten(repr(value))}")
     places = [config.absolute().parent, *list(config.absolute().parent.parents)[:PARENTS], Path.cwd()]
-    found = next((place / named for place in places if (place / named).is_dir()), None)
+    try:
+        named = Path(value).expanduser()
+        found = next((place / named for place in places if (place / named).is_dir()), None)
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home that isn't there, a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{config}: {what} must be the path of a folder, not {shorten(repr(value))} ({reason})"
+        ) from error
     if found is None:
         raise DataError(
             f"{config}: {what} is {value}, but there is no such folder; put the folder there, or correct the path"
@@ -160,7 +200,47 @@ def whole_number(config: Path, value: Any, what: str, least: int = 1) -> int:
         DataError: it isn't one, or too small.
     """
     if type(value) is not int or value < least:
-        raise DataError(f"{config}: {what} must be a whole number of at least {least}, not {value!r}")
+        raise DataError(f"{config}: {what} must be a whole number of at least {least}, not {shorten(repr(value))}")
+    return value
+
+
+def plain_text(config: Path, value: Any, what: str) -> str | None:
+    """A text of a trainer's configuration; None where it is empty or isn't there.
+
+    Raises:
+        DataError: it isn't a text.
+    """
+    if not isinstance(value, str | None):
+        raise DataError(f"{config}: {what} must be a text, not {shorten(repr(value))}; put it in quotes")
+    return value or None
+
+
+def caption_suffix(config: Path, value: Any, what: str) -> str | None:
+    """The ending of caption files, with its dot, which the configuration may leave out; None where it states none.
+
+    Raises:
+        DataError: it isn't one.
+    """
+    ending = plain_text(config, value, what)
+    suffix = ending if ending is None or ending.startswith(".") else f".{ending}"
+    if suffix is not None and (suffix.endswith(".") or "/" in suffix or "\0" in suffix):
+        raise DataError(
+            f"{config}: {what} must be the ending of a file's name, such as .txt, not {shorten(repr(value))}"
+        )
+    return suffix
+
+
+def list_of(kind: type[ItemT], config: Path, value: Any, what: str) -> Sequence[ItemT]:
+    """A list of a trainer's configuration, all of one kind; empty where it isn't there.
+
+    Raises:
+        DataError: it isn't a list, or another kind is in it.
+    """
+    if value is None:
+        return ()
+    other = value if not isinstance(value, list) else next((one for one in value if not isinstance(one, kind)), None)
+    if not isinstance(value, list) or other is not None:
+        raise DataError(f"{config}: {what} must be a list of {_NAMES[kind]}, found {shorten(repr(other))}")
     return value
 
 
@@ -206,6 +286,10 @@ def _stem(name: str, base: bool = False) -> str:
 
 def _relative(path: Path, folder: Path) -> str | None:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) and path != folder else None
+
+
+def _leaves(file: Path, folder: Path) -> bool:  # find_pictures follows no folder that is a link
+    return file.is_symlink() and not file.resolve().is_relative_to(folder.resolve())
 
 
 def _place(path: Path, root: Path) -> str | Path:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, photo_rows, whole_number
+from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, configured_rows, list_of, whole_number
 from fairhuman.data.sources.rows import STAGE, Row, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
@@ -42,7 +42,7 @@ def simpletuner_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     if config is None:
         raise DataError(f"{path}: expected a *multidatabackend*.json of SimpleTuner, found none")
     file, entries = config
-    by_id = {entry.get("id"): entry for entry in entries}
+    by_id = {entry["id"]: entry for entry in entries if isinstance(entry.get("id"), str)}
     for entry in entries:
         kind = entry.get("dataset_type", "image")
         if entry.get("disabled") or entry.get("disable") or kind in ("conditioning", "text_embeds", "image_embeds"):
@@ -51,16 +51,15 @@ def simpletuner_rows(path: Path, report: LoadReport) -> Iterator[Row]:
             shown = f"{entry.get('id')}: {kind}, {entry.get('type')}"
             report.add(file.name, STAGE, Finding("skipped", "data set is not one of local pictures", shown))
             continue
-        root = path if path.is_dir() else path.parent
         strategy = entry.get("caption_strategy", "textfile")
         if strategy not in STRATEGIES:
             finding = Finding("dropped", f"captions are read by {', '.join(STRATEGIES)} alone", str(strategy))
             report.add(file.name, STAGE, finding)
-        for row in photo_rows(_folder(file, entry, by_id, strategy), root, report):
+        for row in configured_rows(_folder(file, entry, by_id, strategy), file, path, report):
             yield _named(row, entry) if strategy == "filename" else row
 
 
-def _folder(file: Path, entry: Entry, by_id: Mapping[Any, Entry], strategy: str) -> PhotoFolder:
+def _folder(file: Path, entry: Entry, by_id: Mapping[str, Entry], strategy: str) -> PhotoFolder:
     prompt = str(entry.get("instance_prompt") or "")
     only = strategy == "instanceprompt" or entry.get("only_instance_prompt") is True
     folder = PhotoFolder(
@@ -76,9 +75,9 @@ def _folder(file: Path, entry: Entry, by_id: Mapping[Any, Entry], strategy: str)
     return replace(folder, prefix=f"{prompt} ") if ahead else folder
 
 
-def _masks(file: Path, entry: Entry, by_id: Mapping[Any, Entry]) -> Path | None:
-    named = entry.get("conditioning_data") or ()
-    for name in [named] if isinstance(named, str) else named:
+def _masks(file: Path, entry: Entry, by_id: Mapping[str, Entry]) -> Path | None:
+    named = entry.get("conditioning_data") or None
+    for name in [named] if isinstance(named, str) else list_of(str, file, named, "conditioning_data"):
         if name not in by_id:
             raise DataError(f"{file}: conditioning_data names {name!r}, but no data set has this id")
         if by_id[name].get("conditioning_type") in MASKS:
