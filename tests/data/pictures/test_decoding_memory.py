@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from fairhuman.data.pictures.decode import BYTES_PER_PIXEL, ROOM, decode
+from fairhuman.data.pictures.decode import BYTES_PER_PIXEL, ROOM, decode, decode_mask
 from fairhuman.data.pictures.room import DecodingRoom
+from fairhuman.record import DerivedMask, LabelMap
 from fairhuman.utils.memory import peak_resident_bytes
 from helpers.colour_profiles import P3, rgb_profile
 from helpers.tiny_pictures import encoded, picture
@@ -53,6 +54,26 @@ def test_decoding_holds_a_bounded_number_of_bytes_a_pixel(mode, kind, options, b
     content = encoded(image, kind, **options)
     del image
     assert peak_of(lambda: decode(content)) < bound * SIDE**2 + 4e6
+
+
+@pytest.mark.skipif(not REFS.exists(), reason="needs Linux to measure a peak")
+@pytest.mark.parametrize("mode", ["1", "L", "I;16"])
+def test_a_label_map_holds_few_bytes_a_pixel_however_many_labels(mode):
+    image = Image.new(mode, (SIDE, SIDE)) if mode != "I;16" else Image.fromarray(np.zeros((SIDE, SIDE), np.uint16))
+    mask = LabelMap(encoded(image), tuple(range(1, 2000)))
+    del image
+    assert peak_of(lambda: decode_mask(mask)) < 6 * SIDE**2 + 4e6
+
+
+@pytest.mark.parametrize(
+    "make", [lambda content: LabelMap(content, (1,)), lambda content: DerivedMask(content, alpha=True)]
+)
+def test_masks_wait_for_room_as_pictures_do(monkeypatch, make):
+    asked = []
+    holding = ROOM.holding
+    monkeypatch.setattr(ROOM, "holding", lambda amount: asked.append(amount) or holding(amount))
+    decode_mask(make(encoded(Image.new("L", (40, 30)))))
+    assert asked == [BYTES_PER_PIXEL * 40 * 30]
 
 
 def test_a_jpeg_for_a_thumbnail_is_decoded_small():

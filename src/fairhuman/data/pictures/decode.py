@@ -13,11 +13,14 @@ import errno
 import hashlib
 import io
 import struct
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps
 from pydantic import Field
 
@@ -176,7 +179,7 @@ def _decode(
         scale = longest / max(image.size)
         image.draft(None, (max(1, round(scale * image.width)), max(1, round(scale * image.height))))
     try:
-        with ROOM.holding(BYTES_PER_PIXEL * image.width * image.height):
+        with _room_for(image):
             pixels, conversions = _load(image, source)
             del image  # and what its decoder holds
             return DecodedPicture(_to_rgb(pixels, background, managed), conversions)
@@ -214,21 +217,35 @@ def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
         try:
             tile = image.tile[:1] if isinstance(image, ImageFile.ImageFile) else []
             factor = NARROW_GREY.get(str(tile[0].args), 1) if tile else 1
-            image.load()
-            labels_hw = np.asarray(ImageOps.exif_transpose(image)) // factor
+            with _room_for(image):
+                image.load()
+                return Image.fromarray(_painted(np.asarray(ImageOps.exif_transpose(image)), factor, mask.labels))
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(mask.stored, error) from error
-    return Image.fromarray(np.isin(labels_hw, mask.labels).astype(np.uint8) * 255)
+
+
+def _painted(values_hw: NDArray[Any], factor: int, labels: Sequence[int]) -> NDArray[np.uint8]:
+    """255 where a value / `factor` is one of the labels, else 0, both [H, W]."""
+    table = np.isin(np.arange(2**16) // factor, labels).astype(np.uint8) * 255
+    painted_hw = np.empty(values_hw.shape, np.uint8)
+    for row, values in zip(painted_hw, values_hw, strict=True):  # NumPy's indices have 8 bytes each
+        row[:] = table[values.astype(np.uint16, copy=False)]
+    return painted_hw
 
 
 def _decode_opacity(source: Stored, limits: PictureLimits) -> Image.Image:
     _check_truncated_images_raise()
     with open_image(source, limits) as image:
         try:
-            image.load()
-            return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+            with _room_for(image):
+                image.load()
+                return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(source, error) from error
+
+
+def _room_for(image: Image.Image) -> AbstractContextManager[None]:
+    return ROOM.holding(BYTES_PER_PIXEL * image.width * image.height)
 
 
 def _check_truncated_images_raise() -> None:
