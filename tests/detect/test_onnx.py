@@ -6,13 +6,16 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from fairhuman.detect.detection import DetectorError, Picture
-from fairhuman.detect.model_file import find_model, hashed_file_name
+from fairhuman.detect.model_file import find_model, hashed_file_name, open_session
 from fairhuman.detect.onnx import OnnxDetector, letterbox
 from fairhuman.record import Box
+from fairhuman.utils.digest import file_digest
+from helpers.damage import flip
 from helpers.tiny_onnx import Graph, save_yolo
 
 LAYOUTS = ("v8", "v5", "end-to-end")
@@ -179,3 +182,32 @@ def test_it_runs_on_a_provider_that_is_there_and_is_imported_when_needed(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DetectorError, match=r"pip install 'fairhuman\[detect\]'"):
         OnnxDetector(model, BOTH)
+
+
+def test_weights_in_other_files_are_part_of_the_name(tmp_path: Path) -> None:
+    """Locations of one and two bytes of length; files outside the folder, which onnxruntime refuses, aren't read."""
+    (tmp_path / "models").mkdir()
+    graph, whole = Graph(), tmp_path / "whole.onnx"
+    graph.save(whole, [1, 3, 8, 8], [graph.add("Add", "images", graph.constant(np.ones((1, 3, 8, 8))))], {}, rank=4)
+    path, secret = tmp_path / "models" / "hand.onnx", tmp_path / "secret"
+    secret.write_bytes(b"1")
+    for location in ("weights.bin", "w" * 150):
+        onnx.save(onnx.load(whole), path, save_as_external_data=True, location=location, size_threshold=0)
+        name = hashed_file_name(path)
+        open_session(path)
+        weights = path.with_name(location)
+        flip(weights)
+        assert (hashed_file_name(path) == name, path.name in hashed_file_name(path)) == (False, True)
+        flip(weights)
+        assert hashed_file_name(path) == name
+    model = onnx.load(path, load_external_data=False)
+    for location in ("../secret", str(secret)):
+        for entry in (entry for tensor in model.graph.initializer for entry in tensor.external_data):
+            entry.value = location if entry.key == "location" else entry.value
+        path.write_bytes(model.SerializeToString())
+        name = hashed_file_name(path)
+        assert name == f"hand.onnx@{file_digest(path)[:8]}"
+        with pytest.raises(DetectorError, match=r"hand\.onnx: not a valid ONNX model: .*External data"):
+            open_session(path)
+    path.write_bytes(b"")
+    assert hashed_file_name(path) == f"hand.onnx@{file_digest(path)[:8]}"

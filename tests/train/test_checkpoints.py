@@ -1,5 +1,6 @@
 """A checkpoint that isn't what was written is passed over, and the run says so."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,21 @@ def test_a_flipped_bit_in_any_file_falls_back(saved: Checkpoints, file: str) -> 
     assert "step-0000006/" in note
     assert "damaged" in note
     assert note.endswith("The run goes on from the checkpoint before: step-0000004")
+
+
+@pytest.mark.parametrize("with_digests", [True, False])
+def test_a_checkpoint_under_the_name_of_another_step_falls_back(saved: Checkpoints, with_digests: bool) -> None:
+    copied = saved.folder / "step-0000008"
+    shutil.copytree(saved.folder / "step-0000004", copied)
+    if not with_digests:
+        (copied / SUMS).unlink()
+    loaded = saved.load()
+    assert loaded is not None
+    assert loaded[1]["step"] == 6
+    assert saved.notes == [
+        f"{copied}: is not what was written: it holds step 4, not 8. The run goes on from the checkpoint before: "
+        "step-0000006"
+    ]
 
 
 def test_without_a_sound_checkpoint_the_run_is_refused_in_one_line(saved: Checkpoints) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.utils.files import write_atomically, write_json, write_text
+from fairhuman.utils.files import alone, touch, write_atomically, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -73,3 +73,17 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"b": [1, None, "ä"]}
     with pytest.raises(ValueError, match="Out of range float values"):
         write_json(tmp_path / "a.json", {"b": float("nan")})
+
+
+def test_an_empty_file_is_never_made_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("kept")
+    for name, target in (("new", "elsewhere"), ("old", "there")):
+        link = tmp_path / name
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(OSError, match="Too many levels of symbolic links"):
+            touch(link)
+        with pytest.raises(OSError, match="Too many levels of symbolic links"), alone(link, "busy"):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+    touch(tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "kept"

@@ -1,15 +1,19 @@
 """ONNX files by path or hub id, and inference sessions for them."""
 
-import hashlib
+import mmap
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fairhuman.detect.detection import DetectorError
+from fairhuman.utils.digest import content_digest, file_digest
 from fairhuman.utils.hub import failure
 
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.onnx)")
+# An entry of a tensor's `external_data` in protobuf: the key `location`, then the length of its value in 1 or 2 bytes.
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL)
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # by preference
 
 
@@ -39,14 +43,39 @@ def find_model(name: str) -> Path:
 
 
 def hashed_file_name(path: Path) -> str:
-    """Name of a model file as stored in a data set, with the start of its SHA-256: `face.onnx@1f2e3d4c`."""
-    return _hashed_name(path, path.stat().st_mtime_ns)
+    """Name of a model file as stored in a data set, with the start of its SHA-256: `face.onnx@1f2e3d4c`.
+
+    Where the model keeps weights in other files, theirs are part of it.
+    """
+    status = path.stat()
+    files = (path, *_weight_files(path, status.st_mtime_ns, status.st_size))
+    states = [file.stat() for file in files]
+    return _hashed_name(files, tuple((state.st_mtime_ns, state.st_size) for state in states))
 
 
 @lru_cache(maxsize=16)
-def _hashed_name(path: Path, _: int) -> str:
-    with path.open("rb") as file:
-        return f"{path.name}@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
+def _hashed_name(files: tuple[Path, ...], _: tuple[tuple[int, int], ...]) -> str:
+    digests = [file_digest(file) for file in files]
+    whole = digests[0] if len(digests) == 1 else content_digest(*(digest.encode() for digest in digests))
+    return f"{files[0].name}@{whole[:8]}"
+
+
+@lru_cache(maxsize=16)
+def _weight_files(path: Path, _mtime: int, size: int) -> tuple[Path, ...]:
+    """The files below a model's folder in which its tensors are ("external data"), in the order of their names.
+
+    https://github.com/onnx/onnx/blob/main/docs/ExternalData.md
+    """
+    if not size:
+        return ()
+    names = set()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for entry in _LOCATION.finditer(content):
+            low, high = entry[1][0], entry[1][1:]
+            length = low if not high else (low & 0x7F) | high[0] << 7
+            names.add(os.path.normpath(content[entry.end() : entry.end() + length].decode("utf-8", "replace")))
+    below = [name for name in sorted(names) if "\0" not in name and not name.startswith(("..", "/"))]
+    return tuple(path.parent / name for name in below if (path.parent / name).is_file())
 
 
 def import_onnxruntime() -> Any:

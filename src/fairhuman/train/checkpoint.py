@@ -76,7 +76,10 @@ class Checkpoints:
         return None
 
     def _read(self, folder: Path) -> State:
-        """Read a checkpoint; one that an earlier version wrote has no digests, and is read unchecked."""
+        """Read a checkpoint; one that an earlier version wrote has no digests, and is read unchecked.
+
+        One of another step than its folder's name says, as after a wrong copy, counts as damaged.
+        """
         checked = check_folder(folder)
         try:
             trainable = load_file(folder / "trainable.safetensors")
@@ -89,6 +92,10 @@ class Checkpoints:
                     "from the previous one"
                 ) from error
             raise DamageError(f"{folder}: can't be read ({type(error).__name__}: {why})") from error
+        if state.get("step") != checkpoint_step(folder):
+            raise DamageError(
+                f"{folder}: is not what was written: it holds step {state.get('step')}, not {checkpoint_step(folder)}"
+            )
         if not checked:
             self.notes.append(f"{folder}: has no digests, as an earlier version wrote it; it is used unchecked")
         return trainable, state

@@ -28,6 +28,12 @@ def content_digest(*parts: bytes | memoryview) -> str:
     return found.hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sealed(content: bytes) -> bytes:
     """Return a content with its SHA-256 in front, as `unsealed` reads it from a file."""
     return content_digest(content).encode() + content
@@ -49,7 +55,7 @@ def unsealed(path: Path) -> memoryview:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """Return the digests of all files of a folder by name, in the order of the names."""
-    return {path.name: _of_file(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != SUMS}
+    return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != SUMS}
 
 
 def write_sums(folder: Path) -> None:
@@ -77,7 +83,7 @@ def check_folder(folder: Path) -> bool:
             raise DamageError(f"{folder / SUMS}: is damaged: expected a SHA-256 and a file name, found {line[:80]!r}")
         path = folder / match[2]
         try:
-            found = _of_file(path)
+            found = file_digest(path)
         except OSError as error:
             raise DamageError(f"{path}: can't be read: {error.strerror}") from error
         if found != match[1]:
@@ -86,8 +92,3 @@ def check_folder(folder: Path) -> bool:
     if missing := {path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS} - listed:
         raise DamageError(f"{folder / SUMS}: is damaged: has no digest of {min(missing)}")
     return True
-
-
-def _of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -92,6 +92,15 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
         raise FairHumanError(f"{path}: can't be written: {error.strerror or error}{advice}") from error
 
 
+def touch(path: Path) -> None:
+    """Make an empty file if there is none; never through a symbolic link, which may lead anywhere.
+
+    Raises:
+        OSError: names the cause, such as `Too many levels of symbolic links`.
+    """
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+
+
 @contextmanager
 def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Iterator[None]:
     """Hold an exclusive lock on `file`; the system releases it if the process dies.
@@ -103,7 +112,7 @@ def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Ite
     import filelock  # here: `fairhuman doctor` asks this module for the cache's folder, and has no more than torch
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()  # raises an OSError that names the cause, which the lock would not
+    touch(file)  # raises an OSError that names the cause, which the lock would not
     lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=0)

@@ -1,8 +1,10 @@
 """Tensors on disk: what was written is what is read, by any number of processes, whatever killed the writer."""
 
+import json
 import multiprocessing
 import os
 import pickle
+import random
 import resource
 import signal
 import subprocess
@@ -13,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from fairhuman.data.samples import encodings
-from fairhuman.data.samples.encodings import Encodings, count_other_networks
+from fairhuman.data.samples.encodings import Encodings, _digest, count_other_networks
 from helpers.damage import flip, flip_in
 
 
@@ -184,11 +187,76 @@ def test_tensors_of_an_earlier_version_are_read_unchecked_and_counted(tmp_path: 
     assert (len(kept), kept.unchecked, kept.damaged) == (3, 1, 0)
 
 
+def test_tensors_that_changed_places_are_missing(tmp_path: Path) -> None:
+    """The tensors of two names, of two names with their digests, and of another network's folder."""
+    kept = filled(tmp_path / "latents-a", range(2))
+    (file,) = kept.folder.glob("*.safetensors")
+    tensors, metadata = load_file(file), safe_open(file, framework="pt").metadata()
+    (one, first), (two, second) = tensors.items()
+    save_file({one: second, two: first}, file, metadata)
+    assert [Encodings(kept.folder).get(f"key{number}") for number in range(2)] == [None, None]
+    digests = json.loads(metadata["bound_digests"])
+    swapped = {one: digests[two], two: digests[one]}
+    save_file({one: second, two: first}, file, {"bound_digests": json.dumps(swapped)})
+    assert [Encodings(kept.folder).get(f"key{number}") for number in range(2)] == [None, None]
+    save_file(tensors, file, metadata)
+    assert torch.equal(Encodings(kept.folder).get("key1"), tensor(1))
+    moved = kept.folder.rename(tmp_path / "latents-b")
+    other = Encodings(moved)
+    assert (len(other), other.get("key0"), other.damaged, other.unchecked, other.unbound) == (2, None, 1, 0, 0)
+
+
+def test_digests_of_an_earlier_version_are_checked_as_before_and_counted(tmp_path: Path) -> None:
+    kept = filled(tmp_path / "kept", range(2))
+    (file,) = kept.folder.glob("*.safetensors")
+    tensors = load_file(file)
+    save_file(tensors, file, {"digests": json.dumps({name: _digest(None, name, one) for name, one in tensors.items()})})
+    flip_in(file, tensor(1).numpy().tobytes())
+    again = Encodings(kept.folder)
+    assert (again.unchecked, again.unbound) == (0, 2)
+    assert torch.equal(again.get("key0"), tensor(0))
+    assert (again.get("key1"), again.damaged) == (None, 1)
+
+
+@pytest.mark.parametrize("trials", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_damage_gives_another_tensor_or_an_error(tmp_path: Path, trials: int) -> None:
+    filled(tmp_path, range(3))
+    (file,) = tmp_path.glob("*.safetensors")
+    whole, draw, noticed = file.read_bytes(), random.Random(0), 0
+    for trial in range(trials):
+        file.unlink()  # another trial has it mapped
+        file.write_bytes(whole[: draw.randrange(len(whole))] if trial % 4 == 0 else whole)
+        if trial % 4:
+            flip(file, draw.randrange(len(whole)) if trial % 2 else draw.randrange(700), draw.randrange(8))
+        kept = Encodings(tmp_path)
+        found = [kept.get(f"key{number}") for number in range(3)]
+        assert all(one is None or torch.equal(one, tensor(number)) for number, one in enumerate(found)), trial
+        assert kept.unchecked == kept.unbound == 0
+        noticed += None in found
+    assert noticed > trials / 2
+
+
+def test_a_lock_that_is_a_link_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / ".lock").symlink_to(tmp_path / "elsewhere")
+    kept = filled(tmp_path / "kept", range(3))
+    assert kept.full
+    assert "can't be written (Too many levels of symbolic links)" in kept.notes[0]
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_digests_that_are_no_mapping_damage_the_file(tmp_path: Path) -> None:
     for digests in ("[1]", "{", "7"):
-        save_file({"key7": tensor(7)}, tmp_path / "00000.safetensors", {"digests": digests})
+        save_file({"key7": tensor(7)}, tmp_path / "00000.safetensors", {"bound_digests": digests})
         kept = Encodings(tmp_path)
         assert (len(kept), len(kept.notes)) == (0, 1), digests
+
+
+def test_metadata_without_digests_damages_the_file(tmp_path: Path) -> None:
+    save_file({"key7": tensor(7)}, tmp_path / "00000.safetensors", {"bound_digestr": "{}"})
+    kept = Encodings(tmp_path)
+    assert (len(kept), kept.unchecked) == (0, 0)
+    assert "damaged, not used; delete it (its metadata has no bound_digests" in kept.notes[0]
 
 
 def test_a_folder_that_cannot_be_created_is_noted_once_without_an_error(tmp_path: Path) -> None:

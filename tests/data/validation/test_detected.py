@@ -13,6 +13,7 @@ from fairhuman.data.validation.build import ValidationSummary, build_validation
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.detect.detection import DetectorError
 from fairhuman.detect.settings import detector_names
+from helpers.damage import flip
 from helpers.figures import write_figures
 from helpers.marked_people import NOBODY, PERSON, SPOILS, mark, open_marked, open_none
 from helpers.unguarded import unguarded_map
@@ -35,9 +36,11 @@ def validate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
         row |= {"faces": None, "hands": None}
     (source / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    def make(name: str, unknown: str = "reject", **values: Any) -> ValidationSummary:
+    def make(
+        name: str, unknown: str = "reject", say: Callable[[str], object] = lambda _: None, **values: Any
+    ) -> ValidationSummary:
         chosen = {"count": 5, "allow_fewer": True, "filters": {**FILTERS, "unknown": unknown}, **values}
-        return build_validation(source, tmp_path / name, build(ValidationSetSettings, chosen))
+        return build_validation(source, tmp_path / name, build(ValidationSetSettings, chosen), say=say)
 
     return make
 
@@ -82,3 +85,17 @@ def test_without_detectors_nothing_can_be_judged(validate: Build, tmp_path: Path
     manifest = json.loads((tmp_path / "kept" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["unknown"]["number of persons"] == manifest["unknown"]["number of faces and hands"] == 5
     assert "unknown</code> is <code>keep" in (tmp_path / "kept" / "report.html").read_text(encoding="utf-8")
+
+
+def test_damaged_boxes_are_looked_for_again_and_counted(validate: Build, tmp_path: Path) -> None:
+    validate("out")
+    files = sorted((tmp_path / "cache" / "boxes").rglob("*.parquet"))
+    flip(files[0])
+    said: list[str] = []
+    assert validate("again", seed=1, say=said.append).pictures == 2
+    note = f"cache of boxes: damaged files, deleted, and what they held computed again: 1 (such as {files[0]})"
+    assert said == [note, "writing 2 of 2 usable pictures"]
+    assert not files[0].exists()
+    said.clear()
+    validate("third", seed=2, say=said.append)
+    assert said == ["writing 2 of 2 usable pictures"]

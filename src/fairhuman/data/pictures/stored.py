@@ -14,6 +14,7 @@ from fairhuman.errors import DataError
 from fairhuman.record import CopiedCell, FileSpan, Finding, Stored, TableCell
 from fairhuman.regions.boxes import shorten
 from fairhuman.utils.digest import content_digest
+from fairhuman.utils.files import touch
 from fairhuman.utils.tables import is_damage, open_table
 
 DAMAGED = "is damaged: differs from its checksum"
@@ -109,7 +110,7 @@ def _copy_bytes(copy: CopiedCell) -> bytes:
         pass  # a bad sector, or the file was cut off after its index was read
     _damaged.add(copy)
     with suppress(OSError):  # a folder that can't be written keeps its damaged copies
-        damage_mark(copy.path).touch()
+        touch(damage_mark(copy.path))
     return _cell_bytes(copy.cell)
 
 

@@ -28,8 +28,12 @@ Row = TypeVar("Row")
 
 @dataclass
 class CacheHealth:
-    """What reading a cache found out: files that are damaged, and files of an earlier version without a digest."""
+    """What reading a cache found out: files that are damaged, and files of an earlier version without a digest.
 
+    `name` is that of the cache in messages.
+    """
+
+    name: str = "feature cache"
     damaged: set[Path] = field(default_factory=set)
     unchecked: set[Path] = field(default_factory=set)
 
@@ -38,7 +42,7 @@ class CacheHealth:
         for path in self.damaged:
             path.unlink(missing_ok=True)
         return [
-            f"feature cache: {what}: {len(paths)} (such as {min(paths)})"
+            f"{self.name}: {what}: {len(paths)} (such as {min(paths)})"
             for paths, what in (
                 (self.damaged, "damaged files, deleted, and what they held computed again"),
                 (self.unchecked, "files of an earlier version without a digest, used unchecked"),
@@ -87,11 +91,11 @@ class CachedRows(Generic[Row]):
 
     def _table(self, path: Path) -> pyarrow.Table | None:
         """Read a file; None: it is damaged."""
-        content = path.read_bytes()
         digest = path.stem.partition("-")[2]
-        if digest and digest != content_digest(content):
-            return None
         try:
+            content = path.read_bytes()
+            if digest and digest != content_digest(content):
+                return None
             with pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)) as file:
                 table = file.read(use_threads=False)
         except (OSError, pyarrow.ArrowException):

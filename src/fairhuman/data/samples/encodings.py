@@ -5,14 +5,17 @@ can read while others write. A tensor's name covers all that it depends on excep
 folder; so entries never become invalid. New tensors are buffered in main memory until their size reaches that of all
 tensors written so far by this process: the files are few, and a killed process loses at most half of its work.
 
-A file's metadata has a digest of each tensor, which is checked when the tensor is read. A damaged tensor counts as
-missing, so it is computed again and written to a new file, and there it is found from then on.
+A file's metadata has a digest of each tensor with its name and the folder's, which is checked when the tensor is read.
+A damaged tensor counts as missing, so it is computed again and written to a new file, and there it is found from then
+on.
 """
 
 import errno
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +27,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fairhuman.utils.digest import content_digest
-from fairhuman.utils.files import write_atomically
+from fairhuman.utils.files import touch, write_atomically
 from fairhuman.utils.parse import parse_json
 
 SHARD = 256 * 2**20  # approximate maximum size of a file in bytes
 FIRST = 2**20  # size of a process's first file in bytes
 RESERVE = 2**30  # bytes left free on the disk for checkpoints
-_DIGESTS = "digests"  # the metadata with the digest of each tensor by name, as JSON
+_DIGESTS = "bound_digests"  # the metadata with the digest of each tensor by name, as JSON
+_EARLIER = "digests"  # the same in files of an earlier version, whose digests don't cover the folder
 
 
 class Encodings:
@@ -41,6 +45,8 @@ class Encodings:
         changed: number of these whose origin had a tensor already, so its content has changed.
         damaged: number of tensors found damaged by this object, which are missing since.
         unchecked: number of tensors on disk without a digest, as an earlier version wrote them.
+        unbound: number of tensors on disk whose digests don't say which network they are of, as those of the version
+            after that.
         full: whether writing has stopped.
         notes: messages for the user, each once.
     """
@@ -51,9 +57,10 @@ class Encodings:
         self.changed = 0
         self.damaged = 0
         self.unchecked = 0
+        self.unbound = 0
         self.full = False
         self.notes: list[str] = []
-        self._locations: dict[str, tuple[Any, str, str | None]] = {}  # key to a mapped file, name in it, and digest
+        self._locations: dict[str, _Location] = {}
         self._origins: set[str] = set()
         self._opened: set[Path] = set()
         self._modified = -1
@@ -80,14 +87,13 @@ class Encodings:
             self._open_new_files()
         if key not in self._locations:
             return None
-        file, name, digest = self._locations[key]
-        tensor: Tensor = file.get_tensor(name)
-        if digest is None or digest == _digest(name, tensor):
-            return tensor
-        self.damaged += 1
-        del self._locations[key]
-        self._origins.discard(name.partition(" ")[2])  # what is added next isn't a changed picture
-        return None
+        found = self._locations[key]
+        tensor = found.read()
+        if tensor is None:
+            self.damaged += 1
+            del self._locations[key]
+            self._origins.discard(found.name.partition(" ")[2])  # what is added next isn't a changed picture
+        return tensor
 
     def add(self, key: str, tensor: Tensor, origin: str = "") -> None:
         """Add a tensor, on the CPU and contiguous. Keys and origins are texts without spaces.
@@ -124,7 +130,7 @@ class Encodings:
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = self.folder / ".lock"
-        lock.touch()  # raises an error with the reason, which FileLock doesn't
+        touch(lock)  # raises an error with the reason, which FileLock doesn't
         with FileLock(lock):
             self._open_new_files()  # another process may have written the same tensors
             new = {name: self._pending[name] for key, name in self._pending_names.items() if key not in self._locations}
@@ -134,7 +140,7 @@ class Encodings:
             if new:
                 number = max((int(path.stem) for path in self._files()), default=-1) + 1
                 path = self.folder / f"{number:05}.safetensors"
-                digests = {name: _digest(name, tensor) for name, tensor in new.items()}
+                digests = {name: _digest(self.folder.name, name, tensor) for name, tensor in new.items()}
                 write_atomically(path, partial(save_file, new, metadata={_DIGESTS: json.dumps(digests)}))
                 self._open(path)
         self._written += size
@@ -158,23 +164,59 @@ class Encodings:
         self._opened.add(path)
         try:
             file: Any = safe_open(path, framework="pt")
-            digests = dict(parse_json((file.metadata() or {}).get(_DIGESTS, "{}")))
+            folder, digests = self._digests_of(file.metadata())
+            names = file.keys()
         except (OSError, SafetensorError, ValueError, TypeError) as error:
             self.notes.append(f"{path}: damaged, not used; delete it ({error})")
             return
-        for name in file.keys():  # noqa: SIM118 - it isn't a mapping
+        for name in names:
             key, _, origin = name.partition(" ")
-            digest = digests.get(name, "") if digests else None
+            digest = digests.get(name, "") if digests is not None else None
             self.unchecked += digest is None
-            self._locations[key] = (file, name, digest)  # of two, the later one replaces a damaged one
+            self.unbound += digest is not None and folder is None
+            # of two, the later one replaces a damaged one
+            self._locations[key] = _Location(file, name, folder, digest)
             self._origins.add(origin)
         self._origins.discard("")
 
+    def _digests_of(self, metadata: Mapping[str, str] | None) -> tuple[str | None, dict[str, str] | None]:
+        """The digests in a file's metadata, None: it has none; before them the name that they cover besides.
 
-def _digest(name: str, tensor: Tensor) -> str:
-    """Digest of a tensor with its name, type and shape."""
-    about = f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode()
-    return content_digest(about, tensor.contiguous().view(torch.uint8).numpy().data)
+        Raises:
+            ValueError, TypeError: the metadata is damaged.
+        """
+        if metadata is None:
+            return None, None
+        for kind, folder in ((_DIGESTS, self.folder.name), (_EARLIER, None)):
+            if kind in metadata:
+                return folder, dict(parse_json(metadata[kind]))
+        raise ValueError(f"its metadata has no {_DIGESTS}, only {', '.join(metadata)[:80]}")
+
+
+@dataclass(frozen=True)
+class _Location:
+    """A tensor in a mapped file, and what its digest covers; without a digest, it is read unchecked."""
+
+    file: Any
+    name: str
+    folder: str | None
+    digest: str | None
+
+    def read(self) -> Tensor | None:
+        """The tensor; None if it is damaged."""
+        try:
+            tensor: Tensor = self.file.get_tensor(self.name)
+            sound = self.digest is None or self.digest == _digest(self.folder, self.name, tensor)
+        except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError):  # a type or shape that isn't
+            return None
+        return tensor if sound else None
+
+
+def _digest(folder: str | None, name: str, tensor: Tensor) -> str:
+    """Digest of a tensor with its name, type and shape, and with the name of its folder, None: without."""
+    about = f"{name} {tensor.dtype} {tuple(tensor.shape)} "
+    place = "" if folder is None else f"{folder} "
+    return content_digest(f"{place}{about}".encode(), tensor.contiguous().view(torch.uint8).numpy().data)
 
 
 def count_other_networks(folder: Path) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fairhuman.data.pictures.decode import PictureLimits, decode
-from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
+from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows, CacheHealth
 from fairhuman.data.pipeline.detect import SECONDS
 from fairhuman.data.pipeline.rows import boxes_from_lists, boxes_to_lists
 from fairhuman.detect.detection import LazyPictures
@@ -32,11 +32,15 @@ WORKERS = min(4, os.cpu_count() or 1)
 
 @dataclass
 class FoundBoxes:
-    """Detected boxes by key and part, () where there is none; names of the detectors by part; failures by key."""
+    """Detected boxes by key and part, () where there is none; names of the detectors by part; failures by key.
+
+    `notes` says which files of the cache were damaged, so that pictures were looked at again, or couldn't be checked.
+    """
 
     boxes: dict[str, dict[str, tuple[Box, ...]]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def find_boxes(
@@ -60,7 +64,8 @@ def find_boxes(
     settings = settings.model_copy(update=dict.fromkeys(set(settings.kinds) - parts))
     names = detector_names(settings)
     found = FoundBoxes(names={str(part): name for part, name in names.items()})
-    caches = {part: _cache(part, name, settings) for part, name in names.items()}
+    health = CacheHealth("cache of boxes")
+    caches = {part: _cache(part, name, settings, health) for part, name in names.items()}
     keys = {key: bytes.fromhex(digests[key]) for key in wanted}
     known = {part: cache.read(keys.values()) for part, cache in caches.items()}
     for key, of_one in wanted.items():
@@ -69,6 +74,7 @@ def find_boxes(
             found.boxes[key] = {part: _boxes(str(row)) for part, row in rows.items()}
     left = [key for key in wanted if key not in found.boxes]
     _detect({key: records[key] for key in left}, keys, settings, limits, caches, found, len(wanted), progress)
+    found.notes += health.settle()
     return found
 
 
@@ -112,9 +118,9 @@ def _detect(
             keep()
 
 
-def _cache(part: Part, name: str, settings: DetectSettings) -> CachedRows[str]:
+def _cache(part: Part, name: str, settings: DetectSettings, health: CacheHealth) -> CachedRows[str]:
     alone = settings.model_copy(update=dict.fromkeys(set(settings.kinds) - {part}))
-    return CachedRows(_folder(part, f"{name} {json.dumps(alone.decisive())}"), DETECTION_ROWS)
+    return CachedRows(_folder(part, f"{name} {json.dumps(alone.decisive())}"), DETECTION_ROWS, health)
 
 
 def _folder(part: str, how: str) -> Path:

@@ -83,6 +83,8 @@ def build_validation(
         if finished_set(out, expected) is None:
             with work_folder(out, expected) as work:
                 chosen = _choose(records, settings, funnel, work, progress)
+                for note in chosen.found.notes:
+                    say(note)
                 say(f"writing {len(chosen.records)} of {len(chosen.strata)} usable pictures")
                 write_atomically(out, partial(_write, chosen, settings, funnel, expected, progress))
         else:

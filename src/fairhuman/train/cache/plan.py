@@ -117,6 +117,11 @@ class Caches:
                     if kept.unchecked
                     else ""
                 )
+                + (
+                    f"; {kept.unbound} of an earlier version whose digests don't cover their model, used as before"
+                    if kept.unbound
+                    else ""
+                )
                 + (f"; {unused} of other models, not used" if unused else "")
             )
         if self.missing > self.budget.room:
