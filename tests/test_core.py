@@ -64,7 +64,7 @@ def test_the_wheel_requires_torch_alone(wheel: Path) -> None:
         assert of_extra(requirements, extra) >= {"typer", "rich", "pydantic", "pyyaml"}, extra
     for extra in ("train", "synth", "data", "evaluate", "web", "cluster"):
         assert of_extra(requirements, "all") >= of_extra(requirements, extra)
-    for extra in ("detect", "eightbit", "wandb", "postgresql", "docs", "dev"):
+    for extra in ("detect", "balancers", "eightbit", "wandb", "postgresql", "docs", "dev"):
         assert of_extra(requirements, extra), extra
 
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from helpers.figures import write_figures
 ROOT = Path(__file__).parents[1]
 Typed = Callable[..., tuple[int, str, str]]
 RECIPE = {"data": "people", "out": "run", "steps": 1}
+OWN = sorted(one.name for one in entry_points(group=plugins.STRATEGIES) if one.value.startswith("fairhuman."))
 MODULES = ("fairhuman_example", "broken_parts")
 
 
@@ -103,8 +105,8 @@ def test_a_run_by_a_strategy_of_another_package_is_resumed_from_its_recipe(insta
     [
         (
             ["strategy=softmux"],
-            f"strategy: did you mean 'softmax'? It must be one of {', '.join(STRATEGIES)}, softmax, or a strategy of "
-            "an installed package (see fairhuman doctor), found 'softmux'",
+            f"strategy: did you mean 'softmax'? It must be one of {', '.join([*STRATEGIES, 'softmax', *OWN])}, or a "
+            "strategy of an installed package (see fairhuman doctor), found 'softmux'",
         ),
         (["fairness.options.temperature=1"], "fairness.options are of strategies that other packages add, found"),
     ],

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ from helpers.runs import metrics_without_times
 from helpers.shapes import write_shape
 
 MakeRecipe = Callable[..., TrainRecipe]
+BALANCERS = pytest.mark.skipif(
+    find_spec("quadprog") is None, reason="quadprog isn't installed; it comes with the extra 'balancers'"
+)
 
 
 class Crash(Watcher):
@@ -71,6 +75,7 @@ def lora_bytes(recipe: TrainRecipe) -> bytes:
             "cache": {"latents": True, "text": True},
         },
         {"strategy": "nash", "precision": "fp16", "gradient_checkpointing": True},
+        pytest.param({"strategy": "torchjd:GradVac", "fairness": {"mode": "exact"}}, marks=BALANCERS),
     ],
     ids=lambda values: values["strategy"],
 )

@@ -23,7 +23,7 @@ def packages_of(extra: str) -> dict[str, str]:
     return found
 
 
-NAMES = ("train", "synth", "data", "evaluate", "web", "cluster", "detect", "eightbit", "wandb")
+NAMES = ("train", "synth", "data", "evaluate", "web", "cluster", "detect", "balancers", "eightbit", "wandb")
 EXTRAS: Mapping[str, Mapping[str, str]] = {name: packages_of(name) for name in NAMES}
 
 # A command whose needs differ from those of its group is listed by its full name.

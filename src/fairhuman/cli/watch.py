@@ -13,6 +13,7 @@ from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.preview import PreviewRow, PreviewSet, forget_previews
 from fairhuman.models.control import ControlModel
+from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.training import write_training_report
 from fairhuman.train.data import loading_workers
 from fairhuman.train.metrics import Metrics
@@ -66,7 +67,7 @@ class ProgressBar(Watcher):
         """Show the newest numbers."""
         recipe, rate = run.recipe, float(metrics["images_per_s"] or 0.0)
         left = self._left.after(run.step, recipe.samples(run.process.num_processes) / rate, recipe) if rate else None
-        text = describe(metrics, recipe.regions.objectives)
+        text = describe(metrics, recipe.objective_names)
         self._display.progress("training", run.step, recipe.steps, text, left)
 
     def on_data_notes(self, run: Run, notes: Sequence[Note]) -> None:
@@ -135,11 +136,11 @@ def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewR
 
 def describe(metrics: Metrics, objectives: Sequence[str]) -> str:
     """A step in one line: loss and speed, then losses, weights and coverage of the regions."""
-    first, *regions = objectives
-    loss = metrics[f"loss/{first}"]
+    loss = metrics[f"loss/{GLOBAL}"]
     parts = ["no loss" if loss is None else f"loss {loss:.4f}", f"{metrics['images_per_s'] or 0.0:.3g} pictures/s"]
-    parts += [f"{first} w {metrics[f'weight/{first}'] or 0.0:.2f}"]
-    for name in regions:
+    if GLOBAL in objectives:  # otherwise it is in bands, which are listed like regions
+        parts += [f"{GLOBAL} w {metrics[f'weight/{GLOBAL}'] or 0.0:.2f}"]
+    for name in [name for name in objectives if name != GLOBAL]:
         loss, weight = metrics[f"loss/{name}"], metrics[f"weight/{name}"]
         covered = metrics.get(f"coverage/{name}")
         share = "" if covered is None else f" in {covered:.0%}"

@@ -54,7 +54,7 @@ class FairStep:
         """
         if self.gram is None or self.norms is None:
             return None
-        parts = self.weights * self.norms
+        parts = self.weights.abs() * self.norms
         return parts / parts.sum()
 
     @property

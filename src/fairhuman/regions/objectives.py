@@ -6,6 +6,9 @@ latent grid (0..1; all ones for the global objective) and C channels, over all s
     area:   L_k = c_k Σ v m_k e² / (C Σ m_k)              mean over the region
     image:  L_k = c_k Σ v m_k e² / (values of the step)   the paper's form: small regions give small losses
 
+The global loss may be split into bands of noise: L_b = c Σ_{samples of b} v m_global e² / (C Σ m_global), so that
+Σ_b L_b = L_global. Bands are objectives like others, and absent where a step has no sample of theirs.
+
 The region `ignore` counts for no objective: with i its mask, m_global = 1 - i, each region's mask is zero where i is 1,
 and the values of the step are those that count, C Σ (1 - i).
 
@@ -36,9 +39,26 @@ def objective_masks(masks_brhw: Tensor, factor: int, ignored_bhw: Tensor | None 
     return torch.cat([counted_b1hw, latent_brhw], dim=1)
 
 
-def denominators(areas_k: Tensor, channels: int, normalize: Normalize) -> Tensor:
-    """Return the denominator [K] of each objective, from Σ m [K] over all samples of an optimiser step."""
-    return channels * (areas_k if normalize == "area" else areas_k[:1].expand_as(areas_k))
+def split_by_band(masks_bkhw: Tensor, band_b: Tensor, bands: int) -> Tensor:
+    """Return m [B, bands + K - 1, h, w]: the global mask as one of each band, zero in samples of others, then the rest.
+
+    Args:
+        masks_bkhw: the global objective first.
+        band_b: the band of each sample, 0..bands - 1.
+        bands: their number.
+    """
+    chosen_bn = torch.nn.functional.one_hot(band_b, bands).to(masks_bkhw.dtype)
+    return torch.cat([chosen_bn[:, :, None, None] * masks_bkhw[:, :1], masks_bkhw[:, 1:]], dim=1)
+
+
+def denominators(areas_k: Tensor, channels: int, normalize: Normalize, bands: int = 1) -> Tensor:
+    """Return the denominator [K] of each objective, from Σ m [K] over all samples of an optimiser step.
+
+    Of `bands` objectives that the global one is split into, it is that of the global one, so their losses add up to it.
+    """
+    whole = areas_k[:bands].sum()
+    own_k = torch.cat([whole.expand(bands), areas_k[bands:]])
+    return channels * (own_k if normalize == "area" else whole.expand_as(areas_k))
 
 
 def masked_losses(

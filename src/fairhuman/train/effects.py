@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairhuman.errors import FairHumanError
-from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING, needs_gram
+from fairhuman.train.settings import GRADIENT_BALANCING, needs_gram, of_another_package
 from fairhuman.utils.parse import as_typed
 
 
@@ -91,12 +91,12 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     "fairness.dwa_temperature": (_is("strategy", "dwa"),),
     "fairness.dwa_window": (_is("strategy", "dwa"),),
     "fairness.uw_learning_rate": (_is("strategy", "uw"),),
+    "fairness.torchjd.c": (_is("strategy", "torchjd:CAGrad"),),
+    "fairness.torchjd.scale_mode": (_is("strategy", "torchjd:AlignedMTL"),),
+    "fairness.torchjd.beta": (_is("strategy", "torchjd:GradVac"),),
+    "fairness.torchjd.mu": (_is("strategy", "torchjd:STCH"),),
     "fairness.options": (
-        Condition(
-            "a strategy of another package",
-            ("strategy",),
-            lambda strategy: strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING),
-        ),
+        Condition("a strategy of another package", ("strategy",), lambda strategy: of_another_package(str(strategy))),
     ),
     "optimizer.betas": (_isnt("optimizer.name", "sgd"),),
     "optimizer.epsilon": (_isnt("optimizer.name", "sgd"),),

@@ -31,6 +31,7 @@ from fairhuman.fairness.estimators.audited import Exact
 from fairhuman.models.model import TrainableModel
 from fairhuman.regions.settings import by_objective
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import TORCHJD
 from fairhuman.utils.randomness import Stream, mixed_seed
 
 
@@ -47,7 +48,7 @@ def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
     except (ImportError, TypeError, ValueError) as error:
         raise PluginError(str(error)) from error
     if kind is LinearScalarization and fairness.weights:
-        return LinearScalarization(by_objective("fairness.weights", fairness.weights, recipe.regions.objectives))
+        return LinearScalarization(by_objective("fairness.weights", fairness.weights, recipe.objective_names))
     if kind is AlphaFair:
         return AlphaFair(fairness.alpha, fairness.ridge)
     if kind is MinimumPotentialDelay or kind is NashMTL:
@@ -57,9 +58,12 @@ def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
     if kind is RandomLossWeighting:
         return RandomLossWeighting(mixed_seed(recipe.seed, Stream.STRATEGY))
     if kind is UncertaintyWeighting:
-        strategy = UncertaintyWeighting(len(recipe.regions.objectives))
+        strategy = UncertaintyWeighting(len(recipe.objective_names))
         strategy.s.data = strategy.s.data.to(device)
         return strategy
+    if recipe.strategy.startswith(TORCHJD):
+        settings = {**fairness.torchjd.model_dump(), "seed": mixed_seed(recipe.seed, Stream.STRATEGY)}
+        return kind(**{name: settings[name] for name in inspect.signature(kind).parameters})
     return _with_options(kind, recipe.strategy, fairness.options, device) if recipe.added_strategy else kind()
 
 
@@ -96,7 +100,7 @@ def build_fair_backward(
         batched=batched(recipe),
         estimator=build_estimator(recipe, model),
         scaler=scaler,
-        names=recipe.regions.objectives,
+        names=recipe.objective_names,
     )
 
 

@@ -148,7 +148,7 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) ->
         with LiveBytes(known) as live, torch.no_grad():
             pipeline.vae.encode(pictures)
         peaks = [live.peak]
-        masks_kbhw = torch.empty(len(recipe.regions.objectives), batch, height // factor, width // factor)
+        masks_kbhw = torch.empty(len(recipe.objective_names), batch, height // factor, width // factor)
         for exact in steps:
             with LiveBytes(known) as live:
                 noisy = torch.empty(batch, channels, height // factor, width // factor)

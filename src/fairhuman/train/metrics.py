@@ -10,6 +10,7 @@ from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairStep
 from fairhuman.fairness.distributed import world_size
 from fairhuman.regions.objectives import coverage
+from fairhuman.regions.settings import GLOBAL
 from fairhuman.train.recipe import TrainRecipe
 
 Metrics = dict[str, float | int | bool | None]
@@ -28,7 +29,8 @@ def step_metrics(
     """Return a step's metrics, JSON-ready; None where there is no value.
 
     `times`: seconds of the whole step, and of waiting for data; `waiting` is their ratio.
-    weight/NAME: w, normalised to sum to the number of objectives that took part.
+    loss/NAME: of each objective, and of the whole picture where it is split into bands.
+    weight/NAME: w, scaled so that Σ |w_i| is the number of objectives that took part.
     cos/A-B: cosine of two objectives' gradients.
     share/NAME: ‖w_i g_i‖ / Σ_j ‖w_j g_j‖; rate/NAME: cosine of g_i and the direction. Both are estimated in steps that
     aren't exact, and None in steps without a Gram matrix.
@@ -42,18 +44,20 @@ def step_metrics(
     exact: whether the Gram matrix is that of the K gradients.
     audit_cosine: cosine of the estimated and the exact direction.
     """
-    names = recipe.regions.objectives
+    names, bands = recipe.objective_names, recipe.objectives.bands or 1
     samples = recipe.samples(processes)
     metrics: Metrics = {"images": number * samples, "images_per_s": samples / times[0], "waiting": times[1] / times[0]}
-    total = float(step.weights.sum())
+    total = float(step.weights.abs().sum())
     share = sum(step.present) / total if total > 0 else 0.0
     seen, whole = _seen(recipe.regions.names, batches)
-    counted = areas_k[0].clamp_min(torch.finfo(areas_k.dtype).tiny) / (1.0 - seen.get("ignored", 0.0) or 1.0)
+    counted = areas_k[:bands].sum().clamp_min(torch.finfo(areas_k.dtype).tiny) / (1.0 - seen.get("ignored", 0.0) or 1.0)
     areas = (areas_k / counted).tolist()
+    if bands > 1:
+        metrics[f"loss/{GLOBAL}"] = _finite(sum(loss for loss in step.losses[:bands] if loss is not None))
     for k, name in enumerate(names):
         metrics[f"loss/{name}"] = _finite(step.losses[k])
         metrics[f"weight/{name}"] = float(step.weights[k]) * share if step.present[k] else None
-        if k:
+        if k >= bands:
             metrics[f"area/{name}"] = areas[k]
         for what, values in (("share", step.shares), ("rate", step.rates)):
             metrics[f"{what}/{name}"] = None if values is None else _finite(float(values[k]))

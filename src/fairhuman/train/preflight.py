@@ -22,6 +22,7 @@ from fairhuman.report.text import duration
 from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
+from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.plugins import STRATEGIES, load_plugin
 
@@ -72,7 +73,7 @@ def check_at_once(recipe: TrainRecipe) -> int:
         PluginError: the strategy's package can't be loaded.
         RecipeError: the run in `out` has other settings; see `check_resumable`.
     """
-    if recipe.added_strategy:
+    if recipe.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING):
         load_plugin(STRATEGIES, recipe.strategy)
     for path in _data_paths(recipe):
         if not path.exists():

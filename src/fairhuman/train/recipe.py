@@ -21,6 +21,7 @@ from fairhuman.train.settings import (
     FairnessSettings,
     FullSettings,
     NoiseSettings,
+    ObjectiveSettings,
     OptimizerSettings,
     PreviewSettings,
     ProcessSettings,
@@ -30,9 +31,12 @@ from fairhuman.train.settings import (
     ValidationSettings,
     ViewSettings,
     needs_gram,
+    of_another_package,
 )
 from fairhuman.utils.plugins import STRATEGIES, check_name
 
+MOST_OBJECTIVES = 5  # with bands: each costs a backward pass a step
+BAND_SAMPLES = 16  # with bands, samples of a step in a process
 SDXL_STEP = 64  # pixels between the sides of SDXL's own training resolutions
 
 
@@ -89,6 +93,7 @@ class TrainRecipe(Settings):
     cache: CacheSettings = CacheSettings()
     view: ViewSettings = ViewSettings()
     regions: RegionSettings = RegionSettings()
+    objectives: ObjectiveSettings = ObjectiveSettings()
     noise: NoiseSettings = NoiseSettings()
     fairness: FairnessSettings = FairnessSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -105,6 +110,11 @@ class TrainRecipe(Settings):
         return {"controlnet": self.controlnet, "t2i_adapter": self.t2i_adapter}.get(self.kind)
 
     @property
+    def objective_names(self) -> tuple[str, ...]:
+        """The K objectives of a step: the whole picture, in bands if it is split, then the regions."""
+        return self.objectives.split(self.regions.objectives)
+
+    @property
     def balances(self) -> bool:
         """Whether the strategy balances gradients; see `needs_gram`, and its errors."""
         return needs_gram(self.strategy)
@@ -112,7 +122,7 @@ class TrainRecipe(Settings):
     @property
     def added_strategy(self) -> bool:
         """Whether the strategy is a plug-in of another package."""
-        return self.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING)
+        return of_another_package(self.strategy)
 
     @property
     def amortised(self) -> bool:
@@ -188,6 +198,37 @@ class TrainRecipe(Settings):
             raise ValueError(
                 "fairness.options are of strategies that other packages add, "
                 f"found strategy {self.strategy} and options {self.fairness.options}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weighed_once_a_step(self) -> "TrainRecipe":
+        if self.strategy in ("torchjd:PCGrad", "torchjd:GradVac") and self.fairness.mode != "exact":
+            raise ValueError(
+                f"strategy {self.strategy} draws at random, so it is asked once a step: it needs fairness.mode=exact, "
+                f"found {self.fairness.mode}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bands_can_be_told_apart(self) -> "TrainRecipe":
+        bands, names = self.objectives.bands, self.objective_names
+        if bands is None:
+            return self
+        if len(names) > MOST_OBJECTIVES or len(set(names)) < len(names):
+            raise ValueError(
+                f"objectives.bands needs at most {MOST_OBJECTIVES} objectives of different names, found "
+                f"{', '.join(names)}"
+            )
+        if self.batch_size * self.accumulate < BAND_SAMPLES:
+            raise ValueError(
+                f"objectives.bands needs batch_size x accumulate of at least {BAND_SAMPLES}, so that a step has "
+                f"samples of each band, found {self.batch_size} x {self.accumulate}"
+            )
+        if self.amortised:
+            raise ValueError(
+                "objectives.bands needs fairness.mode=exact, as an estimate can't see how the gradients of different "
+                f"samples agree, found {self.fairness.mode}"
             )
         return self
 
@@ -280,7 +321,7 @@ class TrainRecipe(Settings):
     @model_validator(mode="after")
     def _scales_and_weights_name_objectives(self) -> "TrainRecipe":
         self.regions.factors()
-        weights = by_objective("fairness.weights", self.fairness.weights, self.regions.objectives)
+        weights = by_objective("fairness.weights", self.fairness.weights, self.objective_names)
         if not any(weights):
             raise ValueError("fairness.weights must have a weight above 0, found 0 for every objective")
         return self

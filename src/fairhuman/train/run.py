@@ -117,7 +117,14 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         caches=caches,
         model=model,
         objectives=Objectives(
-            model, recipe.regions, recipe.noise, recipe.seed, DTYPES[recipe.precision], caches.latents, caches.texts
+            model,
+            recipe.regions,
+            recipe.noise,
+            recipe.seed,
+            DTYPES[recipe.precision],
+            caches.latents,
+            caches.texts,
+            recipe.objectives.bands or 1,
         ),
         fair=build_fair_backward(recipe, model, strategy, scaler),
         optimizer=optimizer,

@@ -1,6 +1,6 @@
 """The settings of a training run, one class per component; `TrainRecipe` combines them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,9 +34,10 @@ class FullSettings(Settings):
 
 
 # Names of fairhuman.fairness.STRATEGIES, repeated here so that recipes validate without torch; a test compares them.
-# Plug-ins register others as entry points in the group fairhuman.strategies.
+# Plug-ins register others as entry points in the group fairhuman.strategies, as fairhuman.balancers does.
 LOSS_WEIGHTING = ("ls", "dwa", "uw", "rlw", "si")
 GRADIENT_BALANCING = ("nash", "mpd", "alpha")
+TORCHJD = "torchjd:"  # the names of fairhuman.balancers start with it
 Length = Literal["radius", "clip", "scalarized"]
 Mode = Literal["exact", "output", "split", "tail", "ema"]
 
@@ -54,6 +55,30 @@ def needs_gram(strategy: str) -> bool:
     if not isinstance(needed, bool):
         raise misfit(STRATEGIES, strategy, "a subclass of LossWeighting or GradientBalancing", kind)
     return needed
+
+
+def of_another_package(strategy: str) -> bool:
+    """Whether a strategy is a plug-in that isn't fairhuman's own."""
+    return strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING) and not strategy.startswith(TORCHJD)
+
+
+class TorchJDSettings(Settings):
+    """`strategy: torchjd:NAME`."""
+
+    c: float = Field(
+        default=0.4, ge=0.0, description="for torchjd:CAGrad: radius around the mean gradient, as a share of its length"
+    )
+    scale_mode: Literal["min", "median", "rmse"] = Field(
+        default="min",
+        description="for torchjd:AlignedMTL: the gradients' common length, from the smallest eigenvalue of M, their "
+        "median or their mean",
+    )
+    beta: float = Field(
+        default=0.5, ge=0.0, le=1.0, description="for torchjd:GradVac: weight of a step in the averages of the cosines"
+    )
+    mu: float = Field(
+        default=0.1, gt=0.0, description="for torchjd:STCH: the smaller, the nearer to the largest loss alone"
+    )
 
 
 class FairnessSettings(Settings):
@@ -106,9 +131,31 @@ class FairnessSettings(Settings):
         gt=0.0,
         description="for uw: constant learning rate of the log variances s, which move by about this much a step",
     )
+    torchjd: TorchJDSettings = TorchJDSettings()
     options: dict[str, bool | int | float | str] = Field(
         default={}, description="of a strategy that another package adds: arguments of its class, by name"
     )
+
+
+class ObjectiveSettings(Settings):
+    """The objectives of a step, besides the `regions`."""
+
+    bands: int | None = Field(
+        default=None,
+        ge=2,
+        le=4,
+        description="split the global loss into this many by log SNR; with fairness.mode=exact for strategies that "
+        "balance gradients, and at least 16 samples a step; None: one",
+    )
+
+    def split(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of a step's objectives: `global_1` (the least noise), `global_2`, ... in place of `global`.
+
+        Args:
+            names: of the whole picture's objective, then of the regions'.
+        """
+        first, *regions = names
+        return (first, *regions) if self.bands is None else (*(f"{first}_{b + 1}" for b in range(self.bands)), *regions)
 
 
 class NoiseSettings(Settings):

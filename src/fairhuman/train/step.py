@@ -27,7 +27,7 @@ from fairhuman.fairness.distributed import world_size
 from fairhuman.models.diffusion import prediction_target, sample_weights, signal_to_noise
 from fairhuman.models.model import Model
 from fairhuman.models.sdxl import encode_pictures, noise_scheduler, vae_factor
-from fairhuman.regions.objectives import denominators, masked_losses, objective_masks
+from fairhuman.regions.objectives import denominators, masked_losses, objective_masks, split_by_band
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.train.cache.latents import LatentCache
 from fairhuman.train.cache.texts import TextCache
@@ -53,6 +53,7 @@ class Objectives:
 
     precision: the autocast dtype; None: no autocast.
     latents, texts: caches of the VAE and of the text encoders; None: encode every time.
+    bands: into how many the global loss is split in training; 1: it isn't.
     """
 
     model: Model
@@ -62,6 +63,7 @@ class Objectives:
     precision: Precision = None
     latents: LatentCache | None = None
     texts: TextCache | None = None
+    bands: int = 1
 
     @cached_property
     def scheduler(self) -> DDPMScheduler:
@@ -72,12 +74,25 @@ class Objectives:
         """Return m [B, K, h, w] on the latent grid."""
         return objective_masks(batch.masks_brhw, vae_factor(self.model.pipeline.vae), batch.ignored_bhw)
 
+    def step_masks(self, batch: Batch) -> Tensor:
+        """Return m [B, K, h, w] of a step's objectives: `masks`, with the global one in bands if it is split.
+
+        Bands hold equally many timesteps of the schedule: of T, t is in band ⌊t · bands / T⌋. Log SNR falls with t.
+        """
+        masks_bkhw = self.masks(batch)
+        if self.bands == 1:
+            return masks_bkhw
+        timesteps_b = self._draw(batch, masks_bkhw.shape[-2:]).timesteps_b
+        band_b = timesteps_b * self.bands // self.scheduler.config.num_train_timesteps
+        return split_by_band(masks_bkhw, band_b, self.bands)
+
     def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> tuple[list[Tensor | None], Output]:
         """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on."""
         draw = self._draw(batch, masks_bkhw.shape[-2:])
         residual_bchw = self.residual(batch, draw)
         weights_b = sample_weights(self.scheduler, draw.timesteps_b, self.noise.min_snr_gamma)
-        factors_k = denominators_k.new_tensor(self.regions.factors())
+        first, *regions = self.regions.factors()
+        factors_k = denominators_k.new_tensor([first] * self.bands + regions)
         losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
         return losses, Output(residual_bchw, signal_to_noise(self.scheduler, draw.timesteps_b).log())
 
@@ -120,14 +135,15 @@ def fair_step(
     Returns:
         The result of `FairBackward`, and Σ m [K] over all samples of the step in all processes.
     """
-    masks = [objectives.masks(batch) for batch in batches]
+    masks = [objectives.step_masks(batch) for batch in batches]
     areas_k = torch.stack([mask.sum(dim=(0, 2, 3)) for mask in masks]).sum(dim=0)
     processes = world_size()
     if processes > 1:
         dist.all_reduce(areas_k)
     channels = objectives.model.pipeline.vae.config.latent_channels
     # Losses are sums over all processes, but gradients are averaged: so multiply by the number of processes.
-    denominators_k = denominators(areas_k, channels, objectives.regions.normalize) / processes
+    normalize, bands = objectives.regions.normalize, objectives.bands
+    denominators_k = denominators(areas_k, channels, normalize, bands) / processes
     step: FairStep | None = None
     for number, (batch, mask) in enumerate(zip(batches, masks, strict=True), start=1):
         losses, output = objectives.losses(batch, mask, denominators_k)

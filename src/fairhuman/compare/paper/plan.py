@@ -124,7 +124,7 @@ def forward_flops(model: str, size: tuple[int, int]) -> float:
 def _train_seconds(run: TrainRecipe, device: str, pictures_per_s: float | None) -> float:
     if pictures_per_s is not None:
         return run.steps * run.samples(1) / pictures_per_s
-    gradients = len(run.regions.objectives) if run.balances and not run.amortised else 1
+    gradients = len(run.objective_names) if run.balances and not run.amortised else 1
     passes = 1 + gradients * (2 if run.gradient_checkpointing else 1)
     return run.steps * run.samples(1) * passes * forward_flops(run.model, run.size) / RATES[device]
 
