@@ -14,6 +14,7 @@ from fairhuman.errors import RecipeError
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
+from fairhuman.utils.plugins import STRATEGIES, plugin_names
 from helpers.places import RECIPES
 
 
@@ -198,12 +199,15 @@ def test_the_paper_s_ranks_are_recipes(rank: int) -> None:
     assert config.load(TrainRecipe, RECIPES / name).lora.rank == rank
 
 
+KNOWN = (*LOSS_WEIGHTING, *GRADIENT_BALANCING, *plugin_names(STRATEGIES))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (
             ["strategy=mdp"],
-            rf"strategy: .*must be one of {', '.join((*LOSS_WEIGHTING, *GRADIENT_BALANCING))}, or a strategy of an "
+            rf"strategy: .*must be one of {', '.join(KNOWN)}, or a strategy of an "
             r"installed package \(see fairhuman doctor\), found 'mdp'",
         ),
         (["regions.scale={hnad: 2}"], "regions.scale names 'hnad', the objectives are global, face, hand"),
