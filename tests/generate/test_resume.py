@@ -1,5 +1,6 @@
 """Sampling into a folder that holds pictures: the same command keeps them, another one is refused."""
 
+import hashlib
 import json
 import re
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fairhuman.errors import DataError
 from fairhuman.generate import run
 from fairhuman.generate.record import ENTRY, PictureKey, kept_pictures, read_record, to_entry
 from fairhuman.generate.sample import sample, save_png
 from fairhuman.models.architecture import build_small
 from fairhuman.models.control import ControlModel
 from fairhuman.models.controlnet import ControlNet
+from fairhuman.models.fingerprint import sampled_fingerprint
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.settings import LoraSettings
 from helpers import warm
@@ -123,6 +126,39 @@ def test_a_lora_is_known_by_its_content_and_its_weight(tmp_path: Path, typed: Ty
     assert "drawn with lora weight 1.0, not 0.3 (3" in typed(*command(out, "--lora", file, "--lora-weight", 0.3))[2]
     assert "drawn with lora fuse True, not False (3" in typed(*command(out, "--lora", file, "--no-fuse"))[2]
     assert contents(out) == before
+
+
+def test_hashes_that_an_earlier_version_recorded_are_those_of_the_same_files(
+    tmp_path: Path, typed: Typed, lora: dict[str, Path]
+) -> None:
+    out = tmp_path / "out"
+    assert typed(*command(out, "--lora", lora["one"]))[0] == 0
+    file = next(lora["one"].glob("pytorch*"))
+    for picture in out.iterdir():
+        record = read_record(picture)
+        assert record is not None
+        assert record["lora"]["content"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        record["lora"]["content"] = sampled_fingerprint(file)
+        with Image.open(picture) as image:
+            save_png(image.copy(), picture, to_entry(record))
+    before = contents(out)
+    assert "3 of 3 pictures are there and kept" in typed(*command(out, "--lora", file))[1]
+    assert contents(out) == before
+    assert "drawn with another LoRA (3" in typed(*command(out, "--lora", lora["two"]))[2]
+
+
+def test_earlier_hashes_are_known_in_every_part_of_a_record(tmp_path: Path) -> None:
+    def record(mole: str, control: str) -> dict[str, object]:
+        return {"mole": mole, "controls": [{"weights": control, "strength": 1.0}]}
+
+    key = PictureKey(0, 0)
+    save_png(Image.new("RGB", (8, 8)), tmp_path / key.name, to_entry(record("old-mole", "old-control")))
+    earlier = {"old-mole": "mole", "old-control": "control"}
+    assert kept_pictures(tmp_path, {key: record("mole", "control")}, earlier) == {key}
+    with pytest.raises(DataError, match=r"drawn with other control networks \(1 picture\); give"):
+        kept_pictures(tmp_path, {key: record("mole", "other")}, earlier)
+    with pytest.raises(DataError, match=r"drawn with another MoLE \(1 picture\); other control networks"):
+        kept_pictures(tmp_path, {key: record("mole", "control")})
 
 
 def test_redraw_replaces_what_sample_drew_and_nothing_else(tmp_path: Path, typed: Typed) -> None:

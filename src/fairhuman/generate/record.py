@@ -48,10 +48,13 @@ class PictureKey(NamedTuple):
         return f"{self.prompt:05d}-{self.picture:02d}.png"
 
 
-def kept_pictures(out: Path, records: Mapping[PictureKey, Mapping[str, Any]]) -> set[PictureKey]:
+def kept_pictures(
+    out: Path, records: Mapping[PictureKey, Mapping[str, Any]], earlier: Mapping[str, str] | None = None
+) -> set[PictureKey]:
     """Return the pictures in `out` that were drawn with these records; empty if there are none or no folder.
 
-    Damaged ones, by the checksums of PNG, aren't among them.
+    Damaged ones, by the checksums of PNG, aren't among them. `earlier` has the hashes that an earlier version recorded
+    for the weights of `records`, and those in `records`.
 
     Raises:
         DataError: the folder holds other pictures: such without a record, with another one, or not in `records`.
@@ -67,7 +70,7 @@ def kept_pictures(out: Path, records: Mapping[PictureKey, Mapping[str, Any]]) ->
         wanted = records.get(key)
         if wanted is None:
             raise DataError(f"{out}: {file.name} isn't among the pictures of this command; {ADVICE}")
-        differences = _differences(found, wanted)
+        differences = _differences(_renewed(found, earlier or {}), wanted)
         differing.update(differences)
         if not differences and _is_sound(file):
             kept.add(key)
@@ -148,6 +151,15 @@ def records_of(
     for row, content in zip(own, conditions, strict=bool(conditions)):
         row["conditions"] = content
     return {PictureKey(number, picture): {**common, **row} for number, row in enumerate(own) for picture in range(each)}
+
+
+def _renewed(found: Any, earlier: Mapping[str, str]) -> Any:
+    """A record, or a part of one, with hashes as this version records them."""
+    if isinstance(found, dict):
+        return {name: _renewed(part, earlier) for name, part in found.items()}
+    if isinstance(found, list):
+        return [_renewed(part, earlier) for part in found]
+    return earlier.get(found, found) if isinstance(found, str) else found
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], section: str = "") -> list[str]:

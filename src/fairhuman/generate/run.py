@@ -18,7 +18,7 @@ from fairhuman.generate.lora import load_lora
 from fairhuman.generate.record import PictureKey, drawn_files, kept_pictures, records_of, to_entry
 from fairhuman.generate.sample import SCHEDULER, check_steps, sample, save_png
 from fairhuman.generate.settings import SampleSettings
-from fairhuman.models.fingerprint import base_fingerprint, weights_fingerprint
+from fairhuman.models.fingerprint import base_fingerprint, earlier_fingerprints, weights_fingerprint
 from fairhuman.models.locations import find_lora, find_mole
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
@@ -75,8 +75,7 @@ class SampleJob:
 
     def records(self, asked: ControlInputs) -> dict[PictureKey, dict[str, Any]]:
         """What each picture is drawn with: settings, hashes of all weights, its prompt and a hash of its conditions."""
-        lora = weights_fingerprint(find_lora(self.lora)) if self.lora is not None else None
-        mole = weights_fingerprint(find_mole(self.mole)) if self.mole is not None else None
+        lora, mole = (weights_fingerprint(*files) for files in (self._lora_files, self._mole_files))
         common = {
             **self.settings.model_dump(exclude={"batch_size", "images_per_prompt"}, exclude_none=True),
             "scheduler": SCHEDULER,
@@ -98,7 +97,16 @@ class SampleJob:
         if self.redraw:
             drawn_files(self.out)
             return set()
-        return kept_pictures(self.out, records)
+        weights = (*self._lora_files, *self._mole_files, *(Path(spec.place) for _, spec in self.control.specs()))
+        return kept_pictures(self.out, records, earlier_fingerprints(*weights))
+
+    @property
+    def _lora_files(self) -> list[Path]:
+        return [find_lora(self.lora)] if self.lora is not None else []
+
+    @property
+    def _mole_files(self) -> list[Path]:
+        return [find_mole(self.mole)] if self.mole is not None else []
 
 
 def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Iterator[tuple[Path, str]]:

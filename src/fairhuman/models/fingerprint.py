@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.locations import SMALL, SMALL_FOLDER, UNTRAINED, check_location, is_file, location_of
 from fairhuman.models.settings import BaseSettings
+from fairhuman.utils.digest import content_digest, file_digest
 from fairhuman.utils.parse import parse_json
 
 _PIECES, _PIECE = 64, 4096  # of a file, and bytes of each
@@ -78,21 +80,31 @@ def encoded_size(model: str) -> EncodedSize:
 
 
 def base_fingerprint(model: str, base: BaseSettings) -> str | None:
-    """Return a hash of a model's weights, and of its VAE's if given apart; None if they aren't on this machine."""
+    """Return a hash of a model's weights, and of its VAE's if given apart; None if they aren't on this machine.
+
+    It is `sampled_fingerprint`: whole files of 7 GB would take seconds at each start and at each checkpoint.
+    """
     if model == UNTRAINED:
         return None
-    return weights_fingerprint(*(Path(location_of(place)) for place in (model, base.vae) if place is not None))
+    return sampled_fingerprint(*(Path(location_of(place)) for place in (model, base.vae) if place is not None))
 
 
 def weights_fingerprint(*places: Path) -> str | None:
+    """Return the SHA-256 of a .safetensors file; of several, in the order of the places, that of their SHA-256s.
+
+    A place may be a folder with such files. None if there are none.
+    """
+    digests = [_whole(file, (state := file.stat()).st_mtime_ns, state.st_size) for file in _weight_files(places)]
+    return digests[0] if len(digests) == 1 else content_digest("".join(digests).encode()) if digests else None
+
+
+def sampled_fingerprint(*places: Path) -> str | None:
     """Return a hash of .safetensors files, and of those in folders; None if there are none.
 
-    Of each file, the header and 64 pieces of 4 KB, evenly spread, are hashed: enough to tell models apart, and a
-    fraction of a second for 7 GB.
+    Of each file, the header and 64 pieces of 4 KB, evenly spread, are hashed: enough to tell base models apart, and a
+    fraction of a second for 7 GB. Earlier versions recorded it for LoRAs, MoLEs and control networks too.
     """
-    files = [
-        file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.safetensors")))
-    ]
+    files = _weight_files(places)
     if not files:
         return None
     found = hashlib.sha256()
@@ -106,6 +118,21 @@ def weights_fingerprint(*places: Path) -> str | None:
                 opened.seek(8 + length + (max(0, size - 8 - length - _PIECE) * piece) // (_PIECES - 1))
                 found.update(opened.read(_PIECE))
     return found.hexdigest()[:32]
+
+
+def earlier_fingerprints(*places: Path) -> dict[str, str]:
+    """Return what an earlier version recorded for the weights of each place, and `weights_fingerprint` in its stead."""
+    found = [(sampled_fingerprint(place), weights_fingerprint(place)) for place in places]
+    return {sampled: whole for sampled, whole in found if sampled is not None and whole is not None}
+
+
+def _weight_files(places: Sequence[Path]) -> list[Path]:
+    return [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.safetensors")))]
+
+
+@lru_cache(maxsize=64)
+def _whole(file: Path, _mtime: int, _size: int) -> str:
+    return file_digest(file)
 
 
 def vae_fingerprint(pipeline: StableDiffusionXLPipeline) -> str:

@@ -16,7 +16,7 @@ from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.prompts import captions_of
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.generate.record import drawn_files, read_record
-from fairhuman.models.fingerprint import weights_fingerprint
+from fairhuman.models.fingerprint import sampled_fingerprint, weights_fingerprint
 from fairhuman.models.locations import find_lora
 from fairhuman.record import HumanRecord
 from fairhuman.train.recipe import TrainRecipe
@@ -198,6 +198,7 @@ def _stale(run: TrainRecipe | None, folder: Path) -> bool:
     """Whether the pictures in a folder are those of another LoRA than the run's."""
     if run is None or run.kind != "lora" or not run.product.exists():
         return False
-    now = weights_fingerprint(find_lora(run.product))
+    lora = find_lora(run.product)
+    now = (weights_fingerprint(lora), sampled_fingerprint(lora))  # the latter in records of an earlier version
     records = (read_record(file) or {} for file in drawn_files(folder))
-    return any((record.get("lora") or {}).get("content") != now for record in records)
+    return any((record.get("lora") or {}).get("content") not in now for record in records)
