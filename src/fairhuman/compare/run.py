@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.compare.analysis import contrasts
+from fairhuman.compare.fronts.choose import Point
+from fairhuman.compare.fronts.run import recipe_of_points, run_fronts, tuning_runs
 from fairhuman.compare.runs import run_comparison
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
@@ -23,11 +25,17 @@ class Comparison:
 
 
 def planned_runs(recipe: CompareRecipe) -> list[TrainRecipe]:
-    """Training recipes of all cells and seeds, with their learning rates before tuning.
+    """Training recipes of all cells and seeds, with their learning rates before tuning; with `front`, those of its
+    first stage, and one of each world.
 
     Raises:
         RecipeError: a setting that training doesn't have, or that the comparison sets itself.
     """
+    if recipe.front is not None and recipe.tuning is not None:
+        untuned = Point(recipe.front.untuned.cell, recipe.front.untuned.learning_rate)
+        worlds = [recipe_of_points(recipe, [untuned], world) for world in recipe.front.worlds]
+        runs = [one.run(cell, one.seeds[0], None, "test") for one in worlds for cell in one.cells]
+        return [*tuning_runs(recipe, recipe.tuning).values(), *runs]
     return [recipe.run(cell, seed, None, "test") for cell in recipe.cells for seed in recipe.seeds]
 
 
@@ -57,10 +65,16 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
     if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():
         raise DataError(f"grid.data: {recipe.grid.data}: there is no such file or folder")
     # Here, so that a mistake in the recipe is told without torch.
+    from fairhuman.compare.fronts.page import write_fronts
     from fairhuman.compare.page import write_comparison
     from fairhuman.compare.paper.cost_page import read_costs, write_costs
     from fairhuman.compare.pictures import draw_grid
 
+    if recipe.front is not None and recipe.tuning is not None:
+        tested = run_fronts(recipe, recipe.front, recipe.tuning, render_people, display)
+        if isinstance(tested, int):
+            return tested
+        return Comparison(write_fronts(recipe, recipe.front, tested), tested.outcome.failed)
     found = run_comparison(recipe, render_people, display)
     if isinstance(found, int):
         return found

@@ -7,6 +7,7 @@ cells and seeds.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from fairhuman import config
@@ -49,28 +50,41 @@ def run_comparison(recipe: CompareRecipe, render: Render, display: Display) -> C
     Raises:
         FairHumanError: settings that training doesn't have; all runs failed, or all tuning runs of a cell.
     """
+    prepare(recipe, render, display)
+    outcome = ComparisonRuns(picked=dict.fromkeys(recipe.cells, None))
+    signal = _tune(recipe, recipe.tuning, outcome, display) if recipe.tuning is not None else None
+    if signal is None:
+        signal = train_cells(recipe, outcome, display)
+    return outcome if signal is None else signal
+
+
+def prepare(recipe: CompareRecipe, render: Render, display: Display) -> None:
+    """Render the people, and write the recipe into the folder of runs."""
     for name, people in recipe.people.items():
         render(recipe.out / "people" / name, people, display)
     config.save(recipe, recipe.out / "compare.yaml")
-    outcome = ComparisonRuns(picked=dict.fromkeys(recipe.cells, None))
-    if recipe.tuning is not None:
-        signal = _tune(recipe, recipe.tuning, outcome, display)
-        if signal is not None:
-            return signal
+
+
+def train_cells(recipe: CompareRecipe, outcome: ComparisonRuns, display: Display) -> int | None:
+    """Train every cell of `outcome.picked` with every seed and add the losses; returns the signal that interrupted it.
+
+    Raises:
+        FairHumanError: all runs failed.
+    """
     runs = {
         cell: {seed: recipe.run(cell, seed, rate, "test") for seed in recipe.seeds}
         for cell, rate in outcome.picked.items()
     }
-    signal = _train([run for seeds in runs.values() for run in seeds.values()], recipe, outcome, display)
+    signal = train(list(chain.from_iterable(seeds.values() for seeds in runs.values())), recipe, outcome, display)
     if signal is not None:
         return signal
     for cell, seeds in runs.items():
         ended = {seed: run for seed, run in seeds.items() if run.out.name not in outcome.failed}
         if ended:
-            outcome.series[cell], outcome.seeds[cell] = _series(recipe, list(ended.values())), list(ended)
+            outcome.series[cell], outcome.seeds[cell] = stored_series(recipe, list(ended.values())), list(ended)
     if not outcome.series:
         raise FairHumanError(f"{recipe.out}: all runs of the comparison failed. {next(iter(outcome.failed.values()))}")
-    return outcome
+    return None
 
 
 def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns, display: Display) -> int | None:
@@ -80,14 +94,14 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns
         for cell in recipe.cells
         if cell not in tuning.rate_sources
     }
-    signal = _train([run for rates in runs.values() for run in rates.values()], recipe, outcome, display)
+    signal = train(list(chain.from_iterable(rates.values() for rates in runs.values())), recipe, outcome, display)
     if signal is not None:
         return signal
     for cell, rates in runs.items():
         ended = {rate: run for rate, run in rates.items() if run.out.name not in outcome.failed}
         if not ended:
             raise FairHumanError(f"cell {cell!r}: all tuning runs failed. {next(iter(outcome.failed.values()))}")
-        tuned = {rate: loss_changes(_series(recipe, [run])) for rate, run in ended.items()}
+        tuned = {rate: loss_changes(stored_series(recipe, [run])) for rate, run in ended.items()}
         outcome.tuned[cell], outcome.picked[cell] = tuned, choose_learning_rate(tuned, tuning.max_global)
         display.say(f"learning rate of {cell}: {outcome.picked[cell]:g}{edge_note(tuned, outcome.picked[cell])}")
     outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.rate_sources.items()}
@@ -112,13 +126,10 @@ def loss_changes(series: Series) -> dict[str, float]:
     return {name: change(series, name).value for name in series.first}
 
 
-def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, display: Display) -> int | None:
+def train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, display: Display) -> int | None:
     """Train the runs without stored losses, longest first, and store their losses; failures are recorded."""
     left = {run.out.name: run for run in runs if load_losses(recipe, run) is None}
-    costs = {
-        name: run.steps * (EXACT if run.balances and run.fairness.mode == "exact" else 1.0)
-        for name, run in left.items()
-    }
+    costs = {name: gradients(run) for name, run in left.items()}
     jobs = [training_job(name, left[name], costs[name]) for name in sorted(left, key=lambda name: -costs[name])]
 
     def ended(job: Command, error: FairHumanError | None) -> None:
@@ -136,7 +147,12 @@ def _train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Comparis
     )
 
 
-def _series(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Series:
+def gradients(run: TrainRecipe) -> float:
+    """What a run costs, in steps with one gradient: an exact step with K gradients counts as `EXACT`."""
+    return run.steps * (EXACT if run.balances and run.fairness.mode == "exact" else 1.0)
+
+
+def stored_series(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Series:
     """The stored losses of finished runs."""
     pairs = {run.out.name: load_losses(recipe, run) for run in runs}
     return series_of({name: pair for name, pair in pairs.items() if pair is not None})

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from fairhuman import config
+from fairhuman.compare.fronts.settings import FrontSettings
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
@@ -91,6 +92,10 @@ class CompareRecipe(Settings):
     people: dict[str, SynthSettings] = Field(default={}, description="sets of synthetic people to render")
     grid: GridSettings | None = Field(default=None, description="grid of pictures, with the first seed's weights")
     cost: CostSettings | None = Field(default=None, description="inference cost of LoRA and MoLE")
+    front: FrontSettings | None = Field(
+        default=None,
+        description="two stages instead of one learning rate a cell: choose points, then test their fronts",
+    )
     margin: float = Field(
         default=0.02, gt=0, description="differences within ± this share of the base's loss are equal"
     )
@@ -157,6 +162,46 @@ class CompareRecipe(Settings):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _fronts_are_fair(self) -> "CompareRecipe":
+        front, tuning = self.front, self.tuning
+        if front is None:
+            return self
+        if tuning is None:
+            raise ValueError("front chooses points on tuning data: give tuning.data and tuning.learning_rates")
+        if tuning.rate_sources or self.contrasts or self.grid:
+            raise ValueError("front tests points, not cells: remove tuning.same, against and grid")
+        if tuning.seed in self.seeds:
+            raise ValueError(f"front tests with fresh seeds: tuning.seed {tuning.seed} must not be one of seeds")
+        for cell in (cell for cells in front.families.values() for cell in cells):
+            if cell not in self.cells:
+                raise ValueError(f"front.families must name cells, which are {', '.join(self.cells)}; found {cell!r}")
+        families = dict.fromkeys(map(front.family, self.cells))
+        if front.rival not in families:
+            raise ValueError(f"front.rival must be a family, which are {', '.join(families)}; found {front.rival!r}")
+        point = front.untuned
+        if point.cell not in self.cells or point.learning_rate not in tuning.learning_rates:
+            raise ValueError(
+                f"front.untuned must be a cell and one of tuning.learning_rates, found {point.cell!r} at "
+                f"{point.learning_rate:g}"
+            )
+        lengths = {self._length(cell): cell for cell in self.cells}
+        if len(lengths) > 1:
+            (one, a), (other, b), *_ = lengths.items()
+            raise ValueError(f"front compares all cells at one length: {a!r} has {one}, {b!r} has {other}")
+        return self._check_strangers()
+
+    def _check_strangers(self) -> "CompareRecipe":
+        """Rendered people of one seed are the same persons, so the sets of a front need seeds of their own."""
+        seeds: dict[int, str] = {}
+        for name, people in self.people.items():
+            other = seeds.setdefault(people.seed, name)
+            if other != name:
+                raise ValueError(
+                    f"front tests on other persons: people {other!r} and {name!r} both have the seed {people.seed}"
+                )
+        return self
+
     def _length(self, cell: str) -> str:
         """`fairness.length` of a cell, and the radius where it has one, as typed on the command line."""
         given = config.merge(self.train, self.cells[cell]).get("fairness")
@@ -177,7 +222,9 @@ class CompareRecipe(Settings):
     def other_data(self) -> list[str]:
         """Names of the data sets besides those trained on."""
         sections = (self.tuning, self.grid)
-        return [self.test, *(section.data for section in sections if section is not None)]
+        worlds = self.front.worlds.values() if self.front is not None else ()
+        own = [section.data for section in sections if section is not None]
+        return [self.test, *own, *(world.test for world in worlds if world.test is not None)]
 
     @property
     def results_folder(self) -> Path:
@@ -208,11 +255,17 @@ class CompareRecipe(Settings):
         own: dict[str, Any] = {
             "out": str(self.out / "runs" / split / f"{slug(cell)}{changed}-seed-{seed}"),
             "seed": seed,
-            "data": str(self.data(str(values["data"]))) if "data" in values else None,
+            "data": self._places(values.get("data")),
             **({"learning_rate": rate} if rate is not None else {}),
             "validation": {"data": str(self.data(data)), "every": values.get("steps", 0)},
         }
         return recipe_of(config.merge(values, own), [*self._levels(cell), Level("", own, 4)], f"cell {cell!r}")
+
+    def _places(self, data: Any) -> Any:
+        """The data of a run, one set or several, with people by name in place of their paths."""
+        if isinstance(data, list):
+            return [{**one, "path": self._places(one.get("path"))} if isinstance(one, dict) else one for one in data]
+        return None if data is None else str(self.data(str(data)))
 
     def _levels(self, cell: str) -> list[Level]:
         """Where a cell's settings were given: shared ones, then its own; ranks as in `train/levels.py`."""

@@ -78,14 +78,23 @@ def change(series: Series, objective: str, against: Series | None = None, level:
     resamples = math.ceil(100 / (1 - level))
     if against is None:
         return change_over_seeds(first, last, level=level, resamples=resamples)
-    other = against.first[objective]
+    check_paired(series, against, objective)
+    return change_over_seeds(first, last, against.last[objective], level=level, resamples=resamples)
+
+
+def check_paired(series: Series, against: Series, objective: str) -> None:
+    """Check that two methods were evaluated on the same samples and noise; they may have run on different machines.
+
+    Raises:
+        DataError: they weren't.
+    """
+    first, other = series.first[objective], against.first[objective]
     if (
         series.keys != against.keys
         or first[0].shape != other[0].shape
         or not np.allclose(first, other, rtol=SAME_NOISE)
     ):
         raise DataError(f"{objective}: the base's losses differ between the two methods' runs, so they aren't paired")
-    return change_over_seeds(first, last, against.last[objective], level=level, resamples=resamples)
 
 
 def base_loss(series: Series, objective: str) -> Estimate:

@@ -198,10 +198,16 @@ def _seed_table(*evaluations: tuple[Array, Array]) -> Array:
 
 
 def _stretch(changes_s: Array, changes_bs: Array, n: int, tail: float) -> float:
-    """Return t_ν / z at the upper `tail`, ν by Welch and Satterthwaite; 1 if nothing varies."""
+    """Return `stretch` with the variances of the mean over seeds."""
     s = len(changes_s)
     of_seeds = float(changes_s.var(ddof=1)) / s if s > 1 else 0.0
-    of_samples = float(changes_bs.mean(axis=1).var())
+    return stretch(of_seeds, float(changes_bs.mean(axis=1).var()), s, n, tail)
+
+
+def stretch(of_seeds: float, of_samples: float, s: int, n: int, tail: float) -> float:
+    """t_ν / z at the upper `tail`, ν by Welch and Satterthwaite from the variances due to S seeds and N samples; 1 if
+    nothing varies. See `change_over_seeds`.
+    """
     spread = of_seeds**2 / max(s - 1, 1) + of_samples**2 / max(n - 1, 1)
     if not spread > 0:
         return 1.0

@@ -1,0 +1,1 @@
+"""Fronts of comparisons: points chosen on tuning data, tested with fresh seeds on other data."""

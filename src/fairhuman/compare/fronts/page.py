@@ -1,0 +1,188 @@
+"""The report of a comparison in two stages: numbers as JSON, figures and a page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fairhuman.compare.fronts.analysis import Curve, Fronts, Judged, TuningCost
+from fairhuman.compare.fronts.choose import GLOBAL, REGIONS, STEPS, Point, Tuned
+from fairhuman.compare.fronts.run import FrontRuns
+from fairhuman.compare.fronts.settings import FrontSettings
+from fairhuman.compare.settings import CompareRecipe
+from fairhuman.report.changes import seed_changes
+from fairhuman.report.colours import colours
+from fairhuman.report.html import figure_uri, render
+from fairhuman.report.plots import GRID, INK
+from fairhuman.report.text import estimate_text, listed, plural
+from fairhuman.stats.estimate import Estimate
+from fairhuman.utils.files import write_json, write_text
+from fairhuman.utils.provenance import origin
+
+DRAWN_CURVES = 7  # curves in a figure besides the rival's; more can't be told apart
+BETTER = {"higher": "better", "lower": "worse", "same": "same", "undecided": "undecided"}
+MARKS = {"better": "down", "worse": "up"}  # classes of a page's colours for good and bad
+
+
+def write_fronts(recipe: CompareRecipe, front: FrontSettings, runs: FrontRuns) -> Path:
+    """Write `results.json` and `report.html` into the results folder; return the page's path."""
+    folder, found = recipe.results_folder, runs.fronts
+    seeds = {
+        cell: {name: seed_changes(series, name) for name in series.first}
+        for cell, series in runs.outcome.series.items()
+    }
+    document = {**found.plain(), "margins": runs.choice.margins, "seeds": seeds, "failed": runs.outcome.failed}
+    write_json(folder / "results.json", {**origin(), **document})
+    names = list(next(iter(found.points.values())))
+    page = render(
+        "fronts.html",
+        title="Fronts",
+        verdicts=list(sentences(front, runs)),
+        front=front,
+        untuned=Point(front.untuned.cell, front.untuned.learning_rate).name,
+        rival=runs.choice.rival.name,
+        pictures=len(next(iter(runs.outcome.series.values())).keys),
+        seeds=recipe.seeds,
+        names=names,
+        plots={
+            budget: [figure_uri(front_figure(front, found, budget, narrow)) for narrow in (False, True)]
+            for budget, curves in found.curves.items()
+            if curves
+        },
+        volumes={budget: _volumes(front, found, budget) for budget, families in found.volumes.items() if families},
+        points=[(p.name, runs.choice.why[p], [_share(one) for one in found.points[p].values()]) for p in found.points],
+        worlds=[(world or "this comparison", _judged(one)) for world, one in found.anchors.items()],
+        search=_search(found.cost),
+        margins=[(name, f"{value:.3%}") for name, value in runs.choice.margins.items() if name in names],
+        edges=[point.name for point in runs.choice.edges],
+        left_out=[point.name for point in found.left_out],
+        tuned=_tuned(runs.tuned),
+        tuned_names=[*next(iter(runs.tuned.values())).changes],
+        failed=sorted(runs.outcome.failed.items()),
+        settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
+    """What may be said, in words: fronts against the rival's, the untuned point beside the tuned one, tuning's cost."""
+    found = runs.fronts
+    for budget, families in found.against.items():
+        groups: dict[str, list[str]] = {}
+        for family, one in families.items():
+            groups.setdefault(BETTER[one.verdict], []).append(family)
+        clauses = [f"{listed(groups[word])}: {word}" for word in BETTER.values() if word in groups]
+        if clauses:
+            yield f"Fronts compared with that of {front.rival}, at {budget}: {'; '.join(clauses)}."
+    own = found.anchors.get("", {})
+    name, rival = Point(front.untuned.cell, front.untuned.learning_rate).name, runs.choice.rival.name
+    words = [f"{loss} {_share(own[loss].estimate)} ({own[loss].verdict})" for loss in (GLOBAL, REGIONS) if loss in own]
+    if words:
+        yield f"{name}, untuned, minus {rival}, tuned: {', '.join(words)}."
+    cost, many = found.cost, len(found.cost.best_n)
+    if cost.runs is None:
+        yield f"No search among the {plural(many, 'run')} of {front.rival} reaches the untuned point, on average."
+    else:
+        yield (
+            f"A search among the runs of {front.rival} needs {plural(cost.runs, 'run')} on average to reach the "
+            "untuned point at its price in global loss."
+        )
+
+
+def front_figure(front: FrontSettings, found: Fronts, budget: str, narrow: bool = False) -> Figure:
+    """Tested points with their intervals, and what each family attains, with its 95 % band."""
+    curves = _shown(front, found, budget)
+    palette = colours(curves)
+    figure = Figure(figsize=(3.6, 4.4) if narrow else (9.0, 5.0), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for family, curve in curves.items():
+        _draw_curve(axes, family, curve, palette[family], bold=family == front.rival)
+    for point, changes in found.points.items():
+        family = front.family(point.cell)
+        if budget == STEPS or family in curves:
+            _draw_point(axes, changes, palette.get(family, "#9a9a9a"))
+    axes.axvline(100 * front.reference, color="#888888", linewidth=1.0, linestyle=":")
+    axes.axhline(0.0, color="#888888", linewidth=1.0, linestyle=":")
+    axes.set_xlabel("change in global loss, % (what it costs)", fontsize=9, color=INK)
+    axes.set_ylabel("mean change in the regions' losses, %", fontsize=9, color=INK)
+    axes.grid(color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9, colors=INK)
+    figure.legend(loc="outside lower center", ncols=2 if narrow else 4, fontsize=8, frameon=False, labelcolor=INK)
+    return figure
+
+
+def _draw_curve(axes: Axes, family: str, curve: Curve, colour: str, bold: bool) -> None:
+    limits_l = 100 * curve.limits_l
+    axes.fill_between(limits_l, 100 * curve.low_l, 100 * curve.high_l, color=colour, alpha=0.12, linewidth=0)
+    axes.plot(limits_l, 100 * curve.median_l, color=colour, linewidth=2.4 if bold else 1.4, label=family)
+
+
+def _draw_point(axes: Axes, changes: Mapping[str, Estimate], colour: str) -> None:
+    x, y = changes[GLOBAL], changes[REGIONS]
+    axes.plot([100 * x.low, 100 * x.high], [100 * y.value] * 2, color=colour, linewidth=0.8)
+    axes.plot([100 * x.value] * 2, [100 * y.low, 100 * y.high], color=colour, linewidth=0.8)
+    axes.plot(100 * x.value, 100 * y.value, marker="o", color=colour, markersize=4)
+
+
+def _shown(front: FrontSettings, found: Fronts, budget: str) -> dict[str, Curve]:
+    """The curves of the rival, the untuned point's family, and those with the largest hypervolume."""
+    volumes, curves = found.volumes[budget], found.curves[budget]
+    first = [name for name in (front.rival, front.family(front.untuned.cell)) if name in curves]
+    others = sorted((name for name in curves if name not in first), key=lambda name: -volumes[name].value)
+    return {name: curves[name] for name in [*dict.fromkeys(first), *others][: DRAWN_CURVES + 1]}
+
+
+def _volumes(front: FrontSettings, found: Fronts, budget: str) -> list[dict[str, Any]]:
+    """Rows of a budget's table, the largest front first; hypervolumes in units of 0.01 % times 0.01 %."""
+    lines = []
+    for family, one in sorted(found.volumes[budget].items(), key=lambda item: -item[1].value):
+        against = found.against[budget].get(family)
+        planes = [by_family.get(family) for by_family in found.planes[budget].values()]
+        word = BETTER[against.verdict] if against else ""
+        lines.append(
+            {
+                "family": family,
+                "rival": family == front.rival,
+                "volume": _area(one),
+                "against": _area(against.estimate, signed=True) if against else "",
+                "word": word,
+                "mark": MARKS.get(word, ""),
+                "planes": [_area(one, signed=True) if one else "" for one in planes],
+            }
+        )
+    return lines
+
+
+def _search(cost: TuningCost) -> dict[str, Any]:
+    picked = sorted({1, 2, 3, 5, 10, 20, 50, cost.runs or 1, len(cost.best_n)} & set(range(1, len(cost.best_n) + 1)))
+    return {
+        "lines": [(n, _share(cost.best_n[n - 1])) for n in picked],
+        "untuned": _share(cost.untuned),
+        "runs": cost.runs,
+        "all": len(cost.best_n),
+    }
+
+
+def _judged(found: Mapping[str, Judged]) -> list[tuple[str, str, str]]:
+    marks = {"lower": "down", "higher": "up"}
+    return [(marks.get(one.verdict, ""), _share(one.estimate), one.verdict) for one in found.values()]
+
+
+def _tuned(tuned: Mapping[Point, Tuned]) -> Sequence[tuple[str, str, list[str]]]:
+    return [(p.cell, f"{p.rate:g}", [f"{change:+.2%}" for change in one.changes.values()]) for p, one in tuned.items()]
+
+
+def _share(estimate: Estimate) -> str:
+    return estimate_text(estimate, "{:+.2f}", signed=True, percent=True)
+
+
+def _area(estimate: Estimate, signed: bool = False) -> str:
+    scaled = Estimate(*(1e4 * end for end in (estimate.value, estimate.low, estimate.high)), estimate.n)
+    return estimate_text(scaled, signed=signed)

@@ -1,0 +1,110 @@
+"""Changes of several methods' held-out losses drawn jointly over seeds and samples, and any statistic of them.
+
+Methods that were trained with the same seeds and measured on the same samples share most of their noise. A draw takes
+the same seeds and the same samples for all of them, so that the shared part cancels in differences, also in those of
+non-linear statistics such as hypervolumes. The design is that of `change_over_seeds`: seeds and samples are crossed,
+S - 1 of the S seeds are taken, and the interval is stretched by Student's t for few seeds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairhuman.stats.bootstrap import CELLS_PER_BLOCK, Array, stretch
+from fairhuman.stats.estimate import Estimate
+
+PARTS = 2000  # draws that the shares of seeds and samples in the variance are estimated from
+
+
+@dataclass(frozen=True)
+class JointChanges:
+    """Relative changes L_last / L_first - 1 of P methods and K losses, means over S seeds, and their draws.
+
+    Attributes:
+        value_pk: on all seeds and samples, [P, K].
+        seeds_spk: of each seed, [S, P, K].
+        both_bpk: draws of seeds and samples, [B, P, K].
+        over_seeds_bpk, over_samples_bpk: draws of seeds alone, and of samples alone.
+        samples: N, number of samples.
+    """
+
+    value_pk: Array
+    seeds_spk: Array
+    both_bpk: Array
+    over_seeds_bpk: Array
+    over_samples_bpk: Array
+    samples: int
+
+    def estimate(self, statistic: Callable[[Array], Array], level: float = 0.95) -> Estimate:
+        """A statistic of the changes with its interval; `statistic` maps [..., P, K] to [...].
+
+        The bootstrap's estimate of the bias, such as that of a minimum over noisy points, is subtracted from the value
+        and from the ends of the interval.
+
+        Raises:
+            ValueError: `level` is outside (0, 1), or so high that fewer than ten draws lie beyond each end.
+        """
+        tail = (1 - level) / 2
+        if not 0 < level < 1 or tail * len(self.both_bpk) < 10:
+            raise ValueError(f"level must lie between 0 and 1 and leave ten of {len(self.both_bpk)} draws, got {level}")
+        plain = float(statistic(self.value_pk))
+        drawn_b = statistic(self.both_bpk)
+        known_b = drawn_b[np.isfinite(drawn_b)]
+        if not (np.isfinite(plain) and len(known_b)):
+            return Estimate(np.nan, np.nan, np.nan, self.samples)
+        value = 2 * plain - float(known_b.mean())
+        parts = [float(np.nanvar(statistic(draws))) for draws in (self.over_seeds_bpk, self.over_samples_bpk)]
+        factor = stretch(parts[0], parts[1], len(self.seeds_spk), self.samples, tail)
+        low, high = (
+            value + factor * (float(end) - float(known_b.mean())) for end in np.quantile(known_b, [tail, 1 - tail])
+        )
+        return Estimate(value, low, high, self.samples, float(known_b.std(ddof=1)))
+
+
+def joint_changes(first_psnk2: Array, last_psnk2: Array, *, resamples: int = 4000, seed: int = 0) -> JointChanges:
+    """Draw the changes of P methods jointly from errors and areas [P, S, N, K, 2] before and after training.
+
+    A sample without a region has area 0 there and doesn't count for that loss. A draw that has none with the region
+    gives NaN.
+
+    Raises:
+        ValueError: the shapes differ or aren't [P, S, N, K, 2], an axis is empty, or an area is negative.
+    """
+    first_psnk2, last_psnk2 = (np.asarray(each, dtype=np.float64) for each in (first_psnk2, last_psnk2))
+    shape = first_psnk2.shape
+    if shape != last_psnk2.shape or len(shape) != 5 or shape[-1] != 2 or 0 in shape:
+        raise ValueError(f"expected errors and areas [P, S, N, K, 2] twice, got {shape} and {last_psnk2.shape}")
+    if (first_psnk2[..., 1] < 0).any() or (last_psnk2[..., 1] < 0).any():
+        raise ValueError("areas must be ≥ 0")
+    p, s, n, k, _ = shape
+    table_npskc = np.concatenate([first_psnk2, last_psnk2], axis=-1).transpose(2, 0, 1, 3, 4)
+    columns_nc = np.ascontiguousarray(table_npskc).reshape(n, -1)
+    generator = np.random.default_rng(seed)
+
+    def changes(sums_bc: Array) -> Array:
+        sums = sums_bc.reshape(-1, p, s, k, 4)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            before, after = sums[..., 0] * sums[..., 3], sums[..., 2] * sums[..., 1]
+            return np.asarray(((after - before) / before).transpose(0, 2, 1, 3))
+
+    seeds_spk = changes(columns_nc.sum(axis=0, keepdims=True))[0]
+    picked = max(s - 1, 1)
+    both, over_samples = [], []
+    block = max(1, CELLS_PER_BLOCK // columns_nc.shape[1])
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=size)
+        drawn_bspk = changes(counts_bn @ columns_nc)
+        both.append(np.einsum("bs,bspk->bpk", _seed_weights(generator, s, picked, size), drawn_bspk))
+        if start < PARTS:
+            over_samples.append(drawn_bspk.mean(axis=1))
+    weights_bs = _seed_weights(generator, s, picked, PARTS) if s > 1 else np.ones((1, 1))
+    over_seeds = np.einsum("bs,spk->bpk", weights_bs, seeds_spk)
+    return JointChanges(
+        seeds_spk.mean(axis=0), seeds_spk, np.concatenate(both), over_seeds, np.concatenate(over_samples), n
+    )
+
+
+def _seed_weights(generator: np.random.Generator, s: int, picked: int, size: int) -> Array:
+    return np.asarray(generator.multinomial(picked, np.full(s, 1 / s), size=size) / picked)
