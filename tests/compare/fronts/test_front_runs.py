@@ -19,6 +19,7 @@ FRONT = {
     "rival": "fixed",
     "untuned": {"cell": "MPD", "learning_rate": 1e-3},
     "at_most": 5,
+    "reference": 0.02,
 }
 
 
