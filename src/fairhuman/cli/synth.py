@@ -14,6 +14,7 @@ def synth(
     size: Annotated[int, Option(help="Side of a picture in pixels.")] = 256,
     seed: Annotated[int, Option(help="Picture k depends on (seed, k) alone.")] = 0,
     degraded: Annotated[float, Option(help="Share of pictures with degraded faces and hands, 0 to 1.")] = 0.0,
+    framing: Annotated[str, Option(help="half_body, or full_body: from head to foot.")] = "half_body",
     workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -25,7 +26,7 @@ def synth(
     from fairhuman.synth.run import render_people
     from fairhuman.synth.settings import SynthSettings
 
-    given = {"count": count, "size": size, "seed": seed, "degraded": degraded}
+    given = {"count": count, "size": size, "seed": seed, "degraded": degraded, "framing": framing}
     settings = settings_of(SynthSettings, "synth", None, given=given)
     display = ConsoleDisplay()
     if dry_run:

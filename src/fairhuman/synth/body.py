@@ -67,7 +67,7 @@ class Anatomy:
         along_arm: position of each vertex along its arm: 0 shoulder, 1 elbow, 2 wrist; -1 off the arms.
         eye: centre of the left eye ball.
         head_low, head_high: corners of the head's bounding box.
-        neck, hip: heights of the neck's root and of the hips.
+        neck, hip, ankle: heights of the neck's root, of the hips and of the ankles.
     """
 
     head: Array
@@ -80,6 +80,7 @@ class Anatomy:
     head_high: Array
     neck: float
     hip: float
+    ankle: float
 
 
 class Body:
@@ -90,6 +91,7 @@ class Body:
     Attributes:
         template: [V, 3] vertices of the average body.
         faces: triangles [F, 3] of `skin`, `eyes`, `lashes` and `hair`, down to mid-thigh.
+        whole_skin: the triangles of the skin down to the feet.
         skin: indices of the vertices of the `skin` triangles, ascending.
         bones: index by name; `parents` by index (-1 for the root), parents before children.
         fingertips: vertex at the end of each finger: `(side, finger)` with side "L" or "R", finger 1 to 5.
@@ -112,6 +114,8 @@ class Body:
         weights, indices = model.vertex_bone_weights.numpy(), model.vertex_bone_indices.numpy()
         np.add.at(self._weights, (np.arange(len(weights))[:, None], indices), weights)
         self.anatomy = self._measure(_bone_shares(len(self.template)))
+        skin = model.faces.numpy().astype(np.int32)
+        self.whole_skin = skin[(skin < _SKIN_VERTICES).all(1)]
         self.faces = self._triangles()
         self.skin = np.unique(self.faces["skin"])
         self.fingertips = {(side, finger): self._fingertip(side, finger) for side in "LR" for finger in range(1, 6)}
@@ -161,14 +165,14 @@ class Body:
             head_high=skull.max(0),
             neck=float(self._bone_template[self.bones["neck01"]][2]),
             hip=float(self._bone_template[self.bones["upperleg01.L"]][2]),
+            ankle=float(self._bone_template[self.bones["foot.L"]][2]),
         )
 
     def _triangles(self) -> Mapping[str, Array]:
         """Return the triangles of each part that a half-body picture can show."""
         groups = _object_groups()
-        skin = self._model.faces.numpy()
         parts = {
-            "skin": skin[(skin < _SKIN_VERTICES).all(1)],
+            "skin": self.whole_skin,
             "eyes": np.concatenate([groups["helper-l-eye"], groups["helper-r-eye"]]),
             "lashes": np.concatenate([groups[name] for name in sorted(groups) if "lash" in name]),
             "hair": groups["helper-hair"],

@@ -106,7 +106,7 @@ def missing_tables(out: Path, settings: SynthSettings) -> Mapping[str, range]:
 
 def people_row(body: Body, settings: SynthSettings, number: int) -> dict[str, Any]:
     """Render one row of the data set."""
-    rendering = render(body, settings.seed, number, settings.size)
+    rendering = render(body, settings.seed, number, settings.size, framing=settings.framing)
     generator = np.random.default_rng((settings.seed, number, _DEGRADE_STREAM))
     degraded = bool(generator.random() < settings.degraded)
     image = rendering.image
@@ -155,7 +155,7 @@ def _check_folder(out: Path, settings: SynthSettings) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: not a file of `fairhuman synth`: {error!r}") from error
     now = settings.model_dump(exclude={"count"}) | _versions()
-    old = {**before, **versions}
+    old = {"framing": "half_body", **before, **versions}  # older sets don't name it
     changed = [f"{name} was {old.get(name)}, now {value}" for name, value in now.items() if old.get(name) != value]
     if changed:
         raise DataError(f"{out} has people with other settings ({', '.join(changed)}): choose another folder")

@@ -11,8 +11,8 @@ from fairhuman.synth.body import COCO_KEYPOINTS, Array, Body
 from fairhuman.synth.cast import Caster, RayHits
 from fairhuman.synth.person import POSES, Person, random_person
 from fairhuman.synth.pose import Pose
-from fairhuman.synth.scene import Camera, Light, draw_background, half_body_camera, random_light
-from fairhuman.synth.settings import LARGEST_SIZE, SMALLEST_SIZE
+from fairhuman.synth.scene import Camera, Light, draw_background, full_body_camera, half_body_camera, random_light
+from fairhuman.synth.settings import LARGEST_SIZE, SMALLEST_SIZE, Framing
 from fairhuman.synth.shade import SurfacePoints, interpolate_hits, shade
 from fairhuman.synth.surface import Surface, build_surface, is_on_face
 
@@ -64,7 +64,9 @@ class Scene:
     generator: np.random.Generator
 
 
-def render(body: Body, seed: int, number: int, size: int, pose: str | None = None) -> Rendering:
+def render(
+    body: Body, seed: int, number: int, size: int, pose: str | None = None, framing: Framing = "half_body"
+) -> Rendering:
     """Render the `number`-th picture of `seed` at `size` x `size` pixels; `pose` overrides the random pose.
 
     The result depends only on the arguments; another size gives the same scene.
@@ -78,7 +80,7 @@ def render(body: Body, seed: int, number: int, size: int, pose: str | None = Non
         raise DataError(f"seed and number must not be negative, found {seed} and {number}")
     if pose is not None and pose not in POSES:
         raise DataError(f"pose must be one of {', '.join(POSES)}, found {pose!r}")
-    scene = build_scene(body, seed, number, pose)
+    scene = build_scene(body, seed, number, pose, framing)
     surface, camera, light = scene.surface, scene.camera, scene.light
     samples = size * SUBPIXELS
     background, words = draw_background(samples, scene.generator)
@@ -107,7 +109,7 @@ def render(body: Body, seed: int, number: int, size: int, pose: str | None = Non
     )
 
 
-def build_scene(body: Body, seed: int, number: int, pose: str | None = None) -> Scene:
+def build_scene(body: Body, seed: int, number: int, pose: str | None = None, framing: Framing = "half_body") -> Scene:
     """Draw everything that doesn't depend on the size of the picture; arguments as for `render`."""
     generator = np.random.default_rng((seed, number))
     person = random_person(generator)
@@ -115,11 +117,14 @@ def build_scene(body: Body, seed: int, number: int, pose: str | None = None) -> 
         person = replace(person, pose=pose)
     resting, heads = body.at_rest(person)
     posture = Pose(body, person, heads, generator)
-    surface = build_surface(body, person, body.posed(resting, posture.rotations, posture.translations))
-    head, hand = (
-        surface.vertices[body.skin[share[body.skin] > 0.9]] for share in (body.anatomy.head, body.anatomy.hand)
-    )
-    camera = half_body_camera(head, hand, generator)
+    surface = build_surface(body, person, body.posed(resting, posture.rotations, posture.translations), framing)
+    if framing == "full_body":
+        camera = full_body_camera(surface.vertices[np.unique(body.whole_skin)], generator)
+    else:
+        head, hand = (
+            surface.vertices[body.skin[share[body.skin] > 0.9]] for share in (body.anatomy.head, body.anatomy.hand)
+        )
+        camera = half_body_camera(head, hand, generator)
     return Scene(person, posture, surface, camera, random_light(camera, generator), generator)
 
 

@@ -65,11 +65,7 @@ class Light:
 
 def half_body_camera(head: Array, hands: Array, generator: np.random.Generator) -> Camera:
     """Frame the head [N, 3] and the points of the hands [M, 3] that aren't far below it."""
-    yaw, pitch = np.radians(generator.uniform(-22, 22)), np.radians(generator.uniform(-8, 10))
-    forward = np.array([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), -np.sin(pitch)])
-    right = np.cross(forward, [0, 0, 1])
-    right /= np.linalg.norm(right)
-    up = np.cross(right, forward)
+    right, up, forward = _axes(generator)
     middle = head.mean(0)
     points = np.concatenate([head, hands[hands[:, 2] > middle[2] - 0.62]])
     x, y = points @ right, points @ up
@@ -82,6 +78,26 @@ def half_body_camera(head: Array, hands: Array, generator: np.random.Generator) 
     distance = generator.uniform(1.6, 2.6)
     target = right * centre[0] + up * centre[1] + forward * (middle @ forward)
     return Camera(target - forward * distance, right, up, forward, half / distance)
+
+
+def full_body_camera(body: Array, generator: np.random.Generator) -> Camera:
+    """Frame the whole body [N, 3] with a margin."""
+    right, up, forward = _axes(generator)
+    x, y = body @ right, body @ up
+    half = float(max(np.ptp(x), np.ptp(y))) / 2 * generator.uniform(1.06, 1.14)
+    centre = np.array([x.min() + x.max(), y.min() + y.max()]) / 2 + generator.normal(0, 0.02, 2)
+    distance = generator.uniform(3.2, 4.8)
+    target = right * centre[0] + up * centre[1] + forward * (body.mean(0) @ forward)
+    return Camera(target - forward * distance, right, up, forward, half / distance)
+
+
+def _axes(generator: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Draw a direction of view, up to 22° from the side and 10° from above or below; return right, up and forward."""
+    yaw, pitch = np.radians(generator.uniform(-22, 22)), np.radians(generator.uniform(-8, 10))
+    forward = np.array([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), -np.sin(pitch)])
+    right = np.cross(forward, [0, 0, 1])
+    right /= np.linalg.norm(right)
+    return right, np.cross(right, forward), forward
 
 
 def random_light(camera: Camera, generator: np.random.Generator) -> Light:

@@ -10,6 +10,8 @@ from fairhuman.synth.person import CLOTHES, HAIRS, SKINS, Person
 from fairhuman.synth.scene import Light
 from fairhuman.synth.surface import Surface, SurfacePart, above_hairline, is_clothed, is_on_face
 
+_SHOES = (0.09, 0.08, 0.08)  # reflectance, up to the ankles
+
 
 @dataclass(frozen=True, slots=True)
 class SurfacePoints:
@@ -136,6 +138,7 @@ def _paint_clothes(body: Body, person: Person, points: SurfacePoints, colour: Ar
     trousers = points.cloth & (z < body.anatomy.hip + 0.07) & (points.along_arm < 0.3)
     top = points.cloth & ~trousers
     colour[trousers] = CLOTHES[person.trousers_colour]
+    colour[trousers & (z < body.anatomy.ankle)] = _SHOES
     colour[top] = CLOTHES[person.top_colour]
     if person.stripes is not None:
         colour[top & (np.floor(z / 0.035).astype(int) % 2 == 0)] = CLOTHES[person.stripes]

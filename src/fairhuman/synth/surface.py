@@ -11,6 +11,7 @@ import numpy as np
 
 from fairhuman.synth.body import Array, Body
 from fairhuman.synth.person import Person
+from fairhuman.synth.settings import Framing
 
 _HAIRLINE_FRONT = (0.03, 0.066)  # offset from the head's front (y) and the height of the eyes (z), metres
 _HAIRLINE_BACK = (0.02, 0.085)
@@ -36,12 +37,12 @@ class Surface:
     parts: Array
 
 
-def build_surface(body: Body, person: Person, posed: Array) -> Surface:
-    """Add clothes and hair to the posed vertices [V, 3] of a person."""
-    skin = body.faces["skin"]
+def build_surface(body: Body, person: Person, posed: Array, framing: Framing = "half_body") -> Surface:
+    """Add clothes and hair to the posed vertices [V, 3] of a person; a half body ends at mid-thigh."""
+    skin = body.whole_skin if framing == "full_body" else body.faces["skin"]
     vertices = posed.copy()
     on_skin = np.zeros(len(posed), bool)
-    on_skin[body.skin] = True
+    on_skin[np.unique(skin)] = True
     anatomy = body.anatomy
     dressed = is_clothed(body, person, body.template, anatomy.along_arm) & on_skin
     vertices[dressed] += vertex_normals(posed, skin)[dressed] * person.puff
