@@ -184,5 +184,5 @@ def _share(estimate: Estimate) -> str:
 
 
 def _area(estimate: Estimate, signed: bool = False) -> str:
-    scaled = Estimate(*(1e4 * end for end in (estimate.value, estimate.low, estimate.high)), estimate.n)
+    scaled = Estimate(1e4 * estimate.value, 1e4 * estimate.low, 1e4 * estimate.high, estimate.n)
     return estimate_text(scaled, signed=signed)
