@@ -3,13 +3,15 @@
     .venv/bin/python benchmarks/digests.py [--quick] [--parts step files]
 
 `step`: LS on the small SDXL in bfloat16, LoRA of rank 16, 128 px, batch 4, from cached latents and text embeddings to
-the optimiser. `files`: a checkpoint of a LoRA of SDXL, rank 16 (23 million values, and two moments of each), written
-and read; a latent of 1024 px and its caption's embedding; 64 pictures of a built shard, and of its copy for random
-access; the features of 2,000 pictures. Each with digests and without, on files that are in main memory already: the
-time of the disk is the same for both.
+the optimiser; with and without digests in turn, and, as a step's time varies more than that, the CPU time within the
+digests as a share of that of their step. `files`: a checkpoint of a LoRA of SDXL, rank 16 (23 million values, and two
+moments of each), written and read; a latent of 1024 px and its caption's embedding; 64 pictures of a built shard, and
+of its copy for random access; the features of 2,000 pictures. Each with digests and without, on files that are in main
+memory already: the time of the disk is the same for both.
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cache import WAYS, Stepper, recipe_of
-from common import arguments, compare, one_thread, save
+from common import arguments, compare, one_thread, save, spread
 from fairhuman.bench.noise import write_noise
 from fairhuman.data.pictures import stored
 from fairhuman.data.pictures.arrow_copies import with_arrow_copies
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.cache import FEATURE_ROWS, CachedRows
+from fairhuman.data.samples import encodings
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.record import CopiedCell, FileSpan, HumanRecord, TableCell
 from fairhuman.train.cache.fill import fill
@@ -36,6 +39,7 @@ from fairhuman.utils.digest import SUMS
 from fairhuman.utils.tables import open_writer
 
 WITHOUT, WITH = "without", "with"
+ROUNDS = 60  # of steps
 Pair = dict[str, Callable[[], object]]
 
 
@@ -50,7 +54,29 @@ def measure_steps(work: Path, quick: bool) -> dict[str, Any]:
             for path in (work / way / "cache").rglob("*.safetensors"):
                 save_file(load_file(path), path)  # drops the metadata
         steppers[way] = Stepper(recipe).step
-    return {"step": compare(steppers, WITHOUT, 2 if quick else 40)}
+    found = compare(steppers, WITHOUT, 2 if quick else ROUNDS)
+    found[WITH]["share"] = spread(share_of_digests(steppers[WITH]) for _ in range(2 if quick else ROUNDS))
+    return {"step": found}
+
+
+def share_of_digests(step: Callable[[], object]) -> float:
+    """CPU time of all digests in a step, as a share of the step's."""
+    spent = 0.0
+    digest = encodings._digest
+
+    def timed(*inputs: Any) -> str:
+        nonlocal spent
+        start = time.process_time()
+        found = digest(*inputs)
+        spent += time.process_time() - start
+        return found
+
+    with mock.patch.object(encodings, "_digest", timed):
+        start = time.process_time()
+        step()
+        whole = time.process_time() - start
+    assert spent > 0
+    return spent / whole
 
 
 def checkpoints(work: Path, quick: bool) -> dict[str, Pair]:
@@ -160,7 +186,9 @@ def main() -> None:
                 f"{name:40} {cpu[WITHOUT]:8.2f} ms, with digests {cpu[WITH]:8.2f} ms, ratio {ratio['median']:.3f} "
                 f"({ratio['min']:.3f} to {ratio['max']:.3f})"
             )
-        save("digests", {"repeats": {"step": 40, "files": 9}, "baseline": WITHOUT}, {part: found}, options)
+            if share := ways[WITH].get("share"):
+                print(f"  digests alone: {share['median']:.3%} ({share['min']:.3%} to {share['max']:.3%}) of a step")
+        save("digests", {"repeats": {"step": ROUNDS, "files": 9}, "baseline": WITHOUT}, {part: found}, options)
 
 
 if __name__ == "__main__":
