@@ -49,6 +49,16 @@ def test_every_figure_draws_any_number_of_steps_the_same_way_twice(draw, steps: 
         assert to_svg(draw(metrics(steps))) == to_svg(draw(metrics(steps)))
 
 
+def test_a_legend_of_long_names_stays_within_the_figure() -> None:
+    names = ("global_1", "global_2", "global_3", "face", "hand")
+    pairs = {f"cos/{a}-{b}": np.zeros(9) for i, a in enumerate(names) for b in names[i + 1 :]}
+    figure = plots.cosines_figure(Metrics(np.arange(1.0, 10.0), pairs))
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 10
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_long_runs_stay_small() -> None:
     assert len(to_svg(plots.losses_figure(metrics(50_000)))) < 600_000
 

@@ -267,7 +267,9 @@ def _legend(axes: Axes) -> None:
     if figure is not None and not figure.legends:
         handles, labels = axes.get_legend_handles_labels()
         style: dict[str, Any] = {"fontsize": 9, "frameon": False, "handlelength": 1.4, "columnspacing": 1.2}
-        figure.legend(handles, labels, loc="outside lower left", ncols=min(len(labels), 4), **style)
+        column = 0.36 + 0.058 * max(map(len, map(str, labels)), default=0)  # inches of a handle, and of each letter
+        columns = max(1, min(len(labels), 4, int(SIZE[0] / column)))
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns, **style)
 
 
 def _shared_legend(column: Iterable[Axes]) -> None:

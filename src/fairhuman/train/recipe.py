@@ -72,7 +72,9 @@ class TrainRecipe(Settings):
     subject: Literal["people", "person"] = Field(
         default="people", description="person: one person is learned, so pictures aren't mirrored unless set"
     )
-    strategy: str = Field(default="mpd", description="a name in fairhuman.fairness.STRATEGIES, or of a plug-in")
+    strategy: str = Field(
+        default="mpd", description="a name in fairhuman.fairness.STRATEGIES, torchjd:NAME, or of a plug-in"
+    )
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1, description="number of newest checkpoints kept")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
