@@ -9,6 +9,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.review import ReviewSettings
+from fairhuman.data.review.events import FILE, TABLES
+from fairhuman.data.review.pictures import load_pictures
+from fairhuman.data.review.store import ReviewStore
+from fairhuman.data.sources import SourceSettings
+from fairhuman.web.database import open_database
+
 Typed = Callable[..., tuple[int, str, str]]
 
 
@@ -79,6 +87,22 @@ def test_a_validation_set_and_what_its_reviewers_decided(photos: Path, tmp_path:
     assert len((tmp_path / "val/metadata.jsonl").read_text().splitlines()) == 4
     code, _, error = typed("data", "review", tmp_path / "val", "--apply")
     assert (code, "nothing has been reviewed yet" in error) == (1, True), error
+    for decided, done in ((0, ""), (3, "1 undecided: "), (4, "done: ")):
+        _decide(tmp_path / "val", decided)
+        code, said, error = typed("data", "review", tmp_path / "val", "--apply")
+        assert (code, "nothing has been reviewed yet" in error) == ((1, True) if not decided else (0, False)), error
+        assert ("undecided: 1; left out until" in said) == (decided == 3)
+        assert f"{done}{tmp_path / 'val/reviewed.jsonl'}" in said or not decided
+
+
+def _decide(folder: Path, count: int) -> None:
+    """Keep the first pictures of a review."""
+    pictures = load_pictures(folder, SourceSettings(), LoadReport())
+    engine = open_database(folder / FILE, TABLES)
+    store = ReviewStore(engine, {key: each.prompt for key, each in pictures.items()}, ReviewSettings())
+    for key in list(pictures)[:count]:
+        store.decide("Ada", key, "keep", None, None)
+    engine.dispose()
 
 
 def test_detectors_are_compared_with_true_boxes(shared: Path, tmp_path: Path, typed: Typed) -> None:

@@ -22,6 +22,7 @@ from fairhuman.cli.options import (
     settings_of,
 )
 from fairhuman.errors import RecipeError
+from fairhuman.report.text import plural
 
 data_app = Typer(no_args_is_help=True, help="Build data sets, look at them, export them.", rich_markup_mode=None)
 
@@ -129,8 +130,6 @@ def review(
 
     Example: fairhuman data review val
     """
-    from dataclasses import asdict
-
     from fairhuman.data.review import ReviewSettings, apply_review, serve_review
 
     given = {"reviews_per_picture": reviews_per_picture, "lease_seconds": lease_seconds, "url": url}
@@ -146,9 +145,12 @@ def review(
             f"write what was decided with fairhuman data review {folder} --apply; the set is then read as reviewed"
         )
         return
-    for name, value in asdict(apply_review(folder, settings)).items():
-        display.say(f"{name.replace('_', ' ')}: {value}")
-    display.say(f"done: {folder / 'reviewed.jsonl'}; {folder} is now read as reviewed")
+    summary = apply_review(folder, settings)
+    for line in summary.lines():
+        display.say(line)
+    done = f"{summary.undecided:,} undecided" if summary.undecided else "done"
+    kept = plural(summary.kept, "picture")
+    display.say(f"{done}: {folder / 'reviewed.jsonl'}; {folder} is now read as reviewed, with {kept}")
 
 
 @data_app.command("benchmark-detectors")

@@ -74,6 +74,11 @@ def test_one_key_a_decision_undo_and_reload(reviewing, events):
     page.keyboard.press("k")
     saying(page, "Kept.")
     showing(page, "p4")
+    page.fill("#prompt", "something else")
+    page.click("#zoom")  # Escape restores the prompt after the focus has left it, too
+    page.keyboard.press("Escape")
+    assert page.input_value("#prompt") == "a person, number 4"
+    assert page.text_content("#keep span") == "Keep"
     assert events(folder) == [
         ("Ada", "p0", "keep", "a person, number 0", None),
         ("Ada", "p1", "drop", None, "unclear"),

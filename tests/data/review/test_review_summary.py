@@ -50,3 +50,19 @@ def test_counts():
     )
     assert summarize(decisions, PROMPTS).done == 3
     assert summarize([], PROMPTS).left == 4
+
+
+def test_what_is_said_names_undecided_and_disputed_pictures():
+    decisions = [said(1, "Ada", "a", "keep", "better"), said(2, "Ada", "b", "drop", "anatomy")]
+    assert summarize(decisions, PROMPTS).lines() == [
+        "decided: 2 of 4 pictures",
+        "kept: 1, 1 of them with a new prompt",
+        "dropped: 1 (anatomy 1)",
+        "decisions: 2 (Ada 2)",
+        "undecided: 2; left out until they are decided and the review is applied again",
+    ]
+    more = [*decisions, said(3, "Bo", "a", "drop", "other"), said(4, "Bo", "c", "keep"), said(5, "Bo", "d", "keep")]
+    text = " | ".join(summarize(more, PROMPTS, needed=2).lines())
+    assert "undecided" not in text
+    assert "disputed: 1, kept as often as dropped; left out" in text
+    assert "fewer decisions than wanted: 3; those that there are count" in text

@@ -42,6 +42,8 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
             decisions = standing_decisions(connection)
     finally:
         engine.dispose()
+    if not decisions:
+        raise DataError(f"{folder / FILE}: holds no decision: nothing has been reviewed yet")
     prompts = {key: picture.prompt for key, picture in pictures.items()}
     summary = summarize(decisions, prompts, settings.reviews_per_picture)
     found = verdicts(decisions, prompts)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fairhuman.data.review.events import DROP, KEEP, Decision
+from fairhuman.report.text import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,11 @@ class Verdict:
 
     verdict: str | None
     decision: Decision
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    """` (Ada 4, Bo 2)`, empty for no numbers."""
+    return f" ({', '.join(f'{name} {number:,}' for name, number in numbers.items())})" if numbers else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,33 @@ class ReviewSummary:
     several: int
     agreed: int
     unknown: int
+
+    @property
+    def undecided(self) -> int:
+        """Number of pictures without any decision."""
+        return self.pictures - self.kept - self.dropped - self.disputed
+
+    def lines(self) -> list[str]:
+        """What was decided and by whom, and what happens with the pictures that aren't kept, a fact a line."""
+        found = [
+            f"decided: {self.pictures - self.undecided:,} of {plural(self.pictures, 'picture')}",
+            f"kept: {self.kept:,}, {self.edited:,} of them with a new prompt",
+            f"dropped: {self.dropped:,}{_counts(self.reasons)}",
+            f"decisions: {sum(self.reviewers.values()):,}{_counts(self.reviewers)}",
+        ]
+        if self.several:
+            found.append(f"several reviewers: {plural(self.several, 'picture')}, the same decision on {self.agreed:,}")
+        if self.disputed:
+            found.append(f"disputed: {self.disputed:,}, kept as often as dropped; left out")
+        if self.undecided:
+            found.append(
+                f"undecided: {self.undecided:,}; left out until they are decided and the review is applied again"
+            )
+        if short := self.left - self.undecided:
+            found.append(f"fewer decisions than wanted: {short:,}; those that there are count")
+        if self.unknown:
+            found.append(f"decisions on pictures that are no longer in the set: {self.unknown:,}; ignored")
+        return found
 
 
 def verdict_of(decisions: Sequence[Decision], prompt: str) -> Verdict:

@@ -232,16 +232,17 @@ for (const [id, handle] of Object.entries(clicks)) find(id).addEventListener("cl
 
 prompt.addEventListener("input", showEdit);
 prompt.addEventListener("keydown", (event) => {
-  if (event.isComposing) return;
-  if (event.key === "Escape") {
-    restore();
-    stage.focus();
-  } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    if (!event.repeat) keep();
-  }
+  if (event.isComposing || event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  if (!event.repeat) keep();
 });
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing && current) {
+    // wherever the focus is, as a click on the picture or a button takes it from the prompt
+    restore();
+    if (document.activeElement === prompt) stage.focus();
+    return;
+  }
   if (event.target === prompt || event.altKey || event.ctrlKey || event.metaKey || !find("shortcuts").checked) return;
   const handle = keys[event.key.toLowerCase()];
   if (!handle) return;
