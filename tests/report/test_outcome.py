@@ -34,20 +34,20 @@ FELL, ROSE = Estimate(-0.02, -0.03, -0.01, 60), Estimate(0.02, 0.01, 0.03, 60)
         (
             outcome(FELL, NEAR, NEAR),
             "good",
-            "fell by 2.0%: the 2 previews went from 50% to 80% of their photos' detail",
+            "fell by 2.0 %: the 2 previews went from 50 % to 80 % of their photos' detail",
         ),
-        (outcome(FELL, NEAR, NEAR, BLURRED), "good", "the 3 previews went from 60% to 70%"),
+        (outcome(FELL, NEAR, NEAR, BLURRED), "good", "the 3 previews went from 60 % to 70 %"),
         (
             outcome(FELL, BLURRED),
             "bad",
-            "fell by 2.0%, but the pictures didn't follow: the preview went from 80% to 50%",
+            "fell by 2.0 %, but the pictures didn't follow: the preview went from 80 % to 50 %",
         ),
-        (outcome(FELL, NOISY), "bad", "didn't follow: the preview went from 90% to 140% of its photo's detail"),
+        (outcome(FELL, NOISY), "bad", "didn't follow: the preview went from 90 % to 140 % of its photo's detail"),
         (outcome(FELL, AWAY), "bad", "didn't follow: the preview went from 40.0 to 60.0 of 255 levels of difference"),
         (outcome(FELL, SAME, SAME), "bad", "didn't follow: the 2 previews moved by 1.0 of 255 levels"),
         (outcome(FELL, FLAT), "good", "the preview went from 40.0 to 30.0 of 255 levels"),
-        (outcome(FELL), "good", "face: the held-out loss fell by 2.0%."),
-        (outcome(ROSE, NEAR), "bad", "the held-out loss rose by 2.0%"),
+        (outcome(FELL), "good", "face: the held-out loss fell by 2.0 %."),
+        (outcome(ROSE, NEAR), "bad", "the held-out loss rose by 2.0 %"),
         (outcome(FELL, name="global"), "good", "whole picture: the held-out loss fell"),
     ],
 )
@@ -72,7 +72,7 @@ def test_an_unclear_change_says_how_many_pictures_would_tell_it() -> None:
     # half an interval of 2 % has to shrink to 1 %: four times as many pictures
     assert unclear.sentence() == (
         "",
-        "face: no clear change of the held-out loss; to tell -1.0% from 0 takes about 200 pictures, there are 50.",
+        "face: no clear change of the held-out loss; to tell -1.0 % from 0 takes about 200 pictures, there are 50.",
     )
     assert (
         "no clear change of the held-out loss with 50 pictures" in outcome(Estimate(0.0, -0.03, 0.03, 50)).sentence()[1]
@@ -124,11 +124,15 @@ def write_validation(run: Path, pictures: int, face: float) -> None:
 @pytest.mark.parametrize(
     ("after", "pictures", "said"),
     [
-        (30, 30, "Face: the held-out loss fell by 10.0%: the preview went from 50% to 75% of its photo&#39;s detail."),
+        (
+            30,
+            30,
+            "Face: the held-out loss fell by 10.0 %: the preview went from 50 % to 75 % of its photo&#39;s detail.",
+        ),
         (
             10,
             30,
-            "Face: the held-out loss fell by 10.0%, but the pictures didn&#39;t follow: the preview went from 10.0 to",
+            "Face: the held-out loss fell by 10.0 %, but the pictures didn&#39;t follow: the preview went from 10.0 to",
         ),
         (30, 8, "Face: no verdict from 8 held-out pictures; it needs at least 20."),
     ],
@@ -162,7 +166,7 @@ def test_cards_have_units_and_times(tmp_path: Path) -> None:
         "time in steps": "2 min",
         "time left": "about 60 s",
         "peak memory": "2,345 MiB",
-        "area cropped away": "3.4%",
+        "area cropped away": "3.4 %",
     }.items():
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page, name
 

@@ -59,7 +59,7 @@ def test_every_embedded_picture_decodes_and_no_figure_asks_for_anything(tmp_path
 
 def test_table_holds_the_paired_change(tmp_path: Path) -> None:
     page = Page(write_training_report(make_run(tmp_path / "run")).read_text(encoding="utf-8"))
-    changes = re.findall(r"(-\d+\.\d)% \[(-\d+\.\d)%, (-\d+\.\d)%\]", page.text)
+    changes = re.findall(r"(-\d+\.?\d*) % \[(-\d+\.?\d*), (-\d+\.?\d*)\]", page.text)
     assert len(changes) == 3
     for value, low, high in changes:
         assert float(low) < -30 + 4

@@ -44,8 +44,8 @@ def test_each_rule_leaves_out_whom_it_names() -> None:
     }
     assert found["careless"].reasons == ("2 of 2 attention checks failed, at most 1 allowed",)
     assert found["fast"].reasons == ("median answer time 0.4 s, at least 1 s required",)
-    assert found["lefty"].reasons == ("100% of answers for one position, at most 95% allowed",)
-    assert found["brief"].reasons[1] == "33% of the questions answered, at least 50% required"
+    assert found["lefty"].reasons == ("100 % of answers for one position, at most 95 % allowed",)
+    assert found["brief"].reasons[1] == "33 % of the questions answered, at least 50 % required"
     assert {one.participant for one in keep_votes(votes, list(found.values()))} == {"good"}
 
 
@@ -142,7 +142,7 @@ def test_the_fewest_participants_are_found() -> None:
 
 
 def test_what_cant_be_seen_is_said() -> None:
-    with pytest.raises(RecipeError, match=r"most: 10 participants give a power of .*, not 80%"):
+    with pytest.raises(RecipeError, match=r"most: 10 participants give a power of .*, not 80 %"):
         find_participants(PowerSettings(difference=0.02, items=20, simulations=100, most=10))
     with pytest.raises(ValueError, match="difference must be less than 1 - ties"):
         PowerSettings(difference=0.8, ties=0.3)

@@ -18,6 +18,7 @@ from fairhuman.detect.detection import Picture
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.record import Box
 from fairhuman.study.create import ZOOM, create_study
+from fairhuman.study.equal import equal_notes
 from fairhuman.study.pictures import SHARP
 from fairhuman.study.shown import load_shown
 from fairhuman.study.study import (
@@ -195,11 +196,21 @@ def test_the_seed_draws(tmp_path: Path, methods: dict[str, Path]) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_equal_pictures_are_counted_and_two_equal_methods_refused() -> None:
+    digests = [{"a": "1", "b": "1", "c": "3"}, {"a": "4", "b": "5", "c": "6"}]
+    (note,) = equal_notes(digests, ["0.png", "1.png"])
+    assert note.startswith("a and b have equal pictures in 1 of 2 items")
+    assert note.endswith("leaves such prompts out: 0.png")
+    assert equal_notes(digests[1:], ["1.png"]) == []
+    with pytest.raises(RecipeError, match="a and b: 1 pair, all equal pixel by pixel"):
+        equal_notes(digests[:1], ["0.png"])
+
+
 def test_prompts_come_from_a_file_where_pictures_dont_tell(tmp_path: Path) -> None:
-    for name in ("a", "b"):
+    for name, shade in (("a", 99), ("b", 100)):
         (tmp_path / name).mkdir()
         for number in range(4):
-            draw(number, 99, (64, 48)).save(tmp_path / name / f"{number}.png")
+            draw(number, shade, (64, 48)).save(tmp_path / name / f"{number}.png")
     methods = {"a": tmp_path / "a", "b": tmp_path / "b"}
     settings = study(items=4, checks=0)
     with pytest.raises(RecipeError, match="give --prompts FILE"):

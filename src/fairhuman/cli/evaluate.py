@@ -136,15 +136,15 @@ def losses(
         display.say(f"would measure {', '.join(models)} on {data}")
         return
     from fairhuman.evaluate.metrics.held_out_losses import loss_table, measure_losses, write_losses
-    from fairhuman.report.training import interval
+    from fairhuman.report.text import estimate_text
 
     found = measure_losses(models, data, settings)
     table = Table("model", "objective", "loss", f"change against {next(iter(models))}", "p", "p, corrected", "pictures")
     lines = loss_table(found)
     for line in lines:
-        change = interval(line.change, "{:+.2%}") if line.change else ""
+        change = estimate_text(line.change, "{:.2f}", signed=True, percent=True) if line.change else ""
         tests = ("" if math.isnan(p) else f"{p:.2g}" for p in (line.p, line.p_holm))
-        table.add_row(line.model, line.objective, interval(line.loss, "{:.4g}"), change, *tests, str(line.loss.n))
+        table.add_row(line.model, line.objective, estimate_text(line.loss), change, *tests, str(line.loss.n))
     display.table(table)
     if len(models) > 1:
         display.say(

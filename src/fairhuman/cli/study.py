@@ -11,7 +11,7 @@ from typer import Argument, Option, Typer
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Host, Overrides, Port, ProxyHeaders, named_folders, settings_of
 from fairhuman.errors import RecipeError
-from fairhuman.report.text import plural
+from fairhuman.report.text import percent, plural
 
 study_app = Typer(no_args_is_help=True, help="Ask people which pictures they prefer.", rich_markup_mode=None)
 
@@ -119,7 +119,8 @@ def report(
         page = write_report(votes, settings, StudyFacts.of(stored), out)
     conduct = judge_participants(votes, settings.exclude)
     if excluded := sum(bool(one.reasons) for one in conduct):
-        display.say(f"{excluded} of {len(conduct)} participants are excluded by the study's rules")
+        people, are = plural(len(conduct), "participant"), "is" if excluded == 1 else "are"
+        display.say(f"{excluded} of {people} {are} excluded by the study's rules")
     display.say(f"{votes.counted()}; report: {page}")
 
 
@@ -171,7 +172,10 @@ def power(
     settings = settings_of(PowerSettings, "study power", overrides, given=given)
     display = ConsoleDisplay()
     participants, tried = find_participants(
-        settings, lambda one: display.say(f"{one.participants} participants: {one.chance:.1%} ± {2 * one.error:.1%}")
+        settings,
+        lambda one: display.say(
+            f"{one.participants} participants: {percent(one.chance, 1)} ± {percent(2 * one.error, 1)}"
+        ),
     )
     display.say(power_summary(settings, participants, tried))
 

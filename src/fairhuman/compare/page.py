@@ -17,7 +17,7 @@ from fairhuman.report.changes import base_loss, change, changes_figure, seed_cha
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.outcome import verdict
-from fairhuman.report.text import estimate_text, listed
+from fairhuman.report.text import estimate_text, listed, percent
 from fairhuman.utils.files import write_json, write_text
 from fairhuman.utils.provenance import origin
 
@@ -55,7 +55,7 @@ def write_comparison(
         verdicts=[
             _sentence(cell, against, found) for against, cells in differences.items() for cell, found in cells.items()
         ],
-        margin=f"{recipe.margin:.0%}",
+        margin=percent(recipe.margin),
         differences=[
             (against, [(cell, [_difference(one) for one in found.values()]) for cell, found in cells.items()])
             for against, cells in differences.items()
@@ -125,7 +125,7 @@ def _rates(outcome: ComparisonRuns, cell: str) -> dict[str, Any]:
         "cell": cell,
         "picked": f"{picked:g}{edge_note(tuned, picked)}",
         "lines": [
-            (f"{rate:g}", [f"{found[name]:+.2%}" for name in next(iter(outcome.series.values())).first])
+            (f"{rate:g}", [percent(found[name], 2, signed=True) for name in next(iter(outcome.series.values())).first])
             for rate, found in sorted(tuned.items())
         ],
     }

@@ -14,7 +14,7 @@ from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Met
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.verdict import FEW, MARGIN, Verdict, contrast_mark, verdicts
 from fairhuman.report.html import picture_uri, render
-from fairhuman.report.text import duration, estimate_text, plural
+from fairhuman.report.text import duration, estimate_text, percent, plural
 from fairhuman.stats.paired import Measured
 from fairhuman.utils.files import write_text
 
@@ -45,7 +45,7 @@ def write_page(
         alone=alone_text(methods),
         comparisons=[_comparison(verdict, contrasts, numbers) for verdict in verdicts(found)],
         differences=len(contrasts),
-        margin=f"{MARGIN:.0%}",
+        margin=percent(MARGIN),
         few=FEW,
         numbers=[
             (metric, [number_text(metric, numbers.get((metric, name))) for name in methods]) for metric in metrics

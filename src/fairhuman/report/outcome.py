@@ -8,6 +8,7 @@ import numpy as np
 
 from fairhuman.report.previews import Closeness, PreviewPictures
 from fairhuman.report.run_folder import HeldOutEvaluation
+from fairhuman.report.text import percent
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
 from fairhuman.stats.estimate import Estimate
 
@@ -54,11 +55,11 @@ class Moves:
             before, after = self.mean("before"), self.mean("after")
             return f"{those} went from {before:.1f} to {after:.1f} of 255 levels of difference to {photos} pixels"
         before, after = self.mean("detail_before"), self.mean("detail_after")
-        return f"{those} went from {before:.0%} to {after:.0%} of {photos} detail"
+        return f"{those} went from {percent(before)} to {percent(after)} of {photos} detail"
 
     def row(self) -> list[str]:
         """Cells of a table: previews, detail and difference before and after, how far they moved."""
-        detail = [f"{self.mean(f'detail_{when}'):.0%}".replace("nan%", "-") for when in ("before", "after")]
+        detail = [percent(self.mean(f"detail_{when}")) for when in ("before", "after")]
         levels = [f"{self.mean(which):.1f}" for which in ("before", "after", "moved")]
         return [str(len(self.each)), *detail, *levels]
 
@@ -97,8 +98,8 @@ class Outcome:
             return "", f"{title}: no clear change of the held-out loss{_would_need(change)}."
         previews = f": {self.moves.words()}" if self.moves else ""
         if change.low > 0:
-            return "bad", f"{title}: the held-out loss rose by {change.value:.1%}{previews}."
-        fell = f"{title}: the held-out loss fell by {-change.value:.1%}"
+            return "bad", f"{title}: the held-out loss rose by {percent(change.value, 1)}{previews}."
+        fell = f"{title}: the held-out loss fell by {percent(-change.value, 1)}"
         if self.moves and not self.moves.followed:
             return "bad", f"{fell}, but the pictures didn't follow{previews}."
         return "good", f"{fell}{previews}."
@@ -154,4 +155,5 @@ def _would_need(change: Estimate) -> str:
     if not abs(change.value) > 0.05 * half:  # more than 400 times as many
         return f" with {change.n} pictures"
     needed = ceil(change.n * (half / change.value) ** 2)
-    return f"; to tell {change.value:+.1%} from 0 takes about {needed:,} pictures, there are {change.n:,}"
+    value = percent(change.value, 1, signed=True)
+    return f"; to tell {value} from 0 takes about {needed:,} pictures, there are {change.n:,}"

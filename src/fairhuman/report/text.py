@@ -20,6 +20,11 @@ def whole_percent(share: float) -> str:
     return f"{math.floor(100 * share + 1e-9)} %"
 
 
+def percent(share: float, places: int = 0, *, signed: bool = False) -> str:
+    """`12 %`, a share rounded to so many decimals; a dash for NaN."""
+    return "-" if math.isnan(share) else f"{round(100 * share, places) + 0.0:{'+' if signed else ''}.{places}f} %"
+
+
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

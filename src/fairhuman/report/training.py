@@ -14,8 +14,7 @@ from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.outcome import Outcome, moves_of, outcomes, paired_change
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
-from fairhuman.report.text import duration, estimate_text, whole_percent
-from fairhuman.stats.estimate import Estimate
+from fairhuman.report.text import duration, estimate_text, percent, whole_percent
 from fairhuman.utils.files import write_text
 from fairhuman.utils.parse import parse_yaml
 
@@ -175,7 +174,7 @@ def _heldout_lines(found: Sequence[Outcome]) -> list[dict[str, str]]:
                 "n": str(one.before.n),
                 "first": estimate_text(one.before),
                 "last": estimate_text(one.after),
-                "change": interval(one.change, "{:+.1%}") if one.change else "-",
+                "change": estimate_text(one.change, "{:.1f}", signed=True, percent=True) if one.change else "-",
                 "sign": sign,
                 "words": words,
             }
@@ -233,18 +232,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return lines
 
 
-def interval(estimate: Estimate, form: str) -> str:
-    """`value [low, high]`, each formatted with `form`; a dash if the value isn't finite."""
-    if not np.isfinite(estimate.value):
-        return "-"
-    value, low, high = (_unsigned_zero(form.format(number)) for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]"
-
-
-def _unsigned_zero(number: str) -> str:
-    return number.lstrip("+-") if float(number.rstrip("%")) == 0 else number
-
-
 def _plain(value: object) -> str:
     if isinstance(value, bool | str) or value is None:
         return str(value)
@@ -259,7 +246,7 @@ def _with_unit(name: str, value: object) -> str:
     if name == "data" and isinstance(value, list):
         return ", ".join(str(source.get("path", source)) for source in value)
     if name == "cropped_share" and isinstance(value, float):
-        return f"{value:.1%}"
+        return percent(value, 1)
     if name.startswith("whole_") and isinstance(value, float):
         return whole_percent(value)
     if name == "date":

@@ -21,6 +21,7 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.study.balance import shuffled
 from fairhuman.study.candidates import Candidate, Candidates, find_candidates
 from fairhuman.study.design import make_trials
+from fairhuman.study.equal import equal_notes, pixel_digest
 from fairhuman.study.pictures import (
     SHARP,
     Recoding,
@@ -118,12 +119,12 @@ def create_study(
 
     def write(partial: Path) -> None:
         (partial / PICTURES).mkdir(parents=True)
-        groups, damaged = _draw(candidates, list(methods), settings, progress)
+        groups, damaged, equal = _draw(candidates, list(methods), settings, progress)
         frames = _frames(groups, zoomed, settings, detect)
         items, resized = _write_items(groups, frames, partial / PICTURES, settings.shown, progress)
         trials = make_trials(settings, list(methods), items[settings.items :], hidden)
         design = Design(tuple(methods), tuple(items), trials)
-        notes = [*candidates.notes, *_notes(candidates, damaged, resized, frames, zoomed, settings)]
+        notes = [*candidates.notes, *equal, *_notes(candidates, damaged, resized, frames, zoomed, settings)]
         for file in (partial / PICTURES).iterdir():
             os.utime(file, (started, started))  # timestamps would reveal the order of creation
         left_out = [*candidates.left_out, *damaged]
@@ -205,39 +206,41 @@ def _enough(rows: int, items: int, left_out: Sequence[str]) -> None:
 
 def _draw(
     candidates: Candidates, methods: Sequence[str], settings: StudySettings, progress: Progress
-) -> tuple[list[PictureGroup], list[str]]:
-    """Draw items and checks; returns them and descriptions of undecodable pictures, whose prompts are replaced."""
+) -> tuple[list[PictureGroup], list[str], list[str]]:
+    """Draw items and checks; returns them, descriptions of undecodable pictures, whose prompts are replaced, and notes
+    on items of which methods have equal pictures.
+    """
     generator = np.random.default_rng([settings.seed, 0])
     rows = [candidates.rows[place] for place in shuffled(len(candidates.rows), generator)]
     damaged: list[str] = []
     usable = _usable(rows, damaged)
-    items = []
-    for row in usable:
+    items, digests = [], []
+    for row, digest in islice(usable, settings.items):
         items.append(row)
+        digests.append(digest)
         progress("draw", len(items), settings.items)
-        if len(items) == settings.items:
-            break
     _enough(len(items), settings.items, damaged)
+    equal = equal_notes(digests, [next(iter(row.pictures.values())).name for row in items])
     # Checks use prompts that aren't items, if there are enough.
-    spare = list(islice(usable, settings.checks)) or items
+    spare = [row for row, _ in islice(usable, settings.checks)] or items
     first = int(generator.integers(len(methods)))
     recoding = recoding_of(_traces(candidates)) if settings.equalize else None
     checks = [
         PictureGroup(spare[number % len(spare)], methods[(first + number) % len(methods)], recoding)
         for number in range(settings.checks)
     ]
-    return [*(PictureGroup(row, recoding=recoding) for row in items), *checks], damaged
+    return [*(PictureGroup(row, recoding=recoding) for row in items), *checks], damaged, equal
 
 
-def _usable(rows: Sequence[Candidate], damaged: list[str]) -> Iterator[Candidate]:
+def _usable(rows: Sequence[Candidate], damaged: list[str]) -> Iterator[tuple[Candidate, dict[str, str]]]:
+    """The rows whose pictures can all be decoded, with the digest of each method's pixels."""
     for row in rows:
         try:
-            for file in row.pictures.values():
-                decode(file)
+            digests = {name: pixel_digest(decode(file).picture) for name, file in row.pictures.items()}
         except PictureError as error:
             damaged.append(f"{row.label()}: {error}")
         else:
-            yield row
+            yield row, digests
 
 
 def _frames(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fairhuman.report.text import percent
 from fairhuman.study.answers import Vote, Votes
 from fairhuman.study.study import ExclusionSettings
 
@@ -69,13 +70,15 @@ def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: Exclus
     if seconds < rules.min_seconds:
         reasons.append(f"median answer time {seconds:.2g} s, at least {rules.min_seconds:g} s required")
     if same_side > rules.max_same_side:
-        reasons.append(f"{same_side:.0%} of answers for one position, at most {rules.max_same_side:.0%} allowed")
+        reasons.append(
+            f"{percent(same_side)} of answers for one position, at most {percent(rules.max_same_side)} allowed"
+        )
     if share < rules.min_answers:
-        reasons.append(f"{share:.0%} of the questions answered, at least {rules.min_answers:.0%} required")
+        reasons.append(f"{percent(share)} of the questions answered, at least {percent(rules.min_answers)} required")
     if rules.max_overclaimed is not None and overclaimed / len(votes) > rules.max_overclaimed:
         reasons.append(
-            f"{overclaimed / len(votes):.0%} of answer times longer than the server's clock allows, at most "
-            f"{rules.max_overclaimed:.0%} allowed"
+            f"{percent(overclaimed / len(votes))} of answer times longer than the server's clock allows, at most "
+            f"{percent(rules.max_overclaimed)} allowed"
         )
     return ParticipantConduct(
         participant, len(votes), share, len(checks), failed, seconds, same_side, tuple(reasons), overclaimed

@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
+from fairhuman.report.text import percent
 from fairhuman.stats.bootstrap import Array
 from fairhuman.study.design import item_orders
 from fairhuman.study.intervals import half_width, variance_of_sums
@@ -75,8 +76,9 @@ def find_participants(
     while not reaches(high):
         if high == settings.most:
             raise RecipeError(
-                f"most: {high} participants give a power of {tried[high].chance:.0%} ± {2 * tried[high].error:.0%}, "
-                f"not {settings.power:.0%}; more items may help more than more participants"
+                f"most: {high} participants give a power of {percent(tried[high].chance)} ± "
+                f"{percent(2 * tried[high].error)}, not {percent(settings.power)}; more items may help more than more "
+                "participants"
             )
         high = min(2 * high, settings.most)
     low = max((p for p in tried if p < high), default=1)
@@ -141,6 +143,6 @@ def power_summary(settings: PowerSettings, participants: int, tried: Sequence[Po
     seen = settings.per_participant or settings.items
     return (
         f"{participants} participants with {seen} of {settings.items} items each detect a difference of "
-        f"{settings.difference:g} with a power of {found.chance:.1%} ± {2 * found.error:.1%} "
+        f"{settings.difference:g} with a power of {percent(found.chance, 1)} ± {percent(2 * found.error, 1)} "
         f"({settings.simulations} simulations)"
     )

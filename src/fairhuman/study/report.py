@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK
-from fairhuman.report.text import plural
-from fairhuman.report.training import interval
+from fairhuman.report.text import estimate_text, percent, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
 from fairhuman.study.answers import Votes, write_votes
@@ -160,7 +159,7 @@ def _facts(analysis: Analysis, facts: StudyFacts) -> list[tuple[str, str]]:
         ("methods", str(len(analysis.methods))),
         ("items", str(max((result.items for result in results), default=0))),
         ("answers", f"{votes:,}"),
-        ("ties", f"{sum(result.ties for result in results) / votes:.0%}" if votes else "-"),
+        ("ties", percent(sum(result.ties for result in results) / votes) if votes else "-"),
     ]
 
 
@@ -181,9 +180,9 @@ def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
             (
                 name,
                 colour,
-                _interval(result.scores[name], "{:.2f}"),
+                _estimate(result.scores[name]),
                 _strength(result.strengths.of[name]),
-                _interval(result.ranks[name], "{:.2f}") if name in result.ranks else "-",
+                _estimate(result.ranks[name]) if name in result.ranks else "-",
             )
             for name, colour in colours(methods).items()
         ],
@@ -192,9 +191,9 @@ def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
         "connected": result.strengths.connected,
         "lines": [
             ("Krippendorff's α", _number(result.alpha, "{:.3f}")),
-            ("ties", f"{result.ties:,} ({result.ties / result.votes:.0%})" if result.votes else "-"),
+            ("ties", f"{result.ties:,} ({percent(result.ties / result.votes)})" if result.votes else "-"),
             ("tie parameter ν", _number(result.strengths.ties, "{:.3f}") if result.votes else "-"),
-            *((f"position {place} chosen", _interval(one, "{:.1%}")) for place, one in enumerate(result.places, 1)),
+            *((f"position {place} chosen", _share(one)) for place, one in enumerate(result.places, 1)),
             (
                 "seconds per answer",
                 f"median {half[2]:.1f}, quartiles {half[1]:.1f} to {half[3]:.1f}" if result.times.n else "-",
@@ -206,19 +205,26 @@ def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
 def _meeting(result: StudyResult, a: str, b: str) -> tuple[str, str, str]:
     """Share, interval and counts of a pair of methods."""
     met = result.meetings[a, b]
-    share, _, ends = _interval(met.share, "{:.0%}").partition(" ")
-    return share, ends, f"{met.wins} : {met.losses} : {met.ties}"
+    share, _, ends = _share(met.share).partition(" [")
+    return share, ends and f"[{ends}", f"{met.wins} : {met.losses} : {met.ties}"
 
 
-def _interval(estimate: Estimate, form: str) -> str:
-    if np.isfinite(estimate.value) and not np.isfinite(estimate.low):
-        return form.format(estimate.value)
-    return interval(estimate, form)
+def _estimate(estimate: Estimate, form: str = "{:.2f}") -> str:
+    """A number with its interval, if it has one, all with the decimals of the chart; a dash for NaN."""
+    if not np.isfinite(estimate.value):
+        return "-"
+    value, *ends = (form.format(round(one, 2) + 0.0) for one in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{', '.join(ends)}]" if np.isfinite(estimate.low) else value
+
+
+def _share(estimate: Estimate) -> str:
+    """A share as percent, with the digits that its interval allows; a dash for NaN."""
+    return "-" if np.isnan(estimate.value) else estimate_text(estimate, "{:.0f}", percent=True)
 
 
 def _strength(estimate: Estimate) -> str:
     """A strength with its interval; a dash for a method that nobody was shown."""
-    return _interval(estimate, "{:+.2f}") if estimate.n else "-"
+    return _estimate(estimate, "{:+.2f}") if estimate.n else "-"
 
 
 def _number(value: float, form: str) -> str:
@@ -230,10 +236,13 @@ def _rules(settings: StudySettings) -> list[str]:
     return [
         f"more than {rules.max_failed_checks} failed attention checks (a tie fails the check)",
         f"a median answer time below {rules.min_seconds:g} s",
-        f"more than {rules.max_same_side:.0%} of the answers for the same position",
-        f"answers to fewer than {rules.min_answers:.0%} of the questions",
+        f"more than {percent(rules.max_same_side)} of the answers for the same position",
+        f"answers to fewer than {percent(rules.min_answers)} of the questions",
         *(
-            [f"answer times longer than the server's clock allows in more than {rules.max_overclaimed:.0%} of answers"]
+            [
+                "answer times longer than the server's clock allows in more than "
+                f"{percent(rules.max_overclaimed)} of answers"
+            ]
             if rules.max_overclaimed is not None
             else []
         ),
@@ -243,11 +252,11 @@ def _rules(settings: StudySettings) -> list[str]:
 def _participant(one: ParticipantConduct) -> tuple[str, str, str, str, str, str, str]:
     return (
         one.participant,
-        f"{one.answers} ({one.share:.0%})",
+        f"{one.answers} ({percent(one.share)})",
         f"{one.failed} of {one.checks}",
         _number(one.seconds, "{:.1f}"),
         str(one.overclaimed),
-        _number(one.same_side, "{:.0%}"),
+        percent(one.same_side),
         "; ".join(one.reasons),
     )
 
@@ -257,7 +266,9 @@ def _failures(conduct: Sequence[ParticipantConduct]) -> str:
     asked = [one.failed for one in conduct if one.checks]
     if not asked:
         return "No attention checks were answered."
-    counts = [f"{asked.count(number)} failed {number}" for number in sorted(set(asked))]
+    if not any(asked):
+        return f"Nobody failed an attention check, of {plural(len(asked), 'participant')} who answered some."
+    counts = [f"{asked.count(number)} failed {number or 'none'}" for number in sorted(set(asked))]
     return f"Of {plural(len(asked), 'participant')} who answered attention checks, {', '.join(counts)}."
 
 

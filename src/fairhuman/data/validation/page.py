@@ -13,6 +13,7 @@ from fairhuman.record import HumanRecord
 from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.plots import INK
+from fairhuman.report.text import percent
 from fairhuman.utils.files import write_text
 
 SHOWN = 24  # sample pictures
@@ -40,7 +41,7 @@ def write_page(
         draws=settings["draws"],
         last_seed=settings["seed"] + settings["draws"] - 1,
         seed=settings["seed"],
-        overlap=f"{manifest['overlap']:.1%}",
+        overlap=percent(manifest["overlap"], 1),
         strata=manifest["strata"],
         regions=colours(dict.fromkeys(region for record in records[:SHOWN] for region in record.boxes)),
         samples=[(_draw_boxes(record, limits), row) for record, row in zip(records[:SHOWN], rows, strict=False)],
@@ -74,10 +75,10 @@ def _lines(values: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
     return [
         {
             "value": value,
-            "usable": f"{share['candidates']:.1%}",
-            "chosen": f"{share['chosen']:.1%}",
-            "draws": f"{share['mean']:.1%} ± {share['deviation']:.1%}",
-            "range": f"{share['low']:.1%} to {share['high']:.1%}",
+            "usable": percent(share["candidates"], 1),
+            "chosen": percent(share["chosen"], 1),
+            "draws": f"{percent(share['mean'], 1)} ± {percent(share['deviation'], 1)}",
+            "range": f"{percent(share['low'], 1)} to {percent(share['high'], 1)}",
         }
         for value, share in values.items()
     ]
