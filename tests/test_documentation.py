@@ -18,6 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 import fairhuman
+from fairhuman.cli.settings import CLASSES
 from fairhuman.config import Settings
 from fairhuman.utils.settings_reference import settings_of
 from helpers.places import ROOT
@@ -96,6 +97,15 @@ def test_every_setting_in_the_reference_has_a_description() -> None:
         if not entry.description
     ]
     assert not bare
+
+
+def test_pages_of_settings_name_the_command_that_prints_them() -> None:
+    """In the repository a page has marks in the place of its lists."""
+    for page in (ROOT / "docs" / "settings").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        shown = [name for name, place in CLASSES.items() if f"{{{{ settings {place} }}}}" in text]
+        assert [name for name in shown if not re.search(rf"`(fairhuman settings )?{name}`", text)] == []
+        assert "{{" not in text or "`make docs`" in text
 
 
 def test_every_class_of_settings_is_in_the_reference() -> None:

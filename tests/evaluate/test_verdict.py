@@ -51,6 +51,14 @@ def test_a_verdict_names_every_subject_in_words() -> None:
     assert (found.mark, found.notes) == ("good", [])
 
 
+def test_a_single_hand_has_no_interval_and_proves_no_equality() -> None:
+    one = Measured(0.012, -0.02, 0.03, 48, 0.01, 48, informing=1)
+    contrast = Contrast(HANDS, "new", "base", Difference(one, 0.7))
+    assert "hands can't be told apart" in verdict_on((seen(HANDS, 0, 0, 1)[0], contrast)).text
+    assert (difference_text(contrast), forest(contrast)) == ("+0.01, 1 prompt", None)
+    assert number_text(HANDS, Measured(0.94049, 0.94049, 0.94049, 48, 0.0, 48, informing=1)) == "0.94, 1 prompt"
+
+
 def test_pictures_of_a_prompt_are_not_counted_as_independent() -> None:
     found = verdict_on(seen(HANDS, 0.02, 0.1, 0.6, n=100, prompts=25))
     assert "hands can't be told apart with 100 pictures of 25 prompts" in found.text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.report.outcome import ENOUGH, Moves, Outcome, verdict
+from fairhuman.report.outcome import ENOUGH, Moves, Outcome, joined, verdict
 from fairhuman.report.previews import Closeness, read_previews
 from fairhuman.report.training import write_training_report
 from fairhuman.stats.estimate import Estimate
@@ -108,6 +108,11 @@ def test_closeness_is_that_of_the_largest_box(tmp_path: Path) -> None:
     assert row.closeness["global"].before == pytest.approx(30 * half * share)
     assert row.closeness.keys() == {"global", "face"}  # no shoes, and a hand of one pixel's width has no gradient
     assert [zoom.region for zoom in row.photo.zooms] == ["face", "shoes", "hand"]
+
+
+def test_what_is_the_same_for_several_objectives_is_said_once() -> None:
+    said = [("", "whole picture: no verdict."), ("good", "face: fell."), ("", "hand: no verdict.")]
+    assert joined(said) == [("", "whole picture and hand: no verdict."), ("good", "face: fell.")]
 
 
 def write_validation(run: Path, pictures: int, face: float) -> None:

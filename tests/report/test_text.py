@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fairhuman.report.text import decimals, estimate_text, listed, plural
+from fairhuman.report.text import decimals, estimate_text, listed, percent, plural
 from fairhuman.stats.estimate import Estimate
 
 
@@ -31,6 +31,9 @@ def test_signs_and_shares() -> None:
     assert estimate_text(Estimate(0.021, -0.011, 0.052, 8), signed=True) == "+0.02 [-0.01, +0.05]"
     assert estimate_text(Estimate(-0.1234, -0.15, -0.1, 8), signed=True, percent=True) == "-12 % [-15, -10]"
     assert estimate_text(Estimate(-0.05, -0.05, -0.05, 8), "{:+.1f}", signed=True, percent=True) == "-5.0 %"
+    assert estimate_text(Estimate(0.0, 0.0, 0.0, 8), "{:+.3g}", signed=True) == "0"
+    assert estimate_text(Estimate(-0.02, -0.06, 0.001, 8), signed=True) == "-0.02 [-0.06, 0.00]"
+    assert (percent(0.1234), percent(-0.0001, 1, signed=True), percent(math.nan)) == ("12 %", "+0.0 %", "-")
 
 
 @pytest.mark.parametrize("width", [3e-5, 0.0011, 0.02, 0.29, 0.3, 0.5, 1.0, 2.9, 5.0])

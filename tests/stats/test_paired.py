@@ -111,6 +111,15 @@ def test_a_difference_of_ratios_with_denominators_of_their_own():
     assert found.p < 0.001
 
 
+def test_prompts_with_nothing_found_give_no_information():
+    """Of three prompts, one has a hand by the first method and two by the other."""
+    a, b = ([0.9, 0.0, 0.0], [1, 0, 0]), ([0.8, 0.7, 0.0], [1, 1, 0])
+    found = paired_difference(a, b, "xyz").measured
+    assert (found.n, found.prompts, found.informing, found.independent) == (3, 3, 1, 1)
+    assert ratio(*b, "xyz").independent == 2
+    assert mean([1.0, 2.0], "xy").independent == 2
+
+
 def test_holm_against_a_worked_example():
     """Four tests: 0.005 × 4, 0.01 × 3, 0.03 × 2, and the last no smaller than the one before."""
     assert holm([0.03, 0.005, 0.04, 0.01]) == pytest.approx([0.06, 0.02, 0.06, 0.03])

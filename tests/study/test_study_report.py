@@ -12,6 +12,7 @@ from fairhuman.study.analysis import analyse
 from fairhuman.study.answers import Vote, Votes, read_votes
 from fairhuman.study.report import StudyFacts, scores_figure, write_report
 from fairhuman.study.study import StudySettings
+from fairhuman.study.verdict import verdict_text
 from helpers.simulated_votes import simulate, vote
 
 EVIL = "<script>alert(1)</script>$x$"
@@ -50,6 +51,8 @@ def test_numbers_with_and_without_exclusion(tmp_path: Path) -> None:
     assert "After exclusion: 9 participants, 72 answers" in text
     assert "There are 80 answers and 20 attention checks of 10 participants." in text
     assert "The rules exclude 1 of 10 participants." in text
+    assert "<p>overall: no preference shown between ours and base (81" in text
+    assert "9 failed none, 1 failed 2" in text
     assert [one.chosen for one in read_votes(tmp_path / "answers.csv").votes] == [v.chosen for v in answers().votes]
     with Image.open(tmp_path / "scores.png") as chart:
         assert chart.width > 400
@@ -107,3 +110,16 @@ def test_methods_and_questions_keep_their_order() -> None:
     found = analyse(votes, StudySettings(), ("B", "A"))
     assert found.methods == ("B", "A", "C")
     assert found.questions == ("overall", "regional", "taste")
+
+
+def test_a_verdict_in_words() -> None:
+    methods = ("A", "B", "C")
+    votes = simulate({"A": 2.0, "B": -2.0, "C": 1.9}, np.random.default_rng(0), people=8, items=8)
+    [result] = analyse(Votes(votes), StudySettings(), methods).kept.values()
+    best, other = sorted("AC", key=lambda name: -result.scores[name].value)
+    text = verdict_text("overall", result, methods)
+    assert text.startswith(f"overall: {best} is preferred to B (")
+    assert f"; no preference shown between {best} and {other} (" in text
+    alone = [vote for vote in votes if vote.participant == votes[0].participant]
+    [lonely] = analyse(Votes(alone), StudySettings(), methods).everybody.values()
+    assert "too few answers for an interval of " in verdict_text("overall", lonely, methods)

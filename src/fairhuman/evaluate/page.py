@@ -79,7 +79,7 @@ def alone_text(methods: Methods) -> str:
 
 def number_text(metric: Metric, measured: Measured | None) -> str:
     """`value [low, high]` with the digits that the interval allows; a dash if it wasn't measured."""
-    return "-" if measured is None else estimate_text(measured, metric.form)
+    return "-" if measured is None else _single(measured) or estimate_text(measured, metric.form)
 
 
 def difference_text(contrast: Contrast) -> str:
@@ -87,7 +87,12 @@ def difference_text(contrast: Contrast) -> str:
     measured = contrast.difference.measured
     if contrast.difference.equal:
         return f"{plural(measured.n, 'pair')}, all equal"
-    return "0" if measured.low == measured.high == 0 else estimate_text(measured, "{:+.3g}", signed=True)
+    return _single(measured, "+") or estimate_text(measured, "{:+.3g}", signed=True)
+
+
+def _single(measured: Measured, sign: str = "") -> str:
+    """A number that rests on a single prompt, which has no interval; empty for others."""
+    return f"{measured.value:{sign}.2f}, 1 prompt" if measured.informing == 1 else ""
 
 
 def _comparison(
@@ -118,7 +123,7 @@ def forest(contrast: Contrast) -> tuple[float, float, float] | None:
     measured = contrast.difference.measured
     ends = np.array([measured.low, measured.value, measured.high])
     reach = np.abs(ends).max()
-    if contrast.difference.equal or not np.isfinite(reach) or reach == 0:
+    if contrast.difference.equal or not np.isfinite(reach) or reach == 0 or measured.informing == 1:
         return None
     places = ends / reach if contrast.metric.better == "higher" else -ends[::-1] / reach
     return tuple(round(float(place), 3) for place in places)  # type: ignore[return-value]
@@ -141,6 +146,12 @@ def _ends(
     rated.sort(key=lambda one: one[:2])
     rows = {"lowest": rated[:SHOWN], "highest": rated[::-1][:SHOWN]}
     return metric.name, [
-        (title, [(text, f"{value:.3g}", picture_uri(picture.image(), SIDE)) for value, text, picture in row])
+        (
+            title,
+            [
+                (text, f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}", picture_uri(picture.image(), SIDE))
+                for value, text, picture in row
+            ],
+        )
         for title, row in rows.items()
     ]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Metric
 from fairhuman.report.text import listed, plural
-from fairhuman.stats.paired import FLIPS, Measured
+from fairhuman.stats.paired import FLIPS
 
 SIGNIFICANCE = 0.05
 MARGIN = 0.05  # of the baseline's value: a change within it is none
@@ -58,7 +58,7 @@ def contrast_outcome(contrast: Contrast, base: float) -> Outcome:
     if contrast.corrected < SIGNIFICANCE:
         return "better" if (measured.value > 0) == (contrast.metric.better == "higher") else "worse"
     within = -MARGIN * abs(base) <= measured.low and measured.high <= MARGIN * abs(base)
-    return "unchanged" if within and _independent(measured) >= FEW else "undecided"
+    return "unchanged" if within and measured.independent >= FEW else "undecided"
 
 
 def contrast_mark(contrast: Contrast) -> str:
@@ -75,7 +75,7 @@ def _verdict(contrasts: Sequence[Contrast], values: Mapping[tuple[Metric, str], 
         outcomes.setdefault(one.metric.judges or one.metric.name, {})[one.metric.name] = outcome
     together = {subject: _together(list(each.values())) for subject, each in outcomes.items()}
     measured = [one.difference.measured for one in contrasts]
-    pictures, prompts = max(one.n for one in measured), max(map(_independent, measured))
+    pictures, prompts = max(one.n for one in measured), max(one.independent for one in measured)
     sample = plural(pictures, "picture") + (f" of {plural(prompts, 'prompt')}" if prompts < pictures else "")
     clauses = _clauses(together, outcomes, sample, pictures)
     if WHOLE not in together:
@@ -83,11 +83,6 @@ def _verdict(contrasts: Sequence[Contrast], values: Mapping[tuple[Metric, str], 
     undecided = "undecided" in together.values()
     notes = [] if not undecided else _notes(prompts, "picture" if prompts == pictures else "prompt", tests)
     return Verdict(method, against, f"{method} against {against}: {'; '.join(clauses)}.", _mark(together), notes)
-
-
-def _independent(measured: Measured) -> int:
-    """Independent pairs; a distance also counts the prompts that only one of both methods has."""
-    return min(measured.prompts, measured.n)
 
 
 def _together(outcomes: Sequence[Outcome]) -> Outcome:

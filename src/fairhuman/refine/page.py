@@ -20,6 +20,7 @@ from fairhuman.report.text import plural
 from fairhuman.utils.files import write_text
 
 SHOWN = 60  # refined parts, and unimproved parts, on the page
+COPIED = {GOOD: "good already", KEPT: "with poor parts left as they were", "no parts": "without a face or hand"}
 UNREADABLE, NOT_STORED = "the file can no longer be read", "no picture of it was stored"
 
 
@@ -58,7 +59,7 @@ def summary(done: RefineOutcome) -> list[str]:
         lines.append(f"{plural(parts, kind)}, {poor} poor, {better} of them improved{quality}")
     copied = Counter(str(row["outcome"]) for row in done.rows)
     changed = copied.pop(REFINED, 0)
-    rest = ", ".join(f"{number} {outcome}" for outcome, number in sorted(copied.items()))
+    rest = ", ".join(f"{number} {COPIED[outcome]}" for outcome, number in sorted(copied.items()))
     lines.append(
         f"{plural(len(done.rows), 'picture')}: {changed} refined" + (f", copied unchanged: {rest}" if rest else "")
     )

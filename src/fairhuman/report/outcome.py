@@ -8,7 +8,7 @@ import numpy as np
 
 from fairhuman.report.previews import Closeness, PreviewPictures
 from fairhuman.report.run_folder import HeldOutEvaluation
-from fairhuman.report.text import percent
+from fairhuman.report.text import listed, percent
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
 from fairhuman.stats.estimate import Estimate
 
@@ -127,6 +127,15 @@ def outcomes(evaluations: Sequence[HeldOutEvaluation], moves: Mapping[str, Moves
         for name in first.errors
         if name in last.errors
     ]
+
+
+def joined(sentences: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The sentences, with those that say the same of several objectives as one: `face and hand: no verdict ...`."""
+    titles: dict[tuple[str, str], list[str]] = {}
+    for sign, sentence in sentences:
+        title, _, words = sentence.partition(": ")
+        titles.setdefault((sign, words), []).append(title)
+    return [(sign, f"{listed(names)}: {words}") for (sign, words), names in titles.items()]
 
 
 def paired_change(first: HeldOutEvaluation, last: HeldOutEvaluation, name: str) -> Estimate | None:

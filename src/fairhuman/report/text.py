@@ -52,7 +52,9 @@ def estimate_text(estimate: Estimate, form: str = "{:.4g}", *, signed: bool = Fa
     if math.isnan(value):
         return "nothing to measure"
     if not (math.isfinite(low) and math.isfinite(high) and high - low > 10**-MOST_DECIMALS):
-        return form.format(round(value, 2 * MOST_DECIMALS) + 0.0) + unit
+        rounded = round(value, 2 * MOST_DECIMALS) + 0.0
+        return (form if rounded else form.replace("+", "")).format(rounded) + unit
     places = decimals(low, high)
-    value, low, high = (round(number, places) + 0.0 for number in (value, low, high))  # + 0.0: no minus before a zero
-    return f"{value:{sign}.{places}f}{unit} [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
+    rounded_ends = (round(number, places) + 0.0 for number in (value, low, high))  # + 0.0: no minus before a zero
+    value_text, low_text, high_text = (f"{number:{sign if number else ''}.{places}f}" for number in rounded_ends)
+    return f"{value_text}{unit} [{low_text}, {high_text}]"

@@ -11,7 +11,7 @@ from fairhuman.record import region_column
 from fairhuman.report import plots
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
-from fairhuman.report.outcome import Outcome, moves_of, outcomes, paired_change
+from fairhuman.report.outcome import Outcome, joined, moves_of, outcomes, paired_change
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
 from fairhuman.report.text import duration, estimate_text, percent, whole_percent
@@ -41,7 +41,7 @@ def write_training_report(run: Path) -> Path:
     previews, (before, after) = read_previews(run)
     moves = moves_of(previews)
     found = outcomes(evaluations, moves)
-    sentences = [sentence for one in found if (sentence := one.sentence())]
+    sentences = joined([sentence for one in found if (sentence := one.sentence())])
     overlay = open_picture(run, "overlay.png")
     summary = read_json(run / "summary.json")
     page = render(
@@ -68,7 +68,7 @@ def write_training_report(run: Path) -> Path:
         left_out=_left_out(run / "data_report.json"),
         recipe=recipe_text,
         starts=_starts(summary),
-        machine=[(name, _plain(value)) for name, value in _flat(summary) if name not in ("starts", "data_lines")],
+        machine=[(name.rpartition(".")[2], _plain(value)) for name, value in _flat(summary) if "." in name],
     )
     path = run / "report.html"
     write_text(path, page)
@@ -234,7 +234,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _plain(value: object) -> str:
     if isinstance(value, bool | str) or value is None:
-        return str(value)
+        return "none" if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 

@@ -20,7 +20,8 @@ class Estimate:
 
     def plain(self) -> dict[str, float | None]:
         """Ready for JSON: null instead of NaN."""
-        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value if math.isfinite(value) else None for name, value in known.items()}
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:

@@ -19,9 +19,21 @@ Values = Sequence[float] | Array
 
 @dataclass(frozen=True, slots=True)
 class Measured(Estimate):
-    """An estimate over `n` pictures, with the number of independent prompts that these come from."""
+    """An estimate over `n` pictures.
+
+    Attributes:
+        prompts: number of independent prompts that the pictures come from.
+        informing: number of prompts with a denominator above 0, such as those with a hand that was found; of a
+            difference the smaller number of both methods; None: all prompts.
+    """
 
     prompts: int = 0
+    informing: int | None = None
+
+    @property
+    def independent(self) -> int:
+        """Number of independent values; of a distance, `n` pairs may be fewer than the prompts of one method."""
+        return min(self.prompts, self.n, *([] if self.informing is None else [self.informing]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, r
     sums_pc = _by_prompt(columns_nc, prompts_n, known_n)
     found = pooled_ratio(*sums_pc.T, resamples=resamples)
     error = _error(_influence(sums_pc))
-    return Measured(found.value, found.low, found.high, int(known_n.sum()), error, len(sums_pc))
+    return Measured(found.value, found.low, found.high, int(known_n.sum()), error, len(sums_pc), _above_zero(sums_pc))
 
 
 def mean(values_n: Values, prompts_n: Sequence[Hashable], *, resamples: int = 2000) -> Measured:
@@ -85,7 +97,8 @@ def paired_difference(
     found = ratio_difference((b_pc[:, 0], b_pc[:, 1]), (a_pc[:, 0], a_pc[:, 1]), resamples=resamples)
     error = _error(_influence(a_pc) - _influence(b_pc))
     n, prompts = int(known_n.sum()), len(sums_pc)
-    measured = Measured(found.value, found.low, found.high, n, error, prompts)
+    informing = min(_above_zero(a_pc), _above_zero(b_pc))
+    measured = Measured(found.value, found.low, found.high, n, error, prompts, informing)
     equal = n > 0 and np.array_equal(columns_nc[known_n, :2], columns_nc[known_n, 2:])
     return Difference(measured, _swap_test(a_pc, b_pc, found.value, seed), equal)
 
@@ -124,6 +137,10 @@ def _by_prompt(columns_nc: Array, prompts_n: Sequence[Hashable], known_n: Array)
     sums_pc = np.zeros((len(numbers), columns_nc.shape[1]))
     np.add.at(sums_pc, places, columns_nc[known_n])
     return sums_pc
+
+
+def _above_zero(sums_pc: Array) -> int:
+    return int((sums_pc[:, 1] > 0).sum())
 
 
 def _influence(sums_pc: Array) -> Array:

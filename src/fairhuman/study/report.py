@@ -15,16 +15,18 @@ from matplotlib.figure import Figure
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK
-from fairhuman.report.text import estimate_text, percent, plural
+from fairhuman.report.text import percent, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
 from fairhuman.study.answers import Votes, write_votes
 from fairhuman.study.exclusion import ParticipantConduct
 from fairhuman.study.study import StoredStudy, StudySettings
+from fairhuman.study.verdict import share_text, verdict_text
 from fairhuman.utils.files import write_atomically, write_json, write_text
 
 PAGE, CHART, RESULTS, ANSWERS = "report.html", "scores.png", "results.json", "answers.csv"
 FAINT = 0.35  # opacity of the bars before exclusion
+UNBROKEN = ",\N{NO-BREAK SPACE}"  # between the ends of an interval
 NAME = 12  # characters of a line of a method's name below its bar
 
 
@@ -59,6 +61,7 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
         "study.html",
         title=settings.title,
         counted=votes.counted(),
+        verdicts=[verdict_text(name, analysis.kept[name], analysis.methods) for name in analysis.questions],
         facts=_facts(analysis, facts),
         charts=[figure_uri(figure), figure_uri(scores_figure(analysis, stacked=True))],
         methods=analysis.methods,
@@ -193,7 +196,7 @@ def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
             ("Krippendorff's α", _number(result.alpha, "{:.3f}")),
             ("ties", f"{result.ties:,} ({percent(result.ties / result.votes)})" if result.votes else "-"),
             ("tie parameter ν", _number(result.strengths.ties, "{:.3f}") if result.votes else "-"),
-            *((f"position {place} chosen", _share(one)) for place, one in enumerate(result.places, 1)),
+            *((f"position {place} chosen", share_text(one)) for place, one in enumerate(result.places, 1)),
             (
                 "seconds per answer",
                 f"median {half[2]:.1f}, quartiles {half[1]:.1f} to {half[3]:.1f}" if result.times.n else "-",
@@ -205,7 +208,7 @@ def _numbers(result: StudyResult, methods: Sequence[str]) -> dict[str, Any]:
 def _meeting(result: StudyResult, a: str, b: str) -> tuple[str, str, str]:
     """Share, interval and counts of a pair of methods."""
     met = result.meetings[a, b]
-    share, _, ends = _share(met.share).partition(" [")
+    share, _, ends = share_text(met.share).partition(" [")
     return share, ends and f"[{ends}", f"{met.wins} : {met.losses} : {met.ties}"
 
 
@@ -214,12 +217,7 @@ def _estimate(estimate: Estimate, form: str = "{:.2f}") -> str:
     if not np.isfinite(estimate.value):
         return "-"
     value, *ends = (form.format(round(one, 2) + 0.0) for one in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{', '.join(ends)}]" if np.isfinite(estimate.low) else value
-
-
-def _share(estimate: Estimate) -> str:
-    """A share as percent, with the digits that its interval allows; a dash for NaN."""
-    return "-" if np.isnan(estimate.value) else estimate_text(estimate, "{:.0f}", percent=True)
+    return f"{value} [{UNBROKEN.join(ends)}]" if np.isfinite(estimate.low) else value
 
 
 def _strength(estimate: Estimate) -> str:

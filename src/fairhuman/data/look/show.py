@@ -276,7 +276,7 @@ def _facts(
     report = read_report(dataset.path)
     return [
         ("pictures", str(len(cards))),
-        ("sample", "the first ones" if seed is None else f"random, seed {seed}"),
+        ("sample", "all" if total == len(cards) else "the first ones" if seed is None else f"random, seed {seed}"),
         *([("records", f"{total:,}")] if total is not None else []),
         ("format", dataset.kind if report is None else f"built from {report.get('format')}"),
         *((name, _share(cards, number)) for number, name in enumerate(names) if _is_usual(dataset, name, len(names))),

@@ -55,11 +55,14 @@ def measure_strict(
         tables = _strict_tables(part, mine)
         for metric, columns in tables:
             found.add_scores(metric, columns, methods, against)
-        unknown = {m: int(np.isnan(s.expected_n).sum()) for m, s in mine.items() if np.isnan(s.expected_n).any()}
+        unknown: dict[str, list[str]] = {}
+        for method, scored in mine.items():
+            if count := int(np.isnan(scored.expected_n).sum()):
+                unknown.setdefault(f"{count} of {len(methods[method])} pictures", []).append(method)
         found.warnings += [
-            f"{method}: the expected number of {part}s is unknown for {count} of {len(methods[method])} pictures; "
-            f"they count only towards 'best {part}' (annotate them, or set expected.{part}=N)"
-            for method, count in unknown.items()
+            f"{', '.join(those)}: the expected number of {part}s is unknown for {pictures}; they count only towards "
+            f"'best {part}' (annotate them, or set expected.{part}=N)"
+            for pictures, those in unknown.items()
         ]
 
 
