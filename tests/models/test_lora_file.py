@@ -1,5 +1,6 @@
 """LoRA files of other programs: what they read of ours, what we read of theirs."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,50 @@ def test_a_start_that_changes_a_text_encoder_or_is_of_another_kind_is_named(tmp_
             LoraModel(load_pipeline("small"), LoraSettings(rank=4, start=tmp_path / name), seed=0)
     with pytest.raises(ModelError, match=r"lora\.start .*expected a file or a folder"):
         LoraModel(load_pipeline("small"), LoraSettings(rank=4, start=tmp_path / "none"), seed=0)
+
+
+@pytest.mark.parametrize(("layout", "value"), [("diffusers", float("nan")), ("kohya", float("inf"))])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, layout: str, value: float) -> None:
+    file = files(trained(SETTINGS[0]), tmp_path)[layout]
+    tensors = load_file(file)
+    key = next(key for key in tensors if ".lora_up." in key or ".lora_B." in key)
+    tensors[key][0, 0] = value
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    save_file(tensors, file, metadata)
+    message = rf"{file.name}': every weight must be a finite number, but the tensor .*lora.(up|B)\.\S* holds NaN"
+    with pytest.raises(ModelError, match=message):
+        load_lora(load_pipeline("small"), file)
+    with pytest.raises(ModelError, match=message):
+        LoraModel(load_pipeline("small"), LoraSettings(rank=4, start=file), seed=0)
+
+
+def test_broken_tensors_and_alphas_are_one_line(tmp_path: Path) -> None:
+    model, pipeline = trained(SETTINGS[0]), load_pipeline("small")
+    kohya = load_file(files(model, tmp_path)["kohya"])
+    layer = next(iter(kohya)).split(".")[0]
+    down, up = kohya[f"{layer}.lora_down.weight"], kohya[f"{layer}.lora_up.weight"]
+    name = next(iter(load_file(tmp_path / DIFFUSERS_FILE))).split(".lora_")[0]
+    pair = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    stated = [
+        {"unet.lora_alpha": 5, "unet.alpha_pattern": 5},
+        {"unet.lora_alpha": "x"},
+        {"unet.lora_alpha": 1e999},
+        [5],
+    ]
+    cases: list[tuple[dict[str, Tensor], dict[str, str], str]] = [
+        ({f"{layer}.alpha": torch.ones(3)}, {}, "alpha must be a finite number"),
+        ({f"{layer}.lora_down.weight": torch.tensor(1.0)}, {}, r"A must be a matrix, found the shape \[\]"),
+        ({f"{layer}.lora_up.weight": torch.ones(4)}, {}, r"B must be a matrix, found the shape \[4\]"),
+        ({f"{layer}.lora_down.weight": down[:0], f"{layer}.lora_up.weight": up[:, :0]}, {}, r"found the shape \[0, "),
+        *(({}, {"lora_adapter_metadata": json.dumps(one)}, "alpha must be a finite number") for one in stated),
+        ({}, {"lora_adapter_metadata": "{"}, "alpha must be a finite number"),
+    ]
+    for tensors, metadata, message in cases:
+        save_file({**(pair if metadata else kohya), **tensors}, tmp_path / "odd.safetensors", metadata)
+        with pytest.raises(ModelError, match=rf"odd\.safetensors': unet .*{message}") as found:
+            read_lora(tmp_path / "odd.safetensors", pipeline)
+        assert "\n" not in str(found.value)
 
 
 def test_other_files_given_as_lora_are_named(tmp_path: Path) -> None:

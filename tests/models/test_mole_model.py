@@ -302,6 +302,33 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path, experts: Path) -> N
         load_mole(unet, tmp_path / "less")
 
 
+def test_weights_that_are_not_finite_and_sizes_that_cannot_be_are_refused(tmp_path: Path, experts: Path) -> None:
+    file = experts / "face" / MOLE_FILE
+    tensors = load_file(file)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    odd = tmp_path / MOLE_FILE
+    for change, message in (
+        (
+            {"ranks": '{"face": 1000000000}'},
+            r"expected a fairhuman-mole-1 file, found ranks \[1000000000\], whose weights",
+        ),
+        ({"ranks": '{"face": 0}'}, "found rank 0"),
+        ({"ranks": '{"face": 1e999}'}, "found cannot convert"),
+        ({"alphas": '{"face": NaN}'}, "alpha nan"),
+        ({"base_shapes": "5"}, "expected a fairhuman-mole-1 file"),
+        ({"base_shapes": '{"a": 5}'}, "expected a fairhuman-mole-1 file"),
+    ):
+        save_file(tensors, odd, {**metadata, **change})
+        with pytest.raises(ModelError, match=message) as found:
+            read_mole_header(odd)
+        assert "\n" not in str(found.value)
+    key = next(iter(tensors))
+    save_file({**tensors, key: torch.full_like(tensors[key], torch.inf)}, odd, metadata)
+    with pytest.raises(ModelError, match=rf"MoLE '{odd}': every weight must be a finite number, but the tensor {key} "):
+        load_mole(build_small(0).unet, odd)
+
+
 def test_a_unet_that_has_one_already_or_a_lora_is_refused(experts: Path) -> None:
     pipeline = build_small(0)
     load_mole(pipeline.unet, experts / "face")

@@ -327,6 +327,34 @@ def test_files_that_are_no_model_say_what_they_are(checkpoint: Path, tmp_path: P
         check_location("models/none.safetensors")
 
 
+ENTRY = {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}
+DAMAGED = "header is damaged; copy or download it again"
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"a": ENTRY | {"data_offsets": [0, "x"]}}, DAMAGED),
+        ({"a": ENTRY | {"data_offsets": [0]}}, DAMAGED),
+        ({"a": ENTRY | {"data_offsets": None}}, DAMAGED),
+        ({"a": ENTRY | {"shape": ["x"]}}, DAMAGED),
+        ({"a": ENTRY | {"shape": [-1]}}, DAMAGED),
+        ({"a": ENTRY | {"shape": 5}}, DAMAGED),
+        ({"a": 5}, DAMAGED),
+        ({"__metadata__": 5}, DAMAGED),
+        ({"a": ENTRY | {"dtype": [5]}}, "file of another kind"),
+        ({TEXT: ENTRY | {"shape": []}, CONV_IN: ENTRY | {"shape": []}}, r"first layers have the shapes .* found \[\]"),
+        ({CONV_IN: ENTRY, CONTEXT: ENTRY | {"shape": []}}, "a file of another kind"),
+    ],
+)
+def test_odd_headers_are_one_line(tmp_path: Path, header: dict[str, Any], message: str) -> None:
+    path, text = tmp_path / "odd.safetensors", json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(2))
+    with pytest.raises(ModelError, match=rf"odd\.safetensors': .*{message}") as found:
+        check_location(str(path))
+    assert "\n" not in str(found.value)
+
+
 def test_tensors_that_fit_no_layer_or_are_missing_are_named(checkpoint: Path, tmp_path: Path) -> None:
     name = UNET + "middle_block.1.norm.weight"
     missing = rewritten(checkpoint, tmp_path / "missing.safetensors", lambda tensors: tensors.pop(name))

@@ -385,6 +385,8 @@ def test_the_admin_page_lists_places_without_an_answer_and_frees_them(opened) ->
     assert post(frees[0], "http://evil.example") == 403
     assert post(frees[0].replace(ADMIN, "x" * 24)) == 404
     assert [post(frees[1]), post(frees[3])] == [409, 409], "answers, and invited people, stay"
+    for number in ("9" * 20, "9" * 5000, "-1", "00", "x"):
+        assert post(f"/admin/{ADMIN}/places/{number}/free") == 404
     assert post(frees[0]) == 303
     assert store.participant_of("a" * 43) is None
     with transaction(store.engine) as connection:

@@ -52,3 +52,19 @@ def test_needed_values_have_their_types(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=said):
             read_rows(path, **needed)
+
+
+def test_a_link_is_never_written_through(tmp_path: Path) -> None:
+    mine, path = tmp_path / "mine.txt", tmp_path / "rows.jsonl"
+    mine.write_text("half a line")
+    path.symlink_to(mine)
+    with pytest.raises(DataError, match=rf"^{path}: must be a file, but is a link; delete it"):
+        Journal(path)
+    path.unlink()
+    journal = Journal(path)
+    path.unlink()
+    path.symlink_to(tmp_path / "none.txt")
+    with pytest.raises(DataError, match="is a link"):
+        journal.add([{"step": 1}])
+    assert mine.read_text() == "half a line"
+    assert not (tmp_path / "none.txt").exists()

@@ -16,6 +16,7 @@ from fairhuman.report.text import duration
 from fairhuman.train.levels import changes
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
+from fairhuman.utils.journal import open_log
 from fairhuman.utils.signals import signals
 
 POLL_SECONDS = 0.5
@@ -178,7 +179,7 @@ class _Clock:
 def _start(job: Command) -> "subprocess.Popen[bytes]":
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    with job.log.open("ab") as log:
+    with open_log(job.log) as log:
         # A new session, so that Ctrl-C in a terminal reaches the command only once, through this process.
         return subprocess.Popen(
             [sys.executable, "-m", "fairhuman.cli", *job.arguments],

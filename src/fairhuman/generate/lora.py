@@ -12,6 +12,7 @@ from fairhuman.errors import ModelError
 from fairhuman.models.locations import check_lora_weight, find_lora
 from fairhuman.models.lora import shape_mismatches
 from fairhuman.models.mole import is_mole
+from fairhuman.models.weights import check_finite
 
 _ADAPTER = "fairhuman"
 # logged by diffusers for every U-Net-only LoRA, and a copy of an error that is raised anyway
@@ -35,7 +36,7 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
 
     Raises:
         RecipeError: `weight` isn't finite.
-        ModelError: there is no such file, or it doesn't fit the pipeline.
+        ModelError: there is no such file, it doesn't fit the pipeline, or a weight in it isn't finite.
     """
     check_lora_weight(weight)
     file = find_lora(path)
@@ -44,6 +45,7 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
     unet = pipeline.unet
     try:
         state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
+        check_finite(state, f"LoRA {str(file)!r}")
         wrong = shape_mismatches(unet, state)
         if wrong:
             raise ModelError(

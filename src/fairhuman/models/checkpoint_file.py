@@ -151,7 +151,11 @@ def _context(tensors: Mapping[str, TensorEntry]) -> int | None:
     if _CONV_IN not in tensors or _TEXT in tensors:
         return None
     keys = (name for name in tensors if name.startswith(_UNET) and name.endswith("attn2.to_k.weight"))
-    return next((tensors[name].shape[-1] for name in keys), None)
+    return next((_last(tensors[name]) for name in keys), None)
+
+
+def _last(tensor: TensorEntry) -> int | None:
+    return tensor.shape[-1] if tensor.shape else None  # a tensor of a broken file may be a single number
 
 
 def _channels(tensors: Mapping[str, TensorEntry]) -> int:
@@ -188,7 +192,7 @@ _KINDS: Mapping[str, Callable[[Mapping[str, TensorEntry]], bool]] = {
     "an inpainting model (9 input channels), which isn't supported": lambda t: _channels(t) == 9,
     "an editing model (8 input channels), which isn't supported": lambda t: _channels(t) == 8,
     "an SDXL refiner, which isn't supported": lambda t: (
-        _TEXT in t and (t[_TEXT].shape[-1] == 2560 or "conditioner.embedders.0.model.text_projection" in t)
+        _TEXT in t and (_last(t[_TEXT]) == 2560 or "conditioner.embedders.0.model.text_projection" in t)
     ),
     "Playground v2.5, whose EDM noise schedule isn't supported": _any_end("edm_mean", "edm_std"),
     "a model with an EDM noise schedule, which isn't supported": _any_end("edm_vpred.sigma_max"),

@@ -4,6 +4,7 @@ A LoRA replaces W by W + w (alpha / rank) B A, with A [rank, in, ...] and B [out
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import check_lora_file
 from fairhuman.models.original import unet_name
+from fairhuman.models.weights import read_finite
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.safetensors_header import read_header
 
@@ -63,14 +64,14 @@ def read_lora(file: Path, pipeline: StableDiffusionXLPipeline) -> dict[str, dict
 
     Raises:
         ModelError: not a LoRA, another kind of update (DoRA, LoHa, LoKr), a layer that the pipeline doesn't have, half
-            of a pair, or another shape.
+            of a pair, another shape, or a weight that isn't finite.
     """
     check_lora_file(file)
     name = f"LoRA {str(file)!r}"
     metadata = read_header(file, name).metadata
     if metadata.get("format", "").startswith("fairhuman-mole"):
         raise ModelError(f"{name}: is a MoLE, whose gates depend on every input, so it is no plain LoRA")
-    tensors = load_file(file)
+    tensors = read_finite(file, name)
     for key in tensors:
         for part, kind in _OTHER.items():
             if part in key:
@@ -93,10 +94,13 @@ def read_lora(file: Path, pipeline: StableDiffusionXLPipeline) -> dict[str, dict
             unknown.append(stem)
             continue
         network, layer = place
-        _check_shapes(f"{name}: {network} {layer}", getattr(pipeline, network).get_submodule(layer), down, up)
-        found[network][layer] = LoraLayer(
-            down, up, _alpha(stem, layer, network, tensors, metadata, len(down)) / len(down)
-        )
+        where = f"{name}: {network} {layer}"
+        _check_shapes(where, getattr(pipeline, network).get_submodule(layer), down, up)
+        try:
+            alpha = _alpha(stem, layer, network, tensors, metadata, len(down))
+        except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(f"{where}: its alpha must be a finite number: {error}") from error
+        found[network][layer] = LoraLayer(down, up, alpha / len(down))
     if unknown:
         raise ModelError(
             f"{name}: {len(unknown)} of its layers aren't in this model, such as {unknown[0]}; it is for another model"
@@ -138,17 +142,23 @@ def _alpha(
     """Return a layer's alpha: beside it, or as diffusers' metadata states it; otherwise its rank."""
     beside = tensors.get(f"{stem}.alpha")
     if beside is not None:
-        return float(beside)
+        return float(beside)  # finite, as `read_finite` checks
     stated: dict[str, Any] = parse_json(metadata.get(_METADATA, "{}"))
-    if f"{network}.lora_alpha" not in stated:
+    common = stated.get(f"{network}.lora_alpha")
+    if common is None:
         return float(rank)
-    alpha = (stated.get(f"{network}.alpha_pattern") or {}).get(layer, stated[f"{network}.lora_alpha"])
-    return float(alpha) * (rank**0.5 if stated.get(f"{network}.use_rslora") else 1.0)  # rsLoRA: alpha / sqrt(rank)
+    alpha = (stated.get(f"{network}.alpha_pattern") or {}).get(layer, common)
+    if not math.isfinite(alpha := float(alpha)):
+        raise ValueError(f"found {alpha}")
+    return alpha * (rank**0.5 if stated.get(f"{network}.use_rslora") else 1.0)  # rsLoRA: alpha / sqrt(rank)
 
 
 def _check_shapes(where: str, layer: nn.Module, down: Tensor, up: Tensor) -> None:
     """Check A [rank, in, ...] and B [out, rank, ...] against W [out, in, ...]; kernels of 1 may be spelled out."""
     weight = layer.get_parameter("weight")
+    for side, tensor in (("A", down), ("B", up)):
+        if tensor.ndim < 2 or 0 in tensor.shape:
+            raise ModelError(f"{where}: {side} must be a matrix, found the shape {list(tensor.shape)}")
     if up.shape[1] != down.shape[0]:
         raise ModelError(f"{where}: A has rank {down.shape[0]}, B {up.shape[1]}")
     if (up.shape[0], down[0].numel()) != (weight.shape[0], weight[0].numel()):

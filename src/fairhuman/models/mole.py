@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fairhuman import __version__
@@ -20,7 +21,7 @@ from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import MOLE_FILE, find_mole
 from fairhuman.models.mole_linear import add_mole, mole_layers
 from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
-from fairhuman.models.weights import NamedWeights, copy_state, load_state
+from fairhuman.models.weights import NamedWeights, copy_state, load_state, read_finite
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.safetensors_header import sort_header
@@ -59,14 +60,16 @@ class MoleFile:
         """Copy the file's tensors into parameters of the same names; do nothing if the parameters are on `meta`.
 
         Raises:
-            ModelError: the tensors don't match the header.
+            ModelError: the tensors don't match the header, or one isn't finite.
         """
         if any(parameter.is_meta for parameter in parameters.values()):
             return
+        name = f"MoLE {str(self.path)!r}"
+        tensors = read_finite(self.path, name)
         try:
-            load_state(parameters, load_file(self.path))
-        except (ModelError, SafetensorError, OSError) as error:
-            raise ModelError(f"MoLE {str(self.path)!r}: {error}") from error
+            load_state(parameters, tensors)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
 
 
 def read_mole_header(path: Path) -> MoleFile:
@@ -83,9 +86,24 @@ def read_mole_header(path: Path) -> MoleFile:
             raise ValueError(f"format is {metadata.get('format')!r}")
         ranks, alphas = parse_json(metadata["ranks"]), parse_json(metadata["alphas"])
         experts = {name: Expert(int(ranks[name]), float(alphas[name])) for name in EXPERTS if name in ranks}
-        return MoleFile(file, metadata["stage"], experts, parse_json(metadata["base_shapes"]))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        shapes = {str(name): list(shape) for name, shape in parse_json(metadata["base_shapes"]).items()}
+        _check_sizes(experts.values(), shapes.values(), file.stat().st_size)
+        return MoleFile(file, metadata["stage"], experts, shapes)
+    except (SafetensorError, OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"MoLE {str(file)!r}: expected a {FORMAT} file, found {error}") from error
+
+
+def _check_sizes(experts: Collection[Expert], shapes: Collection[list[int]], size: int) -> None:
+    """Check what a header states before memory is taken for it.
+
+    Raises:
+        ValueError: a rank or alpha that can't be, or ranks whose weights (2 bytes each at least) aren't in the file.
+    """
+    for expert in experts:
+        if expert.rank < 1 or not math.isfinite(expert.alpha):
+            raise ValueError(f"rank {expert.rank} and alpha {expert.alpha}")
+    if 2 * sum(expert.rank for expert in experts) * sum(map(sum, shapes)) > size:
+        raise ValueError(f"ranks {[expert.rank for expert in experts]}, whose weights aren't in its {size:,} bytes")
 
 
 def is_mole(file: Path) -> bool:

@@ -159,7 +159,7 @@ def _opened(path: Path, name: str) -> Any:
 
 def _encoder_width(tensors: Mapping[str, Any]) -> int | None:
     names = (prefix + "encoder.conv_in.weight" for prefix in ("", PREFIXES["vae"]))
-    return next((tensors[name].shape[0] for name in names if name in tensors), None)
+    return next((tensors[name].shape[0] for name in names if name in tensors and tensors[name].shape), None)
 
 
 def _finish(pipeline: StableDiffusionXLPipeline) -> None:

@@ -1,8 +1,12 @@
 """Trained weights by name: copy to and from a checkpoint's state."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -28,6 +32,38 @@ class NamedWeights(ABC):
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """Restore a state exactly; raises as `load_state` does."""
         load_state(self.trained(), state)
+
+
+def read_finite(file: Path, name: str) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file.
+
+    Args:
+        file: the file.
+        name: what it is to the user, for messages, such as `LoRA 'x.safetensors'`.
+
+    Raises:
+        ModelError: it can't be read, or a tensor holds NaN or an infinite number; names the tensor.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{name}: can't be read: {error}") from error
+    check_finite(tensors, name)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Check that weights are numbers: one NaN makes every picture and every later weight NaN.
+
+    Raises:
+        ModelError: a tensor holds NaN or an infinite number; names the first such tensor after `name`.
+    """
+    for key, tensor in tensors.items():
+        if not tensor.float().isfinite().all():
+            raise ModelError(
+                f"{name}: every weight must be a finite number, but the tensor {key} holds NaN or infinite ones; the "
+                "training that made it failed, or the file is damaged: take another checkpoint or copy"
+            )
 
 
 def copy_state(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ class _Pages:
             Route("/p/{token}/api/answers", self.answer, methods=["POST"]),
             Route("/p/{token}/pictures/{name}", self.picture),
             Route("/admin/{token}", self.progress),
-            Route("/admin/{token}/places/{number:int}/free", self.free, methods=["POST"]),
+            Route("/admin/{token}/places/{number}/free", self.free, methods=["POST"]),
         ]
 
     def start(self, _: Request) -> Response:
@@ -181,7 +181,11 @@ class _Pages:
     def free(self, request: Request) -> Response:
         """Take the place of a visitor without an answer."""
         self._check_admin(request)
-        self.store.free(request.path_params["number"])
+        places = {str(number): number for number in range(len(self.study.participants))}
+        number = places.get(request.path_params["number"])
+        if number is None:
+            raise RefusedError(404, "There is no such place in this study.")
+        self.store.free(number)
         return RedirectResponse(f"/admin/{request.path_params['token']}", 303)
 
     def _check_admin(self, request: Request) -> None:

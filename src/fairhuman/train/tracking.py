@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fairhuman.errors import TrainingError
-from fairhuman.utils.journal import read_rows, write_rows
+from fairhuman.utils.journal import open_log, read_rows, write_rows
 
 
 class Tracker:
@@ -23,19 +23,19 @@ class Tracker:
             _keep_until(run / name, step if step else -1)  # without a checkpoint the run starts over
         self._wandb = _start_wandb(wandb, run, settings) if wandb else None
         self.validated = {row["step"] for row in read_rows(run / "validation.jsonl", step=int)}
-        self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics = open_log(run / "metrics.jsonl")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
     def metrics(self, step: int, values: Mapping[str, float | int | bool | None]) -> None:
         """Write the metrics of a step; None becomes null."""
-        self._metrics.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        self._metrics.write(_line({"step": step, **values}))
         self._metrics.flush()
         self._scalars(step, values)
 
     def validation(self, step: int, line: Mapping[str, Any], values: Mapping[str, float | None]) -> None:
         """Write an evaluation; its values are logged as `validation/NAME`."""
-        with (self.run / "validation.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **line}, allow_nan=False) + "\n")
+        with open_log(self.run / "validation.jsonl") as file:
+            file.write(_line({"step": step, **line}))
         self.validated.add(step)
         self._scalars(step, {f"validation/{name}": value for name, value in values.items()})
 
@@ -52,6 +52,10 @@ class Tracker:
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(known, step=step)
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(values, allow_nan=False)}\n".encode()
 
 
 def _keep_until(path: Path, step: int) -> None:

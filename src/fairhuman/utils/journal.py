@@ -1,10 +1,11 @@
 """JSON Lines files that survive a killed process."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_text
@@ -25,11 +26,15 @@ class Journal:
 
     An incomplete last line, left by a killed process, is removed when the file is opened. `needed` is that of
     `read_rows`.
+
+    Raises:
+        DataError: the file is a symbolic link.
+        OSError: it can't be read or written.
     """
 
     def __init__(self, path: Path, **needed: type) -> None:
         self._path, self._needed = path, needed
-        with path.open("ab+") as file:
+        with open_log(path) as file:
             file.seek(0)
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
@@ -40,10 +45,27 @@ class Journal:
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append rows and sync them to disk."""
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        with self._path.open("ab") as file:
+        with open_log(self._path) as file:
             file.write(lines.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a file to append to and to read, and make it if there is none; never through a link at its place.
+
+    A folder of somebody else's may hold a link there that leads to any file of this user's.
+
+    Raises:
+        DataError: the file is a symbolic link.
+        OSError: it can't be read or written.
+    """
+    try:
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab+")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DataError(f"{path}: must be a file, but is a link; delete it, or give another folder") from error
+        raise
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fairhuman.errors import FairHumanError, ModelError
 from fairhuman.utils.parse import parse_json
@@ -70,13 +71,19 @@ def read_header(path: Path, name: str, error: type[FairHumanError] = ModelError)
     try:
         header = parse_json(text)
         metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
-        tensors = {key: TensorEntry(entry["dtype"], tuple(entry["shape"])) for key, entry in header.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        tensors = {key: TensorEntry(str(entry["dtype"]), _whole(entry["shape"])) for key, entry in header.items()}
+        end = max((_whole(entry["data_offsets"])[1] for entry in header.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as failed:
         raise error(f"{name}: its safetensors header is damaged; copy or download it again") from failed
     if 8 + length + end > size:
         raise error(cut.format(8 + length + end))
     return SafetensorsHeader(metadata, tensors)
+
+
+def _whole(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
+        raise TypeError("expected a list of whole numbers")
+    return tuple(values)
 
 
 def sort_header(path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, func, make_url, select
@@ -25,13 +25,16 @@ BUSY_SECONDS = 5.0  # time that a transaction waits for another process before i
 def open_database(where: Path | str, tables: MetaData) -> Engine:
     """Open a database, an SQLite file or an SQLAlchemy URL, and create missing tables.
 
-    SQLite commits are on disk when they return (write-ahead log, synchronous=FULL).
+    SQLite commits are on disk when they return (write-ahead log, synchronous=FULL). A new file, and the log beside it,
+    can be read by its owner alone.
 
     Raises:
         FairHumanError: the file isn't a database, or can't be opened or written.
     """
     try:
         url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
+        if isinstance(where, Path):
+            _make_private(where)
         engine = create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _set_up_sqlite)
@@ -68,6 +71,12 @@ def reading(where: Path | str) -> Iterator[Engine]:
             yield opened
         finally:
             opened.dispose()
+
+
+def _make_private(path: Path) -> None:
+    """Make an empty file, which is an empty database, with mode 600; SQLite gives its log the same."""
+    with suppress(OSError):  # it is there, or SQLite says why it can't be made
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _copied(path: Path, folder: Path) -> Engine:

@@ -11,6 +11,12 @@ import pytest
 from helpers.tiny_pictures import encoded, picture
 
 
+@pytest.fixture(autouse=True)
+def _secret_of_a_test(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests neither read nor make the secret of the user who runs them."""
+    monkeypatch.setenv("FAIRHUMAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def review_folder(tmp_path: Path) -> Callable[..., Path]:
     """`review_folder(n)` writes n pictures, p0 ... , with prompts `a person, number i`, a face, and hands or null."""

@@ -12,7 +12,9 @@ from starlette.testclient import TestClient
 from fairhuman.data.review import ReviewSettings, create_review_app
 from fairhuman.data.review import app as review_app
 from fairhuman.data.review.app import serve_review
-from fairhuman.errors import DataError
+from fairhuman.data.review.events import open_review
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.utils.files import cache_folder
 from fairhuman.web import database
 from helpers.tiny_pictures import encoded, picture
 
@@ -84,6 +86,31 @@ def test_decisions_are_on_disk_when_they_are_answered_and_survive_a_restart(open
     undone = again.ask("undo").json()
     assert (undone["undone"], undone["pictures"][0]["key"]) == ({"key": "p1", "prompt": None}, "p1")
     assert [row[2] for row in events(folder)] == ["keep", "drop", "undo"]
+
+
+def test_the_address_is_not_told_by_the_folder_which_is_private(opened, review_folder, tmp_path, monkeypatch):
+    folder = review_folder(1)
+    root = opened(folder).root
+    assert (folder / "review.sqlite").stat().st_mode & 0o777 == 0o600
+    assert (cache_folder() / "review.key").stat().st_mode & 0o777 == 0o600
+    database = b"".join(file.read_bytes() for file in folder.glob("review.sqlite*"))
+    assert root.removeprefix("/r/").encode() not in database
+    monkeypatch.setenv("FAIRHUMAN_CACHE", str(tmp_path / "another user's"))
+    assert opened(folder).root != root  # although the database came with the folder
+    (cache_folder() / "review.key").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"review\.key: must hold 32 bytes, found 5; delete the file"):
+        opened(folder)
+    monkeypatch.setenv("FAIRHUMAN_CACHE", str(folder / "metadata.jsonl"))
+    with pytest.raises(FairHumanError, match=r"can't be written: .*FAIRHUMAN_CACHE to use another folder"):
+        opened(folder)
+
+
+def test_a_database_that_is_a_link_is_refused(opened, review_folder, tmp_path):
+    folder = review_folder(1)
+    (folder / "review.sqlite").symlink_to(tmp_path / "mine.sqlite")
+    with pytest.raises(DataError, match=r"review\.sqlite: must be a file, but is a link"):
+        opened(folder)
+    assert not (tmp_path / "mine.sqlite").exists()
 
 
 KEEP = {"key": "p0", "action": "keep"}
@@ -242,7 +269,7 @@ def test_a_locked_database_is_reported_and_nothing_is_saved(opened, review_folde
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     folder = review_folder(1)
     page = opened(folder)
-    other = database.open_database(folder / "review.sqlite", review_app.TABLES)
+    other = open_review(folder)
     with database.transaction(other):
         answer = page.keep("p0")
     other.dispose()

@@ -99,6 +99,17 @@ def test_a_toml_of_kohya(tmp_path):
         assert (ignored[:, 10:] == 255).all()
 
 
+@pytest.mark.parametrize(
+    "name", ["a.toml", "a.yaml", "a.json", "a.csv", "a.parquet", "a.tar", "a.safetensors", "a.jpg"]
+)
+def test_a_folder_may_be_called_like_a_file(tmp_path, name):
+    photo(tmp_path / name / "a.jpg", 0, "a")
+    (tmp_path / name / "more.toml").mkdir()
+    (tmp_path / name / "more.yaml").mkdir()
+    assert source_kind(tmp_path / name) == "folder"
+    assert [record.key for record in read(tmp_path / name)[0]] == ["a.jpg"]
+
+
 @pytest.mark.parametrize("name", ["2024_holiday", "007_bond", "1000_nights", "ten_person", "10"])
 def test_other_numbers_are_no_repeats(tmp_path, name):
     photo(tmp_path / name / "a.jpg", 0, "a")

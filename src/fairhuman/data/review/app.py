@@ -16,14 +16,13 @@ from starlette.routing import Route
 from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.data.review.events import FILE, TABLES
+from fairhuman.data.review.events import open_review
 from fairhuman.data.review.pictures import boxes_by_region, browser_picture, load_pictures
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
 from fairhuman.data.review.store import ReviewStore, WorkList
 from fairhuman.record import region_column
 from fairhuman.report.colours import colours
 from fairhuman.web.app import RefusedError, create_app, page, read_json
-from fairhuman.web.database import open_database
 from fairhuman.web.serve import serve
 from fairhuman.web.site import parse_site
 
@@ -100,7 +99,7 @@ class _Review:
         self.pictures = load_pictures(folder, settings.source, report)
         self.regions = dict.fromkeys(region for picture in self.pictures.values() for region in picture.record.boxes)
         prompts = {key: picture.prompt for key, picture in self.pictures.items()}
-        self.store = ReviewStore(open_database(folder / FILE, TABLES), prompts, settings)
+        self.store = ReviewStore(open_review(folder), prompts, settings)
         self.token = self.store.token()
         self.root = f"/r/{self.token}"
 

@@ -4,11 +4,13 @@ A decision stands until an event undoes it. Standing decisions are a query over 
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Engine,
     Float,
     ForeignKey,
     Integer,
@@ -22,6 +24,8 @@ from sqlalchemy import (
 
 from fairhuman.data.review.settings import MAX_NAME
 from fairhuman.data.sources.review import DECISIONS
+from fairhuman.errors import DataError
+from fairhuman.web.database import open_database
 
 FILE = DECISIONS
 TABLES = MetaData()
@@ -47,6 +51,18 @@ LEASES = Table(
     Column("until", Float, nullable=False),
 )
 SECRETS = Table("secret", TABLES, Column("token", String(64), primary_key=True))
+
+
+def open_review(folder: Path) -> Engine:
+    """Open the database of a folder's decisions, and make it if there is none.
+
+    Raises:
+        DataError: it is a link, by which a stranger's folder could have another database changed.
+        FairHumanError: it can't be used.
+    """
+    if (folder / FILE).is_symlink():
+        raise DataError(f"{folder / FILE}: must be a file, but is a link; copy the file that it leads to, or delete it")
+    return open_database(folder / FILE, TABLES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.review.events import DROP, FILE, KEEP, TABLES, Decision, standing_decisions
+from fairhuman.data.review.events import DROP, FILE, KEEP, Decision, open_review, standing_decisions
 from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.summary import ReviewSummary, summarize, verdicts
 from fairhuman.data.sources.review import REVIEWED
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
-from fairhuman.web.database import open_database, transaction
+from fairhuman.web.database import transaction
 
 REPORT = "review.json"
 
@@ -36,7 +36,7 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
     pictures = load_pictures(folder, settings.source, LoadReport())
     if not (folder / FILE).is_file():
         raise DataError(f"{folder / FILE}: no such file: nothing has been reviewed yet")
-    engine = open_database(folder / FILE, TABLES)
+    engine = open_review(folder)
     try:
         with transaction(engine) as connection:
             decisions = standing_decisions(connection)

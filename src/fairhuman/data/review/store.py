@@ -22,9 +22,12 @@ from fairhuman.data.review.events import (
 )
 from fairhuman.data.review.settings import REASONS, ReviewSettings, clean_text
 from fairhuman.data.review.summary import ReviewSummary, summarize
+from fairhuman.utils.files import cache_folder, writing
+from fairhuman.utils.secret_file import derived_token, read_secret
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import transaction
 
+SECRET = "review.key"  # in the user's cache, not beside the pictures, which may be a stranger's
 AHEAD = 2  # pictures assigned to a reviewer: the one on the page, and the next
 
 
@@ -62,13 +65,25 @@ class ReviewStore:
         self.engine, self.prompts, self.settings, self._clock = engine, prompts, settings, clock
 
     def token(self) -> str:
-        """The secret in the address of all pages; it survives a restart, so that open pages keep working."""
+        """The secret in the address of all pages; it survives a restart, so that open pages keep working.
+
+        It is derived from a secret of this user and one of the database. So who made the folder, and with it perhaps
+        the database, doesn't know it.
+
+        Raises:
+            DataError: the user's secret is damaged.
+            FairHumanError: it can't be written.
+        """
+        own = cache_folder() / SECRET
+        with writing(own, "; set the environment variable FAIRHUMAN_CACHE to use another folder"):
+            own.parent.mkdir(parents=True, exist_ok=True)
+            secret = read_secret(own, "making it", "delete the file, which gives all reviews new addresses")
         with transaction(self.engine) as connection:
             found = connection.execute(select(SECRETS.c.token)).scalar()
             if found is None:
                 found = secrets.token_urlsafe(32)
                 connection.execute(insert(SECRETS).values(token=found))
-            return str(found)
+            return derived_token(secret, f"review {found}")
 
     def summary(self) -> ReviewSummary:
         """Counts of the standing decisions."""

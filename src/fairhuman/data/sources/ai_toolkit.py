@@ -77,9 +77,7 @@ def _folder(file: Path, values: Mapping[str, Any]) -> PhotoFolder:
 
 def _config(path: Path) -> tuple[Path, list[dict[str, Any]]] | None:
     """The YAML at a path, or in a folder, and its processes that have data sets; None: there is none."""
-    files = [path] if path.suffix in SUFFIXES else []
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES]
+    files = [file for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.suffix in SUFFIXES]
     for file in files:
         try:
             with reading_table(file):

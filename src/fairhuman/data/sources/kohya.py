@@ -120,7 +120,7 @@ def toml_with(path: Path, table: str) -> tuple[Path, Mapping[str, Any]] | None:
     Raises:
         DataError: the path is a TOML that can't be read.
     """
-    files = [path] if path.suffix == ".toml" else sorted(path.glob("*.toml")) if path.is_dir() else []
+    files = sorted(path.glob("*.toml")) if path.is_dir() else [path] if path.suffix == ".toml" else []
     for file in files:
         try:
             with reading_table(file):

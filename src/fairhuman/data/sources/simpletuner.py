@@ -94,8 +94,8 @@ def _named(row: Row, entry: Entry) -> Row:
 
 def _config(path: Path) -> tuple[Path, Sequence[Entry]] | None:
     """The list at a path, or in a folder; None: there is none."""
-    files = sorted(path.glob("*multidatabackend*.json")) if path.is_dir() else []
-    files = [path] if path.suffix == ".json" else files
+    inside = path.glob("*multidatabackend*.json") if path.is_dir() else [path]
+    files = sorted(file for file in inside if file.suffix == ".json")
     for file in files:
         try:
             with reading_table(file):
