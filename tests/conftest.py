@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 
 from fairhuman.cli import main
 from fairhuman.synth.body import Body
+from helpers import warm
 from helpers.places import ROOT
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,6 +39,11 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        warm.share()
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pose = {"width": 64, "height": 64, "people": [points]}
         (tmp_path / "POSES" / f"{number}.json").write_text(json.dumps(pose), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    # It takes long to compute: see the tests of memory.
+    monkeypatch.setattr("fairhuman.train.preflight._memory_of", lambda _: "not computed in this test")
     return tmp_path
 
 

@@ -96,7 +96,6 @@ def test_lengths(mode: str, length: Length) -> None:
 def test_audits_are_exact_steps_that_report_the_cosine(mode: str) -> None:
     unet = small_unet()
     fair = fair_backward(unet, mode)
-    other = fair_backward(small_unet(), mode)
     for seed in range(4):
         take(fair, unet, seed)
     rows = true_gradients(unet, 4)

@@ -79,11 +79,10 @@ def losses(
 def true_gradients(unet: nn.Module, seed: int = 0, absent: bool = False) -> Tensor:
     """G^T [K, P], float64, by K ordinary backward passes; zeros for an absent objective."""
     rows = []
-    for i in range(3):
+    for loss in losses(unet, seed, absent=absent)[0]:
         unet.zero_grad()
-        loss = losses(unet, seed, absent=absent)[0][i]
         if loss is not None:
-            loss.backward()
+            loss.backward(retain_graph=True)
         rows.append(flat_grad(unet))
     unet.zero_grad()
     return torch.stack(rows)

@@ -1,8 +1,8 @@
 """Processes that start with the imports done: forked from a server that has imported the training code once.
 
 Importing torch, diffusers and transformers takes several seconds of a processor; tests start about a hundred processes.
-`Popen` takes the arguments of `subprocess.Popen` that tests and `compare.jobs` use. What a test wants to know about the
-start of a process itself it must ask a real one.
+One server serves all workers of a test run: `share`. `Popen` takes the arguments of `subprocess.Popen` that tests and
+`compare.jobs` use. What a test wants to know about the start of a process itself it must ask a real one.
 """
 
 import multiprocessing
@@ -12,14 +12,39 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from multiprocessing import reduction
+from functools import cache
+from multiprocessing import forkserver, reduction, resource_tracker
 from typing import IO, Any
 
 PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["fairhuman.cli.watch", "fairhuman.train.loop", "fairhuman.generate.run", "helpers.warm"]
+    ["helpers.on_request", "fairhuman.cli.watch", "fairhuman.train.loop", "fairhuman.generate.run", "helpers.warm"]
 )
+ADDRESS = "FAIRHUMAN_TESTS_FORK_SERVER"
+
+
+def share() -> None:
+    """Start a server that all workers of pytest use; it imports at the first request, and ends with this process."""
+    _serve()
+    os.environ[ADDRESS] = forkserver._forkserver._forkserver_address
+
+
+@cache
+def _serve() -> None:
+    """Take the shared server, or start one; strings have other hashes there than here."""
+    server = forkserver._forkserver
+    if ADDRESS in os.environ:
+        server._forkserver_address = os.environ[ADDRESS]
+        server._forkserver_alive_fd = os.open(os.devnull, os.O_WRONLY)
+        server.ensure_running = resource_tracker.ensure_running
+        return
+    seed = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "2" if seed == "1" else "1"
+    try:
+        server.ensure_running()
+    finally:
+        os.environ.pop("PYTHONHASHSEED") if seed is None else os.environ.update(PYTHONHASHSEED=seed)
 
 
 class _Inherited:
@@ -71,6 +96,7 @@ class Popen:
         start_new_session: bool = False,
     ) -> None:
         assert stdin == DEVNULL
+        _serve()
         self.args, self.returncode = command, None
         self.stdout, out = _pipe(stdout, 1, text)
         self.stderr, err = (None, out) if stderr == STDOUT else _pipe(stderr, 2, text)

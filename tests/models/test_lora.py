@@ -1,5 +1,3 @@
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, add_lora, shape_mismatches, to_kohya
 from fairhuman.models.settings import LoraSettings
+from helpers import warm
 
 MakeBatch = Callable[[int], tuple[Batch, Tensor, Tensor]]
 SETTINGS = [
@@ -284,10 +283,11 @@ def test_equal_loras_are_equal_files_in_every_process(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from fairhuman.models.architecture import build_small; "
         "from fairhuman.models.lora import LoraModel, LoraSettings; "
-        "LoraModel(build_small(0), LoraSettings(rank=2, alpha=3.0), seed=0).save(Path(sys.argv[1]))"
+        "LoraModel(build_small(0), LoraSettings(rank=2, alpha=3.0), seed=0).save(Path(sys.argv[1])); "
+        "print(hash('a name'))"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "there")], check=True, env=environment)
+    done = warm.run([sys.executable, "-c", code, tmp_path / "there"], check=True)
+    assert int(done.stdout) != hash("a name"), "sets have other orders there"
     LoraModel(build_small(0), LoraSettings(rank=2, alpha=3.0), seed=0).save(tmp_path / "here")
     for name in (DIFFUSERS_FILE, KOHYA_FILE):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()

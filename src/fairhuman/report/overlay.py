@@ -7,6 +7,7 @@ shows here.
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import ceil
 from pathlib import Path
 
@@ -247,6 +248,7 @@ def _draw_head(
         draw.text((MARGIN + 18, y), line, font=_font(), fill="#222222")
 
 
+@cache
 def _font(size: int = 12) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as shipped with matplotlib, so that every machine draws the same glyphs."""
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

@@ -30,6 +30,13 @@ from fairhuman.train.recipe import TrainRecipe
 STATE_BYTES: Mapping[str, int] = {"adam": 8, "adamw": 8, "adamw8bit": 2, "sgd": 4}
 # Overhead on a GPU: PyTorch's context in bytes, and the allocator's fragmentation as a share.
 CONTEXT, GAPS = 2**29, 0.05
+# Settings that no peak depends on, beyond what the kind of step says; a new setting counts until it stands here.
+OUTSIDE_PEAKS = {
+    *("data", "build", "out", "seed", "steps", "accumulate", "learning_rate", "subject", "strategy", "fairness"),
+    *("checkpoint_every", "keep_checkpoints", "source", "cache", "view", "noise", "optimizer", "schedule", "ema"),
+    *("validation", "preview", "track"),
+}
+_PEAKS: dict[tuple[object, ...], int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,29 +142,42 @@ def _networks(model: TrainableModel) -> list[nn.Module]:
 
 
 def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) -> list[int]:
-    """Return the peaks of encoding pictures and of each of `steps`, exact (True) or ordinary, without the weights."""
-    pipeline = model.pipeline
-    batch, channels, factor = recipe.batch_size, pipeline.vae.config.latent_channels, vae_factor(pipeline.vae)
-    height, width = recipe.size  # no bucket has a larger area
-    precision = DTYPES[recipe.precision]
-    autocast = torch.autocast("cpu", precision, enabled=precision is not None)
-    with fake_tensors(*_networks(model)):
-        known = [p for whole in _networks(model) for p in whole.parameters()]
-        parameters = [p for p in known if p.requires_grad]
-        pictures = torch.empty(batch, 3, height, width)
-        with LiveBytes(known) as live, torch.no_grad():
-            pipeline.vae.encode(pictures)
-        peaks = [live.peak]
-        masks_kbhw = torch.empty(len(recipe.objective_names), batch, height // factor, width // factor)
-        for exact in steps:
-            with LiveBytes(known) as live:
-                noisy = torch.empty(batch, channels, height // factor, width // factor)
-                with autocast:
-                    prediction = model.predict(_batch(recipe, pictures), noisy, torch.empty(batch))
-                squares_bhw = (prediction.float() - noisy).square().sum(dim=1)
-                _backward(recipe, [(squares_bhw * mask).sum() for mask in masks_kbhw], parameters, exact)
-            peaks.append(live.peak)
-    return peaks
+    """Return the peaks of encoding pictures and of each of `steps`, exact (True) or ordinary, without the weights.
+
+    A process computes each peak once: many changes of a recipe leave most of its peaks as they are.
+    """
+    weights = bytes_of(p for whole in _networks(model) for p in whole.parameters())
+    same = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), len(recipe.objective_names), weights
+    ways = [(batched(recipe), recipe.fairness.pairwise) if exact and recipe.balances else None for exact in steps]
+    keys: list[tuple[object, ...]] = [(*same, "encode"), *((*same, way) for way in ways)]
+    if not _PEAKS.keys() >= set(keys):
+        with fake_tensors(*_networks(model)):
+            pictures = torch.empty(recipe.batch_size, 3, *recipe.size)  # no bucket has a larger area
+            for key, way in zip(keys, ["encode", *ways], strict=True):
+                if key not in _PEAKS:
+                    _PEAKS[key] = _peak(recipe, model, pictures, way)
+    return [_PEAKS[key] for key in keys]
+
+
+def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: "str | tuple[bool, bool] | None") -> int:
+    """Return the peak of encoding, of an exact step, or (None) of an ordinary step."""
+    vae, precision = model.pipeline.vae, DTYPES[recipe.precision]
+    batch, _, height, width = pictures.shape
+    latent_hw = height // vae_factor(vae), width // vae_factor(vae)
+    masks_kbhw = torch.empty(len(recipe.objective_names), batch, *latent_hw)
+    known = [p for whole in _networks(model) for p in whole.parameters()]
+    with LiveBytes(known) as live:
+        if way == "encode":
+            with torch.no_grad():
+                vae.encode(pictures)
+            return live.peak
+        noisy = torch.empty(batch, vae.config.latent_channels, *latent_hw)
+        with torch.autocast("cpu", precision, enabled=precision is not None):
+            prediction = model.predict(_batch(recipe, pictures), noisy, torch.empty(batch))
+        squares_bhw = (prediction.float() - noisy).square().sum(dim=1)
+        losses = [(squares_bhw * mask).sum() for mask in masks_kbhw]
+        _backward(recipe, losses, [p for p in known if p.requires_grad], exact=way is not None)
+    return live.peak
 
 
 def _batch(recipe: TrainRecipe, pictures: Tensor) -> Batch:
@@ -173,7 +193,7 @@ def _batch(recipe: TrainRecipe, pictures: Tensor) -> Batch:
 
 def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Parameter], exact: bool) -> None:
     """Run the backward passes that the estimators of `fairness` run."""
-    if not (exact and recipe.balances):
+    if not exact:
         total = weighted_sum(losses, [1.0] * len(losses))
         assert total is not None
         torch.autograd.grad(total, parameters, allow_unused=True)
