@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
@@ -94,6 +93,8 @@ def normed(state: Mapping[str, Tensor], name: str, x: Tensor, eps: float) -> Ten
 
 def write_hps(folder: Path, state: Mapping[str, Tensor]) -> str:
     """Path of the weights; the architecture is known to open_clip as `tiny-hps`."""
+    import open_clip
+
     (folder / "tiny-hps.json").write_text(json.dumps(TINY_HPS), encoding="utf-8")
     open_clip.add_model_config(folder / "tiny-hps.json")
     torch.save({"state_dict": dict(state)}, folder / "hps.pt")

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import filelock
 import numpy as np
 import pytest
@@ -164,6 +163,8 @@ def test_the_webdataset_library_reads_the_shards(people, tmp_path):
 
 
 def test_hugging_face_shows_pictures_and_boxes_of_an_imagefolder(people, tmp_path):
+    import datasets
+
     export_dataset(people, tmp_path / "out", "imagefolder")
     loaded = datasets.load_dataset(
         "imagefolder", data_dir=str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache")
@@ -174,6 +175,8 @@ def test_hugging_face_shows_pictures_and_boxes_of_an_imagefolder(people, tmp_pat
 
 
 def test_hugging_face_shows_pictures_boxes_and_masks_of_parquet(people, tmp_path):
+    import datasets
+
     export_dataset(people, tmp_path / "out", "parquet", shard_rows=3)
     tables = [str(path) for path in sorted((tmp_path / "out/data").iterdir())]
     loaded = datasets.load_dataset("parquet", data_files=tables, split="train", cache_dir=str(tmp_path / "cache"))

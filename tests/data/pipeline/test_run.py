@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
-import datasets
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -285,6 +284,8 @@ def test_the_trainer_reads_what_was_built(photos, tmp_path):
 
 
 def test_hugging_face_shows_pictures_and_boxes(photos, tmp_path):
+    import datasets
+
     build(photos, tmp_path / "out")
     files = [str(path) for path in sorted((tmp_path / "out/data").iterdir())]
     loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))

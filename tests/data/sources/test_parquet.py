@@ -1,6 +1,5 @@
 """The Parquet reader: pictures inside, one file or many, and what Hugging Face `datasets` writes."""
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -66,6 +65,8 @@ def test_paths_instead_of_bytes(tmp_path):
 
 
 def test_the_schema_of_hugging_face_datasets(tmp_path):
+    import datasets
+
     boxes = datasets.List(datasets.List(datasets.Value("float32")))
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string"), "faces": boxes})
     image = {"bytes": encoded(picture(40, 30, 3)), "path": "a.png"}

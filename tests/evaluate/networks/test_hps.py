@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from torch import Tensor
@@ -123,6 +122,8 @@ def score(weights: str) -> HumanPreferenceScore:
 
 
 def test_the_score_is_the_cosine_of_clip_s_features(score: HumanPreferenceScore, state: dict[str, Tensor]) -> None:
+    import open_clip
+
     images = torch.stack([score.prepare(picture(number)) for number in range(len(PROMPTS))])
     tokenizer = open_clip.SimpleTokenizer()
     tokens = [[49406, *tokenizer.encode(prompt), 49407] for prompt in PROMPTS]
@@ -183,6 +184,8 @@ def test_prompts_beyond_77_tokens_are_counted(score: HumanPreferenceScore) -> No
 
 
 def test_the_real_architecture_has_the_names_of_the_checkpoint() -> None:
+    import open_clip
+
     config = open_clip.get_model_config("ViT-H-14")
     with torch.device("meta"):
         network = open_clip.CLIP(**config)
