@@ -147,7 +147,7 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) ->
     A process computes each peak once: many changes of a recipe leave most of its peaks as they are.
     """
     weights = bytes_of(p for whole in _networks(model) for p in whole.parameters())
-    same = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), len(recipe.objective_names), weights
+    same = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), weights
     ways = [(batched(recipe), recipe.fairness.pairwise) if exact and recipe.balances else None for exact in steps]
     keys: list[tuple[object, ...]] = [(*same, "encode"), *((*same, way) for way in ways)]
     if not _PEAKS.keys() >= set(keys):
