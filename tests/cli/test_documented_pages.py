@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fairhuman.compare import jobs
 from fairhuman.train.preflight import DISK, GPU, HUB_WEIGHTS
+from helpers import warm
 from helpers.figures import give_poses, write_figures
 from helpers.places import ROOT
 
@@ -68,6 +70,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pose = {"width": 64, "height": 64, "people": [points]}
         (tmp_path / "POSES" / f"{number}.json").write_text(json.dumps(pose), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "subprocess", warm)
     # It takes long to compute: see the tests of memory.
     monkeypatch.setattr("fairhuman.train.preflight._memory_of", lambda _: "not computed in this test")
     return tmp_path

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fairhuman.compare import jobs
 from fairhuman.models.mole import MoleModel
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import MoleSettings
+from helpers import warm
 from helpers.figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -16,8 +18,9 @@ SHORT = ("resolution=32", "steps=1", "guidance=1")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two prompts and two people of theirs."""
+    monkeypatch.setattr(jobs, "subprocess", warm)
     write_figures(tmp_path / "people", 2, 64, seed=2)
     (tmp_path / "prompts.txt").write_text("a hat\n\na red shirt\n", encoding="utf-8")
     return tmp_path
