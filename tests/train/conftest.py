@@ -13,6 +13,12 @@ from helpers.figures import write_figures
 MakeRecipe = Callable[..., TrainRecipe]
 
 
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without curves, which take a second a run to draw: `tests/report` draws them."""
+    monkeypatch.setattr("fairhuman.report.html.to_svg", lambda _: b"<svg/>")
+
+
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
