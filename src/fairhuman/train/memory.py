@@ -166,7 +166,8 @@ def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: "st
     latent_hw = height // vae_factor(vae), width // vae_factor(vae)
     masks_kbhw = torch.empty(len(recipe.objective_names), batch, *latent_hw)
     known = [p for whole in _networks(model) for p in whole.parameters()]
-    with LiveBytes(known) as live:
+    live = LiveBytes(known)
+    with live:
         if way == "encode":
             with torch.no_grad():
                 vae.encode(pictures)
