@@ -8,7 +8,7 @@ WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 2 )))
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-quick test-slow system-deps format lint types bench bench-data bench-quick bench-quality replication table2 docs clean
+.PHONY: demo test test-quick test-slow system-deps format lint types bench bench-data bench-quick bench-quality replication table2 evidence evidence-quick docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -61,7 +61,14 @@ bench-data: $(STAMP)
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/guard.py
 
-# These three take hours; the same again goes on where it was stopped.
+# The protocol of docs/evidence.md at tiny size: ten minutes, measures nothing.
+evidence-quick: $(STAMP)
+	$(BIN)/fairhuman compare recipes/evidence-quick.yaml
+
+# These four take hours; the same again goes on where it was stopped.
+evidence: $(STAMP)
+	$(BIN)/fairhuman compare recipes/evidence-small.yaml
+
 replication: $(STAMP)
 	$(BIN)/fairhuman compare recipes/compare-replication.yaml
 

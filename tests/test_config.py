@@ -157,7 +157,7 @@ def test_invalid_items_are_reported_without_too_short() -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
-    if path.name.startswith(("compare", "table")):
+    if path.name.startswith(("compare", "evidence", "table")):
         compared = config.load(ReproduceRecipe if path.name.startswith("table") else CompareRecipe, path)
         assert all(compared.run(cell, seed, None, "test").steps for cell in compared.cells for seed in compared.seeds)
         return

@@ -15,6 +15,8 @@ from fairhuman.errors import RecipeError
 RUN = ("data=people", "out=runs/a", "steps=100")
 MIX = "data=[{path: a, %s}, {path: b%s}]"
 CELLS = ("out=runs/c", "train={data: people}", "test=others", "cells={LS: {strategy: ls}, MPD: {strategy: mpd}}")
+FRONT = "front={rival: LS, untuned: {cell: MPD, learning_rate: 1.0e-3}}"
+TUNING = "tuning={data: more, learning_rates: [1.0e-3]}"
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,15 @@ COMMANDS = (
             ("tuning={data: others, learning_rates: [1.0e-3]}",),
             ("tuning={data: more, learning_rates: [1.0e-3], same: {LS: [SI]}}",),
             ("tuning={data: more, learning_rates: [1.0e-3], same: {LS: [MPD], MPD: [LS]}}",),
+            (FRONT,),
+            (FRONT, TUNING, "against=LS"),
+            (FRONT, TUNING, "seeds=[0, 1]"),
+            (FRONT, TUNING, "front.families={fixed: [SI]}"),
+            (FRONT, TUNING, "front.families={a: [LS], b: [LS]}"),
+            (FRONT, TUNING, "front.rival=SI"),
+            (FRONT, TUNING, "front.untuned.learning_rate=1"),
+            (FRONT, TUNING, "cells={LS: {strategy: ls}, MPD: {fairness: {length: clip}}}"),
+            (FRONT, TUNING, "people={train: {count: 8, seed: 1}, others: {count: 8, seed: 1}}"),
         ),
     ),
     Command(

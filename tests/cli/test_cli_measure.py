@@ -205,3 +205,15 @@ def test_dry_runs_of_the_comparisons_of_the_repository(
     assert "to find learning rates" in said
     assert ("missing data: people-test: doesn't exist yet" in said) == full_size
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "runs"), [("quick", "8 runs"), ("small", "115 runs")])
+def test_dry_runs_of_the_evidence_tell_runs_and_hours(
+    name: str, runs: str, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said, errors = typed("compare", RECIPES / f"evidence-{name}.yaml", "--dry-run")
+    assert code == 0, errors
+    assert f"{runs} on tuning data, at most" in said
+    assert "2 at once, each on one CPU core (estimated)" in said
+    assert not list(tmp_path.iterdir())

@@ -49,6 +49,12 @@ def compare(
         found = list(start_findings(settings, runs))
         for finding in found:
             display.say(finding.line())
+        if settings.front is not None and settings.tuning is not None:
+            from fairhuman.compare.fronts.plan import plan_of
+
+            for line in plan_of(settings, settings.front, settings.tuning).lines():
+                display.say(line)
+            raise Exit(display.verdict(found))
         rates = settings.tuning.runs_of(settings.cells) if settings.tuning else 0
         display.say(f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
         raise Exit(display.verdict(found))

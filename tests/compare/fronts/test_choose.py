@@ -94,6 +94,8 @@ def test_cells_added_later_join_without_changing_the_choice(tmp_path):
     assert both.margins == first.margins
     assert both.rival == first.rival
     assert keep_choice(file, front(), more, tested=True) == both
+    assert keep_choice(file, front(), results(), tested=True) == first, "without the cell, its points wait in the file"
+    assert keep_choice(file, front(), more, tested=True) == both
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -1,7 +1,7 @@
 """Choice of the points to test, from tuning results alone, and the file that keeps it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +118,8 @@ def anchors(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> tuple[Point, 
 def keep_choice(file: Path, front: FrontSettings, tuned: Mapping[Point, Tuned], tested: bool) -> Choice:
     """The choice in `file`, with points of cells that were added since; chosen and written if there is none.
 
+    Points of cells that are no more stay in the file, and are left out of what is returned.
+
     Args:
         file: `chosen.json`.
         front: settings of the choice.
@@ -137,7 +139,7 @@ def keep_choice(file: Path, front: FrontSettings, tuned: Mapping[Point, Tuned], 
     else:
         choice = choose(front, tuned)
     write_json(file, _plain(choice, front, tuned, before))
-    return choice
+    return replace(choice, why={point: why for point, why in choice.why.items() if point in tuned})
 
 
 def _with_added(choice: Choice, front: FrontSettings, added: Mapping[Point, Tuned]) -> Choice:

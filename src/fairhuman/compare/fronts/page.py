@@ -97,7 +97,7 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
 def front_figure(front: FrontSettings, found: Fronts, budget: str, narrow: bool = False) -> Figure:
     """Tested points with their intervals, and what each family attains, with its 95 % band."""
     curves = _shown(front, found, budget)
-    palette = colours(curves)
+    palette = colours(front.family(point.cell) for point in found.points)
     figure = Figure(figsize=(3.6, 4.4) if narrow else (9.0, 5.0), dpi=100, layout="constrained")
     axes = figure.subplots()
     for family, curve in curves.items():
@@ -105,7 +105,7 @@ def front_figure(front: FrontSettings, found: Fronts, budget: str, narrow: bool 
     for point, changes in found.points.items():
         family = front.family(point.cell)
         if budget == STEPS or family in curves:
-            _draw_point(axes, changes, palette.get(family, "#9a9a9a"))
+            _draw_point(axes, changes, palette[family] if family in curves else "#9a9a9a")
     axes.axvline(100 * front.reference, color="#888888", linewidth=1.0, linestyle=":")
     axes.axhline(0.0, color="#888888", linewidth=1.0, linestyle=":")
     axes.set_xlabel("change in global loss, % (what it costs)", fontsize=9, color=INK)

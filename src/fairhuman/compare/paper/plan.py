@@ -84,9 +84,9 @@ def plan_of(recipe: ReproduceRecipe, prompts: int | None) -> Plan:
     """
     runs, variants = planned_runs(recipe), len(recipe.comparisons)
     tuning = recipe.tuning.runs_of(recipe.cells) if recipe.tuning is not None else 0
-    device = GPU if forward_flops(runs[0].model, runs[0].size) > LARGE else CPU
+    device = device_of(runs[0])
     speeds = [measured_speed(run) for run in runs]
-    train_s = sum(_train_seconds(run, device, found and found[0]) for run, found in zip(runs, speeds, strict=True))
+    train_s = sum(train_seconds(run, device, found and found[0]) for run, found in zip(runs, speeds, strict=True))
     sets = 1 + variants * sum(len(recipe.sampling.lora_weights) if run.kind == "lora" else 1 for run in runs)
     pictures = None if prompts is None else prompts * recipe.sampling.images_per_prompt * sets
     size = (recipe.sampling.height or runs[0].size[0], recipe.sampling.width or runs[0].size[1])
@@ -121,7 +121,13 @@ def forward_flops(model: str, size: tuple[int, int]) -> float:
     return float(counter.get_total_flops())
 
 
-def _train_seconds(run: TrainRecipe, device: str, pictures_per_s: float | None) -> float:
+def device_of(run: TrainRecipe) -> str:
+    """The device that a run is for, by the size of its U-Net; a key of `RATES`."""
+    return GPU if forward_flops(run.model, run.size) > LARGE else CPU
+
+
+def train_seconds(run: TrainRecipe, device: str, pictures_per_s: float | None) -> float:
+    """Seconds of a run's steps on `device`; at the measured speed where there is one."""
     if pictures_per_s is not None:
         return run.steps * run.samples(1) / pictures_per_s
     gradients = len(run.objective_names) if run.balances and not run.amortised else 1

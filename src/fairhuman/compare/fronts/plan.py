@@ -1,0 +1,68 @@
+"""What a comparison in two stages takes, before it starts: runs and hours."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fairhuman.compare.fronts.run import tuning_runs
+from fairhuman.compare.fronts.settings import FrontSettings
+from fairhuman.compare.paper.plan import RATES, device_of, forward_flops, train_seconds
+from fairhuman.compare.settings import CompareRecipe, TuningSettings
+from fairhuman.report.text import duration, plural
+from fairhuman.train.recipe import TrainRecipe
+
+START_SECONDS = 12.0  # of a run before its first step, on a core of 2026
+
+
+@dataclass(frozen=True)
+class FrontPlan:
+    """Runs of each part, and hours on `device` with `processes` runs at once.
+
+    Attributes:
+        tuning_runs, test_runs, world_runs: training runs; of the test the largest number.
+        seconds: of all runs, one after the other, estimated from the U-Net's arithmetic.
+    """
+
+    tuning_runs: int
+    test_runs: int
+    world_runs: int
+    seconds: float
+    processes: int
+    device: str
+
+    def lines(self) -> Iterator[str]:
+        """The plan in words."""
+        yield (
+            f"{plural(self.tuning_runs, 'run')} on tuning data, at most {self.test_runs:,} on test data, "
+            f"{self.world_runs:,} in other worlds"
+        )
+        at_once = f", {self.processes} at once" if self.processes > 1 else ""
+        hours = duration(self.seconds / self.processes)
+        yield f"about {hours}{at_once}, each on {self.device} (estimated); rendering adds"
+
+
+def plan_of(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings) -> FrontPlan:
+    """The plan of a recipe; nothing is loaded. Runs on test data count as the mean tuning run."""
+    runs = list(tuning_runs(recipe, tuning).values())
+    device = device_of(runs[0])
+    each = _seconds(runs, device, _pictures(recipe, runs[0], tuning.data))
+    tested = min(front.at_most, len(runs)) * len(recipe.seeds)
+    worlds = 2 * len(front.worlds) * len(recipe.seeds)
+    later = _seconds(runs, device, _pictures(recipe, runs[0], recipe.test))
+    seconds = sum(each) + (tested + worlds) * sum(later) / len(later)
+    return FrontPlan(len(runs), tested, worlds, seconds, recipe.processes, device)
+
+
+def _pictures(recipe: CompareRecipe, run: TrainRecipe, data: str) -> int:
+    """Pictures of a validation."""
+    people = recipe.people.get(data)
+    return run.validation.count if people is None else min(people.count, run.validation.count)
+
+
+def _seconds(runs: Sequence[TrainRecipe], device: str, pictures: int) -> list[float]:
+    """Seconds of each run: start, steps, and a validation before and after."""
+    return [
+        START_SECONDS
+        + train_seconds(run, device, None)
+        + 2 * pictures * len(run.validation.timesteps) * forward_flops(run.model, run.size) / RATES[device]
+        for run in runs
+    ]
