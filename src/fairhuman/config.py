@@ -121,13 +121,15 @@ def read(path: Path) -> dict[str, Any]:
 
 def read_levels(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
     """Return the own settings of a recipe file and of those that it extends, the file itself last; errors as `read`."""
-    if path.resolve() in seen:
-        raise RecipeError(f"{path}: extends itself")
     try:
+        if path.resolve() in seen:
+            raise RecipeError(f"{path}: extends itself")
         values = read_yaml(path)
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such recipe{_recipes_at_hand(path)}") from error
-    except (OSError, ValueError) as error:
+    except IsADirectoryError as error:
+        raise RecipeError(f"{path}: expected a YAML file of settings, found a folder; give a file in it") from error
+    except (OSError, RuntimeError, ValueError) as error:  # a RuntimeError: a loop of links, before Python 3.13
         raise RecipeError(f"{path}: expected a YAML file, {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")

@@ -9,7 +9,9 @@ import yaml
 from rich.console import Console
 
 from fairhuman import config
+from fairhuman.cli import app as command_line
 from fairhuman.cli.console import SECONDS, ConsoleDisplay, clock
+from fairhuman.errors import DataError
 from fairhuman.models.settings import LoraSettings
 from fairhuman.train.preflight import StartFinding
 from fairhuman.train.recipe import TrainRecipe
@@ -134,3 +136,22 @@ def test_settings_are_short_only_if_they_are_read_as_the_same() -> None:
     assert config.build(TrainRecipe, yaml.safe_load(short)) == recipe
     set_again = TrainRecipe(data=Path("a"), out=Path("b"), steps=1, subject="person", view={"flip_probability": 0.5})
     assert config.to_short_yaml(set_again) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DataError("a\x1b[2J.png: is\rbad\nsecond line"), "error: a\\x1b[2J.png: is\\rbad\nsecond line\n"),
+        (OSError(2, "No such file", "a\x1b[2J\n.png"), "error: a\\x1b[2J\n.png: No such file\n"),
+    ],
+)
+def test_an_error_tells_the_terminal_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(command_line, "app", fail)
+    with pytest.raises(SystemExit, match="1"):
+        command_line.run()
+    assert capsys.readouterr().err == said

@@ -291,6 +291,19 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, layout: str, va
         LoraModel(load_pipeline("small"), LoraSettings(rank=4, start=file), seed=0)
 
 
+def test_whatever_loading_raises_is_one_line(tmp_path: Path) -> None:
+    pipeline, odd = load_pipeline("small"), tmp_path / "odd.safetensors"
+    for tensors in (
+        {"lora_unet_x.lora_down.weight": torch.zeros(4, 4)},
+        {"unet.x.lora_A.weight": torch.tensor(1.0)},
+        {"unet.x.lora_B.weight": torch.zeros(0, 0)},
+    ):
+        save_file(tensors, odd)
+        with pytest.raises(ModelError, match=r"^LoRA '.*odd\.safetensors': expected ") as found:
+            load_lora(pipeline, odd)
+        assert "\n" not in str(found.value)
+
+
 def test_broken_tensors_and_alphas_are_one_line(tmp_path: Path) -> None:
     model, pipeline = trained(SETTINGS[0]), load_pipeline("small")
     kohya = load_file(files(model, tmp_path)["kohya"])

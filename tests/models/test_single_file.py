@@ -32,6 +32,7 @@ from fairhuman.models.original import PREFIXES, original_of
 from fairhuman.models.sdxl import load_pipeline, noise_scheduler, scheduler_config
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import save_single_file
+from fairhuman.utils.safetensors_header import read_header
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 DRAW = SampleSettings(steps=3, height=32, width=48, guidance=4.0, seed=5)
@@ -353,6 +354,16 @@ def test_odd_headers_are_one_line(tmp_path: Path, header: dict[str, Any], messag
     with pytest.raises(ModelError, match=rf"odd\.safetensors': .*{message}") as found:
         check_location(str(path))
     assert "\n" not in str(found.value)
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path) -> None:
+    path, text = tmp_path / "x.safetensors", json.dumps({"a": ENTRY}).encode().ljust(0x280)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(2))
+    assert path.read_bytes().startswith(b"\x80\x02"), "as a pickle of protocol 2 does"
+    assert read_header(path, "x").tensors["a"].shape == (1,)
+    path.write_bytes(b"\x80\x02" + bytes(64))
+    with pytest.raises(ModelError, match=r"^x: expected a \.safetensors file, found a pickle file"):
+        read_header(path, "x")
 
 
 def test_tensors_that_fit_no_layer_or_are_missing_are_named(checkpoint: Path, tmp_path: Path) -> None:

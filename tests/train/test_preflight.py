@@ -10,6 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
+from fairhuman import config
 from fairhuman.errors import DataError, FairHumanError, TrainingError
 from fairhuman.train.loop import train
 from fairhuman.train.memory import Memory
@@ -94,6 +95,20 @@ def test_hours_come_from_a_measured_run_alone(make_recipe: MakeRecipe) -> None:
     assert min(rates) <= measured[0] <= max(rates)
     assert found(other)["hours"][1].endswith(f"measured in {recipe.out}, without previews")
     assert measured_speed(make_recipe("other", lora={"rank": 2})) is None, "its steps cost less"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("summary.json", "[5]"), ("summary.json", "[" * 5000), ("metrics.jsonl", "5\n5\n"), ("recipe.yaml", "[" * 5000)],
+)
+def test_a_damaged_run_beside_this_one_is_passed_over(make_recipe: MakeRecipe, name: str, content: str) -> None:
+    recipe = make_recipe("mine", steps=2)
+    beside = recipe.out.parent / "beside"
+    beside.mkdir(parents=True)
+    config.save(recipe, beside / "recipe.yaml")
+    (beside / "summary.json").write_text('{"device": "cpu"}')
+    (beside / name).write_text(content)
+    assert measured_speed(recipe) is None
 
 
 def test_a_lora_that_does_not_fit_is_missing(make_recipe: MakeRecipe) -> None:

@@ -64,16 +64,21 @@ def _root(
     """Fine-tune SDXL so that faces and hands come out right, without spoiling the rest."""
 
 
+def _say_error(text: str) -> None:
+    """Print an error; names of files and values in it may hold sequences that a terminal obeys."""
+    echo("\n".join(map(escape_control, f"error: {text}".split("\n"))), err=True)
+
+
 def run() -> None:
     """Run the command line: exit code 0, 1 for a failure, 2 for wrong usage, 128 + n after signal n."""
     try:
         app()
     except FairHumanError as error:
-        echo("\n".join(map(escape_control, f"error: {error}".split("\n"))), err=True)
+        _say_error(str(error))
         sys.exit(2 if isinstance(error, RecipeError) else 1)
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        echo(f"error: {where}{error.strerror or error}", err=True)
+        _say_error(f"{where}{error.strerror or error}")
         sys.exit(1)

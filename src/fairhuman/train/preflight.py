@@ -17,13 +17,12 @@ from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
 from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id
 from fairhuman.models.settings import BaseSettings
-from fairhuman.report.run_folder import read_metrics
+from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration
 from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
-from fairhuman.utils.parse import parse_json
 from fairhuman.utils.plugins import STRATEGIES, load_plugin
 
 if TYPE_CHECKING:
@@ -370,13 +369,13 @@ def measured_speed(recipe: TrainRecipe) -> tuple[float, Path] | None:
     here = "cuda" if torch.cuda.is_available() else "cpu"
     beside = sorted(recipe.out.parent.glob("*/recipe.yaml")) if recipe.out.parent.is_dir() else []
     for run in dict.fromkeys([recipe.out, *(file.parent for file in beside)]):
+        summary = read_json(run / "summary.json")
         try:
-            summary = parse_json((run / "summary.json").read_text(encoding="utf-8"))
             earlier = config.load(TrainRecipe, run / "recipe.yaml")
-        except (OSError, ValueError, RecipeError):
+            another = [name for name in config.differences(earlier, recipe) if not free_on_resume(name, SPEED_FREE)]
+            rates = _rates(run) if not another and str(summary.get("device", "")).startswith(here) else []
+        except (RecipeError, DataError):  # another run's damage is no reason to end this one
             continue
-        another = [name for name in config.differences(earlier, recipe) if not free_on_resume(name, SPEED_FREE)]
-        rates = _rates(run) if not another and str(summary.get("device", "")).startswith(here) else []
         if rates:
             return statistics.median(rates), run
     return None

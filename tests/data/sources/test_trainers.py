@@ -215,6 +215,8 @@ def test_wrong_settings_are_named(tmp_path, name, old, new, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.toml", f"datasets = {'9' * 5000}", "not a TOML file"),
+        ("a.toml", f"datasets = {'[' * 5000}", "not a TOML file"),
         ("a.toml", "datasets = [{subsets = 5}]", "subsets must be a list of mappings, found 5"),
         ("a.toml", "datasets = [{subsets = [1]}]", "subsets must be a list of mappings, found 1"),
         ("a.toml", "general = 5\ndatasets = [{}]", r"general must be a table, \[general\], not 5"),
