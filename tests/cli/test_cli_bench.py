@@ -64,3 +64,14 @@ def test_dry_runs_and_mistakes(tmp_path: Path, typed: Typed) -> None:
     assert "ranks" in typed("bench", "--memory", "--dry-run")[1]
     assert "unknown setting 'rank'" in typed("bench", "--memory", "rank=3")[2]
     assert "no such recipe" in typed("bench", "--recipe", tmp_path / "none.yaml")[2]
+
+
+def test_settings_without_effect_are_refused_or_named(tmp_path: Path, typed: Typed) -> None:
+    said = "bench: fairness.alpha=7 has no effect with strategy=mpd; it needs strategy=alpha"
+    assert said in typed("bench", "--dry-run", "strategy=mpd", "fairness.alpha=7")[2]
+    assert typed("bench", "--dry-run", "kind=full")[0] == 0, "the noise's own rank is no setting of the user's"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: .\nout: run\nsteps: 1\nlora: {rank: 4}\n")
+    code, text, errors = typed("bench", "--dry-run", "--recipe", recipe, "kind=full")
+    assert code == 0, errors
+    assert f"{recipe}: lora.rank=4 has no effect with kind=full and is left out" in text

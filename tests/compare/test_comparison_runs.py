@@ -68,6 +68,23 @@ def test_cells_may_take_the_learning_rate_of_another(tmp_path, train):
     assert len(trained) == 2 * 2 + 3 * 3
 
 
+def test_finished_runs_are_read_without_training_the_others(tmp_path, train):
+    trained, broken = train
+    tuning = {"data": "tune", "learning_rates": [1e-4, 1e-3], "same": {"MPD": ["MPD soft"]}}
+    cells = {"LS": {"strategy": "ls"}, "MPD": {"strategy": "mpd"}, "MPD soft": {"strategy": "mpd"}}
+    tuned, plain = (build(tmp_path, cells=cells, against=None, tuning=one) for one in (tuning, None))
+    broken |= {"ls-seed-3", "mpd-seed-1", "mpd-seed-2"}
+    run_comparison(plain, lambda *_: None, QUIET)
+    assert [run.seed for run in trained] == [1, 1, 1, 2, 2, 2, 3, 3, 3], "all cells of a seed before the next seed"
+    found = run_comparison(plain, lambda *_: pytest.fail("rendered"), QUIET, finished_only=True)
+    assert found.seeds == {"LS": [1, 2], "MPD": [3], "MPD soft": [1, 2, 3]}
+    assert found.unfinished == {"ls-seed-3", "mpd-seed-1", "mpd-seed-2"}
+    assert contrasts(build(tmp_path), found) == {}, "LS and MPD share no seed"
+    none = run_comparison(tuned, lambda *_: None, QUIET, finished_only=True)
+    assert (none.series, none.picked) == ({}, {}), "no cell has a learning rate of its own yet"
+    assert len(trained) == 9
+
+
 @pytest.mark.parametrize(
     ("same", "message"),
     [

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fairhuman import config
+from fairhuman.train.levels import Level, checked_recipe, levels_of, recipe_of
 from fairhuman.train.recipe import TrainRecipe
 
 PICTURES = 64
@@ -26,11 +27,21 @@ DEFAULT: dict[str, Any] = {
 
 
 @contextmanager
-def recipe_or_noise(path: Path | None, overrides: Sequence[str], fill_caches: bool) -> Iterator[TrainRecipe]:
-    """The recipe to measure; where `path` is None, one of `noise_recipe` in a temporary folder."""
+def recipe_or_noise(
+    path: Path | None, overrides: Sequence[str], fill_caches: bool, say: Callable[[str], object]
+) -> Iterator[TrainRecipe]:
+    """The recipe to measure; where `path` is None, one of `noise_recipe` in a temporary folder.
+
+    Raises:
+        RecipeError: a setting is wrong, or has no effect with the others; see `train/levels.py`, also for `say`.
+    """
     if path is not None:
-        yield config.load(TrainRecipe, path, overrides)
+        values = config.overridden(config.read(path), overrides)
+        yield checked_recipe(values, levels_of(path, overrides), str(path), say)
         return
+    typed = config.overridden({}, overrides)
+    values = {**config.merge(DEFAULT, typed), "data": ".", "out": "."}
+    recipe_of(values, [Level("", DEFAULT, 0), Level("the command line", typed, 1)], "bench")
     with tempfile.TemporaryDirectory() as folder:
         yield noise_recipe(Path(folder), overrides, fill_caches)
 

@@ -46,7 +46,7 @@ def bench(
             rows = _memory_table(table, display)
             _save(out, {"settings": table.model_dump(mode="json"), "rows": rows}, display)
         return
-    with recipe_or_noise(recipe, overrides or (), fill_caches=not dry_run) as run:
+    with recipe_or_noise(recipe, overrides or (), not dry_run, display.say) as run:
         if dry_run:
             display.settings(run)
         elif memory:

@@ -1,7 +1,7 @@
 """`fairhuman compare`, `reproduce`, `grid`, `cost` and `paper`: strategies and methods side by side."""
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from typer import Argument, Exit, Option
 
@@ -69,13 +69,18 @@ def reproduce(
         Path, Argument(callback=find_recipe, help="YAML file of a reproduction: a comparison, sampling and metrics.")
     ],
     overrides: Overrides = None,
+    start: Annotated[
+        Literal["training", "pictures", "report"],
+        Option("--from", help="pictures: train no more, use the finished runs; report: draw no more either."),
+    ] = "training",
     dry_run: DryRun = False,
     full: Full = False,
 ) -> None:
     """Make the paper's tables and figures: train, sample, measure, and write one report.
 
-    Run the same command again to resume. What fails is named in the report and left out; the rest goes on. A dry run
-    ends with 0 if it could start now, 1 if something is missing here.
+    Run the same command again to resume. What fails is named in the report and left out; the rest goes on. With --from
+    report it shows what is finished so far, also beside a command that goes on. A dry run ends with 0 if it could start
+    now, 1 if something is missing here.
 
     Example: fairhuman reproduce recipes/table2-small.yaml out=runs/table2
     """
@@ -101,7 +106,10 @@ def reproduce(
         raise DataError(f"{path}: there is no such file or folder")
     from fairhuman.compare.paper.reproduce import reproduce
 
-    done = _or_stopped(reproduce(settings, display), display)
+    done = _or_stopped(reproduce(settings, display, start), display, "; --from report shows what is finished")
+    for count in done.finished:
+        if count.finished < count.of:
+            display.say(f"finished: {count}")
     display.say(f"report: {done.page}")
     if done.failed:
         raise Exit(1)
@@ -207,9 +215,9 @@ def paper(
         display.say(f"paper sheet: {write_sheet(tables, out)}")
 
 
-def _or_stopped(result: Result | int, display: ConsoleDisplay) -> Result:
+def _or_stopped(result: Result | int, display: ConsoleDisplay, advice: str = "") -> Result:
     """The result, unless a signal ended the command early."""
     if not isinstance(result, int):
         return result
-    display.say("stopped; run the same command again to resume")
+    display.say(f"stopped; run the same command again to resume{advice}")
     raise Exit(128 + result)

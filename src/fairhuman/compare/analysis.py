@@ -34,12 +34,14 @@ class CellContrast:
 
 
 def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
-    """All contrasts of the recipe, paired by seed and noise; takes seconds per number, as far tails need resamples."""
+    """All contrasts of the recipe between cells that share a seed, paired by seed and noise; takes seconds per number,
+    as far tails need resamples.
+    """
     pairs = [
         (against, cell)
         for against, cells in recipe.contrasts.items()
         for cell in cells
-        if against in outcome.series and cell in outcome.series
+        if set(outcome.seeds.get(against, ())) & set(outcome.seeds.get(cell, ()))
     ]
     level = 1 - (1 - LEVEL) / max(1, sum(len(outcome.series[cell].first) for _, cell in pairs))
     found: Contrasts = {}

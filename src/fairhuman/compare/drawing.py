@@ -58,16 +58,24 @@ def make_grid(inputs: GridInputs, settings: DrawSettings, out: Path, display: Di
     """Sample the models' missing pictures and write the grid; returns the page, or the signal that interrupted it.
 
     Raises:
+        DataError: the prompts can't be read, or more than 64 of them are to be shown.
         FairHumanError: `out` can't be written; or as in `parse_models`, `draw_models`, `expected_boxes`, `write_grid`.
     """
     models, methods = parse_models(inputs.places, inputs.prompts, settings.base), inputs.folders
     # Here, so that a mistake in the inputs is told without torch.
-    from fairhuman.compare.grid.grid import write_grid
+    from fairhuman.compare.grid.grid import choose_rows, write_grid
     from fairhuman.compare.pictures import expected_boxes
 
     with writing(out):
         if inputs.prompts is not None:
-            drawn = draw_models(models, inputs.prompts, settings, out / "samples", display)
+            texts = prompts_at(inputs.prompts)
+            shown, _ = choose_rows(len(texts), inputs.rows, inputs.count, inputs.seed)
+            if len(shown) > MAX_ROWS:
+                raise DataError(
+                    f"{inputs.prompts}: a grid shows at most {MAX_ROWS} rows, found {len(texts)} prompts; choose some "
+                    "with --count or --row"
+                )
+            drawn = draw_models(models, texts, settings, out / "samples", display)
             if isinstance(drawn, int):
                 return drawn
             methods |= drawn
@@ -111,17 +119,14 @@ def parse_models(
 
 
 def draw_models(
-    models: Mapping[str, ModelSpec], prompts: Path, settings: DrawSettings, out: Path, display: Display
+    models: Mapping[str, ModelSpec], texts: Sequence[str], settings: DrawSettings, out: Path, display: Display
 ) -> dict[str, Path] | int:
-    """Sample missing pictures into subfolders of `out`; returns the folders by name, or the signal that interrupted it.
+    """Sample missing pictures of all prompts, shown or not, into subfolders of `out`; returns the folders by name, or
+    the signal that interrupted it.
 
     Raises:
-        DataError: the prompts can't be read, or there are more than 64.
         FairHumanError: a sampling command failed; quotes the end of its log.
     """
-    texts = prompts_at(prompts)
-    if len(texts) > MAX_ROWS:
-        raise DataError(f"{prompts}: a grid takes at most {MAX_ROWS} prompts, found {len(texts)}")
     lines = "\n".join(texts) + "\n"
     decisive = settings.decisive()
     if settings.base == BaseSettings():

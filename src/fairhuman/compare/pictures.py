@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairhuman.compare.grid.frames import ZOOMED, Boxes
 from fairhuman.compare.grid.grid import write_grid
-from fairhuman.compare.grid.matching import match_pictures
+from fairhuman.compare.grid.matching import MatchedRow, match_pictures
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import BASE, EXPECTED, MAX_ROWS, CompareRecipe, GridSettings
@@ -78,6 +78,11 @@ def expected_boxes(methods: Mapping[str, Path], data: Path) -> list[Boxes]:
     prompts = 1 + max(row.key[0] for row in rows)
     if len(records) != prompts:
         raise DataError(f"{data}: expected a record for each of the {prompts} prompts, in order, found {len(records)}")
+    return boxes_of_rows(rows, records)
+
+
+def boxes_of_rows(rows: Sequence[MatchedRow], records: Sequence[HumanRecord]) -> list[Boxes]:
+    """Boxes of the k-th record for each row of prompt k, in pixels of the row's first picture."""
     found = []
     for row in rows:
         facts = inspect(next(iter(row.pictures.values())).file)

@@ -35,6 +35,8 @@ class ComparisonRuns:
         tuned: loss changes by cell, learning rate and objective.
         picked: learning rate of each cell; None without tuning.
         failed: error messages by name of the run.
+        finished_only: whether nothing is trained.
+        unfinished: names of the runs that would be trained otherwise.
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -42,16 +44,24 @@ class ComparisonRuns:
     tuned: dict[str, dict[float, dict[str, float]]] = field(default_factory=dict)
     picked: dict[str, float | None] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    finished_only: bool = False
+    unfinished: set[str] = field(default_factory=set)
 
 
-def run_comparison(recipe: CompareRecipe, render: Render, display: Display) -> ComparisonRuns | int:
+def run_comparison(
+    recipe: CompareRecipe, render: Render, display: Display, finished_only: bool = False
+) -> ComparisonRuns | int:
     """Perform all unfinished runs; returns the outcome, or the signal that interrupted them.
+
+    With `finished_only` nothing is rendered or trained: the outcome is that of the finished runs, which may be none. A
+    cell has no learning rate of its own then before all its tuning runs are finished.
 
     Raises:
         FairHumanError: settings that training doesn't have; all runs failed, or all tuning runs of a cell.
     """
-    prepare(recipe, render, display)
-    outcome = ComparisonRuns(picked=dict.fromkeys(recipe.cells, None))
+    if not finished_only:
+        prepare(recipe, render, display)
+    outcome = ComparisonRuns(picked=dict.fromkeys(recipe.cells, None), finished_only=finished_only)
     signal = _tune(recipe, recipe.tuning, outcome, display) if recipe.tuning is not None else None
     if signal is None:
         signal = train_cells(recipe, outcome, display)
@@ -79,10 +89,11 @@ def train_cells(recipe: CompareRecipe, outcome: ComparisonRuns, display: Display
     if signal is not None:
         return signal
     for cell, seeds in runs.items():
-        ended = {seed: run for seed, run in seeds.items() if run.out.name not in outcome.failed}
+        missing = outcome.failed.keys() | outcome.unfinished
+        ended = {seed: run for seed, run in seeds.items() if run.out.name not in missing}
         if ended:
             outcome.series[cell], outcome.seeds[cell] = stored_series(recipe, list(ended.values())), list(ended)
-    if not outcome.series:
+    if not outcome.series and not outcome.finished_only:
         raise FairHumanError(f"{recipe.out}: all runs of the comparison failed. {next(iter(outcome.failed.values()))}")
     return None
 
@@ -98,13 +109,20 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns
     if signal is not None:
         return signal
     for cell, rates in runs.items():
+        if not outcome.unfinished.isdisjoint(run.out.name for run in rates.values()):
+            del outcome.picked[cell]
+            continue
         ended = {rate: run for rate, run in rates.items() if run.out.name not in outcome.failed}
         if not ended:
             raise FairHumanError(f"cell {cell!r}: all tuning runs failed. {next(iter(outcome.failed.values()))}")
         tuned = {rate: loss_changes(stored_series(recipe, [run])) for rate, run in ended.items()}
         outcome.tuned[cell], outcome.picked[cell] = tuned, choose_learning_rate(tuned, tuning.max_global)
         display.say(f"learning rate of {cell}: {outcome.picked[cell]:g}{edge_note(tuned, outcome.picked[cell])}")
-    outcome.picked |= {cell: outcome.picked[lender] for cell, lender in tuning.rate_sources.items()}
+    for cell, lender in tuning.rate_sources.items():
+        if lender in outcome.picked:
+            outcome.picked[cell] = outcome.picked[lender]
+        else:
+            del outcome.picked[cell]
     return None
 
 
@@ -127,10 +145,18 @@ def loss_changes(series: Series) -> dict[str, float]:
 
 
 def train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, display: Display) -> int | None:
-    """Train the runs without stored losses, longest first, and store their losses; failures are recorded."""
+    """Train the runs without stored losses, and store their losses; failures are recorded.
+
+    One seed of all cells comes before the next, so that cells can be compared early; of a seed the longest run first.
+    """
     left = {run.out.name: run for run in runs if load_losses(recipe, run) is None}
+    if outcome.finished_only:
+        outcome.unfinished |= left.keys()
+        return None
     costs = {name: gradients(run) for name, run in left.items()}
-    jobs = [training_job(name, left[name], costs[name]) for name in sorted(left, key=lambda name: -costs[name])]
+    seeds = list(dict.fromkeys(run.seed for run in runs))
+    order = sorted(left, key=lambda name: (seeds.index(left[name].seed), -costs[name]))
+    jobs = [training_job(name, left[name], costs[name]) for name in order]
 
     def ended(job: Command, error: FairHumanError | None) -> None:
         if error is None:

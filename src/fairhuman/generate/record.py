@@ -62,7 +62,7 @@ def kept_pictures(
     differing: Counter[str] = Counter()
     kept = set()
     for file, key in drawn_files(out).items():
-        found = read_record(file)
+        found, sound = _read(file)
         if found is None:
             raise DataError(
                 f"{out}: {file.name} has no record of what it was drawn with, as by an earlier version; {ADVICE}"
@@ -72,7 +72,7 @@ def kept_pictures(
             raise DataError(f"{out}: {file.name} isn't among the pictures of this command; {ADVICE}")
         differences = _differences(_renewed(found, earlier or {}), wanted)
         differing.update(differences)
-        if not differences and _is_sound(file):
+        if not differences and sound:
             kept.add(key)
     if differing:
         listed = "; ".join(f"{text} ({plural(number, 'picture')})" for text, number in differing.items())
@@ -100,21 +100,21 @@ def drawn_files(out: Path) -> dict[Path, PictureKey]:
 
 def read_record(file: Path) -> dict[str, Any] | None:
     """Return the record of a picture; None if it has none or can't be read."""
+    return _read(file, check=False)[0]
+
+
+def _read(file: Path, check: bool = True) -> tuple[dict[str, Any] | None, bool]:
+    """The record of a picture, None if there is none, and whether the file is whole, by the checksums of PNG."""
+    found = None
     try:
         with Image.open(file, formats=("PNG",)) as image:
             found = parse_json(image.info[ENTRY])
+            if check:
+                image.verify()
+        sound = True
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, Image.DecompressionBombError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _is_sound(file: Path) -> bool:
-    try:
-        with Image.open(file, formats=("PNG",)) as image:
-            image.verify()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
+        sound = False
+    return (found if isinstance(found, dict) else None), sound
 
 
 def differing_settings(entries: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:

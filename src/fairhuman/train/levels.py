@@ -8,7 +8,7 @@ what a lower one holds, as `kind=full` does with a file's `lora.rank`, that is d
 A run's resolved recipe names every setting, with or without effect, and is never checked.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +56,16 @@ def levels_of(path: Path, overrides: Sequence[str]) -> list[Level]:
     """
     levels = [Level(str(file), values, rank) for rank, (file, values) in enumerate(config.read_levels(path))]
     return [*levels, Level("the command line", config.overridden({}, overrides), len(levels))]
+
+
+def checked_recipe(
+    values: dict[str, Any], levels: Sequence[Level], origin: str, say: Callable[[str], object]
+) -> TrainRecipe:
+    """Return the recipe as `recipe_of` does; `say` gets a line for each place and reason that settings are dropped."""
+    recipe, dropped = recipe_of(values, levels, origin)
+    for line in lines_of(dropped):
+        say(line)
+    return recipe
 
 
 def recipe_of(values: dict[str, Any], levels: Sequence[Level], origin: str) -> tuple[TrainRecipe, list[Dropped]]:

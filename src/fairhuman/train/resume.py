@@ -11,7 +11,7 @@ from typing import Any
 
 from fairhuman import config
 from fairhuman.errors import RecipeError
-from fairhuman.train.levels import Level, changes, levels_of, lines_of, recipe_of
+from fairhuman.train.levels import Level, changes, checked_recipe, levels_of
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.parse import as_typed, parse_json
 
@@ -66,10 +66,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), say: Callable[[str], 
     elif values.get("kind", "lora") == "lora":
         title = {"lora": {"title": path.stem}}
         values, levels = config.merge(title, values), [Level("", title, -1), *levels]
-    recipe, dropped = recipe_of(values, levels, str(path))
-    for line in lines_of(dropped):
-        say(line)
-    return recipe
+    return checked_recipe(values, levels, str(path), say)
 
 
 def recipe_of_run(out: Path) -> TrainRecipe:

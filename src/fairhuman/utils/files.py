@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,12 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("FAIRHUMAN_CACHE")
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fairhuman"
+
+
+def natural_order(file: Path) -> tuple[list[int | str], str]:
+    """Return a sort key by which 2.png comes before 10.png."""
+    parts = re.split(r"([0-9]+)", file.stem)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], private: Collection[str] = ()) -> None:

@@ -1,15 +1,20 @@
 """`fairhuman grid` with models that draw, close-ups where they are expected, rows picked by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 from PIL import Image
 
-from fairhuman.compare import jobs
+from fairhuman.compare import drawing, jobs
+from fairhuman.compare.drawing import GridInputs, make_grid
+from fairhuman.compare.settings import DrawSettings
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.models.mole import MoleModel
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import MoleSettings
+from fairhuman.utils.display import Display
 from helpers import warm
 from helpers.figures import write_figures
 
@@ -51,6 +56,21 @@ def test_models_draw_the_same_prompts_once_and_stand_beside_folders(place: Path,
     assert "Rows 1 of 2 (the first is 0), picked by hand." in page
     assert 'alt="old: face"' in page, "a close-up where the box is"
     assert "of the expected boxes" in page
+
+
+def test_of_many_prompts_some_are_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "run_jobs", lambda *_: SIGTERM)
+    (place / "prompts.txt").write_text("\n".join(f"person {number}" for number in range(65)))
+
+    def drawn(rows: Sequence[int] | None = None, count: int | None = None) -> Path | int:
+        inputs = GridInputs({"base": "small"}, place / "prompts.txt", rows=rows, count=count)
+        return make_grid(inputs, DrawSettings(), place / "grid", Display())
+
+    with pytest.raises(DataError, match="at most 64 rows, found 65 prompts; choose some with --count or --row"):
+        drawn()
+    with pytest.raises(RecipeError, match=r"rows must be different numbers from 0 to 64, at least one, found \[65\]"):
+        drawn(rows=[65])
+    assert (drawn(count=2), drawn(rows=[64])) == (SIGTERM, SIGTERM), "drawing began"
 
 
 def test_what_does_not_go_together_is_said_before_anything_is_drawn(place: Path, typed: Typed) -> None:

@@ -22,13 +22,14 @@ from fairhuman.compare.paper.plan import forward_flops, plan_of
 from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import CompareRecipe
-from fairhuman.errors import FairHumanError, RecipeError
+from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.evaluate.run import EvaluationInputs
 from fairhuman.generate.record import read_record
 from fairhuman.generate.sample import save_png
 from fairhuman.report.changes import Series
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
+from fairhuman.utils.files import alone
 from helpers import warm
 from helpers.figures import write_figures
 from helpers.places import RECIPES
@@ -83,14 +84,21 @@ class Faked:
         self.drawn: list[str] = []
         self.measured: list[str] = []
         self.broken = ""
+        self.seeds: dict[str, list[int]] | None = None  # of the finished runs; None: all
 
     def compare(self, recipe: CompareRecipe, *_: object) -> ComparisonRuns:
         rates = dict.fromkeys(recipe.cells, None if recipe.tuning is None else 1e-3)
         sums = {
             name: (np.full((len(recipe.seeds), 4), 2.0), np.ones((len(recipe.seeds), 4))) for name in ("global", "face")
         }
-        series = Series(tuple("abcd"), sums, sums)
-        return ComparisonRuns(dict.fromkeys(recipe.cells, series), dict.fromkeys(recipe.cells, recipe.seeds), {}, rates)
+        if self.seeds is not None and recipe.tuning is not None:
+            return ComparisonRuns()
+        seeds = dict.fromkeys(recipe.cells, recipe.seeds) if self.seeds is None else self.seeds
+        cut = {
+            cell: {name: (e[: len(of)], a[: len(of)]) for name, (e, a) in sums.items()} for cell, of in seeds.items()
+        }
+        series = {cell: Series(tuple("abcd"), one, one) for cell, one in cut.items()}
+        return ComparisonRuns(series, seeds, {}, rates)
 
     def run(self, commands: Sequence[Command], _: object, __: int, ended: Callable[..., object]) -> None:
         for job in commands:
@@ -201,6 +209,60 @@ def test_pictures_that_fail_cost_their_seed_alone(tmp_path: Path, faked: Faked) 
     assert len(faked.measured) == measured + 1, "the other weight's pictures were measured"
 
 
+def test_a_report_shows_what_is_finished(tmp_path: Path, faked: Faked) -> None:
+    recipe = recipe_of(tmp_path)
+    with pytest.raises(DataError, match=r"out: there is no such folder, so no run is finished; start without --from"):
+        reproducing.reproduce(recipe, Display(), "report")
+    recipe.out.mkdir()
+    faked.seeds = {}
+    with pytest.raises(FairHumanError, match=r"out: no training run is finished; start without --from"):
+        reproducing.reproduce(recipe, Display(), "report")
+    faked.seeds = {"LS": [1, 2], "MPD": [1]}
+    losses_alone = reproducing.reproduce(recipe, Display(), "report")
+    assert isinstance(losses_alone, reproducing.Reproduction)
+    assert (faked.drawn, faked.measured, losses_alone.failed) == ([], [], {})
+    assert [str(one) for one in losses_alone.finished] == [
+        "3 of 4 training runs at one learning rate",
+        "0 of 4 training runs at own learning rates",
+        "0 of 17 sets of pictures",
+    ]
+    page = losses_alone.page.read_text()
+    assert "Not finished:</b> 3 of 4 training runs at one learning rate; 0 of 4 training runs at own" in page
+    assert "<td>MPD <small>1 of 2 seeds</small></td>" in page
+    drawn = reproducing.reproduce(recipe, Display(), "pictures")
+    assert isinstance(drawn, reproducing.Reproduction)
+    assert (str(drawn.finished[-1]), len(faked.measured)) == ("7 of 17 sets of pictures", 4)
+    assert drawn.page.read_text().count("<td>MPD <small>1 of 2 seeds</small></td>") == 2 * 2 + 1, "tables, losses"
+    faked.seeds, faked.broken = None, "mpd/seed-2"
+    assert isinstance(reproducing.reproduce(recipe, Display()), reproducing.Reproduction)
+    faked.broken = ""
+    done = reproducing.reproduce(recipe, Display())
+    assert isinstance(done, reproducing.Reproduction)
+    assert all(one.finished == one.of for one in done.finished)
+    assert not re.search("Not finished|of 2 seeds", done.page.read_text())
+
+
+def test_a_report_beside_a_command_that_goes_on_takes_what_was_measured(tmp_path: Path, faked: Faked) -> None:
+    recipe = recipe_of(tmp_path, tuning=None)
+    reproducing.reproduce(recipe, Display())
+    shutil.rmtree(recipe.out / "evaluation" / "table-3-one-learning-rate-weight-1")
+    measured = len(faked.measured)
+    with alone(recipe.out / ".lock", "busy"):
+        with pytest.raises(
+            DataError, match="another command is at work on it; --from report shows what it has finished"
+        ):
+            reproducing.reproduce(recipe, Display(), "pictures")
+        beside = reproducing.reproduce(recipe, Display(), "report")
+    assert isinstance(beside, reproducing.Reproduction)
+    tables = json.loads((recipe.out / "results.json").read_text())["tables"]
+    assert [(one["table"], one["lora weight"]) for one in tables] == [
+        ("Table 2", 0.3),
+        ("Table 2", 1.0),
+        ("Table 3", 0.3),
+    ]
+    assert len(faked.measured) == measured
+
+
 @pytest.mark.slow
 def test_tables_and_figures_in_one_command(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "subprocess", warm)
@@ -249,6 +311,44 @@ def test_tables_and_figures_in_one_command(tmp_path: Path, typed: Typed, monkeyp
     shutil.rmtree(out / "runs" / "test" / "mpd-seed-1")
     assert typed("reproduce", file)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn, "what is there is kept"
+
+
+@pytest.mark.slow
+def test_cells_with_control_are_figure_4(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "subprocess", warm)
+    kinds = {
+        "LoRA": {"kind": "lora", "lora": {"rank": 2}},
+        "ControlNet": {"kind": "controlnet", "controlnet": {"conditions": ["pose"]}},
+        "T2I": {"kind": "t2i_adapter", "t2i_adapter": {"conditions": ["depth"]}},
+    }
+    train = {name: value for name, value in VALUES["train"].items() if name != "lora"}
+    values: dict[str, Any] = {"cells": kinds, "against": "LoRA", "tuning": None, "cost": None, "tables": {}}
+    file, out = recipe_file(tmp_path, **values, train=train), tmp_path / "out"
+    code, said, errors = typed("reproduce", file)
+    assert code == 0, said + errors
+    drawn = {path: path.stat().st_mtime_ns for path in (out / "samples").rglob("*.png")}
+    assert len(drawn) == 3 * (1 + 2 + 1 + 1), "base; LoRA at two weights; each control once, it has no weight"
+    controls = {kind: next(path for path in drawn if kind in path.parts) for kind in ("controlnet", "t2i_adapter")}
+    for kind, path in controls.items():
+        (used,) = (read_record(path) or {})["controls"]
+        assert (used["kind"], used["strength"]) == (kind, 1.0)
+    results = json.loads((out / "results.json").read_text())
+    assert all({one["method"] for one in table["numbers"]} == {"base", *kinds} for table in results["tables"])
+    for weight in ("0.3", "1"):
+        figures = {
+            n: (out / f"figure-{n}" / f"one-learning-rate-weight-{weight}" / "grid.html").read_text() for n in (3, 4)
+        }
+        columns = {n: re.findall('<th scope="col">([^<]+)</th>', text) for n, text in figures.items()}
+        assert columns == {3: ["base", "LoRA"], 4: ["pose", "depth", "base", "ControlNet", "T2I"]}
+
+    code, said, errors = typed("reproduce", file, f"out={out}", "--from", "report")
+    assert code == 0, said + errors
+    assert "finished:" not in said
+    shutil.rmtree(out / "runs" / "test")
+    assert typed("reproduce", file, "cells.ControlNet.steps=2")[0] == 0
+    again = {path for path, before in drawn.items() if path.stat().st_mtime_ns != before}
+    assert {path.parts[-3] for path in again} == {"controlnet"}, "pictures of other weights are drawn anew"
+    assert len(again) == 3
 
 
 @pytest.mark.slow

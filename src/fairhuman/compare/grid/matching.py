@@ -15,6 +15,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
 from fairhuman.generate.record import differing_settings, shown
+from fairhuman.utils.files import natural_order
 
 IDENTITY = ("prompt", "prompt_index", "picture_index")
 Key = tuple[int, int]  # prompt_index, picture_index
@@ -106,7 +107,7 @@ def _read_folder(name: str, folder: Path) -> list[PictureFile]:
     files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."]
     if not files:
         raise DataError(f"method {name!r}: expected pictures in {folder}, found none")
-    pictures = [PictureFile(file, _entries(name, file)) for file in sorted(files, key=_natural)]
+    pictures = [PictureFile(file, _entries(name, file)) for file in sorted(files, key=natural_order)]
     without = [picture.file.name for picture in pictures if not picture.entries]
     if 0 < len(without) < len(pictures):
         raise DataError(
@@ -114,11 +115,6 @@ def _read_folder(name: str, folder: Path) -> list[PictureFile]:
             f"{len(without)} of {len(pictures)} have none, the first is {without[0]}"
         )
     return pictures
-
-
-def _natural(file: Path) -> tuple[list[int | str], str]:
-    parts = re.split(r"([0-9]+)", file.stem)
-    return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
 
 
 def _entries(name: str, file: Path) -> dict[str, str]:

@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fairhuman.compare.grid.frames import ZOOMED
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.paper.recipe import ONE_RATE, ReproduceRecipe
 from fairhuman.compare.pictures import weight_options
+from fairhuman.compare.run import planned_runs
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import BASE, slug
 from fairhuman.data.pictures.notes import LoadReport
@@ -17,7 +19,7 @@ from fairhuman.data.sources.prompts import captions_of
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.generate.record import drawn_files, read_record
 from fairhuman.models.fingerprint import sampled_fingerprint, weights_fingerprint
-from fairhuman.models.locations import find_lora
+from fairhuman.models.locations import find_lora, find_mole
 from fairhuman.record import HumanRecord
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
@@ -133,6 +135,12 @@ def table_settings(recipe: ReproduceRecipe, outcomes: Mapping[str, ComparisonRun
     return settings
 
 
+def sets_of_pictures(recipe: ReproduceRecipe) -> int:
+    """Number of folders that pictures are drawn into for the tables: of the base, and of every run and LoRA weight."""
+    weights = [len(recipe.sampling.lora_weights) if run.kind == "lora" else 1 for run in planned_runs(recipe)]
+    return 1 + len(recipe.comparisons) * sum(weights)
+
+
 def draw_all(
     recipe: ReproduceRecipe,
     asked: PromptSet,
@@ -141,13 +149,13 @@ def draw_all(
     ended: Callable[[Command, FairHumanError | None], object],
     seeds: Sequence[int] | None = None,
 ) -> int | None:
-    """Sample missing pictures of all settings, or of some `seeds`; returns the signal if one interrupted it."""
+    """Sample missing pictures of all settings, or of some `seeds`, seed by seed; returns an interrupting signal."""
     jobs = {
         drawn.place(seed): _job(recipe, asked, drawn, seed)
+        for seed in (recipe.seeds if seeds is None else seeds)
         for setting in settings
         for drawn in setting.drawn.values()
-        for seed in drawn.runs
-        if seeds is None or seed in seeds
+        if seed in drawn.runs
     }
     return run_jobs(list(jobs.values()), display, recipe.processes, ended)
 
@@ -195,10 +203,16 @@ def _options(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, run: Train
 
 
 def _stale(run: TrainRecipe | None, folder: Path) -> bool:
-    """Whether the pictures in a folder are those of another LoRA than the run's."""
-    if run is None or run.kind != "lora" or not run.product.exists():
+    """Whether there are pictures in a folder that were drawn with other weights than the run's."""
+    files = drawn_files(folder)
+    if run is None or not files or not run.product.exists():
         return False
-    lora = find_lora(run.product)
-    now = (weights_fingerprint(lora), sampled_fingerprint(lora))  # the latter in records of an earlier version
-    records = (read_record(file) or {} for file in drawn_files(folder))
-    return any((record.get("lora") or {}).get("content") not in now for record in records)
+    place = {"lora": find_lora, "mole": find_mole}.get(run.kind, Path)(run.product)
+    now = {weights_fingerprint(place), sampled_fingerprint(place)}  # the latter in records of an earlier version
+    return any(now.isdisjoint(_weights(read_record(file) or {})) for file in files)
+
+
+def _weights(record: Mapping[str, Any]) -> set[str | None]:
+    """Hashes of all weights that a picture was drawn with, from its record."""
+    lora, controls = record.get("lora") or {}, record.get("controls") or ()
+    return {record.get("model"), record.get("mole"), lora.get("content"), *(one.get("weights") for one in controls)}

@@ -1,22 +1,19 @@
 """Figures of a reproduction: grids of the tables' pictures, and the closed methods' own pictures beside ours."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fairhuman.compare.grid.frames import Boxes
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.grid.matching import match_pictures
 from fairhuman.compare.paper.drawing import Drawn, PromptSet, TableSetting, write_prompts
 from fairhuman.compare.paper.recipe import FIGURES, Closed, ReproduceRecipe
-from fairhuman.compare.pictures import boxes_of
+from fairhuman.compare.pictures import boxes_of_rows
 from fairhuman.compare.settings import BASE, MAX_ROWS, slug
-from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError
-from fairhuman.record import HumanRecord
+from fairhuman.utils.files import natural_order
 
 TITLES = {
     "Figure 1": "Comparison with HanDiffuser",
@@ -44,6 +41,7 @@ def table_figures(
         FairHumanError: pictures can't be read or don't match.
     """
     pages = []
+    boxed = any(boxes for record in asked.records for boxes in record.boxes.values())
     for figure, controlled in (("Figure 3", False), ("Figure 4", True)):
         cells = [name for name, drawn in setting.drawn.items() if name != BASE and _controlled(drawn) is controlled]
         shown = [BASE, *cells] if BASE in setting.drawn else cells
@@ -58,7 +56,7 @@ def table_figures(
             out,
             count=min(recipe.figure_rows, asked.pictures),
             seed=recipe.sampling.seed,
-            expected=_expected(methods, asked.records),
+            expected=boxes_of_rows(match_pictures(methods), asked.records) if boxed else None,
             control=[f"{name}={asked.data}" for name in follows],
             tell=tell,
         )
@@ -73,9 +71,11 @@ def closed_prompts(recipe: ReproduceRecipe, name: Closed) -> PromptSet:
         DataError: there are no picture files, more than 64, or one has no caption.
     """
     folder = recipe.closed[name]
-    records = sorted(read_source(folder, (), SourceSettings(), LoadReport()), key=_natural)
-    if not all(isinstance(record.image, Path) for record in records):
+    found = read_source(folder, (), SourceSettings(), LoadReport())
+    files = {record.image: record for record in found if isinstance(record.image, Path)}
+    if len(files) < len(found):
         raise DataError(f"closed.{name}: {folder}: expected a folder of picture files")
+    records = [files[file] for file in sorted(files, key=natural_order)]
     if len(records) > MAX_ROWS:
         raise DataError(f"closed.{name}: {folder}: a figure takes at most {MAX_ROWS} pictures, found {len(records)}")
     return replace(write_prompts(recipe, records, folder), each=1)
@@ -103,19 +103,3 @@ def _controlled(drawn: Drawn) -> bool:
 
 def _first(drawn: Drawn) -> int:
     return next(iter(drawn.runs))
-
-
-def _expected(methods: Mapping[str, Path], records: Sequence[HumanRecord]) -> list[Boxes] | None:
-    """Boxes of the records for each matched row; None if they have none."""
-    if not any(record.boxes.get(part) for record in records for part in record.boxes):
-        return None
-    found = []
-    for row in match_pictures(methods):
-        facts = inspect(next(iter(row.pictures.values())).file)
-        found.append(boxes_of(records[row.key[0]], (facts.height, facts.width)))
-    return found
-
-
-def _natural(record: HumanRecord) -> list[int | str]:
-    parts = re.split(r"([0-9]+)", record.image.stem if isinstance(record.image, Path) else record.key)
-    return [int(part) if number % 2 else part for number, part in enumerate(parts)]

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairhuman.compare.paper.drawing import sets_of_pictures
 from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.compare.run import planned_runs
 from fairhuman.data.pictures.notes import LoadReport
@@ -87,8 +88,7 @@ def plan_of(recipe: ReproduceRecipe, prompts: int | None) -> Plan:
     device = device_of(runs[0])
     speeds = [measured_speed(run) for run in runs]
     train_s = sum(train_seconds(run, device, found and found[0]) for run, found in zip(runs, speeds, strict=True))
-    sets = 1 + variants * sum(len(recipe.sampling.lora_weights) if run.kind == "lora" else 1 for run in runs)
-    pictures = None if prompts is None else prompts * recipe.sampling.images_per_prompt * sets
+    pictures = None if prompts is None else prompts * recipe.sampling.images_per_prompt * sets_of_pictures(recipe)
     size = (recipe.sampling.height or runs[0].size[0], recipe.sampling.width or runs[0].size[1])
     passes = recipe.sampling.steps * (2 if recipe.sampling.guidance > 1 else 1)
     each = passes * forward_flops(runs[0].model, size) / RATES[device]

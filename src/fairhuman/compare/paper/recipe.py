@@ -13,6 +13,7 @@ from fairhuman.generate.settings import SampleSettings
 Table = Literal["Table 2", "Table 3"]
 Closed = Literal["HanDiffuser", "HyperHuman"]
 FIGURES: Mapping[Closed, str] = {"HanDiffuser": "Figure 1", "HyperHuman": "Figure 2"}
+Start = Literal["training", "pictures", "report"]  # what a command begins with; what comes before is used as it is
 ONE_RATE, OWN_RATES = "one learning rate", "own learning rates"
 
 

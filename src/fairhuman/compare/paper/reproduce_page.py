@@ -1,9 +1,9 @@
 """The report of a reproduction: published numbers and ours in columns of their own, figures, and what is missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from PIL import Image
@@ -22,13 +22,25 @@ from fairhuman.compare.settings import BASE
 from fairhuman.report.changes import change
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.outcome import verdict
-from fairhuman.report.text import estimate_text, listed
+from fairhuman.report.text import estimate_text, listed, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_json, write_text
 from fairhuman.utils.provenance import origin
 
 SURE = 0.05  # p-values below it are named
 OURS = {column: (metric, factor) for metric, (column, factor) in METRICS.items()}
+
+
+class Count(NamedTuple):
+    """How many of all `what` are finished; `rates`: at which learning rates, empty for all."""
+
+    what: str
+    rates: str
+    finished: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.finished:,} of {self.of:,} {self.what}" + (f" at {self.rates}" if self.rates else "")
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,12 @@ class TableNumbers:
 
 @dataclass(frozen=True)
 class Results:
-    """All results: measurements, figures, and held-out losses."""
+    """All results: measurements, figures, held-out losses, and how much is finished."""
 
     measured: Sequence[TableNumbers]
     figures: Sequence[FigurePage]
     losses: Sequence[Losses]
+    finished: Sequence[Count]
 
 
 def write_report(recipe: ReproduceRecipe, asked: PromptSet, results: Results, failed: Mapping[str, str]) -> Path:
@@ -69,8 +82,11 @@ def write_report(recipe: ReproduceRecipe, asked: PromptSet, results: Results, fa
         title="The paper's tables and figures",
         source=SOURCE,
         failed=sorted(failed.items()),
+        finished=list(results.finished),
+        partial=any(one.finished < one.of for one in results.finished),
         cost_rows=cost_rows(costs) if costs is not None else [],
         cost_note=cost_note(costs) if costs is not None else "",
+        cost_missing="the recipe has no section cost" if recipe.cost is None else "this comes after the pictures",
         tables=[_table(recipe, name, results) for name in recipe.rows],
         setups=_setups(recipe, asked),
         figures=[_figure(recipe, figure, results) for figure in TITLES],
@@ -101,13 +117,25 @@ def _part(recipe: ReproduceRecipe, numbered: str, cells: Sequence[str], part: Ta
     others = [name for name in shown if name != reference]
     return {
         "title": part.setting.title,
-        "rows": [(cell, [_pair(part.table, cell, column, numbers) for column in COLUMNS[numbered]]) for cell in cells],
+        "rows": [
+            (
+                cell,
+                _seeds(recipe, part.setting.drawn[cell].runs if cell in part.setting.drawn else ()),
+                [_pair(part.table, cell, column, numbers) for column in COLUMNS[numbered]],
+            )
+            for cell in cells
+        ],
         "methods": shown,
         "others": others,
         "values": [(one, [_text(numbers.get((name, method))) for method in shown]) for name, one in metrics.items()],
         "differences": [(name, [_difference(numbers.get((name, method))) for method in others]) for name in metrics],
         "sentence": _sentence(reference, part.found),
     }
+
+
+def _seeds(recipe: ReproduceRecipe, found: Collection[int]) -> str:
+    """How many seeds of a cell there are; empty if all are."""
+    return "" if len(found) == len(recipe.seeds) else f"{len(found)} of {plural(len(recipe.seeds), 'seed')}"
 
 
 def _pair(table: str, cell: str, column: str, numbers: Mapping[tuple[str, str], Measurement]) -> tuple[str, str]:
@@ -194,6 +222,7 @@ def _loss_table(recipe: ReproduceRecipe, losses: Losses) -> dict[str, Any]:
     rows = [
         (
             cell,
+            _seeds(recipe, outcome.seeds[cell]),
             "" if outcome.picked[cell] is None else f"{outcome.picked[cell]:g}",
             [(verdict(one)[0], estimate_text(one, "{:+.2f}", signed=True, percent=True)) for one in found],
         )
@@ -223,5 +252,6 @@ def _document(recipe: ReproduceRecipe, results: Results, failed: Mapping[str, st
             f"{one.figure}, {one.title}": one.page.relative_to(recipe.results_folder).as_posix()
             for one in results.figures
         },
+        "finished": [one._asdict() for one in results.finished],
         "failed": dict(failed),
     }
