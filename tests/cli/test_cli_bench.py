@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fairhuman.bench import noise
 from helpers.shapes import write_shape
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -66,7 +67,10 @@ def test_dry_runs_and_mistakes(tmp_path: Path, typed: Typed) -> None:
     assert "no such recipe" in typed("bench", "--recipe", tmp_path / "none.yaml")[2]
 
 
-def test_settings_without_effect_are_refused_or_named(tmp_path: Path, typed: Typed) -> None:
+def test_settings_without_effect_are_refused_or_named(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noise, "write_noise", lambda *_: None)  # a dry run reads none of it
     said = "bench: fairness.alpha=7 has no effect with strategy=mpd; it needs strategy=alpha"
     assert said in typed("bench", "--dry-run", "strategy=mpd", "fairness.alpha=7")[2]
     assert typed("bench", "--dry-run", "kind=full")[0] == 0, "the noise's own rank is no setting of the user's"
