@@ -30,7 +30,7 @@ from fairhuman.evaluate.place import NUMBERS
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.synth.run import render_people
 from fairhuman.utils.display import Display
-from fairhuman.utils.files import alone, digest, write_text
+from fairhuman.utils.files import alone, digest, write_text, writing
 
 MEASURED = "measured.txt"  # in an evaluation's folder: hash of the pictures that it measured
 
@@ -87,7 +87,8 @@ def reproduce(recipe: ReproduceRecipe, display: Display, start: Start = "trainin
     busy = f"{recipe.out}: another command is at work on it; --from report shows what it has finished"
     with ExitStack() as held:
         try:
-            held.enter_context(alone(recipe.out / ".lock", busy))
+            with writing(recipe.out):
+                held.enter_context(alone(recipe.out / ".lock", busy))
         except DataError:
             if start != "report":
                 raise
