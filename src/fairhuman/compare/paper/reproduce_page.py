@@ -99,16 +99,18 @@ def write_report(recipe: ReproduceRecipe, asked: PromptSet, results: Results, fa
 
 
 def _table(recipe: ReproduceRecipe, table: Table, results: Results) -> dict[str, Any]:
-    cells = recipe.rows[table]
-    numbered = table if table in COLUMNS else "Table 2"  # the columns of Table 3 aren't in the supplement
-    parts = [_part(recipe, numbered, cells, one) for one in results.measured if one.table == table]
-    absent = ABSENT if table not in COLUMNS else ""
-    columns = [(name, column.unit) for name, column in COLUMNS[numbered].items()]
-    reference = recipe.reference_cell(table)
-    return {"name": table, "absent": absent, "columns": columns, "reference": reference, "parts": parts}
+    columns = COLUMNS.get(table, COLUMNS["Table 2"])  # those of Table 3 aren't in the supplement
+    return {
+        "name": table,
+        "absent": ABSENT if table not in COLUMNS else "",
+        "columns": [(name, column.unit) for name, column in columns.items()],
+        "reference": recipe.reference_cell(table),
+        "parts": [_part(recipe, list(columns), one) for one in results.measured if one.table == table],
+        "unmeasured": _rows(recipe, table, list(columns), None),
+    }
 
 
-def _part(recipe: ReproduceRecipe, numbered: str, cells: Sequence[str], part: TableNumbers) -> dict[str, Any]:
+def _part(recipe: ReproduceRecipe, columns: Sequence[str], part: TableNumbers) -> dict[str, Any]:
     """One setting's numbers: the published columns with ours beside them, then all metrics with differences."""
     reference = recipe.reference_cell(part.table)
     numbers = {(one.metric, one.method): one for one in part.found}
@@ -117,20 +119,25 @@ def _part(recipe: ReproduceRecipe, numbered: str, cells: Sequence[str], part: Ta
     others = [name for name in shown if name != reference]
     return {
         "title": part.setting.title,
-        "rows": [
-            (
-                cell,
-                _seeds(recipe, part.setting.drawn[cell].runs if cell in part.setting.drawn else ()),
-                [_pair(part.table, cell, column, numbers) for column in COLUMNS[numbered]],
-            )
-            for cell in cells
-        ],
+        "rows": _rows(recipe, part.table, columns, part),
         "methods": shown,
         "others": others,
         "values": [(one, [_text(numbers.get((name, method))) for method in shown]) for name, one in metrics.items()],
         "differences": [(name, [_difference(numbers.get((name, method))) for method in others]) for name in metrics],
         "sentence": _sentence(reference, part.found),
     }
+
+
+def _rows(
+    recipe: ReproduceRecipe, table: Table, columns: Sequence[str], part: TableNumbers | None
+) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Each cell with the number of its seeds unless it has all, and its published numbers with ours."""
+    numbers = {(one.metric, one.method): one for one in part.found} if part else {}
+    seeds = {cell: _seeds(recipe, one.runs) for cell, one in part.setting.drawn.items()} if part else {}
+    return [
+        (cell, seeds.get(cell, _seeds(recipe, ())), [_pair(table, cell, column, numbers) for column in columns])
+        for cell in recipe.rows[table]
+    ]
 
 
 def _seeds(recipe: ReproduceRecipe, found: Collection[int]) -> str:
