@@ -101,6 +101,8 @@ def reproduce(
         found = list(start_findings(settings, runs))
         for line in (*(finding.line() for finding in found), *plan_of(settings, prompts_of(settings)).lines()):
             display.say(line)
+        if start != "training":
+            display.say(f"--from {start} takes what of this is finished")
         raise Exit(display.verdict(found))
     for path in missing_data(settings, runs):
         raise DataError(f"{path}: there is no such file or folder")
