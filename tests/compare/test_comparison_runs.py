@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,16 @@ def test_cells_may_take_the_learning_rate_of_another(tmp_path, train):
     assert outcome.picked == {"LS": 1e-4, "MPD": 1e-3, "MPD soft": 1e-3}
     assert list(outcome.tuned) == ["LS", "MPD"]
     assert len(trained) == 2 * 2 + 3 * 3
+
+
+def test_cells_of_another_base_are_named_and_cost_their_comparison_alone(tmp_path, train):
+    recipe = build(tmp_path, cells={"LS": {"strategy": "ls"}, "MPD": {"strategy": "mpd"}, "LS 2": {"strategy": "ls"}})
+    outcome = run_comparison(recipe, lambda *_: None, QUIET)
+    first = {name: (2 * errors, areas) for name, (errors, areas) in outcome.series["MPD"].first.items()}
+    outcome.series["MPD"] = replace(outcome.series["MPD"], first=first)
+    assert list(contrasts(recipe, outcome)["LS"]) == ["LS 2"]
+    assert list(outcome.failed) == ["MPD compared with LS"]
+    assert "What failed" in written(recipe, outcome).read_text()
 
 
 def test_finished_runs_are_read_without_training_the_others(tmp_path, train):

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from fairhuman.compare.runs import ComparisonRuns, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.errors import DataError
 from fairhuman.report.changes import base_loss, change, seed_changes
 from fairhuman.stats.estimate import Estimate
 
@@ -36,6 +37,9 @@ class CellContrast:
 def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
     """All contrasts of the recipe between cells that share a seed, paired by seed and noise; takes seconds per number,
     as far tails need resamples.
+
+    Cells whose base has other losses can't be paired, such as a T2I-adapter, which isn't zero at its start, and a LoRA:
+    that is recorded in `outcome.failed`.
     """
     pairs = [
         (against, cell)
@@ -47,10 +51,13 @@ def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
     found: Contrasts = {}
     for against, cell in pairs:
         series, reference = shared_seeds(outcome, cell, against)
-        found.setdefault(against, {})[cell] = {
-            name: _contrast(change(series, name, reference), change(series, name, reference, level), recipe.margin)
-            for name in series.first
-        }
+        try:
+            found.setdefault(against, {})[cell] = {
+                name: _contrast(change(series, name, reference), change(series, name, reference, level), recipe.margin)
+                for name in series.first
+            }
+        except DataError as error:
+            outcome.failed[f"{cell} compared with {against}"] = str(error)
     return found
 
 

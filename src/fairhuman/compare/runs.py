@@ -34,7 +34,7 @@ class ComparisonRuns:
         seeds: seeds of each cell's finished runs.
         tuned: loss changes by cell, learning rate and objective.
         picked: learning rate of each cell; None without tuning.
-        failed: error messages by name of the run.
+        failed: error messages by name of the run, or of a comparison of cells.
         finished_only: whether nothing is trained.
         unfinished: names of the runs that would be trained otherwise.
     """

@@ -126,6 +126,8 @@ def _perform(work: _Work) -> Reproduction | int:
         display.say("measuring the cost of a picture")
         write_costs(recipe.cost, costs)
     losses = [_losses(recipe, rates, outcome) for rates, outcome in outcomes.items()]
+    for rates, outcome in outcomes.items():
+        work.failed |= {f"{rates}: {name}": said for name, said in outcome.failed.items()}
     results = Results(measured, figures, losses, _finished(recipe, outcomes, settings))
     return Reproduction(write_report(recipe, asked, results, work.failed), work.failed, results.finished)
 
@@ -154,7 +156,6 @@ def _train(work: _Work) -> dict[str, ComparisonRuns] | int:
             continue
         if isinstance(found, int):
             return found
-        work.failed |= {f"{rates}: {name}": said for name, said in found.failed.items()}
         if found.series:
             outcomes[rates] = found
     if not outcomes:
