@@ -60,6 +60,7 @@ VALUES: dict[str, Any] = {
     "figure_rows": 2,
 }
 VALUES["train"]["lora"] = {"rank": 2}
+FRONT = {"rival": "LS", "untuned": {"cell": "MPD", "learning_rate": 1.0e-3}}
 
 
 def recipe_file(folder: Path, **values: object) -> Path:
@@ -378,6 +379,7 @@ def test_a_cell_that_fails_costs_itself_alone(tmp_path: Path, typed: Typed, monk
     ("values", "message"),
     [
         ({"grid": {"data": "shown"}}, "grid belongs to compare"),
+        ({"front": FRONT, "against": None}, "front belongs to compare"),
         ({"tables": {"Table 2": ["SI"]}}, "tables: Table 2 must name cells, which are LS, MPD, not 'SI'"),
         ({"sampling": {"data": "shown", "lora_weights": [1, 1]}}, r"sampling.lora_weights: must differ"),
         ({"closed": {"Other": "a"}}, "closed"),

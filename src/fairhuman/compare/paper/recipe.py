@@ -58,6 +58,8 @@ class ReproduceRecipe(CompareRecipe):
     def _rows_are_cells(self) -> "ReproduceRecipe":
         if self.grid is not None:
             raise ValueError("grid belongs to compare; here figures are made of the pictures of `sampling`: remove it")
+        if self.front is not None:
+            raise ValueError("front belongs to compare: remove it, or run fairhuman compare")
         for table, cells in self.tables.items():
             for cell in cells:
                 if cell not in self.cells:
