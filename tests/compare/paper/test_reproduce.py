@@ -228,13 +228,16 @@ def test_a_report_shows_what_is_finished(tmp_path: Path, faked: Faked) -> None:
         "0 of 17 sets of pictures",
     ]
     page = losses_alone.page.read_text()
-    assert "<b>In part:</b> so far 3 of 4 training runs at one learning rate; 0 of 4 training runs at own" in page
+    assert "<b>In part:</b> finished so far are 3 of 4 training runs at one learning rate, 0 of 4 training" in page
     assert "<td>MPD <small>1 of 2 seeds</small></td>" in page
     assert "<td>94.03</td><td>-</td>" in page, "published numbers stand there before ours do"
     drawn = reproducing.reproduce(recipe, Display(), "pictures")
     assert isinstance(drawn, reproducing.Reproduction)
     assert (str(drawn.finished[-1]), len(faked.measured)) == ("7 of 17 sets of pictures", 4)
-    assert drawn.page.read_text().count("<td>MPD <small>1 of 2 seeds</small></td>") == 2 * 2 + 1, "tables, losses"
+    page = drawn.page.read_text()
+    assert page.count("<td>MPD <small>1 of 2 seeds</small></td>") == 2 * 2 + 1, "tables, losses"
+    assert page.count("<th>MPD<br><small>1 of 2 seeds</small></th>") == 2 * 2, "all metrics"
+    assert page.count("higher is better; interval over prompts alone") == 2, "of Table 3, in which MPD is alone"
     faked.seeds, faked.broken = None, "mpd/seed-2"
     assert isinstance(reproducing.reproduce(recipe, Display()), reproducing.Reproduction)
     faked.broken = ""

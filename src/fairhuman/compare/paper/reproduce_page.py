@@ -115,14 +115,18 @@ def _part(recipe: ReproduceRecipe, columns: Sequence[str], part: TableNumbers) -
     reference = recipe.reference_cell(part.table)
     numbers = {(one.metric, one.method): one for one in part.found}
     metrics = {one.metric: one for one in part.found}
+    over_seeds = {one.metric for one in part.found if one.over_seeds}
     shown = list(part.setting.drawn)
     others = [name for name in shown if name != reference]
     return {
         "title": part.setting.title,
         "rows": _rows(recipe, part.table, columns, part),
-        "methods": shown,
+        "methods": [(name, "" if name == BASE else _seeds(recipe, part.setting.drawn[name].runs)) for name in shown],
         "others": others,
-        "values": [(one, [_text(numbers.get((name, method))) for method in shown]) for name, one in metrics.items()],
+        "values": [
+            (one, name in over_seeds, [_text(numbers.get((name, method))) for method in shown])
+            for name, one in metrics.items()
+        ],
         "differences": [(name, [_difference(numbers.get((name, method))) for method in others]) for name in metrics],
         "sentence": _sentence(reference, part.found),
     }
@@ -151,7 +155,7 @@ def _pair(table: str, cell: str, column: str, numbers: Mapping[tuple[str, str], 
     metric, factor = OURS[column]
     one = numbers.get((metric, cell))
     ours = "-" if one is None else estimate_text(_scaled(one.value, factor))
-    return "-" if published is None else f"{published:g}", ours
+    return "-" if published is None else f"{published:.2f}", ours
 
 
 def _scaled(estimate: Estimate, factor: float) -> Estimate:
