@@ -6,7 +6,7 @@ import pytest
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review import ReviewSettings, apply_review
-from fairhuman.data.review.events import FILE, TABLES
+from fairhuman.data.review.events import EVENTS, FILE, TABLES
 from fairhuman.data.review.pictures import load_pictures
 from fairhuman.data.review.store import ReviewStore
 from fairhuman.data.sources import SourceSettings, read_source
@@ -119,4 +119,14 @@ def test_an_invalid_database_is_named(review_folder):
     folder = review_folder(1)
     (folder / FILE).write_bytes(b"something else" * 100)
     with pytest.raises(FairHumanError, match=r"review\.sqlite: the database can't be used"):
+        apply_review(folder)
+
+
+def test_a_strangers_time_that_cannot_be_is_named(review_folder, reviewing):
+    folder = review_folder(1)
+    store = reviewing(folder)
+    store.decide("Ada", "p0", "keep", None, None)
+    with store.engine.begin() as connection:
+        connection.execute(EVENTS.update().values(at=1e300))
+    with pytest.raises(DataError, match=r"review\.sqlite: decision 1 was made at no time that can be: 1e\+300"):
         apply_review(folder)

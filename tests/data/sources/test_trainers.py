@@ -373,6 +373,15 @@ def test_repeats_of_a_record(tmp_path, value, repeats):
     assert wrong == ([] if repeats > 1 else [str(value) if isinstance(value, str) else repr(value)])
 
 
+def test_repeats_take_no_memory_without_bounds(tmp_path):
+    for name, repeats in (("a", 10_000), ("b", 10_001), ("c", 10**18)):
+        photo(tmp_path / name / f"{name}.jpg", ord(name))
+        (tmp_path / f"{name}.toml").write_text(f"[[directory]]\npath = '{name}'\nnum_repeats = {repeats}")
+    found = {name: read(tmp_path / f"{name}.toml") for name in "abc"}
+    assert [records[0].repeats for records, _ in found.values()] == [10_000, 1, 1]
+    assert reasons(found["c"][1]) == [("c/c.jpg", "repeats is more than 10000")]
+
+
 @pytest.mark.parametrize(("size", "used"), [((2 * WIDTH, 2 * HEIGHT), True), ((WIDTH, WIDTH), False)])
 def test_masks_of_another_size(tmp_path, size, used):
     photo(tmp_path / "a.jpg", 0, "a")

@@ -71,4 +71,7 @@ def _dropped(decision: Decision) -> dict[str, Any]:
 
 
 def _time(decision: Decision) -> str:
-    return datetime.fromtimestamp(decision.at, UTC).isoformat(timespec="milliseconds")
+    try:
+        return datetime.fromtimestamp(decision.at, UTC).isoformat(timespec="milliseconds")
+    except (OSError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(f"{FILE}: decision {decision.id} was made at no time that can be: {decision.at!r}") from error

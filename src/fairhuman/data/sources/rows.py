@@ -39,6 +39,7 @@ from fairhuman.utils.parse import parse_json
 
 STAGE = "read"
 EMPTY_CAPTION = Finding("warned", "caption is empty")
+MAX_REPEATS = 10_000  # an epoch's order is in memory, with a number for each time that a record comes
 SAME_SHAPE = 1.02  # ratio of aspects up to which a mask of another trainer, which resizes it, is one of its picture
 CAPTION, TEXT = "caption", "text"  # columns of the caption: ours, and that of many Hugging Face data sets
 
@@ -279,9 +280,11 @@ class _RowReader:
         if value is None:
             return 1
         number = int(value) if isinstance(value, str) and len(value) < 10 and value.strip().isdecimal() else value
-        if type(number) is int and number >= 1:
+        if type(number) is int and 1 <= number <= MAX_REPEATS:
             return number
-        self._note(Finding("dropped", "repeats is not a whole number of at least 1", shorten(value)))
+        large = type(number) is int and number > MAX_REPEATS
+        reason = f"repeats is more than {MAX_REPEATS}" if large else "repeats is not a whole number of at least 1"
+        self._note(Finding("dropped", reason, shorten(value)))
         return 1
 
     def _compare_size(self, image: Stored, facts: PictureFacts) -> None:
