@@ -13,7 +13,8 @@ from fairhuman.train.recipe import TrainRecipe
 from helpers.shapes import write_shape
 
 
-@pytest.mark.parametrize("kind", ["lora", pytest.param("controlnet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "controlnet"])
 def test_rows_of_amortised_modes_equal_memory_of(kind: str, tmp_path: Path) -> None:
     model = str(write_shape(tmp_path / "model"))
     settings = MemoryTableSettings(model=model, resolution=64, ranks=(4,), kinds=(kind,), batch_sizes=(2,))

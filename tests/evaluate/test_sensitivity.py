@@ -84,7 +84,9 @@ def clean(people: list[Person]) -> Confidences:
     return confidences(people)
 
 
-@pytest.mark.parametrize(("degrade", "strengths"), [(pixelate, (32, 16)), (blur, (0.04, 0.08))])
+@pytest.mark.parametrize(
+    ("degrade", "strengths"), [pytest.param(pixelate, (32, 16), marks=pytest.mark.slow), (blur, (0.04, 0.08))]
+)
 def test_synthetic_people_made_worse_score_less(
     people: list[Person], clean: Confidences, degrade: Degrade, strengths: tuple[float, ...]
 ) -> None:
@@ -175,7 +177,8 @@ def test_the_distance_of_synthetic_people_grows_with_damage(
     _check_grows(distances(extractor, [one.image for one in people], boxes, degrade, strengths))
 
 
-@pytest.mark.parametrize(("degrade", "strengths"), [DAMAGE[0], pytest.param(*DAMAGE[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("degrade", "strengths"), DAMAGE)
 def test_the_distance_of_photos_grows_with_damage_to_faces(
     shared: Path, extractor: EfficientNetLite0, degrade: Degrade, strengths: tuple[float, ...]
 ) -> None:

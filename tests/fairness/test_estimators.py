@@ -139,7 +139,9 @@ def test_an_objective_that_appears_late(mode: str) -> None:
     assert weights[-2] > 0.0 or mode == "ema"
 
 
-@amortised
+@pytest.mark.parametrize(
+    "mode", [mode if mode in ("output", "tail") else pytest.param(mode, marks=pytest.mark.slow) for mode in ESTIMATORS]
+)
 def test_steps_resume_from_a_state_with_the_same_bits(mode: str) -> None:
     def run(*stops: int) -> torch.Tensor:
         unet = small_unet()

@@ -34,6 +34,7 @@ def test_any_number_of_objectives(size: int) -> None:
     torch.testing.assert_close(step.gram, (rows @ rows.T).double(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_holds_two_gradients() -> None:
     """K = 3 at once would hold three; measured on a perceptron, whose activations are negligible."""
     net = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(8)))

@@ -196,7 +196,9 @@ def test_latents_that_are_not_finite_are_not_the_vaes(lora_folder: Path, part: s
         next(sample(own, ["a hat"], SMALL))
 
 
-@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize(
+    "spacing", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("leading", "linspace")), "trailing"]
+)
 def test_steps_that_the_schedule_allows_draw_and_others_are_refused(spacing: str) -> None:
     own = build_small(0)
     own.scheduler = EulerDiscreteScheduler.from_config(

@@ -145,6 +145,7 @@ def is_running(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_kill_9_and_two_workers_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
     """Killed by force when some pictures are done; its workers end too, and the same call goes on."""
     script, out = tmp_path / "script.py", tmp_path / "people"

@@ -1,10 +1,13 @@
 """An independent detector finds the rendered faces and hands where they are."""
 
+import pytest
+
 from fairhuman.detect.rates import DETECTORS, find_parts, part_rates
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
 
 
+@pytest.mark.slow
 def test_mediapipe_finds_faces_and_hands_where_they_are(body: Body) -> None:
     pictures = [render(body, 0, number, 512) for number in range(12)]
     boxes = [picture.boxes for picture in pictures]

@@ -55,6 +55,7 @@ def test_workers_do_not_outlive_a_killed_build(many, whole, tmp_path):
     assert contents(out) == whole
 
 
+@pytest.mark.slow
 def test_two_builds_at_once(many, tmp_path):
     first = started(many, tmp_path / "out")
     assert first.stdout.readline().startswith("list")

@@ -160,6 +160,7 @@ def test_depth_is_compared_with_what_an_estimator_says(tmp_path: Path) -> None:
     assert values["opposite"] < -0.99
 
 
+@pytest.mark.slow
 def test_a_photo_agrees_with_its_own_pose_and_not_with_anothers(shared: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (shared / "data" / "ccp" / "metadata.jsonl").read_text().splitlines()[:6]]
     poses = [row["pose"] for row in rows]
