@@ -253,6 +253,9 @@ def test_losses_older_than_a_setting_are_those_of_its_default(tmp_path, train):
     np.savez(path, **{**arrays, "depends_on": json.dumps({**depends_on, "gone": 1})})
     run_comparison(recipe, lambda *_: None, QUIET)
     assert len(trained) == 4, "a setting that is no more"
+    np.savez(path, **{**arrays, "depends_on": json.dumps({**depends_on, "gone": None})})
+    run_comparison(recipe, lambda *_: None, QUIET)
+    assert len(trained) == 4, "and wasn't set"
 
 
 def test_a_broken_file_of_losses_is_named(tmp_path, train):

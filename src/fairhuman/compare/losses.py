@@ -95,9 +95,11 @@ def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
 def _depends_on_same(kept: Mapping[str, Any], recipe: CompareRecipe, run: TrainRecipe) -> bool:
     """Whether losses stored with the settings `kept` are those of `run`.
 
-    Newer settings count as their defaults, and what has no effect in `run` doesn't count.
+    Newer settings count as their defaults, and what has no effect in `run` doesn't count; nor does a setting that was
+    not set and that training no longer has.
     """
     wanted, void = _depends_on(recipe, run), void_settings(run)
     defaults = _depends_on(recipe, TrainRecipe(data=run.data, out=run.out, steps=run.steps))
     decisive = {name: value for name, value in wanted.items() if name not in void}
-    return kept.keys() <= wanted.keys() and {**defaults, **kept}.items() >= decisive.items()
+    gone = {name for name in kept.keys() - wanted.keys() if kept[name] is not None}
+    return not gone and {**defaults, **kept}.items() >= decisive.items()
