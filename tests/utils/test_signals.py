@@ -1,11 +1,12 @@
 """What is told at once when a signal comes, and what a second one does."""
 
+import atexit
 import os
 import signal
 
 import pytest
 
-from fairhuman.utils.signals import announced, signals
+from fairhuman.utils.signals import announced, end_at_once, signals
 
 
 def test_the_first_signal_is_told_and_the_second_stops_at_once(capfd: pytest.CaptureFixture[str]) -> None:
@@ -38,3 +39,11 @@ def test_an_announced_interrupt_is_told_once(capfd: pytest.CaptureFixture[str]) 
         assert capfd.readouterr().err == "", "it is ignored"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_process_can_end_without_the_interpreters_end() -> None:
+    child = os.fork()
+    if child == 0:
+        atexit.register(os.abort)  # as a native library's thread does
+        end_at_once(130)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130

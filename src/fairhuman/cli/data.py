@@ -1,5 +1,6 @@
 """`fairhuman data`: build data sets, look at them and export them."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,7 @@ def build(
     """
     from fairhuman.data.pipeline.run import Workers, build_dataset, plan_build
     from fairhuman.data.pipeline.settings import BuildRecipe
-    from fairhuman.utils.signals import announced
+    from fairhuman.utils.signals import announced, end_at_once
 
     settings = settings_of(BuildRecipe, "data build", overrides, recipe)
     crew = Workers.choose(workers, runner, address)
@@ -62,8 +63,13 @@ def build(
         for line in plan_build(source, out, settings):
             display.say(line)
         return
-    with display, announced("Stopping; run the same command again to resume"):
-        built = build_dataset(source, out, settings, crew, retry_failed, display.progress, display.say)
+    try:
+        with display, announced("Stopping; run the same command again to resume"):
+            built = build_dataset(source, out, settings, crew, retry_failed, display.progress, display.say)
+    except KeyboardInterrupt:
+        if crew.processes:
+            end_at_once(128 + signal.SIGINT)  # Daft's threads abort a process that ends after Ctrl-C as others do
+        raise
     # Plots take 60 MB, which the detectors beside this process need.
     from fairhuman.data.look.figures import write_statistics
     from fairhuman.data.look.statistics import dataset_statistics
