@@ -27,7 +27,7 @@ from fairhuman.models.architecture import build_meta, build_small
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.diffusion import sample_weights, signal_to_noise
 from fairhuman.models.fingerprint import base_fingerprint, encoded_size
-from fairhuman.models.locations import check_location
+from fairhuman.models.locations import check_base, check_location
 from fairhuman.models.original import PREFIXES, original_of
 from fairhuman.models.sdxl import load_pipeline, noise_scheduler, scheduler_config
 from fairhuman.models.settings import BaseSettings
@@ -354,6 +354,12 @@ def test_odd_headers_are_one_line(tmp_path: Path, header: dict[str, Any], messag
     with pytest.raises(ModelError, match=rf"odd\.safetensors': .*{message}") as found:
         check_location(str(path))
     assert "\n" not in str(found.value)
+
+
+def test_a_folder_that_is_called_like_a_vae_is_named(tmp_path: Path) -> None:
+    (tmp_path / "vae.safetensors").mkdir()
+    with pytest.raises(ModelError, match=r"^base\.vae '.*vae\.safetensors': expected the folder of a VAE, found none"):
+        check_base("small", BaseSettings(vae=str(tmp_path / "vae.safetensors")))
 
 
 def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path) -> None:

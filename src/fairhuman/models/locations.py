@@ -74,11 +74,14 @@ def check_vae(place: str) -> None:
     """Check that something is at `base.vae`, without loading it.
 
     Raises:
-        ModelError: no such folder or file, and not a hub id.
+        ModelError: no such folder or file, and not a hub id; or a folder of something else.
     """
     if not Path(place).exists() and (is_checkpoint_name(place) or not is_hub_id(place)):
         raise ModelError(f"base.vae {place!r}: expected a folder, a .safetensors file or a hub id, found none there")
-    refuse_pickles(f"base.vae {place!r}", Path(place) / "vae" if (Path(place) / "vae").is_dir() else Path(place))
+    folder = Path(place) / "vae" if (Path(place) / "vae").is_dir() else Path(place)
+    refuse_pickles(f"base.vae {place!r}", folder)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"base.vae {place!r}: expected the folder of a VAE, found none with config.json in it")
 
 
 def is_file(model: str) -> bool:
