@@ -6,7 +6,7 @@ the same folder. The command line overrides any setting with `key=value` or `sec
 
 import difflib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
@@ -38,6 +38,7 @@ class Settings(BaseModel):
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 RECIPES = Path("recipes")
+COMMAND_LINE = "the command line"  # a place of settings, in messages
 _PACKAGE = Path(__file__).parent
 # In the package where it is installed, in the repository where it runs from there.
 SHIPPED = next((path for path in (_PACKAGE / RECIPES, _PACKAGE.parents[1] / RECIPES) if path.is_dir()), _PACKAGE)
@@ -51,17 +52,35 @@ def load(
     Raises:
         RecipeError: names the file or setting, the rule, the value found and, for an unknown name, the closest match.
     """
-    return build(kind, merge(read(path), values or {}), overrides, str(path))
+    levels = [(str(file), own) for file, own in read_levels(path)]
+    typed = overridden(values or {}, overrides)
+    places = places_of([*levels, (COMMAND_LINE, typed)])
+    return build(kind, overridden(merge(read(path), values or {}), overrides), (), str(path), places)
 
 
 def build(
-    kind: type[SettingsT], values: dict[str, Any], overrides: Sequence[str] = (), origin: str = "recipe"
+    kind: type[SettingsT],
+    values: dict[str, Any],
+    overrides: Sequence[str] = (),
+    origin: str = "recipe",
+    places: Mapping[str, str] = types.MappingProxyType({}),
 ) -> SettingsT:
-    """Apply overrides to `values` and validate them as a `kind`. `origin` names the source in error messages."""
+    """Apply overrides to `values` and validate them as a `kind`.
+
+    Errors name the place of the setting that is wrong: that in `places` (see `places_of`), otherwise `origin`.
+    """
     try:
         return kind.model_validate(_with_lists(kind, overridden(values, overrides)))
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(kind, origin, problem) for problem in _problems(error))) from error
+        raise RecipeError("\n".join(_explain(kind, origin, places, problem) for problem in _problems(error))) from error
+
+
+def places_of(levels: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Return where each setting was given, by dotted name.
+
+    `levels` are places and their settings; the last one wins.
+    """
+    return {name: place for place, values in levels for name in flatten(values)}
 
 
 def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -74,10 +93,18 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
-            hint = "; where a command's recipe is optional, it is given as --recipe" if key.endswith(".yaml") else ""
-            raise RecipeError(f"override {override!r}: expected key=value{hint}")
+            raise RecipeError(f"override {override!r}: expected key=value{_form_hint(override, overrides)}")
         _set(values, key.split("."), _parse(text, override), override)
     return values
+
+
+def _form_hint(override: str, overrides: Sequence[str]) -> str:
+    """What may be meant by an override that isn't key=value."""
+    if override.endswith(".yaml"):
+        return "; where a command's recipe is optional, it is given as --recipe"
+    if any(other.startswith("=") or other.endswith("=") for other in overrides):
+        return " without spaces around ="
+    return ""
 
 
 def save(settings: BaseModel, path: Path) -> None:
@@ -240,10 +267,11 @@ def _problems(error: ValidationError) -> Iterator[Any]:
             yield problem
 
 
-def _explain(kind: type[BaseModel], origin: str, problem: Any) -> str:
+def _explain(kind: type[BaseModel], origin: str, places: Mapping[str, str], problem: Any) -> str:
     """Return one line for one pydantic error: the setting, the rule and the value found."""
     path = [str(part) for part in problem["loc"]]
     name = ".".join(path)
+    origin = next((places[one] for cut in range(len(path)) if (one := name.rsplit(".", cut)[0]) in places), origin)
     if problem["type"] == "extra_forbidden":
         return f"{origin}: unknown setting {name!r}; {_suggestion(kind, path)}"
     if problem["type"] == "missing":

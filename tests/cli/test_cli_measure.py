@@ -188,9 +188,18 @@ def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, t
     told = [line for line in said.splitlines() if line.endswith("doesn't exist yet")]
     assert told == [f"missing data: {tmp_path / name}: doesn't exist yet" for name in ("none", "test", "tuning")]
     assert "ok      model: small, which ships with fairhuman" in said
-    for name in ("none", "test", "tuning"):
-        (tmp_path / name).mkdir()
-    assert typed("compare", recipe, "--dry-run")[0] == 0
+    for name in ("none", "there", "test", "tuning"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    code, said, _ = typed("compare", recipe, "--dry-run")
+    assert (code, f"missing data: no picture in {tmp_path / 'there'}" in said) == (1, True)
+    for number, name in enumerate(("none", "there", "test", "tuning")):
+        write_figures(tmp_path / name, 2, 64, seed=number)
+    code, said, _ = typed("compare", recipe, "--dry-run")
+    assert code == 0, said
+    assert f"ok      data: {tmp_path / 'there'}: 2 pictures to train on, 2 held out" in said
+    assert "pictures: 8\n" in said  # 2 prompts, the base and three cells
+    assert "hours on one CPU core: training" in said
+    assert "disk: about" in said
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("compare*.yaml")), ids=lambda path: path.name)

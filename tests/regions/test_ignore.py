@@ -23,8 +23,9 @@ def test_what_is_ignored_is_counted_and_what_is_not_found_is_a_warning() -> None
     masked = HumanRecord("b", b"", 64, 64, "", {}, {IGNORE: b"", "watermark": b""})
     records = [record(face=(SMALL, LARGE), hand=(SMALL,), ignore=(SMALL,)), record(face=(SMALL,), hand=None), masked]
     assert IgnoredCount(rules, records).lines() == [
-        "ignore: boxes in 1 of 3 pictures, masks in 1 of 3 pictures, boxes of face but the largest in 1 of 3 pictures, "
-        "masks of watermark in 1 of 3 pictures; counts for no objective",
+        "ignore: part of 1 of 3 pictures by boxes, part of 1 of 3 pictures by masks, part of 1 of 3 pictures by boxes "
+        "of faces but the largest, part of 1 of 3 pictures by masks of watermark; these parts count for no objective, "
+        "the rest does",
         "warning: regions.ignore='hand but the largest' finds nothing in 3 pictures, so nothing is ignored by it",
     ]
     assert IgnoredCount((), [record(face=(SMALL,), ignore=())]).lines() == []

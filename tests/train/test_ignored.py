@@ -105,10 +105,10 @@ def test_a_run_that_ignores_by_mask_box_and_rule(
     recipe = make_recipe(**values)
     run = train(recipe)
     assert all(len(record.boxes["hand"] or ()) == 1 for record in run.data.train.records)
-    all_of_them = f"in 9 of {len(run.data.train)} pictures"
+    all_of_them = f"part of 9 of {len(run.data.train)} pictures"
     assert run.data.lines()[-1] == (
-        f"ignore: boxes in 4 of 9 pictures, boxes of hand but the largest {all_of_them}, boxes of logo {all_of_them}; "
-        "counts for no objective"
+        f"ignore: part of 4 of 9 pictures by boxes, {all_of_them} by boxes of hands but the largest, {all_of_them} by "
+        "boxes of logo; these parts count for no objective, the rest does"
     )
     metrics = [json.loads(line) for line in (recipe.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all(0.125 < line["ignored"] < 0.7 for line in metrics)

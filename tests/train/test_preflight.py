@@ -135,7 +135,7 @@ def test_a_run_that_main_memory_can_not_hold_is_refused(
     large = make_recipe(resolution=1024, batch_size=8)
     with pytest.raises(TrainingError) as told:
         check_main_memory(large)
-    said = "needs about 24.0 GiB of main memory, which has 20.0. Cheapest changes that fit: batch_size=1 (9.0 GiB)"
+    said = "needs about 24.9 GiB of main memory, which has 20.0. Cheapest changes that fit: batch_size=1 (9.0 GiB)"
     assert said in str(told.value)
     check_main_memory(make_recipe())  # so small that it isn't computed
     monkeypatch.setattr("fairhuman.train.guard.device_bytes", lambda: 30 * 2**30)

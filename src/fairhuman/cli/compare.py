@@ -1,7 +1,8 @@
 """`fairhuman compare`, `reproduce`, `grid`, `cost` and `paper`: strategies and methods side by side."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from typer import Argument, Exit, Option
 
@@ -18,6 +19,9 @@ from fairhuman.cli.options import (
     settings_of,
 )
 from fairhuman.errors import DataError
+
+if TYPE_CHECKING:  # `--help` doesn't need it
+    from fairhuman.compare.settings import CompareRecipe
 
 Result = TypeVar("Result")
 
@@ -38,26 +42,13 @@ def compare(
 
     settings = CompareRecipe.load(recipe, overrides or ())
     notes = settings.notes()
-    from fairhuman.compare.run import planned_runs, run_all, start_findings
+    from fairhuman.compare.run import run_all
 
     display = ConsoleDisplay()
     for line in notes:
         display.say(line)
     if dry_run:
-        runs = planned_runs(settings)
-        display.settings(settings, full)
-        found = list(start_findings(settings, runs))
-        for finding in found:
-            display.say(finding.line())
-        if settings.front is not None and settings.tuning is not None:
-            from fairhuman.compare.fronts.plan import plan_of
-
-            for line in plan_of(settings, settings.front, settings.tuning).lines():
-                display.say(line)
-            raise Exit(display.verdict(found))
-        rates = settings.tuning.runs_of(settings.cells) if settings.tuning else 0
-        display.say(f"{len(runs)} runs of {runs[0].steps} steps, and {rates} to find learning rates")
-        raise Exit(display.verdict(found))
+        raise Exit(_planned(settings, full, display))
     done = _or_stopped(run_all(settings, display), display)
     display.say(f"report: {done.page}")
     if done.failed:
@@ -88,23 +79,15 @@ def reproduce(
 
     settings = ReproduceRecipe.load(recipe, overrides or ())
     notes = settings.notes()
-    from fairhuman.compare.run import missing_data, planned_runs, start_findings
+    from fairhuman.compare.run import missing_data, planned_runs
 
-    runs = planned_runs(settings)
     display = ConsoleDisplay()
     for line in notes:
         display.say(line)
     if dry_run:
-        from fairhuman.compare.paper.plan import plan_of, prompts_of
-
-        display.settings(settings, full)
-        found = list(start_findings(settings, runs))
-        for line in (*(finding.line() for finding in found), *plan_of(settings, prompts_of(settings)).lines()):
-            display.say(line)
-        if start != "training":
-            display.say(f"--from {start} takes what of this is finished")
-        raise Exit(display.verdict(found))
-    for path in missing_data(settings, runs):
+        note = f"--from {start} takes what of this is finished" if start != "training" else ""
+        raise Exit(_planned(settings, full, display, note))
+    for path in missing_data(settings, planned_runs(settings)):
         raise DataError(f"{path}: there is no such file or folder")
     from fairhuman.compare.paper.reproduce import reproduce
 
@@ -171,9 +154,14 @@ def cost(
     settings = settings_of(CostSettings, "cost", overrides)
     display = ConsoleDisplay()
     if dry_run:
+        from fairhuman.compare.plan import cost_lines, cost_model
+
         display.settings(settings)
+        found = cost_model(settings)
+        for line in (found.line(), *(cost_lines(settings) if found.state == "ok" else ())):
+            display.say(line)
         display.would_write(out, {})
-        return
+        raise Exit(display.verdict([found]))
     from fairhuman.compare.paper.cost_page import write_costs
 
     with writing(out):
@@ -215,6 +203,40 @@ def paper(
             display.say(table.note)
     with writing(out):
         display.say(f"paper sheet: {write_sheet(tables, out)}")
+
+
+def _planned(recipe: "CompareRecipe", full: bool, display: ConsoleDisplay, note: str = "") -> int:
+    """Print a dry run of a comparison or reproduction, with a note at its end; the exit code."""
+    from fairhuman.compare.plan import findings
+    from fairhuman.errors import FairHumanError
+
+    display.settings(recipe, full)
+    found = []
+    for finding in findings(recipe):
+        display.say(finding.line())
+        found.append(finding)
+    try:
+        lines = list(_plan_lines(recipe))
+    except (OSError, FairHumanError) as error:
+        lines = [f"hours and disk: not known: {' '.join(str(error).split())}"]
+    for line in filter(None, (*lines, note)):
+        display.say(line)
+    return display.verdict(found)
+
+
+def _plan_lines(recipe: "CompareRecipe") -> Iterator[str]:
+    """Runs, pictures, hours and disk of a comparison or reproduction."""
+    if recipe.front is not None and recipe.tuning is not None:
+        from fairhuman.compare.fronts import plan
+
+        return plan.plan_of(recipe, recipe.front, recipe.tuning).lines()
+    from fairhuman.compare.plan import plan_of, prompts_of
+
+    try:
+        prompts = prompts_of(recipe)
+    except DataError:  # is among the findings
+        prompts = None
+    return plan_of(recipe, prompts).lines()
 
 
 def _or_stopped(result: Result | int, display: ConsoleDisplay, advice: str = "") -> Result:

@@ -74,11 +74,13 @@ def build(
     from fairhuman.data.look.figures import write_statistics
     from fairhuman.data.look.statistics import dataset_statistics
 
-    write_statistics(dataset_statistics(out), out / "report.html")
+    found = dataset_statistics(out)
+    write_statistics(found, out / "report.html")
     listing, report = built.listing, built.report
     display.say(f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
     display.counts({f"left out by {stage}": reasons for stage, reasons in report["rejected"].items()}, "  ")
     display.counts(report["notes"], "  ")
+    display.say(found.regions_line())
     display.say(f"{report['kept']} kept; done: {out}; report: {out / 'report.html'}")
     display.say(f"train on it with data={out}, look at it with fairhuman data show {out}")
 
@@ -251,8 +253,11 @@ def show(
     if dry_run:
         _would_write(path, "a page of pictures", out, display, settings.source.format)
         return
+    from fairhuman.data.look.reading import ignored_by_build
     from fairhuman.data.look.show import show_dataset
 
+    for text in ignored_by_build(path, settings.source):
+        display.say(text)
     how = settings.source, settings.regions
     with display:
         shown = show_dataset(path, out, count, seed, first, rejected, *how, display.progress)
@@ -279,8 +284,11 @@ def stats(
         _would_write(path, "a page of numbers", out, display, settings.source.format)
         return
     from fairhuman.data.look.figures import write_statistics
+    from fairhuman.data.look.reading import ignored_by_build
     from fairhuman.data.look.statistics import dataset_statistics
 
+    for text in ignored_by_build(path, settings.source):
+        display.say(text)
     with display:
         found = dataset_statistics(path, settings.source, settings.regions, tokenizer, display.progress)
     write_statistics(found, out)

@@ -52,6 +52,7 @@ def sample(
     """
     from fairhuman.generate.checks import check_options, collect_prompts
     from fairhuman.generate.control_options import ControlOptions
+    from fairhuman.generate.record import check_folder
     from fairhuman.generate.settings import SampleSettings
     from fairhuman.utils.signals import announced
 
@@ -64,6 +65,8 @@ def sample(
     check_options(model, lora, lora_weight, fuse, mole, precision, base)
     controls = ControlOptions(controlnet or (), t2i_adapter or (), control or (), control_start, control_end)
     controls.check(steps)
+    if not redraw:
+        check_folder(out, settings, texts)
     from fairhuman.generate.run import SampleJob, draw_pictures
 
     job = SampleJob(

@@ -34,3 +34,4 @@ def synth(
         display.say(f"{out}: {missing} of {settings.count} pictures to render, {settings!r}")
         return
     render_people(out, settings, display, workers)
+    display.say(f"train on it with data={out}")

@@ -10,8 +10,9 @@ from fairhuman.compare.fronts.run import recipe_of_points, run_fronts, tuning_ru
 from fairhuman.compare.runs import run_comparison
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
+from fairhuman.report.text import listed
 from fairhuman.synth.run import render_people
-from fairhuman.train.preflight import StartFinding, model_finding
+from fairhuman.train.preflight import StartFinding, data_paths, model_finding, run_data
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 
@@ -47,10 +48,34 @@ def missing_data(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Pat
 
 
 def start_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterator[StartFinding]:
-    """Yield what a comparison needs: its data sets that are missing, and each model."""
+    """Yield what a comparison needs: its data sets, and each model."""
     yield from (StartFinding("data", "missing", f"{path}: doesn't exist yet") for path in missing_data(recipe, runs))
+    rendered = [f"{name} ({people.count:,})" for name, people in recipe.people.items()]
+    if rendered:
+        yield StartFinding("data", "ok", f"people that are rendered first, unless they are there: {listed(rendered)}")
+    yield from _data_findings(recipe, runs)
     models = {(run.model, run.base.model_dump_json()): run for run in runs}
     yield from (model_finding(run.model, run.base) for run in models.values())
+
+
+def _data_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterator[StartFinding]:
+    """Yield what the runs see of the data sets that are there, each once."""
+    tuning = recipe.tuning
+    if tuning is not None:
+        rates = tuning.learning_rates[:1]
+        runs = [*runs, *(recipe.run(cell, tuning.seed, rate, "tuning") for cell in recipe.cells for rate in rates)]
+    seen: dict[str, None] = {}
+    told: set[str] = set()
+    for run in runs:
+        read = {"data", "validation", "regions", "view", "source", "control", "kind", "resolution", "model", "base"}
+        shown = run.model_dump_json(include=read)
+        if shown in seen or not all(path.exists() for path in data_paths(run)):
+            continue
+        seen[shown] = None
+        for finding in run_data(run, True, False):
+            if isinstance(finding, StartFinding) and finding.line() not in told:
+                told.add(finding.line())
+                yield finding
 
 
 def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:

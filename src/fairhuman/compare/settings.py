@@ -73,6 +73,7 @@ class CompareRecipe(Settings):
     """
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes", "results"})
+    KIND: ClassVar[str] = "comparison"
 
     out: Path = Field(description="folder of runs and rendered people; run the same command again to resume")
     results: Path | None = Field(
@@ -107,9 +108,10 @@ class CompareRecipe(Settings):
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
         """Read a recipe as `config.load` does, and keep what was given where: see `train/levels.py`."""
+        _check_kind(path, overrides, cls.KIND)
         recipe = config.load(cls, path, overrides)
         files = [(str(file), values) for file, values in config.read_levels(path)]
-        recipe._given = [*files, ("the command line", config.overridden({}, overrides))]
+        recipe._given = [*files, (config.COMMAND_LINE, config.overridden({}, overrides))]
         return recipe
 
     @field_validator("cells")
@@ -227,6 +229,11 @@ class CompareRecipe(Settings):
         return [self.test, *own, *(world.test for world in worlds if world.test is not None)]
 
     @property
+    def comparisons(self) -> dict[str, "CompareRecipe"]:
+        """The comparisons to run, by name."""
+        return {"": self}
+
+    @property
     def results_folder(self) -> Path:
         """Folder of report, numbers and losses."""
         return self.results or self.out
@@ -288,6 +295,13 @@ class CompareRecipe(Settings):
             "is left out there"
             for (place, setting), cells in cells_of.items()
         ]
+
+
+def _check_kind(path: Path, overrides: Sequence[str], kind: str) -> None:
+    """Refuse a recipe of a training run in one sentence instead of a line a setting."""
+    given = config.overridden(config.read(path), overrides)
+    if "cells" not in given and given.keys() & (TrainRecipe.model_fields.keys() - CompareRecipe.model_fields.keys()):
+        raise RecipeError(f"{path}: this is a recipe of `fairhuman train`; a {kind} has `cells`")
 
 
 def slug(name: str) -> str:

@@ -10,10 +10,18 @@ from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.evaluate.settings import EvaluateSettings
 
 
-def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
+def check_weights(
+    settings: EvaluateSettings, with_reference: bool, section: str = "", *, download: bool = True
+) -> None:
     """Check that the weights files of all chosen groups exist, and download those that come from the hub.
 
     Their content is checked when they are loaded.
+
+    Args:
+        settings: the evaluation.
+        with_reference: whether there are real pictures.
+        section: what names of settings begin with in the recipe, such as `evaluate.`.
+        download: False: ask the hub alone.
 
     Raises:
         WeightsError: files are missing; names them, and the groups that run without them.
@@ -21,11 +29,11 @@ def check_weights(settings: EvaluateSettings, with_reference: bool) -> None:
     missing: dict[str, str] = {}
     for name in settings.metrics:
         try:
-            _find(name, settings, with_reference)
+            _find(name, settings, with_reference, section, download)
         except (WeightsError, ModelError) as error:
             missing[name] = str(error)
     if missing:
-        raise _without(settings, missing)
+        raise _without(settings, missing, section)
 
 
 @contextmanager
@@ -37,22 +45,29 @@ def leaving_out(settings: EvaluateSettings, name: str) -> Iterator[None]:
         raise _without(settings, {name: str(error)}) from error
 
 
-def _find(name: str, settings: EvaluateSettings, with_reference: bool) -> None:
-    if name == "hps":
-        hps.SOURCE.find(settings.hps.weights)
-    elif name == "image_reward":
-        image_reward.SOURCE.find(settings.image_reward.weights)
-        image_reward.TOKENIZER.find(settings.image_reward.tokenizer)
-    elif name == "clip_score":
-        clip_score.SOURCE.find(settings.clip_score.weights)
-    elif name == "fid" and with_reference:
-        inception.find_weights(settings.inception.weights)
-    elif name == "depth_agreement" and settings.depth is not None:
+def _find(name: str, settings: EvaluateSettings, with_reference: bool, section: str, download: bool) -> None:
+    sources = {
+        "hps": [(hps.SOURCE, settings.hps.weights)],
+        "image_reward": [
+            (image_reward.SOURCE, settings.image_reward.weights),
+            (image_reward.TOKENIZER, settings.image_reward.tokenizer),
+        ],
+        "clip_score": [(clip_score.SOURCE, settings.clip_score.weights)],
+    }
+    for source, given in sources.get(name, ()):
+        if download:
+            source.find(given, section)
+        else:
+            source.check(given, section)
+    if name == "fid" and with_reference:
+        inception.find_weights(settings.inception.weights, section)
+    elif name == "depth_agreement" and settings.depth is not None and download:
         with open_depth(settings.depth):
             pass
 
 
-def _without(settings: EvaluateSettings, missing: Mapping[str, str]) -> WeightsError:
+def _without(settings: EvaluateSettings, missing: Mapping[str, str], section: str = "") -> WeightsError:
     names = ", ".join(map(repr, missing))
     others = ", ".join(group for group in settings.metrics if group not in missing) or "none"
-    return WeightsError(f"{'. '.join(missing.values())}. Or leave {names} out of metrics; other groups: {others}")
+    whole = ". ".join(missing.values())
+    return WeightsError(f"{whole}. Or leave {names} out of {section}metrics; other groups: {others}")

@@ -9,6 +9,26 @@ from fairhuman.utils.memory import peak_resident_bytes
 PLANNED = 5000  # pictures in the paper's test set
 
 
+# What tasks are called in front of users, by how their names begin.
+_WORDS = {
+    "check": "reading pictures",
+    "findings": "finding faces and hands (mediapipe)",
+    "official": "finding faces and hands (official confidences)",
+    "pose": "finding poses",
+    "depth": "estimating depth",
+    "efficientnet": "looking at pictures (EfficientNet)",
+    "inception": "looking at pictures (Inception)",
+    "clip-score": "scoring pictures (CLIPScore)",
+    "hps": "scoring pictures (HPS)",
+    "image-reward": "scoring pictures (ImageReward)",
+}
+
+
+def task_words(task: str) -> str:
+    """Return the name of a task for users; that of a task of another package is its own."""
+    return next((words for start, words in _WORDS.items() if task.startswith(start)), task)
+
+
 class TimedProgress:
     """A `Progress` that forwards each report and measures the time between two reports of the same task.
 
@@ -28,7 +48,7 @@ class TimedProgress:
         if done > before:  # otherwise the pictures of the next method start
             self._sums[what] = seconds + now - began, pictures + done - before
         self._last[what] = now, done
-        self._progress(what, done, total)
+        self._progress(task_words(what), done, total)
 
     def seconds(self) -> dict[str, tuple[int, float]]:
         """By task: number of pictures timed, and seconds per picture."""

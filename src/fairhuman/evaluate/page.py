@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.evaluate.pace import PLANNED
+from fairhuman.evaluate.pace import PLANNED, task_words
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Metric
 from fairhuman.evaluate.settings import EvaluateSettings
@@ -56,7 +56,7 @@ def write_page(
         ],
         ends=[_ends(metric, methods, found) for metric in metrics if _shown(metric, found)],
         seconds=[
-            (what, pictures, f"{seconds:.3g}", duration(PLANNED * seconds))
+            (task_words(what), pictures, f"{seconds:.3g}", duration(PLANNED * seconds))
             for what, (pictures, seconds) in found.seconds.items()
         ],
         planned=PLANNED,

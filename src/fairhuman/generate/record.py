@@ -8,7 +8,7 @@ a killed process leaves nothing to mend.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.report.text import plural
 from fairhuman.utils.parse import parse_json
 
@@ -48,13 +49,32 @@ class PictureKey(NamedTuple):
         return f"{self.prompt:05d}-{self.picture:02d}.png"
 
 
+def check_folder(out: Path, settings: SampleSettings, prompts: Sequence[str]) -> None:
+    """Check that `out` holds no pictures of other settings or prompts, before any weights are read or hashed.
+
+    Raises:
+        DataError: as of `kept_pictures`.
+    """
+    records = records_of(plain_settings(settings), prompts, settings.images_per_prompt)
+    kept_pictures(out, records, entries={*SampleSettings.model_fields, "prompt"})
+
+
+def plain_settings(settings: SampleSettings) -> dict[str, Any]:
+    """Return the part of a record that comes from settings."""
+    return settings.model_dump(exclude={"batch_size", "images_per_prompt"}, exclude_none=True)
+
+
 def kept_pictures(
-    out: Path, records: Mapping[PictureKey, Mapping[str, Any]], earlier: Mapping[str, str] | None = None
+    out: Path,
+    records: Mapping[PictureKey, Mapping[str, Any]],
+    earlier: Mapping[str, str] | None = None,
+    entries: Collection[str] | None = None,
 ) -> set[PictureKey]:
     """Return the pictures in `out` that were drawn with these records; empty if there are none or no folder.
 
     Damaged ones, by the checksums of PNG, aren't among them. `earlier` has the hashes that an earlier version recorded
-    for the weights of `records`, and those in `records`.
+    for the weights of `records`, and those in `records`. `entries` are those of a record that are compared,
+    without a look at the pixels; None: all.
 
     Raises:
         DataError: the folder holds other pictures: such without a record, with another one, or not in `records`.
@@ -70,6 +90,8 @@ def kept_pictures(
         wanted = records.get(key)
         if wanted is None:
             raise DataError(f"{out}: {file.name} isn't among the pictures of this command; {ADVICE}")
+        if entries is not None:
+            found = {name: value for name, value in found.items() if name in entries}
         differences = _differences(_renewed(found, earlier or {}), wanted)
         differing.update(differences)
         if not differences and sound:

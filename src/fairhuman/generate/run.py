@@ -15,7 +15,7 @@ from fairhuman.generate.checks import check_options
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.control_options import ControlOptions
 from fairhuman.generate.lora import load_lora
-from fairhuman.generate.record import PictureKey, drawn_files, kept_pictures, records_of, to_entry
+from fairhuman.generate.record import PictureKey, drawn_files, kept_pictures, plain_settings, records_of, to_entry
 from fairhuman.generate.sample import SCHEDULER, check_steps, sample, save_png
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.fingerprint import base_fingerprint, earlier_fingerprints, weights_fingerprint
@@ -77,7 +77,7 @@ class SampleJob:
         """What each picture is drawn with: settings, hashes of all weights, its prompt and a hash of its conditions."""
         lora, mole = (weights_fingerprint(*files) for files in (self._lora_files, self._mole_files))
         common = {
-            **self.settings.model_dump(exclude={"batch_size", "images_per_prompt"}, exclude_none=True),
+            **plain_settings(self.settings),
             "scheduler": SCHEDULER,
             "model": base_fingerprint(self.model, self.base) or self.model,
             **self.base.model_dump(mode="json", exclude_defaults=True),

@@ -1,6 +1,7 @@
 """Merge a LoRA into a model: W + weight (alpha / rank) B A, as a new pipeline folder or single file."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +66,22 @@ class MergeJob:
             )
         if os.path.lexists(self.out):
             raise RecipeError(f"{self.out}: exists already; give a new name, nothing is overwritten")
-        check_base(self.model, self.base)
-        return find_lora(self.lora)
+        try:
+            check_base(self.model, self.base)
+            return find_lora(self.lora)
+        except ModelError as error:
+            if self._swapped():
+                right = shlex.join(["fairhuman", "merge", str(self.lora), self.model, str(self.out)])
+                raise ModelError(f"{self.model} is a LoRA: give the model first, as in `{right}`") from error
+            raise
+
+    def _swapped(self) -> bool:
+        """Whether the model is a LoRA."""
+        try:
+            find_lora(Path(self.model))
+        except ModelError:
+            return False
+        return True
 
 
 def merge(job: MergeJob) -> dict[str, int]:

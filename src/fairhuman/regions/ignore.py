@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from fairhuman.record import IGNORE, Box, HumanRecord
+from fairhuman.record import IGNORE, Box, HumanRecord, region_column
 from fairhuman.regions.settings import BUT_THE_LARGEST
 from fairhuman.report.text import plural
 
@@ -31,13 +31,15 @@ class IgnoredCount:
         """Return what was found in one line, none if it is nothing, and a warning for each rule that finds nothing."""
         found, all_of_them = [], plural(self.pictures, "picture")
         for rule in (IGNORE, *self.rules):
-            of = "" if rule == IGNORE else f" of {rule}"
+            region = rule.removesuffix(BUT_THE_LARGEST)
+            named = rule if region == rule else f"{region_column(region)}{BUT_THE_LARGEST}"
+            of = "" if rule == IGNORE else f" of {named}"
             found += [
-                f"{what}{of} in {count[rule]} of {all_of_them}"
+                f"part of {count[rule]} of {all_of_them} by {what}{of}"
                 for what, count in (("boxes", self._boxes), ("masks", self._masks))
                 if count[rule]
             ]
-        lines = [f"ignore: {', '.join(found)}; counts for no objective"] if found else []
+        lines = [f"ignore: {', '.join(found)}; these parts count for no objective, the rest does"] if found else []
         nothing = [rule for rule in self.rules if not self._boxes[rule] and not self._masks[rule]]
         return lines + [
             f"warning: regions.ignore={rule!r} finds nothing in {all_of_them}, so nothing is ignored by it"

@@ -40,7 +40,7 @@ class RegionSettings(Settings):
     ignore: tuple[str, ...] = Field(
         default=(),
         description="what counts for no objective besides the region 'ignore': other regions of the data set, such as "
-        "[watermark], or all boxes of a region but its largest, such as ['face but the largest']",
+        "[watermark], or all boxes of a region but its largest, such as ['faces but the largest']",
     )
 
     @field_validator("names")

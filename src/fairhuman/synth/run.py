@@ -23,4 +23,4 @@ def render_people(out: Path, settings: SynthSettings, display: Display, workers:
         )
     for line in summarize_people(out).lines():
         display.say(line)
-    display.say(f"done: {out}; train on it with data={out}")
+    display.say(f"done: {out}")

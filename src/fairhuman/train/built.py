@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 
 from fairhuman import config
+from fairhuman.data.look.reading import source_of_build
 from fairhuman.data.pictures.filters import FilterSettings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.early import look_at_source
@@ -38,11 +40,20 @@ def bare_message(recipe: TrainRecipe, source: DataSource) -> str:
     """Say what to do with a bare folder; the command that it names keeps pictures of all sizes."""
     regions = recipe.regions.names if source.regions is None else source.regions
     small, pictures = _too_small(recipe, source)
+    out = _free_folder(source.path)
     keeping = f"; min_side=null keeps the {small} of {pictures} whose shorter side is under {LEAST}" if small else ""
     return (
         f"{source.path} holds photos without boxes of {' and '.join(regions)}: run "
-        f"`fairhuman data build {source.path} people{' min_side=null' if small else ''}` first, which finds them, and "
-        f"train with data=people{keeping}; or give build=true, which does both and keeps pictures of all sizes"
+        f"`fairhuman data build {source.path} {out}{' min_side=null' if small else ''}` first, which finds them, and "
+        f"train with data={out}{keeping}; or give build=true, which does both and keeps pictures of all sizes"
+    )
+
+
+def _free_folder(source: Path) -> str:
+    """A folder for the data set of these photos: `people`, or another name where that is another data set."""
+    names = chain(["people", f"{source.name}-people"], (f"{source.name}-people-{number}" for number in count(2)))
+    return next(
+        name for name in names if not Path(name).exists() or source_of_build(Path(name)) == str(source.resolve())
     )
 
 

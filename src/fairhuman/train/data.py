@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from fairhuman.record import HumanRecord
 from fairhuman.regions.ignore import IgnoredCount, move_ignored
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.regions.transforms import JointTransform
+from fairhuman.report.text import plural
 from fairhuman.train.conditions import check_conditions
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import DataSource
@@ -43,13 +45,18 @@ HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
 
 @dataclass(frozen=True)
 class RunData:
-    """Training and held-out samples; `held_out` is None if validation is off."""
+    """Training and held-out samples.
+
+    `held_out` is None if validation is off, or if the share of the pictures to hold out is less than one; `unmeasured`
+    says so then.
+    """
 
     train: PeopleDataset
     held_out: PeopleDataset | None
     report: LoadReport
     sources: Sequence[DataSource]
     ignored: IgnoredCount = field(default_factory=IgnoredCount)
+    unmeasured: str | None = None
 
     def reading(self, latents: Encodings | None) -> "RunData":
         """Return the same samples, reading latents from a cache; see `PeopleDataset.reading`."""
@@ -61,7 +68,7 @@ class RunData:
         """What the data has besides pictures and regions: masks, repeats, what is ignored, columns that aren't used."""
         records = self.train.records
         lines = [*PhotoCount.of(records).lines(), *self.report.unused_lines()]
-        lines += self.ignored.lines()
+        lines += [*self.ignored.lines(), *filter(None, [self.unmeasured])]
         transparent = self.report.counts().get("converted", {}).get(TRANSPARENT, 0)
         if transparent:
             lines.append(f"{transparent} x {TRANSPARENT}; source.alpha=mask keeps the opacity as a mask")
@@ -134,7 +141,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     )
     note_enlarged(dataset, report)
     if not held_out or not recipe.validation.every:
-        return RunData(dataset, None, report, recipe.sources, ignored)
+        return RunData(dataset, None, report, recipe.sources, ignored, none_held_out(recipe, len(train)))
     measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
     limits = recipe.source.limits
     shown = held_out_resolutions(recipe, dataset, held_out)
@@ -239,6 +246,20 @@ def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[Hum
             "none is left to train on"
         )
     return train, _draw(held_out, settings.count, recipe.seed)
+
+
+def none_held_out(recipe: TrainRecipe, pictures: int) -> str | None:
+    """Say why nothing is held out of so many pictures, and what to do; None: it isn't wanted."""
+    share = recipe.validation.share
+    if not recipe.validation.every or not recipe.validation.count or not share:
+        return None
+    needed = next(number for number in count(pictures + 1) if int(share * number))
+    percent = next(whole for whole in range(1, 101) if int(whole / 100 * pictures)) if pictures > 1 else None
+    setting = "" if percent is None else f", or validation.share={percent / 100:g}"
+    return (
+        f"held-out losses are off: {share:.4g} of {plural(pictures, 'picture')} is less than one; "
+        f"{plural(needed - pictures, 'more picture')}{setting} would hold one out"
+    )
 
 
 def _draw(records: Sequence[HumanRecord], count: int, seed: int) -> list[HumanRecord]:

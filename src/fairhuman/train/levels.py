@@ -55,7 +55,7 @@ def levels_of(path: Path, overrides: Sequence[str]) -> list[Level]:
         RecipeError: as for `config.read`; an override isn't key=value.
     """
     levels = [Level(str(file), values, rank) for rank, (file, values) in enumerate(config.read_levels(path))]
-    return [*levels, Level("the command line", config.overridden({}, overrides), len(levels))]
+    return [*levels, Level(config.COMMAND_LINE, config.overridden({}, overrides), len(levels))]
 
 
 def checked_recipe(
@@ -95,7 +95,8 @@ def recipe_of(values: dict[str, Any], levels: Sequence[Level], origin: str) -> t
         else:
             dropped.append(Dropped(level.place, name, given[name], reason))
     left = _without(values, {one.setting for one in dropped})
-    recipe = config.build(TrainRecipe, left, origin=origin)  # other mistakes are told first
+    places = config.places_of((level.place or origin, level.values) for level in levels)
+    recipe = config.build(TrainRecipe, left, (), origin, places)  # other mistakes are told first
     if refused:
         raise RecipeError("\n".join(f"{origin}: {line}" for line in refused))
     return recipe, dropped

@@ -37,6 +37,8 @@ OUTSIDE_PEAKS = {
     *("validation", "preview", "track"),
 }
 _PEAKS: dict[tuple[object, ...], int] = {}
+# Main memory of the program itself: resident once `fairhuman train` has imported everything (torch 2.14, Linux).
+PROGRAM = int(0.86 * 2**30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class Memory:
     def needed(self) -> int:
         """The memory that a GPU must have: the peak, PyTorch's context and fragmentation."""
         return int(self.total * (1 + GAPS)) + CONTEXT
+
+    @property
+    def on_cpu(self) -> int:
+        """The main memory that a process without a GPU needs: the peak, and the program itself."""
+        return self.total + PROGRAM
 
 
 class WeightBytes(NamedTuple):

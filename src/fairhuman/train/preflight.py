@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fairhuman import config
 from fairhuman.data.look.reading import ignored_by_build
+from fairhuman.data.sources import source_kind
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
 from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id
 from fairhuman.models.settings import BaseSettings
@@ -74,15 +75,17 @@ def check_at_once(recipe: TrainRecipe) -> int:
     """
     if recipe.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING):
         load_plugin(STRATEGIES, recipe.strategy)
-    for path in _data_paths(recipe):
-        if not path.exists():
-            raise DataError(f"{path}: there is no such file or folder")
+    for name, path in _named_data(recipe):
+        try:
+            source_kind(path, recipe.source.format)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
     for source in () if recipe.build else bare_sources(recipe):
         raise DataError(bare_message(recipe, source))
     check_base(recipe.model, recipe.base)
     step = check_resumable_early(built_recipe(recipe))
     if not step:  # a run that has begun goes on as it is
-        for path in _data_paths(recipe):
+        for path in data_paths(recipe):
             for text in ignored_by_build(path, recipe.source):
                 raise DataError(text)
     return step
@@ -110,7 +113,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     yield from _starting_weights(recipe)
     data = None
     known = model.state == "ok" or model.what == HUB_WEIGHTS
-    for found in _data(recipe, known, step > 0):
+    for found in run_data(recipe, known, step > 0):
         if isinstance(found, StartFinding):
             yield found
         else:
@@ -191,10 +194,16 @@ def _start_misfit(shape: TrainRecipe) -> str | None:
     return None
 
 
-def _data_paths(recipe: TrainRecipe) -> list[Path]:
-    paths = [source.path for source in recipe.sources]
+def data_paths(recipe: TrainRecipe) -> list[Path]:
+    """Return the data sets of a run, those held out too."""
+    return [path for _, path in _named_data(recipe)]
+
+
+def _named_data(recipe: TrainRecipe) -> list[tuple[str, Path]]:
+    """The data sets of a run, each with the setting that names it."""
+    named = [("data", source.path) for source in recipe.sources]
     held_out = recipe.validation.data
-    return [*paths, held_out] if held_out is not None and recipe.validation.every else paths
+    return [*named, ("validation.data", held_out)] if held_out is not None and recipe.validation.every else named
 
 
 def _bare_folders(recipe: TrainRecipe) -> Iterator[StartFinding]:
@@ -207,16 +216,22 @@ def _bare_folders(recipe: TrainRecipe) -> Iterator[StartFinding]:
             yield StartFinding("data", "missing", bare_message(recipe, source))
 
 
-def _data(recipe: TrainRecipe, model_known: bool, begun: bool) -> "Iterator[StartFinding | RunData]":
-    """Yield findings about the data, then the data if it can be used."""
+def run_data(recipe: TrainRecipe, model_known: bool, begun: bool) -> "Iterator[StartFinding | RunData]":
+    """Yield findings about the data, then the data if it can be used.
+
+    Args:
+        recipe: the run.
+        model_known: whether the model's step, which decides on the buckets, is known.
+        begun: whether the run goes on, so that it reads its data as before.
+    """
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.train.data import load_data
 
-    missing = [path for path in _data_paths(recipe) if not path.exists()]
+    missing = [path for path in data_paths(recipe) if not path.exists()]
     bare = list(_bare_folders(recipe))
     yield from (StartFinding("data", "missing", f"{path}: doesn't exist yet") for path in missing)
     yield from bare
-    for path in () if missing else _data_paths(recipe):
+    for path in () if missing else data_paths(recipe):
         for text in ignored_by_build(path, recipe.source):
             yield StartFinding("data", "note" if begun else "missing", text)
     if missing or bare:
@@ -283,7 +298,7 @@ def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | No
         return StartFinding("memory", "note", f"not known: {memory}")
     gpu = torch.cuda.is_available()
     limit = device_memory or device_bytes()
-    needed = memory.needed if gpu or device_memory else memory.total
+    needed = memory.needed if gpu or device_memory else memory.on_cpu
     has = f"the device has {limit / GIB:.1f}" if gpu or device_memory else f"main memory has {limit / GIB:.1f}, no GPU"
     text = f"about {needed / GIB:.1f} GiB needed, {has}"
     if needed <= limit:
@@ -312,12 +327,12 @@ def check_main_memory(recipe: TrainRecipe) -> None:
     if isinstance(memory, str):  # not known either: loading says what is wrong
         return
     here, limit = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device_bytes()
-    if memory.total * here <= limit:
+    if memory.on_cpu * here <= limit:
         return
     changes = "; or ".join(map(str, cheapest_changes(recipe, limit // here))) or "none, it needs a GPU"
     each = f" for each of {here} processes" if here > 1 else ""
     raise TrainingError(
-        f"there is no GPU, and the run needs about {memory.total / GIB:.1f} GiB of main memory{each}, which has "
+        f"there is no GPU, and the run needs about {memory.on_cpu / GIB:.1f} GiB of main memory{each}, which has "
         f"{limit / GIB:.1f}. Cheapest changes that fit: {changes}. --skip-memory-check starts it all the same"
     )
 

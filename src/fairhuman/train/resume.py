@@ -59,6 +59,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), say: Callable[[str], 
         RecipeError: as for `config.load`, or a setting has no effect with the others.
     """
     values, levels = config.overridden(config.read(path), overrides), levels_of(path, overrides)
+    if "cells" in values:
+        kind = "reproduce" if "sampling" in values else "compare"
+        raise RecipeError(f"{path}: this is a recipe of `fairhuman {kind}`, as it has `cells`")
     out = Path(str(values.get("out")))
     if checkpoint_folders(out / "checkpoints") and (out / "recipe.yaml").is_file():
         run = _values_of_run(out)

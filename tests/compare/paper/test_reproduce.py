@@ -18,8 +18,8 @@ from fairhuman.compare import jobs
 from fairhuman.compare.jobs import Command
 from fairhuman.compare.paper import drawing
 from fairhuman.compare.paper import reproduce as reproducing
-from fairhuman.compare.paper.plan import forward_flops, plan_of
 from fairhuman.compare.paper.recipe import ReproduceRecipe
+from fairhuman.compare.plan import forward_flops, plan_of
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError, FairHumanError, RecipeError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fairhuman.compare.fronts.run import tuning_runs
 from fairhuman.compare.fronts.settings import FrontSettings
-from fairhuman.compare.paper.plan import RATES, device_of, forward_flops, train_seconds
+from fairhuman.compare.plan import RATES, device_of, forward_flops, train_seconds
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.report.text import duration, plural
 from fairhuman.train.recipe import TrainRecipe

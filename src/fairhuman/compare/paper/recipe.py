@@ -44,6 +44,8 @@ class ReproduceRecipe(CompareRecipe):
     Every cell is trained with the learning rate of `train`, as in the paper; with `tuning` also with its own.
     """
 
+    KIND: ClassVar[str] = "reproduction"
+
     sampling: TableSampling
     evaluate: EvaluateSettings = EvaluateSettings()
     tables: dict[Table, list[str]] = Field(

@@ -80,7 +80,7 @@ def reproduce(recipe: ReproduceRecipe, display: Display, start: Start = "trainin
         DataError: the data of `sampling` or `closed` can't be used; another command works on the reproduction.
         FairHumanError: all training runs failed, or none is finished and none is to be trained.
     """
-    check_weights(recipe.evaluate, with_reference=True)
+    check_weights(recipe.evaluate, True, "evaluate.")
     work = _Work(recipe, display, start)
     if start != "training" and not recipe.out.is_dir():
         raise DataError(f"{recipe.out}: there is no such folder, so no run is finished; start without --from")

@@ -7,6 +7,7 @@ from pydantic import Field
 from fairhuman.config import Settings
 
 BASE, FUSED, UNFUSED, MOLE = "base", "LoRA, fused", "LoRA, not fused", "MoLE"  # what costs are measured of
+VARIANTS = (BASE, FUSED, UNFUSED, MOLE)
 MIB = 2**20
 PAPER_RANK = 256  # of the paper's LoRA
 SDXL_SHAPE = "sdxl-shape"

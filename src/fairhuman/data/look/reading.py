@@ -209,7 +209,15 @@ def ignored_by_build(path: Path, settings: SourceSettings) -> list[str]:
     for name, value in asked.items():
         was = report["recipe"]["source"].get(name) or BUILD_ALONE[name]
         if value != was:
-            words = ["fairhuman", "data", "build", _source_of(path), str(path), "--recipe", str(path / "recipe.yaml")]
+            words = [
+                "fairhuman",
+                "data",
+                "build",
+                source_of_build(path),
+                str(path),
+                "--recipe",
+                str(path / "recipe.yaml"),
+            ]
             lines.append(
                 f"{path}: source.{name}={value} has no effect on a data set that is built, and this one was built with "
                 f"{name}={was}: rebuild it with `{shlex.join([*words, f'source.{name}={value}'])}`"
@@ -217,8 +225,8 @@ def ignored_by_build(path: Path, settings: SourceSettings) -> list[str]:
     return lines
 
 
-def _source_of(path: Path) -> str:
-    """The source of a build, as far as it is known."""
+def source_of_build(path: Path) -> str:
+    """The absolute path of a build's source; `SOURCE` if it isn't known."""
     try:
         return str(parse_json((path / "source.json").read_text(encoding="utf-8"))["source"])
     except (OSError, ValueError, KeyError, TypeError):

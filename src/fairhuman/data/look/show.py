@@ -231,6 +231,8 @@ def _card_facts(dataset: DataSet, row: Row, record: HumanRecord) -> list[tuple[s
     if isinstance(values.get("clarity"), int | float):
         facts.append(("clarity", f"{values['clarity']:.0f}"))
     by = [(name, values.get(f"{name}_by")) for name in ("caption", "pose", "depth")]
+    if values.get("source_caption") == record.caption:  # a captioner that keeps what is there
+        by[0] = ("caption", by[0][1] and "the source")
     facts += [(f"{name} by", str(model)) for name, model in by if model]
     facts += [(name, str(values[name])) for name in ("source", "split") if values.get(name)]
     return [*facts, ("at", record.location)]

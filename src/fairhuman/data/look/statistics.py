@@ -14,6 +14,8 @@ from fairhuman.data.look.reading import DEFAULT_SETTINGS, open_dataset, read_rep
 from fairhuman.data.look.tally import Numbers, RegionStatistics, Tally
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
+from fairhuman.record import region_column
+from fairhuman.report.text import plural
 from fairhuman.utils.files import write_json, writing
 
 QUANTILES = (5, 25, 50, 75, 95)  # percent
@@ -74,6 +76,12 @@ class Statistics:
             "rejected": None if self.report is None else self.report.get("rejected"),
             "filters": None if self.report is None else self.report["filters"],
         }
+
+    def regions_line(self) -> str:
+        """In how many pictures each region is, such as `faces in 37 of 40 pictures, hands in 22`."""
+        of = f" of {plural(self.records, 'picture')}"
+        found = [f"{region_column(name)} in {region.has}" for name, region in self.regions.items()]
+        return ", ".join([f"{text}{'' if number else of}" for number, text in enumerate(found)])
 
     def save(self, path: Path) -> None:
         """Write the summary as JSON, atomically.

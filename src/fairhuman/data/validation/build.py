@@ -27,6 +27,7 @@ from fairhuman.utils.files import write_atomically, write_json, writing
 from fairhuman.utils.journal import Journal, write_rows
 from fairhuman.utils.parse import parse_json
 
+NAMED = 5  # reasons that the error of too few pictures lists
 MIN_FAILURES = 10  # failures of a model that are always tolerated
 
 
@@ -143,10 +144,13 @@ def draw_set(strata: Mapping[str, Stratum], settings: ValidationSetSettings, see
 def _check_count(usable: int, settings: ValidationSetSettings, funnel: Funnel) -> None:
     if usable >= settings.count or (settings.allow_fewer and usable):
         return
+    counts = list(funnel.reasons().items())
     reasons = "".join(
         f"\n  {reason}: {number}" + (f"; {funnel.advice[reason]}" if reason in funnel.advice else "")
-        for reason, number in list(funnel.reasons().items())[:5]
+        for reason, number in counts[:NAMED]
     )
+    if more := sum(number for _, number in counts[NAMED:]):
+        reasons += f"\n  for {len(counts) - NAMED} other reasons: {more}"
     found = f"{usable} of {funnel.stages[0][1]} records are usable. Rejected:{reasons}\nChange the filters"
     if not usable:
         raise DataError(found)

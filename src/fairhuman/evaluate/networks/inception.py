@@ -78,8 +78,8 @@ class Inception:
         return features_bd.cpu().numpy()
 
 
-def find_weights(weights: str | Path | None) -> Path:
-    """Path of the weights file.
+def find_weights(weights: str | Path | None, section: str = "") -> Path:
+    """Path of the weights file; `section` is what the setting's name begins with in the recipe.
 
     Raises:
         WeightsError: there is no such file; says where to get it.
@@ -89,7 +89,7 @@ def find_weights(weights: str | Path | None) -> Path:
         why = "none is given" if path is None else f"there is no file {str(path)!r}"
         raise WeightsError(
             f"FID and KID need the weights {FILE} (95.6 MB; {PAGE} has them as weights-inception-2015-12-05-6726825d"
-            f".pth); {why}; give the path of a copy as inception.weights=PATH"
+            f".pth); {why}; give the path of a copy as {section}inception.weights=PATH"
         )
     return path
 

@@ -36,12 +36,43 @@ class WeightsSource:
     size: str
     files: tuple[str, ...] = ()
 
-    def find(self, given: str | None = None) -> Path:
+    def find(self, given: str | None = None, section: str = "") -> Path:
         """Local path of a given path or hub id; by default of the original, downloaded on first use.
+
+        `section` is what the option's name begins with in the recipe, such as `evaluate.`.
 
         Raises:
             WeightsError: not found and could not be downloaded; names the source and the option to set.
         """
+        found = self._local(given, section)
+        if isinstance(found, Path):
+            return found
+        try:
+            return self._download(*found)
+        except (OSError, ValueError) as error:  # base classes of hub and network errors
+            raise self._unavailable(error, given, found[0], section) from error
+
+    def check(self, given: str | None = None, section: str = "") -> None:
+        """Check what `find` would do, and download nothing.
+
+        Raises:
+            WeightsError: not found here, and the hub hasn't got it or can't be asked.
+        """
+        found = self._local(given, section)
+        if isinstance(found, Path):
+            return
+        from huggingface_hub import HfApi
+
+        try:
+            self._download(*found, local_files_only=True)
+        except (OSError, ValueError):
+            try:
+                HfApi().model_info(found[0], timeout=5.0)
+            except (OSError, ValueError) as error:
+                raise self._unavailable(error, given, found[0], section) from error
+
+    def _local(self, given: str | None, section: str) -> Path | tuple[str, str | None]:
+        """The path that was given, if it is there; or a hub's repository and the file in it, None for a folder."""
         place = given or self.hub
         path = Path(place).expanduser()
         if path.is_dir() if self.files else path.is_file():
@@ -50,27 +81,27 @@ class WeightsSource:
         if hub is None:
             kind, form = ("folder", "owner/name") if self.files else ("file", "owner/name:file")
             raise WeightsError(
-                f"{self.option} must be a {kind} or a hub id such as {form}; there is no {kind} {place!r}"
+                f"{section}{self.option} must be a {kind} or a hub id such as {form}; there is no {kind} {place!r}"
             )
-        try:
-            return self._download(**hub.groupdict())
-        except (OSError, ValueError) as error:  # base classes of hub and network errors
-            why = failure(error, hub["repository"])
-            raise WeightsError(
-                f"{self.metric} needs {place} ({self.size}, https://huggingface.co/{hub['repository']}), which could "
-                f"not be downloaded; give the path of a copy as {self.option}=PATH ({why})"
-            ) from error
+        return hub["repository"], None if self.files else hub["file"]
+
+    def _unavailable(self, error: Exception, given: str | None, repository: str, section: str) -> WeightsError:
+        return WeightsError(
+            f"{self.metric} needs {given or self.hub} ({self.size}, https://huggingface.co/{repository}), which could "
+            f"not be downloaded; give the path of a copy as {section}{self.option}=PATH ({failure(error, repository)})"
+        )
 
     def files_of(self, folder: Path) -> list[Path]:
         """Files of a folder that match `files`, sorted by name."""
         return sorted({path for pattern in self.files for path in folder.glob(pattern)})
 
-    def _download(self, repository: str, file: str | None = None) -> Path:
+    def _download(self, repository: str, file: str | None, *, local_files_only: bool = False) -> Path:
         from huggingface_hub import hf_hub_download, snapshot_download
 
+        alone = local_files_only
         if file is None:
-            return Path(snapshot_download(repository, allow_patterns=list(self.files)))
-        return Path(hf_hub_download(repository, file))
+            return Path(snapshot_download(repository, allow_patterns=list(self.files), local_files_only=alone))
+        return Path(hf_hub_download(repository, file, local_files_only=alone))
 
 
 def fingerprint(preprocessing: str, files: Iterable[Path]) -> str:
