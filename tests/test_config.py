@@ -248,3 +248,20 @@ def test_what_can_t_be_read_is_one_line_in_recipes_and_overrides(tmp_path: Path,
 def test_what_a_recipe_extends_is_read_within_limits(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"/dev/zero: expected a YAML file, must have at most"):
         config.load(Outer, write(tmp_path, "r.yaml", "extends: /dev/zero\n"))
+
+
+def test_a_mistake_is_blamed_on_the_place_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("inner:\n  rnak: 2\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("extends: base.yaml\nstepz: 1\n")
+    with pytest.raises(RecipeError) as told:
+        config.load(Outer, recipe, ["lerning_rate=1"])
+    places = {line.partition(": unknown setting ")[0] for line in str(told.value).splitlines() if "unknown" in line}
+    assert places == {str(tmp_path / "base.yaml"), str(recipe), "the command line"}
+    assert f"{recipe}: the setting 'steps' is missing" in str(told.value)
+
+
+@pytest.mark.parametrize("typed", [["steps", "=", "2"], ["steps=", "2"], ["steps", "=2"]])
+def test_spaces_around_the_sign_are_named(typed: list[str]) -> None:
+    with pytest.raises(RecipeError, match="expected key=value without spaces around ="):
+        config.overridden({}, typed)

@@ -117,7 +117,7 @@ def test_the_line_of_a_step_begins_with_loss_and_speed() -> None:
     metrics = {"loss/global": 0.0612, "weight/global": 2.588, "images_per_s": 12.34, "loss/face": 0.15571}
     metrics |= {"weight/face": 0.221, "coverage/face": 1.0, "loss/hand": None, "weight/hand": None}
     assert describe(metrics, ("global", "face", "hand")) == (
-        "loss 0.0612  12.3 pictures/s  global w 2.59  face 0.156 (w 0.22 in 100%)  hand absent"
+        "loss 0.0612  12.3 pictures/s  global w 2.59  face 0.156 (w 0.22 in 100 %)  hand absent"
     )
 
 

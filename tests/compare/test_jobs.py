@@ -60,7 +60,7 @@ def test_one_who_is_told_of_ends_decides_what_a_failure_means(tmp_path: Path) ->
     jobs = [job(tmp_path, "wrong", "nonsense"), job(tmp_path, "right")]
     console = Console(record=True, width=200)
     assert run_jobs(jobs, ConsoleDisplay(console), 1, lambda job, error: ends.update({job.name: str(error)})) is None
-    assert console.export_text().splitlines() == ["wrong failed", "right done, 100% of total, about 0 s left"]
+    assert console.export_text().splitlines() == ["wrong failed", "right done, 100 % of total, about 0 s left"]
     assert list(ends) == ["wrong", "right"], "the others go on"
     assert ends["right"] == "None"
     assert ends["wrong"].startswith("wrong failed with exit code 2")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fairhuman.evaluate import pace as module
-from fairhuman.evaluate.pace import TimedProgress, peak_mb
+from fairhuman.evaluate.pace import TimedProgress, peak_mb, task_words
 from fairhuman.utils.memory import peak_resident_bytes
 
 
@@ -22,6 +22,11 @@ def test_time_between_reports_of_one_kind(monkeypatch):
     found = pace.seconds()
     assert found == {"faces": (12, pytest.approx(11.0 / 12))}
     assert told == [(what, done, 6) for _, what, done in reports]
+
+
+def test_tasks_have_names_for_users_and_those_of_others_their_own():
+    assert task_words("findings-1-mediapipe-0.10.21-x4") == "finding faces and hands (mediapipe)"
+    assert task_words("mine") == "mine"
 
 
 def test_memory_is_in_megabytes():

@@ -373,6 +373,10 @@ def test_merge_refuses_what_exists_and_what_does_not_fit(tmp_path: Path) -> None
         merge(MergeJob("small", tmp_path / "lora", tmp_path / "new.ckpt"))
     with pytest.raises(Exception, match="finite number, found nan"):
         merge(MergeJob("small", tmp_path / "lora", tmp_path / "new", weight=float("nan")))
+    with pytest.raises(
+        ModelError, match=r"lora is a LoRA: give the model first, as in `fairhuman merge small \S+lora "
+    ):
+        merge(MergeJob(str(tmp_path / "lora"), Path("small"), tmp_path / "new"))
     with pytest.raises(ModelError, match="too large for"):
         merge(MergeJob("small", tmp_path / "lora", tmp_path / "new", weight=1e9))
     assert not (tmp_path / "new").exists()

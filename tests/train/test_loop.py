@@ -363,7 +363,7 @@ def test_vanished_pictures_are_reported_and_too_many_end_the_run(
     run = train(make_recipe("few", data=str(tmp_path / "2"), steps=12, source={"max_reject_share": 0.5}), [few])
     assert run.finished
     assert few.told
-    with pytest.raises(FairHumanError, match=r"of 12 pictures have become unreadable.*max_reject_share = 20%"):
+    with pytest.raises(FairHumanError, match=r"of 12 pictures have become unreadable.*max_reject_share = 20 %"):
         train(make_recipe("many", data=str(tmp_path / "8"), steps=12), [many])
 
 

@@ -11,7 +11,7 @@ import torch
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError
 from fairhuman.report.run_folder import read_validation
-from fairhuman.train.data import load_data
+from fairhuman.train.data import load_data, none_held_out
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from helpers.figures import write_figures
@@ -78,3 +78,13 @@ def test_it_may_move_but_not_change_before_a_resume(make_recipe: MakeRecipe, oth
     write_figures(tmp_path / "fewer", 4, 64, seed=9)
     with pytest.raises(DataError, match="records, or their mixture, differ from those of the run"):
         train(make_recipe(steps=6, validation={"every": 2, "data": str(tmp_path / "fewer")}, **values))
+
+
+def test_a_run_says_why_nothing_is_held_out_and_what_would_change_it() -> None:
+    recipe = TrainRecipe(data="a", out="b", steps=1)
+    assert none_held_out(recipe, 12) == (
+        "held-out losses are off: 5 % of 12 pictures is less than one; 8 more pictures, or validation.share=0.09, "
+        "would hold one out"
+    )
+    off = recipe.model_copy(update={"validation": recipe.validation.model_copy(update={"every": 0})})
+    assert none_held_out(off, 12) is None

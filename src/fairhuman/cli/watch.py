@@ -14,6 +14,7 @@ from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.preview import PreviewRow, PreviewSet, forget_previews
 from fairhuman.models.control import ControlModel
 from fairhuman.regions.settings import GLOBAL
+from fairhuman.report.text import percent
 from fairhuman.report.training import write_training_report
 from fairhuman.train.data import loading_workers
 from fairhuman.train.metrics import Metrics
@@ -47,10 +48,11 @@ class ProgressBar(Watcher):
         for name, share in region_coverage(records, recipe.regions.names).items():
             known = sum(record.annotated(name) for record in records) / len(records)
             area = areas[name]
-            covering = "" if area is None else f", boxes cover {area:.2%} of a picture"
+            covering = "" if area is None else f", boxes cover {percent(area, 1)} of a picture"
             whole = run.data.coverage.whole(name)
             self._display.say(
-                f"  {name}: in {share:.1%} of pictures, annotated in {known:.1%}{covering}{whole and f'; {whole}'}"
+                f"  {name}: in {percent(share, 1)} of pictures, annotated in {percent(known, 1)}{covering}"
+                f"{whole and f'; {whole}'}"
             )
         small = describe_enlarged(run.data.train)
         fewer = loading_workers(recipe, run.data)[1]
@@ -143,7 +145,7 @@ def describe(metrics: Metrics, objectives: Sequence[str]) -> str:
     for name in [name for name in objectives if name != GLOBAL]:
         loss, weight = metrics[f"loss/{name}"], metrics[f"weight/{name}"]
         covered = metrics.get(f"coverage/{name}")
-        share = "" if covered is None else f" in {covered:.0%}"
+        share = "" if covered is None else f" in {percent(covered)}"
         parts.append(f"{name} {loss:.3f} (w {weight:.2f}{share})" if loss is not None else f"{name} absent")
     return "  ".join(parts)
 

@@ -12,7 +12,7 @@ from fairhuman.config import load, save
 from fairhuman.errors import FairHumanError
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_metrics
-from fairhuman.report.text import duration
+from fairhuman.report.text import duration, percent
 from fairhuman.train.levels import changes
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
@@ -163,14 +163,14 @@ class _Clock:
 
     def text(self, running: Sequence[str]) -> str:
         """How far the running jobs and all of them are, in one line."""
-        return ", ".join([*(f"{name} {self.shares[name]:.0%}" for name in running), self._whole()])
+        return ", ".join([*(f"{name} {percent(self.shares[name])}" for name in running), self._whole()])
 
     def _whole(self) -> str:
         spent, whole = self._spent(), sum(self._costs.values())
         if not spent > self._first:
             return "remaining time unknown"
         left = (whole - spent) * (time.monotonic() - self._started) / (spent - self._first)
-        return f"{spent / whole:.0%} of total, about {duration(left)} left"
+        return f"{percent(spent / whole)} of total, about {duration(left)} left"
 
     def _spent(self) -> float:
         return sum(cost * self.shares[name] for name, cost in self._costs.items())

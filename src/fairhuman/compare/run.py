@@ -9,8 +9,10 @@ from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts, tuning_runs
 from fairhuman.compare.runs import run_comparison
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources import read_source
 from fairhuman.errors import DataError
-from fairhuman.report.text import listed
+from fairhuman.report.text import listed, plural
 from fairhuman.synth.run import render_people
 from fairhuman.train.preflight import StartFinding, data_paths, model_finding, run_data
 from fairhuman.train.recipe import TrainRecipe
@@ -64,18 +66,26 @@ def _data_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterat
     if tuning is not None:
         rates = tuning.learning_rates[:1]
         runs = [*runs, *(recipe.run(cell, tuning.seed, rate, "tuning") for cell in recipe.cells for rate in rates)]
-    seen: dict[str, None] = {}
+    read = {"data", "validation", "regions", "view", "source", "control", "kind", "resolution", "model", "base"}
+    alike = {run.model_dump_json(include=read): run for run in runs}
     told: set[str] = set()
-    for run in runs:
-        read = {"data", "validation", "regions", "view", "source", "control", "kind", "resolution", "model", "base"}
-        shown = run.model_dump_json(include=read)
-        if shown in seen or not all(path.exists() for path in data_paths(run)):
-            continue
-        seen[shown] = None
-        for finding in run_data(run, True, False):
+    for run in alike.values():
+        there = all(path.exists() for path in data_paths(run))
+        for finding in run_data(run, True, False) if there else _sets_alone(run):
             if isinstance(finding, StartFinding) and finding.line() not in told:
                 told.add(finding.line())
                 yield finding
+
+
+def _sets_alone(run: TrainRecipe) -> Iterator[StartFinding]:
+    """Yield what is in those data sets of a run that are there already."""
+    for path in data_paths(run):
+        if path.exists():
+            try:
+                count = len(read_source(path, run.regions.names, run.source, LoadReport()))
+                yield StartFinding("data", "ok", f"{path}: {plural(count, 'picture')}")
+            except DataError as error:
+                yield StartFinding("data", "missing", str(error))
 
 
 def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:

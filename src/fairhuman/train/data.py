@@ -254,10 +254,10 @@ def none_held_out(recipe: TrainRecipe, pictures: int) -> str | None:
     if not recipe.validation.every or not recipe.validation.count or not share:
         return None
     needed = next(number for number in count(pictures + 1) if int(share * number))
-    percent = next(whole for whole in range(1, 101) if int(whole / 100 * pictures)) if pictures > 1 else None
-    setting = "" if percent is None else f", or validation.share={percent / 100:g}"
+    whole = next((number for number in range(1, 100) if int(number / 100 * pictures)), None)
+    setting = "" if whole is None else f", or validation.share={whole / 100:g},"
     return (
-        f"held-out losses are off: {share:.4g} of {plural(pictures, 'picture')} is less than one; "
+        f"held-out losses are off: {100 * share:.4g} % of {plural(pictures, 'picture')} is less than one; "
         f"{plural(needed - pictures, 'more picture')}{setting} would hold one out"
     )
 

@@ -21,6 +21,7 @@ from fairhuman.errors import DataError
 from fairhuman.fairness import FairStep
 from fairhuman.fairness.distributed import world_size
 from fairhuman.report.overlay import overlay_sheet
+from fairhuman.report.text import percent
 from fairhuman.train import sharding
 from fairhuman.train.data import build_loader
 from fairhuman.train.guard import explain_failures, locked
@@ -223,7 +224,7 @@ def _note_lost_pictures(run: Run, batches: Sequence[Batch]) -> None:
     if len(lost) > limit:
         raise DataError(
             f"{len(lost)} of {len(run.data.train)} pictures have become unreadable, more than "
-            f"source.max_reject_share = {run.recipe.source.max_reject_share:.0%}; the last one: {notes[-1]}"
+            f"source.max_reject_share = {percent(run.recipe.source.max_reject_share)}; the last one: {notes[-1]}"
         )
 
 

@@ -19,7 +19,7 @@ from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError,
 from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
-from fairhuman.report.text import duration
+from fairhuman.report.text import duration, percent
 from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
@@ -260,7 +260,7 @@ def data_findings(
     held_out = len(data.held_out) if data.held_out is not None else 0
     text = f"{recipe.data_name}: {len(data.train)} pictures to train on, {held_out} held out"
     if model_known:  # its step decides on the buckets
-        text += f"; {data.cropped_share:.1%} of a picture's area is cropped away on average"
+        text += f"; {percent(data.cropped_share, 1)} of a picture's area is cropped away on average"
     yield StartFinding("data", "ok", text)
     for text in data.lines():
         yield StartFinding("data", "note", text)

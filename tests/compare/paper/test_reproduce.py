@@ -19,7 +19,7 @@ from fairhuman.compare.jobs import Command
 from fairhuman.compare.paper import drawing
 from fairhuman.compare.paper import reproduce as reproducing
 from fairhuman.compare.paper.recipe import ReproduceRecipe
-from fairhuman.compare.plan import forward_flops, plan_of
+from fairhuman.compare.plan import findings, forward_flops, plan_of
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError, FairHumanError, RecipeError
@@ -28,6 +28,7 @@ from fairhuman.generate.record import read_record
 from fairhuman.generate.sample import save_png
 from fairhuman.report.changes import Series
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.resume import load_recipe
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import alone
 from helpers import warm
@@ -400,6 +401,27 @@ def test_the_plan_counts_runs_pictures_hours_and_disk(tmp_path: Path, typed: Typ
     assert "hours on one CPU core: training" in said
     assert "disk: about" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_names_weights_prompts_and_data_that_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    values = {**VALUES, "out": str(tmp_path / "out"), "test": str(tmp_path / "empty")}
+    values["sampling"] = {**VALUES["sampling"], "data": str(tmp_path / "empty")}
+    recipe = config.build(ReproduceRecipe, {**values, "evaluate": {"metrics": ["strict", "fid"]}}, origin="recipe")
+    missing = [finding.line() for finding in findings(recipe) if finding.state == "missing"]
+    assert [line.split(":")[0] for line in missing] == ["missing data", "missing prompts", "missing metrics"]
+    assert "no picture in" in missing[0]
+    assert "as evaluate.inception.weights=PATH. Or leave 'fid' out of evaluate.metrics" in missing[2]
+
+
+def test_a_recipe_of_another_command_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as told:
+        ReproduceRecipe.load(RECIPES / "lora-small.yaml")
+    assert str(told.value).endswith(
+        "lora-small.yaml: this is a recipe of `fairhuman train`; a reproduction has `cells`"
+    )
+    with pytest.raises(RecipeError, match=r"this is a recipe of `fairhuman reproduce`, as it has `cells`$"):
+        load_recipe(recipe_file(tmp_path))
 
 
 def test_the_full_size_tables_are_the_papers_runs() -> None:

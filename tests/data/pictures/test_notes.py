@@ -37,7 +37,7 @@ def test_share_names_the_first_ten():
         report(21, 99).check_share(0.2, 100)
     message = str(caught.value)
     assert "21 of 100" in message
-    assert "max_reject_share = 20%" in message
+    assert "max_reject_share = 20 %" in message
     assert "metadata.jsonl:10: skipped, reason 0 (10.jpg)" in message
     assert "metadata.jsonl:11" not in message
 

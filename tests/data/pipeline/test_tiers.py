@@ -113,7 +113,7 @@ def test_too_many_failures_end_the_build_with_reasons(tmp_path, crashing, monkey
         (root / f"{i}.png").write_bytes(encoded(picture(45, 64, i)))
         (root / f"{i}.txt").write_text("x")
     with pytest.raises(
-        DataError, match=r"detect failed on \d of \d rows.*max_failed_share = 20%.*\n  0.png: detector failed"
+        DataError, match=r"detect failed on \d of \d rows.*max_failed_share = 20 %.*\n  0.png: detector failed"
     ):
         build(root, tmp_path / "out", "caption.kind=text", "detect={person: null}")
 

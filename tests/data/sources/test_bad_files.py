@@ -97,7 +97,7 @@ def test_the_table_is_complete(bad, loaded):
 
 def test_too_many_rejects_end_the_run_with_the_first_reasons(bad):
     report = LoadReport()
-    with pytest.raises(DataError, match=r"11 of 33 records .* max_reject_share = 20%") as caught:
+    with pytest.raises(DataError, match=r"11 of 33 records .* max_reject_share = 20 %") as caught:
         read_source(bad, REGIONS, SourceSettings(), report)
     assert str(caught.value).count("\n  metadata.jsonl:") == 10
     assert len(report.skipped()) == 11

@@ -73,7 +73,7 @@ def test_rejects_of_reading_and_of_checking_count_together(folder):
     report = LoadReport()
     records = read_source(root, (), SourceSettings(max_reject_share=0.2), report)
     assert len(records) == 20  # 4 of 24 pass by themselves, and so do 4 of 20
-    with pytest.raises(DataError, match=r"8 of 24 records .*33%.*\n.*00\.png(.|\n)*07\.png"):
+    with pytest.raises(DataError, match=r"8 of 24 records .*33 %.*\n.*00\.png(.|\n)*07\.png"):
         check_records(records, report, full=True, max_reject_share=0.2)
     assert len(report.skipped()) == 8
     report = LoadReport()

@@ -45,6 +45,8 @@ def test_what_the_hub_does_not_give_is_named(source: WeightsSource, given: str |
     page = f"https://huggingface.co/{wanted.partition(':')[0]}"
     for said in ("A score needs", f" {wanted} ", "3 GB", page, f"{source.option}=PATH"):
         assert said in str(caught.value)
+    with pytest.raises(WeightsError, match=f"as evaluate.{source.option}=PATH"):
+        source.check(given, "evaluate.")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fairhuman.errors import DataError
 from fairhuman.record import Action, Finding
+from fairhuman.report.text import percent
 from fairhuman.utils.files import write_json
 
 
@@ -77,8 +78,8 @@ class LoadReport:
             return
         first = "".join(f"\n  {entry}" for entry in skipped[:10])
         raise DataError(
-            f"{len(skipped)} of {total} records were skipped ({len(skipped) / max(total, 1):.0%}), "
-            f"more than max_reject_share = {max_share:.0%}. The first reasons:{first}"
+            f"{len(skipped)} of {total} records were skipped ({percent(len(skipped) / max(total, 1))}), "
+            f"more than max_reject_share = {percent(max_share)}. The first reasons:{first}"
         )
 
     def save(self, path: Path) -> None:

@@ -25,6 +25,7 @@ from fairhuman.data.pipeline.tier import Tier, TierTable, open_tier
 from fairhuman.data.pipeline.write import ShardWriter
 from fairhuman.data.sources import source_format, source_kind
 from fairhuman.errors import DataError, RecipeError
+from fairhuman.report.text import percent
 from fairhuman.utils.files import alone, write_json, writing
 from fairhuman.utils.parse import parse_json
 
@@ -279,7 +280,7 @@ class _Build:
                 first = "".join(f"\n  {reason}" for reason in reasons[:10])
                 raise DataError(
                     f"{tier.name} failed on {failed} of {processed} rows, more than max_failed_share = "
-                    f"{self.recipe.max_failed_share:.0%}. The first reasons:{first}"
+                    f"{percent(self.recipe.max_failed_share)}. The first reasons:{first}"
                 )
         # Daft ends without an error where a signal reached it that this process ignores.
         if any(not task.target.is_file() for task in tasks):
