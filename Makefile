@@ -67,7 +67,7 @@ evidence-quick: $(STAMP)
 
 # These four take hours; the same again goes on where it was stopped.
 evidence: $(STAMP)
-	$(BIN)/fairhuman compare recipes/evidence-small.yaml
+	$(BIN)/fairhuman compare recipes/evidence-balancers.yaml
 
 replication: $(STAMP)
 	$(BIN)/fairhuman compare recipes/compare-replication.yaml

@@ -279,7 +279,7 @@ class CompareRecipe(Settings):
         *extended, own, typed = self._given or [("", {"train": self.train, "cells": self.cells}), ("", {})]
         shared = [Level(f"train of {place}", values.get("train") or {}, 0) for place, values in extended]
         shared += [Level("train", own[1].get("train") or {}, 1), Level(typed[0], typed[1].get("train") or {}, 3)]
-        cells = [Level(place, (values.get("cells") or {}).get(cell) or {}, 0) for place, values in extended]
+        cells = [Level(place, (values.get("cells") or {}).get(cell) or {}, 2) for place, values in extended]
         cells += [Level(f"cell {cell!r}", (own[1].get("cells") or {}).get(cell) or {}, 2)]
         cells += [Level(typed[0], (typed[1].get("cells") or {}).get(cell) or {}, 3)]
         return [*shared, *cells]

@@ -8,12 +8,13 @@ from fairhuman import config
 from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.page import write_fronts
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts
-from fairhuman.compare.run import missing_data, planned_runs
+from fairhuman.compare.run import missing_data, planned_runs, run_all
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.display import Display
 
 QUIET = Display()
+RECIPES = config.SHIPPED
 FRONT = {
     "families": {"fixed": ["fixed 1", "fixed 0.3"]},
     "rival": "fixed",
@@ -130,3 +131,20 @@ def test_points_are_cells_with_their_learning_rate(tmp_path):
     assert list(own.cells) == ["MPD, 0.001", "fixed 1, 0.0003"]
     assert own.run("MPD, 0.001", 2, None, "test").learning_rate == 1e-3
     assert own.tuning is None
+
+
+@pytest.mark.slow
+def test_the_quick_recipe_in_truth(tmp_path):
+    recipe = config.load(
+        CompareRecipe, RECIPES / "evidence-quick.yaml", [f"out={tmp_path}", "seeds=[1]", "train.steps=2"]
+    )
+    values = recipe.model_dump()
+    values["cells"] = {name: values["cells"][name] for name in ("fixed 0.15 0.1", "MPD output")}
+    values["front"] |= {"families": {"fixed weights": ["fixed 0.15 0.1"]}, "worlds": {}}
+    values["tuning"]["learning_rates"] = [1e-3]
+    done = run_all(config.build(CompareRecipe, values), QUIET)
+    assert done.failed == {}
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["points"]) == {"MPD output, 0.001", "fixed 0.15 0.1, 0.001"}
+    assert results["untuned against tuned rival"][""]["hand"]["verdict"] in ("lower", "higher", "same", "undecided")
+    assert "Fronts" in done.page.read_text()
