@@ -152,7 +152,7 @@ COMMANDS = (
         "`fairhuman reproduce`",
         "compare.paper.recipe:ReproduceRecipe",
         (*CELLS, "sampling={data: others}"),
-        (("grid={data: others}",), ("tables={Table 2: [SI]}",), ("sampling.lora_weights=[1, 1]",)),
+        (("grid={data: others}",), (FRONT, TUNING), ("tables={Table 2: [SI]}",), ("sampling.lora_weights=[1, 1]",)),
     ),
     Command(
         "`fairhuman refine`",
