@@ -33,7 +33,7 @@ WRONG: list[tuple[int, str, str]] = [
         "train recipes/photos-small.yaml strategy=mdp",
     ),
     (1, "nowhere: there is no such file or folder", f"train {RECIPE} data=nowhere"),
-    (1, "run `fairhuman data build photos people min_side=null` first", f"train {RECIPE} data=photos"),
+    (1, "run `fairhuman data build photos photos-people min_side=null` first", f"train {RECIPE} data=photos"),
     (1, "model 'nowhere': expected 'small'", f"train {RECIPE} data=people model=nowhere"),
     (2, "no prompt: give --prompt TEXT or --prompts FILE", "sample out"),
     (2, "--precision must be one of auto, fp32, bf16, fp16, found 'fp17'", "sample out --prompt a --precision fp17"),
