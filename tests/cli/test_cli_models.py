@@ -154,7 +154,7 @@ def test_merge_writes_what_sampling_with_the_lora_draws(tmp_path: Path, kept: Pa
         (("--model", "missing.safetensors"), "found no such file"),
         (("--lora", "missing.safetensors"), "expected a file or a folder"),
         (("--vae", "missing.safetensors"), "base.vae .*found none there"),
-        (("--vae", "lora"), "base.vae .*loading failed"),
+        (("--vae", "lora"), "base.vae .*expected the folder of a VAE, found none with config.json in it"),
         (("--vae", "photo.png"), "base.vae .*found a PNG picture"),
     ],
 )

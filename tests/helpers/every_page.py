@@ -13,7 +13,7 @@ from fairhuman.compare.page import write_comparison
 from fairhuman.compare.paper.drawing import Drawn, PromptSet, TableSetting
 from fairhuman.compare.paper.measurements import Measurement
 from fairhuman.compare.paper.recipe import ReproduceRecipe
-from fairhuman.compare.paper.reproduce_page import Results, TableNumbers
+from fairhuman.compare.paper.reproduce_page import Count, Results, TableNumbers
 from fairhuman.compare.paper.reproduce_page import write_report as write_reproduction
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.paper.sheet import write_sheet
@@ -173,7 +173,7 @@ def _reproduction(out: Path) -> Path:
         for name in ("strict face confidence", "official hand confidence")
         for cell in setting.drawn
     ]
-    results = Results([TableNumbers("Table 2", setting, found)], [], [])
+    results = Results([TableNumbers("Table 2", setting, found)], [], [], [Count("runs", "", 17, 18)])
     return write_reproduction(recipe, PromptSet(Path("people"), [], out), results, {"mpd-seed-2": "no memory"})
 
 

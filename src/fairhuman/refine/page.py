@@ -13,14 +13,19 @@ from fairhuman.errors import DataError
 from fairhuman.refine.attempts import SIDE, Shots, read_attempts
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.picture import GOOD, KEPT, REFINED
-from fairhuman.refine.run import RefineManifest, RefineOutcome, RefineSource
+from fairhuman.refine.run import ANIMATED, RefineManifest, RefineOutcome, RefineSource
 from fairhuman.refine.settings import KINDS
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.text import plural
 from fairhuman.utils.files import write_text
 
 SHOWN = 60  # refined parts, and unimproved parts, on the page
-COPIED = {GOOD: "good already", KEPT: "with poor parts left as they were", "no parts": "without a face or hand"}
+COPIED = {
+    GOOD: "good already",
+    KEPT: "with poor parts left as they were",
+    ANIMATED: "animated",
+    "no parts": "without a face or hand",
+}
 UNREADABLE, NOT_STORED = "the file can no longer be read", "no picture of it was stored"
 
 
