@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fairhuman import config
+from fairhuman.compare import run as comparison
 from fairhuman.compare.analysis import contrasts, document, verdict
 from fairhuman.compare.page import write_comparison
 from fairhuman.compare.runs import ComparisonRuns, choose_learning_rate, run_comparison, shared_seeds
@@ -157,6 +158,17 @@ def test_a_whole_comparison(tmp_path, train):
     assert face["estimate"]["standard_error"] > 0
     assert face["family"]["low"] < face["estimate"]["low"] < face["estimate"]["high"] < face["family"]["high"]
     assert json.loads(json.dumps(found)) is not None
+
+
+def test_people_are_rendered_only_where_a_run_is_left(tmp_path, train, monkeypatch):
+    rendered = []
+    monkeypatch.setattr(comparison, "render_people", lambda folder, *_: rendered.append(folder.name))
+    trained, _ = train
+    for seeds, names, count in (([1, 2], ["train", "test"], 4), ([1, 2], [], 4), ([1, 2, 3], ["train", "test"], 6)):
+        rendered.clear()
+        done = comparison.run_all(build(tmp_path, seeds=seeds), QUIET)
+        assert (rendered, len(trained)) == (names, count)
+        assert done.page.is_file()
 
 
 def test_a_failed_run_costs_that_run_alone(tmp_path, train):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -86,6 +87,29 @@ def test_numbers_of_two_methods(folders, monkeypatch):
     monkeypatch.setattr("fairhuman.evaluate.networks.efficientnet.EfficientNetLite0.extract", None)
     evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "again")
     assert json.loads((folders / "again" / "metrics.json").read_text())["metrics"] == found["metrics"]
+
+
+def test_distances_are_compared_on_the_pictures_that_both_methods_have(folders):
+    """Half of the pictures are farther from the reference than all of them, for that alone."""
+    (folders / "half").mkdir()
+    for number in (0, 2, 4):  # the first picture of each prompt
+        shutil.copy(folders / "sharp" / f"{number}.png", folders / "half")
+    done = evaluate(job(folders, "sharp", "half"), settings("metrics=[efficientnet]"), folders / "out")
+    sharp, half = (one.measured for one in done.found.results)
+    assert half.value > 1.1 * sharp.value
+    (contrast,) = done.found.contrasts
+    assert (contrast.method, contrast.difference.measured.value, contrast.difference.equal) == ("half", 0.0, True)
+
+
+def test_subfolders_of_a_method_can_be_measured_alone(folders, monkeypatch):
+    _, official = fake_detectors(monkeypatch)
+    for seed, name in ((1, "sharp"), (12, "blurred")):
+        shutil.copytree(folders / name, folders / "both" / f"seed-{seed}")
+    for parts, keys in (({"both": ["seed-1"]}, {"seed-1"}), ({}, {"seed-1", "seed-12"})):
+        evaluate(job(folders, "both", reference=None, parts=parts), settings("metrics=[official]"), folders / "out")
+        found = pyarrow.parquet.read_table(folders / "out" / "per_image.parquet").column("key").to_pylist()
+        assert {key.split("/")[0] for key in found} == keys
+    assert official == [6, 12]
 
 
 def test_confidences_of_pictures_without_people(folders):

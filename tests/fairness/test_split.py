@@ -166,7 +166,7 @@ def test_overlapping_regions_are_refused(place: CutPoint | None) -> None:
     for seed in range(7):
         nested(seed)
     with pytest.raises(
-        EstimatorError, match=r"regions that share 100% of the smaller one's area .*, more than 50%; mode tail can"
+        EstimatorError, match=r"regions that share 100 % of the smaller one's area .*, more than 50 %; mode tail can"
     ):
         nested(7)
 

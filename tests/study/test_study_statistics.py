@@ -42,6 +42,17 @@ def test_the_interval_of_a_meeting_turns_with_it() -> None:
     assert (there.value, there.low, there.high) == pytest.approx((back.value, back.low, back.high))
 
 
+def test_joint_intervals_hold_for_all_pairs_and_are_wider_for_more_methods() -> None:
+    votes = simulate({"A": 0.5, "B": 0.0, "C": -0.5, "D": 0.2}, np.random.default_rng(0), people=12, items=12)
+    found = pair_records(votes, "ABCD")
+    one, back = found["A", "C"], found["C", "A"]
+    assert one.joint.low < one.share.low < one.share.high < one.joint.high
+    assert (one.joint.high - one.joint.low) / (one.share.high - one.share.low) == pytest.approx(3.26 / 2.2, rel=0.1)
+    assert (back.joint.low, back.joint.high) == pytest.approx((1 - one.joint.high, 1 - one.joint.low))
+    alone = pair_records(votes, "AC")["A", "C"]
+    assert (alone.joint, alone.share) == (one.share, one.share)
+
+
 def test_strengths_are_those_of_choix_where_nobody_gives_a_tie() -> None:
     generator = np.random.default_rng(1)
     votes = simulate({"A": 0.7, "B": 0.0, "C": -0.4, "D": -0.3}, generator, ties=0.0, people=12, items=15)

@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Numbers, find_recipe, settings_of
+from fairhuman.report.text import percent
 
 if TYPE_CHECKING:
     from fairhuman.bench.settings import MemoryTableSettings
@@ -71,7 +72,7 @@ def _speed(recipe: "TrainRecipe", rounds: int, display: ConsoleDisplay) -> list[
     )
     for one in found:
         rates, ratios = _spread(one.images_per_s, "{:.3g}"), _spread(one.ratio, "{:.3f}")
-        table.add_row(one.name, rates, ratios, f"{one.waiting[1]:.1%}", f"{one.warm_up_s:.1f}")
+        table.add_row(one.name, rates, ratios, percent(one.waiting[1], 1), f"{one.warm_up_s:.1f}")
     display.table(table)
     display.say(f"minimum / median / maximum of {rounds} rounds; amortised modes without their audits")
     return [asdict(one) for one in found]
@@ -86,7 +87,7 @@ def _profile(recipe: "TrainRecipe", out: Path, display: ConsoleDisplay) -> None:
         spent = trace(recipe, out)
     table = Table("of a step", "ms", "share")
     for name, seconds in spent.items():
-        table.add_row(name, f"{1000 * seconds:.1f}", f"{seconds / sum(spent.values()):.1%}")
+        table.add_row(name, f"{1000 * seconds:.1f}", percent(seconds / sum(spent.values()), 1))
     display.table(table)
     display.say(f"trace: {out}; open it in perfetto.dev or chrome://tracing")
 

@@ -36,7 +36,7 @@ class CellContrast:
 
 def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
     """All contrasts of the recipe between cells that share a seed, paired by seed and noise; takes seconds per number,
-    as far tails need resamples.
+    because extreme quantiles need many resamples.
 
     Cells whose base has other losses can't be paired, such as a T2I-adapter, which isn't zero at its start, and a LoRA:
     that is recorded in `outcome.failed`.

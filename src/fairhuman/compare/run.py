@@ -110,7 +110,8 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
         if isinstance(tested, int):
             return tested
         return Comparison(write_fronts(recipe, recipe.front, tested), tested.outcome.failed)
-    found = run_comparison(recipe, render_people, display)
+    render = render_people if _needs_people(recipe) else _render_nothing
+    found = run_comparison(recipe, render, display)
     if isinstance(found, int):
         return found
     differences = contrasts(recipe, found)
@@ -124,3 +125,13 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
     if recipe.grid is not None or recipe.cost is not None:
         page = write_comparison(recipe, found, differences, shown)
     return Comparison(page, found.failed)
+
+
+def _needs_people(recipe: CompareRecipe) -> bool:
+    """Whether a run has no stored losses yet, or the grid shows people."""
+    stored = run_comparison(recipe, render_people, Display(), finished_only=True)
+    return recipe.grid is not None or isinstance(stored, int) or bool(stored.unfinished)
+
+
+def _render_nothing(*_: object) -> None:
+    """All runs are finished, so their data aren't read."""

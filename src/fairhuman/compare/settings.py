@@ -180,7 +180,7 @@ class CompareRecipe(Settings):
                 raise ValueError(f"front.families must name cells, which are {', '.join(self.cells)}; found {cell!r}")
         families = dict.fromkeys(map(front.family, self.cells))
         if front.rival not in families:
-            raise ValueError(f"front.rival must be a family, which are {', '.join(families)}; found {front.rival!r}")
+            raise ValueError(f"front.rival must be one of the families {', '.join(families)}; found {front.rival!r}")
         point = front.untuned
         if point.cell not in self.cells or point.learning_rate not in tuning.learning_rates:
             raise ValueError(

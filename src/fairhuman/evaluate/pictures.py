@@ -71,12 +71,14 @@ def read_pictures(
     report: LoadReport,
     workers: int = 2,
     progress: Progress = lambda *_: None,
+    parts: Sequence[str] = (),
 ) -> list[EvalImage]:
     """All pictures of a source, sorted by key; those that can't be decoded are noted and skipped.
 
     The prompt of a picture comes from its PNG metadata (`fairhuman sample` writes it), else from `prompts`, else from
     the caption in the source. Pictures without metadata are assigned to `prompts` in order: N pictures and P prompts
-    give N / P pictures per prompt. `checked` caches earlier decoding checks; `workers` threads read and decode.
+    give N / P pictures per prompt. `checked` caches earlier decoding checks; `workers` threads read and decode. `parts`
+    are the subfolders that are read alone; empty: all is read.
 
     Raises:
         DataError: the source has no picture, or its pictures don't match the prompts.
@@ -87,6 +89,8 @@ def read_pictures(
     rows = list(source.rows(path, report))
     captioned = any("caption" in row.values for row in rows)
     records = list(iterate_records(rows, root, source.picture, PARTS, SourceSettings(), report, captioned))
+    if parts:
+        records = [record for record in records if record.key.split("/", 1)[0] in parts]
     records.sort(key=lambda record: record.key)
     if not records:
         raise DataError(f"{path}: holds no usable picture; read as {kind}: {source.signs}")

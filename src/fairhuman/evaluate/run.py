@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class EvaluationInputs:
         reference: real pictures, for distances and for the expected number of faces and hands of a prompt.
         against: method that the others are compared with; None: the first, if there are several.
         cache: folder of the feature cache.
+        parts: of a method, the subfolders whose pictures alone are measured; by default all are.
     """
 
     methods: Mapping[str, Path]
@@ -89,6 +90,7 @@ class EvaluationInputs:
     reference: Path | None
     against: str | None
     cache: Path
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.against is not None and self.against not in self.methods:
@@ -106,6 +108,7 @@ class EvaluationInputs:
             "prompts": None if self.prompts is None else str(self.prompts),
             "reference": None if self.reference is None else str(self.reference),
             "against": self.baseline,
+            **({"parts": {name: list(parts) for name, parts in self.parts.items()}} if self.parts else {}),
             "settings": settings.model_dump(mode="json"),
         }
 
@@ -142,7 +145,9 @@ def evaluate(
         check_weights(settings, with_reference=job.reference is not None)
     reports = {name: LoadReport() for name in [*job.methods, "reference"]}
     prompts = prompts_at(job.prompts) if job.prompts is not None else None
-    methods = {name: _read(path, prompts, tools, reports[name]) for name, path in job.methods.items()}
+    methods = {
+        name: _read(path, prompts, tools, reports[name], job.parts.get(name, ())) for name, path in job.methods.items()
+    }
     reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
     found = EvaluationResults()
     _compare_pictures(methods, job.baseline, found)
@@ -158,10 +163,12 @@ def evaluate(
     return Evaluation(page, methods, found, reports)
 
 
-def _read(path: Path, prompts: Sequence[str] | None, tools: EvaluationTools, report: LoadReport) -> list[EvalImage]:
+def _read(
+    path: Path, prompts: Sequence[str] | None, tools: EvaluationTools, report: LoadReport, parts: Sequence[str] = ()
+) -> list[EvalImage]:
     checked = tools.cached_rows(CHECKED)
     with tools.state.main_process_first():
-        return read_pictures(path, prompts, checked, report, tools.settings.workers, tools.progress)
+        return read_pictures(path, prompts, checked, report, tools.settings.workers, tools.progress, parts)
 
 
 def _compare_pictures(methods: Methods, baseline: str | None, found: EvaluationResults) -> None:

@@ -50,9 +50,14 @@ def half_width(variance: float, participants: int, items: int) -> float:
 
 
 def mean_interval(
-    tops_n: Array, participants_n: Sequence[Hashable], items_n: Sequence[Hashable], *, resamples: int = 2000
+    tops_n: Array,
+    participants_n: Sequence[Hashable],
+    items_n: Sequence[Hashable],
+    *,
+    resamples: int = 2000,
+    level: float = LEVEL,
 ) -> Estimate:
-    """Mean of numbers in 0..1 with a 95 % interval, bootstrapped over participants and items jointly.
+    """Mean of numbers in 0..1 with an interval of `level`, bootstrapped over participants and items jointly.
 
     Each resample draws participants and, independently, items with replacement; a vote's weight is the product of their
     counts (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007). This triple-counts the noise of
@@ -70,7 +75,7 @@ def mean_interval(
     if fewer < 2:
         return Estimate(value, np.nan, np.nan, count)
     if value in (0.0, 1.0):
-        ends = binomtest(int(value) * fewer, fewer).proportion_ci(LEVEL, "exact")
+        ends = binomtest(int(value) * fewer, fewer).proportion_ci(level, "exact")
         return Estimate(value, float(ends.low), float(ends.high), count)
     tops_pi, counts_pi = np.zeros((people, things)), np.zeros((people, things))
     np.add.at(tops_pi, (people_n, things_n), tops_n)
@@ -80,8 +85,8 @@ def mean_interval(
     if not spread > 0:
         return Estimate(value, np.nan, np.nan, count)
     variance = two_way_variance((tops_n - value) / count, participants_n, items_n)
-    tail = (1 - LEVEL) / 2
-    stretch = np.sqrt(variance / spread) * _quantile(people, things) / NormalDist().inv_cdf(1 - tail)
+    tail = (1 - level) / 2
+    stretch = np.sqrt(variance / spread) * _quantile(people, things, level) / NormalDist().inv_cdf(1 - tail)
     low, high = value + stretch * (np.quantile(means_b, [tail, 1 - tail]) - value)
     return Estimate(value, float(max(low, 0.0)), float(min(high, 1.0)), count, float(np.sqrt(variance)))
 
@@ -108,5 +113,5 @@ def _spread(sums: Array) -> Array:
     return np.asarray(factor * (sums**2).sum(axis=-1))
 
 
-def _quantile(participants: int, items: int) -> float:
-    return float(stdtrit(max(min(participants, items) - 1, 1), (1 + LEVEL) / 2))
+def _quantile(participants: int, items: int, level: float = LEVEL) -> float:
+    return float(stdtrit(max(min(participants, items) - 1, 1), (1 + level) / 2))

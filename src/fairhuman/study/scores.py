@@ -8,8 +8,10 @@ import numpy as np
 
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.answers import Vote
-from fairhuman.study.intervals import mean_interval
+from fairhuman.study.intervals import LEVEL, mean_interval
 from fairhuman.study.ranks import shared_places
+
+BEYOND = 10  # resamples beyond each end of an interval, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +21,20 @@ class PairRecord:
     Attributes:
         wins, ties, losses: counts of the first method against the second.
         share: (wins + ties / 2) / all, with an interval as for scores.
+        joint: the same with an interval that covers jointly for all pairs of methods with 95 % (Bonferroni).
     """
 
     wins: int
     ties: int
     losses: int
     share: Estimate
+    joint: Estimate
 
     @property
     def reversed(self) -> "PairRecord":
         """The record of the second method against the first."""
-        one = self.share
-        return PairRecord(self.losses, self.ties, self.wins, Estimate(1 - one.value, 1 - one.high, 1 - one.low, one.n))
+        share, joint = (Estimate(1 - one.value, 1 - one.high, 1 - one.low, one.n) for one in (self.share, self.joint))
+        return PairRecord(self.losses, self.ties, self.wins, share, joint)
 
 
 def vote_score(vote: Vote, method: str) -> float:
@@ -73,11 +77,16 @@ def pair_records(
 ) -> dict[tuple[str, str], PairRecord]:
     """Record of each ordered pair of methods: ranks compare every pair, a choice the chosen one with each other one."""
     found = {}
-    for a, b in combinations(methods, 2):
+    pairs = list(combinations(methods, 2))
+    tail = (1 - LEVEL) / 2 / max(1, len(pairs))
+    draws = max(resamples, round(BEYOND / tail))
+    for a, b in pairs:
         met = [(vote, score) for vote in votes if (score := vote.against(a, b)) is not None]
         scores = [score for _, score in met]
         people, items = [vote.participant for vote, _ in met], [vote.item for vote, _ in met]
-        share = mean_interval(np.array(scores, np.float64), people, items, resamples=resamples)
-        found[a, b] = PairRecord(scores.count(1.0), scores.count(0.5), scores.count(0.0), share)
+        scores_n = np.array(scores, np.float64)
+        share = mean_interval(scores_n, people, items, resamples=resamples)
+        joint = mean_interval(scores_n, people, items, resamples=draws, level=1 - 2 * tail)
+        found[a, b] = PairRecord(scores.count(1.0), scores.count(0.5), scores.count(0.0), share, joint)
         found[b, a] = found[a, b].reversed
     return found

@@ -11,7 +11,8 @@ from fairhuman.study.analysis import StudyResult
 def verdict_text(question: str, result: StudyResult, methods: Sequence[str]) -> str:
     """A sentence on the method with the highest score: to which others it is preferred, and to which it isn't.
 
-    It is preferred where the 95 % interval of its share of wins, ties half, lies above one half.
+    It is preferred where the interval of its share of wins, ties half, lies above one half. The intervals hold jointly
+    for all pairs of methods (`PairRecord.joint`), since the same answers say which method is named first.
     """
     scores = {name: result.scores[name].value for name in methods if math.isfinite(result.scores[name].value)}
     if len(scores) < 2:
@@ -21,7 +22,7 @@ def verdict_text(question: str, result: StudyResult, methods: Sequence[str]) -> 
     unclear: list[str] = []
     alone: list[str] = []
     for name in methods:
-        share = result.meetings[best, name].share if name != best else None
+        share = result.meetings[best, name].joint if name != best else None
         if share is not None and not math.isnan(share.value):
             group = alone if not math.isfinite(share.low) else clear if share.low > 0.5 else unclear
             group.append(f"{name} ({share_text(share)})")

@@ -92,7 +92,10 @@ def full_body_camera(body: Array, generator: np.random.Generator) -> Camera:
 
 
 def _axes(generator: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Draw a direction of view, up to 22° from the side and 10° from above or below; return right, up and forward."""
+    """Draw a direction of view, up to 22° to either side of the front and 10° from above or below.
+
+    Returns right, up and forward.
+    """
     yaw, pitch = np.radians(generator.uniform(-22, 22)), np.radians(generator.uniform(-8, 10))
     forward = np.array([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), -np.sin(pitch)])
     right = np.cross(forward, [0, 0, 1])

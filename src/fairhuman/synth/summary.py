@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from fairhuman.report.text import percent
 from fairhuman.synth.render import REGIONS
 
 
@@ -29,7 +30,7 @@ class PeopleSummary:
     def lines(self) -> list[str]:
         """The counts as two lines of text."""
         degraded = f", faces and hands degraded in {self.degraded}" if self.degraded else ""
-        shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in self.visible.items())
+        shares = ", ".join(f"{name.replace('_', ' ')} {percent(share)}" for name, share in self.visible.items())
         return [
             f"{self.pictures} pictures, {self.faces} faces, {self.hands} hands{degraded}",
             f"visible on average: {shares}",

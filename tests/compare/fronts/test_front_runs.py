@@ -115,7 +115,7 @@ def test_a_point_without_all_seeds_is_left_out_and_the_compared_ones_must_be_who
         ({"seeds": [0, 1]}, r"tuning.seed 0 must not be one of seeds"),
         ({"front": {**FRONT, "families": {"fixed": ["LS"]}}}, r"front.families must name cells, .* found 'LS'"),
         ({"front": {**FRONT, "families": {"a": ["MPD"], "b": ["MPD"]}}}, r"one family, found 'MPD' twice"),
-        ({"front": {**FRONT, "rival": "LS"}}, r"front.rival must be a family, which are fixed, MPD; found 'LS'"),
+        ({"front": {**FRONT, "rival": "LS"}}, r"front.rival must be one of the families fixed, MPD; found 'LS'"),
         ({"front": {**FRONT, "untuned": {"cell": "MPD", "learning_rate": 1.0}}}, r"found 'MPD' at 1"),
         ({"cells": {"fixed 1": {}, "fixed 0.3": {}, "MPD": {"fairness": {"length": "clip"}}}}, r"at one length"),
         ({"people": {"train": {"count": 4, "seed": 1}, "test": {"count": 4, "seed": 1}}}, r"both have the seed 1"),

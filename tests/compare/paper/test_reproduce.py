@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ class Faked:
     def __init__(self) -> None:
         self.drawn: list[str] = []
         self.measured: list[str] = []
+        self.parts: list[Mapping[str, Sequence[str]]] = []
         self.broken = ""
         self.seeds: dict[str, list[int]] | None = None  # of the finished runs; None: all
 
@@ -118,6 +119,7 @@ class Faked:
 
     def evaluate(self, inputs: EvaluationInputs, _: object, out: Path, __: object) -> bool:
         self.measured.append(out.name)
+        self.parts.append(inputs.parts)
         rows = [
             {
                 "method": name,
@@ -203,8 +205,18 @@ def test_pictures_that_fail_cost_their_seed_alone(tmp_path: Path, faked: Faked) 
         (part["lora weight"], one["method"]): one["over_seeds"] for part in results["tables"] for one in part["numbers"]
     }
     assert (over[0.3, "MPD"], over[1.0, "MPD"], over[1.0, "LS"]) == (True, False, True)
+    both = ["seed-1", "seed-2"]
+    assert faked.parts == [{"base": [], "LS": both, "MPD": both}, {"base": [], "LS": both, "MPD": ["seed-1"]}]
+    assert [part["interim"] for part in results["tables"]] == [False, True]
     faked.broken = ""
     measured = len(faked.measured)
+    half = recipe.out / "samples" / "half.png"
+    save_png(Image.new("RGB", (32, 32)), half, {})
+    [unfinished] = recipe.out.glob("samples/*/one-learning-rate/weight-1/mpd")
+    (unfinished / "seed-2").mkdir()
+    half.rename(unfinished / "seed-2" / "00000-00.png")
+    reproducing.reproduce(recipe, Display(), "report")
+    assert len(faked.measured) == measured, "pictures of a seed that isn't whole change nothing"
     done = reproducing.reproduce(recipe, Display())
     assert isinstance(done, reproducing.Reproduction)
     assert done.failed == {}
@@ -240,13 +252,18 @@ def test_a_report_shows_what_is_finished(tmp_path: Path, faked: Faked) -> None:
     assert page.count("<td>MPD <small>1 of 2 seeds</small></td>") == 2 + 1, "tables, losses"
     assert page.count("<th>MPD<br><small>1 of 2 seeds</small></th>") == 2, "all metrics"
     assert page.count("higher is better; interval over prompts alone") == 1, "of Table 3, in which MPD is alone"
+    assert "interim, 3 of 4 sets of pictures; differences are tested when all are measured." in page
+    assert not re.search("Holm&#39;s correction: |<small>p ", page)
     faked.seeds, faked.broken = None, "mpd/seed-2"
     assert isinstance(reproducing.reproduce(recipe, Display()), reproducing.Reproduction)
     faked.broken = ""
     done = reproducing.reproduce(recipe, Display())
     assert isinstance(done, reproducing.Reproduction)
     assert all(one.finished == one.of for one in done.finished)
-    assert not re.search("In part:|of 2 seeds", done.page.read_text())
+    assert not re.search("In part:|of 2 seeds|interim", done.page.read_text())
+    assert (
+        "1 of 1 differences to LS have p &lt; 0.05 after Holm&#39;s correction: MPD better in" in done.page.read_text()
+    )
 
 
 def test_a_report_beside_a_command_that_goes_on_takes_what_was_measured(tmp_path: Path, faked: Faked) -> None:

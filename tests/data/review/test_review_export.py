@@ -128,5 +128,5 @@ def test_a_strangers_time_that_cannot_be_is_named(review_folder, reviewing):
     store.decide("Ada", "p0", "keep", None, None)
     with store.engine.begin() as connection:
         connection.execute(EVENTS.update().values(at=1e300))
-    with pytest.raises(DataError, match=r"review\.sqlite: decision 1 was made at no time that can be: 1e\+300"):
+    with pytest.raises(DataError, match=r"review\.sqlite: decision 1 has an impossible timestamp: 1e\+300"):
         apply_review(folder)

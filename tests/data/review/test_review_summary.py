@@ -65,4 +65,4 @@ def test_what_is_said_names_undecided_and_disputed_pictures():
     text = " | ".join(summarize(more, PROMPTS, needed=2).lines())
     assert "undecided" not in text
     assert "disputed: 1, kept as often as dropped; left out" in text
-    assert "fewer decisions than wanted: 3; those that there are count" in text
+    assert "fewer decisions than wanted: 3; the existing decisions count" in text

@@ -72,6 +72,11 @@ class Drawn:
         """Folder of the pictures of a seed's weights."""
         return self.folder / f"seed-{seed}" if self.runs[seed] is not None else self.folder
 
+    @property
+    def parts(self) -> list[str]:
+        """Names of the subfolders of `runs`; empty for the base, which has none."""
+        return [self.place(seed).name for seed, run in self.runs.items() if run is not None]
+
 
 @dataclass(frozen=True)
 class TableSetting:

@@ -186,7 +186,8 @@ def _measure(work: _Work, asked: PromptSet, table: Table, setting: TableSetting)
             if not work.measures:
                 return []
             methods = {name: drawn.folder for name, drawn in setting.drawn.items()}
-            inputs = EvaluationInputs(methods, asked.prompts, asked.data, reference, recipe.out / "features")
+            parts = {name: drawn.parts for name, drawn in setting.drawn.items()}
+            inputs = EvaluationInputs(methods, asked.prompts, asked.data, reference, recipe.out / "features", parts)
             work.display.say(f"measuring the pictures of {name}")
             if evaluate(inputs, recipe.evaluate, out, work.display.progress) is not None:
                 write_text(out / MEASURED, seen)
@@ -198,9 +199,12 @@ def _measure(work: _Work, asked: PromptSet, table: Table, setting: TableSetting)
 
 
 def _pictures(setting: TableSetting) -> list[tuple[str, str, int, int]]:
-    """Name, size and time of each picture."""
-    files = [(name, file) for name, drawn in setting.drawn.items() for file in sorted(drawn.folder.rglob("*.png"))]
-    stats = [(name, str(file), file.stat()) for name, file in files]
+    """Name, size and time of each picture of the setting's seeds."""
+    files = {
+        name: sorted(file for seed in drawn.runs for file in drawn.place(seed).glob("*.png"))
+        for name, drawn in setting.drawn.items()
+    }
+    stats = [(name, str(file), file.stat()) for name, found in files.items() for file in found]
     return [(name, file, stat.st_size, stat.st_mtime_ns) for name, file, stat in stats]
 
 

@@ -67,7 +67,7 @@ def funnel_figure(funnel: Sequence[Mapping[str, object]]) -> Figure:
     rows = [int(str(step["rows"])) for step in funnel]
     axes.barh(range(len(funnel)), rows, color=BLUE)
     for place, left in enumerate(rows):
-        share = f"  {left / rows[0]:.0%}" if rows[0] else ""
+        share = f"  {percent(left / rows[0])}" if rows[0] else ""
         axes.text(left, place, f" {left:,}{share}", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(funnel)), [str(step["stage"]) for step in funnel])
     axes.set_xticks([])

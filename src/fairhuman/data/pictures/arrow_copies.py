@@ -181,6 +181,8 @@ def _make(
 ) -> None:
     """Remove the pieces that can't be used, and write those that are missing."""
     copies, unusable = _copied_cells(folder, table)  # another process may have made some meanwhile
+    # A removed piece's number isn't used again, as a process with its index would read the new piece by that.
+    number = max((int(path.stem) for path in _pieces(folder)), default=-1) + 1
     for path, finding in unusable.items():
         for file in (path, index_of(path), damage_mark(path)):
             file.unlink(missing_ok=True)
@@ -189,7 +191,6 @@ def _make(
     _check_space(folder, state["size"] * len(missing) // len(cells))
     write_json(folder / "table.json", state)
     queue = deque(missing)
-    number = max((int(path.stem) for path in _pieces(folder)), default=-1) + 1
     while queue:
         path = folder / f"{number:05}.arrow"
         write_atomically(path, partial(_write_piece, queue, piece, path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairhuman.errors import DataError
 from fairhuman.record import Action, Finding
-from fairhuman.report.text import percent
+from fairhuman.report.text import listed, percent
 from fairhuman.utils.files import write_json
 
 
@@ -52,8 +52,11 @@ class LoadReport:
         self.notes = [entry for entry in self.notes if (entry.stage, entry.action, entry.reason) != removed]
 
     def unused_lines(self) -> list[str]:
-        """A line for each column that nothing uses."""
-        return [f"column {name!r} is not used" for name in dict.fromkeys(self.unused)]
+        """One line that names the columns that nothing uses; none if there are none."""
+        names = [repr(name) for name in dict.fromkeys(self.unused)]
+        if not names:
+            return []
+        return [f"column {names[0]} is not used" if len(names) == 1 else f"columns {listed(names)} are not used"]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of notes by action, then by reason, most frequent first."""

@@ -74,4 +74,4 @@ def _time(decision: Decision) -> str:
     try:
         return datetime.fromtimestamp(decision.at, UTC).isoformat(timespec="milliseconds")
     except (OSError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"{FILE}: decision {decision.id} was made at no time that can be: {decision.at!r}") from error
+        raise DataError(f"{FILE}: decision {decision.id} has an impossible timestamp: {decision.at!r}") from error

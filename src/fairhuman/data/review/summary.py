@@ -77,7 +77,7 @@ class ReviewSummary:
                 f"undecided: {self.undecided:,}; left out until they are decided and the review is applied again"
             )
         if short := self.left - self.undecided:
-            found.append(f"fewer decisions than wanted: {short:,}; those that there are count")
+            found.append(f"fewer decisions than wanted: {short:,}; the existing decisions count")
         if self.unknown:
             found.append(f"decisions on pictures that are no longer in the set: {self.unknown:,}; ignored")
         return found

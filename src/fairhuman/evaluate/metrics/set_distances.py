@@ -21,9 +21,10 @@ from fairhuman.evaluate.networks.inception import Inception
 from fairhuman.evaluate.people.crops import plan_crops
 from fairhuman.evaluate.people.detections import ImageDetections
 from fairhuman.evaluate.pictures import PARTS, EvalImage
-from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Methods, Metric, MetricResult
+from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Methods, Metric, MetricResult, shared_indices
 from fairhuman.evaluate.tools import EvaluationTools, by_method
 from fairhuman.regions.squares import Square, crop_square
+from fairhuman.stats.paired import Difference
 
 BLIND = "individual bad pictures, and faces and hands that are a small part of the picture"
 CROP_BLIND = "faces and hands that aren't found, since they give no crop"
@@ -78,7 +79,8 @@ def measure_efficientnet(
         return
     extractor = EfficientNetLite0(batch_size=tools.settings.batch_size, device=tools.device)
     metric = Metric(TITLE, "lower", FRECHET, BLIND, judges=WHOLE)
-    _measure({metric: measure_frechet}, extractor, methods, reference, against, tools, found)
+    sets = _sets(methods, methods, reference, extractor, tools)
+    _measure({metric: measure_frechet}, extractor, sets, against, found)
 
 
 def measure_fid(
@@ -96,16 +98,16 @@ def measure_fid(
     extractor = Inception(settings.inception.weights, batch_size=settings.batch_size, device=tools.device)
     suffix = "" if extractor.published else " on other weights"
     if not _too_few("FID and KID", "pictures", methods, reference, found):
-        _measure(_metrics("", suffix, BLIND, WHOLE), extractor, methods, reference, against, tools, found)
+        sets = _sets(methods, methods, reference, extractor, tools)
+        _measure(_metrics("", suffix, BLIND, WHOLE), extractor, sets, against, found)
     detected = by_method(methods, lambda pictures: detect_parts(pictures, tools))
     expected = detect_parts(reference, tools)
     for part in PARTS:
         crops = {name: _crops(pictures, detected[name], part, name, found) for name, pictures in methods.items()}
         true = _crops(reference, expected, part, "reference", found)
         if not _too_few(f"{part} FID and KID", f"{part} crops", crops, true, found):
-            _measure(
-                _metrics(f"{part} ", suffix, CROP_BLIND, f"{part}s"), extractor, crops, true, against, tools, found
-            )
+            sets = _sets(methods, crops, true, extractor, tools)
+            _measure(_metrics(f"{part} ", suffix, CROP_BLIND, f"{part}s"), extractor, sets, against, found)
 
 
 def _too_few(
@@ -143,30 +145,94 @@ def _crops(
     return [EvalCrop(pictures[place], square) for place, square in plan.crops]
 
 
-def _measure(
-    metrics: Mapping[Metric, Measure],
-    extractor: Extractor,
-    methods: Mapping[str, Sequence[ImageLike]],
+@dataclass(frozen=True)
+class _Sets:
+    """What distances are measured on.
+
+    Attributes:
+        pictures: of each method.
+        items: those pictures, or crops of them.
+        features: of each method's items.
+        reference: real pictures or crops.
+        true_md: features of `reference`.
+    """
+
+    pictures: Methods
+    items: Mapping[str, Sequence[ImageLike]]
+    features: Mapping[str, Features]
+    reference: Sequence[ImageLike]
+    true_md: Features
+
+    def distance(self, measure: Measure, method: str, rows: Sequence[int] | None = None) -> Distance:
+        """Distance of a method's items to the reference, of some rows alone if given."""
+        features_nd, groups = self.features[method], [one.group for one in self.items[method]]
+        if rows is not None:
+            features_nd, groups = features_nd[list(rows)], [groups[row] for row in rows]
+        return measure(features_nd, self.true_md, groups, [one.group for one in self.reference])
+
+    def rows(self, method: str, against: str) -> tuple[list[int], list[int]]:
+        """Rows of two methods' items that are of pictures which both methods have."""
+        names = [
+            {self.pictures[name][place].name for place in places}
+            for name, places in zip(
+                (method, against), shared_indices(self.pictures[method], self.pictures[against]), strict=True
+            )
+        ]
+        own, other = (
+            [row for row, one in enumerate(self.items[name]) if _picture_name(one) in kept]
+            for name, kept in zip((method, against), names, strict=True)
+        )
+        return own, other
+
+    def differences(self, measure: Measure, distances: Mapping[str, Distance], against: str) -> dict[str, Difference]:
+        """Difference of each method's distance to that of `against`, measured on the pictures that both have.
+
+        Distances of sets of different sizes don't compare. A method is left out if both share fewer than two items.
+        """
+        found = {}
+        for method in distances:
+            if method == against:
+                continue
+            own, other = self.rows(method, against)
+            if (len(own), len(other)) == (len(self.items[method]), len(self.items[against])):
+                found[method] = paired_difference(distances[method], distances[against])
+            elif min(len(own), len(other)) > 1:
+                found[method] = paired_difference(
+                    self.distance(measure, method, own), self.distance(measure, against, other)
+                )
+        return found
+
+
+def _sets(
+    pictures: Methods,
+    items: Mapping[str, Sequence[ImageLike]],
     reference: Sequence[ImageLike],
-    against: str | None,
+    extractor: Extractor,
     tools: EvaluationTools,
-    found: EvaluationResults,
-) -> None:
+) -> _Sets:
     true_md = tools.features(extractor, reference)
-    groups1 = [picture.group for picture in reference]
-    features = {method: tools.features(extractor, pictures) for method, pictures in methods.items()}
-    for size in sorted({len(reference), *map(len, methods.values())}):
+    return _Sets(
+        pictures, items, {name: tools.features(extractor, each) for name, each in items.items()}, reference, true_md
+    )
+
+
+def _picture_name(one: ImageLike) -> str:
+    return one.picture.name if isinstance(one, EvalCrop) else one.name
+
+
+def _measure(
+    metrics: Mapping[Metric, Measure], extractor: Extractor, sets: _Sets, against: str | None, found: EvaluationResults
+) -> None:
+    for size in sorted({len(sets.reference), *map(len, sets.items.values())}):
         warning = size_warning(size, extractor.width)
         if warning is not None:
             found.warnings.append(f"{extractor.name}: {warning}")
     for metric, measure in metrics.items():
-        distances = {
-            method: measure(rows, true_md, [picture.group for picture in methods[method]], groups1)
-            for method, rows in features.items()
-        }
+        distances = {method: sets.distance(measure, method) for method in sets.items}
         found.results += [MetricResult(metric, method, one.measured()) for method, one in distances.items()]
-        found.contrasts += [
-            Contrast(metric, method, against, paired_difference(one, distances[against]))
-            for method, one in distances.items()
-            if against is not None and method != against
-        ]
+        if against is None:
+            continue
+        differences = sets.differences(measure, distances, against)
+        found.contrasts += [Contrast(metric, method, against, one) for method, one in differences.items()]
+        few = [method for method in distances if method != against and method not in differences]
+        found.warnings += [f"no difference in {metric.name}: {name} and {against} share fewer than 2" for name in few]

@@ -162,8 +162,8 @@ class SplitEstimator(TailEstimator):
         self._overlaps += [most / count] if count else []
         if len(self._overlaps) == PATIENCE and (mean := sum(self._overlaps) / PATIENCE) > MOST_OVERLAP:
             raise EstimatorError(
-                f"fairness.mode=split can't separate regions that share {mean:.0%} of the smaller one's area (mean "
-                f"of {PATIENCE} steps), more than {MOST_OVERLAP:.0%}; mode tail can"
+                f"fairness.mode=split can't separate regions that share {100 * mean:.0f} % of the smaller one's area "
+                f"(mean of {PATIENCE} steps), more than {100 * MOST_OVERLAP:.0f} %; mode tail can"
             )
 
     def _pass_twice(self, prediction: Tensor, cotangents: Gradient, rough: list[float], keep: bool) -> _Passes:
