@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import analyse
 from fairhuman.study.answers import Vote, Votes, read_votes
 from fairhuman.study.report import StudyFacts, scores_figure, write_report
@@ -120,6 +122,10 @@ def test_a_verdict_in_words() -> None:
     text = verdict_text("overall", result, methods)
     assert text.startswith(f"overall: {best} is preferred to B (")
     assert f"; no preference shown between {best} and {other} (" in text
+    close = replace(result.meetings[best, "B"], share=Estimate(0.7, 0.51, 0.86, 64), joint=Estimate(0.7, 0.47, 0.9, 64))
+    unsure = replace(result, meetings={**result.meetings, (best, "B"): close})
+    assert f"no preference shown between {best} and " in verdict_text("overall", unsure, methods)
+    assert " is preferred to " not in verdict_text("overall", unsure, methods), "the single interval lies above half"
     alone = [vote for vote in votes if vote.participant == votes[0].participant]
     [lonely] = analyse(Votes(alone), StudySettings(), methods).everybody.values()
     assert "too few answers for an interval of " in verdict_text("overall", lonely, methods)

@@ -170,19 +170,16 @@ class _Sets:
             features_nd, groups = features_nd[list(rows)], [groups[row] for row in rows]
         return measure(features_nd, self.true_md, groups, [one.group for one in self.reference])
 
-    def rows(self, method: str, against: str) -> tuple[list[int], list[int]]:
+    def shared_rows(self, method: str, against: str) -> tuple[list[int], list[int]]:
         """Rows of two methods' items that are of pictures which both methods have."""
-        names = [
-            {self.pictures[name][place].name for place in places}
-            for name, places in zip(
-                (method, against), shared_indices(self.pictures[method], self.pictures[against]), strict=True
-            )
-        ]
-        own, other = (
-            [row for row, one in enumerate(self.items[name]) if _picture_name(one) in kept]
-            for name, kept in zip((method, against), names, strict=True)
-        )
-        return own, other
+        own, other = shared_indices(self.pictures[method], self.pictures[against])
+        return self._rows(method, own), self._rows(against, other)
+
+    def _rows(self, method: str, places: Sequence[int]) -> list[int]:
+        """Rows of a method's items that are of the pictures at `places`."""
+        names = {self.pictures[method][place].name for place in places}
+        items = enumerate(self.items[method])
+        return [row for row, one in items if (one.picture if isinstance(one, EvalCrop) else one).name in names]
 
     def differences(self, measure: Measure, distances: Mapping[str, Distance], against: str) -> dict[str, Difference]:
         """Difference of each method's distance to that of `against`, measured on the pictures that both have.
@@ -193,7 +190,7 @@ class _Sets:
         for method in distances:
             if method == against:
                 continue
-            own, other = self.rows(method, against)
+            own, other = self.shared_rows(method, against)
             if (len(own), len(other)) == (len(self.items[method]), len(self.items[against])):
                 found[method] = paired_difference(distances[method], distances[against])
             elif min(len(own), len(other)) > 1:
@@ -214,10 +211,6 @@ def _sets(
     return _Sets(
         pictures, items, {name: tools.features(extractor, each) for name, each in items.items()}, reference, true_md
     )
-
-
-def _picture_name(one: ImageLike) -> str:
-    return one.picture.name if isinstance(one, EvalCrop) else one.name
 
 
 def _measure(
